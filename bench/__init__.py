@@ -1,0 +1,1 @@
+"""The harness: one file per verb."""

@@ -1,0 +1,1 @@
+"""Networks, data, objectives, pruners, checkpoints."""

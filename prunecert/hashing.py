@@ -1,0 +1,24 @@
+"""Content hashes: of files, and of plain data in a canonical JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(data: Any) -> str:
+    """Returns `data` as JSON with sorted keys and no white space; NaN and infinity are refused."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """Returns the SHA-256 of `data` in canonical JSON, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()

@@ -1,0 +1,21 @@
+"""Adapters to bounds, attacks and complete verifiers; usable alone on anybody's ONNX file."""
+
+from __future__ import annotations
+
+from prunecert.registry import Registry
+from verifiers.base import Verifier
+
+#: Every verifier by name; nothing is imported before it is asked for.
+VERIFIERS: Registry[type[Verifier]] = Registry(
+    "verifier",
+    {
+        "abcrown": "verifiers.abcrown:AbCrown",
+        "alpha-crown": "verifiers.lirpa:AlphaCrown",
+        "crown": "verifiers.lirpa:Crown",
+        "crown-ibp": "verifiers.lirpa:CrownIbp",
+        "ibp": "verifiers.lirpa:Ibp",
+        "marabou": "verifiers.marabou:Marabou",
+        "neuralsat": "verifiers.neuralsat:NeuralSat",
+        "pgd": "verifiers.attack:Pgd",
+    },
+)

@@ -1,0 +1,326 @@
+"""Instance, Verdict, Verifier: what every adapter shares, and nothing heavy to import."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.errors import UserError, did_you_mean
+from prunecert.hashing import digest
+
+FloatArray = npt.NDArray[np.float32]
+Norm = Literal["linf", "l2"]
+
+
+class Status(enum.StrEnum):
+    """What a verifier found; nothing else exists. `unsat` means that the property holds."""
+
+    UNSAT = "unsat"
+    SAT = "sat"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    MEMOUT = "memout"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+
+    @property
+    def decided(self) -> bool:
+        """Whether the instance is settled: nobody needs to look at it again."""
+        return self in (Status.UNSAT, Status.SAT)
+
+
+class Kind(enum.StrEnum):
+    """What a verifier can answer: `incomplete` never `sat`, `attack` never `unsat`, `complete` both."""
+
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+    ATTACK = "attack"
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSpec:
+    """The unsafe outputs, in disjunctive normal form: OR over k of (A_k y <= b_k).
+
+    Args:
+        disjuncts: Pairs (A, b) of float64 arrays of shapes [m, classes] and [m]; y is unsafe if, for some
+            pair, every row of A y <= b holds. This is what a VNN-LIB file asserts: the negated property.
+    """
+
+    disjuncts: tuple[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], ...]
+
+    @classmethod
+    def robustness(cls, label: int, classes: int) -> OutputSpec:
+        """Unsafe if another class's logit reaches the label's: OR over j of (y_label - y_j <= 0)."""
+        pairs = []
+        for j in range(classes):
+            if j != label:
+                row = np.zeros((1, classes))
+                row[0, label], row[0, j] = 1.0, -1.0
+                pairs.append((row, np.zeros(1)))
+        return cls(tuple(pairs))
+
+    def violated_by(self, output: npt.ArrayLike) -> bool:
+        """Whether the output vector is unsafe, with no tolerance; NaN is never unsafe."""
+        y = np.asarray(output, dtype=np.float64).reshape(-1)
+        return any(bool(np.all(a @ y <= b)) for a, b in self.disjuncts)
+
+    def digest(self) -> str:
+        """Returns a hash of the unsafe set as written."""
+        return digest([[a.tolist(), b.tolist()] for a, b in self.disjuncts])
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One question to a verifier: does the ONNX network stay out of the unsafe set over the input set?
+
+    Args:
+        onnx: Path of the network.
+        onnx_sha256: Hash of that file; a worker refuses another file under the same path.
+        lower: Lower corner of the input box, float32, the ONNX input's shape without the batch axis.
+        upper: Upper corner, likewise.
+        spec: The unsafe outputs.
+        timeout: Wall-clock limit for the search in seconds, above 0.
+        name: What a person calls it, e.g. ``"image 17"``.
+        label: The class to keep, for robustness instances; None for any other property.
+        classes: Number of outputs.
+        eps: Radius, if the input set comes from one.
+        norm: ``"linf"``: the set is the box. ``"l2"``: the set is the part of the ball of radius `eps`
+            round `center` that lies in the box.
+        center: The unperturbed input; needed for ``"l2"``.
+        vnnlib: The VNN-LIB file that it was read from, if any.
+    """
+
+    onnx: Path
+    onnx_sha256: str
+    lower: FloatArray
+    upper: FloatArray
+    spec: OutputSpec
+    timeout: float
+    name: str = ""
+    label: int | None = None
+    classes: int = 10
+    eps: float | None = None
+    norm: Norm = "linf"
+    center: FloatArray | None = None
+    vnnlib: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape or not np.all(self.lower <= self.upper):
+            raise UserError(
+                f"Instance {self.name or self.onnx.name}: the input box is refused because its corners have shapes "
+                f"{self.lower.shape} and {self.upper.shape} or lower > upper somewhere; allowed are equal shapes with "
+                "lower <= upper everywhere and no NaN."
+            )
+        if self.lower.dtype != np.float32 or self.upper.dtype != np.float32:
+            raise UserError(f"Instance {self.name}: box corners must be float32, got {self.lower.dtype}.")
+        if not self.timeout > 0:
+            raise UserError(f"Instance {self.name}: timeout {self.timeout} is refused; it must be above 0 seconds.")
+        if self.norm == "l2" and (self.center is None or self.eps is None):
+            raise UserError(f"Instance {self.name}: an l2 ball needs its centre and eps.")
+
+    def digest(self) -> str:
+        """Returns a hash of all that decides the answer, but for the verifier; file paths don't enter."""
+        center = self.center if self.norm == "l2" else None
+        return digest(
+            {
+                "onnx": self.onnx_sha256,
+                "lower": hashlib.sha256(np.ascontiguousarray(self.lower).tobytes()).hexdigest(),
+                "upper": hashlib.sha256(np.ascontiguousarray(self.upper).tobytes()).hexdigest(),
+                "shape": list(self.lower.shape),
+                "spec": self.spec.digest(),
+                "norm": self.norm,
+                "eps": self.eps if self.norm == "l2" else None,
+                "center": None if center is None else hashlib.sha256(center.tobytes()).hexdigest(),
+                "timeout": self.timeout,
+            }
+        )
+
+    def contains(self, point: FloatArray) -> bool:
+        """Whether the point lies in the input set, with no tolerance for the box (1e-6 relative for l2)."""
+        if point.shape != self.lower.shape or not bool(np.all((self.lower <= point) & (point <= self.upper))):
+            return False
+        if self.norm == "l2":
+            assert self.center is not None
+            assert self.eps is not None
+            distance = float(np.linalg.norm(point.astype(np.float64) - self.center.astype(np.float64)))
+            return distance <= self.eps * (1 + 1e-6)
+        return True
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds by phase. For a batch, each instance carries its share: the batch's time over its size.
+
+    Args:
+        start_s: Starting the worker process and importing the verifier, 0 when the worker was warm.
+        load_s: Reading and converting the network, 0 when it was loaded already.
+        bound_s: Bounding (incomplete verification, or an attack).
+        search_s: Branch and bound.
+        wall_s: Everything between the hand-over and the verdict but `start_s`.
+    """
+
+    start_s: float = 0.0
+    load_s: float = 0.0
+    bound_s: float = 0.0
+    search_s: float = 0.0
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a verifier answered on one instance.
+
+    Args:
+        status: The answer.
+        detail: Why, in one sentence; never empty for `error`, `unsupported`, `memout`.
+        witness: A counterexample, float32, the shape of the input box; only with `sat`.
+        bounds: Certified lower bounds of max over rows of (A_k y - b_k) for each disjunct k (for robustness: of
+            the margins y_label - y_j, in the order of j); all > 0 proves `unsat`.
+        times: Seconds by phase.
+        stage: What decided: ``attack``, ``incomplete`` or ``bab``; None where nothing was decided.
+        unstable: ReLUs that the bounds leave unstable.
+        domains: Branch-and-bound domains visited.
+        iterations: Branch-and-bound iterations.
+        peak_memory_mb: Peak resident size of the worker, MiB.
+        batch: How many instances were handed over together.
+        device: ``cpu`` or ``cuda:N (name)``.
+        verifier: Adapter's name.
+        version: Verifier's version, with the commit where there is one.
+        witness_check: The replay's record, for every claimed counterexample.
+        log_tail: The last lines of the verifier's own output, for failures.
+    """
+
+    status: Status
+    detail: str = ""
+    witness: FloatArray | None = None
+    bounds: tuple[float, ...] | None = None
+    times: Times = field(default_factory=Times)
+    stage: str | None = None
+    unstable: int | None = None
+    domains: int | None = None
+    iterations: int | None = None
+    peak_memory_mb: float | None = None
+    batch: int = 1
+    device: str = "cpu"
+    verifier: str = ""
+    version: str = ""
+    witness_check: Mapping[str, Any] | None = None
+    log_tail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a result line; the witness is left out (it is stored beside)."""
+        data = asdict(replace(self, witness=None))
+        del data["witness"]
+        data["status"] = str(self.status)
+        data["bounds"] = None if self.bounds is None else list(self.bounds)
+        return data
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a verifier can run here.
+
+    Args:
+        installed: Whether it can.
+        version: Its version, with the commit where there is one; empty if not installed.
+        hint: One sentence: what is missing and how to install it; empty if installed.
+        devices: Devices it can use here, e.g. ``("cpu",)``.
+        source: Which copy it is, e.g. ``"auto_LiRPA 0.7.1"`` or ``"auto_LiRPA 0.6.0 in neuralsat 0.2.17"``.
+    """
+
+    installed: bool
+    version: str = ""
+    hint: str = ""
+    devices: tuple[str, ...] = ("cpu",)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a verifier takes; asked before the long work.
+
+    Args:
+        operators: ONNX operators.
+        opsets: Lowest and highest opset of the default domain.
+        norms: Norms of the input set.
+        specs: ``"robustness"``: only a label against all others; ``"dnf"``: any `OutputSpec`.
+        vnnlib: VNN-LIB version.
+    """
+
+    operators: frozenset[str]
+    opsets: tuple[int, int] = (9, 17)
+    norms: tuple[Norm, ...] = ("linf",)
+    specs: Literal["robustness", "dnf"] = "robustness"
+    vnnlib: str = "1.0"
+
+
+class Verifier:
+    """An adapter. It lives in a worker process (`verifiers.worker`), which owns limits, replay and versions.
+
+    A subclass translates in and parses out, nothing more. It may raise anything: the worker makes an `error`
+    verdict of it. It never replays its own witnesses and never measures `start_s` or `wall_s`.
+
+    Args:
+        settings: Values for keys of `defaults`.
+        device: ``"cpu"`` or ``"cuda"`` or ``"cuda:N"``.
+
+    Raises:
+        UserError: A setting is unknown or has a value of another type than its default.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: How many instances of one network the adapter takes in one call.
+    batch_size: ClassVar[int] = 1
+    #: The worker is replaced after so many instances (memory that a verifier never frees).
+    recycle_after: ClassVar[int | None] = None
+
+    def __init__(self, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
+        self.settings = self.resolve(settings)
+        self.device = device
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the defaults with `settings` over them, checked."""
+        merged = dict(cls.defaults)
+        for key, value in (settings or {}).items():
+            if key not in merged:
+                raise UserError(did_you_mean(f"setting of verifier {cls.name!r}", key, merged))
+            default = merged[key]
+            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if default is not None and (
+                not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool)
+            ):
+                raise UserError(
+                    f"Setting {key!r} of verifier {cls.name!r} is {value!r}; it must be of type "
+                    f"{type(default).__name__} (default {default!r})."
+                )
+            merged[key] = value
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Says whether the verifier can run here, without importing anything heavy."""
+        raise NotImplementedError
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Says what the verifier takes."""
+        raise NotImplementedError
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network; called in the worker before `solve`, once per network."""
+        raise NotImplementedError
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Answers instances of the loaded network, in their order; at most `batch_size` of them."""
+        raise NotImplementedError
