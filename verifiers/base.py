@@ -36,6 +36,13 @@ class Status(enum.StrEnum):
         return self in (Status.UNSAT, Status.SAT)
 
 
+class UnsupportedError(Exception):
+    """Raised by an adapter's `load` or `solve`: it can't take this network or property; the message says why.
+
+    The worker makes an `unsupported` verdict of it.
+    """
+
+
 class Kind(enum.StrEnum):
     """What a verifier can answer: `incomplete` never `sat`, `attack` never `unsat`, `complete` both."""
 
@@ -316,6 +323,9 @@ class Verifier:
     def capabilities(cls) -> Capabilities:
         """Says what the verifier takes."""
         raise NotImplementedError
+
+    def start(self) -> None:
+        """Imports what is heavy; called once in the worker before the first `load`, its time is `start_s`."""
 
     def load(self, onnx: Path) -> None:
         """Reads the network; called in the worker before `solve`, once per network."""

@@ -1,0 +1,185 @@
+"""The worker process's side of `verifiers.worker`: reads requests, drives one adapter, answers in plain data.
+
+Frames on the pipes are a magic word, a length, a CRC-32 and a pickle. Requests hold our own classes; answers hold
+only built-in types and bytes, and the parent's reader refuses anything else, so that nothing that a verifier makes up
+is ever executed or imported in the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import pickle
+import struct
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
+
+MAGIC = b"PCw1"
+HEADER = struct.Struct("<4sQI")
+_MEMORY_WORDS = ("out of memory", "std::bad_alloc", "can't allocate memory", "cannot allocate memory")
+
+
+def frame(message: Any) -> bytes:
+    """Returns a message as it goes over the pipe."""
+    payload = pickle.dumps(message, protocol=5)
+    return HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+def peak_memory_mb() -> float | None:
+    """Returns this process's peak resident size in MiB, or None where the system doesn't say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether host or device memory ran out."""
+    if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS)
+
+
+def switch_tf32_off() -> None:
+    """Makes CUDA matrix products and convolutions use full float32, if torch is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def encode(verdict: Any) -> dict[str, Any]:
+    """Turns a verdict into plain data.
+
+    Raises:
+        TypeError: It is no `Verdict`, or a field has a type that it must not have.
+        ValueError: A field can't be converted.
+    """
+    if not isinstance(verdict, Verdict):
+        raise TypeError(f"the verifier returned {type(verdict).__name__} {verdict!r:.80} where a Verdict belongs")
+    if not isinstance(verdict.status, Status):
+        raise TypeError(f"the verifier returned the status {verdict.status!r:.80}, which is none")
+    witness = verdict.witness
+    if witness is not None and not isinstance(witness, np.ndarray):
+        raise TypeError(f"the verifier returned a witness of type {type(witness).__name__}; it must be an array")
+    if witness is not None and witness.dtype != np.float32:
+        raise TypeError(f"the verifier returned a witness of type {witness.dtype}; it must be float32")
+    times = verdict.times
+    return {
+        "status": str(verdict.status),
+        "detail": str(verdict.detail),
+        "witness": None if witness is None else (tuple(int(n) for n in witness.shape), witness.tobytes()),
+        "bounds": None if verdict.bounds is None else tuple(float(bound) for bound in verdict.bounds),
+        "bound_s": float(times.bound_s),
+        "search_s": float(times.search_s),
+        "stage": None if verdict.stage is None else str(verdict.stage),
+        "unstable": None if verdict.unstable is None else int(verdict.unstable),
+        "domains": None if verdict.domains is None else int(verdict.domains),
+        "iterations": None if verdict.iterations is None else int(verdict.iterations),
+        "device": str(verdict.device),
+        "version": str(verdict.version),
+    }
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Turns an exception into plain data."""
+    text = str(error).strip()
+    kind = "unsupported" if isinstance(error, UnsupportedError) else "memory" if is_memory_error(error) else "error"
+    return {"ok": False, "kind": kind, "text": text if kind == "unsupported" else f"{type(error).__name__}: {text}"}
+
+
+class Server:
+    """Answers requests with one adapter."""
+
+    def __init__(self) -> None:
+        self.verifier: Verifier | None = None
+
+    def start(self, module: str, qualname: str, settings: dict[str, Any], device: str) -> dict[str, Any]:
+        """Imports and makes the adapter."""
+        target: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            target = getattr(target, part)
+        verifier: Verifier = target(settings, device)
+        verifier.start()
+        switch_tf32_off()
+        self.verifier = verifier
+        return {"ok": True}
+
+    def load(self, onnx: str) -> dict[str, Any]:
+        """Loads a network."""
+        assert self.verifier is not None
+        switch_tf32_off()
+        begin = time.perf_counter()
+        self.verifier.load(Path(onnx))
+        return {"ok": True, "load_s": time.perf_counter() - begin}
+
+    def solve(self, instances: Sequence[Instance]) -> dict[str, Any]:
+        """Solves one batch."""
+        assert self.verifier is not None
+        switch_tf32_off()
+        verdicts: Any = self.verifier.solve(instances)
+        if not isinstance(verdicts, list | tuple):
+            raise TypeError(f"the verifier returned {type(verdicts).__name__} where a list of verdicts belongs")
+        if len(verdicts) != len(instances):
+            raise ValueError(f"the verifier returned {len(verdicts)} verdicts for {len(instances)} instances")
+        return {"ok": True, "verdicts": [encode(verdict) for verdict in verdicts], "peak_mb": peak_memory_mb()}
+
+    def answer(self, request: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """Answers any request; an exception becomes an answer."""
+        action, arguments = request
+        try:
+            handlers: dict[str, Callable[..., dict[str, Any]]] = {
+                "start": self.start,
+                "load": self.load,
+                "solve": self.solve,
+            }
+            reply = handlers[action](*arguments)
+        except BaseException as error:
+            # Whatever an adapter raises, SystemExit included, is its failure and not the worker's end.
+            traceback.print_exc()
+            reply = describe(error)
+            del error
+            if reply["kind"] == "memory":
+                gc.collect()
+                torch = sys.modules.get("torch")
+                if torch is not None and torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        return reply
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def serve(request_fd: int, reply_fd: int) -> None:
+    """Answers requests until the parent closes its end."""
+    os.set_inheritable(request_fd, False)
+    os.set_inheritable(reply_fd, False)
+    server = Server()
+    with os.fdopen(request_fd, "rb") as requests, os.fdopen(reply_fd, "wb") as replies:
+        while True:
+            try:
+                _, length, _ = HEADER.unpack(_read_exactly(requests, HEADER.size))
+                request = pickle.loads(_read_exactly(requests, length))  # noqa: S301 - our own parent's
+            except EOFError:
+                return
+            replies.write(frame(server.answer(request)))
+            replies.flush()

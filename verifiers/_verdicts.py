@@ -1,0 +1,98 @@
+"""From what a worker process says to a verdict that counts: types, contradictions, replay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from prunecert.errors import UserError
+from verifiers import counterexample
+from verifiers.base import Instance, Kind, Status, Times, Verdict, Verifier
+
+
+def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -> Verdict:
+    """Makes a verdict of a worker's plain answer; nonsense and unconfirmed counterexamples become `error`.
+
+    Args:
+        verifier: The adapter that answered.
+        instance: The question.
+        plain: What `verifiers._child.encode` wrote.
+
+    Returns:
+        The verdict, without what the worker adds (times of the whole, memory, names).
+    """
+    witness = None
+    if plain["witness"] is not None:
+        shape, data = plain["witness"]
+        witness = np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+    verdict = Verdict(
+        status=Status(plain["status"]),
+        detail=plain["detail"],
+        witness=witness,
+        bounds=plain["bounds"],
+        times=Times(bound_s=plain["bound_s"], search_s=plain["search_s"]),
+        stage=plain["stage"],
+        unstable=plain["unstable"],
+        domains=plain["domains"],
+        iterations=plain["iterations"],
+        device=plain["device"],
+        version=plain["version"],
+    )
+    reason = nonsense(verifier, instance, verdict)
+    if reason is not None:
+        # Bounds that may be no numbers don't go on into results.
+        return replace(
+            verdict, status=Status.ERROR, detail=f"{verifier.name} {reason}", witness=None, bounds=None, stage=None
+        )
+    if verdict.status is Status.SAT:
+        assert verdict.witness is not None
+        try:
+            check, point = counterexample.replay(instance, verdict.witness)
+        except UserError as error:
+            return replace(verdict, status=Status.ERROR, detail=f"no replay: {error}", witness=None, stage=None)
+        record = check.to_json()
+        if not check.ok:
+            return replace(
+                verdict, status=Status.ERROR, detail=check.rationale, witness=None, stage=None, witness_check=record
+            )
+        return replace(verdict, witness=point, witness_check=record)
+    if verdict.status in (Status.ERROR, Status.UNSUPPORTED, Status.MEMOUT) and not verdict.detail:
+        return replace(verdict, detail=f"{verifier.name} answered {verdict.status} and said no more")
+    return verdict
+
+
+def nonsense(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> str | None:
+    """Says what about an answer can't be, or None.
+
+    Args:
+        verifier: The adapter that answered.
+        instance: The question.
+        verdict: The answer.
+    """
+    status, bounds = verdict.status, verdict.bounds
+    if status is Status.UNSAT and verifier.kind is Kind.ATTACK:
+        return "is an attack but answered unsat"
+    if status is Status.SAT and verifier.kind is Kind.INCOMPLETE:
+        return "is an incomplete verifier but answered sat"
+    if status is Status.SAT and verdict.witness is None:
+        return "answered sat without a counterexample"
+    if status is not Status.SAT and verdict.witness is not None:
+        return f"answered {status} with a counterexample"
+    if bounds is not None:
+        expected = len(instance.spec.disjuncts)
+        if len(bounds) != expected:
+            return f"gave {len(bounds)} bounds for {expected} disjuncts"
+        if any(math.isnan(bound) or bound == math.inf for bound in bounds):
+            return "gave a bound that is not a number or is infinite"
+        proved = all(bound > 0 for bound in bounds)
+        if status is Status.SAT and proved:
+            return "answered sat with bounds that prove unsat"
+        if status is Status.UNSAT and not proved and verifier.kind is Kind.INCOMPLETE:
+            return f"answered unsat with a lowest bound of {min(bounds, default=0.0):.6g}"
+    seconds = (verdict.times.bound_s, verdict.times.search_s)
+    if not all(math.isfinite(value) and value >= 0 for value in seconds):
+        return f"gave times that can't be: {seconds}"
+    return None

@@ -1,0 +1,308 @@
+"""One child process per adapter, settings and device: started once, many instances, hard limits, no trust.
+
+`Worker` is what everything else uses to ask a verifier. It keeps the limits whatever the verifier does, replaces a
+worker that died, retries, takes a batch apart when it fails, replays every claimed counterexample, and gives each
+failure its own status (see `Worker.verify`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from prunecert.errors import UserError
+from verifiers import VERIFIERS
+from verifiers._process import Process, ProcessError
+from verifiers._verdicts import judge
+from verifiers.base import Instance, Status, Times, Verdict, Verifier
+from verifiers.support import check_instance
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that starting (imports) and loading a network may take before they count as hung.
+START_LIMIT_S = 300.0
+LOAD_LIMIT_S = 300.0
+
+
+class Worker:
+    """A verifier in a process of its own, with limits that hold.
+
+    The process is started by the first `verify`, serves any number of calls, and is replaced when it dies, when the
+    verifier's `recycle_after` is reached or when its memory nears the limit. It ends, with all that it started, on
+    `close`, on Ctrl-C and when this process dies, however that happens. One `Worker` serves one thread at a time;
+    `close` may be called from any.
+
+    Args:
+        verifier: Registered name.
+        settings: Values for keys of the verifier's `defaults`.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        memory_limit_mb: Limit in MiB on the resident size of the process and all below it, summed; None for none.
+            Pages that forked processes share count once for each.
+        grace_s: A verifier gets SIGTERM when it is half of this beyond an instance's limit, and SIGKILL at the whole.
+        log: File to which the verifier's own output is appended (64 MiB at most for each process started).
+        threads: Threads for OpenMP, BLAS and torch; None leaves it to them.
+        start_limit_s: Limit on starting.
+        load_limit_s: Limit on loading a network.
+
+    Raises:
+        UserError: The verifier, a setting or the device is unknown, or the verifier is not installed.
+    """
+
+    def __init__(
+        self,
+        verifier: str,
+        settings: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        *,
+        memory_limit_mb: int | None = None,
+        grace_s: float = 5.0,
+        log: Path | None = None,
+        threads: int | None = None,
+        start_limit_s: float = START_LIMIT_S,
+        load_limit_s: float = LOAD_LIMIT_S,
+    ) -> None:
+        self._class: type[Verifier] = VERIFIERS.get(verifier)
+        self._settings = self._class.resolve(settings)
+        self._availability = self._class.availability()
+        if not self._availability.installed:
+            raise UserError(f"Verifier {verifier!r} is unavailable: {self._availability.hint}")
+        family, _, index = device.partition(":")
+        if family not in self._availability.devices or (index and not index.isdecimal()):
+            raise UserError(
+                f"Device {device!r} is refused for verifier {verifier!r}; it can use "
+                f"{', '.join(self._availability.devices)} here."
+            )
+        self.name = verifier
+        self.device = device
+        self.grace_s = grace_s
+        self._memory_limit_mb = memory_limit_mb
+        self._log_path = log
+        self._threads = threads
+        self._start_limit_s = start_limit_s
+        self._load_limit_s = load_limit_s
+        self._process: Process | None = None
+        self._loaded: str | None = None
+        self._served = 0
+        self._start_s = 0.0
+        self._batch_caps: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the verifier decides its answers, as plain data: name, version, source and settings."""
+        return {
+            "verifier": self.name,
+            "version": self._availability.version,
+            "source": self._availability.source,
+            "settings": dict(self._settings),
+        }
+
+    def closed(self) -> bool:
+        """Whether `close` was called; it may be by another thread, at any time."""
+        return self._closed
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the verifier process, None while none runs."""
+        return None if self._process is None else self._process.pid
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process and all below it, at once; verdicts still awaited by another thread become `error`."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+        # Another thread in `verify` sees the death and cleans up itself.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+
+    def verify(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Answers instances, in their order; batches are by network and of the adapter's `batch_size`.
+
+        A verifier's failure never raises; it becomes a status:
+
+        - ``timeout``: the verifier said so, or it was killed beyond the instance's limit. A batch may take the sum
+          of its instances' limits; one that took longer is done again one by one.
+        - ``memout``: killed at `memory_limit_mb`, or host or device memory ran out (a batch is halved first).
+        - ``unsupported``: an operator, opset, norm or property that the verifier doesn't take; it is not started.
+        - ``error``: it died (the signal is named; the instance is retried once first), raised, answered nonsense,
+          contradicted itself, or claimed a counterexample that onnxruntime doesn't confirm.
+
+        Args:
+            instances: Questions; any mixture of networks.
+
+        Returns:
+            One verdict for each.
+
+        Raises:
+            UserError: An instance's network is missing, no ONNX, or not the planned one; the worker is closed.
+        """
+        with self._lock:
+            if self.closed():
+                raise UserError(f"The worker of {self.name!r} is closed; make a new one.")
+            try:
+                return self._verify(list(instances))
+            except BaseException:
+                # Ctrl-C above all: nothing may run on when the caller has given up.
+                self._drop()
+                raise
+            finally:
+                if self.closed():
+                    self._drop()
+
+    def _verify(self, instances: list[Instance]) -> list[Verdict]:
+        answers: dict[int, Verdict] = {}
+        groups: dict[str, list[int]] = {}
+        for index, instance in enumerate(instances):
+            reason = check_instance(self._class, instance)
+            if reason is None:
+                groups.setdefault(str(instance.onnx), []).append(index)
+            else:
+                answers[index] = self._failed(instance, Status.UNSUPPORTED, reason)
+        for onnx, indices in groups.items():
+            position = 0
+            while position < len(indices):
+                size = min(self._class.batch_size, self._batch_caps.get(onnx, self._class.batch_size))
+                part = indices[position : position + size]
+                position += size
+                answers.update(zip(part, self._solve([instances[i] for i in part]), strict=True))
+        return [answers[index] for index in range(len(instances))]
+
+    def _solve(self, batch: list[Instance], retry: bool = True) -> list[Verdict]:
+        """Answers a batch of one network, taking it apart where it fails as a whole."""
+        try:
+            load_s = self._ready(batch[0])
+        except ProcessError as failure:
+            if failure.kind == "crash" and retry and not self.closed():
+                return self._solve(batch, retry=False)
+            return [self._failed_by(instance, failure) for instance in batch]
+        process = self._process
+        assert process is not None
+        limit = sum(instance.timeout for instance in batch)
+        try:
+            reply, wall_s = process.ask("solve", (batch,), limit, self.grace_s)
+        except ProcessError as failure:
+            if failure.fatal:
+                self._drop()
+            return self._after(failure, batch, retry)
+        self._served += len(batch)
+        start_s, self._start_s = self._start_s, 0.0
+        peak_mb = max(filter(None, (reply.get("peak_mb"), process.peak_mb)), default=None)
+        verdicts = []
+        for index, (instance, plain) in enumerate(zip(batch, reply["verdicts"], strict=True)):
+            verdict = judge(self._class, instance, plain)
+            first = index == 0
+            times = Times(
+                start_s=start_s if first else 0.0,
+                load_s=load_s if first else 0.0,
+                bound_s=verdict.times.bound_s,
+                search_s=verdict.times.search_s,
+                wall_s=wall_s / len(batch) + (load_s if first else 0.0),
+            )
+            verdicts.append(
+                replace(
+                    verdict,
+                    times=times,
+                    peak_memory_mb=peak_mb,
+                    batch=len(batch),
+                    verifier=self.name,
+                    version=verdict.version or self._availability.version,
+                    log_tail=process.tail() if verdict.status is Status.ERROR else "",
+                )
+            )
+        return verdicts
+
+    def _after(self, failure: ProcessError, batch: list[Instance], retry: bool) -> list[Verdict]:
+        """Goes on after a batch that failed as a whole."""
+        _log.debug("%s: batch of %d failed: %s", self.name, len(batch), failure)
+        if self.closed() or failure.kind == "unsupported":
+            return [self._failed_by(instance, failure) for instance in batch]
+        if len(batch) > 1:
+            # Time ran out for all together: each gets its own limit, and no more than the sum is spent again.
+            step = 1 if failure.kind == "timeout" else (len(batch) + 1) // 2
+            if failure.kind == "memory":
+                self._batch_caps[str(batch[0].onnx)] = step
+            parts = [batch[i : i + step] for i in range(0, len(batch), step)]
+            return [verdict for part in parts for verdict in self._solve(part)]
+        if failure.kind == "crash" and retry:
+            return self._solve(batch, retry=False)
+        return [self._failed_by(batch[0], failure)]
+
+    def _ready(self, instance: Instance) -> float:
+        """Starts a worker and loads the network where that is not done; returns the seconds of loading.
+
+        Raises:
+            ProcessError: It can't be started, or can't load.
+        """
+        if self._process is not None and (self._worn_out() or not self._process.alive()):
+            self._drop()
+        try:
+            if self._process is None:
+                self._process = Process(
+                    log=self._log_path, threads=self._threads, memory_limit_mb=self._memory_limit_mb
+                )
+                target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
+                _, start_s = self._process.ask("start", target, self._start_limit_s, self.grace_s)
+                self._start_s = start_s + self._process.spawn_s
+            if self._loaded == instance.onnx_sha256:
+                return 0.0
+            self._loaded = None
+            _, load_s = self._process.ask("load", (str(instance.onnx),), self._load_limit_s, self.grace_s)
+            self._loaded = instance.onnx_sha256
+            return load_s
+        except ProcessError as failure:
+            self._drop()
+            raise failure
+
+    def _worn_out(self) -> bool:
+        assert self._process is not None
+        if self._class.recycle_after is not None and self._served >= self._class.recycle_after:
+            return True
+        return self._memory_limit_mb is not None and self._process.resident_mb() > 0.7 * self._memory_limit_mb
+
+    def _drop(self) -> None:
+        """Ends the process, if there is one, with all that is below it."""
+        process, self._process = self._process, None
+        self._loaded, self._served, self._start_s = None, 0, 0.0
+        if process is not None:
+            process.close()
+
+    def _failed_by(self, instance: Instance, failure: ProcessError) -> Verdict:
+        status = {"timeout": Status.TIMEOUT, "memory": Status.MEMOUT, "unsupported": Status.UNSUPPORTED}.get(
+            failure.kind, Status.ERROR
+        )
+        verdict = self._failed(instance, status, failure.detail)
+        return replace(
+            verdict,
+            times=Times(wall_s=failure.wall_s),
+            peak_memory_mb=failure.peak_mb,
+            log_tail="" if status is Status.UNSUPPORTED else failure.tail,
+        )
+
+    def _failed(self, instance: Instance, status: Status, detail: str) -> Verdict:
+        return Verdict(status, detail, device=self.device, verifier=self.name, version=self._availability.version)
+
+
+@contextlib.contextmanager
+def workers(names: Sequence[str], **options: Any) -> Iterator[dict[str, Worker]]:
+    """Makes a worker for each name, all closed at the end; options as for `Worker`."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(Worker(name, **options)) for name in names}
