@@ -1,0 +1,60 @@
+"""What a verifier can run on, and how much of it is free; torch is not imported before a CUDA device is asked about."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import psutil
+
+
+def visible_devices() -> tuple[str, ...]:
+    """Returns ``("cpu",)``, or ``("cpu", "cuda")`` where torch is a CUDA build and the driver is loaded."""
+    try:
+        build = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ("cpu",)
+    if build.endswith("+cpu") or not Path("/proc/driver/nvidia/version").exists():
+        return ("cpu",)
+    return ("cpu", "cuda")
+
+
+def free_memory(device: str) -> int:
+    """Returns the free bytes of a device: of the machine for ``"cpu"``, of the card for ``"cuda[:N]"``."""
+    if not device.startswith("cuda"):
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    return int(torch.cuda.mem_get_info(torch.device(device))[0])
+
+
+def domains_that_fit(relus: int, device: str, *, share: float = 0.25, most: int = 1000) -> int:
+    """Returns how many branch-and-bound domains to bound together, between 4 and `most`.
+
+    A domain keeps about 24 float32 numbers a ReLU while it is bounded (bounds, slopes, coefficients and their
+    gradients, and the two halves of the split), and a split doubles it.
+
+    Args:
+        relus: ReLUs of the network.
+        device: Where the bounds are computed.
+        share: Part of the free memory to plan with.
+        most: Upper limit.
+    """
+    per_domain = 2 * 24 * 4 * max(relus, 1)
+    return int(max(4, min(most, share * free_memory(device) / per_domain)))
+
+
+def describe(device: str) -> str:
+    """Returns ``cpu``, or ``cuda:N (name)``.
+
+    Raises:
+        RuntimeError: A CUDA device is asked for and torch has none: nothing falls back to the CPU silently.
+    """
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"device {device!r} is refused: torch {torch.__version__} finds no CUDA device here")
+    index = torch.device(device).index or 0
+    return f"cuda:{index} ({torch.cuda.get_device_name(index)})"

@@ -1,0 +1,174 @@
+"""NeuralSAT (PyPI `neuralsat`), a complete verifier on CPU and CUDA; adapter tested with 0.2.17 and torch 2.13.
+
+A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound
+exceeds the threshold strictly, so that margins below about 1e-5 of the logits' scale are within rounding. What is
+changed against upstream, and why, is in `verifiers.neuralsat_engine`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from prunecert.errors import UserError, did_you_mean
+from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.hardware import describe, domains_that_fit, visible_devices
+
+#: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
+#: that ends with them has gone wrong.
+STATUS: Mapping[str, tuple[Status, str]] = {
+    "unsat": (Status.UNSAT, ""),
+    "sat": (Status.SAT, ""),
+    "unknown": (Status.UNKNOWN, "NeuralSAT gave up: too many domains, or no memory for a single one"),
+    "early_stop": (Status.UNKNOWN, "NeuralSAT gave up: the first bound is hopeless, or too many iterations"),
+    "timeout": (Status.TIMEOUT, "NeuralSAT's own limit was reached"),
+    "restart": (Status.ERROR, "NeuralSAT ended with its internal word 'restart'"),
+    "invalid_counterexample": (Status.ERROR, "NeuralSAT found a counterexample that its network does not confirm"),
+}
+
+#: Operators that NeuralSAT converts and whose bounds it computes, as far as this adapter relies on them.
+OPERATORS = frozenset(
+    {
+        *("Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "ConvTranspose", "Flatten"),
+        *("Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Pad", "Relu", "Reshape", "Sub", "Transpose"),
+    }
+)
+
+
+def parse_status(word: object) -> tuple[Status, str]:
+    """Returns status and detail of NeuralSAT's word; any other word is `error`."""
+    if isinstance(word, str) and word in STATUS:
+        return STATUS[word]
+    return Status.ERROR, f"NeuralSAT ended with {word!r}, which is none of its known words"
+
+
+class NeuralSat(Verifier):
+    """NeuralSAT driven through its Python classes, one search object an instance.
+
+    Settings:
+        batch: Most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,000.
+        attack_seconds: Limit of the random and PGD attack before the search; 0: no attack, during it neither.
+        restart: Restarts with learned clauses; upstream does so only above 30 s of time limit.
+        split: ``auto``: on inputs up to 200 perturbed pixels, else on ReLUs; ``input``; ``hidden``.
+        seed: Of the attacks.
+    """
+
+    name = "neuralsat"
+    kind = Kind.COMPLETE
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "batch": 0,
+        "attack_seconds": 1.0,
+        "restart": True,
+        "split": "auto",
+        "seed": 0,
+    }
+    recycle_after = 200
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        if merged["split"] not in ("auto", "input", "hidden"):
+            raise UserError(
+                did_you_mean("value of neuralsat's setting 'split'", merged["split"], ("auto", "input", "hidden"))
+            )
+        for key in ("batch", "attack_seconds"):
+            if merged[key] < 0:
+                raise UserError(f"Setting {key!r} of verifier 'neuralsat' is {merged[key]}; it must be 0 or more.")
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for the distribution, and for the package that its licence check needs."""
+        for package in ("neuralsat", "gurobipy", "torchvision"):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return Availability(False, hint=f"NeuralSAT needs {package}: python -m pip install {package}")
+        version = importlib.metadata.version("neuralsat")
+        return Availability(True, version, devices=visible_devices(), source=f"neuralsat {version} (PyPI)")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Feed-forward ReLU networks; boxes; any linear output property in disjunctive normal form."""
+        return Capabilities(
+            operators=OPERATORS,
+            opsets=(9, 17),
+            specs="dnf",
+        )
+
+    def start(self) -> None:
+        """Imports NeuralSAT and takes the device; a missing CUDA device is an error, not the CPU."""
+        self._label = describe(self.device)
+        from verifiers import neuralsat_engine
+
+        self._engine = neuralsat_engine
+        # Upstream knows only the current CUDA device.
+        self._device = neuralsat_engine.use_device(self.device)
+
+    def load(self, onnx: Path) -> None:
+        """Converts the network and moves it to the device."""
+        network, self._shape = self._engine.read_network(onnx)
+        self._relus = self._engine.count_relus(network, self._shape)
+        self._batch = self.settings["batch"] or domains_that_fit(self._relus, self.device)
+        self._network = network.to(self._device)
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Runs one search an instance."""
+        return [self._solve(instance) for instance in instances]
+
+    def _solve(self, instance: Instance) -> Verdict:
+        if instance.norm != "linf":
+            return Verdict(Status.UNSUPPORTED, f"NeuralSAT takes boxes (linf), not {instance.norm} balls")
+        engine, settings = self._engine, self.settings
+        started = time.perf_counter()
+        engine.configure(attack=settings["attack_seconds"] > 0, restart=settings["restart"], seed=settings["seed"])
+        search = engine.Engine(
+            self._network,
+            self._shape,
+            self._batch,
+            self._device,
+            relus=self._relus,
+            attack_seconds=settings["attack_seconds"],
+        )
+        try:
+            word = search.verify(
+                engine.read_instance(instance, self._shape),
+                timeout=float(instance.timeout),
+                force_split=None if settings["split"] == "auto" else settings["split"],
+            )
+        except Exception as error:
+            # Upstream turns whatever is raised inside its search into another exception.
+            if not search.open_leaf:
+                raise RuntimeError(f"{error!r} {search.failure}".strip()) from error
+            status, detail = Status.UNKNOWN, search.failure
+        else:
+            status, detail = parse_status(word)
+        witness = None
+        if status is Status.SAT:
+            witness = search.adv.detach().cpu().numpy().astype(np.float32).reshape(instance.lower.shape)
+        total = time.perf_counter() - started
+        return Verdict(
+            status,
+            detail,
+            witness=witness,
+            times=Times(bound_s=search.bound_s, search_s=max(0.0, total - search.bound_s)),
+            stage=self._stage(status, search),
+            unstable=search.unstable,
+            domains=int(search.visited),
+            iterations=int(search.iteration),
+            device=self._label,
+        )
+
+    @staticmethod
+    def _stage(status: Status, search: Any) -> str | None:
+        if status is Status.SAT:
+            return "attack" if search.attacked else "bab"
+        if status is Status.UNSAT:
+            return "bab" if search.iteration else "incomplete"
+        return None

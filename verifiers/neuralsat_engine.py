@@ -1,0 +1,301 @@
+"""NeuralSAT's verifier class, made fit for one process and many instances; imported in the worker only.
+
+NeuralSAT (Duong et al., "NeuralSAT: A High-Performance Verification Tool for Deep Neural Networks", CAV 2025) comes
+as the package `src`, whose modules import each other as top-level ones. What is changed here, and why:
+
+* disjuncts go through branch and bound one by one: after a restart has dropped some disjuncts of a batch, upstream's
+  recovery from CUDA out-of-memory puts back the last ones of the batch instead of the remaining ones;
+* a NaN bound is an error: upstream drops every domain of which ``bound <= threshold`` is false, which NaN satisfies;
+* a domain whose ReLUs are all fixed is decided by our own linear program in SciPy's HiGHS (`_leaf`): upstream uses
+  Gurobi, whose free licence stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
+* presolving and tightening by Gurobi's MIP are off, for the same licence.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linprog
+
+from prunecert.vision import import_torchvision
+from verifiers.base import Instance
+
+#: Slack of a leaf's linear program: its rows come from float32 arithmetic, so each may be off by about 1e-6 of its
+#: scale. Phase constraints are loosened by it and the optimum must pass it before a leaf counts as proved.
+LEAF_SLACK = 1e-5
+#: Seconds for one leaf's linear program; beyond it the leaf stays open.
+LEAF_SECONDS = 20.0
+
+import_torchvision()
+_spec = importlib.util.find_spec("src")
+if _spec is None or _spec.origin is None or not (Path(_spec.origin).parent / "abstractor").is_dir():
+    raise ImportError("the package `src` is not NeuralSAT's; another package of that name hides it")
+# Its modules import each other as top-level modules.
+sys.path.insert(0, str(Path(_spec.origin).parent))
+
+logger = importlib.import_module("helper.misc.logger").logger
+read_onnx = importlib.import_module("helper.network.read_onnx")
+_objective = importlib.import_module("helper.spec.objective")
+Settings = importlib.import_module("setting").Settings
+Upstream: Any = importlib.import_module("verifier.verifier").Verifier
+
+_QUIRKS = copy.deepcopy(read_onnx.custom_quirks)
+
+
+def use_device(device: str) -> str:
+    """Makes ``"cuda:N"`` the current CUDA device and returns upstream's word for it."""
+    if not device.startswith("cuda"):
+        return "cpu"
+    torch.cuda.set_device(torch.device(device).index or 0)
+    return "cuda"
+
+
+def read_network(onnx: Path) -> tuple[Any, tuple[int, ...]]:
+    """Converts an ONNX file, and compares the result with onnxruntime on random inputs.
+
+    Returns:
+        The torch module and its input shape, batch axis first.
+
+    Raises:
+        RuntimeError: The conversion fails, or its outputs differ from onnxruntime's by more than 1e-5.
+    """
+    # Upstream's quirks are global and change with each network. It retries for ever; four rounds see all quirks.
+    read_onnx.custom_quirks.clear()
+    read_onnx.custom_quirks.update(copy.deepcopy(_QUIRKS))
+    reason = ""
+    for _ in range(4):
+        try:
+            network, shape, _ = read_onnx._parse_onnx(str(onnx))
+        except read_onnx.OnnxMergeBatchNormError:
+            read_onnx.custom_quirks["Conv"]["merge_batch_norm"] = False
+            reason = "its outputs differ from onnxruntime's"
+        except read_onnx.OnnxOutputAllCloseError:
+            reason = "its outputs differ from onnxruntime's"
+        except read_onnx.OnnxConversionError as error:
+            read_onnx.custom_quirks["Reshape"]["fix_batch_size"] = True
+            reason = f"it cannot be run: {error.__context__!r}"
+        else:
+            return network, tuple(shape)
+    raise RuntimeError(f"NeuralSAT's conversion of {onnx.name} is refused: {reason}")
+
+
+def read_instance(instance: Instance, shape: tuple[int, ...]) -> Any:
+    """Translates box and unsafe set: exact float32 corners, no VNN-LIB text in between."""
+    box = np.stack([instance.lower.reshape(-1), instance.upper.reshape(-1)], axis=1).astype(np.float64).tolist()
+    rows = max(len(b) for _, b in instance.spec.disjuncts)
+    objectives = []
+    for a, b in instance.spec.disjuncts:
+        # Upstream wants disjuncts of equal length: repeating a row changes nothing.
+        pad = np.full(rows - len(b), len(b) - 1)
+        keep = np.concatenate([np.arange(len(b)), pad]).astype(int)
+        objectives.append(_objective.Objective((box, (a[keep], b[keep]))))
+    return _objective.DnfObjectives(objectives, input_shape=shape)
+
+
+def configure(*, attack: bool, restart: bool, seed: int) -> None:
+    """Sets upstream's global settings anew: a run changes them."""
+    Settings.setup(
+        SimpleNamespace(
+            disable_attack=attack, disable_restart=restart, disable_stabilize=False, setting_file=None
+        )  # upstream's flags are stored inverted: disable_attack=True means that it attacks
+    )
+    Settings.use_mip_verify = Settings.use_mip_tightening = Settings.use_mip_attack = False
+    logger.setLevel("INFO")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class Engine(Upstream):  # type: ignore[misc]
+    """One search; attributes beyond upstream's tell what happened in it.
+
+    Args:
+        net: Network from `read_network`, on the device.
+        input_shape: Its input shape.
+        batch: Most domains bounded together.
+        device: ``"cpu"`` or ``"cuda"``.
+        relus: ReLUs of the network.
+        attack_seconds: Limit of the attack before the search.
+    """
+
+    def __init__(
+        self, net: Any, input_shape: tuple[int, ...], batch: int, device: str, *, relus: int, attack_seconds: float
+    ) -> None:
+        self.relus = relus
+        self.attack_seconds = attack_seconds
+        self.bound_s = 0.0
+        self.unstable: int | None = None
+        self.attacked = False
+        self.failure = ""
+        self.open_leaf = False
+        super().__init__(net=net, input_shape=input_shape, batch=batch, device=device)
+
+    def get_objective(self, dnf_objectives: Any, max_domain: int) -> Any:
+        """Hands out one disjunct at a time, whatever upstream asks for."""
+        return super().get_objective(dnf_objectives, 1)
+
+    def _pre_attack(self, dnf_objectives: Any, timeout: float = 10.0) -> tuple[bool, Any]:
+        tic = time.perf_counter()
+        found, point = super()._pre_attack(dnf_objectives, timeout=min(timeout, self.attack_seconds))
+        self.attacked = found
+        self.bound_s += time.perf_counter() - tic
+        return found, point
+
+    def _preprocess(self, objectives: Any, force_split: str | None = None) -> tuple[Any, Any]:
+        tic = time.perf_counter()
+        try:
+            return tuple(super()._preprocess(objectives, force_split=force_split))
+        finally:
+            self.bound_s += time.perf_counter() - tic
+
+    def _init_abstractor(self, method: str, objective: Any, extra_opts: Any = None, preprocess: bool = False) -> None:
+        super()._init_abstractor(method, objective, extra_opts or {}, preprocess=preprocess)
+        compute = self.abstractor.net.compute_bounds
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            bounds = compute(*args, **kwargs)
+            if bounds[0] is not None and bool(torch.isnan(bounds[0]).any()):
+                self.failure = "a bound is NaN"
+                raise ArithmeticError(self.failure)
+            return bounds
+
+        self.abstractor.net.compute_bounds = checked
+
+    def _setup_restart(self, nth_restart: int, objective: Any) -> Any:
+        bounds = super()._setup_restart(nth_restart, objective)
+        # Upstream asks for that many best ReLUs even where there are fewer.
+        self.decision.decision_topk = min(self.decision.decision_topk, max(self.relus, 1))
+        return bounds
+
+    def _initialize(self, objective: Any, preconditions: Any, reference_bounds: Any) -> Any:
+        domains = super()._initialize(
+            objective=objective, preconditions=preconditions, reference_bounds=reference_bounds
+        )
+        if self.unstable is None and not isinstance(domains, list):
+            count = domains.count_unstable_neurons()
+            self.unstable = None if count is None else int(count)
+        return domains
+
+    def _check_full_assignment(self, domain_params: Any) -> tuple[Any, Any]:
+        """Decides the picked domains that have no unstable ReLU left; the others go on."""
+        if self.input_split or domain_params.lower_bounds is None or None in self.abstractor.split_points:
+            return None, None
+        open_ = torch.zeros(len(domain_params.cs), dtype=torch.bool)
+        for name, low in domain_params.lower_bounds.items():
+            high = domain_params.upper_bounds[name]
+            open_ |= ((low < 0) & (high > 0)).flatten(1).any(dim=1).cpu()
+        leaves = torch.where(~open_)[0]
+        if not len(leaves):
+            return None, None
+        for index in leaves.tolist():
+            point = self._leaf(domain_params, index)
+            if point is not None:
+                return point, None
+            identity = int(domain_params.objective_ids[index])
+            self.domains_list.all_conflict_clauses[identity].append(domain_params.histories[index])
+        return None, torch.where(open_)[0]
+
+    def _leaf(self, params: Any, index: int) -> Any:
+        """Decides a domain on which the network is affine, by a linear program over box and split phases.
+
+        Returns:
+            None if the domain holds no unsafe point, else one that the network itself confirms.
+
+        Raises:
+            ArithmeticError: Neither can be shown within `LEAF_SLACK`; `open_leaf` is set.
+        """
+        low, high = params.input_lowers[index : index + 1], params.input_uppers[index : index + 1]
+        rows, offset, signs = self._affine(params, index, (low + high) / 2)
+        phases = len(signs)
+        threshold = params.rhs[index].double().cpu().numpy().reshape(-1)
+        # Minimise t subject to  A_k y - b_k <= t  for all rows and  -sign_i * z_i <= slack  for all split ReLUs.
+        A = np.concatenate([rows * np.concatenate([-signs, np.ones(len(threshold))])[:, None]])
+        b = np.concatenate([signs * offset[:phases] + LEAF_SLACK, threshold - offset[phases:]])
+        t = np.concatenate([np.zeros(phases), -np.ones(len(threshold))])[:, None]
+        bounds = [*zip(low.flatten().tolist(), high.flatten().tolist(), strict=True), (None, None)]
+        cost = np.zeros(len(bounds))
+        cost[-1] = 1.0
+        found = linprog(cost, A_ub=np.hstack([A, t]), b_ub=b, bounds=bounds, options={"time_limit": LEAF_SECONDS})
+        if found.status == 2 or (found.status == 0 and found.fun > LEAF_SLACK):
+            return None
+        if found.status == 0:
+            point = torch.tensor(found.x[:-1], dtype=low.dtype, device=low.device).reshape(low.shape).clamp(low, high)
+            with torch.no_grad():
+                margin = self.net(point).flatten() @ params.cs[index].T - params.rhs[index]
+            if bool((margin <= 0).all()):
+                return point
+        self.failure = (
+            "a domain with every ReLU fixed could not be decided: the linear program's optimum lies within "
+            f"{LEAF_SLACK} of the threshold or was not reached in {LEAF_SECONDS:g} s"
+        )
+        self.open_leaf = True
+        raise ArithmeticError(self.failure)
+
+    def _affine(
+        self, params: Any, index: int, at: Any
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Linearises the network on a domain with fixed phases.
+
+        Returns:
+            Rows and offsets such that ``rows @ x + offset`` are the split pre-activations, then A y; and the sign
+            of each split pre-activation, +1 for active.
+        """
+        net, masks, inputs = self.abstractor.net, {}, {}
+        forwards = {}
+        for relu in net.relus:
+            name = relu.inputs[0].name
+            masks[name] = (params.lower_bounds[name][index] >= 0).to(at.dtype)
+            forwards[relu] = relu.forward
+
+            def fixed(x: Any, name: str = name) -> Any:
+                inputs[name] = x
+                return x * masks[name].reshape(x.shape)
+
+            relu.forward = fixed
+        try:
+            with torch.enable_grad():
+                x = at.clone().requires_grad_()
+                output = net(x).reshape(-1) @ params.cs[index].T
+                scalars, signs = [], []
+                for name, (places, phase, *_) in params.histories[index].items():
+                    for place, sign in zip(
+                        torch.as_tensor(places).tolist(), torch.as_tensor(phase).tolist(), strict=True
+                    ):
+                        scalars.append(inputs[name].reshape(-1)[int(place)])
+                        signs.append(float(sign))
+                scalars += list(output.reshape(-1))
+                gradients = [torch.autograd.grad(value, x, retain_graph=True)[0].flatten() for value in scalars]
+        finally:
+            for relu, forward in forwards.items():
+                relu.forward = forward
+        rows = torch.stack(gradients).double().cpu().numpy()
+        values = torch.stack([value.detach() for value in scalars]).double().cpu().numpy()
+        return rows, values - rows @ at.double().cpu().numpy().reshape(-1), np.array(signs, dtype=np.float64)
+
+
+def count_relus(network: Any, shape: tuple[int, ...]) -> int:
+    """Returns how many ReLUs one input passes."""
+    total = 0
+
+    def add(_module: Any, _inputs: Any, output: Any) -> None:
+        nonlocal total
+        total += math.prod(output.shape[1:])
+
+    hooks = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, torch.nn.ReLU)]
+    with torch.no_grad():
+        network(torch.zeros(shape))
+    for hook in hooks:
+        hook.remove()
+    return total
