@@ -1,1 +1,49 @@
-"""Networks, data, objectives, pruners, checkpoints."""
+"""Networks, data, objectives, pruners, checkpoints: everything up to the ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prunecert.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from models.masks import Masks
+
+#: Network builders: ``build() -> nn.Module`` for inputs [N, 3, 32, 32] in [0, 1] and 10 logits.
+NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
+    "network",
+    {
+        "cnn-large": "models.networks.cnn:cnn_large",
+        "cnn-small": "models.networks.cnn:cnn_small",
+        "vgg16": "models.networks.vgg:vgg16",
+        "wrn-28-4": "models.networks.wideresnet:wrn_28_4",
+    },
+)
+
+#: Training objectives: ``loss(model, x, y, eps, *, progress, ...) -> tensor``.
+OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
+    "objective",
+    {
+        "crown-ibp": "models.objectives.crown_ibp:loss",
+        "ibp": "models.objectives.ibp:loss",
+        "natural": "models.objectives.natural:loss",
+        "pgd": "models.objectives.pgd:loss",
+        "trades": "models.objectives.trades:loss",
+    },
+)
+
+#: Pruners: ``prune(model, compression, ...) -> Masks``. `hydra` learns its masks with the objective's loss, which
+#: the trainer hands to it as a closure: no pruner knows which objective it is.
+PRUNERS: Registry[Callable[..., Masks]] = Registry(
+    "pruner",
+    {
+        "filter-l1": "models.pruners.filter:prune",
+        "hydra": "models.pruners.hydra:prune",
+        "lwm": "models.pruners.lwm:prune",
+        "lwm-global": "models.pruners.lwm:prune_global",
+        "random": "models.pruners.random:prune",
+    },
+)

@@ -1,0 +1,232 @@
+"""Checkpoints: safetensors, pruned layers stored as a bit mask and the kept weights, with a JSON card beside.
+
+A weight tensor that a mask prunes is stored as ``<name>.mask`` (uint8, eight weights a byte, as `numpy.packbits`
+writes them) and ``<name>.kept`` (float32, the kept weights in the order of the flattened tensor); all others are
+stored plainly. The card carries the file's SHA-256, and loading checks it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import NETWORKS
+from models.masks import Masks, prunable
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+
+SCHEMA_VERSION = 1
+#: The checkpoints that ship with the package.
+ZOO = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint is, how it was made and how good it is on held-out training images.
+
+    Args:
+        name: The cell's name, and the stem of the files.
+        network: Name in `models.NETWORKS`.
+        objective: Name in `models.OBJECTIVES`.
+        eps: l-infinity radius it was trained for, as a fraction (``"2/255"``).
+        pruner: Name in `models.PRUNERS`, or ``dense``.
+        compression: The ratio asked for: all prunable weights over kept ones.
+        sparsity: Zeros over all prunable weights, as counted.
+        weights: Number of prunable weights.
+        kept: Number of kept ones.
+        sparsity_by_layer: Likewise by parameter name.
+        seed: Seed of training and pruning.
+        recipe: See `models.recipe.Recipe`.
+        accuracy: On the validation split: ``images``, ``clean``, ``pgd`` and, where bounds apply, ``ibp`` and
+            ``crown_ibp``, as shares.
+        measured: How `accuracy` was measured, in words.
+        mask_sha256: Hash of the masks.
+        sha256: Hash of the safetensors file.
+        data_fingerprint: Hash of the training split.
+        versions: Of Python packages and this one.
+        device: What it was trained on.
+        train_seconds: Wall-clock seconds of this cell's own stages (pre-training is shared).
+        command: The command that makes it again.
+        schema_version: Of this card.
+    """
+
+    name: str
+    network: str
+    objective: str
+    eps: str
+    pruner: str
+    compression: float
+    sparsity: float
+    weights: int
+    kept: int
+    sparsity_by_layer: Mapping[str, float]
+    seed: int
+    recipe: Mapping[str, Any]
+    accuracy: Mapping[str, float]
+    measured: str
+    mask_sha256: str
+    sha256: str
+    data_fingerprint: str
+    versions: Mapping[str, str]
+    device: str
+    train_seconds: float
+    command: str
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return asdict(self)
+
+
+def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
+    """Writes ``<name>.safetensors`` and ``<name>.json``, each whole or not at all.
+
+    Args:
+        folder: Where; made if missing.
+        model: The network; weights outside of `masks` must be exactly zero.
+        masks: What is kept.
+        **card: The fields of `Card` that do not follow from the network and its masks.
+
+    Raises:
+        ValueError: The network does not honour its masks.
+    """
+    from safetensors.torch import save_file
+
+    if not masks.holds(model):
+        raise ValueError("a pruned weight is not zero")
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        mask = masks.get(name)
+        if mask is None or bool(mask.all()):
+            tensors[name] = tensor.clone()
+        else:
+            tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().ravel()))
+            tensors[f"{name}.kept"] = tensor.flatten()[mask.flatten()]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{card['name']}.safetensors"
+    beside = file.with_suffix(".part")
+    save_file(tensors, beside, metadata={"format": "prunecert", "schema_version": str(SCHEMA_VERSION)})
+    made = Card(
+        sparsity=masks.sparsity,
+        weights=masks.total,
+        kept=masks.kept,
+        sparsity_by_layer=masks.sparsity_by_layer(),
+        mask_sha256=masks.sha256(),
+        sha256=sha256_file(beside),
+        **card,
+    )
+    text = file.with_suffix(".json.part")
+    text.write_text(json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    beside.replace(file)
+    text.replace(file.with_suffix(".json"))
+    return made
+
+
+def load_card(path: Path) -> Card:
+    """Reads a card.
+
+    Args:
+        path: The card, or the checkpoint that it lies beside.
+
+    Raises:
+        UserError: There is none, it is no card, or it is of a newer version.
+    """
+    file = path.with_suffix(".json")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no card {str(file)!r}; a checkpoint is a .safetensors file with its .json card."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The card {str(file)!r} cannot be read ({error}); it must be the JSON that bench.train writes."
+        ) from error
+    if not isinstance(data, dict):
+        raise UserError(f"The card {str(file)!r} holds no JSON object; it must be the one that bench.train writes.")
+    version = data.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"The card {str(file)!r} has schema version {version}, newer than this "
+            f"program's {SCHEMA_VERSION}; update prunecert."
+        )
+    names = {item.name for item in fields(Card)}
+    if set(data) != names:
+        missing, extra = sorted(names - set(data)), sorted(set(data) - names)
+        raise UserError(
+            f"The card {str(file)!r} is refused: missing {missing or 'nothing'}, unknown {extra or 'nothing'}."
+        )
+    return Card(**data)
+
+
+def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
+    """Loads a checkpoint onto the CPU, in evaluation mode.
+
+    Args:
+        path: The ``.safetensors`` file.
+
+    Returns:
+        The network with its masks applied, the masks, the card.
+
+    Raises:
+        UserError: The file is missing, truncated, of another hash than its card says, or does not fit its network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path.with_suffix(".safetensors")
+    card = load_card(file)
+    if not file.is_file():
+        raise UserError(
+            f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {card.command}"
+        )
+    found = sha256_file(file)
+    if found != card.sha256:
+        raise UserError(
+            f"The checkpoint {str(file)!r} is refused: its SHA-256 is {found[:16]}… and its card says "
+            f"{card.sha256[:16]}…, so it is truncated or another file; fetch it again or train it."
+        )
+    model = NETWORKS.get(card.network)()
+    try:
+        stored = load_file(file)
+        state, masks = _unpack(stored, model)
+        model.load_state_dict(state)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"The checkpoint {str(file)!r} does not fit network {card.network!r} ({str(error).splitlines()[0]}); "
+            "it must be one that bench.train wrote."
+        ) from error
+    if masks.sha256() != card.mask_sha256 or not masks.holds(model):
+        raise UserError(f"The checkpoint {str(file)!r} is refused: its masks are not those of its card.")
+    model.eval()
+    return model, masks, card
+
+
+def _unpack(stored: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], Masks]:
+    state: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
+    weights = prunable(model)
+    for name, own in model.state_dict().items():
+        if f"{name}.mask" in stored:
+            bits = np.unpackbits(stored[f"{name}.mask"].numpy(), count=math.prod(own.shape))
+            mask = torch.from_numpy(bits.astype(bool)).view(own.shape)
+            values = stored[f"{name}.kept"]
+            if values.numel() != int(mask.sum()):
+                raise ValueError(f"{name} has {values.numel()} weights for {int(mask.sum())} places")
+            state[name] = torch.zeros(own.shape)
+            state[name][mask] = values
+        else:
+            state[name] = stored[name]
+            mask = torch.ones(own.shape, dtype=torch.bool)
+        if name in weights:
+            kept[name] = mask
+    return state, Masks(kept)

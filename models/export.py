@@ -1,0 +1,136 @@
+"""Checkpoint to ONNX, with the masks baked in and every export checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from models.checkpoint import load_model
+from models.masks import Masks, prunable
+from models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+
+#: Operators that an export may hold.
+OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Relu"})
+_SHAPE = (3, 32, 32)
+_CHECK_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What was written.
+
+    Args:
+        path: The ONNX file.
+        sha256: Its hash.
+        sparsity: Zeros over all prunable weights, counted in the file.
+        compression: All prunable weights over the non-zero ones, counted in the file.
+        max_difference: Largest difference of a logit from PyTorch's on the check inputs.
+    """
+
+    path: Path
+    sha256: str
+    sparsity: float
+    compression: float
+    max_difference: float
+
+
+def export_onnx(checkpoint: Path, out: Path) -> ExportInfo:
+    """Exports a checkpoint and checks what was written.
+
+    Args:
+        checkpoint: The ``.safetensors`` file, with its card beside.
+        out: The ONNX file to write; replaced as a whole, or left as it was.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged.
+        ValueError: The written file fails one of its checks; nothing is left of it.
+    """
+    model, masks, card = load_model(checkpoint)
+    metadata = {
+        "cell": card.name,
+        "checkpoint_sha256": card.sha256,
+        "compression": f"{masks.compression:.6g}",
+        "eps": card.eps,
+        "mask_sha256": masks.sha256(),
+        "network": card.network,
+        "objective": card.objective,
+        "pruner": card.pruner,
+        "sparsity": f"{masks.sparsity:.9f}",
+    }
+    return export_model(model, masks, metadata, out)
+
+
+def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: Path) -> ExportInfo:
+    """Exports a network that is in memory; see `export_onnx`.
+
+    Args:
+        model: A sequential network for inputs [N, 3, 32, 32].
+        masks: Its masks, which it must honour.
+        metadata: Goes into ``metadata_props``.
+        out: The ONNX file to write.
+    """
+    if not masks.holds(model):
+        raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
+    model.eval()
+    made = GraphWriter(_SHAPE).write(model, metadata)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix(".onnx.part")
+    try:
+        onnx.save(made, beside)
+        difference = _check(beside, model, masks)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    zeros, total = count_zeros(out)
+    return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
+
+
+def count_zeros(path: Path) -> tuple[int, int]:
+    """Returns the zeros and the number of all prunable weights of an export of ours."""
+    zeros = total = 0
+    for tensor in onnx.load(path).graph.initializer:
+        if tensor.name.endswith("_weight") and not tensor.name.startswith(NORM_PREFIX):
+            values = numpy_helper.to_array(tensor)
+            zeros += int(np.count_nonzero(values == 0))
+            total += values.size
+    return zeros, total
+
+
+def _check(path: Path, model: nn.Module, masks: Masks) -> float:
+    """Checks the file with `onnx.checker`, by operators, by zeros and by logits; returns the logits' difference."""
+    made = onnx.load(path)
+    onnx.checker.check_model(made, full_check=True)
+    foreign = {node.op_type for node in made.graph.node} - OPERATORS
+    if foreign:
+        raise ValueError(f"{path.name} holds operators {sorted(foreign)}, which no export should")
+    zeros, total = count_zeros(path)
+    expected = sum(int((w.detach() == 0).sum()) for w in prunable(model).values())
+    if total != masks.total or zeros < masks.total - masks.kept or (zeros != expected and not _has_norm(model)):
+        raise ValueError(
+            f"{path.name} holds {zeros:,} zeros of {total:,} weights; {expected:,} of {masks.total:,} expected"
+        )
+    generator = np.random.default_rng(0)
+    inputs = generator.random((_CHECK_IMAGES, *_SHAPE), dtype=np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(inputs)).numpy()
+    difference = float(np.abs(found - wanted).max())
+    # Sums of a few thousand float32 products in another order; a wrong fold is off by far more.
+    if not np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(wanted).max()))):
+        raise ValueError(f"{path.name}: logits differ from PyTorch's by up to {difference:.3g}")
+    return difference
+
+
+def _has_norm(model: nn.Module) -> bool:
+    """Whether folding may turn a weight into zero, because a batch norm's scale is zero."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

@@ -1,0 +1,163 @@
+"""Writes a network as a plain ONNX graph of Conv, Gemm, Relu, Flatten, Add and pooling.
+
+Written by hand rather than by torch's exporter, so that the same weights give the same bytes under every torch
+version, with the old opset and IR version that all verifiers read. Batch norm is folded into the convolution before
+it; where an addition or a pooling stands before it, it becomes a 1x1 depthwise convolution, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from models.networks.wideresnet import PreactivationBlock
+from prunecert.errors import UserError
+
+OPSET = 13
+IR_VERSION = 7
+INPUT, OUTPUT = "input", "logits"
+#: Initialisers with this prefix are folded normalisation, not prunable weights.
+NORM_PREFIX = "norm_"
+
+Array = npt.NDArray[np.float32]
+
+
+def _array(tensor: Tensor | None) -> npt.NDArray[np.float64]:
+    assert tensor is not None
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+class GraphWriter:
+    """Collects nodes and initialisers of one network.
+
+    Args:
+        shape: Shape of one input, without the batch axis.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def write(self, model: nn.Module, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """Returns the ONNX model, batch size 1, float32.
+
+        Args:
+            model: A sequential network in evaluation mode.
+            metadata: Goes into ``metadata_props``.
+
+        Raises:
+            UserError: The network has a layer that has no translation.
+        """
+        if not isinstance(model, nn.Sequential):
+            raise UserError(f"Only sequential networks can be exported, not {type(model).__name__}.")
+        last = self._sequence(list(model.named_children()), INPUT)
+        self.nodes[-1].output[0] = OUTPUT
+        assert last
+        with_outputs = next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear))
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *self.shape])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, with_outputs.out_features])],
+            self.initializers,
+        )
+        made = helper.make_model(
+            graph, producer_name="prunecert", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        helper.set_model_props(made, dict(sorted(metadata.items())))
+        return made
+
+    def _sequence(self, layers: Sequence[tuple[str, nn.Module]], x: str) -> str:
+        index = 0
+        while index < len(layers):
+            name, layer = layers[index]
+            following = layers[index + 1][1] if index + 1 < len(layers) else None
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                x = self._conv(name, layer, x, following)
+                index += 2
+                continue
+            x = self._layer(name, layer, x)
+            index += 1
+        return x
+
+    def _layer(self, name: str, layer: nn.Module, x: str) -> str:
+        match layer:
+            case nn.Conv2d():
+                return self._conv(name, layer, x)
+            case nn.Linear():
+                weights = [
+                    self._weight(f"{name}_weight", _array(layer.weight)),
+                    self._weight(f"{name}_bias", _array(layer.bias)),
+                ]
+                return self._node("Gemm", name, [x, *weights], transB=1)
+            case nn.BatchNorm2d():
+                return self._norm(name, layer, x)
+            case nn.ReLU():
+                return self._node("Relu", name, [x])
+            case nn.Flatten():
+                return self._node("Flatten", name, [x], axis=1)
+            case nn.MaxPool2d() | nn.AvgPool2d():
+                size, stride = int(layer.kernel_size), int(layer.stride)  # type: ignore[arg-type]
+                kind = "MaxPool" if isinstance(layer, nn.MaxPool2d) else "AveragePool"
+                return self._node(kind, name, [x], kernel_shape=[size, size], strides=[stride, stride])
+            case PreactivationBlock():
+                return self._block(name, layer, x)
+        raise UserError(f"The layer {name!r} ({type(layer).__name__}) has no ONNX translation here.")
+
+    def _block(self, name: str, block: PreactivationBlock, x: str) -> str:
+        activated = self._node("Relu", f"{name}_relu1", [self._norm(f"{name}_bn1", block.bn1, x)])
+        inner = self._node("Relu", f"{name}_relu2", [self._conv(f"{name}_conv1", block.conv1, activated, block.bn2)])
+        residual = self._conv(f"{name}_conv2", block.conv2, inner)
+        if block.shortcut is not None:
+            assert isinstance(block.shortcut, nn.Conv2d)
+            x = self._conv(f"{name}_shortcut", block.shortcut, activated)
+        return self._node("Add", name, [residual, x])
+
+    def _conv(self, name: str, conv: nn.Conv2d, x: str, norm: nn.BatchNorm2d | None = None) -> str:
+        weight = _array(conv.weight)
+        bias = _array(conv.bias) if conv.bias is not None else np.zeros(len(weight))
+        if norm is not None:
+            scale, shift = _scale_shift(norm)
+            weight, bias = weight * scale[:, None, None, None], bias * scale + shift
+        vertical, horizontal = (int(p) for p in conv.padding)
+        return self._node(
+            "Conv",
+            name,
+            [x, self._weight(f"{name}_weight", weight), self._weight(f"{name}_bias", bias)],
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            pads=[vertical, horizontal, vertical, horizontal],
+            dilations=list(conv.dilation),
+            group=conv.groups,
+        )
+
+    def _norm(self, name: str, norm: nn.BatchNorm2d, x: str) -> str:
+        scale, shift = _scale_shift(norm)
+        weights = [
+            self._weight(f"{NORM_PREFIX}{name}_scale", scale[:, None, None, None]),
+            self._weight(f"{NORM_PREFIX}{name}_shift", shift),
+        ]
+        return self._node("Conv", name, [x, *weights], kernel_shape=[1, 1], group=len(scale))
+
+    def _weight(self, name: str, values: npt.NDArray[np.float64]) -> str:
+        # -0.0 is a zero like any other, but not for those who compare bytes.
+        array = (values.astype(np.float32) + np.float32(0)).astype(np.float32)
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def _node(self, kind: str, name: str, inputs: list[str], **attributes: int | list[int]) -> str:
+        output = f"{name}_out"
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}_{name}", **attributes))
+        return output
+
+
+def _scale_shift(norm: nn.BatchNorm2d) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns what batch norm multiplies and adds in evaluation, in float64."""
+    scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+    return scale, _array(norm.bias) - _array(norm.running_mean) * scale

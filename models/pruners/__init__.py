@@ -1,0 +1,1 @@
+"""Pruners: ``prune(model, compression, ...) -> Masks``. No pruner knows the objective."""

@@ -1,0 +1,104 @@
+"""How many weights each layer keeps; exact to one weight over the whole network.
+
+* ``uniform``: every layer keeps the same share (Sehwag et al. 2019; HYDRA).
+* ``erk``: Erdos-Renyi kernel (Evci et al. 2020, "Rigging the Lottery", appendix): a layer's density is
+  proportional to the sum of its dimensions over their product.
+* ``balanced``: half of the budget goes in equal parts to the layers, half in proportion to their sizes. In
+  networks whose first linear layer holds nearly everything, ``uniform`` leaves the small layers with a handful of
+  weights at 100x; this one keeps them whole for as long as the budget allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from prunecert.errors import UserError, did_you_mean
+
+ALLOCATIONS = ("uniform", "erk", "balanced")
+
+
+def budget(total: int, compression: float) -> int:
+    """Returns how many of `total` weights are kept at a compression ratio.
+
+    Args:
+        total: Number of prunable weights.
+        compression: All over kept; at least 1.
+
+    Raises:
+        UserError: The ratio is below 1, not finite, or would keep nothing.
+    """
+    if not math.isfinite(compression) or compression < 1:
+        raise UserError(
+            f"Compression {compression} is refused: it is all weights over kept weights, so it must be finite and at "
+            "least 1 (10 means sparsity 0.9)."
+        )
+    kept = round(total / compression)
+    if kept < 1:
+        raise UserError(
+            f"Compression {compression:g} is refused: it would keep none of {total:,} weights; at most {total:,} works."
+        )
+    return kept
+
+
+def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "uniform") -> dict[str, int]:
+    """Distributes `kept` weights over layers.
+
+    Args:
+        shapes: Weight shapes by layer, at least two-dimensional.
+        kept: Weights to keep in all.
+        allocation: One of `ALLOCATIONS`.
+
+    Returns:
+        Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
+
+    Raises:
+        UserError: The allocation is unknown, or there are fewer weights to keep than layers.
+    """
+    if allocation not in ALLOCATIONS:
+        raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    if kept < len(sizes):
+        raise UserError(
+            f"Keeping {kept} weights is refused: {len(sizes)} layers need at least one each, or the network is "
+            f"constant; allowed is a compression of at most {sum(sizes.values()) / len(sizes):,.0f}."
+        )
+    if allocation == "balanced":
+        equal = _fill(dict.fromkeys(sizes, 1.0), sizes, kept / 2)
+        room = {name: size - equal[name] for name, size in sizes.items()}
+        rest = _fill({name: float(size) for name, size in sizes.items()}, room, kept - sum(equal.values()))
+        wanted = {name: equal[name] + rest[name] for name in sizes}
+    else:
+        weights = {
+            name: float(size) if allocation == "uniform" else float(sum(shapes[name])) for name, size in sizes.items()
+        }
+        wanted = _fill(weights, sizes, kept)
+    return _round(wanted, sizes, kept)
+
+
+def _fill(weights: Mapping[str, float], room: Mapping[str, float], amount: float) -> dict[str, float]:
+    """Pours `amount` in proportion to `weights`; what does not fit in a layer's room goes to the others."""
+    given = dict.fromkeys(weights, 0.0)
+    free = {name for name in weights if room[name] > 0}
+    while free and amount > 1e-9:
+        scale = amount / sum(weights[name] for name in free)
+        full = {name for name in free if given[name] + scale * weights[name] >= room[name]}
+        for name in full or free:
+            more = room[name] - given[name] if full else scale * weights[name]
+            given[name] += more
+            amount -= more
+        free -= full or free
+    return given
+
+
+def _round(wanted: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
+    """Rounds by largest remainder, with at least one and at most all weights a layer, to the exact sum."""
+    whole = {name: min(max(int(value), 1), sizes[name]) for name, value in wanted.items()}
+    by_remainder = sorted(wanted, key=lambda name: wanted[name] - whole[name], reverse=True)
+    while (missing := kept - sum(whole.values())) != 0:
+        step = 1 if missing > 0 else -1
+        order = by_remainder if missing > 0 else sorted(whole, key=lambda name: whole[name], reverse=True)
+        for name in order[: abs(missing)]:
+            if 1 <= whole[name] + step <= sizes[name]:
+                whole[name] += step
+    return whole

@@ -1,0 +1,85 @@
+"""HYDRA (Sehwag et al. 2020, arXiv 2002.10509): the mask is learned by minimising the robust loss over scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from models.masks import Masks, prunable
+from models.pruners.allocation import allocate, budget
+from models.pruners.lwm import keep_largest, layer_masks
+
+Train = Callable[[nn.Module, list[nn.Parameter]], None]
+
+
+def initial_scores(weight: Tensor) -> Tensor:
+    """Returns sqrt(6 / fan_in) * W / max|W| (section 4.1, scaled initialisation), of the weight's shape.
+
+    |scores| have the order of |W|, so the first mask is that of LWM.
+    """
+    fan_in = weight[0].numel()
+    return math.sqrt(6 / fan_in) * weight.detach() / weight.detach().abs().max().clamp_min(1e-12)
+
+
+class _Select(torch.autograd.Function):
+    """The `kept` largest |scores| as 0/1; backward hands the gradient straight through to |scores|."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, magnitude: Tensor, kept: int) -> Tensor:
+        return keep_largest(magnitude, kept).to(magnitude.dtype)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad, None
+
+
+class _Scored(nn.Module):
+    """Parametrisation of a weight: the frozen weight times the mask that its scores select."""
+
+    def __init__(self, weight: Tensor, kept: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(initial_scores(weight))
+        self.kept = kept
+
+    def forward(self, weight: Tensor) -> Tensor:
+        selected: Tensor = _Select.apply(self.scores.abs(), self.kept)  # type: ignore[no-untyped-call]
+        return weight * selected
+
+
+def prune(model: nn.Module, compression: float, *, train: Train, allocation: str = "uniform") -> Masks:
+    """Learns which weights to keep, with all weights frozen.
+
+    Args:
+        model: The network; its weights are not changed, and it carries no trace of the scores afterwards.
+        compression: All over kept weights, at least 1.
+        train: Trains the given parameters (the scores) through the given model, with whatever loss it likes.
+        allocation: How many weights each layer keeps; see `models.pruners.allocation`.
+
+    Raises:
+        UserError: The compression cannot be reached.
+    """
+    weights = prunable(model)
+    kept = budget(sum(weight.numel() for weight in weights.values()), compression)
+    counts = allocate({name: tuple(weight.shape) for name, weight in weights.items()}, kept, allocation)
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    scored: dict[str, _Scored] = {}
+    try:
+        for name, weight in weights.items():
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            scored[name] = _Scored(weight, counts[name]).to(weight.device)
+            parametrize.register_parametrization(layer, "weight", scored[name])
+        train(model, [module.scores for module in scored.values()])
+        masks = layer_masks({name: module.scores.abs() for name, module in scored.items()}, compression, allocation)
+    finally:
+        for name in scored:
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return masks
