@@ -1,0 +1,180 @@
+"""Everything between the command line and the first question: which verifiers, images, checkpoints and networks."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import models
+from bench.plan import CellPlan, Export, Installed, export_cell, make_stages, supported_stages
+from bench.suite import Cell, Protocol, Suite
+from models.data import Dataset, Split, load
+from prunecert.errors import UserError, did_you_mean
+from verifiers import VERIFIERS
+
+CHECKPOINTS = Path(models.__file__).parent / "checkpoints"
+Cells = tuple[tuple[Cell, Protocol], ...]
+
+
+def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int | None) -> Cells:
+    """Returns the suite's cells narrowed to what the options ask for.
+
+    Args:
+        suite: The suite.
+        cells: Shell patterns of cell names, comma-separated, or None for all.
+        verifiers: Verifier names, comma-separated, which replace the cascade, or None.
+        images: How many images, or None for the profile's number.
+
+    Raises:
+        UserError: A pattern fits no cell, a verifier is unknown or has no time limit.
+    """
+    chosen = list(suite.cells)
+    if cells is not None:
+        patterns = [p.strip() for p in cells.split(",") if p.strip()]
+        names = [cell.name for cell, _ in chosen]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise UserError(f"--cells: {did_you_mean(f'cell of suite {suite.name!r}', pattern, names)}")
+        chosen = [(cell, p) for cell, p in chosen if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
+    if verifiers is not None:
+        names = list(dict.fromkeys(name.strip() for name in verifiers.split(",") if name.strip()))
+        if not names:
+            raise UserError("--verifiers is empty; name at least one, e.g. --verifiers pgd,ibp.")
+        for name in names:
+            VERIFIERS.check(name)
+            for _, protocol in chosen:
+                if name not in protocol.timeouts:
+                    raise UserError(
+                        f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
+                        "verify.timeouts in the suite."
+                    )
+        chosen = [(cell, protocol.only(tuple(names))) for cell, protocol in chosen]
+    if images is not None:
+        if images < 1:
+            raise UserError(f"--images {images} is refused; it must be at least 1.")
+        chosen = [(cell, replace(protocol, images=images)) for cell, protocol in chosen]
+    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade)
+
+
+def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
+    """Finds out which verifiers can run, before any long work.
+
+    Returns:
+        What is installed, and those left out, by name, with what to install.
+
+    Raises:
+        UserError: One is missing and `skip` is false, none is left, or none can use the device.
+    """
+    installed = Installed(device)
+    missing = installed.missing([protocol for _, protocol in cells])
+    if missing and not skip:
+        words = "; ".join(f"{name}: {hint}" for name, hint in missing.items())
+        raise UserError(
+            f"{len(missing)} of the suite's verifiers cannot run here: {words} Install what is named, choose others "
+            "with --verifiers, or leave them out with --skip-unavailable."
+        )
+    names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)
+    if not names:
+        raise UserError("None of the suite's verifiers can run here: " + "; ".join(missing.values()))
+    if device != "cpu" and all(installed.device_of(name) == "cpu" for name in names):
+        raise UserError(f"Device {device!r} is refused: none of {', '.join(sorted(names))} can use it here.")
+    return installed, missing
+
+
+def load_data(cells: Cells, root: Path | None) -> dict[str, Dataset]:
+    """Loads the splits that the cells need."""
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    wanted = {protocol.split for _, protocol in cells}
+    return {split: load(split, root) for split in splits if split in wanted}
+
+
+def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, dict[str, str]]:
+    """Splits cells into those with a checkpoint and, for the rest, the command that trains them.
+
+    Raises:
+        UserError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
+    found = []
+    missing = {}
+    for cell, protocol in cells:
+        if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
+            found.append((cell, protocol))
+        else:
+            suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
+            missing[cell.name] = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
+    return tuple(found), missing
+
+
+def prepare(
+    suite: Suite,
+    cells: Cells,
+    installed: Installed,
+    data: dict[str, Dataset],
+    checkpoints: Path,
+    exports: Path,
+    tell: Callable[[str], None],
+) -> tuple[tuple[CellPlan, ...], dict[str, str]]:
+    """Exports each cell that has a checkpoint and asks each verifier whether it takes the network.
+
+    Args:
+        suite: The suite.
+        cells: Its cells, narrowed.
+        installed: Which verifiers there are.
+        data: Images by split.
+        checkpoints: Where the checkpoints lie.
+        exports: Where ONNX files go.
+        tell: Takes a line about what is going on.
+
+    Returns:
+        The plans, and the cells without a checkpoint with the command that trains them.
+
+    Raises:
+        UserError: A checkpoint is truncated or changed, or its card says that it is another cell's.
+    """
+    present, missing = find_checkpoints(suite, cells, checkpoints)
+    plans = []
+    for cell, protocol in present:
+        export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+        _check_card(cell, export)
+        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
+        for reason in unsupported.values():
+            tell(f"{cell.name}: {reason} It is left out there.")
+        images = min(protocol.images, len(data[protocol.split]))
+        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images))
+    return tuple(plans), missing
+
+
+def _check_card(cell: Cell, export: Export) -> None:
+    for key in ("network", "objective", "pruner", "seed"):
+        if key in export.card and export.card[key] != getattr(cell, key):
+            raise UserError(
+                f"Checkpoint {cell.name}: its card says {key} {export.card[key]!r}, the suite {getattr(cell, key)!r}; "
+                "the files were mixed up: restore them or train the cell again."
+            )
+
+
+def use_abcrown(home: Path | None) -> None:
+    """Points the α,β-CROWN adapter, and the worker processes after it, at a checkout.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if home is None:
+        return
+    if not home.is_dir():
+        raise UserError(f"--abcrown {home} is refused: there is no such folder; give a checkout of alpha-beta-CROWN.")
+    os.environ["ABCROWN_HOME"] = str(home.resolve())
+
+
+def describe(plans: Sequence[CellPlan]) -> list[str]:
+    """Returns one line a cell: its name, images and cascade."""
+    lines = []
+    for plan in plans:
+        stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
+        lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}")
+    return lines

@@ -1,0 +1,190 @@
+"""The figures of a run: verified accuracy against compression, and time against sparsity."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Summary = Mapping[str, Any]
+Cell = Mapping[str, Any]
+# Okabe and Ito's colours: told apart by colour-blind readers, on white and on black.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+# Stands for the page's text colour in inline SVG, so that a figure fits a light and a dark page.
+_INK = "#010203"
+_DENSE = "dense"
+
+
+def _panels(summary: Summary) -> dict[tuple[str, str, str], list[Cell]]:
+    """Returns the cells with images, by network, objective and radius."""
+    panels: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    for cell in summary["cells"]:
+        if cell["images"]:
+            panels[cell["network"], cell["objective"], cell["eps"]].append(cell)
+    return dict(panels)
+
+
+def _lines(cells: list[Cell]) -> dict[tuple[str, int], list[Cell]]:
+    """Returns the cells of a panel by pruner and seed, by rising compression; each begins at the dense control."""
+    dense = {cell["seed"]: cell for cell in cells if cell["pruner"] == _DENSE}
+    lines: dict[tuple[str, int], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["pruner"] != _DENSE:
+            lines[cell["pruner"], cell["seed"]].append(cell)
+    for (_, seed), line in lines.items():
+        line.sort(key=lambda cell: float(cell["compression"]))
+        if seed in dense:
+            line.insert(0, dense[seed])
+    return dict(lines) or {(_DENSE, seed): [cell] for seed, cell in dense.items()}
+
+
+def _draw(
+    summary: Summary, panel: Callable[[Axes, list[Cell], Mapping[str, tuple[str, str]]], None], salt: str, ink: str
+) -> Figure | None:
+    """Returns a figure with one panel a network, objective and radius; None where there is nothing to draw."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels = _panels(summary)
+    if not panels:
+        return None
+    names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
+    names = [name for name in names if name != _DENSE] or names
+    looks = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink),
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for place, ((network, objective, eps), cells) in zip(axes.flat, panels.items(), strict=False):
+            place.set_title(f"{network}, {objective}, ε = {eps}", fontsize=10)
+            place.grid(visible=True, color=ink, alpha=0.12, linewidth=0.6)
+            panel(place, cells, looks)
+        for place in list(axes.flat)[len(panels) :]:
+            place.set_visible(False)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        for place in axes.flat[1 : len(panels)]:
+            for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
+                if label not in labels:
+                    handles.append(handle)
+                    labels.append(label)
+        figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(4, len(labels))), frameon=False)
+    return figure
+
+
+def _compression_axis(axes: Axes, cells: list[Cell]) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    values = sorted({float(cell["compression"]) for cell in cells})
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticklabels([f"{value:g}×" for value in values])
+    axes.set_xlabel("compression")
+
+
+def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
+    lines = _lines(cells)
+    count = len(lines)
+    for number, ((pruner, _), line) in enumerate(lines.items()):
+        colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
+        # Pruners share their ratios; a small shift keeps their error bars apart.
+        x = [float(cell["compression"]) * 1.03 ** (number - (count - 1) / 2) for cell in line]
+        verified = [100 * cell["verified"]["value"] for cell in line]
+        attacked = [100 * cell["attacked"]["value"] for cell in line]
+        bars = [
+            [v - 100 * cell["verified"]["low"] for v, cell in zip(verified, line, strict=True)],
+            [100 * cell["verified"]["high"] - v for v, cell in zip(verified, line, strict=True)],
+        ]
+        axes.fill_between(x, verified, attacked, color=colour, alpha=0.15, linewidth=0)
+        axes.errorbar(
+            x, verified, yerr=bars, color=colour, marker=marker, markersize=5, capsize=2, label=f"{pruner}: verified"
+        )
+        axes.plot(x, attacked, color=colour, linestyle="--", linewidth=1, label=f"{pruner}: attacked (upper bound)")
+    _compression_axis(axes, cells)
+    axes.set_ylabel("accuracy, % of images")
+    axes.set_ylim(bottom=0)
+
+
+def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
+    for (pruner, _), line in _lines(cells).items():
+        colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
+        timed = [cell for cell in line if cell["time"]["median_s"]]
+        x = [100 * cell["sparsity"] for cell in timed]
+        axes.plot(
+            x,
+            [cell["time"]["median_s"] for cell in timed],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            label=f"{pruner}: median",
+        )
+        axes.plot(
+            x,
+            [cell["time"]["p90_s"] for cell in timed],
+            color=colour,
+            marker=marker,
+            markersize=3,
+            linestyle=":",
+            linewidth=1,
+            label=f"{pruner}: 90th percentile",
+        )
+    if any(cell["time"]["median_s"] for cell in cells):
+        axes.set_yscale("log")
+    axes.set_xlabel("sparsity, % of prunable weights")
+    axes.set_ylabel("seconds an image")
+
+
+FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[str, str]]], None]]] = {
+    "verified-accuracy": (
+        "Verified accuracy against compression; the shaded band reaches up to the attacked accuracy, "
+        "bars are 95 % Wilson intervals",
+        _accuracy,
+    ),
+    "time": ("Seconds a correctly classified image (all verifiers up to the deciding one) against sparsity", _time),
+}
+
+
+def inline_svg(summary: Summary, name: str) -> str | None:
+    """Returns a figure as SVG text for an HTML page, in the page's own text colour; None without cells."""
+    caption, panel = FIGURES[name]
+    figure = _draw(summary, panel, name, _INK)
+    if figure is None:
+        return None
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
+    text = stream.getvalue().replace(_INK, "currentColor")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{caption}" class="figure" ', 1)
+
+
+def save(summary: Summary, folder: Path) -> list[Path]:
+    """Writes the figures as PNG and SVG and returns their paths."""
+    paths = []
+    for name, (_, panel) in FIGURES.items():
+        figure = _draw(summary, panel, name, "#222222")
+        if figure is None:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", facecolor="white", dpi=150)
+        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+        paths += [folder / f"{name}.png", folder / f"{name}.svg"]
+    return paths

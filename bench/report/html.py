@@ -1,0 +1,43 @@
+"""The HTML page of a run: one file, no outside requests, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.report import table
+from bench.report.figures import FIGURES, inline_svg
+from bench.session import quote
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """Returns the page.
+
+    Args:
+        summary: A run's summary.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=table.percent, seconds=table.seconds, undecided=table.undecided)
+    figures = []
+    for name, (caption, _) in FIGURES.items():
+        svg = inline_svg(summary, name)
+        if svg is not None:
+            # Our own drawing: matplotlib escapes the names that it writes as text.
+            figures.append({"caption": caption, "svg": Markup(svg)})  # noqa: S704
+    return environment.get_template("report.html.j2").render(
+        run=summary,
+        columns=table.COLUMNS,
+        rows=table.rows(summary),
+        notes=table.notes(summary),
+        figures=figures,
+        command=quote(summary["command"]),
+    )

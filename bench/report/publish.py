@@ -1,0 +1,40 @@
+"""Everything that a run leaves beside its rows: summary, table, figures, page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.report import figures, html, table
+from bench.report.summary import summarise
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a file whole or not at all, and returns its path."""
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def write_all(directory: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:
+    """Summarises a run directory, shows the table, and writes the files.
+
+    Returns:
+        The summary, and the paths of ``report.html``, ``summary.json``, ``table.md`` and the figures.
+    """
+    summary = summarise(directory)
+    table.show(summary, console)
+    paths = [
+        write_text(directory / "report.html", html.render(summary)),
+        write_text(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n"),
+        write_text(directory / "table.md", table.markdown(summary)),
+        *figures.save(summary, directory / "figures"),
+    ]
+    return summary, paths

@@ -1,0 +1,272 @@
+"""From result rows to the numbers of a run: pure reading, no verifier and no plan is needed.
+
+What counts as what:
+
+- *verified*: correctly classified, and some verifier answered `unsat`, and none `sat`.
+- *attacked*: correctly classified, and no verifier found a counterexample; the upper bound of *verified*.
+- *time* of an image: the seconds of all verifiers of the cascade up to the one that decided it (of all, if none did),
+  without starting processes and loading networks. An image that stays undecided counts with all that was spent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.stats import wilson
+from bench.store import Log, Row
+
+SCHEMA_VERSION = 1
+CONFIDENCE = 0.95
+_UNDECIDED = ("unknown", "timeout", "memout", "error", "unsupported")
+
+
+class Answer(NamedTuple):
+    """One verdict, as far as the summary needs it: seconds are without start-up and loading."""
+
+    status: str
+    seconds: float
+    unstable: int | None
+    domains: int | None
+    version: str
+
+
+@dataclass
+class Rows:
+    """All rows of a log in a compact form.
+
+    Args:
+        sessions: The latest session of each writer.
+        ended: Writers whose latest session came to its end.
+        correct: By image key and image: whether it is classified correctly.
+        answers: By stage key and image.
+        contradictions: By question: the first `unsat` and the first `sat` answer.
+        devices: Devices named in verdicts.
+    """
+
+    sessions: dict[str, Row] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    correct: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+    answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
+    decided: dict[str, list[tuple[str, int, str] | None]] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
+        for row in rows:
+            kind = row["type"]
+            if kind == "verdict":
+                self._add_verdict(row)
+            elif kind == "image":
+                self.correct[row["key"]][row["image"]] = row["correct"]
+            elif kind == "session":
+                self.sessions[row["writer"]] = row
+                self.ended.discard(row["writer"])
+            elif kind == "end":
+                self.ended.add(row["writer"])
+
+    def _add_verdict(self, row: Row) -> None:
+        times = row.get("times", {})
+        status = row["status"]
+        self.answers[row["key"]][row["image"]] = Answer(
+            status,
+            times.get("wall_s", 0.0) - times.get("load_s", 0.0),
+            row.get("unstable"),
+            row.get("domains"),
+            row["version"],
+        )
+        self.devices.add(row.get("device", "cpu"))
+        if status in ("unsat", "sat"):
+            pair = self.decided.setdefault(row["question"], [None, None])
+            place = 0 if status == "unsat" else 1
+            if pair[place] is None:
+                pair[place] = (row["cell"], row["image"], row["verifier"])
+
+    def contradictions(self) -> list[dict[str, Any]]:
+        """Returns the questions that one verifier answered `unsat` and another `sat`."""
+        found = []
+        for question, (proved, broken) in self.decided.items():
+            if proved is not None and broken is not None:
+                found.append(
+                    {
+                        "cell": proved[0],
+                        "image": proved[1],
+                        "unsat_by": proved[2],
+                        "sat_by": broken[2],
+                        "question": question,
+                    }
+                )
+        return sorted(found, key=lambda item: (item["cell"], item["image"]))
+
+
+def read(log: Log) -> Rows:
+    """Reads a log into its compact form."""
+    rows = Rows()
+    rows.add(log.rows())
+    return rows
+
+
+def summarise(directory: Path) -> dict[str, Any]:
+    """Returns the summary of a run directory, as plain data; see `results/README.md` for its fields.
+
+    Raises:
+        UserError: There is no run, or its files are damaged.
+    """
+    return summary_of(read(Log(directory)))
+
+
+def summary_of(rows: Rows) -> dict[str, Any]:
+    """Returns the summary of rows read already."""
+    latest = max(rows.sessions.values(), key=lambda row: str(row["started"]))
+    cells: dict[str, Row] = {}
+    for session in rows.sessions.values():
+        for cell in session["cells"]:
+            cells.setdefault(cell["name"], cell)
+    for cell in latest["cells"]:
+        cells[cell["name"]] = cell
+    summaries = [summarise_cell(cell, rows) for cell in cells.values()]
+    contradictions = rows.contradictions()
+    unfinished = [cell["name"] for cell in summaries if not cell["finished"]]
+    reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s["unpublishable"]))
+    if unfinished:
+        reasons.append(f"{len(unfinished)} of {len(summaries)} cells are not finished")
+    if contradictions:
+        reasons.append(f"{len(contradictions)} contradictions between verifiers")
+    shared = ("suite", "profile", "suite_digest", "description", "command", "started", "data", "versions", "machine")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "summary",
+        **{key: latest[key] for key in (*shared, "device", "workers", "threads", "float32", "skipped")},
+        "sessions": len(rows.sessions),
+        "devices": sorted(rows.devices),
+        "finished": not unfinished,
+        "publishable": not reasons,
+        "unpublishable": reasons,
+        "confidence": CONFIDENCE,
+        "cells": summaries,
+        "missing": [item for item in latest["missing"] if item["name"] not in cells],
+        "contradictions": contradictions,
+        "broken_verifiers": _broken(summaries),
+    }
+
+
+def _broken(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the verifiers that were asked and failed every single time."""
+    asked: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for cell in cells:
+        for name, counts in cell["by_verifier"].items():
+            asked[name] += counts["asked"]
+            failed[name] += counts["error"]
+    return sorted(name for name in asked if asked[name] and asked[name] == failed[name])
+
+
+def _share(k: int, n: int) -> dict[str, Any]:
+    low, high = wilson(k, n, CONFIDENCE) if n else (0.0, 1.0)
+    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
+
+
+def summarise_cell(cell: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+    """Returns one cell's numbers.
+
+    Args:
+        cell: Its entry in a session row.
+        rows: The rows.
+    """
+    known = rows.correct.get(cell["image_key"], {})
+    indices = cell["indices"] if cell["indices"] is not None else range(cell["images"])
+    present = [i for i in indices if i in known]
+    correct = [i for i in present if known[i]]
+    stages = cell["stages"]
+    answers = [rows.answers.get(stage["key"], {}) for stage in stages]
+    decided_by: dict[str, Counter[str]] = {stage["verifier"]: Counter() for stage in stages}
+    undecided: Counter[str] = Counter()
+    outcome: Counter[str] = Counter()
+    seconds: list[float] = []
+    for image in correct:
+        result, by, spent = _settle(image, stages, answers)
+        outcome[result] += 1
+        if by is not None:
+            decided_by[by][result] += 1
+        if result in _UNDECIDED:
+            undecided[result] += 1
+        if result != "pending":
+            seconds.append(spent)
+    n = len(present)
+    timed = np.asarray(seconds)
+    return {
+        **{key: cell[key] for key in ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")},
+        "sparsity": cell["measured_sparsity"],
+        "measured_compression": cell["measured_compression"],
+        "onnx_sha256": cell["onnx_sha256"],
+        "checkpoint_sha256": cell["checkpoint_sha256"],
+        "data_fingerprint": cell["data_fingerprint"],
+        "images": n,
+        "images_asked": cell["images"],
+        "finished": n == cell["images"] and not outcome["pending"],
+        "pending": outcome["pending"],
+        "clean": _share(len(correct), n),
+        "verified": _share(outcome["unsat"], n),
+        "attacked": _share(len(correct) - outcome["sat"], n),
+        "undecided": {"total": sum(undecided.values()), **{s: undecided[s] for s in _UNDECIDED}},
+        "decided_by": {name: {"unsat": c["unsat"], "sat": c["sat"]} for name, c in decided_by.items()},
+        "time": {
+            "median_s": float(np.median(timed)) if timed.size else None,
+            "p90_s": float(np.quantile(timed, 0.9)) if timed.size else None,
+            "total_s": float(timed.sum()),
+            "images": int(timed.size),
+        },
+        "by_verifier": {
+            stage["verifier"]: _by_verifier(stage, [found[i] for i in correct if i in found])
+            for stage, found in zip(stages, answers, strict=True)
+        },
+        "unsupported": dict(cell["unsupported"]),
+        "note": cell["note"],
+    }
+
+
+def _settle(image: int, stages: list[Row], answers: list[dict[int, Answer]]) -> tuple[str, str | None, float]:
+    """Returns what became of an image (a status, or ``pending``), which verifier decided it, and its seconds."""
+    spent, result, by, last, open_ = 0.0, None, None, "unknown", False
+    for stage, found in zip(stages, answers, strict=True):
+        answer = found.get(image)
+        if answer is None:
+            # Verifiers that see only undecided images have no answer on decided ones; on others it is still to come.
+            open_ = open_ or result is None or stage["everyone"]
+            continue
+        if result is None:
+            spent += answer.seconds
+            last = answer.status
+            if answer.status in ("unsat", "sat"):
+                result, by = answer.status, stage["verifier"]
+        elif result == "unsat" and answer.status == "sat":
+            # A contradiction: the counterexample was replayed, so it stands; nothing here counts as verified.
+            result, by = "sat", stage["verifier"]
+    if open_:
+        return "pending", None, spent
+    return (last, None, spent) if result is None else (result, by, spent)
+
+
+def _by_verifier(stage: Row, answers: list[Answer]) -> dict[str, Any]:
+    counts = Counter(answer.status for answer in answers)
+    unstable = [a.unstable for a in answers if a.unstable is not None]
+    domains = [a.domains for a in answers if a.domains is not None]
+    return {
+        "asked": len(answers),
+        "everyone": stage["everyone"],
+        **{status: counts[status] for status in ("unsat", "sat", *_UNDECIDED)},
+        "timeout_s": stage["timeout"],
+        "version": stage["version"],
+        "versions_seen": sorted({answer.version for answer in answers}),
+        "settings_hash": stage["settings_hash"],
+        "device": stage["device"],
+        "median_s": float(np.median([a.seconds for a in answers])) if answers else None,
+        "total_s": float(sum(a.seconds for a in answers)),
+        "median_unstable": float(np.median(unstable)) if unstable else None,
+        "median_domains": float(np.median(domains)) if domains else None,
+    }

@@ -1,0 +1,145 @@
+"""The table of a run: one line a cell, in a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Summary = Mapping[str, Any]
+#: Heading, and whether the column holds numbers.
+COLUMNS: tuple[tuple[str, bool], ...] = (
+    ("network", False),
+    ("objective", False),
+    ("ε", False),
+    ("pruner", False),
+    ("×", True),
+    ("sparsity", True),
+    ("n", True),
+    ("clean %", True),
+    ("verified %", True),
+    ("attacked %", True),
+    ("verified by", False),
+    ("broken by", False),
+    ("undecided", False),
+    ("median s", True),
+)
+_PLAIN_WIDTH = 200
+
+
+def percent(share: Mapping[str, Any], interval: bool = True) -> str:
+    """Returns a share as ``47.0 (37.5–56.7)``; a dash where there are no images."""
+    if share["value"] is None:
+        return "–"
+    text = f"{100 * share['value']:.1f}"
+    return f"{text} ({100 * share['low']:.1f}–{100 * share['high']:.1f})" if interval else text
+
+
+def seconds(value: float | None) -> str:
+    """Returns seconds with three significant digits, down to a tenth of a millisecond."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value < 0.1 else f"{value:.3g}"
+
+
+def _counts(cell: Mapping[str, Any], status: str) -> str:
+    return ", ".join(f"{name} {c[status]}" for name, c in cell["decided_by"].items() if c[status]) or "–"
+
+
+def undecided(cell: Mapping[str, Any]) -> str:
+    """Returns the undecided images by their last status, those still to come, and all failures by verifier."""
+    found = cell["undecided"]
+    split = ", ".join(f"{status} {count}" for status, count in found.items() if status != "total" and count)
+    text = f"{found['total']} ({split})" if split else str(found["total"])
+    if cell["pending"] or cell["images"] < cell["images_asked"]:
+        text += f" + {cell['pending'] + cell['images_asked'] - cell['images']} to do"
+    failures = failures_of(cell)
+    return f"{text}; FAILED: {failures}" if failures else text
+
+
+def failures_of(cell: Mapping[str, Any]) -> str:
+    """Returns which verifiers failed how often: errors and memory, on whatever image."""
+    parts = [
+        f"{name} {status} {counts[status]}"
+        for name, counts in cell["by_verifier"].items()
+        for status in ("error", "memout")
+        if counts[status]
+    ]
+    return ", ".join(parts)
+
+
+def rows(summary: Summary) -> list[list[str]]:
+    """Returns the table's cells as text, in the order of `COLUMNS`."""
+    return [
+        [
+            cell["network"],
+            cell["objective"],
+            cell["eps"],
+            cell["pruner"],
+            f"{cell['compression']:g}",
+            f"{cell['sparsity']:.3f}",
+            str(cell["images"]),
+            percent(cell["clean"], interval=False),
+            percent(cell["verified"]),
+            percent(cell["attacked"]),
+            _counts(cell, "unsat"),
+            _counts(cell, "sat"),
+            undecided(cell),
+            seconds(cell["time"]["median_s"]),
+        ]
+        for cell in summary["cells"]
+    ]
+
+
+def notes(summary: Summary) -> list[str]:
+    """Returns what has to be said beneath the table."""
+    lines = [
+        f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
+        "intervals; median s: all verifiers up to the deciding one, a correctly classified image, without start-up."
+    ]
+    for cell in summary["cells"]:
+        if cell["note"]:
+            lines.append(f"{cell['name']}: {cell['note']}.")
+        lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
+    lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
+    lines += [f"no checkpoint: {item['name']}; train it by: {item['command']}" for item in summary["missing"]]
+    if not summary["publishable"]:
+        lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
+    return lines
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Prints the table and its notes; outside of a terminal as wide as it needs."""
+    table = Table(title=f"{summary['suite']} ({summary['profile']})", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading, number in COLUMNS:
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number)
+    for row in rows(summary):
+        table.add_row(*(_plain(text) for text in row))
+    width = None if console.is_terminal else _PLAIN_WIDTH
+    console.print(table, width=width)
+    for line in notes(summary):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
+    """Returns the table and its notes as Markdown.
+
+    Args:
+        summary: A run's summary.
+        columns: Headings to keep; None for all.
+    """
+    keep = [i for i, (heading, _) in enumerate(COLUMNS) if columns is None or heading in columns]
+    lines = ["| " + " | ".join(COLUMNS[i][0] for i in keep) + " |"]
+    lines.append("|" + "|".join("---:" if COLUMNS[i][1] else "---" for i in keep) + "|")
+    for row in rows(summary):
+        lines.append("| " + " | ".join(row[i].replace("|", "\\|") for i in keep) + " |")
+    return "\n".join([*lines, "", *notes(summary), ""])

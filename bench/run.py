@@ -1,0 +1,342 @@
+"""Verify a suite's checkpoints: plan, verify, store, and show the table.
+
+Runs of the same command go on where the last one stopped: finished instances are never done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bench import prepare
+from bench.cascade import Batch, CellCascade
+from bench.plan import CellPlan, in_shard, instance_id, question_id
+from bench.session import cores, session_row, unpublishable, utc_now
+from bench.store import MAIN_WRITER, Log, Row, Writer, is_run, verdict_fields
+from bench.suite import Suite, load_suite
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
+from verifiers.base import Instance, Status, Verdict
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's argument parser."""
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
+    parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
+    parser.add_argument("--images", type=int, help="verify the first N images instead of the profile's number")
+    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
+    parser.add_argument("--verifiers", help="comma-separated verifiers, in order, instead of the suite's cascade")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--workers", type=int, help="verifier processes side by side (default: by cores and memory)")
+    parser.add_argument("--out", type=Path, help="run directory (default: results/runs/SUITE-PROFILE)")
+    parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+    parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument("--exports", type=Path, default=Path("onnx_exports"), help="folder for ONNX files")
+    parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")
+    parser.add_argument("--skip-unavailable", action="store_true", help="leave out verifiers that are not installed")
+    parser.add_argument("--retry", metavar="STATUS", help="do instances of these statuses again, e.g. error,memout")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is refused; write I/N with I from 1 to N, e.g. 2/8")
+    return int(number), int(count)
+
+
+@dataclass
+class Done:
+    """What earlier runs in the same directory have found.
+
+    Args:
+        correct: By image key and image.
+        verdicts: By stage key and image.
+    """
+
+    correct: dict[tuple[str, int], bool]
+    verdicts: dict[tuple[str, int], Status]
+
+
+def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
+    """Reads what is finished already, and what there is to say about the files."""
+    done = Done({}, {})
+    if not is_run(out):
+        return done, []
+    log = Log(out)
+    for row in log.rows():
+        if row["type"] == "image":
+            done.correct[row["key"], row["image"]] = row["correct"]
+        elif row["type"] == "verdict":
+            status = Status(row["status"])
+            if status in retry:
+                done.verdicts.pop((row["key"], row["image"]), None)
+            else:
+                done.verdicts[row["key"], row["image"]] = status
+    return done, log.notes
+
+
+def refuse_other_suite(out: Path, suite: Suite) -> None:
+    """Refuses a run directory that holds another suite's results.
+
+    Raises:
+        UserError: It does.
+    """
+    if is_run(out):
+        for session in Log(out).sessions():
+            if session["suite"] != suite.name:
+                raise UserError(
+                    f"--out {out} is refused: it holds results of suite {session['suite']!r}, not {suite.name!r}; "
+                    "choose another directory."
+                )
+
+
+def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
+    """Finds out which images the exported network classifies correctly, and records what was not known.
+
+    An image counts only if its label's logit is above all others: with a tie the image itself is a counterexample.
+
+    Returns:
+        Places of the correctly classified images in the image set, in order.
+
+    Raises:
+        UserError: The network gives logits that are not finite.
+    """
+    from verifiers.counterexample import outputs
+
+    data = plan.data
+    mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]
+    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in done.correct]
+    logits = outputs(plan.export.path, data.images[new])
+    if not np.all(np.isfinite(logits)):
+        raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
+    rows: list[Row] = []
+    for position, y in zip(new, logits, strict=True):
+        label, index = int(data.labels[position]), int(data.indices[position])
+        correct = bool(y[label] > np.delete(y, label).max())
+        done.correct[plan.image_key, index] = correct
+        rows.append(
+            {
+                "type": "image",
+                "key": plan.image_key,
+                "cell": plan.cell.name,
+                "image": index,
+                "label": label,
+                "predicted": int(y.argmax()),
+                "correct": correct,
+            }
+        )
+    if rows:
+        writer.append(*rows)
+    return [p for p in mine if done.correct[plan.image_key, int(data.indices[p])]]
+
+
+def verdict_rows(
+    plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
+) -> list[Row]:
+    """Returns the rows of an answered batch; counterexamples are stored on the way."""
+    stage, rows = plan.stages[batch.stage], []
+    for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
+        identity = instance_id(instance, stage)
+        row: Row = {
+            "type": "verdict",
+            "id": identity,
+            "question": question_id(instance),
+            "key": plan.keys[batch.stage],
+            "cell": plan.cell.name,
+            "image": int(plan.data.indices[position]),
+            "label": instance.label,
+            "settings": stage.settings_hash,
+            "timeout": stage.timeout,
+            **verdict_fields(verdict),
+            "verifier": stage.verifier,
+            "version": verdict.version or stage.version,
+        }
+        if verdict.witness is not None:
+            row["witness"] = writer.save_witness(identity, verdict.witness)
+        rows.append(row)
+    return rows
+
+
+def verify(
+    plans: Sequence[CellPlan], writer: Writer, done: Done, options: argparse.Namespace, workers: int, console: Console
+) -> None:
+    """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
+    from bench.executors.local import LocalExecutor
+    from bench.progress import Display
+
+    cascades = []
+    for number, plan in enumerate(plans):
+        positions = predict(plan, done, writer, options.shard)
+        known = {
+            (s, p): done.verdicts[key, int(plan.data.indices[p])]
+            for s, key in enumerate(plan.keys)
+            for p in positions
+            if (key, int(plan.data.indices[p])) in done.verdicts
+        }
+        cascades.append(CellCascade(number, plan.stages, positions, known))
+    display = Display(console, plans, cascades, workers)
+
+    def answered(batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]) -> None:
+        writer.append(*verdict_rows(plans[batch.cell], batch, instances, verdicts, writer))
+        display.answered(batch, verdicts)
+
+    logs = options.out / "logs"
+    logs.mkdir(exist_ok=True)
+    executor = LocalExecutor(
+        plans,
+        cascades,
+        answered,
+        on_progress=display.refresh,
+        workers=workers,
+        threads=max(1, cores() // workers),
+        log_dir=logs,
+    )
+    with display:
+        executor.run()
+
+
+def default_workers(device: str) -> int:
+    """Returns how many verifier processes to run side by side: one a core, each with 2 GiB of free memory."""
+    import psutil
+
+    if device != "cpu":
+        return 1
+    return max(1, min(cores(), int(psutil.virtual_memory().available // (2 << 30))))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring.
+
+    Returns:
+        0; 1 if verifiers contradict each other; 2 if a verifier failed on everything it was asked.
+
+    Raises:
+        UserError: Anything about the input.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(soft_wrap=False, highlight=False)
+    suite = load_suite(options.suite, options.profile)
+    retry = _statuses(options.retry)
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
+    prepare.use_abcrown(options.abcrown)
+    cells = prepare.choose(suite, options.cells, options.verifiers, options.images)
+    installed, skipped = prepare.check_installed(cells, options.device, options.skip_unavailable)
+    options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}"
+    refuse_other_suite(options.out, suite)
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    for name, hint in skipped.items():
+        tell(f"left out: {name} ({hint})")
+    data = prepare.load_data(cells, options.data_root)
+    for reason in unpublishable(list(data.values())):
+        tell(f"NOT PUBLISHABLE: {reason}")
+    exports = options.exports / suite.name / "onnx"
+    plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
+    if missing:
+        tell(f"{len(missing)} of {len(cells)} cells have no checkpoint yet; each is trained by:")
+        for command in missing.values():
+            tell(f"  {command}")
+    if not plans:
+        raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {options.checkpoints}; train one first.")
+    if options.dry_run:
+        for line in prepare.describe(plans):
+            tell(line)
+        tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
+        return EXIT_OK
+    workers = options.workers or default_workers(options.device)
+    name = MAIN_WRITER if options.shard is None else f"shard-{options.shard[0]}-of-{options.shard[1]}"
+    began = time.monotonic()
+    with Writer(options.out, name) as writer:
+        if writer.cut:
+            tell(
+                f"{writer.path.name}: cut off an unfinished last line ({writer.cut} bytes); its instance is done again."
+            )
+        done, notes = read_done(options.out, retry)
+        for note in notes:
+            tell(note)
+        if done.verdicts:
+            tell(f"going on with {options.out}: {len(done.verdicts)} verdicts are there already")
+        writer.append(
+            session_row(
+                suite,
+                plans,
+                list(data.values()),
+                writer=name,
+                missing=missing,
+                skipped=skipped,
+                device=options.device,
+                workers=workers,
+                threads=max(1, cores() // workers),
+                shard=options.shard,
+                argv=arguments,
+            )
+        )
+        verify(plans, writer, done, options, workers, console)
+        writer.append(
+            {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
+        )
+    return conclude(options.out, console)
+
+
+def conclude(out: Path, console: Console) -> int:
+    """Writes and shows the summary, the figures and the report of a run; returns the exit code."""
+    from bench.report.publish import write_all
+
+    summary, paths = write_all(out, console)
+    for path in paths:
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    return exit_code(summary, console)
+
+
+def exit_code(summary: dict[str, Any], console: Console) -> int:
+    """Names contradictions and verifiers that never worked, and returns the exit code."""
+    for item in summary["contradictions"]:
+        console.print(
+            f"CONTRADICTION: {item['cell']} image {item['image']}: {item['unsat_by']} proves it, "
+            f"{item['sat_by']} breaks it",
+            markup=False,
+            soft_wrap=True,
+        )
+    if summary["contradictions"]:
+        return EXIT_REGRESSION
+    for name in summary["broken_verifiers"]:
+        console.print(f"BROKEN: {name} failed on every instance; see the logs folder of the run", markup=False)
+    return EXIT_USAGE if summary["broken_verifiers"] else EXIT_OK
+
+
+def _statuses(text: str | None) -> frozenset[Status]:
+    if text is None:
+        return frozenset()
+    allowed = [str(status) for status in Status if not status.decided]
+    found = set()
+    for word in text.split(","):
+        if word.strip() not in allowed:
+            raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
+        found.add(Status(word.strip()))
+    return frozenset(found)
+
+
+if __name__ == "__main__":
+    run_main(main)

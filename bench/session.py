@@ -1,0 +1,148 @@
+"""What a run is made with: the session row that begins every part of a result file."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import prunecert
+from bench.plan import CellPlan
+from bench.store import SCHEMA_VERSION, Row
+from bench.suite import Suite
+from models.data import Dataset
+
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
+
+
+def utc_now() -> str:
+    """Returns the time as ``2026-01-31T12:00:00Z``."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that have a say in the results; nothing is imported."""
+    found = {"prunecert": prunecert.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cores() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a timing depends on: system, processor, cores, memory. No host name: results get published."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def unpublishable(datasets: Sequence[Dataset]) -> list[str]:
+    """Returns why results on this data must not be published, one sentence each; empty if they may be."""
+    reasons = []
+    for data in datasets:
+        if data.sample:
+            reasons.append(f"the {data.split} split is the built-in sample of {len(data)} images, not CIFAR-10")
+        elif not data.official:
+            reasons.append(f"the {data.split} split is an unofficial copy of CIFAR-10 ({data.source})")
+    return reasons
+
+
+def session_row(
+    suite: Suite,
+    plans: Sequence[CellPlan],
+    datasets: Sequence[Dataset],
+    *,
+    writer: str,
+    missing: Mapping[str, str],
+    skipped: Mapping[str, str],
+    device: str,
+    workers: int,
+    threads: int,
+    shard: tuple[int, int] | None,
+    argv: Sequence[str],
+) -> Row:
+    """Returns the row that says what is about to be done, with what, and what it is to be read with.
+
+    Args:
+        suite: The suite, its profile chosen.
+        plans: Cells that are verified.
+        datasets: Splits in use.
+        writer: Name of the result file's writer.
+        missing: Cells without a checkpoint, with the command that trains each.
+        skipped: Verifiers that are not installed and were left out on request, with what to install.
+        device: Device asked for.
+        workers: Verifier processes side by side.
+        threads: Threads of each.
+        shard: (i, n) for part i of n, or None for everything.
+        argv: The command's arguments.
+    """
+    return {
+        "type": "session",
+        "schema_version": SCHEMA_VERSION,
+        "writer": writer,
+        "started": utc_now(),
+        "command": ["python", "-m", "bench.run", *argv],
+        "suite": suite.name,
+        "profile": suite.profile,
+        "suite_digest": suite.digest(),
+        "description": suite.description,
+        "data": [
+            {
+                "split": d.split,
+                "fingerprint": d.fingerprint,
+                "official": d.official,
+                "sample": d.sample,
+                "source": d.source,
+            }
+            for d in datasets
+        ],
+        "versions": versions(),
+        "machine": machine(),
+        "device": device,
+        "workers": workers,
+        "threads": threads,
+        "pid": os.getpid(),
+        "float32": "TF32 off",
+        "shard": None if shard is None else list(shard),
+        "unpublishable": unpublishable(datasets),
+        "missing": [{"name": name, "command": command} for name, command in missing.items()],
+        "skipped": dict(skipped),
+        "cells": [plan.to_json() for plan in plans],
+    }
+
+
+def quote(argv: Sequence[str]) -> str:
+    """Returns a command as one types it."""
+    import shlex
+
+    return shlex.join(["python" if word == sys.executable else word for word in argv])

@@ -1,0 +1,178 @@
+"""Intervals, paired tests, speed-ups and penalised times; pure functions, no I/O.
+
+Counts are of images, proportions are within [0, 1], times are in seconds. Invalid arguments are a `ValueError`:
+they come from code, not from users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+
+def _check(k: int, n: int, confidence: float) -> None:
+    if not 0 <= k <= n or n < 1:
+        raise ValueError(f"need 0 <= k <= n and n >= 1, got k = {k}, n = {n}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be within 0 and 1, got {confidence}")
+
+
+def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927), without continuity correction.
+
+    Args:
+        k: Successes.
+        n: Trials, at least 1.
+        confidence: Coverage aimed at.
+
+    Returns:
+        Lower and upper bound, within [0, 1].
+    """
+    _check(k, n, confidence)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = k / n
+    scale = 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """The exact interval of a proportion (Clopper and Pearson 1934); never covers less than asked.
+
+    Args:
+        k: Successes.
+        n: Trials, at least 1.
+        confidence: Coverage guaranteed.
+
+    Returns:
+        Lower and upper bound, within [0, 1].
+    """
+    from scipy.stats import beta
+
+    _check(k, n, confidence)
+    alpha = 1 - confidence
+    low = 0.0 if k == 0 else float(beta.ppf(alpha / 2, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - alpha / 2, k + 1, n - k))
+    return low, high
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided p value of McNemar's exact test on paired yes/no outcomes.
+
+    Args:
+        b: Images that changed from yes to no.
+        c: Images that changed from no to yes.
+
+    Returns:
+        2 · P(X <= min(b, c)) for X binomial(b + c, 1/2), at most 1; 1 where nothing changed.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must not be negative, got {b} and {c}")
+    n = b + c
+    # Integers to the end: a sum of many tiny floats loses the small p values that matter.
+    tail = sum(math.comb(n, i) for i in range(min(b, c) + 1))
+    return min(1.0, 2 * tail / 2**n) if n < 1000 else min(1.0, _half_binomial_tail(min(b, c), n))
+
+
+def _half_binomial_tail(k: int, n: int) -> float:
+    from scipy.stats import binom
+
+    return float(2 * binom.cdf(k, n, 0.5))
+
+
+def paired_difference(b: int, c: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The difference of two proportions measured on the same images, and its interval.
+
+    The interval of Agresti and Min (2005, Statistics in Medicine 24:729): Wald's after adding 1/2 to each cell of
+    the paired table, which keeps its coverage in small samples and needs the discordant counts only.
+
+    Args:
+        b: Images that changed from yes to no.
+        c: Images that changed from no to yes.
+        n: All images, at least 1.
+        confidence: Coverage aimed at.
+
+    Returns:
+        (c - b) / n, the lower and the upper bound, all within [-1, 1].
+    """
+    if b < 0 or c < 0 or b + c > n or n < 1:
+        raise ValueError(f"need b, c >= 0, b + c <= n and n >= 1, got b = {b}, c = {c}, n = {n}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be within 0 and 1, got {confidence}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    b_, c_, n_ = b + 0.5, c + 0.5, n + 2
+    centre = (c_ - b_) / n_
+    half = z * math.sqrt((b_ + c_) - (c_ - b_) ** 2 / n_) / n_
+    return (c - b) / n, max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_ratio_of_medians(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    *,
+    paired: bool = True,
+    confidence: float = 0.95,
+    repeats: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The ratio of two medians with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        numerator: Times, each above 0.
+        denominator: Times, each above 0; of the same images in the same order if `paired`.
+        paired: Resample images (both times together) rather than each side for itself.
+        confidence: Coverage aimed at.
+        repeats: Bootstrap samples.
+        seed: Seed of the resampling; equal seeds give equal intervals.
+
+    Returns:
+        The ratio, the lower and the upper bound.
+    """
+    a, b = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    if a.size < 1 or b.size < 1 or not (np.all(a > 0) and np.all(b > 0)):
+        raise ValueError("both samples must hold at least one time, and each time must be above 0")
+    if paired and a.shape != b.shape:
+        raise ValueError(f"paired samples must have equal lengths, got {a.size} and {b.size}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be within 0 and 1, got {confidence}")
+    rng = np.random.default_rng(seed)
+    ratios = np.empty(repeats)
+    # In slices, so that 10,000 resamples of 10,000 times don't ask for gigabytes.
+    step = max(1, 2_000_000 // max(a.size, b.size))
+    for start in range(0, repeats, step):
+        count = min(step, repeats - start)
+        index = rng.integers(0, a.size, (count, a.size))
+        other = index if paired else rng.integers(0, b.size, (count, b.size))
+        ratios[start : start + count] = np.median(a[index], axis=1) / np.median(b[other], axis=1)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(np.median(a) / np.median(b)), float(low), float(high)
+
+
+def par2(times: Sequence[float], solved: Sequence[bool], timeout: float) -> float:
+    """Penalised average running time: an unsolved instance, or one over the limit, counts twice the limit.
+
+    Args:
+        times: Seconds by instance.
+        solved: Whether the instance was decided.
+        timeout: The limit in seconds, above 0.
+
+    Returns:
+        The mean in seconds.
+    """
+    if len(times) != len(solved) or not times:
+        raise ValueError(f"need one flag a time and at least one, got {len(times)} times and {len(solved)} flags")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be above 0, got {timeout}")
+    total = sum(t if ok and t <= timeout else 2 * timeout for t, ok in zip(times, solved, strict=True))
+    return total / len(times)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The median, or None of nothing."""
+    return float(np.median(np.asarray(values, dtype=np.float64))) if len(values) else None

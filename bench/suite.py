@@ -1,0 +1,386 @@
+"""The suite schema: which cells to train, prune and verify, and how; everything checked on load."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from bench.yamlfile import Document, Section
+from models import NETWORKS, OBJECTIVES, PRUNERS
+from prunecert.errors import UserError, did_you_mean
+from prunecert.hashing import digest
+from verifiers import VERIFIERS
+from verifiers.base import Kind
+
+SCHEMA_VERSION = 1
+SUITES = Path(__file__).parent / "suites"
+DENSE = "dense"
+SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
+ATTACK_ONLY = "attack-only"
+_ATTACK_ONLY_NOTE = "attack only: deterministic bounds are vacuous on this network, so nothing is verified here"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the grid: what it is, how it is trained, pruned and at which radius it is verified.
+
+    Args:
+        network: Name in `models.NETWORKS`.
+        objective: Name in `models.OBJECTIVES`.
+        eps: Radius in the sup norm, in pixels of [0, 1], as an exact fraction, e.g. 2/255.
+        pruner: Name in `models.PRUNERS`, or ``"dense"`` for the unpruned control.
+        compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
+        seed: Seed of training and pruning.
+    """
+
+    network: str
+    objective: str
+    eps: Fraction
+    pruner: str
+    compression: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255)."""
+        return (
+            f"{self.network}_{self.objective}_eps{float(self.eps * 255):g}_{self.pruner}"
+            f"_x{self.compression:g}_s{self.seed}"
+        )
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity asked for: 1 - 1 / compression."""
+        return 1.0 - 1.0 / self.compression
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data; `eps` as text (``"2/255"``), so that it stays exact."""
+        return {
+            "network": self.network,
+            "objective": self.objective,
+            "eps": show_eps(self.eps),
+            "pruner": self.pruner,
+            "compression": self.compression,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a cell is verified.
+
+    Args:
+        split: Which images: ``"test"``, or ``"val"``, ``"train"``.
+        images: How many, from the first on.
+        cascade: Verifiers in the order in which an undecided image meets them.
+        cross_check: Those of the cascade that see every correctly classified image, decided or not: they are
+            cheap, they let the methods be compared on the same images, and they are what finds contradictions.
+        timeouts: Seconds an instance, by verifier.
+        settings: Settings by verifier; what is not named has the adapter's default.
+        memory_mb: Limit of a worker's resident memory, MiB; None for none.
+        note: Why the cell is verified in another way than the rest; shown in the table.
+    """
+
+    split: str = "test"
+    images: int = 100
+    cascade: tuple[str, ...] = ()
+    cross_check: tuple[str, ...] = ()
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory_mb: int | None = None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            **data,
+            "cascade": list(self.cascade),
+            "cross_check": list(self.cross_check),
+            "timeouts": dict(self.timeouts),
+            "settings": {name: dict(values) for name, values in self.settings.items()},
+        }
+
+    def only(self, verifiers: tuple[str, ...]) -> Protocol:
+        """Returns the protocol with the cascade cut down to `verifiers`, in their order."""
+        attacks_only = all(VERIFIERS.get(name).kind is Kind.ATTACK for name in self.cascade) and self.note != ""
+        cascade = tuple(n for n in verifiers if not attacks_only or VERIFIERS.get(n).kind is Kind.ATTACK)
+        return replace(self, cascade=cascade, cross_check=tuple(n for n in self.cross_check if n in cascade))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite with one profile chosen.
+
+    Args:
+        name: Its name, that of its file.
+        description: One sentence.
+        data: Data set; ``"cifar10"``.
+        profile: The profile chosen.
+        profiles: All profiles.
+        cells: Every cell with its protocol, in the order of the file; no cell twice.
+        recipes: Training recipes as written: by ``"default"``, ``"<network>"`` or ``"<network>/<objective>"``.
+        path: The file.
+    """
+
+    name: str
+    description: str
+    data: str
+    profile: str
+    profiles: tuple[str, ...]
+    cells: tuple[tuple[Cell, Protocol], ...]
+    recipes: Mapping[str, Mapping[str, Any]]
+    path: Path
+
+    def recipe(self, network: str, objective: str) -> dict[str, Any]:
+        """Returns the training recipe: ``default``, then the network's, then the network and objective's keys."""
+        merged: dict[str, Any] = {}
+        for key in ("default", network, f"{network}/{objective}"):
+            merged.update(self.recipes.get(key, {}))
+        return merged
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what decides a run, as plain data; recipes don't enter, their checkpoints do."""
+        return {
+            "name": self.name,
+            "data": self.data,
+            "profile": self.profile,
+            "cells": [{**cell.to_json(), "name": cell.name, "verify": p.to_json()} for cell, p in self.cells],
+        }
+
+    def digest(self) -> str:
+        """Returns the hash of `to_json`."""
+        return digest(self.to_json())
+
+
+def parse_eps(text: str) -> Fraction:
+    """Reads a radius written ``"2/255"`` or ``"0.01"``, exactly.
+
+    Raises:
+        UserError: It is no number, or not within (0, 1].
+    """
+    try:
+        value = Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"Radius {text!r} is refused; write it as a fraction in quotes or bare, e.g. 2/255.") from error
+    if not 0 < value <= 1:
+        raise UserError(f"Radius {text!r} is refused; it must be above 0 and at most 1 (pixels are in [0, 1]).")
+    return value
+
+
+def show_eps(eps: Fraction) -> str:
+    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction."""
+    over = eps * 255
+    return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
+
+
+def available_suites() -> list[str]:
+    """Returns the names of the shipped suites."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def load_suite(name_or_path: str, profile: str = "default") -> Suite:
+    """Reads and checks a suite.
+
+    Args:
+        name_or_path: Name of a shipped suite, or a path that ends in ``.yaml``.
+        profile: Name of one of its profiles.
+
+    Raises:
+        UserError: Anything in it is unknown, of the wrong type or out of range; the message names file and line.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SUITES / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise UserError(did_you_mean("suite", name_or_path, available_suites()) + " A path must end in .yaml.")
+    root = Document(path).root
+    version = root.take("schema_version", int, 1)
+    if version > SCHEMA_VERSION:
+        raise root.refusal(
+            "schema_version",
+            f"{version} is newer than this program reads ({SCHEMA_VERSION}); upgrade prunecert.",
+        )
+    name = root.take("name", str)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise root.refusal("name", f"{name!r} is refused; allowed are small letters, digits, '-' and '.'.")
+    if root.take("data", str, "cifar10") != "cifar10":
+        raise root.refusal("data", did_you_mean("data set", root.data["data"], ["cifar10"]))
+    verify = root.section("verify")
+    if verify is None:
+        raise root.refusal("verify", "the key 'verify' is missing; it must say how the cells are verified.")
+    base = _protocol(verify, Protocol())
+    profiles = root.section("profiles")
+    names = {"default", *(profiles.data if profiles else ())}
+    overrides = {}
+    for key in sorted(names):
+        section = profiles.section(key) if profiles else None
+        overrides[key] = base if section is None else _protocol(section, base)
+    if profile not in names:
+        raise UserError(did_you_mean(f"profile of suite {name!r}", profile, names))
+    # Blocks are read under every profile, so that a slip in one that is not chosen is found as well.
+    chosen: dict[str, tuple[tuple[Cell, Protocol], ...]] = {}
+    blocks = root.sections("cells")
+    for key in sorted(names):
+        cells: dict[Cell, tuple[Cell, Protocol]] = {}
+        for block in blocks:
+            for cell, protocol in _block(block, overrides[key], key, names):
+                if cell in cells and cells[cell][1] != protocol:
+                    raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
+                cells[cell] = (cell, protocol)
+        chosen[key] = tuple(cells.values())
+    suite = Suite(
+        name=name,
+        description=root.take("description", str),
+        data="cifar10",
+        profile=profile,
+        profiles=tuple(sorted(names)),
+        cells=chosen[profile],
+        recipes=_recipes(root),
+        path=path,
+    )
+    root.finish()
+    return suite
+
+
+def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> list[tuple[Cell, Protocol]]:
+    networks = block.take_list("networks", str, NETWORKS.check)
+    objectives = block.take_list("objectives", str, OBJECTIVES.check)
+    radii = [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+    compressions = block.take_list("compression", float, _check_compression)
+    pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
+    if not pruners and any(c > 1 for c in compressions):
+        raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
+    seeds = block.take_list("seeds", int, _check_seed, (0,))
+    protocol = _override(block, "verify", base)
+    own = block.section("profiles")
+    if own is not None:
+        for key in own.data:
+            if key not in profiles:
+                raise own.refusal(key, did_you_mean("profile", key, profiles))
+            changed = _override(own, key, protocol)
+            if key == profile:
+                protocol = changed
+        own.finish()
+    block.finish()
+    _check_protocol(block, protocol)
+    cells = []
+    for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
+        for compression in compressions:
+            if compression == 1:
+                cells.append(Cell(network, objective, eps, DENSE, 1.0, seed))
+            else:
+                cells.extend(
+                    Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
+                )
+    return [(cell, protocol) for cell in cells]
+
+
+def _check_compression(value: float) -> None:
+    if not 1 <= value <= 100_000:
+        raise UserError(f"Compression {value:g} is refused; it is all weights over those kept, so at least 1.")
+
+
+def _check_seed(value: int) -> None:
+    if not 0 <= value < 2**31:
+        raise UserError(f"Seed {value} is refused; it must be at least 0 and below 2^31.")
+
+
+def _override(parent: Section, key: str, base: Protocol) -> Protocol:
+    if parent.data.get(key) == ATTACK_ONLY:
+        parent.take(key, str)
+        return _attack_only(base)
+    section = parent.section(key)
+    return base if section is None else _protocol(section, base)
+
+
+def _attack_only(base: Protocol) -> Protocol:
+    attacks = tuple(name for name in base.cascade if VERIFIERS.get(name).kind is Kind.ATTACK)
+    return replace(
+        base, cascade=attacks, cross_check=tuple(n for n in base.cross_check if n in attacks), note=_ATTACK_ONLY_NOTE
+    )
+
+
+def _protocol(section: Section, base: Protocol) -> Protocol:
+    split = section.take("split", str, base.split)
+    if split not in SPLIT_SIZES:
+        raise section.refusal("split", did_you_mean("split", split, SPLIT_SIZES))
+    images = section.take("images", int, base.images)
+    if not 1 <= images <= SPLIT_SIZES[split]:
+        raise section.refusal("images", f"{images} is refused; it must be within 1 and {SPLIT_SIZES[split]}.")
+    cascade = section.take_list("cascade", str, VERIFIERS.check, base.cascade)
+    cross = tuple(name for name in base.cross_check if name in cascade)
+    if "cross_check" in section:
+        cross = _names(section, "cross_check", cascade)
+    timeouts = dict(base.timeouts)
+    given = section.section("timeouts")
+    for name in given.data if given else ():
+        assert given is not None
+        _known_verifier(given, name)
+        timeouts[name] = given.take(name, float)
+        if not 0 < timeouts[name] <= 86_400:
+            raise given.refusal(name, f"{timeouts[name]:g} is refused; it must be above 0 and at most 86,400 seconds.")
+    settings = {name: dict(values) for name, values in base.settings.items()}
+    given = section.section("settings")
+    for name in given.data if given else ():
+        assert given is not None
+        _known_verifier(given, name)
+        settings.setdefault(name, {}).update(given.take(name, dict))
+        try:
+            VERIFIERS.get(name).resolve(settings[name])
+        except UserError as error:
+            raise given.refusal(name, str(error)) from error
+    memory = section.take("memory_mb", int, base.memory_mb if base.memory_mb is not None else 0)
+    if "memory_mb" in section and memory < 256:
+        raise section.refusal("memory_mb", f"{memory} is refused; a worker needs at least 256 MiB.")
+    note = section.take("note", str, base.note or "")
+    section.finish(("cross_check",))
+    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note)
+
+
+def _known_verifier(section: Section, name: str) -> None:
+    try:
+        VERIFIERS.check(name)
+    except UserError as error:
+        raise section.refusal(name, str(error)) from error
+
+
+def _names(section: Section, key: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    names = section.take(key, list)
+    for i, name in enumerate(names):
+        if name not in allowed:
+            raise section.document.refusal(
+                (*section.path, key, i), did_you_mean("verifier of the cascade", str(name), allowed)
+            )
+    return tuple(str(name) for name in names)
+
+
+def _check_protocol(block: Section, protocol: Protocol) -> None:
+    if not protocol.cascade:
+        raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
+    for name in protocol.cascade:
+        if name not in protocol.timeouts:
+            raise block.refusal(None, f"verifier {name!r} has no time limit; give one in 'verify.timeouts'.")
+
+
+def _recipes(root: Section) -> dict[str, dict[str, Any]]:
+    section = root.section("recipes")
+    if section is None:
+        return {}
+    recipes = {}
+    for key in section.data:
+        network, slash, objective = key.partition("/")
+        if key != "default":
+            try:
+                NETWORKS.check(network)
+                if slash:
+                    OBJECTIVES.check(objective)
+            except UserError as error:
+                raise section.refusal(key, str(error)) from error
+        recipes[key] = section.take(key, dict)
+    return recipes

@@ -1,0 +1,485 @@
+"""Verify anybody's ONNX network against anybody's VNN-LIB property.
+
+One pair, or a benchmark in VNN-COMP's layout; with one verifier or several, which are then checked against each other.
+
+    python -m bench.verify --onnx net.onnx --vnnlib prop.vnnlib --verifier neuralsat --timeout 60
+    python -m bench.verify --instances instances.csv --verifier crown,abcrown --out results/runs/acasxu
+
+Written to the folder of --out: results.csv as VNN-COMP has it (a folder for each verifier if there are several), a
+counterexample file for each `sat` with the record of its replay beside it, the verifiers' own output in logs/, and a
+log with the full verdicts. The same command again goes on where the last one stopped.
+
+A file's property may have several boxes: it is `sat` if one of them is, and `unsat` only if all are. A counterexample
+must lie in the box that the file states, compared in binary64; see `verifiers.vnnlib` for float32 and decimals.
+
+Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import prunecert
+from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
+from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.hashing import canonical_json, digest
+from verifiers import VERIFIERS
+from verifiers.base import Instance, Status, Times, Verdict
+from verifiers.counterexample import outputs, replay
+from verifiers.support import network_info
+from verifiers.vnnlib import (
+    Case,
+    Property,
+    UnsupportedPropertyError,
+    parse_property,
+    read_bytes,
+    read_text,
+    write_counterexample,
+)
+from verifiers.worker import Worker
+
+DEFAULT_TIMEOUT_S = 300.0
+DEFAULT_OUT = Path("results/runs/verify")
+#: Of several boxes with different answers, the first of these is the property's, after `sat`.
+_WORST_FIRST = (Status.ERROR, Status.MEMOUT, Status.TIMEOUT, Status.UNKNOWN, Status.UNSUPPORTED, Status.UNSAT)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task whose files have been read and fit each other.
+
+    Args:
+        task: What was asked.
+        onnx: The network, not gzipped.
+        onnx_sha256: Hash of it.
+        vnnlib_sha256: Hash of the property's text.
+        refusal: Why the property can't be stated as instances; empty if it can.
+    """
+
+    task: Task
+    onnx: Path
+    onnx_sha256: str
+    vnnlib_sha256: str
+    refusal: str = ""
+
+    @property
+    def key(self) -> str:
+        """Stands for the question, whoever answers it."""
+        return digest([self.onnx_sha256, self.vnnlib_sha256])
+
+    def read(self) -> tuple[Property, list[Instance]]:
+        """Reads the property again; the texts of a large benchmark don't fit into memory together."""
+        text = read_text(self.task.vnnlib, "VNN-LIB")
+        made = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
+        shape = network_info(self.onnx).input_shape[1:]
+        return made, made.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
+
+
+def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
+    """Reads a task's files and checks that they fit.
+
+    Args:
+        task: The task.
+        scratch: Folder for networks that have to be unpacked.
+        unpacked: Networks that have been, by their path; added to.
+
+    Raises:
+        UserError: A file is missing, cut off, no ONNX or VNN-LIB, or the two have other numbers of inputs or outputs.
+    """
+    if task.onnx not in unpacked:
+        unpacked[task.onnx] = _unpack(task.onnx, scratch / str(len(unpacked)))
+    onnx = unpacked[task.onnx]
+    try:
+        info = network_info(onnx)
+    except UserError as error:
+        # The person knows the file by its own name, not by that of the unpacked copy.
+        raise UserError(str(error).replace(str(onnx), str(task.onnx))) from None
+    text = read_text(task.vnnlib, "VNN-LIB")
+    problem = Problem(task, onnx, info.sha256, digest(text))
+    try:
+        if info.input_shape[:1] not in ((0,), (1,)) or 0 in info.input_shape[1:]:
+            raise UnsupportedPropertyError(
+                f"the network {task.onnx} takes the shape {info.input_shape} (0: free); allowed is a batch axis, 1 or "
+                "free, before fixed ones"
+            )
+        made = parse_property(text, str(task.vnnlib), task.vnnlib)
+        instance = made.instances(onnx, info.sha256, info.input_shape[1:], task.timeout, task.name)[0]
+    except UnsupportedPropertyError as error:
+        return replace(problem, refusal=str(error))
+    given = outputs(onnx, instance.lower[None]).shape[1]
+    if given != made.outputs:
+        raise UserError(
+            f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {given}; they must be equal."
+        )
+    return problem
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    raw = read_bytes(path, "ONNX")
+    if raw == path.read_bytes():
+        return path
+    folder.mkdir()
+    copy = folder / path.name.removesuffix(".gz")
+    copy.write_bytes(raw)
+    return copy
+
+
+def solve(problem: Problem, worker: Worker) -> Verdict:
+    """Answers a problem within its limit, box by box until one is `sat`."""
+    failed = Verdict(
+        Status.UNSUPPORTED,
+        problem.refusal,
+        device=worker.device,
+        verifier=worker.name,
+        version=str(worker.identity["version"]),
+    )
+    if problem.refusal:
+        return failed
+    made, instances = problem.read()
+    verdicts: list[Verdict] = []
+    for case, instance in zip(made.cases, instances, strict=True):
+        left = problem.task.timeout - sum(verdict.times.wall_s for verdict in verdicts)
+        if left <= 0:
+            verdicts.append(replace(failed, status=Status.TIMEOUT, detail="the limit ended before this box's turn"))
+            break
+        (verdict,) = worker.verify([replace(instance, timeout=left)])
+        verdicts.append(established(verdict, case, instance))
+        if verdicts[-1].status is Status.SAT:
+            break
+    return combined(verdicts, len(instances))
+
+
+def established(verdict: Verdict, case: Case, instance: Instance) -> Verdict:
+    """Takes a `sat` back whose witness lies in the float32 box but not in the file's own.
+
+    Args:
+        verdict: The answer for the float32 box; its witness is replayed already.
+        case: The box of the file.
+        instance: The question that was answered.
+
+    Returns:
+        The verdict, with the nearest point inside the file's box for witness if need be, or `unknown`.
+    """
+    if verdict.witness is None or case.contains(verdict.witness):
+        return verdict
+    inside = case.nearest(verdict.witness)
+    if inside is not None:
+        check, point = replay(instance, inside, clip=False)
+        if check.ok:
+            return replace(verdict, witness=point, witness_check=check.to_json())
+    return replace(
+        verdict,
+        status=Status.UNKNOWN,
+        detail=(
+            "a counterexample was found only in the sliver by which the float32 box exceeds the file's decimals, so "
+            "that neither answer is established"
+        ),
+        witness=None,
+        stage=None,
+    )
+
+
+def combined(verdicts: Sequence[Verdict], cases: int) -> Verdict:
+    """Joins the answers for a property's boxes: `sat` if one is, `unsat` only if all are.
+
+    Args:
+        verdicts: Answers for the first boxes, at least one; the last may be the `sat` that made the rest needless.
+        cases: Number of boxes.
+    """
+    if cases == 1:
+        return verdicts[0]
+    chosen = next(
+        verdict
+        for status in (Status.SAT, *_WORST_FIRST)
+        for verdict in verdicts
+        if verdict.status is status
+    )  # fmt: skip
+    number = next(i for i, verdict in enumerate(verdicts, start=1) if verdict is chosen)
+    detail = f"all {cases} boxes" if chosen.status is Status.UNSAT else f"box {number} of {cases}"
+
+    def total(values: Sequence[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    return replace(
+        chosen,
+        detail=f"{detail}: {chosen.detail}" if chosen.detail else detail,
+        bounds=None,
+        times=Times(
+            *(sum(getattr(verdict.times, name) for verdict in verdicts) for name in Times.__dataclass_fields__)
+        ),
+        unstable=total([verdict.unstable for verdict in verdicts]),
+        domains=total([verdict.domains for verdict in verdicts]),
+        iterations=total([verdict.iterations for verdict in verdicts]),
+        peak_memory_mb=max((v.peak_memory_mb for v in verdicts if v.peak_memory_mb is not None), default=None),
+    )
+
+
+def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:
+    """Makes the log's row of a verdict."""
+    return {
+        "type": "property",
+        "id": identifier,
+        "problem": problem.key,
+        "category": problem.task.category,
+        "onnx": str(problem.task.onnx),
+        "onnx_sha256": problem.onnx_sha256,
+        "vnnlib": str(problem.task.vnnlib),
+        "vnnlib_sha256": problem.vnnlib_sha256,
+        "timeout": problem.task.timeout,
+        "settings": worker.identity["settings"],
+        "counterexample": None if counterexample is None else str(counterexample),
+        **verdict_fields(verdict),
+    }
+
+
+def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
+    """Writes a counterexample, and the record of its replay beside it."""
+    assert verdict.witness is not None
+    assert verdict.witness_check is not None
+    values = np.array([float(value) for value in verdict.witness_check["outputs"]], dtype=np.float32)
+    write_counterexample(path, verdict.witness, values)
+    record = {
+        **verdict.witness_check,
+        "verifier": verdict.verifier,
+        "verifier_version": verdict.version,
+        "onnx": str(problem.task.onnx),
+        "vnnlib": str(problem.task.vnnlib),
+        "vnnlib_sha256": problem.vnnlib_sha256,
+        "in_file_box": True,
+    }
+    path.with_name(path.name.removesuffix(".gz") + ".check.json").write_text(canonical_json(record) + "\n")
+
+
+def contradictions(rows: Sequence[Row]) -> list[str]:
+    """Names each problem that one verifier proves and another breaks, one sentence each."""
+    answers: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows:
+        if row["status"] in (Status.UNSAT, Status.SAT):
+            who = f"{row['verifier']} {row.get('version', '')}".strip()
+            answers.setdefault(row["problem"], {}).setdefault(row["status"], {})[who] = (
+                f"{row['onnx']} with {row['vnnlib']}"
+            )
+    return [
+        f"CONTRADICTION: {next(iter(by[Status.UNSAT].values()))}: unsat by {', '.join(by[Status.UNSAT])}; "
+        f"sat by {', '.join(by[Status.SAT])}."
+        for by in answers.values()
+        if len(by) == 2
+    ]
+
+
+def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Reads ``key=value`` (for every verifier) and ``verifier.key=value``; values are YAML scalars."""
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UserError(f"--settings {item!r} is refused; allowed is key=value or verifier.key=value.")
+        owner, dot, rest = key.partition(".")
+        if dot and owner not in names:
+            raise UserError(f"--settings {item!r} names the verifier {owner!r}; this run has {', '.join(names)}.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(
+                f"--settings {item!r} is refused; the value must be a number, a word, true or false."
+            ) from None
+        for name in [owner] if dot else names:
+            settings[name][rest if dot else key] = value
+    return settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m bench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
+    made.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
+    made.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
+    made.add_argument(
+        "--verifier", required=True, metavar="NAME[,NAME]", help=f"one or more of: {', '.join(VERIFIERS)}"
+    )
+    made.add_argument(
+        "--timeout", type=float, metavar="S",
+        help=f"limit for each property in seconds; default: that of the CSV, or {DEFAULT_TIMEOUT_S:g}",
+    )  # fmt: skip
+    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    made.add_argument(
+        "--settings", nargs="+", action="extend", default=[], metavar="K=V",
+        help="a verifier's settings, key=value or verifier.key=value",
+    )  # fmt: skip
+    made.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
+    made.add_argument("--memory-limit", type=int, metavar="MB", help="limit on a verifier's resident size in MiB")
+    made.add_argument("--threads", type=int, metavar="N", help="threads of a verifier")
+    made.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
+    made.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    return made
+
+
+def tasks_of(options: argparse.Namespace) -> list[Task]:
+    """Returns what the command line asks for."""
+    if options.timeout is not None and not 0 < options.timeout < float("inf"):
+        raise UserError(f"--timeout {options.timeout:g} is refused; it must be a number of seconds above 0.")
+    if options.instances is not None:
+        if options.onnx is not None or options.vnnlib is not None:
+            raise UserError("--instances goes without --onnx and --vnnlib; give one or the other.")
+        return read_instances(options.instances, options.category, options.timeout)
+    if options.onnx is None or options.vnnlib is None:
+        raise UserError("Nothing to verify; give --onnx and --vnnlib, or --instances.")
+    onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
+    category = options.category or category_of(onnx.parent)
+    return [Task(category, onnx, vnnlib, options.timeout or DEFAULT_TIMEOUT_S, pair_name(onnx, vnnlib))]
+
+
+class Run:
+    """One start of the command: what is there already, what is written.
+
+    Args:
+        out: Folder of the results.
+        problems: All problems, in order.
+        crew: Workers by verifier.
+        writer: The log.
+        rows: Rows of earlier starts.
+    """
+
+    def __init__(
+        self, out: Path, problems: Sequence[Problem], crew: Mapping[str, Worker], writer: Writer, rows: Sequence[Row]
+    ) -> None:
+        self.problems = problems
+        self.crew = crew
+        self.writer = writer
+        self.rows = list(rows)
+        self.done = {row["id"]: row for row in rows}
+        self.folders = {name: out / name if len(crew) > 1 else out for name in crew}
+        self.out = out
+
+    def identifier(self, problem: Problem, worker: Worker) -> str:
+        """Hash of all that decides an answer, with the device."""
+        return digest([problem.key, problem.task.timeout, worker.identity, worker.device])
+
+    def go(self) -> None:
+        """Answers what is not answered yet."""
+        for name in self.crew:
+            self.write_results(name)
+        for number, problem in enumerate(self.problems, start=1):
+            for name, worker in self.crew.items():
+                identifier = self.identifier(problem, worker)
+                if identifier not in self.done:
+                    verdict = solve(problem, worker)
+                    self.keep(problem, worker, verdict, identifier)
+                    self.write_results(name)
+                    again = ""
+                else:
+                    again = "  (kept)"
+                row = self.done[identifier]
+                seconds = row.get("times", {}).get("wall_s", 0.0)
+                detail = f"  {row['detail']}" if row.get("detail") else ""
+                print(
+                    f"[{number}/{len(self.problems)}] {name:<11} {row['status']:<11} {seconds:8.2f} s  "
+                    f"{problem.task.name}{again}{detail}",
+                    flush=True,
+                )
+
+    def keep(self, problem: Problem, worker: Worker, verdict: Verdict, identifier: str) -> None:
+        """Writes a verdict down: first its counterexample, then the row that names it."""
+        path = None
+        if verdict.status is Status.SAT:
+            path = problem.task.counterexample(self.folders[worker.name])
+            save_counterexample(path, problem, verdict)
+            path = path.relative_to(self.out)
+        row = row_of(problem, worker, verdict, identifier, path)
+        self.writer.append(row)
+        self.rows.append(row)
+        self.done[identifier] = row
+
+    def write_results(self, name: str) -> None:
+        """Writes a verifier's `results.csv` anew."""
+        lines = []
+        for problem in self.problems:
+            row = self.done.get(self.identifier(problem, self.crew[name]))
+            if row is not None:
+                times = row.get("times", {})
+                lines.append((problem.task, Status(row["status"]), times.get("start_s", 0.0), times.get("wall_s", 0.0)))
+        write_results(self.folders[name] / "results.csv", lines)
+
+    def report(self) -> int:
+        """Prints the summary; returns the exit code."""
+        print()
+        for name, worker in self.crew.items():
+            found = Counter(self.done[self.identifier(problem, worker)]["status"] for problem in self.problems)
+            counts = ", ".join(f"{found[status]} {status}" for status in Status if found[status])
+            print(f"{name}: {len(self.problems)} properties: {counts}; {self.folders[name] / 'results.csv'}")
+        here = {problem.key for problem in self.problems}
+        found_wrong = contradictions([row for row in self.rows if row["problem"] in here])
+        for sentence in found_wrong:
+            print(sentence)
+        return EXIT_REGRESSION if found_wrong else EXIT_OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    names = list(dict.fromkeys(name.strip() for name in options.verifier.split(",")))
+    for name in names:
+        VERIFIERS.check(name)
+    settings = settings_for(names, options.settings)
+    if options.abcrown is not None:
+        if not options.abcrown.is_dir():
+            raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")
+        os.environ["ABCROWN_HOME"] = str(options.abcrown.resolve())
+    tasks = tasks_of(options)
+    out: Path = options.out
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
+        crew = {
+            name: stack.enter_context(
+                Worker(
+                    name,
+                    settings[name],
+                    options.device,
+                    memory_limit_mb=options.memory_limit,
+                    threads=options.threads,
+                    log=out / "logs" / f"{name}.log",
+                )
+            )
+            for name in names
+        }
+        unpacked: dict[Path, Path] = {}
+        problems = [prepare(task, scratch, unpacked) for task in tasks]
+        writer = stack.enter_context(Writer(out))
+        (out / "logs").mkdir(exist_ok=True)
+        writer.append(
+            {
+                "type": "session",
+                "schema_version": SCHEMA_VERSION,
+                "command": "bench.verify",
+                "arguments": list(sys.argv[1:] if arguments is None else arguments),
+                "versions": {"prunecert": prunecert.__version__, "python": platform.python_version()},
+                "verifiers": [worker.identity for worker in crew.values()],
+                "started": time.time(),
+            }
+        )
+        rows = [row for row in Log(out).rows() if row["type"] == "property"] if is_run(out) else []
+        run = Run(out, problems, crew, writer, rows)
+        run.go()
+        return run.report()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,80 @@
+"""Verifiers that answer by arithmetic on the box alone: fast, deterministic, and honest about nothing but plumbing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+
+OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "Relu"})
+
+
+def chance(instance: Instance, salt: str) -> float:
+    """A number in [0, 1) that only the box and the salt decide."""
+    value = hashlib.sha256(instance.lower.tobytes() + salt.encode()).digest()
+    return int.from_bytes(value[:8], "big") / 2**64
+
+
+class _Fake(Verifier):
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(True, "1.0", source="tests")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        return Capabilities(OPERATORS)
+
+    def load(self, onnx: Path) -> None:
+        assert onnx.is_file()
+
+
+class FakeBound(_Fake):
+    name = "fake-bound"
+    kind = Kind.INCOMPLETE
+    batch_size = 4
+    defaults: ClassVar[dict[str, object]] = {"share": 0.5, "delay": 0.0}
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        time.sleep(float(self.settings["delay"]))
+        return [
+            Verdict(Status.UNSAT, bounds=(1.0,) * 9, unstable=7)
+            if chance(i, self.name) < self.settings["share"]
+            else Verdict(Status.UNKNOWN, "too loose")
+            for i in instances
+        ]
+
+
+class FakeComplete(_Fake):
+    name = "fake-complete"
+    kind = Kind.COMPLETE
+    defaults: ClassVar[dict[str, object]] = {"delay": 0.0}
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        time.sleep(float(self.settings["delay"]))
+        return [
+            Verdict(Status.UNSAT, domains=3) if chance(i, self.name) < 0.5 else Verdict(Status.TIMEOUT, "no time left")
+            for i in instances
+        ]
+
+
+class FakeLiar(_Fake):
+    """Claims that everything is unsafe, with the box's lower corner as its witness."""
+
+    name = "fake-liar"
+    kind = Kind.ATTACK
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        return [Verdict(Status.SAT, witness=i.lower.copy()) for i in instances]
+
+
+class FakeMissing(_Fake):
+    name = "fake-missing"
+    kind = Kind.COMPLETE
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(False, hint="install fake-missing by hand.")
