@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     exports = options.exports / suite.name / "onnx"
     plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
     if missing:
-        tell(f"{len(missing)} of {len(cells)} cells have no checkpoint yet; each is trained by:")
+        tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}; each is trained by:")
         for command in missing.values():
             tell(f"  {command}")
     if not plans:

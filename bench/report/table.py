@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Summary = Mapping[str, Any]
@@ -112,22 +113,38 @@ def notes(summary: Summary) -> list[str]:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Prints the table and its notes; outside of a terminal as wide as it needs."""
-    table = Table(title=f"{summary['suite']} ({summary['profile']})", box=box.SIMPLE_HEAD, title_justify="left")
-    for heading, number in COLUMNS:
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number)
-    for row in rows(summary):
-        table.add_row(*(_plain(text) for text in row))
-    width = None if console.is_terminal else _PLAIN_WIDTH
-    console.print(table, width=width)
+    """Prints the table and its notes: by network where the terminal is narrow, outside of a terminal in full width."""
+    if console.is_terminal and console.width < _PLAIN_WIDTH:
+        _show_by_network(summary, console)
+    else:
+        table = _table(f"{summary['suite']} ({summary['profile']})", range(len(COLUMNS)))
+        for row in rows(summary):
+            table.add_row(*(escape(text) for text in row))
+        (console if console.is_terminal else Console(file=console.file, width=_PLAIN_WIDTH)).print(table)
     for line in notes(summary):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
+def _show_by_network(summary: Summary, console: Console) -> None:
+    """Prints a table for each network, objective, radius and number of images, which then need no columns."""
+    shared = [i for i, (heading, _) in enumerate(COLUMNS) if heading in ("network", "objective", "ε", "n")]
+    own = [i for i in range(len(COLUMNS)) if i not in shared]
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in rows(summary):
+        groups.setdefault(tuple(row[i] for i in shared), []).append(row)
+    for (network, objective, eps, images), members in groups.items():
+        table = _table(f"{network}, {objective}, ε = {eps}, {images} images", own)
+        for row in members:
+            table.add_row(*(escape(row[i]) for i in own))
+        console.print(table)
 
-    return escape(text)
+
+def _table(title: str, columns: Iterable[int]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for i in columns:
+        heading, number = COLUMNS[i]
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    return table
 
 
 def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:

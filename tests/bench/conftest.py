@@ -1,0 +1,124 @@
+"""A small zoo with a suite of its own: three untrained `cnn-small` cells, a made-up CIFAR-10, fake verifiers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.bench import fakes
+from verifiers import VERIFIERS
+
+SUITE = """\
+name: tiny
+description: Untrained networks for the harness's own tests
+cells:
+  - networks: [cnn-small]
+    objectives: [ibp]
+    eps: [2/255]
+    pruners: [lwm]
+    compression: [1, 10, 20]
+verify:
+  images: 40
+  cascade: [fake-bound, fake-complete]
+  cross_check: [fake-bound]
+  timeouts: {fake-bound: 5, fake-complete: 5, fake-liar: 5, fake-missing: 5, ibp: 30, pgd: 30, crown-ibp: 30}
+profiles:
+  half: {images: 20}
+"""
+CELLS = ("cnn-small_ibp_eps2_dense_x1_s0", "cnn-small_ibp_eps2_lwm_x10_s0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registered() -> Iterator[None]:
+    """Registers the fake verifiers for the session."""
+    register()
+    return
+
+
+def register() -> None:
+    """Makes the fake verifiers known by their names."""
+    for adapter in (fakes.FakeBound, fakes.FakeComplete, fakes.FakeLiar, fakes.FakeMissing):
+        VERIFIERS.register(adapter.name, f"tests.bench.fakes:{adapter.__name__}")
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Folders of the made-up data and checkpoints, and the suite file."""
+
+    checkpoints: Path
+    data: Path
+    suite: Path
+    exports: Path
+
+    def arguments(self, out: Path, *more: str) -> list[str]:
+        """Returns the arguments of a run on it."""
+        paths = {"--suite": self.suite, "--checkpoints": self.checkpoints, "--exports": self.exports}
+        paths |= {"--data-root": self.data, "--out": out}
+        return [word for key, value in paths.items() for word in (key, str(value))] + list(more)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Returns a zoo in which two of the suite's three cells have checkpoints."""
+    import torch
+
+    from models import NETWORKS, PRUNERS
+    from models.checkpoint import save
+    from models.masks import Masks
+
+    folder = tmp_path_factory.mktemp("zoo")
+    torch.manual_seed(0)
+    model = NETWORKS.get("cnn-small")().eval()
+    images = np.random.default_rng(0).integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
+    first = torch.from_numpy(images[:60].transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    with torch.no_grad():
+        guesses = model(first).argmax(1).numpy()
+    left = np.repeat(np.arange(10), 1000 - np.bincount(guesses, minlength=10))
+    labels = np.concatenate([guesses, left]).tolist()
+    (folder / "cifar-10-batches-py").mkdir()
+    with (folder / "cifar-10-batches-py" / "test_batch").open("wb") as stream:
+        pickle.dump({"data": images.transpose(0, 3, 1, 2).reshape(10_000, -1), "labels": labels}, stream)
+    card: dict[str, Any] = {
+        "network": "cnn-small",
+        "objective": "ibp",
+        "eps": "2/255",
+        "seed": 0,
+        "recipe": {},
+        "accuracy": {},
+        "measured": "not at all",
+        "data_fingerprint": "0" * 64,
+        "versions": {},
+        "device": "cpu",
+        "train_seconds": 0.0,
+        "command": "none",
+    }
+    checkpoints = folder / "checkpoints"
+    save(checkpoints, model, Masks.dense(model), name=CELLS[0], pruner="dense", compression=1.0, **card)
+    masks = PRUNERS.get("lwm")(model, 10.0)
+    masks.apply_(model)
+    save(checkpoints, model, masks, name=CELLS[1], pruner="lwm", compression=10.0, **card)
+    suite = folder / "tiny.yaml"
+    suite.write_text(SUITE)
+    return Zoo(checkpoints, folder, suite, folder / "exports")
+
+
+@pytest.fixture
+def run(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Returns a function that runs `bench.run` in this process: run(out, *options) -> exit code."""
+    import signal
+
+    from bench.run import main
+
+    # The command takes SIGTERM for Ctrl-C; pytest must not keep that.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def call(out: Path, *more: str) -> int:
+        return main(zoo.arguments(out, *more))
+
+    return call

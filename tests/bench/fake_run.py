@@ -1,0 +1,11 @@
+"""`bench.run` with the fake verifiers registered, for tests that need it in a process of its own."""
+
+from __future__ import annotations
+
+from bench.run import main
+from prunecert.errors import run_main
+from tests.bench.conftest import register
+
+if __name__ == "__main__":
+    register()
+    run_main(main)
