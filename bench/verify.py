@@ -20,10 +20,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +31,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-import prunecert
+from bench.session import machine, utc_now, versions
 from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
 from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
@@ -464,15 +462,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = [prepare(task, scratch, unpacked) for task in tasks]
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
+        arguments = list(sys.argv[1:] if arguments is None else arguments)
         writer.append(
             {
                 "type": "session",
                 "schema_version": SCHEMA_VERSION,
-                "command": "bench.verify",
-                "arguments": list(sys.argv[1:] if arguments is None else arguments),
-                "versions": {"prunecert": prunecert.__version__, "python": platform.python_version()},
+                "started": utc_now(),
+                "command": ["python", "-m", "bench.verify", *arguments],
+                "suite": "bench.verify",
+                "versions": versions(),
+                "machine": machine(),
+                "device": options.device,
+                "float32": "TF32 off",
                 "verifiers": [worker.identity for worker in crew.values()],
-                "started": time.time(),
             }
         )
         rows = [row for row in Log(out).rows() if row["type"] == "property"] if is_run(out) else []

@@ -32,6 +32,7 @@ __all__ = [
     "counterexample_text",
     "has_plain_rows",
     "parse_property",
+    "read_bytes",
     "read_counterexample",
     "read_property",
     "read_text",
@@ -297,28 +298,34 @@ def read_counterexample(path: Path) -> tuple[DoubleArray, DoubleArray]:
     return np.array(values["X"]), np.array(values["Y"])
 
 
-def read_text(path: Path, kind: str) -> str:
-    """Reads a text file, gzipped or not.
+def read_bytes(path: Path, kind: str) -> bytes:
+    """Reads a file, gzipped or not.
 
     Args:
         path: The file.
         kind: What it should be, for messages.
 
     Raises:
-        UserError: It is missing, a cut-off gzip file, or not text.
+        UserError: It is missing, can't be read, or is a cut-off gzip file.
     """
     try:
         raw = path.read_bytes()
         # By content, not by name: VNN-COMP's folders have both under either name.
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        return raw.decode("utf-8")
+        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except FileNotFoundError:
         raise UserError(f"The {kind} file {path} does not exist.") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; a {kind} file is wanted.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(f"The {kind} file {path} is a damaged or cut-off gzip file; get it again.") from None
+    except PermissionError:
+        raise UserError(f"The {kind} file {path} may not be read by this user; change its permissions.") from None
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Reads a text file, gzipped or not; like `read_bytes`, and a `UserError` too if it is not text."""
+    try:
+        return read_bytes(path, kind).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} is no {kind} file: it is not text.") from None
 

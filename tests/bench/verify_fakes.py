@@ -1,0 +1,82 @@
+"""Verifiers for the tests of `bench.verify`: sure of themselves, whatever the question."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+
+
+class _Fake(Verifier):
+    kind = Kind.COMPLETE
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(True, "1.0", source="tests")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        return Capabilities(frozenset({"Gemm", "Relu", "Flatten"}), specs="dnf")
+
+    def load(self, onnx: Path) -> None:
+        assert onnx.is_file()
+
+
+class Prover(_Fake):
+    """Proves everything."""
+
+    name = "fake-prover"
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        return [Verdict(Status.UNSAT, domains=1) for _ in instances]
+
+
+class Breaker(_Fake):
+    """Runs the network at both corners; `sat` if one is unsafe, else `unsat`: right for the tests' monotone network."""
+
+    name = "fake-breaker"
+    defaults: ClassVar[dict[str, object]] = {"die_at": ""}
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        from verifiers.counterexample import outputs
+
+        answers = []
+        for instance in instances:
+            if self.settings["die_at"] and str(self.settings["die_at"]) in instance.name:
+                os.kill(os.getppid(), signal.SIGKILL)
+            verdict = Verdict(Status.UNSAT, domains=1)
+            for corner in (instance.lower, instance.upper):
+                if instance.spec.violated_by(outputs(instance.onnx, corner[None])[0]):
+                    verdict = Verdict(Status.SAT, witness=corner.copy(), domains=1, stage="attack")
+            answers.append(verdict)
+        return answers
+
+
+class Robust(Prover):
+    """Takes only a label against all others."""
+
+    name = "fake-robust"
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        return Capabilities(frozenset({"Gemm", "Relu"}))
+
+
+def register() -> None:
+    """Makes them known by their names."""
+    from verifiers import VERIFIERS
+
+    for adapter in (Prover, Breaker, Robust):
+        VERIFIERS.register(adapter.name, f"tests.bench.verify_fakes:{adapter.__name__}")
+
+
+if __name__ == "__main__":
+    from bench.verify import main
+    from prunecert.errors import run_main
+
+    register()
+    run_main(main)
