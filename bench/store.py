@@ -265,9 +265,10 @@ class Log:
 def _parse(path: Path, before: int, lines: bytes) -> list[Row]:
     """Parses whole lines; all at once, which is three times faster than one by one."""
     try:
-        rows = json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
-        if len(rows) == lines.count(b"\n") + 1 and all(type(row) is dict and "type" in row for row in rows):
-            return list(rows)
+        # Each line in brackets of its own, so that nothing but one value a line can pass.
+        boxed = json.loads(b"[[" + lines.replace(b"\n", b"],[") + b"]]")
+        if all(len(one) == 1 and type(one[0]) is dict and "type" in one[0] for one in boxed):
+            return [one[0] for one in boxed]
     except ValueError:
         pass
     rows = []

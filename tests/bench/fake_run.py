@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench.run import main
+from bench.run import command
 from prunecert.errors import run_main
 from tests.bench.conftest import register
 
 if __name__ == "__main__":
     register()
-    run_main(main)
+    run_main(command)

@@ -193,10 +193,10 @@ def start(zoo: Zoo, out: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def slow_suite(zoo: Zoo, tmp_path: Path) -> Path:
+def slow_suite(zoo: Zoo, tmp_path: Path, delay: float = 0.05) -> Path:
     """A suite whose verifiers take their time, so that there is something to be killed."""
     path = tmp_path / "slow.yaml"
-    settings = "  settings: {fake-bound: {delay: 0.05}, fake-complete: {delay: 0.05}}\nprofiles:"
+    settings = f"  settings: {{fake-bound: {{delay: 0.05}}, fake-complete: {{delay: {delay}}}}}\nprofiles:"
     path.write_text(zoo.suite.read_text().replace("profiles:", settings))
     return path
 
@@ -250,10 +250,7 @@ def test_ctrl_c_ends_within_seconds_with_children_and_can_go_on(
 ) -> None:
     import psutil
 
-    suite = tmp_path / "slow.yaml"
-    suite.write_text(
-        slow_suite(zoo, tmp_path).read_text().replace("fake-complete: {delay: 0.05}", "fake-complete: {delay: 4.0}")
-    )
+    suite = slow_suite(zoo, tmp_path, delay=4.0)
     process = start(zoo, tmp_path / "run", "--suite", str(suite), "--images", "8")
     wait_for_rows(tmp_path / "run", 16, process)
     time.sleep(1.0)
@@ -275,7 +272,7 @@ def test_ctrl_c_ends_within_seconds_with_children_and_can_go_on(
 
 @pytest.mark.slow
 def test_two_runs_in_one_directory_are_refused(zoo: Zoo, tmp_path: Path) -> None:
-    suite = str(slow_suite(zoo, tmp_path))
+    suite = str(slow_suite(zoo, tmp_path, delay=4.0))
     first = start(zoo, tmp_path / "run", "--suite", suite)
     wait_for_rows(tmp_path / "run", 1, first)
     second = start(zoo, tmp_path / "run", "--suite", suite)

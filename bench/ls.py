@@ -1,0 +1,108 @@
+"""List suites, networks, objectives, pruners, verifiers and runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.store import Log, is_run
+from bench.suite import available_suites, load_suite
+from models import NETWORKS, OBJECTIVES, PRUNERS
+from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.registry import Registry
+from verifiers import VERIFIERS
+
+RUNS = Path("results/runs")
+Rows = list[tuple[str, ...]]
+
+
+def _suites(_: Path) -> Rows:
+    found: Rows = [("suite", "cells", "profiles", "description")]
+    for name in available_suites():
+        suite = load_suite(name)
+        found.append((name, str(len(suite.cells)), ", ".join(suite.profiles), suite.description))
+    return found
+
+
+def _names(kind: str, registry: Registry[object]) -> Callable[[Path], Rows]:
+    return lambda _: [(kind,), *((name,) for name in registry)]
+
+
+def _verifiers(_: Path) -> Rows:
+    found: Rows = [("verifier", "kind", "here", "version", "devices")]
+    for name in VERIFIERS:
+        adapter = VERIFIERS.get(name)
+        there = adapter.availability()
+        version = f"{there.version} ({there.source})" if there.source else there.version
+        state = ("yes", version, ", ".join(there.devices)) if there.installed else ("no", there.hint, "")
+        found.append((name, str(adapter.kind), *state))
+    return found
+
+
+def _runs(folder: Path) -> Rows:
+    found: Rows = [("run", "suite", "profile", "begun", "cells", "summary")]
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not is_run(path):
+            continue
+        sessions = Log(path).sessions()
+        if not sessions:
+            found.append((str(path), "?", "?", "?", "?", "killed before it began"))
+            continue
+        first = min(sessions, key=lambda row: str(row["started"]))
+        ended = "report.html" if (path / "report.html").is_file() else "not ended; run the same command again"
+        found.append((str(path), first["suite"], first["profile"], first["started"], str(len(first["cells"])), ended))
+    return found
+
+
+WHAT: dict[str, Callable[[Path], Rows]] = {
+    "suites": _suites,
+    "networks": _names("network", NETWORKS),
+    "objectives": _names("objective", OBJECTIVES),
+    "pruners": _names("pruner", PRUNERS),
+    "verifiers": _verifiers,
+    "runs": _runs,
+}
+
+
+def show(rows: Rows, console: Console) -> None:
+    """Prints a table with a heading row; tab-separated lines where the output is no terminal."""
+    if not console.is_terminal:
+        for row in rows:
+            console.print("\t".join(row), markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*(escape(text) for text in row))
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ls", description=__doc__)
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(WHAT)} (default: all)")
+    parser.add_argument("--runs-dir", type=Path, default=RUNS, help="folder of runs (default: results/runs)")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    for what in options.what:
+        if what not in WHAT:
+            from prunecert.errors import did_you_mean
+
+            raise UserError(did_you_mean("thing to list", what, WHAT))
+    console = Console()
+    for number, what in enumerate(options.what or WHAT):
+        if number:
+            console.print()
+        show(WHAT[what](options.runs_dir), console)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from bench.suite import Cell, available_suites, load_suite, parse_eps, show_eps
+from prunecert.errors import UserError
+from tests.bench.conftest import SUITE
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_cells_are_the_product_with_one_dense_control(tmp_path: Path) -> None:
+    text = SUITE.replace("pruners: [lwm]", "pruners: [lwm, hydra]").replace("eps: [2/255]", "eps: [2/255, 8/255]")
+    suite = load_suite(write(tmp_path, text))
+    names = [cell.name for cell, _ in suite.cells]
+    assert len(names) == len(set(names)) == 2 * (1 + 2 * 2)
+    assert names[:5] == [
+        "cnn-small_ibp_eps2_dense_x1_s0",
+        "cnn-small_ibp_eps2_lwm_x10_s0",
+        "cnn-small_ibp_eps2_hydra_x10_s0",
+        "cnn-small_ibp_eps2_lwm_x20_s0",
+        "cnn-small_ibp_eps2_hydra_x20_s0",
+    ]
+    assert suite.cells[0][0].eps == Fraction(2, 255)
+
+
+def test_profiles_and_blocks_override_in_turn(tmp_path: Path) -> None:
+    block = "    verify: {images: 7, timeouts: {fake-bound: 9}}\n    profiles: {half: {images: 3}}\nverify:"
+    path = write(tmp_path, SUITE.replace("verify:", block, 1))
+    default, half = load_suite(path).cells[0][1], load_suite(path, "half").cells[0][1]
+    assert (default.images, default.timeouts["fake-bound"], default.timeouts["fake-complete"]) == (7, 9, 5)
+    assert half.images == 3
+    plain = write(tmp_path, SUITE)
+    assert load_suite(plain, "half").cells[0][1].images == 20
+    assert load_suite(plain).digest() != load_suite(plain, "half").digest()
+    assert load_suite(plain).digest() == load_suite(plain).digest()
+
+
+def test_attack_only_says_why(tmp_path: Path) -> None:
+    text = SUITE.replace("[fake-bound, fake-complete]", "[fake-bound, fake-liar]")
+    text = text.replace("verify:", "    verify: attack-only\nverify:", 1)
+    protocol = load_suite(write(tmp_path, text)).cells[0][1]
+    assert protocol.cascade == ("fake-liar",)
+    assert protocol.cross_check == ()
+    assert "vacuous" in protocol.note
+    assert protocol.only(("fake-bound", "fake-liar")).cascade == ("fake-liar",)
+
+
+def test_recipes_are_merged_from_general_to_special(tmp_path: Path) -> None:
+    recipes = "recipes:\n  default: {epochs: 1, lr: 2}\n  cnn-small: {epochs: 3}\n  cnn-small/ibp: {lr: 4}\n"
+    suite = load_suite(write(tmp_path, SUITE + recipes))
+    assert suite.recipe("cnn-small", "ibp") == {"epochs": 3, "lr": 4}
+    assert suite.recipe("cnn-small", "pgd") == {"epochs": 3, "lr": 2}
+    assert suite.recipe("vgg16", "ibp") == {"epochs": 1, "lr": 2}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("networks: [cnn-small]", "networks: [cnn-smal]", r"line 4, cells\[0\]\.networks\[0\]: .*mean 'cnn-small'"),
+        ("objectives: [ibp]", "objectives: [ipb]", r"line 5, .*Unknown objective 'ipb'\. Did you mean 'ibp'"),
+        ("pruners: [lwm]", "pruners: [lwn]", r"line 7, .*Unknown pruner 'lwn'\. Did you mean 'lwm'"),
+        ("networks:", "network:", r"line 4, cells\[0\]\.networks: the key 'networks' is missing"),
+        ("    pruners:", "    prunners: 1\n    pruners:", r"cells\[0\]\.prunners: Unknown key .*mean 'pruners'"),
+        ("[1, 10, 20]", "[1, 0.5]", r"line 8, cells\[0\]\.compression\[1\]: Compression 0.5 is refused"),
+        ("[1, 10, 20]", "[1, ten]", r"compression\[1\]: 'ten' is refused; it must be a number"),
+        ("[1, 10, 20]", "[1, true]", r"compression\[1\]: True is refused"),
+        ("[1, 10, 20]", "[1, 10, 10]", r"compression\[2\]: 10 stands in the list twice"),
+        ("[1, 10, 20]", "[]", r"compression: the list is empty"),
+        ("    pruners: [lwm]\n", "", r"the key 'pruners' is missing"),
+        ("eps: [2/255]", "eps: [2/0]", r"line 6, cells\[0\]\.eps\[0\]: Radius '2/0' is refused"),
+        ("eps: [2/255]", "eps: ['300/255']", r"at most 1"),
+        ("images: 40", "images: 0", r"line 10, verify\.images: 0 is refused; it must be within 1 and 10000"),
+        ("images: 40", "images: many", r"verify\.images: 'many' is refused; it must be a whole number"),
+        ("images: 40", "images: 40\n  images: 41", r"line 11, verify\.images: the key stands here twice"),
+        ("images: 40", "imges: 40", r"Unknown key 'imges'\. Did you mean 'images'"),
+        ("images: 40", "split: tset", r"verify\.split: Unknown split 'tset'\. Did you mean 'test'"),
+        ("images: 40", "memory_mb: 1", r"verify\.memory_mb: 1 is refused"),
+        ("images: 40", "settings: {fake-bound: {sahre: 1}}", r"line 10, .*Did you mean 'share'"),
+        ("images: 40", "settings: {fake-bound: {share: x}}", r"must be of type float"),
+        ("images: 40", "settings: {fake-bond: {share: 1}}", r"line 10, .*Unknown verifier 'fake-bond'"),
+        ("fake-bound, fake-complete]", "fake-bound, fake-compleet]", r"line 11, .*Did you mean 'fake-complete'"),
+        ("cross_check: [fake-bound]", "cross_check: [pgd]", r"line 12, .*Unknown verifier of the cascade 'pgd'"),
+        ("fake-bound: 5,", "fake-bound: -1,", r"line 13, verify\.timeouts\.fake-bound: -1 is refused"),
+        ("fake-bound: 5, ", "", r"verifier 'fake-bound' has no time limit"),
+        ("half: {images: 20}", "half: {imags: 20}", r"line 15, profiles\.half\.imags: Unknown key"),
+        ("name: tiny", "name: Tiny One", r"line 1, name: 'Tiny One' is refused"),
+        ("name: tiny", "name: tiny\nextra: 1", r"line 2, extra: Unknown key 'extra'"),
+        ("name: tiny", "name: tiny\ndata: imagenet", r"Unknown data set 'imagenet'"),
+        ("name: tiny", "name: tiny\nschema_version: 99", r"99 is newer than this program reads"),
+        ("description: ", "description: 5 #", r"line 2, description: 5 is refused; it must be text"),
+        ("name: tiny", "name: tiny\nrecipes: {cnn-smal/ibp: {}}", r"recipes\.cnn-smal/ibp: Unknown network 'cnn-smal'"),
+        ("name: tiny", "name: [tiny", r"is not YAML"),
+    ],
+)
+def test_slips_are_refused_with_file_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SUITE
+    path = write(tmp_path, SUITE.replace(old, new, 1))
+    with pytest.raises(UserError, match=message) as caught:
+        load_suite(path)
+    assert path in str(caught.value)
+
+
+def test_cells_that_two_blocks_verify_differently_are_refused(tmp_path: Path) -> None:
+    start = SUITE.index("  - networks")
+    block = SUITE[start : SUITE.index("verify:")]
+    same = load_suite(write(tmp_path, SUITE.replace(block, block + block)))
+    assert len(same.cells) == 3
+    with pytest.raises(UserError, match="two blocks that verify it differently"):
+        load_suite(write(tmp_path, SUITE.replace(block, block + block + "    verify: {images: 3}\n")))
+
+
+def test_unknown_suites_and_files_are_named() -> None:
+    with pytest.raises(UserError, match=r"Unknown suite 'cifar10-4net'\. Did you mean 'cifar10-4nets'"):
+        load_suite("cifar10-4net")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_suite("/nowhere/x.yaml")
+
+
+def test_shipped_suites_load_in_all_profiles() -> None:
+    assert "cifar10-4nets" in available_suites()
+    for name in available_suites():
+        for profile in load_suite(name).profiles:
+            assert load_suite(name, profile).name == name
+
+
+def test_the_main_suite_is_what_was_promised() -> None:
+    suite = load_suite("cifar10-4nets", "paper")
+    protocols = {cell.name: protocol for cell, protocol in suite.cells}
+    for objective in ("ibp", "crown-ibp"):
+        for cell in ("dense_x1", "lwm_x2", "lwm_x10", "lwm_x20", "lwm_x100", "hydra_x10"):
+            protocol = protocols[f"cnn-small_{objective}_eps2_{cell}_s0"]
+            assert (protocol.split, protocol.images, protocol.timeouts["neuralsat"]) == ("test", 1000, 300)
+    assert "cnn-large_ibp_eps2_hydra_x100_s0" in protocols
+    assert protocols["vgg16_pgd_eps8_lwm_x10_s0"].cascade == ("pgd",)
+
+
+def test_radii() -> None:
+    assert show_eps(parse_eps("8 / 255")) == "8/255"
+    assert show_eps(parse_eps("0.1")) == "1/10"
+    assert Cell("a", "b", parse_eps("1/510"), "c", 2.5, 3).name == "a_b_eps0.5_c_x2.5_s3"
