@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -31,7 +32,7 @@ def _suites(_: Path) -> Rows:
     return found
 
 
-def _names(kind: str, registry: Registry[object]) -> Callable[[Path], Rows]:
+def _names(kind: str, registry: Registry[Any]) -> Callable[[Path], Rows]:
     return lambda _: [(kind,), *((name,) for name in registry)]
 
 

@@ -46,16 +46,21 @@ def _lines(cells: list[Cell]) -> dict[tuple[str, int], list[Cell]]:
     return dict(lines) or {(_DENSE, seed): [cell] for seed, cell in dense.items()}
 
 
-def _draw(
-    summary: Summary, panel: Callable[[Axes, list[Cell], Mapping[str, tuple[str, str]]], None], salt: str, ink: str
-) -> Figure | None:
-    """Returns a figure with one panel a network, objective and radius; None where there is nothing to draw."""
+def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None]) -> bool:
+    """Draws one panel a network, objective and radius and hands the figure to `save`.
+
+    Matplotlib looks up some of its style only when it saves, so both happen under the same style.
+
+    Returns:
+        Whether there was anything to draw.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
+    panel = FIGURES[name][1]
     panels = _panels(summary)
     if not panels:
-        return None
+        return False
     names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
     names = [name for name in names if name != _DENSE] or names
     looks = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
@@ -63,7 +68,7 @@ def _draw(
     lines = -(-len(panels) // columns)
     style: Any = {
         "svg.fonttype": "none",
-        "svg.hashsalt": salt,
+        "svg.hashsalt": name,
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -85,7 +90,8 @@ def _draw(
                     handles.append(handle)
                     labels.append(label)
         figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(4, len(labels))), frameon=False)
-    return figure
+        save(figure)
+    return True
 
 
 def _compression_axis(axes: Axes, cells: list[Cell]) -> None:
@@ -164,12 +170,11 @@ FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[
 
 def inline_svg(summary: Summary, name: str) -> str | None:
     """Returns a figure as SVG text for an HTML page, in the page's own text colour; None without cells."""
-    caption, panel = FIGURES[name]
-    figure = _draw(summary, panel, name, _INK)
-    if figure is None:
-        return None
+    caption, _ = FIGURES[name]
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
+    no_dates = {"Date": None, "Creator": None, "Format": None}
+    if not _draw(summary, name, _INK, lambda f: f.savefig(stream, format="svg", transparent=True, metadata=no_dates)):
+        return None
     text = stream.getvalue().replace(_INK, "currentColor")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -178,13 +183,14 @@ def inline_svg(summary: Summary, name: str) -> str | None:
 
 def save(summary: Summary, folder: Path) -> list[Path]:
     """Writes the figures as PNG and SVG and returns their paths."""
-    paths = []
-    for name, (_, panel) in FIGURES.items():
-        figure = _draw(summary, panel, name, "#222222")
-        if figure is None:
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", facecolor="white", dpi=150)
-        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
-        paths += [folder / f"{name}.png", folder / f"{name}.svg"]
+    paths: list[Path] = []
+    for name in FIGURES:
+
+        def store(figure: Figure, stem: Path = folder / name) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(stem.with_suffix(".png"), facecolor="white", dpi=150)
+            figure.savefig(stem.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
+            paths.extend((stem.with_suffix(".png"), stem.with_suffix(".svg")))
+
+        _draw(summary, name, "#222222", store)
     return paths

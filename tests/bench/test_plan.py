@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bench.plan import CellPlan, Export, Installed, box, export_cell, in_shard, instance_id, make_stages, question_id
+from bench.suite import Cell, Protocol
+from models.data import Dataset
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+from tests.bench.conftest import CELLS, Zoo
+
+EPS = Fraction(2, 255)
+CELL = Cell("cnn-small", "ibp", EPS, "lwm", 10.0, 0)
+PROTOCOL = Protocol(
+    images=3,
+    cascade=("fake-bound", "fake-complete", "fake-missing"),
+    cross_check=("fake-bound",),
+    timeouts={"fake-bound": 1.0, "fake-complete": 2.0, "fake-missing": 3.0},
+    settings={"fake-bound": {"share": 0.25}},
+)
+
+
+def plan(protocol: Protocol = PROTOCOL, cell: Cell = CELL) -> CellPlan:
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        images=rng.random((3, 3, 32, 32), dtype=np.float32),
+        labels=np.array([1, 2, 1]),
+        indices=np.array([0, 1, 2]),
+        split="test",
+        fingerprint="f",
+        official=True,
+        sample=False,
+        source="",
+    )
+    export = Export(Path("x.onnx"), "a" * 64, 0.9, 10.0, "b" * 64, {})
+    return CellPlan(cell, protocol, export, make_stages(protocol, Installed("cpu")), {}, data, 3)
+
+
+def test_stages_are_resolved_and_missing_verifiers_left_out() -> None:
+    first, second = make_stages(PROTOCOL, Installed("cpu"))
+    assert (first.verifier, first.everyone, first.batch, first.timeout) == ("fake-bound", True, 4, 1.0)
+    assert first.settings == {"share": 0.25, "delay": 0.0}
+    assert (second.verifier, second.everyone, second.batch) == ("fake-complete", False, 1)
+    assert Installed("cpu").missing([PROTOCOL]) == {"fake-missing": "install fake-missing by hand."}
+    assert Installed("cuda:1").device_of("fake-bound") == "cpu"
+
+
+def test_ids_change_with_all_that_decides_the_answer_and_with_nothing_else() -> None:
+    base = plan()
+    ids = {instance_id(base.instance(p, s), base.stages[s]) for p in range(3) for s in range(2)}
+    assert len(ids) == 6
+    assert len({*base.keys}) == 2
+    other = plan(replace(PROTOCOL, settings={"fake-bound": {"share": 0.5}}))
+    slower = plan(replace(PROTOCOL, timeouts={**PROTOCOL.timeouts, "fake-bound": 9.0}))
+    wider = plan(cell=replace(CELL, eps=Fraction(8, 255)))
+    for changed in (other, slower, wider):
+        assert changed.keys[0] != base.keys[0]
+        assert instance_id(changed.instance(0, 0), changed.stages[0]) not in ids
+    same = plan(replace(PROTOCOL, images=2, memory_mb=512), cell=replace(CELL, pruner="hydra"))
+    assert same.keys == base.keys
+    assert instance_id(same.instance(0, 0), same.stages[0]) in ids
+
+
+def test_the_question_is_the_same_for_all_verifiers_and_limits() -> None:
+    base = plan()
+    assert question_id(base.instance(0, 0)) == question_id(base.instance(0, 1))
+    assert question_id(base.instance(0, 0)) != question_id(base.instance(1, 0))
+
+
+@given(hnp.arrays(np.float32, (3, 2, 2), elements=st.floats(0, 1, width=32)), st.integers(1, 255))
+def test_boxes_hold_the_image_and_are_clipped(image: np.ndarray, over: int) -> None:
+    eps = Fraction(over, 255)
+    lower, upper = box(image, eps)
+    assert lower.dtype == upper.dtype == np.float32
+    assert np.all((lower >= 0) & (lower <= image) & (image <= upper) & (upper <= 1))
+    inside = (image > float(eps)) & (image < 1 - float(eps))
+    np.testing.assert_allclose((upper - lower)[inside], 2 * float(eps), atol=1.3e-7)
+
+
+@given(st.integers(1, 9), st.integers(0, 10_000))
+def test_every_image_is_in_just_one_shard(count: int, image: int) -> None:
+    assert sum(in_shard(CELL, image, (number, count)) for number in range(1, count + 1)) == 1
+    assert in_shard(CELL, image, None)
+
+
+def test_exports_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_path: Path) -> None:
+    checkpoint = zoo.checkpoints / f"{CELLS[1]}.safetensors"
+    first = export_cell(checkpoint, tmp_path)
+    assert first.sha256 == sha256_file(first.path)
+    assert first.compression == pytest.approx(10, rel=1e-4)
+    stamp = first.path.stat().st_mtime_ns
+    assert export_cell(checkpoint, tmp_path) == first
+    assert first.path.stat().st_mtime_ns == stamp
+    first.path.write_bytes(first.path.read_bytes()[:-10])
+    assert export_cell(checkpoint, tmp_path) == first
+    assert sha256_file(first.path) == first.sha256
+    record = tmp_path / f"{CELLS[1]}.export.json"
+    record.write_text(record.read_text()[:20])
+    assert export_cell(checkpoint, tmp_path) == first
+    with pytest.raises(UserError, match="There is no card"):
+        export_cell(zoo.checkpoints / "nothing.safetensors", tmp_path)
