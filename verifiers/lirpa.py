@@ -36,6 +36,7 @@ from verifiers.base import (
     Verifier,
 )
 from verifiers.hardware import describe, free_memory
+from verifiers.support import OPERATORS
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ class _Lirpa(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Networks of two-dimensional convolutions, linear layers, ReLU and pooling; any linear property."""
-        return Capabilities(operators=_OPERATORS, opsets=(7, 20), norms=("linf", "l2"), specs="dnf")
+        return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("linf", "l2"), specs="dnf")
 
     def start(self) -> None:
         """Imports torch and auto_LiRPA, and asks for the device."""
@@ -344,12 +345,3 @@ class AlphaCrown(Crown):
         )
         better: _Float64 = self._array(lower)[0] - rows.offsets[index, open_rows]
         return better
-
-
-_OPERATORS = frozenset(
-    [
-        *("Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "Div", "Dropout"),
-        *("Flatten", "Gather", "Gemm", "GlobalAveragePool", "Identity", "MatMul", "MaxPool", "Mul", "Relu"),
-        *("Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"),
-    ]
-)

@@ -13,6 +13,17 @@ from verifiers.base import Instance, Norm, OutputSpec, Verifier
 
 SpecKind = Literal["robustness", "dnf"]
 
+#: What `verifiers.onnx_graph` converts; the last line only where the inputs are constants, as the sums over shapes are
+#: that exporters leave.
+OPERATORS = frozenset(
+    [
+        *("Add", "AveragePool", "BatchNormalization", "Constant", "Conv", "Div", "Dropout", "Flatten", "Gemm"),
+        *("GlobalAveragePool", "Identity", "MatMul", "MaxPool", "Mul", "Relu", "Reshape", "Squeeze", "Sub"),
+        "Unsqueeze",
+        *("Cast", "Concat", "Gather", "Shape", "Slice"),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class NetworkInfo:

@@ -1,0 +1,84 @@
+"""``python -m verifiers``: which verifiers can run here, in which version, on which device, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from prunecert.errors import EXIT_OK, run_main
+from verifiers import VERIFIERS
+
+
+def survey() -> list[dict[str, Any]]:
+    """Asks every registered verifier whether it can run here; imports none of the verifiers themselves.
+
+    Returns:
+        For each, by name: ``name``, ``kind``, ``batch_size``, ``norms``, ``specs``, and the fields of `Availability`.
+        An adapter that can't even be asked is not installed, with the reason as its hint.
+    """
+    rows = []
+    for name in VERIFIERS:
+        try:
+            adapter = VERIFIERS.get(name)
+            allowed = adapter.capabilities()
+            row: dict[str, Any] = {
+                "name": name,
+                "kind": str(adapter.kind),
+                "batch_size": adapter.batch_size,
+                "norms": list(allowed.norms),
+                "specs": allowed.specs,
+                **asdict(adapter.availability()),
+            }
+        except Exception as error:
+            # One broken installation must not hide what the others are.
+            hint = f"asking it failed: {type(error).__name__}: {error}"
+            row = {
+                "name": name,
+                "kind": "",
+                "installed": False,
+                "version": "",
+                "hint": hint,
+                "devices": (),
+                "source": "",
+            }
+        rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table.
+
+    Args:
+        arguments: Command line without the program; None: that of the process.
+
+    Returns:
+        Exit code 0.
+    """
+    parser = argparse.ArgumentParser(prog="python -m verifiers", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    rows = survey()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return EXIT_OK
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("verifier", "kind", "installed", "devices", "version, or what is missing"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        installed = "yes" if row["installed"] else "no"
+        about = row["source"] or row["version"] if row["installed"] else row["hint"]
+        table.add_row(row["name"], row["kind"], installed, " ".join(row["devices"]), about)
+    # Piped, the width is that of no terminal: nothing is cut off.
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)
+    console.print(table, markup=False)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
