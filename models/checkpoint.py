@@ -114,7 +114,8 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{card['name']}.safetensors"
     beside = file.with_suffix(".part")
-    save_file(tensors, beside, metadata={"format": "prunecert", "schema_version": str(SCHEMA_VERSION)})
+    # One entry only: the order of several is random, and with it the file's hash.
+    save_file(tensors, beside, metadata={"prunecert": str(SCHEMA_VERSION)})
     made = Card(
         sparsity=masks.sparsity,
         weights=masks.total,

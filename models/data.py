@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 _FOLDER = "cifar-10-batches-py"
 _VALIDATION_PER_CLASS = 500
 _VALIDATION_SEED = 20190614  # fixed for ever: another split would be another experiment
+
+#: Copies that the user has been warned of.
+_warned: set[str] = set()
 
 SAMPLE_BANNER = (
     "No CIFAR-10 here and no network: using the 20 sample images that foolbox ships. "
@@ -166,10 +170,11 @@ def _read(folder: Path, train: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray
 def _cut(folder: Path, split: Split) -> Dataset:
     images, labels, official = _read(folder, train=split != "test")
     fingerprint = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    if not official:
+    if not official and str(folder) not in _warned:
+        _warned.add(str(folder))
         print(
-            f"warning: this copy of CIFAR-10 is not the official one (checksums differ); its fingerprint, "
-            f"{fingerprint[:16]}, is recorded with every result.",
+            "warning: this copy of CIFAR-10 is not the official one (checksums differ); its fingerprint "
+            "is recorded with every result.",
             file=sys.stderr,
         )
     indices = np.arange(len(labels))
@@ -200,10 +205,12 @@ def validation_indices(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _sample() -> Dataset:
     """Reads the 20 CIFAR-10 images that foolbox ships; their file names end in the label."""
-    import foolbox
     from PIL import Image
 
-    files = sorted((Path(foolbox.__file__).parent / "data").glob("cifar10_*.png"))
+    # Found, not imported: foolbox's import is slow, and only its folder of images is wanted.
+    package = importlib.util.find_spec("foolbox")
+    folders = list(package.submodule_search_locations or ()) if package else []
+    files = sorted(file for folder in folders for file in (Path(folder) / "data").glob("cifar10_*.png"))
     if not files:
         raise UserError("The built-in sample is missing from the installed foolbox package; reinstall foolbox>=3.3.4.")
     images = np.stack([np.asarray(Image.open(file).convert("RGB"), dtype=np.uint8) for file in files])

@@ -8,6 +8,7 @@ it; where an addition or a pooling stands before it, it becomes a 1x1 depthwise 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +152,7 @@ class GraphWriter:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def _node(self, kind: str, name: str, inputs: list[str], **attributes: int | list[int]) -> str:
+    def _node(self, kind: str, name: str, inputs: list[str], **attributes: Any) -> str:
         output = f"{name}_out"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}_{name}", **attributes))
         return output

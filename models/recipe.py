@@ -94,9 +94,10 @@ class Recipe:
                 continue
             elif not isinstance(value, type(default)):
                 raise UserError(f"{where}: {key} is {value!r}; allowed is a value of type {type(default).__name__}.")
-        recipe = cls(
-            **{key: float(value) if isinstance(known[key].default, float) else value for key, value in data.items()}
-        )
+        values: dict[str, Any] = {
+            key: float(value) if isinstance(known[key].default, float) else value for key, value in data.items()
+        }
+        recipe = cls(**values)
         recipe._check_ranges(where)
         return recipe
 

@@ -167,7 +167,7 @@ class Trainer:
                     if recipe.l1:
                         loss = loss + recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                 if not bool(torch.isfinite(loss)):
                     self._explain(model, stage, epoch, step)
                 if recipe.grad_clip:

@@ -33,7 +33,7 @@ class _Select(torch.autograd.Function):
         return keep_largest(magnitude, kept).to(magnitude.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 

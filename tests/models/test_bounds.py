@@ -1,0 +1,92 @@
+"""Training bounds contain what they bound, and are as tight as their papers say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import NETWORKS
+from models.bounds import crown_ibp_margins, fused_cross_entropy, interval_margins, propagate
+from prunecert.errors import UserError
+
+
+def sampled(model: nn.Module, x: Tensor, y: Tensor, eps: float, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the smallest margins and the largest cross-entropy over corners of the box."""
+    noise = torch.randint(0, 2, (count, *x.shape)).float() * 2 - 1
+    points = (x + eps * noise).clamp(0, 1)
+    logits = model(points.flatten(0, 1)).view(count, len(x), -1)
+    margins = logits.gather(2, y.expand(count, -1)[..., None]) - logits
+    entropy = F.cross_entropy(logits.flatten(0, 1), y.repeat(count), reduction="none").view(count, -1)
+    return margins.amin(0), entropy.amax(0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), eps=st.floats(0.0, 0.3), sparsity=st.floats(0, 0.9))
+def test_bounds_contain_sampled_outputs(seed: int, eps: float, sparsity: float) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3, stride=1, padding=0),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(20, 8),
+        nn.ReLU(),
+        nn.Linear(8, 10),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(torch.rand_like(parameter) > sparsity).mul_(2)
+        x, y = torch.rand(3, 3, 8, 8), torch.randint(0, 10, (3,))
+        bounds = propagate(model, x, eps)
+        assert torch.allclose(bounds.logits, model(x), atol=1e-5)
+        worst, entropy = sampled(model, x, y, eps, 400)
+        interval, crown = interval_margins(bounds, y), crown_ibp_margins(model, x, eps, bounds, y)
+        scale = 1e-5 * (1 + worst.abs().max())
+        assert bool((interval <= worst + scale).all())
+        assert bool((crown <= worst + scale).all())
+        assert bool((fused_cross_entropy(model, x, eps, bounds, y) >= entropy - scale).all())
+        # The label's own margin is exactly zero for both.
+        assert float(interval.gather(1, y[:, None]).abs().max()) == 0
+        assert float(crown.gather(1, y[:, None]).abs().max()) == 0
+
+
+@pytest.mark.parametrize("name", ["cnn-small", "cnn-large"])
+def test_bounds_are_exact_at_radius_zero(name: str) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS.get(name)()
+    x, y = torch.rand(2, 3, 32, 32), torch.tensor([3, 7])
+    with torch.no_grad():
+        logits = model(x)
+        margins = logits.gather(1, y[:, None]) - logits
+        bounds = propagate(model, x, 0.0)
+        assert torch.allclose(interval_margins(bounds, y), margins, atol=1e-5)
+        assert torch.allclose(crown_ibp_margins(model, x, 0.0, bounds, y), margins, atol=1e-5)
+        entropy = F.cross_entropy(logits, y, reduction="none")
+        assert torch.allclose(fused_cross_entropy(model, x, 0.0, bounds, y), entropy, atol=1e-4)
+
+
+def test_crown_ibp_is_exact_on_a_linear_stretch_where_intervals_are_not() -> None:
+    # y0 = x - x over two layers: intervals lose the correlation, the backward pass keeps it.
+    first, last = nn.Linear(1, 2, bias=True), nn.Linear(2, 2, bias=True)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0], [1.0]]))
+        first.bias.copy_(torch.tensor([2.0, 2.0]))
+        last.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+        last.bias.zero_()
+    model = nn.Sequential(first, nn.ReLU(), last)
+    x, y = torch.tensor([[0.5]]), torch.tensor([0])
+    with torch.no_grad():
+        bounds = propagate(model, x, 0.25)
+        assert interval_margins(bounds, y)[0, 1] == pytest.approx(-0.5)
+        assert crown_ibp_margins(model, x, 0.25, bounds, y)[0, 1] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "wrn-28-4"])
+def test_other_networks_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UserError, match=r"cannot bound the layer .* natural, pgd or trades"):
+        propagate(NETWORKS.get(name)(), torch.rand(1, 3, 32, 32), 0.1)

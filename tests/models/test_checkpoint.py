@@ -1,0 +1,149 @@
+"""Checkpoints come back as they were, and damaged ones don't come back at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import NETWORKS, PRUNERS
+from models.checkpoint import ZOO, load_card, load_model, save
+from models.masks import Masks
+from prunecert.errors import UserError
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "cell",
+        "network": "cnn-small",
+        "objective": "ibp",
+        "eps": "2/255",
+        "pruner": "lwm",
+        "compression": 10.0,
+        "seed": 0,
+        "recipe": {},
+        "accuracy": {"clean": 0.5},
+        "measured": "not at all",
+        "data_fingerprint": "0" * 64,
+        "versions": {},
+        "device": "cpu",
+        "train_seconds": 1.0,
+        "command": "python -m bench.train --suite s --cells cell",
+        **changes,
+    }
+
+
+def saved(folder: Path, ratio: float = 10, network: str = "cnn-small") -> tuple[Path, nn.Module, Masks]:
+    torch.manual_seed(0)
+    model = NETWORKS.get(network)()
+    masks = PRUNERS.get("lwm")(model, ratio)
+    masks.apply_(model)
+    save(folder, model, masks, **card(network=network, compression=float(ratio)))
+    return folder / "cell.safetensors", model, masks
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 10, 100])
+@pytest.mark.parametrize("network", ["cnn-small", "vgg16"])
+def test_round_trip(tmp_path: Path, ratio: float, network: str) -> None:
+    file, model, masks = saved(tmp_path, ratio, network)
+    again, masks_again, read = load_model(file)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert masks_again.sha256() == masks.sha256() == read.mask_sha256
+    assert read.kept == masks.kept
+    assert read.sparsity == pytest.approx(1 - 1 / ratio, abs=1e-5)
+    assert set(read.sparsity_by_layer) == set(masks)
+    assert not again.training
+
+
+def test_a_kept_weight_that_is_zero_stays_kept(tmp_path: Path) -> None:
+    model = NETWORKS.get("cnn-small")()
+    masks = PRUNERS.get("lwm")(model, 10)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    save(tmp_path, model, masks, **card())
+    assert load_model(tmp_path / "cell.safetensors")[1].sha256() == masks.sha256()
+
+
+def test_pruned_checkpoints_are_small(tmp_path: Path) -> None:
+    dense = saved(tmp_path / "dense", 1)[0].stat().st_size
+    pruned = saved(tmp_path / "pruned", 10)[0].stat().st_size
+    # A tenth of the weights, and a bit for each: 1/10 + 1/32.
+    assert pruned < 0.15 * dense
+
+
+def test_saving_a_network_that_breaks_its_masks_is_a_bug(tmp_path: Path) -> None:
+    model = NETWORKS.get("cnn-small")()
+    with pytest.raises(ValueError, match="not zero"):
+        save(tmp_path, model, PRUNERS.get("lwm")(model, 10), **card())
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    file, _, _ = saved(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"SHA-256 .* truncated or another file"):
+        load_model(file)
+    file.unlink()
+    with pytest.raises(UserError, match=r"no checkpoint .* python -m bench\.train --suite s --cells cell"):
+        load_model(file)
+    with pytest.raises(UserError, match="There is no card"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    data = json.loads(file.with_suffix(".json").read_text())
+    data.update(changes)
+    file.with_suffix(".json").write_text(json.dumps(data))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    file, _, _ = saved(tmp_path)
+    rewrite(file, network="cnn-large")
+    with pytest.raises(UserError, match="does not fit network 'cnn-large'"):
+        load_model(file)
+    rewrite(file, network="cnn-smal")
+    with pytest.raises(UserError, match="Did you mean 'cnn-small'"):
+        load_model(file)
+
+
+def test_other_masks_than_the_card_s_are_refused(tmp_path: Path) -> None:
+    file, _, _ = saved(tmp_path)
+    rewrite(file, mask_sha256="0" * 64)
+    with pytest.raises(UserError, match="not those of its card"):
+        load_model(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no JSON object"),
+        ("{}", "missing"),
+        ('{"schema_version": 99}', "newer than this program's 1; update prunecert"),
+    ],
+)
+def test_damaged_cards_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_card(tmp_path / "a.json")
+
+
+SHIPPED = sorted(ZOO.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_checkpoints_load_and_are_what_their_names_say(file: Path) -> None:
+    _, masks, read = load_model(file)
+    assert file.stem == read.name
+    assert f"_{read.pruner}_x{read.compression:g}_s{read.seed}" in read.name
+    assert masks.kept == round(masks.total / read.compression)
+    # A learning network beats chance, and a bound never beats an attack.
+    assert read.accuracy["clean"] > 0.15
+    assert read.accuracy.get("ibp", 0) <= read.accuracy.get("crown_ibp", 0) + 0.02
+    assert read.accuracy.get("crown_ibp", 0) <= read.accuracy["pgd"] <= read.accuracy["clean"]

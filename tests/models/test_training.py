@@ -1,0 +1,211 @@
+"""Training learns, holds masks, resumes to the bit, and says when it breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models.data import Dataset
+from models.evaluate import evaluate
+from models.masks import Masks
+from models.pipeline import Job, Pipeline
+from models.pruners.lwm import prune
+from models.recipe import Recipe
+from models.training import Stage, Trainer, augment, ibp_init, seed_everything
+from prunecert.errors import UserError
+from tests.models.conftest import blobs
+
+FAST = {
+    "pretrain_epochs": 2,
+    "warmup_epochs": 0,
+    "ramp_epochs": 1,
+    "prune_epochs": 1,
+    "finetune_epochs": 1,
+    "batch_size": 20,
+    "augment": False,
+    "lr": 3e-3,
+}
+
+
+def quiet(stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
+    """Reports nothing."""
+
+
+def recipe(name: str = "natural", **changes: Any) -> Recipe:
+    return Recipe.from_dict({**FAST, **changes}, name)
+
+
+def job(pruner: str = "lwm", ratio: float = 10.0, objective: str = "ibp", **changes: Any) -> Job:
+    return Job(
+        f"cell_{pruner}_{ratio:g}",
+        "cnn-small",
+        objective,
+        2 / 255,
+        "2/255",
+        pruner,
+        ratio,
+        0,
+        recipe(objective, **changes),
+        "command",
+    )
+
+
+def pipeline(folder: Path, report: object = quiet) -> Pipeline:
+    return Pipeline(folder, folder / "work", blobs(200), blobs(100, "val", 1), "cpu", report)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", ["natural", "ibp", "crown-ibp", "pgd"])
+def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -> None:
+    card = pipeline(tmp_path).run(job(objective=objective, pretrain_epochs=4))
+    assert card.kept == 21_476
+    assert card.accuracy["images"] == 100
+    assert card.accuracy["clean"] > 0.5
+    assert (tmp_path / "cell_lwm_10.safetensors").exists()
+    assert not list((tmp_path / "work").glob("*finetune*")), "no state is left of a finished cell"
+
+
+def test_all_cells_train_equally_long(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+    line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)))
+    for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
+        line.run(job(pruner, ratio))
+    stages = [stage for stage, _ in seen]
+    assert stages == ["pretrain", "pretrain", "finetune", "finetune", "finetune", "finetune", "scores", "finetune"]
+
+
+@pytest.mark.parametrize("pruner", ["lwm", "hydra"])
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner: str, stop_after: int) -> None:
+    options: dict[str, Any] = {"prune_epochs": 2, "finetune_epochs": 2, "augment": True, "average": 0.9}
+    whole = pipeline(tmp_path / "whole").run(job(pruner, **options))
+    epochs = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal epochs
+        epochs += 1
+        if epochs == stop_after + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline(tmp_path / "cut", interrupt).run(job(pruner, **options))
+    rest: list[str] = []
+    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage)).run(job(pruner, **options))
+    assert resumed.sha256 == whole.sha256
+    assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
+
+
+def test_training_is_seeded(tmp_path: Path) -> None:
+    first, second = (pipeline(tmp_path / name).run(job()) for name in ("a", "b"))
+    assert first.sha256 == second.sha256
+
+
+def test_masks_survive_training() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), nn.ReLU(), nn.Linear(16, 10))
+    masks = prune(model, 5)
+    masks.apply_(model)
+    trainer = Trainer(recipe(weight_decay=0.1, average=0.5, l1=1e-4), "natural", blobs(100), "cpu", quiet)
+    trainer.run(model, Stage("finetune", 3, 1e-2, 0.0), masks=masks)
+    assert masks.holds(model)
+    assert Masks({n: p != 0 for n, p in model.named_parameters() if p.ndim == 2}).kept == masks.kept
+
+
+def test_a_loss_that_is_no_number_stops_with_batch_and_layer() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    with torch.no_grad():
+        model.get_parameter("1.weight").fill_(float("inf"))
+    trainer = Trainer(recipe(), "natural", blobs(100), "cpu", quiet)
+    with pytest.raises(UserError, match=r"stage 'pretrain', epoch 1, batch 1.*1\.weight"):
+        trainer.run(model, Stage("pretrain", 1, 1e-3, 0.0))
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    state.write_bytes(b"half a fil")
+    trainer = Trainer(recipe(), "natural", blobs(20), "cpu", quiet)
+    with pytest.raises(UserError, match=r"state\.pt' cannot be read .* delete it"):
+        trainer.run(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), Stage("a", 2, 1e-3, 0.0), state_file=state)
+
+
+def test_schedules() -> None:
+    stage = Stage("pretrain", 10, 1.0, 0.1, warmup=2, ramp=4)
+    assert [stage.progress(epoch) for epoch in (0, 1.99, 2, 4, 6, 9)] == [0, 0, 0, 0.5, 1, 1]
+    assert stage.rate(5.0, 0.5) == 1.0
+    assert stage.rate(7.5, 0.5) == pytest.approx(0.505)
+    assert stage.rate(10.0, 0.5) == pytest.approx(0.01)
+    assert stage.rate(9.0, 0.0) == 1.0
+
+
+def test_augmentation_moves_and_mirrors_whole_images() -> None:
+    torch.manual_seed(0)
+    image = torch.arange(1.0, 1 + 3 * 32 * 32).view(1, 3, 32, 32)
+    moved = augment(image.expand(400, -1, -1, -1))
+    assert moved.shape == (400, 3, 32, 32)
+    padded = torch.nn.functional.pad(image[0], (4, 4, 4, 4))
+    windows = [padded[:, i : i + 32, j : j + 32] for i in range(9) for j in range(9)]
+    known = {window.numpy().tobytes() for window in windows} | {window.flip(2).numpy().tobytes() for window in windows}
+    found = {one.numpy().tobytes() for one in moved}
+    assert found <= known
+    assert len(found) > 100
+
+
+def test_ibp_init_has_the_paper_s_variance() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(500, 400)
+    ibp_init(layer)
+    assert float(layer.weight.detach().std()) == pytest.approx((2 * torch.pi) ** 0.5 / 500, rel=0.02)
+    # The mean absolute row sum, halved, is the growth of an interval: 1.
+    assert float(layer.weight.detach().abs().sum(1).mean()) / 2 == pytest.approx(1, rel=0.02)
+
+
+def test_seeds_differ_between_stages() -> None:
+    seed_everything(0, "a")
+    first = torch.rand(1)
+    seed_everything(0, "b")
+    second = torch.rand(1)
+    seed_everything(0, "a")
+    assert torch.equal(first, torch.rand(1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> None:
+    torch.manual_seed(0)
+    data: Dataset = blobs(60)
+    from models import NETWORKS
+
+    result = evaluate(NETWORKS.get("cnn-small")(), data, 0.02, limit=limit)
+    assert result["images"] == (limit or 60)
+    assert result["ibp"] <= result["crown_ibp"] <= result["pgd"] <= result["clean"]
+    assert set(evaluate(NETWORKS.get("wrn-28-4")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"learning_rate": 1}, "Unknown key 'learning_rate'"),
+        ({"lr": "fast"}, "lr is 'fast'"),
+        ({"lr": -1.0}, "lr is -1.0; it must be above 0"),
+        ({"augment": 1}, "augment is 1; allowed is bool"),
+        ({"pretrain_epochs": 2.5}, r"pretrain_epochs is 2\.5"),
+        ({"ramp_epochs": 50}, "more than pretrain_epochs"),
+        ({"average": 1.5}, r"must lie in \[0, 1\]"),
+        ({"init": "kaiming"}, "Unknown init 'kaiming'"),
+        ({"precision": "float16"}, "Did you mean 'bfloat16'"),
+        ({"allocation": "blanced"}, "Did you mean 'balanced'"),
+        ({"objective": {"kapa_end": 1}}, "Did you mean 'kappa_end'"),
+        ({"objective": {"kappa_end": "a"}}, "must be a number"),
+        ({"objective": 3}, "must be a mapping"),
+    ],
+)
+def test_bad_recipes_are_refused(data: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Recipe.from_dict(data, "ibp")
+
+
+def test_recipes_come_back_from_their_dictionary() -> None:
+    made = recipe("ibp", objective={"kappa_end": 0.25})
+    assert Recipe.from_dict(made.to_dict(), "ibp") == made
