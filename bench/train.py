@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import prepare
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", default="*", help="shell pattern of cell names (default: all)")
-    default = Path("models/checkpoints")
-    parser.add_argument("--out", type=Path, default=default, help=f"folder of checkpoints (default: {default})")
+    parser.add_argument(
+        "--out", type=Path, default=prepare.CHECKPOINTS, help="folder of checkpoints (default: the zoo)"
+    )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
