@@ -12,8 +12,11 @@ An answer that is always `unknown` would never be wrong, so each verifier also h
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,48 +26,77 @@ from verifiers import VERIFIERS
 from verifiers.base import Kind, Status, Verdict
 from verifiers.worker import Worker
 
-pytestmark = pytest.mark.slow
+# Some verifiers take minutes for all questions where the machine is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-#: Least shares of the certain `unsat` and `sat` robustness questions that a verifier must decide.
-SHARES = {
-    "abcrown": (0.95, 0.95),
-    "alpha-crown": (0.5, 0.0),
-    "crown": (0.4, 0.0),
-    "crown-ibp": (0.3, 0.0),
-    "ibp": (0.1, 0.0),
-    "marabou": (0.95, 0.95),
-    "neuralsat": (0.95, 0.95),
-    "pgd": (0.0, 0.6),
-}
-#: Every so many-th question, for verifiers that take over a second for each.
-STRIDE = {"marabou": 4}
+
+@dataclass(frozen=True)
+class Trial:
+    """A verifier as it is asked here.
+
+    Args:
+        verifier: Its name.
+        unsat: Least share of the certain `unsat` robustness questions that it must decide.
+        sat: Likewise of the `sat` ones.
+        settings: Its settings.
+        stride: Every so many-th question only, for verifiers that take a second or more for each. Odd, so that all
+            radii take part. With PRUNECERT_SOUNDNESS=full in the environment all questions are asked.
+        part: What sets it apart from another trial of the same verifier.
+    """
+
+    verifier: str
+    unsat: float
+    sat: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    stride: int = 1
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.verifier}{self.part and '-'}{self.part}"
+
+    def asked(self, questions: tuple[Question, ...]) -> tuple[Question, ...]:
+        return questions if os.environ.get("PRUNECERT_SOUNDNESS") == "full" else questions[:: self.stride]
+
+
+TRIALS = (
+    Trial("ibp", 0.1, 0.0),
+    Trial("crown-ibp", 0.3, 0.0),
+    Trial("crown", 0.4, 0.0),
+    Trial("alpha-crown", 0.5, 0.0),
+    Trial("pgd", 0.0, 0.6),
+    # The networks have few inputs, on which NeuralSAT splits by itself; large ones it splits on ReLUs.
+    Trial("neuralsat", 0.95, 0.95, {"attack_seconds": 0.1}, 7, "inputs"),
+    Trial("neuralsat", 0.9, 0.9, {"attack_seconds": 0.1, "split": "hidden"}, 9, "relus"),
+    Trial("abcrown", 0.95, 0.95, {}, 3),
+    Trial("marabou", 0.95, 0.95, {}, 5),
+)
 MARKED = {"abcrown": pytest.mark.abcrown, "marabou": pytest.mark.marabou}
 
 _answers: dict[str, dict[str, Verdict]] = {}
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=MARKED.get(name, ())) for name in VERIFIERS], name="verifier"
+    scope="module",
+    params=[pytest.param(trial, marks=MARKED.get(trial.verifier, ()), id=trial.name) for trial in TRIALS],
+    name="trial",
 )
-def _verifier(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    try:
-        availability = VERIFIERS.get(name).availability()
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{name}: {error}")
+def _trial(request: pytest.FixtureRequest) -> Trial:
+    trial: Trial = request.param
+    availability = VERIFIERS.get(trial.verifier).availability()
     if not availability.installed:
         pytest.skip(availability.hint)
-    return name
+    return trial
 
 
 @pytest.fixture(scope="module", name="answers")
 def _answers_of(
-    verifier: str, questions: tuple[Question, ...], networks: dict[str, Path]
+    trial: Trial, questions: tuple[Question, ...], networks: dict[str, Path]
 ) -> list[tuple[Question, Verdict]]:
-    asked = questions[:: STRIDE.get(verifier, 1)]
-    with Worker(verifier, threads=1) as worker:
+    asked = trial.asked(questions)
+    with Worker(trial.verifier, trial.settings, threads=1) as worker:
         verdicts = worker.verify([question.instance(networks[question.net.name]) for question in asked])
-    _answers[verifier] = {question.name: verdict for question, verdict in zip(asked, verdicts, strict=True)}
+    _answers[trial.name] = {question.name: verdict for question, verdict in zip(asked, verdicts, strict=True)}
     return list(zip(asked, verdicts, strict=True))
 
 
@@ -82,8 +114,8 @@ def summary(name: str, answers: list[tuple[Question, Verdict]]) -> str:
     return "\n".join(lines)
 
 
-def test_no_answer_is_wrong(verifier: str, answers: list[tuple[Question, Verdict]]) -> None:
-    print(summary(verifier, answers))
+def test_no_answer_is_wrong(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
+    print(summary(trial.name, answers))
     wrong = [
         f"{question.name}: {verdict.status}, but the margin is {question.margin.high:.3e} +- {question.tolerance:.1e}"
         for question, verdict in answers
@@ -92,10 +124,10 @@ def test_no_answer_is_wrong(verifier: str, answers: list[tuple[Question, Verdict
     assert not wrong, "\n".join(wrong)
 
 
-def test_bounds_are_below_the_exact_margins(verifier: str, answers: list[tuple[Question, Verdict]]) -> None:
+def test_bounds_are_below_the_exact_margins(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
     """The certified bound of the weakest disjunct is at most the exact margin."""
-    if VERIFIERS.get(verifier).kind is not Kind.INCOMPLETE:
-        pytest.skip(f"{verifier} gives no bounds")
+    if VERIFIERS.get(trial.verifier).kind is not Kind.INCOMPLETE:
+        pytest.skip(f"{trial.verifier} gives no bounds")
     bounded = [(question, verdict) for question, verdict in answers if verdict.bounds is not None]
     assert len(bounded) >= 400
     wrong = [
@@ -106,10 +138,10 @@ def test_bounds_are_below_the_exact_margins(verifier: str, answers: list[tuple[Q
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_point_has_an_exact_bound(verifier: str, answers: list[tuple[Question, Verdict]]) -> None:
+def test_a_point_has_an_exact_bound(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
     """On a box that is a point every bound is the margin itself, up to rounding: bounds are not just low."""
-    if VERIFIERS.get(verifier).kind is not Kind.INCOMPLETE:
-        pytest.skip(f"{verifier} gives no bounds")
+    if VERIFIERS.get(trial.verifier).kind is not Kind.INCOMPLETE:
+        pytest.skip(f"{trial.verifier} gives no bounds")
     points = [
         (question, verdict)
         for question, verdict in answers
@@ -120,23 +152,27 @@ def test_a_point_has_an_exact_bound(verifier: str, answers: list[tuple[Question,
         assert min(verdict.bounds or ()) == pytest.approx(question.margin.high, abs=2 * question.tolerance)
 
 
-def test_nothing_fails(verifier: str, answers: list[tuple[Question, Verdict]]) -> None:
-    """These are all networks and boxes that the verifiers say they take."""
-    robust_only = VERIFIERS.get(verifier).capabilities().specs == "robustness"
+def test_nothing_fails(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
+    """These are all networks and boxes that the verifiers say they take; running out of time is no failure."""
+    robust_only = VERIFIERS.get(trial.verifier).capabilities().specs == "robustness"
     failed = [
         f"{question.name}: {verdict.status}: {verdict.detail}"
         for question, verdict in answers
-        if verdict.status in (Status.ERROR, Status.MEMOUT, Status.TIMEOUT)
+        if verdict.status in (Status.ERROR, Status.MEMOUT)
         or (verdict.status is Status.UNSUPPORTED) != (robust_only and question.label is None)
     ]
     assert not failed, "\n".join(failed)
 
 
-def test_enough_is_decided(verifier: str, answers: list[tuple[Question, Verdict]]) -> None:
-    for status, share in zip((Status.UNSAT, Status.SAT), SHARES[verifier], strict=True):
+def test_enough_is_decided(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
+    for status, share in ((Status.UNSAT, trial.unsat), (Status.SAT, trial.sat)):
         asked = [v for q, v in answers if q.truth is status and q.label is not None and not q.structural]
         found = sum(verdict.status is status for verdict in asked)
-        assert found >= share * len(asked), f"{verifier} answered {found} of {len(asked)} {status}"
+        assert found >= share * len(asked), f"{trial.name} answered {found} of {len(asked)} {status}"
+
+
+def test_every_verifier_has_a_trial() -> None:
+    assert {trial.verifier for trial in TRIALS} >= {name for name in VERIFIERS if not name.startswith("fake-")}
 
 
 def test_no_two_verifiers_contradict_each_other(questions: tuple[Question, ...]) -> None:
