@@ -13,9 +13,14 @@ from models.pruners.allocation import allocate, budget
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:
     """Returns a mask of the `kept` largest entries; ties go to the lower index, so the count is exact."""
-    order = torch.sort(scores.detach().flatten(), descending=True, stable=True).indices
-    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    mask[order[:kept]] = True
+    flat = scores.detach().flatten()
+    if kept == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    # Several times faster than a stable sort, which would say the same.
+    threshold = torch.topk(flat, kept, sorted=False).values.min()
+    mask = flat > threshold
+    tied = torch.nonzero(flat == threshold).flatten()
+    mask[tied[: kept - int(mask.sum())]] = True
     return mask.view_as(scores)
 
 

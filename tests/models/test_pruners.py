@@ -12,6 +12,7 @@ from models import NETWORKS, PRUNERS
 from models.masks import Masks, prunable
 from models.pruners.allocation import ALLOCATIONS, allocate, budget
 from models.pruners.hydra import initial_scores
+from models.pruners.lwm import keep_largest
 from prunecert.errors import UserError
 
 RATIOS = (1, 2, 3.7, 10, 20, 100)
@@ -165,3 +166,12 @@ def test_allocations_differ_as_described() -> None:
     assert budget(214_760, 10) == 21_476
     with pytest.raises(UserError, match="Did you mean 'balanced'"):
         allocate(shapes, 10, "ballanced")
+
+
+@settings(deadline=None, max_examples=200)
+@given(values=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30), data=st.data())
+def test_ties_go_to_the_lower_index(values: list[float], data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, len(values)))
+    mask = keep_largest(torch.tensor(values), kept)
+    expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:kept]
+    assert torch.nonzero(mask).flatten().tolist() == sorted(expected)
