@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -261,7 +262,12 @@ def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
         "vnnlib_sha256": problem.vnnlib_sha256,
         "in_file_box": True,
     }
-    path.with_name(path.name.removesuffix(".gz") + ".check.json").write_text(canonical_json(record) + "\n")
+    check_file(path).write_text(canonical_json(record) + "\n")
+
+
+def check_file(counterexample: Path) -> Path:
+    """Where the record of a counterexample's replay belongs."""
+    return counterexample.with_name(counterexample.name.removesuffix(".gz") + ".check.json")
 
 
 def contradictions(rows: Sequence[Row]) -> list[str]:
@@ -378,13 +384,11 @@ class Run:
         for number, problem in enumerate(self.problems, start=1):
             for name, worker in self.crew.items():
                 identifier = self.identifier(problem, worker)
-                if identifier not in self.done:
-                    verdict = solve(problem, worker)
-                    self.keep(problem, worker, verdict, identifier)
-                    self.write_results(name)
+                again = "  (kept)"
+                if not self.kept(problem, name, identifier):
                     again = ""
-                else:
-                    again = "  (kept)"
+                    self.keep(problem, worker, solve(problem, worker), identifier)
+                    self.write_results(name)
                 row = self.done[identifier]
                 seconds = row.get("times", {}).get("wall_s", 0.0)
                 detail = f"  {row['detail']}" if row.get("detail") else ""
@@ -393,6 +397,21 @@ class Run:
                     f"{problem.task.name}{again}{detail}",
                     flush=True,
                 )
+
+    def kept(self, problem: Problem, name: str, identifier: str) -> bool:
+        """Whether the answer is there already, and its counterexample, if it has one, where this start wants it."""
+        row = self.done.get(identifier)
+        if row is None or row.get("counterexample") is None:
+            return row is not None
+        # The same question may have been asked under another name, or next to other verifiers.
+        source, target = self.out / row["counterexample"], problem.task.counterexample(self.folders[name])
+        for old, new in ((source, target), (check_file(source), check_file(target))):
+            if not new.is_file():
+                if not old.is_file():
+                    return False
+                new.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(old, new)
+        return True
 
     def keep(self, problem: Problem, worker: Worker, verdict: Verdict, identifier: str) -> None:
         """Writes a verdict down: first its counterexample, then the row that names it."""

@@ -126,6 +126,24 @@ def test_a_second_start_keeps_what_is_done(bench: Path, tmp_path: Path, capsys: 
     assert "(kept)" not in capsys.readouterr().out
 
 
+def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--instances", str(bench / "instances.csv"), "--out", str(out), "--verifier"]
+    main([*arguments, "fake-breaker"])
+    (bench / "vnnlib/breaks.vnnlib.gz").rename(bench / "vnnlib/broken.vnnlib.gz")
+    (bench / "instances.csv").write_text("onnx/net.onnx,vnnlib/broken.vnnlib,5\n")
+    main([*arguments, "fake-breaker,fake-robust"])
+    made = out / "fake-breaker/toy/net_broken.counterexample.gz"
+    assert made.read_bytes() == (out / "toy/net_breaks.counterexample.gz").read_bytes()
+    assert made.with_name("net_broken.counterexample.check.json").is_file()
+    assert len(log(out)) == 2 + 4 + 1
+    # Where it is gone altogether, the question is asked again.
+    made.unlink()
+    (out / "toy/net_breaks.counterexample.gz").unlink()
+    main([*arguments, "fake-breaker,fake-robust"])
+    assert made.is_file()
+
+
 def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tests.bench.verify_fakes", "--instances", str(bench / "instances.csv")]
