@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from bench.gating.rules import RuleSet, parse_rules
 from bench.yamlfile import Document, Section
 from models import NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.errors import UserError, did_you_mean
@@ -126,6 +127,7 @@ class Suite:
         cells: Every cell with its protocol, in the order of the file; no cell twice.
         recipes: Training recipes as written: by ``"default"``, ``"<network>"`` or ``"<network>/<objective>"``.
         path: The file.
+        gate: What `bench.gate` holds its cells to, where the file says so.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Suite:
     cells: tuple[tuple[Cell, Protocol], ...]
     recipes: Mapping[str, Mapping[str, Any]]
     path: Path
+    gate: RuleSet | None = None
 
     def recipe(self, network: str, objective: str) -> dict[str, Any]:
         """Returns the training recipe: ``default``, then the network's, then the network and objective's keys."""
@@ -243,6 +246,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
         cells=chosen[profile],
         recipes=_recipes(root),
         path=path,
+        gate=parse_rules(root.section("gate"), path.name, [cell.name for cell, _ in chosen[profile]]),
     )
     root.finish()
     return suite
