@@ -73,7 +73,7 @@ def unpublishable(datasets: Sequence[Dataset]) -> list[str]:
         if data.sample:
             reasons.append(f"the {data.split} split is the built-in sample of {len(data)} images, not CIFAR-10")
         elif not data.official:
-            reasons.append(f"the {data.split} split is an unofficial copy of CIFAR-10 ({data.source})")
+            reasons.append(f"the {data.split} split is an unofficial copy of CIFAR-10: its checksums differ")
     return reasons
 
 

@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 
 from prunecert.errors import UserError
-from verifiers.base import FloatArray, Verdict
+from verifiers.base import FloatArray, Status, Verdict
 
 SCHEMA_VERSION = 1
 MAIN_WRITER = "main"
@@ -37,6 +37,7 @@ Row = dict[str, Any]
 _PATTERN = "instances.*.jsonl"
 _BLOCK = 8 << 20
 _SYNC_EVERY_S = 1.0
+_LOG_TAIL = 2000
 
 
 def writer_files(directory: Path) -> list[Path]:
@@ -60,6 +61,9 @@ def verdict_fields(verdict: Verdict) -> Row:
     """
     data = verdict.to_json()
     data["times"] = {key: round(value, 6) for key, value in data["times"].items() if value}
+    # Whole logs lie in the run's folder; a row keeps what explains a failure.
+    failed = verdict.status in (Status.ERROR, Status.MEMOUT)
+    data["log_tail"] = data["log_tail"][-_LOG_TAIL:] if failed else ""
     if data["bounds"] is not None:
         # A bound that isn't finite is no bound; JSON has no word for it either.
         data["bounds"] = [float(f"{b:.7g}") if np.isfinite(b) else None for b in data["bounds"]]

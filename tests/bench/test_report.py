@@ -193,6 +193,7 @@ def test_the_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     assert "currentColor" in page
     assert "#010203" not in page
     assert "python -m bench.train --cells later" in page
+    assert "NOT PUBLISHABLE" not in page
 
 
 def test_figures_are_drawn_and_repeatable(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_the_table_is_shown_whole_at_any_width(width: int) -> None:
     text = stream.getvalue()
     assert "33.3 (9.7–70.0)" in text.replace("\n", "") or "33.3" in text
     assert "…" not in text
-    assert "no checkpoint: later" in text
+    assert "no checkpoint yet: later" in text
 
 
 def test_markdown_has_a_line_a_cell() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -173,6 +174,31 @@ def test_a_truncated_checkpoint_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -
     path.unlink()
     with pytest.raises(UserError, match="is missing, though its card is there"):
         run(tmp_path / "run", "--checkpoints", str(tmp_path / "zoo"))
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.store import Writer
+
+    real, left = Writer.append, 6
+
+    def full(self: Writer, *rows: dict[str, Any]) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+        real(self, *rows)
+
+    monkeypatch.setattr(Writer, "append", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(tmp_path / "run", "--images", "12")
+    assert caught.value.errno == errno.ENOSPC
+    kept = verdicts(tmp_path / "run")
+    assert kept
+    monkeypatch.undo()
+    assert run(tmp_path / "run", "--images", "12") == 0
+    assert kept.items() <= verdicts(tmp_path / "run").items()
 
 
 def test_dry_run_writes_nothing(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,11 @@ def test_counterexamples_are_stored_beside(tmp_path: Path) -> None:
         Log(tmp_path).witness({"id": "x", "witness": "witnesses/x.npy"})
 
 
+def test_only_failures_keep_the_end_of_the_log() -> None:
+    assert "log_tail" not in verdict_fields(Verdict(Status.TIMEOUT, "late", log_tail="x"))
+    assert verdict_fields(Verdict(Status.ERROR, "died", log_tail="x" * 9000 + "y"))["log_tail"] == "x" * 1999 + "y"
+
+
 def test_verdict_fields_are_lean_and_plain() -> None:
     verdict = Verdict(
         Status.UNKNOWN,

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import ls
+from prunecert.errors import UserError
+from tests.bench.test_store import SESSION, fill
+
+
+def test_everything_is_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert ls.main(["suites", "networks", "objectives", "pruners", "runs", "--runs-dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("cifar10-4nets", "cnn-small", "wrn-28-4", "crown-ibp", "hydra", "lwm-global"):
+        assert re.search(rf"^{name}(\t|$)", printed, re.MULTILINE)
+
+
+def test_verifiers_are_listed_with_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    ls.main(["verifiers"])
+    lines = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["fake-missing"].split("\t")[:3] == ["complete", "no", "install fake-missing by hand."]
+    assert lines["fake-bound"].split("\t")[:3] == ["incomplete", "yes", "1.0 (tests)"]
+    assert lines["ibp"].startswith("incomplete\t")
+
+
+def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    whole = tmp_path / "b-whole"
+    fill(whole, 1)
+    log = whole / "instances.main.jsonl"
+    log.write_text(
+        log.read_text().replace('"writer"', '"suite":"tiny","profile":"p","started":"T","cells":[1],"writer"')
+    )
+    fill(tmp_path / "a-killed", 0)
+    (tmp_path / "a-killed" / "instances.main.jsonl").write_text('{"type":"sess')
+    (tmp_path / "no-run").mkdir()
+    ls.main(["runs", "--runs-dir", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines[0].endswith("killed before it began")
+    assert lines[1].split("\t")[1:] == ["tiny", "p", "T", "1", "not ended; run the same command again"]
+    assert len(lines) == 2
+    assert SESSION["writer"] == "main"
+
+
+def test_terminals_get_a_table() -> None:
+    stream = io.StringIO()
+    ls.show([("a", "b"), ("[bold]x", "y")], Console(file=stream, force_terminal=True, color_system=None, width=60))
+    assert "[bold]x" in stream.getvalue()
+
+
+def test_unknown_things_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Unknown thing to list 'suits'\. Did you mean 'suites'"):
+        ls.main(["suits"])
+
+
+@pytest.mark.parametrize("module", ["bench.ls", "bench.run", "bench.merge"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules or 'onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: python -m" in done.stdout
