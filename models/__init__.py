@@ -29,8 +29,10 @@ OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
     {
         "crown-ibp": "models.objectives.crown_ibp:loss",
         "ibp": "models.objectives.ibp:loss",
+        "mtl-ibp": "models.objectives.mtl_ibp:loss",
         "natural": "models.objectives.natural:loss",
         "pgd": "models.objectives.pgd:loss",
+        "sabr": "models.objectives.sabr:loss",
         "trades": "models.objectives.trades:loss",
     },
 )

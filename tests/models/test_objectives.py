@@ -68,6 +68,28 @@ def test_crown_ibp_without_beta_is_ibp(batch: tuple[torch.Tensor, torch.Tensor])
     assert value(crown) == pytest.approx(value(OBJECTIVES.get("ibp")(model, *batch, EPS)), rel=1e-6)
 
 
+def test_mtl_ibp_lies_between_attack_and_intervals(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = NETWORKS.get("cnn-small")()
+    loss = OBJECTIVES.get("mtl-ibp")
+
+    def at(alpha: float) -> float:
+        torch.manual_seed(3)
+        return value(loss(model, *batch, EPS, alpha=alpha))
+
+    assert at(1.0) == pytest.approx(value(OBJECTIVES.get("ibp")(model, *batch, EPS, kappa_end=0.0)), rel=1e-5)
+    assert at(0.25) == pytest.approx(0.75 * at(0.0) + 0.25 * at(1.0), rel=1e-5)
+    torch.manual_seed(3)
+    assert at(0.0) == pytest.approx(value(OBJECTIVES.get("pgd")(model, *batch, EPS, steps=8)), rel=1e-3)
+
+
+def test_sabr_shrinks_ibp_s_box(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = NETWORKS.get("cnn-small")()
+    loss = OBJECTIVES.get("sabr")
+    ibp = value(OBJECTIVES.get("ibp")(model, *batch, EPS, kappa_end=0.0))
+    assert value(loss(model, *batch, EPS, lam=1.0)) == pytest.approx(ibp, rel=1e-5)
+    assert value(loss(model, *batch, EPS, lam=0.1)) < value(loss(model, *batch, EPS, lam=0.5)) < ibp
+
+
 def test_trades_weighs_the_divergence_by_beta(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = NETWORKS.get("cnn-small")()
     loss = OBJECTIVES.get("trades")
