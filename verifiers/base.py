@@ -76,7 +76,9 @@ class OutputSpec:
     def violated_by(self, output: npt.ArrayLike) -> bool:
         """Whether the output vector is unsafe, with no tolerance; NaN is never unsafe."""
         y = np.asarray(output, dtype=np.float64).reshape(-1)
-        return any(bool(np.all(a @ y <= b)) for a, b in self.disjuncts)
+        # 0 times an infinite output is NaN, and NumPy would warn of it.
+        with np.errstate(invalid="ignore"):
+            return any(bool(np.all(a @ y <= b)) for a, b in self.disjuncts)
 
     def digest(self) -> str:
         """Returns a hash of the unsafe set as written."""

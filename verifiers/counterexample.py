@@ -27,7 +27,7 @@ class WitnessCheck:
         ok: The witness lies in the input set and its outputs are unsafe, both with no tolerance.
         rationale: One sentence that says why it counts or not.
         in_set: Whether it lies in the input set.
-        outside: Largest distance of a coordinate to the box, 0 inside.
+        outside: Largest distance of a coordinate to the box, 0 inside; infinite if the size is wrong or one is NaN.
         clipped: Whether the point that was checked is the claimed one clipped to the box.
         outputs: The network's outputs there, float32 values.
         violated: Whether these are unsafe.
@@ -56,9 +56,10 @@ class WitnessCheck:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data; outputs that are no finite numbers become strings."""
+        """Returns plain data; numbers that are not finite become strings."""
         data = asdict(self)
         data["outputs"] = [value if np.isfinite(value) else str(value) for value in self.outputs]
+        data["outside"] = self.outside if np.isfinite(self.outside) else str(self.outside)
         return data
 
 

@@ -31,7 +31,6 @@ from verifiers.base import (
     Kind,
     Status,
     Times,
-    UnsupportedError,
     Verdict,
     Verifier,
 )
@@ -125,9 +124,9 @@ class _Lirpa(Verifier):
             kinds.setdefault((instance.norm, eps), []).append(index)
         for (norm, _), indices in kinds.items():
             if norm == "l2" and not self._ball_first:
-                raise UnsupportedError(
-                    f"{self.name} takes l2 balls only where the first layer is a convolution or linear"
-                )
+                reason = f"{self.name} takes l2 balls only where the first layer is a convolution or linear"
+                verdicts.update(dict.fromkeys(indices, Verdict(Status.UNSUPPORTED, reason)))
+                continue
             for part in self._chunks([instances[i] for i in indices], indices):
                 if time.perf_counter() - begin > limit:
                     late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")

@@ -233,7 +233,7 @@ class Worker:
     def _after(self, failure: ProcessError, batch: list[Instance], retry: bool) -> list[Verdict]:
         """Goes on after a batch that failed as a whole."""
         _log.debug("%s: batch of %d failed: %s", self.name, len(batch), failure)
-        if self.closed() or failure.kind == "unsupported":
+        if self.closed():
             return [self._failed_by(instance, failure) for instance in batch]
         if len(batch) > 1:
             # Time ran out for all together: each gets its own limit, and no more than the sum is spent again.

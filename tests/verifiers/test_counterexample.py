@@ -1,0 +1,119 @@
+"""The replay: no tolerance, but for a point that float32 rounding put outside the box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.errors import UserError
+from tests.verifiers import onnxnets
+from verifiers import counterexample
+from verifiers.base import FloatArray, Instance, OutputSpec
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return onnxnets.linear(tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def unsafe(network: Path) -> Instance:
+    """A question to which every point of the box is a counterexample."""
+    always = OutputSpec(((np.zeros((1, 10)), np.ones(1)),))
+    return onnxnets.instance(network, 0.1, spec=always)
+
+
+def inside(question: Instance) -> FloatArray:
+    point: FloatArray = question.lower + np.float32(0.5) * (question.upper - question.lower)
+    return point
+
+
+def test_a_counterexample_counts(unsafe: Instance) -> None:
+    check, point = counterexample.replay(unsafe, inside(unsafe))
+    assert check.ok
+    assert check.in_set
+    assert check.violated
+    assert not check.clipped
+    assert check.outside == 0
+    assert check.onnx_sha256 == unsafe.onnx_sha256
+    np.testing.assert_array_equal(point, inside(unsafe))
+    np.testing.assert_array_equal(check.outputs, counterexample.outputs(unsafe.onnx, point[None])[0])
+
+
+def test_the_record_is_json_whatever_it_holds(unsafe: Instance) -> None:
+    for witness in (inside(unsafe), np.full_like(unsafe.lower, np.nan), np.zeros(3), unsafe.upper + 1):
+        record = counterexample.replay(unsafe, witness)[0].to_json()
+        again = json.loads(json.dumps(record, allow_nan=False))
+        assert again["schema_version"] == counterexample.SCHEMA_VERSION
+        assert again["rationale"]
+
+
+def test_rounding_is_clipped_and_said(unsafe: Instance) -> None:
+    witness = np.nextafter(unsafe.upper, np.float32(2))
+    check, point = counterexample.replay(unsafe, witness)
+    assert check.ok
+    assert check.clipped
+    assert 0 < check.outside < 1e-6
+    assert "clipped" in check.rationale
+    np.testing.assert_array_equal(point, unsafe.upper)
+    strict, _ = counterexample.replay(unsafe, witness, clip=False)
+    assert not strict.ok
+
+
+@pytest.mark.parametrize("distance", [1e-5, 1e-2, np.inf])
+def test_outside_is_outside(unsafe: Instance, distance: float) -> None:
+    witness = unsafe.upper.copy()
+    witness.reshape(-1)[0] += np.float32(distance)
+    check, _ = counterexample.replay(unsafe, witness)
+    assert not check.ok
+    assert not check.in_set
+    assert not check.clipped
+    assert check.violated == bool(np.isfinite(distance))
+
+
+def test_a_safe_point_is_none(network: Path) -> None:
+    question = onnxnets.instance(network, 0.0)
+    check, _ = counterexample.replay(question, question.lower)
+    assert check.in_set
+    assert not check.violated
+    assert not check.ok
+
+
+def test_a_tie_changes_the_class(network: Path) -> None:
+    """VNN-LIB states y_label <= y_j: equality is unsafe, with no tolerance either way."""
+    image = onnxnets.instance(network, 0.0)
+    value = float(counterexample.outputs(network, image.lower[None])[0, 0])
+    for bound, unsafe in [(value, True), (float(np.nextafter(value, -np.inf)), False)]:
+        spec = OutputSpec(((np.eye(10)[:1], np.array([bound])),))
+        question = onnxnets.instance(network, 0.0, spec=spec)
+        assert counterexample.replay(question, image.lower)[0].ok is unsafe
+
+
+def test_a_ball_is_not_its_box(network: Path) -> None:
+    always = OutputSpec(((np.zeros((1, 10)), np.ones(1)),))
+    question = onnxnets.instance(network, 0.05, norm="l2", spec=always)
+    corner, _ = counterexample.replay(question, question.upper)
+    assert not corner.ok
+    assert "outside the ball" in corner.rationale
+    assert question.center is not None
+    assert counterexample.replay(question, question.center)[0].ok
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404 not found</html>", b"\x08\x07\x12\x04test"])
+def test_no_onnx_is_one_clear_sentence(content: bytes, network: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.onnx is refused because it is no ONNX network or is cut off"):
+        counterexample.outputs(path, np.zeros((1, 3, 2, 2), dtype=np.float32))
+
+
+def test_a_truncated_onnx_is_refused(network: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(network.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cut off"):
+        counterexample.outputs(path, np.zeros((1, 3, 2, 2), dtype=np.float32))
+    with pytest.raises(UserError, match="can't be read"):
+        counterexample.outputs(tmp_path / "none.onnx", np.zeros((1, 3, 2, 2), dtype=np.float32))
