@@ -1,0 +1,194 @@
+"""The CI regression gate: compare a run with its baseline, image by image.
+
+With --run an existing run is gated. With --suite the suite is run first, by bench.run and its options, and gated.
+Exit code 0: fine; 1: a regression or a contradiction; 2: wrong usage, a run that is not complete, or one in which a
+verifier failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.gating import baseline_file, github, junit, markdown, series, table
+from bench.gating.compare import compare
+from bench.gating.records import Snapshot, of_run
+from bench.gating.result import GateResult
+from bench.gating.rules import RuleSet, load_rules
+from bench.report.publish import write_text
+from bench.suite import available_suites, load_suite
+from prunecert.errors import EXIT_INTERRUPTED, UserError, did_you_mean, run_main
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gate",
+        description=__doc__,
+        allow_abbrev=False,
+        epilog="With --suite, all other options go to bench.run; see python -m bench.run --help.",
+    )
+    parser.add_argument("--baseline", type=Path, required=True, help="baseline file, made by bench.baseline")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, help="run directory to gate")
+    what.add_argument("--suite", help="run this suite first, and gate that run")
+    parser.add_argument(
+        "--rules", type=Path, metavar="YAML", help="file with a gate: section (default: the suite's own)"
+    )
+    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
+    parser.add_argument(
+        "--skip-unavailable", action="store_true", help="gate although verifiers were not installed for the run"
+    )
+    parser.add_argument("--any-version", action="store_true", help="gate although verifiers have other versions")
+    parser.add_argument("--fail-on-time", action="store_true", help="fail, not warn, when the run is slower")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder for junit.xml, gate.json, … (default: RUN/gate)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Runs the command; see the module's docstring.
+
+    Args:
+        argv: Arguments; the process's own by default.
+        environment: Environment variables; the process's own by default. ``GITHUB_ACTIONS`` and
+            ``GITHUB_STEP_SUMMARY`` are looked at.
+
+    Raises:
+        UserError: The two can't be compared; the report folder then says so as well.
+    """
+    environment = os.environ if environment is None else environment
+    own = parser()
+    options, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if rest and options.suite is None:
+        own.error(f"unrecognized arguments: {' '.join(rest)} (bench.run's options need --suite)")
+    console = Console(highlight=False)
+    folder: Path | None = options.report
+    try:
+        base = baseline_file.read(options.baseline)
+        directory = options.run if options.suite is None else _out(options, rest)
+        folder = folder or directory / "gate"
+        # Before the long work, not after it.
+        rules = _rules(options, base)
+        cells = _cells(base, options.cells)
+        if options.suite is not None:
+            _run(options, rest, directory)
+        result = compare(
+            base,
+            of_run(directory),
+            rules,
+            cells=cells,
+            skip_unavailable=options.skip_unavailable,
+            any_version=options.any_version,
+            fail_on_time=options.fail_on_time,
+        )
+    except UserError as error:
+        _refuse(str(error), folder, environment, console)
+        raise
+    table.show(result, console)
+    _write(result, folder, console)
+    github.append_summary(environment, markdown.render(result))
+    if github.active(environment):
+        for line in github.commands(result):
+            print(line)
+    return result.exit_code
+
+
+def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
+    """Returns the run directory of the one-line form."""
+    from bench.run import parser as run_parser
+
+    asked = run_parser().parse_args(["--suite", options.suite, *rest])
+    out: Path | None = asked.out
+    return out or Path("results/runs") / f"gate-{Path(options.suite).stem}-{asked.profile}"
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> None:
+    """Runs the suite. What its exit code stands for is in the run, so the gate finds it there."""
+    from bench.run import main as run
+
+    argv = ["--suite", options.suite, *rest, "--out", str(directory)]
+    if options.cells is not None:
+        argv += ["--cells", options.cells]
+    if options.skip_unavailable:
+        argv.append("--skip-unavailable")
+    run(argv)
+
+
+def _cells(base: Snapshot, patterns: str | None) -> list[str] | None:
+    """Returns the baseline's cells that fit the patterns; None for all."""
+    if patterns is None:
+        return None
+    found: list[str] = []
+    for pattern in (p.strip() for p in patterns.split(",") if p.strip()):
+        fitting = fnmatch.filter(base.cells, pattern)
+        if not fitting:
+            raise UserError(f"--cells: {did_you_mean('cell of the baseline', pattern, base.cells)}")
+        found += fitting
+    if not found:
+        raise UserError("--cells is empty; name at least one cell of the baseline, or leave it out.")
+    return found
+
+
+def _rules(options: argparse.Namespace, base: Snapshot) -> RuleSet:
+    """Returns the rules of --rules; else those of the suite; else the defaults."""
+    if options.rules is not None:
+        return load_rules(options.rules)
+    suite = options.suite or str(base.head["suite"])
+    if options.suite is not None or suite in available_suites():
+        return load_suite(suite).gate or RuleSet()
+    return RuleSet()
+
+
+def _write(result: GateResult, folder: Path, console: Console) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "junit.xml": junit.render(result),
+        "gate.md": markdown.render(result),
+        "gate.json": _json(result.to_json()),
+        "benchmark-bigger.json": _json(series.bigger_is_better(result)),
+        "benchmark-smaller.json": _json(series.smaller_is_better(result)),
+        "badge.json": _json(series.badge(result)),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    console.print(f"wrote {', '.join(texts)} in {folder}", markup=False, soft_wrap=True)
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _refuse(message: str, folder: Path | None, environment: Mapping[str, str], console: Console) -> None:
+    """Leaves the refusal where CI looks, so that reports of an earlier gate don't pass for this one's."""
+    if folder is not None and folder.parent.is_dir():
+        for name in ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"):
+            (folder / name).unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        write_text(folder / "junit.xml", junit.render_refusal(message))
+    github.append_summary(environment, markdown.render_refusal(message))
+    if github.active(environment):
+        print(github.annotation("error", "bench.gate", message))
+
+
+def command() -> int:
+    """Runs `main` and, on Ctrl-C, ends at once, as `bench.run` does."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("interrupted: finished results are kept; run the same command again to go on.", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    run_main(command)

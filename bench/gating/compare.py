@@ -1,0 +1,359 @@
+"""A run against its baseline, image by image.
+
+An image stays verified whichever verifier proves it. Under the same weights a `sat` where the baseline says `unsat`,
+or the other way round, is a contradiction: one of the two is wrong. Under other weights the first is a loss and the
+second a gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from fractions import Fraction
+
+from bench.gating.protocol import differences, other_machine, version_notes
+from bench.gating.records import MISCLASSIFIED, CellRecord, Outcome, Snapshot
+from bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio
+from bench.gating.rules import METRICS, Limits, RuleSet
+from bench.stats import bootstrap_ratio_of_medians
+from prunecert.errors import UserError
+
+Outcomes = Mapping[int, Outcome]
+#: Fewer images than this make no median worth a ratio.
+LEAST_TIMED = 5
+_SHOWN = 8
+
+
+def compare(
+    base: Snapshot,
+    run: Snapshot,
+    rules: RuleSet,
+    *,
+    cells: Collection[str] | None = None,
+    skip_unavailable: bool = False,
+    any_version: bool = False,
+    fail_on_time: bool = False,
+) -> GateResult:
+    """Compares a run with its baseline.
+
+    Args:
+        base: The baseline.
+        run: The run.
+        rules: What the cells are held to.
+        cells: Names of the baseline's cells to look at; None for all.
+        skip_unavailable: Whether the run may lack verifiers that were not installed; what they alone decided in the
+            baseline is then not held.
+        any_version: Whether verifiers may have other versions than in the baseline.
+        fail_on_time: Whether a slower run fails rather than warns.
+
+    Raises:
+        UserError: The two can't be compared, or the run is not complete; the message says what is in the way.
+    """
+    names = [name for name in base.cells if cells is None or name in cells]
+    skipped = _check(base, run, names, skip_unavailable, any_version)
+    notes = [f"{name} was left out of the run ({hint}); what it decided is not held." for name, hint in skipped.items()]
+    new = [name for name in run.cells if name not in base.cells]
+    if new:
+        notes.append(f"not gated, because the baseline has no such cell: {', '.join(new)}.")
+    if idle := rules.idle(names):
+        notes.append(f"rules that fit no cell compared here: {', '.join(idle)}.")
+    if other := version_notes(base, run):
+        notes.append(f"other versions: {'; '.join(other)}.")
+    machine = other_machine(base, run)
+    results = [
+        _cell(
+            base.cells[name],
+            run.cells[name],
+            rules.of(name, str(base.cells[name].info["network"])),
+            skipped,
+            machine,
+            State.FAIL if fail_on_time else State.WARN,
+        )
+        for name in names
+    ]
+    keys = ("suite", "profile", "started", "command", "device")
+    return GateResult(
+        cells=results,
+        cases=[_contradictions(run)],
+        head={
+            "rules": rules.source,
+            "baseline": {**{key: base.head[key] for key in keys}, "history": [dict(h) for h in base.history]},
+            "run": {key: run.head[key] for key in keys},
+        },
+        notes=notes,
+    )
+
+
+def _check(
+    base: Snapshot, run: Snapshot, names: list[str], skip_unavailable: bool, any_version: bool
+) -> dict[str, str]:
+    """Refuses what can't be compared; returns the verifiers that are left out of account, with what to install."""
+    missing = [name for name in names if name not in run.cells]
+    if missing:
+        raise UserError(
+            f"The run lacks {len(missing)} of the baseline's {len(names)} cells: {_list(missing)}. Verify them as "
+            "well, or gate only some with --cells."
+        )
+    unfinished = [name for name in run.unfinished if name in names]
+    if unfinished:
+        raise UserError(
+            f"The run is not complete: {_list(unfinished)} lacks answers, so nothing is told about it. Run the same "
+            "bench.run command again; it goes on where it stopped."
+        )
+    asked = {verifier for name in names for verifier in base.cells[name].verifiers}
+    have = {verifier for name in names for verifier in run.cells[name].verifiers}
+    skipped = {name: hint for name, hint in run.skipped.items() if name in asked and name not in have}
+    if skipped and not skip_unavailable:
+        words = "; ".join(f"{name}: {hint}" for name, hint in skipped.items())
+        raise UserError(
+            f"The run was made without verifiers of the baseline ({words}), so it can't show that what they proved "
+            "still holds. Install them, or accept that with --skip-unavailable."
+        )
+    found = []
+    for name in names:
+        for difference in differences(base.cells[name], run.cells[name], frozenset(skipped), any_version):
+            found.append((name, difference))
+    if found:
+        raise UserError(_refusal(found, len(names)))
+    return skipped
+
+
+def _refusal(found: list[tuple[str, str]], cells: int) -> str:
+    by_difference: dict[str, list[str]] = {}
+    for name, difference in found:
+        by_difference.setdefault(difference, []).append(name)
+    words = [
+        f"{difference} ({'every cell' if len(names) == cells else _list(names)})"
+        for difference, names in by_difference.items()
+    ]
+    hint = " Other verifier versions alone are accepted with --any-version." if "version of" in " ".join(words) else ""
+    return (
+        f"Run and baseline can't be compared; they differ in {_list(words, '; ')}. Run the suite as the baseline was "
+        f"run, or make a new baseline on purpose.{hint}"
+    )
+
+
+def _list(words: list[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return separator.join(words[:_SHOWN]) + more
+
+
+def _contradictions(run: Snapshot) -> Case:
+    lines = [
+        f"{c['cell']} image {c['image']}: {c['unsat_by']} proves it, {c['sat_by']} breaks it"
+        for c in run.contradictions
+    ]
+    if lines:
+        return Case("", "contradictions", State.FAIL, f"{len(lines)} contradictions between verifiers", lines)
+    return Case("", "contradictions", State.PASS, "no verifier contradicts another")
+
+
+def _cell(
+    base: CellRecord, run: CellRecord, limits: Limits, skipped: Mapping[str, str], machine: str | None, slow: State
+) -> CellResult:
+    without = frozenset(skipped)
+    before, after = base.outcomes(without), run.outcomes(without)
+    known = base.errors()
+    errors = {place: why for place, why in run.errors().items() if place not in known}
+    failed = {image for image, _ in errors}
+    lost = [
+        _change(base, image, before, after, _loss(before[image], after[image], image in failed, limits))
+        for image in before
+        if before[image].status == "unsat" != after[image].status
+    ]
+    gained = [
+        _change(base, image, before, after)
+        for image in before
+        if after[image].status == "unsat" != before[image].status
+    ]
+    metrics = {name: _metric(name, before, after) for name in METRICS}
+    ratio = _time(before, after) if machine is None else machine
+    n = len(before)
+    near = sum(change.loss is Loss.NEAR_LIMIT for change in lost)
+    # Proofs near the limit that the budget for them covers are not held against the threshold a second time.
+    excused = near if near <= limits.timeouts.allowed(n) else 0
+    doubtful = sum(change.loss is Loss.ERROR for change in lost)
+    cases = [
+        _flips(base, run),
+        _images(base.name, lost, gained, limits, n),
+        _threshold(base.name, metrics["verified"], limits, excused, doubtful),
+        _threshold(base.name, metrics["attacked"], limits, 0, 0),
+        _threshold(base.name, metrics["clean"], limits, 0, 0),
+        _sparsity(base, run, limits),
+        _slower(base.name, ratio, limits, slow),
+        *(_verifier(base, run, name, skipped, errors) for name in base.verifiers),
+    ]
+    return CellResult(
+        name=base.name,
+        same_network=base.info["onnx_sha256"] == run.info["onnx_sha256"],
+        limits=limits,
+        metrics=metrics,
+        lost=lost,
+        gained=gained,
+        time=ratio,
+        seconds=sum(outcome.seconds for outcome in after.values()),
+        cases=cases,
+    )
+
+
+def _loss(was: Outcome, now: Outcome, failed: bool, limits: Limits) -> Loss:
+    if now.status in ("sat", MISCLASSIFIED):
+        return Loss.BROKEN
+    if failed:
+        return Loss.ERROR
+    return Loss.UNDECIDED if was.share < limits.strict_below else Loss.NEAR_LIMIT
+
+
+def _change(base: CellRecord, image: int, before: Outcomes, after: Outcomes, loss: Loss | None = None) -> Change:
+    was, now = before[image], after[image]
+    label = base.images[image].label
+    return Change(image, label, was.status, was.by, now.status, now.by, was.seconds, was.share, loss)
+
+
+def _counts(name: str, outcome: Outcome) -> bool:
+    if name == "verified":
+        return outcome.status == "unsat"
+    return outcome.status != MISCLASSIFIED and (name == "clean" or outcome.status != "sat")
+
+
+def _metric(name: str, before: Outcomes, after: Outcomes) -> Metric:
+    pairs = [(_counts(name, before[image]), _counts(name, after[image])) for image in before]
+    return Metric(
+        name,
+        n=len(pairs),
+        base=sum(was for was, _ in pairs),
+        run=sum(now for _, now in pairs),
+        lost=sum(was and not now for was, now in pairs),
+        gained=sum(now and not was for was, now in pairs),
+    )
+
+
+def _time(before: Outcomes, after: Outcomes) -> TimeRatio | str:
+    """Returns the ratio of the times to settle an image, on the images that both networks classify correctly."""
+    both = [i for i in before if MISCLASSIFIED not in (before[i].status, after[i].status)]
+    # Times are recorded to the microsecond, so that one of 0 is below that.
+    ours = [max(before[i].seconds, 1e-6) for i in both]
+    theirs = [max(after[i].seconds, 1e-6) for i in both]
+    if len(both) < LEAST_TIMED:
+        return f"only {len(both)} images that both classify correctly"
+    ratio, low, high = bootstrap_ratio_of_medians(theirs, ours)
+    middle = len(both) // 2
+    medians = [(sorted(times)[middle] + sorted(times)[~middle]) / 2 for times in (ours, theirs)]
+    return TimeRatio(ratio, low, high, medians[0], medians[1], len(both))
+
+
+def _flips(base: CellRecord, run: CellRecord) -> Case:
+    """Finds questions that are the same, network included, and got opposite answers."""
+    lines = []
+    for image, record in base.images.items():
+        other = run.images[image]
+        if record.question is None or record.question != other.question:
+            continue
+        for here, there in (("unsat", "sat"), ("sat", "unsat")):
+            ours = [name for name, answer in record.answers.items() if answer.status == here]
+            theirs = [name for name, answer in other.answers.items() if answer.status == there]
+            if ours and theirs:
+                lines.append(f"image {image}: {here} by {ours[0]} in the baseline, {there} by {theirs[0]} in the run")
+    if lines:
+        message = f"{len(lines)} questions to the same network got opposite answers; one of the two is wrong"
+        return Case(base.name, "contradictions", State.FAIL, message, lines)
+    return Case(base.name, "contradictions", State.PASS, "run and baseline contradict each other nowhere")
+
+
+def _images(cell: str, lost: list[Change], gained: list[Change], limits: Limits, n: int) -> Case:
+    by_kind = {kind: [change for change in lost if change.loss is kind] for kind in Loss}
+    budgets = {Loss.BROKEN: limits.broken, Loss.UNDECIDED: limits.undecided, Loss.NEAR_LIMIT: limits.timeouts}
+    over: list[str] = []
+    within: list[str] = []
+    for kind, budget in budgets.items():
+        count, allowed = len(by_kind[kind]), budget.allowed(n)
+        if count:
+            (over if count > allowed else within).append(f"{count} {_LOSS_WORDS[kind]} ({allowed} allowed)")
+    lines = [str(change) for kind in Loss for change in by_kind[kind]]
+    message = f"{len(lost)} proved images lost, {len(gained)} gained"
+    state = State.PASS
+    if over or within:
+        message += ": " + ", ".join([*over, *within])
+    if by_kind[Loss.ERROR]:
+        state = State.ERROR
+        message += f"; {len(by_kind[Loss.ERROR])} lost to a verifier that failed"
+    if over:
+        state = State.FAIL
+    return Case(cell, "images", state, message, lines)
+
+
+_LOSS_WORDS = {
+    Loss.BROKEN: "now sat or misclassified",
+    Loss.UNDECIDED: "now undecided, proved in good time before",
+    Loss.NEAR_LIMIT: "now undecided, proved near the limit before",
+}
+
+
+def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful: int) -> Case:
+    """Holds a metric to its threshold and its floor.
+
+    Args:
+        cell: The cell.
+        metric: The metric.
+        limits: The limits.
+        excused: Lost images that don't count against the threshold.
+        doubtful: Lost images of which nothing is known, because a verifier failed on them.
+    """
+    drop, floor = limits.drop(metric.name), limits.floor(metric.name)
+    state = State.PASS
+    broken: list[str] = []
+    for bonus, worse in ((doubtful, State.FAIL), (0, State.ERROR if doubtful else State.FAIL)):
+        broken = []
+        if metric.change + Fraction(excused + bonus, metric.n) < drop:
+            broken.append(f"may fall by {100 * -float(drop):g} pp")
+        if floor is not None and Fraction(metric.run + bonus, metric.n) < floor:
+            broken.append(f"must be at least {100 * float(floor):g} %")
+        if broken:
+            state = worse
+            break
+    message = f"{metric.name} {metric}"
+    if broken:
+        message += f"; it {' and '.join(broken)}"
+    if state is State.ERROR:
+        message += f", and a verifier failed on {doubtful} images"
+    elif excused and state is State.PASS:
+        message += f"; {excused} lost near the limit are covered by the budget"
+    return Case(cell, metric.name, state, message)
+
+
+def _sparsity(base: CellRecord, run: CellRecord, limits: Limits) -> Case:
+    ours, theirs = base.info["measured_sparsity"], run.info["measured_sparsity"]
+    change = f"sparsity {100 * ours:.2f} → {100 * theirs:.2f} %"
+    if theirs - ours < float(limits.sparsity):
+        message = f"{change}; it may fall by {100 * -float(limits.sparsity):g} pp"
+        return Case(base.name, "sparsity", State.FAIL, message)
+    return Case(base.name, "sparsity", State.PASS, change)
+
+
+def _slower(cell: str, ratio: TimeRatio | str, limits: Limits, slow: State) -> Case:
+    if isinstance(ratio, str):
+        return Case(cell, "time", State.SKIP, f"time is not compared: {ratio}")
+    if ratio.ratio > limits.time and ratio.low > 1:
+        return Case(cell, "time", slow, f"time {ratio}; above ×{limits.time:g}")
+    return Case(cell, "time", State.PASS, f"time {ratio}")
+
+
+def _verifier(
+    base: CellRecord,
+    run: CellRecord,
+    name: str,
+    skipped: Mapping[str, str],
+    errors: Mapping[tuple[int, str], str],
+) -> Case:
+    title = f"verifier {name}"
+    if name in skipped:
+        return Case(base.name, title, State.SKIP, f"{name} is not installed: {skipped[name]}")
+    if name not in run.verifiers:
+        return Case(
+            base.name, title, State.WARN, f"{name} no longer takes the network: {run.info['unsupported'][name]}"
+        )
+    asked = sum(name in image.answers for image in run.images.values())
+    mine = {image: why for (image, verifier), why in errors.items() if verifier == name}
+    if mine:
+        lines = [f"image {image}: {why}" for image, why in mine.items()]
+        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {asked} images", lines)
+    return Case(base.name, title, State.PASS, f"{name} answered on {asked} images")

@@ -1,0 +1,112 @@
+"""Whether two runs asked the same questions under the same limits; each difference that forbids a comparison, named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.gating.records import CellRecord, Snapshot
+
+_ABSENT = "the default"
+#: What of a cell must be equal, and what people call it.
+_CELL = {"eps": "radius", "split": "split", "data_fingerprint": "data fingerprint"}
+_STAGE = {"timeout": "time limit", "memory_mb": "memory limit", "everyone": "cross-check"}
+_VERSION = {"version": "version", "source": "source"}
+
+
+def differences(base: CellRecord, run: CellRecord, skipped: frozenset[str], any_version: bool) -> list[str]:
+    """Returns what makes a cell's two records incomparable, one phrase each; empty if nothing does.
+
+    The network may differ: it is what the gate looks at. A verifier that refuses the run's network is compared,
+    too: what it no longer proves is lost.
+
+    Args:
+        base: The baseline's.
+        run: The run's.
+        skipped: Verifiers that were not installed when the run was made.
+        any_version: Whether verifiers may have other versions.
+    """
+    found = [
+        f"{word}: {_short(base.info[key])} in the baseline, {_short(run.info[key])} in the run"
+        for key, word in _CELL.items()
+        if base.info[key] != run.info[key]
+    ]
+    found += _images(base, run)
+    expected = [name for name in base.verifiers if name not in skipped and name not in run.info["unsupported"]]
+    actual = [name for name in run.verifiers if name not in base.info["unsupported"]]
+    if expected != actual:
+        found.append(f"verifiers: {_words(expected)} in the baseline, {_words(actual)} in the run")
+        return found
+    theirs = {stage["verifier"]: stage for stage in run.stages}
+    for stage in base.stages:
+        if stage["verifier"] in theirs:
+            found += _stage(stage, theirs[stage["verifier"]], any_version)
+    return found
+
+
+def _images(base: CellRecord, run: CellRecord) -> list[str]:
+    ours, theirs = list(base.images), list(run.images)
+    if ours != theirs:
+        if len(ours) != len(theirs):
+            return [f"image set: {len(ours)} images in the baseline, {len(theirs)} in the run"]
+        place = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+        return [f"image set: number {place + 1} is image {ours[place]} in the baseline, {theirs[place]} in the run"]
+    for image in ours:
+        a, b = base.images[image], run.images[image]
+        if a.label != b.label:
+            return [f"label of image {image}: {a.label} in the baseline, {b.label} in the run"]
+        same = base.info["onnx_sha256"] == run.info["onnx_sha256"]
+        if same and a.question is not None and b.question is not None and a.question != b.question:
+            return [f"question about image {image}: the boxes or properties have other digests"]
+    return []
+
+
+def _stage(base: Mapping[str, Any], run: Mapping[str, Any], any_version: bool) -> list[str]:
+    name, found = base["verifier"], []
+    for key, word in {**_STAGE, **({} if any_version else _VERSION)}.items():
+        if base[key] != run[key]:
+            found.append(f"{word} of {name}: {_short(base[key])} in the baseline, {_short(run[key])} in the run")
+    ours, theirs = base["settings"], run["settings"]
+    for key in sorted({*ours, *theirs}):
+        a, b = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
+        if a != b:
+            found.append(f"setting {key} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
+    return found
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _words(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def other_machine(base: Snapshot, run: Snapshot) -> str | None:
+    """Returns why times can't be compared, or None if both were taken on the same kind of machine, alike in use."""
+    for snapshot, word in ((base, "baseline"), (run, "run")):
+        if len(snapshot.head["machines"]) > 1:
+            return f"the {word} was made on {len(snapshot.head['machines'])} machines"
+    ours, theirs = base.head["machines"][0], run.head["machines"][0]
+    for key in ("cpu", "cores", "architecture"):
+        if ours.get(key) != theirs.get(key):
+            return f"another machine ({key}: {ours.get(key)} in the baseline, {theirs.get(key)} in the run)"
+    for key in ("devices", "workers", "threads"):
+        if base.head[key] != run.head[key]:
+            return f"other {key} ({_show(base.head[key])} in the baseline, {_show(run.head[key])} in the run)"
+    return None
+
+
+def _show(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def version_notes(base: Snapshot, run: Snapshot) -> list[str]:
+    """Returns which packages have other versions, one phrase each."""
+    ours, theirs = base.head["versions"], run.head["versions"]
+    return [
+        f"{name} {ours.get(name, 'missing')} in the baseline, {theirs.get(name, 'missing')} in the run"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]

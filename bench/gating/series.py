@@ -1,0 +1,68 @@
+"""Numbers for other tools: the series of github-action-benchmark, and a badge for shields.io."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.gating.result import GateResult, State, TimeRatio
+from bench.gating.rules import METRICS
+from bench.stats import wilson
+
+_COLOURS = {"passed": "brightgreen", "failed": "red", "broken": "lightgrey"}
+
+
+def bigger_is_better(result: GateResult) -> list[dict[str, Any]]:
+    """Returns the accuracies in per cent, for github-action-benchmark's ``customBiggerIsBetter``.
+
+    Each has its Wilson interval as `range`.
+    """
+    found = []
+    for cell in result.cells:
+        for name in METRICS:
+            metric = cell.metrics[name]
+            low, high = wilson(metric.run, metric.n)
+            found.append(
+                {
+                    "name": f"{cell.name} {name}",
+                    "unit": "%",
+                    "value": round(100 * metric.run / metric.n, 4),
+                    "range": f"{100 * low:.1f}–{100 * high:.1f}",
+                    "extra": f"{metric.run} of {metric.n} images\nbaseline {100 * metric.base / metric.n:.1f} %",
+                }
+            )
+    return found
+
+
+def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
+    """Returns what should stay small, for github-action-benchmark's ``customSmallerIsBetter``.
+
+    These are the proved images lost and, where times were compared, the median seconds of an image.
+    """
+    found = []
+    for cell in result.cells:
+        found.append({"name": f"{cell.name} proved images lost", "unit": "images", "value": len(cell.lost)})
+        if isinstance(cell.time, TimeRatio):
+            found.append(
+                {
+                    "name": f"{cell.name} median time",
+                    "unit": "s",
+                    "value": cell.time.run_median,
+                    "extra": f"{cell.time.images} images\nbaseline {cell.time.base_median:.3g} s",
+                }
+            )
+    return found
+
+
+def badge(result: GateResult) -> dict[str, Any]:
+    """Returns what shields.io's endpoint badge reads."""
+    bad = sum(cell.state in (State.FAIL, State.ERROR) for cell in result.cells)
+    count = len(result.cells)
+    cells = f"{count} cell{'s' * (count != 1)}"
+    message = f"passing, {cells}" if result.outcome == "passed" else f"{result.outcome}, {bad} of {cells}"
+    return {
+        "schemaVersion": 1,
+        "label": "verified accuracy",
+        "message": message,
+        "color": _COLOURS[result.outcome],
+        "isError": result.outcome == "broken",
+    }
