@@ -119,13 +119,13 @@ class CellPlan:
     @functools.cached_property
     def image_key(self) -> str:
         """Stands for the network and the data in image rows: equal keys, equal predictions."""
-        return digest([self.export.sha256, self.data.fingerprint, self.data.split])[:20]
+        return image_key(self.export.sha256, self.data.fingerprint, self.data.split)
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """Stands, by stage, for all that decides an answer but the image; a run is resumed by key and image."""
         return tuple(
-            digest([self.image_key, str(self.cell.eps), s.verifier, s.version, s.settings_hash, s.timeout, "linf"])[:20]
+            stage_key(self.image_key, self.cell.eps, s.verifier, s.version, s.settings_hash, s.timeout)
             for s in self.stages
         )
 
@@ -194,6 +194,25 @@ def box(image: FloatArray, eps: Fraction) -> tuple[FloatArray, FloatArray]:
     lower = np.clip(exact - float(eps), 0.0, 1.0).astype(np.float32)
     upper = np.clip(exact + float(eps), 0.0, 1.0).astype(np.float32)
     return lower, upper
+
+
+def image_key(onnx_sha256: str, fingerprint: str, split: str) -> str:
+    """Returns what stands for a network and its data in image rows."""
+    return digest([onnx_sha256, fingerprint, split])[:20]
+
+
+def stage_key(key: str, eps: Fraction, verifier: str, version: str, settings_hash: str, timeout: float) -> str:
+    """Returns what stands, in verdict rows, for all that decides an answer but the image.
+
+    Args:
+        key: What `image_key` returned.
+        eps: Radius.
+        verifier: Its name.
+        version: Its version.
+        settings_hash: See `Stage`.
+        timeout: Seconds an instance.
+    """
+    return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf"])[:20]
 
 
 def instance_id(instance: Instance, stage: Stage) -> str:

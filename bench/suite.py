@@ -128,6 +128,7 @@ class Suite:
         recipes: Training recipes as written: by ``"default"``, ``"<network>"`` or ``"<network>/<objective>"``.
         path: The file.
         gate: What `bench.gate` holds its cells to, where the file says so.
+        base: How cells are verified of which the suite says nothing else.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Suite:
     cells: tuple[tuple[Cell, Protocol], ...]
     recipes: Mapping[str, Mapping[str, Any]]
     path: Path
+    base: Protocol
     gate: RuleSet | None = None
 
     def recipe(self, network: str, objective: str) -> dict[str, Any]:
@@ -246,6 +248,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
         cells=chosen[profile],
         recipes=_recipes(root),
         path=path,
+        base=overrides[profile],
         gate=parse_rules(root.section("gate"), path.name, [cell.name for cell, _ in chosen[profile]]),
     )
     root.finish()
