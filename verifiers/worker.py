@@ -34,9 +34,9 @@ class Worker:
     """A verifier in a process of its own, with limits that hold.
 
     The process is started by the first `verify`, serves any number of calls, and is replaced when it dies, when the
-    verifier's `recycle_after` is reached or when its memory nears the limit. It ends, with all that it started, on
-    `close`, on Ctrl-C and when this process dies, however that happens. One `Worker` serves one thread at a time;
-    `close` may be called from any.
+    verifier's `recycle_after` is reached or when it has grown near its memory limit. It ends, with all that it
+    started, on `close`, on Ctrl-C and when this process dies, however that happens. One `Worker` serves one thread at
+    a time; `close` may be called from any.
 
     Args:
         verifier: Registered name.
@@ -88,6 +88,7 @@ class Worker:
         self._load_limit_s = load_limit_s
         self._process: Process | None = None
         self._loaded: str | None = None
+        self._loaded_mb = 0.0
         self._served = 0
         self._start_s = 0.0
         self._batch_caps: dict[str, int] = {}
@@ -267,6 +268,7 @@ class Worker:
             self._loaded = None
             _, load_s = self._process.ask("load", (str(instance.onnx),), self._load_limit_s, self.grace_s)
             self._loaded = instance.onnx_sha256
+            self._loaded_mb = self._process.resident_mb()
             return load_s
         except ProcessError as failure:
             self._drop()
@@ -276,7 +278,10 @@ class Worker:
         assert self._process is not None
         if self._class.recycle_after is not None and self._served >= self._class.recycle_after:
             return True
-        return self._memory_limit_mb is not None and self._process.resident_mb() > 0.7 * self._memory_limit_mb
+        if self._memory_limit_mb is None:
+            return False
+        # A network that needs most of the limit by itself must not have its worker replaced at every call.
+        return self._process.resident_mb() > max(0.7 * self._memory_limit_mb, 1.5 * self._loaded_mb)
 
     def _drop(self) -> None:
         """Ends the process, if there is one, with all that is below it."""
