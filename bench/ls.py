@@ -76,7 +76,8 @@ def show(rows: Rows, console: Console) -> None:
     """Prints a table with a heading row; tab-separated lines where the output is no terminal."""
     if not console.is_terminal:
         for row in rows:
-            console.print("\t".join(row), markup=False, highlight=False, soft_wrap=True)
+            # Not through the console, which would turn tabs into spaces.
+            print("\t".join(row), file=console.file)
         return
     table = Table(box=box.SIMPLE_HEAD)
     for heading in rows[0]:

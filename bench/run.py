@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,10 +20,12 @@ import numpy as np
 from rich.console import Console
 
 from bench import prepare
+from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, in_shard, instance_id, question_id
+from bench.plan import CellPlan, Export, in_shard, instance_id, question_id
 from bench.session import cores, session_row, unpublishable, utc_now
-from bench.store import MAIN_WRITER, Log, Row, Writer, is_run, verdict_fields
+from bench.store import MAIN_WRITER, Log, Row, Writer, collector_off, is_run, verdict_fields
+from bench.submit import submit
 from bench.suite import Suite, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
 from verifiers.base import Instance, Status, Verdict
@@ -47,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")
     parser.add_argument("--skip-unavailable", action="store_true", help="leave out verifiers that are not installed")
     parser.add_argument("--retry", metavar="STATUS", help="do instances of these statuses again, e.g. error,memout")
+    parser.add_argument(
+        "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
+    )
+    parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
+    parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     return parser
 
@@ -77,15 +84,16 @@ def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
     if not is_run(out):
         return done, []
     log = Log(out)
-    for row in log.rows():
-        if row["type"] == "image":
-            done.correct[row["key"], row["image"]] = row["correct"]
-        elif row["type"] == "verdict":
-            status = Status(row["status"])
-            if status in retry:
-                done.verdicts.pop((row["key"], row["image"]), None)
-            else:
-                done.verdicts[row["key"], row["image"]] = status
+    with collector_off():
+        for row in log.rows():
+            if row["type"] == "image":
+                done.correct[row["key"], row["image"]] = row["correct"]
+            elif row["type"] == "verdict":
+                status = Status(row["status"])
+                if status in retry:
+                    done.verdicts.pop((row["key"], row["image"]), None)
+                else:
+                    done.verdicts[row["key"], row["image"]] = status
     return done, log.notes
 
 
@@ -240,9 +248,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
     prepare.use_abcrown(options.abcrown)
-    cells = prepare.choose(suite, options.cells, options.verifiers, options.images)
+    exported: dict[str, Export] = {}
+    offered = suite
+    if options.card:
+        entered, exported = card_cells(suite, [read_card(path) for path in options.card])
+        offered = replace(suite, cells=entered)
+    cells = prepare.choose(offered, options.cells, options.verifiers, options.images)
     installed, skipped = prepare.check_installed(cells, options.device, options.skip_unavailable)
-    options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}"
+    own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
+    options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}{own}"
     refuse_other_suite(options.out, suite)
 
     def tell(text: str) -> None:
@@ -254,7 +268,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason in unpublishable(list(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = options.exports / suite.name / "onnx"
-    plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
+    missing: dict[str, str] = {}
+    if exported:
+        plans = card_plans(cells, exported, installed, data, tell)
+    else:
+        plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
     if missing:
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}; each is trained by:")
         for command in missing.values():
@@ -279,26 +297,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell(note)
         if done.verdicts:
             tell(f"going on with {options.out}: {len(done.verdicts)} verdicts are there already")
-        writer.append(
-            session_row(
-                suite,
-                plans,
-                list(data.values()),
-                writer=name,
-                missing=missing,
-                skipped=skipped,
-                device=options.device,
-                workers=workers,
-                threads=max(1, cores() // workers),
-                shard=options.shard,
-                argv=arguments,
-            )
+        session = session_row(
+            suite,
+            plans,
+            list(data.values()),
+            writer=name,
+            missing=missing,
+            skipped=skipped,
+            device=options.device,
+            workers=workers,
+            threads=max(1, cores() // workers),
+            shard=options.shard,
+            argv=arguments,
         )
+        writer.append(session)
         verify(plans, writer, done, options, workers, console)
         writer.append(
             {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
         )
-    return conclude(options.out, console)
+    code = conclude(options.out, console)
+    if options.submit and code == EXIT_OK:
+        asked = {cell.name: protocol for cell, protocol in offered.cells}
+        for path in submit(options.out, plans, asked, session, by=options.by):
+            tell(f"wrote {path}")
+    elif options.submit:
+        tell("nothing was submitted: see above.")
+    return code
 
 
 def conclude(out: Path, console: Console) -> int:

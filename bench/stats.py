@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 Interval = tuple[float, float]
+Sample = Sequence[float] | npt.NDArray[np.float64]
 
 
 def _check(k: int, n: int, confidence: float) -> None:
@@ -113,8 +115,8 @@ def paired_difference(b: int, c: int, n: int, confidence: float = 0.95) -> tuple
 
 
 def bootstrap_ratio_of_medians(
-    numerator: Sequence[float],
-    denominator: Sequence[float],
+    numerator: Sample,
+    denominator: Sample,
     *,
     paired: bool = True,
     confidence: float = 0.95,

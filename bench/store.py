@@ -13,7 +13,9 @@ which readers leave out and the next writer cuts off. `results/README.md` descri
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import gc
 import io
 import json
 import os
@@ -264,6 +266,18 @@ class Log:
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is no readable counterexample ({error}); the row {row['id']} names it.") from error
+
+
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """Keeps the garbage collector from walking again and again through rows, which hold no cycles: half the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _parse(path: Path, before: int, lines: bytes) -> list[Row]:

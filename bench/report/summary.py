@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.stats import wilson
-from bench.store import Log, Row
+from bench.store import Log, Row, collector_off
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -107,7 +107,8 @@ class Rows:
 def read(log: Log) -> Rows:
     """Reads a log into its compact form."""
     rows = Rows()
-    rows.add(log.rows())
+    with collector_off():
+        rows.add(log.rows())
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,9 @@ CELLS = ("cnn-small_ibp_eps2_dense_x1_s0", "cnn-small_ibp_eps2_lwm_x10_s0")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def registered() -> Iterator[None]:
+def registered() -> None:
     """Registers the fake verifiers for the session."""
     register()
-    return
 
 
 def register() -> None:

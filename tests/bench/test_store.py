@@ -126,7 +126,12 @@ def test_a_second_writer_is_kept_out_and_another_name_is_not(tmp_path: Path) -> 
 def test_threads_may_write_together(tmp_path: Path) -> None:
     with Writer(tmp_path) as log:
         log.append(SESSION)
-        threads = [threading.Thread(target=lambda: [log.append(row(i)) for i in range(200)]) for _ in range(4)]
+
+        def write() -> None:
+            for number in range(200):
+                log.append(row(number))
+
+        threads = [threading.Thread(target=write) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
