@@ -8,6 +8,7 @@
       cells:
         "*_lwm_x10_*": {verified_min: 40%}
 
+The three budgets are nested: what `broken` leaves serves `undecided`, and what that leaves serves `timeouts`.
 What a cell's pattern sets goes before what its network sets, and that before the section itself.
 """
 
