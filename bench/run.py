@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         writer.append(
             {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
         )
-    code = conclude(options.out, console)
+    code = conclude(options.out, console, part=options.shard is not None)
     if options.submit and code == EXIT_OK:
         asked = {cell.name: protocol for cell, protocol in offered.cells}
         for path in submit(options.out, plans, asked, session, by=options.by):
@@ -325,11 +325,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def conclude(out: Path, console: Console) -> int:
-    """Writes and shows the summary, the figures and the report of a run; returns the exit code."""
+def conclude(out: Path, console: Console, *, part: bool = False) -> int:
+    """Writes and shows the summary, the figures and the report of a run, or of a part; returns the exit code."""
     from bench.report.publish import write_all
 
-    summary, paths = write_all(out, console)
+    summary, paths = write_all(out, console, part=part)
+    if not paths:
+        console.print(
+            f"this part is done; the last part that runs into {out} writes the report, or bench.merge does",
+            markup=False,
+            soft_wrap=True,
+        )
     for path in paths:
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
     return exit_code(summary, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.report.summary import summarise
 
 def write_text(path: Path, text: str) -> Path:
     """Writes a file whole or not at all, and returns its path."""
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)
@@ -23,14 +24,22 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def write_all(directory: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:
+def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple[dict[str, Any], list[Path]]:
     """Summarises a run directory, shows the table, and writes the files.
+
+    Args:
+        directory: The run directory.
+        console: Where the table is shown.
+        part: Whether this is one of several processes that fill the directory. Files are then written only when
+            all parts are done, so that no part overwrites the whole with what it saw of it.
 
     Returns:
         The summary, and the paths of ``report.html``, ``summary.json``, ``table.md`` and the figures.
     """
     summary = summarise(directory)
     table.show(summary, console)
+    if part and not summary["finished"]:
+        return summary, []
     paths = [
         write_text(directory / "report.html", html.render(summary)),
         write_text(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n"),

@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.stats import wilson
 from bench.store import Log, Row, collector_off
+from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -122,7 +123,13 @@ def summarise(directory: Path) -> dict[str, Any]:
 
 
 def summary_of(rows: Rows) -> dict[str, Any]:
-    """Returns the summary of rows read already."""
+    """Returns the summary of rows read already.
+
+    Raises:
+        UserError: No session has begun; the run was killed before that.
+    """
+    if not rows.sessions:
+        raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
     latest = max(rows.sessions.values(), key=lambda row: str(row["started"]))
     cells: dict[str, Row] = {}
     for session in rows.sessions.values():

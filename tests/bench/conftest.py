@@ -118,6 +118,6 @@ def run(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def call(out: Path, *more: str) -> int:
-        return main(zoo.arguments(out, *more))
+        return main(zoo.arguments(out, "--workers", "1", *more))
 
     return call

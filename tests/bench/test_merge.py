@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import merge
+from bench.report.summary import summarise
 from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
@@ -24,7 +25,8 @@ def parts(run: Run, tmp_path: Path) -> list[Path]:
 
 
 def test_parts_become_the_whole(run: Run, parts: list[Path], tmp_path: Path) -> None:
-    assert not summary(parts[0])["finished"]
+    assert not summarise(parts[0])["finished"]
+    assert not (parts[0] / "summary.json").exists()
     with (parts[1] / "instances.shard-2-of-2.jsonl").open("a") as stream:
         stream.write('{"type":"verd')
     assert merge.main([str(parts[0]), str(parts[1]), "--out", str(tmp_path / "joined")]) == 0

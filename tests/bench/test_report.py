@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bench.report import figures, html, table
 from bench.report.summary import Rows, summary_of
+from prunecert.errors import UserError
 
 STAGES = [
     {"verifier": "ibp", "key": "k-ibp", "everyone": True},
@@ -159,6 +160,11 @@ def test_a_proved_image_that_is_broken_counts_as_broken_and_is_named() -> None:
 def test_rows_of_other_settings_and_images_beyond_the_set_do_not_count() -> None:
     rows = [*everything(), image(6), verdict("ibp", 6, "unsat"), {**verdict("bab", 4, "unsat"), "key": "k-old"}]
     assert summarise(session(cell()), *rows)["cells"] == summarise(session(cell()), *everything())["cells"]
+
+
+def test_a_run_that_was_killed_before_it_began_is_refused() -> None:
+    with pytest.raises(UserError, match="killed before it began"):
+        summarise()
 
 
 def test_a_later_answer_replaces_an_earlier_one() -> None:
