@@ -184,7 +184,7 @@ class AbCrown(Verifier):
         self._batch = found.batch
         status, stage, detail = parse_status(found.word, found.seconds, instance.timeout)
         if status is Status.UNKNOWN and found.exhausted:
-            detail = "every ReLU of a domain is split and its bound still does not exclude the unsafe set"
+            detail = found.open_leaf or "every ReLU of a domain is split and its bound does not exclude the unsafe set"
         witness = None
         if status is Status.SAT:
             if found.witness is None:

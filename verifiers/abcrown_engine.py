@@ -4,6 +4,7 @@ The API's own `ABCrownSolver` is used with these additions:
 
 * a counterexample is caught in memory where upstream would write it to a file;
 * a NaN bound is an error: upstream drops a domain of which ``bound <= threshold`` is false, which NaN satisfies;
+* a domain whose ReLUs are all split is decided by `verifiers.leaf`, where upstream would give up;
 * iterations are counted, and the end of a search in which all ReLUs are split is told from other unknowns;
 * l2 balls, which upstream's specification class can't express, are handed to its specification handler directly.
 
@@ -19,6 +20,7 @@ import importlib
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ import torch
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.vision import import_torchvision
+from verifiers import leaf
 from verifiers.abcrown_install import Install
 from verifiers.base import Instance
 
@@ -48,6 +51,7 @@ class Outcome:
         witness: Counterexample as upstream has it, or None.
         exhausted: Whether branch and bound ended because every ReLU of a domain was split.
         batch: Domains bounded together in the end; halved for each time that CUDA ran out of memory.
+        open_leaf: Why a fully split domain could not be decided, if so.
     """
 
     word: str
@@ -59,6 +63,7 @@ class Outcome:
     witness: Any = None
     exhausted: bool = False
     batch: int = 0
+    open_leaf: str = ""
 
 
 def merge(base: dict[str, Any], changes: Mapping[str, Any], path: str = "") -> None:
@@ -86,6 +91,22 @@ def use_device(device: str) -> str:
         return "cpu"
     torch.cuda.set_device(torch.device(device).index or 0)
     return "cuda"
+
+
+def _select(d: dict[str, Any], keep: list[int]) -> dict[str, Any]:
+    """Returns upstream's picked domains with those numbered in `keep` alone."""
+
+    def part(value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, Mapping):
+            return {key: part(item) for key, item in value.items()}
+        return value[keep] if isinstance(value, torch.Tensor) else [value[index] for index in keep]
+
+    chosen = {key: part(value) for key, value in d.items() if key != "alphas"}
+    # Slopes have the domains on their third axis.
+    slopes = {key: {name: value[:, :, keep] for name, value in item.items()} for key, item in d["alphas"].items()}
+    return {**chosen, "alphas": defaultdict(dict, slopes)}
 
 
 class Engine:
@@ -116,6 +137,8 @@ class Engine:
         self.device = device
         self._outcome = Outcome("", 0.0)
         self._observe()
+        # Garbage is collected in each search; what the imports made need not be looked through each time.
+        gc.freeze()
 
     def _observe(self) -> None:
         """Puts our eyes where upstream keeps things to itself."""
@@ -127,9 +150,12 @@ class Engine:
         attack.default_adv_saver = caught
         split_domain, input_round = self.bab.split_domain, self.split.batch_verification_input_split
 
-        def one_round(*args: Any, **kwargs: Any) -> Any:
+        def one_round(net: Any, domains: Any, d: Any, batch: Any, stats: Any = None, **kwargs: Any) -> Any:
             self._outcome.iterations += 1
-            found = split_domain(*args, **kwargs)
+            remaining = self._without_leaves(net, d, stats)
+            if remaining is None:
+                return {}
+            found = split_domain(net, domains, remaining, batch, stats=stats, **kwargs)
             # Upstream returns the bounds of the new domains, or a pair when no ReLU is left to split.
             self._outcome.exhausted |= isinstance(found, tuple)
             return found
@@ -151,6 +177,40 @@ class Engine:
             return bounds
 
         bounded.compute_bounds = checked
+
+    def _without_leaves(self, net: Any, d: dict[str, Any], stats: Any) -> dict[str, Any] | None:
+        """Decides the picked domains that have no unstable ReLU left; upstream would give up at the first.
+
+        Returns:
+            The other domains; None if there are none, or if a leaf holds a counterexample, which `stats` then has.
+            All of them, for upstream to give up on, if a leaf stays open.
+        """
+        open_ = torch.stack([mask.flatten(1).any(dim=1) for mask in d["mask"].values()]).any(dim=0).cpu()
+        leaves = torch.where(~open_)[0].tolist()
+        only_relus = all(type(node).__name__ == "BoundRelu" for node in net.net.get_splittable_activations())
+        if not leaves or not only_relus or net.x.ptb.norm != math.inf:
+            return d
+        box = (d["x_Ls"], d["x_Us"]) if d["x_Ls"] is not None else (net.x.ptb.x_L, net.x.ptb.x_U)
+        for index in leaves:
+            at = index if len(box[0]) > 1 else 0
+            try:
+                point = leaf.decide(
+                    net.net,
+                    {name: bound[index] for name, bound in d["lower_bounds"].items()},
+                    {name: bound[index] for name, bound in d["upper_bounds"].items()},
+                    d["history"][index],
+                    (box[0][at : at + 1], box[1][at : at + 1]),
+                    d["cs"][index],
+                    d["thresholds"][index],
+                )
+            except leaf.OpenLeafError as error:
+                self._outcome.open_leaf = str(error)
+                return d
+            if point is not None:
+                stats.all_node_split, stats.all_split_result, stats.counterexample = True, "unsafe", point
+                return None
+        keep = torch.where(open_)[0].tolist()
+        return _select(d, keep) if keep else None
 
     def read_network(self, onnx: Path) -> tuple[Any, tuple[int, ...]]:
         """Converts an ONNX file, and compares the result with onnxruntime on random inputs.

@@ -6,14 +6,15 @@ as the package `src`, whose modules import each other as top-level ones. What is
 * disjuncts go through branch and bound one by one: after a restart has dropped some disjuncts of a batch, upstream's
   recovery from CUDA out-of-memory puts back the last ones of the batch instead of the remaining ones;
 * a NaN bound is an error: upstream drops every domain of which ``bound <= threshold`` is false, which NaN satisfies;
-* a domain whose ReLUs are all fixed is decided by our own linear program in SciPy's HiGHS (`_leaf`): upstream uses
-  Gurobi, whose free licence stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
+* a domain whose ReLUs are all fixed is decided by `verifiers.leaf`: upstream uses Gurobi, whose free licence
+  stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
 * presolving and tightening by Gurobi's MIP are off, for the same licence.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import importlib.util
 import math
@@ -25,18 +26,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.optimize import linprog
 
 from prunecert.vision import import_torchvision
+from verifiers import leaf
 from verifiers.base import Instance
-
-#: Slack of a leaf's linear program: its rows come from float32 arithmetic, so each may be off by about 1e-6 of its
-#: scale. Phase constraints are loosened by it and the optimum must pass it before a leaf counts as proved.
-LEAF_SLACK = 1e-5
-#: Seconds for one leaf's linear program; beyond it the leaf stays open.
-LEAF_SECONDS = 20.0
 
 import_torchvision()
 _spec = importlib.util.find_spec("src")
@@ -50,6 +44,9 @@ read_onnx = importlib.import_module("helper.network.read_onnx")
 _objective = importlib.import_module("helper.spec.objective")
 Settings = importlib.import_module("setting").Settings
 Upstream: Any = importlib.import_module("verifier.verifier").Verifier
+
+# Upstream collects garbage a dozen times a search; what the imports made need not be looked through each time.
+gc.freeze()
 
 _QUIRKS = copy.deepcopy(read_onnx.custom_quirks)
 
@@ -208,81 +205,20 @@ class Engine(Upstream):  # type: ignore[misc]
         return None, torch.where(open_)[0]
 
     def _leaf(self, params: Any, index: int) -> Any:
-        """Decides a domain on which the network is affine, by a linear program over box and split phases.
-
-        Returns:
-            None if the domain holds no unsafe point, else one that the network itself confirms.
-
-        Raises:
-            ArithmeticError: Neither can be shown within `LEAF_SLACK`; `open_leaf` is set.
-        """
-        low, high = params.input_lowers[index : index + 1], params.input_uppers[index : index + 1]
-        rows, offset, signs = self._affine(params, index, (low + high) / 2)
-        phases = len(signs)
-        threshold = params.rhs[index].double().cpu().numpy().reshape(-1)
-        # Minimise t subject to  A_k y - b_k <= t  for all rows and  -sign_i * z_i <= slack  for all split ReLUs.
-        A = np.concatenate([rows * np.concatenate([-signs, np.ones(len(threshold))])[:, None]])
-        b = np.concatenate([signs * offset[:phases] + LEAF_SLACK, threshold - offset[phases:]])
-        t = np.concatenate([np.zeros(phases), -np.ones(len(threshold))])[:, None]
-        bounds = [*zip(low.flatten().tolist(), high.flatten().tolist(), strict=True), (None, None)]
-        cost = np.zeros(len(bounds))
-        cost[-1] = 1.0
-        found = linprog(cost, A_ub=np.hstack([A, t]), b_ub=b, bounds=bounds, options={"time_limit": LEAF_SECONDS})
-        if found.status == 2 or (found.status == 0 and found.fun > LEAF_SLACK):
-            return None
-        if found.status == 0:
-            point = torch.tensor(found.x[:-1], dtype=low.dtype, device=low.device).reshape(low.shape).clamp(low, high)
-            with torch.no_grad():
-                margin = self.net(point).flatten() @ params.cs[index].T - params.rhs[index]
-            if bool((margin <= 0).all()):
-                return point
-        self.failure = (
-            "a domain with every ReLU fixed could not be decided: the linear program's optimum lies within "
-            f"{LEAF_SLACK} of the threshold or was not reached in {LEAF_SECONDS:g} s"
-        )
-        self.open_leaf = True
-        raise ArithmeticError(self.failure)
-
-    def _affine(
-        self, params: Any, index: int, at: Any
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Linearises the network on a domain with fixed phases.
-
-        Returns:
-            Rows and offsets such that ``rows @ x + offset`` are the split pre-activations, then A y; and the sign
-            of each split pre-activation, +1 for active.
-        """
-        net, masks, inputs = self.abstractor.net, {}, {}
-        forwards = {}
-        for relu in net.relus:
-            name = relu.inputs[0].name
-            masks[name] = (params.lower_bounds[name][index] >= 0).to(at.dtype)
-            forwards[relu] = relu.forward
-
-            def fixed(x: Any, name: str = name) -> Any:
-                inputs[name] = x
-                return x * masks[name].reshape(x.shape)
-
-            relu.forward = fixed
+        """Decides one of them: None, or a counterexample."""
         try:
-            with torch.enable_grad():
-                x = at.clone().requires_grad_()
-                output = net(x).reshape(-1) @ params.cs[index].T
-                scalars, signs = [], []
-                for name, (places, phase, *_) in params.histories[index].items():
-                    for place, sign in zip(
-                        torch.as_tensor(places).tolist(), torch.as_tensor(phase).tolist(), strict=True
-                    ):
-                        scalars.append(inputs[name].reshape(-1)[int(place)])
-                        signs.append(float(sign))
-                scalars += list(output.reshape(-1))
-                gradients = [torch.autograd.grad(value, x, retain_graph=True)[0].flatten() for value in scalars]
-        finally:
-            for relu, forward in forwards.items():
-                relu.forward = forward
-        rows = torch.stack(gradients).double().cpu().numpy()
-        values = torch.stack([value.detach() for value in scalars]).double().cpu().numpy()
-        return rows, values - rows @ at.double().cpu().numpy().reshape(-1), np.array(signs, dtype=np.float64)
+            return leaf.decide(
+                self.abstractor.net,
+                {name: bound[index] for name, bound in params.lower_bounds.items()},
+                {name: bound[index] for name, bound in params.upper_bounds.items()},
+                params.histories[index],
+                (params.input_lowers[index : index + 1], params.input_uppers[index : index + 1]),
+                params.cs[index],
+                params.rhs[index],
+            )
+        except leaf.OpenLeafError as error:
+            self.failure, self.open_leaf = str(error), True
+            raise
 
 
 def count_relus(network: Any, shape: tuple[int, ...]) -> int:

@@ -263,13 +263,13 @@ def worker() -> Iterator[Worker]:
 @pytest.mark.parametrize("order", ["before", "skip"])
 def test_agrees_with_exact_answers(cases: list[tuple[Instance, bool]], split: str, order: str) -> None:
     with Worker("abcrown", {"split": split, "pgd_order": order}, threads=1) as worker:
-        verdicts = worker.verify([replace(instance, timeout=10.0) for instance, _ in cases])
+        verdicts = worker.verify([replace(instance, timeout=20.0) for instance, _ in cases])
     for (instance, holds), verdict in zip(cases, verdicts, strict=True):
         what = f"{instance.name}: {verdict.status} {verdict.detail}"
-        if holds or order == "before":
+        if holds or order == "before" or split == "hidden":
             assert verdict.status is (Status.UNSAT if holds else Status.SAT), what
         else:
-            # Without an attack, nothing finds the counterexample that it then can't exclude either.
+            # Without an attack, halving the box comes ever nearer to the counterexample and never to it.
             assert verdict.status in (Status.SAT, Status.UNKNOWN, Status.TIMEOUT), what
         assert (verdict.witness is not None) == (verdict.status is Status.SAT)
         if verdict.stage == "bab":
@@ -291,11 +291,8 @@ def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Ins
     verdicts = worker.verify(
         [replace(instance, spec=OutputSpec(disjuncts)) for disjuncts in ((never,), (never, empty), (never, meets))]
     )
-    assert [verdict.status for verdict in verdicts] == [Status.UNSAT, Status.UNKNOWN, Status.SAT]
-    # Each row alone can be met, and where no ReLU is left to split, only a linear program over both could tell.
-    assert "every ReLU" in verdicts[1].detail
-    with Worker("abcrown", {"split": "input"}, threads=1) as halving:
-        assert halving.verify([replace(instance, spec=OutputSpec((never, empty)))])[0].status is Status.UNSAT
+    # Each row alone can be met; where no ReLU is left to split, a linear program over both tells.
+    assert [verdict.status for verdict in verdicts] == [Status.UNSAT, Status.UNSAT, Status.SAT]
 
 
 @needs

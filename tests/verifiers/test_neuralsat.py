@@ -95,6 +95,15 @@ def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Ins
     assert verdict.status is Status.SAT, verdict.detail
 
 
+def test_a_margin_below_the_tolerance_is_never_sat(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
+    instance = cases[0][0]
+    row = np.eye(instance.classes)[:1]
+    low = exact.smallest(exact.load(instance.onnx), instance.lower, instance.upper, row[0])
+    verdict = worker.verify([replace(instance, spec=OutputSpec(((row, np.array([low - 3e-6])),)))])[0]
+    assert verdict.status in (Status.UNSAT, Status.UNKNOWN), verdict.detail
+    assert (verdict.status is Status.UNSAT) or "within 1e-05 of the threshold" in verdict.detail
+
+
 def test_every_word_has_a_status() -> None:
     assert {word for word, (status, _) in STATUS.items() if status.decided} == {"unsat", "sat"}
     result = (
