@@ -23,6 +23,7 @@ from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
 from bench.plan import CellPlan, Export, in_shard, instance_id, question_id
+from bench.progress import Display, Output
 from bench.session import cores, session_row, unpublishable, utc_now
 from bench.store import MAIN_WRITER, Log, Row, Writer, collector_off, is_run, verdict_fields
 from bench.submit import submit
@@ -184,8 +185,8 @@ def verify(
 ) -> None:
     """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
     from bench.executors.local import LocalExecutor
-    from bench.progress import Display
 
+    console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
         positions = predict(plan, done, writer, options.shard)
@@ -242,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(soft_wrap=False, highlight=False)
+    console = Output()
     suite = load_suite(options.suite, options.profile)
     retry = _statuses(options.retry)
     if options.workers is not None and options.workers < 1:
