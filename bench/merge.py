@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from bench.progress import Output
 from bench.run import conclude
 from bench.store import Log, Row, is_run, writer_files
 from prunecert.errors import UserError, run_main
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="run directory to make")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     merge(options.parts, options.out)
-    return conclude(options.out, Console(highlight=False))
+    return conclude(options.out, Output())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,7 +17,25 @@ from bench.cascade import Batch, CellCascade
 from bench.plan import CellPlan
 from verifiers.base import Verdict
 
+TABLE_WIDTH = 200
 _LINE_EVERY_S = 10.0
+
+
+class Output(Console):
+    """A console as wide as a table needs where it is no terminal.
+
+    Its reader may go away (``| head``): the run then goes on without it, and its exit code stays true.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+        if not self.is_terminal:
+            self.width = TABLE_WIDTH
+
+    def on_broken_pipe(self) -> None:
+        """Sends all further output nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Estimate:

@@ -37,8 +37,8 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
         The summary, and the paths of ``report.html``, ``summary.json``, ``table.md`` and the figures.
     """
     summary = summarise(directory)
-    table.show(summary, console)
     if part and not summary["finished"]:
+        table.show(summary, console)
         return summary, []
     paths = [
         write_text(directory / "report.html", html.render(summary)),
@@ -46,4 +46,5 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
         write_text(directory / "table.md", table.markdown(summary)),
         *figures.save(summary, directory / "figures"),
     ]
+    table.show(summary, console)
     return summary, paths

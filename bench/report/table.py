@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.progress import TABLE_WIDTH
+
 Summary = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (
@@ -28,7 +30,6 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("undecided", False),
     ("median s", True),
 )
-_PLAIN_WIDTH = 200
 
 
 def percent(share: Mapping[str, Any], interval: bool = True) -> str:
@@ -115,14 +116,14 @@ def notes(summary: Summary) -> list[str]:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Prints the table and its notes: by network where the terminal is narrow, outside of a terminal in full width."""
-    if console.is_terminal and console.width < _PLAIN_WIDTH:
+    """Prints the table and its notes: by network where the terminal is narrow."""
+    if console.is_terminal and console.width < TABLE_WIDTH:
         _show_by_network(summary, console)
     else:
         table = _table(f"{summary['suite']} ({summary['profile']})", range(len(COLUMNS)))
         for row in rows(summary):
             table.add_row(*(escape(text) for text in row))
-        (console if console.is_terminal else Console(file=console.file, width=_PLAIN_WIDTH)).print(table)
+        console.print(table)
     for line in notes(summary):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -297,6 +297,16 @@ def test_ctrl_c_ends_within_seconds_with_children_and_can_go_on(
 
 
 @pytest.mark.slow
+def test_a_reader_that_goes_away_does_not_end_the_run(zoo: Zoo, tmp_path: Path) -> None:
+    process = start(zoo, tmp_path / "run", "--images", "4")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert summary(tmp_path / "run")["finished"]
+
+
+@pytest.mark.slow
 def test_two_runs_in_one_directory_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     suite = str(slow_suite(zoo, tmp_path, delay=4.0))
     first = start(zoo, tmp_path / "run", "--suite", suite)
