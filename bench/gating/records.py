@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.report.summary import Rows, summary_of
-from bench.store import Log, Row
+from bench.store import Log, Row, collector_off
 
 MISCLASSIFIED = "misclassified"
 PENDING = "pending"
@@ -176,7 +176,7 @@ class Snapshot:
         return found
 
 
-class _Details:
+class Details:
     """What `Rows` has no use for, picked up while it reads."""
 
     def __init__(self) -> None:
@@ -185,6 +185,7 @@ class _Details:
         self.reasons: dict[tuple[str, int], str] = {}
 
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Passes rows on, and notes what is wanted of them."""
         for row in rows:
             if row["type"] == "image":
                 self.labels[row["key"], row["image"]] = row["label"]
@@ -201,13 +202,18 @@ def of_run(directory: Path) -> Snapshot:
     Raises:
         UserError: There is no run, or its files are damaged.
     """
-    rows, details = Rows(), _Details()
-    rows.add(details.watch(Log(directory).rows()))
+    rows, details = Rows(), Details()
+    with collector_off():
+        rows.add(details.watch(Log(directory).rows()))
     return of_rows(rows, details)
 
 
-def of_rows(rows: Rows, details: _Details) -> Snapshot:
-    """Returns the snapshot of rows that were read through `details.watch`."""
+def of_rows(rows: Rows, details: Details) -> Snapshot:
+    """Returns the snapshot of rows that were read through `details.watch`.
+
+    Raises:
+        UserError: No session has begun.
+    """
     summary = summary_of(rows)
     sessions = sorted(rows.sessions.values(), key=lambda row: str(row["started"]))
     cells = {cell["name"]: cell for session in sessions for cell in session["cells"]}
@@ -232,7 +238,7 @@ def of_rows(rows: Rows, details: _Details) -> Snapshot:
     )
 
 
-def _cell(cell: Row, rows: Rows, details: _Details) -> CellRecord:
+def _cell(cell: Row, rows: Rows, details: Details) -> CellRecord:
     indices = cell["indices"] if cell["indices"] is not None else range(cell["images"])
     correct = rows.correct.get(cell["image_key"], {})
     images = {}

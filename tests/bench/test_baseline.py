@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import baseline
+from bench.gating import baseline_file
+from bench.gating.records import of_run
+from prunecert.errors import UserError
+from prunecert.hashing import digest
+from tests.bench import gatekit as kit
+from tests.bench.conftest import CELLS
+
+Run = Callable[..., int]
+OPTIONS = ("--allow-unpublishable",)
+
+
+def make(run: Path, out: Path, *more: str, reason: str = "the first") -> int:
+    return baseline.main(["--run", str(run), "--out", str(out), "--reason", reason, *more])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
+    """Returns a finished run of two cells on eight images."""
+    from bench.run import main
+
+    out = tmp_path_factory.mktemp("done") / "run"
+    assert main(zoo.arguments(out, "--images", "8", "--workers", "1")) == 0
+    return out
+
+
+def test_a_baseline_is_made_and_updated_with_its_reasons(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "baselines" / "tiny.json"
+    assert make(done, out, *OPTIONS, reason="the  first\nrelease") == 0
+    assert make(done, out, *OPTIONS, reason="a new verifier") == 0
+    printed = capsys.readouterr().out
+    assert f"made {out}: the first release" in printed
+    assert f"update 1 of {out}: a new verifier" in printed
+    data = json.loads(out.read_text())
+    assert [entry["reason"] for entry in data["history"]] == ["the first release", "a new verifier"]
+    assert set(data["history"][0]["cells"]) == set(CELLS)
+    cell = data["history"][0]["cells"][CELLS[0]]
+    summary = json.loads((done / "summary.json").read_text())["cells"][0]
+    assert [cell[name] for name in ("verified", "attacked", "clean")] == [
+        summary[name]["k"] for name in ("verified", "attacked", "clean")
+    ]
+    assert (cell["n"], cell["onnx_sha256"]) == (8, summary["onnx_sha256"])
+    assert f"{CELLS[0]}: verified {cell['verified']}/8 → {cell['verified']}/8" in printed
+
+
+def test_what_is_read_is_what_was_written(done: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    make(done, out, *OPTIONS)
+    read, run = baseline_file.read(out), of_run(done)
+    assert list(read.cells) == list(run.cells)
+    for name, cell in run.cells.items():
+        assert read.cells[name].info == cell.info
+        assert read.cells[name].stages == cell.stages
+        for index, image in cell.images.items():
+            other = read.cells[name].images[index]
+            assert (other.label, other.correct, other.question) == (image.label, image.correct, image.question)
+            assert {v: a.status for v, a in other.answers.items()} == {v: a.status for v, a in image.answers.items()}
+    # A line an image, and no folder of the machine.
+    assert sum(line.startswith("[") for line in out.read_text().splitlines()) == 16
+    assert str(done.parent) not in out.read_text()
+    assert baseline_file.to_json(read) == json.loads(out.read_text())
+
+
+def test_a_run_that_must_not_be_published_is_taken_on_request_only(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"not publishable \(the test split is an unofficial copy.*--allow-unpublishable"
+    ):
+        make(done, tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"unfinished": (kit.NAME,)}, r"it is not complete \(" + kit.NAME),
+        (
+            {"contradictions": ({"cell": "c", "image": 4},)},
+            r"1 contradictions between verifiers, the first on c image 4",
+        ),
+    ],
+)
+def test_runs_that_are_no_yardstick_are_refused_whatever_is_allowed(changed: dict[str, Any], message: str) -> None:
+    run = replace(kit.snapshot(kit.cell(kit.PROVED)), **changed)
+    with pytest.raises(UserError, match=message):
+        baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=True)
+
+
+def test_failures_are_taken_on_request_only() -> None:
+    run = kit.snapshot(kit.cell(kit.PROVED, kit.ERROR))
+    with pytest.raises(UserError, match=rf"failed 1 times, the first time bab on {kit.NAME} image 1\..*--allow-errors"):
+        baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=False)
+    baseline.check(run, Path("run"), allow_unpublishable=False, allow_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "message"),
+    [("b.json", "  \n", "--reason is empty"), ("b.txt", "x", r"b\.txt is refused; the file's name must end in \.json")],
+)
+def test_bad_options_are_refused(done: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(done, tmp_path / name, *OPTIONS, reason=reason)
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run"):
+        make(tmp_path / "nothing", tmp_path / "b.json")
+
+
+def test_cells_are_dropped_on_purpose_only(done: Path, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    make(done, out, *OPTIONS)
+    run(tmp_path / "one", "--images", "8", "--cells", CELLS[0])
+    with pytest.raises(UserError, match=rf"lacks 1 cells of .*{CELLS[1]}.*--drop-cells"):
+        make(tmp_path / "one", out, *OPTIONS)
+    assert make(tmp_path / "one", out, *OPTIONS, "--drop-cells") == 0
+    assert list(baseline_file.read(out).cells) == [CELLS[0]]
+
+
+def test_another_suites_baseline_is_not_overwritten(done: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    baseline_file.write(out, kit.snapshot(kit.cell(kit.PROVED), suite="other"))
+    with pytest.raises(UserError, match=r"it is the baseline of suite 'other', and the run is of 'tiny'"):
+        make(done, out, *OPTIONS)
+
+
+# --- files that are refused ---
+
+
+def rewrite(path: Path, **changed: Any) -> None:
+    """Changes a baseline and gives it the digest that it needs."""
+    data = {**json.loads(path.read_text()), **changed}
+    del data["digest"]
+    path.write_text(json.dumps({**data, "digest": digest(data)}))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "b.json"
+    baseline_file.write(path, kit.snapshot(kit.cell(kit.PROVED, kit.BROKEN)))
+    return path
+
+
+def test_a_changed_file_is_refused(file: Path) -> None:
+    file.write_text(file.read_text().replace('"sat"', '"unsat"'))
+    with pytest.raises(UserError, match="was changed after it was made"):
+        baseline_file.read(file)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"schema_version": 2}, r"schema version 2, newer than this program reads \(1\); upgrade"),
+        ({"schema_version": "1"}, r"no valid schema_version \(found '1'\)"),
+        ({"kind": "summary"}, "is no baseline"),
+        ({"cells": [{"name": "c"}]}, r"is damaged \(KeyError: 'stages'\)"),
+    ],
+)
+def test_other_files_are_refused(file: Path, changed: dict[str, Any], message: str) -> None:
+    rewrite(file, **changed)
+    with pytest.raises(UserError, match=message):
+        baseline_file.read(file)
+
+
+def test_unknown_statuses_are_refused(file: Path) -> None:
+    cells = json.loads(file.read_text())["cells"]
+    cells[0]["instances"][0][4][0] = "probably"
+    rewrite(file, cells=cells)
+    with pytest.raises(UserError, match="unknown status 'probably'"):
+        baseline_file.read(file)
+
+
+def test_no_file_and_no_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read .*make one with: python -m bench\.baseline"):
+        baseline_file.read(tmp_path / "none.json")
+    (tmp_path / "list.json").write_text("[1")
+    with pytest.raises(UserError, match="is no JSON"):
+        baseline_file.read(tmp_path / "list.json")
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(UserError, match="is no baseline"):
+        baseline_file.read(tmp_path / "list.json")
