@@ -68,10 +68,10 @@ TRIALS = (
     Trial("alpha-crown", 0.5, 0.0),
     Trial("pgd", 0.0, 0.6),
     # The networks have few inputs, on which NeuralSAT splits by itself; large ones it splits on ReLUs.
-    Trial("neuralsat", 0.95, 0.95, {"attack_seconds": 0.1}, 7, "inputs"),
-    Trial("neuralsat", 0.9, 0.9, {"attack_seconds": 0.1, "split": "hidden"}, 9, "relus"),
-    Trial("abcrown", 0.95, 0.95, {}, 3),
-    Trial("marabou", 0.95, 0.95, {}, 5),
+    Trial("neuralsat", 0.95, 0.95, {"attack_seconds": 0.1}, 13, "inputs"),
+    Trial("neuralsat", 0.9, 0.9, {"attack_seconds": 0.1, "split": "hidden"}, 15, "relus"),
+    Trial("abcrown", 0.9, 0.95, {}, 7),
+    Trial("marabou", 0.95, 0.95, {}, 3),
 )
 MARKED = {"abcrown": pytest.mark.abcrown, "marabou": pytest.mark.marabou}
 
