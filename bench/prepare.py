@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +169,24 @@ def use_abcrown(home: Path | None) -> None:
     if not home.is_dir():
         raise UserError(f"--abcrown {home} is refused: there is no such folder; give a checkout of alpha-beta-CROWN.")
     os.environ["ABCROWN_HOME"] = str(home.resolve())
+
+
+def describe_missing(missing: Mapping[str, str]) -> list[str]:
+    """Returns one line for each network, objective and radius: its cells without a checkpoint and what trains them.
+
+    Args:
+        missing: The commands by cell name.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in missing:
+        groups.setdefault("_".join(name.split("_")[:3]), []).append(name)
+    lines = []
+    for group, names in groups.items():
+        command = missing[names[0]]
+        if len(names) > 1:
+            command = command.replace(f"--cells {names[0]}", f"--cells '{group}_*'")
+        lines.append(f"{group}: {', '.join(n.removeprefix(f'{group}_') for n in names)}; train with: {command}")
+    return lines
 
 
 def describe(plans: Sequence[CellPlan]) -> list[str]:

@@ -275,9 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
     if missing:
-        tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}; each is trained by:")
-        for command in missing.values():
-            tell(f"  {command}")
+        tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
+        for line in prepare.describe_missing(missing):
+            tell(f"  {line}")
     if not plans:
         raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {options.checkpoints}; train one first.")
     if options.dry_run:

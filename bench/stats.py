@@ -178,3 +178,31 @@ def par2(times: Sequence[float], solved: Sequence[bool], timeout: float) -> floa
 def median(values: Sequence[float]) -> float | None:
     """The median, or None of nothing."""
     return float(np.median(np.asarray(values, dtype=np.float64))) if len(values) else None
+
+
+def paired_ratio(both: int, first: int, second: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The ratio of two proportions measured on the same images, and its interval.
+
+    The hybrid score interval of Bonett and Price (2006, Biometrics 62:1135), for paired yes/no outcomes; images on
+    which both say no have no say in a ratio.
+
+    Args:
+        both: Images on which both say yes.
+        first: Images on which only the numerator's side does.
+        second: Images on which only the denominator's side does.
+        confidence: Coverage aimed at.
+
+    Returns:
+        (both + first) / (both + second), the lower and the upper bound.
+    """
+    if min(both, first, second) < 0 or both + second < 1:
+        raise ValueError(f"need counts >= 0 and both + second >= 1, got {both}, {first}, {second}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be within 0 and 1, got {confidence}")
+    n, a, b = both + first + second, both + first, both + second
+    spread = math.sqrt((first + second + 2) / ((a + 1) * (b + 1)))
+    apart = math.sqrt((1 - (a + 1) / (n + 2)) / (a + 1)) + math.sqrt((1 - (b + 1) / (n + 2)) / (b + 1))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2) * spread / apart
+    level = 2 * NormalDist().cdf(z) - 1
+    (low_a, high_a), (low_b, high_b) = wilson(a, n, level), wilson(b, n, level)
+    return a / b, low_a / high_b, high_a / low_b

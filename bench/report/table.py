@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.prepare import describe_missing
 from bench.progress import TABLE_WIDTH
 
 Summary = Mapping[str, Any]
@@ -107,9 +108,8 @@ def notes(summary: Summary) -> list[str]:
             lines.append(f"{cell['name']}: {cell['note']}.")
         lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
-    if summary["missing"]:
-        names = ", ".join(item["name"] for item in summary["missing"])
-        lines.append(f"no checkpoint yet: {names}; `{summary['missing'][0]['command']}` trains the first of them.")
+    missing = describe_missing({item["name"]: item["command"] for item in summary["missing"]})
+    lines += [f"no checkpoint yet: {line}" for line in missing]
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines
