@@ -25,208 +25,25 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from bench.properties import Problem, contradictions, prepare, solve
 from bench.session import machine, utc_now, versions
 from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
 from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import canonical_json, digest
 from verifiers import VERIFIERS
-from verifiers.base import Instance, Status, Times, Verdict
-from verifiers.counterexample import outputs, replay
-from verifiers.support import network_info
-from verifiers.vnnlib import (
-    Case,
-    Property,
-    UnsupportedPropertyError,
-    parse_property,
-    read_bytes,
-    read_text,
-    write_counterexample,
-)
+from verifiers.base import Status, Verdict
+from verifiers.vnnlib import write_counterexample
 from verifiers.worker import Worker
 
 DEFAULT_TIMEOUT_S = 300.0
 DEFAULT_OUT = Path("results/runs/verify")
-#: Of several boxes with different answers, the first of these is the property's, after `sat`.
-_WORST_FIRST = (Status.ERROR, Status.MEMOUT, Status.TIMEOUT, Status.UNKNOWN, Status.UNSUPPORTED, Status.UNSAT)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A task whose files have been read and fit each other.
-
-    Args:
-        task: What was asked.
-        onnx: The network, not gzipped.
-        onnx_sha256: Hash of it.
-        vnnlib_sha256: Hash of the property's text.
-        refusal: Why the property can't be stated as instances; empty if it can.
-    """
-
-    task: Task
-    onnx: Path
-    onnx_sha256: str
-    vnnlib_sha256: str
-    refusal: str = ""
-
-    @property
-    def key(self) -> str:
-        """Stands for the question, whoever answers it."""
-        return digest([self.onnx_sha256, self.vnnlib_sha256])
-
-    def read(self) -> tuple[Property, list[Instance]]:
-        """Reads the property again; the texts of a large benchmark don't fit into memory together."""
-        text = read_text(self.task.vnnlib, "VNN-LIB")
-        made = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
-        shape = network_info(self.onnx).input_shape[1:]
-        return made, made.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
-
-
-def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
-    """Reads a task's files and checks that they fit.
-
-    Args:
-        task: The task.
-        scratch: Folder for networks that have to be unpacked.
-        unpacked: Networks that have been, by their path; added to.
-
-    Raises:
-        UserError: A file is missing, cut off, no ONNX or VNN-LIB, or the two have other numbers of inputs or outputs.
-    """
-    if task.onnx not in unpacked:
-        unpacked[task.onnx] = _unpack(task.onnx, scratch / str(len(unpacked)))
-    onnx = unpacked[task.onnx]
-    try:
-        info = network_info(onnx)
-    except UserError as error:
-        # The person knows the file by its own name, not by that of the unpacked copy.
-        raise UserError(str(error).replace(str(onnx), str(task.onnx))) from None
-    text = read_text(task.vnnlib, "VNN-LIB")
-    problem = Problem(task, onnx, info.sha256, digest(text))
-    try:
-        if info.input_shape[:1] not in ((0,), (1,)) or 0 in info.input_shape[1:]:
-            raise UnsupportedPropertyError(
-                f"the network {task.onnx} takes the shape {info.input_shape} (0: free); allowed is a batch axis, 1 or "
-                "free, before fixed ones"
-            )
-        made = parse_property(text, str(task.vnnlib), task.vnnlib)
-        instance = made.instances(onnx, info.sha256, info.input_shape[1:], task.timeout, task.name)[0]
-    except UnsupportedPropertyError as error:
-        return replace(problem, refusal=str(error))
-    given = outputs(onnx, instance.lower[None]).shape[1]
-    if given != made.outputs:
-        raise UserError(
-            f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {given}; they must be equal."
-        )
-    return problem
-
-
-def _unpack(path: Path, folder: Path) -> Path:
-    raw = read_bytes(path, "ONNX")
-    if raw == path.read_bytes():
-        return path
-    folder.mkdir()
-    copy = folder / path.name.removesuffix(".gz")
-    copy.write_bytes(raw)
-    return copy
-
-
-def solve(problem: Problem, worker: Worker) -> Verdict:
-    """Answers a problem within its limit, box by box until one is `sat`."""
-    failed = Verdict(
-        Status.UNSUPPORTED,
-        problem.refusal,
-        device=worker.device,
-        verifier=worker.name,
-        version=str(worker.identity["version"]),
-    )
-    if problem.refusal:
-        return failed
-    made, instances = problem.read()
-    verdicts: list[Verdict] = []
-    for case, instance in zip(made.cases, instances, strict=True):
-        left = problem.task.timeout - sum(verdict.times.wall_s for verdict in verdicts)
-        if left <= 0:
-            verdicts.append(replace(failed, status=Status.TIMEOUT, detail="the limit ended before this box's turn"))
-            break
-        (verdict,) = worker.verify([replace(instance, timeout=left)])
-        verdicts.append(established(verdict, case, instance))
-        if verdicts[-1].status is Status.SAT:
-            break
-    return combined(verdicts, len(instances))
-
-
-def established(verdict: Verdict, case: Case, instance: Instance) -> Verdict:
-    """Takes a `sat` back whose witness lies in the float32 box but not in the file's own.
-
-    Args:
-        verdict: The answer for the float32 box; its witness is replayed already.
-        case: The box of the file.
-        instance: The question that was answered.
-
-    Returns:
-        The verdict, with the nearest point inside the file's box for witness if need be, or `unknown`.
-    """
-    if verdict.witness is None or case.contains(verdict.witness):
-        return verdict
-    inside = case.nearest(verdict.witness)
-    if inside is not None:
-        check, point = replay(instance, inside, clip=False)
-        if check.ok:
-            return replace(verdict, witness=point, witness_check=check.to_json())
-    return replace(
-        verdict,
-        status=Status.UNKNOWN,
-        detail=(
-            "a counterexample was found only in the sliver by which the float32 box exceeds the file's decimals, so "
-            "that neither answer is established"
-        ),
-        witness=None,
-        stage=None,
-    )
-
-
-def combined(verdicts: Sequence[Verdict], cases: int) -> Verdict:
-    """Joins the answers for a property's boxes: `sat` if one is, `unsat` only if all are.
-
-    Args:
-        verdicts: Answers for the first boxes, at least one; the last may be the `sat` that made the rest needless.
-        cases: Number of boxes.
-    """
-    if cases == 1:
-        return verdicts[0]
-    chosen = next(
-        verdict
-        for status in (Status.SAT, *_WORST_FIRST)
-        for verdict in verdicts
-        if verdict.status is status
-    )  # fmt: skip
-    number = next(i for i, verdict in enumerate(verdicts, start=1) if verdict is chosen)
-    detail = f"all {cases} boxes" if chosen.status is Status.UNSAT else f"box {number} of {cases}"
-
-    def total(values: Sequence[int | None]) -> int | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if known else None
-
-    return replace(
-        chosen,
-        detail=f"{detail}: {chosen.detail}" if chosen.detail else detail,
-        bounds=None,
-        times=Times(
-            *(sum(getattr(verdict.times, name) for verdict in verdicts) for name in Times.__dataclass_fields__)
-        ),
-        unstable=total([verdict.unstable for verdict in verdicts]),
-        domains=total([verdict.domains for verdict in verdicts]),
-        iterations=total([verdict.iterations for verdict in verdicts]),
-        peak_memory_mb=max((v.peak_memory_mb for v in verdicts if v.peak_memory_mb is not None), default=None),
-    )
 
 
 def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:
@@ -268,23 +85,6 @@ def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
 def check_file(counterexample: Path) -> Path:
     """Where the record of a counterexample's replay belongs."""
     return counterexample.with_name(counterexample.name.removesuffix(".gz") + ".check.json")
-
-
-def contradictions(rows: Sequence[Row]) -> list[str]:
-    """Names each problem that one verifier proves and another breaks, one sentence each."""
-    answers: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows:
-        if row["status"] in (Status.UNSAT, Status.SAT):
-            who = f"{row['verifier']} {row.get('version', '')}".strip()
-            answers.setdefault(row["problem"], {}).setdefault(row["status"], {})[who] = (
-                f"{row['onnx']} with {row['vnnlib']}"
-            )
-    return [
-        f"CONTRADICTION: {next(iter(by[Status.UNSAT].values()))}: unsat by {', '.join(by[Status.UNSAT])}; "
-        f"sat by {', '.join(by[Status.SAT])}."
-        for by in answers.values()
-        if len(by) == 2
-    ]
 
 
 def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.verify import combined, main, settings_for
+from bench.properties import combined
+from bench.verify import main, settings_for
 from bench.vnncomp import RESULT_WORDS, category_of, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from tests.bench.verify_fakes import register
@@ -148,7 +149,7 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tests.bench.verify_fakes", "--instances", str(bench / "instances.csv")]
     command += ["--out", str(out), "--verifier", "fake-breaker"]
-    # The supervisor of the worker is killed each time: an error with a reason, and the run goes on all the same.
+    # The verifier kills itself each time it is asked: an error with a reason, and the run goes on all the same.
     killed = subprocess.run(
         [*command, "--settings", "die_at=packed_holds"], capture_output=True, text=True, check=False, timeout=120
     )

@@ -47,7 +47,7 @@ class Breaker(_Fake):
         answers = []
         for instance in instances:
             if self.settings["die_at"] and str(self.settings["die_at"]) in instance.name:
-                os.kill(os.getppid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
             verdict = Verdict(Status.UNSAT, domains=1)
             for corner in (instance.lower, instance.upper):
                 if instance.spec.violated_by(outputs(instance.onnx, corner[None])[0]):
