@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import baseline, gate
+from bench.gating import baseline_file
+from bench.gating.compare import compare
+from bench.gating.rules import RuleSet
+from bench.store import Log
+from prunecert.errors import UserError
+from tests.bench import gatekit as kit
+from tests.bench.conftest import CELLS, Zoo
+from tests.bench.test_gate_output import check_junit, outcome
+
+Run = Callable[..., int]
+FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
+    """Returns a folder with a finished run of two cells on twelve images, and its baseline."""
+    from bench.run import main
+
+    folder = tmp_path_factory.mktemp("done")
+    assert main(zoo.arguments(folder / "run", "--images", "12", "--workers", "1")) == 0
+    options = ["--run", str(folder / "run"), "--out", str(folder / "b.json"), "--reason", "first"]
+    assert baseline.main([*options, "--allow-unpublishable"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(done: Path, tmp_path: Path) -> Path:
+    """Returns a copy of the run that a test may damage."""
+    return Path(shutil.copytree(done / "run", tmp_path / "run"))
+
+
+def check(done: Path, run: Path, *more: str, **environment: str) -> int:
+    return gate.main(["--baseline", str(done / "b.json"), "--run", str(run), *more], environment)
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Rewrites a run's rows; those for which `change` returns None are left out."""
+    log = run / "instances.main.jsonl"
+    rows = [change(json.loads(line)) for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows if row is not None))
+
+
+def first_proved(run: Path, verifier: str) -> dict[str, Any]:
+    return next(
+        r for r in Log(run).rows() if r["type"] == "verdict" and (r["status"], r["verifier"]) == ("unsat", verifier)
+    )
+
+
+def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(done, copy) == 0
+    printed = capsys.readouterr().out
+    assert "PASSED: 2 cells, no regression; 0 proved images lost, 0 gained" in printed
+    assert "::error" not in printed
+    assert {path.name for path in (copy / "gate").iterdir()} == FILES
+    root = check_junit((copy / "gate" / "junit.xml").read_text())
+    assert [suite.attrib["name"] for suite in root] == ["run", *CELLS]
+    data = json.loads((copy / "gate" / "gate.json").read_text())
+    assert (data["outcome"], data["exit_code"], data["rules"]) == ("passed", 0, "the gate's defaults")
+    assert all(cell["same_network"] for cell in data["cells"])
+
+
+def test_worse_weights_fail_and_the_images_are_named(
+    done: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from models.checkpoint import load_model, save
+
+    shutil.copytree(zoo.checkpoints, tmp_path / "zoo")
+    model, masks, card = load_model(tmp_path / "zoo" / f"{CELLS[0]}.safetensors")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter))
+    counted = ("sparsity", "weights", "kept", "sparsity_by_layer", "mask_sha256", "sha256", "schema_version")
+    kept = {key: value for key, value in card.to_json().items() if key not in counted}
+    save(tmp_path / "zoo", model, masks, **kept)
+    run(tmp_path / "run", "--images", "12", "--checkpoints", str(tmp_path / "zoo"), "--exports", str(tmp_path / "onnx"))
+    capsys.readouterr()
+    summary = tmp_path / "summary.md"
+    environment = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+    assert check(done, tmp_path / "run", "--report", str(tmp_path / "report"), **environment) == 1
+    printed = capsys.readouterr().out
+    before = baseline_file.read(done / "b.json").cells[CELLS[0]].outcomes()
+    wrong = {row["image"] for row in Log(tmp_path / "run").rows() if row["type"] == "image" and not row["correct"]}
+    lost = [image for image in sorted(wrong) if before[image].status == "unsat"]
+    assert lost
+    for image in lost:
+        assert f"  image {image}: was unsat by {before[image].by}, now misclassified" in printed
+    assert f"::error title=bench.gate%3A {CELLS[0]}%2C images::{len(lost)} proved images lost" in printed
+    assert "FAILED: a regression or a contradiction in 1 of 2 cells" in summary.read_text()
+    assert {path.name for path in (tmp_path / "report").iterdir()} == FILES
+    root = check_junit((tmp_path / "report" / "junit.xml").read_text())
+    assert outcome(root, CELLS[0], "images") == "failure"
+    assert outcome(root, CELLS[1], "images") == "system-out"
+    assert check(done, tmp_path / "run", "--cells", CELLS[1]) == 0
+
+
+def test_a_killed_run_is_refused_and_no_old_report_is_left(
+    done: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(done, copy)
+    log = copy / "instances.main.jsonl"
+    lines = [line for line in log.read_text().splitlines(keepends=True) if '"type":"end"' not in line]
+    log.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    summary = tmp_path / "summary.md"
+    with pytest.raises(UserError, match=r"The run is not complete: cnn-small_\S+ lacks answers"):
+        check(done, copy, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
+    assert {path.name for path in (copy / "gate").iterdir()} == {"junit.xml"}
+    assert outcome(check_junit((copy / "gate" / "junit.xml").read_text()), "run", "comparison") == "error"
+    assert "BROKEN: nothing was compared" in summary.read_text()
+    assert "::error title=bench.gate::The run is not complete" in capsys.readouterr().out
+
+
+def test_a_crashed_verifier_is_an_error(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proved = first_proved(copy, "fake-complete")
+    edit(copy, lambda row: {**row, "status": "error", "detail": "segfault"} if row.get("id") == proved["id"] else row)
+    assert check(done, copy) == 2
+    printed = capsys.readouterr().out
+    assert f"ERROR: {proved['cell']}, verifier {proved['verifier']}: " in printed
+    assert f"  image {proved['image']}: segfault" in printed
+    assert "BROKEN: errors in 1 of 2 cells" in printed
+
+
+def test_opposite_answers_to_one_question_fail(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proved = first_proved(copy, "fake-bound")
+    edit(copy, lambda row: {**row, "status": "sat"} if row.get("id") == proved["id"] else row)
+    assert check(done, copy) == 1
+    words = f"  image {proved['image']}: unsat by {proved['verifier']} in the baseline, sat by {proved['verifier']} in"
+    assert words in capsys.readouterr().out
+
+
+def test_other_images_and_limits_are_refused(done: Path, run: Run, zoo: Zoo, tmp_path: Path) -> None:
+    run(tmp_path / "run", "--images", "5")
+    with pytest.raises(UserError, match=r"image set: 12 images in the baseline, 5 in the run \(every cell\)"):
+        check(done, tmp_path / "run")
+    other = tmp_path / "other.yaml"
+    other.write_text(zoo.suite.read_text().replace("fake-complete: 5", "fake-complete: 6").replace("2/255", "3/255"))
+    with pytest.raises(UserError, match=r"The run lacks 2 of the baseline's 2 cells: cnn-small_ibp_eps2_dense"):
+        check(done, other_run(run, zoo, tmp_path, other))
+
+
+def other_run(run: Run, zoo: Zoo, tmp_path: Path, suite: Path) -> Path:
+    """Runs a suite of another radius, for which checkpoints of that name are needed."""
+    shutil.copytree(zoo.checkpoints, tmp_path / "zoo", dirs_exist_ok=True)
+    for name in CELLS:
+        for path in (tmp_path / "zoo").glob(f"{name}.*"):
+            path.rename(path.with_name(path.name.replace("eps2", "eps3")))
+    run(tmp_path / "other", "--images", "12", "--suite", str(suite), "--checkpoints", str(tmp_path / "zoo"))
+    return tmp_path / "other"
+
+
+def test_the_one_line_form_runs_and_gates(
+    done: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("gate: {verified_min: 1%, cells: {'nothing*': {clean: 0pp}}}\n")
+    arguments = zoo.arguments(tmp_path / "run", "--images", "12", "--rules", str(rules), "--skip-unavailable")
+    assert gate.main(["--baseline", str(done / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 0
+    printed = capsys.readouterr().out
+    assert "PASSED: 1 cell, no regression" in printed
+    assert "note: rules that fit no cell compared here: nothing*." in printed
+    assert json.loads((tmp_path / "run" / "gate" / "gate.json").read_text())["rules"] == "rules.yaml"
+    rules.write_text("gate: {verified_min: 100%}\n")
+    assert gate.main(["--baseline", str(done / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 1
+
+
+def test_a_suites_own_rules_hold(done: Path, zoo: Zoo, run: Run, tmp_path: Path) -> None:
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(zoo.suite.read_text() + "gate: {verified_min: 100%}\n")
+    arguments = zoo.arguments(tmp_path / "run", "--images", "12", "--suite", str(suite))
+    assert gate.main(["--baseline", str(done / "b.json"), *arguments], {}) == 1
+    assert json.loads((tmp_path / "run" / "gate" / "gate.json").read_text())["rules"] == "tiny.yaml"
+
+
+def test_the_run_directory_has_a_name_of_its_own(
+    done: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import bench.run
+
+    asked: list[list[str]] = []
+
+    def stop(argv: list[str]) -> int:
+        asked.append(argv)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(bench.run, "main", stop)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="stopped"):
+        gate.main(["--baseline", str(done / "b.json"), "--suite", str(zoo.suite), "--profile", "half"], {})
+    assert asked == [["--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half"]]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--cells", "cnn-tiny*"), r"--cells: Unknown cell of the baseline 'cnn-tiny\*'\. Available: cnn-small"),
+        (("--cells", ","), "--cells is empty"),
+        (("--rules", "/nowhere.yaml"), r"/nowhere\.yaml cannot be read"),
+    ],
+)
+def test_bad_options_are_refused(done: Path, copy: Path, more: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(done, copy, *more)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "x", "--images", "3"], "unrecognized arguments: --images 3"),
+        (["--run", "x", "--suite", "y"], "not allowed with argument"),
+        ([], "one of the arguments --run --suite is required"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        gate.main(["--baseline", "b.json", *arguments], {})
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_run_leaves_nothing_behind(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run"):
+        check(done, tmp_path / "no" / "such" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_as_the_contract_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gate", "--baseline", str(tmp_path / "b.json"), "--run", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Baseline ")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick() -> None:
+    for name in ("gate", "baseline"):
+        code = (
+            f"import sys, bench.{name} as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
+            "sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_thirty_cells_of_a_thousand_images_take_seconds(tmp_path: Path) -> None:
+    images = [kit.SEARCHED, kit.PROVED] * 500
+    path = tmp_path / "b.json"
+    baseline_file.write(path, kit.snapshot(*(kit.cell(*images, name=f"c{i}") for i in range(30))))
+    assert path.stat().st_size < 4_000_000
+    run = kit.snapshot(*(kit.cell(*images, name=f"c{i}", onnx=kit.OTHER) for i in range(30)))
+    began = time.process_time()
+    assert compare(baseline_file.read(path), run, RuleSet()).exit_code == 0
+    assert time.process_time() - began < 20
