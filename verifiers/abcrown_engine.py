@@ -192,6 +192,7 @@ class Engine:
             return d
         box = (d["x_Ls"], d["x_Us"]) if d["x_Ls"] is not None else (net.x.ptb.x_L, net.x.ptb.x_U)
         for index in leaves:
+            self._outcome.domains += 1
             at = index if len(box[0]) > 1 else 0
             try:
                 point = leaf.decide(

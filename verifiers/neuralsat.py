@@ -52,7 +52,8 @@ class NeuralSat(Verifier):
 
     Settings:
         batch: Most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,000.
-        attack_seconds: Limit of the random and PGD attack before the search; 0: no attack, during it neither.
+        attack_seconds: Limit of the random and PGD attack, after the first bounds and before the search; 0: no attack,
+            during the search neither.
         restart: Restarts with learned clauses; upstream does so only above 30 s of time limit.
         split: ``auto``: on inputs up to 200 perturbed pixels, else on ReLUs; ``input``; ``hidden``.
         seed: Of the attacks.

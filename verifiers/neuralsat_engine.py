@@ -8,6 +8,7 @@ as the package `src`, whose modules import each other as top-level ones. What is
 * a NaN bound is an error: upstream drops every domain of which ``bound <= threshold`` is false, which NaN satisfies;
 * a domain whose ReLUs are all fixed is decided by `verifiers.leaf`: upstream uses Gurobi, whose free licence
   stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
+* the attack comes after the first bounds, on the disjuncts that they leave: an easy proof waits for none;
 * presolving and tightening by Gurobi's MIP are off, for the same licence.
 """
 
@@ -124,7 +125,7 @@ class Engine(Upstream):  # type: ignore[misc]
         batch: Most domains bounded together.
         device: ``"cpu"`` or ``"cuda"``.
         relus: ReLUs of the network.
-        attack_seconds: Limit of the attack before the search.
+        attack_seconds: Limit of the attack between the first bounds and the search.
     """
 
     def __init__(
@@ -144,18 +145,25 @@ class Engine(Upstream):  # type: ignore[misc]
         return super().get_objective(dnf_objectives, 1)
 
     def _pre_attack(self, dnf_objectives: Any, timeout: float = 10.0) -> tuple[bool, Any]:
-        tic = time.perf_counter()
-        found, point = super()._pre_attack(dnf_objectives, timeout=min(timeout, self.attack_seconds))
-        self.attacked = found
-        self.bound_s += time.perf_counter() - tic
-        return found, point
+        """Puts the attack off until the first bounds are known: what they prove needs none."""
+        self._attack_limit = min(timeout, self.attack_seconds)
+        return False, None
 
     def _preprocess(self, objectives: Any, force_split: str | None = None) -> tuple[Any, Any]:
         tic = time.perf_counter()
         try:
-            return tuple(super()._preprocess(objectives, force_split=force_split))
+            self._remaining, reference = super()._preprocess(objectives, force_split=force_split)
+            return self._remaining, reference
         finally:
             self.bound_s += time.perf_counter() - tic
+
+    def _mip_attack(self, reference_bounds: Any) -> tuple[bool, Any]:
+        """Runs the attack at the place of upstream's unfinished one by MIP, on the disjuncts that are left."""
+        tic = time.perf_counter()
+        found, point = super()._pre_attack(copy.deepcopy(self._remaining), timeout=self._attack_limit)
+        self.attacked = found
+        self.bound_s += time.perf_counter() - tic
+        return found, point
 
     def _init_abstractor(self, method: str, objective: Any, extra_opts: Any = None, preprocess: bool = False) -> None:
         super()._init_abstractor(method, objective, extra_opts or {}, preprocess=preprocess)
