@@ -1,0 +1,237 @@
+"""What the site shows of an entry: numbers counted from its answers, and the dense control that it is compared with."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.check import remarks
+from bench.entry import Entry
+from bench.stats import paired_ratio
+from bench.suite import DENSE, parse_eps
+from verifiers.base import Kind
+
+Share = Mapping[str, Any]
+#: What a pruned network keeps of its dense control at 10x, in per cent: Sehwag et al. 2019 (arXiv 1906.06110),
+#: abstract, mean of four networks.
+SEED_PAPER = {"clean": 93.0, "attacked": 92.5, "verified": 85.0}
+METRICS = ("clean", "attacked", "verified")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A pruned network's accuracy over that of its dense control, on the same images.
+
+    Args:
+        value: The ratio.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one image.
+
+    Args:
+        image: Its index in the test set.
+        label: Its class.
+        predicted: What the network says.
+        result: ``misclassified``, ``unsat``, ``sat``, or the last status where it stays undecided.
+        by: The verifier that decided, or an empty text.
+        seconds: All verifiers up to that one; 0 for a misclassified image.
+    """
+
+    image: int
+    label: int
+    predicted: int
+    result: str
+    by: str
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One entry as the site shows it.
+
+    Args:
+        entry: The entry.
+        outcomes: By image, in order.
+        unstable: Median unstable ReLUs by verifier that counts them.
+        notes: Remarks on it.
+        dense: Its dense control, if there is one.
+        kept: By metric, where it has a dense control.
+    """
+
+    entry: Entry
+    outcomes: tuple[Outcome, ...]
+    unstable: Mapping[str, float]
+    notes: tuple[str, ...]
+    dense: Row | None = None
+    kept: Mapping[str, Kept] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the entry, of its page and of its file."""
+        return str(self.entry["name"])
+
+    @property
+    def cell(self) -> Mapping[str, Any]:
+        """Network, objective, radius, pruner, seed."""
+        return self.entry["cell"]  # type: ignore[no-any-return]
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The entry's counts."""
+        return self.entry["result"]  # type: ignore[no-any-return]
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return str(self.entry["method"]["title"] or f"{self.cell['pruner']} {self.compression:.3g}×")
+
+    @property
+    def compression(self) -> float:
+        """All prunable weights over the non-zero ones."""
+        return float(self.entry["weights"]["compression"])
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over all prunable weights."""
+        return float(self.entry["weights"]["sparsity"])
+
+    @property
+    def eps(self) -> float:
+        """Radius as a number."""
+        return float(parse_eps(self.cell["eps"]))
+
+    @property
+    def images(self) -> int:
+        """How many images."""
+        return int(self.entry["data"]["images"])
+
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """Names of its verifiers, in order."""
+        return tuple(stage["verifier"] for stage in self.entry["protocol"]["stages"])
+
+    @property
+    def can_verify(self) -> bool:
+        """Whether one of its verifiers is more than an attack; if not, nothing is said of verified accuracy."""
+        return any(stage["kind"] != Kind.ATTACK for stage in self.entry["protocol"]["stages"])
+
+    @property
+    def family(self) -> tuple[str, str, str]:
+        """Entries of one family can stand in one figure: network, objective, radius."""
+        return self.cell["network"], self.cell["objective"], self.cell["eps"]
+
+    @property
+    def machine(self) -> tuple[Any, ...]:
+        """Times can be compared where this is equal."""
+        protocol = self.entry["protocol"]
+        devices = tuple(stage["device"] for stage in protocol["stages"])
+        return protocol["machine"]["cpu"], devices, protocol["workers"], protocol["threads"]
+
+
+def make_row(entry: Entry) -> Row:
+    """Returns an entry without its dense control."""
+    stages = [stage["verifier"] for stage in entry["protocol"]["stages"]]
+    answers: dict[int, list[tuple[str, str, float]]] = defaultdict(list)
+    unstable = {}
+    for name in stages:
+        columns = entry["verdicts"][name]
+        for image, status, seconds in zip(columns["image"], columns["status"], columns["seconds"], strict=True):
+            answers[image].append((name, status, seconds))
+        counted = [value for value in columns["unstable"] if value is not None]
+        if counted:
+            unstable[name] = float(np.median(counted))
+    images = entry["images"]
+    outcomes = tuple(
+        _outcome(*four, answers[four[0]])
+        for four in zip(images["index"], images["label"], images["predicted"], images["correct"], strict=True)
+    )
+    return Row(entry, outcomes, unstable, tuple(remarks(entry)))
+
+
+def _outcome(
+    image: int, label: int, predicted: int, correct: bool, answers: Sequence[tuple[str, str, float]]
+) -> Outcome:
+    if not correct:
+        return Outcome(image, label, predicted, "misclassified", "", 0.0)
+    spent, last = 0.0, "unknown"
+    for name, status, seconds in answers:
+        spent += seconds
+        last = status
+        if status in ("unsat", "sat"):
+            return Outcome(image, label, predicted, status, name, spent)
+    return Outcome(image, label, predicted, last, "", spent)
+
+
+def make_rows(entries: Iterable[Entry]) -> list[Row]:
+    """Returns all entries in the order of the board: network, objective, radius, then the best verified first."""
+    rows = [make_row(entry) for entry in entries]
+    controls: dict[Any, Row] = {}
+    for row in sorted(rows, key=lambda row: row.name):
+        if row.cell["pruner"] == DENSE:
+            controls.setdefault(_comparable(row), row)
+    paired = [_with_control(row, controls.get(_comparable(row))) for row in rows]
+    return sorted(
+        paired,
+        key=lambda row: (
+            row.cell["network"],
+            row.cell["objective"],
+            row.eps,
+            -row.result["verified"]["value"],
+            -row.result["attacked"]["value"],
+            -row.compression,
+            row.name,
+        ),
+    )
+
+
+def _comparable(row: Row) -> tuple[Any, ...]:
+    """What a network and its dense control have in common: everything but the pruning."""
+    stages = row.entry["protocol"]["stages"]
+    data = row.entry["data"]
+    return (
+        *row.family,
+        row.cell["seed"],
+        row.entry["by"],
+        data["images_sha256"],
+        data["images"],
+        tuple((stage["verifier"], stage["version"], stage["settings_hash"], stage["timeout"]) for stage in stages),
+    )
+
+
+def _with_control(row: Row, control: Row | None) -> Row:
+    if control is None or control.name == row.name:
+        return row
+    kept = {}
+    for metric in METRICS:
+        ours, theirs = _holds(row, metric), _holds(control, metric)
+        if not any(theirs) or (metric == "verified" and not row.can_verify):
+            continue
+        table = Counter(zip(ours, theirs, strict=True))
+        kept[metric] = Kept(*paired_ratio(table[True, True], table[True, False], table[False, True]))
+    return Row(row.entry, row.outcomes, row.unstable, row.notes, control, kept)
+
+
+def _holds(row: Row, metric: str) -> list[bool]:
+    bad = {"clean": {"misclassified"}, "attacked": {"misclassified", "sat"}}.get(metric)
+    return [o.result == "unsat" if bad is None else o.result not in bad for o in row.outcomes]
+
+
+def families(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Returns the rows by family, in the order of the board."""
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.family].append(row)
+    return dict(found)
