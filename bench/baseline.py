@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench.gating import baseline_file
 from bench.gating.records import Snapshot, of_run
+from bench.gating.result import plural
 from bench.session import utc_now
 from prunecert.errors import EXIT_OK, UserError, run_main
 
@@ -45,14 +46,14 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
     if run.contradictions:
         first = run.contradictions[0]
         raise UserError(
-            f"{directory} is refused: {len(run.contradictions)} contradictions between verifiers, the first on "
+            f"{directory} is refused: {plural(len(run.contradictions), 'contradiction')} between verifiers, first on "
             f"{first['cell']} image {first['image']}; a baseline must not hold a wrong answer."
         )
     failed = [(name, place) for name, cell in run.cells.items() for place in cell.errors()]
     if failed and not allow_errors:
         cell, (image, verifier) = failed[0]
         raise UserError(
-            f"{directory} is refused: verifiers failed {len(failed)} times, the first time {verifier} on {cell} image "
+            f"{directory} is refused: verifiers failed {plural(len(failed), 'time')}, first {verifier} on {cell} image "
             f"{image}. Mend that and do them again with bench.run --retry error, or accept them with --allow-errors."
         )
     if run.unpublishable and not allow_unpublishable:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from bench.gating.protocol import differences, other_machine, version_notes
 from bench.gating.records import MISCLASSIFIED, CellRecord, Outcome, Snapshot
-from bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio
+from bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
 from bench.gating.rules import METRICS, Limits, RuleSet
 from bench.stats import bootstrap_ratio_of_medians
 from prunecert.errors import UserError
@@ -145,7 +145,7 @@ def _contradictions(run: Snapshot) -> Case:
         for c in run.contradictions
     ]
     if lines:
-        return Case("", "contradictions", State.FAIL, f"{len(lines)} contradictions between verifiers", lines)
+        return Case("", "contradictions", State.FAIL, f"{plural(len(lines), 'contradiction')} between verifiers", lines)
     return Case("", "contradictions", State.PASS, "no verifier contradicts another")
 
 
@@ -255,7 +255,7 @@ def _flips(base: CellRecord, run: CellRecord) -> Case:
             if ours and theirs:
                 lines.append(f"image {image}: {here} by {ours[0]} in the baseline, {there} by {theirs[0]} in the run")
     if lines:
-        message = f"{len(lines)} questions to the same network got opposite answers; one of the two is wrong"
+        message = f"{plural(len(lines), 'question')} to the same network got opposite answers; one of the two is wrong"
         return Case(base.name, "contradictions", State.FAIL, message, lines)
     return Case(base.name, "contradictions", State.PASS, "run and baseline contradict each other nowhere")
 
@@ -275,7 +275,7 @@ def _images(cell: str, lost: list[Change], gained: list[Change], limits: Limits,
             (over if count > room else within).append(f"{count} {_LOSS_WORDS[kind]} ({max(0, room)} allowed)")
         room -= count
     lines = [str(change) for kind in Loss for change in by_kind[kind]]
-    message = f"{len(lost)} proved images lost, {len(gained)} gained"
+    message = f"{plural(len(lost), 'proved image')} lost, {len(gained)} gained"
     state = State.PASS
     if over or within:
         message += ": " + ", ".join([*over, *within])
@@ -316,11 +316,11 @@ def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful
         if broken:
             state = worse
             break
-    message = f"{metric.name} {metric}"
+    message = str(metric)
     if broken:
         message += f"; it {' and '.join(broken)}"
     if state is State.ERROR:
-        message += f", and a verifier failed on {doubtful} images"
+        message += f", and a verifier failed on {plural(doubtful, 'image')}"
     elif excused and not broken:
         message += f"; {excused} lost near the limit are left to their budget"
     return Case(cell, metric.name, state, message)
@@ -328,7 +328,7 @@ def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful
 
 def _sparsity(base: CellRecord, run: CellRecord, limits: Limits) -> Case:
     ours, theirs = base.info["measured_sparsity"], run.info["measured_sparsity"]
-    change = f"sparsity {100 * ours:.2f} → {100 * theirs:.2f} %"
+    change = f"{100 * ours:.2f} → {100 * theirs:.2f} %"
     if theirs - ours < float(limits.sparsity):
         message = f"{change}; it may fall by {100 * -float(limits.sparsity):g} pp"
         return Case(base.name, "sparsity", State.FAIL, message)
@@ -337,10 +337,10 @@ def _sparsity(base: CellRecord, run: CellRecord, limits: Limits) -> Case:
 
 def _slower(cell: str, ratio: TimeRatio | str, limits: Limits, slow: State) -> Case:
     if isinstance(ratio, str):
-        return Case(cell, "time", State.SKIP, f"time is not compared: {ratio}")
+        return Case(cell, "time", State.SKIP, f"not compared: {ratio}")
     if ratio.ratio > limits.time and ratio.low > 1:
-        return Case(cell, "time", slow, f"time {ratio}; above ×{limits.time:g}")
-    return Case(cell, "time", State.PASS, f"time {ratio}")
+        return Case(cell, "time", slow, f"{ratio}; above ×{limits.time:g}")
+    return Case(cell, "time", State.PASS, str(ratio))
 
 
 def _verifier(
@@ -361,5 +361,5 @@ def _verifier(
     mine = {image: why for (image, verifier), why in errors.items() if verifier == name}
     if mine:
         lines = [f"image {image}: {why}" for image, why in mine.items()]
-        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {asked} images", lines)
-    return Case(base.name, title, State.PASS, f"{name} answered on {asked} images")
+        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {plural(asked, 'image')}", lines)
+    return Case(base.name, title, State.PASS, f"{name} answered on {plural(asked, 'image')}")

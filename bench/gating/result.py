@@ -15,6 +15,11 @@ from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 SCHEMA_VERSION = 1
 
 
+def plural(number: int, word: str) -> str:
+    """Returns ``1 image`` or ``2 images``."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 class State(enum.StrEnum):
     """How a test case ended. `error`: it can't be told, because something that should have answered failed."""
 
@@ -263,8 +268,8 @@ class GateResult:
         lost = sum(len(cell.lost) for cell in self.cells)
         gained = sum(len(cell.gained) for cell in self.cells)
         bad = [cell for cell in self.cells if cell.state in (State.FAIL, State.ERROR)]
-        cells = f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}"
-        changes = f"{lost} proved image{'s' * (lost != 1)} lost, {gained} gained"
+        cells = plural(len(self.cells), "cell")
+        changes = f"{plural(lost, 'proved image')} lost, {gained} gained"
         if self.outcome == "passed":
             change = sum(cell.metrics["verified"].run - cell.metrics["verified"].base for cell in self.cells)
             verdict = "better than the baseline" if change > 0 else "no regression"

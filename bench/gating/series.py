@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.gating.result import GateResult, State, TimeRatio
+from bench.gating.result import GateResult, State, TimeRatio, plural
 from bench.gating.rules import METRICS
 from bench.stats import wilson
 
@@ -56,8 +56,7 @@ def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
 def badge(result: GateResult) -> dict[str, Any]:
     """Returns what shields.io's endpoint badge reads."""
     bad = sum(cell.state in (State.FAIL, State.ERROR) for cell in result.cells)
-    count = len(result.cells)
-    cells = f"{count} cell{'s' * (count != 1)}"
+    cells = plural(len(result.cells), "cell")
     message = f"passing, {cells}" if result.outcome == "passed" else f"{result.outcome}, {bad} of {cells}"
     return {
         "schemaVersion": 1,

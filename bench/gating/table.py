@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.gating.markdown import change
-from bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio
+from bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (
@@ -71,9 +71,8 @@ def show(result: GateResult, console: Console) -> None:
     for cell in result.cells:
         if cell.gained:
             lines = shortened([str(one) for one in cell.gained])
-            console.print(
-                f"gained: {cell.name}: {len(cell.gained)} images are proved now", markup=False, soft_wrap=True
-            )
+            text = f"gained: {cell.name}: {plural(len(cell.gained), 'image')} newly proved"
+            console.print(text, markup=False, soft_wrap=True)
             for line in lines:
                 console.print(f"  {line}", markup=False, soft_wrap=True)
     for note in result.notes:

@@ -87,7 +87,7 @@ def test_a_run_that_must_not_be_published_is_taken_on_request_only(done: Path, t
         ({"unfinished": (kit.NAME,)}, r"it is not complete \(" + kit.NAME),
         (
             {"contradictions": ({"cell": "c", "image": 4},)},
-            r"1 contradictions between verifiers, the first on c image 4",
+            r"1 contradiction between verifiers, first on c image 4",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_runs_that_are_no_yardstick_are_refused_whatever_is_allowed(changed: dic
 
 def test_failures_are_taken_on_request_only() -> None:
     run = kit.snapshot(kit.cell(kit.PROVED, kit.ERROR))
-    with pytest.raises(UserError, match=rf"failed 1 times, the first time bab on {kit.NAME} image 1\..*--allow-errors"):
+    with pytest.raises(UserError, match=rf"failed 1 time, first bab on {kit.NAME} image 1\..*--allow-errors"):
         baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=False)
     baseline.check(run, Path("run"), allow_unpublishable=False, allow_errors=True)
 

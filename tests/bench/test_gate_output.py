@@ -54,12 +54,12 @@ FAIL: cnn-small_ibp_eps2_lwm_x10_s0, images: 3 proved images lost, 3 gained: 1 n
   image 0: was unsat by ibp, now sat by pgd
   image 1: was unsat by bab, now timeout
   image 2: was unsat by bab (took 60 % of its limit), now timeout
-SKIP: cnn-small_ibp_eps2_dense_x1_s0, time: time is not compared: only 4 images that both classify correctly
-gained: cnn-small_ibp_eps2_lwm_x10_s0: 3 images are proved now
+SKIP: cnn-small_ibp_eps2_dense_x1_s0, time: not compared: only 4 images that both classify correctly
+gained: cnn-small_ibp_eps2_lwm_x10_s0: 3 images newly proved
   image 3: was sat by pgd, now unsat by ibp
   image 4: was timeout, now unsat by ibp
   image 5: was misclassified, now unsat by ibp
-gained: cnn-small_ibp_eps2_dense_x1_s0: 1 images are proved now
+gained: cnn-small_ibp_eps2_dense_x1_s0: 1 image newly proved
   image 3: was timeout, now unsat by ibp
 FAILED: a regression or a contradiction in 1 of 2 cells; 3 proved images lost, 4 gained
 """
