@@ -110,6 +110,12 @@ def notes(summary: Summary) -> list[str]:
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = describe_missing({item["name"]: item["command"] for item in summary["missing"]})
     lines += [f"no checkpoint yet: {line}" for line in missing]
+    lines += [
+        f"data: the {data['split']} split is an unofficial copy of CIFAR-10 (its files' checksums are not the "
+        f"published ones); fingerprint of its pixels and labels: {data['fingerprint']}."
+        for data in summary["data"]
+        if not (data["official"] or data["sample"])
+    ]
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines

@@ -53,8 +53,11 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
     assert dense["verified"]["k"] == by["fake-bound"]["unsat"] + by["fake-complete"]["unsat"]
     assert dense["undecided"]["total"] == dense["undecided"]["timeout"] == by["fake-complete"]["timeout"]
     assert found["finished"]
-    assert not found["publishable"]
-    assert any("unofficial" in reason for reason in found["unpublishable"])
+    # A copy with other checksums may be published, with its fingerprint.
+    assert found["publishable"]
+    assert not found["data"][0]["official"]
+    assert "unofficial copy of CIFAR-10 (its files' checksums are not the published ones); fingerprint" in printed
+    assert found["data"][0]["fingerprint"] in printed
 
 
 def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: Path) -> None:
