@@ -17,6 +17,8 @@ from verifiers.base import Kind
 _COLOURS = 8
 _CURVES = 7
 _BARS = 12
+#: Shades of what verified and of what broke an image.
+_VERIFIED, _BROKEN = 6, 3
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,9 @@ def decided(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     verifiers = list(dict.fromkeys(v for row in shown for v in row.verifiers))
     proving = [v for v in verifiers if any(_kind(row, v) != Kind.ATTACK for row in shown)]
     breaking = [v for v in verifiers if any(_kind(row, v) != Kind.INCOMPLETE for row in shown)]
-    kinds = [("unsat", v, f"s{i % _COLOURS}", f"verified by {v}") for i, v in enumerate(proving)]
+    kinds = [("unsat", v, f"v{i % _VERIFIED}", f"verified by {v}") for i, v in enumerate(proving)]
     kinds += [("undecided", "", "undecided", "undecided")]
-    kinds += [("sat", v, f"broken b{i % 3}", f"broken by {v}") for i, v in enumerate(breaking)]
+    kinds += [("sat", v, f"b{i % _BROKEN}", f"broken by {v}") for i, v in enumerate(breaking)]
     kinds += [("misclassified", "", "wrong", "misclassified")]
     parts, used = [], set()
     height, left, width = 26, 130, 560
@@ -225,9 +227,9 @@ def decided(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
                 f"<title>{escape(words)}: {count} of {row.images}</title></rect>"
             )
             if wide > 24:
-                parts.append(
-                    f'<text class="inside mid" x="{number(x + wide / 2)}" y="{y + 10}" dy=".35em">{count}</text>'
-                )
+                faint = " faint" if kind in ("undecided", "wrong") else ""
+                at = number(x + wide / 2)
+                parts.append(f'<text class="inside mid{faint}" x="{at}" y="{y + 10}" dy=".35em">{count}</text>')
             x += wide
     return Figure(
         "What decided",

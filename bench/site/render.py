@@ -186,6 +186,6 @@ def bracket(row: Row) -> Markup:
     words = f"verified {verified:.1f} %, " if row.can_verify else ""
     # Numbers and our own markup alone.
     return Markup(  # noqa: S704
-        f'<svg class="bracket" viewBox="0 0 560 56" role="img" aria-label="{words}attacked {attacked:.1f} %, with '
+        f'<svg class="bracket" viewBox="0 0 575 56" role="img" aria-label="{words}attacked {attacked:.1f} %, with '
         'intervals, on a scale from 0 to 100 per cent">' + "".join(parts) + "</svg>"
     )
