@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fnmatch
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -265,3 +267,20 @@ def test_thirty_cells_of_a_thousand_images_take_seconds(tmp_path: Path) -> None:
     began = time.process_time()
     assert compare(baseline_file.read(path), run, RuleSet()).exit_code == 0
     assert time.process_time() - began < 20
+
+
+def test_the_example_workflow_calls_what_there_is() -> None:
+    import yaml
+
+    from bench.run import parser as run_parser
+    from bench.suite import load_suite
+
+    path = Path(__file__).parents[2] / ".github" / "workflows" / "prunecert.yml"
+    steps = yaml.safe_load(path.read_text())["jobs"]["gate"]["steps"]
+    (command,) = [step["run"] for step in steps if "bench.gate" in step.get("run", "")]
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "bench.gate"]
+    options, rest = gate.parser().parse_known_args(words[3:])
+    assert run_parser().parse_args(["--suite", options.suite, *rest]).out == Path("$OUT")
+    names = [cell.name for cell, _ in load_suite(options.suite).cells]
+    assert fnmatch.filter(names, options.cells)
