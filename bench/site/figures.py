@@ -78,10 +78,12 @@ def accuracy(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     """Verified accuracy against compression, with Wilson intervals; the attacked accuracy is dashed."""
     groups = series(rows)
     highest = max(row.result["attacked"]["high"] for row in rows)
-    ticks = sorted({float(f"{row.compression:.2g}") for row in rows})
+    ratios = [row.compression for row in rows]
+    ticks = sorted({float(f"{ratio:.2g}") for ratio in ratios})
+    step = max(1.02, (max(ratios) / min(ratios)) ** 0.016)
     plot = Plot(
         f"Verified accuracy against compression: {_name(rows)}",
-        horizontal([row.compression for row in rows], log=True),
+        horizontal([*ratios, min(ratios) / step**2, max(ratios) * step**2], log=True),
         vertical([100 * highest], zero=True),
         "compression",
         "accuracy, % of images",
@@ -90,7 +92,7 @@ def accuracy(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     )
     for number_, (kind, _, line) in enumerate(groups):
         # Pruners share their ratios; a small shift keeps their intervals apart.
-        shift = 1.02 ** (min(number_, _COLOURS) - (min(len(groups), _COLOURS) - 1) / 2)
+        shift = step ** (min(number_, _COLOURS) - (min(len(groups), _COLOURS) - 1) / 2)
         verified = [row for row in line if row.can_verify]
         shares = [(row.compression * shift, row.result["verified"]) for row in verified]
         plot.bars([(x, 100 * share["low"], 100 * share["high"]) for x, share in shares], kind)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 44
 
 Point = tuple[float, float]
 
