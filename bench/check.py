@@ -205,7 +205,7 @@ def _protocol(entry: Entry) -> Iterator[tuple[str, str]]:
     for number, stage in enumerate(protocol["stages"]):
         limit = asked["timeouts"].get(stage["verifier"])
         if limit is not None and stage["timeout"] != limit:
-            yield f"protocol.stages[{number}].timeout", f"{stage['timeout']:g} s; the suite's limit is {limit:g} s"
+            yield f"protocol.stages[{number}].timeout", f"{stage['timeout']} s; the suite's limit is {limit} s"
         if not 0 < stage["timeout"] <= 86_400:
             yield f"protocol.stages[{number}].timeout", f"{stage['timeout']!r} is no limit in seconds"
         if stage["kind"] not in kinds:
@@ -214,7 +214,10 @@ def _protocol(entry: Entry) -> Iterator[tuple[str, str]]:
     if suite is not None and suite.digest() == protocol["suite_digest"]:
         cells = {cell.name: p for cell, p in suite.cells}
         cell = entry["cell"]
-        rule = cells.get(cell["name"]) or card_protocol(suite, cell["network"], parse_eps(cell["eps"]))
+        try:
+            rule = cells.get(cell["name"]) or card_protocol(suite, cell["network"], parse_eps(cell["eps"]))
+        except UserError:
+            return  # The radius is no number; that has been said.
         if digest(asked) != digest(rule.to_json()):
             different = [key for key, value in rule.to_json().items() if digest(asked.get(key)) != digest(value)]
             yield (

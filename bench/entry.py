@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.entryschema import TRAINING
 from bench.imagesets import images_sha256
 from bench.plan import CellPlan
 from bench.report.summary import Rows, summarise_cell
@@ -81,12 +82,7 @@ def make_entry(
             "onnx_bytes": plan.export.path.stat().st_size,
             "checkpoint_sha256": plan.export.checkpoint_sha256 or None,
         },
-        "training": {
-            key: card[key]
-            for key in ("command", "recipe", "device", "train_seconds", "versions", "data_fingerprint", "mask_sha256")
-            if key in card
-        }
-        or None,
+        "training": {key: card[key] for key in TRAINING} if all(key in card for key in TRAINING) else None,
         "data": {
             **data,
             "images": plan.images,

@@ -9,9 +9,11 @@ _COUNT = (int,)
 _NUMBER = (int, float)
 _TEXT = (str,)
 _SHARE = {"k": _COUNT, "n": _COUNT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER}
+#: Names as they come, each with a text.
+_TEXTS = {"*": (str,)}
 _MAYBE_NUMBER = (int, float, type(None))
 
-#: Field to type: a tuple of types, a mapping of fields, or a list with the one type of its items.
+#: Field to type: a tuple of types, a mapping of fields (``*`` for any), or a list with the one type of its items.
 SHAPE: Mapping[str, Any] = {
     "schema_version": _COUNT,
     "kind": _TEXT,
@@ -55,13 +57,19 @@ SHAPE: Mapping[str, Any] = {
         "suite_digest": _TEXT,
         "command": [_TEXT],
         "started": _TEXT,
-        "versions": (dict,),
+        "versions": _TEXTS,
         "machine": {"cpu": _TEXT, "cores": _COUNT, "memory_gib": _NUMBER, "system": _TEXT, "architecture": _TEXT},
         "device": _TEXT,
         "workers": _COUNT,
         "threads": _COUNT,
         "float32": _TEXT,
-        "asked": {"split": _TEXT, "images": _COUNT, "cascade": [_TEXT], "cross_check": [_TEXT], "timeouts": (dict,)},
+        "asked": {
+            "split": _TEXT,
+            "images": _COUNT,
+            "cascade": [_TEXT],
+            "cross_check": [_TEXT],
+            "timeouts": {"*": _NUMBER},
+        },
         "image_key": _TEXT,
         "stages": [
             {
@@ -77,8 +85,8 @@ SHAPE: Mapping[str, Any] = {
                 "key": _TEXT,
             }
         ],
-        "unsupported": (dict,),
-        "skipped": (dict,),
+        "unsupported": _TEXTS,
+        "skipped": _TEXTS,
         "note": _TEXT,
     },
     "result": {
@@ -92,6 +100,15 @@ SHAPE: Mapping[str, Any] = {
     },
     "images": {"index": [_COUNT], "label": [_COUNT], "predicted": [_COUNT], "correct": [(bool,)]},
     "verdicts": (dict,),
+}
+TRAINING: Mapping[str, Any] = {
+    "command": _TEXT,
+    "recipe": (dict,),
+    "device": _TEXT,
+    "train_seconds": _NUMBER,
+    "versions": _TEXTS,
+    "data_fingerprint": _TEXT,
+    "mask_sha256": _TEXT,
 }
 VERDICTS: Mapping[str, Any] = {
     "image": [_COUNT],
@@ -114,6 +131,8 @@ _NAMES = {
 def misshapen(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields (field, what is wrong) for everything that is missing or of another type."""
     yield from _compare(entry, SHAPE, "")
+    if isinstance(entry.get("training"), dict):
+        yield from _compare(entry["training"], TRAINING, "training")
     verdicts = entry.get("verdicts")
     for verifier, columns in verdicts.items() if isinstance(verdicts, dict) else ():
         yield from _compare(columns, VERDICTS, f"verdicts.{verifier}")
@@ -126,7 +145,10 @@ def _compare(value: Any, shape: Any, path: str) -> Iterator[tuple[str, str]]:
             return
         for key, inner in shape.items():
             where = f"{path}.{key}" if path else key
-            if key in value:
+            if key == "*":
+                for name in value:
+                    yield from _compare(value[name], inner, f"{path}.{name}")
+            elif key in value:
                 yield from _compare(value[key], inner, where)
             else:
                 yield where, "the field is missing"

@@ -1,0 +1,180 @@
+"""Made-up leaderboard entries, valid in every field: what a test needs to be wrong, it makes wrong itself."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from bench.entry import Entry, dump, seal
+from bench.plan import image_key, stage_key
+from bench.suite import parse_eps
+from prunecert.hashing import digest
+
+IMAGES = 12
+
+
+def make(
+    pruner: str = "lwm",
+    compression: float = 10.0,
+    *,
+    network: str = "cnn-small",
+    objective: str = "ibp",
+    eps: str = "2/255",
+    seed: int = 0,
+    by: str = "tester",
+    title: str = "",
+    verifiers: tuple[str, ...] = ("ibp", "pgd"),
+    luck: int = 0,
+    name: str | None = None,
+) -> Entry:
+    """Returns an entry on twelve images; image 0 is misclassified, answers follow from `luck`."""
+    rng = random.Random(f"{pruner} {compression} {network} {objective} {eps} {seed} {luck}")
+    onnx = digest([network, objective, eps, pruner, compression, seed, by])
+    fingerprint = digest("images")
+    kept = round(1000 / compression)
+    key = image_key(onnx, fingerprint, "test")
+    stages = []
+    for verifier in verifiers:
+        attack = verifier == "pgd"
+        settings = {"steps": 20} if attack else {"method": verifier}
+        print_ = digest(settings)[:12]
+        stages.append(
+            {
+                "verifier": verifier,
+                "kind": "attack" if attack else "incomplete",
+                "version": "1.0",
+                "source": "tests",
+                "settings": settings,
+                "settings_hash": print_,
+                "timeout": 30.0,
+                "device": "cpu",
+                "everyone": True,
+                "memory_mb": None,
+                "key": stage_key(key, parse_eps(eps), verifier, "1.0", print_, 30.0),
+            }
+        )
+    images = list(range(IMAGES))
+    correct = [i > 0 for i in images]
+    proved = {i for i in images[1:] if rng.random() < 0.5}
+    broken = {i for i in images[1:] if i not in proved and rng.random() < 0.4}
+    answers = {}
+    for verifier in verifiers:
+        attack = verifier == "pgd"
+        answers[verifier] = {
+            "image": images[1:],
+            "status": [
+                ("sat" if i in broken else "unknown") if attack else ("unsat" if i in proved else "unknown")
+                for i in images[1:]
+            ],
+            "seconds": [round(rng.uniform(0.001, 2.0), 6) for _ in images[1:]],
+            "unstable": [None if attack else rng.randrange(50, 300) for _ in images[1:]],
+            "domains": [None] * (IMAGES - 1),
+            "decided_in": [None] * (IMAGES - 1),
+        }
+    entry: Entry = {
+        "schema_version": 1,
+        "kind": "leaderboard-entry",
+        "name": "",
+        "digest": "",
+        "by": by,
+        "method": {"title": title, "url": "", "notes": ""},
+        "cell": {
+            "network": network,
+            "objective": objective,
+            "eps": eps,
+            "pruner": pruner,
+            "compression": compression,
+            "seed": seed,
+            "name": name or f"{network}_{objective}_eps{eps.replace('/255', '')}_{pruner}_x{compression:g}_s{seed}",
+            "norm": "linf",
+        },
+        "weights": {
+            "total": 1000,
+            "nonzero": kept,
+            "dense": 1000,
+            "sparsity": 1 - kept / 1000,
+            "compression": 1000 / kept,
+            "layers": [
+                {"name": "Conv_0", "kind": "Conv", "shape": [1, 3, 2, 1], "weights": 6, "zeros": 0},
+                {"name": "Gemm_1", "kind": "Gemm", "shape": [142, 7], "weights": 994, "zeros": 1000 - kept},
+            ],
+        },
+        "files": {"onnx_sha256": onnx, "onnx_bytes": 4321, "checkpoint_sha256": None},
+        "training": {
+            "command": "python -m bench.train --suite made-up",
+            "recipe": {"lr": 0.1},
+            "device": "cpu",
+            "train_seconds": 12.5,
+            "versions": {"torch": "2"},
+            "data_fingerprint": digest("training images"),
+            "mask_sha256": digest("masks"),
+        },
+        "data": {
+            "split": "test",
+            "fingerprint": fingerprint,
+            "official": True,
+            "sample": False,
+            "source": "CIFAR-10",
+            "images": IMAGES,
+            "indices": None,
+            "images_sha256": digest("first images"),
+        },
+        "protocol": {
+            "suite": "made-up",
+            "profile": "default",
+            "suite_digest": digest("suite"),
+            "command": ["python", "-m", "bench.run", "--suite", "made-up"],
+            "started": "2026-01-01T00:00:00Z",
+            "versions": {"python": "3.11"},
+            "machine": {"cpu": "x", "cores": 2, "memory_gib": 4.0, "system": "Linux", "architecture": "x86_64"},
+            "device": "cpu",
+            "workers": 1,
+            "threads": 2,
+            "float32": "TF32 off",
+            "asked": {
+                "split": "test",
+                "images": IMAGES,
+                "cascade": list(verifiers),
+                "cross_check": list(verifiers),
+                "timeouts": dict.fromkeys(verifiers, 30.0),
+                "settings": {},
+                "memory_mb": None,
+                "note": "",
+            },
+            "image_key": key,
+            "stages": stages,
+            "unsupported": {},
+            "skipped": {},
+            "note": "",
+        },
+        "result": {},
+        "images": {
+            "index": images,
+            "label": [i % 10 for i in images],
+            "predicted": [5 if i == 0 else i % 10 for i in images],
+            "correct": correct,
+        },
+        "verdicts": answers,
+    }
+    return seal(entry)
+
+
+def write(folder: Path, *entries: Entry) -> Path:
+    """Writes entries into ``leaderboard`` in a results folder, which is returned."""
+    board = folder / "leaderboard"
+    board.mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        (board / f"{entry['name']}.json").write_text(dump(entry), encoding="utf-8")
+    return folder
+
+
+def small_board() -> list[Entry]:
+    """Two networks, dense and pruned, at two radii."""
+    found: list[Any] = []
+    for network in ("cnn-small", "cnn-large"):
+        for eps in ("2/255", "8/255"):
+            found.append(make("dense", 1.0, network=network, eps=eps))
+            for pruner in ("lwm", "hydra"):
+                found += [make(pruner, ratio, network=network, eps=eps) for ratio in (2.0, 10.0, 100.0)]
+    return found

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.check import GRACE_S, check_entry, check_tree, main, remarks
+from bench.entry import Entry, dump, entry_digest, load_entry, seal
+from bench.imagesets import EXACT, images_sha256, is_exact
+from models.data import Dataset
+from prunecert.errors import UserError
+from tests.bench import boards
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def changed(change: Change, *, sealed: bool = True) -> Entry:
+    """Returns a valid entry with something made wrong; sealed again, so that nothing but that is wrong."""
+    entry = copy.deepcopy(boards.make())
+    change(entry)
+    if sealed:
+        entry["digest"] = entry_digest(entry)
+    return entry
+
+
+def fields(entry: Entry) -> list[str]:
+    return [problem.field for problem in check_entry(entry)]
+
+
+def test_made_up_entries_are_valid() -> None:
+    for entry in boards.small_board():
+        assert check_entry(entry, entry["name"]) == []
+
+
+def put(path: str, value: Any) -> Change:
+    def change(entry: dict[str, Any]) -> None:
+        *way, last = [int(p) if p.isdecimal() else p for p in path.split(".")]
+        place: Any = entry
+        for key in way:
+            place = place[key]
+        if value is KeyError:
+            del place[last]
+        else:
+            place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("result.verified.k", 11, "result.verified.k"),
+        ("result.verified.low", 0.5, "result.verified.low"),
+        ("result.time.median_s", 0.1, "result.time.median_s"),
+        ("result.decided_by.ibp.unsat", 12, "result.decided_by.ibp.unsat"),
+        ("weights.layers.1.zeros", 5, "weights.nonzero"),
+        ("weights.layers.0.weights", 301, "weights.layers[0]"),
+        ("weights.compression", 20.0, "weights.compression"),
+        ("weights.dense", 10, "weights.dense"),
+        ("files.onnx_sha256", "a" * 64, "protocol.image_key"),
+        ("files.onnx_sha256", "zz", "files.onnx_sha256"),
+        ("protocol.stages.0.settings", {"method": "other"}, "protocol.stages[0].settings_hash"),
+        ("protocol.stages.0.timeout", 60.0, "protocol.stages[0].timeout"),
+        ("protocol.stages.0.version", "2.0", "protocol.stages[0].key"),
+        ("protocol.stages.0.kind", "magic", "protocol.stages[0].kind"),
+        ("protocol.asked.images", 50, "data.images"),
+        ("data.sample", True, "data.sample"),
+        ("data.split", "train", "data.split"),
+        ("data.indices", [3, 4], "data.split"),
+        ("images.index.3", 99, "images.index"),
+        ("images.label.3", 12, "images.label"),
+        ("images.predicted.3", 9, "images.correct"),
+        ("verdicts.ibp.status.2", "sat", "verdicts.ibp.status"),
+        ("verdicts.ibp.status.2", "verified", "verdicts.ibp.status"),
+        ("verdicts.pgd.status.2", "unsat", "verdicts.pgd.status"),
+        ("verdicts.ibp.seconds.2", 30.0 + GRACE_S + 0.1, "verdicts.ibp.seconds"),
+        ("verdicts.ibp.seconds.2", -1.0, "verdicts.ibp.seconds"),
+        ("verdicts.ibp.image.2", 0, "verdicts.ibp.image"),
+        ("verdicts.ibp.image.2", 2, "verdicts.ibp.image"),
+        ("verdicts.ibp.unstable", [], "verdicts.ibp"),
+        ("verdicts.magic", {}, "verdicts.magic.image"),
+        ("cell.eps", "4/510", "cell.eps"),
+        ("cell.eps", "far", "cell.eps"),
+        ("cell.network", "a\nb", "cell.network"),
+        ("method.url", "javascript:alert(1)", "method.url"),
+        ("name", "../../etc/passwd", "name"),
+        ("name", "another", "name"),
+        ("weights", KeyError, "weights"),
+        ("protocol.stages.0.key", KeyError, "protocol.stages[0].key"),
+        ("images.correct.2", 1, "images.correct[2]"),
+        ("data.images", True, "data.images"),
+        ("verdicts", [], "verdicts"),
+    ],
+)
+def test_every_problem_is_named_by_its_field(path: str, value: Any, field: str) -> None:
+    assert field in fields(changed(put(path, value)))
+
+
+def test_a_changed_file_is_noticed_by_its_digest() -> None:
+    assert fields(changed(put("method.notes", "better"), sealed=False)) == ["digest"]
+
+
+def test_a_truncated_run_is_refused() -> None:
+    def drop(entry: dict[str, Any]) -> None:
+        for column in entry["verdicts"]["pgd"].values():
+            column.pop()
+
+    (problem,) = [p for p in check_entry(changed(drop)) if p.field == "verdicts"]
+    assert "truncated" in problem.what
+
+    def fewer(entry: dict[str, Any]) -> None:
+        for column in entry["images"].values():
+            column.pop()
+
+    assert "images" in fields(changed(fewer))
+
+
+def test_an_image_both_proved_and_broken_is_a_contradiction() -> None:
+    def contradict(entry: dict[str, Any]) -> None:
+        entry["verdicts"]["ibp"]["status"][4] = "unsat"
+        entry["verdicts"]["pgd"]["status"][4] = "sat"
+        seal(entry)
+
+    (problem,) = check_entry(changed(contradict))
+    assert problem.field == "verdicts.ibp"
+    assert "image 5: ibp proves it, pgd breaks it" in problem.what
+
+
+def test_entries_that_disagree_are_both_named(tmp_path: Path) -> None:
+    first, second = boards.make(verifiers=("ibp", "pgd")), boards.make(verifiers=("ibp",))
+    proved = next(i for i, s in enumerate(first["verdicts"]["ibp"]["status"]) if s == "unknown")
+    second["verdicts"]["ibp"]["status"] = ["unsat"] * (boards.IMAGES - 1)
+    first["verdicts"]["pgd"]["status"][proved] = "sat"
+    root = boards.write(tmp_path, seal(first), seal(second))
+    good, problems = check_tree(root)
+    assert problems
+    assert all("says otherwise" in problem.what for problem in problems)
+    assert f"image {first['verdicts']['pgd']['image'][proved]}:" in problems[0].what
+    assert len(good) < 2
+
+
+def test_the_rules_of_a_shipped_suite_cannot_be_bent() -> None:
+    from bench.suite import load_suite
+
+    suite = load_suite("cifar10-4nets")
+
+    def bend(entry: dict[str, Any]) -> None:
+        entry["protocol"].update(suite=suite.name, suite_digest=suite.digest())
+
+    assert "protocol.asked.images" in fields(changed(bend))
+    assert remarks(boards.make()) == ["suite 'made-up' does not ship with this version; its rules are taken as stated"]
+
+    def older(entry: dict[str, Any]) -> None:
+        entry["protocol"].update(suite=suite.name)
+
+    assert remarks(changed(older)) == ["it was made with another edition of suite 'cifar10-4nets'"]
+
+
+def test_labels_and_pixels_are_compared_where_the_data_is_at_hand() -> None:
+    import numpy as np
+
+    images = np.zeros((boards.IMAGES, 3, 32, 32), dtype=np.float32)
+    labels = np.arange(boards.IMAGES) % 10
+    data = Dataset(images, labels, np.arange(boards.IMAGES), "test", "f", True, False, "CIFAR-10")
+    entry = changed(put("data.images_sha256", images_sha256(data, boards.IMAGES)))
+    entry = seal(entry)
+    assert check_entry(entry, None, data) == []
+    labels[4] = 9
+    assert {p.field for p in check_entry(entry, None, data)} == {"images.label", "data.images_sha256"}
+
+
+@pytest.mark.cifar10
+def test_the_known_image_sets_are_those_of_cifar10() -> None:
+    import os
+
+    from models.data import load
+
+    if "CIFAR10_ROOT" not in os.environ:
+        pytest.skip("needs CIFAR10_ROOT")
+    data = load("test", download=False, allow_sample=False)
+    for count in EXACT:
+        assert is_exact(count, images_sha256(data, count))
+    assert not is_exact(7, images_sha256(data, 7))
+
+
+def test_command_lists_problems_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = boards.small_board()[:3]
+    root = boards.write(tmp_path, *entries)
+    assert main([str(root)]) == 0
+    assert "3 entries: 3 valid, 0 with problems" in capsys.readouterr().out
+    board = root / "leaderboard"
+    (board / "cut.json").write_text(dump(entries[0])[:500])
+    (board / "list.json").write_text("[]")
+    (board / "nan.json").write_text('{"kind": "leaderboard-entry", "x": NaN}')
+    (board / "newer.json").write_text(json.dumps({"kind": "leaderboard-entry", "schema_version": 2}))
+    (board / "older.json").write_text(json.dumps({"kind": "leaderboard-entry", "schema_version": True}))
+    (board / "renamed.json").write_text(dump(entries[1]))
+    assert main([str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "cut.json: file: this is no readable JSON file" in out or "cut.json: this is" in out
+    assert "list.json: kind: this is no leaderboard entry" in out
+    assert "nan.json" in out
+    assert "newer.json: schema_version: 2 is newer" in out
+    assert "older.json: schema_version: True is refused" in out
+    assert "renamed.json: name:" in out
+    assert "9 entries: 3 valid, 6 with problems" in out
+
+
+def test_an_empty_or_missing_tree_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no leaderboard entry"):
+        main([str(tmp_path)])
+    with pytest.raises(UserError, match="no such folder"):
+        main([str(tmp_path / "gone")])
+
+
+def test_an_entry_survives_being_written_and_read(tmp_path: Path) -> None:
+    entry = boards.make()
+    root = boards.write(tmp_path, entry)
+    assert load_entry(root / "leaderboard" / f"{entry['name']}.json") == entry
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Returns the path of every value, lists by their first two items."""
+    inner: list[Any] = []
+    if isinstance(value, dict):
+        inner = list(value)
+    elif isinstance(value, list):
+        inner = list(range(min(2, len(value))))
+    return [path, *(leaf for key in inner for leaf in leaves(value[key], (*path, key)))]
+
+
+def test_whatever_stands_in_a_file_is_a_problem_and_no_crash() -> None:
+    entry = boards.make()
+    for path in leaves(entry)[1:]:
+        for wrong in (None, True, -7, 1e300, "x", [], {}, [[]], {"": 1}):
+            broken = copy.deepcopy(entry)
+            put(".".join(map(str, path)), wrong)(broken)
+            if broken != entry:
+                assert check_entry(broken), (path, wrong)
