@@ -272,8 +272,8 @@ def _images(cell: str, lost: list[Change], gained: list[Change], limits: Limits,
         room += budget.allowed(n)
         count = len(by_kind[kind])
         if count:
-            (over if count > room else within).append(f"{count} {_LOSS_WORDS[kind]} ({max(0, room)} allowed)")
-        room -= count
+            (over if count > room else within).append(f"{count} {_LOSS_WORDS[kind]} ({room} allowed)")
+        room = max(0, room - count)
     lines = [str(change) for kind in Loss for change in by_kind[kind]]
     message = f"{plural(len(lost), 'proved image')} lost, {len(gained)} gained"
     state = State.PASS
