@@ -106,11 +106,16 @@
     head.append(button);
   }
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", (event) => {
-    if (event.target.name === "sort") sort = event.target.value;
-    if (event.target.name === "sort" && sort) falling = numeric[keys.indexOf(sort)];
+  const changed = (event) => {
+    if (event.target.name === "sort" && event.target.value !== sort) {
+      sort = event.target.value;
+      falling = sort === "" || numeric[keys.indexOf(sort)];
+    }
     update();
-  });
+  };
+  // Typing is followed at once; some tools that operate a list for a person tell of the finished change alone.
+  form.addEventListener("input", changed);
+  form.addEventListener("change", changed);
   form.addEventListener("reset", () => setTimeout(() => { sort = ""; falling = true; update(); }));
   byId("turn").addEventListener("click", () => { falling = !falling; update(); });
   byId("back").addEventListener("click", () => { page -= 1; draw(); });

@@ -76,7 +76,8 @@ class Axis:
                 ]
                 if len(ticks) >= 3:
                     break
-            return ticks[:: max(1, len(ticks) // 7)]
+            if len(ticks) > 1:
+                return ticks[:: max(1, len(ticks) // 7)]
         raw = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(raw))
         step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw * 0.999)

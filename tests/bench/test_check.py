@@ -233,10 +233,13 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(leaf for key in inner for leaf in leaves(value[key], (*path, key)))]
 
 
+WRONG: tuple[Any, ...] = (None, True, -7, 1e300, "x", [], {}, [[]], {"": 1})
+
+
 def test_whatever_stands_in_a_file_is_a_problem_and_no_crash() -> None:
     entry = boards.make()
     for path in leaves(entry)[1:]:
-        for wrong in (None, True, -7, 1e300, "x", [], {}, [[]], {"": 1}):
+        for wrong in WRONG:
             broken = copy.deepcopy(entry)
             put(".".join(map(str, path)), wrong)(broken)
             if broken != entry:
