@@ -38,6 +38,8 @@ Row = dict[str, Any]
 
 _PATTERN = "instances.*.jsonl"
 _BLOCK = 8 << 20
+#: Most of a row's text. Within a JSON string a quotation mark has a backslash before it, so none of those is hit.
+_BOUNDS = re.compile(rb'"bounds":\[[^][{}]*\]')
 _SYNC_EVERY_S = 1.0
 _LOG_TAIL = 2000
 
@@ -210,17 +212,21 @@ class Log:
         #: One sentence for each unfinished line that was left out; filled while reading.
         self.notes: list[str] = []
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, bounds: bool = True) -> Iterator[Row]:
         """Yields every whole row, file by file.
+
+        Args:
+            bounds: Whether the verifiers' bounds are wanted; without them a verdict's `bounds` is 0, and reading takes
+                a sixth less.
 
         Raises:
             UserError: A line is damaged, or a file is of a newer schema.
         """
         self.notes.clear()
         for path in writer_files(self.directory):
-            yield from self._read(path)
+            yield from self._read(path, bounds)
 
-    def _read(self, path: Path) -> Iterator[Row]:
+    def _read(self, path: Path, bounds: bool) -> Iterator[Row]:
         number, rest, first = 0, b"", True
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
@@ -229,6 +235,9 @@ class Log:
                     rest = tail
                     continue
                 rest = tail
+                if not bounds and b'"type":"session"' not in whole:
+                    # A session's settings may have a key of that name.
+                    whole = _BOUNDS.sub(b'"bounds":0', whole)
                 rows = _parse(path, number, whole)
                 number += len(rows)
                 for row in rows:

@@ -109,7 +109,7 @@ def read(log: Log) -> Rows:
     """Reads a log into its compact form."""
     rows = Rows()
     with collector_off():
-        rows.add(log.rows())
+        rows.add(log.rows(bounds=False))
     return rows
 
 

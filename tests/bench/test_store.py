@@ -199,3 +199,25 @@ def test_verdict_fields_are_lean_and_plain() -> None:
         "version": "1",
     }
     json.dumps(fields, allow_nan=False)
+
+
+def test_bounds_can_be_left_unread_and_nothing_else_is(tmp_path: Path) -> None:
+    text = 'so-called "bounds":[1,2] in a text'
+    rows: list[Row] = [
+        {"type": "session", "schema_version": 1, "writer": "main", "settings": {"bounds": [1, 2]}},
+        {"type": "verdict", "image": 1, "bounds": [0.5, None, -1e-7], "detail": text, "times": {"wall_s": 1.0}},
+    ]
+    with Writer(tmp_path) as writer:
+        writer.append(rows[0])
+    with Writer(tmp_path, "other") as writer:
+        writer.append({**rows[0], "writer": "other"})
+        writer.append(*[rows[1]] * 3)
+    assert list(Log(tmp_path).rows())[-1] == rows[1]
+    lean = list(Log(tmp_path).rows(bounds=False))
+    assert lean[0] == rows[0]
+    assert {row["detail"] for row in lean if row["type"] == "verdict"} == {text}
+    big = tmp_path / "big"
+    with Writer(big) as writer:
+        writer.append(rows[0], *[rows[1]] * 80_000)
+    last = list(Log(big).rows(bounds=False))[-1]
+    assert last == {**rows[1], "bounds": 0}
