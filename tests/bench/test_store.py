@@ -203,7 +203,7 @@ def test_verdict_fields_are_lean_and_plain() -> None:
 
 def test_bounds_can_be_left_unread_and_nothing_else_is(tmp_path: Path) -> None:
     text = 'so-called "bounds":[1,2] in a text'
-    rows: list[Row] = [
+    rows: list[dict[str, Any]] = [
         {"type": "session", "schema_version": 1, "writer": "main", "settings": {"bounds": [1, 2]}},
         {"type": "verdict", "image": 1, "bounds": [0.5, None, -1e-7], "detail": text, "times": {"wall_s": 1.0}},
     ]
