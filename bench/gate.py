@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
         own.error(f"unrecognized arguments: {' '.join(rest)} (bench.run's options need --suite)")
     console = Console(highlight=False)
     folder: Path | None = options.report
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--report {folder} is refused: it is a file; give a folder.")
     try:
         base = baseline_file.read(options.baseline)
         directory = options.run if options.suite is None else _out(options, rest)
@@ -91,7 +93,9 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
             fail_on_time=options.fail_on_time,
         )
     except UserError as error:
-        _refuse(str(error), folder, environment, console)
+        # A mistyped --run is not to be made into a folder.
+        there = options.report is not None or (folder is not None and folder.parent.is_dir())
+        _refuse(str(error), folder if there else None, environment)
         raise
     table.show(result, console)
     _write(result, folder, console)
@@ -167,12 +171,12 @@ def _json(data: object) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
-def _refuse(message: str, folder: Path | None, environment: Mapping[str, str], console: Console) -> None:
+def _refuse(message: str, folder: Path | None, environment: Mapping[str, str]) -> None:
     """Leaves the refusal where CI looks, so that reports of an earlier gate don't pass for this one's."""
-    if folder is not None and folder.parent.is_dir():
+    if folder is not None:
         for name in ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"):
             (folder / name).unlink(missing_ok=True)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "junit.xml", junit.render_refusal(message))
     github.append_summary(environment, markdown.render_refusal(message))
     if github.active(environment):

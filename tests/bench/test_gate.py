@@ -213,6 +213,7 @@ def test_the_run_directory_has_a_name_of_its_own(
         (("--cells", "cnn-tiny*"), r"--cells: Unknown cell of the baseline 'cnn-tiny\*'\. Available: cnn-small"),
         (("--cells", ","), "--cells is empty"),
         (("--rules", "/nowhere.yaml"), r"/nowhere\.yaml cannot be read"),
+        (("--report", "/dev/null"), r"--report /dev/null is refused: it is a file"),
     ],
 )
 def test_bad_options_are_refused(done: Path, copy: Path, more: tuple[str, ...], message: str) -> None:
@@ -239,6 +240,9 @@ def test_a_missing_run_leaves_nothing_behind(done: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match="is no run"):
         check(done, tmp_path / "no" / "such" / "run")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="is no run"):
+        check(done, tmp_path / "none", "--report", str(tmp_path / "a" / "report"))
+    assert outcome(check_junit((tmp_path / "a" / "report" / "junit.xml").read_text()), "run", "comparison") == "error"
 
 
 def test_the_command_ends_as_the_contract_says(tmp_path: Path) -> None:
