@@ -17,7 +17,9 @@ import contextlib
 import fcntl
 import gc
 import io
+import itertools
 import json
+import operator
 import os
 import re
 import threading
@@ -240,12 +242,13 @@ class Log:
                     whole = _BOUNDS.sub(b'"bounds":0', whole)
                 rows = _parse(path, number, whole)
                 number += len(rows)
-                for row in rows:
-                    if row["type"] == "session":
-                        _check_schema(path, row)
-                    elif first:
-                        raise UserError(f"{path}, line 1: a result file must begin with a session row; this is none.")
-                    first = False
+                if first and rows[0]["type"] != "session":
+                    raise UserError(f"{path}, line 1: a result file must begin with a session row; this is none.")
+                first = False
+                if b'"session"' in whole:
+                    for row in rows:
+                        if row["type"] == "session":
+                            _check_schema(path, row)
                 yield from rows
         if rest:
             self.notes.append(f"{path.name}: the unfinished last line ({len(rest)} bytes) is left out and done again.")
@@ -294,8 +297,10 @@ def _parse(path: Path, before: int, lines: bytes) -> list[Row]:
     try:
         # Each line in brackets of its own, so that nothing but one value a line can pass.
         boxed = json.loads(b"[[" + lines.replace(b"\n", b"],[") + b"]]")
-        if all(len(one) == 1 and type(one[0]) is dict and "type" in one[0] for one in boxed):
-            return [one[0] for one in boxed]
+        rows = [row for (row,) in boxed]
+        # Without a loop in Python: there may be a million rows.
+        if set(map(type, rows)) == {dict} and all(map(operator.contains, rows, itertools.repeat("type"))):
+            return rows
     except ValueError:
         pass
     rows = []
