@@ -111,6 +111,22 @@ def with_info(snapshot: Snapshot, **changed: Any) -> Snapshot:
     return replace(snapshot, cells=cells)
 
 
+def without(run: Snapshot, verifier: str, **head: Any) -> Snapshot:
+    """Returns the run as it would be without a verifier."""
+    cells = {
+        name: replace(
+            one,
+            stages=tuple(s for s in one.stages if s["verifier"] != verifier),
+            images={
+                i: replace(image, answers={v: a for v, a in image.answers.items() if v != verifier})
+                for i, image in one.images.items()
+            },
+        )
+        for name, one in run.cells.items()
+    }
+    return replace(run, cells=cells, head={**run.head, **head})
+
+
 seconds = st.floats(0, 19.9).map(lambda value: round(value, 6))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.gating.rules import Budget, Limits, RuleSet, load_rules
-from bench.suite import available_suites, load_suite
+from bench.suite import load_suite
 from prunecert.errors import UserError
 
 
@@ -109,6 +109,5 @@ def test_a_suite_carries_its_rules_and_they_do_not_change_what_it_is(tmp_path: P
         load_suite(str(path))
 
 
-def test_shipped_suites_have_rules() -> None:
-    for name in available_suites():
-        assert load_suite(name).gate is not None
+def test_the_main_suite_has_rules() -> None:
+    assert load_suite("cifar10-4nets").gate is not None
