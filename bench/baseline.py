@@ -58,8 +58,8 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
         )
     if run.unpublishable and not allow_unpublishable:
         raise UserError(
-            f"{directory} is refused: it is not publishable ({'; '.join(run.unpublishable)}). Use the official data "
-            "set, or accept that with --allow-unpublishable."
+            f"{directory} is refused: it is not publishable ({'; '.join(run.unpublishable)}). Use CIFAR-10 itself, "
+            "or accept that with --allow-unpublishable."
         )
 
 

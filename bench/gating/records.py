@@ -204,7 +204,7 @@ def of_run(directory: Path) -> Snapshot:
     """
     rows, details = Rows(), Details()
     with collector_off():
-        rows.add(details.watch(Log(directory).rows()))
+        rows.add(details.watch(Log(directory).rows(bounds=False)))
     return of_rows(rows, details)
 
 

@@ -17,7 +17,6 @@ from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS
 
 Run = Callable[..., int]
-OPTIONS = ("--allow-unpublishable",)
 
 
 def make(run: Path, out: Path, *more: str, reason: str = "the first") -> int:
@@ -38,8 +37,8 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "baselines" / "tiny.json"
-    assert make(done, out, *OPTIONS, reason="the  first\nrelease") == 0
-    assert make(done, out, *OPTIONS, reason="a new verifier") == 0
+    assert make(done, out, reason="the  first\nrelease") == 0
+    assert make(done, out, reason="a new verifier") == 0
     printed = capsys.readouterr().out
     assert f"made {out}: the first release" in printed
     assert f"update 1 of {out}: a new verifier" in printed
@@ -57,7 +56,7 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
 
 def test_what_is_read_is_what_was_written(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(done, out, *OPTIONS)
+    make(done, out)
     read, run = baseline_file.read(out), of_run(done)
     assert list(read.cells) == list(run.cells)
     for name, cell in run.cells.items():
@@ -73,12 +72,13 @@ def test_what_is_read_is_what_was_written(done: Path, tmp_path: Path) -> None:
     assert baseline_file.to_json(read) == json.loads(out.read_text())
 
 
-def test_a_run_that_must_not_be_published_is_taken_on_request_only(done: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"not publishable \(the test split is an unofficial copy.*--allow-unpublishable"
-    ):
-        make(done, tmp_path / "b.json")
-    assert not (tmp_path / "b.json").exists()
+def test_a_run_that_must_not_be_published_is_taken_on_request_only(tmp_path: Path) -> None:
+    run = replace(kit.snapshot(kit.cell(kit.PROVED)), unpublishable=("it is the sample",))
+    with pytest.raises(UserError, match=r"not publishable \(it is the sample\)\. .*--allow-unpublishable"):
+        baseline.check(run, Path("run"), allow_unpublishable=False, allow_errors=True)
+    baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=False)
+    baseline_file.write(tmp_path / "b.json", run)
+    assert baseline_file.read(tmp_path / "b.json").unpublishable == ("it is the sample",)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_failures_are_taken_on_request_only() -> None:
 )
 def test_bad_options_are_refused(done: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make(done, tmp_path / name, *OPTIONS, reason=reason)
+        make(done, tmp_path / name, reason=reason)
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_cells_are_dropped_on_purpose_only(done: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(done, out, *OPTIONS)
+    make(done, out)
     run(tmp_path / "one", "--images", "8", "--cells", CELLS[0])
     with pytest.raises(UserError, match=rf"lacks 1 cells of .*{CELLS[1]}.*--drop-cells"):
-        make(tmp_path / "one", out, *OPTIONS)
-    assert make(tmp_path / "one", out, *OPTIONS, "--drop-cells") == 0
+        make(tmp_path / "one", out)
+    assert make(tmp_path / "one", out, "--drop-cells") == 0
     assert list(baseline_file.read(out).cells) == [CELLS[0]]
 
 
@@ -132,7 +132,7 @@ def test_another_suites_baseline_is_not_overwritten(done: Path, tmp_path: Path) 
     out = tmp_path / "b.json"
     baseline_file.write(out, kit.snapshot(kit.cell(kit.PROVED), suite="other"))
     with pytest.raises(UserError, match=r"it is the baseline of suite 'other', and the run is of 'tiny'"):
-        make(done, out, *OPTIONS)
+        make(done, out)
 
 
 # --- files that are refused ---
