@@ -82,8 +82,8 @@
 
   const recall = () => {
     const state = new URLSearchParams(location.hash.slice(1));
-    form.reset();
-    for (const [name, value] of state) if (field(name) && name !== "sort") field(name).value = value;
+    // Not form.reset(): its event would forget the order again.
+    for (const element of form.elements) if (element.name && element.name !== "sort") element.value = state.get(element.name) ?? "";
     const asked = state.get("sort") ?? "";
     falling = asked.startsWith("-") || !asked;
     sort = keys.includes(asked.replace(/^-/, "")) ? asked.replace(/^-/, "") : "";

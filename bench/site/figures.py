@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,30 +41,32 @@ def series(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     """Groups a family by pruner, submitter and seed, each by rising compression and begun at its dense control.
 
     Returns:
-        Triples (colour's class, name, rows); from the ninth on the colour is that of the rest.
+        Triples (colour's class, name, rows). Seeds of one pruner and submitter share colour and name; from the ninth
+        name on the colour is that of the rest.
     """
     groups: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.cell["pruner"], row.entry["by"], row.cell["seed"]].append(row)
-    pruners = Counter(pruner for pruner, _, _ in groups)
+    submitters = {by for _, by, _ in groups}
     found = []
-    coloured = itertools.count()
+    colours: dict[str, int] = {}
     for key in sorted(groups, key=lambda key: (key[0] == DENSE, *key)):
         pruner, by, seed = key
-        if pruner == DENSE and any((p, by, seed) in groups for p in pruners if p != DENSE):
+        if pruner == DENSE and any((p, by, seed) in groups for p, _, _ in groups if p != DENSE):
             continue
         line = sorted(groups[key], key=lambda row: row.compression)
         if pruner != DENSE:
             line = sorted(groups.get((DENSE, by, seed), []), key=lambda row: row.name)[:1] + line
-        name = pruner if pruners[pruner] == 1 else f"{pruner} ({by or 'anonymous'}, seed {seed})"
-        place = next(coloured)
+        name = pruner if len(submitters) == 1 else f"{pruner} ({by or 'anonymous'})"
+        place = colours.setdefault(name, len(colours))
         found.append((f"s{place}" if place < _COLOURS else "rest", name, line))
     return found
 
 
 def _legend(groups: Sequence[tuple[str, str, list[Row]]]) -> tuple[tuple[str, str], ...]:
-    shown = [(kind, name) for kind, name, _ in groups if kind != "rest"]
-    rest = len(groups) - len(shown)
+    names = dict.fromkeys((kind, name) for kind, name, _ in groups)
+    shown = [(kind, name) for kind, name in names if kind != "rest"]
+    rest = len(names) - len(shown)
     return (*shown, *([("rest", f"{rest} more")] if rest else []))
 
 
@@ -81,18 +82,21 @@ def accuracy(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     ratios = [row.compression for row in rows]
     ticks = sorted({float(f"{ratio:.2g}") for ratio in ratios})
     step = max(1.02, (max(ratios) / min(ratios)) ** 0.016)
+    names = list(dict.fromkeys(name for _, name, _ in groups))[:_COLOURS]
+    room = step ** (len(names) / 2 + 1)
     plot = Plot(
         f"Verified accuracy against compression: {_name(rows)}",
-        horizontal([*ratios, min(ratios) / step**2, max(ratios) * step**2], log=True),
+        horizontal([*ratios, min(ratios) / room, max(ratios) * room], log=True),
         vertical([100 * highest], zero=True),
         "compression",
         "accuracy, % of images",
         x_ticks=ticks,
         x_unit="×",
     )
-    for number_, (kind, _, line) in enumerate(groups):
+    for kind, name, line in groups:
         # Pruners share their ratios; a small shift keeps their intervals apart.
-        shift = step ** (min(number_, _COLOURS) - (min(len(groups), _COLOURS) - 1) / 2)
+        place = names.index(name) if name in names else _COLOURS
+        shift = step ** (place - (len(names) - 1) / 2)
         verified = [row for row in line if row.can_verify]
         shares = [(row.compression * shift, row.result["verified"]) for row in verified]
         plot.bars([(x, 100 * share["low"], 100 * share["high"]) for x, share in shares], kind)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 14, 12, 44
 
 Point = tuple[float, float]
 
@@ -125,7 +125,7 @@ class Plot:
         parts.append(f'<path class="axis" d="M{_LEFT} {bottom}H{WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{(_LEFT + WIDTH) / 2:g}" y="{HEIGHT - 6}" class="mid title">{escape(x_label)}</text>')
         middle = number((_TOP + bottom) / 2)
-        parts.append(f'<text transform="translate(13 {middle})rotate(-90)" class="mid title">{escape(y_label)}</text>')
+        parts.append(f'<text transform="translate(11 {middle})rotate(-90)" class="mid title">{escape(y_label)}</text>')
         self._parts = parts
 
     def line(self, points: Sequence[Point], kind: str, dashed: bool = False) -> None:

@@ -301,6 +301,8 @@ def test_sort_filter_and_open_a_row_in_a_browser(site: Path, browser: Any) -> No
     browser.get(browser.current_url)
     browser.refresh()
     assert browser.find_element("id", "status").text == f"4 of {total} entries"
+    assert browser.find_element("css selector", "th[data-key=compression]").get_attribute("aria-sort") == "ascending"
+    assert [float(text.rstrip("×")) for text in column(browser, "compression")] == [10, 10, 100, 100]
     click(browser, "button[type=reset]")
     # By keyboard: a heading is a button that Enter presses.
     head = browser.find_element("css selector", "th[data-key=pruner] button")
@@ -364,3 +366,16 @@ def test_without_scripts_the_whole_table_is_there(site: Path, browser: Any) -> N
     browser.get((site / "index.html").as_uri())
     assert len(browser.find_elements("css selector", "#board tbody tr")) == len(nasty_board())
     assert not browser.find_element("id", "filters").is_displayed()
+
+
+def test_seeds_share_a_colour_and_submitters_do_not() -> None:
+    from bench.site.figures import accuracy, series
+
+    rows = make_rows([boards.make("dense", 1.0, seed=s) for s in (0, 1)] + [boards.make(seed=s) for s in (0, 1)])
+    assert [(kind, name, len(line)) for kind, name, line in series(rows)] == [("s0", "lwm", 2), ("s0", "lwm", 2)]
+    rows = make_rows([boards.make(by=f"person {i}") for i in range(10)])
+    kinds = [kind for kind, _, _ in series(rows)]
+    assert kinds == [f"s{i}" for i in range(8)] + ["rest"] * 2
+    figure = accuracy(rows)
+    assert figure is not None
+    assert figure.legend[-1] == ("rest", "2 more")
