@@ -65,7 +65,7 @@ def test_a_truncated_run_is_not_submitted(
 
 
 def network(path: Path, *, zeros: int = 5, classes: int = 10, size: int = 32) -> Path:
-    """Writes somebody's network: a convolution, a scaling that is no layer, and a linear layer stored the other way round."""
+    """Writes a convolution, a scaling that is no layer, and a linear layer stored the other way round."""
     rng = np.random.default_rng(0)
     conv = rng.normal(size=(2, 3, 4, 4)).astype(np.float32)
     scale = np.ones((2, 1, 1, 1), dtype=np.float32)
