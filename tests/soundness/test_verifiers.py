@@ -195,7 +195,9 @@ def test_enough_is_decided(trial: Trial, answers: list[tuple[Question, Verdict]]
 
 
 def test_every_verifier_has_a_trial() -> None:
-    assert {trial.verifier for trial in TRIALS} >= {name for name in VERIFIERS if not name.startswith("fake-")}
+    assert {trial.verifier for trial in TRIALS} >= {
+        name for name in VERIFIERS if not name.startswith(("fake-", "faulty"))
+    }
 
 
 def test_no_two_verifiers_contradict_each_other(questions: tuple[Question, ...]) -> None:
