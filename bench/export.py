@@ -30,11 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name}: no checkpoint yet; train it with: {command}")
     if not present:
         raise UserError(f"None of the {len(cells)} cells has a checkpoint in {options.checkpoints}; nothing to export.")
-    from dataclasses import replace
-
-    import numpy as np
-
-    from bench.plan import CellPlan, Installed, export_cell, make_stages
+    from bench.plan import export_cell, is_correct, robustness_instance
     from verifiers.counterexample import outputs
     from verifiers.vnnlib import write
 
@@ -47,17 +43,15 @@ def main(argv: list[str] | None = None) -> int:
         count = min(protocol.images, len(split))
         # Whatever is installed here, the question and its limit are the suite's.
         limit = options.timeout or max(protocol.timeouts[name] for name in protocol.cascade)
-        stages = make_stages(replace(protocol, cascade=("ibp",), timeouts={"ibp": limit}), Installed("cpu"))
-        plan = CellPlan(cell, protocol, export, stages, {}, split, count)
         logits = outputs(export.path, split.images[:count])
-        right = np.flatnonzero(logits.argmax(1) == split.labels[:count])
+        right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
         for position in right:
             # The box and the label make the property; networks of one radius share it.
             name = f"{split.split}{split.indices[position]}_eps{float(cell.eps * 255):g}.vnnlib"
             target = out / "vnnlib" / name
             if target not in written:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write(replace(plan.instance(int(position), 0), name=name), target)
+                write(robustness_instance(export, split, position, cell.eps, limit, name), target)
                 written.add(target)
             rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
         print(

@@ -136,20 +136,8 @@ class CellPlan:
             position: Its place in the image set.
             stage: Which verifier (the time limit is part of the question).
         """
-        lower, upper = box(self.data.images[position], self.cell.eps)
-        label = int(self.data.labels[position])
-        return Instance(
-            onnx=self.export.path,
-            onnx_sha256=self.export.sha256,
-            lower=lower,
-            upper=upper,
-            spec=_robustness(label),
-            timeout=self.stages[stage].timeout,
-            name=f"{self.cell.name} image {self.data.indices[position]}",
-            label=label,
-            classes=CLASSES,
-            eps=float(self.cell.eps),
-        )
+        name = f"{self.cell.name} image {self.data.indices[position]}"
+        return robustness_instance(self.export, self.data, position, self.cell.eps, self.stages[stage].timeout, name)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for the session row."""
@@ -171,6 +159,40 @@ class CellPlan:
             "unsupported": dict(self.unsupported),
             "note": self.protocol.note,
         }
+
+
+def robustness_instance(
+    export: Export, data: Dataset, position: int, eps: Fraction, timeout: float, name: str
+) -> Instance:
+    """Returns the question whether a network keeps an image's class over the box round it.
+
+    Args:
+        export: The network.
+        data: The image set.
+        position: The image's place in it.
+        eps: Radius.
+        timeout: Seconds for the search.
+        name: What a person calls the question.
+    """
+    lower, upper = box(data.images[position], eps)
+    label = int(data.labels[position])
+    return Instance(
+        onnx=export.path,
+        onnx_sha256=export.sha256,
+        lower=lower,
+        upper=upper,
+        spec=_robustness(label),
+        timeout=timeout,
+        name=name,
+        label=label,
+        classes=CLASSES,
+        eps=float(eps),
+    )
+
+
+def is_correct(logits: FloatArray, label: int) -> bool:
+    """Whether the label's logit is above all others: with a tie the image itself is a counterexample."""
+    return bool(logits[label] > np.delete(logits, label).max())
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from rich.console import Console
 from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, Export, in_shard, instance_id, question_id
+from bench.plan import CellPlan, Export, in_shard, instance_id, is_correct, question_id
 from bench.progress import Display, Output
 from bench.session import cores, session_row, unpublishable, utc_now
 from bench.store import MAIN_WRITER, Log, Row, Writer, collector_off, is_run, verdict_fields
@@ -116,8 +116,6 @@ def refuse_other_suite(out: Path, suite: Suite) -> None:
 def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
     """Finds out which images the exported network classifies correctly, and records what was not known.
 
-    An image counts only if its label's logit is above all others: with a tie the image itself is a counterexample.
-
     Returns:
         Places of the correctly classified images in the image set, in order.
 
@@ -135,7 +133,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
     rows: list[Row] = []
     for position, y in zip(new, logits, strict=True):
         label, index = int(data.labels[position]), int(data.indices[position])
-        correct = bool(y[label] > np.delete(y, label).max())
+        correct = is_correct(y, label)
         done.correct[plan.image_key, index] = correct
         rows.append(
             {

@@ -20,7 +20,7 @@ from models.data import Dataset
 from models.evaluate import evaluate
 from models.masks import Masks
 from models.recipe import Recipe
-from models.training import Report, Stage, Trainer, ibp_init, seed_everything
+from models.training import Report, Stage, Trainer, ibp_init, seed_everything, write_state
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 
@@ -128,9 +128,7 @@ class Pipeline:
             )
             trainer = Trainer(recipe, job.objective, self.train, self.device, self.report)
             trainer.run(model, stage, state_file=self.work / f"{stem}.pretrain.pt", key=key)
-            beside = file.with_suffix(".tmp")
-            torch.save(model.state_dict(), beside)
-            beside.replace(file)
+            write_state(model.state_dict(), file)
         return model
 
     def run(self, job: Job) -> Card:
@@ -206,10 +204,7 @@ class Pipeline:
             trainer.run(scored, stage, parameters=scores, state_file=state, key=key)
 
         masks = prune(model, job.compression, train=learn, **settings)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".tmp")
-        torch.save({"key": key, "masks": dict(masks)}, beside)
-        beside.replace(file)
+        write_state({"key": key, "masks": dict(masks)}, file)
         return masks, job.recipe.prune_epochs
 
 

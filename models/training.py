@@ -67,6 +67,14 @@ def seed_everything(seed: int, *words: str) -> None:
     np.random.seed(int(state))
 
 
+def write_state(state: Any, file: Path) -> None:
+    """Writes a state beside `file` and renames it, so that a kill leaves the old one whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".tmp")
+    torch.save(state, beside)
+    beside.replace(file)
+
+
 def ibp_init(model: nn.Module) -> None:
     """Draws weights that keep interval widths through the layers (Shi et al. 2021, section 4.1).
 
@@ -197,9 +205,6 @@ class Trainer:
     def _keep(
         self, file: Path, key: str, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Any
     ) -> None:
-        """Writes the state beside and renames it, so that a kill leaves the old one whole."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".tmp")
         state = {
             "key": key,
             "epoch": epoch,
@@ -208,8 +213,7 @@ class Trainer:
             "averaged": averaged,
             "rng": torch.get_rng_state(),
         }
-        torch.save(state, beside)
-        beside.replace(file)
+        write_state(state, file)
 
     def _restore(
         self, file: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer

@@ -20,7 +20,7 @@ import yaml
 from prunecert.errors import UserError, did_you_mean
 from verifiers import abcrown_install
 from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, domains_that_fit, visible_devices
+from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
 
 #: Every status that upstream's sources can give, with what it means here and the stage that decided. Each is
 #: compared as a whole: `'safe' in 'unsafe-pgd'` is true.
@@ -153,7 +153,7 @@ class AbCrown(Verifier):
         found = abcrown_install.find()
         if isinstance(found, str):
             raise UserError(found)
-        from verifiers.abcrown_engine import Engine, use_device
+        from verifiers.abcrown_engine import Engine
 
         flat: dict[str, Any] = {}
         for name, path in FLAT.items():

@@ -85,14 +85,6 @@ def merge(base: dict[str, Any], changes: Mapping[str, Any], path: str = "") -> N
             base[key] = value
 
 
-def use_device(device: str) -> str:
-    """Makes ``"cuda:N"`` the current CUDA device and returns upstream's word for it."""
-    if not device.startswith("cuda"):
-        return "cpu"
-    torch.cuda.set_device(torch.device(device).index or 0)
-    return "cuda"
-
-
 def _select(d: dict[str, Any], keep: list[int]) -> dict[str, Any]:
     """Returns upstream's picked domains with those numbered in `keep` alone."""
 

@@ -44,6 +44,20 @@ def domains_that_fit(relus: int, device: str, *, share: float = 0.25, most: int 
     return int(max(4, min(most, share * free_memory(device) / per_domain)))
 
 
+def use_device(device: str) -> str:
+    """Makes ``"cuda:N"`` the current CUDA device.
+
+    Returns:
+        ``"cuda"`` or ``"cpu"``, the words of verifiers that know the current device only.
+    """
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch
+
+    torch.cuda.set_device(torch.device(device).index or 0)
+    return "cuda"
+
+
 def describe(device: str) -> str:
     """Returns ``cpu``, or ``cuda:N (name)``.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from prunecert.errors import UserError, did_you_mean
 from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, domains_that_fit, visible_devices
+from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
 
 #: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
 #: that ends with them has gone wrong.
@@ -110,7 +110,7 @@ class NeuralSat(Verifier):
 
         self._engine = neuralsat_engine
         # Upstream knows only the current CUDA device.
-        self._device = neuralsat_engine.use_device(self.device)
+        self._device = use_device(self.device)
 
     def load(self, onnx: Path) -> None:
         """Converts the network and moves it to the device."""

@@ -52,14 +52,6 @@ gc.freeze()
 _QUIRKS = copy.deepcopy(read_onnx.custom_quirks)
 
 
-def use_device(device: str) -> str:
-    """Makes ``"cuda:N"`` the current CUDA device and returns upstream's word for it."""
-    if not device.startswith("cuda"):
-        return "cpu"
-    torch.cuda.set_device(torch.device(device).index or 0)
-    return "cuda"
-
-
 def read_network(onnx: Path) -> tuple[Any, tuple[int, ...]]:
     """Converts an ONNX file, and compares the result with onnxruntime on random inputs.
 
