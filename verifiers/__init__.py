@@ -17,5 +17,6 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "marabou": "verifiers.marabou:Marabou",
         "neuralsat": "verifiers.neuralsat:NeuralSat",
         "pgd": "verifiers.attack:Pgd",
+        "smoothing": "verifiers.smoothing:Smoothing",
     },
 )

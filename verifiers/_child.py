@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
+from verifiers.certificate import Certificate
 
 MAGIC = b"PCw1"
 HEADER = struct.Struct("<4sQI")
@@ -76,6 +77,8 @@ def encode(verdict: Any) -> dict[str, Any]:
         raise TypeError(f"the verifier returned a witness of type {type(witness).__name__}; it must be an array")
     if witness is not None and witness.dtype != np.float32:
         raise TypeError(f"the verifier returned a witness of type {witness.dtype}; it must be float32")
+    if verdict.certificate is not None and not isinstance(verdict.certificate, Certificate):
+        raise TypeError(f"the verifier returned a certificate of type {type(verdict.certificate).__name__}")
     times = verdict.times
     return {
         "status": str(verdict.status),
@@ -88,9 +91,16 @@ def encode(verdict: Any) -> dict[str, Any]:
         "unstable": None if verdict.unstable is None else int(verdict.unstable),
         "domains": None if verdict.domains is None else int(verdict.domains),
         "iterations": None if verdict.iterations is None else int(verdict.iterations),
+        "certificate": None if verdict.certificate is None else _plain(verdict.certificate),
         "device": str(verdict.device),
         "version": str(verdict.version),
     }
+
+
+def _plain(certificate: Certificate) -> dict[str, int | float]:
+    """Turns a certificate's numbers, which may be NumPy's, into Python's."""
+    whole = ("predicted", "count", "n0", "n")
+    return {key: int(value) if key in whole else float(value) for key, value in certificate.to_json().items()}
 
 
 def describe(error: BaseException) -> dict[str, Any]:

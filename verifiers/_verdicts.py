@@ -11,6 +11,7 @@ import numpy as np
 from prunecert.errors import UserError
 from verifiers import counterexample
 from verifiers.base import Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.certificate import Certificate, flaw
 
 
 def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -> Verdict:
@@ -38,6 +39,7 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
         unstable=plain["unstable"],
         domains=plain["domains"],
         iterations=plain["iterations"],
+        certificate=None if plain["certificate"] is None else Certificate(**plain["certificate"]),
         device=plain["device"],
         version=plain["version"],
     )
@@ -45,7 +47,13 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
     if reason is not None:
         # Bounds that may be no numbers don't go on into results.
         return replace(
-            verdict, status=Status.ERROR, detail=f"{verifier.name} {reason}", witness=None, bounds=None, stage=None
+            verdict,
+            status=Status.ERROR,
+            detail=f"{verifier.name} {reason}",
+            witness=None,
+            bounds=None,
+            stage=None,
+            certificate=None,
         )
     if verdict.status is Status.SAT:
         assert verdict.witness is not None
@@ -77,6 +85,15 @@ def nonsense(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> 
         return "is an attack but answered unsat"
     if status is Status.SAT and verifier.kind is Kind.INCOMPLETE:
         return "is an incomplete verifier but answered sat"
+    if verifier.kind is Kind.PROBABILISTIC:
+        if status.decided:
+            return f"is a probabilistic verifier but answered {status}"
+        if (status is Status.UNKNOWN) != (verdict.certificate is not None):
+            return f"answered {status} {'without' if verdict.certificate is None else 'with'} a certificate"
+    elif verdict.certificate is not None:
+        return "is no probabilistic verifier but gave a certificate"
+    if verdict.certificate is not None and (reason := flaw(verdict.certificate, instance.classes)) is not None:
+        return reason
     if status is Status.SAT and verdict.witness is None:
         return "answered sat without a counterexample"
     if status is not Status.SAT and verdict.witness is not None:

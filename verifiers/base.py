@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
+from verifiers.certificate import Certificate
 
 FloatArray = npt.NDArray[np.float32]
 Norm = Literal["linf", "l2"]
@@ -44,11 +45,16 @@ class UnsupportedError(Exception):
 
 
 class Kind(enum.StrEnum):
-    """What a verifier can answer: `incomplete` never `sat`, `attack` never `unsat`, `complete` both."""
+    """What a verifier can answer: `incomplete` never `sat`, `attack` never `unsat`, `complete` both.
+
+    `probabilistic` answers neither: its `unknown` carries a `Certificate`, which speaks of another classifier than the
+    network, in another norm, and may be wrong with a small probability. So nothing that counts `unsat` can count it.
+    """
 
     INCOMPLETE = "incomplete"
     COMPLETE = "complete"
     ATTACK = "attack"
+    PROBABILISTIC = "probabilistic"
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +209,7 @@ class Verdict:
         verifier: Adapter's name.
         version: Verifier's version, with the commit where there is one.
         witness_check: The replay's record, for every claimed counterexample.
+        certificate: What a probabilistic verifier found; only with `unknown`.
         log_tail: The last lines of the verifier's own output, for failures.
     """
 
@@ -221,6 +228,7 @@ class Verdict:
     verifier: str = ""
     version: str = ""
     witness_check: Mapping[str, Any] | None = None
+    certificate: Certificate | None = None
     log_tail: str = ""
 
     def to_json(self) -> dict[str, Any]:
