@@ -159,7 +159,7 @@ class Smoothing(Verifier):
         for start in range(0, n, drawn):
             for i in range(0, drawn, _DRAW):
                 noise[i : i + _DRAW].normal_(generator=generator)
-            for part in noise[: n - start].split(batch):
+            for part in self._torch.split(noise[: n - start], batch):
                 if time.perf_counter() > until:
                     raise _OutOfTimeError
                 with self._torch.inference_mode():
