@@ -1,0 +1,1 @@
+"""Bounds that skip zeros: networks as sparse affine maps, walked through by compiled kernels. Usable alone."""

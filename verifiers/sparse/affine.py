@@ -1,0 +1,128 @@
+"""Layers of a network as sparse matrices over flat vectors, by index arithmetic on their non-zero weights.
+
+The flat vector of a value of shape [C, H, W] is its C-order. Nothing here allocates more than a multiple of the number
+of non-zeros of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+def csr(
+    rows: npt.ArrayLike, columns: npt.ArrayLike, values: npt.NDArray[np.float32], shape: tuple[int, int]
+) -> scipy.sparse.csr_array:
+    """Returns a matrix with sorted int32 indices; positions must not repeat, and zeros are left out."""
+    kept = values != 0
+    row, column = np.asarray(rows, dtype=np.int32)[kept], np.asarray(columns, dtype=np.int32)[kept]
+    matrix = scipy.sparse.coo_array((values[kept], (row, column)), shape=shape).tocsr()
+    matrix.sort_indices()
+    return matrix
+
+
+def diagonal(values: npt.NDArray[np.float32]) -> scipy.sparse.csr_array:
+    """Returns the square matrix with these values on its diagonal."""
+    positions = np.arange(len(values))
+    return csr(positions, positions, values, (len(values), len(values)))
+
+
+def dense(weight: npt.NDArray[np.float32]) -> scipy.sparse.csr_array:
+    """Returns the non-zeros of a matrix [outputs, inputs]."""
+    rows, columns = np.nonzero(weight)
+    return csr(rows, columns, weight[rows, columns], (weight.shape[0], weight.shape[1]))
+
+
+def windows(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> IntArray:
+    """Returns where each window of one axis reads: positions [outputs, kernel], -1 in the padding.
+
+    There are no outputs where the kernel doesn't fit.
+    """
+    outputs = max(0, (size + pads[0] + pads[1] - dilation * (kernel - 1) - 1) // stride + 1)
+    positions = np.arange(outputs)[:, None] * stride - pads[0] + np.arange(kernel)[None, :] * dilation
+    return np.where((positions >= 0) & (positions < size), positions, -1)
+
+
+def convolution(
+    weight: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    groups: int,
+) -> tuple[scipy.sparse.csr_array, tuple[int, int, int]]:
+    """Writes a two-dimensional convolution (cross-correlation, as ONNX's Conv) as a matrix.
+
+    Args:
+        weight: [out, in / groups, kh, kw].
+        shape: The input's [C, H, W].
+        strides: Of both axes.
+        pads: Zeros at the top, left, bottom, right.
+        dilations: Of both axes.
+        groups: Number of groups.
+
+    Returns:
+        The matrix [out * H' * W', C * H * W] and (out, H', W').
+    """
+    outputs, per_group, kernel_h, kernel_w = weight.shape
+    _, height, width = shape
+    down = windows(height, kernel_h, strides[0], (pads[0], pads[2]), dilations[0])
+    across = windows(width, kernel_w, strides[1], (pads[1], pads[3]), dilations[1])
+    new_h, new_w = len(down), len(across)
+    rows, columns, values = [], [], []
+    for r in range(kernel_h):
+        for s in range(kernel_w):
+            out, inner = np.nonzero(weight[:, :, r, s])
+            y, x = np.flatnonzero(down[:, r] >= 0), np.flatnonzero(across[:, s] >= 0)
+            to = (y[:, None] * new_w + x[None, :]).ravel()
+            back = (down[y, r][:, None] * width + across[x, s][None, :]).ravel()
+            channel = out // (outputs // groups) * per_group + inner
+            rows.append((out[:, None] * (new_h * new_w) + to[None, :]).ravel().astype(np.int32))
+            columns.append((channel[:, None] * (height * width) + back[None, :]).ravel().astype(np.int32))
+            values.append(np.repeat(weight[out, inner, r, s], len(to)))
+    matrix = csr(
+        np.concatenate(rows),
+        np.concatenate(columns),
+        np.concatenate(values),
+        (outputs * new_h * new_w, int(np.prod(shape))),
+    )
+    return matrix, (outputs, new_h, new_w)
+
+
+def average(
+    shape: tuple[int, int, int], kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], count_pads: bool
+) -> tuple[scipy.sparse.csr_array, tuple[int, int, int]]:
+    """Writes average pooling as a matrix.
+
+    Args:
+        shape: The input's [C, H, W].
+        kernel: Size of the windows.
+        strides: Of both axes.
+        pads: Padding at the top, left, bottom, right.
+        count_pads: Whether padding counts in the divisor.
+
+    Returns:
+        The matrix and the output's shape; the weights are 1 / (entries of the window) to nearest.
+    """
+    channels, height, width = shape
+    down = windows(height, kernel[0], strides[0], (pads[0], pads[2]), 1)
+    across = windows(width, kernel[1], strides[1], (pads[1], pads[3]), 1)
+    inside = (down[:, None, :, None] >= 0) & (across[None, :, None, :] >= 0)
+    y, x, r, s = np.nonzero(inside)
+    counts = np.full(inside.shape[:2], kernel[0] * kernel[1]) if count_pads else inside.sum(axis=(2, 3))
+    to, back = y * len(across) + x, down[y, r] * width + across[x, s]
+    weight = (1.0 / counts[y, x]).astype(np.float32)
+    plane = np.arange(channels)[:, None]
+    matrix = csr(
+        (plane * (len(down) * len(across)) + to).ravel(),
+        (plane * (height * width) + back).ravel(),
+        np.tile(weight, channels),
+        (channels * len(down) * len(across), channels * height * width),
+    )
+    return matrix, (channels, len(down), len(across))
