@@ -39,10 +39,10 @@ def versions() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Returns how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many processors this process may use: no more than Slurm has given it, confined or not."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(found, int(given)) if given.isdecimal() and int(given) else found
 
 
 def machine() -> dict[str, Any]:

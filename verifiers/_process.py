@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -70,9 +71,17 @@ class Process:
         log: File to which its output is appended.
         threads: Threads for numerical libraries, or None.
         memory_limit_mb: Limit on the resident size of the whole tree, MiB, or None.
+        cores: Processors to which it and all below it are confined, or None.
     """
 
-    def __init__(self, *, log: Path | None, threads: int | None, memory_limit_mb: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        log: Path | None,
+        threads: int | None,
+        memory_limit_mb: int | None,
+        cores: Sequence[int] | None = None,
+    ) -> None:
         begin = time.perf_counter()
         self._memory_limit_mb = memory_limit_mb
         self.peak_mb: float | None = None
@@ -97,6 +106,7 @@ class Process:
             "status": status,
             "log": None if log is None else str(log.resolve()),
             "log_limit": _LOG_LIMIT,
+            "cores": None if cores is None else list(cores),
             "sys_path": [str(Path(verifiers.__file__).parents[1]), *(path or str(Path.cwd()) for path in sys.path)],
         }
         environment = dict(os.environ)

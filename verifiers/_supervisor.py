@@ -167,6 +167,10 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if config["cores"] is not None and hasattr(os, "sched_setaffinity"):
+        # Before the fork: the verifier inherits it. A processor that was taken away meanwhile is no reason to fail.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, config["cores"])
     output, printed = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -47,6 +47,7 @@ class Worker:
         grace_s: A verifier gets SIGTERM when it is half of this beyond an instance's limit, and SIGKILL at the whole.
         log: File to which the verifier's own output is appended (64 MiB at most for each process started).
         threads: Threads for OpenMP, BLAS and torch; None leaves it to them.
+        cores: Processors that the process may use, where the system can confine it; None for all.
         start_limit_s: Limit on starting.
         load_limit_s: Limit on loading a network.
 
@@ -64,6 +65,7 @@ class Worker:
         grace_s: float = 5.0,
         log: Path | None = None,
         threads: int | None = None,
+        cores: Sequence[int] | None = None,
         start_limit_s: float = START_LIMIT_S,
         load_limit_s: float = LOAD_LIMIT_S,
     ) -> None:
@@ -84,6 +86,7 @@ class Worker:
         self._memory_limit_mb = memory_limit_mb
         self._log_path = log
         self._threads = threads
+        self._cores = cores
         self._start_limit_s = start_limit_s
         self._load_limit_s = load_limit_s
         self._process: Process | None = None
@@ -258,7 +261,10 @@ class Worker:
         try:
             if self._process is None:
                 self._process = Process(
-                    log=self._log_path, threads=self._threads, memory_limit_mb=self._memory_limit_mb
+                    log=self._log_path,
+                    threads=self._threads,
+                    memory_limit_mb=self._memory_limit_mb,
+                    cores=self._cores,
                 )
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
                 _, start_s = self._process.ask("start", target, self._start_limit_s, self.grace_s)

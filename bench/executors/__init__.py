@@ -1,1 +1,1 @@
-"""Who works on the batches: threads of this machine, each with verifier processes of its own."""
+"""Who works on the batches: threads of this machine with verifier processes, or jobs of a batch system."""

@@ -37,6 +37,8 @@ class LocalExecutor:
         workers: How many threads.
         threads: Threads of computation for each verifier process.
         log_dir: Where the verifiers' own output goes.
+        devices: The device of each worker; None: each verifier runs where its stage says.
+        cores: The processors of each worker; None: all workers share all.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class LocalExecutor:
         workers: int = 1,
         threads: int = 1,
         log_dir: Path | None = None,
+        devices: Sequence[str] | None = None,
+        cores: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._plans = plans
         self._cascades = cascades
@@ -59,7 +63,16 @@ class LocalExecutor:
         self._in_work = 0
         self._stop = False
         self._failure: BaseException | None = None
-        self._crews = [_Crew(number, threads, log_dir) for number in range(workers)]
+        self._crews = [
+            _Crew(
+                number,
+                threads,
+                log_dir,
+                device=None if devices is None else devices[number],
+                cores=None if cores is None else cores[number],
+            )
+            for number in range(workers)
+        ]
 
     def run(self) -> None:
         """Returns when nothing is left to be asked.
@@ -133,8 +146,12 @@ class LocalExecutor:
 class _Crew:
     """The verifier processes of one thread, the latest used kept warm."""
 
-    def __init__(self, number: int, threads: int, log_dir: Path | None) -> None:
+    def __init__(
+        self, number: int, threads: int, log_dir: Path | None, *, device: str | None, cores: Sequence[int] | None
+    ) -> None:
         self._number = number
+        self._device = device
+        self._cores = cores
         self._threads = threads
         self._log_dir = log_dir
         self._workers: OrderedDict[tuple[str, str, str, int | None], Worker] = OrderedDict()
@@ -143,7 +160,11 @@ class _Crew:
 
     def worker(self, stage: Stage) -> Worker:
         """Returns the worker for a stage, made if need be."""
-        key = (stage.verifier, stage.settings_hash, stage.device, stage.memory_mb)
+        device = stage.device
+        # A verifier that can't use the worker's kind of device was planned for another.
+        if self._device is not None and self._device.partition(":")[0] == device.partition(":")[0]:
+            device = self._device
+        key = (stage.verifier, stage.settings_hash, device, stage.memory_mb)
         with self._guard:
             if self._closed:
                 raise UserError("The run was stopped.")
@@ -154,10 +175,11 @@ class _Crew:
                 self._workers[key] = Worker(
                     stage.verifier,
                     stage.settings,
-                    stage.device,
+                    device,
                     memory_limit_mb=stage.memory_mb,
                     log=log,
                     threads=self._threads,
+                    cores=self._cores,
                 )
             self._workers.move_to_end(key)
             return self._workers[key]

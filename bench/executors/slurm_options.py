@@ -1,0 +1,175 @@
+"""Options of `bench.run --executor submitit`: what is asked of Slurm, checked before anything is sent."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunecert.errors import UserError
+
+LOCAL = "local"
+SLURM = "submitit"
+#: The same jobs as processes of this machine, to try a submission out.
+TRIAL = "submitit-local"
+EXECUTORS = (LOCAL, SLURM, TRIAL)
+CHUNK = 500
+MINUTES = 60
+PARALLEL = 256
+_LONGEST_MINUTES = 366 * 24 * 60
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each array task gets.
+
+    Args:
+        partition: Slurm's partition, or None for its default.
+        minutes: Wall-clock limit; a task that reaches it is requeued and goes on.
+        cpus: Processors, or None for Slurm's default.
+        mem: Memory as Slurm writes it (``"8G"``), or None.
+        gres: Generic resources (``"gpu:1"``), or None.
+        parallel: Tasks of one array that run side by side at most.
+        chunk: Images with something left to be asked, per task.
+        extra: Any further options of sbatch, by their long names without dashes.
+    """
+
+    partition: str | None = None
+    minutes: int = MINUTES
+    cpus: int | None = None
+    mem: str | None = None
+    gres: str | None = None
+    parallel: int = PARALLEL
+    chunk: int = CHUNK
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns the parameters in submitit's words."""
+        found: dict[str, Any] = {
+            "job_name": "prunecert",
+            "time": self.minutes,
+            "array_parallelism": self.parallel,
+            # Long enough for a task to be put back into the queue, short beside its limit.
+            "signal_delay_s": min(90, self.minutes * 15),
+            "additional_parameters": {"requeue": True, **self.extra},
+        }
+        if self.cpus is not None:
+            # Since Slurm 22.05 a step does not inherit the number from the job.
+            found |= {"cpus_per_task": self.cpus, "srun_args": [f"--cpus-per-task={self.cpus}"]}
+        named = {"partition": self.partition, "mem": self.mem, "gres": self.gres}
+        return found | {key: value for key, value in named.items() if value is not None}
+
+    def describe(self) -> str:
+        """Returns the sbatch options as one types them."""
+        words = [f"--time={self.minutes}", "--requeue"]
+        for key, value in (("partition", self.partition), ("cpus-per-task", self.cpus), ("mem", self.mem)):
+            words += [] if value is None else [f"--{key}={value}"]
+        words += [] if self.gres is None else [f"--gres={self.gres}"]
+        return " ".join([*words, *(f"--{key}={value}" for key, value in self.extra.items())])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options to the command's parser."""
+    parser.add_argument(
+        "--executor",
+        default=LOCAL,
+        metavar="NAME",
+        help="local (default); submitit: a Slurm job array; submitit-local: its tasks as processes here, to try it",
+    )
+    group = parser.add_argument_group("with --executor submitit")
+    group.add_argument("--chunk", type=int, help=f"images per array task, about (default: {CHUNK})")
+    group.add_argument("--slurm-partition", metavar="NAME", help="partition (default: Slurm's own)")
+    group.add_argument(
+        "--slurm-time", metavar="TIME", help=f"limit of a task: minutes, H:M:S or D-H:M:S (default: {MINUTES})"
+    )
+    group.add_argument("--slurm-cpus", type=int, metavar="N", help="processors of a task")
+    group.add_argument("--slurm-mem", metavar="SIZE", help="memory of a task, e.g. 8G")
+    group.add_argument("--slurm-gres", metavar="GRES", help="generic resources of a task, e.g. gpu:1")
+    group.add_argument("--slurm-parallel", type=int, metavar="N", help=f"tasks side by side (default: {PARALLEL})")
+    group.add_argument(
+        "--slurm-extra", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch; repeatable"
+    )
+
+
+def check(options: argparse.Namespace) -> Resources | None:
+    """Returns what is asked of Slurm, or None for the local executor.
+
+    Raises:
+        UserError: A value makes no sense, or options don't go together.
+    """
+    if options.executor not in EXECUTORS:
+        from prunecert.errors import did_you_mean
+
+        raise UserError(f"--executor: {did_you_mean('executor', options.executor, EXECUTORS)}")
+    given = [
+        name
+        for name in ("chunk", "slurm_partition", "slurm_time", "slurm_cpus", "slurm_mem", "slurm_gres")
+        if getattr(options, name) is not None
+    ] + [name for name in ("slurm_parallel", "slurm_extra") if getattr(options, name)]
+    if options.executor == LOCAL:
+        if given:
+            flag = "--" + given[0].replace("_", "-")
+            raise UserError(f"{flag} is refused with --executor local; it is for --executor submitit.")
+        return None
+    for name in ("shard", "submit", "card"):
+        if getattr(options, name):
+            raise UserError(
+                f"--{name} is refused with --executor {options.executor}, which makes its own parts"
+                + ("." if name == "shard" else "; give it to a local run into the same --out when the jobs are done.")
+            )
+    least = {"--chunk": options.chunk, "--slurm-cpus": options.slurm_cpus, "--slurm-parallel": options.slurm_parallel}
+    for flag, value in least.items():
+        if value is not None and value < 1:
+            raise UserError(f"{flag} {value} is refused; it must be at least 1.")
+    _match("--slurm-partition", options.slurm_partition, r"[\w.-]+(,[\w.-]+)*", "names like gpu or gpu,long")
+    _match("--slurm-mem", options.slurm_mem, r"0*[1-9]\d*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
+    _match("--slurm-gres", options.slurm_gres, r"[a-z]\w*(:[\w.-]+){0,2}(,[a-z]\w*(:[\w.-]+){0,2})*", "e.g. gpu:1")
+    return Resources(
+        partition=options.slurm_partition,
+        minutes=MINUTES if options.slurm_time is None else parse_minutes(options.slurm_time),
+        cpus=options.slurm_cpus,
+        mem=options.slurm_mem,
+        gres=options.slurm_gres,
+        parallel=options.slurm_parallel or PARALLEL,
+        chunk=options.chunk or CHUNK,
+        extra=_extra(options.slurm_extra),
+    )
+
+
+def _match(flag: str, value: str | None, pattern: str, allowed: str) -> None:
+    if value is not None and not re.fullmatch(pattern, value):
+        raise UserError(f"{flag} {value!r} is refused; allowed are {allowed}.")
+
+
+def parse_minutes(text: str) -> int:
+    """Returns a limit in minutes, rounded up.
+
+    Args:
+        text: ``"90"`` (minutes), ``"1:30:00"`` or ``"2-12:00:00"``.
+
+    Raises:
+        UserError: It is none of these, or not between a minute and a year.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d)|(\d+)", text)
+    if match is None:
+        raise UserError(f"--slurm-time {text!r} is refused; write minutes, H:M:S or D-H:M:S, e.g. 90 or 1:30:00.")
+    days, hours, minutes, seconds, plain = (int(part or 0) for part in match.groups())
+    total = plain + math.ceil((days * 24 * 3600 + hours * 3600 + minutes * 60 + seconds) / 60)
+    if not 1 <= total <= _LONGEST_MINUTES:
+        raise UserError(f"--slurm-time {text!r} is refused; it must be between a minute and a year.")
+    return total
+
+
+def _extra(words: list[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[a-z][a-z-]*", key) or not value or "\n" in value:
+            raise UserError(f"--slurm-extra {word!r} is refused; write KEY=VALUE, e.g. account=verify.")
+        if key in ("array", "output", "error", "open-mode", "signal", "requeue", "time"):
+            raise UserError(f"--slurm-extra {key} is refused: it is set already; see --slurm-time, --slurm-parallel.")
+        found[key] = value
+    return found
