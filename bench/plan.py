@@ -39,6 +39,7 @@ class Stage:
         everyone: Whether it sees images that are decided already.
         batch: Instances handed over together, at most.
         memory_mb: Limit of its worker, or None.
+        repeat: Where times are taken: which of several times that the same is asked, from 1; None elsewhere.
     """
 
     verifier: str
@@ -51,6 +52,7 @@ class Stage:
     everyone: bool
     batch: int
     memory_mb: int | None
+    repeat: int | None = None
 
     @functools.cached_property
     def settings_hash(self) -> str:
@@ -106,6 +108,8 @@ class CellPlan:
         unsupported: Why a verifier of the cascade does not take this network, by name.
         data: Its images, at least `images` of them.
         images: How many of them, from the first on.
+        variant: How the network is written, where it is not the cell's usual file.
+        extra: What else goes into the session row.
     """
 
     cell: Cell
@@ -115,6 +119,13 @@ class CellPlan:
     unsupported: Mapping[str, str]
     data: Dataset
     images: int
+    variant: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What rows call it: the cell's name, and the variant where there is one."""
+        return f"{self.cell.name}_{self.variant}" if self.variant else self.cell.name
 
     @functools.cached_property
     def image_key(self) -> str:
@@ -125,7 +136,7 @@ class CellPlan:
     def keys(self) -> tuple[str, ...]:
         """Stands, by stage, for all that decides an answer but the image; a run is resumed by key and image."""
         return tuple(
-            stage_key(self.image_key, self.cell.eps, s.verifier, s.version, s.settings_hash, s.timeout)
+            stage_key(self.image_key, self.cell.eps, s.verifier, s.version, s.settings_hash, s.timeout, _taken(s))
             for s in self.stages
         )
 
@@ -136,7 +147,7 @@ class CellPlan:
             position: Its place in the image set.
             stage: Which verifier (the time limit is part of the question).
         """
-        name = f"{self.cell.name} image {self.data.indices[position]}"
+        name = f"{self.name} image {self.data.indices[position]}"
         return robustness_instance(self.export, self.data, position, self.cell.eps, self.stages[stage].timeout, name)
 
     def to_json(self) -> dict[str, Any]:
@@ -144,7 +155,7 @@ class CellPlan:
         indices = self.data.indices[: self.images]
         return {
             **self.cell.to_json(),
-            "name": self.cell.name,
+            "name": self.name,
             "onnx_sha256": self.export.sha256,
             "checkpoint_sha256": self.export.checkpoint_sha256,
             "measured_sparsity": self.export.sparsity,
@@ -158,6 +169,7 @@ class CellPlan:
             "stages": [{**s.to_json(), "key": key} for s, key in zip(self.stages, self.keys, strict=True)],
             "unsupported": dict(self.unsupported),
             "note": self.protocol.note,
+            **self.extra,
         }
 
 
@@ -223,7 +235,19 @@ def image_key(onnx_sha256: str, fingerprint: str, split: str) -> str:
     return digest([onnx_sha256, fingerprint, split])[:20]
 
 
-def stage_key(key: str, eps: Fraction, verifier: str, version: str, settings_hash: str, timeout: float) -> str:
+def _taken(stage: Stage) -> tuple[int, int] | None:
+    return None if stage.repeat is None else (stage.repeat, stage.batch)
+
+
+def stage_key(
+    key: str,
+    eps: Fraction,
+    verifier: str,
+    version: str,
+    settings_hash: str,
+    timeout: float,
+    taken: tuple[int, int] | None = None,
+) -> str:
     """Returns what stands, in verdict rows, for all that decides an answer but the image.
 
     Args:
@@ -233,13 +257,20 @@ def stage_key(key: str, eps: Fraction, verifier: str, version: str, settings_has
         version: Its version.
         settings_hash: See `Stage`.
         timeout: Seconds an instance.
+        taken: Where times are taken: which repeat, and how many images are handed over together.
     """
-    return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf"])[:20]
+    repeated = [] if taken is None else [list(taken)]
+    return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf", *repeated])[:20]
 
 
 def instance_id(instance: Instance, stage: Stage) -> str:
-    """Returns the hash of all that decides the answer: the question, its limit, the verifier and its settings."""
-    return digest([instance.digest(), stage.verifier, stage.version, dict(stage.settings)])[:32]
+    """Returns the hash of all that decides the answer: the question, its limit, the verifier and its settings.
+
+    Where times are taken, the repeat and the size of the batch are in it as well.
+    """
+    taken = _taken(stage)
+    repeated = [] if taken is None else [list(taken)]
+    return digest([instance.digest(), stage.verifier, stage.version, dict(stage.settings), *repeated])[:32]
 
 
 def question_id(instance: Instance) -> str:

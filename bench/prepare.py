@@ -66,14 +66,17 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
         What is installed, and those left out, by name, with what to install.
 
     Raises:
-        UserError: One is missing and `skip` is false, none is left, or none can use the device.
+        UserError: One is missing that the suite does not call optional and `skip` is false, none is left, or none can
+            use the device.
     """
     installed = Installed(device)
     missing = installed.missing([protocol for _, protocol in cells])
-    if missing and not skip:
-        words = "; ".join(f"{name}: {hint}" for name, hint in missing.items())
+    optional = {name for _, protocol in cells if protocol.timing for name in protocol.timing.optional}
+    needed = {name: hint for name, hint in missing.items() if name not in optional}
+    if needed and not skip:
+        words = "; ".join(f"{name}: {hint}" for name, hint in needed.items())
         raise UserError(
-            f"{len(missing)} of the suite's verifiers cannot run here: {words} Install what is named, choose others "
+            f"{len(needed)} of the suite's verifiers cannot run here: {words} Install what is named, choose others "
             "with --verifiers, or leave them out with --skip-unavailable."
         )
     names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)

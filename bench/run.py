@@ -11,23 +11,26 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, Export, in_shard, instance_id, is_correct, question_id
+from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
-from bench.session import cores, session_row, unpublishable, utc_now
-from bench.store import MAIN_WRITER, Log, Row, Writer, collector_off, is_run, verdict_fields
+from bench.rows import Done, predict, read_done, verdict_rows
+from bench.session import cores, machine, session_row, unpublishable, utc_now
+from bench.store import MAIN_WRITER, Log, Writer, is_run
 from bench.submit import submit
 from bench.suite import Suite, load_suite
+from bench.timing.command import refuse_for_times, take_times
+from bench.timing.plans import Group, timed_plans
+from bench.timing.take import refuse_other_machine
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
 from verifiers.base import Instance, Status, Verdict
 
@@ -66,38 +69,6 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-@dataclass
-class Done:
-    """What earlier runs in the same directory have found.
-
-    Args:
-        correct: By image key and image.
-        verdicts: By stage key and image.
-    """
-
-    correct: dict[tuple[str, int], bool]
-    verdicts: dict[tuple[str, int], Status]
-
-
-def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
-    """Reads what is finished already, and what there is to say about the files."""
-    done = Done({}, {})
-    if not is_run(out):
-        return done, []
-    log = Log(out)
-    with collector_off():
-        for row in log.rows():
-            if row["type"] == "image":
-                done.correct[row["key"], row["image"]] = row["correct"]
-            elif row["type"] == "verdict":
-                status = Status(row["status"])
-                if status in retry:
-                    done.verdicts.pop((row["key"], row["image"]), None)
-                else:
-                    done.verdicts[row["key"], row["image"]] = status
-    return done, log.notes
-
-
 def refuse_other_suite(out: Path, suite: Suite) -> None:
     """Refuses a run directory that holds another suite's results.
 
@@ -111,71 +82,6 @@ def refuse_other_suite(out: Path, suite: Suite) -> None:
                     f"--out {out} is refused: it holds results of suite {session['suite']!r}, not {suite.name!r}; "
                     "choose another directory."
                 )
-
-
-def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
-    """Finds out which images the exported network classifies correctly, and records what was not known.
-
-    Returns:
-        Places of the correctly classified images in the image set, in order.
-
-    Raises:
-        UserError: The network gives logits that are not finite.
-    """
-    from verifiers.counterexample import outputs
-
-    data = plan.data
-    mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]
-    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in done.correct]
-    logits = outputs(plan.export.path, data.images[new])
-    if not np.all(np.isfinite(logits)):
-        raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
-    rows: list[Row] = []
-    for position, y in zip(new, logits, strict=True):
-        label, index = int(data.labels[position]), int(data.indices[position])
-        correct = is_correct(y, label)
-        done.correct[plan.image_key, index] = correct
-        rows.append(
-            {
-                "type": "image",
-                "key": plan.image_key,
-                "cell": plan.cell.name,
-                "image": index,
-                "label": label,
-                "predicted": int(y.argmax()),
-                "correct": correct,
-            }
-        )
-    if rows:
-        writer.append(*rows)
-    return [p for p in mine if done.correct[plan.image_key, int(data.indices[p])]]
-
-
-def verdict_rows(
-    plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
-) -> list[Row]:
-    """Returns the rows of an answered batch; counterexamples are stored on the way."""
-    stage, rows = plan.stages[batch.stage], []
-    for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
-        identity = instance_id(instance, stage)
-        row: Row = {
-            "type": "verdict",
-            "id": identity,
-            "question": question_id(instance),
-            "key": plan.keys[batch.stage],
-            "cell": plan.cell.name,
-            "image": int(plan.data.indices[position]),
-            "label": instance.label,
-            "settings": stage.settings_hash,
-            "timeout": stage.timeout,
-            **verdict_fields(verdict),
-            "verifier": stage.verifier,
-            "version": verdict.version or stage.version,
-        }
-        if verdict.witness is not None:
-            row["witness"] = writer.save_witness(identity, verdict.witness)
-        rows.append(row)
-    return rows
 
 
 def verify(
@@ -246,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     retry = _statuses(options.retry)
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
+    if suite.timed:
+        refuse_for_times(options)
     prepare.use_abcrown(options.abcrown)
     exported: dict[str, Export] = {}
     offered = suite
@@ -278,12 +186,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell(f"  {line}")
     if not plans:
         raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {options.checkpoints}; train one first.")
+    groups: list[Group] = []
+    if suite.timed:
+        plans, groups = timed_plans(plans, exports, tell)
     if options.dry_run:
         for line in prepare.describe(plans):
             tell(line)
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
         return EXIT_OK
-    workers = options.workers or default_workers(options.device)
+    workers = options.workers or (1 if suite.timed else default_workers(options.device))
+    if suite.timed:
+        refuse_other_machine(options.out, machine(), max(1, cores() // workers))
     name = MAIN_WRITER if options.shard is None else f"shard-{options.shard[0]}-of-{options.shard[1]}"
     began = time.monotonic()
     with Writer(options.out, name) as writer:
@@ -310,7 +223,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             argv=arguments,
         )
         writer.append(session)
-        verify(plans, writer, done, options, workers, console)
+        if suite.timed:
+            take_times(plans, groups, writer, done, options, console)
+        else:
+            verify(plans, writer, done, options, workers, console)
         writer.append(
             {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
         )

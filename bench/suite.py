@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gating.rules import RuleSet, parse_rules
+from bench.timing.settings import Timing, take_timing
 from bench.yamlfile import Document, Section
 from models import NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.errors import UserError, did_you_mean
@@ -85,6 +86,7 @@ class Protocol:
         settings: Settings by verifier; what is not named has the adapter's default.
         memory_mb: Limit of a worker's resident memory, MiB; None for none.
         note: Why the cell is verified in another way than the rest; shown in the table.
+        timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
     """
 
     split: str = "test"
@@ -95,12 +97,14 @@ class Protocol:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     memory_mb: int | None = None
     note: str = ""
+    timing: Timing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
-        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "timing"}
         return {
             **data,
+            **({} if self.timing is None else {"timing": self.timing.to_json()}),
             "cascade": list(self.cascade),
             "cross_check": list(self.cross_check),
             "timeouts": dict(self.timeouts),
@@ -148,6 +152,11 @@ class Suite:
         for key in ("default", network, f"{network}/{objective}"):
             merged.update(self.recipes.get(key, {}))
         return merged
+
+    @property
+    def timed(self) -> bool:
+        """Whether the suite is there to take times."""
+        return any(protocol.timing is not None for _, protocol in self.cells)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what decides a run, as plain data; recipes don't enter, their checkpoints do."""
@@ -276,6 +285,8 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
         own.finish()
     block.finish()
     _check_protocol(block, protocol)
+    if (protocol.timing is None) != (base.timing is None):
+        raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
     cells = []
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
         for compression in compressions:
@@ -346,8 +357,12 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
     if "memory_mb" in section and memory < 256:
         raise section.refusal("memory_mb", f"{memory} is refused; a worker needs at least 256 MiB.")
     note = section.take("note", str, base.note or "")
+    timed = section.section("timing")
+    timing = base.timing if timed is None else take_timing(timed, base.timing, VERIFIERS.check)
+    if timing is not None:
+        cross = cascade
     section.finish(("cross_check",))
-    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note)
+    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note, timing)
 
 
 def _known_verifier(section: Section, name: str) -> None:

@@ -1,0 +1,113 @@
+"""From questions and answers to rows of the log, and back: what earlier runs have found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.cascade import Batch
+from bench.plan import CellPlan, in_shard, instance_id, is_correct, question_id
+from bench.store import Log, Row, Writer, collector_off, is_run, verdict_fields
+from prunecert.errors import UserError
+from verifiers.base import Instance, Status, Verdict
+
+
+@dataclass
+class Done:
+    """What earlier runs in the same directory have found.
+
+    Args:
+        correct: By image key and image.
+        verdicts: By stage key and image.
+    """
+
+    correct: dict[tuple[str, int], bool]
+    verdicts: dict[tuple[str, int], Status]
+
+
+def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
+    """Reads what is finished already, and what there is to say about the files."""
+    done = Done({}, {})
+    if not is_run(out):
+        return done, []
+    log = Log(out)
+    with collector_off():
+        for row in log.rows():
+            if row["type"] == "image":
+                done.correct[row["key"], row["image"]] = row["correct"]
+            elif row["type"] == "verdict":
+                status = Status(row["status"])
+                if status in retry:
+                    done.verdicts.pop((row["key"], row["image"]), None)
+                else:
+                    done.verdicts[row["key"], row["image"]] = status
+    return done, log.notes
+
+
+def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
+    """Finds out which images the exported network classifies correctly, and records what was not known.
+
+    Returns:
+        Places of the correctly classified images in the image set, in order.
+
+    Raises:
+        UserError: The network gives logits that are not finite.
+    """
+    from verifiers.counterexample import outputs
+
+    data = plan.data
+    mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]
+    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in done.correct]
+    logits = outputs(plan.export.path, data.images[new])
+    if not np.all(np.isfinite(logits)):
+        raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
+    rows: list[Row] = []
+    for position, y in zip(new, logits, strict=True):
+        label, index = int(data.labels[position]), int(data.indices[position])
+        correct = is_correct(y, label)
+        done.correct[plan.image_key, index] = correct
+        rows.append(
+            {
+                "type": "image",
+                "key": plan.image_key,
+                "cell": plan.name,
+                "image": index,
+                "label": label,
+                "predicted": int(y.argmax()),
+                "correct": correct,
+            }
+        )
+    if rows:
+        writer.append(*rows)
+    return [p for p in mine if done.correct[plan.image_key, int(data.indices[p])]]
+
+
+def verdict_rows(
+    plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
+) -> list[Row]:
+    """Returns the rows of an answered batch; counterexamples are stored on the way."""
+    stage, rows = plan.stages[batch.stage], []
+    for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
+        identity = instance_id(instance, stage)
+        row: Row = {
+            "type": "verdict",
+            "id": identity,
+            "question": question_id(instance),
+            "key": plan.keys[batch.stage],
+            "cell": plan.name,
+            **({} if stage.repeat is None else {"repeat": stage.repeat}),
+            "image": int(plan.data.indices[position]),
+            "label": instance.label,
+            "settings": stage.settings_hash,
+            "timeout": stage.timeout,
+            **verdict_fields(verdict),
+            "verifier": stage.verifier,
+            "version": verdict.version or stage.version,
+        }
+        if verdict.witness is not None:
+            row["witness"] = writer.save_witness(identity, verdict.witness)
+        rows.append(row)
+    return rows
