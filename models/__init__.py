@@ -33,9 +33,14 @@ OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
         "natural": "models.objectives.natural:loss",
         "pgd": "models.objectives.pgd:loss",
         "sabr": "models.objectives.sabr:loss",
+        "smoothing": "models.objectives.smoothing:loss",
+        "smoothing-stability": "models.objectives.smoothing_stability:loss",
         "trades": "models.objectives.trades:loss",
     },
 )
+
+#: Objectives that train with Gaussian noise: their radius is its standard deviation, sigma, and no l-infinity radius.
+NOISE_OBJECTIVES = frozenset({"smoothing", "smoothing-stability"})
 
 #: Pruners: ``prune(model, compression, ...) -> Masks``. `hydra` learns its masks with the objective's loss, which
 #: the trainer hands to it as a closure: no pruner knows which objective it is.

@@ -36,7 +36,8 @@ class Card:
         name: The cell's name, and the stem of the files.
         network: Name in `models.NETWORKS`.
         objective: Name in `models.OBJECTIVES`.
-        eps: l-infinity radius it was trained for, as a fraction (``"2/255"``).
+        eps: l-infinity radius it was trained for, as a fraction (``"2/255"``); for `models.NOISE_OBJECTIVES` the
+            standard deviation of the noise (``"1/4"``).
         pruner: Name in `models.PRUNERS`, or ``dense``.
         compression: The ratio asked for: all prunable weights over kept ones.
         sparsity: Zeros over all prunable weights, as counted.
@@ -46,7 +47,7 @@ class Card:
         seed: Seed of training and pruning.
         recipe: See `models.recipe.Recipe`.
         accuracy: On the validation split: ``images``, ``clean``, ``pgd`` and, where bounds apply, ``ibp`` and
-            ``crown_ibp``, as shares.
+            ``crown_ibp``, as shares; for `models.NOISE_OBJECTIVES` ``images``, ``clean`` and ``noisy``.
         measured: How `accuracy` was measured, in words.
         mask_sha256: Hash of the masks.
         sha256: Hash of the safetensors file.

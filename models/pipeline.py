@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import prunecert
-from models import NETWORKS, PRUNERS
+from models import NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from models.checkpoint import Card, save
 from models.data import Dataset
-from models.evaluate import evaluate
+from models.evaluate import evaluate, evaluate_noise
 from models.masks import Masks
 from models.recipe import Recipe
 from models.training import Report, Stage, Trainer, ibp_init, seed_everything, write_state
@@ -26,6 +26,7 @@ from prunecert.hashing import digest
 
 DENSE = "dense"
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
+MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Job:
         name: The cell's name; the stem of its files.
         network: Name in `models.NETWORKS`.
         objective: Name in `models.OBJECTIVES`.
-        eps: Radius in pixels of [0, 1].
+        eps: Radius in pixels of [0, 1]; for `models.NOISE_OBJECTIVES` sigma.
         eps_text: The same as an exact fraction, e.g. ``"2/255"``.
         pruner: Name in `models.PRUNERS`, or ``dense``.
         compression: All prunable weights over kept ones.
@@ -152,7 +153,8 @@ class Pipeline:
         if stage.epochs:
             state = self.work / f"{job.name}.finetune.pt"
             trainer.run(model, stage, masks=masks, state_file=state, key=key + masks.sha256())
-        accuracy = evaluate(model, self.val, job.eps, device=self.device)
+        noisy = job.objective in NOISE_OBJECTIVES
+        accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
         model.to("cpu")
         card = save(
             self.folder,
@@ -167,7 +169,7 @@ class Pipeline:
             seed=job.seed,
             recipe=recipe.to_dict(),
             accuracy=accuracy,
-            measured=MEASURED,
+            measured=MEASURED_UNDER_NOISE if noisy else MEASURED,
             data_fingerprint=self.train.fingerprint,
             versions={"prunecert": prunecert.__version__, "torch": torch.__version__},
             device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu",
