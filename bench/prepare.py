@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import models
-from bench.plan import CellPlan, Export, Installed, export_cell, make_stages, supported_stages
+from bench.plan import CellPlan, Export, Installed, compact_export, export_cell, make_stages, supported_stages
 from bench.suite import Cell, Protocol, Suite
 from models.data import Dataset, Split, load
+from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from verifiers import VERIFIERS
 
@@ -87,11 +90,28 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
     return installed, missing
 
 
-def load_data(cells: Cells, root: Path | None) -> dict[str, Dataset]:
-    """Loads the splits that the cells need."""
+def load_data(cells: Cells, root: Path | None, seed: int | None = None) -> dict[str, Dataset]:
+    """Loads the splits that the cells need.
+
+    Args:
+        cells: The cells.
+        root: Folder that holds the data, or None to look for it.
+        seed: Of the order in which the images are taken; None for the order in which they lie.
+
+    Raises:
+        UserError: The seed is below 0.
+    """
+    if seed is not None and seed < 0:
+        raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
     splits: tuple[Split, ...] = ("train", "val", "test")
     wanted = {protocol.split for _, protocol in cells}
-    return {split: load(split, root) for split in splits if split in wanted}
+    data: dict[str, Dataset] = {split: load(split, root) for split in splits if split in wanted}
+    return data if seed is None else {split: _shuffled(found, seed) for split, found in data.items()}
+
+
+def _shuffled(data: Dataset, seed: int) -> Dataset:
+    order = np.random.default_rng(seed).permutation(len(data))
+    return replace(data, images=data.images[order], labels=data.labels[order], indices=data.indices[order])
 
 
 def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, dict[str, str]]:
@@ -143,6 +163,8 @@ def prepare(
     plans = []
     for cell, protocol in present:
         export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+        # Where times are taken, compact networks are variants beside the masked ones.
+        export = compact_export(export, exports, Mode.OFF if protocol.timing else protocol.compact)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
         for reason in unsupported.values():

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
+from bench.executors import resources, slurm_options
 from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
 from bench.rows import Done, predict, read_done, verdict_rows
@@ -34,6 +35,9 @@ from bench.timing.take import refuse_other_machine
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
 from verifiers.base import Instance, Status, Verdict
 
+if TYPE_CHECKING:
+    from bench.executors.cluster import Part
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
@@ -43,8 +47,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, help="verify the first N images instead of the profile's number")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--verifiers", help="comma-separated verifiers, in order, instead of the suite's cascade")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--image-seed", type=int, help="draw the images with this seed instead of taking the first")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N, or a list: cuda:0,cuda:1")
     parser.add_argument("--workers", type=int, help="verifier processes side by side (default: by cores and memory)")
+    parser.add_argument("--no-pin", action="store_true", help="let workers share all cores instead of a set for each")
     parser.add_argument("--out", type=Path, help="run directory (default: results/runs/SUITE-PROFILE)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
@@ -59,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
     parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+    slurm_options.add_options(parser)
     return parser
 
 
@@ -90,6 +97,7 @@ def verify(
     """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
     from bench.executors.local import LocalExecutor
 
+    devices = resources.parse_devices(options.device)
     console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
@@ -117,6 +125,8 @@ def verify(
         workers=workers,
         threads=max(1, cores() // workers),
         log_dir=logs,
+        devices=resources.share_out(devices, workers) if len(devices) > 1 else None,
+        cores=None if options.no_pin else resources.core_sets(workers),
     )
     with display:
         executor.run()
@@ -135,8 +145,12 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     """Runs the command; see the module's docstring.
+
+    Args:
+        argv: Its arguments; None: those of the process.
+        part: What this process does of a run that was handed to a batch system.
 
     Returns:
         0; 1 if verifiers contradict each other; 2 if a verifier failed on everything it was asked.
@@ -146,14 +160,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Output()
+    wanted = slurm_options.check(options)
+    devices = resources.parse_devices(options.device)
     suite = load_suite(options.suite, options.profile)
     retry = _statuses(options.retry)
+    if part is not None:
+        options.shard = part.number, part.count
+        retry = retry if part.retry else frozenset()
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
     if suite.timed:
         refuse_for_times(options)
+    if options.image_seed is not None and options.submit:
+        raise UserError("--image-seed is refused with --submit: the leaderboard is about the first images.")
+    workers = options.workers
+    if len(devices) > 1:
+        workers = len(resources.share_out(devices, workers))
+    send = wanted if part is None else None
+    if send is not None and suite.timed:
+        raise UserError(f"--executor is refused: suite {options.suite!r} takes times, on one machine.")
     prepare.use_abcrown(options.abcrown)
     exported: dict[str, Export] = {}
     offered = suite
@@ -161,7 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         entered, exported = card_cells(suite, [read_card(path) for path in options.card])
         offered = replace(suite, cells=entered)
     cells = prepare.choose(offered, options.cells, options.verifiers, options.images)
-    installed, skipped = prepare.check_installed(cells, options.device, options.skip_unavailable)
+    installed, skipped = prepare.check_installed(
+        # What sends jobs need not have the devices on which they run.
+        cells,
+        devices[0] if send is None else "cpu",
+        options.skip_unavailable,
+    )
     own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
     options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}{own}"
     refuse_other_suite(options.out, suite)
@@ -171,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = prepare.load_data(cells, options.data_root)
+    data = prepare.load_data(cells, options.data_root, options.image_seed)
     for reason in unpublishable(list(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = options.exports / suite.name / "onnx"
@@ -193,8 +224,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in prepare.describe(plans):
             tell(line)
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
+    if send is not None:
+        from bench.executors import cluster
+
+        def known(again: bool) -> cluster.Known:
+            done = read_done(options.out, retry if again else frozenset())[0]
+            return done.correct, done.verdicts
+
+        cluster.run(
+            plans,
+            options.out,
+            arguments,
+            options.executor,
+            send,
+            known,
+            tell,
+            workers=options.workers,
+            dry_run=options.dry_run,
+        )
+        return EXIT_OK if options.dry_run else conclude(options.out, console)
+    if options.dry_run:
         return EXIT_OK
-    workers = options.workers or (1 if suite.timed else default_workers(options.device))
+    workers = workers or (1 if suite.timed else default_workers(devices[0]))
     if suite.timed:
         refuse_other_machine(options.out, machine(), max(1, cores() // workers))
     name = MAIN_WRITER if options.shard is None else f"shard-{options.shard[0]}-of-{options.shard[1]}"
@@ -230,6 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         writer.append(
             {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
         )
+    if part is not None:
+        # Who sent the parts writes the report, when all are done.
+        return EXIT_OK
     code = conclude(options.out, console, part=options.shard is not None)
     if options.submit and code == EXIT_OK:
         asked = {cell.name: protocol for cell, protocol in offered.cells}
@@ -289,6 +343,7 @@ def command() -> int:
 
     Nothing is left to be put in order by then: the log is closed and the verifier processes are gone.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return main()
     except KeyboardInterrupt:

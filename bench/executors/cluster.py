@@ -1,0 +1,450 @@
+"""A run as Slurm job arrays, through submitit: every task is a part of the run with a result file of its own.
+
+A task is what ``--shard I/N`` is: the store is append-only and read by content hash, so a task that is preempted,
+requeued, killed or submitted again with another N goes on where the last one stopped. Nothing is kept here but the
+numbers of the jobs, so that the same command finds jobs that still run instead of sending others after them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cascade import CellCascade
+from bench.executors.slurm_options import SLURM, Resources
+from bench.plan import CellPlan
+from bench.progress import duration
+from bench.session import utc_now
+from prunecert.errors import UserError, did_you_mean
+from verifiers.base import Status
+
+#: Slurm's own default, should it not say.
+_MAX_ARRAY = 1001
+_TIMEOUTS = 20
+_POLL_S = (2.0, 15.0)
+Tell = Callable[[str], None]
+Known = tuple[Mapping[tuple[str, int], bool], Mapping[tuple[str, int], Status]]
+
+
+class Part:
+    """What an array task does; it travels as a pickle.
+
+    Args:
+        argv: Arguments of `bench.run`.
+        number: Which part, from 1.
+        count: Of how many.
+        retry: Whether ``--retry`` counts; only the first time that a part is sent.
+    """
+
+    def __init__(self, argv: Sequence[str], number: int, count: int, retry: bool) -> None:
+        self.argv = tuple(argv)
+        self.number = number
+        self.count = count
+        self.retry = retry
+
+    def __call__(self) -> int:
+        """Runs the part."""
+        from bench import run
+
+        return run.main(self.argv, part=self)
+
+    def checkpoint(self) -> Any:
+        """Returns what submitit puts back into the queue when the task is preempted or out of time."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(Part(self.argv, self.number, self.count, retry=False))
+
+
+def left(plans: Sequence[CellPlan], known: Known) -> list[int]:
+    """Returns, for each cell, how many images still have something to be asked.
+
+    Images of which nobody knows yet whether they are classified correctly count.
+
+    Args:
+        plans: The cells.
+        known: By image key and image, whether it is classified correctly; by stage key and image, the answers.
+    """
+    correct, verdicts = known
+    found = []
+    for number, plan in enumerate(plans):
+        indices = [int(plan.data.indices[p]) for p in range(plan.images)]
+        fresh = [p for p in range(plan.images) if (plan.image_key, indices[p]) not in correct]
+        right = [p for p in range(plan.images) if correct.get((plan.image_key, indices[p]))]
+        answers = {
+            (s, p): verdicts[key, indices[p]]
+            for s, key in enumerate(plan.keys)
+            for p in right
+            if (key, indices[p]) in verdicts
+        }
+        cascade = CellCascade(number, plan.stages, right, answers)
+        asked = {p for s in range(len(plan.stages)) for p in cascade.eligible(s) if (s, p) not in answers}
+        found.append(len(fresh) + len(asked))
+    return found
+
+
+def arrays(tasks: int, most: int) -> list[int]:
+    """Splits tasks into arrays of nearly one size, none above Slurm's limit."""
+    count = math.ceil(tasks / most)
+    return [tasks // count + (number < tasks % count) for number in range(count)]
+
+
+def worst_case_s(plans: Sequence[CellPlan], images: Sequence[int], tasks: int, workers: int) -> float:
+    """Returns the seconds of a task in which every verifier reaches its limit on every image."""
+    total = sum(n * sum(stage.timeout for stage in plan.stages) for plan, n in zip(plans, images, strict=True))
+    return total / max(1, tasks) / workers
+
+
+def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], tasks: int, workers: int) -> float | None:
+    """Returns the seconds of a task if the rest costs what the images of the same networks have cost so far.
+
+    None if some network has no answers yet.
+    """
+    from bench.store import Log, collector_off, is_run
+
+    spent: dict[str, float] = {}
+    seen: dict[str, set[tuple[str, int]]] = {}
+    if is_run(out):
+        network = {plan.cell.name: plan.cell.network for plan in plans}
+        with collector_off():
+            for row in Log(out).rows(bounds=False):
+                if row["type"] == "verdict" and row["cell"] in network:
+                    name, times = network[row["cell"]], row.get("times", {})
+                    spent[name] = spent.get(name, 0.0) + times.get("wall_s", 0.0) + times.get("start_s", 0.0)
+                    seen.setdefault(name, set()).add((row["cell"], row["image"]))
+    total = 0.0
+    for plan, count in zip(plans, images, strict=True):
+        if count and plan.cell.network not in seen:
+            return None
+        total += count * spent[plan.cell.network] / len(seen[plan.cell.network]) if count else 0.0
+    return total / max(1, tasks) / workers
+
+
+@dataclass
+class Watched:
+    """Jobs that are on their way.
+
+    Args:
+        folder: Where their logs lie.
+        tasks: Task ids, as ``12_3``.
+    """
+
+    folder: Path
+    tasks: list[str]
+
+    def failures(self) -> list[str]:
+        """Returns one line for each task that ended without having finished its part."""
+        import submitit
+
+        found = []
+        for task in self.tasks:
+            paths = submitit.core.utils.JobPaths(self.folder, task, 0)
+            # Its part is finished if the function has returned; a result that says otherwise holds a traceback.
+            outcome = b"success" if paths.result_pickle.is_file() else b""
+            if outcome and b"success" in paths.result_pickle.read_bytes()[:200]:
+                continue
+            log = paths.stderr.read_text(errors="replace").splitlines() if paths.stderr.is_file() else []
+            last = next((line.strip() for line in reversed(log) if line.strip()), "it has printed nothing")
+            found.append(f"task {task} ended before its part was finished: {last[:300]} (see {paths.stderr})")
+        return found
+
+
+class Slurm:
+    """Job arrays of a real Slurm.
+
+    Args:
+        folder: For logs and pickles.
+        resources: What each task gets.
+
+    Raises:
+        UserError: There is no Slurm here, or it has no such partition.
+    """
+
+    def __init__(self, folder: Path, resources: Resources) -> None:
+        self._folder = folder
+        self._resources = resources
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise UserError(
+                "--executor submitit needs Slurm, but sbatch and srun are not in PATH here; use --executor local "
+                "--workers N on this machine, or --shard I/N under any other scheduler."
+            )
+        if resources.partition is not None:
+            known = _ask(["sinfo", "-h", "-o", "%R"]).split()
+            for name in resources.partition.split(","):
+                if name not in known:
+                    raise UserError(f"--slurm-partition: {did_you_mean('partition', name, set(known))}")
+
+    def largest_array(self) -> int:
+        """Returns Slurm's limit on the tasks of an array."""
+        found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]))
+        return max(1, int(found[1]) if found else _MAX_ARRAY)
+
+    def submit(self, parts: Sequence[Part]) -> list[str]:
+        """Sends the parts and returns the task ids.
+
+        Raises:
+            UserError: Slurm refuses them; what was sent before stays.
+        """
+        import submitit
+
+        ids: list[str] = []
+        position = 0
+        for size in arrays(len(parts), self.largest_array()):
+            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=_TIMEOUTS)
+            executor.update_parameters(**self._resources.parameters())
+            try:
+                jobs = executor.map_array(_call, parts[position : position + size])
+            except submitit.core.utils.FailedJobError as error:
+                words = " ".join(str(error).split())
+                sent = f" {len(ids)} tasks were sent before; scancel ends them." if ids else ""
+                raise UserError(f"Slurm refuses the jobs: {words[-300:]}{sent}") from error
+            ids += [str(job.job_id) for job in jobs]
+            position += size
+            remember(self._folder, ids)
+        return ids
+
+    def alive(self, tasks: Sequence[str]) -> dict[str, str]:
+        """Returns which tasks wait or run, with their state in Slurm's words."""
+        jobs = sorted({task.partition("_")[0] for task in tasks}, key=int)
+        if not jobs:
+            return {}
+        command = ["squeue", "-h", "-r", "-o", "%i|%T|%r", "-j", ",".join(jobs)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            # Jobs that ended long ago are unknown to Slurm; of anything else nothing follows about the jobs.
+            return {} if "Invalid job id" in answer.stderr else dict.fromkeys(tasks, "UNKNOWN")
+        found = {}
+        for line in answer.stdout.splitlines():
+            task, state, reason = (*line.strip().split("|"), "", "")[:3]
+            if task in set(tasks):
+                found[task] = f"{state} ({reason})" if "eld" in reason else state
+        return found
+
+
+class Trial:
+    """The same tasks as processes of this machine: to try a submission out, and for tests.
+
+    Args:
+        folder: For logs and pickles.
+        resources: `parallel` and `minutes` count; the rest has no meaning here.
+    """
+
+    def __init__(self, folder: Path, resources: Resources) -> None:
+        self._folder = folder
+        self._resources = resources
+        self._waiting: list[Part] = []
+        self._running: dict[str, Any] = {}
+        self._ids: list[str] = []
+
+    def largest_array(self) -> int:
+        """There are no arrays here."""
+        return _MAX_ARRAY
+
+    def submit(self, parts: Sequence[Part]) -> list[str]:
+        """Starts as many as may run side by side; `alive` starts the others, and the list then grows."""
+        self._waiting = list(parts)
+        self._ids = []
+        self._start()
+        return self._ids
+
+    def _start(self) -> None:
+        import submitit
+
+        while self._waiting and len(self._running) < self._resources.parallel:
+            executor = submitit.LocalExecutor(self._folder, max_num_timeout=_TIMEOUTS)
+            executor.update_parameters(timeout_min=self._resources.minutes, signal_delay_s=5)
+            job = executor.submit(_call, self._waiting.pop(0))
+            self._running[job.job_id] = job
+            self._ids.append(job.job_id)
+            remember(self._folder, self._ids)
+
+    def alive(self, tasks: Sequence[str]) -> dict[str, str]:
+        """Returns which of the tasks run; those of an earlier command are known by their process."""
+        import psutil
+
+        self._running = {task: job for task, job in self._running.items() if not job.done()}
+        self._start()
+        found = {}
+        for task in tasks:
+            if task in self._running:
+                found[task] = "RUNNING"
+            elif task not in self._ids and psutil.pid_exists(int(task)):
+                try:
+                    if "submitit.local._local" in psutil.Process(int(task)).cmdline():
+                        found[task] = "RUNNING"
+                except psutil.Error:
+                    continue
+        return found | dict.fromkeys((f"part {part.number}" for part in self._waiting), "PENDING")
+
+
+def _call(part: Part) -> int:
+    return part()
+
+
+def _ask(command: list[str]) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        words = " ".join(answer.stderr.split())
+        raise UserError(f"Slurm does not answer ({command[0]}: {words[:300]}); is its controller up?")
+    return answer.stdout
+
+
+def remember(folder: Path, tasks: Sequence[str]) -> None:
+    """Notes which jobs are on their way."""
+    from bench.report.publish import write_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"schema_version": 1, "submitted": utc_now(), "tasks": list(tasks)}
+    write_text(folder / "submitted.json", json.dumps(record) + "\n")
+
+
+def remembered(folder: Path) -> list[str]:
+    """Returns the tasks that were noted last."""
+    try:
+        return [str(task) for task in json.loads((folder / "submitted.json").read_text())["tasks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def require_submitit() -> None:
+    """Refuses to go on without submitit.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import submitit  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise UserError(
+            "--executor submitit needs the package submitit, which is not installed; install it with: "
+            "pip install 'prunecert[slurm]' (or pip install submitit)."
+        ) from error
+
+
+def workers_of(resources: Resources, workers: int | None) -> int:
+    """Returns how many verifier processes a task is expected to have."""
+    return workers or resources.cpus or 1
+
+
+def describe(
+    out: Path, plans: Sequence[CellPlan], images: Sequence[int], resources: Resources, workers: int | None, most: int
+) -> list[str]:
+    """Returns what a submission would be: tasks, arrays, time, sbatch's options.
+
+    Args:
+        out: The run directory.
+        plans: The cells.
+        images: What `left` returned.
+        resources: What each task gets.
+        workers: Verifier processes of a task, or None for its processors.
+        most: Slurm's limit on an array.
+    """
+    total = sum(images)
+    if not total:
+        return ["Slurm: nothing is left to be asked; no task would be sent."]
+    tasks = math.ceil(total / resources.chunk)
+    side = workers_of(resources, workers)
+    sizes = arrays(tasks, most)
+    worst, measured = (
+        worst_case_s(plans, images, tasks, side),
+        measured_s(out, plans, images, tasks, side),
+    )
+    guess = "" if measured is None else f", about {duration(measured)} by what is measured so far"
+    lines = [
+        f"Slurm: {total} images have something left to be asked: {tasks} tasks of about {math.ceil(total / tasks)} "
+        f"images, in {len(sizes)} array{'s' if len(sizes) > 1 else ''} of {max(sizes)} (MaxArraySize {most}), "
+        f"at most {resources.parallel} of each side by side",
+        f"time per task with {side} verifier process{'es' if side > 1 else ''}: at most {duration(worst)} (every "
+        f"limit reached){guess}; the limit is {resources.minutes} min, after which a task is requeued and goes on",
+        f"sbatch {resources.describe()}",
+    ]
+    if measured is not None and measured > resources.minutes * 60:
+        lines.append("that is more than the limit: tasks would be requeued on the way; give a smaller --chunk")
+    return lines
+
+
+def run(
+    plans: Sequence[CellPlan],
+    out: Path,
+    argv: Sequence[str],
+    executor: str,
+    resources: Resources,
+    known: Callable[[bool], Known],
+    tell: Tell,
+    *,
+    workers: int | None,
+    dry_run: bool,
+) -> None:
+    """Sends what is left as array tasks, waits for them, and sends again what they left as long as that gets on.
+
+    Args:
+        plans: The cells.
+        out: The run directory.
+        argv: Arguments of `bench.run`, for the tasks.
+        executor: ``"submitit"`` or ``"submitit-local"``.
+        resources: What each task gets.
+        known: Returns what is finished; its argument says whether ``--retry`` counts.
+        tell: Takes a line about what is going on.
+        workers: Verifier processes of a task, or None.
+        dry_run: Only say what would be done.
+
+    Raises:
+        UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a round of tasks has got nothing done.
+    """
+    require_submitit()
+    folder = out.absolute() / "slurm"
+    backend = Slurm(folder, resources) if executor == SLURM else Trial(folder, resources)
+    if dry_run:
+        for line in describe(out, plans, left(plans, known(True)), resources, workers, backend.largest_array()):
+            tell(line)
+        return
+    earlier = remembered(folder)
+    if running := backend.alive(earlier):
+        tell(f"{len(running)} tasks of an earlier submission still wait or run: waiting for them, sending no others")
+        watch(backend, earlier, out, tell)
+    retry, before = True, math.inf
+    while (total := sum(images := left(plans, known(retry)))) and total < before:
+        before = total
+        for line in describe(out, plans, images, resources, workers, backend.largest_array()):
+            tell(line)
+        count = math.ceil(total / resources.chunk)
+        tasks = backend.submit([Part(argv, number, count, retry) for number in range(1, count + 1)])
+        jobs = sorted({task.partition("_")[0] for task in tasks}, key=int)
+        tell(f"sent as job {', '.join(jobs)}; Ctrl-C leaves it running, and the same command then waits for it again")
+        watch(backend, tasks, out, tell)
+        failures = Watched(folder, tasks).failures()
+        for line in failures[:3]:
+            tell(line)
+        if len(failures) > 3:
+            tell(f"… and {len(failures) - 3} tasks more")
+        retry = False
+    if total:
+        raise UserError(
+            f"{total} images still have something left to be asked, and the last tasks got none of it done; see the "
+            f"logs in {folder}. What is finished is kept: the same command goes on."
+        )
+
+
+def watch(backend: Slurm | Trial, tasks: Sequence[str], out: Path, tell: Tell) -> None:
+    """Returns when none of the tasks waits or runs any more; says a line when something has changed."""
+    from bench.store import writer_files
+
+    pause, last = _POLL_S[0], ""
+    while states := backend.alive(tasks):
+        counts: dict[str, int] = {}
+        for state in states.values():
+            counts[state] = counts.get(state, 0) + 1
+        size = sum(path.stat().st_size for path in writer_files(out)) / 2**20 if out.is_dir() else 0.0
+        words = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+        if words != last:
+            tell(f"tasks: {words}; {size:.1f} MiB of results so far")
+        last = words
+        time.sleep(pause)
+        pause = min(pause * 1.2, _POLL_S[1])
