@@ -10,14 +10,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from bench.certify.settings import VERIFIER, Certify, check_sigma, take_certify
 from bench.gating.rules import RuleSet, parse_rules
 from bench.timing.settings import Timing, take_timing
 from bench.yamlfile import Document, Section
-from models import NETWORKS, OBJECTIVES, PRUNERS
+from models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
 from verifiers import VERIFIERS
-from verifiers.base import Kind
+from verifiers.base import Kind, Norm
 
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parent / "suites"
@@ -25,6 +26,7 @@ DENSE = "dense"
 SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
 ATTACK_ONLY = "attack-only"
 _ATTACK_ONLY_NOTE = "attack only: deterministic bounds are vacuous on this network, so nothing is verified here"
+_CERTIFY_ONLY_NOTE = "trained with Gaussian noise: certified by randomized smoothing, not verified"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Cell:
     Args:
         network: Name in `models.NETWORKS`.
         objective: Name in `models.OBJECTIVES`.
-        eps: Radius in the sup norm, in pixels of [0, 1], as an exact fraction, e.g. 2/255.
+        eps: Radius in the sup norm, in pixels of [0, 1], as an exact fraction, e.g. 2/255; for the objectives of
+            `models.NOISE_OBJECTIVES` the standard deviation of their noise, sigma, and `norm` is ``"l2"``.
         pruner: Name in `models.PRUNERS`, or ``"dense"`` for the unpruned control.
         compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
         seed: Seed of training and pruning.
@@ -48,12 +51,18 @@ class Cell:
     seed: int
 
     @property
+    def norm(self) -> Norm:
+        """The norm in which the network is trained to be robust."""
+        return "l2" if self.objective in NOISE_OBJECTIVES else "linf"
+
+    @property
     def name(self) -> str:
-        """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255)."""
-        return (
-            f"{self.network}_{self.objective}_eps{float(self.eps * 255):g}_{self.pruner}"
-            f"_x{self.compression:g}_s{self.seed}"
-        )
+        """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255).
+
+        Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
+        """
+        radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
+        return f"{self.network}_{self.objective}_{radius}_{self.pruner}_x{self.compression:g}_s{self.seed}"
 
     @property
     def sparsity(self) -> float:
@@ -69,6 +78,7 @@ class Cell:
             "pruner": self.pruner,
             "compression": self.compression,
             "seed": self.seed,
+            **({} if self.norm == "linf" else {"norm": self.norm}),
         }
 
 
@@ -87,6 +97,7 @@ class Protocol:
         memory_mb: Limit of a worker's resident memory, MiB; None for none.
         note: Why the cell is verified in another way than the rest; shown in the table.
         timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
+        certify: How the network is certified by randomized smoothing, if it is; apart from all verifying.
     """
 
     split: str = "test"
@@ -98,13 +109,15 @@ class Protocol:
     memory_mb: int | None = None
     note: str = ""
     timing: Timing | None = None
+    certify: Certify | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
-        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "timing"}
+        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("timing", "certify")}
         return {
             **data,
             **({} if self.timing is None else {"timing": self.timing.to_json()}),
+            **({} if self.certify is None else {"certify": self.certify.to_json()}),
             "cascade": list(self.cascade),
             "cross_check": list(self.cross_check),
             "timeouts": dict(self.timeouts),
@@ -112,10 +125,18 @@ class Protocol:
         }
 
     def only(self, verifiers: tuple[str, ...]) -> Protocol:
-        """Returns the protocol with the cascade cut down to `verifiers`, in their order."""
+        """Returns the protocol with the cascade cut down to `verifiers`, in their order.
+
+        Certificates are left where `verifiers` names smoothing.
+        """
+        certify = self.certify if VERIFIER in verifiers else None
+        if not self.cascade:
+            return replace(self, certify=certify)
+        verifiers = tuple(name for name in verifiers if name != VERIFIER)
         attacks_only = all(VERIFIERS.get(name).kind is Kind.ATTACK for name in self.cascade) and self.note != ""
         cascade = tuple(n for n in verifiers if not attacks_only or VERIFIERS.get(n).kind is Kind.ATTACK)
-        return replace(self, cascade=cascade, cross_check=tuple(n for n in self.cross_check if n in cascade))
+        cross_check = tuple(n for n in self.cross_check if n in cascade)
+        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify)
 
 
 @dataclass(frozen=True)
@@ -267,7 +288,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
 def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> list[tuple[Cell, Protocol]]:
     networks = block.take_list("networks", str, NETWORKS.check)
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
-    radii = [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+    radii = _radii(block, objectives)
     compressions = block.take_list("compression", float, _check_compression)
     pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
     if not pruners and any(c > 1 for c in compressions):
@@ -283,8 +304,10 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
             if key == profile:
                 protocol = changed
         own.finish()
-    block.finish()
-    _check_protocol(block, protocol)
+    block.finish(("eps", "sigma"))
+    if "sigma" in block:
+        protocol = replace(protocol, cascade=(), cross_check=(), note=protocol.note or _CERTIFY_ONLY_NOTE)
+    _check_protocol(block, protocol, noise="sigma" in block)
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
     cells = []
@@ -297,6 +320,23 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
                     Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
                 )
     return [(cell, protocol) for cell in cells]
+
+
+def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
+    """Reads ``eps``, or ``sigma`` for objectives that train with noise."""
+    noise = {name in NOISE_OBJECTIVES for name in objectives}
+    wanted, other = ("sigma", "eps") if noise == {True} else ("eps", "sigma")
+    if len(noise) > 1 or other in block:
+        raise block.refusal(
+            other if other in block else "objectives",
+            f"{', '.join(objectives)} are refused together with {other!r}: {', '.join(sorted(NOISE_OBJECTIVES))} have "
+            "'sigma', the standard deviation of their noise; all others have 'eps', a radius in the sup norm; each "
+            "kind in blocks of its own.",
+        )
+    if wanted == "eps":
+        return [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+    # Through the shortest decimal, so that 0.1 is 1/10.
+    return [Fraction(repr(check_sigma(block, value))) for value in block.take_list("sigma", float)]
 
 
 def _check_compression(value: float) -> None:
@@ -331,7 +371,7 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
     images = section.take("images", int, base.images)
     if not 1 <= images <= SPLIT_SIZES[split]:
         raise section.refusal("images", f"{images} is refused; it must be within 1 and {SPLIT_SIZES[split]}.")
-    cascade = section.take_list("cascade", str, VERIFIERS.check, base.cascade)
+    cascade = section.take_list("cascade", str, _check_proving, base.cascade)
     cross = tuple(name for name in base.cross_check if name in cascade)
     if "cross_check" in section:
         cross = _names(section, "cross_check", cascade)
@@ -361,8 +401,19 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
     timing = base.timing if timed is None else take_timing(timed, base.timing, VERIFIERS.check)
     if timing is not None:
         cross = cascade
+    noise = section.section("certify")
+    certify = base.certify if noise is None else take_certify(noise, base.certify, SPLIT_SIZES[split])
     section.finish(("cross_check",))
-    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note, timing)
+    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note, timing, certify=certify)
+
+
+def _check_proving(name: str) -> None:
+    VERIFIERS.check(name)
+    if VERIFIERS.get(name).kind is Kind.PROBABILISTIC:
+        raise UserError(
+            f"{name!r} is refused in a cascade: its certificates prove nothing about the network; ask for them with "
+            "'certify'."
+        )
 
 
 def _known_verifier(section: Section, name: str) -> None:
@@ -382,8 +433,18 @@ def _names(section: Section, key: str, allowed: tuple[str, ...]) -> tuple[str, .
     return tuple(str(name) for name in names)
 
 
-def _check_protocol(block: Section, protocol: Protocol) -> None:
-    if not protocol.cascade:
+def _check_protocol(block: Section, protocol: Protocol, noise: bool) -> None:
+    if noise and protocol.certify is None:
+        raise block.refusal(
+            None, "networks that are trained with noise have no radius to be verified at; add 'verify.certify'."
+        )
+    if noise and protocol.timing is not None:
+        raise block.refusal("sigma", "a suite that takes times is refused with networks that are trained with noise.")
+    if protocol.certify is not None and protocol.certify.sigma is None and not noise:
+        raise block.refusal(
+            None, "'verify.certify' needs 'sigma': these networks were not trained with noise that it could be that of."
+        )
+    if not protocol.cascade and not noise:
         raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
     for name in protocol.cascade:
         if name not in protocol.timeouts:
