@@ -16,6 +16,7 @@ import numpy as np
 import prunecert
 from bench.suite import Cell, Protocol
 from models.data import Dataset
+from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.hashing import digest, sha256_file
 from verifiers import VERIFIERS
@@ -82,10 +83,12 @@ class Export:
     Args:
         path: The file.
         sha256: Its hash.
-        sparsity: Zeros over all prunable weights, counted in the file.
-        compression: All prunable weights over those kept.
+        sparsity: Zeros over all prunable weights, counted in the masked network's file.
+        compression: All prunable weights over those kept, likewise.
         checkpoint_sha256: Hash of the checkpoint that it was made from.
         card: The checkpoint's card.
+        masked: The network with its masks multiplied in and nothing removed, if `path` is its compact form.
+        compaction: What was removed; None if nothing was to be.
     """
 
     path: Path
@@ -94,6 +97,18 @@ class Export:
     compression: float
     checkpoint_sha256: str
     card: Mapping[str, Any]
+    masked: Path | None = None
+    compaction: Compaction | None = None
+
+    @property
+    def masked_path(self) -> Path:
+        """The file whose weights count: sparsity and compression are the masked network's."""
+        return self.masked or self.path
+
+    @property
+    def masked_sha256(self) -> str:
+        """Hash of that file."""
+        return self.compaction.masked_sha256 if self.compaction is not None else self.sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +172,8 @@ class CellPlan:
             **self.cell.to_json(),
             "name": self.name,
             "onnx_sha256": self.export.sha256,
+            "masked_sha256": self.export.masked_sha256,
+            "compaction": None if self.export.compaction is None else self.export.compaction.summary(),
             "checkpoint_sha256": self.export.checkpoint_sha256,
             "measured_sparsity": self.export.sparsity,
             "measured_compression": self.export.compression,
@@ -398,3 +415,39 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
     }
     record.write_text(json.dumps(known, indent=2) + "\n")
     return Export(target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], card.to_json())
+
+
+def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Export:
+    """Returns an export in its compact form, or takes the file that an earlier call left if nothing has changed.
+
+    Args:
+        export: The network with its masks multiplied in.
+        folder: Where the compact ONNX file goes, as ``<name>.compact.onnx``; beside it, a record.
+        mode: How much to remove; `Mode.OFF` leaves the export as it is.
+    """
+    if mode is Mode.OFF:
+        return export
+    stem = f"{export.path.stem}.{'compact' if mode is Mode.PIXELS else f'compact-{mode}'}"
+    target, record = folder / f"{stem}.onnx", folder / f"{stem}.json"
+    made_from = {"masked_sha256": export.sha256, "mode": str(mode), "prunecert": prunecert.__version__}
+    try:
+        known = json.loads(record.read_text())
+        compaction = Compaction.from_json(known["compaction"])
+        path = target if compaction.shrank else export.path
+        if known["made_from"] == made_from and known["sha256"] == sha256_file(path):
+            return replace(export, path=path, sha256=known["sha256"], masked=export.path, compaction=compaction)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        pass  # Nothing was left there, or it was cut off: write it again.
+    from models.compact_export import export_compact
+
+    info = export_compact(export.path, target, mode)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {
+        "schema_version": 1,
+        "made_from": made_from,
+        "sha256": info.sha256,
+        "max_difference": info.max_difference,
+        "compaction": info.record.to_json(),
+    }
+    record.write_text(json.dumps(known, indent=2) + "\n")
+    return replace(export, path=info.path, sha256=info.sha256, masked=export.path, compaction=info.record)

@@ -15,6 +15,7 @@ from bench.gating.rules import RuleSet, parse_rules
 from bench.timing.settings import Timing, take_timing
 from bench.yamlfile import Document, Section
 from models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
 from verifiers import VERIFIERS
@@ -98,6 +99,7 @@ class Protocol:
         note: Why the cell is verified in another way than the rest; shown in the table.
         timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
         certify: How the network is certified by randomized smoothing, if it is; apart from all verifying.
+        compact: What is removed from a network before it is verified; see `models.compact`.
     """
 
     split: str = "test"
@@ -109,6 +111,7 @@ class Protocol:
     memory_mb: int | None = None
     note: str = ""
     timing: Timing | None = None
+    compact: Mode = Mode.PIXELS
     certify: Certify | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -118,6 +121,7 @@ class Protocol:
             **data,
             **({} if self.timing is None else {"timing": self.timing.to_json()}),
             **({} if self.certify is None else {"certify": self.certify.to_json()}),
+            "compact": str(self.compact),
             "cascade": list(self.cascade),
             "cross_check": list(self.cross_check),
             "timeouts": dict(self.timeouts),
@@ -401,10 +405,31 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
     timing = base.timing if timed is None else take_timing(timed, base.timing, VERIFIERS.check)
     if timing is not None:
         cross = cascade
+    compact = base.compact
+    if "compact" in section:
+        try:
+            compact = parse_compact(section.data["compact"])
+        except UserError as error:
+            raise section.refusal("compact", str(error)) from error
     noise = section.section("certify")
     certify = base.certify if noise is None else take_certify(noise, base.certify, SPLIT_SIZES[split])
-    section.finish(("cross_check",))
-    return Protocol(split, images, cascade, cross, timeouts, settings, memory or None, note, timing, certify=certify)
+    section.finish(("cross_check", "compact"))
+    return Protocol(
+        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify=certify
+    )
+
+
+def parse_compact(value: object) -> Mode:
+    """Reads how much is removed from a network before it is verified: a `Mode`, or true or false.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if isinstance(value, bool):
+        return Mode.PIXELS if value else Mode.OFF
+    if value not in list(Mode):
+        raise UserError(f"{value!r} is refused; allowed are true, false, {', '.join(Mode)}.")
+    return Mode(str(value))
 
 
 def _check_proving(name: str) -> None:

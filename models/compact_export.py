@@ -1,0 +1,90 @@
+"""From an exported network to its compact form on disk, checked against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from models.compact import compact_file, largest_difference
+from models.export import OPERATORS
+from prunecert.compaction import Compaction, Mode
+from prunecert.hashing import sha256_file
+
+_CHECK_INPUTS = 32
+#: Largest difference of an output that passes, over the largest output: some hundred times the rounding of one float32
+#: sum, while a constant that was folded wrongly is off by far more.
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class CompactInfo:
+    """What was written.
+
+    Args:
+        path: The compact network; the masked one's path if nothing could be removed.
+        sha256: Its hash.
+        record: What was removed.
+        max_difference: Largest difference of an output from the masked network's on the check inputs.
+    """
+
+    path: Path
+    sha256: str
+    record: Compaction
+    max_difference: float
+
+
+def export_compact(masked: Path, out: Path, mode: Mode = Mode.PIXELS) -> CompactInfo:
+    """Writes the compact form of an exported network and checks it.
+
+    Args:
+        masked: An export of `models.export`.
+        out: The ONNX file to write; not written where nothing can be removed.
+        mode: How much to remove; not `Mode.OFF`.
+
+    Raises:
+        UserError: The masked network's file is missing or damaged.
+        ValueError: The compact network fails a check: `onnx.checker`, operators, outputs; nothing is left of it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f"{out.name}.checked")
+    try:
+        record = compact_file(masked, beside, domain=mode.domain, exact=mode is Mode.EXACT)
+        if not record.shrank:
+            out.unlink(missing_ok=True)
+            return CompactInfo(masked, sha256_file(masked), record, 0.0)
+        difference = _check(masked, beside, out.name)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return CompactInfo(out, sha256_file(out), record, difference)
+
+
+def check_inputs(path: Path, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Returns inputs to compare networks on: uniform in [0, 1], and every fourth one of zeros and ones only.
+
+    Args:
+        path: A network, for the shape.
+        count: How many.
+        seed: Of the generator.
+    """
+    entry = onnx.load(path).graph.input[0]
+    shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim][1:]
+    inputs = np.random.default_rng(seed).random((count, *shape), dtype=np.float32)
+    inputs[::4] = inputs[::4].round()
+    return inputs
+
+
+def _check(masked: Path, small: Path, name: str) -> float:
+    model = onnx.load(small)
+    onnx.checker.check_model(model, full_check=True)
+    foreign = {node.op_type for node in model.graph.node} - OPERATORS
+    if foreign:
+        raise ValueError(f"{name} holds operators {sorted(foreign)}, which no export should")
+    difference, size = largest_difference(masked, small, check_inputs(masked, _CHECK_INPUTS))
+    if not difference <= _TOLERANCE * max(1.0, size):
+        raise ValueError(f"{name}: outputs differ from the masked network's by up to {difference:.3g}")
+    return difference
