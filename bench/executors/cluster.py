@@ -151,7 +151,9 @@ class Watched:
             if outcome and b"success" in paths.result_pickle.read_bytes()[:200]:
                 continue
             log = paths.stderr.read_text(errors="replace").splitlines() if paths.stderr.is_file() else []
-            last = next((line.strip() for line in reversed(log) if line.strip()), "it has printed nothing")
+            # What Slurm says of a step's end says nothing about its cause.
+            own = (line.strip() for line in reversed(log) if line.strip() and not line.startswith("srun:"))
+            last = next(own, "it has printed nothing; it was killed, or never started")
             found.append(f"task {task} ended before its part was finished: {last[:300]} (see {paths.stderr})")
         return found
 
@@ -200,7 +202,8 @@ class Slurm:
             executor = submitit.SlurmExecutor(self._folder, max_num_timeout=_TIMEOUTS)
             executor.update_parameters(**self._resources.parameters())
             try:
-                jobs = executor.map_array(_call, parts[position : position + size])
+                with executor.batch():
+                    jobs = [executor.submit(part) for part in parts[position : position + size]]
             except submitit.core.utils.FailedJobError as error:
                 words = " ".join(str(error).split())
                 sent = f" {len(ids)} tasks were sent before; scancel ends them." if ids else ""
@@ -260,7 +263,7 @@ class Trial:
         while self._waiting and len(self._running) < self._resources.parallel:
             executor = submitit.LocalExecutor(self._folder, max_num_timeout=_TIMEOUTS)
             executor.update_parameters(timeout_min=self._resources.minutes, signal_delay_s=5)
-            job = executor.submit(_call, self._waiting.pop(0))
+            job = executor.submit(self._waiting.pop(0))
             self._running[job.job_id] = job
             self._ids.append(job.job_id)
             remember(self._folder, self._ids)
@@ -282,10 +285,6 @@ class Trial:
                 except psutil.Error:
                     continue
         return found | dict.fromkeys((f"part {part.number}" for part in self._waiting), "PENDING")
-
-
-def _call(part: Part) -> int:
-    return part()
 
 
 def _ask(command: list[str]) -> str:
