@@ -55,7 +55,7 @@ def make_entry(
     """
     images = answers[plan.image_key]
     order = [int(i) for i in plan.data.indices[: plan.images] if int(i) in images]
-    layers = count_layers(plan.export.path)
+    layers = count_layers(plan.export.masked_path)
     total, kept = totals(layers)
     card = dict(plan.export.card)
     dense = int(card.get("dense_weights") or total)
@@ -79,6 +79,7 @@ def make_entry(
         },
         "files": {
             "onnx_sha256": plan.export.sha256,
+            "masked_sha256": plan.export.masked_sha256,
             "onnx_bytes": plan.export.path.stat().st_size,
             "checkpoint_sha256": plan.export.checkpoint_sha256 or None,
         },
@@ -101,6 +102,7 @@ def make_entry(
             "note": described["note"],
         },
         "result": {},
+        "compaction": described["compaction"],
         "images": {
             "index": order,
             "label": [images[i]["label"] for i in order],
@@ -168,6 +170,8 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[dict[str, Any], Rows]:
         "indices": entry["data"]["indices"],
         "data_fingerprint": entry["data"]["fingerprint"],
         "onnx_sha256": entry["files"]["onnx_sha256"],
+        "masked_sha256": entry["files"].get("masked_sha256", entry["files"]["onnx_sha256"]),
+        "compaction": entry.get("compaction"),
         "checkpoint_sha256": entry["files"]["checkpoint_sha256"],
         "measured_sparsity": entry["weights"]["sparsity"],
         "measured_compression": entry["weights"]["compression"],

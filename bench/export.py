@@ -2,6 +2,10 @@
 
 Writes onnx/, vnnlib/ and instances.csv under onnx_exports/SUITE, which any tool that takes part in VNN-COMP can run,
 and `python -m bench.verify --instances` too. Images that a network gets wrong are left out: there is nothing to prove.
+
+By default instances.csv names the compact networks (NAME.compact.onnx): without the units that pruning has left without
+effect for pixels in [0, 1]; the masked ones (NAME.onnx) lie beside them, and --no-compact names those. `--shapes` only
+shows what is removed, layer by layer; it needs no data.
 """
 
 from __future__ import annotations
@@ -9,10 +13,20 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from bench import prepare
+from bench.ls import show
+from bench.report import shapes
 from prunecert.errors import EXIT_OK, UserError, run_main
+
+if TYPE_CHECKING:
+    from bench.plan import Export
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,21 +38,28 @@ def main(argv: list[str] | None = None) -> int:
 
     suite = load_suite(options.suite, options.profile)
     cells = prepare.choose(suite, options.cells, None, options.images)
+    if options.shapes:
+        # Whatever the suite is for, the question is what could be removed.
+        cells = tuple((cell, replace(protocol, timing=None)) for cell, protocol in cells)
+    cells = prepare.set_compact(cells, options.compact)
     present, missing = prepare.find_checkpoints(suite, cells, options.checkpoints)
     out = options.out or Path("onnx_exports") / suite.name
     for name, command in missing.items():
         print(f"{name}: no checkpoint yet; train it with: {command}")
     if not present:
         raise UserError(f"None of the {len(cells)} cells has a checkpoint in {options.checkpoints}; nothing to export.")
-    from bench.plan import export_cell, is_correct, robustness_instance
+    if options.shapes:
+        show_shapes(_exports(present, options.checkpoints, out / "onnx"))
+        return EXIT_OK
+    from bench.plan import is_correct, robustness_instance
     from verifiers.counterexample import outputs
     from verifiers.vnnlib import write
 
     data = prepare.load_data(present, options.data_root)
     rows: list[tuple[str, str, str]] = []
     written: set[Path] = set()
-    for cell, protocol in present:
-        export = export_cell(options.checkpoints / f"{cell.name}.safetensors", out / "onnx")
+    exports = _exports(present, options.checkpoints, out / "onnx")
+    for (cell, protocol), export in zip(present, exports.values(), strict=True):
         split = data[protocol.split]
         count = min(protocol.images, len(split))
         # Whatever is installed here, the question and its limit are the suite's.
@@ -63,8 +84,38 @@ def main(argv: list[str] | None = None) -> int:
     beside = out / "instances.csv.part"
     beside.write_text(text.getvalue(), encoding="utf-8")
     beside.replace(out / "instances.csv")
+    shrunk = shapes.rows((c.name, c.compression, e.record) for (c, _), e in zip(present, exports.values(), strict=True))
+    if shrunk:
+        print("\nremoved before verification (--shapes: layer by layer; --no-compact: the masked networks):")
+        show([tuple(heading for heading, _ in shapes.COLUMNS), *map(tuple, shrunk)], Console())
     print(f"{len(present)} networks, {len(written)} properties, {len(rows)} instances: {out / 'instances.csv'}")
     return EXIT_OK
+
+
+def _exports(present: prepare.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
+    """Exports the cells, in the form in which they are to be verified, by name."""
+    from bench.plan import compact_export, export_cell
+
+    return {
+        cell.name: compact_export(
+            export_cell(checkpoints / f"{cell.name}.safetensors", folder), folder, prepare.compact_mode(protocol)
+        )
+        for cell, protocol in present
+    }
+
+
+def show_shapes(exports: Mapping[str, Export]) -> None:
+    """Prints the shape of every layer's weights before and after compaction.
+
+    Args:
+        exports: By cell name.
+    """
+    console = Console()
+    for name, export in exports.items():
+        record = export.record
+        print(f"{name}: {'not compacted' if export.compaction is None else export.compaction.describe()}")
+        if record is not None and export.compaction is not None and export.compaction.shrank:
+            show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, help="the first N images instead of the profile's number")
     parser.add_argument("--timeout", type=float, help="seconds an instance (default: the profile's longest limit)")
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
+    prepare.add_compact_option(parser)
+    parser.add_argument("--shapes", action="store_true", help="only show what is removed, layer by layer")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
     return parser

@@ -106,6 +106,11 @@ class Export:
         return self.masked or self.path
 
     @property
+    def record(self) -> dict[str, Any] | None:
+        """What was removed, as plain data for result files."""
+        return None if self.compaction is None else self.compaction.summary()
+
+    @property
     def masked_sha256(self) -> str:
         """Hash of that file."""
         return self.compaction.masked_sha256 if self.compaction is not None else self.sha256
@@ -173,7 +178,7 @@ class CellPlan:
             "name": self.name,
             "onnx_sha256": self.export.sha256,
             "masked_sha256": self.export.masked_sha256,
-            "compaction": None if self.export.compaction is None else self.export.compaction.summary(),
+            "compaction": self.export.record,
             "checkpoint_sha256": self.export.checkpoint_sha256,
             "measured_sparsity": self.export.sparsity,
             "measured_compression": self.export.compression,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import models
+from bench.certify.settings import VERIFIER
 from bench.plan import CellPlan, Export, Installed, compact_export, export_cell, make_stages, supported_stages
 from bench.suite import Cell, Protocol, Suite
 from models.data import Dataset, Split, load
@@ -48,8 +50,13 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
             raise UserError("--verifiers is empty; name at least one, e.g. --verifiers pgd,ibp.")
         for name in names:
             VERIFIERS.check(name)
+            if name == VERIFIER and not any(protocol.certify for _, protocol in chosen):
+                raise UserError(
+                    f"--verifiers: suite {suite.name!r} certifies none of these cells by {name}; add 'certify' under "
+                    "verify in the suite."
+                )
             for _, protocol in chosen:
-                if name not in protocol.timeouts:
+                if name != VERIFIER and protocol.cascade and name not in protocol.timeouts:
                     raise UserError(
                         f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
                         "verify.timeouts in the suite."
@@ -58,8 +65,8 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
     if images is not None:
         if images < 1:
             raise UserError(f"--images {images} is refused; it must be at least 1.")
-        chosen = [(cell, replace(protocol, images=images)) for cell, protocol in chosen]
-    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade)
+        chosen = [(cell, protocol.first(images)) for cell, protocol in chosen]
+    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify)
 
 
 def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
@@ -83,6 +90,7 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
             "with --verifiers, or leave them out with --skip-unavailable."
         )
     names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)
+    names |= {VERIFIER for _, protocol in cells if protocol.certify}
     if not names:
         raise UserError("None of the suite's verifiers can run here: " + "; ".join(missing.values()))
     if device != "cpu" and all(installed.device_of(name) == "cpu" for name in names):
@@ -163,8 +171,7 @@ def prepare(
     plans = []
     for cell, protocol in present:
         export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
-        # Where times are taken, compact networks are variants beside the masked ones.
-        export = compact_export(export, exports, Mode.OFF if protocol.timing else protocol.compact)
+        export = compact_export(export, exports, compact_mode(protocol))
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
         for reason in unsupported.values():
@@ -172,6 +179,43 @@ def prepare(
         images = min(protocol.images, len(data[protocol.split]))
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images))
     return tuple(plans), missing
+
+
+def compact_mode(protocol: Protocol) -> Mode:
+    """Returns what is removed from the networks of cells with this protocol.
+
+    Where times are taken, compact networks are variants beside the masked ones. Where noise is added to images, they
+    leave [0, 1], so that only what does nothing on any input may go.
+    """
+    if protocol.timing is not None:
+        return Mode.OFF
+    if protocol.certify is not None and protocol.compact is not Mode.OFF:
+        return Mode.ALL_INPUTS
+    return protocol.compact
+
+
+def add_compact_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --compact and --no-compact, which replace what the suite says."""
+    modes = [str(mode) for mode in Mode]
+    parser.add_argument(
+        "--compact", nargs="?", const=str(Mode.PIXELS), choices=modes, metavar="MODE",
+        help="remove dead and constant units first: pixels (what does nothing for pixels in [0, 1]), all-inputs, exact "
+        "(no constant is folded but 0), off (default: the suite's; pixels where it says nothing)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-compact",
+        dest="compact",
+        action="store_const",
+        const=str(Mode.OFF),
+        help="the masked networks as they are",
+    )
+
+
+def set_compact(cells: Cells, mode: str | None) -> Cells:
+    """Returns cells with what --compact asks for, if it was given."""
+    if mode is None:
+        return cells
+    return tuple((cell, replace(protocol, compact=Mode(mode))) for cell, protocol in cells)
 
 
 def _check_card(cell: Cell, export: Export) -> None:
@@ -219,5 +263,6 @@ def describe(plans: Sequence[CellPlan]) -> list[str]:
     lines = []
     for plan in plans:
         stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
-        lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}")
+        if plan.protocol.cascade:
+            lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report import table
+from bench.report import shapes, table
 from bench.report.figures import FIGURES, inline_svg
 from bench.session import quote
 
@@ -39,5 +39,7 @@ def render(summary: Mapping[str, Any]) -> str:
         rows=table.rows(summary),
         notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
+        shape_columns=shapes.COLUMNS,
+        shapes=shapes.of_summary(summary),
         command=quote(summary["command"]),
     )

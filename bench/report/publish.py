@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.report import figures, html, table
+from bench.report import figures, html, shapes, table
 from bench.report.summary import summarise
 
 
@@ -43,7 +43,9 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
     paths = [
         write_text(directory / "report.html", html.render(summary)),
         write_text(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n"),
-        write_text(directory / "table.md", table.markdown(summary)),
+        write_text(
+            directory / "table.md", "\n".join([table.markdown(summary), shapes.markdown(shapes.of_summary(summary))])
+        ),
         *figures.save(summary, directory / "figures"),
     ]
     table.show(summary, console)

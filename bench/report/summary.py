@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.certify import summary as smoothing
 from bench.stats import wilson
 from bench.store import Log, Row, collector_off
 from prunecert.errors import UserError
@@ -48,6 +49,7 @@ class Rows:
         answers: By stage key and image.
         contradictions: By question: the first `unsat` and the first `sat` answer.
         devices: Devices named in verdicts.
+        certificates: By key and image; nothing that counts verdicts looks at them.
     """
 
     sessions: dict[str, Row] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Rows:
     answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     decided: dict[str, list[tuple[str, int, str] | None]] = field(default_factory=dict)
     devices: set[str] = field(default_factory=set)
+    certificates: dict[str, dict[int, smoothing.Found]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
@@ -80,6 +83,9 @@ class Rows:
                         pair[place] = (row["cell"], row["image"], row["verifier"])
             elif kind == "image":
                 self.correct[row["key"]][row["image"]] = row["correct"]
+            elif kind == "certificate":
+                self.certificates[row["key"]][row["image"]] = smoothing.found_of(row)
+                devices.add(row.get("device", "cpu"))
             elif kind == "session":
                 self.sessions[row["writer"]] = row
                 self.ended.discard(row["writer"])
@@ -135,12 +141,13 @@ def summary_of(rows: Rows) -> dict[str, Any]:
             cells.setdefault(cell["name"], cell)
     for cell in latest["cells"]:
         cells[cell["name"]] = cell
-    summaries = [summarise_cell(cell, rows) for cell in cells.values()]
+    summaries = [summarise_cell(cell, rows) for cell in cells.values() if not smoothing.certified_only(cell)]
+    certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
     contradictions = rows.contradictions()
-    unfinished = [cell["name"] for cell in summaries if not cell["finished"]]
+    unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
     reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s["unpublishable"]))
     if unfinished:
-        reasons.append(f"{len(unfinished)} of {len(summaries)} cells are not finished")
+        reasons.append(f"{len(unfinished)} of {len(cells)} cells are not finished")
     if contradictions:
         reasons.append(f"{len(contradictions)} contradictions between verifiers")
     shared = ("suite", "profile", "suite_digest", "description", "command", "started", "data", "versions", "machine")
@@ -155,9 +162,10 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "unpublishable": reasons,
         "confidence": CONFIDENCE,
         "cells": summaries,
+        "certificates": certified,
         "missing": [item for item in latest["missing"] if item["name"] not in cells],
         "contradictions": contradictions,
-        "broken_verifiers": _broken(summaries),
+        "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),
     }
 
 
@@ -210,6 +218,8 @@ def summarise_cell(cell: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         "sparsity": cell["measured_sparsity"],
         "measured_compression": cell["measured_compression"],
         "onnx_sha256": cell["onnx_sha256"],
+        "masked_sha256": cell.get("masked_sha256", cell["onnx_sha256"]),
+        "compaction": cell.get("compaction"),
         "checkpoint_sha256": cell["checkpoint_sha256"],
         "data_fingerprint": cell["data_fingerprint"],
         "images": n,
