@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
     )
+    prepare.add_compact_option(parser)
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
     parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
@@ -187,6 +188,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         entered, exported = card_cells(suite, [read_card(path) for path in options.card])
         offered = replace(suite, cells=entered)
     cells = prepare.choose(offered, options.cells, options.verifiers, options.images)
+    cells = prepare.set_compact(cells, options.compact)
     installed, skipped = prepare.check_installed(
         # What sends jobs need not have the devices on which they run.
         cells,
