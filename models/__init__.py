@@ -29,6 +29,7 @@ OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
     {
         "crown-ibp": "models.objectives.crown_ibp:loss",
         "ibp": "models.objectives.ibp:loss",
+        "mixtrain": "models.objectives.mixtrain:loss",
         "mtl-ibp": "models.objectives.mtl_ibp:loss",
         "natural": "models.objectives.natural:loss",
         "pgd": "models.objectives.pgd:loss",
@@ -42,15 +43,30 @@ OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
 #: Objectives that train with Gaussian noise: their radius is its standard deviation, sigma, and no l-infinity radius.
 NOISE_OBJECTIVES = frozenset({"smoothing", "smoothing-stability"})
 
-#: Pruners: ``prune(model, compression, ...) -> Masks``. `hydra` learns its masks with the objective's loss, which
-#: the trainer hands to it as a closure: no pruner knows which objective it is.
+#: Terms that a recipe may add to any objective's loss, with the same interface.
+ADDONS: Registry[Callable[..., Tensor]] = Registry(
+    "add-on",
+    {
+        "fast-ibp": "models.addons.fast_ibp:term",
+        "nrs": "models.addons.nrs:term",
+    },
+)
+
+#: Pruners: ``prune(model, compression, ...) -> Masks``; see `models.pruners` for what they may ask for. Those that
+#: train do so through a closure: no pruner knows the objective.
 PRUNERS: Registry[Callable[..., Masks]] = Registry(
     "pruner",
     {
+        "drop-grow": "models.pruners.drop_grow:prune",
         "filter-l1": "models.pruners.filter:prune",
         "hydra": "models.pruners.hydra:prune",
         "lwm": "models.pruners.lwm:prune",
         "lwm-global": "models.pruners.lwm:prune_global",
+        "lwm-iterative": "models.pruners.iterative:prune",
+        "lwm-rewind": "models.pruners.rewind:prune",
         "random": "models.pruners.random:prune",
+        "structured": "models.pruners.structured:prune",
+        "structured-filters": "models.pruners.structured:prune_filters",
+        "structured-neurons": "models.pruners.structured:prune_neurons",
     },
 )

@@ -6,6 +6,9 @@ than a general graph library. Nothing here is a certificate: verification runs o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +62,20 @@ def _affine(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     return F.linear(x, weight, bias)
 
 
+#: Bounds of the step in progress: (network, images, radius, intervals); None outside of `shared_bounds`.
+_shared: ContextVar[list[tuple[nn.Module, Tensor, float, Intervals]] | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def shared_bounds() -> Iterator[None]:
+    """Within it, a network's intervals for the same images and radius are computed once; weights must not change."""
+    token = _shared.set([])
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 def propagate(model: nn.Module, x: Tensor, eps: float) -> Intervals:
     """Propagates the box [x - eps, x + eps] within [0, 1] (Gowal et al. 2018, section 3).
 
@@ -67,6 +84,17 @@ def propagate(model: nn.Module, x: Tensor, eps: float) -> Intervals:
         x: Images [N, C, H, W] in [0, 1].
         eps: Radius in pixels of [0, 1].
     """
+    known = _shared.get()
+    for one, images, radius, intervals in known or ():
+        if one is model and images is x and radius == eps:
+            return intervals
+    made = _propagate(model, x, eps)
+    if known is not None:
+        known.append((model, x, eps, made))
+    return made
+
+
+def _propagate(model: nn.Module, x: Tensor, eps: float) -> Intervals:
     lower, upper = (x - eps).clamp_min(0), (x + eps).clamp_max(1)
     clean, center, radius = x, (lower + upper) / 2, (upper - lower) / 2
     pre: list[tuple[Tensor, Tensor]] = []
@@ -138,7 +166,57 @@ def fused_cross_entropy(model: nn.Module, x: Tensor, eps: float, bounds: Interva
     return (total.clamp_min(1e-30).log() + shift).squeeze(1)
 
 
-def _backward(model: nn.Module, x: Tensor, eps: float, bounds: Intervals, rows: Tensor, constant: Tensor) -> Tensor:
+def symbolic_margins(model: nn.Module, x: Tensor, eps: float, y: Tensor, *, symbolic: bool = True) -> Tensor:
+    """Returns lower bounds of y_label - y_j by symbolic linear relaxation, [N, classes], with 0 at the label.
+
+    The relaxation of an unstable ReLU has the slope u / (u - l) on both sides (Wang et al. 2018, "Efficient Formal
+    Safety Analysis of Neural Networks", section 3.1; the same as Fast-Lin and DeepZ). With one slope, carrying the
+    linear functions forward, as symbolic intervals do, and backward, as here, bounds the same.
+
+    Args:
+        model: A sequential network.
+        x: Images [N, C, H, W] in [0, 1].
+        eps: Radius in pixels of [0, 1].
+        y: Labels.
+        symbolic: Whether pre-activations are bounded in this way, too, or by intervals.
+    """
+    intervals = propagate(model, x, eps)
+    layers = layers_of(model)
+    if symbolic:
+        pre: list[tuple[Tensor, Tensor]] = intervals.pre[:1]
+        partial = Intervals(intervals.logits, intervals.center, intervals.radius, pre, intervals.last)
+        affine = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d | nn.Linear)]
+        # The first layer's intervals are exact, the last one's are the margins.
+        for index, (lower, _) in zip(affine[1:-1], intervals.pre[1:], strict=True):
+            pre.append(_symbolic_layer(model, layers[: index + 1], x, eps, partial, lower.shape))
+        intervals = partial
+    rows, offset = margin_rows(intervals.last.weight, intervals.last.bias, y)
+    return _backward(model, x, eps, intervals, rows, offset, parallel=True)
+
+
+def _symbolic_layer(
+    model: nn.Module, layers: list[nn.Module], x: Tensor, eps: float, bounds: Intervals, shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Returns lower and upper bounds of the outputs of the last of `layers`, each [N, ...]."""
+    neurons = shape[1:].numel()
+    identity = torch.eye(neurons, device=x.device, dtype=x.dtype).expand(len(x), -1, -1)
+    rows = torch.cat([identity, -identity], 1).reshape(len(x), 2 * neurons, *shape[1:])
+    found = _backward(model, x, eps, bounds, rows, x.new_zeros(len(x), 2 * neurons), parallel=True, layers=layers)
+    lower, upper = found[:, :neurons], -found[:, neurons:]
+    return lower.reshape(shape), upper.reshape(shape)
+
+
+def _backward(
+    model: nn.Module,
+    x: Tensor,
+    eps: float,
+    bounds: Intervals,
+    rows: Tensor,
+    constant: Tensor,
+    *,
+    parallel: bool = False,
+    layers: list[nn.Module] | None = None,
+) -> Tensor:
     """Returns lower bounds of linear functions of the last hidden layer, [N, specs].
 
     One backward pass of linear relaxations to the pixels. The lower slope of an unstable ReLU is 1 where its upper
@@ -148,14 +226,16 @@ def _backward(model: nn.Module, x: Tensor, eps: float, bounds: Intervals, rows: 
         model: A sequential network.
         x: Images.
         eps: Radius.
-        bounds: Interval pre-activations.
+        bounds: Pre-activations.
         rows: Coefficients [N, specs, features].
         constant: Constants [N, specs].
+        parallel: Whether the lower slope of an unstable ReLU is that of its upper one instead.
+        layers: The layers to go back through, if not all but the last.
     """
     count, specs = rows.shape[:2]
     pre = list(bounds.pre)
     shape: torch.Size | None = None
-    for layer in reversed(layers_of(model)[:-1]):
+    for layer in reversed(layers_of(model)[:-1] if layers is None else layers):
         if isinstance(layer, nn.Flatten):
             shape = pre[-1][0].shape[1:]
             rows = rows.reshape(count, specs, *shape)
@@ -164,7 +244,7 @@ def _backward(model: nn.Module, x: Tensor, eps: float, bounds: Intervals, rows: 
             low, high = lower.clamp_max(0), upper.clamp_min(0)
             slope = (high / (high - low).clamp_min(1e-12)).unsqueeze(1)
             offset = (-low).unsqueeze(1) * slope
-            adaptive = (upper > -lower).to(rows.dtype).unsqueeze(1)
+            adaptive = slope if parallel else (upper > -lower).to(rows.dtype).unsqueeze(1)
             rows = rows.view(count, specs, *lower.shape[1:])
             negative = rows.clamp_max(0)
             constant = constant + (negative * offset).flatten(2).sum(2)

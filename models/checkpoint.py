@@ -57,6 +57,8 @@ class Card:
         train_seconds: Wall-clock seconds of this cell's own stages (pre-training is shared).
         command: The command that makes it again.
         schema_version: Of this card.
+        throughput: Training images per second by stage, of the stages that were trained with this cell.
+        unfit: Why the network must not be published (e.g. trained on a subset), or nothing.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Card:
     train_seconds: float
     command: str
     schema_version: int = field(default=SCHEMA_VERSION)
+    throughput: Mapping[str, float] = field(default_factory=dict)
+    unfit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
@@ -162,8 +166,10 @@ def load_card(path: Path) -> Card:
             f"program's {SCHEMA_VERSION}; update prunecert."
         )
     names = {item.name for item in fields(Card)}
-    if set(data) != names:
-        missing, extra = sorted(names - set(data)), sorted(set(data) - names)
+    # Older cards lack what came later, and mean its default.
+    needed = names - {"throughput", "unfit"}
+    if not needed <= set(data) <= names:
+        missing, extra = sorted(needed - set(data)), sorted(set(data) - names)
         raise UserError(
             f"The card {str(file)!r} is refused: missing {missing or 'nothing'}, unknown {extra or 'nothing'}."
         )

@@ -18,9 +18,13 @@ from models import NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from models.checkpoint import Card, save
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
+from models.faults import memory_errors
+from models.lent import LentTraining, given
 from models.masks import Masks
+from models.pruners.contract import begins_at_start
 from models.recipe import Recipe
-from models.training import Report, Stage, Trainer, ibp_init, seed_everything, write_state
+from models.schedules import Stage
+from models.training import Report, Stop, Trainer, ibp_init, read_state, seed_everything, write_state
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 
@@ -60,14 +64,19 @@ class Job:
     def pretraining(self) -> dict[str, Any]:
         """Returns what the pre-trained network depends on."""
         recipe = self.recipe.to_dict()
-        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation"):
-            del recipe[key]
+        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners"):
+            recipe.pop(key, None)
         return {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed, **recipe}
 
     @property
     def epochs(self) -> int:
         """Epochs after pre-training."""
         return self.recipe.prune_epochs + self.recipe.finetune_epochs
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
+        return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
 
 
 @contextmanager
@@ -96,25 +105,55 @@ class Pipeline:
         val: The held-out split.
         device: Torch device.
         report: Told of every epoch.
+        stop: Asked after every epoch, with its seconds, whether to stop.
+        unfit: Why nothing that is trained here may be published, or nothing.
     """
 
-    def __init__(self, folder: Path, work: Path, train: Dataset, val: Dataset, device: str, report: Report) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        work: Path,
+        train: Dataset,
+        val: Dataset,
+        device: str,
+        report: Report,
+        *,
+        stop: Stop | None = None,
+        unfit: str = "",
+    ) -> None:
         self.folder, self.work = folder, work
         self.train, self.val = train, val
-        self.device, self.report = device, report
+        self.device, self.stop, self.unfit = device, stop, unfit
+        self._report = report
+        self._seconds: dict[str, tuple[int, float]] = {}
+
+    def report(self, stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
+        """Notes an epoch's throughput and passes the report on."""
+        images, seconds = self._seconds.get(stage, (0, 0.0))
+        self._seconds[stage] = images + len(self.train), seconds + len(self.train) / rate
+        self._report(stage, epoch, epochs, loss, rate)
+
+    def trainer(self, job: Job) -> Trainer:
+        """Returns a trainer for a job's recipe and objective."""
+        return Trainer(job.recipe, job.objective, self.train, self.device, self.report, stop=self.stop)
+
+    def initial(self, job: Job) -> nn.Module:
+        """Returns the job's network with its initial weights, on the CPU."""
+        seed_everything(job.seed, "init")
+        model = NETWORKS.get(job.network)()
+        if job.recipe.init == "ibp":
+            ibp_init(model)
+        return model
 
     def pretrained(self, job: Job) -> nn.Module:
         """Returns the job's dense network after pre-training; trained now, or found."""
         key = digest({**job.pretraining(), "data": self.train.fingerprint, "images": len(self.train)})
         stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
         file = self.work / f"{stem}.pretrained.pt"
-        seed_everything(job.seed, "init")
-        model = NETWORKS.get(job.network)()
-        if job.recipe.init == "ibp":
-            ibp_init(model)
+        model = self.initial(job)
         with exclusive(self.work / f"{stem}.lock", wait=True):
             if file.exists():
-                model.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
+                model.load_state_dict(read_state(file))
                 return model.to(self.device)
             model.to(self.device)
             seed_everything(job.seed, "pretrain")
@@ -127,8 +166,7 @@ class Pipeline:
                 recipe.warmup_epochs,
                 recipe.ramp_epochs,
             )
-            trainer = Trainer(recipe, job.objective, self.train, self.device, self.report)
-            trainer.run(model, stage, state_file=self.work / f"{stem}.pretrain.pt", key=key)
+            self.trainer(job).run(model, stage, state_file=self.work / f"{stem}.pretrain.pt", key=key)
             write_state(model.state_dict(), file)
         return model
 
@@ -138,23 +176,29 @@ class Pipeline:
         Raises:
             UserError: The pruner cannot reach the compression, or the loss is no number any more.
         """
-        model = self.pretrained(job)
+        self._seconds = {}
+        model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)
         started = time.perf_counter()
         recipe = job.recipe
-        eps = job.eps * recipe.train_eps_factor
-        trainer = Trainer(recipe, job.objective, self.train, self.device, self.report)
+        trainer = self.trainer(job)
         key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, "data": self.train.fingerprint})
-        masks_file = self.work / f"{job.name}.masks.pt"
-        masks, spent = self._masks(job, model, trainer, eps, key, masks_file)
+        train = LentTraining(
+            trainer,
+            job.name,
+            self.work,
+            key,
+            seed=job.seed,
+            eps=job.eps * recipe.train_eps_factor,
+            epochs=job.epochs + (recipe.pretrain_epochs if job.from_scratch else 0),
+        )
+        masks = self._masks(job, model, train)
         masks.apply_(model)
         # The same words for every pruner: the same batches in the same order.
-        seed_everything(job.seed, "finetune")
-        stage = Stage("finetune", job.epochs - spent, recipe.finetune_lr, eps)
-        if stage.epochs:
-            state = self.work / f"{job.name}.finetune.pt"
-            trainer.run(model, stage, masks=masks, state_file=state, key=key + masks.sha256())
-        noisy = job.objective in NOISE_OBJECTIVES
-        accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
+        if train.left:
+            train(model, train.left, name="finetune", masks=masks)
+        with memory_errors(f"Measuring {job.name} on {self.device}"):
+            noisy = job.objective in NOISE_OBJECTIVES
+            accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
         model.to("cpu")
         card = save(
             self.folder,
@@ -175,39 +219,20 @@ class Pipeline:
             device=torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu",
             train_seconds=round(time.perf_counter() - started, 1),
             command=job.command,
+            throughput={stage: round(images / seconds) for stage, (images, seconds) in self._seconds.items()},
+            unfit=self.unfit,
         )
-        masks_file.unlink(missing_ok=True)
+        train.clean()
         return card
 
-    def _masks(
-        self, job: Job, model: nn.Module, trainer: Trainer, eps: float, key: str, file: Path
-    ) -> tuple[Masks, int]:
-        """Returns the masks and how many epochs it took to learn them."""
+    def _masks(self, job: Job, model: nn.Module, train: LentTraining) -> Masks:
+        """Returns the pruner's masks; it may have trained the network."""
         if job.pruner == DENSE:
-            return Masks.dense(model), 0
+            return Masks.dense(model)
         prune = PRUNERS.get(job.pruner)
-        settings: dict[str, Any] = {}
-        names = prune.__code__.co_varnames[: prune.__code__.co_argcount + prune.__code__.co_kwonlyargcount]
-        if "allocation" in names:
-            settings["allocation"] = job.recipe.allocation
-        if "seed" in names:
-            settings["seed"] = job.seed
-        if "train" not in names:
-            return prune(model, job.compression, **settings), 0
-        if file.exists():
-            stored = torch.load(file, weights_only=True)
-            if stored["key"] == key:
-                return Masks(stored["masks"]), job.recipe.prune_epochs
-        seed_everything(job.seed, "scores")
-
-        def learn(scored: nn.Module, scores: list[nn.Parameter]) -> None:
-            stage = Stage("scores", job.recipe.prune_epochs, job.recipe.score_lr, eps)
-            state = self.work / f"{job.name}.scores.pt"
-            trainer.run(scored, stage, parameters=scores, state_file=state, key=key)
-
-        masks = prune(model, job.compression, train=learn, **settings)
-        write_state({"key": key, "masks": dict(masks)}, file)
-        return masks, job.recipe.prune_epochs
+        lent: dict[str, Any] = {"allocation": job.recipe.allocation, "seed": job.seed, "train": train}
+        settings = job.recipe.pruners.get(job.pruner, {})
+        return prune(model, job.compression, **given(prune, lent), **settings)
 
 
 def check_device(device: str) -> str:

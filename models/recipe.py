@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from models import OBJECTIVES
+from models import ADDONS, OBJECTIVES, PRUNERS
 from models.pruners.allocation import ALLOCATIONS
 from prunecert.errors import UserError, did_you_mean
 
-#: Keywords of a loss that the trainer gives, not the recipe.
+#: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
 _GIVEN = frozenset({"model", "x", "y", "eps", "progress"})
+LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
+#: Keys that a card written before they existed lacks. At their defaults they are left out, so that such a card, and
+#: what was pre-trained for it, is still recognised as made by the same recipe.
+_LATER = frozenset(
+    {
+        "addons",
+        "pruners",
+        "optimizer",
+        "momentum",
+        "ramp",
+        "lr_schedule",
+        "lr_milestones",
+        "lr_gamma",
+        "memory_format",
+    }
+)
+_CHOICES = {
+    "init": ("default", "ibp"),
+    "precision": ("float32", "bfloat16"),
+    "optimizer": ("adamw", "sgd"),
+    "ramp": ("linear", "smoothed"),
+    "lr_schedule": ("cosine", "step"),
+    "memory_format": ("contiguous", "channels-last"),
+    "allocation": ALLOCATIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -28,14 +53,22 @@ class Recipe:
         pretrain_epochs: Epochs of pre-training, warm-up and ramp included.
         warmup_epochs: Epochs at eps = 0.
         ramp_epochs: Epochs in which eps grows from 0 to its target.
+        ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
+            linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
-        lr: Peak learning rate of Adam in pre-training.
+        optimizer: ``adamw``, or ``sgd`` with `momentum` and coupled weight decay.
+        momentum: Of ``sgd``; ``adamw`` has its own.
+        lr: Peak learning rate in pre-training.
         finetune_lr: Peak learning rate in fine-tuning.
         score_lr: Peak learning rate of the scores.
-        decay: Share of each stage's end in which the learning rate falls (cosine) to 1/100 of its peak.
-        weight_decay: Decoupled weight decay (AdamW).
+        lr_schedule: ``cosine``: constant, then falling in the last `decay` of each stage to 1/100 of the peak; or
+            ``step``: times `lr_gamma` at each of `lr_milestones`.
+        decay: Share of each stage's end in which the learning rate falls, and weights are averaged.
+        lr_milestones: Where the learning rate steps down, as shares of a stage, rising within (0, 1).
+        lr_gamma: What it is multiplied by there.
+        weight_decay: Weight decay; decoupled with ``adamw``.
         l1: Factor of the L1 norm of the prunable weights in the loss.
         grad_clip: Largest L2 norm of the gradient; 0 for none.
         average: Decay of the exponential moving average of the weights that is kept in the end; 0 for none. The
@@ -43,8 +76,12 @@ class Recipe:
         train_eps_factor: Training radius over the radius of the cell.
         augment: Random flips and crops with 4 pixels of padding.
         precision: Of the products in training (autocast); weights and measurements are float32 always.
+        memory_format: Of images and convolutions in training; ``channels-last`` is faster with bfloat16 and sums in
+            another order.
         allocation: How many weights each layer keeps, for the pruners that allocate by layer.
         objective: Settings of the objective's loss.
+        addons: Terms added to the objective's loss, by name in `models.ADDONS`, each with its settings.
+        pruners: Settings of pruners, by name in `models.PRUNERS`.
     """
 
     init: Literal["default", "ibp"] = "default"
@@ -67,6 +104,15 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     allocation: str = "uniform"
     objective: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    ramp: Literal["linear", "smoothed"] = "linear"
+    lr_schedule: Literal["cosine", "step"] = "cosine"
+    lr_milestones: Sequence[float] = (0.75, 0.875)
+    lr_gamma: float = 0.2
+    memory_format: Literal["contiguous", "channels-last"] = "contiguous"
+    addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], objective: str, *, where: str = "recipe") -> Recipe:
@@ -84,9 +130,13 @@ class Recipe:
         for key, value in data.items():
             if key not in known:
                 raise UserError(f"{where}: " + did_you_mean("key", key, known))
-            default = cls.__dataclass_fields__[key].default
+            default = known[key].default
             if key == "objective":
-                _check_settings(value, objective, where)
+                _check_settings(value, f"objective {objective!r}", OBJECTIVES.get(objective), _GIVEN, f"{where}: {key}")
+            elif key in ("addons", "pruners"):
+                _check_named(value, key, where)
+            elif key == "lr_milestones":
+                _check_milestones(value, where)
             elif isinstance(default, bool) or isinstance(value, bool):
                 if not (isinstance(default, bool) and isinstance(value, bool)):
                     raise UserError(f"{where}: {key} is {value!r}; allowed is {type(default).__name__}.")
@@ -95,20 +145,24 @@ class Recipe:
             elif not isinstance(value, type(default)):
                 raise UserError(f"{where}: {key} is {value!r}; allowed is a value of type {type(default).__name__}.")
         values: dict[str, Any] = {
-            key: float(value) if isinstance(known[key].default, float) else value for key, value in data.items()
+            key: float(value)
+            if isinstance(known[key].default, float)
+            else tuple(map(float, value))
+            if key == "lr_milestones"
+            else {name: dict(settings or {}) for name, settings in value.items()}
+            if key in ("addons", "pruners")
+            else value
+            for key, value in data.items()
         }
         recipe = cls(**values)
         recipe._check_ranges(where)
         return recipe
 
     def _check_ranges(self, where: str) -> None:
-        if self.init not in ("default", "ibp"):
-            raise UserError(f"{where}: " + did_you_mean("init", self.init, ("default", "ibp")))
-        if self.precision not in ("float32", "bfloat16"):
-            raise UserError(f"{where}: " + did_you_mean("precision", self.precision, ("float32", "bfloat16")))
-        if self.allocation not in ALLOCATIONS:
-            raise UserError(f"{where}: " + did_you_mean("allocation", self.allocation, ALLOCATIONS))
-        for name in ("lr", "finetune_lr", "score_lr", "batch_size", "train_eps_factor", "pretrain_epochs"):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"{where}: " + did_you_mean(name, getattr(self, name), choices))
+        for name in ("lr", "finetune_lr", "score_lr", "batch_size", "train_eps_factor", "pretrain_epochs", "lr_gamma"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{where}: {name} is {getattr(self, name)}; it must be above 0.")
         for name in (
@@ -119,6 +173,7 @@ class Recipe:
             "weight_decay",
             "l1",
             "grad_clip",
+            "momentum",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{where}: {name} is {getattr(self, name)}; it must be at least 0.")
@@ -133,16 +188,51 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data that `from_dict` takes back."""
-        return asdict(self)
+        data = asdict(self)
+        data["lr_milestones"] = list(self.lr_milestones)
+        plain = asdict(Recipe())
+        plain["lr_milestones"] = list(plain["lr_milestones"])
+        return {key: value for key, value in data.items() if key not in _LATER or value != plain[key]}
+
+    def of_pruner(self, pruner: str) -> Recipe:
+        """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""
+        return replace(self, pruners={name: value for name, value in self.pruners.items() if name == pruner})
 
 
-def _check_settings(settings: Any, objective: str, where: str) -> None:
+def _check_named(value: Any, key: str, where: str) -> None:
+    """Checks ``addons`` or ``pruners``: a mapping of names to settings."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: {key} is {value!r}; it must be a mapping of names to their settings.")
+    registry, given = (ADDONS, _GIVEN) if key == "addons" else (PRUNERS, LENT)
+    for name, settings in value.items():
+        try:
+            registry.check(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        target: Callable[..., Any] = registry.get(name)
+        _check_settings(settings or {}, f"{registry.kind} {name!r}", target, given, f"{where}: {key}.{name}")
+
+
+def _check_settings(settings: Any, what: str, function: Callable[..., Any], given: frozenset[str], where: str) -> None:
+    """Checks settings against the keywords of the function that they go to: each exists, and is of its type."""
     if not isinstance(settings, Mapping):
-        raise UserError(f"{where}: objective is {settings!r}; it must be a mapping of the loss's settings.")
-    parameters = inspect.signature(OBJECTIVES.get(objective)).parameters
-    allowed = {name: parameter for name, parameter in parameters.items() if name not in _GIVEN}
+        raise UserError(f"{where} is {settings!r}; it must be a mapping of settings.")
+    allowed = {n: p for n, p in inspect.signature(function).parameters.items() if n not in given}
     for key, value in settings.items():
         if key not in allowed:
-            raise UserError(f"{where}: " + did_you_mean(f"setting of objective {objective!r}", key, allowed))
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(f"{where}: objective.{key} is {value!r}; it must be a number.")
+            raise UserError(f"{where}: " + did_you_mean(f"setting of {what}", key, allowed))
+        if isinstance(allowed[key].default, str):
+            if not isinstance(value, str):
+                raise UserError(f"{where}.{key} is {value!r}; it must be text.")
+        elif not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{where}.{key} is {value!r}; it must be a number.")
+
+
+def _check_milestones(value: Any, where: str) -> None:
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    fine = all(isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < 1 for n in numbers)
+    if not numbers or not fine or numbers != sorted(set(numbers)):
+        raise UserError(
+            f"{where}: lr_milestones is {value!r}; it must be a list of rising shares of a stage, each above 0 and "
+            "below 1, e.g. [0.75, 0.875]."
+        )

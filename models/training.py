@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,49 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import OBJECTIVES
+from models import ADDONS, OBJECTIVES
+from models.bounds import shared_bounds
 from models.data import Dataset
+from models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
 from models.masks import Masks, prunable
+from models.pruners.contract import Revise, Step
 from models.recipe import Recipe
+from models.schedules import Stage
 from prunecert.errors import UserError
 
 #: Called after every epoch with the stage, the epoch's number from 1, the epochs in all, mean loss and images/s.
 Report = Callable[[str, int, int, float, float], None]
+#: Asked after every epoch, once its state is kept: whether to stop before the next one.
+Stop = Callable[[float], bool]
 
-
-@dataclass
-class Stage:
-    """One stretch of training with one learning-rate schedule.
-
-    Args:
-        name: ``pretrain``, ``scores`` or ``finetune``.
-        epochs: How many.
-        lr: Peak learning rate.
-        eps: Radius when the ramp is over.
-        warmup: Epochs at radius 0.
-        ramp: Epochs of linear growth to `eps`.
-    """
-
-    name: str
-    epochs: int
-    lr: float
-    eps: float
-    warmup: int = 0
-    ramp: int = 0
-
-    def progress(self, epoch: float) -> float:
-        """Returns how far the ramp of eps has come at a fractional epoch, in [0, 1]."""
-        if epoch < self.warmup:
-            return 0.0
-        return min(1.0, (epoch - self.warmup) / self.ramp) if self.ramp else 1.0
-
-    def rate(self, epoch: float, decay: float) -> float:
-        """Returns the learning rate at a fractional epoch: constant, then a cosine down to 1/100 of the peak."""
-        start = self.epochs * (1 - decay)
-        if epoch <= start or decay == 0:
-            return self.lr
-        phase = (epoch - start) / (self.epochs - start)
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * phase)))
+#: On a CUDA device the host never waits for a step's loss; it is looked at every so many steps.
+CUDA_CHECK = 50
 
 
 def seed_everything(seed: int, *words: str) -> None:
@@ -73,6 +48,22 @@ def write_state(state: Any, file: Path) -> None:
     beside = file.with_suffix(".tmp")
     torch.save(state, beside)
     beside.replace(file)
+
+
+def read_state(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads what `write_state` wrote.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"The training state {str(file)!r} cannot be read ({type(error).__name__}); delete it to begin this stage "
+            "anew."
+        ) from error
+    return state
 
 
 def ibp_init(model: nn.Module) -> None:
@@ -104,6 +95,58 @@ def augment(images: Tensor) -> Tensor:
     return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+@dataclass
+class _Run:
+    """What changes in a stretch of training."""
+
+    model: nn.Module
+    trained: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    masks: Masks | None
+    averaged: list[Tensor] | None = None
+    held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+
+    def hold(self, masks: Masks | None) -> None:
+        """Holds other weights at zero from now on."""
+        self.masks = masks
+        if masks is not None:
+            weights = prunable(self.model)
+            self.held = [(weights[name], masks[name].to(self.device)) for name in masks]  # type: ignore[misc]
+
+    @torch.no_grad()
+    def revise(self, masks: Masks) -> None:
+        """Changes the masks: what goes becomes zero, and what comes starts with no memory in the optimizer."""
+        self.hold(masks)
+        for weight, mask in self.held:
+            weight.mul_(mask)
+            for value in self.optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.mul_(mask)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all of it, and the generators' states, by reference."""
+        cuda = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged,
+            "masks": None if self.masks is None else dict(self.masks),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averaged = state["averaged"]
+        self.hold(None if state["masks"] is None else Masks(state["masks"]))
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+
 class Trainer:
     """Runs stages on one network.
 
@@ -113,15 +156,41 @@ class Trainer:
         data: The training split.
         device: Torch device.
         report: Told of every epoch.
+        stop: Asked after every epoch, with its seconds.
+        check_every: Steps between two looks at the loss; 1 on the CPU and `CUDA_CHECK` on CUDA by default.
     """
 
-    def __init__(self, recipe: Recipe, objective: str, data: Dataset, device: str, report: Report) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: str,
+        data: Dataset,
+        device: str,
+        report: Report,
+        *,
+        stop: Stop | None = None,
+        check_every: int | None = None,
+    ) -> None:
         self.recipe = recipe
-        self.loss = partial(OBJECTIVES.get(objective), **recipe.objective)
+        self.objective = partial(OBJECTIVES.get(objective), **recipe.objective)
+        self.addons = [partial(ADDONS.get(name), **settings) for name, settings in recipe.addons.items()]
         self.device = torch.device(device)
-        self.images = torch.from_numpy(data.images).to(self.device)
-        self.labels = torch.from_numpy(data.labels).to(self.device)
-        self.report = report
+        self.channels_last = recipe.memory_format == "channels-last"
+        with memory_errors(f"Placing {len(data):,} training images on {device}"):
+            self.images = torch.from_numpy(data.images).to(self.device)
+            self.labels = torch.from_numpy(data.labels).to(self.device)
+        self.report, self.stop = report, stop
+        self.check_every = check_every or (CUDA_CHECK if self.device.type == "cuda" else 1)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
+        """Returns the objective's loss and the recipe's additions to it."""
+        with shared_bounds(), torch.autocast(self.device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
+            loss = self.objective(model, x, y, eps, progress=progress)
+            for addon in self.addons:
+                loss = loss + addon(model, x, y, eps, progress=progress)
+        if self.recipe.l1:
+            loss = loss + self.recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
+        return loss
 
     def run(
         self,
@@ -130,117 +199,182 @@ class Trainer:
         *,
         masks: Masks | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
+        revise: Revise | None = None,
         state_file: Path | None = None,
         key: str = "",
-    ) -> None:
-        """Trains `model` in place.
+    ) -> Masks | None:
+        """Trains `model` in place; returns the masks that hold in the end.
 
         Args:
             model: The network, on the trainer's device.
             stage: What to run.
             masks: Weights to hold at zero.
             parameters: What to train; all of the network by default.
+            revise: May change the masks at every step; only with `masks`.
             state_file: Where the state after each epoch is kept, and found again; removed at the end.
             key: What the state must belong to; a state of another key is not used.
 
         Raises:
-            UserError: The loss is no number any more.
+            UserError: The loss is no number any more, or a step does not fit into the device's memory.
+            OutOfTimeError: `stop` said so; the state is kept.
         """
         recipe = self.recipe
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = list(model.parameters() if parameters is None else parameters)
-        optimizer = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=recipe.weight_decay)
-        averaged: list[Tensor] | None = None
-        first = 0
+        run = _Run(model, trained, self._optimizer(trained, stage.lr), self.device, masks)
+        run.hold(masks)
+        first = stage.first
         if state_file is not None and state_file.exists():
-            first, averaged = self._restore(state_file, key, model, optimizer)
+            state = read_state(state_file, self.device)
+            if state["key"] == key:
+                first = int(state["epoch"])
+                run.restore(state)
         model.train()
         count = len(self.labels)
-        steps = math.ceil(count / recipe.batch_size)
-        held = [(w, masks[n].to(self.device)) for n, w in prunable(model).items()] if masks is not None else []
-        for epoch in range(first, stage.epochs):
-            order = torch.randperm(count).to(self.device)
-            total, start = torch.zeros((), device=self.device), time.perf_counter()
-            for step in range(steps):
-                now = epoch + step / steps
-                progress = stage.progress(now)
-                for group in optimizer.param_groups:
-                    group["lr"] = stage.rate(now, recipe.decay)
-                batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                x, y = self.images[batch], self.labels[batch]
-                if recipe.augment:
-                    x = augment(x)
-                with torch.nn.utils.parametrize.cached():
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                        loss = self.loss(model, x, y, stage.eps * progress, progress=progress)
-                    if recipe.l1:
-                        loss = loss + recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                if not bool(torch.isfinite(loss)):
-                    self._explain(model, stage, epoch, step)
-                if recipe.grad_clip:
-                    nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
-                optimizer.step()
-                with torch.no_grad():
-                    for weight, mask in held:
-                        weight.mul_(mask)
-                    if recipe.average and now >= stage.epochs * (1 - recipe.decay):
-                        if averaged is None:
-                            averaged = [p.detach().clone() for p in trained]
-                        torch._foreach_lerp_(averaged, [p.detach() for p in trained], 1 - recipe.average)
-                total += loss.detach() * len(batch)
+        for epoch in range(first, stage.end):
+            start = time.perf_counter()
+            total = float(self._epoch(run, stage, epoch, revise))
+            if not all(bool(torch.isfinite(p).all()) for p in trained):
+                raise self._no_number(run, stage, epoch, math.ceil(count / recipe.batch_size) - 1)
             seconds = time.perf_counter() - start
-            self.report(stage.name, epoch + 1, stage.epochs, float(total) / count, count / seconds)
-            if state_file is not None and epoch + 1 < stage.epochs:
-                self._keep(state_file, key, epoch + 1, model, optimizer, averaged)
-        if averaged is not None:
+            done, length = epoch + 1 - stage.first, stage.end - stage.first
+            self.report(stage.name, done, length, total / count, count / seconds)
+            if epoch + 1 < stage.end:
+                if state_file is not None:
+                    write_state({"key": key, "epoch": epoch + 1, **run.state()}, state_file)
+                if self.stop is not None and self.stop(seconds):
+                    raise OutOfTimeError
+        if run.averaged is not None:
             with torch.no_grad():
-                for parameter, average in zip(trained, averaged, strict=True):
+                for parameter, average in zip(trained, run.averaged, strict=True):
                     parameter.copy_(average)
-                for weight, mask in held:
+                for weight, mask in run.held:
                     weight.mul_(mask)
+        if self.channels_last:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if state_file is not None:
             state_file.unlink(missing_ok=True)
+        return run.masks
 
-    def _keep(
-        self, file: Path, key: str, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Any
-    ) -> None:
-        state = {
-            "key": key,
-            "epoch": epoch,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "averaged": averaged,
-            "rng": torch.get_rng_state(),
-        }
-        write_state(state, file)
+    def _optimizer(self, trained: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        recipe, fused = self.recipe, True if self.device.type == "cuda" else None
+        if recipe.optimizer == "sgd":
+            return torch.optim.SGD(
+                trained, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+            )
+        return torch.optim.AdamW(trained, lr=lr, weight_decay=recipe.weight_decay, fused=fused)
 
-    def _restore(
-        self, file: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, list[Tensor] | None]:
+    def _epoch(self, run: _Run, stage: Stage, epoch: int, revise: Revise | None) -> Tensor:
+        """Trains one epoch; returns the sum of the losses."""
+        size = self.recipe.batch_size
+        order = torch.randperm(len(self.labels)).to(self.device)
+        batches = torch.split(order, size)
+        total = torch.zeros((), device=self.device)
+        every, step, good = self.check_every, 0, None
+        while step < len(batches):
+            if every > 1 and step % every == 0:
+                good = (step, copy.deepcopy(run.state()), total.clone())
+            total += self._step(run, stage, epoch, step, batches, revise, check=every == 1)
+            step += 1
+            if good is not None and (step % every == 0 or step == len(batches)) and not bool(torch.isfinite(total)):
+                # Some step since the last look went wrong: go back and look at each, to find the batch and layer.
+                step, state, total = good
+                run.restore(state)
+                every, good = 1, None
+        return total
+
+    def _step(
+        self,
+        run: _Run,
+        stage: Stage,
+        epoch: int,
+        step: int,
+        batches: tuple[Tensor, ...],
+        revise: Revise | None,
+        *,
+        check: bool,
+    ) -> Tensor:
+        """Trains on one batch; returns its loss times its images."""
+        recipe, model, steps = self.recipe, run.model, len(batches)
+        now = epoch + step / steps
+        progress = stage.progress(now, recipe.ramp)
+        eps = stage.eps * progress
+        for group in run.optimizer.param_groups:
+            group["lr"] = stage.rate(now, recipe)
+        x, y = self._batch(batches[step])
+
+        def differentiate(images: int) -> Tensor:
+            with nn.utils.parametrize.cached():
+                loss = self.loss(model, x[:images], y[:images], eps, progress)
+                run.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        memory = ""
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"The training state {str(file)!r} cannot be read ({type(error).__name__}); delete it to "
-                "begin this stage anew."
-            ) from error
-        if state["key"] != key:
-            return 0, None
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        return int(state["epoch"]), state["averaged"]
+            loss = differentiate(len(y))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            memory = str(error).splitlines()[0]
+        if memory:
+            # Only here, where the error and the tensors that it held are gone.
+            run.optimizer.zero_grad(set_to_none=True)
+            fits = fitting_batch(len(y), differentiate, self.device)
+            raise self._no_memory(stage, epoch, step, fits, memory)
+        if revise is not None:
+            assert run.masks is not None
+            done, length = (epoch - stage.first) * steps + step, (stage.end - stage.first) * steps
+            masks = revise(Step(done, length, run.masks, partial(_gradients, model)))
+            if masks is not None:
+                run.revise(masks)
+            for weight, mask in run.held:
+                if weight.grad is not None:
+                    weight.grad.mul_(mask)
+        health = loss
+        if recipe.grad_clip:
+            # Times zero: infinite or not a number exactly where the norm is.
+            health = loss + 0 * nn.utils.clip_grad_norm_(run.trained, recipe.grad_clip)
+        if check and not bool(torch.isfinite(health)):
+            raise self._no_number(run, stage, epoch, step, x, eps)
+        run.optimizer.step()
+        with torch.no_grad():
+            for weight, mask in run.held:
+                weight.mul_(mask)
+            if recipe.average and now >= stage.epochs * (1 - recipe.decay):
+                if run.averaged is None:
+                    run.averaged = [p.detach().clone() for p in run.trained]
+                torch._foreach_lerp_(run.averaged, [p.detach() for p in run.trained], 1 - recipe.average)
+        return health * len(y)
 
-    def _explain(self, model: nn.Module, stage: Stage, epoch: int, step: int) -> None:
-        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
-        bad += [
-            f"the gradient of {n}"
-            for n, p in model.named_parameters()
-            if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-        ]
-        raise UserError(
+    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.images[chosen]
+        if self.recipe.augment:
+            x = augment(x)
+        return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), self.labels[chosen]
+
+    def _no_number(
+        self, run: _Run, stage: Stage, epoch: int, step: int, x: Tensor | None = None, eps: float = 0.0
+    ) -> UserError:
+        bad = first_bad(run.model, self.images[:1] if x is None else x, eps)
+        return UserError(
             f"The loss is not a finite number any more in stage {stage.name!r}, epoch {epoch + 1}, batch {step + 1}; "
-            f"first non-finite: {bad[0] if bad else 'the loss itself'}. The state after the last whole epoch is kept; "
-            "lower the learning rate or raise ramp_epochs."
+            f"first non-finite: {bad}. The state after the last whole epoch is kept; lower the learning rate, or raise "
+            "ramp_epochs."
         )
+
+    def _no_memory(self, stage: Stage, epoch: int, step: int, fits: int, memory: str) -> UserError:
+        advice = (
+            f"{fits} would fit: set batch_size: {fits} in the recipe"
+            if fits
+            else "not even one image fits: use a larger device, or a smaller network"
+        )
+        return UserError(
+            f"Out of memory on {self.device} with batch_size {self.recipe.batch_size}, in stage {stage.name!r}, epoch "
+            f"{epoch + 1}, batch {step + 1} ({memory}); {advice}. The state after the last whole epoch is kept."
+        )
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.grad for name, weight in prunable(model).items() if weight.grad is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,8 @@ from torch.nn.utils import parametrize
 
 from models.masks import Masks, prunable
 from models.pruners.allocation import allocate, budget
+from models.pruners.contract import Train
 from models.pruners.lwm import keep_largest, layer_masks
-
-Train = Callable[[nn.Module, list[nn.Parameter]], None]
 
 
 def initial_scores(weight: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
     Args:
         model: The network; its weights are not changed, and it carries no trace of the scores afterwards.
         compression: All over kept weights, at least 1.
-        train: Trains the given parameters (the scores) through the given model, with whatever loss it likes.
+        train: Trains the scores through the network; see `models.pruners.contract`.
         allocation: How many weights each layer keeps; see `models.pruners.allocation`.
 
     Raises:
@@ -74,7 +72,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
             layer = model.get_submodule(name.removesuffix(".weight"))
             scored[name] = _Scored(weight, counts[name]).to(weight.device)
             parametrize.register_parametrization(layer, "weight", scored[name])
-        train(model, [module.scores for module in scored.values()])
+        train(model, train.learning, name="scores", scores=[module.scores for module in scored.values()])
         masks = layer_masks({name: module.scores.abs() for name, module in scored.items()}, compression, allocation)
     finally:
         for name in scored:

@@ -1,13 +1,18 @@
-"""Small networks and a small data set for the tests of training."""
+"""Small networks, a small data set and stand-ins for the tests of training."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.data import Dataset
+from models.masks import Masks, prunable
+from models.pruners.contract import Revise, Step
 
 
 @pytest.fixture
@@ -34,3 +39,62 @@ def blobs(count: int, split: str = "train", seed: int = 0) -> Dataset:
     images = np.kron(patterns[labels], np.ones((1, 1, 8, 8), dtype=np.float32))
     images = np.clip(images + 0.1 * generator.standard_normal(images.shape), 0, 1).astype(np.float32)
     return Dataset(images, labels, np.arange(count), split, "f" * 64, True, False, "blobs")  # type: ignore[arg-type]
+
+
+class Lent:
+    """Lends a pruner epochs of ten steps in which nothing, or what a test wants, happens to the weights.
+
+    Args:
+        epochs: Epochs to spend.
+        learn: What to do to scores.
+        update: What to do to the network at each step, after the masks were revised.
+        gradients: What revisions get as gradients; random ones by default.
+    """
+
+    def __init__(
+        self,
+        epochs: int = 10,
+        learn: Callable[[nn.Module, Sequence[nn.Parameter]], None] | None = None,
+        update: Callable[[nn.Module], None] | None = None,
+        gradients: Callable[[nn.Module], dict[str, Tensor]] | None = None,
+    ) -> None:
+        self.left, self.learning = epochs, 3
+        self.calls: list[dict[str, Any]] = []
+        self.history: list[Masks] = []
+        self._learn, self._update, self._gradients = learn, update, gradients
+
+    def __call__(
+        self,
+        model: nn.Module,
+        epochs: int,
+        *,
+        name: str,
+        scores: Sequence[nn.Parameter] | None = None,
+        masks: Masks | None = None,
+        revise: Revise | None = None,
+        restart: bool = False,
+        first: int = 0,
+    ) -> Masks | None:
+        assert epochs <= self.left
+        self.left -= epochs
+        weights = {n: w.detach().clone() for n, w in prunable(model).items()} if scores is None else {}
+        self.calls.append(
+            {"name": name, "epochs": epochs, "restart": restart, "first": first, "masks": masks, "weights": weights}
+        )
+        if scores is not None and self._learn is not None:
+            self._learn(model, scores)
+        for number in range(10 * epochs if revise is not None else 0):
+            assert revise is not None
+            assert masks is not None
+            found = revise(Step(number, 10 * epochs, masks, lambda: (self._gradients or _random)(model)))
+            masks = found or masks
+            masks.apply_(model)
+            self.history.append(masks)
+            if self._update is not None:
+                self._update(model)
+                masks.apply_(model)
+        return masks
+
+
+def _random(model: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.randn_like(weight) for name, weight in prunable(model).items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from models.pruners.allocation import ALLOCATIONS, allocate, budget
 from models.pruners.hydra import initial_scores
 from models.pruners.lwm import keep_largest
 from prunecert.errors import UserError
+from tests.models.conftest import Lent
 
 RATIOS = (1, 2, 3.7, 10, 20, 100)
 
@@ -26,12 +29,8 @@ def trained_like() -> nn.Module:
     return model
 
 
-def untrained(model: nn.Module, scores: list[nn.Parameter]) -> None:
-    """Training that trains nothing."""
-
-
 def extra(name: str) -> dict[str, object]:
-    return {"train": untrained} if name == "hydra" else {}
+    return {"train": Lent()} if name == "hydra" else {}
 
 
 @pytest.mark.parametrize("name", ["lwm", "lwm-global", "random", "hydra"])
@@ -90,7 +89,7 @@ def test_random_follows_its_seed() -> None:
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_hydra_starts_from_the_mask_of_lwm(allocation: str, ratio: float) -> None:
     model = NETWORKS.get("cnn-small")()
-    hydra = PRUNERS.get("hydra")(model, ratio, train=untrained, allocation=allocation)
+    hydra = PRUNERS.get("hydra")(model, ratio, train=Lent(), allocation=allocation)
     assert hydra.sha256() == PRUNERS.get("lwm")(model, ratio, allocation=allocation).sha256()
 
 
@@ -105,7 +104,7 @@ def test_hydra_trains_scores_alone_and_leaves_no_trace() -> None:
     model = NETWORKS.get("cnn-small")()
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def learn(scored: nn.Module, scores: list[nn.Parameter]) -> None:
+    def learn(scored: nn.Module, scores: Sequence[nn.Parameter]) -> None:
         optimizer = torch.optim.SGD(scores, lr=100.0)
         for _ in range(3):
             optimizer.zero_grad()
@@ -113,7 +112,7 @@ def test_hydra_trains_scores_alone_and_leaves_no_trace() -> None:
             assert all(score.grad is not None and bool(score.grad.any()) for score in scores)
             optimizer.step()
 
-    masks = PRUNERS.get("hydra")(model, 10, train=learn)
+    masks = PRUNERS.get("hydra")(model, 10, train=Lent(learn=learn))
     assert masks.kept == 21_476
     assert masks.sha256() != PRUNERS.get("lwm")(model, 10).sha256(), "the scores must have moved"
     after = model.state_dict()

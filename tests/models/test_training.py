@@ -15,7 +15,8 @@ from models.masks import Masks
 from models.pipeline import Job, Pipeline
 from models.pruners.lwm import prune
 from models.recipe import Recipe
-from models.training import Stage, Trainer, augment, ibp_init, seed_everything
+from models.schedules import Stage, ramp
+from models.training import Trainer, augment, ibp_init, seed_everything
 from prunecert.errors import UserError
 from tests.models.conftest import blobs
 
@@ -133,10 +134,29 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
 def test_schedules() -> None:
     stage = Stage("pretrain", 10, 1.0, 0.1, warmup=2, ramp=4)
     assert [stage.progress(epoch) for epoch in (0, 1.99, 2, 4, 6, 9)] == [0, 0, 0, 0.5, 1, 1]
-    assert stage.rate(5.0, 0.5) == 1.0
-    assert stage.rate(7.5, 0.5) == pytest.approx(0.505)
-    assert stage.rate(10.0, 0.5) == pytest.approx(0.01)
-    assert stage.rate(9.0, 0.0) == 1.0
+    cosine, constant = recipe(decay=0.5), recipe(decay=0.0)
+    assert stage.rate(5.0, cosine) == 1.0
+    assert stage.rate(7.5, cosine) == pytest.approx(0.505)
+    assert stage.rate(10.0, cosine) == pytest.approx(0.01)
+    assert stage.rate(9.0, constant) == 1.0
+    steps = recipe(lr_schedule="step", lr_milestones=[0.5, 0.8], lr_gamma=0.1)
+    assert [stage.rate(epoch, steps) for epoch in (0, 4.9, 5, 7.9, 8, 10)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_the_smoothed_ramp_is_smooth() -> None:
+    assert [ramp(share, "smoothed") for share in (-1, 0, 1, 2)] == pytest.approx([0, 0, 1, 1])
+    # auto_LiRPA's schedule with its defaults (middle 1/4, power 4): value and slope agree at the joint.
+    factor = 1 / (0.25**4 + 4 * 0.25**3 * 0.75)
+    assert ramp(0.25, "smoothed") == pytest.approx(factor * 0.25**4)
+    assert ramp(0.125, "smoothed") == pytest.approx(factor * 0.125**4)
+    step = 1e-6
+    slopes = [(ramp(at + step, "smoothed") - ramp(at, "smoothed")) / step for at in (0.25 - step, 0.25, 0.9)]
+    assert slopes == pytest.approx([factor * 4 * 0.25**3] * 3, rel=1e-4)
+    values = [ramp(share / 100, "smoothed") for share in range(101)]
+    assert values == sorted(values)
+    assert all(value <= share / 100 + 1e-12 for share, value in enumerate(values)), "it lags behind the linear one"
 
 
 def test_augmentation_moves_and_mirrors_whole_images() -> None:

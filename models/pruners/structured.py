@@ -1,0 +1,105 @@
+"""Structured pruning by L1 norm (Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3).
+
+Whole units go: filters of convolutions, neurons of hidden linear layers, and in residual networks channels of the sums
+(section 3.3 of the paper: from all the layers that add into them). A unit's outgoing weights go with its incoming ones,
+as in the paper, so that the layers are really smaller once `models.compact` has cut the zeros out. `filter-l1`, in
+contrast, clears incoming weights only and so pays for the outgoing ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.masks import Masks, prunable
+from models.pruners.allocation import budget
+from models.pruners.lwm import keep_largest
+from models.pruners.units import Units, units_of
+from prunecert.errors import UserError, did_you_mean
+
+LAYERS = ("uniform", "global")
+
+
+def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+    """Removes filters and neurons until the wanted number of weights is left.
+
+    Args:
+        model: The network; not changed.
+        compression: All over kept weights, at least 1.
+        layers: ``uniform``: every layer loses the same share of its units; ``global``: units go by their norm relative
+            to the mean of their layer.
+        floor: Share of a layer's units that stay in any case, at least one of them; in (0, 1).
+
+    Raises:
+        UserError: The compression cannot be reached with so many units left, or a setting is unknown.
+    """
+    return _prune(model, compression, units_of(model), layers, floor)
+
+
+def prune_filters(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+    """Removes filters of convolutions only; see `prune`."""
+    return _prune(model, compression, [g for g in units_of(model) if g.kind == "conv"], layers, floor)
+
+
+def prune_neurons(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+    """Removes neurons of hidden linear layers only; see `prune`."""
+    return _prune(model, compression, [g for g in units_of(model) if g.kind == "linear"], layers, floor)
+
+
+def _prune(model: nn.Module, compression: float, groups: list[Units], layers: str, floor: float) -> Masks:
+    if layers not in LAYERS:
+        raise UserError(did_you_mean("layers", layers, LAYERS))
+    if not 0 < floor < 1:
+        raise UserError(f"floor {floor:g} is refused: it is a share of a layer's units, between 0 and 1.")
+    weights = prunable(model)
+    total = sum(weight.numel() for weight in weights.values())
+    wanted = budget(total, compression)
+    order = _order(groups, layers, floor)
+
+    def left(removed: int) -> dict[str, Tensor]:
+        masks = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+        kept = [torch.ones(group.size, dtype=torch.bool) for group in groups]
+        for index, unit in order[:removed]:
+            kept[index][unit] = False
+        for group, mask in zip(groups, kept, strict=True):
+            group.remove(mask, masks)
+        return masks
+
+    def count(masks: dict[str, Tensor]) -> int:
+        return sum(int(mask.sum()) for mask in masks.values())
+
+    least = count(left(len(order)))
+    if least > wanted:
+        raise UserError(
+            f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, {least:,} "
+            f"weights remain; allowed is at most {total / least:.1f}, or a smaller 'floor'."
+        )
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(left(middle)) <= wanted else (middle + 1, high)
+    masks = left(low)
+    missing = wanted - count(masks)
+    if missing:
+        # One unit more would be too many weights: of the last one removed, its largest weights stay.
+        fuller = left(low - 1)
+        room = {name: fuller[name] & ~masks[name] for name in masks}
+        scores = torch.cat([w.detach().abs().cpu()[room[name]] for name, w in weights.items()])
+        chosen = iter(torch.split(keep_largest(scores, missing), [int(mask.sum()) for mask in room.values()]))
+        for name in masks:
+            masks[name][room[name]] = next(chosen)
+    return Masks(masks)
+
+
+def _order(groups: list[Units], layers: str, floor: float) -> list[tuple[int, int]]:
+    """Returns (group, unit) in the order of removal, without those that stay in any case."""
+    steps = []
+    for index, group in enumerate(groups):
+        norms = group.norms()
+        ranked = torch.sort(norms, stable=True).indices.tolist()
+        going = group.size - max(1, math.ceil(floor * group.size))
+        for rank, unit in enumerate(ranked[:going]):
+            steps.append((rank / group.size if layers == "uniform" else float(norms[unit]), index, unit))
+    return [(index, unit) for _, index, unit in sorted(steps)]
