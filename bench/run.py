@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,8 @@ from rich.console import Console
 from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
+from bench.certify.plans import describe_certificates, with_certificates
+from bench.certify.take import take
 from bench.executors import resources, slurm_options
 from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
@@ -96,9 +98,6 @@ def verify(
     plans: Sequence[CellPlan], writer: Writer, done: Done, options: argparse.Namespace, workers: int, console: Console
 ) -> None:
     """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
-    from bench.executors.local import LocalExecutor
-
-    devices = resources.parse_devices(options.device)
     console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
@@ -116,6 +115,21 @@ def verify(
         writer.append(*verdict_rows(plans[batch.cell], batch, instances, verdicts, writer))
         display.answered(batch, verdicts)
 
+    work(plans, cascades, answered, display, options, workers)
+
+
+def work(
+    plans: Sequence[CellPlan],
+    cascades: Sequence[CellCascade],
+    answered: Callable[[Batch, Sequence[Instance], Sequence[Verdict]], None],
+    display: Display,
+    options: argparse.Namespace,
+    workers: int,
+) -> None:
+    """Works through all questions of the cascades in processes on this machine."""
+    from bench.executors.local import LocalExecutor
+
+    devices = resources.parse_devices(options.device)
     logs = options.out / "logs"
     logs.mkdir(exist_ok=True)
     executor = LocalExecutor(
@@ -222,8 +236,9 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     groups: list[Group] = []
     if suite.timed:
         plans, groups = timed_plans(plans, exports, tell)
+    plans, certified = with_certificates(plans, installed, tell)
     if options.dry_run:
-        for line in prepare.describe(plans):
+        for line in (*prepare.describe(plans), *describe_certificates(certified)):
             tell(line)
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
     if send is not None:
@@ -280,6 +295,8 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
             take_times(plans, groups, writer, done, options, console)
         else:
             verify(plans, writer, done, options, workers, console)
+        if certified:
+            take(certified, writer, retry, options, workers, console, work)
         writer.append(
             {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
         )
@@ -289,7 +306,10 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     code = conclude(options.out, console, part=options.shard is not None)
     if options.submit and code == EXIT_OK:
         asked = {cell.name: protocol for cell, protocol in offered.cells}
-        for path in submit(options.out, plans, asked, session, by=options.by):
+        # The leaderboard is about what is proved; certificates hold with a probability.
+        for path in submit(
+            options.out, [plan for plan in plans if plan.protocol.cascade], asked, session, by=options.by
+        ):
             tell(f"wrote {path}")
     elif options.submit:
         tell("nothing was submitted: see above.")

@@ -142,6 +142,11 @@ class Protocol:
         cross_check = tuple(n for n in self.cross_check if n in cascade)
         return replace(self, cascade=cascade, cross_check=cross_check, certify=certify)
 
+    def first(self, images: int) -> Protocol:
+        """Returns the protocol for so many images, verified and certified."""
+        certify = None if self.certify is None else replace(self.certify, images=images)
+        return replace(self, images=images, certify=certify)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -310,7 +315,10 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
         own.finish()
     block.finish(("eps", "sigma"))
     if "sigma" in block:
-        protocol = replace(protocol, cascade=(), cross_check=(), note=protocol.note or _CERTIFY_ONLY_NOTE)
+        # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
+        compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
+        note = protocol.note or _CERTIFY_ONLY_NOTE
+        protocol = replace(protocol, cascade=(), cross_check=(), note=note, compact=compact)
     _check_protocol(block, protocol, noise="sigma" in block)
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")

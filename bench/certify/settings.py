@@ -52,6 +52,14 @@ class Certify:
         }
 
 
+def mismatch(trained: float | None, sigma: float) -> str | None:
+    """Says, where the noise of certificates is not that of training, so; a smoothed network is bad at other noise."""
+    if trained == sigma:
+        return None
+    with_what = "without noise" if trained is None else f"with sigma {trained:g}"
+    return f"certified with sigma {sigma:g}, but trained {with_what}"
+
+
 def take_certify(section: Section, base: Certify | None, most_images: int) -> Certify:
     """Reads a `certify` section.
 

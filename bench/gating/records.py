@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.certify.summary import certified_only
 from bench.report.summary import Rows, summary_of
 from bench.store import Log, Row, collector_off
 
@@ -230,7 +231,8 @@ def of_rows(rows: Rows, details: Details) -> Snapshot:
     }
     return Snapshot(
         head=head,
-        cells={name: _cell(cell, rows, details) for name, cell in cells.items()},
+        # Certificates of smoothing hold with a probability only: they are no baseline's business.
+        cells={name: _cell(cell, rows, details) for name, cell in cells.items() if not certified_only(cell)},
         contradictions=tuple(summary["contradictions"]),
         broken_verifiers=tuple(summary["broken_verifiers"]),
         unfinished=tuple(cell["name"] for cell in summary["cells"] if not cell["finished"]),
