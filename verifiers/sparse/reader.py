@@ -422,9 +422,23 @@ def _finish(drafts: Sequence[_Draft]) -> tuple[Node, ...]:
     for draft in drafts:
         bias = draft.bias.astype(np.float32)
         error = np.abs(bias.astype(np.float64) - draft.bias) + draft.error
-        terms = tuple(replace(term, matrix=_round(term.matrix)) for term in draft.terms)
+        terms = tuple(replace(term, matrix=_round(term.matrix)) for term in _combine(draft.terms))
         nodes.append(Node(draft.name, len(bias), draft.shape, terms, bias, _up(error)))
     return tuple(nodes)
+
+
+def _combine(terms: Sequence[Term]) -> list[Term]:
+    """Adds terms of the same value, so that a node has one for each."""
+    found: dict[tuple[int, bool], Term] = {}
+    for term in terms:
+        key = (term.source, term.activated)
+        if key in found:
+            both = (_wide(found[key].matrix) + _wide(term.matrix)).tocsr()
+            both.eliminate_zeros()
+            found[key] = Term(*key, both, exact=False)
+        else:
+            found[key] = term
+    return list(found.values())
 
 
 def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

@@ -1,0 +1,514 @@
+"""The compiled passes: interval propagation, relaxation, the compact walk matrix of one image, and the backward walk.
+
+Rounding. All bounds hold for the real-valued network; nothing here relies on a rounding mode. u = 2**-24 is float32's
+unit roundoff and γ_n = n u / (1 - n u) (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1); the same
+with 2**-53 for float64. The technique, a float computation with an a-posteriori bound of its own error, is that of Rump,
+*Verification methods* (Acta Numerica 2010), section 5.
+
+Centred variables. Every variable y has a reference value y_c, any float64 number, and a radius r with |y - y_c| <= r. A
+row z = Σ w y + b has the reference z_c = fl(Σ w y_c + b), and so z - z_c = Σ w (y - y_c) + ρ with |ρ| <= e, where e
+bounds the rounding of z_c by γ_n Σ |w y_c| and what the stored numbers differ from the file's. The walk keeps a linear
+function of deviations d = y - y_c, so what it rounds is charged to radii, which are small, and not to values.
+
+The walk. Let Λ be the float32 coefficients of a row of the block on some variables; they are taken as exact from
+the moment when they are computed. A relaxed step replaces λ d_y, y = relu(z), by λ (s d_z + t) with the lower plane of
+the relaxation for λ > 0 and the upper plane for λ < 0, so that the result lies below. The product μ = fl(λ s) costs at
+most u |λ s| r_z. Then d_z is replaced by Σ w d + ρ, and the coefficients fl(Σ μ w) differ from Σ μ w by at most
+γ_n Σ |μ w|, n the longest chain of sums that ends in the variable. All of that is at most |μ| v with
+
+    v = e + Σ |w| γ_n r,
+
+a number of the row that doesn't depend on Λ. So the walk's constant for the variable, by the sign of λ, is
+
+    for λ > 0:  t_lower - |s_lower| ((1 + u) v + u r_z),    for λ < 0:  t_upper + |s_upper| ((1 + u) v + u r_z),
+
+widened by γ for the summation of the constants, rounded outwards to float32. At the input the constants are the box's
+corners relative to its reference, and the slopes are 0. Rigour thus costs no operation in the walk, only the second
+sum v in the interval pass. Underflow, at most 2**-149 an operation, is counted once for all (`Image.tiny`).
+
+Planes are valid after rounding: s is a float32, and t is the larger of -s l and u - s u, which is where a convex function
+touches its chord's ends, so s z + t >= relu(z) on [l, u]; the lower plane is s z with s = 0 or 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.sparse.network import WEIGHT_ERROR
+from verifiers.sparse.program import FUSED, INPUT, OVER, Program
+from verifiers.sparse.simd import process1, process4, process8
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: Rows a block: two vectors of 16.
+LANES = 32
+_VECTORS = (0, 0)
+#: Neurons whose constants are summed in float32 before they go into a float64 sum.
+_RUN = 64
+_U32 = 2.0**-24
+_U53 = 2.0**-53
+#: γ of a run's sums, two operations a neuron and up to 8 neurons more, and of the float64 sums after it.
+_RUN_GAMMA = 2 * (_RUN + 10) * _U32 * (1 + 2.0**-10)
+#: Products of weights with normalisation factors may be subnormal; their error is that of the smallest normal number.
+_SMALLEST = 2.0**-126
+
+
+class Image(NamedTuple):
+    """What is known of one image: bounds of all variables, and the walk's compact matrix.
+
+    Args:
+        centers: Columns y_c, r, γ r and z_c of each variable, float64 [S, 4].
+        lower: Bounds of each row's z, float64 [S].
+        upper: Likewise.
+        slack: v of each row, float64 [S].
+        slopes: Slopes of the lower planes to use, float32 [S]; NaN for the default (1 if u > -l, else 0).
+        number: Each variable's place in the walk, -1 if nothing depends on it, int32 [S].
+        planes: By place: slopes for λ > 0 and λ < 0, constants likewise, float32 [V, 4].
+        first: By unit: its first place, [U].
+        height: By unit: 1, 4 or 8, [U].
+        entries: By unit: first entry, [U + 1].
+        offsets: By unit: first weight, [U + 1].
+        feeders: By unit: first of the units that it feeds, [U + 1].
+        columns: By entry: place, int32 [E].
+        weights: Float32 [W].
+        fed: Units, int32 [F].
+        unit: By place: its unit, int32 [V].
+        begins: By level: first unit, [L + 1].
+        mark: Scratch for building units, [V].
+        spot: Likewise.
+        used: Places, units, entries, weights and fed units so far, [5].
+        tiny: By level: what underflow may cost a walk from there, [L + 1].
+    """
+
+    centers: Float64Array
+    lower: Float64Array
+    upper: Float64Array
+    slack: Float64Array
+    slopes: Float32Array
+    number: npt.NDArray[np.int32]
+    planes: Float32Array
+    first: IntArray
+    height: IntArray
+    entries: IntArray
+    offsets: IntArray
+    feeders: IntArray
+    columns: npt.NDArray[np.int32]
+    weights: Float32Array
+    fed: npt.NDArray[np.int32]
+    unit: npt.NDArray[np.int32]
+    begins: IntArray
+    mark: IntArray
+    spot: IntArray
+    used: IntArray
+    tiny: Float64Array
+
+
+class Scratch(NamedTuple):
+    """What one thread needs for a walk; all zero between walks.
+
+    Args:
+        coefficients: Float32 [V, LANES].
+        flags: Whether a unit is on its level's list, uint8 [U].
+        lists: Units to visit, each level's from its first unit on, int32 [U].
+        counts: Length of each level's list, [L].
+        sums: Float32 [LANES].
+        totals: Float64 [LANES].
+    """
+
+    coefficients: Float32Array
+    flags: npt.NDArray[np.uint8]
+    lists: npt.NDArray[np.int32]
+    counts: IntArray
+    sums: Float32Array
+    totals: Float64Array
+
+
+@numba.njit(cache=True, nogil=True)
+def _down(value):  # type: ignore[no-untyped-def]
+    """Rounds a float64 to float32 downwards."""
+    nearest = np.float32(value)
+    return np.nextafter(nearest, np.float32(-np.inf)) if nearest > value else nearest
+
+
+@numba.njit(cache=True, nogil=True)
+def _up(value):  # type: ignore[no-untyped-def]
+    nearest = np.float32(value)
+    return np.nextafter(nearest, np.float32(np.inf)) if nearest < value else nearest
+
+
+@numba.njit(cache=True, nogil=True)
+def propagate(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
+    """Bounds rows by intervals: fills z_c, lower, upper and slack of the rows from `begin` to `end`."""
+    pointers, columns, weights = program.pointers, program.columns, program.weights
+    centers = image.centers
+    for row in range(begin, end):
+        value = size = radius = charge = 0.0
+        b, e = pointers[row], pointers[row + 1]
+        for k in range(b, e):
+            w = np.float64(weights[k])
+            a = max(abs(w), _SMALLEST)
+            j = columns[k]
+            product = w * centers[j, 0]
+            value += product
+            size += abs(product)
+            radius += a * centers[j, 1]
+            charge += a * centers[j, 2]
+        value += program.bias[row]
+        size += abs(program.bias[row])
+        error = (e - b + 2) * _U53 * (1 + 1e-6) * size + program.bias_error[row]
+        if program.inexact[program.level[row]]:
+            error += 2 * WEIGHT_ERROR * (size + radius)
+        grow = 1 + (e - b + 8) * 2 * _U53
+        radius = (radius + error) * grow
+        centers[row, 3] = value
+        # Two roundings, of the sum here and of those that make it.
+        image.lower[row] = value - radius - 2 * _U53 * abs(value)
+        image.upper[row] = value + radius + 2 * _U53 * abs(value)
+        image.slack[row] = (charge + error) * grow
+
+
+@numba.njit(cache=True, nogil=True)
+def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
+    """`propagate` for ReLUs over raw variables: the row is that variable, with weight 1."""
+    for row in range(begin, end):
+        raw = program.columns[program.pointers[row]]
+        image.lower[row], image.upper[row] = image.lower[raw], image.upper[raw]
+        image.centers[row, 3] = image.centers[raw, 0]
+        image.slack[row] = image.centers[raw, 2]
+
+
+@numba.njit(cache=True, nogil=True)
+def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped-def]
+    """Sets the input box (float64 corners in the order of the variables) and empties the walk's matrix."""
+    image.used[:] = 0
+    image.number[:] = -1
+    image.mark[:] = -1
+    image.begins[0] = 0
+    image.entries[0] = image.offsets[0] = image.feeders[0] = 0
+    image.tiny[0] = 0.0
+    for row in range(program.starts[1]):
+        image.lower[row], image.upper[row] = low[row], high[row]
+        image.centers[row, 3] = low[row] * 0.5 + high[row] * 0.5
+        image.slack[row] = 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def unstable_rows(program: Program, image: Image, level, out):  # type: ignore[no-untyped-def]
+    """Writes the level's rows whose ReLU is unstable to `out`; returns how many there are."""
+    count = 0
+    if program.bounded[level]:
+        for row in range(program.starts[level], program.starts[level + 1]):
+            if image.lower[row] < 0.0 < image.upper[row]:
+                out[count] = row
+                count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def count_unstable(program: Program, image: Image):  # type: ignore[no-untyped-def]
+    """Counts ReLUs whose input may have either sign."""
+    count = 0
+    for level in range(len(program.kinds)):
+        if program.kinds[level] == FUSED or program.kinds[level] == OVER:
+            for row in range(program.starts[level], program.starts[level + 1]):
+                count += image.lower[row] < 0.0 < image.upper[row]
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def open_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
+    """Bounds a level by intervals from the finished levels below."""
+    kind = program.kinds[level]
+    if kind == OVER:
+        take_over(program, image, program.starts[level], program.starts[level + 1])
+    elif kind != INPUT:
+        propagate(program, image, program.starts[level], program.starts[level + 1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _plane(program: Program, image: Image, kind, row, place):  # type: ignore[no-untyped-def]
+    """Writes the relaxation of a variable that is kept, and sets its reference and radius."""
+    low, high, z = image.lower[row], image.upper[row], image.centers[row, 3]
+    slack, spread = image.slack[row], max(high - z, z - low) * (1 + 4 * _U53)
+    lower_slope = upper_slope = np.float32(1.0)
+    lower_shift = upper_shift = 0.0
+    bottom, top = low, high
+    if kind == FUSED or kind == OVER:
+        bottom, top = max(low, 0.0), max(high, 0.0)
+        if low < 0.0:
+            upper_slope = np.float32(high / (high - low))
+            # Rounding upwards, as the next sum is widened by more than these operations lose.
+            upper_shift = max(-upper_slope * low, high - upper_slope * high)
+            upper_shift += 4 * _U53 * (abs(upper_shift) + high)
+            given = image.slopes[row]
+            lower_slope = given if given == given else np.float32(1.0 if high > -low else 0.0)
+    y = 0.5 * bottom + 0.5 * top
+    image.centers[row, 0] = y
+    image.centers[row, 1] = max(top - y, y - bottom) * (1 + 4 * _U53)
+    image.centers[row, 2] = image.centers[row, 1] * program.gamma[row] * (1 + 4 * _U53)
+    if place < 0:
+        return
+    if kind == INPUT:
+        positive, negative = low - y, high - y
+        lower_slope = upper_slope = np.float32(0.0)
+    else:
+        charge = (1 + 2 * _U32) * slack + (_U32 + 2 * _U53) * spread
+        room = 2.0**-49
+        positive = lower_slope * z + lower_shift - y
+        positive -= room * (abs(lower_slope * z) + abs(lower_shift) + abs(y)) + lower_slope * charge
+        negative = upper_slope * z + upper_shift - y
+        negative += room * (abs(upper_slope * z) + abs(upper_shift) + abs(y)) + upper_slope * charge
+    planes = image.planes
+    planes[place, 0], planes[place, 1] = lower_slope, upper_slope
+    planes[place, 2] = _down(positive - _RUN_GAMMA * abs(positive) - _SMALLEST)
+    planes[place, 3] = _up(negative + _RUN_GAMMA * abs(negative) + _SMALLEST)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_unit(program: Program, image: Image, rows, height):  # type: ignore[no-untyped-def]
+    """Appends a unit with these variables; returns whether there was room."""
+    used = image.used
+    place, unit, entry, weight, feeder = used[0], used[1], used[2], used[3], used[4]
+    pointers = program.pointers
+    most = 0
+    for r in range(len(rows)):
+        most += pointers[rows[r] + 1] - pointers[rows[r]]
+    if (
+        unit + 2 > len(image.first)
+        or place + height > len(image.unit)
+        or entry + most > len(image.columns)
+        or weight + most * height > len(image.weights)
+        or feeder + most > len(image.fed)
+    ):
+        return False
+    image.first[unit], image.height[unit] = place, height
+    begin = entry
+    mark, spot = image.mark, image.spot
+    for r in range(len(rows)):
+        row = rows[r]
+        image.number[row] = place + r
+        for k in range(pointers[row], pointers[row + 1]):
+            column = image.number[program.columns[k]]
+            if column < 0:
+                continue
+            if height == 1:
+                image.columns[entry] = column
+                image.weights[weight] = program.weights[k]
+                entry += 1
+                weight += 1
+            else:
+                if mark[column] != unit:
+                    mark[column] = unit
+                    spot[column] = weight
+                    image.columns[entry] = column
+                    for i in range(height):
+                        image.weights[weight + i] = np.float32(0.0)
+                    entry += 1
+                    weight += height
+                image.weights[spot[column] + r] = program.weights[k]
+    last = -1
+    for k in range(begin, entry):
+        source = image.unit[image.columns[k]]
+        # Neighbours mostly share their unit; repetitions that remain do no harm.
+        if source != last:
+            image.fed[feeder] = source
+            feeder += 1
+            last = source
+    for r in range(height):
+        image.unit[place + r] = unit
+        for i in range(4):
+            image.planes[place + r, i] = np.float32(0.0)
+    used[0], used[1], used[2], used[3], used[4] = place + height, unit + 1, entry, weight, feeder
+    image.entries[unit + 1], image.offsets[unit + 1], image.feeders[unit + 1] = entry, weight, feeder
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def finish_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
+    """Relaxes a level whose bounds are final and adds its units to the walk; returns whether there was room."""
+    kind, begin, end = program.kinds[level], program.starts[level], program.starts[level + 1]
+    height, group = program.heights[level], program.groups[level]
+    rows = np.empty(8, dtype=np.int64)
+    tiny = 0.0
+    for position in range(begin, end, group):
+        count = 0
+        last = min(position + group, end)
+        for row in range(position, last + 1):
+            if row < last:
+                dead = (kind == FUSED or kind == OVER) and image.upper[row] <= 0.0
+                if dead:
+                    image.centers[row, 0] = image.centers[row, 1] = image.centers[row, 2] = 0.0
+                    continue
+                rows[count] = row
+                count += 1
+            if count == height or (row == last and count > 0):
+                tall = 8 if count > 4 else (4 if count > 1 else 1)
+                if not _add_unit(program, image, rows[:count], tall):
+                    return False
+                for r in range(count):
+                    _plane(program, image, kind, rows[r], image.number[rows[r]])
+                    spread = image.upper[rows[r]] - image.lower[rows[r]]
+                    tiny += spread * (program.gamma[rows[r]] / _U32 + 8.0) + 8.0
+                count = 0
+    image.begins[level + 1] = image.used[1]
+    image.tiny[level + 1] = image.tiny[level] + tiny * 2.0**-149
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def relax_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
+    """Sets references and radii of a level without adding it to the walk: all that intervals need."""
+    for row in range(program.starts[level], program.starts[level + 1]):
+        _plane(program, image, program.kinds[level], row, -1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _touch(image: Image, scratch: Scratch, program_level, unit):  # type: ignore[no-untyped-def]
+    if scratch.flags[unit] == 0:
+        scratch.flags[unit] = 1
+        scratch.lists[image.begins[program_level] + scratch.counts[program_level]] = unit
+        scratch.counts[program_level] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ignore[no-untyped-def]
+    """Walks back from the touched units of the levels below `levels` to the input; leaves bounds in `totals`."""
+    flags, lists, counts, sums, totals = scratch.flags, scratch.lists, scratch.counts, scratch.sums, scratch.totals
+    begins, fed, feeders = image.begins, image.fed, image.feeders
+    run = 0
+    for level in range(levels - 1, -1, -1):
+        base = begins[level]
+        for t in range(counts[level]):
+            unit = lists[base + t]
+            flags[unit] = 0
+            for k in range(feeders[unit], feeders[unit + 1]):
+                source = fed[k]
+                if flags[source] == 0:
+                    flags[source] = 1
+                    # Units are numbered level by level, and most lie one level below.
+                    below = level - 1
+                    while begins[below] > source:
+                        below -= 1
+                    lists[begins[below] + counts[below]] = source
+                    counts[below] += 1
+            height = image.height[unit]
+            if height == 8:
+                process8(
+                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
+                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
+                )  # fmt: skip
+            elif height == 4:
+                process4(
+                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
+                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
+                )  # fmt: skip
+            else:
+                process1(
+                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
+                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
+                )  # fmt: skip
+            run += height
+            if run >= _RUN:
+                run = 0
+                for lane in range(LANES):
+                    totals[lane] += np.float64(sums[lane])
+                    sums[lane] = np.float32(0.0)
+        counts[level] = 0
+    for lane in range(LANES):
+        totals[lane] += np.float64(sums[lane])
+        sums[lane] = np.float32(0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, begin, end):  # type: ignore[no-untyped-def]
+    """Tightens lower and upper of the rows rows[begin:end] of a level by the walk.
+
+    A block is 16 rows with both signs: the upper bound of z is minus the lower bound of -z.
+    """
+    half = LANES // 2
+    pointers, centers = program.pointers, image.centers
+    for block in range(begin, end, half):
+        count = min(half, end - block)
+        for lane in range(LANES):
+            scratch.totals[lane] = 0.0
+        for lane in range(count):
+            row = rows[block + lane]
+            for k in range(pointers[row], pointers[row + 1]):
+                place = image.number[program.columns[k]]
+                if place >= 0:
+                    scratch.coefficients[place, lane] = program.weights[k]
+                    scratch.coefficients[place, lane + half] = -program.weights[k]
+                    _touch(image, scratch, program.level[program.columns[k]], image.unit[place])
+        _walk(program, image, scratch, level)
+        for lane in range(count):
+            row = rows[block + lane]
+            z, slack = centers[row, 3], image.slack[row] + image.tiny[level]
+            down, up = scratch.totals[lane], -scratch.totals[lane + half]
+            down = z + (down - slack) - 4 * _U53 * (abs(z) + abs(down) + slack)
+            up = z + (up + slack) + 4 * _U53 * (abs(z) + abs(up) + slack)
+            # Written so that NaN changes nothing.
+            if down > image.lower[row]:
+                image.lower[row] = down
+            if up < image.upper[row]:
+                image.upper[row] = up
+
+
+@numba.njit(cache=True, nogil=True)
+def bound_functions(program: Program, image: Image, scratch: Scratch, pointers, columns, values, begin, end, out):  # type: ignore[no-untyped-def]
+    """Lower bounds of linear functions of deviations of variables, as a CSR matrix; -inf where there is none.
+
+    Only the rounding after the start is accounted for: the coefficients are taken as they are.
+    """
+    levels = len(program.kinds)
+    for block in range(begin, end, LANES):
+        count = min(LANES, end - block)
+        for lane in range(LANES):
+            scratch.totals[lane] = 0.0
+        for lane in range(count):
+            for k in range(pointers[block + lane], pointers[block + lane + 1]):
+                place = image.number[columns[k]]
+                if place >= 0:
+                    scratch.coefficients[place, lane] += values[k]
+                    _touch(image, scratch, program.level[columns[k]], image.unit[place])
+        _walk(program, image, scratch, levels)
+        for lane in range(count):
+            total = scratch.totals[lane]
+            found = total - image.tiny[levels] - 4 * _U53 * abs(total)
+            out[block + lane] = found if np.isfinite(found) else -np.inf
+
+
+@numba.njit(cache=True, nogil=True)
+def bound_network(program: Program, image: Image, scratch: Scratch, low, high, tighten, walk, rows):  # type: ignore[no-untyped-def]
+    """Bounds all levels for an input box, in one thread.
+
+    Args:
+        program: The network.
+        image: Filled here.
+        scratch: For the walks.
+        low: Lower corner of the box, float64, in the order of the variables.
+        high: Upper corner.
+        tighten: Whether unstable rows are bounded by walks (CROWN), not by intervals alone.
+        walk: Whether the walk's matrix is wanted.
+        rows: Scratch for row numbers, int64, as long as the largest level.
+
+    Returns:
+        Unstable ReLUs, or -1 if the image's arrays are too small.
+    """
+    start(program, image, low, high)
+    for level in range(len(program.kinds)):
+        open_level(program, image, level)
+        if tighten:
+            count = unstable_rows(program, image, level, rows)
+            bound_rows(program, image, scratch, level, rows, 0, count)
+        if walk:
+            if not finish_level(program, image, level):
+                return -1
+        else:
+            relax_level(program, image, level)
+    return count_unstable(program, image)
