@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from prunecert.compaction import Compaction
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from verifiers.base import Instance, Norm, OutputSpec, Verifier
@@ -38,6 +39,8 @@ class NetworkInfo:
         input_name: The one input that is no initialiser.
         input_shape: Its shape, the batch axis included; 0 for a free dimension.
         output_name: The one output.
+        domain: Lowest and highest value of the inputs for which a compacted network stands for the masked one; None
+            if there is no such limit.
     """
 
     sha256: str
@@ -47,6 +50,7 @@ class NetworkInfo:
     input_name: str
     input_shape: tuple[int, ...]
     output_name: str
+    domain: tuple[float, float] | None = None
 
 
 def network_info(path: Path) -> NetworkInfo:
@@ -103,6 +107,7 @@ def _network_info(path: Path, mtime_ns: int, size: int) -> NetworkInfo:
         name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
         operators.setdefault(name, node.name or f"number {index}")
     opsets = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    record = Compaction.of(model.metadata_props)
     return NetworkInfo(
         sha256=sha256_file(path),
         opset=opsets[0] if opsets else 0,
@@ -111,6 +116,7 @@ def _network_info(path: Path, mtime_ns: int, size: int) -> NetworkInfo:
         input_name=inputs[0].name,
         input_shape=tuple(dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim),
         output_name=graph.output[0].name,
+        domain=None if record is None else record.domain,
     )
 
 
@@ -185,5 +191,12 @@ def check_instance(verifier: type[Verifier], instance: Instance) -> str | None:
         raise UserError(
             f"Instance {instance.name}: its box has the shape {instance.lower.shape}, but {instance.onnx.name} takes "
             f"{info.input_shape[1:]}."
+        )
+    if info.domain is not None and not info.domain[0] <= instance.lower.min() <= instance.upper.max() <= info.domain[1]:
+        low, high = info.domain
+        return (
+            f"{instance.onnx.name} is compacted for inputs from {low:g} to {high:g} and may be another function "
+            f"elsewhere, but the instance's inputs are from {instance.lower.min():g} to {instance.upper.max():g}; take "
+            "the masked network, or compact it for all inputs."
         )
     return check_supported(verifier, instance.onnx, instance.norm, spec_kind(instance.spec, instance.classes))
