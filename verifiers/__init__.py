@@ -17,6 +17,8 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "marabou": "verifiers.marabou:Marabou",
         "neuralsat": "verifiers.neuralsat:NeuralSat",
         "pgd": "verifiers.attack:Pgd",
+        "sparse-alpha-crown": "verifiers.sparse_search:SparseAlphaCrown",
+        "sparse-bab": "verifiers.sparse_search:SparseBab",
         "smoothing": "verifiers.smoothing:Smoothing",
     },
 )

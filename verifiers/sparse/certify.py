@@ -1,0 +1,347 @@
+"""Check a dual solution: one float64 pass through the original layers, with every rounding error on the safe side.
+
+A search that runs in float32, over a network composed in floating point, proves nothing by itself. What it leaves
+behind for each leaf is a dual solution: phases that were fixed, slopes α, multipliers β. From those alone, and from
+hidden bounds that hold, a lower bound of the specification over the leaf follows by walking backwards through the
+layers once (β-CROWN: Wang et al. 2021, theorem 3.2). That walk is here, apart from the search.
+
+Why the result holds in real arithmetic, the weights being taken as the float64 numbers they are. Let μ be the computed
+coefficients of the pre-activations of the nodes that use a source a, and λ the computed coefficients of that source:
+λ_j is a sum of K_j products. In any order of summation, with or without fused multiply-add, it errs by at most
+γ_K · Σ |μ_i| |W_ij|, γ_K = K u / (1 - K u), u = 2^-53 (Higham 2002, section 3.1). The computed λ is then taken as
+exact, and the error, at most γ_K · Σ_i |μ_i| Σ_j |W_ij| m_j with m_j >= |a_j|, is charged to the constant; the inner
+sum is one vector for each node and box. Relaxation adds no error to coefficients: any μ will do that keeps its side:
+
+- fixed active (z >= 0, by bounds or by a split with multiplier β >= 0): any μ <= λ, as λ z >= μ z;
+- fixed inactive (z <= 0, likewise): any μ >= 0, as 0 >= μ z;
+- free, λ >= 0: any 0 <= μ <= λ, as λ max(z, 0) >= μ z;
+- free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down.
+
+Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-300 a product, which
+the constant 1e-200 covers as long as no magnitude exceeds 1e50; where one does, the bound is minus infinity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from verifiers.base import UnsupportedError
+from verifiers.sparse.network import WEIGHT_ERROR, Network
+
+Array = npt.NDArray[np.float64]
+Signs = npt.NDArray[np.int8]
+
+#: Rows that are walked back together: two AVX-512 registers of float64.
+LANES = 16
+_UNIT = 2.0**-53
+_HUGE = 1e50
+_TINY = 1e-200
+
+
+@numba.njit(cache=True, parallel=True)
+def back(
+    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int32], data: Array, coefficients: Array, out: Array
+) -> None:
+    """Adds matrix.T @ coefficients to out; both are [groups, neurons, LANES]."""
+    for group in numba.prange(coefficients.shape[0]):
+        for row in range(len(indptr) - 1):
+            filled = False
+            for lane in range(LANES):
+                if coefficients[group, row, lane] != 0.0:
+                    filled = True
+            if filled:
+                for entry in range(indptr[row], indptr[row + 1]):
+                    column = indices[entry]
+                    weight = data[entry]
+                    for lane in range(LANES):
+                        out[group, column, lane] += weight * coefficients[group, row, lane]
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of every node's value over a box that hold in real arithmetic.
+
+    Args:
+        lower: For each node, [size] float64; node 0 is the box itself.
+        upper: Likewise.
+        charges: For each node, what `Checker.charge` says.
+    """
+
+    lower: list[Array]
+    upper: list[Array]
+    charges: list[Array]
+
+    def unstable(self, node: int) -> npt.NDArray[np.int64]:
+        """Returns the indices of the neurons of a node that may be on either side of 0."""
+        return np.flatnonzero((self.lower[node] < 0) & (self.upper[node] > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Dual variables of the unstable neurons of one node, for rows in groups of `LANES`.
+
+    Args:
+        sign: [groups, neurons, LANES]; 1: split active, -1: split inactive, 0: free.
+        alpha: Slopes of free neurons in [0, 1], likewise.
+        beta: Multipliers of split neurons, 0 or more, likewise.
+    """
+
+    sign: Signs
+    alpha: Array
+    beta: Array
+
+
+def grouped(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns [rows, neurons] as [groups, neurons, LANES]; what is not filled is 0."""
+    count, width = rows.shape
+    groups = -(-count // LANES)
+    padded = np.zeros((groups * LANES, width), dtype=rows.dtype)
+    padded[:count] = rows
+    return np.ascontiguousarray(padded.reshape(groups, LANES, width).transpose(0, 2, 1))
+
+
+def gamma(terms: npt.ArrayLike) -> Array:
+    """Bounds the relative error of a sum of so many products, doubled to cover its own evaluation."""
+    count = np.asarray(terms, dtype=np.float64) + 4.0
+    bound: Array = 2.0 * count * _UNIT / (1.0 - count * _UNIT)
+    return bound
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A term of a node in float64.
+
+    Args:
+        source: Node whose value, or ReLU, is multiplied.
+        activated: Whether it is the ReLU.
+        matrix: [size, size of source].
+        magnitude: Its absolute values.
+        exact: Whether the weights are the file's; otherwise each is within a relative `WEIGHT_ERROR` (or 2**-149).
+    """
+
+    source: int
+    activated: bool
+    matrix: sparse.csr_array
+    magnitude: sparse.csr_array
+    exact: bool
+
+    def back(self, mu: Array, target: dict[int, Array]) -> None:
+        """Adds what coefficients of the node's value, [groups, size, LANES], make of its source."""
+        if self.source not in target:
+            target[self.source] = np.zeros((mu.shape[0], self.matrix.shape[1], LANES))
+        back(self.matrix.indptr, self.matrix.indices, self.matrix.data, mu, target[self.source])
+
+
+def _weight_error(reach: Array, values: Array) -> Array:
+    """Bounds what inexact weights change: `reach` is |W| times the values' magnitudes."""
+    error: Array = 1.01 * WEIGHT_ERROR * reach + 2.0**-148 * float(values.sum())
+    return error
+
+
+class Checker:
+    """A network made ready for rigorous backward passes.
+
+    Args:
+        network: Its weights are taken as exact.
+        threads: For the products.
+    """
+
+    def __init__(self, network: Network, threads: int = 1) -> None:
+        self.network = network
+        self.threads = threads
+        self.last = len(network.nodes) - 1
+        self.activated = network.activated()
+        self.products: list[list[Product]] = []
+        linear = [np.zeros(node.size) for node in network.nodes]
+        relu = [np.zeros(node.size) for node in network.nodes]
+        self._sums = 0.0
+        for node in network.nodes:
+            terms = []
+            for term in node.terms:
+                if term.activated and term.source == 0:
+                    raise UnsupportedError(f"{network.name}: a ReLU on the input itself isn't taken")
+                matrix = term.matrix.astype(np.float64)
+                matrix.indptr = matrix.indptr.astype(np.int64)
+                terms.append(Product(term.source, term.activated, matrix, abs(matrix), term.exact))
+                counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+                (relu if term.activated else linear)[term.source] += counts
+            self.products.append(terms)
+            self._sums += 3.0 * node.size
+        self._gammas = [(gamma(a), gamma(b)) for a, b in zip(linear, relu, strict=True)]
+
+    def intervals(self, node: int, bounds: Bounds) -> tuple[Array, Array]:
+        """Returns interval bounds of a node from bounds of the nodes before it."""
+        bias = self.network.nodes[node].bias.astype(np.float64)
+        middle, size = bias.copy(), np.abs(bias)
+        radius = self.network.nodes[node].bias_error.astype(np.float64)
+        terms = np.ones_like(bias)
+        for product in self.products[node]:
+            low, high = bounds.lower[product.source], bounds.upper[product.source]
+            if product.activated:
+                low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+            center = 0.5 * low + 0.5 * high
+            # At least the distance of either end from the computed centre.
+            half = np.maximum(high - center, center - low) * (1.0 + 4 * _UNIT)
+            middle += product.matrix @ center
+            radius += product.magnitude @ half
+            reach = product.magnitude @ (np.abs(center) + half)
+            size += reach
+            if not product.exact:
+                radius += _weight_error(reach, np.abs(center) + half)
+            terms += np.diff(product.matrix.indptr)
+        slack = radius + 2.0 * gamma(2.0 * terms) * (size + _TINY)
+        low, high = middle - slack, middle + slack
+        # The last two operations round, too.
+        edge = 4 * _UNIT * (np.abs(middle) + slack)
+        return low - edge, high + edge
+
+    def charge(self, node: int, bounds: Bounds) -> Array:
+        """Returns what one unit of |μ| of each neuron of a node is charged for the products behind it, [size].
+
+        Args:
+            node: The node.
+            bounds: Of the nodes before it.
+        """
+        total = self.network.nodes[node].bias_error.astype(np.float64)
+        for product in self.products[node]:
+            source, high = product.source, bounds.upper[product.source]
+            if product.activated:
+                size = np.maximum(high, 0.0)
+            else:
+                size = np.maximum(np.abs(bounds.lower[source]), np.abs(high))
+            total += product.magnitude @ (self._gammas[source][int(product.activated)] * size)
+            if not product.exact:
+                total += _weight_error(product.magnitude @ size, size)
+        return total * 1.01
+
+    def lower(
+        self,
+        start: int,
+        rows: Array,
+        bounds: Bounds,
+        planes: dict[int, Planes] | None = None,
+        constant: Array | None = None,
+    ) -> Array:
+        """Bounds rows of a node's value from below.
+
+        Args:
+            start: The node.
+            rows: Coefficients of its value, [rows, size], taken as exact.
+            bounds: Of all nodes before `start`; they hold over the box.
+            planes: Dual variables of the unstable neurons of nodes before it, in the order of `Bounds.unstable`; for a
+                node that is missing, CROWN's slopes: 1 where u >= -l, else 0.
+            constant: What is added to each row, [rows].
+
+        Returns:
+            Lower bounds over the box (with splits: over its part), [rows].
+        """
+        count = len(rows)
+        linear: dict[int, Array] = {start: grouped(rows)}
+        relu: dict[int, Array] = {}
+        groups = linear[start].shape[0]
+        numba.set_num_threads(self.threads if groups > 1 else 1)
+        total = np.zeros((groups, LANES))
+        size = np.zeros((groups, LANES))
+        error = np.zeros((groups, LANES))
+        if constant is not None:
+            padded = np.zeros(groups * LANES)
+            padded[:count] = constant
+            total += padded.reshape(groups, LANES)
+            size += np.abs(total)
+        huge = np.zeros((groups, LANES), dtype=bool)
+        for node in range(start, 0, -1):
+            if node not in linear and node not in relu:
+                continue
+            mu = linear.pop(node, None)
+            if node in relu:
+                through, shift = self._relax(relu.pop(node), node, bounds, None if planes is None else planes.get(node))
+                total += shift.sum(axis=1)
+                size += np.abs(shift).sum(axis=1)
+                if mu is None:
+                    mu = through
+                else:
+                    # A sum of two: the error is charged on the node's own value.
+                    mu = mu + through
+                    reach = np.maximum(np.abs(bounds.lower[node]), np.abs(bounds.upper[node]))
+                    error += 2 * _UNIT * np.einsum("gnk,n->gk", np.abs(mu), reach)
+            assert mu is not None
+            magnitude = np.abs(mu)
+            huge |= ~(magnitude.max(axis=1, initial=0.0) < _HUGE)
+            bias = self.network.nodes[node].bias.astype(np.float64)
+            total += np.einsum("gnk,n->gk", mu, bias)
+            size += np.einsum("gnk,n->gk", magnitude, np.abs(bias))
+            error += np.einsum("gnk,n->gk", magnitude, bounds.charges[node])
+            for product in self.products[node]:
+                target = relu if product.activated else linear
+                product.back(mu, target)
+        if 0 in linear:
+            coefficients = linear[0]
+            low, high = bounds.lower[0][:, None], bounds.upper[0][:, None]
+            ends = np.where(coefficients > 0, coefficients * low, coefficients * high)
+            total += ends.sum(axis=1)
+            size += np.abs(ends).sum(axis=1)
+        slack = 1.01 * (gamma(self._sums) * size + error) + _TINY
+        bound = total - slack - 4 * _UNIT * (np.abs(total) + slack)
+        bound[huge | ~(size < _HUGE) | ~np.isfinite(bound)] = -np.inf
+        result: Array = bound.reshape(-1)[:count]
+        return result
+
+    def _relax(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
+        """Replaces relu(z) by z: coefficients [groups, neurons, LANES] and constants [groups, unstable, LANES]."""
+        low, high = bounds.lower[node], bounds.upper[node]
+        coefficients[:, high <= 0, :] = 0.0
+        free = bounds.unstable(node)
+        if not len(free):
+            return coefficients, np.zeros((coefficients.shape[0], 0, LANES))
+        lam = coefficients[:, free, :]
+        l, u = low[free][:, None], high[free][:, None]  # noqa: E741 (the field's letters)
+        if planes is None:
+            alpha = np.broadcast_to((u >= -l).astype(np.float64), lam.shape)
+        else:
+            alpha = np.clip(planes.alpha, 0.0, 1.0)
+        falling = lam < 0
+        mu = np.where(falling, lam * (u / (u - l)), np.minimum(lam * alpha, lam))
+        # At z = l: 0 >= μ l + d; at z = u: λ u >= μ u + d.
+        at_low, at_high = -mu * l, (lam - mu) * u
+        shift = np.where(falling, np.minimum(at_low, at_high), 0.0)
+        shift -= np.where(falling, 8 * _UNIT * (np.abs(at_low) + (np.abs(lam) + np.abs(mu)) * u) + _TINY, 0.0)
+        if planes is not None:
+            beta = np.maximum(planes.beta, 0.0)
+            active, inactive = planes.sign > 0, planes.sign < 0
+            mu = np.where(active, np.minimum(lam - beta, lam), np.where(inactive, beta, mu))
+            shift = np.where(active | inactive, 0.0, shift)
+        coefficients[:, free, :] = mu
+        return coefficients, shift
+
+
+def root_bounds(checker: Checker, lower: Array, upper: Array) -> Bounds:
+    """Returns bounds of all nodes over a box: intervals, and CROWN for what they leave unstable.
+
+    Args:
+        checker: Of the network.
+        lower: Lower corner, flat float64.
+        upper: Upper corner.
+    """
+    bounds = Bounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
+    for node in range(1, checker.last + 1):
+        low, high = checker.intervals(node, bounds)
+        bounds.charges.append(checker.charge(node, bounds))
+        bounds.lower.append(low)
+        bounds.upper.append(high)
+        first = all(term.source == 0 for term in checker.network.nodes[node].terms)
+        open_ = np.arange(len(low)) if node == checker.last else bounds.unstable(node)
+        if first or not len(open_):
+            continue
+        rows = np.zeros((2 * len(open_), len(low)))
+        rows[np.arange(len(open_)), open_] = 1.0
+        rows[np.arange(len(open_)) + len(open_), open_] = -1.0
+        found = checker.lower(node, rows, bounds)
+        low[open_] = np.maximum(low[open_], found[: len(open_)])
+        high[open_] = np.minimum(high[open_], -found[len(open_) :])
+    return bounds

@@ -1,0 +1,168 @@
+"""The network that is left over one box: its unstable ReLUs, everything else composed away.
+
+Over a box a ReLU whose input is never positive is 0, and one whose input is never negative is the identity. Composing
+these with the affine maps leaves, for the unstable neurons u in topological order and the specification's rows s,
+
+    z_u = M_u t + sum over earlier v of N_uv relu(z_v) + c_u,        s likewise,        t in [-1, 1]^pixels
+
+where x = centre + radius * t, pixels of radius 0 being part of c. Skip connections become blocks of N. A bound of a
+subdomain then costs a few dense products with matrices of (unstable) x (pixels), whatever the layers were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.sparse.certify import LANES, Bounds, Checker, grouped
+
+Array = npt.NDArray[np.float64]
+Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+#: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES doubles for each neuron.
+_GROUPS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A network over one box, see the module. U unstable neurons, P pixels of positive radius, R specification rows.
+
+    Args:
+        nodes: [U] node of each unstable neuron, ascending.
+        indices: [U] its place in the node.
+        levels: Spans (start, stop) of neurons of one node, in order; empty ones left out.
+        lower: [U] bounds of z, below 0.
+        upper: [U] above 0.
+        M: [U + R, P] float32; the last R rows are the specification's.
+        N: [U + R, U] float32, 0 where the column is not of an earlier node.
+        c: [U + R] float32.
+        pixels: [P] places in the flat input.
+        center: [inputs] float64.
+        radius: [inputs] float64.
+    """
+
+    nodes: Indices
+    indices: Indices
+    levels: tuple[tuple[int, int], ...]
+    lower: Single
+    upper: Single
+    M: Single
+    N: Single
+    c: Single
+    pixels: Indices
+    center: Array
+    radius: Array
+
+    @property
+    def unstable(self) -> int:
+        """U."""
+        return len(self.nodes)
+
+    def point(self, t: npt.ArrayLike) -> Array:
+        """Maps [..., P] in [-1, 1] to inputs [..., inputs]."""
+        t = np.asarray(t, dtype=np.float64)
+        x = np.broadcast_to(self.center, (*t.shape[:-1], len(self.center))).copy()
+        x[..., self.pixels] += self.radius[self.pixels] * t
+        return x
+
+
+def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array) -> Reduced:
+    """Composes the stable neurons away.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box.
+        rows: Of the specification, [R, outputs]; s = rows @ y - offsets.
+        offsets: [R].
+    """
+    low, high = bounds.lower[0], bounds.upper[0]
+    center = 0.5 * low + 0.5 * high
+    radius = np.maximum(high - center, center - low)
+    pixels = np.flatnonzero(radius > 0)
+    activated = {term.source for node in checker.network.nodes for term in node.terms if term.activated}
+    free = {node: bounds.unstable(node) for node in sorted(activated)}
+    nodes = np.concatenate([np.full(len(index), node) for node, index in free.items()] or [np.zeros(0)])
+    places = np.concatenate([*free.values(), np.zeros(0, dtype=np.int64)]).astype(np.int64)
+    count, total = len(places), len(places) + len(rows)
+    spans: dict[int, tuple[int, int]] = {}
+    start = 0
+    for node, index in free.items():
+        spans[node] = (start, start + len(index))
+        start += len(index)
+    M = np.zeros((total, len(pixels)), dtype=np.float32)
+    N = np.zeros((total, count), dtype=np.float32)
+    c = np.zeros(total)
+    step = _GROUPS * LANES
+    for node, (first, last) in spans.items():
+        for begin in range(first, last, step):
+            stop = min(begin + step, last)
+            seeds = np.zeros((stop - begin, checker.network.nodes[node].size))
+            seeds[np.arange(stop - begin), places[begin:stop]] = 1.0
+            _compose(checker, bounds, node, seeds, free, spans, center, radius, pixels, (M, N, c), begin)
+    if len(rows):
+        _compose(checker, bounds, checker.last, rows, free, spans, center, radius, pixels, (M, N, c), count)
+        c[count:] -= offsets
+    lower = np.concatenate([bounds.lower[node][index] for node, index in free.items()] or [np.zeros(0)])
+    upper = np.concatenate([bounds.upper[node][index] for node, index in free.items()] or [np.zeros(0)])
+    return Reduced(
+        nodes=nodes.astype(np.int64),
+        indices=places,
+        levels=tuple(span for span in spans.values() if span[1] > span[0]),
+        lower=lower.astype(np.float32),
+        upper=upper.astype(np.float32),
+        M=M,
+        N=N,
+        c=c.astype(np.float32),
+        pixels=pixels,
+        center=center,
+        radius=radius,
+    )
+
+
+def _compose(
+    checker: Checker,
+    bounds: Bounds,
+    node: int,
+    seeds: Array,
+    free: dict[int, Indices],
+    spans: dict[int, tuple[int, int]],
+    center: Array,
+    radius: Array,
+    pixels: Indices,
+    out: tuple[Single, Single, Array],
+    begin: int,
+) -> None:
+    """Writes rows begin, begin + 1, … of M, N and c: rows `seeds` of a node's value, walked back."""
+    M, N, c = out
+    count = len(seeds)
+    linear = {node: grouped(seeds)}
+    relu: dict[int, Array] = {}
+    groups = linear[node].shape[0]
+    constant = np.zeros((groups, LANES))
+    for at in range(node, 0, -1):
+        value = linear.pop(at, None)
+        if at in relu:
+            through = relu.pop(at)
+            index, (first, last) = free[at], spans[at]
+            N[begin : begin + count, first:last] = _rows(through[:, index, :], count)
+            through[:, bounds.lower[at] < 0, :] = 0.0
+            value = through if value is None else value + through
+        if value is None:
+            continue
+        constant += np.einsum("gnk,n->gk", value, checker.network.nodes[at].bias.astype(np.float64))
+        for product in checker.products[at]:
+            product.back(value, relu if product.activated else linear)
+    if 0 not in linear:
+        linear[0] = np.zeros((groups, len(center), LANES))
+    inputs = linear[0]
+    constant += np.einsum("gnk,n->gk", inputs, center)
+    M[begin : begin + count] = _rows(inputs[:, pixels, :], count) * radius[pixels]
+    c[begin : begin + count] = constant.reshape(-1)[:count]
+
+
+def _rows(groups: Array, count: int) -> Array:
+    rows: Array = groups.transpose(0, 2, 1).reshape(groups.shape[0] * LANES, groups.shape[1])[:count]
+    return rows

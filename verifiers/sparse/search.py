@@ -1,0 +1,413 @@
+"""Branch and bound on ReLUs: bounds in float32 on the reduced network, proofs in float64 on the original one.
+
+The best subdomains of the search are those with the worst bounds; each round takes a batch of them, splits one ReLU of
+each, ascends on the children's dual variables from their parents', and keeps the children that are still open. A child
+whose bound is above 0 is a leaf; `verifiers.sparse.certify` bounds it anew with the dual variables that the search
+found, and it goes back to the open ones if that fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.base import OutputSpec, Status
+from verifiers.sparse import attack, branching, corner
+from verifiers.sparse.certify import Checker, Planes, gamma, grouped, root_bounds
+from verifiers.sparse.dual import Batch, Dual, Indices
+from verifiers.sparse.pool import Pool
+from verifiers.sparse.reduce import Reduced, reduce
+
+Array = npt.NDArray[np.float64]
+Single = npt.NDArray[np.float32]
+
+#: Leaves that are certified together.
+_CERTIFIED = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard to search.
+
+    Args:
+        root_steps: Gradient steps for the whole box.
+        steps: For a pair of children.
+        candidates: Splits whose children are bounded before one is chosen.
+        batch: Subdomains a round; 0: by the size of the reduced network.
+        attack_points: Random starts of the first attack.
+        attack_steps: Gradient steps of an attack; 0: none at all.
+        splits: Whether to split; without, this is α-CROWN.
+        memory_mb: Most that open subdomains may take.
+        seed: Of the attack's random starts.
+    """
+
+    root_steps: int = 60
+    steps: int = 12
+    candidates: int = 6
+    batch: int = 0
+    attack_points: int = 24
+    attack_steps: int = 20
+    splits: bool = True
+    memory_mb: float = 3072.0
+    seed: int = 0
+
+
+@dataclass(eq=False)
+class Tree:
+    """Splits in the order in which they were made: entry i splits off `parent[i]`, whose children differ in `sign`.
+
+    Args:
+        parent: Entry of the parent; -1 for the whole box.
+        neuron: Unstable neuron of the reduced network that tells it from its sibling; -1 for the whole box.
+        sign: Its phase.
+    """
+
+    parent: list[int] = field(default_factory=list)
+    neuron: list[int] = field(default_factory=list)
+    sign: list[int] = field(default_factory=list)
+
+    def add(self, parents: Sequence[int], neurons: Sequence[int], signs: Sequence[int]) -> Indices:
+        """Appends entries and returns their places."""
+        start = len(self.parent)
+        self.parent += list(parents)
+        self.neuron += list(neurons)
+        self.sign += list(signs)
+        return np.arange(start, len(self.parent), dtype=np.int64)
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What a search found.
+
+    Args:
+        status: `unsat`, `sat`, `unknown` or `timeout`.
+        detail: Why nothing was decided.
+        witness: Flat float32 counterexample.
+        bounds: Certified lower bound of each disjunct; None where there is none.
+        lowest: Worst float32 bound among the open subdomains, 0 if none is open: the global lower bound so far.
+        stage: `incomplete`, `attack` or `bab`.
+        unstable: Unstable ReLUs over the box.
+        domains: Subdomains bounded, children included.
+        rounds: Rounds of splitting.
+        bound_s: Seconds before the first split.
+        search_s: Seconds after it.
+        certify_s: Seconds of certification, within both.
+        certified: Leaves certified.
+        refused: Leaves whose certificate failed.
+    """
+
+    status: Status = Status.UNKNOWN
+    detail: str = ""
+    witness: Single | None = None
+    bounds: tuple[float, ...] | None = None
+    lowest: float = 0.0
+    stage: str | None = None
+    unstable: int | None = None
+    domains: int = 0
+    rounds: int = 0
+    bound_s: float = 0.0
+    search_s: float = 0.0
+    certify_s: float = 0.0
+    certified: int = 0
+    refused: int = 0
+
+
+class Search:
+    """One question to one network.
+
+    Args:
+        checker: Of the network.
+        lower: Lower corner of the box, flat float32.
+        upper: Upper corner.
+        spec: The unsafe set.
+        limits: How hard to search.
+        deadline: `time.monotonic` at which to end.
+    """
+
+    def __init__(
+        self, checker: Checker, lower: Single, upper: Single, spec: OutputSpec, limits: Limits, deadline: float
+    ) -> None:
+        self.checker = checker
+        self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
+        self.spec = spec
+        self.limits = limits
+        self.deadline = deadline
+        self.outcome = Outcome()
+        self.tree = Tree()
+        self.leaves: list[Batch] = []
+        self._pending: list[Batch] = []
+        self._pool = Pool()
+        self._stuck = 0
+        self._margin = 1e-6
+        self._proved: npt.NDArray[np.float64] = np.full(len(spec.disjuncts), np.inf)
+
+    def run(self) -> Outcome:
+        """Answers the question."""
+        begin = time.monotonic()
+        out = self.outcome
+        try:
+            if self._root():
+                out.bound_s = time.monotonic() - begin
+                self._branch()
+        finally:
+            total = time.monotonic() - begin
+            out.bound_s = out.bound_s or total
+            out.search_s = total - out.bound_s
+        return out
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def _root(self) -> bool:
+        """Bounds and attacks the whole box; returns whether anything is left to split."""
+        out, spec = self.outcome, self.spec
+        if any(len(b) == 0 for _, b in spec.disjuncts):
+            # Every output is in an intersection of no half-spaces.
+            out.status, out.witness, out.stage = Status.SAT, self.lower.copy(), "attack"
+            return False
+        bounds = root_bounds(self.checker, self.lower.astype(np.float64), self.upper.astype(np.float64))
+        self.bounds = bounds
+        out.unstable = sum(len(bounds.unstable(node)) for node in self.checker.activated)
+        rows = (
+            np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, len(bounds.lower[-1])))
+        )
+        offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
+        starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
+        found = self._certify_rows(np.eye(len(rows)), rows, offsets)
+        for k in range(len(spec.disjuncts)):
+            self._proved[k] = found[starts[k] : starts[k + 1]].max()
+        open_ = np.flatnonzero(~(self._proved > 0))
+        out.bounds = tuple(float(value) for value in self._proved)
+        out.lowest = float(self._proved.min(initial=0.0))
+        if not len(open_):
+            out.status, out.stage = Status.UNSAT, "incomplete"
+            return False
+        if self._late():
+            return self._timeout()
+        keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
+        self.rows, self.offsets = rows[keep], offsets[keep]
+        sizes = [len(spec.disjuncts[k][1]) for k in open_]
+        ends = np.cumsum(sizes)
+        self.disjuncts = [(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+        self.open = open_
+        self.net: Reduced = reduce(self.checker, bounds, self.rows, self.offsets)
+        self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
+        batch = self.dual.start(np.arange(len(open_)))
+        batch.place[:] = self.tree.add([-1] * len(open_), [-1] * len(open_), [0] * len(open_))
+        out.domains += len(batch)
+        root_crown = self._proved[open_]
+        self._proved[open_] = np.inf
+        batch = self.dual.optimise(batch, self.limits.root_steps // 3, target=self._margin, deadline=self.deadline)
+        if self.limits.attack_steps and self._attack_root(batch):
+            return False
+        batch = self.dual.optimise(batch, self.limits.root_steps, target=self._margin, deadline=self.deadline)
+        best = self._accept(batch)
+        self._flush()
+        if not self.limits.splits:
+            certified = self._certify(best)
+            for k, disjunct in enumerate(open_):
+                own = certified[best.disjunct == k]
+                if len(own):
+                    self._proved[disjunct] = max(float(own[0]), root_crown[k])
+            out.bounds = tuple(float(value) for value in self._proved)
+            out.lowest = float(self._proved.min())
+            if out.lowest > 0:
+                out.status, out.stage = Status.UNSAT, "incomplete"
+            else:
+                out.detail = f"lowest bound {out.lowest:.4g}, {int((self._proved <= 0).sum())} disjuncts open"
+            return False
+        if out.status is Status.SAT:
+            return False
+        if not len(self._pool) and not self._stuck:
+            return self._end()
+        return True
+
+    def _timeout(self) -> bool:
+        out = self.outcome
+        out.status = Status.TIMEOUT
+        if len(self._pool):
+            out.lowest = self._pool.lowest()
+        out.detail = f"global lower bound {out.lowest:.4g}, {len(self._pool)} subdomains open"
+        return False
+
+    def _end(self) -> bool:
+        out = self.outcome
+        if self._stuck:
+            out.status = Status.UNKNOWN
+            out.detail = f"{self._stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
+            return False
+        out.status, out.stage = Status.UNSAT, "bab" if out.rounds else "incomplete"
+        out.bounds, out.lowest = tuple(float(value) for value in self._proved), float(self._proved.min(initial=np.inf))
+        return False
+
+    def _accept(self, batch: Batch) -> Batch:
+        """Sorts bounded subdomains: proved ones to certification, open ones to the pool; returns the open ones."""
+        proved = batch.bound > self._margin
+        if proved.any():
+            self._pending.append(batch.take(np.flatnonzero(proved)))
+        rest = batch.take(np.flatnonzero(~proved))
+        if self.limits.splits:
+            ended = (rest.sign != 0).all(axis=1)
+            for d in np.flatnonzero(ended):
+                self._settle(rest.take([d]))
+            self._pool.put(rest.take(np.flatnonzero(~ended)))
+        return rest
+
+    def _flush(self) -> None:
+        """Certifies what is proved; what fails becomes open again."""
+        if not self._pending:
+            return
+        batch = Batch.join(self._pending)
+        self._pending = []
+        certified = self._certify(batch)
+        good = certified > 0
+        self._record(batch.take(np.flatnonzero(good)), certified[good])
+        if not good.all():
+            bad = batch.take(np.flatnonzero(~good))
+            self.outcome.refused += len(bad)
+            # The search's own arithmetic is off by this much here.
+            self._margin = min(1e-2, max(self._margin, 2 * float((bad.bound - certified[~good]).max())))
+            bad.bound[:] = np.minimum(certified[~good], 0.0)
+            self._accept(bad)
+
+    def _record(self, leaves: Batch, certified: Array) -> None:
+        self.outcome.certified += len(leaves)
+        np.minimum.at(self._proved, self.open[leaves.disjunct], certified)
+        self.leaves.append(leaves)
+
+    def _certify(self, batch: Batch) -> Array:
+        """Returns rigorous bounds of a batch's disjuncts, from its dual variables."""
+        begin = time.monotonic()
+        parts = []
+        for start in range(0, len(batch), _CERTIFIED):
+            part = batch.take(np.arange(start, min(start + _CERTIFIED, len(batch))))
+            planes = {}
+            for first, last in self.net.levels:
+                span = slice(first, last)
+                planes[int(self.net.nodes[first])] = Planes(
+                    grouped(part.sign[:, span]),
+                    grouped(part.alpha[:, span].astype(np.float64)),
+                    grouped(part.beta[:, span].astype(np.float64)),
+                )
+            parts.append(self._certify_rows(part.weights.astype(np.float64), self.rows, self.offsets, planes))
+        self.outcome.certify_s += time.monotonic() - begin
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _certify_rows(
+        self, weights: Array, rows: Array, offsets: Array, planes: dict[int, Planes] | None = None
+    ) -> Array:
+        """Bounds non-negative combinations of rows, charging the rounding of the combination, too."""
+        bounds, last = self.bounds, self.checker.last
+        reach = np.maximum(np.abs(bounds.lower[last]), np.abs(bounds.upper[last]))
+        error = gamma(len(rows)) * (np.abs(weights) @ (np.abs(rows) @ reach + np.abs(offsets))) * 1.01
+        return self.checker.lower(last, weights @ rows, bounds, planes, constant=-(weights @ offsets) - error)
+
+    def _attack_root(self, batch: Batch) -> bool:
+        """Attacks from the bounds' minimisers, the centre and random points."""
+        rng = np.random.default_rng(self.limits.seed)
+        pixels = len(self.net.pixels)
+        _, look = self.dual.look(batch)
+        count = self.limits.attack_points
+        random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
+        random[::2] = np.sign(random[::2])
+        starts = np.concatenate([look.t, np.zeros((len(batch), pixels), dtype=np.float32), random])
+        target = np.concatenate([batch.disjunct, batch.disjunct, np.arange(count) % len(batch)])
+        return self._attack(starts, target, self.limits.attack_steps, "attack")
+
+    def _attack(self, starts: Single, target: Indices, steps: int, stage: str) -> bool:
+        points, margins = attack.descend(self.net, self.disjuncts, starts, target, steps)
+        hit = np.argsort(margins)[:4]
+        return self._witness(self.net.point(points[hit[margins[hit] < 1e-5]]), stage)
+
+    def _witness(self, points: Array, stage: str) -> bool:
+        found = attack.confirm(self.checker.network, self.spec, self.lower, self.upper, points)
+        if found is None:
+            return False
+        out = self.outcome
+        out.status, out.witness, out.stage, out.bounds, out.detail = Status.SAT, found, stage, None, ""
+        return True
+
+    def _settle(self, leaf: Batch) -> None:
+        """Decides a subdomain whose neurons are all split."""
+        rows = self.disjuncts[int(leaf.disjunct[0])]
+        answer = corner.settle(self.net, leaf, rows, self.deadline - time.monotonic())
+        if answer is not None:
+            beta, weights, t = answer
+            leaf.beta[0], leaf.weights[0] = beta, weights
+            certified = self._certify(leaf)
+            if certified[0] > 0:
+                self._record(leaf, certified)
+                return
+            if self._witness(self.net.point(t[None]), "bab"):
+                return
+        self._stuck += 1
+
+    def _batch(self) -> int:
+        if self.limits.batch:
+            return self.limits.batch
+        work = max(self.net.unstable, 1) * max(len(self.net.pixels), 1)
+        return int(np.clip(6e7 / work, 8, 256))
+
+    def _branch(self) -> None:
+        out = self.outcome
+        size = self._batch()
+        while len(self._pool):
+            if self._late():
+                self._timeout()
+                return
+            if self._pool.megabytes > self.limits.memory_mb:
+                out.status, out.lowest = Status.UNKNOWN, self._pool.lowest()
+                out.detail = f"{len(self._pool)} open subdomains fill {self.limits.memory_mb:g} MiB"
+                return
+            out.rounds += 1
+            parents = self._pool.take(size)
+            parents.bound[:], look = self.dual.look(parents)
+            if self.limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
+                worst = np.argsort(parents.bound)[:16]
+                if self._attack(look.t[worst], parents.disjunct[worst], 6, "bab"):
+                    return
+            neuron = branching.choose(self.dual, parents, look, self.limits.candidates)
+            both = branching.children(parents, neuron)
+            both.place[:] = self.tree.add(
+                np.tile(parents.place, 2).tolist(),
+                np.tile(neuron, 2).tolist(),
+                np.repeat([1, -1], len(parents)).tolist(),
+            )
+            both = self.dual.optimise(both, self.limits.steps, target=self._margin, deadline=self.deadline)
+            out.domains += len(both)
+            self._accept(both)
+            if sum(len(part) for part in self._pending) >= _CERTIFIED or not len(self._pool):
+                self._flush()
+            if out.status is Status.SAT:
+                return
+        self._end()
+
+
+def warm_up() -> None:
+    """Runs every kernel once on a network of two neurons, so that compiling them is no part of a search."""
+    import scipy.sparse
+
+    from verifiers.sparse.network import Network, Node, Term
+
+    def node(name: str, weights: list[list[float]], bias: list[float], source: int, activated: bool) -> Node:
+        matrix = scipy.sparse.csr_array(np.array(weights, dtype=np.float32))
+        zeros = np.zeros(len(bias), dtype=np.float32)
+        return Node(
+            name, len(bias), (len(bias),), (Term(source, activated, matrix),), np.array(bias, dtype=np.float32), zeros
+        )
+
+    zeros = np.zeros(2, dtype=np.float32)
+    nodes = (
+        Node("input", 2, (2,), (), zeros, zeros),
+        node("hidden", [[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0], 0, False),
+        node("deeper", [[1.0, -1.0], [1.0, 1.0]], [0.0, -0.5], 1, True),
+        node("output", [[1.0, 1.0], [-1.0, -1.0]], [0.5, -0.5], 2, True),
+    )
+    checker = Checker(Network("warm-up", (2,), nodes))
+    corner_ = np.ones(2, dtype=np.float32)
+    spec = OutputSpec.robustness(0, 2)
+    Search(checker, -corner_, corner_, spec, Limits(steps=2, root_steps=2), time.monotonic() + 60).run()

@@ -1,0 +1,169 @@
+"""α-CROWN and branch and bound by the sparse engine: bounds on the network that is left over each image's box.
+
+`sparse-alpha-crown` optimises the slopes of the disjuncts that CROWN leaves open. `sparse-bab` splits ReLUs from
+there until every subdomain is proved, a counterexample is found or time is up. Nothing counts as proved before
+`verifiers.sparse.certify` has bounded it on the original layers in float64 with all rounding charged, so `unsat` holds
+for the real-valued network whose weights are those of the file.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+import prunecert
+from prunecert.errors import UserError
+from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+
+#: Seconds kept back from an instance's limit: for the end of the step that is under way.
+_RESERVE_S = 0.05
+
+
+def threads() -> int:
+    """Returns how many threads this process may use: OMP_NUM_THREADS, or NUMBA_NUM_THREADS, or the cores it has."""
+    most = len(os.sched_getaffinity(0))
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            most = min(most, int(value))
+    return most
+
+
+class _Sparse(Verifier):
+    """What both share."""
+
+    #: Settings that must be at least 1; the others at least 0.
+    _positive: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        for key, value in merged.items():
+            least = 1 if key in cls._positive else 0
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
+                raise UserError(f"Setting {key!r} of verifier {cls.name!r} is {value}; it must be {least} or more.")
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for Numba and SciPy."""
+        for package in ("numba", "scipy"):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return Availability(False, hint=f"{cls.name} needs {package}: python -m pip install {package}")
+        return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
+        from verifiers.sparse.reader import OPERATORS
+
+        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
+
+    def start(self) -> None:
+        """Imports the engine and has its kernels compiled, or read from their cache."""
+        from verifiers.sparse import search
+
+        self._search = search
+        search.warm_up()
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network."""
+        from verifiers.sparse.certify import Checker
+        from verifiers.sparse.network import read_network
+
+        self._network = read_network(onnx)
+        self._checker = Checker(self._network, threads())
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Answers them one by one."""
+        return [self._solve(instance) for instance in instances]
+
+    def _limits(self) -> dict[str, Any]:
+        """Returns arguments of `verifiers.sparse.search.Limits`."""
+        raise NotImplementedError
+
+    def _solve(self, instance: Instance) -> Verdict:
+        if instance.norm != "linf":
+            return Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
+        deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
+        limits = self._search.Limits(**self._limits())
+        run = self._search.Search(self._checker, instance.lower, instance.upper, instance.spec, limits, deadline)
+        out = run.run()
+        bounds = out.bounds
+        if bounds is not None and not all(np.isfinite(bounds)):
+            bounds = None
+        return Verdict(
+            out.status,
+            out.detail,
+            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
+            bounds=bounds,
+            times=Times(bound_s=out.bound_s, search_s=out.search_s),
+            stage=out.stage,
+            unstable=out.unstable,
+            domains=out.domains,
+            iterations=out.rounds,
+        )
+
+
+class SparseAlphaCrown(_Sparse):
+    """CROWN, then optimised slopes (α) for the disjuncts that it leaves open, certified in float64.
+
+    Settings:
+        iterations: Steps of the optimiser, 1 or more.
+    """
+
+    name = "sparse-alpha-crown"
+    kind = Kind.INCOMPLETE
+    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20}
+    _positive = frozenset({"iterations"})
+
+    def _limits(self) -> dict[str, Any]:
+        return {"root_steps": self.settings["iterations"], "attack_steps": 0, "splits": False}
+
+
+class SparseBab(_Sparse):
+    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64.
+
+    Settings:
+        root_iterations: Steps of the optimiser on the whole box, 1 or more.
+        iterations: Steps for a pair of children, 1 or more.
+        candidates: Splits whose children are bounded before one is chosen, 1 or more; 1: none is.
+        batch: Subdomains split together; 0: by the size of what is left of the network.
+        attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
+        memory_mb: Most memory in MiB that open subdomains may take, 1 or more.
+        seed: Of the attack's random starts.
+    """
+
+    name = "sparse-bab"
+    kind = Kind.COMPLETE
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "root_iterations": 60,
+        "iterations": 12,
+        "candidates": 6,
+        "batch": 0,
+        "attack_steps": 20,
+        "memory_mb": 3072,
+        "seed": 0,
+    }
+    _positive = frozenset({"root_iterations", "iterations", "candidates", "memory_mb"})
+
+    def _limits(self) -> dict[str, Any]:
+        own = self.settings
+        return {
+            "root_steps": own["root_iterations"],
+            "steps": own["iterations"],
+            "candidates": own["candidates"],
+            "batch": own["batch"],
+            "attack_steps": own["attack_steps"],
+            "memory_mb": float(own["memory_mb"]),
+            "seed": own["seed"],
+        }
