@@ -1,0 +1,207 @@
+"""Add-ons and MixTrain against computations by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import models.bounds
+from models import ADDONS, NETWORKS, OBJECTIVES
+from models.addons.fast_ibp import relu_balance
+from models.bounds import crown_ibp_margins, interval_margins, propagate, shared_bounds, symbolic_margins
+from tests.models.conftest import blobs
+from tests.models.test_training import quiet, recipe
+
+Array = npt.NDArray[np.float64]
+EPS = 0.03
+
+
+def value(tensor: torch.Tensor) -> float:
+    return tensor.detach().item()
+
+
+def two_layers() -> nn.Sequential:
+    """Two neurons: one stable and active, one unstable at x = (0.5, 0.5) and radius 0.1."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.tensor([[1.0, 1.0], [2.0, -2.0]]))
+        model.get_parameter("0.bias").copy_(torch.tensor([1.0, 0.1]))
+    return model
+
+
+HALF = torch.tensor([[0.5, 0.5]])
+LABEL = torch.tensor([0])
+
+
+def test_nrs_by_hand() -> None:
+    # The bounds are [1.8, 2.2] and [-0.3, 0.5].
+    expected = -math.tanh(1 + 1.8 * 2.2) - math.tanh(1 - 0.3 * 0.5)
+    term = ADDONS.get("nrs")
+    assert value(term(two_layers(), HALF, LABEL, 0.1, weight=1.0, normalise=0)) == pytest.approx(expected, rel=1e-5)
+    assert value(term(two_layers(), HALF, LABEL, 0.1)) != pytest.approx(0.01 * expected), "NRS divides by gamma^2"
+    assert value(term(two_layers(), HALF, LABEL, 0.0)) == 0
+    # Two images: the variances of the pre-activations are 0.04 (2.0, 2.4) and 0.16 (0.1, 0.9).
+    pair = torch.tensor([[0.5, 0.5], [0.9, 0.5]])
+    products = [[1.8 * 2.2 / 0.04, -0.3 * 0.5 / 0.16], [2.2 * 2.6 / 0.04, 0.5 * 1.3 / 0.16]]
+    by_hand = sum(-math.tanh(1 + one) for row in products for one in row) / 2
+    found = term(two_layers(), pair, torch.tensor([0, 1]), 0.1, weight=1.0)
+    assert value(found) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_nrs_does_not_reward_a_smaller_scale() -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(8, 2), torch.randint(0, 2, (8,))
+    model, small = two_layers(), two_layers()
+    with torch.no_grad():
+        for parameter in small[0].parameters():
+            parameter.mul_(0.01)
+    term = ADDONS.get("nrs")
+    assert value(term(small, x, y, 0.1)) == pytest.approx(value(term(model, x, y, 0.1)), rel=1e-4)
+    assert value(term(small, x, y, 0.1, normalise=0)) != pytest.approx(value(term(model, x, y, 0.1, normalise=0)))
+
+
+def test_tightness_by_hand() -> None:
+    # Radius 0.1 at the input; 0.2 and 0.4 after the layer, 0.3 on average; the ratio 1/3 is below tau.
+    term = ADDONS.get("fast-ibp")
+    expected = 0.5 * (1 - 0.25) * (0.5 - 0.1 / 0.3) / 0.5
+    found = term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0)
+    assert value(found) == pytest.approx(expected, rel=1e-4)
+    assert value(term(two_layers(), HALF, LABEL, 0.1, progress=1.0)) == 0
+    # Looser than tau allows nothing is due.
+    assert value(term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=0.3)) == 0
+
+
+def test_relu_balance_by_hand() -> None:
+    # Centres 3 (active), -1 (inactive), 0 (unstable); mean 2/3.
+    lower, upper = torch.tensor([[2.0, -2.0, -1.0]]), torch.tensor([[4.0, -0.5, 1.0]])
+    centers = [3.0, -1.25, 0.0]
+    mean = sum(centers) / 3
+    means, spreads = 1.25 / 3.0, (centers[1] - mean) ** 2 / (centers[0] - mean) ** 2
+    expected = max(0.0, 0.5 - means) / 0.5 + max(0.0, 0.5 - spreads) / 0.5
+    assert value(relu_balance(lower, upper, 0.5)) == pytest.approx(expected, rel=1e-5)
+    assert value(relu_balance(-upper, -lower, 0.5)) == pytest.approx(expected, rel=1e-5), "active and inactive alike"
+    # Without an inactive neuron there is no ratio, and no gradient that is no number.
+    leaf = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    cost = relu_balance(leaf, leaf + 1, 0.5)
+    assert value(cost.detach()) == 0
+    (cost + leaf.sum()).backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None
+    assert bool(torch.isfinite(leaf.grad).all())
+
+
+@pytest.mark.parametrize("name", list(ADDONS))
+def test_terms_pull_at_the_weights_and_vanish_where_they_should(name: str) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS.get("cnn-small")()
+    x, y = torch.rand(4, 3, 32, 32), torch.randint(0, 10, (4,))
+    ADDONS.get(name)(model, x, y, EPS, progress=0.5).backward()  # type: ignore[no-untyped-call]
+    grad = model.get_parameter("0.weight").grad
+    assert grad is not None
+    assert bool(grad.any())
+    gone = ADDONS.get(name)(model, x, y, 0.0 if name == "nrs" else EPS, progress=1.0)
+    assert value(gone) == 0
+
+
+def test_bounds_are_shared_between_objective_and_addons(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    original = models.bounds._propagate
+
+    def counting(model: nn.Module, x: torch.Tensor, eps: float) -> models.bounds.Intervals:
+        nonlocal calls
+        calls += 1
+        return original(model, x, eps)
+
+    monkeypatch.setattr(models.bounds, "_propagate", counting)
+    from models.training import Trainer
+
+    made = recipe("ibp", addons={"fast-ibp": {}, "nrs": {"weight": 0.02}})
+    trainer = Trainer(made, "ibp", blobs(20), "cpu", quiet)
+    model = NETWORKS.get("cnn-small")()
+    loss = trainer.loss(model, trainer.images, trainer.labels, EPS, 0.5)
+    assert calls == 1
+    parts = [
+        OBJECTIVES.get("ibp")(model, trainer.images, trainer.labels, EPS, progress=0.5),
+        ADDONS.get("fast-ibp")(model, trainer.images, trainer.labels, EPS, progress=0.5),
+        ADDONS.get("nrs")(model, trainer.images, trainer.labels, EPS, progress=0.5, weight=0.02),
+    ]
+    assert value(loss) == pytest.approx(sum(value(part) for part in parts), rel=1e-5)
+    assert calls == 4, "nothing is kept outside of a step"
+    with shared_bounds():
+        first = propagate(model, trainer.images, EPS)
+        assert propagate(model, trainer.images, EPS) is first
+        assert propagate(model, trainer.images, 2 * EPS) is not first
+
+
+def zonotope_margins(model: nn.Sequential, x: Array, eps: float, label: int) -> Array:
+    """Lower bounds of y_label - y_j by symbolic intervals carried forward (DeepZ), layers as matrices."""
+    lower, upper = np.clip(x - eps, 0, 1), np.clip(x + eps, 0, 1)
+    center, errors = (lower + upper) / 2, np.diag((upper - lower) / 2)
+    shape: tuple[int, ...] = (3, 8, 8)
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            with torch.no_grad():
+                inputs = math.prod(shape)
+                unit = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *shape)
+                offset = layer(torch.zeros(1, *shape, dtype=torch.float64))
+                matrix = (layer(unit) - offset).reshape(inputs, -1).numpy().T
+            shape = tuple(offset.shape[1:])
+            center, errors = matrix @ center + offset.numpy().ravel(), matrix @ errors
+        elif isinstance(layer, nn.Flatten):
+            shape = (math.prod(shape),)
+        else:
+            radius = np.abs(errors).sum(1)
+            low, high = center - radius, center + radius
+            unstable = (low < 0) & (high > 0)
+            slope = np.where(unstable, high / np.where(unstable, high - low, 1), (low >= 0).astype(float))
+            middle = np.where(unstable, -slope * low / 2, 0)
+            center = slope * center + middle
+            errors = np.concatenate([slope[:, None] * errors, np.diag(middle)[:, unstable]], axis=1)
+    rows = np.eye(len(center))[label] - np.eye(len(center))
+    return np.asarray(rows @ center - np.abs(rows @ errors).sum(1))
+
+
+def test_symbolic_margins_are_those_of_the_forward_zonotope(tiny: nn.Sequential) -> None:
+    model = tiny.double()
+    torch.manual_seed(2)
+    x, y = torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.tensor([1, 7, 3])
+    found = symbolic_margins(model, x, EPS, y)
+    for image in range(3):
+        expected = zonotope_margins(model, x[image].numpy().ravel(), EPS, int(y[image]))
+        assert found[image].detach().numpy() == pytest.approx(expected, abs=1e-9)
+
+
+def test_symbolic_margins_bound_and_are_tighter_than_intervals(tiny: nn.Sequential) -> None:
+    torch.manual_seed(2)
+    x, y = torch.rand(5, 3, 8, 8), torch.randint(0, 10, (5,))
+    symbolic, coarse = symbolic_margins(tiny, x, EPS, y), symbolic_margins(tiny, x, EPS, y, symbolic=False)
+    assert bool((interval_margins(propagate(tiny, x, EPS), y) <= coarse + 1e-5).all())
+    assert value(coarse.sum()) < value(symbolic.sum())
+    assert not torch.allclose(coarse, crown_ibp_margins(tiny, x, EPS, propagate(tiny, x, EPS), y)), "another slope"
+    for _ in range(50):
+        logits = tiny((x + EPS * (2 * torch.rand_like(x) - 1)).clamp(0, 1))
+        margins = logits.gather(1, y[:, None]) - logits
+        assert bool((symbolic <= margins + 1e-5).all())
+
+
+def test_mixtrain_adds_the_robust_loss_in_a_share_of_the_steps(tiny: nn.Sequential) -> None:
+    torch.manual_seed(2)
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    loss = OBJECTIVES.get("mixtrain")
+    clean = value(F.cross_entropy(tiny(x), y))
+    assert value(loss(tiny, x, y, EPS, probability=0.0)) == pytest.approx(clean)
+    torch.manual_seed(5)
+    values = [value(loss(tiny, x, y, EPS, probability=0.3, samples=1)) for _ in range(300)]
+    assert 0.2 < sum(one > clean + 1e-6 for one in values) / 300 < 0.4
+    torch.manual_seed(7)
+    found = value(loss(tiny, x, y, EPS, probability=1.0, samples=2, progress=0.5, weight_start=0.25, weight_end=4.0))
+    torch.manual_seed(7)
+    torch.rand(())
+    chosen = torch.randint(6, (2,))
+    robust = F.cross_entropy(-symbolic_margins(tiny, x[chosen], EPS, y[chosen]), y[chosen])
+    assert found == pytest.approx(clean + value(robust), rel=1e-5), "half-way the weight is the geometric mean, 1"
