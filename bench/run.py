@@ -31,7 +31,7 @@ from bench.session import cores, machine, session_row, unpublishable, utc_now
 from bench.store import MAIN_WRITER, Log, Writer, is_run
 from bench.submit import submit
 from bench.suite import Suite, load_suite
-from bench.timing.command import refuse_for_times, take_times
+from bench.timing.command import conclude_times, holds_times, refuse_for_times, take_times
 from bench.timing.plans import Group, timed_plans
 from bench.timing.take import refuse_other_machine
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
@@ -320,7 +320,7 @@ def conclude(out: Path, console: Console, *, part: bool = False) -> int:
     """Writes and shows the summary, the figures and the report of a run, or of a part; returns the exit code."""
     from bench.report.publish import write_all
 
-    summary, paths = write_all(out, console, part=part)
+    summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part)
     if not paths:
         console.print(
             f"this part is done; the last part that runs into {out} writes the report, or bench.merge does",

@@ -7,8 +7,9 @@ they come from code, not from users.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,11 +124,30 @@ def bootstrap_ratio_of_medians(
     repeats: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """The ratio of two medians with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+    """The ratio of two medians with a percentile bootstrap interval; see `bootstrap_ratio`."""
+    return bootstrap_ratio(
+        numerator, denominator, np.median, paired=paired, confidence=confidence, repeats=repeats, seed=seed
+    )
+
+
+def bootstrap_ratio(
+    numerator: Sample,
+    denominator: Sample,
+    statistic: Callable[..., Any],
+    *,
+    paired: bool = True,
+    confidence: float = 0.95,
+    repeats: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The ratio of a statistic of two samples with a percentile bootstrap interval.
+
+    Efron and Tibshirani 1993, chapter 13.
 
     Args:
         numerator: Times, each above 0.
         denominator: Times, each above 0; of the same images in the same order if `paired`.
+        statistic: `np.median` or `np.mean`.
         paired: Resample images (both times together) rather than each side for itself.
         confidence: Coverage aimed at.
         repeats: Bootstrap samples.
@@ -151,9 +171,9 @@ def bootstrap_ratio_of_medians(
         count = min(step, repeats - start)
         index = rng.integers(0, a.size, (count, a.size))
         other = index if paired else rng.integers(0, b.size, (count, b.size))
-        ratios[start : start + count] = np.median(a[index], axis=1) / np.median(b[other], axis=1)
+        ratios[start : start + count] = statistic(a[index], axis=1) / statistic(b[other], axis=1)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(np.median(a) / np.median(b)), float(low), float(high)
+    return float(statistic(a) / statistic(b)), float(low), float(high)
 
 
 def par2(times: Sequence[float], solved: Sequence[bool], timeout: float) -> float:

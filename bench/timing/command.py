@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from bench.plan import CellPlan
+from bench.report.publish import write_text
+from bench.report.summary import summarise
 from bench.rows import Done, predict, verdict_rows
 from bench.session import cores
-from bench.store import Writer
+from bench.store import Log, Writer
+from bench.timing.numbers import summarise_times
+from bench.timing.observations import read
 from bench.timing.plans import Group
 from bench.timing.schedule import schedule
 from bench.timing.take import TimeTaker
@@ -24,6 +34,7 @@ def refuse_for_times(options: argparse.Namespace) -> None:
         UserError: One of the options is such.
     """
     for flag, given, why in (
+        ("--device", "," in options.device, "one verifier process works at a time, on one device"),
         ("--workers", (options.workers or 1) != 1, "one verifier process works at a time, with all cores"),
         ("--shard", options.shard is not None, "times of different machines or loads are never compared"),
         ("--submit", options.submit, "only the images that all its networks classify correctly are looked at"),
@@ -31,6 +42,34 @@ def refuse_for_times(options: argparse.Namespace) -> None:
     ):
         if given:
             raise UserError(f"{flag} is refused: suite {options.suite!r} takes times, and {why}.")
+
+
+def holds_times(out: Path) -> bool:
+    """Whether a run directory is that of a timing suite."""
+    return any("timing" in cell for session in Log(out).sessions() for cell in session["cells"])
+
+
+def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:
+    """Writes and shows the tables and figures of a timing run; returns the usual summary, and the paths written."""
+    from bench.timing import figures, table
+
+    found = summarise_times(read(out))
+    paths = [
+        write_text(out / "timing.html", table.html(found)),
+        write_text(out / "timing.json", json.dumps(found, indent=1, allow_nan=False) + "\n"),
+        write_text(out / "timing.md", table.markdown(found)),
+        *figures.save(found, out / "figures"),
+    ]
+    for group in found["groups"]:
+        shown = Table(title=group["name"], box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+        for heading, number in table.COLUMNS:
+            shown.add_column(heading, justify="right" if number else "left", overflow="fold")
+        for row in table.rows(group):
+            shown.add_row(*(escape(text) for text in row))
+        console.print(shown)
+    for line in table.notes(found):
+        console.print(line, markup=False, soft_wrap=True)
+    return summarise(out), paths
 
 
 def take_times(

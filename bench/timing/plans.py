@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.plan import CellPlan, Export, is_correct, supported_stages
+from bench.plan import CellPlan, Export, compact_export, is_correct, supported_stages
 from bench.shapes import count_shapes
 from bench.suite import Cell, show_eps
 from bench.timing.settings import COMPACT, FILLED, MASKED, Timing
@@ -74,8 +74,15 @@ def timed_plans(
         tell(f"{name}: {right} images that all {len(members)} networks classify correctly, {len(data)} of them used")
         numbers = range(len(found), len(found) + len(members))
         for member in members:
-            extra = {**member.extra, "group": name, "common": right, "timing": first.timing.to_json()}
-            found.append(replace(member, data=data, images=len(data), extra=extra))
+            ready = replace(member, data=data, images=len(data))
+            extra = {
+                "group": name,
+                "common": right,
+                "timing": first.timing.to_json(),
+                "keys": _keys(ready, first.timing),
+                "batches": {stage.verifier: stage.batch for stage in ready.stages},
+            }
+            found.append(replace(ready, extra={**member.extra, **extra}))
         groups.append(Group(name, first.timing, tuple(numbers), len(data)))
     if not found:
         raise UserError("There is nothing to be timed: no group of networks has an image that all classify correctly.")
@@ -83,21 +90,21 @@ def timed_plans(
 
 
 def _variants(plan: CellPlan, timing: Timing, folder: Path, tell: Callable[[str], None]) -> list[CellPlan]:
-    """Returns a cell's plan for each way of writing its network; the dense control is written in one way only."""
+    """Returns a cell's plan for each way of writing its network."""
     from models.filled import fill_zeros
 
-    masked = _as(plan, MASKED, plan.export, timing)
-    if plan.export.sparsity == 0:
-        return [masked]
+    usual = plan.export
+    export = replace(usual, path=usual.masked_path, sha256=usual.masked_sha256, masked=None, compaction=None)
+    masked = _as(plan, MASKED, export, timing)
     found = [masked]
     control = [stage for stage in masked.stages if stage.verifier in timing.control]
-    if control:
-        path = folder / FILLED / plan.export.path.name
-        filled = replace(plan.export, path=path, sha256=fill_zeros(plan.export.path, path))
+    if control and export.sparsity > 0:
+        path = folder / FILLED / export.path.name
+        filled = replace(export, path=path, sha256=fill_zeros(export.path, path))
         found.append(replace(_as(plan, FILLED, filled, timing), stages=tuple(control)))
     if COMPACT in timing.variants:
-        small = compact_export(plan.export, folder / COMPACT)
-        if small is None or small.sha256 == plan.export.sha256:
+        small = compact_export(export, folder)
+        if small.sha256 == export.sha256:
             tell(f"{plan.cell.name}: no unit is dead, so that its compact network is the masked one")
         else:
             found.append(_as(plan, COMPACT, small, timing))
@@ -136,11 +143,14 @@ def _common(members: Sequence[CellPlan], timing: Timing) -> tuple[Dataset, int]:
     return cut, int(right.sum())
 
 
+def _keys(plan: CellPlan, timing: Timing) -> dict[str, list[str]]:
+    """Returns the stage keys of all repeats, by verifier."""
+    return {
+        stage.verifier: [at_repeat(plan, r + 1).keys[number] for r in range(timing.dose(stage.verifier).repeats)]
+        for number, stage in enumerate(plan.stages)
+    }
+
+
 def at_repeat(plan: CellPlan, repeat: int) -> CellPlan:
     """Returns the plan whose keys and ids are those of one repeat."""
     return replace(plan, stages=tuple(replace(stage, repeat=repeat) for stage in plan.stages))
-
-
-def compact_export(export: Export, folder: Path) -> Export | None:
-    """Returns the network without its dead units, or None where there is no shrinking here."""
-    return None

@@ -58,7 +58,8 @@ def _turns(plans: Sequence[CellPlan], group: Group, verifier: str, repeat: int) 
         if step.verifier == verifier
     ]
     visits = []
-    chunk, images = max(group.timing.chunk, dose.batch), min(dose.images, group.images)
+    # Whole batches, so that an image's place says which batch it is in.
+    chunk, images = -(-group.timing.chunk // dose.batch) * dose.batch, min(dose.images, group.images)
     for start in range(0, images, chunk):
         rank = {item: group.timing.order(group.name, verifier, repeat, start, item[0]) for item in asked}
         turn = sorted(asked, key=lambda item: rank[item])
