@@ -74,25 +74,30 @@ def convolution(
     _, height, width = shape
     down = windows(height, kernel_h, strides[0], (pads[0], pads[2]), dilations[0])
     across = windows(width, kernel_w, strides[1], (pads[1], pads[3]), dilations[1])
-    new_h, new_w = len(down), len(across)
-    rows, columns, values = [], [], []
-    for r in range(kernel_h):
-        for s in range(kernel_w):
-            out, inner = np.nonzero(weight[:, :, r, s])
-            y, x = np.flatnonzero(down[:, r] >= 0), np.flatnonzero(across[:, s] >= 0)
-            to = (y[:, None] * new_w + x[None, :]).ravel()
-            back = (down[y, r][:, None] * width + across[x, s][None, :]).ravel()
-            channel = out // (outputs // groups) * per_group + inner
-            rows.append((out[:, None] * (new_h * new_w) + to[None, :]).ravel().astype(np.int32))
-            columns.append((channel[:, None] * (height * width) + back[None, :]).ravel().astype(np.int32))
-            values.append(np.repeat(weight[out, inner, r, s], len(to)))
-    matrix = csr(
-        np.concatenate(rows),
-        np.concatenate(columns),
-        np.concatenate(values),
-        (outputs * new_h * new_w, int(np.prod(shape))),
+    # What each position reads at each place of the kernel: [positions, kh * kw], -1 in the padding.
+    reads = np.where(
+        (down[:, None, :, None] >= 0) & (across[None, :, None, :] >= 0),
+        down[:, None, :, None] * width + across[None, :, None, :],
+        -1,
+    ).reshape(len(down) * len(across), kernel_h * kernel_w)
+    reads = reads.astype(np.int32)
+    inside = reads >= 0
+    columns, values, counts = [], [], []
+    for out in range(outputs):
+        # Ascending channel and place of the kernel is ascending column, so that nothing is to be sorted.
+        inner, place = np.nonzero(weight[out].reshape(per_group, -1))
+        channel = (out // (outputs // groups) * per_group + inner).astype(np.int32)
+        kept = inside[:, place]
+        columns.append((reads[:, place] + channel * np.int32(height * width))[kept])
+        values.append(np.broadcast_to(weight[out].reshape(per_group, -1)[inner, place], kept.shape)[kept])
+        counts.append(kept.sum(axis=1))
+    pointers = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    matrix = scipy.sparse.csr_array(
+        (np.concatenate(values), np.concatenate(columns), pointers.astype(np.int64)),
+        shape=(outputs * len(reads), int(np.prod(shape))),
     )
-    return matrix, (outputs, new_h, new_w)
+    matrix.indices = matrix.indices.astype(np.int32, copy=False)
+    return matrix, (outputs, len(down), len(across))
 
 
 def average(

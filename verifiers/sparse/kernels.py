@@ -161,15 +161,18 @@ def propagate(program: Program, image: Image, begin, end):  # type: ignore[no-un
             charge += a * centers[j, 2]
         value += program.bias[row]
         size += abs(program.bias[row])
-        error = (e - b + 2) * _U53 * (1 + 1e-6) * size + program.bias_error[row]
+        # A row without weights rounds nothing: the neuron is a constant, and the walk leaves it out.
+        operations = e - b + 2 if e > b else 0
+        error = operations * _U53 * (1 + 1e-6) * size + program.bias_error[row]
         if program.inexact[program.level[row]]:
             error += 2 * WEIGHT_ERROR * (size + radius)
         grow = 1 + (e - b + 8) * 2 * _U53
         radius = (radius + error) * grow
         centers[row, 3] = value
         # Two roundings, of the sum here and of those that make it.
-        image.lower[row] = value - radius - 2 * _U53 * abs(value)
-        image.upper[row] = value + radius + 2 * _U53 * abs(value)
+        room = 2 * _U53 * (abs(value) + radius) if operations else radius * 2 * _U53
+        image.lower[row] = value - radius - room
+        image.upper[row] = value + radius + room
         image.slack[row] = (charge + error) * grow
 
 
@@ -232,131 +235,140 @@ def open_level(program: Program, image: Image, level):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def _plane(program: Program, image: Image, kind, row, place):  # type: ignore[no-untyped-def]
-    """Writes the relaxation of a variable that is kept, and sets its reference and radius."""
-    low, high, z = image.lower[row], image.upper[row], image.centers[row, 3]
-    slack, spread = image.slack[row], max(high - z, z - low) * (1 + 4 * _U53)
+def _reference(rectified, low, high):  # type: ignore[no-untyped-def]
+    """Returns a variable's reference and radius from the bounds of its row."""
+    if rectified:
+        low, high = max(low, 0.0), max(high, 0.0)
+    y = 0.5 * low + 0.5 * high
+    return y, max(high - y, y - low) * (1 + 4 * _U53)
+
+
+@numba.njit(cache=True, nogil=True)
+def _plane(kind, low, high, z, y, slack, given):  # type: ignore[no-untyped-def]
+    """Returns the slopes and constants of the relaxation of a variable that the walk keeps.
+
+    Args:
+        kind: Of its level.
+        low: Bounds of its row.
+        high: Likewise.
+        z: The row's reference.
+        y: The variable's reference.
+        slack: The row's v.
+        given: The lower plane's slope, NaN for the default.
+    """
+    spread = max(high - z, z - low) * (1 + 4 * _U53)
     lower_slope = upper_slope = np.float32(1.0)
-    lower_shift = upper_shift = 0.0
-    bottom, top = low, high
-    if kind == FUSED or kind == OVER:
-        bottom, top = max(low, 0.0), max(high, 0.0)
-        if low < 0.0:
-            upper_slope = np.float32(high / (high - low))
-            # Rounding upwards, as the next sum is widened by more than these operations lose.
-            upper_shift = max(-upper_slope * low, high - upper_slope * high)
-            upper_shift += 4 * _U53 * (abs(upper_shift) + high)
-            given = image.slopes[row]
-            lower_slope = given if given == given else np.float32(1.0 if high > -low else 0.0)
-    y = 0.5 * bottom + 0.5 * top
-    image.centers[row, 0] = y
-    image.centers[row, 1] = max(top - y, y - bottom) * (1 + 4 * _U53)
-    image.centers[row, 2] = image.centers[row, 1] * program.gamma[row] * (1 + 4 * _U53)
-    if place < 0:
-        return
+    upper_shift = 0.0
     if kind == INPUT:
         positive, negative = low - y, high - y
         lower_slope = upper_slope = np.float32(0.0)
     else:
+        if (kind == FUSED or kind == OVER) and low < 0.0:
+            upper_slope = np.float32(high / (high - low))
+            upper_shift = max(-upper_slope * low, high - upper_slope * high)
+            # More than these operations lose.
+            upper_shift += 4 * _U53 * (abs(upper_shift) + high)
+            lower_slope = given if given == given else np.float32(1.0 if high > -low else 0.0)
         charge = (1 + 2 * _U32) * slack + (_U32 + 2 * _U53) * spread
         room = 2.0**-49
-        positive = lower_slope * z + lower_shift - y
-        positive -= room * (abs(lower_slope * z) + abs(lower_shift) + abs(y)) + lower_slope * charge
+        positive = lower_slope * z - y
+        positive -= room * (abs(lower_slope * z) + abs(y)) + lower_slope * charge
         negative = upper_slope * z + upper_shift - y
         negative += room * (abs(upper_slope * z) + abs(upper_shift) + abs(y)) + upper_slope * charge
-    planes = image.planes
-    planes[place, 0], planes[place, 1] = lower_slope, upper_slope
-    planes[place, 2] = _down(positive - _RUN_GAMMA * abs(positive) - _SMALLEST)
-    planes[place, 3] = _up(negative + _RUN_GAMMA * abs(negative) + _SMALLEST)
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_unit(program: Program, image: Image, rows, height):  # type: ignore[no-untyped-def]
-    """Appends a unit with these variables; returns whether there was room."""
-    used = image.used
-    place, unit, entry, weight, feeder = used[0], used[1], used[2], used[3], used[4]
-    pointers = program.pointers
-    most = 0
-    for r in range(len(rows)):
-        most += pointers[rows[r] + 1] - pointers[rows[r]]
-    if (
-        unit + 2 > len(image.first)
-        or place + height > len(image.unit)
-        or entry + most > len(image.columns)
-        or weight + most * height > len(image.weights)
-        or feeder + most > len(image.fed)
-    ):
-        return False
-    image.first[unit], image.height[unit] = place, height
-    begin = entry
-    mark, spot = image.mark, image.spot
-    for r in range(len(rows)):
-        row = rows[r]
-        image.number[row] = place + r
-        for k in range(pointers[row], pointers[row + 1]):
-            column = image.number[program.columns[k]]
-            if column < 0:
-                continue
-            if height == 1:
-                image.columns[entry] = column
-                image.weights[weight] = program.weights[k]
-                entry += 1
-                weight += 1
-            else:
-                if mark[column] != unit:
-                    mark[column] = unit
-                    spot[column] = weight
-                    image.columns[entry] = column
-                    for i in range(height):
-                        image.weights[weight + i] = np.float32(0.0)
-                    entry += 1
-                    weight += height
-                image.weights[spot[column] + r] = program.weights[k]
-    last = -1
-    for k in range(begin, entry):
-        source = image.unit[image.columns[k]]
-        # Neighbours mostly share their unit; repetitions that remain do no harm.
-        if source != last:
-            image.fed[feeder] = source
-            feeder += 1
-            last = source
-    for r in range(height):
-        image.unit[place + r] = unit
-        for i in range(4):
-            image.planes[place + r, i] = np.float32(0.0)
-    used[0], used[1], used[2], used[3], used[4] = place + height, unit + 1, entry, weight, feeder
-    image.entries[unit + 1], image.offsets[unit + 1], image.feeders[unit + 1] = entry, weight, feeder
-    return True
+    return (
+        lower_slope,
+        upper_slope,
+        _down(positive - _RUN_GAMMA * abs(positive) - _SMALLEST),
+        _up(negative + _RUN_GAMMA * abs(negative) + _SMALLEST),
+    )
 
 
 @numba.njit(cache=True, nogil=True)
 def finish_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
     """Relaxes a level whose bounds are final and adds its units to the walk; returns whether there was room."""
-    kind, begin, end = program.kinds[level], program.starts[level], program.starts[level + 1]
-    height, group = program.heights[level], program.groups[level]
+    kind, start, end = program.kinds[level], program.starts[level], program.starts[level + 1]
+    size, group = program.heights[level], program.groups[level]
+    pointers, sources, values, gamma = program.pointers, program.columns, program.weights, program.gamma
+    lower, upper, centers, slack, slopes = image.lower, image.upper, image.centers, image.slack, image.slopes
+    number, planes, first, heights, unit_of = image.number, image.planes, image.first, image.height, image.unit
+    entries, offsets, feeders = image.entries, image.offsets, image.feeders
+    columns, weights, fed, mark, spot = image.columns, image.weights, image.fed, image.mark, image.spot
+    place, unit, entry, weight, feeder = image.used[0], image.used[1], image.used[2], image.used[3], image.used[4]
     rows = np.empty(8, dtype=np.int64)
+    rectified = kind == FUSED or kind == OVER
     tiny = 0.0
-    for position in range(begin, end, group):
+    for position in range(start, end, group):
         count = 0
         last = min(position + group, end)
+        most = 0
         for row in range(position, last + 1):
             if row < last:
-                dead = (kind == FUSED or kind == OVER) and image.upper[row] <= 0.0
-                if dead:
-                    image.centers[row, 0] = image.centers[row, 1] = image.centers[row, 2] = 0.0
+                y, radius = _reference(rectified, lower[row], upper[row])
+                centers[row, 0], centers[row, 1] = y, radius
+                centers[row, 2] = radius * gamma[row] * (1 + 4 * _U53)
+                # Nothing depends on it, or it is a constant: its deviation from the reference is 0.
+                if gamma[row] == 0.0 or radius <= 0.0:
                     continue
                 rows[count] = row
+                most += pointers[row + 1] - pointers[row]
                 count += 1
-            if count == height or (row == last and count > 0):
-                tall = 8 if count > 4 else (4 if count > 1 else 1)
-                if not _add_unit(program, image, rows[:count], tall):
-                    return False
-                for r in range(count):
-                    _plane(program, image, kind, rows[r], image.number[rows[r]])
-                    spread = image.upper[rows[r]] - image.lower[rows[r]]
-                    tiny += spread * (program.gamma[rows[r]] / _U32 + 8.0) + 8.0
-                count = 0
-    image.begins[level + 1] = image.used[1]
+            if count == 0 or (count < size and row < last):
+                continue
+            height = 8 if count > 4 else (4 if count > 1 else 1)
+            if (
+                entry + most > len(columns)
+                or feeder + most > len(fed)
+                or weight + most * height > len(weights)
+                or place + height > len(unit_of)
+            ):
+                return False
+            begin = entry
+            for r in range(count):
+                kept = rows[r]
+                number[kept] = place + r
+                for k in range(pointers[kept], pointers[kept + 1]):
+                    column = number[sources[k]]
+                    if column < 0:
+                        continue
+                    if height == 1:
+                        columns[entry] = column
+                        weights[weight] = values[k]
+                        entry += 1
+                        weight += 1
+                        continue
+                    if mark[column] != unit:
+                        mark[column] = unit
+                        spot[column] = weight
+                        columns[entry] = column
+                        for i in range(height):
+                            weights[weight + i] = np.float32(0.0)
+                        entry += 1
+                        weight += height
+                    weights[spot[column] + r] = values[k]
+                planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = _plane(
+                    kind, lower[kept], upper[kept], centers[kept, 3], centers[kept, 0], slack[kept], slopes[kept]
+                )
+                tiny += (upper[kept] - lower[kept]) * (gamma[kept] / _U32 + 8.0) + 8.0
+            for r in range(count, height):
+                for i in range(4):
+                    planes[place + r, i] = np.float32(0.0)
+            for r in range(height):
+                unit_of[place + r] = unit
+            latest = -1
+            for k in range(begin, entry):
+                source = unit_of[columns[k]]
+                # Neighbours mostly share their unit; repetitions that remain do no harm.
+                if source != latest:
+                    fed[feeder] = source
+                    feeder += 1
+                    latest = source
+            first[unit], heights[unit] = place, height
+            place += height
+            unit += 1
+            entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
+            count = most = 0
+    image.used[0], image.used[1], image.used[2], image.used[3], image.used[4] = place, unit, entry, weight, feeder
+    image.begins[level + 1] = unit
     image.tiny[level + 1] = image.tiny[level] + tiny * 2.0**-149
     return True
 
@@ -364,16 +376,12 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
 @numba.njit(cache=True, nogil=True)
 def relax_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
     """Sets references and radii of a level without adding it to the walk: all that intervals need."""
+    rectified = program.kinds[level] == FUSED or program.kinds[level] == OVER
+    centers = image.centers
     for row in range(program.starts[level], program.starts[level + 1]):
-        _plane(program, image, program.kinds[level], row, -1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _touch(image: Image, scratch: Scratch, program_level, unit):  # type: ignore[no-untyped-def]
-    if scratch.flags[unit] == 0:
-        scratch.flags[unit] = 1
-        scratch.lists[image.begins[program_level] + scratch.counts[program_level]] = unit
-        scratch.counts[program_level] += 1
+        y, radius = _reference(rectified, image.lower[row], image.upper[row])
+        centers[row, 0], centers[row, 1] = y, radius
+        centers[row, 2] = radius * program.gamma[row] * (1 + 4 * _U53)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -432,7 +440,9 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
     A block is 16 rows with both signs: the upper bound of z is minus the lower bound of -z.
     """
     half = LANES // 2
-    pointers, centers = program.pointers, image.centers
+    pointers, columns, weights, centers = program.pointers, program.columns, program.weights, image.centers
+    number, unit_of, level_of, begins = image.number, image.unit, program.level, image.begins
+    flags, lists, counts, coefficients = scratch.flags, scratch.lists, scratch.counts, scratch.coefficients
     for block in range(begin, end, half):
         count = min(half, end - block)
         for lane in range(LANES):
@@ -440,11 +450,16 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
         for lane in range(count):
             row = rows[block + lane]
             for k in range(pointers[row], pointers[row + 1]):
-                place = image.number[program.columns[k]]
+                place = number[columns[k]]
                 if place >= 0:
-                    scratch.coefficients[place, lane] = program.weights[k]
-                    scratch.coefficients[place, lane + half] = -program.weights[k]
-                    _touch(image, scratch, program.level[program.columns[k]], image.unit[place])
+                    coefficients[place, lane] = weights[k]
+                    coefficients[place, lane + half] = -weights[k]
+                    unit = unit_of[place]
+                    if flags[unit] == 0:
+                        flags[unit] = 1
+                        touched = level_of[columns[k]]
+                        lists[begins[touched] + counts[touched]] = unit
+                        counts[touched] += 1
         _walk(program, image, scratch, level)
         for lane in range(count):
             row = rows[block + lane]
@@ -466,16 +481,23 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, pointers, 
     Only the rounding after the start is accounted for: the coefficients are taken as they are.
     """
     levels = len(program.kinds)
+    number, unit_of, level_of, begins = image.number, image.unit, program.level, image.begins
+    flags, lists, counts, coefficients = scratch.flags, scratch.lists, scratch.counts, scratch.coefficients
     for block in range(begin, end, LANES):
         count = min(LANES, end - block)
         for lane in range(LANES):
             scratch.totals[lane] = 0.0
         for lane in range(count):
             for k in range(pointers[block + lane], pointers[block + lane + 1]):
-                place = image.number[columns[k]]
+                place = number[columns[k]]
                 if place >= 0:
-                    scratch.coefficients[place, lane] += values[k]
-                    _touch(image, scratch, program.level[columns[k]], image.unit[place])
+                    coefficients[place, lane] += values[k]
+                    unit = unit_of[place]
+                    if flags[unit] == 0:
+                        flags[unit] = 1
+                        touched = level_of[columns[k]]
+                        lists[begins[touched] + counts[touched]] = unit
+                        counts[touched] += 1
         _walk(program, image, scratch, levels)
         for lane in range(count):
             total = scratch.totals[lane]

@@ -44,7 +44,8 @@ class Program(NamedTuple):
         weights: Float32.
         bias: Float64 [S].
         bias_error: Float64 [S].
-        gamma: γ_n of float32 for the longest chain of sums that ends in a coefficient of the variable, [S].
+        gamma: γ_n of float32 for the longest chain of sums that ends in a coefficient of the variable, [S]; 0 for
+            variables that no row uses.
         level: Level of each variable, int32 [S].
     """
 
@@ -127,7 +128,8 @@ def lay_out(network: Network) -> Layout:
         _count_chains(np.concatenate([[0], np.cumsum(lengths)]), column, height, group, chains)
     unit = 2.0**-24
     # A product, the sum within a unit, and the sums of units.
-    longest = chains + 12
+    longest = np.where(chains > 0, chains + 12, 0)
+    longest[starts[-2] :] = 12
     program = Program(
         np.array(starts, dtype=np.int64),
         np.array([kind for _, kind, _ in levels], dtype=np.int64),

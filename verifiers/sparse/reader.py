@@ -443,6 +443,8 @@ def _combine(terms: Sequence[Term]) -> list[Term]:
 
 def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Rounds a matrix to float32; what underflows to zero stays as the smallest number, so that it is accounted for."""
+    if matrix.dtype == np.float32 and matrix.has_sorted_indices:
+        return matrix
     data = matrix.data.astype(np.float32)
     lost = (data == 0) & (matrix.data != 0)
     data[lost] = np.copysign(np.finfo(np.float32).smallest_subnormal, matrix.data[lost])
