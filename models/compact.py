@@ -58,7 +58,7 @@ def compact(
         comes back as it was, without a record in it.
 
     Raises:
-        UserError: The domain is empty or not finite.
+        UserError: The domain is empty or not finite, or constants are too large to be folded.
     """
     if domain is not None and not (np.isfinite(domain).all() and domain[0] <= domain[1]):
         raise UserError(f"The domain {domain} is refused; it must be a finite lowest and highest value of the inputs.")
@@ -262,7 +262,14 @@ class _Writer:
         old = proto.input[place] if place < len(proto.input) else ""
         name = old if old and self.uses[old] == 1 else f"{proto.output[0]}_{role}"
         # -0.0 is a zero like any other, but not for those who compare bytes.
-        self.new[name] = np.ascontiguousarray(values.astype(np.float32) + np.float32(0))
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float32) + np.float32(0)
+        if not np.isfinite(rounded).all():
+            raise UserError(
+                f"{proto.name or proto.output[0]} ({proto.op_type}) can't be compacted: a weight, or a bias with the "
+                "constants folded into it, is not a finite float32 number."
+            )
+        self.new[name] = np.ascontiguousarray(rounded)
         while len(proto.input) <= place:
             proto.input.append("")
         proto.input[place] = name

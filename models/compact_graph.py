@@ -220,15 +220,16 @@ class Graph:
         if self.places[node.inputs[0]] != int(np.prod(self.shapes[node.inputs[0]][2:])):
             return Role.BARRIER
         node.bias = np.zeros(len(weight)) if bias is None else bias
-        if groups == 1:
-            node.weight, node.kernel = weight.reshape(*weight.shape[:2], -1), weight.shape[2:]
-            return Role.DENSE
         plain = weight.shape[2:] == (1, 1) and not node.padded and set(node.attributes.get("strides", (1,))) == {1}
+        # With one channel left, a normalisation looks like a convolution in one group.
         if groups == channels == len(weight) and plain:
             node.factor = weight.astype(np.float64).reshape(-1, 1)
             node.shift = node.bias.reshape(-1, 1)
             node.size = np.abs(node.shift)
             return Role.AFFINE
+        if groups == 1:
+            node.weight, node.kernel = weight.reshape(*weight.shape[:2], -1), weight.shape[2:]
+            return Role.DENSE
         return Role.BARRIER
 
     def _linear_role(self, node: Node) -> Role:
