@@ -145,9 +145,12 @@ class Pipeline:
             ibp_init(model)
         return model
 
+    def _data(self) -> dict[str, Any]:
+        return {"data": self.train.fingerprint, "images": len(self.train)}
+
     def pretrained(self, job: Job) -> nn.Module:
         """Returns the job's dense network after pre-training; trained now, or found."""
-        key = digest({**job.pretraining(), "data": self.train.fingerprint, "images": len(self.train)})
+        key = digest({**job.pretraining(), **self._data()})
         stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
         file = self.work / f"{stem}.pretrained.pt"
         model = self.initial(job)
@@ -181,7 +184,7 @@ class Pipeline:
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job)
-        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, "data": self.train.fingerprint})
+        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data()})
         train = LentTraining(
             trainer,
             job.name,
