@@ -1,4 +1,4 @@
-"""The figures of a run: verified accuracy against compression, and time against sparsity."""
+"""The figures of a run: verified accuracy against compression, time against sparsity, certified radii."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.certify import figure as certified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +23,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 # Stands for the page's text colour in inline SVG, so that a figure fits a light and a dark page.
 _INK = "#010203"
 _DENSE = "dense"
+CERTIFIED = "certified-radius"
 
 
-def _panels(summary: Summary) -> dict[tuple[str, str, str], list[Cell]]:
-    """Returns the cells with images, by network, objective and radius."""
-    panels: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+def _panels(summary: Summary) -> dict[str, list[Cell]]:
+    """Returns the cells with images by the title of their panel: network, objective and radius."""
+    panels: dict[str, list[Cell]] = defaultdict(list)
     for cell in summary["cells"]:
         if cell["images"]:
-            panels[cell["network"], cell["objective"], cell["eps"]].append(cell)
+            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}"].append(cell)
     return dict(panels)
 
 
@@ -58,7 +61,7 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
     from matplotlib.figure import Figure
 
     panel = FIGURES[name][1]
-    panels = _panels(summary)
+    panels = certified.panels(summary) if name == CERTIFIED else _panels(summary)
     if not panels:
         return False
     names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
@@ -77,8 +80,8 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
-        for place, ((network, objective, eps), cells) in zip(axes.flat, panels.items(), strict=False):
-            place.set_title(f"{network}, {objective}, ε = {eps}", fontsize=10)
+        for place, (title, cells) in zip(axes.flat, panels.items(), strict=False):
+            place.set_title(title, fontsize=10)
             place.grid(visible=True, color=ink, alpha=0.12, linewidth=0.6)
             panel(place, cells, looks)
         for place in list(axes.flat)[len(panels) :]:
@@ -165,6 +168,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[
         _accuracy,
     ),
     "time": ("Seconds a correctly classified image (all verifiers up to the deciding one) against sparsity", _time),
+    CERTIFIED: (certified.CAPTION, certified.draw),
 }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.certify import table as certified
 from bench.report import shapes, table
-from bench.report.figures import FIGURES, inline_svg
+from bench.report.figures import CERTIFIED, FIGURES, inline_svg
 from bench.session import quote
 
 
@@ -27,18 +28,25 @@ def render(summary: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=table.percent, seconds=table.seconds, undecided=table.undecided)
-    figures = []
+    figures: list[dict[str, str]] = []
+    certified_figures: list[dict[str, str]] = []
     for name, (caption, _) in FIGURES.items():
         svg = inline_svg(summary, name)
         if svg is not None:
             # Our own drawing: matplotlib escapes the names that it writes as text.
-            figures.append({"caption": caption, "svg": Markup(svg)})  # noqa: S704
+            place = certified_figures if name == CERTIFIED else figures
+            place.append({"caption": caption, "svg": Markup(svg)})  # noqa: S704
     return environment.get_template("report.html.j2").render(
         run=summary,
         columns=table.COLUMNS,
         rows=table.rows(summary),
         notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
+        certified_title=certified.TITLE,
+        certified_columns=certified.columns(summary),
+        certified_rows=certified.rows(summary),
+        certified_notes=certified.notes(summary),
+        certified_figures=certified_figures,
         shape_columns=shapes.COLUMNS,
         shapes=shapes.of_summary(summary),
         command=quote(summary["command"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.certify import table as certified
 from bench.report import figures, html, shapes, table
 from bench.report.summary import summarise
 
@@ -44,7 +45,10 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
         write_text(directory / "report.html", html.render(summary)),
         write_text(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n"),
         write_text(
-            directory / "table.md", "\n".join([table.markdown(summary), shapes.markdown(shapes.of_summary(summary))])
+            directory / "table.md",
+            "\n".join(
+                [table.markdown(summary), shapes.markdown(shapes.of_summary(summary)), certified.markdown(summary)]
+            ),
         ),
         *figures.save(summary, directory / "figures"),
     ]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.certify import table as certified
 from bench.prepare import describe_missing
 from bench.progress import TABLE_WIDTH
 
@@ -99,10 +100,12 @@ def rows(summary: Summary) -> list[list[str]]:
 
 def notes(summary: Summary) -> list[str]:
     """Returns what has to be said beneath the table."""
-    lines = [
-        f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
-        "intervals; median s: all verifiers up to the deciding one, a correctly classified image, without start-up."
-    ]
+    lines = []
+    if summary["cells"]:
+        lines.append(
+            f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
+            "intervals; median s: all verifiers up to the deciding one, a correctly classified image, without start-up."
+        )
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
@@ -123,15 +126,31 @@ def notes(summary: Summary) -> list[str]:
 
 def show(summary: Summary, console: Console) -> None:
     """Prints the table and its notes: by network where the terminal is narrow."""
+    if summary["cells"]:
+        _show_cells(summary, console)
+    if summary["certificates"]:
+        _show_certificates(summary, console)
+    for line in (*notes(summary), *certified.notes(summary)):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _show_cells(summary: Summary, console: Console) -> None:
     if console.is_terminal and console.width < TABLE_WIDTH:
         _show_by_network(summary, console)
-    else:
-        table = _table(f"{summary['suite']} ({summary['profile']})", range(len(COLUMNS)))
-        for row in rows(summary):
-            table.add_row(*(escape(text) for text in row))
-        console.print(table)
-    for line in notes(summary):
-        console.print(line, markup=False, soft_wrap=True)
+        return
+    table = _table(f"{summary['suite']} ({summary['profile']})", range(len(COLUMNS)))
+    for row in rows(summary):
+        table.add_row(*(escape(text) for text in row))
+    console.print(table)
+
+
+def _show_certificates(summary: Summary, console: Console) -> None:
+    table = Table(title=certified.TITLE, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for heading, number in certified.columns(summary):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in certified.rows(summary):
+        table.add_row(*(escape(text) for text in row))
+    console.print(table)
 
 
 def _show_by_network(summary: Summary, console: Console) -> None:
@@ -164,6 +183,8 @@ def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
         columns: Headings to keep; None for all.
     """
     keep = [i for i, (heading, _) in enumerate(COLUMNS) if columns is None or heading in columns]
+    if not summary["cells"]:
+        return "\n".join([*notes(summary), ""])
     lines = ["| " + " | ".join(COLUMNS[i][0] for i in keep) + " |"]
     lines.append("|" + "|".join("---:" if COLUMNS[i][1] else "---" for i in keep) + "|")
     for row in rows(summary):

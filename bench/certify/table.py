@@ -1,0 +1,104 @@
+"""The table of certificates: a table of its own, in a terminal, as Markdown and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Summary = Mapping[str, Any]
+TITLE = "Certificates of randomized smoothing"
+
+
+def columns(summary: Summary) -> tuple[tuple[str, bool], ...]:
+    """Returns headings, and whether each column holds numbers; a column for each radius that any cell can reach."""
+    return (
+        ("network", False),
+        ("objective", False),
+        ("σ", True),
+        ("pruner", False),
+        ("×", True),
+        ("sparsity", True),
+        ("n", True),
+        ("samples", True),
+        ("α", True),
+        ("network's own clean %", True),
+        *((f"certified % at r = {radius:g}", True) for radius in _radii(summary)),
+        ("ACR", True),
+        ("abstained", True),
+        ("wrong class", True),
+        ("failed", False),
+        ("median s", True),
+    )
+
+
+def _radii(summary: Summary) -> list[float]:
+    return sorted({item["radius"] for cell in summary["certificates"] for item in cell["certified"]})
+
+
+def rows(summary: Summary) -> list[list[str]]:
+    """Returns the table's cells as text, in the order of `columns`."""
+    return [_row(cell, _radii(summary)) for cell in summary["certificates"]]
+
+
+def _row(cell: Mapping[str, Any], radii: list[float]) -> list[str]:
+    at = {item["radius"]: item for item in cell["certified"]}
+    to_do = cell["images_asked"] - cell["images"]
+    failed = ", ".join(f"{status} {count}" for status, count in cell["failed"].items()) or "0"
+    seconds = cell["time"]["median_s"]
+    return [
+        cell["network"],
+        cell["objective"],
+        f"{cell['sigma']:g}",
+        cell["pruner"],
+        f"{cell['compression']:g}",
+        f"{cell['sparsity']:.3f}",
+        str(cell["images"]),
+        f"{cell['n0']} + {cell['n']:,}",
+        f"{cell['alpha']:g}",
+        _percent(cell["clean"], interval=False),
+        *(_percent(at[radius]) if radius in at else "out of reach" for radius in radii),
+        "–" if cell["acr"] is None else f"{cell['acr']:.3f}" + _error(cell["acr_error"]),
+        str(cell["abstained"]),
+        str(cell["wrong"]),
+        failed + (f" + {to_do} to do" if to_do else ""),
+        "–" if seconds is None else f"{seconds:.3g}",
+    ]
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f" ± {1.96 * value:.3f}"
+
+
+def _percent(share: Mapping[str, Any], interval: bool = True) -> str:
+    if share["value"] is None:
+        return "–"
+    text = f"{100 * share['value']:.1f}"
+    return f"{text} ({100 * share['low']:.1f}–{100 * share['high']:.1f})" if interval else text
+
+
+def notes(summary: Summary) -> list[str]:
+    """Returns what has to be said beneath the table."""
+    if not summary["certificates"]:
+        return []
+    lines = [
+        "certificates speak of the smoothed classifier (the class that the network gives most often under Gaussian "
+        "noise), not of the network: its class is the label at every point within the l2 radius r, in pixels of "
+        "[0, 1]. Each holds with probability 1 − α over the noise, unlike a proof, so none counts as verified. Shares "
+        f"are of all images, with {100 * summary['confidence']:.0f} % Wilson intervals; ACR is the average certified "
+        "radius, 0 where it abstains or is wrong, ± 1.96 standard errors."
+    ]
+    for cell in summary["certificates"]:
+        if cell["note"]:
+            lines.append(f"WARNING: {cell['name']} is {cell['note']}.")
+    return lines
+
+
+def markdown(summary: Summary) -> str:
+    """Returns the table and its notes as Markdown; nothing where nothing is certified."""
+    if not summary["certificates"]:
+        return ""
+    heads = columns(summary)
+    lines = ["", f"## {TITLE}", "", "| " + " | ".join(text for text, _ in heads) + " |"]
+    lines.append("|" + "|".join("---:" if number else "---" for _, number in heads) + "|")
+    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(summary)]
+    return "\n".join([*lines, "", *notes(summary), ""])
