@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
 from bench import prepare
 from bench.ls import show
 from bench.report import shapes
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 
 if TYPE_CHECKING:
     from bench.plan import Export
@@ -38,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 
     suite = load_suite(options.suite, options.profile)
     cells = prepare.choose(suite, options.cells, None, options.images)
-    if options.shapes:
+    if options.check is not None and options.check < 1:
+        raise UserError(f"--check {options.check} is refused; it must be at least 1.")
+    if options.shapes or options.check is not None:
         # Whatever the suite is for, the question is what could be removed.
         cells = tuple((cell, replace(protocol, timing=None)) for cell, protocol in cells)
     cells = prepare.set_compact(cells, options.compact)
@@ -51,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.shapes:
         show_shapes(_exports(present, options.checkpoints, out / "onnx"))
         return EXIT_OK
+    if options.check is not None:
+        return compare(present, options, out / "onnx")
     from bench.plan import is_correct, robustness_instance
     from verifiers.counterexample import outputs
     from verifiers.vnnlib import write
@@ -118,6 +123,35 @@ def show_shapes(exports: Mapping[str, Export]) -> None:
             show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
 
 
+def compare(present: prepare.Cells, options: argparse.Namespace, folder: Path) -> int:
+    """Runs masked and compact networks on the same inputs and prints how far their outputs are apart.
+
+    Returns:
+        0, or 1 if a predicted class differs.
+    """
+    from models.compact_export import check_inputs
+    from verifiers.counterexample import outputs
+
+    data = prepare.load_data(present, options.data_root)
+    changed = 0
+    for (cell, protocol), export in zip(present, _exports(present, options.checkpoints, folder).values(), strict=True):
+        if export.path == export.masked_path:
+            print(f"{cell.name}: nothing was removed")
+            continue
+        images = data[protocol.split].images[: options.check]
+        drawn = check_inputs(export.path, options.check - len(images)) if len(images) < options.check else images[:0]
+        inputs = np.concatenate([images, drawn])
+        masked, small = outputs(export.masked_path, inputs), outputs(export.path, inputs)
+        gap, size = float(np.abs(masked - small).max()), float(np.abs(masked).max())
+        other = int(np.count_nonzero(masked.argmax(axis=1) != small.argmax(axis=1)))
+        changed += other
+        print(
+            f"{cell.name}: {len(images):,} images and {len(drawn):,} random inputs: outputs of up to {size:.4g} differ "
+            f"by at most {gap:.3g}, {other} predictions differ"
+        )
+    return EXIT_REGRESSION if changed else EXIT_OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
@@ -128,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
     prepare.add_compact_option(parser)
     parser.add_argument("--shapes", action="store_true", help="only show what is removed, layer by layer")
+    parser.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="only compare compact with masked networks on N images (then random inputs)",
+    )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
     return parser

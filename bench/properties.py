@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench.store import Row
 from bench.vnncomp import Task
+from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
-from prunecert.hashing import digest
+from prunecert.hashing import digest, sha256_file
 from verifiers.base import Instance, Status, Times, Verdict
 from verifiers.counterexample import outputs, replay
 from verifiers.support import network_info
@@ -30,6 +31,9 @@ class Problem:
         onnx_sha256: Hash of it.
         vnnlib_sha256: Hash of the property's text.
         refusal: Why the property can't be stated as instances; empty if it can.
+        compact: The network without its dead units, if the verifiers get that in its place.
+        compact_sha256: Hash of it.
+        compaction: What was removed.
     """
 
     task: Task
@@ -37,18 +41,55 @@ class Problem:
     onnx_sha256: str
     vnnlib_sha256: str
     refusal: str = ""
+    compact: Path | None = None
+    compact_sha256: str = ""
+    compaction: Compaction | None = None
 
     @property
     def key(self) -> str:
-        """Stands for the question, whoever answers it."""
+        """Stands for the question, whoever answers it, and in whatever form the network is given to them."""
         return digest([self.onnx_sha256, self.vnnlib_sha256])
 
     def read(self) -> tuple[Property, list[Instance]]:
-        """Reads the property again; the texts of a large benchmark don't fit into memory together."""
+        """Reads the property again; the texts of a large benchmark don't fit into memory together.
+
+        Returns:
+            The property, and a question about the network as it was given for each of its boxes.
+        """
         text = read_text(self.task.vnnlib, "VNN-LIB")
         made = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
         shape = network_info(self.onnx).input_shape[1:]
         return made, made.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
+
+    def asked(self, instance: Instance) -> Instance:
+        """Returns the question in the form in which verifiers get it."""
+        if self.compact is None:
+            return instance
+        return replace(instance, onnx=self.compact, onnx_sha256=self.compact_sha256)
+
+
+def compacted(problem: Problem, mode: Mode, folder: Path) -> Problem:
+    """Returns a problem whose verifiers get the network without its dead units.
+
+    Args:
+        problem: The problem.
+        mode: What to remove.
+        folder: Where the compact network goes.
+
+    Raises:
+        UserError: A weight is not finite, or constants are too large to be folded.
+    """
+    from models.compact import compact_file
+
+    if mode is Mode.OFF or problem.refusal:
+        return problem
+    target = folder / f"{problem.onnx_sha256[:16]}.compact-{mode}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = compact_file(problem.onnx, target, domain=mode.domain, exact=mode is Mode.EXACT)
+    if not record.shrank:
+        target.unlink()
+        return replace(problem, compaction=record)
+    return replace(problem, compact=target, compact_sha256=sha256_file(target), compaction=record)
 
 
 def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
@@ -118,11 +159,37 @@ def solve(problem: Problem, worker: Worker) -> Verdict:
         if left <= 0:
             verdicts.append(replace(failed, status=Status.TIMEOUT, detail="the limit ended before this box's turn"))
             break
-        (verdict,) = worker.verify([replace(instance, timeout=left)])
+        (verdict,) = worker.verify([replace(problem.asked(instance), timeout=left)])
+        if problem.compact is not None:
+            verdict = on_original(verdict, instance)
         verdicts.append(established(verdict, case, instance))
         if verdicts[-1].status is Status.SAT:
             break
     return combined(verdicts, len(instances))
+
+
+def on_original(verdict: Verdict, instance: Instance) -> Verdict:
+    """Takes a `sat` of a compact network back whose witness is none for the network as it was given.
+
+    Args:
+        verdict: The answer for the compact network; its witness was replayed there.
+        instance: The question about the network as it was given.
+    """
+    if verdict.witness is None:
+        return verdict
+    check, point = replay(instance, verdict.witness, clip=False)
+    if check.ok:
+        return replace(verdict, witness=point, witness_check=check.to_json())
+    return replace(
+        verdict,
+        status=Status.UNKNOWN,
+        detail=(
+            "a counterexample was found for the compact network that is none for the original, by float32 rounding, so "
+            "that neither answer is established"
+        ),
+        witness=None,
+        stage=None,
+    )
 
 
 def established(verdict: Verdict, case: Case, instance: Instance) -> Verdict:

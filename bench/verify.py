@@ -12,6 +12,9 @@ log with the full verdicts. The same command again goes on where the last one st
 A file's property may have several boxes: it is `sat` if one of them is, and `unsat` only if all are. A counterexample
 must lie in the box that the file states, compared in binary64; see `verifiers.vnnlib` for float32 and decimals.
 
+--compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
+given all the same: a counterexample counts only if it is one there, too.
+
 Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run.
 """
 
@@ -25,16 +28,18 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from bench.properties import Problem, contradictions, prepare, solve
+from bench.properties import Problem, compacted, contradictions, prepare, solve
 from bench.session import machine, utc_now, versions
 from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
 from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
+from prunecert.compaction import Mode
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import canonical_json, digest
 from verifiers import VERIFIERS
@@ -59,6 +64,7 @@ def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, 
         "vnnlib_sha256": problem.vnnlib_sha256,
         "timeout": problem.task.timeout,
         "settings": worker.identity["settings"],
+        **({} if problem.compaction is None else {"compaction": problem.compaction.summary()}),
         "counterexample": None if counterexample is None else str(counterexample),
         **verdict_fields(verdict),
     }
@@ -129,6 +135,11 @@ def parser() -> argparse.ArgumentParser:
         help="a verifier's settings, key=value or verifier.key=value",
     )  # fmt: skip
     made.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
+    made.add_argument(
+        "--compact", nargs="?", const=str(Mode.ALL_INPUTS), default=str(Mode.OFF), choices=[str(mode) for mode in Mode],
+        metavar="MODE", help="remove units that do nothing first: all-inputs (if no MODE is given), pixels (what does "
+        "nothing for inputs in [0, 1]; other boxes are refused), exact (no constant is folded but 0)",
+    )  # fmt: skip
     made.add_argument("--memory-limit", type=int, metavar="MB", help="limit on a verifier's resident size in MiB")
     made.add_argument("--threads", type=int, metavar="N", help="threads of a verifier")
     made.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
@@ -149,6 +160,23 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
     onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
     category = options.category or category_of(onnx.parent)
     return [Task(category, onnx, vnnlib, options.timeout or DEFAULT_TIMEOUT_S, pair_name(onnx, vnnlib))]
+
+
+def shrink(problems: Sequence[Problem], mode: Mode, folder: Path) -> list[Problem]:
+    """Compacts the networks of problems, each once, and says what became of them."""
+    made: dict[str, Problem] = {}
+    found = []
+    for problem in problems:
+        if problem.onnx_sha256 not in made or made[problem.onnx_sha256].refusal:
+            made[problem.onnx_sha256] = compacted(problem, mode, folder)
+            record = made[problem.onnx_sha256].compaction
+            if record is not None:
+                print(f"{problem.task.onnx.name}: {record.describe()}")
+        first = made[problem.onnx_sha256]
+        found.append(
+            replace(problem, compact=first.compact, compact_sha256=first.compact_sha256, compaction=first.compaction)
+        )
+    return found
 
 
 class Run:
@@ -175,7 +203,8 @@ class Run:
 
     def identifier(self, problem: Problem, worker: Worker) -> str:
         """Hash of all that decides an answer, with the device."""
-        return digest([problem.key, problem.task.timeout, worker.identity, worker.device])
+        small = [] if problem.compact is None else [problem.compact_sha256]
+        return digest([problem.key, problem.task.timeout, worker.identity, worker.device, *small])
 
     def go(self) -> None:
         """Answers what is not answered yet."""
@@ -279,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         unpacked: dict[Path, Path] = {}
         problems = [prepare(task, scratch, unpacked) for task in tasks]
+        problems = shrink(problems, Mode(options.compact), out / "networks")
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
         arguments = list(sys.argv[1:] if arguments is None else arguments)
