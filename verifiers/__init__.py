@@ -11,6 +11,7 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
     {
         "abcrown": "verifiers.abcrown:AbCrown",
         "alpha-crown": "verifiers.lirpa:AlphaCrown",
+        "autoattack": "verifiers.autoattack:AutoAttack",
         "crown": "verifiers.lirpa:Crown",
         "crown-ibp": "verifiers.lirpa:CrownIbp",
         "ibp": "verifiers.lirpa:Ibp",

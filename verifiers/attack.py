@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: A point counts only if its margin, in the float32 of torch, is below 0 by so much of the outputs' scale: the replay
 #: in onnxruntime, with no tolerance, rounds otherwise.
-_MARGIN = 1e-6
+MARGIN = 1e-6
 
 
 class Pgd(Verifier):
@@ -162,7 +162,7 @@ class Pgd(Verifier):
         points = self._torch.clamp(points, lower, upper)
         with self._torch.no_grad():
             margins, scale = loss(self._module(points))
-        good = (margins < -_MARGIN * scale).cpu().numpy()
+        good = (margins < -MARGIN * scale).cpu().numpy()
         arrays: FloatArray = points.cpu().numpy()
         answers: list[FloatArray | None] = [
             arrays[i].reshape(item.lower.shape)

@@ -67,6 +67,7 @@ TRIALS = (
     Trial("crown", 0.4, 0.0),
     Trial("alpha-crown", 0.5, 0.0),
     Trial("pgd", 0.0, 0.6),
+    Trial("autoattack", 0.0, 0.6, {}, 29),
     Trial("sparse-alpha-crown", 0.5, 0.0),
     Trial("sparse-bab", 0.98, 0.98),
     # The networks have few inputs, on which NeuralSAT splits by itself; large ones it splits on ReLUs.
@@ -75,7 +76,7 @@ TRIALS = (
     Trial("abcrown", 0.9, 0.95, {}, 7),
     Trial("marabou", 0.95, 0.95, {}, 3),
 )
-MARKED = {"abcrown": pytest.mark.abcrown, "marabou": pytest.mark.marabou}
+MARKED = {"abcrown": pytest.mark.abcrown, "autoattack": pytest.mark.autoattack, "marabou": pytest.mark.marabou}
 
 _answers: dict[str, dict[str, Verdict]] = {}
 
