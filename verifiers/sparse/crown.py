@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from verifiers.sparse import kernels
+from verifiers.sparse.affine import dense, diagonal
 from verifiers.sparse.kernels import LANES, Image, Scratch
-from verifiers.sparse.network import WEIGHT_ERROR, Network
-from verifiers.sparse.program import OVER, Layout, lay_out
+from verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
+from verifiers.sparse.program import Layout, lay_out
 
 Float64Array = npt.NDArray[np.float64]
 Method = Literal["ibp", "crown-ibp", "crown"]
@@ -72,9 +73,12 @@ class Engine:
     Args:
         network: The network.
         threads: Threads for images, or for blocks of rows of one image; None for NUMBA_NUM_THREADS or all cores.
+        intersect: Whether CROWN's bounds are combined with those of intervals; without, they are what other
+            implementations of CROWN compute.
     """
 
-    def __init__(self, network: Network, threads: int | None = None) -> None:
+    def __init__(self, network: Network, threads: int | None = None, intersect: bool = True) -> None:
+        self.intersect = intersect
         self.network = network
         self.layout: Layout = lay_out(network)
         self.threads = threads or int(os.environ.get("NUMBA_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -133,7 +137,7 @@ class Engine:
                 unstable = self._levels(image, low, high, rows)
             else:
                 unstable = kernels.bound_network(
-                    self.layout.program, image, scratch, low, high, tighten, walk, rows
+                    self.layout.program, image, scratch, low, high, tighten, walk, rows, self.intersect
                 )
             if unstable >= 0:
                 break
@@ -176,6 +180,7 @@ class Engine:
                     rows,
                     begin,
                     min(begin + step, count),
+                    self.intersect,
                 )
 
         if blocks == 1:
@@ -186,10 +191,11 @@ class Engine:
     def _walk_rows(self, image: Image, scratch: Scratch, question: Question, found: Float64Array) -> None:
         """Replaces interval bounds of rows by CROWN's where these are better."""
         # A block costs the same whatever it holds, so a few rows that are proved already cost nothing.
-        chosen = np.arange(len(found)) if len(found) <= LANES else np.flatnonzero(~(found > 0))
+        few = len(found) <= LANES or not self.intersect
+        chosen = np.arange(len(found)) if few else np.flatnonzero(~(found > 0))
         matrix = question.matrix[chosen][:, self.layout.orders[-1]]
         first = self.layout.values[-1]
-        centers = image.centers[first : first + matrix.shape[1]]
+        y, _, radius, _ = image.quantities[first : first + matrix.shape[1]].T
         row, column = np.nonzero(matrix)
         exact = matrix[row, column]
         values = exact.astype(np.float32)
@@ -203,10 +209,10 @@ class Engine:
         offsets = question.offsets[chosen]
         # An output that isn't finite makes NaN here, and the bound is then the interval's.
         with np.errstate(invalid="ignore", over="ignore"):
-            size = np.abs(matrix) @ np.abs(centers[:, 0]) + np.abs(offsets) + np.abs(out)
-            error = lost @ centers[:, 1] * (1 + 2.0**-40) + 2 * (matrix.shape[1] + 8) * _U53 * size
-            better = matrix @ centers[:, 0] - offsets + out - error
-        found[chosen] = np.fmax(found[chosen], better)
+            size = np.abs(matrix) @ np.abs(y) + np.abs(offsets) + np.abs(out)
+            error = lost @ radius * (1 + 2.0**-40) + 2 * (matrix.shape[1] + 8) * _U53 * size
+            better = matrix @ y - offsets + out - error
+        found[chosen] = np.fmax(found[chosen], better) if self.intersect else better
 
     def _collect(self, image: Image, rows: Float64Array, unstable: int) -> Bounds:
         lower, upper = {}, {}
@@ -217,6 +223,26 @@ class Engine:
             high[order] = image.upper[first : first + len(order)]
             lower[index], upper[index] = low, high
         return Bounds(np.where(np.isnan(rows), -np.inf, rows), lower, upper, unstable)
+
+
+def warm_up() -> None:
+    """Has every kernel compiled, or read from its cache, by bounding a small network in every way."""
+    rng = np.random.default_rng(0)
+    shapes = ((2, 3, 3), (8, 3, 3), (8, 3, 3), (3,))
+    nodes = [Node("input", 18, shapes[0], (), np.zeros(18, dtype=np.float32), np.zeros(18, dtype=np.float32))]
+    for index, shape in enumerate(shapes[1:]):
+        size = int(np.prod(shape))
+        matrix = dense(rng.standard_normal((size, nodes[-1].size)).astype(np.float32))
+        terms = [Term(index, index > 0, matrix)]
+        if index == 1:
+            terms.append(Term(1, False, diagonal(np.ones(size, dtype=np.float32))))
+        zeros = np.zeros(size, dtype=np.float32)
+        nodes.append(Node(f"layer {index}", size, shape, tuple(terms), zeros, zeros))
+    question = Question(np.zeros(18), np.ones(18), np.eye(3), np.zeros(3))
+    for threads in (1, 2):
+        engine = Engine(Network("warm-up", shapes[0], tuple(nodes)), threads)
+        for method in METHODS:
+            engine.bound(question, method)
 
 
 class _Last:
@@ -238,7 +264,7 @@ class _Last:
 
     def intervals(self, image: Image, matrix: Float64Array) -> Float64Array:
         """Returns lower bounds of matrix @ y."""
-        center, radius = image.centers[self._columns, 0], image.centers[self._columns, 1]
+        center, radius = image.quantities[self._columns, 0], image.quantities[self._columns, 2]
         merged = matrix @ self._weights
         size = np.abs(matrix) @ (np.abs(self._weights) @ (np.abs(center) + radius) + np.abs(self._bias))
         relative = 2 * (sum(self._weights.shape) + 16) * _U53 + (2 * WEIGHT_ERROR if self._inexact else 0.0)
@@ -252,7 +278,8 @@ def _image(layout: Layout, weights: int) -> Image:
     variables, levels, entries = len(program.level), len(program.kinds), len(program.columns)
     places = 2 * variables + 16
     return Image(
-        centers=np.zeros((variables, 4)),
+        quantities=np.zeros((variables, 4)),
+        centers=np.zeros(variables),
         lower=np.zeros(variables),
         upper=np.zeros(variables),
         slack=np.zeros(variables),

@@ -1,9 +1,9 @@
 """The compiled passes: interval propagation, relaxation, the compact walk matrix of one image, and the backward walk.
 
 Rounding. All bounds hold for the real-valued network; nothing here relies on a rounding mode. u = 2**-24 is float32's
-unit roundoff and γ_n = n u / (1 - n u) (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1); the same
-with 2**-53 for float64. The technique, a float computation with an a-posteriori bound of its own error, is that of Rump,
-*Verification methods* (Acta Numerica 2010), section 5.
+unit roundoff and γ_n = n u / (1 - n u) (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1); the
+same with 2**-53 for float64. The technique, a float computation with an a-posteriori bound of its own error, is that of
+Rump, *Verification methods* (Acta Numerica 2010).
 
 Centred variables. Every variable y has a reference value y_c, any float64 number, and a radius r with |y - y_c| <= r. A
 row z = Σ w y + b has the reference z_c = fl(Σ w y_c + b), and so z - z_c = Σ w (y - y_c) + ρ with |ρ| <= e, where e
@@ -26,8 +26,8 @@ widened by γ for the summation of the constants, rounded outwards to float32. A
 corners relative to its reference, and the slopes are 0. Rigour thus costs no operation in the walk, only the second
 sum v in the interval pass. Underflow, at most 2**-149 an operation, is counted once for all (`Image.tiny`).
 
-Planes are valid after rounding: s is a float32, and t is the larger of -s l and u - s u, which is where a convex function
-touches its chord's ends, so s z + t >= relu(z) on [l, u]; the lower plane is s z with s = 0 or 1.
+Planes are valid after rounding: s is a float32, and t is the larger of -s l and u - s u, so that the plane lies above
+the convex ReLU at both ends of [l, u], and so between them; the lower plane is s z with s = 0 or 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import numpy.typing as npt
 
 from verifiers.sparse.network import WEIGHT_ERROR
 from verifiers.sparse.program import FUSED, INPUT, OVER, Program
-from verifiers.sparse.simd import process1, process4, process8
+from verifiers.sparse.simd import accumulate, process1, process4, process8
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -63,7 +63,8 @@ class Image(NamedTuple):
     """What is known of one image: bounds of all variables, and the walk's compact matrix.
 
     Args:
-        centers: Columns y_c, r, γ r and z_c of each variable, float64 [S, 4].
+        quantities: y_c, |y_c|, r and γ r of each variable, float64 [S, 4].
+        centers: z_c of each row, float64 [S].
         lower: Bounds of each row's z, float64 [S].
         upper: Likewise.
         slack: v of each row, float64 [S].
@@ -86,6 +87,7 @@ class Image(NamedTuple):
         tiny: By level: what underflow may cost a walk from there, [L + 1].
     """
 
+    quantities: Float64Array
     centers: Float64Array
     lower: Float64Array
     upper: Float64Array
@@ -146,19 +148,10 @@ def _up(value):  # type: ignore[no-untyped-def]
 def propagate(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
     """Bounds rows by intervals: fills z_c, lower, upper and slack of the rows from `begin` to `end`."""
     pointers, columns, weights = program.pointers, program.columns, program.weights
-    centers = image.centers
+    quantities, centers = image.quantities, image.centers
     for row in range(begin, end):
-        value = size = radius = charge = 0.0
         b, e = pointers[row], pointers[row + 1]
-        for k in range(b, e):
-            w = np.float64(weights[k])
-            a = max(abs(w), _SMALLEST)
-            j = columns[k]
-            product = w * centers[j, 0]
-            value += product
-            size += abs(product)
-            radius += a * centers[j, 1]
-            charge += a * centers[j, 2]
+        value, size, radius, charge = accumulate(quantities, columns, weights, b, e, _SMALLEST)
         value += program.bias[row]
         size += abs(program.bias[row])
         # A row without weights rounds nothing: the neuron is a constant, and the walk leaves it out.
@@ -168,7 +161,7 @@ def propagate(program: Program, image: Image, begin, end):  # type: ignore[no-un
             error += 2 * WEIGHT_ERROR * (size + radius)
         grow = 1 + (e - b + 8) * 2 * _U53
         radius = (radius + error) * grow
-        centers[row, 3] = value
+        centers[row] = value
         # Two roundings, of the sum here and of those that make it.
         room = 2 * _U53 * (abs(value) + radius) if operations else radius * 2 * _U53
         image.lower[row] = value - radius - room
@@ -182,8 +175,8 @@ def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-un
     for row in range(begin, end):
         raw = program.columns[program.pointers[row]]
         image.lower[row], image.upper[row] = image.lower[raw], image.upper[raw]
-        image.centers[row, 3] = image.centers[raw, 0]
-        image.slack[row] = image.centers[raw, 2]
+        image.centers[row] = image.quantities[raw, 0]
+        image.slack[row] = image.quantities[raw, 3]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -197,7 +190,7 @@ def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped
     image.tiny[0] = 0.0
     for row in range(program.starts[1]):
         image.lower[row], image.upper[row] = low[row], high[row]
-        image.centers[row, 3] = low[row] * 0.5 + high[row] * 0.5
+        image.centers[row] = low[row] * 0.5 + high[row] * 0.5
         image.slack[row] = 0.0
 
 
@@ -218,7 +211,7 @@ def count_unstable(program: Program, image: Image):  # type: ignore[no-untyped-d
     """Counts ReLUs whose input may have either sign."""
     count = 0
     for level in range(len(program.kinds)):
-        if program.kinds[level] == FUSED or program.kinds[level] == OVER:
+        if program.kinds[level] >= FUSED:
             for row in range(program.starts[level], program.starts[level + 1]):
                 count += image.lower[row] < 0.0 < image.upper[row]
     return count
@@ -263,7 +256,7 @@ def _plane(kind, low, high, z, y, slack, given):  # type: ignore[no-untyped-def]
         positive, negative = low - y, high - y
         lower_slope = upper_slope = np.float32(0.0)
     else:
-        if (kind == FUSED or kind == OVER) and low < 0.0:
+        if (kind >= FUSED) and low < 0.0:
             upper_slope = np.float32(high / (high - low))
             upper_shift = max(-upper_slope * low, high - upper_slope * high)
             # More than these operations lose.
@@ -290,12 +283,13 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
     size, group = program.heights[level], program.groups[level]
     pointers, sources, values, gamma = program.pointers, program.columns, program.weights, program.gamma
     lower, upper, centers, slack, slopes = image.lower, image.upper, image.centers, image.slack, image.slopes
+    quantities = image.quantities
     number, planes, first, heights, unit_of = image.number, image.planes, image.first, image.height, image.unit
     entries, offsets, feeders = image.entries, image.offsets, image.feeders
     columns, weights, fed, mark, spot = image.columns, image.weights, image.fed, image.mark, image.spot
     place, unit, entry, weight, feeder = image.used[0], image.used[1], image.used[2], image.used[3], image.used[4]
     rows = np.empty(8, dtype=np.int64)
-    rectified = kind == FUSED or kind == OVER
+    rectified = kind >= FUSED
     tiny = 0.0
     for position in range(start, end, group):
         count = 0
@@ -304,8 +298,8 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
         for row in range(position, last + 1):
             if row < last:
                 y, radius = _reference(rectified, lower[row], upper[row])
-                centers[row, 0], centers[row, 1] = y, radius
-                centers[row, 2] = radius * gamma[row] * (1 + 4 * _U53)
+                quantities[row, 0], quantities[row, 1], quantities[row, 2] = y, abs(y), radius
+                quantities[row, 3] = radius * gamma[row] * (1 + 4 * _U53)
                 # Nothing depends on it, or it is a constant: its deviation from the reference is 0.
                 if gamma[row] == 0.0 or radius <= 0.0:
                     continue
@@ -346,7 +340,7 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
                         weight += height
                     weights[spot[column] + r] = values[k]
                 planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = _plane(
-                    kind, lower[kept], upper[kept], centers[kept, 3], centers[kept, 0], slack[kept], slopes[kept]
+                    kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept], slopes[kept]
                 )
                 tiny += (upper[kept] - lower[kept]) * (gamma[kept] / _U32 + 8.0) + 8.0
             for r in range(count, height):
@@ -376,12 +370,12 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
 @numba.njit(cache=True, nogil=True)
 def relax_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
     """Sets references and radii of a level without adding it to the walk: all that intervals need."""
-    rectified = program.kinds[level] == FUSED or program.kinds[level] == OVER
-    centers = image.centers
+    rectified = program.kinds[level] >= FUSED
+    quantities = image.quantities
     for row in range(program.starts[level], program.starts[level + 1]):
         y, radius = _reference(rectified, image.lower[row], image.upper[row])
-        centers[row, 0], centers[row, 1] = y, radius
-        centers[row, 2] = radius * program.gamma[row] * (1 + 4 * _U53)
+        quantities[row, 0], quantities[row, 1], quantities[row, 2] = y, abs(y), radius
+        quantities[row, 3] = radius * program.gamma[row] * (1 + 4 * _U53)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -434,8 +428,8 @@ def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, begin, end):  # type: ignore[no-untyped-def]
-    """Tightens lower and upper of the rows rows[begin:end] of a level by the walk.
+def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, begin, end, intersect):  # type: ignore[no-untyped-def]
+    """Tightens lower and upper of the rows rows[begin:end] of a level by the walk; without `intersect`, replaces them.
 
     A block is 16 rows with both signs: the upper bound of z is minus the lower bound of -z.
     """
@@ -463,14 +457,14 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
         _walk(program, image, scratch, level)
         for lane in range(count):
             row = rows[block + lane]
-            z, slack = centers[row, 3], image.slack[row] + image.tiny[level]
+            z, slack = centers[row], image.slack[row] + image.tiny[level]
             down, up = scratch.totals[lane], -scratch.totals[lane + half]
             down = z + (down - slack) - 4 * _U53 * (abs(z) + abs(down) + slack)
             up = z + (up + slack) + 4 * _U53 * (abs(z) + abs(up) + slack)
             # Written so that NaN changes nothing.
-            if down > image.lower[row]:
+            if down > image.lower[row] or (not intersect and np.isfinite(down)):
                 image.lower[row] = down
-            if up < image.upper[row]:
+            if up < image.upper[row] or (not intersect and np.isfinite(up)):
                 image.upper[row] = up
 
 
@@ -506,7 +500,7 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, pointers, 
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_network(program: Program, image: Image, scratch: Scratch, low, high, tighten, walk, rows):  # type: ignore[no-untyped-def]
+def bound_network(program: Program, image: Image, scratch: Scratch, low, high, tighten, walk, rows, intersect):  # type: ignore[no-untyped-def]
     """Bounds all levels for an input box, in one thread.
 
     Args:
@@ -518,6 +512,7 @@ def bound_network(program: Program, image: Image, scratch: Scratch, low, high, t
         tighten: Whether unstable rows are bounded by walks (CROWN), not by intervals alone.
         walk: Whether the walk's matrix is wanted.
         rows: Scratch for row numbers, int64, as long as the largest level.
+        intersect: Whether bounds by walks are combined with those by intervals.
 
     Returns:
         Unstable ReLUs, or -1 if the image's arrays are too small.
@@ -527,7 +522,7 @@ def bound_network(program: Program, image: Image, scratch: Scratch, low, high, t
         open_level(program, image, level)
         if tighten:
             count = unstable_rows(program, image, level, rows)
-            bound_rows(program, image, scratch, level, rows, 0, count)
+            bound_rows(program, image, scratch, level, rows, 0, count, intersect)
         if walk:
             if not finish_level(program, image, level):
                 return -1

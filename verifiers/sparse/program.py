@@ -21,6 +21,7 @@ from verifiers.sparse.network import Network, Node
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+#: Kinds of levels; those of ReLUs are the last two.
 INPUT, RAW, FUSED, OVER = 0, 1, 2, 3
 #: Nanoseconds for one column of a unit of 1, 4 and 8 neurons, with 32 rows a block, from
 #: ``python -m verifiers.sparse.benchmark kernel``. Only their ratios count.

@@ -12,20 +12,15 @@ import numpy.typing as npt
 import scipy.sparse
 
 from prunecert.errors import UserError
+from verifiers import support
 from verifiers.base import UnsupportedError
 from verifiers.sparse import affine
 from verifiers.sparse.network import FloatArray, Network, Node, Term
 
 Float64Array = npt.NDArray[np.float64]
 
-#: What is taken; the operators of the last line only where the inputs are constants or shapes.
-OPERATORS = frozenset(
-    [
-        *("Add", "AveragePool", "BatchNormalization", "Constant", "Conv", "Div", "Dropout", "Flatten", "Gemm"),
-        *("GlobalAveragePool", "Identity", "MatMul", "Mul", "Relu", "Reshape", "Squeeze", "Sub", "Unsqueeze"),
-        *("Cast", "Concat", "Gather", "Shape", "Slice"),
-    ]
-)
+#: What is taken; Cast, Concat, Gather, Shape and Slice only where the inputs are constants or shapes.
+OPERATORS = support.OPERATORS - {"MaxPool"}
 
 
 @dataclass(frozen=True, eq=False)

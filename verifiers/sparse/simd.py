@@ -1,8 +1,8 @@
 """The inner loop of the backward pass, written in LLVM's intermediate representation.
 
 Numba can't keep a block of rows in vector registers over a loop, and that is what the speed is made of. Each intrinsic
-here takes one unit, 1, 4 or 8 neurons that share a list of columns: it relaxes their coefficients, adds their constants,
-and scatters them to the columns. LLVM maps the 16-wide vectors to what the machine has.
+here takes one unit, 1, 4 or 8 neurons that share a list of columns: it relaxes their coefficients, adds their
+constants, and scatters them to the columns. LLVM maps the 16-wide vectors to what the machine has.
 
 No fast-math flag is set but that a product may be fused with a sum: a NaN or an infinity stays one.
 """
@@ -24,6 +24,10 @@ _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
 _ZERO = ir.Constant(_VECTOR, None)
+_DOUBLE = ir.DoubleType()
+_QUAD = ir.VectorType(_DOUBLE, 4)
+#: Independent sums of `accumulate`, so that one addition need not wait for the last.
+_CHAINS = 4
 
 
 def _constant(value: int) -> ir.Constant:
@@ -137,3 +141,63 @@ def _unit(height: int) -> Any:
 process1 = _unit(1)
 process4 = _unit(4)
 process8 = _unit(8)
+
+
+@intrinsic
+def accumulate(typing: Any, values: Any, columns: Any, weights: Any, begin: Any, end: Any, smallest: Any) -> Any:
+    """Sums a row over four quantities at once.
+
+    Args:
+        typing: Numba's typing context.
+        values: Float64 [variables, 4].
+        columns: int32.
+        weights: Float32.
+        begin: First entry.
+        end: Entry after the last.
+        smallest: Float64; sizes of weights below it count as it.
+
+    Returns:
+        Sums over the entries of w values[j, 0] and of max(|w|, smallest) values[j, 1 ... 3].
+    """
+    result = types.UniTuple(types.float64, 4)
+    signature = result(values, columns, weights, begin, end, smallest)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        quantities, indices, factors = (
+            context.make_array(signature.args[k])(context, builder, args[k]).data for k in range(3)
+        )
+        begin, end, smallest = args[3:]
+        empty = ir.Constant(_QUAD, ir.Undefined)
+        lane = [ir.Constant(_LANE, k) for k in range(4)]
+        order = ir.Constant(ir.VectorType(_LANE, 4), [0, 4, 4, 4])
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(_QUAD, None)) for _ in range(_CHAINS)]
+        fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_QUAD, [_QUAD, _QUAD, _QUAD]), "llvm.fmuladd.v4f64"
+        )
+        absolute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_DOUBLE, [_DOUBLE]), "llvm.fabs.f64")
+
+        def add(entry: Any, chain: int) -> None:
+            column = builder.sext(builder.load(builder.gep(indices, [entry])), _INDEX)
+            place = builder.gep(quantities, [builder.mul(column, _constant(4))])
+            value = builder.load(builder.bitcast(place, _QUAD.as_pointer()), align=8)
+            weight = builder.fpext(builder.load(builder.gep(factors, [entry])), _DOUBLE)
+            size = builder.call(absolute, [weight])
+            size = builder.select(builder.fcmp_ordered("<", size, smallest), smallest, size)
+            first = builder.insert_element(empty, weight, lane[0])
+            rest = builder.insert_element(empty, size, lane[0])
+            both = builder.shuffle_vector(first, rest, order)
+            builder.store(builder.call(fused, [both, value, builder.load(sums[chain])]), sums[chain])
+
+        steps = builder.sdiv(builder.sub(end, begin), _constant(_CHAINS))
+        middle = builder.add(begin, builder.mul(steps, _constant(_CHAINS)))
+        with cgutils.for_range_slice(builder, begin, middle, _constant(_CHAINS), _INDEX) as (entry, _):
+            for chain in range(_CHAINS):
+                add(builder.add(entry, _constant(chain)), chain)
+        with cgutils.for_range_slice(builder, middle, end, _constant(1), _INDEX) as (entry, _):
+            add(entry, 0)
+        total = builder.load(sums[0])
+        for chain in range(1, _CHAINS):
+            total = builder.fadd(total, builder.load(sums[chain]))
+        return context.make_tuple(builder, result, [builder.extract_element(total, lane[k]) for k in range(4)])
+
+    return signature, generate
