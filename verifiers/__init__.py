@@ -20,6 +20,9 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "pgd": "verifiers.attack:Pgd",
         "sparse-alpha-crown": "verifiers.sparse_search:SparseAlphaCrown",
         "sparse-bab": "verifiers.sparse_search:SparseBab",
+        "sparse-crown": "verifiers.sparse_bounds:SparseCrown",
+        "sparse-crown-ibp": "verifiers.sparse_bounds:SparseCrownIbp",
+        "sparse-ibp": "verifiers.sparse_bounds:SparseIbp",
         "smoothing": "verifiers.smoothing:Smoothing",
     },
 )
