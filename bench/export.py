@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     from verifiers.counterexample import outputs
     from verifiers.vnnlib import write
 
-    data = prepare.load_data(present, options.data_root)
+    data = prepare.load_data(present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
     written: set[Path] = set()
     exports = _exports(present, options.checkpoints, out / "onnx")
@@ -158,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--images", type=int, help="the first N images instead of the profile's number")
+    parser.add_argument("--image-seed", type=int, help="draw the images with this seed instead of taking the first")
     parser.add_argument("--timeout", type=float, help="seconds an instance (default: the profile's longest limit)")
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
     prepare.add_compact_option(parser)

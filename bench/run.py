@@ -22,7 +22,7 @@ from bench import prepare
 from bench.cards import card_cells, card_plans, read_card
 from bench.cascade import Batch, CellCascade
 from bench.certify.plans import describe_certificates, with_certificates
-from bench.certify.take import take
+from bench.certify.take import known_certificates, take
 from bench.executors import resources, slurm_options
 from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
@@ -212,6 +212,10 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
     options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}{own}"
     refuse_other_suite(options.out, suite)
+    if send is not None:
+        from bench.executors import cluster
+
+        backend = cluster.make_backend(options.executor, options.out.absolute() / "slurm", send)
 
     def tell(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
@@ -242,17 +246,17 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
             tell(line)
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
     if send is not None:
-        from bench.executors import cluster
 
         def known(again: bool) -> cluster.Known:
             done = read_done(options.out, retry if again else frozenset())[0]
-            return done.correct, done.verdicts
+            certificates = known_certificates(options.out, retry if again else frozenset()) if certified else {}
+            return done.correct, {**done.verdicts, **certificates}
 
         cluster.run(
-            plans,
+            [*plans, *certified],
             options.out,
             arguments,
-            options.executor,
+            backend,
             send,
             known,
             tell,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cascade import CellCascade
+from bench.certify.plans import CertifyPlan
 from bench.executors.slurm_options import SLURM, Resources
 from bench.plan import CellPlan
 from bench.progress import duration
@@ -76,8 +77,12 @@ def left(plans: Sequence[CellPlan], known: Known) -> list[int]:
     found = []
     for number, plan in enumerate(plans):
         indices = [int(plan.data.indices[p]) for p in range(plan.images)]
-        fresh = [p for p in range(plan.images) if (plan.image_key, indices[p]) not in correct]
-        right = [p for p in range(plan.images) if correct.get((plan.image_key, indices[p]))]
+        if isinstance(plan, CertifyPlan):
+            # Certificates are asked for whatever the network makes of the image.
+            fresh, right = [], list(range(plan.images))
+        else:
+            fresh = [p for p in range(plan.images) if (plan.image_key, indices[p]) not in correct]
+            right = [p for p in range(plan.images) if correct.get((plan.image_key, indices[p]))]
         answers = {
             (s, p): verdicts[key, indices[p]]
             for s, key in enumerate(plan.keys)
@@ -112,7 +117,7 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
     spent: dict[str, float] = {}
     seen: dict[str, set[tuple[str, int]]] = {}
     if is_run(out):
-        network = {plan.cell.name: plan.cell.network for plan in plans}
+        network = {plan.name: plan.cell.network for plan in plans}
         with collector_off():
             for row in Log(out).rows(bounds=False):
                 if row["type"] == "verdict" and row["cell"] in network:
@@ -170,7 +175,7 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, resources: Resources) -> None:
-        self._folder = folder
+        self.folder = folder
         self._resources = resources
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise UserError(
@@ -199,7 +204,7 @@ class Slurm:
         ids: list[str] = []
         position = 0
         for size in arrays(len(parts), self.largest_array()):
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=_TIMEOUTS)
+            executor = submitit.SlurmExecutor(self.folder, max_num_timeout=_TIMEOUTS)
             executor.update_parameters(**self._resources.parameters())
             try:
                 with executor.batch():
@@ -210,7 +215,7 @@ class Slurm:
                 raise UserError(f"Slurm refuses the jobs: {words[-300:]}{sent}") from error
             ids += [str(job.job_id) for job in jobs]
             position += size
-            remember(self._folder, ids)
+            remember(self.folder, ids)
         return ids
 
     def alive(self, tasks: Sequence[str]) -> dict[str, str]:
@@ -240,7 +245,7 @@ class Trial:
     """
 
     def __init__(self, folder: Path, resources: Resources) -> None:
-        self._folder = folder
+        self.folder = folder
         self._resources = resources
         self._waiting: list[Part] = []
         self._running: dict[str, Any] = {}
@@ -261,12 +266,12 @@ class Trial:
         import submitit
 
         while self._waiting and len(self._running) < self._resources.parallel:
-            executor = submitit.LocalExecutor(self._folder, max_num_timeout=_TIMEOUTS)
+            executor = submitit.LocalExecutor(self.folder, max_num_timeout=_TIMEOUTS)
             executor.update_parameters(timeout_min=self._resources.minutes, signal_delay_s=5)
             job = executor.submit(self._waiting.pop(0))
             self._running[job.job_id] = job
             self._ids.append(job.job_id)
-            remember(self._folder, self._ids)
+            remember(self.folder, self._ids)
 
     def alive(self, tasks: Sequence[str]) -> dict[str, str]:
         """Returns which of the tasks run; those of an earlier command are known by their process."""
@@ -312,19 +317,25 @@ def remembered(folder: Path) -> list[str]:
         return []
 
 
-def require_submitit() -> None:
-    """Refuses to go on without submitit.
+def make_backend(executor: str, folder: Path, resources: Resources) -> Slurm | Trial:
+    """Returns what takes jobs.
+
+    Args:
+        executor: ``"submitit"`` or ``"submitit-local"``.
+        folder: For logs and pickles.
+        resources: What each task gets.
 
     Raises:
-        UserError: It is not installed.
+        UserError: submitit is not installed, there is no Slurm here, or it has no such partition.
     """
     try:
         import submitit  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise UserError(
-            "--executor submitit needs the package submitit, which is not installed; install it with: "
+            f"--executor {executor} needs the package submitit, which is not installed; install it with: "
             "pip install 'prunecert[slurm]' (or pip install submitit)."
         ) from error
+    return Slurm(folder, resources) if executor == SLURM else Trial(folder, resources)
 
 
 def workers_of(resources: Resources, workers: int | None) -> int:
@@ -373,7 +384,7 @@ def run(
     plans: Sequence[CellPlan],
     out: Path,
     argv: Sequence[str],
-    executor: str,
+    backend: Slurm | Trial,
     resources: Resources,
     known: Callable[[bool], Known],
     tell: Tell,
@@ -387,7 +398,7 @@ def run(
         plans: The cells.
         out: The run directory.
         argv: Arguments of `bench.run`, for the tasks.
-        executor: ``"submitit"`` or ``"submitit-local"``.
+        backend: What takes the jobs.
         resources: What each task gets.
         known: Returns what is finished; its argument says whether ``--retry`` counts.
         tell: Takes a line about what is going on.
@@ -395,11 +406,9 @@ def run(
         dry_run: Only say what would be done.
 
     Raises:
-        UserError: submitit or Slurm is missing, Slurm refuses the jobs, or a round of tasks has got nothing done.
+        UserError: Slurm refuses the jobs, or a round of tasks has got nothing done.
     """
-    require_submitit()
-    folder = out.absolute() / "slurm"
-    backend = Slurm(folder, resources) if executor == SLURM else Trial(folder, resources)
+    folder = backend.folder
     if dry_run:
         for line in describe(out, plans, left(plans, known(True)), resources, workers, backend.largest_array()):
             tell(line)
