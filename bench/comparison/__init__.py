@@ -1,0 +1,1 @@
+"""The harness beside the loop that starts a verifier once an instance."""

@@ -1,0 +1,137 @@
+"""The comparison as plain data and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.comparison.sides import Side
+from bench.progress import duration
+from bench.session import machine, utc_now, versions
+from bench.stats import bootstrap_ratio
+
+SCHEMA_VERSION = 1
+
+
+def record(
+    found: Sequence[Side],
+    contradictions: Sequence[str],
+    differences: Sequence[str],
+    *,
+    options: Mapping[str, Any],
+    command: Sequence[str],
+    limit: float,
+    workers: int,
+    instances: int,
+    version: str,
+) -> dict[str, Any]:
+    """Returns the comparison as plain data.
+
+    Where the loop saw a sample only, its wall-clock time is scaled by the number of instances; the interval of the
+    scale is a bootstrap of the instances' times.
+
+    Args:
+        found: The sides.
+        contradictions: One line each.
+        differences: One line each.
+        options: The command's options.
+        command: The command.
+        limit: Seconds an instance for the verifier.
+        workers: Processes side by side.
+        instances: How many there are.
+        version: The verifier's version.
+    """
+    sides = {side.name: _side(side, instances) for side in found}
+    ratios = {}
+    if "loop" in sides:
+        for name, side in sides.items():
+            if name != "loop":
+                ratios[name] = {
+                    "value": sides["loop"]["wall_s"] / side["wall_s"],
+                    "low": sides["loop"]["wall_low_s"] / side["wall_s"],
+                    "high": sides["loop"]["wall_high_s"] / side["wall_s"],
+                }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "comparison",
+        "ended": utc_now(),
+        "command": list(command),
+        "options": {key: str(value) if value is not None else None for key, value in options.items()},
+        "verifier_version": version,
+        "versions": versions(),
+        "machine": machine(),
+        "limit_s": limit,
+        "workers": workers,
+        "instances": instances,
+        "sides": sides,
+        "loop_over": ratios,
+        "contradictions": list(contradictions),
+        "differences": list(differences),
+        "rows": _rows(found),
+    }
+
+
+def _side(side: Side, instances: int) -> dict[str, Any]:
+    """One side's numbers; `wall_s` stands for all instances, `measured_s` is what was measured."""
+    asked = len(side.found)
+    low = high = side.wall_s
+    sampled = side.name == "loop" and asked < instances
+    if sampled:
+        seconds = [found.seconds for found in side.found.values()]
+        mean, *ends = bootstrap_ratio(seconds, [1.0], np.mean, paired=False)
+        low, high = (side.wall_s * end / mean * instances / asked for end in ends)
+    return {
+        "what": side.what,
+        "command": list(side.command),
+        "wall_s": side.wall_s * instances / asked if sampled else side.wall_s,
+        "wall_low_s": low,
+        "wall_high_s": high,
+        "measured_s": side.wall_s,
+        "asked": asked,
+        "peak_mb": round(side.peak_mb, 1),
+        "counts": side.counts(),
+    }
+
+
+def _rows(found: Sequence[Side]) -> list[dict[str, Any]]:
+    rows = []
+    for cell, image in sorted({key for side in found for key in side.found}):
+        row: dict[str, Any] = {"cell": cell, "image": image}
+        for side in found:
+            answer = side.found.get((cell, image))
+            row[f"{side.name}_status"] = "" if answer is None else str(answer.status)
+            row[f"{side.name}_s"] = "" if answer is None else answer.seconds
+            row[f"{side.name}_by"] = "" if answer is None else answer.by
+        rows.append(row)
+    return rows
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Returns the table."""
+    lines = [
+        "| side | what | instances | wall clock | times faster than the loop | peak memory MiB | verdicts |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, side in result["sides"].items():
+        ratio = result["loop_over"].get(name)
+        faster = ""
+        if ratio is not None:
+            faster = f"{ratio['value']:.1f}"
+            if ratio["low"] != ratio["high"]:
+                faster += f" ({ratio['low']:.1f}–{ratio['high']:.1f})"
+        wall = duration(side["wall_s"])
+        if side["asked"] < result["instances"] and name == "loop":
+            wall += f" (scaled from {side['asked']} instances in {duration(side['measured_s'])})"
+        counts = ", ".join(f"{status} {count}" for status, count in side["counts"].items())
+        lines.append(
+            f"| {name} | {side['what']} | {side['asked']} | {wall} | {faster} | {side['peak_mb']:.0f} | {counts} |"
+        )
+    lines.append("")
+    lines.append(
+        f"{result['instances']} instances, {result['limit_s']:g} s each for the verifier, {result['workers']} processes"
+        f" side by side; contradictions: {len(result['contradictions'])}; "
+        f"decided on some sides only: {len(result['differences'])}."
+    )
+    return "\n".join(lines) + "\n"

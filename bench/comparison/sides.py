@@ -1,0 +1,135 @@
+"""What each side found, instance by instance, and where the sides disagree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.store import Log, collector_off
+from bench.vnncomp import Task
+from prunecert.errors import UserError
+from verifiers.base import Status
+
+#: Cell and image.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a side found on one instance.
+
+    Args:
+        status: The answer; a decided one counts more than those before and after it.
+        seconds: Time of all verifiers that were asked, or of the whole command.
+        by: Who decided.
+        detail: Why it failed, if it did.
+    """
+
+    status: Status
+    seconds: float
+    by: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Side:
+    """One side of the comparison.
+
+    Args:
+        name: ``"loop"``, ``"run"`` or ``"alone"``.
+        what: In words.
+        command: What was run.
+        wall_s: Wall-clock seconds of all of it.
+        peak_mb: Peak of the memory of all its processes, summed.
+        found: By cell and image.
+        networks: Hash of each cell's network.
+    """
+
+    name: str
+    what: str
+    command: Sequence[str]
+    wall_s: float
+    peak_mb: float
+    found: Mapping[Key, Found]
+    networks: Mapping[str, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Returns how often each status was found."""
+        return dict(sorted(Counter(str(found.status) for found in self.found.values()).items()))
+
+
+def key_of(task: Task) -> Key:
+    """Returns the cell and image of a line of `instances.csv` that `bench.export` wrote.
+
+    Raises:
+        UserError: The names are of another make.
+    """
+    cell = task.onnx.name.removesuffix(".gz").removesuffix(".onnx").removesuffix(".compact")
+    image = task.vnnlib.name.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
+    if not image.isdecimal():
+        raise UserError(f"{task.vnnlib} is no property that bench.export wrote; its name tells no image.")
+    return cell, int(image)
+
+
+def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found], list[str]]:
+    """Reads what a run found.
+
+    Args:
+        out: Its directory.
+        network_of: Hash of each cell's network in the comparison.
+
+    Returns:
+        What it found, and contradictions within it, one line each.
+
+    Raises:
+        UserError: It was run on other networks.
+    """
+    rows: dict[Key, list[Mapping[str, Any]]] = {}
+    with collector_off():
+        for row in Log(out).rows(bounds=False):
+            if row["type"] == "session":
+                for cell in row["cells"]:
+                    if cell["name"] in network_of and cell["onnx_sha256"] != network_of[cell["name"]]:
+                        raise UserError(
+                            f"{out} is refused: it is about another network {cell['name']!r} than the loop; give a "
+                            "new --out."
+                        )
+            elif row["type"] == "verdict":
+                rows.setdefault((row["cell"], row["image"]), []).append(row)
+    found, wrong = {}, []
+    for key, answers in rows.items():
+        decided = [row for row in answers if Status(row["status"]).decided]
+        if len({row["status"] for row in decided}) > 1:
+            words = ", ".join(f"{row['verifier']} {row['status']}" for row in decided)
+            wrong.append(f"{key[0]} image {key[1]}: {words}, in {out.name}")
+        last = decided[0] if decided else answers[-1]
+        seconds = sum(sum(row.get("times", {}).get(part, 0.0) for part in ("wall_s", "start_s")) for row in answers)
+        found[key] = Found(
+            Status(last["status"]), round(seconds, 6), last["verifier"] if decided else "", last.get("detail", "")
+        )
+    return found, wrong
+
+
+def disagreements(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
+    """Compares all sides, instance by instance.
+
+    Returns:
+        Contradictions (one side proves what another breaks); and instances that only some sides decide, which a limit
+        in wall-clock time allows. One line each.
+    """
+    contradictions, differences = [], []
+    for key in dict.fromkeys(key for side in sides for key in side.found):
+        answers = {side.name: side.found[key] for side in sides if key in side.found}
+        decided = {found.status for found in answers.values() if found.status.decided}
+        words = ", ".join(
+            f"{name} {found.status}{f' ({found.by})' if found.by else ''} after {found.seconds:.1f} s"
+            for name, found in answers.items()
+        )
+        if len(decided) > 1:
+            contradictions.append(f"{key[0]} image {key[1]}: {words}")
+        elif decided and any(not found.status.decided for found in answers.values()):
+            differences.append(f"{key[0]} image {key[1]}: {words}")
+    return contradictions, differences
