@@ -26,7 +26,7 @@ from bench.certify.take import known_certificates, take
 from bench.executors import resources, slurm_options
 from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
-from bench.rows import Done, predict, read_done, verdict_rows
+from bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
 from bench.session import cores, machine, session_row, unpublishable, utc_now
 from bench.store import MAIN_WRITER, Log, Writer, is_run
 from bench.submit import submit
@@ -35,7 +35,7 @@ from bench.timing.command import conclude_times, holds_times, refuse_for_times, 
 from bench.timing.plans import Group, timed_plans
 from bench.timing.take import refuse_other_machine
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
-from verifiers.base import Instance, Status, Verdict
+from verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:
     from bench.executors.cluster import Part
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     wanted = slurm_options.check(options)
     devices = resources.parse_devices(options.device)
     suite = load_suite(options.suite, options.profile)
-    retry = _statuses(options.retry)
+    retry = parse_statuses(options.retry)
     if part is not None:
         options.shard = part.number, part.count
         retry = retry if part.retry else frozenset()
@@ -350,18 +350,6 @@ def exit_code(summary: dict[str, Any], console: Console) -> int:
     for name in summary["broken_verifiers"]:
         console.print(f"BROKEN: {name} failed on every instance; see the logs folder of the run", markup=False)
     return EXIT_USAGE if summary["broken_verifiers"] else EXIT_OK
-
-
-def _statuses(text: str | None) -> frozenset[Status]:
-    if text is None:
-        return frozenset()
-    allowed = [str(status) for status in Status if not status.decided]
-    found = set()
-    for word in text.split(","):
-        if word.strip() not in allowed:
-            raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
-        found.add(Status(word.strip()))
-    return frozenset(found)
 
 
 def command() -> int:

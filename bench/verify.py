@@ -15,7 +15,9 @@ must lie in the box that the file states, compared in binary64; see `verifiers.v
 --compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
 given all the same: a counterexample counts only if it is one there, too.
 
-Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run.
+Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run: some
+property ended in `error`, which is no answer. Limits that were reached (timeout, memout), `unknown` and `unsupported`
+are answers. `--retry error` asks again what went wrong, and keeps the rest.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ import numpy as np
 import yaml
 
 from bench.properties import Problem, compacted, contradictions, prepare, solve
+from bench.rows import parse_statuses
 from bench.session import machine, utc_now, versions
 from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
 from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
 from prunecert.compaction import Mode
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
 from prunecert.hashing import canonical_json, digest
 from verifiers import VERIFIERS
 from verifiers.base import Status, Verdict
@@ -143,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--memory-limit", type=int, metavar="MB", help="limit on a verifier's resident size in MiB")
     made.add_argument("--threads", type=int, metavar="N", help="threads of a verifier")
     made.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
+    made.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
     made.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
     return made
 
@@ -188,16 +192,24 @@ class Run:
         crew: Workers by verifier.
         writer: The log.
         rows: Rows of earlier starts.
+        retry: Statuses of earlier answers that are asked for again.
     """
 
     def __init__(
-        self, out: Path, problems: Sequence[Problem], crew: Mapping[str, Worker], writer: Writer, rows: Sequence[Row]
+        self,
+        out: Path,
+        problems: Sequence[Problem],
+        crew: Mapping[str, Worker],
+        writer: Writer,
+        rows: Sequence[Row],
+        retry: frozenset[Status] = frozenset(),
     ) -> None:
         self.problems = problems
         self.crew = crew
         self.writer = writer
         self.rows = list(rows)
-        self.done = {row["id"]: row for row in rows}
+        latest = {row["id"]: row for row in rows}
+        self.done = {identity: row for identity, row in latest.items() if Status(row["status"]) not in retry}
         self.folders = {name: out / name if len(crew) > 1 else out for name in crew}
         self.out = out
 
@@ -275,7 +287,16 @@ class Run:
         found_wrong = contradictions([row for row in self.rows if row["problem"] in here])
         for sentence in found_wrong:
             print(sentence)
-        return EXIT_REGRESSION if found_wrong else EXIT_OK
+        failed = sum(
+            self.done[self.identifier(problem, worker)]["status"] == Status.ERROR
+            for problem in self.problems
+            for worker in self.crew.values()
+        )
+        if failed:
+            print(f"{failed} ended in error: the reasons stand above, and in logs/; --retry error asks them again.")
+        if found_wrong:
+            return EXIT_REGRESSION
+        return EXIT_USAGE if failed else EXIT_OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,6 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         VERIFIERS.check(name)
     settings = settings_for(names, options.settings)
+    retry = parse_statuses(options.retry)
     if options.abcrown is not None:
         if not options.abcrown.is_dir():
             raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")
@@ -327,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
         )
         rows = [row for row in Log(out).rows() if row["type"] == "property"] if is_run(out) else []
-        run = Run(out, problems, crew, writer, rows)
+        run = Run(out, problems, crew, writer, rows, retry)
         run.go()
         return run.report()
 

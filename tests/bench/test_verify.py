@@ -153,7 +153,8 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     killed = subprocess.run(
         [*command, "--settings", "die_at=packed_holds"], capture_output=True, text=True, check=False, timeout=120
     )
-    assert killed.returncode == EXIT_OK, killed.stderr
+    assert killed.returncode == EXIT_USAGE, killed.stderr
+    assert "1 ended in error" in killed.stdout
     assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "error", "sat"]
     # Now the command itself, in the middle.
     started = subprocess.Popen([*command, "--timeout", "7"], stdout=subprocess.PIPE, text=True)
@@ -171,6 +172,45 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     assert "[1/4] fake-breaker unsat" in again.stdout
     assert again.stdout.splitlines()[0].endswith("(kept)")
     assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "unsat", "sat"]
+
+
+def test_an_error_is_a_broken_run_and_can_be_asked_again(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o"
+    arguments = ["--instances", str(bench / "instances.csv"), "--verifier", "fake-breaker", "--out", str(out)]
+    monkeypatch.setenv("PRUNECERT_TEST_DIE_AT", "packed_holds")
+    assert main(arguments) == EXIT_USAGE
+    assert "1 ended in error" in capsys.readouterr().out
+    assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "error", "sat"]
+    monkeypatch.delenv("PRUNECERT_TEST_DIE_AT")
+    # An answer that is there is kept, an error as well, and the run stays broken.
+    assert main(arguments) == EXIT_USAGE
+    assert capsys.readouterr().out.count("(kept)") == 4
+    assert main([*arguments, "--retry", "timeout,memout"]) == EXIT_USAGE
+    assert capsys.readouterr().out.count("(kept)") == 4
+    assert main([*arguments, "--retry", "error"]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert printed.count("(kept)") == 3
+    assert "ended in error" not in printed
+    assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "unsat", "sat"]
+    # The later answer counts from then on.
+    assert main(arguments) == EXIT_OK
+
+
+def test_a_contradiction_counts_more_than_an_error(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRUNECERT_TEST_DIE_AT", "packed_holds")
+    arguments = ["--instances", str(bench / "instances.csv"), "--out", str(tmp_path / "o")]
+    assert main([*arguments, "--verifier", "fake-breaker,fake-prover"]) == EXIT_REGRESSION
+    assert "1 ended in error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["sat", "unsat", "error,", "failed"])
+def test_what_cannot_be_asked_again_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--retry .* is refused; allowed are unknown, timeout"):
+        one(tmp_path, HOLDS, "--retry", text)
 
 
 def test_two_verifiers_that_contradict_each_other_exit_1(
