@@ -7,11 +7,13 @@ image; the others only about images that nobody before them has decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.plan import Stage
 from verifiers.base import Status
+
+Lookup = Callable[[int, Sequence[int]], Mapping[int, Status]]
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +42,7 @@ class CellCascade:
         stages: Its verifiers, in order.
         positions: Places of its correctly classified images, in order.
         done: What earlier runs found, by stage and position.
+        lookup: Asked, before a verifier is, what is known of (stage, positions) elsewhere; returns it by position.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class CellCascade:
         stages: Sequence[Stage],
         positions: Iterable[int],
         done: Mapping[tuple[int, int], Status] | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self.cell = cell
         self.stages = tuple(stages)
         self.positions = tuple(positions)
         self._status = dict(done or {})
+        self._lookup = lookup
         self._current = -1
         self._open: set[int] = set()
         self._undecided = {p for p in self.positions if not self._decided(p, len(self.stages))}
@@ -79,6 +84,10 @@ class CellCascade:
             self._current += 1
             stage = self._current
             images, size = self.eligible(stage), self.stages[stage].batch
+            if self._lookup is not None:
+                missing = [p for p in images if (stage, p) not in self._status]
+                for position, status in self._lookup(stage, missing).items():
+                    self._take(stage, position, status)
             batches = []
             for start in range(0, len(images), size):
                 todo = tuple(p for p in images[start : start + size] if (stage, p) not in self._status)
@@ -92,13 +101,16 @@ class CellCascade:
     def record(self, batch: Batch, statuses: Sequence[Status]) -> list[Batch]:
         """Takes the answers to a batch and returns what `release` then has."""
         for position, status in zip(batch.positions, statuses, strict=True):
-            self._status[batch.stage, position] = status
             self._open.discard(position)
-            if status.decided:
-                self._undecided.discard(position)
-            if self._is_settled(position):
-                self._settled.add(position)
+            self._take(batch.stage, position, status)
         return self.release()
+
+    def _take(self, stage: int, position: int, status: Status) -> None:
+        self._status[stage, position] = status
+        if status.decided:
+            self._undecided.discard(position)
+        if self._is_settled(position):
+            self._settled.add(position)
 
     @property
     def finished(self) -> bool:

@@ -30,6 +30,10 @@ def check_parts(parts: Sequence[Path]) -> dict[Path, list[Row]]:
             if row["type"] == "session":
                 latest[part][row["writer"]] = row
         for row in latest[part].values():
+            if any("timing" in cell for cell in row["cells"]):
+                raise UserError(
+                    f"{part} cannot be joined: its rows are times, and times of different runs are never put together."
+                )
             if reference is None:
                 reference = (part, row)
             for key in _SAME:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from bench.certify.take import known_certificates, take
 from bench.executors import resources, slurm_options
 from bench.plan import CellPlan, Export
 from bench.progress import Display, Output
+from bench.reuse import read_earlier, take_over
 from bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
 from bench.session import cores, machine, session_row, unpublishable, utc_now
 from bench.store import MAIN_WRITER, Log, Writer, is_run
@@ -60,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")
     parser.add_argument("--skip-unavailable", action="store_true", help="leave out verifiers that are not installed")
+    parser.add_argument(
+        "--reuse", type=Path, nargs="+", default=[], metavar="RUN", help="take over what these earlier runs answered"
+    )
     parser.add_argument("--retry", metavar="STATUS", help="do instances of these statuses again, e.g. error,memout")
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
@@ -98,6 +103,7 @@ def verify(
     plans: Sequence[CellPlan], writer: Writer, done: Done, options: argparse.Namespace, workers: int, console: Console
 ) -> None:
     """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
+    earlier = read_earlier(options.reuse, machine(), options.device) if options.reuse else None
     console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
@@ -108,7 +114,8 @@ def verify(
             for p in positions
             if (key, int(plan.data.indices[p])) in done.verdicts
         }
-        cascades.append(CellCascade(number, plan.stages, positions, known))
+        look = None if earlier is None else partial(take_over, plan, earlier=earlier, writer=writer)
+        cascades.append(CellCascade(number, plan.stages, positions, known, look))
     display = Display(console, plans, cascades, workers)
 
     def answered(batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]) -> None:
