@@ -75,6 +75,11 @@ def unpublishable(datasets: Sequence[Dataset]) -> list[str]:
     return reasons
 
 
+def unfit(plans: Sequence[CellPlan]) -> list[str]:
+    """Returns why results on these networks must not be published, one sentence each: what their cards say."""
+    return [f"{plan.cell.name}: {plan.export.card['unfit']}" for plan in plans if plan.export.card.get("unfit")]
+
+
 def session_row(
     suite: Suite,
     plans: Sequence[CellPlan],
@@ -132,7 +137,7 @@ def session_row(
         "pid": os.getpid(),
         "float32": "TF32 off",
         "shard": None if shard is None else list(shard),
-        "unpublishable": unpublishable(datasets),
+        "unpublishable": [*unpublishable(datasets), *unfit(plans)],
         "missing": [{"name": name, "command": command} for name, command in missing.items()],
         "skipped": dict(skipped),
         "cells": [plan.to_json() for plan in plans],

@@ -10,6 +10,7 @@ from bench.check import check_entry, check_tree, contradictions
 from bench.entry import dump, make_entry, read_answers
 from bench.plan import CellPlan
 from bench.report.publish import write_text
+from bench.session import unfit
 from bench.suite import Protocol
 from prunecert.errors import UserError
 
@@ -47,6 +48,8 @@ def submit(
     for plan in plans:
         entry = make_entry(plan, asked[plan.cell.name], session, answers, by)
         entries[entry["name"]] = entry
+    if reasons := unfit(plans):
+        raise UserError(f"--submit is refused, nothing was written to {folder}: {'; '.join(reasons[:_SHOWN])}.")
     problems = [problem for name, entry in entries.items() for problem in check_entry(entry, name)]
     if not problems:
         known = check_tree(folder)[0] if folder.is_dir() else {}

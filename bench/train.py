@@ -1,17 +1,23 @@
 """Train the cells of a suite: pre-train, prune, fine-tune with the same objective, save checkpoint and card.
 
 Resumable: after an interruption the same command goes on at the epoch where it was. Cells that have a checkpoint
-made by the same recipe are left alone; several processes may work on one folder.
+made by the same recipe are left alone; several processes may work on one folder. With --budget the most telling cells
+come first, and training stops before the epoch that would overrun it.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
+import re
+import statistics
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import prepare
 from prunecert.errors import EXIT_OK, UserError, run_main
@@ -19,13 +25,27 @@ from prunecert.errors import EXIT_OK, UserError, run_main
 if TYPE_CHECKING:
     from bench.suite import Suite
     from models.checkpoint import Card
+    from models.data import Dataset
     from models.pipeline import Job
+
+
+#: Compressions in the order in which a short budget should see them: the control, the headline, the extreme.
+_BY_VALUE = (1, 10, 100, 2, 20)
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    start = time.monotonic()
     options = _parser().parse_args(argv)
     from bench.suite import load_suite
+
+    budget = parse_budget(options.budget)
+    if options.subset is not None and options.out.resolve() == prepare.CHECKPOINTS.resolve():
+        raise UserError("--subset is refused without --out: networks trained on a few images are not for the zoo.")
+    if options.subset is not None and options.subset < 1:
+        raise UserError(f"--subset {options.subset} is refused; it must be at least 1 image.")
+    unfit = f"trained on {options.subset:,} images only (--subset)" if options.subset is not None else ""
 
     suite = load_suite(options.suite)
     jobs = plan(suite, options.cells, options.suite)
@@ -34,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
             f"No cell of suite {suite.name!r} matches {options.cells!r}; `python -m bench.train --suite "
             f"{options.suite} --dry-run` lists them."
         )
-    todo = [job for job in jobs if options.force or not _done(options.out, job)]
+    if budget is not None:
+        jobs = by_value(jobs)
+    todo = [job for job in jobs if options.force or not _done(options.out, job, unfit)]
     print(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
     if options.dry_run:
         for job in todo:
@@ -42,32 +64,93 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if not todo:
         return EXIT_OK
+    # A benchmark says float32 and means it.
+    os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
     import torch
 
     from models.data import load
+    from models.faults import OutOfTimeError, memory_errors
     from models.pipeline import Pipeline, check_device, exclusive
 
-    # A benchmark says float32 and means it.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # A resumed training should end as an undisturbed one does.
+    torch.backends.cudnn.deterministic = True
     check_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    train = load("train", options.data_root, allow_sample=False)
-    val = load("val", options.data_root, allow_sample=False)
+    train = _first(load("train", options.data_root, allow_sample=False), options.subset)
+    val = _first(load("val", options.data_root, allow_sample=False), options.subset)
     progress = Progress(todo)
     work = options.out / ".work"
-    pipeline = Pipeline(options.out, work, train, val, options.device, progress.epoch)
+    throughput = Throughput()
+
+    def late(seconds: float) -> bool:
+        return budget is not None and time.monotonic() - start + seconds > budget
+
+    pipeline = Pipeline(options.out, work, train, val, options.device, progress.epoch, stop=late, unfit=unfit)
     for number, job in enumerate(todo, 1):
         with exclusive(work / f"{job.name}.lock", wait=False) as mine:
             if not mine:
                 print(f"{job.name}: another process is training it; left to it.")
                 continue
-            if not options.force and _done(options.out, job):
+            if not options.force and _done(options.out, job, unfit):
                 continue
             progress.begin(number, job)
-            print(_line(pipeline.run(job)), flush=True)
+            try:
+                if late(0):
+                    raise OutOfTimeError
+                with memory_errors(f"Training {job.name} on {options.device}"):
+                    card = pipeline.run(job)
+            except OutOfTimeError:
+                print(
+                    f"The budget of {options.budget} is spent: {number - 1} of {len(todo)} cells are trained; the same "
+                    f"command goes on with {job.name}."
+                )
+                break
+            throughput.add(card)
+            print(_line(card), flush=True)
+    for line in throughput.lines():
+        print(line)
     return EXIT_OK
+
+
+def parse_budget(text: str | None) -> float | None:
+    """Returns a time like ``25m``, ``1.5h``, ``90s`` or ``90`` in seconds; None for None.
+
+    Raises:
+        UserError: It is no such time, or not above 0.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"--budget {text!r} is refused; write a time above 0 like 25m, 1.5h or 90s.")
+    return seconds
+
+
+def by_value(jobs: list[Job]) -> list[Job]:
+    """Returns the jobs with the most telling ones first, so that a budget which ends early was well spent.
+
+    The networks keep the suite's order, since a later one may be far larger; of each come first the dense control, then
+    10x, 100x and the others, of the first seed and then of the rest.
+    """
+    networks = list(dict.fromkeys(job.network for job in jobs))
+    seeds = sorted({job.seed for job in jobs})
+
+    def value(job: Job) -> tuple[int, int, int]:
+        rank = _BY_VALUE.index(int(job.compression)) if job.compression in _BY_VALUE else len(_BY_VALUE)
+        return networks.index(job.network), seeds.index(job.seed), rank
+
+    return sorted(jobs, key=value)
+
+
+def _first(data: Dataset, count: int | None) -> Dataset:
+    """Returns the first images of a split; all of them for None."""
+    if count is None:
+        return data
+    return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
 
 
 def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
@@ -85,7 +168,7 @@ def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
         if not fnmatch.fnmatch(cell.name, pattern):
             continue
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
-        recipe = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
+        whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
         jobs.append(
             Job(
                 name=cell.name,
@@ -96,28 +179,41 @@ def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
                 pruner=cell.pruner,
                 compression=cell.compression,
                 seed=cell.seed,
-                recipe=recipe,
+                recipe=whole.of_pruner(cell.pruner),
                 command=f"python -m bench.train --suite {suite_argument} --cells {cell.name}",
             )
         )
     return jobs
 
 
-def _done(folder: Path, job: Job) -> bool:
-    """Whether the cell has a checkpoint of this recipe; one of another recipe is refused, not overwritten."""
+def _done(folder: Path, job: Job, unfit: str = "") -> bool:
+    """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
     from models.checkpoint import load_card
 
     file = folder / f"{job.name}.json"
     if not file.exists():
         return False
     card = load_card(file)
-    if card.recipe != job.recipe.to_dict():
-        changed = sorted(key for key, value in job.recipe.to_dict().items() if card.recipe.get(key) != value)
-        raise UserError(
-            f"{file} was trained with another recipe (different: {', '.join(changed) or 'keys'}); allowed are "
-            "--force, which replaces it, or another --out."
+    wanted, found = job.recipe.to_dict(), _as_written_now(card.recipe, job.objective)
+    changed = sorted(key for key in {*wanted, *found} if found.get(key) != wanted.get(key))
+    if changed or card.unfit != unfit:
+        what = (
+            f"with another recipe (different: {', '.join(changed)})"
+            if changed
+            else f"on other data ({card.unfit or 'all images'})"
         )
+        raise UserError(f"{file} was trained {what}; allowed are --force, which replaces it, or another --out.")
     return True
+
+
+def _as_written_now(recipe: Mapping[str, Any], objective: str) -> dict[str, Any]:
+    """Returns a card's recipe with what it lacks at its default; one that is refused today is returned as it is."""
+    from models.recipe import Recipe
+
+    try:
+        return Recipe.from_dict(recipe, objective).to_dict()
+    except UserError:
+        return dict(recipe)
 
 
 def _line(card: Card) -> str:
@@ -126,6 +222,28 @@ def _line(card: Card) -> str:
         f"{card.name}: kept {card.kept:,} of {card.weights:,} weights; validation: {', '.join(parts)}; "
         f"{card.train_seconds:,.0f} s"
     )
+
+
+class Throughput:
+    """Gathers images per second by network, objective and stage, from the cards of the cells trained."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, card: Card) -> None:
+        """Notes a card's."""
+        stages = self._rates.setdefault(f"{card.network}, {card.objective}", {})
+        for stage, rate in card.throughput.items():
+            stages.setdefault(stage, []).append(rate)
+
+    def lines(self) -> list[str]:
+        """Returns a line a network and objective: the median over its cells."""
+        return [
+            f"Throughput, {name}: "
+            + ", ".join(f"{stage} {statistics.median(rates):,.0f}" for stage, rates in stages.items())
+            + " images/s"
+            for name, stages in self._rates.items()
+        ]
 
 
 class Progress:
@@ -137,8 +255,9 @@ class Progress:
 
     def __init__(self, jobs: list[Job]) -> None:
         self._jobs = jobs
-        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs}
-        self._left = sum(groups.values()) + sum(job.epochs for job in jobs)
+        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if not job.from_scratch}
+        own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
+        self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
         self._done = 0
         self._start = time.monotonic()
         self._label = ""
@@ -172,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+    parser.add_argument("--budget", help="stop cleanly after so long, e.g. 25m; the most telling cells come first")
+    parser.add_argument("--subset", type=int, help="train on the first so many images only, to try things out")
     parser.add_argument("--force", action="store_true", help="train again what has a checkpoint already")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be trained")
     return parser

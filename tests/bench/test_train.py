@@ -1,0 +1,208 @@
+"""bench.train: what is trained already, budgets, subsets, what the cards say; training itself is tests/models'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models.data
+from bench import train
+from bench.prepare import CHECKPOINTS
+from bench.session import unfit
+from bench.suite import load_suite
+from models.checkpoint import load_card
+from models.data import Dataset
+from models.recipe import Recipe
+from prunecert.errors import UserError
+from prunecert.hashing import digest
+from tests.models.conftest import blobs
+
+SUITE = """
+schema_version: 1
+name: tiny
+description: A tiny suite
+data: cifar10
+cells:
+  - networks: [cnn-small]
+    objectives: [natural]
+    eps: [2/255]
+    pruners: [lwm, drop-grow]
+    compression: [1, 2, 10]
+    seeds: [0, 1]
+verify:
+  images: 2
+  cascade: [ibp]
+  timeouts: {ibp: 10}
+recipes:
+  default: {pretrain_epochs: 2, warmup_epochs: 0, ramp_epochs: 1, prune_epochs: 1, finetune_epochs: 1, batch_size: 20}
+  cnn-small: {augment: false, pruners: {drop-grow: {every: 2}}}
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        return blobs(60 if split == "train" else 20, split)
+
+    monkeypatch.setattr(models.data, "load", load)
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SUITE)
+    return str(file)
+
+
+def jobs(suite: str, pattern: str = "*") -> list[Any]:
+    return train.plan(load_suite(suite), pattern, suite)
+
+
+def test_cells_are_trained_once(suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*lwm_x10_s0"]
+    assert train.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "1 cells, 0 trained already, 1 to train." in printed
+    assert "Throughput, cnn-small, natural: pretrain " in printed
+    assert ", finetune " in printed
+    card = load_card(tmp_path / "zoo" / "cnn-small_natural_eps2_lwm_x10_s0.json")
+    assert set(card.throughput) == {"pretrain", "finetune"}
+    assert all(rate > 0 for rate in card.throughput.values())
+    assert card.unfit == ""
+    assert "pruners" not in card.recipe, "another pruner's settings are not this cell's"
+    assert train.main(command) == 0
+    assert "1 cells, 1 trained already, 0 to train." in capsys.readouterr().out
+
+
+def test_another_recipe_or_other_data_is_not_overwritten(suite: str, tmp_path: Path) -> None:
+    command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*dense_x1_s0"]
+    train.main([*command, "--subset", "40"])
+    card = tmp_path / "zoo" / "cnn-small_natural_eps2_dense_x1_s0.json"
+    assert load_card(card).unfit == "trained on 40 images only (--subset)"
+    with pytest.raises(UserError, match=r"trained on other data \(trained on 40 images only.*--force"):
+        train.main(command)
+    train.main([*command, "--force"])
+    Path(suite).write_text(SUITE.replace("augment: false", "augment: false, lr: 0.01, ramp: smoothed"))
+    with pytest.raises(UserError, match=r"another recipe \(different: lr, ramp\).*--force"):
+        train.main(command)
+
+
+def test_a_card_from_before_a_key_existed_means_its_default(suite: str, tmp_path: Path) -> None:
+    command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*dense_x1_s0"]
+    train.main(command)
+    card = tmp_path / "zoo" / "cnn-small_natural_eps2_dense_x1_s0.json"
+    data = json.loads(card.read_text())
+    for key in ("throughput", "unfit"):
+        del data[key]
+    del data["recipe"]["grad_clip"]
+    data["recipe"]["optimizer"] = "adamw"
+    card.write_text(json.dumps(data))
+    (job,) = jobs(suite, "*dense_x1_s0")
+    assert train._done(tmp_path / "zoo", job)
+
+
+def test_shipped_cards_say_their_recipes_as_they_would_be_written_now() -> None:
+    cards = [load_card(file) for file in CHECKPOINTS.glob("*.json")]
+    assert len(cards) >= 20
+    for card in cards:
+        assert Recipe.from_dict(card.recipe, card.objective).to_dict() == card.recipe, card.name
+
+
+def test_what_was_pretrained_for_a_recipe_of_old_is_still_found() -> None:
+    recipe = Recipe.from_dict({"precision": "bfloat16", "allocation": "balanced", "augment": False}, "ibp")
+    job = train_job(recipe)
+    assert digest(job.pretraining()) == digest(
+        {
+            "network": "cnn-small",
+            "objective": {},
+            "eps": "2/255",
+            "seed": 0,
+            "init": "default",
+            "pretrain_epochs": 40,
+            "warmup_epochs": 1,
+            "ramp_epochs": 20,
+            "batch_size": 128,
+            "lr": 1e-3,
+            "decay": 0.5,
+            "weight_decay": 0.0,
+            "l1": 0.0,
+            "grad_clip": 10.0,
+            "average": 0.0,
+            "train_eps_factor": 1.0,
+            "augment": False,
+            "precision": "bfloat16",
+        }
+    )
+    other = Recipe.from_dict({**recipe.to_dict(), "optimizer": "sgd"}, "ibp")
+    assert digest(train_job(other).pretraining()) != digest(job.pretraining())
+    pruner = Recipe.from_dict({**recipe.to_dict(), "pruners": {"drop-grow": {"every": 7}}}, "ibp")
+    assert digest(train_job(pruner).pretraining()) == digest(job.pretraining())
+
+
+def train_job(recipe: Recipe) -> Any:
+    from models.pipeline import Job
+
+    return Job("cell", "cnn-small", "ibp", 2 / 255, "2/255", "lwm", 10.0, 0, recipe, "command")
+
+
+def test_subsets_are_marked_and_kept_out_of_the_zoo(suite: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--subset is refused without --out"):
+        train.main(["--suite", suite, "--subset", "10"])
+    with pytest.raises(UserError, match="--subset 0 is refused"):
+        train.main(["--suite", suite, "--subset", "0", "--out", str(tmp_path)])
+
+    class Plan:
+        def __init__(self, name: str, card: dict[str, str]) -> None:
+            self.cell, self.export = type("C", (), {"name": name}), type("E", (), {"card": card})
+
+    plans: Any = [Plan("a", {"unfit": "trained on 10 images only"}), Plan("b", {"unfit": ""}), Plan("c", {})]
+    assert unfit(plans) == ["a: trained on 10 images only"]
+
+
+def test_the_most_telling_cells_come_first(suite: str) -> None:
+    names = [job.name.removeprefix("cnn-small_natural_eps2_") for job in train.by_value(jobs(suite))]
+    assert names[:5] == ["dense_x1_s0", "lwm_x10_s0", "drop-grow_x10_s0", "lwm_x2_s0", "drop-grow_x2_s0"]
+    assert all(name.endswith("s1") for name in names[5:])
+
+
+def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("bench.train.time.monotonic", lambda: clock[0])
+    epochs: list[str] = []
+    original = train.Progress.epoch
+
+    def hourly(self: train.Progress, stage: str, epoch: int, *rest: Any) -> None:
+        epochs.append(f"{stage} {epoch}")
+        clock[0] += 3600
+        original(self, stage, epoch, *rest)
+
+    monkeypatch.setattr(train.Progress, "epoch", hourly)
+    command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*lwm_x10_s0"]
+    assert train.main([*command, "--budget", "2.5h"]) == 0
+    assert epochs == ["pretrain 1", "pretrain 2", "finetune 1"]
+    printed = capsys.readouterr().out
+    assert "The budget of 2.5h is spent: 0 of 1 cells are trained; the same command goes on with" in printed
+    assert not (tmp_path / "zoo" / "cnn-small_natural_eps2_lwm_x10_s0.json").exists()
+    assert train.main([*command, "--budget", "2.5h"]) == 0
+    assert epochs[3:] == ["finetune 2"]
+    stopped = load_card(tmp_path / "zoo" / "cnn-small_natural_eps2_lwm_x10_s0.json")
+    train.main(["--suite", suite, "--out", str(tmp_path / "whole"), "--cells", "*lwm_x10_s0"])
+    assert load_card(tmp_path / "whole" / f"{stopped.name}.json").sha256 == stopped.sha256
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("25m", 1500), ("1.5h", 5400), ("90", 90), ("90s", 90), (None, None)])
+def test_budgets_are_times(text: str | None, seconds: float | None) -> None:
+    assert train.parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-5m", "5 days"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--budget .* is refused; write a time above 0"):
+        train.parse_budget(text)
+
+
+def test_progress_counts_what_will_be_trained(suite: str) -> None:
+    chosen = [job for job in jobs(suite) if job.seed == 0 and job.compression in (1, 10)]
+    # Dense and LWM share two epochs of pre-training; drop-and-grow has its own; each has two more.
+    assert train.Progress(chosen)._left == 2 + 2 + 3 * 2
