@@ -78,9 +78,11 @@ class _Sparse(Verifier):
     def load(self, onnx: Path) -> None:
         """Reads the network."""
         from verifiers.sparse.certify import Checker
+        from verifiers.sparse.crown import Engine
         from verifiers.sparse.network import read_network
 
         self._network = read_network(onnx)
+        self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
@@ -96,7 +98,9 @@ class _Sparse(Verifier):
             return Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._search.Limits(**self._limits())
-        run = self._search.Search(self._checker, instance.lower, instance.upper, instance.spec, limits, deadline)
+        run = self._search.Search(
+            self._engine, self._checker, instance.lower, instance.upper, instance.spec, limits, deadline
+        )
         out = run.run()
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):

@@ -23,6 +23,7 @@ the constant 1e-200 covers as long as no magnitude exceeds 1e50; where one does,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,33 @@ def back(
                     weight = data[entry]
                     for lane in range(LANES):
                         out[group, column, lane] += weight * coefficients[group, row, lane]
+
+
+@numba.njit(cache=True, parallel=True)
+def _sum_up(mu: Array, bias: Array, charge: Array, sums: Array) -> None:
+    """Adds mu * bias, |mu * bias|, |mu| * charge to sums[0], [1], [2] [3, groups, LANES]; the largest |mu| to [3]."""
+    for group in numba.prange(mu.shape[0]):
+        for neuron in range(mu.shape[1]):
+            for lane in range(LANES):
+                value = mu[group, neuron, lane]
+                sums[0, group, lane] += value * bias[neuron]
+                sums[1, group, lane] += abs(value * bias[neuron])
+                sums[2, group, lane] += abs(value) * charge[neuron]
+                # A NaN is not below the largest either.
+                if not abs(value) <= sums[3, group, lane]:
+                    sums[3, group, lane] = abs(value)
+
+
+@numba.njit(cache=True, parallel=True)
+def _concretise(coefficients: Array, low: Array, high: Array, sums: Array) -> None:
+    """Adds the minimum over the box to sums[0], and the magnitudes of its terms to sums[1]."""
+    for group in numba.prange(coefficients.shape[0]):
+        for neuron in range(coefficients.shape[1]):
+            for lane in range(LANES):
+                value = coefficients[group, neuron, lane]
+                end = value * low[neuron] if value > 0 else value * high[neuron]
+                sums[0, group, lane] += end
+                sums[1, group, lane] += abs(end)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +186,7 @@ class Checker:
         self.last = len(network.nodes) - 1
         self.activated = network.activated()
         self.products: list[list[Product]] = []
+        self._biases: list[Array] = []
         linear = [np.zeros(node.size) for node in network.nodes]
         relu = [np.zeros(node.size) for node in network.nodes]
         self._sums = 0.0
@@ -172,6 +201,7 @@ class Checker:
                 counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
                 (relu if term.activated else linear)[term.source] += counts
             self.products.append(terms)
+            self._biases.append(node.bias.astype(np.float64))
             self._sums += 3.0 * node.size
         self._gammas = [(gamma(a), gamma(b)) for a, b in zip(linear, relu, strict=True)]
 
@@ -246,56 +276,42 @@ class Checker:
         relu: dict[int, Array] = {}
         groups = linear[start].shape[0]
         numba.set_num_threads(self.threads if groups > 1 else 1)
-        total = np.zeros((groups, LANES))
-        size = np.zeros((groups, LANES))
-        error = np.zeros((groups, LANES))
+        # Value, magnitude, error and largest coefficient of each row.
+        sums = np.zeros((4, groups, LANES))
         if constant is not None:
-            padded = np.zeros(groups * LANES)
-            padded[:count] = constant
-            total += padded.reshape(groups, LANES)
-            size += np.abs(total)
-        huge = np.zeros((groups, LANES), dtype=bool)
+            sums[0].reshape(-1)[:count] = constant
+            sums[1] += np.abs(sums[0])
         for node in range(start, 0, -1):
             if node not in linear and node not in relu:
                 continue
             mu = linear.pop(node, None)
             if node in relu:
                 through, shift = self._relax(relu.pop(node), node, bounds, None if planes is None else planes.get(node))
-                total += shift.sum(axis=1)
-                size += np.abs(shift).sum(axis=1)
+                sums[0] += shift.sum(axis=1)
+                sums[1] += np.abs(shift).sum(axis=1)
                 if mu is None:
                     mu = through
                 else:
                     # A sum of two: the error is charged on the node's own value.
                     mu = mu + through
                     reach = np.maximum(np.abs(bounds.lower[node]), np.abs(bounds.upper[node]))
-                    error += 2 * _UNIT * np.einsum("gnk,n->gk", np.abs(mu), reach)
+                    sums[2] += 2 * _UNIT * np.einsum("gnk,n->gk", np.abs(mu), reach)
             assert mu is not None
-            magnitude = np.abs(mu)
-            huge |= ~(magnitude.max(axis=1, initial=0.0) < _HUGE)
-            bias = self.network.nodes[node].bias.astype(np.float64)
-            total += np.einsum("gnk,n->gk", mu, bias)
-            size += np.einsum("gnk,n->gk", magnitude, np.abs(bias))
-            error += np.einsum("gnk,n->gk", magnitude, bounds.charges[node])
+            _sum_up(mu, self._biases[node], bounds.charges[node], sums)
             for product in self.products[node]:
-                target = relu if product.activated else linear
-                product.back(mu, target)
+                product.back(mu, relu if product.activated else linear)
         if 0 in linear:
-            coefficients = linear[0]
-            low, high = bounds.lower[0][:, None], bounds.upper[0][:, None]
-            ends = np.where(coefficients > 0, coefficients * low, coefficients * high)
-            total += ends.sum(axis=1)
-            size += np.abs(ends).sum(axis=1)
-        slack = 1.01 * (gamma(self._sums) * size + error) + _TINY
-        bound = total - slack - 4 * _UNIT * (np.abs(total) + slack)
-        bound[huge | ~(size < _HUGE) | ~np.isfinite(bound)] = -np.inf
+            _concretise(linear[0], bounds.lower[0], bounds.upper[0], sums)
+        slack = 1.01 * (gamma(self._sums) * sums[1] + sums[2]) + _TINY
+        bound = sums[0] - slack - 4 * _UNIT * (np.abs(sums[0]) + slack)
+        bound[~(sums[3] < _HUGE) | ~(sums[1] < _HUGE) | ~np.isfinite(bound)] = -np.inf
         result: Array = bound.reshape(-1)[:count]
         return result
 
     def _relax(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
         """Replaces relu(z) by z: coefficients [groups, neurons, LANES] and constants [groups, unstable, LANES]."""
         low, high = bounds.lower[node], bounds.upper[node]
-        coefficients[:, high <= 0, :] = 0.0
+        coefficients *= (high > 0)[:, None]
         free = bounds.unstable(node)
         if not len(free):
             return coefficients, np.zeros((coefficients.shape[0], 0, LANES))
@@ -320,28 +336,21 @@ class Checker:
         return coefficients, shift
 
 
-def root_bounds(checker: Checker, lower: Array, upper: Array) -> Bounds:
-    """Returns bounds of all nodes over a box: intervals, and CROWN for what they leave unstable.
+def adopt(checker: Checker, lower: Array, upper: Array, hidden: Mapping[int, tuple[Array, Array]]) -> Bounds:
+    """Returns bounds of all nodes over a box: the better of intervals and of those that are given.
 
     Args:
         checker: Of the network.
         lower: Lower corner, flat float64.
         upper: Upper corner.
+        hidden: Bounds of nodes that hold in real arithmetic.
     """
     bounds = Bounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
     for node in range(1, checker.last + 1):
         low, high = checker.intervals(node, bounds)
+        if node in hidden:
+            low, high = np.maximum(low, hidden[node][0]), np.minimum(high, hidden[node][1])
         bounds.charges.append(checker.charge(node, bounds))
         bounds.lower.append(low)
         bounds.upper.append(high)
-        first = all(term.source == 0 for term in checker.network.nodes[node].terms)
-        open_ = np.arange(len(low)) if node == checker.last else bounds.unstable(node)
-        if first or not len(open_):
-            continue
-        rows = np.zeros((2 * len(open_), len(low)))
-        rows[np.arange(len(open_)), open_] = 1.0
-        rows[np.arange(len(open_)) + len(open_), open_] = -1.0
-        found = checker.lower(node, rows, bounds)
-        low[open_] = np.maximum(low[open_], found[: len(open_)])
-        high[open_] = np.minimum(high[open_], -found[len(open_) :])
     return bounds

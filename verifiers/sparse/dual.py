@@ -16,161 +16,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
+from verifiers.sparse import ascent
+from verifiers.sparse.gather import LANES
 from verifiers.sparse.reduce import Reduced
 
 Single = npt.NDArray[np.float32]
 Signs = npt.NDArray[np.int8]
 Indices = npt.NDArray[np.int64]
-
-#: Numbers below which a loop isn't worth several threads.
-_SMALL = 30_000
-
-_jit = numba.njit(cache=True, parallel=True, fastmath={"nnan", "ninf", "nsz", "contract", "reassoc", "arcp"})
-
-
-@_jit
-def _relax(
-    lam: Single,
-    mu: Single,
-    sign: Signs,
-    alpha: Single,
-    beta: Single,
-    slope: Single,
-    low: Single,
-    bias: Single,
-    total: Single,
-    start: int,
-    stop: int,
-) -> None:
-    """Turns coefficients of relu(z) into those of z, neurons start to stop, adding constants to total."""
-    for d in numba.prange(lam.shape[0]):
-        add = np.float32(0.0)
-        for i in range(start, stop):
-            value = lam[d, i]
-            if sign[d, i] == 0:
-                if value >= 0:
-                    m = alpha[d, i] * value
-                else:
-                    m = slope[i] * value
-                    add -= m * low[i]
-            elif sign[d, i] > 0:
-                m = value - beta[d, i]
-            else:
-                m = beta[d, i]
-            mu[d, i] = m
-            add += m * bias[i]
-        total[d] += add
-
-
-@_jit
-def _concretise(coefficients: Single, total: Single, t: Single) -> None:
-    """Subtracts the sum of magnitudes from total, and writes the minimiser."""
-    for d in numba.prange(coefficients.shape[0]):
-        add = np.float32(0.0)
-        for p in range(coefficients.shape[1]):
-            value = coefficients[d, p]
-            add += abs(value)
-            t[d, p] = np.float32(-1.0) if value > 0 else np.float32(1.0)
-        total[d] -= add
-
-
-@_jit
-def _follow(
-    z: Single,
-    more: Single,
-    a: Single,
-    lam: Single,
-    sign: Signs,
-    alpha: Single,
-    slope: Single,
-    low: Single,
-    bias: Single,
-    start: int,
-    stop: int,
-) -> None:
-    """Completes z of neurons start to stop and puts the chosen line's value at it into a."""
-    for d in numba.prange(z.shape[0]):
-        for i in range(start, stop):
-            value = z[d, i] + bias[i]
-            if start > 0:
-                value += more[d, i - start]
-            z[d, i] = value
-            if sign[d, i] == 0:
-                if lam[d, i] >= 0:
-                    a[d, i] = alpha[d, i] * value
-                else:
-                    a[d, i] = slope[i] * (value - low[i])
-            elif sign[d, i] > 0:
-                a[d, i] = value
-            else:
-                a[d, i] = np.float32(0.0)
-
-
-@_jit
-def _adam(
-    z: Single,
-    lam: Single,
-    sign: Signs,
-    alpha: Single,
-    beta: Single,
-    scale: Single,
-    first: Single,
-    second: Single,
-    rate_alpha: float,
-    rate_beta: float,
-    step: int,
-) -> None:
-    """One ascent step of Adam (Kingma and Ba 2015) with projection; β is measured in units of scale."""
-    c1 = np.float32(1.0 / (1.0 - 0.9**step))
-    c2 = np.float32(1.0 / (1.0 - 0.99**step))
-    ra, rb = np.float32(rate_alpha), np.float32(rate_beta)
-    m1, m2, n1, n2 = np.float32(0.9), np.float32(0.1), np.float32(0.99), np.float32(0.01)
-    tiny = np.float32(1e-12)
-    for d in numba.prange(z.shape[0]):
-        for i in range(z.shape[1]):
-            s = sign[d, i]
-            if s == 0:
-                g = lam[d, i] * z[d, i] if lam[d, i] > 0 else np.float32(0.0)
-            elif s > 0:
-                g = -z[d, i] * scale[d, i]
-            else:
-                g = z[d, i] * scale[d, i]
-            m = m1 * first[d, i] + m2 * g
-            v = n1 * second[d, i] + n2 * g * g
-            first[d, i] = m
-            second[d, i] = v
-            move = c1 * m / (np.sqrt(c2 * v) + tiny)
-            if s == 0:
-                alpha[d, i] = min(max(alpha[d, i] + ra * move, np.float32(0.0)), np.float32(1.0))
-            else:
-                beta[d, i] = max(beta[d, i] + rb * scale[d, i] * move, np.float32(0.0))
-
-
-@_jit
-def _keep(
-    bound: Single,
-    best: Single,
-    alpha: Single,
-    best_alpha: Single,
-    beta: Single,
-    best_beta: Single,
-    weights: Single,
-    best_weights: Single,
-) -> None:
-    """Copies the dual variables of the subdomains whose bound has improved."""
-    for d in numba.prange(len(bound)):
-        if bound[d] > best[d]:
-            best[d] = bound[d]
-            for i in range(alpha.shape[1]):
-                best_alpha[d, i] = alpha[d, i]
-                best_beta[d, i] = beta[d, i]
-            for i in range(weights.shape[1]):
-                best_weights[d, i] = weights[d, i]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,17 +74,19 @@ FIELDS = ("disjunct", "sign", "alpha", "beta", "weights", "bound", "place")
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the last walk saw, for branching and for the attack.
+    """What the walk of a bound saw, for branching, for the attack and for the gradient.
 
     Args:
         lam: [D, U] coefficients that reached the ReLUs.
         z: [D, U] their inputs when the chosen lines are followed from the minimiser.
         t: [D, P] the minimiser.
+        rows: [D, R] the specification's rows there.
     """
 
     lam: Single
     z: Single
     t: Single
+    rows: Single
 
 
 class Dual:
@@ -234,7 +95,7 @@ class Dual:
     Args:
         net: The network.
         disjuncts: For each disjunct the rows (start, stop) of the specification.
-        threads: For the loops; BLAS has its own number.
+        threads: For the loops.
     """
 
     def __init__(self, net: Reduced, disjuncts: list[tuple[int, int]], threads: int = 1) -> None:
@@ -243,12 +104,21 @@ class Dual:
         self.rows = len(net.c) - net.unstable
         self.slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
         self.several = any(stop - start > 1 for start, stop in disjuncts)
-        self._bias = net.c[: net.unstable]
         self._threads = threads
-        self._room: dict[str, Single] = {}
+        self._m, self._mt = _both(net.M)
+        self._n, self._nt = _both(net.N)
+        size = ascent.PER_NEURON * net.unstable + ascent.PER_ROW * self.rows + ascent.PER_PIXEL * len(net.pixels)
+        self._size = LANES * (size + ascent.SPARE)
+        room = np.empty(threads * self._size + LANES, dtype=np.float32)
+        # Vectors that cross a cache line take two loads.
+        skip = (-room.ctypes.data // room.itemsize) % LANES
+        self._work = room[skip : skip + threads * self._size]
+        #: Multiplications of a walk forwards and backwards, for one subdomain.
+        self.cost = 2 * (len(self._m[1]) + len(self._n[1]))
+        self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
 
     def start(self, disjunct: npt.ArrayLike) -> Batch:
-        """Returns the whole box for each disjunct, with CROWN's slopes and all weight on no row in particular."""
+        """Returns the whole box for each disjunct, with CROWN's slopes and equal weights of its rows."""
         index = np.asarray(disjunct, dtype=np.int64)
         count, width = len(index), self.net.unstable
         weights = np.zeros((count, self.rows), dtype=np.float32)
@@ -266,69 +136,79 @@ class Dual:
             np.full(count, -1, dtype=np.int64),
         )
 
-    def _space(self, name: str, count: int, width: int) -> Single:
-        """Returns a work array: fresh pages cost more than the arithmetic on them."""
-        room = self._room.get(name)
-        if room is None or room.size < count * width:
-            room = np.empty(count * width, dtype=np.float32)
-            self._room[name] = room
-        return room[: count * width].reshape(count, width)
+    def member(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Returns which rows belong to each subdomain's disjunct, [D, R]."""
+        spans = self._spans[batch.disjunct]
+        row = np.arange(self.rows)
+        inside: npt.NDArray[np.bool_] = (row >= spans[:, :1]) & (row < spans[:, 1:])
+        return inside
 
-    def _backward(self, batch: Batch, name: str = "") -> tuple[Single, Single, Single]:
-        """Returns bounds [D], coefficients λ [D, U] and minimisers [D, P]; the last two are work arrays."""
-        net, count, width = self.net, len(batch), self.net.unstable
-        numba.set_num_threads(self._threads if count * (width + len(net.pixels)) > _SMALL else 1)
-        lam = self._space("lam" + name, count, width)
-        mu = self._space("mu" + name, count, width + self.rows)
-        mu[:, width:] = batch.weights
-        total = batch.weights @ net.c[width:]
-        for start, stop in reversed(net.levels):
-            lam[:, start:stop] = mu[:, stop:] @ net.N[stop:, start:stop]
-            _relax(lam, mu, batch.sign, batch.alpha, batch.beta, self.slope, net.lower, self._bias, total, start, stop)
-        coefficients = self._space("coefficients", count, len(net.pixels))
-        np.matmul(mu, net.M, out=coefficients)
-        t = self._space("t" + name, count, len(net.pixels))
-        _concretise(coefficients, total, t)
-        return total, lam, t
-
-    def _forward(self, batch: Batch, lam: Single, t: Single, rows: bool) -> tuple[Single, Single]:
-        """Follows the chosen lines from t: z [D, U] and, if asked for, the rows' values [D, R]; work arrays."""
-        net, count, width = self.net, len(batch), self.net.unstable
-        z = self._space("z", count, width + self.rows)
-        a = self._space("a", count, width)
-        np.matmul(t, net.M.T, out=z)
-        for start, stop in net.levels:
-            more = a[:, :start] @ net.N[start:stop, :start].T if start else a[:, :0]
-            _follow(z, more, a, lam, batch.sign, batch.alpha, self.slope, net.lower, self._bias, start, stop)
-        if rows:
-            z[:, width:] += a @ net.N[width:].T + net.c[width:]
-        return z[:, :width], z[:, width:]
+    def _walk(
+        self,
+        batch: Batch,
+        steps: int = 0,
+        rates: tuple[float, float] = (0.0, 0.0),
+        decay: float = 1.0,
+        target: float = np.inf,
+        look: bool = False,
+    ) -> Look:
+        """Overwrites a batch's dual variables and bounds by the best of so many steps."""
+        net, count = self.net, len(batch)
+        shown = count if look else 0
+        seen = Look(
+            *(
+                np.empty((shown, size), dtype=np.float32)
+                for size in (net.unstable, net.unstable, len(net.pixels), self.rows)
+            )
+        )
+        numba.set_num_threads(self._threads if count > LANES else 1)
+        ascent.walk(
+            self._mt,
+            self._m,
+            self._nt,
+            self._n,
+            net.c,
+            net.lower,
+            self.slope,
+            batch.sign,
+            batch.alpha,
+            batch.beta,
+            batch.weights,
+            self.member(batch),
+            batch.bound,
+            int(look),
+            seen.lam,
+            seen.z,
+            seen.t,
+            seen.rows,
+            steps,
+            rates[0],
+            rates[1],
+            decay,
+            target,
+            self.several,
+            self._work,
+            self._size,
+        )
+        return seen
 
     def bound(self, batch: Batch) -> Single:
-        """Returns the bounds [D] that the batch's dual variables give."""
-        return self._backward(batch)[0]
+        """Returns the bounds [D] that the batch's dual variables give; they become the batch's."""
+        if len(batch):
+            self._walk(batch)
+        return batch.bound
 
-    def look(self, batch: Batch) -> tuple[Single, Look]:
-        """Returns bounds, and what branching and attack need; copies."""
-        total, lam, t = self._backward(batch)
-        z, _ = self._forward(batch, lam, t, rows=False)
-        return total, Look(lam.copy(), z.copy(), t.copy())
+    def look(self, batch: Batch) -> Look:
+        """Bounds a batch, and returns what branching and attack need."""
+        return self._walk(batch, look=True)
 
     def gradient(self, batch: Batch) -> tuple[Single, Single, Single]:
         """Returns derivatives of the bounds by α, β [D, U] and weights [D, R]; 0 for variables without effect."""
-        _, lam, t = self._backward(batch)
-        z, rows = self._forward(batch, lam, t, rows=True)
+        seen = self.look(batch)
         free = batch.sign == 0
-        by_alpha = np.where(free & (lam > 0), lam * z, 0).astype(np.float32)
-        by_beta = np.where(free, 0, -batch.sign * z).astype(np.float32)
-        return by_alpha, by_beta, np.where(self._member(batch), rows, 0).astype(np.float32)
-
-    def _member(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """Returns which rows belong to each subdomain's disjunct, [D, R]."""
-        spans = np.array(self.disjuncts).reshape(-1, 2)[batch.disjunct]
-        row = np.arange(self.rows)
-        member: npt.NDArray[np.bool_] = (row >= spans[:, :1]) & (row < spans[:, 1:])
-        return member
+        by_alpha = np.where(free & (seen.lam > 0), seen.lam * seen.z, 0).astype(np.float32)
+        by_beta = np.where(free, 0, -batch.sign * seen.z).astype(np.float32)
+        return by_alpha, by_beta, np.where(self.member(batch), seen.rows, 0).astype(np.float32)
 
     def optimise(
         self,
@@ -343,62 +223,32 @@ class Dual:
 
         Args:
             batch: Where to start; not changed.
-            steps: Gradient steps; bounds are computed once more than that.
-            rates: Of α, and of β relative to the neuron's coefficient.
+            steps: Gradient steps (Adam, Kingma and Ba 2015, with projection); bounds are computed once more than that.
+            rates: Of α, and of β relative to the coefficient of its neuron in the first walk.
             decay: Of both, a step.
-            target: Rows above this stop.
-            deadline: Value of `time.monotonic` after which no further step is begun.
+            target: Subdomains end when they and those beside them are above this.
+            deadline: Value of `time.monotonic` after which the subdomains whose turn has not come are left as they are.
         """
         best = batch.take(np.arange(len(batch)))
-        best.bound[:] = -np.inf
         if not self.net.unstable and not self.several:
-            # Nothing to optimise.
             steps = 0
-        active = np.arange(len(batch))
-        now = best.take(active)
-        kept = best.take(active)
-        first, second = np.zeros_like(now.alpha), np.zeros_like(now.alpha)
-        scale = np.zeros_like(now.alpha)
-        rate_alpha, rate_beta = rates
-        member = self._member(now) if self.several else None
-        for step in range(steps + 1):
-            bound, lam, t = self._backward(now)
-            _keep(bound, kept.bound, now.alpha, kept.alpha, now.beta, kept.beta, now.weights, kept.weights)
-            if step == steps or (deadline is not None and time.monotonic() > deadline):
+        # About a tenth of a second at a time.
+        some = max(1, int(2e8 * self._threads / (max(self.cost, 1) * (steps + 1)) / LANES)) * LANES
+        for begin in range(0, len(best), some):
+            if deadline is not None and begin and time.monotonic() > deadline:
                 break
-            going = ~(kept.bound > target)
-            alive = int(going.sum())
-            if alive == 0:
-                break
-            if alive <= 0.75 * len(now):
-                _store(best, active, kept)
-                active = active[going]
-                now, kept = now.take(going), kept.take(going)
-                first, second, scale = first[going], second[going], scale[going]
-                lam, t = lam[going], t[going]
-                member = None if member is None else member[going]
-            if step == 0:
-                size = np.abs(lam)
-                scale[:] = np.maximum(size, 0.1 * size.sum(axis=1, keepdims=True) / max(size.shape[1], 1) + 1e-9)
-            z, rows = self._forward(now, lam, t, rows=self.several)
-            _adam(z, lam, now.sign, now.alpha, now.beta, scale, first, second, rate_alpha, rate_beta, step + 1)
-            if member is not None:
-                self._reweigh(now, rows, member, rate_alpha)
-            rate_alpha, rate_beta = rate_alpha * decay, rate_beta * decay
-        _store(best, active, kept)
+            part = best.take(np.arange(begin, min(begin + some, len(best))))
+            self._walk(part, steps, rates, decay, target)
+            for name in ("alpha", "beta", "weights", "bound"):
+                getattr(best, name)[begin : begin + some] = getattr(part, name)
         return best
 
-    def _reweigh(self, now: Batch, rows: Single, member: npt.NDArray[np.bool_], rate: float) -> None:
-        """Exponentiated-gradient ascent on the weights of a disjunct's rows."""
-        inside = np.where(member, rows, np.nan)
-        spread = np.nanmax(inside, axis=1, keepdims=True) - np.nanmin(inside, axis=1, keepdims=True)
-        step = np.where(member, (rows - np.nanmax(inside, axis=1, keepdims=True)) / (spread + 1e-12), 0)
-        now.weights[:] = np.where(member, np.maximum(now.weights, 1e-4) * np.exp(2 * rate * step), 0)
-        now.weights[:] /= now.weights.sum(axis=1, keepdims=True)
 
-
-def _store(best: Batch, places: npt.NDArray[np.int64], part: Batch) -> None:
-    best.alpha[places] = part.alpha
-    best.beta[places] = part.beta
-    best.weights[places] = part.weights
-    best.bound[places] = part.bound
+def _both(dense: Single) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """Returns rows and columns of a matrix's non-zeros: (starts, indices, values) of each."""
+    rows = sparse.csr_array(dense)
+    columns = rows.tocsc()
+    return (
+        (rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data),
+        (columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data),
+    )

@@ -97,6 +97,12 @@ def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array) -> Red
     c = np.zeros(total)
     step = _GROUPS * LANES
     for node, (first, last) in spans.items():
+        if all(product.source == 0 for product in checker.products[node]):
+            for product in checker.products[node]:
+                M[first:last] += product.matrix[places[first:last]][:, pixels].toarray() * radius[pixels]
+                c[first:last] += product.matrix[places[first:last]] @ center
+            c[first:last] += checker.network.nodes[node].bias[places[first:last]]
+            continue
         for begin in range(first, last, step):
             stop = min(begin + step, last)
             seeds = np.zeros((stop - begin, checker.network.nodes[node].size))

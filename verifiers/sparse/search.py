@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from verifiers.base import OutputSpec, Status
 from verifiers.sparse import attack, branching, corner
-from verifiers.sparse.certify import Checker, Planes, gamma, grouped, root_bounds
+from verifiers.sparse.certify import Checker, Planes, adopt, gamma, grouped
+from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
 from verifiers.sparse.pool import Pool
 from verifiers.sparse.reduce import Reduced, reduce
@@ -120,6 +121,7 @@ class Search:
     """One question to one network.
 
     Args:
+        engine: CROWN of the network.
         checker: Of the network.
         lower: Lower corner of the box, flat float32.
         upper: Upper corner.
@@ -129,9 +131,18 @@ class Search:
     """
 
     def __init__(
-        self, checker: Checker, lower: Single, upper: Single, spec: OutputSpec, limits: Limits, deadline: float
+        self,
+        engine: Engine,
+        checker: Checker,
+        lower: Single,
+        upper: Single,
+        spec: OutputSpec,
+        limits: Limits,
+        deadline: float,
     ) -> None:
+        self.engine = engine
         self.checker = checker
+        self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
         self.limits = limits
@@ -169,17 +180,13 @@ class Search:
             # Every output is in an intersection of no half-spaces.
             out.status, out.witness, out.stage = Status.SAT, self.lower.copy(), "attack"
             return False
-        bounds = root_bounds(self.checker, self.lower.astype(np.float64), self.upper.astype(np.float64))
-        self.bounds = bounds
-        out.unstable = sum(len(bounds.unstable(node)) for node in self.checker.activated)
-        rows = (
-            np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, len(bounds.lower[-1])))
-        )
+        rows = np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, self.outputs))
         offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
-        found = self._certify_rows(np.eye(len(rows)), rows, offsets)
+        root = self.engine.bound(Question(self.lower, self.upper, rows, offsets))
+        out.unstable = root.unstable
         for k in range(len(spec.disjuncts)):
-            self._proved[k] = found[starts[k] : starts[k + 1]].max()
+            self._proved[k] = root.rows[starts[k] : starts[k + 1]].max()
         open_ = np.flatnonzero(~(self._proved > 0))
         out.bounds = tuple(float(value) for value in self._proved)
         out.lowest = float(self._proved.min(initial=0.0))
@@ -188,13 +195,15 @@ class Search:
             return False
         if self._late():
             return self._timeout()
+        hidden = {node: (root.lower[node], root.upper[node]) for node in root.lower}
+        self.bounds = adopt(self.checker, self.lower.astype(np.float64), self.upper.astype(np.float64), hidden)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
         self.rows, self.offsets = rows[keep], offsets[keep]
         sizes = [len(spec.disjuncts[k][1]) for k in open_]
         ends = np.cumsum(sizes)
         self.disjuncts = [(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
         self.open = open_
-        self.net: Reduced = reduce(self.checker, bounds, self.rows, self.offsets)
+        self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
         batch = self.dual.start(np.arange(len(open_)))
         batch.place[:] = self.tree.add([-1] * len(open_), [-1] * len(open_), [0] * len(open_))
@@ -310,7 +319,7 @@ class Search:
         """Attacks from the bounds' minimisers, the centre and random points."""
         rng = np.random.default_rng(self.limits.seed)
         pixels = len(self.net.pixels)
-        _, look = self.dual.look(batch)
+        look = self.dual.look(batch)
         count = self.limits.attack_points
         random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
         random[::2] = np.sign(random[::2])
@@ -365,7 +374,7 @@ class Search:
                 return
             out.rounds += 1
             parents = self._pool.take(size)
-            parents.bound[:], look = self.dual.look(parents)
+            look = self.dual.look(parents)
             if self.limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
                 worst = np.argsort(parents.bound)[:16]
                 if self._attack(look.t[worst], parents.disjunct[worst], 6, "bab"):
@@ -407,7 +416,8 @@ def warm_up() -> None:
         node("deeper", [[1.0, -1.0], [1.0, 1.0]], [0.0, -0.5], 1, True),
         node("output", [[1.0, 1.0], [-1.0, -1.0]], [0.5, -0.5], 2, True),
     )
-    checker = Checker(Network("warm-up", (2,), nodes))
+    network = Network("warm-up", (2,), nodes)
     corner_ = np.ones(2, dtype=np.float32)
     spec = OutputSpec.robustness(0, 2)
-    Search(checker, -corner_, corner_, spec, Limits(steps=2, root_steps=2), time.monotonic() + 60).run()
+    engine, checker = Engine(network, 1), Checker(network)
+    Search(engine, checker, -corner_, corner_, spec, Limits(steps=2, root_steps=2), time.monotonic() + 60).run()
