@@ -67,7 +67,10 @@ TRIALS = (
     Trial("crown", 0.4, 0.0),
     Trial("alpha-crown", 0.5, 0.0),
     Trial("pgd", 0.0, 0.6),
-    Trial("autoattack", 0.0, 0.6, {}, 29),
+    Trial("autoattack", 0.0, 0.6, {}, 45),
+    Trial("sparse-ibp", 0.1, 0.0),
+    Trial("sparse-crown-ibp", 0.3, 0.0),
+    Trial("sparse-crown", 0.4, 0.0),
     Trial("sparse-alpha-crown", 0.5, 0.0),
     Trial("sparse-bab", 0.98, 0.98),
     # The networks have few inputs, on which NeuralSAT splits by itself; large ones it splits on ReLUs.

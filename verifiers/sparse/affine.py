@@ -93,10 +93,9 @@ def convolution(
         counts.append(kept.sum(axis=1))
     pointers = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     matrix = scipy.sparse.csr_array(
-        (np.concatenate(values), np.concatenate(columns), pointers.astype(np.int64)),
+        (np.concatenate(values), np.concatenate(columns), pointers.astype(np.int32)),
         shape=(outputs * len(reads), int(np.prod(shape))),
     )
-    matrix.indices = matrix.indices.astype(np.int32, copy=False)
     return matrix, (outputs, len(down), len(across))
 
 

@@ -128,6 +128,11 @@ class Engine:
 
     def _bound(self, slot: int, question: Question, method: Method, parallel: bool) -> Bounds:
         order = self.layout.orders[0]
+        outputs = self.network.nodes[-1].size
+        if not np.size(question.lower) == np.size(question.upper) == len(order):
+            raise ValueError(f"the box has {np.size(question.lower)} numbers; the network takes {len(order)}")
+        if question.matrix.shape != (len(question.offsets), outputs):
+            raise ValueError(f"rows of shape {question.matrix.shape} don't fit {outputs} outputs")
         low = np.asarray(question.lower, dtype=np.float64).reshape(-1)[order]
         high = np.asarray(question.upper, dtype=np.float64).reshape(-1)[order]
         tighten, walk = method == "crown", method != "ibp"

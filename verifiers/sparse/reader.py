@@ -389,12 +389,14 @@ def _absorb(draft: _Draft, drafts: Sequence[_Draft], users: npt.NDArray[np.int_]
             continue
         outer = _wide(term.matrix)
         size = abs(outer)
-        summands = int(np.diff(outer.indptr).max(initial=0)) + 2
-        # γ_n of float64 with room to spare; weights that are not exact add their own error to the shift.
-        loose = 2.0**-52 * summands + (0.0 if term.exact else 2.0**-50)
-        error = error + size @ (inner.error + loose * np.abs(inner.bias)) + 2.0**-50 * np.abs(bias)
-        bias = bias + outer @ inner.bias
-        unit = _unit(term.matrix)
+        shift, unit = outer @ inner.bias, _unit(term.matrix)
+        summands = int(np.diff(outer.indptr).max(initial=0))
+        # γ_n with room to spare, but for ±1 times a number, and sums with 0; weights that are not exact add their own
+        # error to the shift.
+        loose = (0.0 if unit and summands <= 1 else 2.0**-52 * (summands + 1)) + (0.0 if term.exact else 2.0**-50)
+        summed = np.where((bias != 0) & (shift != 0), 2.0**-52 * (np.abs(bias) + np.abs(shift)), 0.0)
+        error = error + size @ (inner.error * (1 + 2.0**-40) + loose * np.abs(inner.bias)) + summed
+        bias = bias + shift
         for item in inner.terms:
             exact = (unit and item.exact) or (_unit(item.matrix) and term.exact)
             terms.append(Term(item.source, item.activated, (outer @ _wide(item.matrix)).tocsr(), exact))
@@ -428,9 +430,12 @@ def _combine(terms: Sequence[Term]) -> list[Term]:
     for term in terms:
         key = (term.source, term.activated)
         if key in found:
-            both = (_wide(found[key].matrix) + _wide(term.matrix)).tocsr()
+            first = found[key]
+            both = (_wide(first.matrix) + _wide(term.matrix)).tocsr()
+            # Without a common position nothing was added.
+            apart = both.nnz == first.matrix.nnz + term.matrix.nnz
             both.eliminate_zeros()
-            found[key] = Term(*key, both, exact=False)
+            found[key] = Term(*key, both, exact=apart and first.exact and term.exact)
         else:
             found[key] = term
     return list(found.values())
@@ -440,14 +445,12 @@ def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Rounds a matrix to float32; what underflows to zero stays as the smallest number, so that it is accounted for."""
     if matrix.dtype == np.float32 and matrix.has_sorted_indices:
         return matrix
+    matrix.sort_indices()
     data = matrix.data.astype(np.float32)
     lost = (data == 0) & (matrix.data != 0)
     data[lost] = np.copysign(np.finfo(np.float32).smallest_subnormal, matrix.data[lost])
-    rounded = scipy.sparse.csr_array(
-        (data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int64)), shape=matrix.shape
-    )
-    rounded.sort_indices()
-    return rounded
+    pointers, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+    return scipy.sparse.csr_array((data, indices, pointers), shape=matrix.shape)
 
 
 def _up(values: Float64Array) -> FloatArray:
