@@ -23,11 +23,11 @@ from bench import prepare
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
-    from bench.suite import Suite
+    from bench.suite import Cell, Suite
     from models.checkpoint import Card
     from models.data import Dataset
     from models.pipeline import Job
-
+    from models.recipe import Recipe
 
 #: Compressions in the order in which a short budget should see them: the control, the headline, the extreme.
 _BY_VALUE = (1, 10, 100, 2, 20)
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     if budget is not None:
         jobs = by_value(jobs)
-    todo = [job for job in jobs if options.force or not _done(options.out, job, unfit)]
+    todo = [job for job in jobs if options.force or not is_done(options.out, job, unfit)]
     print(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
     if options.dry_run:
         for job in todo:
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     check_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    train = _first(load("train", options.data_root, allow_sample=False), options.subset)
-    val = _first(load("val", options.data_root, allow_sample=False), options.subset)
+    train = first_images(load("train", options.data_root, allow_sample=False), options.subset)
+    val = first_images(load("val", options.data_root, allow_sample=False), options.subset)
     progress = Progress(todo)
     work = options.out / ".work"
     throughput = Throughput()
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             if not mine:
                 print(f"{job.name}: another process is training it; left to it.")
                 continue
-            if not options.force and _done(options.out, job, unfit):
+            if not options.force and is_done(options.out, job, unfit):
                 continue
             progress.begin(number, job)
             try:
@@ -146,7 +146,7 @@ def by_value(jobs: list[Job]) -> list[Job]:
     return sorted(jobs, key=value)
 
 
-def _first(data: Dataset, count: int | None) -> Dataset:
+def first_images(data: Dataset, count: int | None) -> Dataset:
     """Returns the first images of a split; all of them for None."""
     if count is None:
         return data
@@ -159,8 +159,6 @@ def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
     Raises:
         UserError: A recipe of the suite is refused.
     """
-    from bench.suite import show_eps
-    from models.pipeline import Job
     from models.recipe import Recipe
 
     jobs = []
@@ -169,24 +167,37 @@ def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
             continue
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
-        jobs.append(
-            Job(
-                name=cell.name,
-                network=cell.network,
-                objective=cell.objective,
-                eps=float(cell.eps),
-                eps_text=show_eps(cell.eps),
-                pruner=cell.pruner,
-                compression=cell.compression,
-                seed=cell.seed,
-                recipe=whole.of_pruner(cell.pruner),
-                command=f"python -m bench.train --suite {suite_argument} --cells {cell.name}",
-            )
-        )
+        command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
+        jobs.append(make_job(cell, whole, command))
     return jobs
 
 
-def _done(folder: Path, job: Job, unfit: str = "") -> bool:
+def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
+    """Returns the job of a cell.
+
+    Args:
+        cell: The cell.
+        recipe: That of its network and objective, for all pruners.
+        command: What to write on the card.
+    """
+    from bench.suite import show_eps
+    from models.pipeline import Job
+
+    return Job(
+        name=cell.name,
+        network=cell.network,
+        objective=cell.objective,
+        eps=float(cell.eps),
+        eps_text=show_eps(cell.eps),
+        pruner=cell.pruner,
+        compression=cell.compression,
+        seed=cell.seed,
+        recipe=recipe.of_pruner(cell.pruner),
+        command=command,
+    )
+
+
+def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
     from models.checkpoint import load_card
 

@@ -107,6 +107,7 @@ class Pipeline:
         report: Told of every epoch.
         stop: Asked after every epoch, with its seconds, whether to stop.
         unfit: Why nothing that is trained here may be published, or nothing.
+        pretrained: Where pre-trained networks are kept, if not in `work`.
     """
 
     def __init__(
@@ -120,8 +121,9 @@ class Pipeline:
         *,
         stop: Stop | None = None,
         unfit: str = "",
+        pretrained: Path | None = None,
     ) -> None:
-        self.folder, self.work = folder, work
+        self.folder, self.work, self.dense = folder, work, pretrained or work
         self.train, self.val = train, val
         self.device, self.stop, self.unfit = device, stop, unfit
         self._report = report
@@ -152,9 +154,9 @@ class Pipeline:
         """Returns the job's dense network after pre-training; trained now, or found."""
         key = digest({**job.pretraining(), **self._data()})
         stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
-        file = self.work / f"{stem}.pretrained.pt"
+        file = self.dense / f"{stem}.pretrained.pt"
         model = self.initial(job)
-        with exclusive(self.work / f"{stem}.lock", wait=True):
+        with exclusive(self.dense / f"{stem}.lock", wait=True):
             if file.exists():
                 model.load_state_dict(read_state(file))
                 return model.to(self.device)
@@ -169,7 +171,7 @@ class Pipeline:
                 recipe.warmup_epochs,
                 recipe.ramp_epochs,
             )
-            self.trainer(job).run(model, stage, state_file=self.work / f"{stem}.pretrain.pt", key=key)
+            self.trainer(job).run(model, stage, state_file=self.dense / f"{stem}.pretrain.pt", key=key)
             write_state(model.state_dict(), file)
         return model
 

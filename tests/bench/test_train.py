@@ -97,7 +97,7 @@ def test_a_card_from_before_a_key_existed_means_its_default(suite: str, tmp_path
     data["recipe"]["optimizer"] = "adamw"
     card.write_text(json.dumps(data))
     (job,) = jobs(suite, "*dense_x1_s0")
-    assert train._done(tmp_path / "zoo", job)
+    assert train.is_done(tmp_path / "zoo", job)
 
 
 def test_shipped_cards_say_their_recipes_as_they_would_be_written_now() -> None:

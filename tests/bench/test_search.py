@@ -1,0 +1,237 @@
+"""bench.search: spaces, draws, criteria, halving; a whole search on toy data, resumed, without a test image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import models.data
+from bench import search
+from bench.search_space import Choice, Range, apply, draw, read_space, scale_epochs
+from models.data import Dataset
+from models.pipeline import Pipeline
+from models.recipe import Recipe
+from prunecert.errors import UserError
+from tests.bench.test_train import SUITE
+from tests.models.conftest import blobs
+
+SPACE = """
+lr: {low: 1.0e-4, high: 1.0e-2, log: true}
+pretrain_epochs: {low: 4, high: 5}
+pruners.drop-grow.every: [2, 3]
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "space.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_spaces_are_read_and_drawn_from(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, SPACE))
+    assert space["lr"] == Range(1e-4, 1e-2, True, False)
+    assert space["pretrain_epochs"] == Range(4, 5, False, True)
+    assert space["pruners.drop-grow.every"] == Choice((2, 3))
+    trials = draw(space, 60, seed=1)
+    assert trials[0] == {}
+    assert trials[:10] == draw(space, 10, seed=1), "more trials add to those there are"
+    assert trials != draw(space, 60, seed=2)
+    rates = sorted(trial["lr"] for trial in trials[1:])
+    assert 1e-4 <= rates[0] < 5e-4 < 2e-3 < rates[-1] <= 1e-2
+    assert {trial["pretrain_epochs"] for trial in trials[1:]} == {4, 5}
+    assert len({str(trial) for trial in trials}) == 60
+
+
+def test_a_small_space_is_exhausted(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "lr: [0.1, 0.2]\ninit: [default, ibp]\n"))
+    assert len(draw(space, 50, seed=0)) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 0.1\n", "must be a list of values, or a range"),
+        ("lr: []\n", "must be a list of values"),
+        ("lr: {low: 2, high: 1}\n", "must be a number above low"),
+        ("lr: {low: 0, high: 1, log: true}\n", "with log it must be above 0"),
+        ("lr: {low: 0, hihg: 1}\n", "hi"),
+        ("{}\n", "names no recipe key"),
+    ],
+)
+def test_other_spaces_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_space(written(tmp_path, text))
+
+
+def test_changes_reach_into_mappings() -> None:
+    recipe = {"lr": 0.1, "objective": {"kappa_end": 0.5}, "addons": {"nrs": None}}
+    changed = apply(recipe, {"objective.kappa_end": 0.0, "addons.nrs.weight": 0.1, "pruners.hydra": {}, "lr": 1})
+    assert changed == {
+        "lr": 1,
+        "objective": {"kappa_end": 0.0},
+        "addons": {"nrs": {"weight": 0.1}},
+        "pruners": {"hydra": {}},
+    }
+    assert recipe["objective"] == {"kappa_end": 0.5}, "the recipe itself is not changed"
+    with pytest.raises(UserError, match=r"'lr\.x' is refused"):
+        apply(recipe, {"lr.x": 1})
+
+
+@given(
+    pretrain=st.integers(1, 60),
+    warmup=st.integers(0, 5),
+    ramp=st.integers(0, 40),
+    prune=st.integers(0, 9),
+    finetune=st.integers(0, 20),
+    share=st.floats(0.01, 1.0),
+)
+def test_shortened_recipes_are_recipes(
+    pretrain: int, warmup: int, ramp: int, prune: int, finetune: int, share: float
+) -> None:
+    warmup = min(warmup, pretrain)
+    ramp = min(ramp, pretrain - warmup)
+    recipe = {
+        "pretrain_epochs": pretrain,
+        "warmup_epochs": warmup,
+        "ramp_epochs": ramp,
+        "prune_epochs": prune,
+        "finetune_epochs": finetune,
+    }
+    scaled = scale_epochs(recipe, share)
+    Recipe.from_dict(scaled, "ibp")
+    assert all(scaled[key] <= recipe[key] for key in recipe)
+    assert bool(scaled["finetune_epochs"]) == bool(finetune)
+
+
+def test_criteria() -> None:
+    weights = search.parse_criterion("0.7*crown_ibp + 0.3*clean")
+    assert weights == {"crown_ibp": 0.7, "clean": 0.3}
+    found = [{"crown_ibp": 0.4, "clean": 0.6}, {"crown_ibp": 0.2, "clean": 0.4}]
+    assert search.score(weights, list(found)) == pytest.approx(0.7 * 0.3 + 0.3 * 0.5)
+    with pytest.raises(UserError, match="Did you mean 'crown_ibp'"):
+        search.parse_criterion("crownibp")
+    with pytest.raises(UserError, match="'x' is no number"):
+        search.parse_criterion("x*clean")
+    with pytest.raises(UserError, match=r"no 'verified'.*needs --verify"):
+        search.score({"verified": 1.0}, list(found))
+
+
+def test_the_best_third_goes_on() -> None:
+    scores = {0: 0.3, 1: 0.5, 2: 0.5, 3: 0.1, 4: 0.9}
+    assert search.survivors(scores, 9, 1, 3.0) == [4, 1, 2]
+    assert search.survivors(scores, 9, 2, 3.0) == [4]
+    assert search.survivors(scores, 2, 5, 3.0) == [4], "one at least"
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    splits: list[str] = []
+
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        splits.append(split)
+        return blobs(40 if split == "train" else 20, split)
+
+    monkeypatch.setattr(models.data, "load", load)
+    return splits
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    (folder / "tiny.yaml").write_text(SUITE)
+    space = written(folder, "lr: [0.003, 1.0e-6]\n")
+    known = ["--suite", str(folder / "tiny.yaml"), "--cells", "*natural_eps2_dense_x1_s?", "--space", str(space)]
+    return [*known, "--out", str(folder / "out"), "--criterion", "clean", *more]
+
+
+def test_a_search_finds_what_learns_and_goes_on_where_it_was(
+    tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+    original = Pipeline.run
+
+    def counting(self: Pipeline, job: Any) -> Any:
+        if len(ran) == 2 and "stopped" not in ran:
+            ran.append("stopped")
+            raise KeyboardInterrupt
+        ran.append(f"{self.folder.name} {job.name[-2:]}")
+        return original(self, job)
+
+    monkeypatch.setattr(Pipeline, "run", counting)
+    halving = command(tmp_path, "--trials", "3", "--rungs", "2", "--eta", "2", "--epochs", "8")
+    with pytest.raises(KeyboardInterrupt):
+        search.main(halving)
+    assert search.main(halving) == 0
+    first = [f"trial00{n}-rung0 s{seed}" for n in range(3) for seed in (0, 1)]
+    assert [name for name in ran if "rung0" in name] == first
+    assert len([name for name in ran if "rung1" in name]) == 2 * 2, "half of three, rounded up"
+    assert set(loaded) == {"train", "val"}
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table.count("\n| ") == 3 + 2
+    recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["recipes"]["cnn-small/natural"]
+    assert recipe in ({}, {"lr": 0.003})
+    assert "1e-06" not in (tmp_path / "out" / "recipe.yaml").read_text()
+    done = len(ran)
+    assert search.main(halving) == 0
+    assert len(ran) == done, "nothing is trained twice"
+    assert "validation images" in capsys.readouterr().out
+    capsys.readouterr()
+
+
+def test_verified_accuracy_is_measured_on_validation_images(
+    tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def run(argv: list[str]) -> int:
+        from bench.suite import load_suite
+
+        file = Path(argv[argv.index("--suite") + 1])
+        suite = load_suite(str(file))
+        assert all(protocol.split == "val" and protocol.images == 7 for _, protocol in suite.cells)
+        folder = Path(argv[argv.index("--checkpoints") + 1])
+        assert all((folder / f"{cell.name}.safetensors").exists() for cell, _ in suite.cells)
+        asked.append({"folder": folder, "names": [cell.name for cell, _ in suite.cells]})
+        return 0
+
+    def summarise(out: Path) -> dict[str, Any]:
+        value = 0.75 if "trial001" in str(out) else 0.25
+        return {"cells": [{"name": name, "verified": {"value": value}} for name in asked[-1]["names"]]}
+
+    monkeypatch.setattr("bench.run.main", run)
+    monkeypatch.setattr("bench.report.summary.summarise", summarise)
+    options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
+    assert search.main([*options, "--criterion", "verified"]) == 0
+    assert len(asked) == 2
+    assert "Trial 1 of 2: verified = 0.7500" in (tmp_path / "out" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--cells", "*"], None),
+        (["--cells", "nothing*"], "fits 0 cells of no network"),
+        (["--trials", "0"], "--trials 0 is refused"),
+        (["--eta", "1"], "--eta 1 is refused"),
+        (["--criterion", "verified", "--rungs", "2"], "last rung only"),
+        (["--criterion", "speed"], "Unknown measure 'speed'"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, more: list[str], message: str | None) -> None:
+    options = [*command(tmp_path), *more, "--dry-run"]
+    if message is None:
+        assert search.main(options) == 0
+        return
+    with pytest.raises(UserError, match=message):
+        search.main(options)
+
+
+def test_a_trial_that_is_no_recipe_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    options = command(tmp_path)
+    written(tmp_path, "objective.kappa_end: [0.5]\n")
+    with pytest.raises(UserError, match=r"trial 1 \(objective\.kappa_end=0\.5\): objective: Unknown setting"):
+        search.main([*options, "--dry-run"])
