@@ -318,7 +318,8 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
         # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
         compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
         note = protocol.note or _CERTIFY_ONLY_NOTE
-        protocol = replace(protocol, cascade=(), cross_check=(), note=note, compact=compact)
+        images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
+        protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
     _check_protocol(block, protocol, noise="sigma" in block)
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")

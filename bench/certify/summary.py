@@ -22,7 +22,7 @@ from bench.certify.settings import mismatch
 from bench.stats import wilson
 
 #: Radii of the tables, in pixels of [0, 1]; the log has every image's own.
-RADII = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 class Found(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 Summary = Mapping[str, Any]
 TITLE = "Certificates of randomized smoothing"
+CAPTION = f"{TITLE}: % of images certified at l2 radius r"
 
 
 def columns(summary: Summary) -> tuple[tuple[str, bool], ...]:
@@ -17,16 +18,14 @@ def columns(summary: Summary) -> tuple[tuple[str, bool], ...]:
         ("σ", True),
         ("pruner", False),
         ("×", True),
-        ("sparsity", True),
         ("n", True),
-        ("samples", True),
-        ("α", True),
-        ("network's own clean %", True),
-        *((f"certified % at r = {radius:g}", True) for radius in _radii(summary)),
+        ("samples; α", True),
+        ("unsmoothed %", True),
+        *((f"r = {radius:g}", True) for radius in _radii(summary)),
         ("ACR", True),
         ("abstained", True),
-        ("wrong class", True),
-        ("failed", False),
+        ("wrong", True),
+        ("failed", True),
         ("median s", True),
     )
 
@@ -51,12 +50,10 @@ def _row(cell: Mapping[str, Any], radii: list[float]) -> list[str]:
         f"{cell['sigma']:g}",
         cell["pruner"],
         f"{cell['compression']:g}",
-        f"{cell['sparsity']:.3f}",
         str(cell["images"]),
-        f"{cell['n0']} + {cell['n']:,}",
-        f"{cell['alpha']:g}",
+        f"{cell['n0']} + {cell['n']:,}; {cell['alpha']:g}",
         _percent(cell["clean"], interval=False),
-        *(_percent(at[radius]) if radius in at else "out of reach" for radius in radii),
+        *(_percent(at[radius]) if radius in at else "–" for radius in radii),
         "–" if cell["acr"] is None else f"{cell['acr']:.3f}" + _error(cell["acr_error"]),
         str(cell["abstained"]),
         str(cell["wrong"]),
@@ -85,7 +82,8 @@ def notes(summary: Summary) -> list[str]:
         "noise), not of the network: its class is the label at every point within the l2 radius r, in pixels of "
         "[0, 1]. Each holds with probability 1 − α over the noise, unlike a proof, so none counts as verified. Shares "
         f"are of all images, with {100 * summary['confidence']:.0f} % Wilson intervals; ACR is the average certified "
-        "radius, 0 where it abstains or is wrong, ± 1.96 standard errors."
+        "radius, 0 where it abstains or is wrong, ± 1.96 standard errors; a dash: no radius as large can be shown with "
+        "so many samples; unsmoothed: the clean accuracy of the network itself."
     ]
     for cell in summary["certificates"]:
         if cell["note"]:
@@ -98,7 +96,7 @@ def markdown(summary: Summary) -> str:
     if not summary["certificates"]:
         return ""
     heads = columns(summary)
-    lines = ["", f"## {TITLE}", "", "| " + " | ".join(text for text, _ in heads) + " |"]
+    lines = ["", f"## {CAPTION}", "", "| " + " | ".join(text for text, _ in heads) + " |"]
     lines.append("|" + "|".join("---:" if number else "---" for _, number in heads) + "|")
     lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(summary)]
     return "\n".join([*lines, "", *notes(summary), ""])

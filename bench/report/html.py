@@ -42,7 +42,7 @@ def render(summary: Mapping[str, Any]) -> str:
         rows=table.rows(summary),
         notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
-        certified_title=certified.TITLE,
+        certified_title=certified.CAPTION,
         certified_columns=certified.columns(summary),
         certified_rows=certified.rows(summary),
         certified_notes=certified.notes(summary),

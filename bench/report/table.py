@@ -145,7 +145,7 @@ def _show_cells(summary: Summary, console: Console) -> None:
 
 
 def _show_certificates(summary: Summary, console: Console) -> None:
-    table = Table(title=certified.TITLE, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=certified.CAPTION, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for heading, number in certified.columns(summary):
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for row in certified.rows(summary):

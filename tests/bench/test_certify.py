@@ -182,14 +182,14 @@ def run_noisy(noisy: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert page.count(f"<h2>{table.TITLE}</h2>") == 1
-    results, section = page.split(f"<h2>{table.TITLE}</h2>")
+    assert page.count(f"<h2>{table.CAPTION}</h2>") == 1
+    results, section = page.split(f"<h2>{table.CAPTION}</h2>")
     assert "smoothing" not in results.split("<h2>Results</h2>")[1].split("<figure>")[0]
-    assert "certified % at r = 0.25" in section
+    assert "r = 0.25" in section
     assert "Each holds with probability 1 − α" in section
     assert "trained without noise" in section
     text = (finished / "table.md").read_text()
-    first, second = text.split(f"## {table.TITLE}")
+    first, second = text.split(f"## {table.CAPTION}")
     assert NOISY.split("_")[1] not in first.split("\n\n")[0]
     assert "| cnn-small | smoothing | 0.25 | dense | 1 |" in second
     assert {path.name for path in (finished / "figures").iterdir()} >= {"certified-radius.svg", "certified-radius.png"}
@@ -293,7 +293,7 @@ def test_only_certificates_make_a_report(finished: Path) -> None:
     assert table.TITLE in page
     console = Console(record=True, width=200, file=io.StringIO())
     verified_table.show(summary, console)
-    assert "clean %" in console.export_text()
+    assert "unsmoothed %" in console.export_text()
     assert "verified by" not in verified_table.markdown(summary)
 
 
