@@ -38,10 +38,10 @@ def loss(
             its neurons; 0 takes plain intervals there and symbolic ones for the margins only, for larger networks.
     """
     clean: Tensor = F.cross_entropy(model(x), y)
-    # Drawn on the host, so that no step waits for the device.
+    # Drawn on the host, which then need not wait for the device.
     if eps == 0 or float(torch.rand(())) >= probability:
         return clean
-    chosen = torch.randint(len(y), (samples,)).to(x.device)
+    chosen = torch.randint(len(y), (samples,), device=x.device)
     margins = symbolic_margins(model, x[chosen], eps, y[chosen], symbolic=bool(symbolic))
     weight = float(weight_start * (weight_end / weight_start) ** progress)
     return clean + weight * F.cross_entropy(-margins, y[chosen])

@@ -69,9 +69,11 @@ def prune(
     rounds = rounds_to(compression, rate)
 
     def revise(step: Step) -> Masks | None:
-        due = sum(step.number >= int(index * until * step.steps / rounds) for index in range(rounds))
-        goal = compression ** (due / rounds)
-        return cut(model, step.masks, goal, allocation) if step.masks.kept > budget(total, goal) else None
+        times = [int(index * until * step.steps / rounds) for index in range(rounds)]
+        if step.number not in times:
+            return None
+        due = sum(step.number >= time for time in times)
+        return cut(model, step.masks, compression ** (due / rounds), allocation)
 
     masks = train(model, train.left, name="iterative", masks=Masks.dense(model), revise=revise)
     assert masks is not None

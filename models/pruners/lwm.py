@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from models.masks import Masks, prunable
 from models.pruners.allocation import allocate, budget
+from prunecert.errors import UserError
 
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:
@@ -16,12 +18,11 @@ def keep_largest(scores: Tensor, kept: int) -> Tensor:
     flat = scores.detach().flatten()
     if kept == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    # Several times faster than a stable sort, which would say the same.
+    # Several times faster than a stable sort, which would say the same; and a CUDA device is not waited for.
     threshold = torch.topk(flat, kept, sorted=False).values.min()
     mask = flat > threshold
-    tied = torch.nonzero(flat == threshold).flatten()
-    mask[tied[: kept - int(mask.sum())]] = True
-    return mask.view_as(scores)
+    tied = flat == threshold
+    return (mask | (tied & (tied.cumsum(0) <= kept - mask.sum()))).view_as(scores)
 
 
 def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: str) -> Masks:
@@ -51,18 +52,33 @@ def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") 
     return layer_masks({name: weight.abs() for name, weight in prunable(model).items()}, compression, allocation)
 
 
-def prune_global(model: nn.Module, compression: float) -> Masks:
+def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) -> Masks:
     """Keeps the largest |w| of the whole network.
 
     Args:
         model: The network; not changed.
         compression: All over kept weights, at least 1.
+        floor: Share of each layer's weights, its largest, that stay in any case. At 100x nothing protects the last
+            layer of a small network, and some classes may lose all their weights; 0.05 protects it.
 
     Raises:
-        UserError: The compression cannot be reached, or a layer would be emptied.
+        UserError: The compression cannot be reached with that floor, or a layer would be emptied.
     """
+    if not 0 <= floor < 1:
+        raise UserError(f"floor {floor:g} is refused: it is a share of a layer's weights, at least 0 and below 1.")
     weights = prunable(model)
-    flat = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
+    total = sum(weight.numel() for weight in weights.values())
+    least = {name: math.ceil(floor * weight.numel()) for name, weight in weights.items()}
+    if sum(least.values()) > budget(total, compression):
+        raise UserError(
+            f"Compression {compression:g} is refused: a floor of {floor:.0%} of each layer leaves "
+            f"{sum(least.values()):,} weights; allowed is at most {total / sum(least.values()):.1f}, or a smaller "
+            "floor."
+        )
+    magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
+    # What stays in any case comes before everything else.
+    ranked = [size.masked_fill(keep_largest(size, least[name]), torch.inf) for name, size in magnitudes.items()]
+    flat = torch.cat([size.flatten() for size in ranked])
     mask = keep_largest(flat, budget(flat.numel(), compression))
     parts = torch.split(mask, [weight.numel() for weight in weights.values()])
     return Masks({name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)})

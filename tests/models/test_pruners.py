@@ -78,6 +78,22 @@ def test_global_lwm_keeps_the_largest_of_the_network() -> None:
     assert kept >= gone
 
 
+def test_a_floor_protects_small_layers_from_global_pruning() -> None:
+    model = NETWORKS.get("cnn-small")()
+    with torch.no_grad():
+        prunable(model)["7.weight"].mul_(1e-6)
+    masks = PRUNERS.get("lwm-global")(model, 50, floor=0.01)
+    assert masks.kept == round(214_760 / 50)
+    assert int(masks["7.weight"].sum()) == 10
+    assert int(masks["5.weight"].sum()) == 2048
+    size = prunable(model)["7.weight"].detach().abs()
+    assert size[masks["7.weight"]].min() >= size[~masks["7.weight"]].max()
+    with pytest.raises(UserError, match=r"a floor of 2% of each layer leaves 4,296 weights; allowed is at most 50\.0"):
+        PRUNERS.get("lwm-global")(model, 100, floor=0.02)
+    with pytest.raises(UserError, match="floor 1 is refused"):
+        PRUNERS.get("lwm-global")(model, 2, floor=1.0)
+
+
 def test_random_follows_its_seed() -> None:
     model = NETWORKS.get("cnn-small")()
     prune = PRUNERS.get("random")

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from models import NETWORKS, PRUNERS
 from models.data import Dataset
 from models.evaluate import evaluate
 from models.masks import Masks
@@ -195,8 +197,6 @@ def test_seeds_differ_between_stages() -> None:
 def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> None:
     torch.manual_seed(0)
     data: Dataset = blobs(60)
-    from models import NETWORKS
-
     result = evaluate(NETWORKS.get("cnn-small")(), data, 0.02, limit=limit)
     assert result["images"] == (limit or 60)
     assert result["ibp"] <= result["crown_ibp"] <= result["pgd"] <= result["clean"]
@@ -229,3 +229,51 @@ def test_bad_recipes_are_refused(data: dict[str, object], message: str) -> None:
 def test_recipes_come_back_from_their_dictionary() -> None:
     made = recipe("ibp", objective={"kappa_end": 0.25})
     assert Recipe.from_dict(made.to_dict(), "ibp") == made
+
+
+class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators for which a host must wait for a CUDA device: those whose result's value or size it needs."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero", "unique", "item")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        # Indexing with a mask counts its hits.
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for index in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
+        )
+        self.count += name.startswith(self.NAMES) or by_mask
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["crown-ibp", "mtl-ibp", "trades", "hydra", "drop-grow"])
+def test_no_step_waits_for_a_cuda_device(name: str) -> None:
+    """As many waits in an epoch of 16 steps as in one of 4; on the CPU, where it can be counted without a device."""
+    objective = "crown-ibp" if name in ("hydra", "drop-grow") else name
+    waits = []
+    for images in (16, 64):
+        made = recipe(objective, batch_size=4, augment=True, optimizer="sgd", average=0.9, addons={"fast-ibp": {}})
+        trainer = Trainer(made, objective, blobs(images), "cpu", quiet, check_every=1000)
+        model = NETWORKS.get("cnn-small")()
+        stage = Stage("a", 1, 1e-4, 0.01, ramp=2)
+
+        def train(model: nn.Module, epochs: int, trainer: Trainer = trainer, stage: Stage = stage, **more: Any) -> Any:
+            # What drop-and-grow does every 100 steps may wait.
+            revise = (lambda _: None) if more["name"] == "sparse" else None
+            with _Waits() as mode:
+                masks = trainer.run(model, stage, parameters=more.get("scores"), masks=more.get("masks"), revise=revise)
+            waits.append(mode.count)
+            return masks
+
+        if name in PRUNERS:
+            train.left, train.learning = 1, 1  # type: ignore[attr-defined]
+            PRUNERS.get(name)(model, 10, train=train)
+        else:
+            train(model, 1, name="plain")
+    assert waits[0] == waits[1]
+    assert waits[0] > 0, "the mean loss of the epoch is one"
