@@ -120,6 +120,7 @@ def _network_info(path: Path, mtime_ns: int, size: int) -> NetworkInfo:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def spec_kind(spec: OutputSpec, classes: int) -> SpecKind:
     """Says whether an unsafe set is that of a label against all other classes, or something else."""
     import numpy as np
