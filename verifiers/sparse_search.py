@@ -13,13 +13,18 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 import prunecert
 from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
 from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+
+if TYPE_CHECKING:
+    from verifiers.sparse.reuse import Names, Proof, Store
+    from verifiers.sparse.search import Search
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
@@ -82,6 +87,7 @@ class _Sparse(Verifier):
         from verifiers.sparse.network import read_network
 
         self._network = read_network(onnx)
+        self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
 
@@ -93,21 +99,39 @@ class _Sparse(Verifier):
         """Returns arguments of `verifiers.sparse.search.Limits`."""
         raise NotImplementedError
 
+    def _find(self, instance: Instance) -> tuple[Proof | None, str]:
+        """Returns an earlier proof to start from, and why one was refused."""
+        return None, ""
+
+    def _keep(self, instance: Instance, run: Search, refused: str) -> str:
+        """Stores what the next network's search may start from; returns what to say about reuse."""
+        return ""
+
     def _solve(self, instance: Instance) -> Verdict:
         if instance.norm != "linf":
             return Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._search.Limits(**self._limits())
+        proof, refused = self._find(instance)
         run = self._search.Search(
-            self._engine, self._checker, instance.lower, instance.upper, instance.spec, limits, deadline
+            self._engine,
+            self._checker,
+            instance.lower,
+            instance.upper,
+            instance.spec,
+            limits,
+            deadline,
+            proof,
+            self._names,
         )
         out = run.run()
+        detail = self._keep(instance, run, refused)
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):
             bounds = None
         return Verdict(
             out.status,
-            out.detail,
+            "; ".join(filter(None, (out.detail, detail))),
             witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
             bounds=bounds,
             times=Times(bound_s=out.bound_s, search_s=out.search_s),
@@ -145,6 +169,8 @@ class SparseBab(_Sparse):
         attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
         memory_mb: Most memory in MiB that open subdomains may take, 1 or more.
         seed: Of the attack's random starts.
+        proofs: Folder of proofs to start from and to add to, by box and property: of the same network at another
+            compression ratio, or of this one; empty: none. It changes how long an answer takes, not what is proved.
     """
 
     name = "sparse-bab"
@@ -157,6 +183,7 @@ class SparseBab(_Sparse):
         "attack_steps": 20,
         "memory_mb": 3072,
         "seed": 0,
+        "proofs": "",
     }
     _positive = frozenset({"root_iterations", "iterations", "candidates", "memory_mb"})
 
@@ -171,3 +198,35 @@ class SparseBab(_Sparse):
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
         }
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network."""
+        super().load(onnx)
+        self._sha256 = sha256_file(onnx)
+        self._store: Store | None = None
+        if self.settings["proofs"]:
+            from verifiers.sparse.reuse import Store, names_of
+
+            self._store = Store(Path(self.settings["proofs"]))
+            self._names = names_of(self._network, onnx)
+
+    def _find(self, instance: Instance) -> tuple[Proof | None, str]:
+        if self._store is None or self._names is None:
+            return None, ""
+        return self._store.find(instance, self._names)
+
+    def _keep(self, instance: Instance, run: Search, refused: str) -> str:
+        if self._store is None or self._names is None:
+            return ""
+        said = []
+        if run.proof is not None and run.outcome.reused:
+            said.append(f"{run.outcome.reused} leaves from the proof for network {run.proof.network[:12]}")
+        if refused:
+            said.append(f"a stored proof was not used: {refused}")
+        proof = run.pack(self._sha256, self._names)
+        if proof is not None:
+            try:
+                self._store.keep(instance, proof)
+            except OSError as error:
+                said.append(f"the proof could not be stored: {error}")
+        return "; ".join(said)

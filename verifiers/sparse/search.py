@@ -9,7 +9,6 @@ found, and it goes back to the open ones if that fails.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +21,8 @@ from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
 from verifiers.sparse.pool import Pool
 from verifiers.sparse.reduce import Reduced, reduce
+from verifiers.sparse.replant import Planted, plant
+from verifiers.sparse.reuse import Names, Proof, pack
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
@@ -65,18 +66,21 @@ class Tree:
         parent: Entry of the parent; -1 for the whole box.
         neuron: Unstable neuron of the reduced network that tells it from its sibling; -1 for the whole box.
         sign: Its phase.
+        disjunct: Of the property.
     """
 
     parent: list[int] = field(default_factory=list)
     neuron: list[int] = field(default_factory=list)
     sign: list[int] = field(default_factory=list)
+    disjunct: list[int] = field(default_factory=list)
 
-    def add(self, parents: Sequence[int], neurons: Sequence[int], signs: Sequence[int]) -> Indices:
+    def add(self, parents: Indices, neurons: Indices, signs: Indices, disjuncts: Indices) -> Indices:
         """Appends entries and returns their places."""
         start = len(self.parent)
-        self.parent += list(parents)
-        self.neuron += list(neurons)
-        self.sign += list(signs)
+        self.parent += parents.tolist()
+        self.neuron += neurons.tolist()
+        self.sign += signs.tolist()
+        self.disjunct += disjuncts.tolist()
         return np.arange(start, len(self.parent), dtype=np.int64)
 
 
@@ -99,6 +103,7 @@ class Outcome:
         certify_s: Seconds of certification, within both.
         certified: Leaves certified.
         refused: Leaves whose certificate failed.
+        reused: Leaves proved by an earlier proof's tree.
     """
 
     status: Status = Status.UNKNOWN
@@ -115,6 +120,7 @@ class Outcome:
     certify_s: float = 0.0
     certified: int = 0
     refused: int = 0
+    reused: int = 0
 
 
 class Search:
@@ -128,6 +134,8 @@ class Search:
         spec: The unsafe set.
         limits: How hard to search.
         deadline: `time.monotonic` at which to end.
+        proof: Of another network, for the same box and property, to start from.
+        names: Of this network's neurons; needed with `proof`.
     """
 
     def __init__(
@@ -139,8 +147,12 @@ class Search:
         spec: OutputSpec,
         limits: Limits,
         deadline: float,
+        proof: Proof | None = None,
+        names: Names | None = None,
     ) -> None:
         self.engine = engine
+        self.proof = proof
+        self.names = names
         self.checker = checker
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
@@ -180,6 +192,11 @@ class Search:
             # Every output is in an intersection of no half-spaces.
             out.status, out.witness, out.stage = Status.SAT, self.lower.copy(), "attack"
             return False
+        known = None if self.proof is None else self.proof.witness
+        if known is not None and len(known) == len(self.lower):
+            found = self._witness(known[None].astype(np.float64), "attack")
+            if found:
+                return False
         rows = np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, self.outputs))
         offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
@@ -205,17 +222,11 @@ class Search:
         self.open = open_
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
-        batch = self.dual.start(np.arange(len(open_)))
-        batch.place[:] = self.tree.add([-1] * len(open_), [-1] * len(open_), [0] * len(open_))
-        out.domains += len(batch)
         root_crown = self._proved[open_]
         self._proved[open_] = np.inf
-        batch = self.dual.optimise(batch, self.limits.root_steps // 3, target=self._margin, deadline=self.deadline)
-        if self.limits.attack_steps and self._attack_root(batch):
+        best = self._first(self._replant())
+        if best is None:
             return False
-        batch = self.dual.optimise(batch, self.limits.root_steps, target=self._margin, deadline=self.deadline)
-        best = self._accept(batch)
-        self._flush()
         if not self.limits.splits:
             certified = self._certify(best)
             for k, disjunct in enumerate(open_):
@@ -234,6 +245,97 @@ class Search:
         if not len(self._pool) and not self._stuck:
             return self._end()
         return True
+
+    def _first(self, planted: Planted | None) -> Batch | None:
+        """Bounds the disjuncts, whole or by the leaves of an earlier tree; returns the open ones, None after `sat`."""
+        out, dual, steps = self.outcome, self.dual, self.limits.root_steps
+        known = set() if planted is None else set(planted.disjunct.tolist())
+        rest = []
+        if planted is not None:
+            rest.append(self._accept(self._old_leaves(planted)))
+        fresh = dual.start([k for k in range(len(self.open)) if k not in known])
+        if len(fresh):
+            none = np.full(len(fresh), -1, dtype=np.int64)
+            fresh.place[:] = self.tree.add(none, none, 0 * none, self.open[fresh.disjunct])
+            out.domains += len(fresh)
+            fresh = dual.optimise(fresh, steps // 3, target=self._margin, deadline=self.deadline)
+            if self.limits.attack_steps and self._attack_root(fresh):
+                return None
+            rest.append(self._accept(dual.optimise(fresh, steps, target=self._margin, deadline=self.deadline)))
+        self._flush()
+        return None if out.status is Status.SAT else Batch.join(rest)
+
+    def _replant(self) -> Planted | None:
+        """Puts the stored tree onto this network."""
+        proof, names, net = self.proof, self.names, self.net
+        if proof is None or names is None or not len(proof.parent):
+            return None
+        place = np.full(len(proof.node), -1, dtype=np.int64)
+        phase = np.ones(len(proof.node), dtype=np.int8)
+        here = names.places(net.nodes, net.indices)
+        for node in np.unique(proof.node):
+            mine = np.flatnonzero(proof.node == node)
+            if node >= len(names.layout):
+                continue
+            size, kept = names.layout[node], names.original[node]
+            number, active = np.full(size, -1, dtype=np.int64), np.ones(size, dtype=bool)
+            number[here[net.nodes == node]] = np.flatnonzero(net.nodes == node)
+            active[np.arange(size) if kept is None else kept] = self.bounds.lower[node] >= 0
+            mine = mine[proof.index[mine] < size]
+            place[mine] = number[proof.index[mine]]
+            phase[mine] = np.where(active[proof.index[mine]], 1, -1)
+        crown = (net.upper >= -net.lower).astype(np.float32)
+        return plant(proof, {int(k): i for i, k in enumerate(self.open)}, place, phase, crown)
+
+    def _old_leaves(self, planted: Planted) -> Batch:
+        """Bounds a tree's entries and returns the topmost proved ones and the leaves that are not, ascended."""
+        count = len(planted.parent)
+        start = self.dual.start(planted.disjunct)
+        batch = Batch(
+            planted.disjunct, planted.signs, planted.alpha, planted.beta, start.weights, start.bound, start.place
+        )
+        self.dual.bound(batch)
+        self.outcome.domains += count
+        proved = batch.bound > self._margin
+        covered = np.zeros(count, dtype=bool)
+        for entry, parent in enumerate(planted.parent.tolist()):
+            if parent >= 0:
+                covered[entry] = covered[parent] or proved[parent]
+        kept = np.flatnonzero(~covered)
+        new = np.full(count + 1, -1, dtype=np.int64)
+        new[kept] = np.arange(len(kept))
+        self.tree = Tree()
+        batch.place[kept] = self.tree.add(
+            new[planted.parent[kept]], planted.neuron[kept], planted.sign[kept], self.open[planted.disjunct[kept]]
+        )
+        top = batch.take(np.flatnonzero(~covered & proved))
+        rest = batch.take(np.flatnonzero(~covered & ~proved & ~planted.inner))
+        rest = self.dual.optimise(rest, self.limits.steps, target=self._margin, deadline=self.deadline)
+        self.outcome.reused = len(top) + int((rest.bound > self._margin).sum())
+        return Batch.join([top, rest])
+
+    def pack(self, network: str, names: Names) -> Proof | None:
+        """Returns what the next network's search can start from, None if there is nothing.
+
+        Args:
+            network: Hash of this network.
+            names: Of this network.
+        """
+        out = self.outcome
+        if not self.tree.parent and out.witness is None:
+            return None
+        leaves = [*self.leaves, *self._pending]
+        if len(self._pool):
+            leaves.append(self._pool.take(len(self._pool)))
+        nothing = np.zeros(0, dtype=np.int64)
+        empty = np.zeros((0, 0), dtype=np.float32)
+        unstable, duals = (nothing, nothing), (nothing, empty, empty)
+        if self.tree.parent:
+            unstable = (self.net.nodes, self.net.indices)
+            whole = Batch.join(leaves) if leaves else self.dual.start([])
+            duals = (whole.place, whole.alpha, whole.beta)
+        tree = (self.tree.parent, self.tree.neuron, self.tree.sign, self.tree.disjunct)
+        return pack(network, names, str(out.status), out.witness, unstable, tree, duals)
 
     def _timeout(self) -> bool:
         out = self.outcome
@@ -382,9 +484,10 @@ class Search:
             neuron = branching.choose(self.dual, parents, look, self.limits.candidates)
             both = branching.children(parents, neuron)
             both.place[:] = self.tree.add(
-                np.tile(parents.place, 2).tolist(),
-                np.tile(neuron, 2).tolist(),
-                np.repeat([1, -1], len(parents)).tolist(),
+                np.tile(parents.place, 2),
+                np.tile(neuron, 2),
+                np.repeat([1, -1], len(parents)),
+                self.open[both.disjunct],
             )
             both = self.dual.optimise(both, self.limits.steps, target=self._margin, deadline=self.deadline)
             out.domains += len(both)
@@ -418,6 +521,7 @@ def warm_up() -> None:
     )
     network = Network("warm-up", (2,), nodes)
     corner_ = np.ones(2, dtype=np.float32)
-    spec = OutputSpec.robustness(0, 2)
+    # Between CROWN's bound, -4.5, and the truth, -3.97: it takes a split.
+    spec = OutputSpec(((np.array([[-1.0, 0.0]]), np.array([-4.2])),))
     engine, checker = Engine(network, 1), Checker(network)
-    Search(engine, checker, -corner_, corner_, spec, Limits(steps=2, root_steps=2), time.monotonic() + 60).run()
+    Search(engine, checker, -corner_, corner_, spec, Limits(), time.monotonic() + 600).run()

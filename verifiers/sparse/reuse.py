@@ -1,0 +1,334 @@
+"""Proofs kept for the next network of a compression chain: the tree of splits, the dual variables, the counterexample.
+
+A network and its neighbour in a chain of compression ratios differ little, and so do their proofs (IVAN: Ugare et al.
+2023, "Incremental Verification of Neural Networks"; FANC: Ugare et al. 2022). What is kept for a box and a property is
+the tree of the search with α and β of its leaves. The next search bounds all its nodes at once, takes the topmost
+that are proved for leaves (so that splits that help no more go), and goes on splitting where none is.
+
+A stored proof only proposes. Splits are copied node by node from a tree whose every split has both phases, so that the
+leaves cover the box whatever the file says, and every leaf is bounded and certified anew on the network at hand. A
+split of a neuron that is stable now is dropped: its subtree of the other phase is empty. A file that is damaged, or of
+a network with other layers, is refused with a reason and not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.base import Instance
+from verifiers.sparse.network import Network
+
+Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+SCHEMA_VERSION = 1
+#: Largest tree that is kept, in entries.
+MOST_ENTRIES = 60_000
+#: Largest file that is read, in bytes, and largest array in it.
+_MOST_BYTES = 512 * 2**20
+
+_ARRAYS = {
+    "witness": np.float32,
+    "node": np.int32,
+    "index": np.int32,
+    "parent": np.int32,
+    "neuron": np.int32,
+    "sign": np.int8,
+    "disjunct": np.int32,
+    "leaf": np.int32,
+    "alpha": np.uint8,
+    "beta_leaf": np.int32,
+    "beta_neuron": np.int32,
+    "beta": np.float32,
+}
+
+
+class RefusedProofError(ValueError):
+    """A stored proof can't be used; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What is kept of a search. U unstable neurons, T entries of the tree, L of them leaves.
+
+    Args:
+        network: Hash of the network that it was found for.
+        layout: Neurons of each node before compaction.
+        status: How the search ended.
+        witness: The counterexample, flat; empty if there is none.
+        node: [U] node of each unstable neuron.
+        index: [U] its place in the node before compaction.
+        parent: [T] an earlier entry; -1 for the box.
+        neuron: [T] the unstable neuron that tells an entry from its sibling; -1 for the box.
+        sign: [T] its phase, 1 or -1; 0 for the box.
+        disjunct: [T] of the property.
+        leaf: [L] entries without children.
+        alpha: [L, U] slopes times 255.
+        beta_leaf: Row of `leaf` of each multiplier that is not 0.
+        beta_neuron: Its neuron.
+        beta: Its value, 0 or more.
+    """
+
+    network: str
+    layout: tuple[int, ...]
+    status: str
+    witness: Single
+    node: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int32]
+    parent: npt.NDArray[np.int32]
+    neuron: npt.NDArray[np.int32]
+    sign: npt.NDArray[np.int8]
+    disjunct: npt.NDArray[np.int32]
+    leaf: npt.NDArray[np.int32]
+    alpha: npt.NDArray[np.uint8]
+    beta_leaf: npt.NDArray[np.int32]
+    beta_neuron: npt.NDArray[np.int32]
+    beta: Single
+
+    def check(self) -> None:
+        """Refuses what no search can have written.
+
+        Raises:
+            RefusedProofError: Says what.
+        """
+
+        def need(condition: bool, what: str) -> None:
+            if not condition:
+                raise RefusedProofError(what)
+
+        entries, width, leaves = len(self.parent), len(self.node), len(self.leaf)
+        flat = (self.witness, self.node, self.index, self.parent, self.neuron, self.sign, self.disjunct, self.leaf)
+        need(
+            all(array.ndim == 1 for array in (*flat, self.beta_leaf, self.beta_neuron, self.beta)), "its arrays' shapes"
+        )
+        need(entries <= MOST_ENTRIES, f"its tree has more than {MOST_ENTRIES} entries")
+        need(len(self.index) == width, "its neurons")
+        need(entries == len(self.neuron) == len(self.sign) == len(self.disjunct), "its tree's arrays differ in length")
+        need(self.alpha.shape == (leaves, width), "its slopes' shape")
+        need(len(self.beta_leaf) == len(self.beta_neuron) == len(self.beta), "its multipliers differ in length")
+        need(_within(self.node, 0, len(self.layout)) and _within(self.index, 0, 2**31), "its neurons' places")
+        need(bool(np.all(self.parent < np.arange(entries))) and _within(self.parent, -1, entries), "its tree's order")
+        need(_within(self.leaf, 0, entries) and len(np.unique(self.leaf)) == leaves, "its leaves")
+        need(_within(self.beta_leaf, 0, leaves) and _within(self.beta_neuron, 0, width), "its multipliers' places")
+        need(bool(np.isfinite(self.beta).all() and (self.beta >= 0).all()), "its multipliers' values")
+        root = self.parent < 0
+        need(_within(self.neuron[~root], 0, width) and bool(np.all(np.abs(self.sign[~root]) == 1)), "its splits")
+        need(_within(self.disjunct, 0, 2**31), "its disjuncts")
+        order = np.argsort(self.parent[~root], kind="stable")
+        inner = np.flatnonzero(~root)[order]
+        need(len(inner) % 2 == 0, "an entry with one child")
+        first, second = inner[::2], inner[1::2]
+        paired = (
+            np.array_equal(self.parent[first], self.parent[second])
+            and np.array_equal(self.neuron[first], self.neuron[second])
+            and np.array_equal(self.sign[first], -self.sign[second])
+            and len(np.unique(self.parent[first])) == len(first)
+        )
+        need(paired, "siblings that are not the two phases of one neuron")
+        need(not np.isin(self.leaf, self.parent).any(), "a leaf with children")
+
+    def save(self, path: Path) -> None:
+        """Writes the proof, whole or not at all."""
+        header = {
+            "schema_version": SCHEMA_VERSION,
+            "network": self.network,
+            "layout": list(self.layout),
+            "status": self.status,
+        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        buffer = io.BytesIO()
+        text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        np.savez_compressed(buffer, header=text, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".proof-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(buffer.getvalue())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: Path) -> Proof:
+        """Reads a proof.
+
+        Raises:
+            RefusedProofError: The file is missing, damaged, too large, of another schema, or no proof.
+        """
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise RefusedProofError("it is too large")
+            with zipfile.ZipFile(path) as archive:
+                if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
+                    raise RefusedProofError("it is too large")
+            with np.load(path, allow_pickle=False) as data:
+                header = json.loads(bytes(data["header"]).decode())
+                arrays = {name: data[name] for name in _ARRAYS}
+            if header["schema_version"] != SCHEMA_VERSION:
+                raise RefusedProofError(f"its schema is {header['schema_version']!r}, not {SCHEMA_VERSION}")
+            for name, kind in _ARRAYS.items():
+                if arrays[name].dtype != kind:
+                    raise RefusedProofError(f"its array {name} is of type {arrays[name].dtype}")
+            layout = tuple(int(size) for size in header["layout"])
+            proof = cls(str(header["network"]), layout, str(header["status"]), **arrays)
+        except RefusedProofError:
+            raise
+        except Exception as error:
+            # zipfile, zlib, NumPy and json raise whatever they like on damaged files.
+            raise RefusedProofError(f"it can't be read ({type(error).__name__}: {error})") from error
+        proof.check()
+        return proof
+
+
+def _within(values: npt.NDArray[np.integer], low: int, high: int) -> bool:
+    return not len(values) or bool(values.min() >= low and values.max() < high)
+
+
+def key(instance: Instance) -> str:
+    """Returns the name under which proofs of a box and a property are kept, whatever the network."""
+    parts = (instance.lower.tobytes(), instance.upper.tobytes(), instance.spec.digest().encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:32]
+
+
+class Store:
+    """A folder of proofs, one file for each box, property and network.
+
+    Args:
+        folder: Made when something is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, instance: Instance, network: str) -> Path:
+        return self.folder / f"{key(instance)}.{network[:16]}.npz"
+
+    def find(self, instance: Instance, names: Names) -> tuple[Proof | None, str]:
+        """Returns the latest proof for a box and a property that fits, and why others were refused."""
+        refused = ""
+        found = []
+        for path in self.folder.glob(f"{key(instance)}.*.npz"):
+            try:
+                found.append((path.stat().st_mtime_ns, path.name, path))
+            except OSError as error:
+                refused = f"{path.name}: {error.strerror}"
+        for *_, path in sorted(found, reverse=True):
+            try:
+                proof = Proof.load(path)
+                if proof.layout != names.layout:
+                    raise RefusedProofError("it is of a network with other layers")
+                return proof, refused
+            except RefusedProofError as error:
+                refused = f"{path.name}: {error}"
+        return None, refused
+
+    def keep(self, instance: Instance, proof: Proof) -> None:
+        """Stores a proof, replacing that of the same network."""
+        proof.save(self._path(instance, proof.network))
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """What the neurons of a network are called before compaction.
+
+    Args:
+        layout: Neurons of each node.
+        original: For each node the place of each neuron, or None where nothing was removed.
+    """
+
+    layout: tuple[int, ...]
+    original: tuple[Indices | None, ...]
+
+    def places(self, nodes: Indices, indices: Indices) -> npt.NDArray[np.int32]:
+        """Returns the places before compaction of neurons of nodes."""
+        result = indices.astype(np.int32)
+        for node in np.unique(nodes):
+            kept = self.original[node]
+            if kept is not None:
+                mine = nodes == node
+                result[mine] = kept[indices[mine]]
+        return result
+
+
+def names_of(network: Network, onnx: Path) -> Names:
+    """Returns a network's names; those of a compacted one from the record that its file carries."""
+    from prunecert.compaction import Compaction
+    from verifiers.support import load_model
+
+    model = load_model(onnx)
+    record = Compaction.of(model.metadata_props)
+    outputs = {item.name or f"number {i}": item.output[0] for i, item in enumerate(model.graph.node)}
+    layout, original = [], []
+    for node in network.nodes:
+        kept = None
+        tensor = outputs.get(node.name, "")
+        if record is not None and tensor in record.kept:
+            mask = record.kept[tensor]
+            inner = node.size // max(int(mask.sum()), 1)
+            if int(mask.sum()) * inner == node.size:
+                kept = record.indices(tensor, inner)
+                layout.append(len(mask) * inner)
+        if kept is None:
+            layout.append(node.size)
+        original.append(kept)
+    return Names(tuple(layout), tuple(original))
+
+
+def pack(
+    network: str,
+    names: Names,
+    status: str,
+    witness: Single | None,
+    unstable: tuple[Indices, Indices],
+    tree: tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]],
+    leaves: tuple[Indices, Single, Single],
+) -> Proof | None:
+    """Makes a proof of a search's results; None where the tree is too large or not finished.
+
+    Args:
+        network: Hash.
+        names: Of the network.
+        status: How it ended.
+        witness: Counterexample, flat.
+        unstable: Nodes and indices of the unstable neurons.
+        tree: Parents, neurons, signs and disjuncts of its entries.
+        leaves: Entries without children, [L], their α and β, [L, U].
+    """
+    parent, neuron, sign, disjunct = tree
+    if len(parent) > MOST_ENTRIES:
+        return None
+    place, alpha, beta = leaves
+    _, keep = np.unique(place, return_index=True)
+    place, alpha, beta = place[keep], alpha[keep], beta[keep]
+    rows, columns = np.nonzero(beta > 0)
+    proof = Proof(
+        network,
+        names.layout,
+        status,
+        np.zeros(0, dtype=np.float32) if witness is None else witness.reshape(-1).astype(np.float32),
+        unstable[0].astype(np.int32),
+        names.places(*unstable),
+        np.array(parent, dtype=np.int32),
+        np.array(neuron, dtype=np.int32),
+        np.array(sign, dtype=np.int8),
+        np.array(disjunct, dtype=np.int32),
+        place.astype(np.int32),
+        np.rint(alpha * 255).astype(np.uint8),
+        rows.astype(np.int32),
+        columns.astype(np.int32),
+        beta[rows, columns].astype(np.float32),
+    )
+    proof.check()
+    return proof
