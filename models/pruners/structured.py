@@ -19,7 +19,7 @@ from models.pruners.lwm import keep_largest
 from models.pruners.units import Units, units_of
 from prunecert.errors import UserError, did_you_mean
 
-LAYERS = ("uniform", "global")
+LAYERS = ("uniform", "balanced", "global")
 
 
 def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
@@ -28,8 +28,9 @@ def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floo
     Args:
         model: The network; not changed.
         compression: All over kept weights, at least 1.
-        layers: ``uniform``: every layer loses the same share of its units; ``global``: units go by their norm relative
-            to the mean of their layer.
+        layers: ``uniform``: every layer loses the same share of its units; ``balanced``: layers with fewer weights lose
+            a smaller share, in proportion to the fourth root of their weights; ``global``: units go by their norm
+            relative to the mean of their layer.
         floor: Share of a layer's units that stay in any case, at least one of them; in (0, 1).
 
     Raises:
@@ -96,10 +97,12 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
 def _order(groups: list[Units], layers: str, floor: float) -> list[tuple[int, int]]:
     """Returns (group, unit) in the order of removal, without those that stay in any case."""
     steps = []
+    sizes = [sum(w.numel() for w in (*group.producers.values(), *group.consumers.values())) for group in groups]
     for index, group in enumerate(groups):
+        pace = (max(sizes) / sizes[index]) ** 0.25 if layers == "balanced" else 1.0
         norms = group.norms()
         ranked = torch.sort(norms, stable=True).indices.tolist()
         going = group.size - max(1, math.ceil(floor * group.size))
         for rank, unit in enumerate(ranked[:going]):
-            steps.append((rank / group.size if layers == "uniform" else float(norms[unit]), index, unit))
+            steps.append((float(norms[unit]) if layers == "global" else pace * rank / group.size, index, unit))
     return [(index, unit) for _, index, unit in sorted(steps)]

@@ -113,6 +113,14 @@ def test_global_ranks_layers_against_each_other() -> None:
     assert bool(alive[50:].all())
 
 
+def test_balanced_spares_the_layers_with_few_weights() -> None:
+    model = NETWORKS.get("cnn-small")()
+    uniform, balanced = (PRUNERS.get("structured")(model, 20, layers=name) for name in ("uniform", "balanced"))
+    assert balanced.kept == uniform.kept
+    filters = [int(masks["0.weight"].flatten(1).any(1).sum()) for masks in (uniform, balanced)]
+    assert filters[0] <= 4 < 8 <= filters[1]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_reached_is_refused(name: str) -> None:
     model = NETWORKS.get("cnn-small")()
