@@ -130,6 +130,7 @@ def _weights(entry: Entry) -> Iterator[tuple[str, str]]:
 def _keys(entry: Entry) -> Iterator[tuple[str, str]]:
     for field, value in (
         ("files.onnx_sha256", entry["files"]["onnx_sha256"]),
+        ("files.masked_sha256", entry["files"].get("masked_sha256")),
         ("files.checkpoint_sha256", entry["files"]["checkpoint_sha256"]),
         ("data.fingerprint", entry["data"]["fingerprint"]),
         ("data.images_sha256", entry["data"]["images_sha256"]),
@@ -303,7 +304,10 @@ def contradictions(entries: Mapping[str, Entry]) -> list[Problem]:
     found = []
     seen: dict[tuple[Any, ...], dict[str, tuple[str, str]]] = {}
     for stem, entry in entries.items():
-        key = (entry["files"]["onnx_sha256"], entry["data"]["images_sha256"], entry["cell"]["eps"])
+        files = entry["files"]
+        # The same network is the same one whether it was compacted or not.
+        network = files.get("masked_sha256", files["onnx_sha256"])
+        key = (network, entry["data"]["images_sha256"], entry["cell"]["eps"])
         for verifier, columns in entry["verdicts"].items():
             for image, status in zip(columns["image"], columns["status"], strict=True):
                 if status in ("unsat", "sat"):

@@ -206,6 +206,8 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     exported: dict[str, Export] = {}
     offered = suite
     if options.card:
+        if options.compact is not None:
+            raise UserError("--compact goes without --card: a card's network is verified as its file has it.")
         entered, exported = card_cells(suite, [read_card(path) for path in options.card])
         offered = replace(suite, cells=entered)
     cells = prepare.choose(offered, options.cells, options.verifiers, options.images)
@@ -229,7 +231,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
 
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = prepare.load_data(cells, options.data_root, options.image_seed)
+    data = prepare.load_data(cells, options.data_root, options.image_seed, sample=options.shard is None)
     for reason in unpublishable(list(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = options.exports / suite.name / "onnx"

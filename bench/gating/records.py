@@ -104,6 +104,11 @@ class CellRecord:
         return str(self.info["name"])
 
     @property
+    def network(self) -> str:
+        """Hash of the network with its masks multiplied in, in whatever form the verifiers got it."""
+        return str(self.info.get("masked_sha256", self.info["onnx_sha256"]))
+
+    @property
     def verifiers(self) -> tuple[str, ...]:
         """Names of its verifiers, in order."""
         return tuple(stage["verifier"] for stage in self.stages)
@@ -258,4 +263,7 @@ def _cell(cell: Row, rows: Rows, details: Details) -> CellRecord:
         label = details.labels[cell["image_key"], index]
         images[index] = Image(index, label, correct[index], question, answers, reasons)
     stages = tuple({key: stage[key] for key in _STAGE_KEYS} for stage in cell["stages"])
-    return CellRecord({key: cell[key] for key in _CELL_KEYS}, stages, images)
+    info = {key: cell[key] for key in _CELL_KEYS}
+    # Rows of older versions have none: they verified the masked networks themselves.
+    info["masked_sha256"] = cell.get("masked_sha256", cell["onnx_sha256"])
+    return CellRecord(info, stages, images)

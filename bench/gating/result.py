@@ -172,7 +172,7 @@ class CellResult:
 
     Args:
         name: The cell.
-        same_network: Whether both exports have the same hash.
+        same_network: Whether both exports have the same hash before compaction.
         limits: What it was held to.
         metrics: By name.
         lost: Images that were proved and no longer are.

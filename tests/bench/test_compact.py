@@ -16,6 +16,8 @@ from onnx import numpy_helper
 
 from bench import export, prepare
 from bench.entry import make_entry, read_answers
+from bench.gating.compare import compare
+from bench.gating.rules import Budget, RuleSet
 from bench.plan import Export, box, compact_export, export_cell
 from bench.properties import on_original
 from bench.report import shapes
@@ -26,7 +28,9 @@ from models.data import Dataset
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, SUITE, Zoo
+from tests.bench.gatekit import pair, with_info
 from tests.bench.test_verify import BOX, HOLDS, log, spec
 from tests.bench.verify_fakes import register
 from tests.soundness.networks import Network
@@ -285,6 +289,26 @@ def load_some(zoo: Zoo) -> Dataset:
 
 def cut(data: Dataset, count: int) -> Dataset:
     return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
+
+
+def test_the_gate_knows_a_network_in_its_compact_form() -> None:
+    base, run = pair([kit.PROVED], [kit.BROKEN])
+    # Baselines of old have no such field: they are about masked networks.
+    known = with_info(run, masked_sha256=base.cells[kit.NAME].info["onnx_sha256"])
+    lax = RuleSet(base={"verified": -1, "attacked": -1, "clean": -1, "broken": Budget(9)})
+    result = compare(base, known, lax)
+    assert result.cells[0].same_network
+    assert result.exit_code == 1
+    assert "image 0: unsat by ibp in the baseline, sat by pgd in the run" in str(result.all_cases)
+    other = compare(base, run, lax)
+    assert not other.cells[0].same_network
+    assert other.exit_code == 0
+
+
+def test_compaction_with_a_card_is_refused(run: Run, tmp_path: Path) -> None:
+    for option in ("--compact", "--no-compact"):
+        with pytest.raises(UserError, match="--compact goes without --card"):
+            run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"), option)
 
 
 def half(name: str = "net") -> Network:
