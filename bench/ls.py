@@ -1,4 +1,4 @@
-"""List suites, networks, objectives, pruners, verifiers and runs."""
+"""List suites, networks, objectives and their add-ons, pruners, verifiers and runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.store import Log, is_run
 from bench.suite import available_suites, load_suite
-from models import NETWORKS, OBJECTIVES, PRUNERS
+from models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.registry import Registry
 from verifiers import VERIFIERS
@@ -66,6 +66,7 @@ WHAT: dict[str, Callable[[Path], Rows]] = {
     "suites": _suites,
     "networks": _names("network", NETWORKS),
     "objectives": _names("objective", OBJECTIVES),
+    "addons": _names("add-on", ADDONS),
     "pruners": _names("pruner", PRUNERS),
     "verifiers": _verifiers,
     "runs": _runs,
