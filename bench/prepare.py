@@ -98,22 +98,24 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
     return installed, missing
 
 
-def load_data(cells: Cells, root: Path | None, seed: int | None = None) -> dict[str, Dataset]:
+def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True) -> dict[str, Dataset]:
     """Loads the splits that the cells need.
 
     Args:
         cells: The cells.
         root: Folder that holds the data, or None to look for it.
         seed: Of the order in which the images are taken; None for the order in which they lie.
+        sample: Whether the built-in sample may stand in. It may not on one of several machines, which would then
+            verify other images than the rest.
 
     Raises:
-        UserError: The seed is below 0.
+        UserError: The seed is below 0, or no data can be had.
     """
     if seed is not None and seed < 0:
         raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
     splits: tuple[Split, ...] = ("train", "val", "test")
     wanted = {protocol.split for _, protocol in cells}
-    data: dict[str, Dataset] = {split: load(split, root) for split in splits if split in wanted}
+    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in wanted}
     return data if seed is None else {split: _shuffled(found, seed) for split, found in data.items()}
 
 

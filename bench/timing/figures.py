@@ -36,7 +36,7 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
     """Yields pruner, variant and the points (sparsity, median seconds), each line from the dense network on."""
     networks = {network["name"]: network for network in group["networks"]}
     rows = [(networks[row["network"]], row) for row in verifier["networks"]]
-    dense = [(0.0, row["median_s"]) for network, row in rows if (network["pruner"], network["variant"]) == _DENSE]
+    dense = {network["variant"]: row["median_s"] for network, row in rows if network["pruner"] == "dense"}
     pruners = dict.fromkeys(network["pruner"] for network, _ in rows if network["pruner"] != "dense") or ["dense"]
     for pruner in pruners:
         for variant in _LOOKS:
@@ -45,11 +45,10 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
                 for network, row in rows
                 if network["pruner"] == pruner and network["variant"] == variant
             ]
+            if points and pruner != "dense" and dense:
+                points.append((0.0, dense.get(variant, dense.get(MASKED, points[0][1]))))
             if points:
-                yield pruner, variant, sorted([*(dense if pruner != "dense" else []), *points])
-
-
-_DENSE = ("dense", MASKED)
+                yield pruner, variant, sorted(points)
 
 
 def _sparsity_axis(axes: Axes, values: Sequence[float]) -> None:
@@ -78,11 +77,6 @@ def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             label=name,
         )
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    if high / low < 10:
-        # Less than a decade would have no label on a log axis.
-        middle = math.sqrt(low * high)
-        axes.set_ylim(middle / 3.3, middle * 3.3)
     _plain_log(axes)
     _sparsity_axis(axes, values)
 
@@ -90,7 +84,7 @@ def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
 def _plain_log(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
+    axes.yaxis.set_major_locator(LogLocator(numticks=9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -142,6 +136,8 @@ def _speedup_axis(axes: Axes) -> None:
 
 
 def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
     networks = {network["name"]: network for network in group["networks"]}
     written: dict[tuple[str, float], dict[str, Any]] = {}
     for row in verifier["networks"]:
@@ -153,7 +149,7 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             continue
         times = row["cactus_s"]
         axes.step(
-            [*times, verifier["timeout"]],
+            [*times, 1e9],
             [*range(1, len(times) + 1), len(times)],
             where="post",
             color=_COLOURS[number % len(_COLOURS)],
@@ -162,10 +158,14 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
         )
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("seconds")
+    known = [time for each in group["verifiers"] for row in each["networks"] for time in row["cactus_s"]] or [0.1]
+    axes.set_xlim(min(known) / 1.5, max(max(known), 10 * min(known)) * 1.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-#: By name: caption, what draws a panel, label of the vertical axis, label of the horizontal one, which verifiers.
+#: By name: caption, what draws a panel, label of the vertical axis, label of the horizontal one.
 FIGURES: Mapping[str, tuple[str, Callable[[Axes, Group, Mapping[str, Any]], None], str, str]] = {
     "seconds": (
         "Milliseconds an image (median) against sparsity, on the same images",
@@ -207,7 +207,8 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(max(4.6, 3.5 * columns), 2.5 * lines + 0.9), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False)
+        # Milliseconds are to be compared between verifiers, too.
+        axes = figure.subplots(lines, columns, squeeze=False, sharey=name == "seconds", sharex=name == "cactus")
         for number, (place, verifier) in enumerate(zip(axes.flat, verifiers, strict=False)):
             place.set_title(verifier["verifier"], fontsize=10)
             place.grid(visible=True, axis="y", color=ink, alpha=0.12, linewidth=0.6)

@@ -11,6 +11,9 @@ the ratio of a verifier's times against the dense network falls into factors, ea
 - *shapes*, compact over masked: what smaller layers save on top of that. For a verifier that skips zeros little is
   left for them: dead units have nothing but zeros.
 
+Beside that, a method that skips zeros (``sparse-crown``) is compared with the same method on dense arithmetic
+(``crown``), network by network; that ratio holds all that the two programs do differently.
+
 A verifier that is not a control has no filled times; its *search* is then masked over dense, with the arithmetic
 within. The factors of a row multiply to its *whole*, compact (or masked) over dense. A dense network may have dead
 units as well: its row has the *shapes* that pruning can't take credit for.
@@ -36,6 +39,8 @@ SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 #: A run keeps all cores busy by itself; so much more on average is somebody else.
 _LOAD_MARGIN = 0.5
+#: What a verifier that skips zeros is called, before the name of the same method on dense arithmetic.
+_SPARSE = "sparse-"
 _STATISTICS: Mapping[str, Callable[..., Any]] = {"median": np.median, "mean": np.mean}
 
 
@@ -87,6 +92,13 @@ def _group(name: str, cells: list[Row], found: Observations) -> dict[str, Any]:
             for cell in order
         ],
         "verifiers": [numbers for verifier in verifiers if (numbers := _verifier(verifier, order, found)) is not None],
+        "twins": [
+            twin
+            for verifier in verifiers
+            if (plain := verifier.removeprefix(_SPARSE)) != verifier and plain in verifiers
+            for cell in order
+            if (twin := _twin(plain, verifier, cell, found)) is not None
+        ],
     }
 
 
@@ -118,6 +130,33 @@ def _verifier(verifier: str, cells: list[Row], found: Observations) -> dict[str,
         "mean_is": "par2" if complete else "mean",
         "networks": rows,
         "factors": [] if dense is None else _all_factors(dense, cells, timed, limit),
+    }
+
+
+def _twin(plain: str, sparse: str, cell: Row, found: Observations) -> dict[str, Any] | None:
+    """Returns the ratio of times of a method that skips zeros over the same method on dense arithmetic, one network."""
+    images = []
+    for verifier in (sparse, plain):
+        taken = found.taken.get((cell["name"], verifier))
+        if not taken:
+            return None
+        # A share of a question asked together is an image's time here: the two may have been asked differently.
+        images.append(
+            {
+                image: seconds
+                for image, (seconds, _) in units(taken, 1, {image: image for _, image in taken}).images.items()
+            }
+        )
+    shared = sorted(set(images[0]) & set(images[1]))
+    if not shared:
+        return None
+    columns = [[times[image] for image in shared] for times in images]
+    return {
+        "verifier": sparse,
+        "over": plain,
+        "network": cell["name"],
+        "images": len(shared),
+        **{name: _ratio(columns[0], columns[1], name) for name in _STATISTICS},
     }
 
 

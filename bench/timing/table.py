@@ -87,6 +87,37 @@ def rows(group: Group) -> list[list[str]]:
     return lines
 
 
+TWIN_COLUMNS = (
+    ("zeros skipped", False),
+    ("dense arithmetic", False),
+    ("pruner", False),
+    ("×", True),
+    ("network", False),
+    ("images", True),
+    ("faster, median", True),
+    ("faster, mean", True),
+)
+
+
+def twin_rows(group: Group) -> list[list[str]]:
+    """Returns the comparison of methods that skip zeros with the same on dense arithmetic, but for filled networks."""
+    networks = {network["name"]: network for network in group["networks"]}
+    return [
+        [
+            twin["verifier"],
+            twin["over"],
+            network["pruner"],
+            f"{network['compression']:g}",
+            network["variant"],
+            str(twin["images"]),
+            faster(twin["median"]),
+            faster(twin["mean"]),
+        ]
+        for twin in group["twins"]
+        if (network := networks[twin["network"]])["variant"] != "filled"
+    ]
+
+
 def shape_rows(group: Group) -> list[list[str]]:
     """Returns the sizes of a group's networks, in the order of `SHAPE_COLUMNS`; filled ones are as the masked."""
     keys = ("neurons", "weights", "nonzero", "macs", "sparse_macs")
@@ -144,7 +175,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = []
     for group in summary["groups"]:
         lines += [f"**{group['name']}**, {group['images']} of {group['common']} images that all get right", ""]
-        lines += _markdown(COLUMNS, rows(group)) + _markdown(SHAPE_COLUMNS, shape_rows(group))
+        lines += _markdown(COLUMNS, rows(group))
+        if group["twins"]:
+            lines += _markdown(TWIN_COLUMNS, twin_rows(group))
+        lines += _markdown(SHAPE_COLUMNS, shape_rows(group))
     return "\n".join([*lines, *notes(summary), ""])
 
 
@@ -167,6 +201,7 @@ def html(summary: Mapping[str, Any]) -> str:
             "common": group["common"],
             "rows": rows(group),
             "shapes": shape_rows(group),
+            "twins": twin_rows(group),
             # Our own drawing: matplotlib escapes the names that it writes as text.
             "figures": [
                 {"caption": caption, "svg": Markup(inline_svg(group, name))}  # noqa: S704
@@ -181,6 +216,7 @@ def html(summary: Mapping[str, Any]) -> str:
         groups=groups,
         columns=COLUMNS,
         shape_columns=SHAPE_COLUMNS,
+        twin_columns=TWIN_COLUMNS,
         notes=notes(summary),
         command=quote(summary["command"]),
     )

@@ -141,6 +141,7 @@ def made(draw: st.DrawFn) -> Made:
     return Made(timing, plans, [Group("g", timing, (0, 1, 2), images)])
 
 
+@settings(deadline=None)
 @given(made())
 def test_every_image_ratio_and_repeat_is_asked_once_and_networks_take_turns(case: Made) -> None:
     visits = schedule(case.plans, case.groups)
@@ -238,6 +239,7 @@ def _units(seconds: Sequence[float], decided: Sequence[bool]) -> Units:
     )
 
 
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(*[st.tuples(st.floats(1e-4, 9.0), st.booleans()) for _ in range(4)]), min_size=1, max_size=12),
     st.sets(st.sampled_from(["filled", "compact"])),
@@ -352,6 +354,19 @@ def test_the_numbers_of_a_run() -> None:
     assert "WARNING" not in text
     assert "| slow | lwm | 10 | 2 | 2 |" in text
     assert slug(group) == "cnn-small-ibp-eps-2-255"
+
+
+def test_skipping_zeros_is_compared_with_the_same_method_on_dense_arithmetic() -> None:
+    found = observations(1.0)
+    for entry in found.cells.values():
+        entry["keys"]["sparse-slow"] = [entry["name"]]
+        entry["stages"].append({**entry["stages"][0], "verifier": "sparse-slow", "kind": "incomplete"})
+    found.taken["thin", "sparse-slow"] = {(1, 4): Taken(0.5, "unsat", 6, None)}
+    summary = summarise_times(found)
+    (twin,) = summary["groups"][0]["twins"]
+    assert (twin["verifier"], twin["over"], twin["network"], twin["images"]) == ("sparse-slow", "slow", "thin", 1)
+    assert twin["median"]["ratio"] == twin["mean"]["ratio"] == 0.25
+    assert "| sparse-slow | slow | lwm | 10 | masked | 1 | 4.00 (4.00–4.00) |" in markdown(summary)
 
 
 def test_a_busy_machine_is_warned_of() -> None:
