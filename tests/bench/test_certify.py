@@ -207,6 +207,20 @@ def test_a_network_with_noise_is_not_shrunk_to_pixels(finished: Path) -> None:
         assert cell["certify"]["onnx_sha256"] == cell["masked_sha256"]
 
 
+def test_an_export_has_no_property_for_a_network_with_noise(
+    noisy: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.export import main
+
+    paths = ["--suite", str(noisy.suite), "--checkpoints", str(noisy.checkpoints), "--data-root", str(noisy.data)]
+    assert main([*paths, "--out", str(tmp_path), "--images", "3"]) == EXIT_OK
+    assert "no property to be verified" in capsys.readouterr().out
+    lines = (tmp_path / "instances.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert all(PROVED in line for line in lines)
+    assert (tmp_path / "onnx" / f"{NOISY}.onnx").is_file()
+
+
 def cell_of(images: int = 5, **changes: Any) -> dict[str, Any]:
     settings = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "batch": 500, "seed": 0}
     asked = {"key": "k", "indices": None, "images": images, "settings": settings, "trained_sigma": 0.5}

@@ -67,6 +67,7 @@ def put(path: str, value: Any) -> Change:
         ("protocol.stages.0.timeout", 60.0, "protocol.stages[0].timeout"),
         ("protocol.stages.0.version", "2.0", "protocol.stages[0].key"),
         ("protocol.stages.0.kind", "magic", "protocol.stages[0].kind"),
+        ("protocol.stages.0.kind", "probabilistic", "protocol.stages[0].kind"),
         ("protocol.asked.images", 50, "data.images"),
         ("data.sample", True, "data.sample"),
         ("data.split", "train", "data.split"),
