@@ -91,6 +91,11 @@ class Engine:
         outputs = network.nodes[-1]
         self._last = _Last(self.layout, outputs.size)
 
+    def multiplications(self) -> int:
+        """Returns how many products of a weight and a coefficient the walks have taken since the start."""
+        work = sum((scratch.work for scratch in self._scratches), np.zeros(3, dtype=np.int64))
+        return int(work @ np.array([1, 4, 8])) * LANES
+
     def bound(self, question: Question, method: Method = "crown") -> Bounds:
         """Bounds one image; CROWN's rows are shared by the threads."""
         return self._bound(0, question, method, parallel=self.threads > 1 and method == "crown")
@@ -321,4 +326,5 @@ def _scratch(layout: Layout) -> Scratch:
         counts=np.zeros(len(program.kinds), dtype=np.int64),
         sums=np.zeros(LANES, dtype=np.float32),
         totals=np.zeros(LANES),
+        work=np.zeros(3, dtype=np.int64),
     )

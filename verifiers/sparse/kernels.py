@@ -121,6 +121,7 @@ class Scratch(NamedTuple):
         counts: Length of each level's list, [L].
         sums: Float32 [LANES].
         totals: Float64 [LANES].
+        work: Columns of units of 1, 4 and 8 neurons that were taken since the start; for benchmarks, [3].
     """
 
     coefficients: Float32Array
@@ -129,6 +130,7 @@ class Scratch(NamedTuple):
     counts: IntArray
     sums: Float32Array
     totals: Float64Array
+    work: IntArray
 
 
 @numba.njit(cache=True, nogil=True)
@@ -400,6 +402,7 @@ def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ig
                     lists[begins[below] + counts[below]] = source
                     counts[below] += 1
             height = image.height[unit]
+            scratch.work[height // 4] += image.entries[unit + 1] - image.entries[unit]
             if height == 8:
                 process8(
                     scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
