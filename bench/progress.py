@@ -17,7 +17,7 @@ from bench.cascade import Batch, CellCascade
 from bench.plan import CellPlan
 from verifiers.base import Verdict
 
-TABLE_WIDTH = 200
+TABLE_WIDTH = 230
 _LINE_EVERY_S = 10.0
 
 

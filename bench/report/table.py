@@ -31,6 +31,7 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("broken by", False),
     ("undecided", False),
     ("median s", True),
+    ("mean s", True),
 )
 
 
@@ -47,6 +48,20 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if value < 0.1 else f"{value:.3g}"
+
+
+def mean_seconds(cell: Mapping[str, Any]) -> str:
+    """Returns the mean seconds an image, and which verifier took most of all time: ``0.52 (neuralsat 91 %)``.
+
+    Most images cost next to nothing and a few cost almost everything, which a median doesn't show.
+    """
+    time = cell["time"]
+    if not time["images"]:
+        return "–"
+    text = seconds(time["total_s"] / time["images"])
+    totals = {name: counts["total_s"] for name, counts in cell["by_verifier"].items()}
+    most, whole = max(totals, key=lambda name: totals[name]), sum(totals.values())
+    return f"{text} ({most} {100 * totals[most] / whole:.0f} %)" if whole > 0 and len(totals) > 1 else text
 
 
 def _counts(cell: Mapping[str, Any], status: str) -> str:
@@ -93,6 +108,7 @@ def rows(summary: Summary) -> list[list[str]]:
             _counts(cell, "sat"),
             undecided(cell),
             seconds(cell["time"]["median_s"]),
+            mean_seconds(cell),
         ]
         for cell in summary["cells"]
     ]
@@ -104,7 +120,8 @@ def notes(summary: Summary) -> list[str]:
     if summary["cells"]:
         lines.append(
             f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
-            "intervals; median s: all verifiers up to the deciding one, a correctly classified image, without start-up."
+            "intervals; median s, mean s: all verifiers up to the deciding one, a correctly classified image, without "
+            "start-up (an undecided one counts with all that was spent), and which verifier took most of all time."
         )
     for cell in summary["cells"]:
         if cell["note"]:
