@@ -21,12 +21,13 @@ def prune(
     rate: float = 0.2,
     epoch: int = 0,
     last: float = 0.5,
+    least: int = 5,
 ) -> Masks:
     """Trains, prunes, goes back to the initial (or an early) state of the weights that are left, and so on.
 
     All trainings together take the dense control's epochs, pre-training included. The last one, at the final sparsity,
-    gets the share `last` of them; the dense one and the rounds between share the rest, as many rounds as leave each at
-    least one epoch.
+    gets the share `last` of them; the dense one and the rounds between share the rest, as many rounds as leave each
+    `least` epochs: weights that were hardly trained say little about which of them matter.
 
     Args:
         model: The network with its initial weights; trained.
@@ -36,6 +37,7 @@ def prune(
         rate: Share of the remaining weights that a round removes; more if there are too few epochs for so many rounds.
         epoch: Epoch of the dense training to whose end weights are rewound; 0 for the initial weights.
         last: Share of all epochs for the last training.
+        least: Epochs that every other training should have at least.
 
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the epochs don't suffice.
@@ -44,11 +46,13 @@ def prune(
         raise UserError(f"last {last:g} is refused: it is a share of the epochs, between 0 and 1.")
     if epoch != int(epoch) or epoch < 0:
         raise UserError(f"epoch {epoch:g} is refused: it counts whole epochs, from 0.")
+    if least < 1:
+        raise UserError(f"least {least:g} is refused: it counts epochs, from 1.")
     budget(sum(weight.numel() for weight in prunable(model).values()), compression)
     final = max(1, round(last * train.left))
     before = train.left - final - epoch
-    rounds = min(rounds_to(compression, rate), before)
-    if rounds < 1:
+    rounds = min(rounds_to(compression, rate), max(1, int(before // least)))
+    if before < 1:
         raise UserError(
             f"Rewinding to epoch {epoch} is refused: of {train.left} epochs {final} are for the last training, which "
             "leaves none for the one before it; allowed is a longer recipe, a smaller epoch or a smaller 'last'."

@@ -95,8 +95,11 @@ def test_rewinding_to_an_early_epoch(tiny: nn.Module) -> None:
         ("round 1", 10, 2),
     ]
     few = Lent(epochs=6)
-    PRUNERS.get("lwm-rewind")(tiny, 100, train=few)
+    PRUNERS.get("lwm-rewind")(tiny, 100, train=few, least=1)
     assert [call["epochs"] for call in few.calls] == [1, 1, 1, 3], "fewer rounds than 21 where there are fewer epochs"
+    longer = Lent(epochs=30)
+    PRUNERS.get("lwm-rewind")(tiny, 100, train=longer)
+    assert [call["epochs"] for call in longer.calls] == [5, 5, 5, 15], "no round is too short to say what matters"
 
 
 def test_drop_and_grow_exchanges_the_smallest_for_the_steepest() -> None:
@@ -206,6 +209,7 @@ def test_an_interrupted_schedule_resumes_to_the_same_weights(
         ("lwm-iterative", {"until": 1.5}, "until 1.5 is refused"),
         ("lwm-rewind", {"last": 1.0}, "last 1 is refused"),
         ("lwm-rewind", {"epoch": 0.5}, "epoch 0.5 is refused"),
+        ("lwm-rewind", {"least": 0}, "least 0 is refused"),
         ("lwm-rewind", {"epoch": 9}, "Rewinding to epoch 9 is refused: of 10 epochs 5 are for the last"),
         ("drop-grow", {"every": 0}, "every 0 is refused"),
         ("drop-grow", {"drop": 2.0}, "drop 2 is refused"),
