@@ -45,14 +45,17 @@ EPS = 2 / 255
 
 
 def random_network(name: str, sparsity: float, path: Path, seed: int = 0) -> Path:
-    """Writes a network of the named layers: uniform weights as torch draws them, a share of them zero at random."""
+    """Writes a network of the named layers: uniform weights as torch draws them, a share of them zero at random.
+
+    The rest is scaled up to keep the variance of a layer's outputs, as training after pruning does.
+    """
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(seed)
     nodes, tensors, value = [], [], "input"
     for index, layer in enumerate(LAYERS[name]):
         shape = (*layer[:2], layer[2], layer[2]) if len(layer) > 2 else layer
-        bound = 1 / np.sqrt(np.prod(shape[1:]))
+        bound = 1 / np.sqrt(np.prod(shape[1:]) * (1 - sparsity))
         weight = rng.uniform(-bound, bound, shape) * (rng.random(shape) >= sparsity)
         tensors.append(numpy_helper.from_array(weight.astype(np.float32), f"w{index}"))
         tensors.append(numpy_helper.from_array(rng.uniform(-bound, bound, shape[0]).astype(np.float32), f"b{index}"))
