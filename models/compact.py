@@ -15,7 +15,8 @@ Sums. Tensors that are added, and what a ReLU, a pooling or a normalisation make
 goes only if it can go for every layer that reads any of them. A loop of a residual stream that nothing else reads goes.
 
 A layer that would lose all its units keeps one, which is 0: the network's output then doesn't depend on that layer.
-What is left is a fixpoint: nothing more goes if it is done again. Any ONNX network is taken; operators that are not
+What is left is a fixpoint: nothing more goes if it is done again (but for ReLUs at the edge of what bounds over a
+domain can show, since rounding errors shrink with the layers). Any ONNX network is taken; operators that are not
 understood keep all channels round them.
 """
 

@@ -188,7 +188,9 @@ class Graph:
                 return Role.RELU
             case "MaxPool" | "AveragePool" | "GlobalAveragePool" if rank == 4:
                 return Role.POOL
-            case "Identity" | "Dropout":
+            case "Identity":
+                return Role.RESHAPE
+            case "Dropout" if len(node.proto.input) < 3:
                 return Role.RESHAPE
             case "Flatten" | "Reshape":
                 return self._flatten_role(node)

@@ -150,8 +150,9 @@ def _pool(graph: Graph, node: Node, inputs: list[Values]) -> Values:
     constant = x.constant & (zero | (x.uniform() & steady))
     value = np.where(constant[:, None], np.repeat(x.value[:, :1], places, axis=1), 0.0)
     low, high = x.low.min(axis=1, keepdims=True), x.high.max(axis=1, keepdims=True)
-    if kind != "MaxPool":
+    if not steady:
         low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    if kind != "MaxPool":
         magnitude = np.maximum(np.abs(low), np.abs(high))
         low, high = _widened(low, high, magnitude, x.value.shape[1] + 1)
     return Values(constant, value, np.repeat(low, places, axis=1), np.repeat(high, places, axis=1))

@@ -80,6 +80,12 @@ class Builder:
             "Conv", names, (outputs, *shape), kernel_shape=[size, size], strides=[stride, stride], pads=[pad] * 4
         )
 
+    def grouped(self, x: str) -> str:
+        """Adds a convolution in two groups, which is not understood."""
+        inputs, height, width = self.shapes[x]
+        names = [x, self.constant(self.weight(4, inputs // 2, 1, 1)), self.constant(self.bias(4))]
+        return self.node("Conv", names, (4, height, width), kernel_shape=[1, 1], group=2)
+
     def scaling(self, x: str) -> str:
         """Adds a folded normalisation: a 1x1 depthwise convolution, some of whose factors are zero."""
         channels = self.shapes[x][0]
@@ -105,11 +111,11 @@ class Builder:
         """Adds a ReLU."""
         return self.node("Relu", [x], self.shapes[x])
 
-    def pool(self, x: str, kind: str) -> str:
-        """Adds a 2x2 pooling."""
+    def pool(self, x: str, kind: str, pad: int = 0, **attributes: Any) -> str:
+        """Adds a 2x2 pooling; `count_include_pad` may be given."""
         channels, height, width = self.shapes[x]
-        shape = (channels, height // 2, width // 2)
-        return self.node(kind, [x], shape, kernel_shape=[2, 2], strides=[2, 2])
+        shape = (channels, *((n + 2 * pad - 2) // 2 + 1 for n in (height, width)))
+        return self.node(kind, [x], shape, kernel_shape=[2, 2], strides=[2, 2], pads=[pad] * 4, **attributes)
 
     def flatten(self, x: str, reshape: bool = False) -> str:
         """Flattens, with the size written out if `reshape`."""
@@ -161,6 +167,8 @@ def connected(rng: Rng, zeros: float = 0.5, rows: float = 0.3, columns: float = 
         if kind == "MatMul":
             x = made.arithmetic(x, ("Add", "Sub")[int(rng.integers(2))], first=bool(rng.integers(2)))
         x = made.relu(x)
+        if rng.random() < 0.3:
+            x = made.node(("Identity", "Dropout")[int(rng.integers(2))], [x], made.shapes[x])
     return made.model(made.linear(x, 3, transB=1))
 
 
@@ -182,8 +190,15 @@ def convolutional(rng: Rng, zeros: float = 0.5, rows: float = 0.3, columns: floa
             case 2:
                 x = made.arithmetic(x, ("Add", "Sub", "Mul", "Div")[int(rng.integers(4))])
         x = made.relu(x)
+        if made.shapes[x][0] == 4 and rng.random() < 0.3:
+            x = made.grouped(x)
         if made.shapes[x][1] >= 2 and rng.random() < 0.4:
-            x = made.pool(x, ("MaxPool", "AveragePool")[int(rng.integers(2))])
+            if rng.integers(2):
+                x = made.pool(x, "MaxPool", int(rng.integers(2)))
+            else:
+                x = made.pool(x, "AveragePool", int(rng.integers(2)), count_include_pad=int(rng.integers(2)))
+    if made.shapes[x][1] in (1, 2, 4) and rng.random() < 0.3:
+        x = made.node("GlobalAveragePool", [x], (made.shapes[x][0], 1, 1))
     x = made.flatten(x, reshape=bool(rng.integers(2)))
     if rng.random() < 0.7:
         x = made.relu(made.linear(x, int(rng.integers(2, 7)), transB=1))
