@@ -130,6 +130,8 @@ def main(argv: list[str] | None = None) -> int:
         for number, rungs in enumerate(plans):
             print(f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)")
         return EXIT_OK
+    for job in plans[0][0].jobs:
+        job.refuse_unreachable()
     search = _Search(options, suite, weights, lambda s: budget is not None and time.monotonic() - start + s > budget)
     return search.run(plans)
 

@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if not todo:
         return EXIT_OK
+    for job in todo:
+        job.refuse_unreachable()
     # A benchmark says float32 and means it.
     os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
     import torch

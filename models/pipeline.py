@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
 from models.faults import memory_errors
 from models.lent import LentTraining, given
-from models.masks import Masks
-from models.pruners.contract import begins_at_start
+from models.masks import Masks, prunable
+from models.pruners.allocation import allocate, budget
+from models.pruners.contract import begins_at_start, can_be_asked
 from models.recipe import Recipe
 from models.schedules import Stage
 from models.training import Report, Stop, Trainer, ibp_init, read_state, seed_everything, write_state
@@ -77,6 +79,26 @@ class Job:
     def from_scratch(self) -> bool:
         """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
         return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
+
+    def refuse_unreachable(self) -> None:
+        """Refuses a compression that this network cannot reach, before anything is trained for it.
+
+        Raises:
+            UserError: There are too few weights, or the pruner says so from the network's shape.
+        """
+        model = NETWORKS.get(self.network)()
+        shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
+        try:
+            kept = budget(sum(math.prod(shape) for shape in shapes.values()), self.compression)
+            if self.pruner == DENSE:
+                return
+            prune = PRUNERS.get(self.pruner)
+            if "allocation" in given(prune, {"allocation": ""}):
+                allocate(shapes, kept, self.recipe.allocation)
+            if can_be_asked(prune):
+                prune(model, self.compression, **self.recipe.pruners.get(self.pruner, {}))
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
 
 
 @contextmanager

@@ -80,6 +80,18 @@ def from_scratch(prune: _Prune) -> _Prune:
     return prune
 
 
+def refuses_by_shape(prune: _Prune) -> _Prune:
+    """Marks a pruner that refuses a compression by the network's shape alone, so that it can be asked beforehand."""
+    marked: Any = prune
+    marked.refuses_by_shape = True
+    return prune
+
+
+def can_be_asked(prune: Callable[..., Masks]) -> bool:
+    """Whether a pruner's answer to an untrained network tells whether it will take the trained one."""
+    return bool(getattr(prune, "refuses_by_shape", False))
+
+
 def begins_at_start(prune: Callable[..., Masks]) -> bool:
     """Whether a pruner wants the initial weights instead of the pre-trained ones."""
     return bool(getattr(prune, "from_scratch", False))

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from models.masks import Masks, prunable
 from models.pruners.allocation import budget
+from models.pruners.contract import refuses_by_shape
 from models.pruners.lwm import keep_largest
 from prunecert.errors import UserError
 
 
+@refuses_by_shape
 def prune(model: nn.Module, compression: float) -> Masks:
     """Removes filters until the wanted number of weights is left.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.masks import Masks, prunable
 from models.pruners.allocation import budget
+from models.pruners.contract import refuses_by_shape
 from models.pruners.lwm import keep_largest
 from models.pruners.units import Units, units_of
 from prunecert.errors import UserError, did_you_mean
@@ -22,6 +23,7 @@ from prunecert.errors import UserError, did_you_mean
 LAYERS = ("uniform", "balanced", "global")
 
 
+@refuses_by_shape
 def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters and neurons until the wanted number of weights is left.
 
@@ -39,11 +41,13 @@ def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floo
     return _prune(model, compression, units_of(model), layers, floor)
 
 
+@refuses_by_shape
 def prune_filters(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters of convolutions only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "conv"], layers, floor)
 
 
+@refuses_by_shape
 def prune_neurons(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes neurons of hidden linear layers only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "linear"], layers, floor)

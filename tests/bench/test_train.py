@@ -206,3 +206,38 @@ def test_progress_counts_what_will_be_trained(suite: str) -> None:
     chosen = [job for job in jobs(suite) if job.seed == 0 and job.compression in (1, 10)]
     # Dense and LWM share two epochs of pre-training; drop-and-grow has its own; each has two more.
     assert train.Progress(chosen)._left == 2 + 2 + 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("pruner", "ratio", "message"),
+    [
+        ("structured-filters", 20, r"structured-filters_x20_s0: Compression 20 is refused: with 5% of the units"),
+        ("filter-l1", 200, "filter-l1_x200_s0: Compression 200 is refused for filter pruning"),
+        ("hydra", 80000, "hydra_x80000_s0: Keeping 3 weights is refused: 4 layers"),
+        ("lwm", 100000, "lwm_x100000_s0: Keeping 2 weights is refused"),
+        ("lwm-global", 99999, None),
+    ],
+)
+def test_an_unreachable_sparsity_is_refused_before_anything_is_trained(
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, ratio: int, message: str | None
+) -> None:
+    from models.pipeline import Pipeline
+
+    ran: list[str] = []
+
+    def stop(_: Pipeline, job: Any) -> None:
+        ran.append(job.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "run", stop)
+    text = SUITE.replace("[lwm, drop-grow]", f"[{pruner}]").replace("[1, 2, 10]", f"[1, {ratio}]")
+    Path(suite).write_text(text)
+    command = ["--suite", suite, "--out", str(tmp_path / "zoo")]
+    if message is None:
+        with pytest.raises(KeyboardInterrupt):
+            train.main(command)
+        assert ran == ["cnn-small_natural_eps2_dense_x1_s0"]
+        return
+    with pytest.raises(UserError, match=message):
+        train.main(command)
+    assert not ran
