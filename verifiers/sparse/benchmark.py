@@ -307,7 +307,7 @@ def main() -> int:
         if not path.is_file():
             raise UserError(f"Network {path} can't be read; an ONNX file is needed.")
     print(
-        f"{options.method}, {options.threads} threads, {options.clock} time; seconds are medians, ratios auto_LiRPA over ours"
+        f"{options.method}, {options.threads} threads, {options.clock} seconds, medians; ratios: auto_LiRPA's over ours"
     )
     print(
         f"{'network':<28} {'images':>4} {'auto_LiRPA':>8} {'ours':>10} {'ratio':>7} {'spread':>14} {'n':>5} "
