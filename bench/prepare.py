@@ -261,10 +261,12 @@ def describe_missing(missing: Mapping[str, str]) -> list[str]:
 
 
 def describe(plans: Sequence[CellPlan]) -> list[str]:
-    """Returns one line a cell: its name, images and cascade."""
+    """Returns one line a cell: its name, images, cascade and what compaction removed."""
     lines = []
     for plan in plans:
         stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
         if plan.protocol.cascade:
-            lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}")
+            record = plan.export.compaction
+        shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""
+        lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}{shrunk}")
     return lines
