@@ -310,6 +310,11 @@ class Checker:
 
     def _relax(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
         """Replaces relu(z) by z: coefficients [groups, neurons, LANES] and constants [groups, unstable, LANES]."""
+        # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._relaxed(coefficients, node, bounds, planes)
+
+    def _relaxed(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
         low, high = bounds.lower[node], bounds.upper[node]
         coefficients *= (high > 0)[:, None]
         free = bounds.unstable(node)
