@@ -43,6 +43,7 @@ class CellCascade:
         positions: Places of its correctly classified images, in order.
         done: What earlier runs found, by stage and position.
         lookup: Asked, before a verifier is, what is known of (stage, positions) elsewhere; returns it by position.
+        ready: Whether a verifier's turn may come, where it has to wait for other cells; None: it never has.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class CellCascade:
         positions: Iterable[int],
         done: Mapping[tuple[int, int], Status] | None = None,
         lookup: Lookup | None = None,
+        ready: Callable[[int], bool] | None = None,
     ) -> None:
         self.cell = cell
         self.stages = tuple(stages)
         self.positions = tuple(positions)
         self._status = dict(done or {})
         self._lookup = lookup
+        self._ready = ready
         self._current = -1
         self._open: set[int] = set()
         self._undecided = {p for p in self.positions if not self._decided(p, len(self.stages))}
@@ -81,6 +84,8 @@ class CellCascade:
     def release(self) -> list[Batch]:
         """Returns the batches that can be worked on now and were not returned before; empty while some are open."""
         while not self._open and self._current + 1 < len(self.stages):
+            if self._ready is not None and not self._ready(self._current + 1):
+                return []
             self._current += 1
             stage = self._current
             images, size = self.eligible(stage), self.stages[stage].batch
@@ -111,6 +116,14 @@ class CellCascade:
             self._undecided.discard(position)
         if self._is_settled(position):
             self._settled.add(position)
+
+    def status(self, stage: int, position: int) -> Status | None:
+        """Returns what a stage answered on an image; None if it has not."""
+        return self._status.get((stage, position))
+
+    def passed(self, stage: int) -> bool:
+        """Whether a stage has answered all that it is to be asked."""
+        return self._current > stage or (self._current == stage and not self._open)
 
     @property
     def finished(self) -> bool:

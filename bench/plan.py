@@ -41,6 +41,7 @@ class Stage:
         batch: Instances handed over together, at most.
         memory_mb: Limit of its worker, or None.
         repeat: Where times are taken: which of several times that the same is asked, from 1; None elsewhere.
+        after: Hashes of the networks whose counterexamples it may start from, see `bench.warmstart`.
     """
 
     verifier: str
@@ -54,6 +55,7 @@ class Stage:
     batch: int
     memory_mb: int | None
     repeat: int | None = None
+    after: tuple[str, ...] = ()
 
     @functools.cached_property
     def settings_hash(self) -> str:
@@ -73,6 +75,7 @@ class Stage:
             "device": self.device,
             "everyone": self.everyone,
             "memory_mb": self.memory_mb,
+            **({"after": list(self.after)} if self.after else {}),
         }
 
 
@@ -257,8 +260,9 @@ def image_key(onnx_sha256: str, fingerprint: str, split: str) -> str:
     return digest([onnx_sha256, fingerprint, split])[:20]
 
 
-def _taken(stage: Stage) -> tuple[int, int] | None:
-    return None if stage.repeat is None else (stage.repeat, stage.batch)
+def _taken(stage: Stage) -> tuple[int | str, ...]:
+    """Returns what else decides an answer, or its time, in some runs."""
+    return stage.after if stage.repeat is None else (stage.repeat, stage.batch)
 
 
 def stage_key(
@@ -268,7 +272,7 @@ def stage_key(
     version: str,
     settings_hash: str,
     timeout: float,
-    taken: tuple[int, int] | None = None,
+    taken: tuple[int | str, ...] = (),
 ) -> str:
     """Returns what stands, in verdict rows, for all that decides an answer but the image.
 
@@ -279,19 +283,21 @@ def stage_key(
         version: Its version.
         settings_hash: See `Stage`.
         timeout: Seconds an instance.
-        taken: Where times are taken: which repeat, and how many images are handed over together.
+        taken: Where times are taken: which repeat, and how many images are handed over together; where attacks start
+            from other networks' counterexamples: the hashes of those.
     """
-    repeated = [] if taken is None else [list(taken)]
+    repeated = [list(taken)] if taken else []
     return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf", *repeated])[:20]
 
 
 def instance_id(instance: Instance, stage: Stage) -> str:
     """Returns the hash of all that decides the answer: the question, its limit, the verifier and its settings.
 
-    Where times are taken, the repeat and the size of the batch are in it as well.
+    Where times are taken, the repeat and the size of the batch are in it as well; where attacks start from other
+    networks' counterexamples, those networks.
     """
     taken = _taken(stage)
-    repeated = [] if taken is None else [list(taken)]
+    repeated = [list(taken)] if taken else []
     return digest([instance.digest(), stage.verifier, stage.version, dict(stage.settings), *repeated])[:32]
 
 

@@ -122,5 +122,9 @@ def verdict_rows(
         }
         if verdict.witness is not None:
             row["witness"] = writer.save_witness(identity, verdict.witness)
+            for origin, start in instance.starts.items():
+                if np.array_equal(start, verdict.witness):
+                    row["start"] = origin
+                    break
         rows.append(row)
     return rows

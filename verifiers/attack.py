@@ -109,6 +109,7 @@ class Pgd(Verifier):
         limit = sum(instance.timeout for instance in instances)
         found: dict[int, FloatArray] = {}
         late = False
+        self._try_starts(instances, found)
         for restart in range(self.settings["restarts"]):
             for norm in ("linf", "l2"):
                 still = [i for i, item in enumerate(instances) if i not in found and item.norm == norm]
@@ -130,6 +131,20 @@ class Pgd(Verifier):
             else missed
             for i in range(len(instances))
         ]
+
+    def _try_starts(self, instances: Sequence[Instance], found: dict[int, FloatArray]) -> None:
+        """Adds the points among the instances' starts that are counterexamples already."""
+        tried = [(i, np.asarray(p, np.float32)) for i, item in enumerate(instances) for p in item.starts.values()]
+        tried = [(i, point) for i, point in tried if instances[i].contains(point)]
+        if not tried:
+            return
+        points = self._tensor([point for _, point in tried], (len(tried), *self._module.input_shape))
+        with self._torch.no_grad():
+            margins, scale = self._loss([instances[i] for i, _ in tried])(self._module(points))
+        good = (margins < -MARGIN * scale).cpu().numpy()
+        for (i, point), breaks in zip(tried, good, strict=True):
+            if breaks:
+                found.setdefault(i, point)
 
     def _attack(self, instances: list[Instance], norm: Norm, restart: int) -> list[FloatArray | None]:
         """Returns a counterexample, or None, for each instance; all have the same norm."""

@@ -116,6 +116,7 @@ class Instance:
             round `center` that lies in the box.
         center: The unperturbed input; needed for ``"l2"``.
         vnnlib: The VNN-LIB file that it was read from, if any.
+        starts: Points that an attack may try first, by what they are called; no part of the question.
     """
 
     onnx: Path
@@ -131,6 +132,7 @@ class Instance:
     norm: Norm = "linf"
     center: FloatArray | None = None
     vnnlib: Path | None = None
+    starts: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.lower.shape != self.upper.shape or not np.all(self.lower <= self.upper):

@@ -34,6 +34,7 @@ class LocalExecutor:
         cascades: Their states, in the same order.
         on_verdicts: Called with each answered batch, by one thread at a time; what it raises ends the run.
         on_progress: Called after that, when the cell's state has changed, likewise.
+        prepare: Changes a batch's instances before they are asked; given where cells may wait for each other.
         workers: How many threads.
         threads: Threads of computation for each verifier process.
         log_dir: Where the verifiers' own output goes.
@@ -48,6 +49,7 @@ class LocalExecutor:
         on_verdicts: OnVerdicts,
         *,
         on_progress: Callable[[], None] | None = None,
+        prepare: Callable[[Batch, Sequence[Instance]], list[Instance]] | None = None,
         workers: int = 1,
         threads: int = 1,
         log_dir: Path | None = None,
@@ -58,6 +60,7 @@ class LocalExecutor:
         self._cascades = cascades
         self._on_verdicts = on_verdicts
         self._on_progress = on_progress
+        self._prepare = prepare
         self._changed = threading.Condition()
         self._ready: list[Batch] = []
         self._in_work = 0
@@ -81,9 +84,7 @@ class LocalExecutor:
             KeyboardInterrupt: Ctrl-C; all worker processes are gone by then.
             Exception: Whatever a thread or `on_verdicts` raised first.
         """
-        for cascade in self._cascades:
-            for batch in cascade.release():
-                heapq.heappush(self._ready, batch)
+        self._release()
         # Daemons: should a verifier process resist being killed, the program can end all the same.
         pool = [threading.Thread(target=self._work, args=(crew,), daemon=True) for crew in self._crews]
         try:
@@ -104,6 +105,14 @@ class LocalExecutor:
         if self._failure is not None:
             raise self._failure
 
+    def _release(self) -> None:
+        """Queues what can be worked on now; a cell may wait for another one's answers, which is here already."""
+        stages = None
+        while stages != (stages := [cascade.outlook()[0] for cascade in self._cascades]):
+            for cascade in self._cascades:
+                for batch in cascade.release():
+                    heapq.heappush(self._ready, batch)
+
     def _next(self) -> Batch | None:
         with self._changed:
             while not self._stop:
@@ -122,6 +131,9 @@ class LocalExecutor:
             while (batch := self._next()) is not None:
                 plan = self._plans[batch.cell]
                 instances = [plan.instance(position, batch.stage) for position in batch.positions]
+                if self._prepare is not None:
+                    with self._changed:
+                        instances = self._prepare(batch, instances)
                 verdicts = crew.worker(plan.stages[batch.stage]).verify(instances)
                 with self._changed:
                     if self._stop:
@@ -130,6 +142,8 @@ class LocalExecutor:
                     self._on_verdicts(batch, instances, verdicts)
                     for released in self._cascades[batch.cell].record(batch, [v.status for v in verdicts]):
                         heapq.heappush(self._ready, released)
+                    if self._prepare is not None:
+                        self._release()
                     self._in_work -= 1
                     if self._on_progress is not None:
                         self._on_progress()

@@ -38,6 +38,7 @@ def refuse_for_times(options: argparse.Namespace) -> None:
         ("--workers", (options.workers or 1) != 1, "one verifier process works at a time, with all cores"),
         ("--shard", options.shard is not None, "times of different machines or loads are never compared"),
         ("--submit", options.submit, "only the images that all its networks classify correctly are looked at"),
+        ("--warm-start", options.warm_start, "an attack's time must not depend on another network's"),
         ("--reuse", bool(options.reuse), "each of them is taken here and now"),
         ("--card", bool(options.card), "its networks are the suite's own, dense and pruned"),
     ):

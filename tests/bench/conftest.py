@@ -27,7 +27,7 @@ verify:
   images: 40
   cascade: [fake-bound, fake-complete]
   cross_check: [fake-bound]
-  timeouts: {fake-bound: 5, fake-complete: 5, fake-liar: 5, fake-missing: 5, ibp: 30, pgd: 30, crown-ibp: 30}
+  timeouts: {fake-bound: 5, fake-complete: 5, fake-liar: 5, fake-finder: 5, fake-missing: 5, ibp: 30, pgd: 30, crown-ibp: 30}
 profiles:
   half: {images: 20}
 """
@@ -42,7 +42,7 @@ def registered() -> None:
 
 def register() -> None:
     """Makes the fake verifiers known by their names."""
-    for adapter in (fakes.FakeBound, fakes.FakeComplete, fakes.FakeLiar, fakes.FakeMissing):
+    for adapter in (fakes.FakeBound, fakes.FakeComplete, fakes.FakeLiar, fakes.FakeFinder, fakes.FakeMissing):
         VERIFIERS.register(adapter.name, f"tests.bench.fakes:{adapter.__name__}")
 
 

@@ -71,6 +71,21 @@ class FakeLiar(_Fake):
         return [Verdict(Status.SAT, witness=i.lower.copy()) for i in instances]
 
 
+class FakeFinder(_Fake):
+    """Claims the first of the starts that it is given, else a corner that depends on the network's name."""
+
+    name = "fake-finder"
+    kind = Kind.ATTACK
+    batch_size = 4
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        corners = [i.upper if "lwm" in i.onnx.name else i.lower for i in instances]
+        return [
+            Verdict(Status.SAT, witness=next(iter(i.starts.values()), corner).copy())
+            for i, corner in zip(instances, corners, strict=True)
+        ]
+
+
 class FakeMissing(_Fake):
     name = "fake-missing"
     kind = Kind.COMPLETE
