@@ -1,0 +1,252 @@
+"""Time the sparse engine's complete verifier beside others, and with earlier proofs beside without.
+
+    python -m bench.sparse_benchmark complete --onnx NET.onnx … --images 200 --timeout 60
+    python -m bench.sparse_benchmark reuse --onnx DENSE.onnx X2.onnx X10.onnx X20.onnx X100.onnx --images 200
+
+Asked are the images of the set that a network classifies correctly and that CROWN leaves open. `complete` asks every
+verifier about each image in turn, in an order that changes from image to image, all with the same limit, in worker
+processes that are warm; start-up and loading are not counted. `reuse` takes the networks for a chain of neighbours, and
+asks the search with and without the proofs of the networks before. Times are wall-clock; an image that is not decided
+counts with its time in the median and with twice the limit in PAR2. A verdict of one verifier that contradicts
+another's ends the command with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models.data import Split, load
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.hashing import sha256_file
+from verifiers import VERIFIERS
+from verifiers.base import Instance, OutputSpec, Status, Verdict
+from verifiers.worker import Worker, workers
+
+OURS = "sparse-bab"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One verifier on one image.
+
+    Args:
+        network: File name.
+        image: Index in the set.
+        verifier: Name, or ``sparse-bab + proofs``.
+        status: Of the verdict.
+        seconds: Wall-clock, without start-up.
+        domains: Subdomains, None where the verifier counts none.
+        detail: Of the verdict.
+    """
+
+    network: str
+    image: int
+    verifier: str
+    status: Status
+    seconds: float
+    domains: int | None
+    detail: str
+
+
+def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None) -> list[Instance]:
+    """Returns questions about the images that are classified correctly and that CROWN leaves open."""
+    from verifiers.sparse.crown import Engine, Question
+    from verifiers.sparse.network import read_network
+
+    network = read_network(onnx)
+    engine = Engine(network)
+    data = load(split, root)
+    found = []
+    for index in range(min(count, len(data.labels))):
+        image, label = data.images[index].astype(np.float32), int(data.labels[index])
+        output = network.evaluate(image[None])[0]
+        if int(output.argmax()) != label:
+            continue
+        lower, upper = (np.clip(image + side * np.float32(eps), 0, 1).astype(np.float32) for side in (-1, 1))
+        spec = OutputSpec.robustness(label, len(output))
+        rows = np.concatenate([a for a, _ in spec.disjuncts])
+        if engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows.min() > 0:
+            continue
+        found.append(
+            Instance(onnx, sha256_file(onnx), lower, upper, spec, timeout, f"image {index}", label, len(output), eps)
+        )
+    return found
+
+
+def complete(options: argparse.Namespace) -> list[Answer]:
+    """Asks every verifier about every open image."""
+    names = [name for name in options.verifiers.split(",") if name]
+    for name in names:
+        VERIFIERS.get(name)
+    answers: list[Answer] = []
+    with workers(names, threads=options.threads) as made:
+        for onnx in options.onnx:
+            questions = open_images(
+                onnx, options.split, options.images, options.eps, options.timeout, options.data_root
+            )
+            print(f"{onnx.name}: CROWN leaves {len(questions)} of {options.images} images open", flush=True)
+            if not questions:
+                continue
+            for name in names:
+                # The first question pays for loading, compiling and first allocations.
+                made[name].verify(questions[:1])
+            for repeat in range(options.repeats):
+                for turn, question in enumerate(questions):
+                    start = (turn + repeat) % len(names)
+                    for name in names[start:] + names[:start]:
+                        answers.append(_answer(question, name, made[name].verify([question])[0]))
+    return answers
+
+
+def reuse(options: argparse.Namespace) -> list[Answer]:
+    """Asks the search about every open image of a chain, without and with the proofs of the networks before."""
+    answers: list[Answer] = []
+    for repeat in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Worker(OURS, {}, threads=options.threads)
+            kept = Worker(OURS, {"proofs": folder}, threads=options.threads)
+            with plain, kept:
+                for onnx in options.onnx:
+                    questions = open_images(
+                        onnx, options.split, options.images, options.eps, options.timeout, options.data_root
+                    )
+                    print(f"{onnx.name}: CROWN leaves {len(questions)} of {options.images} images open", flush=True)
+                    for worker in (plain, kept):
+                        # Loads the network, and asks about no image of the set.
+                        worker.verify(_warm(questions))
+                    for turn, question in enumerate(questions):
+                        both = [(OURS, plain), (f"{OURS} + proofs", kept)]
+                        for name, worker in both if (turn + repeat) % 2 else reversed(both):
+                            answers.append(_answer(question, name, worker.verify([question])[0]))
+    return answers
+
+
+def _warm(questions: Sequence[Instance]) -> list[Instance]:
+    return [replace(item, lower=item.upper) for item in questions[:1]]
+
+
+def _answer(question: Instance, name: str, verdict: Verdict) -> Answer:
+    seconds = verdict.times.wall_s
+    return Answer(
+        question.onnx.name,
+        int(question.name.split()[-1]),
+        name,
+        verdict.status,
+        seconds,
+        verdict.domains,
+        verdict.detail,
+    )
+
+
+def table(answers: Sequence[Answer], timeout: float) -> str:
+    """Returns a Markdown table: a line for each network and verifier."""
+    lines = [
+        "| network | verifier | images | unsat | sat | open | median s | quartiles s | PAR2 s | domains, median |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for network, verifier, group in _groups(answers):
+        seconds = [answer.seconds for answer in group]
+        counts = {status: sum(answer.status is status for answer in group) for status in (Status.UNSAT, Status.SAT)}
+        undecided = len(group) - sum(counts.values())
+        par2 = statistics.fmean(a.seconds if a.status.decided else 2 * timeout for a in group)
+        low, middle, high = np.percentile(seconds, (25, 50, 75))
+        domains = [answer.domains for answer in group if answer.domains is not None]
+        lines.append(
+            f"| {network} | {verifier} | {len(group)} | {counts[Status.UNSAT]} | {counts[Status.SAT]} | {undecided} | "
+            f"{middle:.3f} | {low:.3f}–{high:.3f} | {par2:.3f} | {statistics.median(domains) if domains else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def _groups(answers: Sequence[Answer]) -> Iterator[tuple[str, str, list[Answer]]]:
+    keys = dict.fromkeys((answer.network, answer.verifier) for answer in answers)
+    for network, verifier in keys:
+        yield network, verifier, [a for a in answers if (a.network, a.verifier) == (network, verifier)]
+
+
+def ratios(answers: Sequence[Answer], ours: str, others: Sequence[str], keep: Callable[[Answer], bool]) -> list[float]:
+    """Returns for each image the faster of the others' median time over ours; one that is not decided counts, too."""
+    found = []
+    for network, image in dict.fromkeys((a.network, a.image) for a in answers if keep(a)):
+        mine = [a for a in answers if (a.network, a.image) == (network, image)]
+        medians = {
+            name: statistics.median(a.seconds for a in mine if a.verifier == name)
+            for name in (ours, *others)
+            if any(a.verifier == name for a in mine)
+        }
+        if ours in medians and len(medians) > 1:
+            found.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
+    return found
+
+
+def contradictions(answers: Sequence[Answer]) -> list[str]:
+    """Names images that are proved and broken."""
+    found: dict[tuple[str, int], set[Status]] = {}
+    for answer in answers:
+        if answer.status.decided:
+            found.setdefault((answer.network, answer.image), set()).add(answer.status)
+    return [f"{network}, image {image}: sat and unsat" for (network, image), seen in found.items() if len(seen) > 1]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's argument parser."""
+    made = argparse.ArgumentParser(prog="python -m bench.sparse_benchmark", description=__doc__.split("\n\n")[0])
+    verbs = made.add_subparsers(dest="verb", required=True)
+    for verb in ("complete", "reuse"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks; for reuse in the chain's order")
+        sub.add_argument("--images", type=int, default=200, help="the first N images of the set (default: 200)")
+        sub.add_argument("--split", choices=("test", "val"), default="test", help="of CIFAR-10 (default: test)")
+        sub.add_argument("--eps", type=float, default=2 / 255, help="radius, linf (default: 2/255)")
+        sub.add_argument("--timeout", type=float, default=60.0, help="seconds an image (default: 60)")
+        sub.add_argument("--threads", type=int, default=2, help="of each verifier (default: 2)")
+        sub.add_argument("--repeats", type=int, default=1, help="times that each image is asked (default: 1)")
+        sub.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+        sub.add_argument("--out", type=Path, help="write all answers to this JSON file")
+    verbs.choices["complete"].add_argument(
+        "--verifiers", default="sparse-bab,neuralsat,abcrown", help="comma-separated (default: %(default)s)"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command."""
+    options = parser().parse_args(argv)
+    for path in options.onnx:
+        if not path.is_file():
+            raise UserError(f"Network {path} is refused because there is no such file; allowed are ONNX files.")
+    if options.images < 1 or options.repeats < 1 or options.threads < 1 or not options.timeout > 0:
+        raise UserError("--images, --repeats and --threads must be 1 or more, and --timeout above 0.")
+    if options.verb == "complete":
+        answers = complete(options)
+        others = [name for name in options.verifiers.split(",") if name and name != OURS]
+        ours = OURS
+    else:
+        answers = reuse(options)
+        ours, others = f"{OURS} + proofs", [OURS]
+    print(table(answers, options.timeout))
+    first = options.onnx[0].name if options.verb == "reuse" else None
+    found = ratios(answers, ours, others, lambda answer: answer.network != first)
+    if found:
+        low, middle, high = np.percentile(found, (25, 50, 75))
+        what = "without proofs over with, after the first network" if first else "the faster of the others over ours"
+        print(f"ratio an image ({what}): median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(found)} images")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        data = [{**vars(answer), "status": str(answer.status)} for answer in answers]
+        options.out.write_text(json.dumps(data, indent=1) + "\n")
+    for line in contradictions(answers):
+        print(f"CONTRADICTION {line}")
+    return EXIT_REGRESSION if contradictions(answers) else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)
