@@ -128,6 +128,26 @@ def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Pat
     assert of_run(tmp_path).cells["cnn-small_ibp_eps2_dense_x1_s0"] == of_run(finished).cells[PROVED]
 
 
+def test_the_gate_leaves_them_out(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.baseline import main as make_baseline
+    from bench.gate import main as gate
+
+    baseline = tmp_path / "baseline.json"
+    assert make_baseline(["--run", str(finished), "--out", str(baseline), "--reason", "a first one"]) == EXIT_OK
+    assert NOISY not in baseline.read_text()
+    assert '"certificate"' not in baseline.read_text()
+    # The same run, in which no certificate holds any more.
+    rows = [json.loads(line) for line in (finished / "instances.main.jsonl").read_text().splitlines()]
+    worse = tmp_path / "worse"
+    worse.mkdir()
+    none = certificate(3, 0, n0=10, n=60, alpha=0.01, sigma=0.5).to_json()
+    lines = [json.dumps(row | ({"certificate": none} if row["type"] == "certificate" else {})) for row in rows]
+    (worse / "instances.main.jsonl").write_text("\n".join(lines) + "\n")
+    capsys.readouterr()
+    assert gate(["--baseline", str(baseline), "--run", str(worse)]) == EXIT_OK
+    assert NOISY not in capsys.readouterr().out
+
+
 def test_the_leaderboard_leaves_them_out(finished: Path, noisy: Zoo, tmp_path: Path, run_noisy: Callable[..., int],
                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     offered: list[list[str]] = []
