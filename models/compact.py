@@ -36,6 +36,7 @@ from models.compact_graph import Array, BoolArray, Graph, Node, Role
 from models.compact_values import Values, evaluate
 from prunecert.compaction import METADATA_KEY, Compaction, LayerChange
 from prunecert.errors import UserError
+from prunecert.files import scratch_beside
 
 
 def compact(
@@ -104,7 +105,7 @@ def compact_file(
     if record.shrank:
         onnx.checker.check_model(made, full_check=True)
         raw = made.SerializeToString()
-    beside = target.with_name(target.name + ".part")
+    beside = scratch_beside(target)
     try:
         beside.write_bytes(raw)
         beside.replace(target)

@@ -12,6 +12,7 @@ import onnx
 from models.compact import compact_file, largest_difference
 from models.export import OPERATORS
 from prunecert.compaction import Compaction, Mode
+from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
 
 _CHECK_INPUTS = 32
@@ -50,7 +51,7 @@ def export_compact(masked: Path, out: Path, mode: Mode = Mode.PIXELS) -> Compact
         ValueError: The compact network fails a check: `onnx.checker`, operators, outputs; nothing is left of it.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f"{out.name}.checked")
+    beside = scratch_beside(out)
     try:
         record = compact_file(masked, beside, domain=mode.domain, exact=mode is Mode.EXACT)
         if not record.shrank:

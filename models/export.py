@@ -16,6 +16,7 @@ from models.checkpoint import load_model
 from models.masks import Masks, prunable
 from models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 from prunecert.errors import UserError
+from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
 
 #: Operators that an export may hold.
@@ -83,7 +84,7 @@ def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: 
     model.eval()
     made = GraphWriter(_SHAPE).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_suffix(".onnx.part")
+    beside = scratch_beside(out)
     try:
         onnx.save(made, beside)
         difference = _check(beside, model, masks)
