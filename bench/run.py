@@ -36,6 +36,7 @@ from bench.suite import Suite, load_suite
 from bench.timing.command import conclude_times, holds_times, refuse_for_times, take_times
 from bench.timing.plans import Group, timed_plans
 from bench.timing.take import refuse_other_machine
+from bench.warmstart import WarmStart, warm_plans
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
 from verifiers.base import Instance, Verdict
 
@@ -64,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-unavailable", action="store_true", help="leave out verifiers that are not installed")
     parser.add_argument(
         "--reuse", type=Path, nargs="+", default=[], metavar="RUN", help="take over what these earlier runs answered"
+    )
+    parser.add_argument(
+        "--warm-start", action="store_true", help="attacks begin at the neighbouring ratio's counterexamples"
     )
     parser.add_argument("--retry", metavar="STATUS", help="do instances of these statuses again, e.g. error,memout")
     parser.add_argument(
@@ -104,6 +108,7 @@ def verify(
 ) -> None:
     """Asks everything that has no answer yet; each answer is in the log when the instance ends."""
     earlier = read_earlier(options.reuse, machine(), options.device) if options.reuse else None
+    warm = WarmStart(plans, options.out) if options.warm_start else None
     console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
@@ -115,14 +120,17 @@ def verify(
             if (key, int(plan.data.indices[p])) in done.verdicts
         }
         look = None if earlier is None else partial(take_over, plan, earlier=earlier, writer=writer)
-        cascades.append(CellCascade(number, plan.stages, positions, known, look))
+        ready = None if warm is None else partial(warm.ready, number)
+        cascades.append(CellCascade(number, plan.stages, positions, known, look, ready))
+    if warm is not None:
+        warm.cascades = cascades
     display = Display(console, plans, cascades, workers)
 
     def answered(batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]) -> None:
         writer.append(*verdict_rows(plans[batch.cell], batch, instances, verdicts, writer))
         display.answered(batch, verdicts)
 
-    work(plans, cascades, answered, display, options, workers)
+    work(plans, cascades, answered, display, options, workers, None if warm is None else warm.add_starts)
 
 
 def work(
@@ -132,6 +140,7 @@ def work(
     display: Display,
     options: argparse.Namespace,
     workers: int,
+    prepare: Callable[[Batch, Sequence[Instance]], list[Instance]] | None = None,
 ) -> None:
     """Works through all questions of the cascades in processes on this machine."""
     from bench.executors.local import LocalExecutor
@@ -145,6 +154,7 @@ def work(
         cascades,
         answered,
         on_progress=display.refresh,
+        prepare=prepare,
         workers=workers,
         threads=max(1, cores() // workers),
         log_dir=logs,
@@ -195,6 +205,10 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
     if suite.timed:
         refuse_for_times(options)
+    if options.warm_start and (options.shard is not None or options.executor != "local"):
+        raise UserError("--warm-start is refused with shards and jobs: all ratios of an image must be in one process.")
+    if options.warm_start and options.submit:
+        raise UserError("--warm-start is refused with --submit: an entry must stand for itself.")
     if options.image_seed is not None and options.submit:
         raise UserError("--image-seed is refused with --submit: the leaderboard is about the first images.")
     workers = options.workers
@@ -251,6 +265,8 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     if suite.timed:
         plans, groups = timed_plans(plans, exports, tell)
     plans, certified = with_certificates(plans, installed, tell)
+    if options.warm_start:
+        plans = warm_plans(plans)
     if options.dry_run:
         for line in (*prepare.describe(plans), *describe_certificates(certified)):
             tell(line)
