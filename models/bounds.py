@@ -187,23 +187,38 @@ def symbolic_margins(model: nn.Module, x: Tensor, eps: float, y: Tensor, *, symb
         partial = Intervals(intervals.logits, intervals.center, intervals.radius, pre, intervals.last)
         affine = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d | nn.Linear)]
         # The first layer's intervals are exact, the last one's are the margins.
-        for index, (lower, _) in zip(affine[1:-1], intervals.pre[1:], strict=True):
-            pre.append(_symbolic_layer(model, layers[: index + 1], x, eps, partial, lower.shape))
+        for index, interval in zip(affine[1:-1], intervals.pre[1:], strict=True):
+            pre.append(_symbolic_layer(model, layers[: index + 1], x, eps, partial, interval))
         intervals = partial
     rows, offset = margin_rows(intervals.last.weight, intervals.last.bias, y)
     return _backward(model, x, eps, intervals, rows, offset, parallel=True)
 
 
 def _symbolic_layer(
-    model: nn.Module, layers: list[nn.Module], x: Tensor, eps: float, bounds: Intervals, shape: torch.Size
+    model: nn.Module,
+    layers: list[nn.Module],
+    x: Tensor,
+    eps: float,
+    bounds: Intervals,
+    interval: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Returns lower and upper bounds of the outputs of the last of `layers`, each [N, ...]."""
-    neurons = shape[1:].numel()
-    identity = torch.eye(neurons, device=x.device, dtype=x.dtype).expand(len(x), -1, -1)
-    rows = torch.cat([identity, -identity], 1).reshape(len(x), 2 * neurons, *shape[1:])
-    found = _backward(model, x, eps, bounds, rows, x.new_zeros(len(x), 2 * neurons), parallel=True, layers=layers)
-    lower, upper = found[:, :neurons], -found[:, neurons:]
-    return lower.reshape(shape), upper.reshape(shape)
+    """Returns bounds of the outputs of the last of `layers`: symbolic ones for neurons that `interval` leaves unstable.
+
+    The others keep their intervals: they are stable for both, and only that matters to the layers behind.
+    """
+    lower, upper = (bound.flatten(1) for bound in interval)
+    chosen = ((lower < 0) & (upper > 0)).any(0).nonzero().flatten()
+    count = len(chosen)
+    if not count:
+        return interval
+    unit = torch.zeros(count, lower.shape[1], device=x.device, dtype=x.dtype).scatter_(1, chosen[:, None], 1.0)
+    rows = torch.cat([unit, -unit]).expand(len(x), -1, -1).reshape(len(x), 2 * count, *interval[0].shape[1:])
+    found = _backward(model, x, eps, bounds, rows, x.new_zeros(len(x), 2 * count), parallel=True, layers=layers)
+    tight = (
+        lower.index_copy(1, chosen, found[:, :count].to(lower.dtype)),
+        upper.index_copy(1, chosen, -found[:, count:].to(upper.dtype)),
+    )
+    return tight[0].view_as(interval[0]), tight[1].view_as(interval[1])
 
 
 def _backward(

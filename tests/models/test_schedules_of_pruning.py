@@ -12,22 +12,16 @@ from torch import Tensor, nn
 
 from models import PRUNERS
 from models.masks import Masks, prunable
-from models.pipeline import Pipeline
 from models.pruners.contract import Step, begins_at_start
 from models.pruners.drop_grow import exchange
 from models.pruners.iterative import rounds_to
 from prunecert.errors import UserError
-from tests.models.conftest import Lent, blobs
-from tests.models.test_training import job, quiet
+from tests.models.conftest import Lent
+from tests.models.test_training import job, pipeline
 
 #: Weights of the tiny network.
 TOTAL = 6 * 27 + 8 * 6 * 16 + 20 * 128 + 10 * 20
 TRAINING = ("lwm-iterative", "lwm-rewind", "drop-grow")
-
-
-def pipeline(folder: Path, report: object = quiet) -> Pipeline:
-    """Three steps an epoch."""
-    return Pipeline(folder, folder / "work", blobs(60), blobs(20, "val", 1), "cpu", report)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -145,7 +139,7 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
 
     original, models.pruners.drop_grow.exchange = models.pruners.drop_grow.exchange, spy
     try:
-        card = pipeline(tmp_path).run(job("drop-grow", pruners={"drop-grow": {"every": 2, "drop": 0.5}}))
+        card = pipeline(tmp_path, images=60).run(job("drop-grow", pruners={"drop-grow": {"every": 2, "drop": 0.5}}))
     finally:
         models.pruners.drop_grow.exchange = original
     assert card.kept == 21_476
@@ -162,7 +156,7 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
 )  # fmt: skip
 def test_every_schedule_takes_the_dense_control_s_epochs(tmp_path: Path, name: str, epochs: list[str]) -> None:
     seen: list[str] = []
-    line = pipeline(tmp_path, lambda stage, *_: seen.append(stage))
+    line = pipeline(tmp_path, lambda stage, *_: seen.append(stage), images=60)
     settings = {"lwm-rewind": {"rate": 0.9}} if name == "lwm-rewind" else {}
     line.run(job(name, 10.0, pretrain_epochs=2 if name != "lwm-rewind" else 1, ramp_epochs=1, pruners=settings))
     assert seen == epochs
@@ -185,7 +179,7 @@ def test_an_interrupted_schedule_resumes_to_the_same_weights(
         "optimizer": "adamw" if format_ == "contiguous" else "sgd",
         "pruners": pruners,
     }
-    whole = pipeline(tmp_path / "whole").run(job(name, 10.0, **options))
+    whole = pipeline(tmp_path / "whole", images=60).run(job(name, 10.0, **options))
     epochs = 0
 
     def interrupt(*_: object) -> None:
@@ -195,9 +189,11 @@ def test_an_interrupted_schedule_resumes_to_the_same_weights(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path / "cut", interrupt).run(job(name, 10.0, **options))
+        pipeline(tmp_path / "cut", interrupt, images=60).run(job(name, 10.0, **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage)).run(job(name, 10.0, **options))
+    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage), images=60).run(
+        job(name, 10.0, **options)
+    )
     assert resumed.sha256 == whole.sha256
     assert len(rest) == 6 - stop_after
 

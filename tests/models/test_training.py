@@ -57,8 +57,9 @@ def job(pruner: str = "lwm", ratio: float = 10.0, objective: str = "ibp", **chan
     )
 
 
-def pipeline(folder: Path, report: object = quiet) -> Pipeline:
-    return Pipeline(folder, folder / "work", blobs(200), blobs(100, "val", 1), "cpu", report)  # type: ignore[arg-type]
+def pipeline(folder: Path, report: object = quiet, images: int = 200) -> Pipeline:
+    data = blobs(images), blobs(images // 2, "val", 1)
+    return Pipeline(folder, folder / "work", *data, "cpu", report)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("objective", ["natural", "ibp", "crown-ibp", "pgd"])
@@ -73,7 +74,7 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
 
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
-    line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)))
+    line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)), images=60)
     for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
         line.run(job(pruner, ratio))
     stages = [stage for stage, _ in seen]
@@ -84,7 +85,7 @@ def test_all_cells_train_equally_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner: str, stop_after: int) -> None:
     options: dict[str, Any] = {"prune_epochs": 2, "finetune_epochs": 2, "augment": True, "average": 0.9}
-    whole = pipeline(tmp_path / "whole").run(job(pruner, **options))
+    whole = pipeline(tmp_path / "whole", images=60).run(job(pruner, **options))
     epochs = 0
 
     def interrupt(*_: object) -> None:
@@ -94,15 +95,15 @@ def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path / "cut", interrupt).run(job(pruner, **options))
+        pipeline(tmp_path / "cut", interrupt, images=60).run(job(pruner, **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage)).run(job(pruner, **options))
+    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage), images=60).run(job(pruner, **options))
     assert resumed.sha256 == whole.sha256
     assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
 
 
 def test_training_is_seeded(tmp_path: Path) -> None:
-    first, second = (pipeline(tmp_path / name).run(job()) for name in ("a", "b"))
+    first, second = (pipeline(tmp_path / name, images=60).run(job()) for name in ("a", "b"))
     assert first.sha256 == second.sha256
 
 
