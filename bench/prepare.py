@@ -268,5 +268,5 @@ def describe(plans: Sequence[CellPlan]) -> list[str]:
         if plan.protocol.cascade:
             record = plan.export.compaction
         shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""
-        lines.append(f"{plan.cell.name}: {plan.images} images, {stages or 'no verifier takes this network'}{shrunk}")
+        lines.append(f"{plan.name}: {plan.images} images, {stages or 'no verifier takes this network'}{shrunk}")
     return lines

@@ -49,6 +49,35 @@ def test_finds_nothing_where_nothing_is(pgd: Worker, network: Path) -> None:
     assert {verdict.status for verdict in pgd.verify(asked)} == {Status.UNKNOWN}
 
 
+def test_a_start_that_is_a_counterexample_is_the_answer_and_others_do_no_harm(pgd: Worker, network: Path) -> None:
+    question = onnxnets.instance(network, 0.2, 0)
+    (cold,) = pgd.verify([question])
+    assert cold.witness is not None
+    # Another counterexample than the attack's own: as far towards the image as it still is one.
+    center = ((question.lower + question.upper) / 2).astype(np.float32)
+    shares = np.linspace(1.0, 0.5, 20, dtype=np.float32)[:, None, None, None]
+    points = (center + shares * (cold.witness - center)).astype(np.float32)
+    outputs = counterexample.outputs(network, points)
+    point = next(p for p, y in zip(points[::-1], outputs[::-1], strict=True) if question.spec.violated_by(y))
+    assert not np.array_equal(point, cold.witness)
+    outside = np.full_like(point, 7.0)
+    starts = {"image": center, "outside": outside, "good": point}
+    warm, useless, plain = pgd.verify(
+        [
+            replace(question, starts=starts),
+            replace(question, starts={"image": center, "outside": outside}),
+            replace(onnxnets.instance(network, 1e-5, 1), starts={"image": onnxnets.instance(network, 1e-5, 1).lower}),
+        ]
+    )
+    assert warm.witness is not None
+    assert useless.witness is not None
+    np.testing.assert_array_equal(warm.witness, point)
+    np.testing.assert_array_equal(useless.witness, cold.witness)
+    assert plain.status is Status.UNKNOWN
+    # Starts are no part of the question.
+    assert replace(question, starts=starts).digest() == question.digest()
+
+
 def test_a_box_of_different_widths(pgd: Worker, network: Path) -> None:
     """Fixed pixels stay fixed, and each pixel has a range of its own."""
     question = onnxnets.instance(network, 0.5, 3)
