@@ -278,3 +278,14 @@ def test_no_step_waits_for_a_cuda_device(name: str) -> None:
             train(model, 1, name="plain")
     assert waits[0] == waits[1]
     assert waits[0] > 0, "the mean loss of the epoch is one"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cell_is_trained_on_a_cuda_device(tmp_path: Path) -> None:
+    data = blobs(200), blobs(100, "val", 1)
+    line = Pipeline(tmp_path, tmp_path / "work", *data, "cuda", quiet)
+    card = line.run(job("hydra", pretrain_epochs=4, precision="bfloat16", memory_format="channels-last"))
+    assert card.kept == 21_476
+    assert card.accuracy["clean"] > 0.5
+    assert card.device != "cpu"
