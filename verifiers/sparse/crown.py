@@ -287,6 +287,8 @@ def _image(layout: Layout, weights: int) -> Image:
     program = layout.program
     variables, levels, entries = len(program.level), len(program.kinds), len(program.columns)
     places = 2 * variables + 16
+    # Each level ends on a multiple of 8.
+    units = places + 8 * levels
     return Image(
         quantities=np.zeros((variables, 4)),
         centers=np.zeros(variables),
@@ -296,11 +298,11 @@ def _image(layout: Layout, weights: int) -> Image:
         slopes=np.full(variables, np.nan, dtype=np.float32),
         number=np.full(variables, -1, dtype=np.int32),
         planes=np.zeros((places, 4), dtype=np.float32),
-        first=np.zeros(places, dtype=np.int64),
-        height=np.zeros(places, dtype=np.int64),
-        entries=np.zeros(places + 1, dtype=np.int64),
-        offsets=np.zeros(places + 1, dtype=np.int64),
-        feeders=np.zeros(places + 1, dtype=np.int64),
+        first=np.zeros(units, dtype=np.int64),
+        height=np.zeros(units, dtype=np.int64),
+        entries=np.zeros(units + 1, dtype=np.int64),
+        offsets=np.zeros(units + 1, dtype=np.int64),
+        feeders=np.zeros(units + 1, dtype=np.int64),
         columns=np.empty(entries, dtype=np.int32),
         weights=np.empty(weights, dtype=np.float32),
         fed=np.empty(entries, dtype=np.int32),
@@ -316,14 +318,15 @@ def _image(layout: Layout, weights: int) -> Image:
 def _scratch(layout: Layout) -> Scratch:
     program = layout.program
     places = 2 * len(program.level) + 16
+    units = places + 8 * len(program.kinds)
     raw = np.zeros(places * LANES + 16, dtype=np.float32)
     # Vectors that cross a cache line take two loads.
     skip = (-raw.ctypes.data // 4) % 16
+    flags = np.zeros(units + (-units) % 8, dtype=np.uint8)
     return Scratch(
         coefficients=raw[skip : skip + places * LANES].reshape(places, LANES),
-        flags=np.zeros(places, dtype=np.uint8),
-        lists=np.zeros(places, dtype=np.int32),
-        counts=np.zeros(len(program.kinds), dtype=np.int64),
+        flags=flags,
+        words=flags.view(np.uint64),
         sums=np.zeros(LANES, dtype=np.float32),
         totals=np.zeros(LANES),
         work=np.zeros(3, dtype=np.int64),

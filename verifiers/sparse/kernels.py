@@ -116,9 +116,8 @@ class Scratch(NamedTuple):
 
     Args:
         coefficients: Float32 [V, LANES].
-        flags: Whether a unit is on its level's list, uint8 [U].
-        lists: Units to visit, each level's from its first unit on, int32 [U].
-        counts: Length of each level's list, [L].
+        flags: Whether a unit has coefficients, uint8 [U].
+        words: The flags, eight a number: a view, [U / 8].
         sums: Float32 [LANES].
         totals: Float64 [LANES].
         work: Columns of units of 1, 4 and 8 neurons that were taken since the start; for benchmarks, [3].
@@ -126,8 +125,7 @@ class Scratch(NamedTuple):
 
     coefficients: Float32Array
     flags: npt.NDArray[np.uint8]
-    lists: npt.NDArray[np.int32]
-    counts: IntArray
+    words: npt.NDArray[np.uint64]
     sums: Float32Array
     totals: Float64Array
     work: IntArray
@@ -363,6 +361,11 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
             unit += 1
             entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
             count = most = 0
+    # The next level starts with a word of flags of its own.
+    while unit % 8:
+        first[unit], heights[unit] = place, 1
+        unit += 1
+        entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
     image.used[0], image.used[1], image.used[2], image.used[3], image.used[4] = place, unit, entry, weight, feeder
     image.begins[level + 1] = unit
     image.tiny[level + 1] = image.tiny[level] + tiny * 2.0**-149
@@ -383,48 +386,47 @@ def relax_level(program: Program, image: Image, level):  # type: ignore[no-untyp
 @numba.njit(cache=True, nogil=True)
 def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ignore[no-untyped-def]
     """Walks back from the touched units of the levels below `levels` to the input; leaves bounds in `totals`."""
-    flags, lists, counts, sums, totals = scratch.flags, scratch.lists, scratch.counts, scratch.sums, scratch.totals
-    begins, fed, feeders = image.begins, image.fed, image.feeders
+    flags, words, sums, totals = scratch.flags, scratch.words, scratch.sums, scratch.totals
+    begins, fed, feeders, first, heights = image.begins, image.fed, image.feeders, image.first, image.height
+    entries, offsets, columns, weights, planes = (
+        image.entries, image.offsets, image.columns, image.weights, image.planes,
+    )  # fmt: skip
+    coefficients, work = scratch.coefficients, scratch.work
     run = 0
     for level in range(levels - 1, -1, -1):
-        base = begins[level]
-        for t in range(counts[level]):
-            unit = lists[base + t]
-            flags[unit] = 0
-            for k in range(feeders[unit], feeders[unit + 1]):
-                source = fed[k]
-                if flags[source] == 0:
-                    flags[source] = 1
-                    # Units are numbered level by level, and most lie one level below.
-                    below = level - 1
-                    while begins[below] > source:
-                        below -= 1
-                    lists[begins[below] + counts[below]] = source
-                    counts[below] += 1
-            height = image.height[unit]
-            scratch.work[height // 4] += image.entries[unit + 1] - image.entries[unit]
-            if height == 8:
-                process8(
-                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
-                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
-                )  # fmt: skip
-            elif height == 4:
-                process4(
-                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
-                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
-                )  # fmt: skip
-            else:
-                process1(
-                    scratch.coefficients, image.planes, image.first[unit], sums, image.columns, image.entries[unit],
-                    image.entries[unit + 1], image.weights, image.offsets[unit], _VECTORS,
-                )  # fmt: skip
-            run += height
-            if run >= _RUN:
-                run = 0
-                for lane in range(LANES):
-                    totals[lane] += np.float64(sums[lane])
-                    sums[lane] = np.float32(0.0)
-        counts[level] = 0
+        # Eight units at a time, as most of a large level is untouched where rows see a part of it.
+        for word in range(begins[level] // 8, (begins[level + 1] + 7) // 8):
+            if words[word] == 0:
+                continue
+            for unit in range(8 * word, 8 * word + 8):
+                if flags[unit] == 0:
+                    continue
+                for k in range(feeders[unit], feeders[unit + 1]):
+                    flags[fed[k]] = 1
+                height = heights[unit]
+                work[height // 4] += entries[unit + 1] - entries[unit]
+                if height == 8:
+                    process8(
+                        coefficients, planes, first[unit], sums, columns, entries[unit], entries[unit + 1], weights,
+                        offsets[unit], _VECTORS,
+                    )  # fmt: skip
+                elif height == 4:
+                    process4(
+                        coefficients, planes, first[unit], sums, columns, entries[unit], entries[unit + 1], weights,
+                        offsets[unit], _VECTORS,
+                    )  # fmt: skip
+                else:
+                    process1(
+                        coefficients, planes, first[unit], sums, columns, entries[unit], entries[unit + 1], weights,
+                        offsets[unit], _VECTORS,
+                    )  # fmt: skip
+                run += height
+                if run >= _RUN:
+                    run = 0
+                    for lane in range(LANES):
+                        totals[lane] += np.float64(sums[lane])
+                        sums[lane] = np.float32(0.0)
+            words[word] = 0
     for lane in range(LANES):
         totals[lane] += np.float64(sums[lane])
         sums[lane] = np.float32(0.0)
@@ -438,8 +440,7 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
     """
     half = LANES // 2
     pointers, columns, weights, centers = program.pointers, program.columns, program.weights, image.centers
-    number, unit_of, level_of, begins = image.number, image.unit, program.level, image.begins
-    flags, lists, counts, coefficients = scratch.flags, scratch.lists, scratch.counts, scratch.coefficients
+    number, unit_of, flags, coefficients = image.number, image.unit, scratch.flags, scratch.coefficients
     for block in range(begin, end, half):
         count = min(half, end - block)
         for lane in range(LANES):
@@ -451,12 +452,7 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
                 if place >= 0:
                     coefficients[place, lane] = weights[k]
                     coefficients[place, lane + half] = -weights[k]
-                    unit = unit_of[place]
-                    if flags[unit] == 0:
-                        flags[unit] = 1
-                        touched = level_of[columns[k]]
-                        lists[begins[touched] + counts[touched]] = unit
-                        counts[touched] += 1
+                    flags[unit_of[place]] = 1
         _walk(program, image, scratch, level)
         for lane in range(count):
             row = rows[block + lane]
@@ -478,8 +474,7 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, pointers, 
     Only the rounding after the start is accounted for: the coefficients are taken as they are.
     """
     levels = len(program.kinds)
-    number, unit_of, level_of, begins = image.number, image.unit, program.level, image.begins
-    flags, lists, counts, coefficients = scratch.flags, scratch.lists, scratch.counts, scratch.coefficients
+    number, unit_of, flags, coefficients = image.number, image.unit, scratch.flags, scratch.coefficients
     for block in range(begin, end, LANES):
         count = min(LANES, end - block)
         for lane in range(LANES):
@@ -489,12 +484,7 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, pointers, 
                 place = number[columns[k]]
                 if place >= 0:
                     coefficients[place, lane] += values[k]
-                    unit = unit_of[place]
-                    if flags[unit] == 0:
-                        flags[unit] = 1
-                        touched = level_of[columns[k]]
-                        lists[begins[touched] + counts[touched]] = unit
-                        counts[touched] += 1
+                    flags[unit_of[place]] = 1
         _walk(program, image, scratch, levels)
         for lane in range(count):
             total = scratch.totals[lane]
