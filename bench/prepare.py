@@ -264,9 +264,10 @@ def describe(plans: Sequence[CellPlan]) -> list[str]:
     """Returns one line a cell: its name, images, cascade and what compaction removed."""
     lines = []
     for plan in plans:
+        if not plan.protocol.cascade:
+            continue  # It is certified only, and described as that.
         stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
-        if plan.protocol.cascade:
-            record = plan.export.compaction
+        record = plan.export.compaction
         shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""
         lines.append(f"{plan.name}: {plan.images} images, {stages or 'no verifier takes this network'}{shrunk}")
     return lines
