@@ -5,18 +5,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from bench import run as run_module
+from bench.certify.plans import CertifyPlan
 from bench.executors import cluster
 from bench.executors.slurm_options import Resources
+from bench.plan import CellPlan, Export, Stage
 from bench.store import Log
+from bench.suite import Cell, Protocol
+from models.data import Dataset
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
+from verifiers.base import Kind, Status
 
 Run = Callable[..., int]
 submitit = pytest.mark.slurm
@@ -68,6 +75,45 @@ def test_arrays_stay_below_the_limit_and_differ_by_one_at_most() -> None:
             assert sum(sizes) == tasks
             assert max(sizes) <= most
             assert max(sizes) - min(sizes) <= 1
+
+
+def plan(kind: type[CellPlan], verifiers: tuple[Stage, ...], images: int) -> CellPlan:
+    data = Dataset(
+        images=np.zeros((images, 3, 32, 32), np.float32),
+        labels=np.zeros(images, np.int64),
+        indices=np.arange(images, dtype=np.int64),
+        split="test",
+        fingerprint="0" * 64,
+        official=False,
+        sample=False,
+        source="made up",
+    )
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0)
+    export = Export(Path("net.onnx"), "a" * 64, 0.9, 10.0, "b" * 64, {})
+    return kind(cell, Protocol(), export, verifiers, {}, data, images)
+
+
+def stage(name: str, everyone: bool) -> Stage:
+    return Stage(name, Kind.COMPLETE, "1", "tests", {}, 5.0, "cpu", everyone, 1, None)
+
+
+def test_what_is_left_is_what_has_something_to_be_asked() -> None:
+    one = plan(CellPlan, (stage("first", True), stage("second", False)), 6)
+    first, second = one.keys
+    correct = {(one.image_key, image): image != 1 for image in range(5)}
+    answers = {
+        (first, 0): Status.UNSAT,  # decided
+        (first, 2): Status.UNKNOWN,  # the second has still to look at it
+        (first, 3): Status.UNKNOWN,
+        (second, 3): Status.TIMEOUT,  # everybody has
+        (second, 4): Status.UNSAT,  # decided, but the first sees everyone
+    }
+    # Of image 5 nobody knows whether it is classified correctly; image 1 is not.
+    assert cluster.left([one], (correct, answers)) == [3]
+    assert cluster.left([one], ({}, {})) == [6]
+    certified = plan(CertifyPlan, (stage("smoothing", True),), 6)
+    known = {(certified.keys[0], image): Status.UNKNOWN for image in (1, 5)}
+    assert cluster.left([one, certified], (correct, {**answers, **known})) == [3, 4]
 
 
 @submitit
