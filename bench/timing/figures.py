@@ -29,7 +29,7 @@ _WORDS = {
     "shapes": "smaller shapes",
 }
 _FACTORS = {"search": _COLOURS[0], "arithmetic": _COLOURS[1], "shapes": _COLOURS[2]}
-_COLUMNS = 3
+_WHOLE = "in all, with 95 % interval"
 
 
 def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str, list[tuple[float, float]]]]:
@@ -111,7 +111,7 @@ def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             markersize=4,
             color=axes.xaxis.label.get_color(),
             capsize=2.5,
-            label="in all, with 95 % interval",
+            label=_WHOLE,
         )
     axes.axhline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
     pruners = {row["pruner"] for row in rows}
@@ -195,7 +195,7 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
 
     _, panel, vertical, horizontal = FIGURES[name]
     verifiers = group["verifiers"]
-    columns = min(_COLUMNS, len(verifiers))
+    columns = min(3 if len(verifiers) <= 6 else 4, len(verifiers))
     lines = -(-len(verifiers) // columns)
     style: Any = {
         "svg.fonttype": "none",
@@ -224,7 +224,9 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
             for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         figure.suptitle(group["name"], fontsize=11)
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False)
+        order = [*_WORDS.values(), _WHOLE]
+        labels = sorted(handles, key=lambda label: order.index(label) if label in order else -1)
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=4, frameon=False)
         save(figure)
 
 
