@@ -102,7 +102,8 @@ def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             axes.bar(place, height, bottom=bottom, width=0.62, color=colour, label=_WORDS[name], linewidth=0)
             up, down = (up + height, down) if height > 0 else (up, down + height)
         whole = found["whole"]
-        middle, low, high = (-math.log10(whole[key]) for key in ("ratio", "high", "low"))
+        middle = -math.log10(whole["ratio"])
+        low, high = (middle if whole[key] is None else -math.log10(whole[key]) for key in ("high", "low"))
         axes.errorbar(
             place,
             middle,

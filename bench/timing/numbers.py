@@ -39,6 +39,8 @@ SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 #: A run keeps all cores busy by itself; so much more on average is somebody else.
 _LOAD_MARGIN = 0.5
+#: Units without which a bootstrap interval says nothing.
+_ENOUGH = 5
 #: What a verifier that skips zeros is called, before the name of the same method on dense arithmetic.
 _SPARSE = "sparse-"
 _STATISTICS: Mapping[str, Callable[..., Any]] = {"median": np.median, "mean": np.mean}
@@ -217,7 +219,8 @@ def factors(dense: Units, written: Mapping[str, Units], limit: float | None, sta
 
     Returns:
         ``whole``, and those of ``search``, ``arithmetic`` and ``shapes`` that were measured, each with ``ratio``,
-        ``low`` and ``high``; and ``units``, how many stand behind them: only those that all networks have.
+        ``low`` and ``high`` (None with fewer than five units); and ``units``, how many stand behind them: only those
+        that all networks have.
     """
     chain = [("dense", dense), *((name, written[name]) for name in (FILLED, MASKED, COMPACT) if name in written)]
     penalty = limit if statistic == "mean" else None
@@ -234,6 +237,8 @@ def factors(dense: Units, written: Mapping[str, Units], limit: float | None, sta
     return found
 
 
-def _ratio(numerator: Sequence[float], denominator: Sequence[float], statistic: str) -> dict[str, float]:
+def _ratio(numerator: Sequence[float], denominator: Sequence[float], statistic: str) -> dict[str, float | None]:
+    """Returns a ratio and its interval; no interval where there is too little to be drawn again."""
     ratio, low, high = bootstrap_ratio(numerator, denominator, _STATISTICS[statistic], confidence=CONFIDENCE)
-    return {"ratio": ratio, "low": low, "high": high}
+    enough = len(numerator) >= _ENOUGH
+    return {"ratio": ratio, "low": low if enough else None, "high": high if enough else None}

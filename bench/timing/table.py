@@ -41,12 +41,14 @@ SHAPE_COLUMNS = (
 )
 
 
-def faster(factor: Mapping[str, float] | None, interval: bool = True) -> str:
+def faster(factor: Mapping[str, Any] | None, interval: bool = True) -> str:
     """Returns a ratio of times as a speed-up with its interval: ``2.10 (1.95–2.30)``; a dash where there is none."""
     if factor is None:
         return "–"
     text = f"{1 / factor['ratio']:.2f}"
-    return f"{text} ({1 / factor['high']:.2f}–{1 / factor['low']:.2f})" if interval else text
+    if not interval or factor["low"] is None:
+        return text
+    return f"{text} ({1 / factor['high']:.2f}–{1 / factor['low']:.2f})"
 
 
 def rows(group: Group) -> list[list[str]]:
@@ -140,7 +142,8 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; one verifier process at work at a "
         f"time, {summary['threads']} threads, not pinned; every verifier on every image, networks taking turns.",
         "Seconds an image, without starting processes and loading networks: medians over repeats, then over images. "
-        "* PAR2: an undecided image counts twice the limit. In brackets 95 % bootstrap intervals, paired by image.",
+        "* PAR2: an undecided image counts twice the limit. In brackets 95 % bootstrap intervals, paired by image; "
+        "none where fewer than five images, or questions asked in batches, stand behind a ratio.",
         "faster: against the dense network; search × arithmetic × shapes (fewer unstable ReLUs and domains; zeros "
         "skipped; smaller layers) multiply to it. Where arithmetic is a dash, it is within search.",
     ]

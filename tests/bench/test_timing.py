@@ -257,16 +257,18 @@ def test_factors_multiply_to_the_whole(
     assert math.isclose(math.prod(parts), found["whole"]["ratio"], rel_tol=1e-9)
     for name in ("whole", "search", "arithmetic", "shapes"):
         if name in found:
-            assert found[name]["low"] <= found[name]["high"]
+            # Few images say nothing of how far a ratio may be off.
+            assert (found[name]["low"] is None) == (len(rows) < 5)
+            assert len(rows) < 5 or found[name]["low"] <= found[name]["high"]
     assert found["units"] == len(rows)
 
 
 def test_factors_say_what_changed() -> None:
-    dense = _units([8.0, 8.0, 16.0], [True] * 3)
+    dense = _units([8.0, 8.0, 16.0, 8.0, 32.0], [True] * 5)
     written = {
-        "filled": _units([4.0, 4.0, 8.0], [True] * 3),
-        "masked": _units([1.0, 1.0, 2.0], [True] * 3),
-        "compact": _units([0.5, 0.5, 1.0], [True] * 3),
+        "filled": _units([4.0, 4.0, 8.0, 4.0, 16.0], [True] * 5),
+        "masked": _units([1.0, 1.0, 2.0, 1.0, 4.0], [True] * 5),
+        "compact": _units([0.5, 0.5, 1.0, 0.5, 2.0], [True] * 5),
     }
     found = factors(dense, written, None, "median")
     assert [found[name]["ratio"] for name in ("search", "arithmetic", "shapes", "whole")] == [0.5, 0.25, 0.5, 1 / 16]
@@ -366,7 +368,7 @@ def test_skipping_zeros_is_compared_with_the_same_method_on_dense_arithmetic() -
     (twin,) = summary["groups"][0]["twins"]
     assert (twin["verifier"], twin["over"], twin["network"], twin["images"]) == ("sparse-slow", "slow", "thin", 1)
     assert twin["median"]["ratio"] == twin["mean"]["ratio"] == 0.25
-    assert "| sparse-slow | slow | lwm | 10 | masked | 1 | 4.00 (4.00–4.00) |" in markdown(summary)
+    assert "| sparse-slow | slow | lwm | 10 | masked | 1 | 4.00 | 4.00 |" in markdown(summary)
 
 
 def test_a_busy_machine_is_warned_of() -> None:
