@@ -29,8 +29,8 @@ def record(
 ) -> dict[str, Any]:
     """Returns the comparison as plain data.
 
-    Where the loop saw a sample only, its wall-clock time is scaled by the number of instances; the interval of the
-    scale is a bootstrap of the instances' times.
+    Where the loop saw a sample only, its wall-clock time is that of all instances at the sample's mean, the processes
+    busy from the first to the last; its interval is a bootstrap of the instances' times.
 
     Args:
         found: The sides.
@@ -43,7 +43,7 @@ def record(
         instances: How many there are.
         version: The verifier's version.
     """
-    sides = {side.name: _side(side, instances) for side in found}
+    sides = {side.name: _side(side, instances, workers) for side in found}
     ratios = {}
     if "loop" in sides:
         for name, side in sides.items():
@@ -73,19 +73,19 @@ def record(
     }
 
 
-def _side(side: Side, instances: int) -> dict[str, Any]:
+def _side(side: Side, instances: int, workers: int) -> dict[str, Any]:
     """One side's numbers; `wall_s` stands for all instances, `measured_s` is what was measured."""
     asked = len(side.found)
-    low = high = side.wall_s
-    sampled = side.name == "loop" and asked < instances
-    if sampled:
+    wall = low = high = side.wall_s
+    if side.name == "loop" and asked < instances:
         seconds = [found.seconds for found in side.found.values()]
-        mean, *ends = bootstrap_ratio(seconds, [1.0], np.mean, paired=False)
-        low, high = (side.wall_s * end / mean * instances / asked for end in ends)
+        wall, low, high = (
+            mean * instances / workers for mean in bootstrap_ratio(seconds, [1.0], np.mean, paired=False)
+        )
     return {
         "what": side.what,
         "command": list(side.command),
-        "wall_s": side.wall_s * instances / asked if sampled else side.wall_s,
+        "wall_s": wall,
         "wall_low_s": low,
         "wall_high_s": high,
         "measured_s": side.wall_s,

@@ -129,11 +129,11 @@ def test_ratios_are_of_wall_clock_times_and_a_sampled_loop_is_scaled() -> None:
     part = Side("loop", "words", [], 40.0, 100.0, found)
     sampled = made([run, part], 20)
     ratio = sampled["loop_over"]["run"]
-    assert ratio["value"] == pytest.approx(100.0)
-    # Times of 2 and 6 seconds: the mean is between half and one and a half of 4.
-    assert ratio["low"] == pytest.approx(50.0)
-    assert ratio["high"] == pytest.approx(150.0)
-    assert "100.0 (50.0–150.0)" in markdown(sampled)
+    # Times of 2 and 6 seconds: 20 instances at a mean of 4 s by two processes, beside 4 s.
+    assert ratio["value"] == pytest.approx(10.0)
+    assert ratio["low"] == pytest.approx(5.0)
+    assert ratio["high"] == pytest.approx(15.0)
+    assert "10.0 (5.0–15.0)" in markdown(sampled)
     assert "scaled from 2 instances in 40 s" in markdown(sampled)
 
 
