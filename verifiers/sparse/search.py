@@ -23,6 +23,7 @@ from verifiers.sparse.pool import Pool
 from verifiers.sparse.reduce import Reduced, reduce
 from verifiers.sparse.replant import Planted, plant
 from verifiers.sparse.reuse import Names, Proof, pack
+from verifiers.sparse.tighten import tighten
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
@@ -42,6 +43,8 @@ class Limits:
         batch: Subdomains a round; 0: by the size of the reduced network.
         attack_points: Random starts of the first attack.
         attack_steps: Gradient steps of an attack; 0: none at all.
+        tighten_after: Subdomains after which the hidden bounds are improved and the search starts over; 0: never.
+        tighten_steps: Gradient steps for each of them.
         splits: Whether to split; without, this is α-CROWN.
         memory_mb: Most that open subdomains may take.
         seed: Of the attack's random starts.
@@ -53,6 +56,8 @@ class Limits:
     batch: int = 0
     attack_points: int = 24
     attack_steps: int = 20
+    tighten_after: int = 64
+    tighten_steps: int = 12
     splits: bool = True
     memory_mb: float = 3072.0
     seed: int = 0
@@ -165,6 +170,7 @@ class Search:
         self._pending: list[Batch] = []
         self._pool = Pool()
         self._stuck = 0
+        self._tightened = False
         self._margin = 1e-6
         self._proved: npt.NDArray[np.float64] = np.full(len(spec.disjuncts), np.inf)
 
@@ -220,25 +226,16 @@ class Search:
         ends = np.cumsum(sizes)
         self.disjuncts = [(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
         self.open = open_
-        self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
-        self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
         root_crown = self._proved[open_]
         self._proved[open_] = np.inf
-        best = self._first(self._replant())
-        if best is None:
-            return False
+        many = self.proof is not None and len(self.proof.parent) > self.limits.tighten_after > 0
+        if many:
+            self._tighten()
+        self._reduce()
         if not self.limits.splits:
-            certified = self._certify(best)
-            for k, disjunct in enumerate(open_):
-                own = certified[best.disjunct == k]
-                if len(own):
-                    self._proved[disjunct] = max(float(own[0]), root_crown[k])
-            out.bounds = tuple(float(value) for value in self._proved)
-            out.lowest = float(self._proved.min())
-            if out.lowest > 0:
-                out.status, out.stage = Status.UNSAT, "incomplete"
-            else:
-                out.detail = f"lowest bound {out.lowest:.4g}, {int((self._proved <= 0).sum())} disjuncts open"
+            return self._slopes(root_crown)
+        self._tightened = many
+        if not self._first(self._replant()):
             return False
         if out.status is Status.SAT:
             return False
@@ -246,24 +243,56 @@ class Search:
             return self._end()
         return True
 
-    def _first(self, planted: Planted | None) -> Batch | None:
-        """Bounds the disjuncts, whole or by the leaves of an earlier tree; returns the open ones, None after `sat`."""
+    def _reduce(self) -> None:
+        """Composes what is stable away."""
+        self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
+        self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
+
+    def _tighten(self) -> None:
+        tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline)
+
+    def _slopes(self, crown: Array) -> bool:
+        """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
+        out = self.outcome
+        batch = self.dual.start(np.arange(len(self.open)))
+        batch = self.dual.optimise(batch, self.limits.root_steps, target=self._margin, deadline=self.deadline)
+        self._proved[self.open] = np.maximum(self._certify(batch), crown)
+        out.bounds = tuple(float(value) for value in self._proved)
+        out.lowest = float(self._proved.min())
+        if out.lowest > 0:
+            out.status, out.stage = Status.UNSAT, "incomplete"
+        else:
+            out.detail = f"lowest bound {out.lowest:.4g}, {int((self._proved <= 0).sum())} disjuncts open"
+        return False
+
+    def _again(self) -> bool:
+        """Starts over with better hidden bounds; returns whether anything is left to split."""
+        self._tightened = True
+        self._tighten()
+        self._reduce()
+        self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
+        self._proved[self.open] = np.inf
+        if not self._first(None):
+            return False
+        return len(self._pool) > 0
+
+    def _first(self, planted: Planted | None) -> bool:
+        """Bounds the disjuncts, whole or by the leaves of an earlier tree; returns False after `sat`."""
         out, dual, steps = self.outcome, self.dual, self.limits.root_steps
         known = set() if planted is None else set(planted.disjunct.tolist())
-        rest = []
         if planted is not None:
-            rest.append(self._accept(self._old_leaves(planted)))
+            self._accept(self._old_leaves(planted))
         fresh = dual.start([k for k in range(len(self.open)) if k not in known])
         if len(fresh):
             none = np.full(len(fresh), -1, dtype=np.int64)
             fresh.place[:] = self.tree.add(none, none, 0 * none, self.open[fresh.disjunct])
             out.domains += len(fresh)
             fresh = dual.optimise(fresh, steps // 3, target=self._margin, deadline=self.deadline)
-            if self.limits.attack_steps and self._attack_root(fresh):
-                return None
-            rest.append(self._accept(dual.optimise(fresh, steps, target=self._margin, deadline=self.deadline)))
+            if self.limits.attack_steps and not out.rounds and self._attack_root(fresh):
+                return False
+            self._accept(dual.optimise(fresh, steps, target=self._margin, deadline=self.deadline))
         self._flush()
-        return None if out.status is Status.SAT else Batch.join(rest)
+        return out.status is not Status.SAT
 
     def _replant(self) -> Planted | None:
         """Puts the stored tree onto this network."""
@@ -355,18 +384,16 @@ class Search:
         out.bounds, out.lowest = tuple(float(value) for value in self._proved), float(self._proved.min(initial=np.inf))
         return False
 
-    def _accept(self, batch: Batch) -> Batch:
-        """Sorts bounded subdomains: proved ones to certification, open ones to the pool; returns the open ones."""
+    def _accept(self, batch: Batch) -> None:
+        """Sorts bounded subdomains: proved ones to certification, open ones to the pool."""
         proved = batch.bound > self._margin
         if proved.any():
             self._pending.append(batch.take(np.flatnonzero(proved)))
         rest = batch.take(np.flatnonzero(~proved))
-        if self.limits.splits:
-            ended = (rest.sign != 0).all(axis=1)
-            for d in np.flatnonzero(ended):
-                self._settle(rest.take([d]))
-            self._pool.put(rest.take(np.flatnonzero(~ended)))
-        return rest
+        ended = (rest.sign != 0).all(axis=1)
+        for d in np.flatnonzero(ended):
+            self._settle(rest.take([d]))
+        self._pool.put(rest.take(np.flatnonzero(~ended)))
 
     def _flush(self) -> None:
         """Certifies what is proved; what fails becomes open again."""
@@ -474,6 +501,10 @@ class Search:
                 out.status, out.lowest = Status.UNKNOWN, self._pool.lowest()
                 out.detail = f"{len(self._pool)} open subdomains fill {self.limits.memory_mb:g} MiB"
                 return
+            if not self._tightened and 0 < self.limits.tighten_after < out.domains:
+                if not self._again():
+                    break
+                continue
             out.rounds += 1
             parents = self._pool.take(size)
             look = self.dual.look(parents)
@@ -496,7 +527,8 @@ class Search:
                 self._flush()
             if out.status is Status.SAT:
                 return
-        self._end()
+        if out.status is not Status.SAT:
+            self._end()
 
 
 def warm_up() -> None:
