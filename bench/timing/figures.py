@@ -158,7 +158,7 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             label="dense" if pruner == "dense" else f"{pruner} {compression:g}×",
         )
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * max(row["images"] for row in verifier["networks"]))
     known = [time for each in group["verifiers"] for row in each["networks"] for time in row["cactus_s"]] or [0.1]
     axes.set_xlim(min(known) / 1.5, max(max(known), 10 * min(known)) * 1.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -218,6 +218,7 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
                 place.set_ylabel(vertical)
             if number + columns >= len(verifiers):
                 place.set_xlabel(horizontal)
+                place.tick_params(labelbottom=True)
         for place in list(axes.flat)[len(verifiers) :]:
             place.set_visible(False)
         handles: dict[str, Any] = {}
