@@ -76,7 +76,9 @@ class _SparseBounds(Verifier):
     def _solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
         boxes = [instance for instance in instances if instance.norm == "linf"]
-        found = iter(self._engine.bound_many([self._question(instance) for instance in boxes], self.method))
+        found = iter(
+            self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
+        )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
             self._verdict(instance, next(found), share)

@@ -22,7 +22,7 @@ from verifiers.sparse import kernels
 from verifiers.sparse.affine import dense, diagonal
 from verifiers.sparse.kernels import LANES, Image, Scratch
 from verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
-from verifiers.sparse.program import Layout, lay_out
+from verifiers.sparse.program import FUSED, Layout, lay_out
 
 Float64Array = npt.NDArray[np.float64]
 Method = Literal["ibp", "crown-ibp", "crown"]
@@ -39,7 +39,8 @@ class Bounds:
 
     Args:
         rows: Lower bounds of the specification's rows, float64; -inf where nothing is known.
-        lower: By node (index in `Network.nodes`): lower bounds of its values before ReLU, in the file's order.
+        lower: By node (index in `Network.nodes`): lower bounds of its values before ReLU, in the file's order; empty
+            where they weren't asked for.
         upper: Likewise.
         unstable: ReLUs that the bounds leave unstable.
     """
@@ -96,20 +97,20 @@ class Engine:
         work = sum((scratch.work for scratch in self._scratches), np.zeros(3, dtype=np.int64))
         return int(work @ np.array([1, 4, 8])) * LANES
 
-    def bound(self, question: Question, method: Method = "crown") -> Bounds:
-        """Bounds one image; CROWN's rows are shared by the threads."""
-        return self._bound(0, question, method, parallel=self.threads > 1 and method == "crown")
+    def bound(self, question: Question, method: Method = "crown", hidden: bool = True) -> Bounds:
+        """Bounds one image; CROWN's rows are shared by the threads. Without `hidden`, only the rows' are kept."""
+        return self._bound(0, question, method, self.threads > 1 and method == "crown", hidden)
 
-    def bound_many(self, questions: Sequence[Question], method: Method = "crown") -> list[Bounds]:
+    def bound_many(self, questions: Sequence[Question], method: Method = "crown", hidden: bool = True) -> list[Bounds]:
         """Bounds many images, each in one thread, or one after the other where there are fewer than threads."""
         if len(questions) < self.threads:
-            return [self.bound(question, method) for question in questions]
+            return [self.bound(question, method, hidden) for question in questions]
         results: list[Bounds | None] = [None] * len(questions)
         places = itertools.count()
 
         def work(slot: int) -> None:
             while (place := next(places)) < len(questions):
-                results[place] = self._bound(slot, questions[place], method, parallel=False)
+                results[place] = self._bound(slot, questions[place], method, False, hidden)
 
         for slot in range(self.threads):
             self._slot(slot)
@@ -131,7 +132,7 @@ class Engine:
             self._buffers.append(np.empty(int(np.diff(program.starts).max()), dtype=np.int64))
         return self._images[slot], self._scratches[slot], self._buffers[slot]
 
-    def _bound(self, slot: int, question: Question, method: Method, parallel: bool) -> Bounds:
+    def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> Bounds:
         order = self.layout.orders[0]
         outputs = self.network.nodes[-1].size
         if not np.size(question.lower) == np.size(question.upper) == len(order):
@@ -157,7 +158,7 @@ class Engine:
         found -= 4 * _U53 * (np.abs(found) + np.abs(question.offsets))
         if walk:
             self._walk_rows(image, scratch, question, found)
-        return self._collect(image, found, int(unstable))
+        return self._collect(image, found, int(unstable), hidden)
 
     def _levels(self, image: Image, low: Float64Array, high: Float64Array, rows: npt.NDArray[np.int64]) -> int:
         """CROWN with each level's rows shared by the threads."""
@@ -224,9 +225,9 @@ class Engine:
             better = matrix @ y - offsets + out - error
         found[chosen] = np.fmax(found[chosen], better) if self.intersect else better
 
-    def _collect(self, image: Image, rows: Float64Array, unstable: int) -> Bounds:
+    def _collect(self, image: Image, rows: Float64Array, unstable: int, hidden: bool) -> Bounds:
         lower, upper = {}, {}
-        for index in {*self.network.activated(), len(self.network.nodes) - 1}:
+        for index in {*self.network.activated(), len(self.network.nodes) - 1} if hidden else ():
             first, order = self.layout.values[index], self.layout.orders[index]
             low, high = np.empty(len(order)), np.empty(len(order))
             low[order] = image.lower[first : first + len(order)]
@@ -289,11 +290,15 @@ def _image(layout: Layout, weights: int) -> Image:
     places = 2 * variables + 16
     # Each level ends on a multiple of 8.
     units = places + 8 * levels
+    # Rows without weights are constants, and keep these values for every image.
+    quantities = np.zeros((variables, 4))
+    quantities[:, 0] = np.where(program.kinds[program.level] >= FUSED, np.maximum(program.bias, 0.0), program.bias)
+    quantities[:, 1] = np.abs(quantities[:, 0])
     return Image(
-        quantities=np.zeros((variables, 4)),
-        centers=np.zeros(variables),
-        lower=np.zeros(variables),
-        upper=np.zeros(variables),
+        quantities=quantities,
+        centers=program.bias.copy(),
+        lower=program.bias.copy(),
+        upper=program.bias.copy(),
         slack=np.zeros(variables),
         slopes=np.full(variables, np.nan, dtype=np.float32),
         number=np.full(variables, -1, dtype=np.int32),
@@ -310,7 +315,7 @@ def _image(layout: Layout, weights: int) -> Image:
         begins=np.zeros(levels + 1, dtype=np.int64),
         mark=np.full(places, -1, dtype=np.int64),
         spot=np.zeros(places, dtype=np.int64),
-        used=np.zeros(5, dtype=np.int64),
+        used=np.zeros(6, dtype=np.int64),
         tiny=np.zeros(levels + 1),
     )
 

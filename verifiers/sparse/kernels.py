@@ -81,9 +81,9 @@ class Image(NamedTuple):
         fed: Units, int32 [F].
         unit: By place: its unit, int32 [V].
         begins: By level: first unit, [L + 1].
-        mark: Scratch for building units, [V].
+        mark: Scratch for building units: by place, the last unit of all images that had it as column, [V].
         spot: Likewise.
-        used: Places, units, entries, weights and fed units so far, [5].
+        used: Places, units, entries, weights and fed units so far, and units of all images, [6].
         tiny: By level: what underflow may cost a walk from there, [L + 1].
     """
 
@@ -145,11 +145,11 @@ def _up(value):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def propagate(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
-    """Bounds rows by intervals: fills z_c, lower, upper and slack of the rows from `begin` to `end`."""
+def propagate(program: Program, image: Image, rows):  # type: ignore[no-untyped-def]
+    """Bounds these rows by intervals: fills their z_c, lower, upper and slack."""
     pointers, columns, weights = program.pointers, program.columns, program.weights
     quantities, centers = image.quantities, image.centers
-    for row in range(begin, end):
+    for row in rows:
         b, e = pointers[row], pointers[row + 1]
         value, size, radius, charge = accumulate(quantities, columns, weights, b, e, _SMALLEST)
         value += program.bias[row]
@@ -182,9 +182,7 @@ def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-un
 @numba.njit(cache=True, nogil=True)
 def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped-def]
     """Sets the input box (float64 corners in the order of the variables) and empties the walk's matrix."""
-    image.used[:] = 0
-    image.number[:] = -1
-    image.mark[:] = -1
+    image.used[:5] = 0
     image.begins[0] = 0
     image.entries[0] = image.offsets[0] = image.feeders[0] = 0
     image.tiny[0] = 0.0
@@ -199,7 +197,7 @@ def unstable_rows(program: Program, image: Image, level, out):  # type: ignore[n
     """Writes the level's rows whose ReLU is unstable to `out`; returns how many there are."""
     count = 0
     if program.bounded[level]:
-        for row in range(program.starts[level], program.starts[level + 1]):
+        for row in program.live[program.lives[level] : program.lives[level + 1]]:
             if image.lower[row] < 0.0 < image.upper[row]:
                 out[count] = row
                 count += 1
@@ -212,7 +210,7 @@ def count_unstable(program: Program, image: Image):  # type: ignore[no-untyped-d
     count = 0
     for level in range(len(program.kinds)):
         if program.kinds[level] >= FUSED:
-            for row in range(program.starts[level], program.starts[level + 1]):
+            for row in program.live[program.lives[level] : program.lives[level + 1]]:
                 count += image.lower[row] < 0.0 < image.upper[row]
     return count
 
@@ -224,7 +222,7 @@ def open_level(program: Program, image: Image, level):  # type: ignore[no-untype
     if kind == OVER:
         take_over(program, image, program.starts[level], program.starts[level + 1])
     elif kind != INPUT:
-        propagate(program, image, program.starts[level], program.starts[level + 1])
+        propagate(program, image, program.live[program.lives[level] : program.lives[level + 1]])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -279,7 +277,7 @@ def _plane(kind, low, high, z, y, slack, given):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def finish_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
     """Relaxes a level whose bounds are final and adds its units to the walk; returns whether there was room."""
-    kind, start, end = program.kinds[level], program.starts[level], program.starts[level + 1]
+    kind, start, live = program.kinds[level], program.starts[level], program.live
     size, group = program.heights[level], program.groups[level]
     pointers, sources, values, gamma = program.pointers, program.columns, program.weights, program.gamma
     lower, upper, centers, slack, slopes = image.lower, image.upper, image.centers, image.slack, image.slopes
@@ -288,85 +286,93 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
     entries, offsets, feeders = image.entries, image.offsets, image.feeders
     columns, weights, fed, mark, spot = image.columns, image.weights, image.fed, image.mark, image.spot
     place, unit, entry, weight, feeder = image.used[0], image.used[1], image.used[2], image.used[3], image.used[4]
+    stamp = image.used[5]
     rows = np.empty(8, dtype=np.int64)
     rectified = kind >= FUSED
     tiny = 0.0
-    for position in range(start, end, group):
-        count = 0
-        last = min(position + group, end)
-        most = 0
-        for row in range(position, last + 1):
-            if row < last:
+    count = most = current = 0
+    at, end = program.lives[level], program.lives[level + 1]
+    while at < end or count > 0:
+        if at < end:
+            row = live[at]
+            position = (row - start) // group
+            # A unit holds neurons of one position.
+            if count == 0 or position == current:
+                at += 1
+                current = position
                 y, radius = _reference(rectified, lower[row], upper[row])
                 quantities[row, 0], quantities[row, 1], quantities[row, 2] = y, abs(y), radius
                 quantities[row, 3] = radius * gamma[row] * (1 + 4 * _U53)
-                # Nothing depends on it, or it is a constant: its deviation from the reference is 0.
+                number[row] = -1
+                # Nothing depends on it, or it is inactive: its deviation from the reference is 0.
                 if gamma[row] == 0.0 or radius <= 0.0:
                     continue
                 rows[count] = row
                 most += pointers[row + 1] - pointers[row]
                 count += 1
-            if count == 0 or (count < size and row < last):
-                continue
-            height = 8 if count > 4 else (4 if count > 1 else 1)
-            if (
-                entry + most > len(columns)
-                or feeder + most > len(fed)
-                or weight + most * height > len(weights)
-                or place + height > len(unit_of)
-            ):
-                return False
-            begin = entry
-            for r in range(count):
-                kept = rows[r]
-                number[kept] = place + r
-                for k in range(pointers[kept], pointers[kept + 1]):
-                    column = number[sources[k]]
-                    if column < 0:
-                        continue
-                    if height == 1:
-                        columns[entry] = column
-                        weights[weight] = values[k]
-                        entry += 1
-                        weight += 1
-                        continue
-                    if mark[column] != unit:
-                        mark[column] = unit
-                        spot[column] = weight
-                        columns[entry] = column
-                        for i in range(height):
-                            weights[weight + i] = np.float32(0.0)
-                        entry += 1
-                        weight += height
-                    weights[spot[column] + r] = values[k]
-                planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = _plane(
-                    kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept], slopes[kept]
-                )
-                tiny += (upper[kept] - lower[kept]) * (gamma[kept] / _U32 + 8.0) + 8.0
-            for r in range(count, height):
-                for i in range(4):
-                    planes[place + r, i] = np.float32(0.0)
-            for r in range(height):
-                unit_of[place + r] = unit
-            latest = -1
-            for k in range(begin, entry):
-                source = unit_of[columns[k]]
-                # Neighbours mostly share their unit; repetitions that remain do no harm.
-                if source != latest:
-                    fed[feeder] = source
-                    feeder += 1
-                    latest = source
-            first[unit], heights[unit] = place, height
-            place += height
-            unit += 1
-            entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
-            count = most = 0
+                if count < size:
+                    continue
+        height = 8 if count > 4 else (4 if count > 1 else 1)
+        if (
+            entry + most > len(columns)
+            or feeder + most > len(fed)
+            or weight + most * height > len(weights)
+            or place + height > len(unit_of)
+        ):
+            return False
+        begin = entry
+        for r in range(count):
+            kept = rows[r]
+            number[kept] = place + r
+            for k in range(pointers[kept], pointers[kept + 1]):
+                column = number[sources[k]]
+                if column < 0:
+                    continue
+                if height == 1:
+                    columns[entry] = column
+                    weights[weight] = values[k]
+                    entry += 1
+                    weight += 1
+                    continue
+                if mark[column] != stamp:
+                    mark[column] = stamp
+                    spot[column] = weight
+                    columns[entry] = column
+                    for i in range(height):
+                        weights[weight + i] = np.float32(0.0)
+                    entry += 1
+                    weight += height
+                weights[spot[column] + r] = values[k]
+            planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = _plane(
+                kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept], slopes[kept]
+            )
+            tiny += (upper[kept] - lower[kept]) * (gamma[kept] / _U32 + 8.0) + 8.0
+        for r in range(count, height):
+            for i in range(4):
+                planes[place + r, i] = np.float32(0.0)
+        for r in range(height):
+            unit_of[place + r] = unit
+        latest = -1
+        for k in range(begin, entry):
+            source = unit_of[columns[k]]
+            # Neighbours mostly share their unit; repetitions that remain do no harm.
+            if source != latest:
+                fed[feeder] = source
+                feeder += 1
+                latest = source
+        first[unit], heights[unit] = place, height
+        place += height
+        unit += 1
+        stamp += 1
+        entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
+        count = most = 0
     # The next level starts with a word of flags of its own.
     while unit % 8:
         first[unit], heights[unit] = place, 1
         unit += 1
         entries[unit], offsets[unit], feeders[unit] = entry, weight, feeder
     image.used[0], image.used[1], image.used[2], image.used[3], image.used[4] = place, unit, entry, weight, feeder
+    image.used[5] = stamp
     image.begins[level + 1] = unit
     image.tiny[level + 1] = image.tiny[level] + tiny * 2.0**-149
     return True
@@ -377,7 +383,7 @@ def relax_level(program: Program, image: Image, level):  # type: ignore[no-untyp
     """Sets references and radii of a level without adding it to the walk: all that intervals need."""
     rectified = program.kinds[level] >= FUSED
     quantities = image.quantities
-    for row in range(program.starts[level], program.starts[level + 1]):
+    for row in program.live[program.lives[level] : program.lives[level + 1]]:
         y, radius = _reference(rectified, image.lower[row], image.upper[row])
         quantities[row, 0], quantities[row, 1], quantities[row, 2] = y, abs(y), radius
         quantities[row, 3] = radius * program.gamma[row] * (1 + 4 * _U53)

@@ -48,6 +48,8 @@ class Program(NamedTuple):
         gamma: γ_n of float32 for the longest chain of sums that ends in a coefficient of the variable, [S]; 0 for
             variables that no row uses.
         level: Level of each variable, int32 [S].
+        live: Variables that are no constants, in order: rows without weights are exact once and for all.
+        lives: By level: its first place in `live`, [L + 1].
     """
 
     starts: IntArray
@@ -63,6 +65,8 @@ class Program(NamedTuple):
     bias_error: Float64Array
     gamma: Float64Array
     level: npt.NDArray[np.int32]
+    live: IntArray
+    lives: IntArray
 
 
 class Layout(NamedTuple):
@@ -131,6 +135,9 @@ def lay_out(network: Network) -> Layout:
     # A product, the sum within a unit, and the sums of units.
     longest = np.where(chains > 0, chains + 12, 0)
     longest[starts[-2] :] = 12
+    constant = (np.concatenate(pointers) == 0) & (np.concatenate(errors) == 0)
+    constant[: starts[1]] = False
+    live = np.flatnonzero(~constant)
     program = Program(
         np.array(starts, dtype=np.int64),
         np.array([kind for _, kind, _ in levels], dtype=np.int64),
@@ -145,6 +152,8 @@ def lay_out(network: Network) -> Layout:
         np.concatenate(errors),
         longest * unit / (1 - longest * unit) * (1 + 2.0**-40),
         np.repeat(np.arange(len(levels), dtype=np.int32), np.diff(starts)),
+        live,
+        np.searchsorted(live, starts),
     )
     return Layout(program, tuple(orders), tuple(values))
 

@@ -176,9 +176,9 @@ def test_no_bound_is_above_the_exact_one(sizes: tuple[int, ...], seed: int, spar
 
 
 def halves() -> tuple[Network, Question, Fraction]:
-    """A network whose output float32 arithmetic gets wrong: y = h1 + 2**-24 h2 with h1 = relu(x + 2), h2 = relu(x + 4), x in [-1, 1].
+    """A network whose output float32 arithmetic gets wrong: y = h1 + 2**-24 h2, x in [-1, 1].
 
-    Both ReLUs are active, and the coefficient of x, 1 + 2**-24, is 1 in float32.
+    h1 = relu(x + 2) and h2 = relu(x + 4). Both ReLUs are active, and the coefficient of x, 1 + 2**-24, is 1 in float32.
     """
     first = Term(0, False, dense(np.array([[1.0], [1.0]], dtype=np.float32)))
     second = Term(1, True, dense(np.array([[1.0, 2.0**-24]], dtype=np.float32)))
@@ -207,9 +207,10 @@ def test_rounding_to_nearest_would_prove_what_is_false() -> None:
     assert all(Engine(network, threads=1).bound(false, method).rows[0] <= 0 for method in METHODS)
 
 
+@pytest.mark.parametrize("sparsity", [0.5, 0.97])
 @pytest.mark.parametrize("method", METHODS)
-def test_threads_and_batches_change_nothing(method: Method, tmp_path: Path) -> None:
-    network = read_network(onnxnets.residual(tmp_path / "net.onnx", seed=1, sparsity=0.5, shape=(3, 12, 12)))
+def test_threads_and_batches_change_nothing(method: Method, sparsity: float, tmp_path: Path) -> None:
+    network = read_network(onnxnets.residual(tmp_path / "net.onnx", seed=1, sparsity=sparsity, shape=(3, 12, 12)))
     asked = [question(network, 0.01 * (1 + seed), seed) for seed in range(5)]
     alone = [Engine(network, threads=1).bound(item, method) for item in asked]
     engine = Engine(network, threads=2)
