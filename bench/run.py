@@ -42,6 +42,7 @@ from verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:
     from bench.executors.cluster import Part
+    from bench.executors.outlook import Known
 
 
 def parser() -> argparse.ArgumentParser:
@@ -273,7 +274,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
     if send is not None:
 
-        def known(again: bool) -> cluster.Known:
+        def known(again: bool) -> Known:
             done = read_done(options.out, retry if again else frozenset())[0]
             certificates = known_certificates(options.out, retry if again else frozenset()) if certified else {}
             return done.correct, {**done.verdicts, **certificates}

@@ -15,7 +15,7 @@ import pytest
 
 from bench import run as run_module
 from bench.certify.plans import CertifyPlan
-from bench.executors import cluster
+from bench.executors import cluster, outlook
 from bench.executors.slurm_options import Resources
 from bench.plan import CellPlan, Export, Stage
 from bench.store import Log
@@ -66,12 +66,12 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_arrays_stay_below_the_limit_and_differ_by_one_at_most() -> None:
-    assert cluster.arrays(1, 1001) == [1]
-    assert cluster.arrays(8, 4) == [4, 4]
-    assert cluster.arrays(10, 4) == [4, 3, 3]
+    assert outlook.arrays(1, 1001) == [1]
+    assert outlook.arrays(8, 4) == [4, 4]
+    assert outlook.arrays(10, 4) == [4, 3, 3]
     for tasks in range(1, 50):
         for most in (1, 3, 7):
-            sizes = cluster.arrays(tasks, most)
+            sizes = outlook.arrays(tasks, most)
             assert sum(sizes) == tasks
             assert max(sizes) <= most
             assert max(sizes) - min(sizes) <= 1
@@ -109,11 +109,11 @@ def test_what_is_left_is_what_has_something_to_be_asked() -> None:
         (second, 4): Status.UNSAT,  # decided, but the first sees everyone
     }
     # Of image 5 nobody knows whether it is classified correctly; image 1 is not.
-    assert cluster.left([one], (correct, answers)) == [3]
-    assert cluster.left([one], ({}, {})) == [6]
+    assert outlook.left([one], (correct, answers)) == [3]
+    assert outlook.left([one], ({}, {})) == [6]
     certified = plan(CertifyPlan, (stage("smoothing", True),), 6)
     known = {(certified.keys[0], image): Status.UNKNOWN for image in (1, 5)}
-    assert cluster.left([one, certified], (correct, {**answers, **known})) == [3, 4]
+    assert outlook.left([one, certified], (correct, {**answers, **known})) == [3, 4]
 
 
 @submitit
