@@ -167,7 +167,7 @@ class SparseBab(_Sparse):
         candidates: Splits whose children are bounded before one is chosen, 1 or more; 1: none is.
         batch: Subdomains split together; 0: by the size of what is left of the network.
         attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
-        memory_mb: Most memory in MiB that open subdomains may take, 1 or more.
+        memory_mb: Most memory in MiB that open subdomains, or what is left of the network, may take, 1 or more.
         seed: Of the attack's random starts.
         proofs: Folder of proofs to start from and to add to, by box and property: of the same network at another
             compression ratio, or of this one; empty: none. It changes how long an answer takes, not what is proved.

@@ -11,6 +11,8 @@ subdomain then costs a few dense products with matrices of (unstable) x (pixels)
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +71,7 @@ class Reduced:
         return x
 
 
-def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array) -> Reduced:
+def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array, deadline: float = math.inf) -> Reduced:
     """Composes the stable neurons away.
 
     Args:
@@ -77,6 +79,10 @@ def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array) -> Red
         bounds: Of all nodes over the box.
         rows: Of the specification, [R, outputs]; s = rows @ y - offsets.
         offsets: [R].
+        deadline: Value of `time.monotonic` after which it gives up.
+
+    Raises:
+        TimeoutError: It has given up.
     """
     low, high = bounds.lower[0], bounds.upper[0]
     center = 0.5 * low + 0.5 * high
@@ -104,6 +110,8 @@ def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array) -> Red
             c[first:last] += checker.network.nodes[node].bias[places[first:last]]
             continue
         for begin in range(first, last, step):
+            if time.monotonic() > deadline:
+                raise TimeoutError
             stop = min(begin + step, last)
             seeds = np.zeros((stop - begin, checker.network.nodes[node].size))
             seeds[np.arange(stop - begin), places[begin:stop]] = 1.0

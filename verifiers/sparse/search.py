@@ -182,6 +182,8 @@ class Search:
             if self._root():
                 out.bound_s = time.monotonic() - begin
                 self._branch()
+        except TimeoutError:
+            self._timeout()
         finally:
             total = time.monotonic() - begin
             out.bound_s = out.bound_s or total
@@ -218,6 +220,14 @@ class Search:
             return False
         if self._late():
             return self._timeout()
+        inputs = len(self.lower)
+        size = 4 * (root.unstable + len(rows)) * (root.unstable + inputs) / 2**20
+        if size > self.limits.memory_mb:
+            out.detail = (
+                f"{root.unstable} unstable ReLUs leave a network of {size:.0f} MiB, more than the limit of "
+                f"{self.limits.memory_mb:g} MiB; lowest bound {out.lowest:.4g}"
+            )
+            return False
         hidden = {node: (root.lower[node], root.upper[node]) for node in root.lower}
         self.bounds = adopt(self.checker, self.lower.astype(np.float64), self.upper.astype(np.float64), hidden)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
@@ -245,7 +255,7 @@ class Search:
 
     def _reduce(self) -> None:
         """Composes what is stable away."""
-        self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
+        self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets, self.deadline)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
 
     def _tighten(self) -> None:

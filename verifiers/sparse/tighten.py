@@ -30,6 +30,9 @@ def tighten(checker: Checker, bounds: Bounds, steps: int, deadline: float) -> in
 
     Returns:
         How many unstable neurons have become stable.
+
+    Raises:
+        TimeoutError: The deadline passed while the network was composed; bounds found so far are there.
     """
     gone = 0
     empty = np.zeros((0, checker.network.nodes[-1].size))
@@ -38,7 +41,7 @@ def tighten(checker: Checker, bounds: Bounds, steps: int, deadline: float) -> in
         before = [m for m in checker.activated if m < node and len(bounds.unstable(m))]
         if not len(free) or not before:
             continue
-        net = reduce(checker, bounds, empty, np.zeros(0))
+        net = reduce(checker, bounds, empty, np.zeros(0), deadline)
         start, stop = next((a, b) for a, b in net.levels if net.nodes[a] == node)
         for first in range(start, stop, _TOGETHER):
             if time.monotonic() > deadline:

@@ -14,11 +14,12 @@ from prunecert.hashing import sha256_file
 from tests.soundness.networks import Affine, fully_connected
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.oracle import exact_margin
-from tests.verifiers.sparse.searching import draw, search
+from tests.verifiers.sparse.searching import Prepared, draw, search
 from verifiers import VERIFIERS
 from verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
 from verifiers.sparse.network import Network, read_network
 from verifiers.sparse.reuse import Proof, RefusedProofError, Store, key, names_of
+from verifiers.sparse.tighten import tighten
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
 
@@ -120,6 +121,34 @@ def test_open_subdomains_may_not_fill_memory(tmp_path: Path) -> None:
     verdict = bab(path, attack_steps=0, memory_mb=1).solve([ask(path, net, np.full(net.inputs, 0.5), 0.1, 60)])[0]
     assert verdict.status is Status.UNKNOWN
     assert "fill 1 MiB" in verdict.detail
+
+
+def test_networks_that_stay_too_large_are_left_open(tmp_path: Path) -> None:
+    drawn, network = draw("fc", 3, tmp_path)
+    spec = OutputSpec.robustness(0, drawn.classes)
+    _, out = search(network, np.zeros(drawn.inputs), np.ones(drawn.inputs), spec, memory_mb=1e-4)
+    assert out.status is Status.UNKNOWN
+    assert "unstable ReLUs leave a network of" in out.detail
+    run, out = search(network, np.zeros(drawn.inputs), np.ones(drawn.inputs), spec, seconds=1e-6)
+    assert out.status is Status.TIMEOUT
+    assert not run.leaves
+
+
+def test_better_hidden_bounds_hold(tmp_path: Path) -> None:
+    """They contain all values, and are better somewhere."""
+    drawn, network = draw("fc", 5, tmp_path)
+    rng = np.random.default_rng(5)
+    center = rng.random(drawn.inputs)
+    made = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    widths = [high - low for low, high in zip(made.bounds.lower, made.bounds.upper, strict=True)]
+    old = [width.copy() for width in widths]
+    tighten(made.checker, made.bounds, 15, time.monotonic() + 60)
+    new = [high - low for low, high in zip(made.bounds.lower, made.bounds.upper, strict=True)]
+    assert max((a - b).max() for a, b in zip(old, new, strict=True)) > 1e-3
+    points = made.net.point(np.sign(rng.uniform(-1, 1, (3000, len(made.net.pixels)))))
+    for node, values in enumerate(network.forward(points)):
+        assert np.all(made.bounds.lower[node] <= values.min(axis=0) + 1e-9)
+        assert np.all(made.bounds.upper[node] >= values.max(axis=0) - 1e-9)
 
 
 def test_alpha_crown_lies_between_crown_and_the_exact_margin(tmp_path: Path) -> None:
