@@ -24,7 +24,8 @@ a number of the row that doesn't depend on Λ. So the walk's constant for the va
 
 widened by γ for the summation of the constants, rounded outwards to float32. At the input the constants are the box's
 corners relative to its reference, and the slopes are 0. Rigour thus costs no operation in the walk, only the second
-sum v in the interval pass. Underflow, at most 2**-149 an operation, is counted once for all (`Image.tiny`).
+sum v in the interval pass. Underflow, at most 2**-126 an operation even where a library in the process has switched on
+flushing to zero, is counted once for all (`Image.tiny`).
 
 Planes are valid after rounding: s is a float32, and t is the larger of -s l and u - s u, so that the plane lies above
 the convex ReLU at both ends of [l, u], and so between them; the lower plane is s z with s = 0 or 1.
@@ -374,7 +375,7 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
     image.used[0], image.used[1], image.used[2], image.used[3], image.used[4] = place, unit, entry, weight, feeder
     image.used[5] = stamp
     image.begins[level + 1] = unit
-    image.tiny[level + 1] = image.tiny[level] + tiny * 2.0**-149
+    image.tiny[level + 1] = image.tiny[level] + tiny * _SMALLEST
     return True
 
 
