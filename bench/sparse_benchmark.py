@@ -135,6 +135,7 @@ def _warm(questions: Sequence[Instance]) -> list[Instance]:
 
 def _answer(question: Instance, name: str, verdict: Verdict) -> Answer:
     seconds = verdict.times.wall_s
+    print(f"  {question.name}: {name} {verdict.status} {seconds:.3f} s, {verdict.domains} domains", flush=True)
     return Answer(
         question.onnx.name,
         int(question.name.split()[-1]),
