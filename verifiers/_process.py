@@ -115,7 +115,13 @@ class Process:
         environment["NVIDIA_TF32_OVERRIDE"] = "0"
         environment.setdefault("PYTHONFAULTHANDLER", "1")
         if threads is not None:
-            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+            for name in (
+                "OMP_NUM_THREADS",
+                "MKL_NUM_THREADS",
+                "OPENBLAS_NUM_THREADS",
+                "NUMEXPR_NUM_THREADS",
+                "NUMBA_NUM_THREADS",
+            ):
                 environment[name] = str(threads)
         try:
             self._popen = subprocess.Popen(

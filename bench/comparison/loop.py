@@ -139,7 +139,7 @@ def run_loop(
     Returns:
         The answers, in the order of the tasks.
     """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = {**dict.fromkeys(names, str(threads)), "PYTHONPATH": ""}
     out = out.absolute()
 
