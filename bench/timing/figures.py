@@ -116,9 +116,11 @@ def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
         )
     axes.axhline(0, color=axes.xaxis.label.get_color(), linewidth=0.8)
     pruners = {row["pruner"] for row in rows}
-    names = [f"{100 * row['sparsity']:.3g}" + (f"\n{row['pruner']}" if len(pruners) > 1 else "") for row in rows]
+    # Names of pruners are longer than a bar is wide.
+    under = {pruner: "\n" + pruner.replace("-", "-\n") if len(pruners) > 1 else "" for pruner in pruners}
+    names = [f"{100 * row['sparsity']:.3g}{under[row['pruner']]}" for row in rows]
     axes.set_xticks(range(len(rows)))
-    axes.set_xticklabels(names)
+    axes.set_xticklabels(names, fontsize=8)
     axes.set_xlim(-0.6, max(1, len(rows)) - 0.4)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -math.log10(1.5)), max(high, math.log10(2.2)))

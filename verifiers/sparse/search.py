@@ -30,6 +30,8 @@ Single = npt.NDArray[np.float32]
 
 #: Leaves that are certified together.
 _CERTIFIED = 64
+#: Gradient steps of the attack before anything is optimised.
+_QUICK = 6
 
 
 @dataclass(frozen=True)
@@ -297,8 +299,12 @@ class Search:
             none = np.full(len(fresh), -1, dtype=np.int64)
             fresh.place[:] = self.tree.add(none, none, 0 * none, self.open[fresh.disjunct])
             out.domains += len(fresh)
+            # Most counterexamples are found in a few steps, before any slope is worth its time.
+            attacking = self.limits.attack_steps and not out.rounds
+            if attacking and self._attack_root(fresh, min(_QUICK, self.limits.attack_steps)):
+                return False
             fresh = dual.optimise(fresh, steps // 3, target=self._margin, deadline=self.deadline)
-            if self.limits.attack_steps and not out.rounds and self._attack_root(fresh):
+            if attacking and self._attack_root(fresh, self.limits.attack_steps):
                 return False
             self._accept(dual.optimise(fresh, steps, target=self._margin, deadline=self.deadline))
         self._flush()
@@ -454,7 +460,7 @@ class Search:
         error = gamma(len(rows)) * (np.abs(weights) @ (np.abs(rows) @ reach + np.abs(offsets))) * 1.01
         return self.checker.lower(last, weights @ rows, bounds, planes, constant=-(weights @ offsets) - error)
 
-    def _attack_root(self, batch: Batch) -> bool:
+    def _attack_root(self, batch: Batch, steps: int) -> bool:
         """Attacks from the bounds' minimisers, the centre and random points."""
         rng = np.random.default_rng(self.limits.seed)
         pixels = len(self.net.pixels)
@@ -464,7 +470,7 @@ class Search:
         random[::2] = np.sign(random[::2])
         starts = np.concatenate([look.t, np.zeros((len(batch), pixels), dtype=np.float32), random])
         target = np.concatenate([batch.disjunct, batch.disjunct, np.arange(count) % len(batch)])
-        return self._attack(starts, target, self.limits.attack_steps, "attack")
+        return self._attack(starts, target, steps, "attack")
 
     def _attack(self, starts: Single, target: Indices, steps: int, stage: str) -> bool:
         points, margins = attack.descend(self.net, self.disjuncts, starts, target, steps)
