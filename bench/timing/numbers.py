@@ -137,27 +137,25 @@ def _verifier(verifier: str, cells: list[Row], found: Observations) -> dict[str,
 
 def _twin(plain: str, sparse: str, cell: Row, found: Observations) -> dict[str, Any] | None:
     """Returns the ratio of times of a method that skips zeros over the same method on dense arithmetic, one network."""
-    images = []
-    for verifier in (sparse, plain):
-        taken = found.taken.get((cell["name"], verifier))
-        if not taken:
-            return None
-        # A share of a question asked together is an image's time here: the two may have been asked differently.
-        images.append(
-            {
-                image: seconds
-                for image, (seconds, _) in units(taken, 1, {image: image for _, image in taken}).images.items()
-            }
-        )
-    shared = sorted(set(images[0]) & set(images[1]))
+    answers = [found.taken.get((cell["name"], verifier)) for verifier in (sparse, plain)]
+    if not answers[0] or not answers[1]:
+        return None
+    places = {image: place for place, image in enumerate(cell["indices"] or range(cell["images"]))}
+    batches = [cell["batches"].get(verifier, 1) for verifier in (sparse, plain)]
+    # What was asked together has one time, which its images share. Where the two were asked differently, an image's
+    # share is all that can be compared.
+    batch = batches[0] if batches[0] == batches[1] else 1
+    times = [units(taken, batch, places) for taken in answers if taken]
+    images = sorted(set(times[0].images) & set(times[1].images))
+    shared = sorted(set(times[0].seconds) & set(times[1].seconds))
     if not shared:
         return None
-    columns = [[times[image] for image in shared] for times in images]
+    columns = [[measured.seconds[unit] for unit in shared] for measured in times]
     return {
         "verifier": sparse,
         "over": plain,
         "network": cell["name"],
-        "images": len(shared),
+        "images": len(images),
         **{name: _ratio(columns[0], columns[1], name) for name in _STATISTICS},
     }
 
