@@ -75,10 +75,12 @@ class _Sparse(Verifier):
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
-        from verifiers.sparse import search
+        from verifiers.sparse.outcome import Limits
+        from verifiers.sparse.search import Search
+        from verifiers.sparse.warmup import warm_up
 
-        self._search = search
-        search.warm_up()
+        self._make_limits, self._make_search = Limits, Search
+        warm_up()
 
     def load(self, onnx: Path) -> None:
         """Reads the network."""
@@ -96,7 +98,7 @@ class _Sparse(Verifier):
         return [self._solve(instance) for instance in instances]
 
     def _limits(self) -> dict[str, Any]:
-        """Returns arguments of `verifiers.sparse.search.Limits`."""
+        """Returns arguments of `verifiers.sparse.outcome.Limits`."""
         raise NotImplementedError
 
     def _find(self, instance: Instance) -> tuple[Proof | None, str]:
@@ -111,9 +113,9 @@ class _Sparse(Verifier):
         if instance.norm != "linf":
             return Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
-        limits = self._search.Limits(**self._limits())
+        limits = self._make_limits(**self._limits())
         proof, refused = self._find(instance)
-        run = self._search.Search(
+        run = self._make_search(
             self._engine,
             self._checker,
             instance.lower,

@@ -9,7 +9,6 @@ found, and it goes back to the open ones if that fails.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from verifiers.sparse import attack, branching, corner
 from verifiers.sparse.certify import Checker, Planes, adopt, gamma, grouped
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
+from verifiers.sparse.outcome import Limits, Outcome, Tree
 from verifiers.sparse.pool import Pool
 from verifiers.sparse.reduce import Reduced, reduce
 from verifiers.sparse.replant import Planted, plant
@@ -32,102 +32,6 @@ Single = npt.NDArray[np.float32]
 _CERTIFIED = 64
 #: Gradient steps of the attack before anything is optimised.
 _QUICK = 6
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How hard to search.
-
-    Args:
-        root_steps: Gradient steps for the whole box.
-        steps: For a pair of children.
-        candidates: Splits whose children are bounded before one is chosen.
-        batch: Subdomains a round; 0: by the size of the reduced network.
-        attack_points: Random starts of the first attack.
-        attack_steps: Gradient steps of an attack; 0: none at all.
-        tighten_after: Subdomains after which the hidden bounds are improved and the search starts over; 0: never.
-        tighten_steps: Gradient steps for each of them.
-        splits: Whether to split; without, this is α-CROWN.
-        memory_mb: Most that open subdomains may take.
-        seed: Of the attack's random starts.
-    """
-
-    root_steps: int = 60
-    steps: int = 12
-    candidates: int = 6
-    batch: int = 0
-    attack_points: int = 24
-    attack_steps: int = 20
-    tighten_after: int = 64
-    tighten_steps: int = 12
-    splits: bool = True
-    memory_mb: float = 3072.0
-    seed: int = 0
-
-
-@dataclass(eq=False)
-class Tree:
-    """Splits in the order in which they were made: entry i splits off `parent[i]`, whose children differ in `sign`.
-
-    Args:
-        parent: Entry of the parent; -1 for the whole box.
-        neuron: Unstable neuron of the reduced network that tells it from its sibling; -1 for the whole box.
-        sign: Its phase.
-        disjunct: Of the property.
-    """
-
-    parent: list[int] = field(default_factory=list)
-    neuron: list[int] = field(default_factory=list)
-    sign: list[int] = field(default_factory=list)
-    disjunct: list[int] = field(default_factory=list)
-
-    def add(self, parents: Indices, neurons: Indices, signs: Indices, disjuncts: Indices) -> Indices:
-        """Appends entries and returns their places."""
-        start = len(self.parent)
-        self.parent += parents.tolist()
-        self.neuron += neurons.tolist()
-        self.sign += signs.tolist()
-        self.disjunct += disjuncts.tolist()
-        return np.arange(start, len(self.parent), dtype=np.int64)
-
-
-@dataclass(eq=False)
-class Outcome:
-    """What a search found.
-
-    Args:
-        status: `unsat`, `sat`, `unknown` or `timeout`.
-        detail: Why nothing was decided.
-        witness: Flat float32 counterexample.
-        bounds: Certified lower bound of each disjunct; None where there is none.
-        lowest: Worst float32 bound among the open subdomains, 0 if none is open: the global lower bound so far.
-        stage: `incomplete`, `attack` or `bab`.
-        unstable: Unstable ReLUs over the box.
-        domains: Subdomains bounded, children included.
-        rounds: Rounds of splitting.
-        bound_s: Seconds before the first split.
-        search_s: Seconds after it.
-        certify_s: Seconds of certification, within both.
-        certified: Leaves certified.
-        refused: Leaves whose certificate failed.
-        reused: Leaves proved by an earlier proof's tree.
-    """
-
-    status: Status = Status.UNKNOWN
-    detail: str = ""
-    witness: Single | None = None
-    bounds: tuple[float, ...] | None = None
-    lowest: float = 0.0
-    stage: str | None = None
-    unstable: int | None = None
-    domains: int = 0
-    rounds: int = 0
-    bound_s: float = 0.0
-    search_s: float = 0.0
-    certify_s: float = 0.0
-    certified: int = 0
-    refused: int = 0
-    reused: int = 0
 
 
 class Search:
@@ -545,31 +449,3 @@ class Search:
                 return
         if out.status is not Status.SAT:
             self._end()
-
-
-def warm_up() -> None:
-    """Runs every kernel once on a network of two neurons, so that compiling them is no part of a search."""
-    import scipy.sparse
-
-    from verifiers.sparse.network import Network, Node, Term
-
-    def node(name: str, weights: list[list[float]], bias: list[float], source: int, activated: bool) -> Node:
-        matrix = scipy.sparse.csr_array(np.array(weights, dtype=np.float32))
-        zeros = np.zeros(len(bias), dtype=np.float32)
-        return Node(
-            name, len(bias), (len(bias),), (Term(source, activated, matrix),), np.array(bias, dtype=np.float32), zeros
-        )
-
-    zeros = np.zeros(2, dtype=np.float32)
-    nodes = (
-        Node("input", 2, (2,), (), zeros, zeros),
-        node("hidden", [[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0], 0, False),
-        node("deeper", [[1.0, -1.0], [1.0, 1.0]], [0.0, -0.5], 1, True),
-        node("output", [[1.0, 1.0], [-1.0, -1.0]], [0.5, -0.5], 2, True),
-    )
-    network = Network("warm-up", (2,), nodes)
-    corner_ = np.ones(2, dtype=np.float32)
-    # Between CROWN's bound, -4.5, and the truth, -3.97: it takes a split.
-    spec = OutputSpec(((np.array([[-1.0, 0.0]]), np.array([-4.2])),))
-    engine, checker = Engine(network, 1), Checker(network)
-    Search(engine, checker, -corner_, corner_, spec, Limits(), time.monotonic() + 600).run()

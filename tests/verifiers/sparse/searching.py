@@ -15,8 +15,9 @@ from verifiers.sparse.certify import Bounds, Checker, adopt
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual
 from verifiers.sparse.network import Network, read_network
+from verifiers.sparse.outcome import Limits, Outcome
 from verifiers.sparse.reduce import Array, Reduced, reduce
-from verifiers.sparse.search import Limits, Outcome, Search
+from verifiers.sparse.search import Search
 
 
 def draw(kind: str, seed: int, folder: Path) -> tuple[Drawn, Network]:
