@@ -86,13 +86,19 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
             panel(place, cells, looks)
         for place in list(axes.flat)[len(panels) :]:
             place.set_visible(False)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        for place in axes.flat[1 : len(panels)]:
+        shown: dict[str, Any] = {}
+        for place in axes.flat[: len(panels)]:
             for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
-                if label not in labels:
-                    handles.append(handle)
-                    labels.append(label)
-        figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(4, len(labels))), frameon=False)
+                # The first of each name: the seed that is drawn in full.
+                shown.setdefault(label, handle)
+        figure.legend(
+            shown.values(),
+            shown,
+            loc="outside upper center",
+            ncols=max(1, min(3, len(shown))),
+            frameon=False,
+            fontsize=9,
+        )
         save(figure)
     return True
 
@@ -112,8 +118,9 @@ def _compression_axis(axes: Axes, cells: list[Cell]) -> None:
 def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
     lines = _lines(cells)
     count = len(lines)
-    for number, ((pruner, _), line) in enumerate(lines.items()):
+    for number, ((pruner, seed), line) in enumerate(lines.items()):
         colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
+        pale = _pale(lines, pruner, seed)
         # Pruners share their ratios; a small shift keeps their error bars apart.
         x = [float(cell["compression"]) * 1.03 ** (number - (count - 1) / 2) for cell in line]
         verified = [100 * cell["verified"]["value"] for cell in line]
@@ -124,16 +131,39 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
         ]
         axes.fill_between(x, verified, attacked, color=colour, alpha=0.15, linewidth=0)
         axes.errorbar(
-            x, verified, yerr=bars, color=colour, marker=marker, markersize=5, capsize=2, label=f"{pruner}: verified"
+            x,
+            verified,
+            yerr=bars,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            capsize=2,
+            alpha=pale,
+            label=f"{pruner}: verified",
         )
-        axes.plot(x, attacked, color=colour, linestyle="--", linewidth=1, label=f"{pruner}: attacked (upper bound)")
+        axes.plot(
+            x,
+            attacked,
+            color=colour,
+            linestyle="--",
+            linewidth=1,
+            alpha=pale,
+            label=f"{pruner}: attacked (upper bound)",
+        )
     _compression_axis(axes, cells)
     axes.set_ylabel("accuracy, % of images")
     axes.set_ylim(bottom=0)
 
 
+def _pale(lines: Mapping[tuple[str, int], list[Cell]], pruner: str, seed: int) -> float:
+    """Returns the opacity of a line: all seeds of a pruner but the first stand back."""
+    return 1.0 if seed == min(other for name, other in lines if name == pruner) else 0.4
+
+
 def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
-    for (pruner, _), line in _lines(cells).items():
+    lines = _lines(cells)
+    for (pruner, seed), line in lines.items():
+        pale = _pale(lines, pruner, seed)
         colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
         timed = [cell for cell in line if cell["time"]["median_s"]]
         x = [100 * cell["sparsity"] for cell in timed]
@@ -143,6 +173,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
             color=colour,
             marker=marker,
             markersize=5,
+            alpha=pale,
             label=f"{pruner}: median",
         )
         axes.plot(
@@ -153,6 +184,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
             markersize=3,
             linestyle=":",
             linewidth=1,
+            alpha=pale,
             label=f"{pruner}: 90th percentile",
         )
     if any(cell["time"]["median_s"] for cell in cells):
