@@ -44,10 +44,11 @@ LAYERS: dict[str, tuple[tuple[int, ...], ...]] = {
 EPS = 2 / 255
 
 
-def random_network(name: str, sparsity: float, path: Path, seed: int = 0) -> Path:
+def random_network(name: str, sparsity: float, path: Path, seed: int = 0, *, scaled: bool = True) -> Path:
     """Writes a network of the named layers: uniform weights as torch draws them, a share of them zero at random.
 
-    The rest is scaled up to keep the variance of a layer's outputs, as training after pruning does.
+    The rest is scaled up to keep the variance of a layer's outputs, as training after pruning does. Without `scaled`,
+    it is as drawn, and biases are zero: more ReLUs stay unstable then.
     """
     from onnx import TensorProto, helper, numpy_helper, save
 
@@ -55,10 +56,11 @@ def random_network(name: str, sparsity: float, path: Path, seed: int = 0) -> Pat
     nodes, tensors, value = [], [], "input"
     for index, layer in enumerate(LAYERS[name]):
         shape = (*layer[:2], layer[2], layer[2]) if len(layer) > 2 else layer
-        bound = 1 / np.sqrt(np.prod(shape[1:]) * (1 - sparsity))
+        bound = 1 / np.sqrt(np.prod(shape[1:]) * (1 - sparsity if scaled else 1))
         weight = rng.uniform(-bound, bound, shape) * (rng.random(shape) >= sparsity)
         tensors.append(numpy_helper.from_array(weight.astype(np.float32), f"w{index}"))
-        tensors.append(numpy_helper.from_array(rng.uniform(-bound, bound, shape[0]).astype(np.float32), f"b{index}"))
+        bias = rng.uniform(-bound, bound, shape[0]) * scaled
+        tensors.append(numpy_helper.from_array(bias.astype(np.float32), f"b{index}"))
         last = index == len(LAYERS[name]) - 1
         result, names = "output" if last else f"z{index}", [f"w{index}", f"b{index}"]
         if len(layer) > 2:
@@ -286,6 +288,7 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     bounds = verbs.add_parser("bounds", help="times beside auto_LiRPA's")
     bounds.add_argument("--networks", default="cnn-small,cnn-large", help="random networks: %(default)s")
+    bounds.add_argument("--unscaled", action="store_true", help="weights as drawn, and no biases")
     bounds.add_argument("--sparsities", default="0,0.5,0.8,0.9,0.95,0.99", help="of their weights: %(default)s")
     bounds.add_argument("--onnx", nargs="+", type=Path, default=[], help="these files instead")
     bounds.add_argument("--images", default="1,100", help="numbers of images: %(default)s")
@@ -321,7 +324,7 @@ def main() -> int:
                 raise UserError(did_you_mean("network", name, LAYERS))
             for text in options.sparsities.split(","):
                 file = Path(folder) / f"{name}-{100 * float(text):g}%.onnx"
-                paths.append(random_network(name, float(text), file))
+                paths.append(random_network(name, float(text), file, scaled=not options.unscaled))
         for path in paths:
             clock = time.process_time if options.clock == "cpu" else time.perf_counter
             compare(path, counts, options.method, options.repeats, options.threads, options.seconds, clock)
