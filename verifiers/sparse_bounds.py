@@ -6,7 +6,6 @@ The bounds hold for the real-valued network whose weights are those of the file,
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import time
 from collections.abc import Sequence
@@ -15,12 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import prunecert
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.sparse_search import threads
+from verifiers.base import Instance, Kind, Status, Times, Verdict
+from verifiers.sparse_adapter import SparseVerifier, boxes_only, threads
 
 
-class _SparseBounds(Verifier):
+class _SparseBounds(SparseVerifier):
     """What the three methods share."""
 
     kind = Kind.INCOMPLETE
@@ -28,23 +26,6 @@ class _SparseBounds(Verifier):
     #: Images bounded before the clock is looked at.
     chunk: ClassVar[int] = 100
     batch_size = 100
-
-    @classmethod
-    def availability(cls) -> Availability:
-        """Looks for Numba and SciPy."""
-        for package in ("numba", "scipy"):
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"{cls.name} needs {package}: python -m pip install {package}")
-        return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
-
-    @classmethod
-    def capabilities(cls) -> Capabilities:
-        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
-        from verifiers.sparse.reader import OPERATORS
-
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -81,9 +62,7 @@ class _SparseBounds(Verifier):
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
-            self._verdict(instance, next(found), share)
-            if instance.norm == "linf"
-            else Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
+            self._verdict(instance, next(found), share) if instance.norm == "linf" else boxes_only(self.name, instance)
             for instance in instances
         ]
 

@@ -8,8 +8,6 @@ for the real-valued network whose weights are those of the file.
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.base import Instance, Kind, Times, Verdict
+from verifiers.sparse_adapter import SparseVerifier, boxes_only, threads
 
 if TYPE_CHECKING:
     from verifiers.sparse.reuse import Names, Proof, Store
@@ -30,17 +28,7 @@ if TYPE_CHECKING:
 _RESERVE_S = 0.05
 
 
-def threads() -> int:
-    """Returns how many threads this process may use: OMP_NUM_THREADS, or NUMBA_NUM_THREADS, or the cores it has."""
-    most = len(os.sched_getaffinity(0))
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 0:
-            most = min(most, int(value))
-    return most
-
-
-class _Sparse(Verifier):
+class _Sparse(SparseVerifier):
     """What both share."""
 
     #: Settings that must be at least 1; the others at least 0.
@@ -55,23 +43,6 @@ class _Sparse(Verifier):
             if isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
                 raise UserError(f"Setting {key!r} of verifier {cls.name!r} is {value}; it must be {least} or more.")
         return merged
-
-    @classmethod
-    def availability(cls) -> Availability:
-        """Looks for Numba and SciPy."""
-        for package in ("numba", "scipy"):
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"{cls.name} needs {package}: python -m pip install {package}")
-        return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
-
-    @classmethod
-    def capabilities(cls) -> Capabilities:
-        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
-        from verifiers.sparse.reader import OPERATORS
-
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -111,7 +82,7 @@ class _Sparse(Verifier):
 
     def _solve(self, instance: Instance) -> Verdict:
         if instance.norm != "linf":
-            return Verdict(Status.UNSUPPORTED, f"{self.name} takes boxes (linf), not {instance.norm} balls")
+            return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
         proof, refused = self._find(instance)

@@ -1,0 +1,45 @@
+"""What the adapters to the sparse engine share, for bounds and for search."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+
+import prunecert
+from verifiers.base import Availability, Capabilities, Instance, Status, Verdict, Verifier
+
+
+def threads() -> int:
+    """Returns how many threads this process may use: OMP_NUM_THREADS, or NUMBA_NUM_THREADS, or the cores it has."""
+    most = len(os.sched_getaffinity(0))
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            most = min(most, int(value))
+    return most
+
+
+def boxes_only(name: str, instance: Instance) -> Verdict:
+    """Returns the verdict of a verifier that takes boxes on an instance that is none."""
+    return Verdict(Status.UNSUPPORTED, f"{name} takes boxes (linf), not {instance.norm} balls")
+
+
+class SparseVerifier(Verifier):
+    """An adapter to the sparse engine: what it needs, and what it takes."""
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for Numba and SciPy."""
+        for package in ("numba", "scipy"):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return Availability(False, hint=f"{cls.name} needs {package}: python -m pip install {package}")
+        return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
+        from verifiers.sparse.reader import OPERATORS
+
+        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
