@@ -7,10 +7,10 @@ every box, and every image of a batch, has its own centre and radii.
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,10 +27,10 @@ from verifiers.base import (
     Status,
     Times,
     Verdict,
-    Verifier,
 )
-from verifiers.hardware import describe, visible_devices
+from verifiers.hardware import first_missing, visible_devices
 from verifiers.support import OPERATORS
+from verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MARGIN = 1e-6
 
 
-class Pgd(Verifier):
+class Pgd(TorchVerifier):
     """PGD with restarts on the box or ball, many images in a batch.
 
     Settings:
@@ -72,13 +72,10 @@ class Pgd(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for foolbox and torch."""
-        import importlib.metadata
-
-        for package in ("torch", "foolbox"):
-            try:
-                version = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"{package} is missing: python -m pip install {package}")
+        missing = first_missing("torch", "foolbox")
+        if missing is not None:
+            return Availability(False, hint=f"{missing} is missing: python -m pip install {missing}")
+        version = importlib.metadata.version("foolbox")
         return Availability(True, version, devices=visible_devices(), source=f"foolbox {version}")
 
     @classmethod
@@ -88,20 +85,10 @@ class Pgd(Verifier):
 
     def start(self) -> None:
         """Imports torch and foolbox, and asks for the device."""
-        import torch
-
+        super().start()
         from verifiers import pgd_engine
 
-        self._torch = torch
         self._engine = pgd_engine
-        self._label = describe(self.device)
-        self._target = torch.device(self.device)
-
-    def load(self, onnx: Path) -> None:
-        """Converts the network and checks it against onnxruntime."""
-        from verifiers.onnx_graph import read_onnx
-
-        self._module = read_onnx(onnx).to(self._target)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Attacks all instances, restart by restart."""
@@ -220,7 +207,9 @@ class Pgd(Verifier):
         return point
 
     def _tensor(self, arrays: Sequence[npt.NDArray[Any]], shape: tuple[int, ...]) -> torch.Tensor:
-        return self._torch.from_numpy(np.stack(arrays).astype(np.float32)).reshape(shape).to(self._target)
+        stacked = np.stack(arrays).astype(np.float32)
+        tensor: torch.Tensor = self._torch.from_numpy(stacked).reshape(shape).to(self._target)
+        return tensor
 
     def _loss(self, instances: list[Instance]) -> Loss:
         """Returns outputs [n, classes] -> margins [n], below 0 if unsafe, and the scale [n] of what is compared."""

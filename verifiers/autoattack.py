@@ -8,18 +8,19 @@ are left out, and the answer names those that ran: Square needs images, targeted
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from prunecert.errors import UserError, did_you_mean
 from verifiers.attack import MARGIN
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, visible_devices
+from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
+from verifiers.hardware import first_missing, visible_devices
 from verifiers.support import OPERATORS
+from verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ _TARGETS = 9
 _SMALLEST_IMAGE = 4
 
 
-class AutoAttack(Verifier):
+class AutoAttack(TorchVerifier):
     """AutoAttack on boxes, many images in a batch.
 
     Settings:
@@ -60,14 +61,10 @@ class AutoAttack(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for pyautoattack and torch."""
-        import importlib.metadata
-
-        version = ""
-        for package in ("torch", "pyautoattack"):
-            try:
-                version = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"{package} is missing: python -m pip install 'prunecert[autoattack]'")
+        missing = first_missing("torch", "pyautoattack")
+        if missing is not None:
+            return Availability(False, hint=f"{missing} is missing: python -m pip install 'prunecert[autoattack]'")
+        version = importlib.metadata.version("pyautoattack")
         return Availability(True, version, devices=visible_devices(), source=f"pyautoattack {version}")
 
     @classmethod
@@ -77,19 +74,10 @@ class AutoAttack(Verifier):
 
     def start(self) -> None:
         """Imports torch and pyautoattack, and asks for the device."""
+        super().start()
         import pyautoattack
-        import torch
 
-        self._torch = torch
         self._library = pyautoattack
-        self._label = describe(self.device)
-        self._target = torch.device(self.device)
-
-    def load(self, onnx: Path) -> None:
-        """Converts the network and checks it against onnxruntime."""
-        from verifiers.onnx_graph import read_onnx
-
-        self._module = read_onnx(onnx).to(self._target)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Attacks clipped balls of one radius together, and every other box by itself."""

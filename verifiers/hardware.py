@@ -1,4 +1,4 @@
-"""What a verifier can run on, and how much of it is free; torch is not imported before a CUDA device is asked about."""
+"""What a verifier can run on, how much of it is free, and what is installed; torch is imported for CUDA only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import importlib.metadata
 from pathlib import Path
 
 import psutil
+
+
+def first_missing(*distributions: str) -> str | None:
+    """Returns the first of the named distributions that is not installed, or None; nothing is imported."""
+    for name in distributions:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return name
+    return None
 
 
 def visible_devices() -> tuple[str, ...]:

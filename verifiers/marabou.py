@@ -20,7 +20,7 @@ import numpy as np
 from prunecert.errors import UserError, did_you_mean
 from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.counterexample import outputs
-from verifiers.hardware import describe
+from verifiers.hardware import describe, first_missing
 
 #: Every exit code that Marabou's Python interface documents, in its spelling.
 STATUS: Mapping[str, Status] = {
@@ -78,10 +78,9 @@ class Marabou(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for the distribution."""
-        try:
-            version = importlib.metadata.version("maraboupy")
-        except importlib.metadata.PackageNotFoundError:
+        if first_missing("maraboupy") is not None:
             return Availability(False, hint="Marabou is an extra: python -m pip install 'prunecert[marabou]'")
+        version = importlib.metadata.version("maraboupy")
         return Availability(True, version, source=f"maraboupy {version} (PyPI)")
 
     @classmethod

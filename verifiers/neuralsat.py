@@ -17,7 +17,7 @@ import numpy as np
 
 from prunecert.errors import UserError, did_you_mean
 from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
+from verifiers.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
 
 #: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
 #: that ends with them has gone wrong.
@@ -86,11 +86,9 @@ class NeuralSat(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for the distribution, and for the package that its licence check needs."""
-        for package in ("neuralsat", "gurobipy", "torchvision"):
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"NeuralSAT needs {package}: python -m pip install {package}")
+        missing = first_missing("neuralsat", "gurobipy", "torchvision")
+        if missing is not None:
+            return Availability(False, hint=f"NeuralSAT needs {missing}: python -m pip install {missing}")
         version = importlib.metadata.version("neuralsat")
         return Availability(True, version, devices=visible_devices(), source=f"neuralsat {version} (PyPI)")
 

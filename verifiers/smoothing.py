@@ -11,19 +11,20 @@ ideal Gaussian would give differs by float rounding, which this method, as all i
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict
 from verifiers.certificate import certificate
-from verifiers.hardware import describe, visible_devices
+from verifiers.hardware import first_missing, visible_devices
 from verifiers.support import OPERATORS
+from verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class _OutOfTimeError(Exception):
     pass
 
 
-class Smoothing(Verifier):
+class Smoothing(TorchVerifier):
     """Certificates for instances with the norm ``"l2"``, whose centre is the image; their box and `eps` don't enter.
 
     Settings:
@@ -76,12 +77,9 @@ class Smoothing(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for torch, whose generator decides the noise and so is part of the version."""
-        import importlib.metadata
-
-        try:
-            version = importlib.metadata.version("torch")
-        except importlib.metadata.PackageNotFoundError:
+        if first_missing("torch") is not None:
             return Availability(False, hint="torch is missing: python -m pip install torch")
+        version = importlib.metadata.version("torch")
         return Availability(
             True, f"{prunecert.__version__} (torch {version})", devices=visible_devices(), source="prunecert"
         )
@@ -90,20 +88,6 @@ class Smoothing(Verifier):
     def capabilities(cls) -> Capabilities:
         """What the ONNX reader takes, l2 balls, a label against all others."""
         return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("l2",))
-
-    def start(self) -> None:
-        """Imports torch and asks for the device."""
-        import torch
-
-        self._torch = torch
-        self._label = describe(self.device)
-        self._target = torch.device(self.device)
-
-    def load(self, onnx: Path) -> None:
-        """Converts the network and checks it against onnxruntime."""
-        from verifiers.onnx_graph import read_onnx
-
-        self._module = read_onnx(onnx).to(self._target)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Certifies one image after the other."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 
 import prunecert
 from verifiers.base import Availability, Capabilities, Instance, Status, Verdict, Verifier
+from verifiers.hardware import first_missing
 
 
 def threads() -> int:
@@ -30,11 +30,9 @@ class SparseVerifier(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for Numba and SciPy."""
-        for package in ("numba", "scipy"):
-            try:
-                importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return Availability(False, hint=f"{cls.name} needs {package}: python -m pip install {package}")
+        missing = first_missing("numba", "scipy")
+        if missing is not None:
+            return Availability(False, hint=f"{cls.name} needs {missing}: python -m pip install {missing}")
         return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
 
     @classmethod
