@@ -9,9 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from bench.cell import DENSE, Cell, Protocol, parse_eps, show_eps
 from bench.plan import CLASSES, CellPlan, Export, Installed, make_stages, supported_stages
 from bench.prepare import Cells
-from bench.suite import DENSE, Cell, Protocol, Suite, parse_eps, show_eps
+from bench.suite import Suite
 from bench.weights import count_layers, totals
 from bench.yamlfile import Document, Section
 from models.data import Dataset

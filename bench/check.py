@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.cards import card_protocol
+from bench.cell import parse_eps, show_eps
 from bench.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry, recount
 from bench.entryschema import misshapen
 from bench.imagesets import images_sha256, is_exact
 from bench.plan import CLASSES, image_key, stage_key
-from bench.suite import Suite, available_suites, load_suite, parse_eps, show_eps
+from bench.suite import Suite, available_suites, load_suite
 from models.data import Dataset
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import digest

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.cell import Protocol
 from bench.entryschema import TRAINING
 from bench.imagesets import images_sha256
 from bench.plan import CellPlan
 from bench.report.summary import Rows, summarise_cell
 from bench.store import Log, Row
-from bench.suite import Protocol
 from bench.weights import count_layers, totals
 from prunecert.errors import UserError
 from prunecert.hashing import digest

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import prunecert
-from bench.suite import Cell, Protocol
+from bench.cell import Cell, Protocol
 from models.data import Dataset
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import models
+from bench.cell import Cell, Protocol
 from bench.certify.settings import VERIFIER
 from bench.plan import CellPlan, Export, Installed, compact_export, export_cell, make_stages, supported_stages
-from bench.suite import Cell, Protocol, Suite
+from bench.suite import Suite
 from models.data import Dataset, Split, load
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean

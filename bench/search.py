@@ -24,7 +24,8 @@ from bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
 
 if TYPE_CHECKING:
-    from bench.suite import Cell, Suite
+    from bench.cell import Cell
+    from bench.suite import Suite
     from models.checkpoint import Card
     from models.pipeline import Job, Pipeline
 

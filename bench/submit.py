@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.cell import Protocol
 from bench.check import check_entry, check_tree, contradictions
 from bench.entry import dump, make_entry, read_answers
 from bench.plan import CellPlan
 from bench.report.publish import write_text
 from bench.session import unfit
-from bench.suite import Protocol
 from prunecert.errors import UserError
 
 LEADERBOARD = Path("results/leaderboard")

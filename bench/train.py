@@ -23,7 +23,8 @@ from bench import prepare
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
-    from bench.suite import Cell, Suite
+    from bench.cell import Cell
+    from bench.suite import Suite
     from models.checkpoint import Card
     from models.data import Dataset
     from models.pipeline import Job
@@ -182,7 +183,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
         recipe: That of its network and objective, for all pruners.
         command: What to write on the card.
     """
-    from bench.suite import show_eps
+    from bench.cell import show_eps
     from models.pipeline import Job
 
     return Job(

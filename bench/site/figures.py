@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from bench.cell import DENSE
 from bench.site.svg import Plot, horizontal, number, vertical, wrap
 from bench.site.view import Row
-from bench.suite import DENSE
 from verifiers.base import Kind
 
 _COLOURS = 8

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from bench.cell import DENSE, parse_eps
 from bench.check import remarks
 from bench.entry import Entry
 from bench.stats import paired_ratio
-from bench.suite import DENSE, parse_eps
 from verifiers.base import Kind
 
 Share = Mapping[str, Any]

@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from bench import run as run_module
+from bench.cell import Cell, Protocol
 from bench.certify.plans import CertifyPlan
 from bench.executors import cluster, outlook
 from bench.executors.slurm_options import Resources
 from bench.plan import CellPlan, Export, Stage
 from bench.store import Log
-from bench.suite import Cell, Protocol
 from models.data import Dataset
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo

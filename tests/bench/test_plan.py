@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from bench.cell import Cell, Protocol
 from bench.plan import CellPlan, Export, Installed, box, export_cell, in_shard, instance_id, make_stages, question_id
-from bench.suite import Cell, Protocol
 from models.data import Dataset
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.suite import Cell, available_suites, load_suite, parse_eps, show_eps
+from bench.cell import Cell, parse_eps, show_eps
+from bench.suite import available_suites, load_suite
 from prunecert.errors import UserError
 from tests.bench.conftest import SUITE
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.cell import Cell, Protocol
 from bench.plan import CellPlan, Export, Stage
-from bench.suite import Cell, Protocol, load_suite
+from bench.suite import load_suite
 from bench.timing.figures import slug
 from bench.timing.numbers import factors, summarise_times
 from bench.timing.observations import Observations, Taken, Units, cost, units

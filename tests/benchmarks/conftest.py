@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.cell import Cell, Protocol
 from bench.plan import CellPlan, Export, Stage, export_cell
 from bench.prepare import CHECKPOINTS
-from bench.suite import Cell, Protocol
 from models.data import Dataset
 from tests.benchmarks import fakes
 from tests.benchmarks.ratios import Ratios, compare, read_baseline, write_baseline
