@@ -1,0 +1,193 @@
+"""What pruning keeps of a dense control's accuracies, as a Markdown table.
+
+``python -m bench.retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
+under PGD and by bounds. ``python -m bench.retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
+images that complete verifiers have judged. A network is compared with the dense one of the same network, objective,
+radius and seed, and only where both were trained for as many epochs and measured on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cell import DENSE
+from prunecert.errors import EXIT_OK, UserError, run_main
+
+#: What stands first among pruners at one compression: the simplest.
+_ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A network of the table.
+
+    Args:
+        group: Network, objective, radius and seed: what it shares with its dense control.
+        pruner: Its pruner, or ``dense``.
+        compression: The ratio asked for.
+        shares: Accuracies in [0, 1] by the column's heading; what wasn't measured is missing.
+        shown: How a share is written, where that is more than the percentage.
+        made: What must be equal for a comparison with the control: how it was trained and measured.
+        note: Text of the last column.
+    """
+
+    group: tuple[str, str, str, int]
+    pruner: str
+    compression: float
+    shares: Mapping[str, float]
+    shown: Mapping[str, str]
+    made: tuple[object, ...]
+    note: str = ""
+
+
+#: Headings of the accuracies in a card, and which of them "kept" is about.
+CARD = {"clean": "clean %", "pgd": "PGD %", "ibp": "IBP %", "crown_ibp": "CROWN-IBP %", "noisy": "noisy %"}
+CARD_KEPT = ("clean %", "PGD %", "CROWN-IBP %", "noisy %")
+RUN_KEPT = ("clean %", "attacked %", "verified % (95 %)")
+
+
+def of_card(card: Any) -> Line:
+    """Returns the line of a checkpoint's card (`models.checkpoint.Card`)."""
+    shares = {heading: card.accuracy[key] for key, heading in CARD.items() if key in card.accuracy}
+    epochs = sum(int(card.recipe[key]) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs"))
+    rate = card.throughput.get("finetune") or card.throughput.get("prune") or card.throughput.get("pretrain")
+    return Line(
+        group=(card.network, card.objective, card.eps, card.seed),
+        pruner=card.pruner,
+        compression=card.compression,
+        shares=shares,
+        shown={},
+        made=(epochs, card.accuracy["images"], card.data_fingerprint),
+        note=f"{epochs}" + (f", {rate:,.0f}/s on {card.device}" if rate else ""),
+    )
+
+
+def of_cell(cell: Mapping[str, Any]) -> Line | None:
+    """Returns the line of a cell of a run's summary, or None if it isn't finished.
+
+    A cell with a note was attacked only: it has no verified accuracy.
+    """
+    if not cell["finished"]:
+        return None
+    shares = {"clean %": cell["clean"], "attacked %": cell["attacked"]}
+    if not cell["note"]:
+        shares["verified % (95 %)"] = cell["verified"]
+    low, high = cell["verified"]["low"], cell["verified"]["high"]
+    return Line(
+        group=(cell["network"], cell["objective"], cell["eps"], cell["seed"]),
+        pruner=cell["pruner"],
+        compression=cell["compression"],
+        shares={heading: share["value"] for heading, share in shares.items()},
+        shown={"verified % (95 %)": f"{cell['verified']['value']:.1%} ({low:.1%}–{high:.1%})".replace("%", "")},
+        made=(cell["images"], cell["data_fingerprint"]),
+        note=str(cell["undecided"]["total"]),
+    )
+
+
+def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int) -> str:
+    """Returns the table.
+
+    Args:
+        lines: The networks, in any order.
+        kept: Headings of the accuracies that are compared with the control's.
+        note: Heading of the last column.
+        digits: Decimals of the shares kept.
+    """
+    lines = sorted(lines, key=_place)
+    controls = {line.group: line for line in lines if line.pruner == DENSE}
+    headings = [h for h in dict.fromkeys([*CARD.values(), *RUN_KEPT]) if any(h in line.shares for line in lines)]
+    compared = [h for h in kept if h in headings]
+    of = " / ".join(h.split(" %")[0] for h in compared)
+    rows = [f"| network, objective, ε, seed | pruner | × | {' | '.join(headings)} | kept of dense, %: {of} | {note} |"]
+    rows.append("|---|---|---:|" + "---:|" * len(headings) + "---|---:|")
+    for line in lines:
+        cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
+        parts = [", ".join(map(str, line.group)), line.pruner, f"{line.compression:g}", *cells]
+        rows.append(
+            "| " + " | ".join([*parts, _kept(line, controls.get(line.group), compared, digits), line.note]) + " |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _place(line: Line) -> tuple[object, ...]:
+    network, objective, eps, seed = line.group
+    rank = _ORDER.index(line.pruner) if line.pruner in _ORDER else len(_ORDER)
+    return (network, objective, eps, seed, line.compression, line.pruner != DENSE, rank, line.pruner)
+
+
+def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int) -> str:
+    if line.pruner == DENSE:
+        return ""
+    if control is None:
+        return "no dense control"
+    if control.made != line.made:
+        return "the control was made in another way"
+    both = [h for h in headings if h in line.shares and control.shares.get(h, 0.0) > 0]
+    return " / ".join(f"{100 * line.shares[h] / control.shares[h]:.{digits}f}" for h in both)
+
+
+def _read_cards(folder: Path) -> list[Line]:
+    from models.checkpoint import load_card
+
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise UserError(f"{folder} holds no checkpoints; give a folder of *.safetensors with their cards.")
+    cards = [load_card(path) for path in paths]
+    return [of_card(card) for card in cards if not card.unfit]
+
+
+def _read_run(path: Path) -> list[Line]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as a run's summary: {error}.") from error
+    if not isinstance(data, dict) or data.get("kind") != "summary":
+        raise UserError(f"{path} is no run's summary; give the summary.json of a run, or a folder of checkpoints.")
+    found = [of_cell(cell) for cell in data["cells"]]
+    return [line for line in found if line is not None]
+
+
+def _ratios(text: str) -> set[float]:
+    try:
+        return {float(part) for part in text.split(",")}
+    except ValueError:
+        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.retention", description=__doc__)
+    parser.add_argument(
+        "source", type=Path, nargs="?", help="a folder of checkpoints (default: the zoo), or a run's summary.json"
+    )
+    parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    source = options.source
+    if source is None:
+        from models.checkpoint import ZOO
+
+        source = ZOO
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give a folder of checkpoints, or a run's summary.json.")
+    cards = source.is_dir() and not (source / "summary.json").is_file()
+    run = source / "summary.json" if source.is_dir() else source
+    lines = _read_cards(source) if cards else _read_run(run)
+    if options.compression is not None:
+        lines = [line for line in lines if line.compression in options.compression]
+    if not lines:
+        raise UserError(f"{source} holds no finished network of those asked for.")
+    if cards:
+        print(markdown(lines, CARD_KEPT, "epochs, images/s", 1), end="")
+    else:
+        print(markdown(lines, RUN_KEPT, "undecided", 0), end="")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,109 @@
+"""What pruning keeps: compared with the right control, or not at all; and the documents' tables are its output."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bench.retention import CARD_KEPT, Line, main, markdown, of_cell
+from prunecert.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def line(pruner: str, compression: float, clean: float, *, seed: int = 0, epochs: int = 30) -> Line:
+    return Line(("net", "ibp", "2/255", seed), pruner, compression, {"clean %": clean}, {}, (epochs, 5000, "print"))
+
+
+def cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+
+
+def test_a_network_is_compared_with_the_control_of_its_seed() -> None:
+    lines = [line("lwm", 10, 0.4), line("dense", 1, 0.5), line("lwm", 10, 0.4, seed=1), line("dense", 1, 0.8, seed=1)]
+    table = cells(markdown(lines, CARD_KEPT, "epochs", 1))
+    assert [(row[0][-1], row[1], row[4]) for row in table] == [
+        ("0", "dense", ""),
+        ("0", "lwm", "80.0"),
+        ("1", "dense", ""),
+        ("1", "lwm", "50.0"),
+    ]
+
+
+def test_other_epochs_or_no_control_are_said_and_not_compared() -> None:
+    table = cells(markdown([line("dense", 1, 0.5), line("lwm", 10, 0.4, epochs=29)], CARD_KEPT, "epochs", 1))
+    assert table[1][4] == "the control was made in another way"
+    assert cells(markdown([line("lwm", 10, 0.4)], CARD_KEPT, "epochs", 1))[0][4] == "no dense control"
+
+
+def share(k: int) -> dict[str, float]:
+    return {"k": k, "n": 100, "value": k / 100, "low": k / 100 - 0.05, "high": k / 100 + 0.05}
+
+
+def cell(**changes: object) -> dict[str, object]:
+    return {
+        **{"network": "net", "objective": "ibp", "eps": "2/255", "seed": 0, "pruner": "dense", "compression": 1.0},
+        **{"finished": True, "images": 100, "data_fingerprint": "print", "note": "", "undecided": {"total": 3}},
+        **{"clean": share(50), "attacked": share(40), "verified": share(37), **changes},
+    }
+
+
+def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
+    data = {"kind": "summary", "cells": [pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False)]}
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(data))
+    main([str(path)])
+    table = cells(capsys.readouterr().out)
+    assert table[0][3:] == ["50.0", "40.0", "37.0 (32.0–42.0)", "", "3"]
+    assert table[1][3:] == ["100.0", "40.0", "74.0 (69.0–79.0)", "200 / 100 / 200", "3"]
+    assert len(table) == 2
+    main([str(tmp_path), "--compression", "10"])
+    assert [row[1] for row in cells(capsys.readouterr().out)] == ["lwm"]
+
+
+def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
+    found = of_cell(cell(note="attack only"))
+    assert found is not None
+    assert set(found.shares) == {"clean %", "attacked %"}
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("{", "can't be read"),
+        ("[]", "is no run's summary"),
+        ('{"kind": "summary", "cells": []}', "no finished network"),
+    ],
+)
+def test_what_is_no_summary_is_refused(tmp_path: Path, content: str, match: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=match):
+        main([str(path)])
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        main([str(tmp_path / "none")])
+    with pytest.raises(UserError, match="holds no checkpoints"):
+        main([str(tmp_path)])
+    with pytest.raises(UserError, match="write ratios"):
+        main([str(tmp_path), "--compression", "ten"])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/zoo.md"])
+def test_documents_hold_what_the_command_prints(
+    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table stands right behind the block or the words with its command, in backquotes."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    commands = [part for part in text.split("`") if part.startswith("python -m bench.retention")]
+    assert commands
+    for command in commands:
+        main(shlex.split(command)[3:])
+        assert capsys.readouterr().out in text, f"{document} does not hold what {command} prints"
