@@ -8,6 +8,7 @@ for the real-valued network whose weights are those of the file.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ class _Sparse(SparseVerifier):
         """Returns an earlier proof to start from, and why one was refused."""
         return None, ""
 
-    def _keep(self, instance: Instance, run: Search, refused: str) -> str:
+    def _keep(self, run: Search, refused: str) -> str:
         """Stores what the next network's search may start from; returns what to say about reuse."""
         return ""
 
@@ -98,7 +99,7 @@ class _Sparse(SparseVerifier):
             self._names,
         )
         out = run.run()
-        detail = self._keep(instance, run, refused)
+        detail = self._keep(run, refused)
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):
             bounds = None
@@ -178,17 +179,23 @@ class SparseBab(_Sparse):
         self._sha256 = sha256_file(onnx)
         self._store: Store | None = None
         if self.settings["proofs"]:
-            from verifiers.sparse.reuse import Store, names_of
+            from verifiers.sparse.reuse import Store, key, names_of
 
-            self._store = Store(Path(self.settings["proofs"]))
+            self._name_of = key
             self._names = names_of(self._network, onnx)
+            folder = Path(self.settings["proofs"])
+            with contextlib.suppress(OSError):
+                # The answers will say that nothing can be stored.
+                folder.mkdir(parents=True, exist_ok=True)
+            self._store = Store(folder, self._names)
 
     def _find(self, instance: Instance) -> tuple[Proof | None, str]:
         if self._store is None or self._names is None:
             return None, ""
-        return self._store.find(instance, self._names)
+        self._key = self._name_of(instance)
+        return self._store.find(self._key)
 
-    def _keep(self, instance: Instance, run: Search, refused: str) -> str:
+    def _keep(self, run: Search, refused: str) -> str:
         if self._store is None or self._names is None:
             return ""
         said = []
@@ -199,7 +206,7 @@ class SparseBab(_Sparse):
         proof = run.pack(self._sha256, self._names)
         if proof is not None:
             try:
-                self._store.keep(instance, proof)
+                self._store.keep(self._key, proof)
             except OSError as error:
                 said.append(f"the proof could not be stored: {error}")
         return "; ".join(said)

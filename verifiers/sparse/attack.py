@@ -1,4 +1,4 @@
-"""Counterexamples: projected gradient descent on the reduced network, confirmed on the original one."""
+"""Counterexamples: projected gradient descent on a network's sparse rows, confirmed on the original one."""
 
 from __future__ import annotations
 
@@ -6,71 +6,74 @@ import numpy as np
 import numpy.typing as npt
 
 from verifiers.base import OutputSpec
+from verifiers.sparse.gather import LANES
+from verifiers.sparse.lanes import Lanes, descend, pack, unpack
 from verifiers.sparse.network import Network
-from verifiers.sparse.reduce import Reduced
 
 Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 
 #: A point counts only if its margin is below 0 by so much of the outputs' scale: onnxruntime rounds otherwise. Nearer
 #: to 0, float32 and float64 arithmetic must agree.
 _MARGIN = 1e-6
 
 
-def rows_at(net: Reduced, t: Single) -> tuple[Single, Single]:
-    """Evaluates the reduced network at [n, P]: z [n, U] and the specification's rows [n, R]."""
-    width = net.unstable
-    z = t @ net.M.T
-    z += net.c
-    for start, stop in net.levels:
-        if start:
-            z[:, start:stop] += np.maximum(z[:, :start], 0) @ net.N[start:stop, :start].T
-    z[:, width:] += np.maximum(z[:, :width], 0) @ net.N[width:].T
-    return z[:, :width], z[:, width:]
-
-
-def _gradient(net: Reduced, z: Single, weights: Single) -> Single:
-    """Returns the gradient [n, P] of the weighted rows [n, R] at points with pre-activations z."""
-    width = net.unstable
-    mu = np.zeros((len(z), width + weights.shape[1]), dtype=np.float32)
-    mu[:, width:] = weights
-    for start, stop in reversed(net.levels):
-        mu[:, start:stop] = (mu[:, stop:] @ net.N[stop:, start:stop]) * (z[:, start:stop] > 0)
-    return mu @ net.M
-
-
-def descend(
-    net: Reduced, disjuncts: list[tuple[int, int]], t: Single, target: npt.NDArray[np.int64], steps: int
-) -> tuple[Single, Single]:
-    """Runs PGD with signs and a shrinking step on the largest row of each point's disjunct.
+class Attack:
+    """PGD with signs and a shrinking step (Madry et al. 2018), 16 points side by side.
 
     Args:
-        net: The network.
-        disjuncts: Rows (start, stop) of each disjunct.
-        t: Starts, [n, P] in [-1, 1].
-        target: [n] the disjunct that each point is to fall into.
-        steps: Gradient steps.
-
-    Returns:
-        The best points [n, P] and their margins [n]: least over all disjuncts of the largest row.
+        lanes: The network, its rows those of the specification.
+        disjuncts: Rows (start, stop) of each disjunct, in order and without gaps.
+        box: Centre and radius of the inputs; None if they are in [-1, 1] already.
     """
-    spans = np.array(disjuncts).reshape(-1, 2)
-    t = t.copy()
-    best, best_margin = t.copy(), np.full(len(t), np.inf, dtype=np.float32)
-    row = np.arange(len(net.c) - net.unstable)
-    member = (row >= spans[target][:, :1]) & (row < spans[target][:, 1:])
-    for step in range(steps + 1):
-        z, rows = rows_at(net, t)
-        margin = np.min([rows[:, start:stop].max(axis=1) for start, stop in disjuncts], axis=0)
-        better = margin < best_margin
-        best[better], best_margin[better] = t[better], margin[better]
-        if step == steps or best_margin.min() < 0:
-            break
-        largest = np.where(member, rows, -np.inf).argmax(axis=1)
-        weights = np.zeros_like(rows)
-        weights[np.arange(len(t)), largest] = 1.0
-        size = np.float32(0.6 * (1 - step / max(steps, 1)) + 0.05)
-        t = np.clip(t - size * np.sign(_gradient(net, z, weights)), -1, 1)
-    return best, best_margin
+
+    def __init__(
+        self, lanes: Lanes, disjuncts: list[tuple[int, int]], box: tuple[Single, Single] | None = None
+    ) -> None:
+        self.lanes = lanes
+        self._box = box
+        self._starts = np.array([start for start, _ in disjuncts], dtype=np.int64)
+        row = np.arange(lanes.rows)
+        self._member = np.array([(row >= start) & (row < stop) for start, stop in disjuncts])
+
+    def descend(self, t: Single, target: Indices, steps: int, first: float = 0.6) -> tuple[Single, Single]:
+        """Lowers the largest row of each point's disjunct, until one point is unsafe.
+
+        Args:
+            t: Starts, [n, inputs] in [-1, 1], n > 0.
+            target: [n] the disjunct that each point is to fall into.
+            steps: Gradient steps.
+            first: Size of the first step; the last is a twentieth.
+
+        Returns:
+            The best points [n, inputs] and their margins [n]: least over all disjuncts of the largest row.
+        """
+        count = len(t)
+        t = pack(t)
+        member = pack(self._member[target].astype(np.float32)) > 0
+        best, best_margin = np.empty_like(t), np.full((len(t), LANES), np.inf, dtype=np.float32)
+        for step in range(steps + 1):
+            rows = self.lanes.values(self._enter(t))
+            margin = np.maximum.reduceat(rows, self._starts, axis=1).min(axis=1)
+            better = margin < best_margin
+            if better.all():
+                best[:] = t
+            else:
+                np.copyto(best, t, where=better[:, None])
+            np.copyto(best_margin, margin, where=better)
+            if step == steps or best_margin.min() < 0:
+                break
+            largest = np.where(member, rows, -np.inf).argmax(axis=1)
+            weights = (np.arange(self.lanes.rows)[:, None] == largest[:, None]).astype(np.float32)
+            size = np.float32(first * (1 - step / steps) + 0.05)
+            descend(t, self.lanes.gradient(weights), size)
+        return unpack(best, count), best_margin.reshape(-1)[:count]
+
+    def _enter(self, t: Single) -> Single:
+        if self._box is None:
+            return t
+        x: Single = self._box[0][:, None] + self._box[1][:, None] * t
+        return x
 
 
 def confirm(

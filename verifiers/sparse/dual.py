@@ -21,7 +21,6 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from verifiers.sparse import ascent
 from verifiers.sparse.gather import LANES
@@ -104,7 +103,7 @@ class Dual:
         self.rows = len(net.c) - net.unstable
         self.slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
         self.several = any(stop - start > 1 for start, stop in disjuncts)
-        self._threads = threads
+        self.threads = threads
         self._m, self._mt = _both(net.M)
         self._n, self._nt = _both(net.N)
         size = ascent.PER_NEURON * net.unstable + ascent.PER_ROW * self.rows + ascent.PER_PIXEL * len(net.pixels)
@@ -116,6 +115,11 @@ class Dual:
         #: Multiplications of a walk forwards and backwards, for one subdomain.
         self.cost = 2 * (len(self._m[1]) + len(self._n[1]))
         self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def matrices(self) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+        """Rows of M and of N: (starts, columns, values) of each."""
+        return self._m, self._n
 
     def start(self, disjunct: npt.ArrayLike) -> Batch:
         """Returns the whole box for each disjunct, with CROWN's slopes and equal weights of its rows."""
@@ -161,7 +165,7 @@ class Dual:
                 for size in (net.unstable, net.unstable, len(net.pixels), self.rows)
             )
         )
-        numba.set_num_threads(self._threads if count > LANES else 1)
+        numba.set_num_threads(self.threads if count > LANES else 1)
         ascent.walk(
             self._mt,
             self._m,
@@ -233,7 +237,7 @@ class Dual:
         if not self.net.unstable and not self.several:
             steps = 0
         # About a tenth of a second at a time.
-        some = max(1, int(2e8 * self._threads / (max(self.cost, 1) * (steps + 1)) / LANES)) * LANES
+        some = max(1, int(2e8 * self.threads / (max(self.cost, 1) * (steps + 1)) / LANES)) * LANES
         for begin in range(0, len(best), some):
             if deadline is not None and begin and time.monotonic() > deadline:
                 break
@@ -244,11 +248,45 @@ class Dual:
         return best
 
 
+@numba.njit(cache=True)
+def _list(
+    dense: Single,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    row_index: npt.NDArray[np.int32],
+    row_value: Single,
+    column_index: npt.NDArray[np.int32],
+    column_value: Single,
+) -> int:
+    """Lists a matrix's numbers that are not 0 by row and by column, and returns how many there are."""
+    at = 0
+    for i in range(dense.shape[0]):
+        for j in range(dense.shape[1]):
+            # Written always, and overwritten if it was 0: a branch would be mispredicted.
+            row_index[at], row_value[at] = j, dense[i, j]
+            at += dense[i, j] != 0
+        rows[i + 1] = at
+    for entry in range(at):
+        columns[row_index[entry] + 1] += 1
+    for j in range(dense.shape[1]):
+        columns[j + 1] += columns[j]
+    place = columns.copy()
+    for i in range(dense.shape[0]):
+        for entry in range(rows[i], rows[i + 1]):
+            to = place[row_index[entry]]
+            place[row_index[entry]] = to + 1
+            column_index[to], column_value[to] = i, row_value[entry]
+    return at
+
+
 def _both(dense: Single) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
     """Returns rows and columns of a matrix's non-zeros: (starts, indices, values) of each."""
-    rows = sparse.csr_array(dense)
-    columns = rows.tocsc()
-    return (
-        (rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data),
-        (columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data),
+    rows, columns = (np.zeros(size + 1, dtype=np.int64) for size in dense.shape)
+    indices = [np.empty(dense.size + 1, dtype=np.int32) for _ in range(2)]
+    values = [np.empty(dense.size + 1, dtype=np.float32) for _ in range(2)]
+    count = _list(dense, rows, columns, indices[0], values[0], indices[1], values[1])
+    return (rows, indices[0][:count].copy(), values[0][:count].copy()), (
+        columns,
+        indices[1][:count].copy(),
+        values[1][:count].copy(),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.reuse import Proof
+from verifiers.sparse.reuse import ALPHA, Proof
 
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -130,7 +130,7 @@ def _duals(proof: Proof, place: Indices, default: Single, leaf: Indices, count: 
     beta = np.zeros((count, len(default)), dtype=np.float32)
     owner = np.flatnonzero(leaf >= 0)
     alpha[owner] = default
-    alpha[np.ix_(owner, place[there])] = proof.alpha[np.ix_(leaf[owner], there)].astype(np.float32) / 255
+    alpha[np.ix_(owner, place[there])] = proof.alpha[np.ix_(leaf[owner], there)].astype(np.float32) / np.float32(ALPHA)
     full = np.zeros(proof.alpha.shape, dtype=np.float32)
     full[proof.beta_leaf, proof.beta_neuron] = proof.beta
     beta[np.ix_(owner, place[there])] = full[np.ix_(leaf[owner], there)]

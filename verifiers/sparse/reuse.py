@@ -14,14 +14,14 @@ a network with other layers, is refused with a reason and not used.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import math
 import os
-import tempfile
-import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,17 @@ from verifiers.sparse.network import Network
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_MAGIC = b"sparse-proof\n"
 #: Largest tree that is kept, in entries.
 MOST_ENTRIES = 60_000
-#: Largest file that is read, in bytes, and largest array in it.
+#: Largest file that is read, in bytes, and largest content.
 _MOST_BYTES = 512 * 2**20
+#: Bytes from which the arrays are compressed; for less, compressing costs more than it saves.
+_PACKED = 2**18
+
+#: What a slope of 1 is stored as.
+ALPHA = 65535.0
 
 _ARRAYS = {
     "witness": np.float32,
@@ -47,7 +53,7 @@ _ARRAYS = {
     "sign": np.int8,
     "disjunct": np.int32,
     "leaf": np.int32,
-    "alpha": np.uint8,
+    "alpha": np.uint16,
     "beta_leaf": np.int32,
     "beta_neuron": np.int32,
     "beta": np.float32,
@@ -74,7 +80,7 @@ class Proof:
         sign: [T] its phase, 1 or -1; 0 for the box.
         disjunct: [T] of the property.
         leaf: [L] entries without children.
-        alpha: [L, U] slopes times 255.
+        alpha: [L, U] slopes times `ALPHA`.
         beta_leaf: Row of `leaf` of each multiplier that is not 0.
         beta_neuron: Its neuron.
         beta: Its value, 0 or more.
@@ -91,7 +97,7 @@ class Proof:
     sign: npt.NDArray[np.int8]
     disjunct: npt.NDArray[np.int32]
     leaf: npt.NDArray[np.int32]
-    alpha: npt.NDArray[np.uint8]
+    alpha: npt.NDArray[np.uint16]
     beta_leaf: npt.NDArray[np.int32]
     beta_neuron: npt.NDArray[np.int32]
     beta: Single
@@ -140,24 +146,28 @@ class Proof:
 
     def save(self, path: Path) -> None:
         """Writes the proof, whole or not at all."""
-        header = {
-            "schema_version": SCHEMA_VERSION,
-            "network": self.network,
-            "layout": list(self.layout),
-            "status": self.status,
-        }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        buffer = io.BytesIO()
-        text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez_compressed(buffer, header=text, **arrays)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".proof-")
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        body = b"".join(array.tobytes() for array in arrays.values())
+        packed = len(body) > _PACKED
+        if packed:
+            body = zlib.compress(body, 1)
+        header = json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "network": self.network,
+                "layout": list(self.layout),
+                "status": self.status,
+                "shapes": {name: list(array.shape) for name, array in arrays.items()},
+                "packed": packed,
+                "crc32": zlib.crc32(body),
+            }
+        ).encode()
+        name = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(buffer.getvalue())
-            Path(name).replace(path)
+            name.write_bytes(_MAGIC + len(header).to_bytes(4, "little") + header + body)
+            name.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
 
     @classmethod
@@ -165,31 +175,57 @@ class Proof:
         """Reads a proof.
 
         Raises:
-            RefusedProofError: The file is missing, damaged, too large, of another schema, or no proof.
+            RefusedProofError: The file is damaged, too large, of another schema, or no proof.
+            FileNotFoundError: It is missing.
         """
         try:
-            if path.stat().st_size > _MOST_BYTES:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
                 raise RefusedProofError("it is too large")
-            with zipfile.ZipFile(path) as archive:
-                if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
-                    raise RefusedProofError("it is too large")
-            with np.load(path, allow_pickle=False) as data:
-                header = json.loads(bytes(data["header"]).decode())
-                arrays = {name: data[name] for name in _ARRAYS}
+            if not content.startswith(_MAGIC):
+                raise RefusedProofError("it does not begin as a proof does")
+            begin = len(_MAGIC) + 4
+            end = begin + int.from_bytes(content[len(_MAGIC) : begin], "little")
+            header = json.loads(content[begin:end].decode())
             if header["schema_version"] != SCHEMA_VERSION:
                 raise RefusedProofError(f"its schema is {header['schema_version']!r}, not {SCHEMA_VERSION}")
-            for name, kind in _ARRAYS.items():
-                if arrays[name].dtype != kind:
-                    raise RefusedProofError(f"its array {name} is of type {arrays[name].dtype}")
+            body = content[end:]
+            if zlib.crc32(body) != header["crc32"]:
+                raise RefusedProofError("its checksum is another")
             layout = tuple(int(size) for size in header["layout"])
+            arrays = _arrays(_unpacked(body) if header["packed"] else body, header["shapes"])
             proof = cls(str(header["network"]), layout, str(header["status"]), **arrays)
-        except RefusedProofError:
+        except (RefusedProofError, FileNotFoundError):
             raise
         except Exception as error:
-            # zipfile, zlib, NumPy and json raise whatever they like on damaged files.
+            # zlib, NumPy and json raise whatever they like on damaged files.
             raise RefusedProofError(f"it can't be read ({type(error).__name__}: {error})") from error
         proof.check()
         return proof
+
+
+def _unpacked(body: bytes) -> bytes:
+    reader = zlib.decompressobj()
+    result = reader.decompress(body, _MOST_BYTES)
+    if reader.unconsumed_tail:
+        raise RefusedProofError("it is too large")
+    return result
+
+
+def _arrays(body: bytes, shapes: dict[str, list[int]]) -> dict[str, npt.NDArray[Any]]:
+    """Cuts the arrays out of a file's content."""
+    arrays, at = {}, 0
+    for name, kind in _ARRAYS.items():
+        shape = tuple(int(size) for size in shapes[name])
+        if any(size < 0 for size in shape):
+            raise RefusedProofError(f"the shape of its array {name}")
+        count = math.prod(shape)
+        arrays[name] = np.frombuffer(body, dtype=kind, count=count, offset=at).reshape(shape)
+        at += count * np.dtype(kind).itemsize
+    if at != len(body):
+        raise RefusedProofError("its length")
+    return arrays
 
 
 def _within(values: npt.NDArray[np.integer], low: int, high: int) -> bool:
@@ -203,40 +239,38 @@ def key(instance: Instance) -> str:
 
 
 class Store:
-    """A folder of proofs, one file for each box, property and network.
+    """A folder of proofs, one file for each box, property and number of neurons: that of the network asked last.
 
     Args:
         folder: Made when something is kept.
+        names: Of the network at hand.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, names: Names) -> None:
+        self._folder = folder
+        self._layout = names.layout
+        self._suffix = hashlib.sha256(repr(names.layout).encode()).hexdigest()[:8]
 
-    def _path(self, instance: Instance, network: str) -> Path:
-        return self.folder / f"{key(instance)}.{network[:16]}.npz"
+    def path(self, name: str) -> Path:
+        """Returns the file for a box and a property, by what `key` says."""
+        return self._folder / f"{name}.{self._suffix}.proof"
 
-    def find(self, instance: Instance, names: Names) -> tuple[Proof | None, str]:
-        """Returns the latest proof for a box and a property that fits, and why others were refused."""
-        refused = ""
-        found = []
-        for path in self.folder.glob(f"{key(instance)}.*.npz"):
-            try:
-                found.append((path.stat().st_mtime_ns, path.name, path))
-            except OSError as error:
-                refused = f"{path.name}: {error.strerror}"
-        for *_, path in sorted(found, reverse=True):
-            try:
-                proof = Proof.load(path)
-                if proof.layout != names.layout:
-                    raise RefusedProofError("it is of a network with other layers")
-                return proof, refused
-            except RefusedProofError as error:
-                refused = f"{path.name}: {error}"
-        return None, refused
+    def find(self, name: str) -> tuple[Proof | None, str]:
+        """Returns the proof for a box and a property, or None and, if there is one that can't be used, why."""
+        path = self.path(name)
+        try:
+            proof = Proof.load(path)
+            if proof.layout != self._layout:
+                raise RefusedProofError("it is of a network with other layers")
+        except FileNotFoundError:
+            return None, ""
+        except RefusedProofError as error:
+            return None, f"{path.name}: {error}"
+        return proof, ""
 
-    def keep(self, instance: Instance, proof: Proof) -> None:
-        """Stores a proof, replacing that of the same network."""
-        proof.save(self._path(instance, proof.network))
+    def keep(self, name: str, proof: Proof) -> None:
+        """Stores a proof in the place of the one before."""
+        proof.save(self.path(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +347,7 @@ def pack(
     _, keep = np.unique(place, return_index=True)
     place, alpha, beta = place[keep], alpha[keep], beta[keep]
     rows, columns = np.nonzero(beta > 0)
-    proof = Proof(
+    return Proof(
         network,
         names.layout,
         status,
@@ -325,10 +359,8 @@ def pack(
         np.array(sign, dtype=np.int8),
         np.array(disjunct, dtype=np.int32),
         place.astype(np.int32),
-        np.rint(alpha * 255).astype(np.uint8),
+        np.rint(alpha * ALPHA).astype(np.uint16),
         rows.astype(np.int32),
         columns.astype(np.int32),
         beta[rows, columns].astype(np.float32),
     )
-    proof.check()
-    return proof

@@ -8,30 +8,32 @@ found, and it goes back to the open ones if that fails.
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
 import numpy.typing as npt
 
 from verifiers.base import OutputSpec, Status
-from verifiers.sparse import attack, branching, corner
-from verifiers.sparse.certify import Checker, Planes, adopt, gamma, grouped
+from verifiers.sparse import attack, branching, carry, corner, lanes
+from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
 from verifiers.sparse.outcome import Limits, Outcome, Tree
 from verifiers.sparse.pool import Pool
+from verifiers.sparse.proving import TOGETHER, Prover, adopt_crown
 from verifiers.sparse.reduce import Reduced, reduce
-from verifiers.sparse.replant import Planted, plant
-from verifiers.sparse.reuse import Names, Proof, pack
+from verifiers.sparse.replant import Planted
+from verifiers.sparse.reuse import Names, Proof
 from verifiers.sparse.tighten import tighten
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 
-#: Leaves that are certified together.
-_CERTIFIED = 64
-#: Gradient steps of the attack before anything is optimised.
-_QUICK = 6
+#: Gradient steps of the attack on the whole network, before anything is composed.
+_QUICK = 2
+#: Most leaves of an earlier tree that are certified before anything is composed.
+_DIRECT = 64
 
 
 class Search:
@@ -106,63 +108,99 @@ class Search:
             # Every output is in an intersection of no half-spaces.
             out.status, out.witness, out.stage = Status.SAT, self.lower.copy(), "attack"
             return False
-        known = None if self.proof is None else self.proof.witness
-        if known is not None and len(known) == len(self.lower):
-            found = self._witness(known[None].astype(np.float64), "attack")
-            if found:
-                return False
         rows = np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, self.outputs))
         offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
+        known = self._known()
+        if known is not None and self._witness(known[None].astype(np.float64), "attack"):
+            return False
         root = self.engine.bound(Question(self.lower, self.upper, rows, offsets))
         out.unstable = root.unstable
         for k in range(len(spec.disjuncts)):
             self._proved[k] = root.rows[starts[k] : starts[k + 1]].max()
-        open_ = np.flatnonzero(~(self._proved > 0))
+        self.open = np.flatnonzero(~(self._proved > 0))
         out.bounds = tuple(float(value) for value in self._proved)
         out.lowest = float(self._proved.min(initial=0.0))
-        if not len(open_):
+        if not len(self.open):
             out.status, out.stage = Status.UNSAT, "incomplete"
             return False
         if self._late():
             return self._timeout()
-        inputs = len(self.lower)
-        size = 4 * (root.unstable + len(rows)) * (root.unstable + inputs) / 2**20
+        size = 4 * (root.unstable + len(rows)) * (root.unstable + len(self.lower)) / 2**20
         if size > self.limits.memory_mb:
             out.detail = (
                 f"{root.unstable} unstable ReLUs leave a network of {size:.0f} MiB, more than the limit of "
                 f"{self.limits.memory_mb:g} MiB; lowest bound {out.lowest:.4g}"
             )
             return False
-        hidden = {node: (root.lower[node], root.upper[node]) for node in root.lower}
-        self.bounds = adopt(self.checker, self.lower.astype(np.float64), self.upper.astype(np.float64), hidden)
-        keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
+        # What the neighbour did not find is not looked for first.
+        held = self.proof is not None and self.proof.status == Status.UNSAT
+        if not held and self._probe(rows, offsets, starts):
+            return False
+        low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
+        self.bounds = adopt_crown(self.checker, low, high, root)
+        keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in self.open])
         self.rows, self.offsets = rows[keep], offsets[keep]
-        sizes = [len(spec.disjuncts[k][1]) for k in open_]
+        sizes = [len(spec.disjuncts[k][1]) for k in self.open]
         ends = np.cumsum(sizes)
         self.disjuncts = [(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
-        self.open = open_
-        root_crown = self._proved[open_]
-        self._proved[open_] = np.inf
-        many = self.proof is not None and len(self.proof.parent) > self.limits.tighten_after > 0
-        if many:
-            self._tighten()
-        self._reduce()
         if not self.limits.splits:
-            return self._slopes(root_crown)
-        self._tightened = many
-        if not self._first(self._replant()):
+            self._reduce()
+            return self._slopes(self._proved[self.open])
+        self._proved[self.open] = np.inf
+        self._tightened = self.proof is not None and len(self.proof.parent) > self.limits.tighten_after > 0
+        if self._tightened:
+            self._tighten()
+        self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
+        planted = self._transplant()
+        planned = set() if planted is None else set(planted.disjunct.tolist())
+        todo = [self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))]
+        if planted is not None and int((~planted.inner).sum()) <= _DIRECT:
+            todo.append(self._leaves(planted))
+            planted = None
+            if not sum(map(len, todo)):
+                return self._end()
+        if held and self._probe(rows, offsets, starts):
             return False
-        if out.status is Status.SAT:
+        self._reduce()
+        if not self._first(Batch.join(todo), planted):
             return False
         if not len(self._pool) and not self._stuck:
             return self._end()
         return True
 
+    def _known(self) -> Single | None:
+        """Returns the neighbour's counterexample, if there is one that fits."""
+        if self.proof is None or len(self.proof.witness) != len(self.lower):
+            return None
+        return self.proof.witness
+
+    def _probe(self, rows: Array, offsets: Array, starts: Indices) -> bool:
+        """Attacks the whole network in a few steps, from the centre towards each disjunct, and from a known point."""
+        if not self.limits.attack_steps or not self.limits.splits:
+            return False
+        center = 0.5 * self.lower + 0.5 * self.upper
+        radius = np.maximum(self.upper - center, center - self.lower)
+        spans = [(int(start), int(stop)) for start, stop in itertools.pairwise(starts)]
+        net = lanes.of_network(self.checker.network, rows, offsets, self.checker.threads)
+        run = attack.Attack(net, spans, (center, radius))
+        t = np.zeros((len(self.open), len(center)), dtype=np.float32)
+        target = self.open
+        known = self._known()
+        if known is not None:
+            near = np.divide(known - center, radius, out=np.zeros_like(center), where=radius > 0)
+            t, target = np.concatenate([np.tile(np.clip(near, -1, 1), (len(target), 1)), t]), np.tile(target, 2)
+        points, margins = run.descend(t, target, min(_QUICK, self.limits.attack_steps), first=1.0)
+        hit = np.argsort(margins)[:4]
+        hit = hit[margins[hit] < 1e-5]
+        return self._witness(center + radius * points[hit].astype(np.float64), "attack")
+
     def _reduce(self) -> None:
         """Composes what is stable away."""
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets, self.deadline)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
+        self._attacker = attack.Attack(lanes.of_reduced(self.dual), self.disjuncts)
+        self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
 
     def _tighten(self) -> None:
         tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline)
@@ -172,7 +210,7 @@ class Search:
         out = self.outcome
         batch = self.dual.start(np.arange(len(self.open)))
         batch = self.dual.optimise(batch, self.limits.root_steps, target=self._margin, deadline=self.deadline)
-        self._proved[self.open] = np.maximum(self._certify(batch), crown)
+        self._proved[self.open] = np.maximum(self.prover.certify(batch), crown)
         out.bounds = tuple(float(value) for value in self._proved)
         out.lowest = float(self._proved.min())
         if out.lowest > 0:
@@ -188,61 +226,57 @@ class Search:
         self._reduce()
         self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
         self._proved[self.open] = np.inf
-        if not self._first(None):
+        if not self._first(self._whole(np.arange(len(self.open))), None):
             return False
         return len(self._pool) > 0
 
-    def _first(self, planted: Planted | None) -> bool:
-        """Bounds the disjuncts, whole or by the leaves of an earlier tree; returns False after `sat`."""
+    def _whole(self, disjuncts: Indices) -> Batch:
+        """Returns the whole box for each disjunct, as roots of the tree."""
+        batch = carry.whole(self.bounds, (self.prover.nodes, self.prover.indices), self.disjuncts, disjuncts)
+        none = np.full(len(batch), -1, dtype=np.int64)
+        batch.place[:] = self.tree.add(none, none, 0 * none, self.open[batch.disjunct])
+        self.outcome.domains += len(batch)
+        return batch
+
+    def _first(self, batch: Batch, planted: Planted | None) -> bool:
+        """Bounds subdomains and an earlier tree's entries; returns False after `sat`."""
         out, dual, steps = self.outcome, self.dual, self.limits.root_steps
-        known = set() if planted is None else set(planted.disjunct.tolist())
         if planted is not None:
             self._accept(self._old_leaves(planted))
-        fresh = dual.start([k for k in range(len(self.open)) if k not in known])
-        if len(fresh):
-            none = np.full(len(fresh), -1, dtype=np.int64)
-            fresh.place[:] = self.tree.add(none, none, 0 * none, self.open[fresh.disjunct])
-            out.domains += len(fresh)
-            # Most counterexamples are found in a few steps, before any slope is worth its time.
-            attacking = self.limits.attack_steps and not out.rounds
-            if attacking and self._attack_root(fresh, min(_QUICK, self.limits.attack_steps)):
-                return False
-            fresh = dual.optimise(fresh, steps // 3, target=self._margin, deadline=self.deadline)
-            if attacking and self._attack_root(fresh, self.limits.attack_steps):
-                return False
-            self._accept(dual.optimise(fresh, steps, target=self._margin, deadline=self.deadline))
+        if len(batch):
+            batch = dual.optimise(batch, steps // 3, target=self._margin, deadline=self.deadline)
+            hard = batch.take(np.flatnonzero(~(batch.bound > self._margin)))
+            if len(hard):
+                if self.limits.attack_steps and not out.rounds and self._attack_root(hard):
+                    return False
+                self._accept(batch.take(np.flatnonzero(batch.bound > self._margin)))
+                batch = dual.optimise(hard, steps, target=self._margin, deadline=self.deadline)
+            self._accept(batch)
         self._flush()
         return out.status is not Status.SAT
 
-    def _replant(self) -> Planted | None:
-        """Puts the stored tree onto this network."""
-        proof, names, net = self.proof, self.names, self.net
-        if proof is None or names is None or not len(proof.parent):
+    def _transplant(self) -> Planted | None:
+        if self.proof is None or self.names is None:
             return None
-        place = np.full(len(proof.node), -1, dtype=np.int64)
-        phase = np.ones(len(proof.node), dtype=np.int8)
-        here = names.places(net.nodes, net.indices)
-        for node in np.unique(proof.node):
-            mine = np.flatnonzero(proof.node == node)
-            if node >= len(names.layout):
-                continue
-            size, kept = names.layout[node], names.original[node]
-            number, active = np.full(size, -1, dtype=np.int64), np.ones(size, dtype=bool)
-            number[here[net.nodes == node]] = np.flatnonzero(net.nodes == node)
-            active[np.arange(size) if kept is None else kept] = self.bounds.lower[node] >= 0
-            mine = mine[proof.index[mine] < size]
-            place[mine] = number[proof.index[mine]]
-            phase[mine] = np.where(active[proof.index[mine]], 1, -1)
-        crown = (net.upper >= -net.lower).astype(np.float32)
-        return plant(proof, {int(k): i for i, k in enumerate(self.open)}, place, phase, crown)
+        places = (self.prover.nodes, self.prover.indices)
+        return carry.transplant(self.proof, self.names, self.bounds, places, self.open)
+
+    def _leaves(self, planted: Planted) -> Batch:
+        """Certifies an earlier tree's leaves as they are and returns those for which that fails."""
+        batch = carry.subdomains(planted, self.disjuncts)
+        carry.grow(self.tree, planted, np.arange(len(batch)), batch, self.open)
+        batch = batch.take(np.flatnonzero(~planted.inner))
+        self.outcome.domains += len(batch)
+        certified = self.prover.certify(batch)
+        good = certified > 0
+        self.outcome.reused += int(good.sum())
+        self._record(batch.take(np.flatnonzero(good)), certified[good])
+        return batch.take(np.flatnonzero(~good))
 
     def _old_leaves(self, planted: Planted) -> Batch:
         """Bounds a tree's entries and returns the topmost proved ones and the leaves that are not, ascended."""
         count = len(planted.parent)
-        start = self.dual.start(planted.disjunct)
-        batch = Batch(
-            planted.disjunct, planted.signs, planted.alpha, planted.beta, start.weights, start.bound, start.place
-        )
+        batch = carry.subdomains(planted, self.disjuncts)
         self.dual.bound(batch)
         self.outcome.domains += count
         proved = batch.bound > self._margin
@@ -250,41 +284,27 @@ class Search:
         for entry, parent in enumerate(planted.parent.tolist()):
             if parent >= 0:
                 covered[entry] = covered[parent] or proved[parent]
-        kept = np.flatnonzero(~covered)
-        new = np.full(count + 1, -1, dtype=np.int64)
-        new[kept] = np.arange(len(kept))
-        self.tree = Tree()
-        batch.place[kept] = self.tree.add(
-            new[planted.parent[kept]], planted.neuron[kept], planted.sign[kept], self.open[planted.disjunct[kept]]
-        )
+        carry.grow(self.tree, planted, np.flatnonzero(~covered), batch, self.open)
         top = batch.take(np.flatnonzero(~covered & proved))
         rest = batch.take(np.flatnonzero(~covered & ~proved & ~planted.inner))
         rest = self.dual.optimise(rest, self.limits.steps, target=self._margin, deadline=self.deadline)
-        self.outcome.reused = len(top) + int((rest.bound > self._margin).sum())
+        self.outcome.reused += len(top) + int((rest.bound > self._margin).sum())
         return Batch.join([top, rest])
 
     def pack(self, network: str, names: Names) -> Proof | None:
-        """Returns what the next network's search can start from, None if there is nothing.
+        """Returns what the next network's search can start from, None if there is nothing new.
 
         Args:
             network: Hash of this network.
             names: Of this network.
         """
-        out = self.outcome
-        if not self.tree.parent and out.witness is None:
-            return None
         leaves = [*self.leaves, *self._pending]
         if len(self._pool):
             leaves.append(self._pool.take(len(self._pool)))
-        nothing = np.zeros(0, dtype=np.int64)
-        empty = np.zeros((0, 0), dtype=np.float32)
-        unstable, duals = (nothing, nothing), (nothing, empty, empty)
-        if self.tree.parent:
-            unstable = (self.net.nodes, self.net.indices)
-            whole = Batch.join(leaves) if leaves else self.dual.start([])
-            duals = (whole.place, whole.alpha, whole.beta)
-        tree = (self.tree.parent, self.tree.neuron, self.tree.sign, self.tree.disjunct)
-        return pack(network, names, str(out.status), out.witness, unstable, tree, duals)
+        if not leaves:
+            self.tree = Tree()
+        places = (self.prover.nodes, self.prover.indices) if leaves else (np.zeros(0, np.int64),) * 2
+        return carry.keep(network, names, self.proof, self.outcome, self.tree, leaves, places)
 
     def _timeout(self) -> bool:
         out = self.outcome
@@ -321,7 +341,7 @@ class Search:
             return
         batch = Batch.join(self._pending)
         self._pending = []
-        certified = self._certify(batch)
+        certified = self.prover.certify(batch)
         good = certified > 0
         self._record(batch.take(np.flatnonzero(good)), certified[good])
         if not good.all():
@@ -337,34 +357,7 @@ class Search:
         np.minimum.at(self._proved, self.open[leaves.disjunct], certified)
         self.leaves.append(leaves)
 
-    def _certify(self, batch: Batch) -> Array:
-        """Returns rigorous bounds of a batch's disjuncts, from its dual variables."""
-        begin = time.monotonic()
-        parts = []
-        for start in range(0, len(batch), _CERTIFIED):
-            part = batch.take(np.arange(start, min(start + _CERTIFIED, len(batch))))
-            planes = {}
-            for first, last in self.net.levels:
-                span = slice(first, last)
-                planes[int(self.net.nodes[first])] = Planes(
-                    grouped(part.sign[:, span]),
-                    grouped(part.alpha[:, span].astype(np.float64)),
-                    grouped(part.beta[:, span].astype(np.float64)),
-                )
-            parts.append(self._certify_rows(part.weights.astype(np.float64), self.rows, self.offsets, planes))
-        self.outcome.certify_s += time.monotonic() - begin
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _certify_rows(
-        self, weights: Array, rows: Array, offsets: Array, planes: dict[int, Planes] | None = None
-    ) -> Array:
-        """Bounds non-negative combinations of rows, charging the rounding of the combination, too."""
-        bounds, last = self.bounds, self.checker.last
-        reach = np.maximum(np.abs(bounds.lower[last]), np.abs(bounds.upper[last]))
-        error = gamma(len(rows)) * (np.abs(weights) @ (np.abs(rows) @ reach + np.abs(offsets))) * 1.01
-        return self.checker.lower(last, weights @ rows, bounds, planes, constant=-(weights @ offsets) - error)
-
-    def _attack_root(self, batch: Batch, steps: int) -> bool:
+    def _attack_root(self, batch: Batch) -> bool:
         """Attacks from the bounds' minimisers, the centre and random points."""
         rng = np.random.default_rng(self.limits.seed)
         pixels = len(self.net.pixels)
@@ -373,11 +366,11 @@ class Search:
         random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
         random[::2] = np.sign(random[::2])
         starts = np.concatenate([look.t, np.zeros((len(batch), pixels), dtype=np.float32), random])
-        target = np.concatenate([batch.disjunct, batch.disjunct, np.arange(count) % len(batch)])
-        return self._attack(starts, target, steps, "attack")
+        target = np.concatenate([batch.disjunct, batch.disjunct, batch.disjunct[np.arange(count) % len(batch)]])
+        return self._attack(starts, target, self.limits.attack_steps, "attack")
 
     def _attack(self, starts: Single, target: Indices, steps: int, stage: str) -> bool:
-        points, margins = attack.descend(self.net, self.disjuncts, starts, target, steps)
+        points, margins = self._attacker.descend(starts, target, steps)
         hit = np.argsort(margins)[:4]
         return self._witness(self.net.point(points[hit[margins[hit] < 1e-5]]), stage)
 
@@ -396,7 +389,7 @@ class Search:
         if answer is not None:
             beta, weights, t = answer
             leaf.beta[0], leaf.weights[0] = beta, weights
-            certified = self._certify(leaf)
+            certified = self.prover.certify(leaf)
             if certified[0] > 0:
                 self._record(leaf, certified)
                 return
@@ -443,7 +436,7 @@ class Search:
             both = self.dual.optimise(both, self.limits.steps, target=self._margin, deadline=self.deadline)
             out.domains += len(both)
             self._accept(both)
-            if sum(len(part) for part in self._pending) >= _CERTIFIED or not len(self._pool):
+            if sum(len(part) for part in self._pending) >= TOGETHER or not len(self._pool):
                 self._flush()
             if out.status is Status.SAT:
                 return

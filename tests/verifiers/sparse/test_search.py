@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,15 +265,20 @@ def test_foreign_proofs_change_no_answer(tmp_path: Path) -> None:
     """Every file gets another one's content: other boxes, other labels, other networks of the same layers."""
     nets = chain(tmp_path)
     folder = tmp_path / "proofs"
-    plain = answers(nets, str(folder))
-    files = sorted(folder.iterdir())
-    contents = [path.read_bytes() for path in files]
+    plain, contents = [], []
+    for net in nets:
+        plain += answers([net], str(folder))
+        contents += [path.read_bytes() for path in sorted(folder.glob("*.proof"))]
+    files = sorted(folder.glob("*.proof"))
     rng = np.random.default_rng(0)
-    assert len(files) > 12
+    assert len(files) > 6
+    assert len(set(contents)) > 12
     for _ in range(3):
-        for path, place in zip(files, rng.permutation(len(files)), strict=True):
-            path.write_bytes(contents[place])
-        assert [verdict.status for verdict in answers(nets, str(folder))] == [verdict.status for verdict in plain]
+        for net, expected in zip(nets, np.array_split(np.arange(len(plain)), len(nets)), strict=True):
+            for path in files:
+                path.write_bytes(contents[rng.integers(len(contents))])
+            statuses = [verdict.status for verdict in answers([net], str(folder))]
+            assert statuses == [plain[place].status for place in expected]
 
 
 def stored(tmp_path: Path) -> tuple[Drawn, Path, Instance, Path]:
@@ -283,7 +289,7 @@ def stored(tmp_path: Path) -> tuple[Drawn, Path, Instance, Path]:
         folder = tmp_path / f"proof-{key(question)[:6]}"
         verdict = bab(path, proofs=str(folder)).solve([question])[0]
         if verdict.status is Status.UNSAT and (verdict.domains or 0) > 8:
-            (file,) = folder.iterdir()
+            (file,) = folder.glob("*.proof")
             return net, path, question, file
     raise AssertionError("no question takes splits")
 
@@ -292,7 +298,7 @@ def test_damaged_files_are_refused_and_said_so(tmp_path: Path) -> None:
     _, path, question, file = stored(tmp_path)
     whole = file.read_bytes()
     rng = np.random.default_rng(0)
-    damaged = [b"", whole[: len(whole) // 2], whole[:-3], b"PK\x03\x04" + bytes(40), rng.bytes(500)]
+    damaged = [b"", whole[: len(whole) // 2], whole[:-3], whole[:20] + bytes(40), rng.bytes(500)]
     for _ in range(30):
         spoiled = bytearray(whole)
         for place in rng.integers(0, len(whole), 4):
@@ -312,42 +318,40 @@ def test_damaged_files_are_refused_and_said_so(tmp_path: Path) -> None:
 def test_altered_trees_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
     """Arrays of the right types with wrong contents: whatever passes the checks can't change the answer."""
     net, path, question, file = stored(tmp_path)
-    with np.load(file) as data:
-        good = dict(data)
+    good = Proof.load(file)
     unsafe = ask(path, net, (question.lower + question.upper) / 2, 0.6, label=question.label)
     assert bab(path).solve([unsafe])[0].status is Status.SAT
+    other = file.with_name(file.name.replace(key(question), key(unsafe)))
     rng = np.random.default_rng(seed)
     verifier = bab(path, proofs=str(file.parent))
+    names = sorted(name for name, value in vars(good).items() if isinstance(value, np.ndarray))
     used = 0
     for number in range(25):
-        bad = {name: array.copy() for name, array in good.items()}
-        name = list(bad)[1 + (number + seed) % (len(bad) - 1)]
-        if bad[name].size:
-            flat = bad[name].reshape(-1)
+        name = names[(number + seed) % len(names)]
+        array = getattr(good, name).copy()
+        if array.size:
+            flat = array.reshape(-1)
             places = rng.integers(0, flat.size, 1 + number % 5)
             flat[places] = rng.integers(-3, 30, len(places)).astype(flat.dtype)
-        if number % 4 == 0:
-            bad[name] = bad[name][:-1]
-        np.savez(file, **bad)
+        bad = replace(good, **{name: array[:-1] if number % 4 == 0 else array})
+        bad.save(file)
         verdict = verifier.solve([question])[0]
         assert verdict.status is Status.UNSAT
         used += "leaves from the proof" in verdict.detail
         # The same tree for a box that is not safe.
-        np.savez(Store(file.parent)._path(unsafe, question.onnx_sha256), **bad)
+        bad.save(other)
         assert verifier.solve([unsafe])[0].status is Status.SAT
     assert used
 
 
 def test_a_tree_that_leaves_something_out_is_refused(tmp_path: Path) -> None:
     *_, file = stored(tmp_path)
-    with np.load(file) as data:
-        good = dict(data)
-    last = len(good["parent"]) - 1
-    for change in ({"sign": -good["sign"][last]}, {"parent": 0}, {"neuron": (good["neuron"][last] + 1) % 3}):
-        bad = {name: array.copy() for name, array in good.items()}
-        for name, value in change.items():
-            bad[name][last] = value
-        np.savez(file, **bad)
+    good = Proof.load(file)
+    last = len(good.parent) - 1
+    for name, value in (("sign", -good.sign[last]), ("parent", 0), ("neuron", (good.neuron[last] + 1) % 3)):
+        array = getattr(good, name).copy()
+        array[last] = value
+        replace(good, **{name: array}).save(file)
         with pytest.raises(RefusedProofError):
             Proof.load(file)
 
@@ -357,8 +361,10 @@ def test_other_layers_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     other = fully_connected("net", rng, [6, 16, 17, 3])
     onnx = other.save(tmp_path / "other.onnx")
-    store = Store(file.parent)
-    assert store.find(question, names_of(read_network(path), path))[0] is not None
-    found, why = store.find(question, names_of(read_network(onnx), onnx))
+    stores = [Store(file.parent, names_of(read_network(net), net)) for net in (path, onnx)]
+    assert stores[0].find(key(question))[0] is not None
+    assert stores[1].find(key(question)) == (None, "")
+    stores[1].path(key(question)).write_bytes(file.read_bytes())
+    found, why = stores[1].find(key(question))
     assert found is None
     assert "other layers" in why

@@ -1,0 +1,143 @@
+"""From an earlier proof to subdomains of the network at hand, and from a search to what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.sparse.certify import Bounds
+from verifiers.sparse.dual import Batch
+from verifiers.sparse.outcome import Outcome, Tree
+from verifiers.sparse.replant import Planted, plant
+from verifiers.sparse.reuse import Names, Proof, pack
+
+Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+Places = tuple[Indices, Indices]
+
+
+def transplant(proof: Proof, names: Names, bounds: Bounds, places: Places, open_: Indices) -> Planted | None:
+    """Puts a stored tree onto the network at hand; None where nothing of it applies.
+
+    Args:
+        proof: Of another network, or of this one.
+        names: Of this network.
+        bounds: Of all nodes over the box.
+        places: Node and index of the unstable neurons.
+        open_: Disjuncts that are still open.
+    """
+    if not len(proof.parent) or proof.layout != names.layout:
+        return None
+    nodes, indices = places
+    place = np.full(len(proof.node), -1, dtype=np.int64)
+    phase = np.ones(len(proof.node), dtype=np.int8)
+    here = names.places(nodes, indices)
+    for node in np.unique(proof.node):
+        mine = np.flatnonzero(proof.node == node)
+        size, kept = names.layout[node], names.original[node]
+        number, active = np.full(size, -1, dtype=np.int64), np.ones(size, dtype=bool)
+        number[here[nodes == node]] = np.flatnonzero(nodes == node)
+        active[np.arange(size) if kept is None else kept] = bounds.lower[node] >= 0
+        mine = mine[proof.index[mine] < size]
+        place[mine] = number[proof.index[mine]]
+        phase[mine] = np.where(active[proof.index[mine]], 1, -1)
+    return plant(proof, {int(k): i for i, k in enumerate(open_)}, place, phase, _slopes(bounds, places))
+
+
+def _slopes(bounds: Bounds, places: Places) -> Single:
+    """Returns CROWN's lower slopes of the unstable neurons, [U]."""
+    nodes, indices = places
+    slopes = np.zeros(len(nodes), dtype=np.float32)
+    for node in np.unique(nodes):
+        mine = nodes == node
+        slopes[mine] = bounds.upper[node][indices[mine]] >= -bounds.lower[node][indices[mine]]
+    return slopes
+
+
+def _weights(disjuncts: list[tuple[int, int]], chosen: Indices) -> Single:
+    """Returns equal weights of each disjunct's rows, [D, R]."""
+    spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+    row = np.arange(spans[:, 1].max(initial=0))
+    member = (row >= spans[chosen, :1]) & (row < spans[chosen, 1:])
+    weights: Single = (member / member.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights
+
+
+def whole(bounds: Bounds, places: Places, disjuncts: list[tuple[int, int]], chosen: Indices) -> Batch:
+    """Returns the whole box for some disjuncts, with CROWN's slopes, equal weights and no bounds yet.
+
+    Args:
+        bounds: Of all nodes over the box.
+        places: Node and index of the unstable neurons.
+        disjuncts: Rows (start, stop) of each disjunct.
+        chosen: Indices among them.
+    """
+    slopes = _slopes(bounds, places)
+    count, width = len(chosen), len(slopes)
+    return Batch(
+        chosen,
+        np.zeros((count, width), dtype=np.int8),
+        np.tile(slopes, (count, 1)),
+        np.zeros((count, width), dtype=np.float32),
+        _weights(disjuncts, chosen),
+        np.full(count, -np.inf, dtype=np.float32),
+        np.full(count, -1, dtype=np.int64),
+    )
+
+
+def subdomains(planted: Planted, disjuncts: list[tuple[int, int]]) -> Batch:
+    """Returns all entries of a planted tree, with equal weights of their disjuncts' rows and no bounds yet."""
+    count = len(planted.parent)
+    return Batch(
+        planted.disjunct,
+        planted.signs,
+        planted.alpha,
+        planted.beta,
+        _weights(disjuncts, planted.disjunct),
+        np.full(count, -np.inf, dtype=np.float32),
+        np.full(count, -1, dtype=np.int64),
+    )
+
+
+def grow(tree: Tree, planted: Planted, chosen: Indices, batch: Batch, open_: Indices) -> None:
+    """Adds some of a planted tree's entries, parents first, to a search's, and writes their places into the batch."""
+    new = np.full(len(planted.parent) + 1, -1, dtype=np.int64)
+    new[chosen] = len(tree.parent) + np.arange(len(chosen))
+    batch.place[chosen] = tree.add(
+        new[planted.parent[chosen]], planted.neuron[chosen], planted.sign[chosen], open_[planted.disjunct[chosen]]
+    )
+
+
+def keep(
+    network: str, names: Names, earlier: Proof | None, outcome: Outcome, tree: Tree, leaves: list[Batch], places: Places
+) -> Proof | None:
+    """Returns what the next network's search can start from, None if there is nothing that is not kept already.
+
+    Args:
+        network: Hash of this network.
+        names: Of this network.
+        earlier: The proof that this search started from.
+        outcome: Of the search.
+        tree: Its splits.
+        leaves: All subdomains without children, open ones, too.
+        places: Node and index of the unstable neurons.
+    """
+    witness = outcome.witness
+    if not tree.parent:
+        if witness is None or (earlier is not None and np.array_equal(earlier.witness, witness)):
+            return None
+        if earlier is not None:
+            # Its tree may serve a later network, for which this one's counterexample is none.
+            return replace(earlier, network=network, status=str(outcome.status), witness=witness.reshape(-1))
+        empty, blank = np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.float32)
+        none: list[int] = []
+        splits, places, duals = (none, none, none, none), (empty, empty), (empty, blank, blank)
+        return pack(network, names, str(outcome.status), witness, places, splits, duals)
+    if witness is None and earlier is not None and len(earlier.witness):
+        # Nearer to a counterexample than a random point is.
+        witness = earlier.witness
+    whole = Batch.join(leaves)
+    splits = (tree.parent, tree.neuron, tree.sign, tree.disjunct)
+    return pack(network, names, str(outcome.status), witness, places, splits, (whole.place, whole.alpha, whole.beta))
