@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import prunecert
 from verifiers.base import Availability, Capabilities, Instance, Status, Verdict, Verifier
 from verifiers.hardware import first_missing
-
-
-def threads() -> int:
-    """Returns how many threads this process may use: OMP_NUM_THREADS, or NUMBA_NUM_THREADS, or the cores it has."""
-    most = len(os.sched_getaffinity(0))
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 0:
-            most = min(most, int(value))
-    return most
 
 
 def boxes_only(name: str, instance: Instance) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from verifiers.base import Instance, Kind, Status, Times, Verdict
-from verifiers.sparse_adapter import SparseVerifier, boxes_only, threads
+from verifiers.sparse_adapter import SparseVerifier, boxes_only
 
 
 class _SparseBounds(SparseVerifier):
@@ -29,16 +29,17 @@ class _SparseBounds(SparseVerifier):
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
-        from verifiers.sparse import crown
+        from verifiers.sparse import crown, warmup
 
         self._crown = crown
-        crown.warm_up()
+        warmup.warm_up_bounds()
 
     def load(self, onnx: Path) -> None:
         """Reads the network and lays it out for the kernels."""
         from verifiers.sparse.network import read_network
 
-        self._engine = self._crown.Engine(read_network(onnx), threads())
+        self._engine = self._crown.Engine(read_network(onnx))
+        self._engine.prepare(self.method)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""

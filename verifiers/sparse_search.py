@@ -19,7 +19,8 @@ import numpy as np
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from verifiers.base import Instance, Kind, Times, Verdict
-from verifiers.sparse_adapter import SparseVerifier, boxes_only, threads
+from verifiers.sparse.threads import threads
+from verifiers.sparse_adapter import SparseVerifier, boxes_only
 
 if TYPE_CHECKING:
     from verifiers.sparse.reuse import Names, Proof, Store

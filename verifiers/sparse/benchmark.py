@@ -28,8 +28,8 @@ from prunecert.errors import UserError, did_you_mean, run_main
 from verifiers import autolirpa
 from verifiers.sparse import simd
 from verifiers.sparse.crown import Engine, Method, Question
-from verifiers.sparse.kernels import LANES
 from verifiers.sparse.network import Network, read_network
+from verifiers.sparse.state import LANES
 
 FloatArray = npt.NDArray[np.float32]
 

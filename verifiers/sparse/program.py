@@ -76,22 +76,31 @@ class Layout(NamedTuple):
         program: The program.
         orders: For each node, its neurons (flat index) in the order of the variables.
         values: For each node, the first variable of its rows of weights (its raw or fused level).
+        nodes: For each level, its node.
+        places: By node and whether it is the ReLU: the first variable.
     """
 
     program: Program
     orders: tuple[IntArray, ...]
     values: tuple[int, ...]
+    nodes: tuple[int, ...]
+    places: dict[tuple[int, bool], int]
 
 
-def lay_out(network: Network) -> Layout:
-    """Orders neurons, chooses units and counts roundings."""
+def lay_out(network: Network, flat: bool = False) -> Layout:
+    """Orders neurons, chooses units and counts roundings.
+
+    Args:
+        network: The network.
+        flat: Keeps the file's order, and makes units of single neurons.
+    """
     raw = {0, len(network.nodes) - 1, *network.raw()}
     activated = set(network.activated())
     place: dict[tuple[int, bool], int] = {}
     levels: list[tuple[Node, int, bool]] = []
     orders, values, starts = [], [], [0]
     for index, node in enumerate(network.nodes):
-        orders.append(_order(node.shape))
+        orders.append(np.arange(node.size) if flat else _order(node.shape))
         values.append(starts[-1])
         kinds = [INPUT if index == 0 else RAW] if index in raw else []
         kinds += ([OVER] if kinds else [FUSED]) if index in activated else []
@@ -105,14 +114,14 @@ def lay_out(network: Network) -> Layout:
     index_of = {id(node): index for index, node in enumerate(network.nodes)}
     for node, kind, _ in levels:
         index = index_of[id(node)]
-        group = node.shape[0] if len(node.shape) == 3 else node.size
+        group = node.shape[0] if len(node.shape) == 3 and not flat else node.size
         if kind in (RAW, FUSED):
             parts = [
                 (term.matrix, (ranks[term.source] + place[term.source, term.activated]).astype(np.int32))
                 for term in node.terms
             ]
             lengths, column, weight = _rows(orders[index], parts)
-            height = _height(lengths, column, group, starts[-1])
+            height = 1 if flat else _height(lengths, column, group, starts[-1])
         else:
             width = node.size if kind == OVER else 0
             lengths = np.full(node.size, int(kind == OVER), dtype=np.int64)
@@ -155,7 +164,8 @@ def lay_out(network: Network) -> Layout:
         live,
         np.searchsorted(live, starts),
     )
-    return Layout(program, tuple(orders), tuple(values))
+    nodes = tuple(index_of[id(node)] for node, _, _ in levels)
+    return Layout(program, tuple(orders), tuple(values), nodes, place)
 
 
 def _order(shape: tuple[int, ...]) -> IntArray:

@@ -15,7 +15,8 @@ from prunecert.errors import UserError
 from verifiers import support
 from verifiers.base import UnsupportedError
 from verifiers.sparse import affine
-from verifiers.sparse.network import FloatArray, Network, Node, Term
+from verifiers.sparse.folding import Draft, finish, fold, wide
+from verifiers.sparse.network import FloatArray, Network, Term
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -30,17 +31,6 @@ class _Value:
     node: int
     activated: bool
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Draft:
-    """A node under construction: matrices may be float64 products, the bias is float64 with its error."""
-
-    name: str
-    shape: tuple[int, ...]
-    terms: tuple[Term, ...]
-    bias: Float64Array
-    error: Float64Array
 
 
 class GraphReader:
@@ -62,7 +52,7 @@ class GraphReader:
             item.name: self._to_array(item) for item in self._graph.initializer
         }
         self._values: dict[str, _Value] = {}
-        self._drafts: list[_Draft] = []
+        self._drafts: list[Draft] = []
 
     def read(self) -> Network:
         """Converts the graph.
@@ -81,7 +71,7 @@ class GraphReader:
                 f"{self._file}: the input shape {shape} isn't taken: it must be a batch of 1 or free and fixed others."
             )
         zeros = np.zeros(math.prod(shape[1:]))
-        self._drafts.append(_Draft(entries[0].name, shape[1:], (), zeros, zeros))
+        self._drafts.append(Draft(entries[0].name, shape[1:], (), zeros, zeros))
         self._values[entries[0].name] = _Value(0, False, shape[1:])
         for index, node in enumerate(self._graph.node):
             self._node(node, _label(node, index))
@@ -91,7 +81,7 @@ class GraphReader:
         if output.activated or output.node == 0:
             self._append("output", output.shape, [(output, affine.diagonal(_ones(output)), True)])
             output = _Value(len(self._drafts) - 1, False, output.shape)
-        return Network(self._file, shape[1:], _finish(_fold(self._drafts, output.node)))
+        return Network(self._file, shape[1:], finish(fold(self._drafts, output.node)))
 
     def _check_all(self) -> None:
         """Refuses operators before any work, and weights that are not finite."""
@@ -171,7 +161,7 @@ class GraphReader:
         zeros = np.zeros(math.prod(shape))
         made = tuple(Term(value.node, value.activated, matrix, exact) for value, matrix, exact in terms)
         self._drafts.append(
-            _Draft(name, shape, made, zeros if bias is None else bias, zeros if error is None else error)
+            Draft(name, shape, made, zeros if bias is None else bias, zeros if error is None else error)
         )
         return _Value(len(self._drafts) - 1, False, shape)
 
@@ -230,7 +220,7 @@ class GraphReader:
             raise self._refuse(node, label, f"{weight.shape[1]} weights a neuron don't fit {value.shape[0]} inputs")
         matrix, exact = affine.dense(np.ascontiguousarray(weight)), True
         if float(attributes.get("alpha", 1.0)) != 1.0:
-            matrix, exact = _scaling(np.full(weight.shape[0], float(attributes["alpha"]))) @ _wide(matrix), False
+            matrix, exact = _scaling(np.full(weight.shape[0], float(attributes["alpha"]))) @ wide(matrix), False
         bias = np.zeros(weight.shape[0])
         if len(names) > 2:
             shift = self._constant(names[2], node, label, "bias").astype(np.float64)
@@ -345,115 +335,6 @@ def _ones(value: _Value) -> FloatArray:
     return np.ones(math.prod(value.shape), dtype=np.float32)
 
 
-def _wide(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    return matrix.astype(np.float64)
-
-
 def _scaling(factors: Float64Array) -> scipy.sparse.csr_array:
     """Returns a float64 diagonal matrix; zeros are left out."""
-    return _wide(affine.diagonal(np.ones(len(factors), dtype=np.float32))) @ scipy.sparse.diags_array(factors).tocsr()
-
-
-def _fold(drafts: Sequence[_Draft], output: int) -> list[_Draft]:
-    """Multiplies nodes into their only users where no two products add up, and drops what the output doesn't need."""
-    drafts = list(drafts)
-    users = np.zeros(len(drafts), dtype=int)
-    for draft in drafts:
-        for term in draft.terms:
-            users[term.source] += 1
-    for index, draft in enumerate(drafts):
-        drafts[index] = _absorb(draft, drafts, users)
-    needed = {output}
-    for index in range(output, -1, -1):
-        if index in needed:
-            needed.update(term.source for term in drafts[index].terms)
-    order = sorted(needed | {0})
-    place = {old: new for new, old in enumerate(order)}
-    return [
-        replace(
-            drafts[old],
-            terms=tuple(replace(term, source=place[term.source]) for term in drafts[old].terms),
-        )
-        for old in order
-    ]
-
-
-def _absorb(draft: _Draft, drafts: Sequence[_Draft], users: npt.NDArray[np.int_]) -> _Draft:
-    terms: list[Term] = []
-    bias, error = draft.bias, draft.error
-    for term in draft.terms:
-        inner = drafts[term.source]
-        mergeable = not term.activated and term.source != 0 and users[term.source] == 1
-        if not mergeable or not (_scales(term.matrix) or all(_scales(item.matrix) for item in inner.terms)):
-            terms.append(term)
-            continue
-        outer = _wide(term.matrix)
-        size = abs(outer)
-        shift, unit = outer @ inner.bias, _unit(term.matrix)
-        summands = int(np.diff(outer.indptr).max(initial=0))
-        # γ_n with room to spare, but for ±1 times a number, and sums with 0; weights that are not exact add their own
-        # error to the shift.
-        loose = (0.0 if unit and summands <= 1 else 2.0**-52 * (summands + 1)) + (0.0 if term.exact else 2.0**-50)
-        summed = np.where((bias != 0) & (shift != 0), 2.0**-52 * (np.abs(bias) + np.abs(shift)), 0.0)
-        error = error + size @ (inner.error * (1 + 2.0**-40) + loose * np.abs(inner.bias)) + summed
-        bias = bias + shift
-        for item in inner.terms:
-            exact = (unit and item.exact) or (_unit(item.matrix) and term.exact)
-            terms.append(Term(item.source, item.activated, (outer @ _wide(item.matrix)).tocsr(), exact))
-    return replace(draft, terms=tuple(terms), bias=bias, error=error)
-
-
-def _scales(matrix: scipy.sparse.csr_array) -> bool:
-    """Whether no row and no column has two entries: a product with it sums nothing up and repeats nothing."""
-    columns = np.bincount(matrix.indices, minlength=1)
-    return int(np.diff(matrix.indptr).max(initial=0)) <= 1 and int(columns.max(initial=0)) <= 1
-
-
-def _unit(matrix: scipy.sparse.csr_array) -> bool:
-    return bool(np.all(np.abs(matrix.data) == 1.0))
-
-
-def _finish(drafts: Sequence[_Draft]) -> tuple[Node, ...]:
-    """Rounds to float32, and keeps account of what that changes."""
-    nodes = []
-    for draft in drafts:
-        bias = draft.bias.astype(np.float32)
-        error = np.abs(bias.astype(np.float64) - draft.bias) + draft.error
-        terms = tuple(replace(term, matrix=_round(term.matrix)) for term in _combine(draft.terms))
-        nodes.append(Node(draft.name, len(bias), draft.shape, terms, bias, _up(error)))
-    return tuple(nodes)
-
-
-def _combine(terms: Sequence[Term]) -> list[Term]:
-    """Adds terms of the same value, so that a node has one for each."""
-    found: dict[tuple[int, bool], Term] = {}
-    for term in terms:
-        key = (term.source, term.activated)
-        if key in found:
-            first = found[key]
-            both = (_wide(first.matrix) + _wide(term.matrix)).tocsr()
-            # Without a common position nothing was added.
-            apart = both.nnz == first.matrix.nnz + term.matrix.nnz
-            both.eliminate_zeros()
-            found[key] = Term(*key, both, exact=apart and first.exact and term.exact)
-        else:
-            found[key] = term
-    return list(found.values())
-
-
-def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """Rounds a matrix to float32; what underflows to zero stays as the smallest number, so that it is accounted for."""
-    if matrix.dtype == np.float32 and matrix.has_sorted_indices:
-        return matrix
-    matrix.sort_indices()
-    data = matrix.data.astype(np.float32)
-    lost = (data == 0) & (matrix.data != 0)
-    data[lost] = np.copysign(np.finfo(np.float32).smallest_subnormal, matrix.data[lost])
-    pointers, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
-    return scipy.sparse.csr_array((data, indices, pointers), shape=matrix.shape)
-
-
-def _up(values: Float64Array) -> FloatArray:
-    """Rounds to float32 upwards."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest < values, np.nextafter(nearest, np.float32(np.inf)), nearest)
+    return wide(affine.diagonal(np.ones(len(factors), dtype=np.float32))) @ scipy.sparse.diags_array(factors).tocsr()

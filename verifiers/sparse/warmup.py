@@ -1,40 +1,71 @@
-"""Compiles the search's kernels before the first question."""
+"""Compiles the kernels, or reads them from their cache, before the first question."""
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
-import scipy.sparse
+import numpy.typing as npt
 
 from verifiers.base import OutputSpec
-from verifiers.sparse.certify import Checker
-from verifiers.sparse.crown import Engine
+from verifiers.sparse.affine import dense, diagonal
+from verifiers.sparse.crown import METHODS, Engine, Question
 from verifiers.sparse.network import Network, Node, Term
-from verifiers.sparse.outcome import Limits
-from verifiers.sparse.search import Search
+
+
+def warm_up_bounds() -> None:
+    """Bounds a small network in every way, so that compiling is no part of a question."""
+    rng = np.random.default_rng(0)
+    shapes = ((2, 3, 3), (8, 3, 3), (8, 3, 3), (3,))
+    nodes = [_input(shapes[0])]
+    for index, shape in enumerate(shapes[1:]):
+        matrix = rng.standard_normal((math.prod(shape), nodes[-1].size)).astype(np.float32)
+        terms = [Term(index, index > 0, dense(matrix))]
+        if index == 1:
+            # Its channels are sums of taps.
+            terms[0] = Term(1, True, diagonal(np.ones(len(matrix), dtype=np.float32)))
+            terms.append(Term(1, False, diagonal(np.ones(len(matrix), dtype=np.float32))))
+        nodes.append(_node(f"layer {index}", shape, tuple(terms)))
+    network = Network("warm-up", shapes[0], tuple(nodes))
+    question = Question(np.zeros(18), np.ones(18), np.eye(3), np.zeros(3))
+    for few_entries in (0, 10**6):
+        engine = Engine(network, 1, few_entries=few_entries)
+        for method in METHODS:
+            engine.bound(question, method)
 
 
 def warm_up() -> None:
-    """Runs every kernel once on a network of two neurons, so that compiling them is no part of a search."""
+    """Runs every kernel of the search once on a network of two neurons, and those of `warm_up_bounds`."""
+    from verifiers.sparse.certify import Checker
+    from verifiers.sparse.outcome import Limits
+    from verifiers.sparse.search import Search
 
-    def node(name: str, weights: list[list[float]], bias: list[float], source: int, activated: bool) -> Node:
-        matrix = scipy.sparse.csr_array(np.array(weights, dtype=np.float32))
-        zeros = np.zeros(len(bias), dtype=np.float32)
-        return Node(
-            name, len(bias), (len(bias),), (Term(source, activated, matrix),), np.array(bias, dtype=np.float32), zeros
-        )
+    warm_up_bounds()
 
-    zeros = np.zeros(2, dtype=np.float32)
+    def term(weights: list[list[float]], source: int) -> tuple[Term, ...]:
+        return (Term(source, source > 0, dense(np.array(weights, dtype=np.float32))),)
+
     nodes = (
-        Node("input", 2, (2,), (), zeros, zeros),
-        node("hidden", [[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0], 0, False),
-        node("deeper", [[1.0, -1.0], [1.0, 1.0]], [0.0, -0.5], 1, True),
-        node("output", [[1.0, 1.0], [-1.0, -1.0]], [0.5, -0.5], 2, True),
+        _input((2,)),
+        _node("hidden", (2,), term([[1.0, 1.0], [1.0, -1.0]], 0)),
+        _node("deeper", (2,), term([[1.0, -1.0], [1.0, 1.0]], 1), np.array([0.0, -0.5], dtype=np.float32)),
+        _node("output", (2,), term([[1.0, 1.0], [-1.0, -1.0]], 2), np.array([0.5, -0.5], dtype=np.float32)),
     )
     network = Network("warm-up", (2,), nodes)
-    corner_ = np.ones(2, dtype=np.float32)
+    corner = np.ones(2, dtype=np.float32)
     # Between CROWN's bound, -4.5, and the truth, -3.97: it takes a split.
     spec = OutputSpec(((np.array([[-1.0, 0.0]]), np.array([-4.2])),))
     engine, checker = Engine(network, 1), Checker(network)
-    Search(engine, checker, -corner_, corner_, spec, Limits(), time.monotonic() + 600).run()
+    Search(engine, checker, -corner, corner, spec, Limits(), time.monotonic() + 600).run()
+
+
+def _input(shape: tuple[int, ...]) -> Node:
+    return _node("input", shape, ())
+
+
+def _node(
+    name: str, shape: tuple[int, ...], terms: tuple[Term, ...], bias: npt.NDArray[np.float32] | None = None
+) -> Node:
+    zeros = np.zeros(math.prod(shape), dtype=np.float32)
+    return Node(name, len(zeros), shape, terms, zeros if bias is None else bias, zeros)
