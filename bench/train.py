@@ -14,7 +14,6 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,7 +207,7 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     if not file.exists():
         return False
     card = load_card(file)
-    wanted, found = job.recipe.to_dict(), _as_written_now(card.recipe, job.objective)
+    wanted, found = job.recipe.to_dict(), _as_written_now(card)
     changed = sorted(key for key in {*wanted, *found} if found.get(key) != wanted.get(key))
     if changed or card.unfit != unfit:
         what = (
@@ -220,14 +219,14 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     return True
 
 
-def _as_written_now(recipe: Mapping[str, Any], objective: str) -> dict[str, Any]:
-    """Returns a card's recipe with what it lacks at its default; one that is refused today is returned as it is."""
+def _as_written_now(card: Card) -> dict[str, Any]:
+    """Returns a card's recipe as its pruner's is written today; one that is refused today is returned as it is."""
     from models.recipe import Recipe
 
     try:
-        return Recipe.from_dict(recipe, objective).to_dict()
+        return Recipe.from_dict(card.recipe, card.objective).of_pruner(card.pruner).to_dict()
     except UserError:
-        return dict(recipe)
+        return dict(card.recipe)
 
 
 def _line(card: Card) -> str:

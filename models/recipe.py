@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from models import ADDONS, OBJECTIVES, PRUNERS
 from models.pruners.allocation import ALLOCATIONS
+from models.pruners.contract import has_scores
 from prunecert.errors import UserError, did_you_mean
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
@@ -196,7 +197,9 @@ class Recipe:
 
     def of_pruner(self, pruner: str) -> Recipe:
         """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""
-        return replace(self, pruners={name: value for name, value in self.pruners.items() if name == pruner})
+        mine = {name: value for name, value in self.pruners.items() if name == pruner}
+        scored = pruner in PRUNERS and has_scores(PRUNERS.get(pruner))
+        return replace(self, pruners=mine, score_lr=self.score_lr if scored else Recipe.score_lr)
 
 
 def _check_named(value: Any, key: str, where: str) -> None:

@@ -92,6 +92,18 @@ def can_be_asked(prune: Callable[..., Masks]) -> bool:
     return bool(getattr(prune, "refuses_by_shape", False))
 
 
+def learns_scores(prune: _Prune) -> _Prune:
+    """Marks a pruner that trains scores, so that the recipe's ``score_lr`` concerns it."""
+    marked: Any = prune
+    marked.learns_scores = True
+    return prune
+
+
+def has_scores(prune: Callable[..., Masks]) -> bool:
+    """Whether a pruner trains scores."""
+    return bool(getattr(prune, "learns_scores", False))
+
+
 def begins_at_start(prune: Callable[..., Masks]) -> bool:
     """Whether a pruner wants the initial weights instead of the pre-trained ones."""
     return bool(getattr(prune, "from_scratch", False))

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from models.masks import Masks, prunable
 from models.pruners.allocation import allocate, budget
-from models.pruners.contract import Train
+from models.pruners.contract import Train, learns_scores
 from models.pruners.lwm import keep_largest, layer_masks
 
 
@@ -48,6 +48,7 @@ class _Scored(nn.Module):
         return weight * selected
 
 
+@learns_scores
 def prune(model: nn.Module, compression: float, *, train: Train, allocation: str = "uniform") -> Masks:
     """Learns which weights to keep, with all weights frozen.
 

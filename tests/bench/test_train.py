@@ -100,6 +100,20 @@ def test_a_card_from_before_a_key_existed_means_its_default(suite: str, tmp_path
     assert train.is_done(tmp_path / "zoo", job)
 
 
+def test_the_rate_of_scores_concerns_only_pruners_that_learn_them(suite: str, tmp_path: Path) -> None:
+    text = SUITE.replace("[lwm, drop-grow]", "[lwm, hydra]").replace("[1, 2, 10]", "[1, 10]").replace("[0, 1]", "[0]")
+    Path(suite).write_text(text)
+    train.main(["--suite", suite, "--out", str(tmp_path / "zoo")])
+    Path(suite).write_text(text.replace("augment: false", "augment: false, score_lr: 0.03"))
+    assert {job.pruner for job in jobs(suite)} == {"dense", "lwm", "hydra"}
+    for job in jobs(suite):
+        if job.pruner == "hydra":
+            with pytest.raises(UserError, match=r"another recipe \(different: score_lr\)"):
+                train.is_done(tmp_path / "zoo", job)
+        else:
+            assert train.is_done(tmp_path / "zoo", job)
+
+
 def test_shipped_cards_say_their_recipes_as_they_would_be_written_now() -> None:
     cards = [load_card(file) for file in CHECKPOINTS.glob("*.json")]
     assert len(cards) >= 20
