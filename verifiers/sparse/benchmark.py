@@ -8,6 +8,7 @@ measures the multiply-add peak of one core, the memory's bandwidth, and the kern
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -109,26 +110,25 @@ class Lirpa:
 
     Args:
         path: The ONNX file.
-        chunk: Images that it bounds together.
     """
 
-    def __init__(self, path: Path, chunk: int) -> None:
+    def __init__(self, path: Path) -> None:
         import torch
 
         from verifiers.onnx_graph import read_onnx
 
-        self._torch, self._library, self._chunk = torch, autolirpa.library(), chunk
+        self._torch, self._library = torch, autolirpa.library()
         module = read_onnx(path)
         self._bounded = self._library.BoundedModule(
             module, torch.zeros(1, *module.input_shape), bound_opts={"verbosity": 0}
         )
         self._bounded.eval()
 
-    def bound(self, asked: Sequence[Question], method: Method) -> npt.NDArray[np.float64]:
-        """Returns lower bounds [images, rows]."""
+    def bound(self, asked: Sequence[Question], method: Method, chunk: int) -> npt.NDArray[np.float64]:
+        """Returns lower bounds [images, rows]; `chunk` images are bounded together."""
         torch, rows = self._torch, []
-        for first in range(0, len(asked), self._chunk):
-            part = asked[first : first + self._chunk]
+        for first in range(0, len(asked), chunk):
+            part = asked[first : first + chunk]
             low, high = (
                 torch.from_numpy(np.stack([getattr(question, side) for question in part]))
                 for side in ("lower", "upper")
@@ -140,6 +140,30 @@ class Lirpa:
                 found, _ = self._bounded.compute_bounds(x=(box,), C=matrix, method=method.upper(), bound_upper=False)
             rows.append(found.double().numpy())
         return np.concatenate(rows)
+
+    def best_chunk(
+        self, asked: Sequence[Question], method: Method, seconds: float, clock: Callable[[], float]
+    ) -> tuple[int, float]:
+        """Returns the number of images together at which one takes least time, and that time.
+
+        Sizes are tried upwards, each twice, as long as the next is expected to fit into `seconds`.
+        """
+        best, least = 1, math.inf
+        begin = clock()
+        for chunk in CHUNKS:
+            if chunk > len(asked) or (chunk > 1 and 2 * chunk * least > seconds - (clock() - begin)):
+                break
+            for _ in range(2):
+                before = clock()
+                self.bound(asked[:chunk], method, chunk)
+                each = (clock() - before) / chunk
+                if each < least:
+                    best, least = chunk, each
+        return best, least
+
+
+#: Numbers of images that auto_LiRPA is tried with together.
+CHUNKS = (1, 2, 5, 10, 25, 100)
 
 
 def compare(
@@ -157,42 +181,47 @@ def compare(
         path: The network.
         counts: Numbers of images.
         method: Of the bounds.
-        repeats: Runs of each, alternating, after one of each that isn't counted.
+        repeats: Runs of each, alternating, after some of each that aren't counted.
         threads: Of both.
-        seconds: Where auto_LiRPA is expected to take longer than this for all repeats, there are fewer.
+        seconds: What auto_LiRPA may take for a line, about: where all images in all repeats take longer, it bounds
+            the first few alone, and then there are fewer repeats. Times are of one image.
         clock: What is measured.
     """
     import torch
 
     torch.set_num_threads(threads)
     network = read_network(path)
-    engine, library = Engine(network, threads), Lirpa(path, 10 if method == "crown" else 100)
+    engine, library = Engine(network, threads), Lirpa(path)
     for count in counts:
         asked = questions(network, count)
-        begin = clock()
-        library.bound(asked[:1], method)
-        expected = (clock() - begin) * count
-        if expected > seconds:
-            print(f"{path.stem:<28} {count:>4}  left out: auto_LiRPA would take about {expected:.0f} s a repeat")
-            continue
-        mine, theirs, products = [], [], 0
-        engine.bound_many(asked, method)
-        for _ in range(max(1, min(repeats, int(seconds / max(expected, 1e-3))))):
-            before, begin = engine.multiplications(), clock()
-            found = engine.bound_many(asked, method, hidden=False)
-            mine.append(clock() - begin)
-            products = engine.multiplications() - before
+        library.bound(asked[:1], method, 1)
+        chunk, each = library.best_chunk(asked, method, seconds / 4, clock)
+        times = max(1, min(repeats, int(seconds / (each * chunk))))
+        some = asked[: min(count, max(chunk, int(seconds / times / each) // chunk * chunk))]
+        mine: list[float] = []
+        theirs, speeds = [], []
+        for _ in range(2):
+            engine.bound_many(asked, method, hidden=False)
+        for _ in range(times):
+            before = engine.multiplications()
+            # One image alone is too short for the clock of a busy machine.
+            spent: list[float] = []
+            while not spent or (len(spent) < 20 and sum(spent) < 0.02):
+                begin = clock()
+                found = engine.bound_many(asked, method, hidden=False)
+                spent.append(clock() - begin)
+            mine.append(statistics.median(spent) / count)
+            speeds.append(2e-9 * (engine.multiplications() - before) / sum(spent))
             begin = clock()
-            other = library.bound(asked, method)
-            theirs.append(clock() - begin)
+            other = library.bound(some, method, chunk)
+            theirs.append((clock() - begin) / len(some))
         ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
-        difference = float(np.mean([bounds.rows for bounds in found]) - other.mean())
-        unstable = statistics.mean(bounds.unstable for bounds in found)
-        speed = 2e-9 * products / statistics.median(mine)
+        difference = float(np.mean(np.stack([item.rows for item in found[: len(some)]]) - other))
         print(
-            f"{path.stem:<28} {count:>4} {statistics.median(theirs):>10.4f} {statistics.median(mine):>10.4f} "
-            f"{statistics.median(ratios):>7.1f} {ratios[0]:>6.1f} to {ratios[-1]:<6.1f} {len(ratios):>3} "
-            f"{difference:>10.1e} {unstable:>9.0f} {speed:>9.1f}",
+            f"{path.stem:<28} {count:>4} {1e3 * statistics.median(theirs):>11.3f} {chunk:>5} {len(some):>4} "
+            f"{1e3 * statistics.median(mine):>9.3f} {statistics.median(ratios):>7.1f} "
+            f"{ratios[0]:>6.1f} to {ratios[-1]:<6.1f} {len(ratios):>3} {difference:>9.1e} "
+            f"{statistics.mean(item.unstable for item in found):>9.0f} {statistics.median(speeds):>8.1f}",
             flush=True,
         )
 
@@ -298,7 +327,9 @@ def main() -> int:
     bounds.add_argument(
         "--clock", default="wall", choices=("wall", "cpu"), help="cpu: of all threads, where others run"
     )
-    bounds.add_argument("--seconds", type=float, default=120.0, help="most that auto_LiRPA may take for a line")
+    bounds.add_argument(
+        "--seconds", type=float, default=60.0, help="about the most that auto_LiRPA may take for a line: %(default)s"
+    )
     verbs.add_parser("kernel", help="the machine's limits and the kernels")
     options = parser.parse_args()
     # auto_LiRPA goes through torch's older ONNX tracer, which warns of itself.
@@ -310,11 +341,12 @@ def main() -> int:
         if not path.is_file():
             raise UserError(f"Network {path} can't be read; an ONNX file is needed.")
     print(
-        f"{options.method}, {options.threads} threads, {options.clock} seconds, medians; ratios: auto_LiRPA's over ours"
+        f"{options.method}, {options.threads} threads, milliseconds ({options.clock}) an image, medians of n runs in "
+        "turn; auto_LiRPA with so many images together (chunk) as is fastest, on so many (of) of the images"
     )
     print(
-        f"{'network':<28} {'images':>4} {'auto_LiRPA':>8} {'ours':>10} {'ratio':>7} {'spread':>14} {'n':>5} "
-        f"{'mean diff':>10} {'unstable':>9} {'GFLOP/s':>9}"
+        f"{'network':<28} {'images':>4} {'auto_LiRPA':>9} {'chunk':>5} {'of':>4} {'ours':>9} {'ratio':>7} "
+        f"{'spread':>14} {'n':>5} {'mean diff':>9} {'unstable':>9} {'GFLOP/s':>8}"
     )
     counts = [int(text) for text in options.images.split(",")]
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ METHODS: tuple[Method, ...] = ("ibp", "crown-ibp", "crown")
 
 #: Up to so many entries of all matrices, walks prepare no units of several neurons: building them costs more than they
 #: save. From ``python -m verifiers.sparse.benchmark bounds``.
-FEW_ENTRIES = 300_000
+FEW_ENTRIES = 170_000
 
 
 @dataclass(frozen=True, eq=False)
