@@ -23,6 +23,8 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _U53 = 2.0**-53
+#: Neurons that a rectangle must have on average.
+_LEAST = 4
 
 
 class Taps(NamedTuple):
@@ -225,33 +227,40 @@ def _rectangles(
 ) -> tuple[IntArray, Float64Array, IntArray] | None:
     matrix = term.matrix
     pointers, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    ratios = [_steps(shape[k], source[k]) for k in (1, 2)]
-    for down in ratios[0]:
-        for across in ratios[1]:
-            spans = _offsets(pointers, indices, shape[1], shape[2], source[1], source[2], down, across)
-            height, width = spans[1] - spans[0] + 1, spans[3] - spans[2] + 1
-            keys = shape[0] * source[0] * height * width
-            if height < 1 or keys > 4 * len(indices) + 2**20:
-                continue
-            table = np.zeros((keys, 6), dtype=np.int64)
-            weights = np.zeros(keys)
-            if _collect(
-                pointers, indices, matrix.data, shape[1], shape[2], source[0], source[1], source[2], down, across,
-                spans[0], spans[2], height, width, table, weights,
-            ):  # fmt: skip
-                kept = np.flatnonzero(table[:, 0])
-                _, y0, y1, x0, x1, _ = table[kept].T
-                channel, rest = np.divmod(kept, source[0] * height * width)
-                inner, rest = np.divmod(rest, height * width)
-                dy, dx = rest // width + spans[0], rest % width + spans[2]
-                place = np.empty((len(kept), 7), dtype=np.int64)
-                place[:, 0] = (channel * shape[1] + y0) * shape[2] + x0
-                place[:, 1] = (inner * source[1] + y0 * down + dy) * source[2] + x0 * across + dx
-                place[:, 2], place[:, 3] = y1 - y0 + 1, x1 - x0 + 1
-                place[:, 4], place[:, 5], place[:, 6] = shape[2], down * source[2], across
-                _join(place)
-                return channel, weights[kept], place
-    return None
+    best: tuple[IntArray, Float64Array, IntArray] | None = None
+    # Rectangles of few neurons are no faster than rows.
+    most = len(indices) // _LEAST
+    for down, across in itertools.product(_steps(shape[1], source[1]), _steps(shape[2], source[2])):
+        spans = _offsets(pointers, indices, shape[1], shape[2], source[1], source[2], down, across)
+        height, width = spans[1] - spans[0] + 1, spans[3] - spans[2] + 1
+        keys = shape[0] * source[0] * height * width
+        if height < 1 or keys > 4 * len(indices) + 2**20:
+            continue
+        table = np.zeros((keys, 5), dtype=np.int64)
+        weights = np.zeros(keys)
+        if not _collect(
+            pointers, indices, matrix.data, shape[1], shape[2], source[0], source[1], source[2], down, across,
+            spans[0], spans[2], height, width, table, weights,
+        ):  # fmt: skip
+            continue
+        kept = np.flatnonzero(table[:, 0])
+        if len(kept) > most:
+            continue
+        most = len(kept) - 1
+        _, y0, y1, x0, x1 = table[kept].T
+        channel, rest = np.divmod(kept, source[0] * height * width)
+        inner, rest = np.divmod(rest, height * width)
+        dy, dx = rest // width + spans[0], rest % width + spans[2]
+        place = np.empty((len(kept), 7), dtype=np.int64)
+        place[:, 0] = (channel * shape[1] + y0) * shape[2] + x0
+        place[:, 1] = (inner * source[1] + y0 * down + dy) * source[2] + x0 * across + dx
+        place[:, 2], place[:, 3] = y1 - y0 + 1, x1 - x0 + 1
+        place[:, 4], place[:, 5], place[:, 6] = shape[2], down * source[2], across
+        _join(place)
+        best = channel, weights[kept], place
+        if 4 * len(indices) > len(kept) * shape[1] * shape[2]:
+            break
+    return best
 
 
 def _join(place: IntArray) -> None:
