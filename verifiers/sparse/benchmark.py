@@ -124,7 +124,7 @@ class Lirpa:
         )
         self._bounded.eval()
 
-    def bound(self, asked: Sequence[Question], method: Method, chunk: int) -> npt.NDArray[np.float64]:
+    def bound(self, asked: Sequence[Question], method: Method, chunk: int = 1) -> npt.NDArray[np.float64]:
         """Returns lower bounds [images, rows]; `chunk` images are bounded together."""
         torch, rows = self._torch, []
         for first in range(0, len(asked), chunk):
