@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from verifiers.sparse.certify import Bounds
-from verifiers.sparse.dual import Batch
+from verifiers.sparse.dual import Batch, Dual
+from verifiers.sparse.gather import LANES
 from verifiers.sparse.outcome import Outcome, Tree
 from verifiers.sparse.replant import Planted, plant
 from verifiers.sparse.reuse import Names, Proof, pack
@@ -108,6 +110,54 @@ def grow(tree: Tree, planted: Planted, chosen: Indices, batch: Batch, open_: Ind
     batch.place[chosen] = tree.add(
         new[planted.parent[chosen]], planted.neuron[chosen], planted.sign[chosen], open_[planted.disjunct[chosen]]
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Entries of a planted tree.
+
+    Args:
+        seen: Those that were bounded, ascending.
+        proved: Topmost ones with bounds above the margin.
+        left: Leaves without.
+    """
+
+    seen: Indices
+    proved: Indices
+    left: Indices
+
+
+def topmost(
+    dual: Dual, planted: Planted, batch: Batch, margin: float, ascend: Callable[[Batch], Batch], most: int
+) -> Found | None:
+    """Bounds a tree's entries from the top, and those below an entry only if it is not proved.
+
+    Args:
+        dual: Of the network at hand.
+        planted: The tree.
+        batch: All its entries; dual variables and bounds of those seen are overwritten.
+        margin: What counts as proved.
+        ascend: Optimises subdomains.
+        most: Entries after which None is returned.
+    """
+    level = np.flatnonzero(planted.parent < 0)
+    seen, proved, left = [], [], []
+    while len(level):
+        seen.append(level)
+        if sum(map(len, seen)) > most:
+            return None
+        part = batch.take(level)
+        dual.bound(part)
+        inner = planted.inner[level]
+        # Few at the top can spare many below them; leaves must be bounded well in any case.
+        worth = np.flatnonzero(~(part.bound > margin) & (~inner | (len(level) <= LANES)))
+        part.put(worth, ascend(part.take(worth)))
+        batch.put(level, part)
+        good = part.bound > margin
+        proved.append(level[good])
+        left.append(level[~good & ~inner])
+        level = np.flatnonzero(np.isin(planted.parent, level[~good & inner]))
+    return Found(np.sort(np.concatenate(seen)), np.concatenate(proved), np.concatenate(left))
 
 
 def keep(

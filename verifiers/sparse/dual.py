@@ -61,6 +61,12 @@ class Batch:
         i = np.asarray(index)
         return Batch(*(getattr(self, name)[i] for name in FIELDS))
 
+    def put(self, index: npt.ArrayLike, part: Batch) -> None:
+        """Overwrites some of them."""
+        i = np.asarray(index)
+        for name in FIELDS:
+            getattr(self, name)[i] = getattr(part, name)
+
     @staticmethod
     def join(parts: list[Batch]) -> Batch:
         """Returns all of several batches."""

@@ -113,6 +113,9 @@ class Proof:
             if not condition:
                 raise RefusedProofError(what)
 
+        if self.witness.ndim == 1 and not any(getattr(self, name).size for name in _ARRAYS if name != "witness"):
+            # Nothing but a counterexample.
+            return
         entries, width, leaves = len(self.parent), len(self.node), len(self.leaf)
         flat = (self.witness, self.node, self.index, self.parent, self.neuron, self.sign, self.disjunct, self.leaf)
         need(
@@ -180,9 +183,9 @@ class Proof:
         """
         try:
             with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-            if len(content) > _MOST_BYTES:
-                raise RefusedProofError("it is too large")
+                if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                    raise RefusedProofError("it is too large")
+                content = file.read()
             if not content.startswith(_MAGIC):
                 raise RefusedProofError("it does not begin as a proof does")
             begin = len(_MAGIC) + 4
@@ -234,8 +237,13 @@ def _within(values: npt.NDArray[np.integer], low: int, high: int) -> bool:
 
 def key(instance: Instance) -> str:
     """Returns the name under which proofs of a box and a property are kept, whatever the network."""
-    parts = (instance.lower.tobytes(), instance.upper.tobytes(), instance.spec.digest().encode())
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:32]
+    found = hashlib.sha256()
+    spec = [part for pair in instance.spec.disjuncts for part in pair]
+    arrays: list[npt.NDArray[np.floating]] = [instance.lower, instance.upper, *spec]
+    for array in arrays:
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:32]
 
 
 class Store:

@@ -8,17 +8,18 @@ found, and it goes back to the open ones if that fails.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import time
 
 import numpy as np
 import numpy.typing as npt
 
 from verifiers.base import OutputSpec, Status
-from verifiers.sparse import attack, branching, carry, corner, lanes
+from verifiers.sparse import branching, carry, corner
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
+from verifiers.sparse.hunt import Hunt
 from verifiers.sparse.outcome import Limits, Outcome, Tree
 from verifiers.sparse.pool import Pool
 from verifiers.sparse.proving import TOGETHER, Prover, adopt_crown
@@ -30,10 +31,12 @@ from verifiers.sparse.tighten import tighten
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 
-#: Gradient steps of the attack on the whole network, before anything is composed.
-_QUICK = 2
+#: Gradient steps of an attack from open subdomains.
+_STEPS = 6
 #: Most leaves of an earlier tree that are certified before anything is composed.
-_DIRECT = 64
+_DIRECT = 16
+#: A tree larger than this many times `tighten_after` says that hidden bounds are worth their time from the start.
+_LARGE = 4
 
 
 class Search:
@@ -73,6 +76,8 @@ class Search:
         self.limits = limits
         self.deadline = deadline
         self.outcome = Outcome()
+        known = None if proof is None else proof.witness
+        self.hunt = Hunt(checker.network, spec, self.lower, self.upper, limits, checker.threads, known)
         self.tree = Tree()
         self.leaves: list[Batch] = []
         self._pending: list[Batch] = []
@@ -80,6 +85,8 @@ class Search:
         self._stuck = 0
         self._tightened = False
         self._margin = 1e-6
+        #: Of an attack that is put off: rows, offsets and first rows of all disjuncts.
+        self._question: tuple[Array, Array, Indices] | None = None
         self._proved: npt.NDArray[np.float64] = np.full(len(spec.disjuncts), np.inf)
 
     def run(self) -> Outcome:
@@ -106,13 +113,11 @@ class Search:
         out, spec = self.outcome, self.spec
         if any(len(b) == 0 for _, b in spec.disjuncts):
             # Every output is in an intersection of no half-spaces.
-            out.status, out.witness, out.stage = Status.SAT, self.lower.copy(), "attack"
-            return False
+            return not self._won(self.lower.copy(), "attack")
         rows = np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, self.outputs))
         offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
-        known = self._known()
-        if known is not None and self._witness(known[None].astype(np.float64), "attack"):
+        if self._won(self.hunt.replay(), "attack"):
             return False
         root = self.engine.bound(Question(self.lower, self.upper, rows, offsets))
         out.unstable = root.unstable
@@ -133,9 +138,11 @@ class Search:
                 f"{self.limits.memory_mb:g} MiB; lowest bound {out.lowest:.4g}"
             )
             return False
-        # What the neighbour did not find is not looked for first.
-        held = self.proof is not None and self.proof.status == Status.UNSAT
-        if not held and self._probe(rows, offsets, starts):
+        proof = self.proof
+        entries = 0 if proof is None else len(proof.parent)
+        # What the neighbour did not find is not looked for first, if its proof is soon tried.
+        held = proof is not None and proof.status == Status.UNSAT and 0 < len(proof.leaf) <= _DIRECT
+        if not held and self._won(self.hunt.quick(self.open, rows, offsets, starts), "attack"):
             return False
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         self.bounds = adopt_crown(self.checker, low, high, root)
@@ -148,58 +155,51 @@ class Search:
             self._reduce()
             return self._slopes(self._proved[self.open])
         self._proved[self.open] = np.inf
-        self._tightened = self.proof is not None and len(self.proof.parent) > self.limits.tighten_after > 0
-        if self._tightened:
+        self._question = (rows, offsets, starts) if held else None
+        return self._start(again=entries > _LARGE * self.limits.tighten_after > 0)
+
+    def _start(self, again: bool) -> bool:
+        """Bounds all of the box, by an earlier tree's entries where there is one; returns whether to split.
+
+        Args:
+            again: Whether the hidden bounds are to be improved first.
+        """
+        self._tightened = again
+        if again:
             self._tighten()
+        self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
+        self._proved[self.open] = np.inf
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
-        planted = self._transplant()
+        planted = None if self.outcome.rounds else self._transplant()
         planned = set() if planted is None else set(planted.disjunct.tolist())
-        todo = [self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))]
+        todo = self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))
         if planted is not None and int((~planted.inner).sum()) <= _DIRECT:
-            todo.append(self._leaves(planted))
+            todo = Batch.join([todo, self._leaves(planted)])
             planted = None
-            if not sum(map(len, todo)):
+            if not len(todo):
                 return self._end()
-        if held and self._probe(rows, offsets, starts):
-            return False
+        if self._question is not None:
+            if self._won(self.hunt.quick(self.open, *self._question), "attack"):
+                return False
+            self._question = None
         self._reduce()
-        if not self._first(Batch.join(todo), planted):
+        if planted is not None:
+            most = 0 if again else self.limits.tighten_after
+            earlier = self._descend(planted, most or len(planted.parent))
+            if earlier is None:
+                return self._start(again=True)
+            self._accept(earlier)
+        if not self._first(todo):
             return False
         if not len(self._pool) and not self._stuck:
             return self._end()
         return True
 
-    def _known(self) -> Single | None:
-        """Returns the neighbour's counterexample, if there is one that fits."""
-        if self.proof is None or len(self.proof.witness) != len(self.lower):
-            return None
-        return self.proof.witness
-
-    def _probe(self, rows: Array, offsets: Array, starts: Indices) -> bool:
-        """Attacks the whole network in a few steps, from the centre towards each disjunct, and from a known point."""
-        if not self.limits.attack_steps or not self.limits.splits:
-            return False
-        center = 0.5 * self.lower + 0.5 * self.upper
-        radius = np.maximum(self.upper - center, center - self.lower)
-        spans = [(int(start), int(stop)) for start, stop in itertools.pairwise(starts)]
-        net = lanes.of_network(self.checker.network, rows, offsets, self.checker.threads)
-        run = attack.Attack(net, spans, (center, radius))
-        t = np.zeros((len(self.open), len(center)), dtype=np.float32)
-        target = self.open
-        known = self._known()
-        if known is not None:
-            near = np.divide(known - center, radius, out=np.zeros_like(center), where=radius > 0)
-            t, target = np.concatenate([np.tile(np.clip(near, -1, 1), (len(target), 1)), t]), np.tile(target, 2)
-        points, margins = run.descend(t, target, min(_QUICK, self.limits.attack_steps), first=1.0)
-        hit = np.argsort(margins)[:4]
-        hit = hit[margins[hit] < 1e-5]
-        return self._witness(center + radius * points[hit].astype(np.float64), "attack")
-
     def _reduce(self) -> None:
         """Composes what is stable away."""
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets, self.deadline)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
-        self._attacker = attack.Attack(lanes.of_reduced(self.dual), self.disjuncts)
+        self.hunt.compose(self.dual)
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
 
     def _tighten(self) -> None:
@@ -219,17 +219,6 @@ class Search:
             out.detail = f"lowest bound {out.lowest:.4g}, {int((self._proved <= 0).sum())} disjuncts open"
         return False
 
-    def _again(self) -> bool:
-        """Starts over with better hidden bounds; returns whether anything is left to split."""
-        self._tightened = True
-        self._tighten()
-        self._reduce()
-        self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
-        self._proved[self.open] = np.inf
-        if not self._first(self._whole(np.arange(len(self.open))), None):
-            return False
-        return len(self._pool) > 0
-
     def _whole(self, disjuncts: Indices) -> Batch:
         """Returns the whole box for each disjunct, as roots of the tree."""
         batch = carry.whole(self.bounds, (self.prover.nodes, self.prover.indices), self.disjuncts, disjuncts)
@@ -238,16 +227,14 @@ class Search:
         self.outcome.domains += len(batch)
         return batch
 
-    def _first(self, batch: Batch, planted: Planted | None) -> bool:
-        """Bounds subdomains and an earlier tree's entries; returns False after `sat`."""
+    def _first(self, batch: Batch) -> bool:
+        """Ascends on the first subdomains, and attacks; returns False after `sat`."""
         out, dual, steps = self.outcome, self.dual, self.limits.root_steps
-        if planted is not None:
-            self._accept(self._old_leaves(planted))
         if len(batch):
             batch = dual.optimise(batch, steps // 3, target=self._margin, deadline=self.deadline)
             hard = batch.take(np.flatnonzero(~(batch.bound > self._margin)))
             if len(hard):
-                if self.limits.attack_steps and not out.rounds and self._attack_root(hard):
+                if not out.rounds and self._won(self.hunt.root(hard), "attack"):
                     return False
                 self._accept(batch.take(np.flatnonzero(batch.bound > self._margin)))
                 batch = dual.optimise(hard, steps, target=self._margin, deadline=self.deadline)
@@ -273,23 +260,19 @@ class Search:
         self._record(batch.take(np.flatnonzero(good)), certified[good])
         return batch.take(np.flatnonzero(~good))
 
-    def _old_leaves(self, planted: Planted) -> Batch:
-        """Bounds a tree's entries and returns the topmost proved ones and the leaves that are not, ascended."""
-        count = len(planted.parent)
+    def _descend(self, planted: Planted, most: int) -> Batch | None:
+        """Returns a tree's topmost proved entries, and the leaves that are not; None if it takes too many entries."""
         batch = carry.subdomains(planted, self.disjuncts)
-        self.dual.bound(batch)
-        self.outcome.domains += count
-        proved = batch.bound > self._margin
-        covered = np.zeros(count, dtype=bool)
-        for entry, parent in enumerate(planted.parent.tolist()):
-            if parent >= 0:
-                covered[entry] = covered[parent] or proved[parent]
-        carry.grow(self.tree, planted, np.flatnonzero(~covered), batch, self.open)
-        top = batch.take(np.flatnonzero(~covered & proved))
-        rest = batch.take(np.flatnonzero(~covered & ~proved & ~planted.inner))
-        rest = self.dual.optimise(rest, self.limits.steps, target=self._margin, deadline=self.deadline)
-        self.outcome.reused += len(top) + int((rest.bound > self._margin).sum())
-        return Batch.join([top, rest])
+        ascend = functools.partial(
+            self.dual.optimise, steps=self.limits.steps, target=self._margin, deadline=self.deadline
+        )
+        found = carry.topmost(self.dual, planted, batch, self._margin, ascend, most)
+        if found is None:
+            return None
+        carry.grow(self.tree, planted, found.seen, batch, self.open)
+        self.outcome.domains += len(found.seen)
+        self.outcome.reused += len(found.proved)
+        return batch.take(np.concatenate([found.proved, found.left]))
 
     def pack(self, network: str, names: Names) -> Proof | None:
         """Returns what the next network's search can start from, None if there is nothing new.
@@ -357,29 +340,12 @@ class Search:
         np.minimum.at(self._proved, self.open[leaves.disjunct], certified)
         self.leaves.append(leaves)
 
-    def _attack_root(self, batch: Batch) -> bool:
-        """Attacks from the bounds' minimisers, the centre and random points."""
-        rng = np.random.default_rng(self.limits.seed)
-        pixels = len(self.net.pixels)
-        look = self.dual.look(batch)
-        count = self.limits.attack_points
-        random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
-        random[::2] = np.sign(random[::2])
-        starts = np.concatenate([look.t, np.zeros((len(batch), pixels), dtype=np.float32), random])
-        target = np.concatenate([batch.disjunct, batch.disjunct, batch.disjunct[np.arange(count) % len(batch)]])
-        return self._attack(starts, target, self.limits.attack_steps, "attack")
-
-    def _attack(self, starts: Single, target: Indices, steps: int, stage: str) -> bool:
-        points, margins = self._attacker.descend(starts, target, steps)
-        hit = np.argsort(margins)[:4]
-        return self._witness(self.net.point(points[hit[margins[hit] < 1e-5]]), stage)
-
-    def _witness(self, points: Array, stage: str) -> bool:
-        found = attack.confirm(self.checker.network, self.spec, self.lower, self.upper, points)
-        if found is None:
+    def _won(self, witness: Single | None, stage: str) -> bool:
+        """Ends the search if there is a counterexample."""
+        if witness is None:
             return False
         out = self.outcome
-        out.status, out.witness, out.stage, out.bounds, out.detail = Status.SAT, found, stage, None, ""
+        out.status, out.witness, out.stage, out.bounds, out.detail = Status.SAT, witness, stage, None, ""
         return True
 
     def _settle(self, leaf: Batch) -> None:
@@ -393,7 +359,7 @@ class Search:
             if certified[0] > 0:
                 self._record(leaf, certified)
                 return
-            if self._witness(self.net.point(t[None]), "bab"):
+            if self._won(self.hunt.confirm(self.net.point(t[None])), "bab"):
                 return
         self._stuck += 1
 
@@ -415,15 +381,15 @@ class Search:
                 out.detail = f"{len(self._pool)} open subdomains fill {self.limits.memory_mb:g} MiB"
                 return
             if not self._tightened and 0 < self.limits.tighten_after < out.domains:
-                if not self._again():
-                    break
+                if not self._start(again=True):
+                    return
                 continue
             out.rounds += 1
             parents = self._pool.take(size)
             look = self.dual.look(parents)
             if self.limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
                 worst = np.argsort(parents.bound)[:16]
-                if self._attack(look.t[worst], parents.disjunct[worst], 6, "bab"):
+                if self._won(self.hunt.descend(look.t[worst], parents.disjunct[worst], _STEPS), "bab"):
                     return
             neuron = branching.choose(self.dual, parents, look, self.limits.candidates)
             both = branching.children(parents, neuron)

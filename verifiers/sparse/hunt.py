@@ -1,0 +1,111 @@
+"""Where a search for counterexamples starts, on the whole network and on what is left of it over a box."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from verifiers.base import OutputSpec
+from verifiers.sparse import lanes
+from verifiers.sparse.attack import Attack, confirm
+from verifiers.sparse.dual import Batch, Dual
+from verifiers.sparse.network import Network
+from verifiers.sparse.outcome import Limits
+
+Array = npt.NDArray[np.float64]
+Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+#: Gradient steps on the whole network, before anything is composed: nearly all that fall at all fall in one.
+_QUICK = 2
+#: Margin in the attack's own arithmetic below which a point is tried on the original network, and how many are.
+_NEAR, _TRIED = 1e-5, 4
+
+
+class Hunt:
+    """Looks for a counterexample in one box.
+
+    Args:
+        network: The original.
+        spec: The unsafe set.
+        lower: Lower corner, flat float32.
+        upper: Upper corner.
+        limits: How hard.
+        threads: For groups of points.
+        known: A counterexample of another network, or None.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        spec: OutputSpec,
+        lower: Single,
+        upper: Single,
+        limits: Limits,
+        threads: int,
+        known: Single | None,
+    ) -> None:
+        self._network, self._spec = network, spec
+        self._lower, self._upper = lower, upper
+        self._limits, self._threads = limits, threads
+        self._known = known if known is not None and len(known) == len(lower) else None
+
+    def confirm(self, points: Array) -> Single | None:
+        """Returns the first of [n, inputs] that is a counterexample."""
+        return confirm(self._network, self._spec, self._lower, self._upper, points)
+
+    def replay(self) -> Single | None:
+        """Tries the known counterexample as it is."""
+        return None if self._known is None else self.confirm(self._known[None].astype(np.float64))
+
+    def quick(self, open_: Indices, rows: Array, offsets: Array, starts: Indices) -> Single | None:
+        """Descends on the whole network, from the centre towards each disjunct, and from the known point.
+
+        Args:
+            open_: Disjuncts that are not excluded yet.
+            rows: Of all disjuncts, [R, outputs].
+            offsets: [R].
+            starts: First row of each disjunct, and R.
+        """
+        if not self._limits.attack_steps or not self._limits.splits:
+            return None
+        center = 0.5 * self._lower + 0.5 * self._upper
+        radius = np.maximum(self._upper - center, center - self._lower)
+        net = lanes.of_network(self._network, rows, offsets, self._threads)
+        attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(starts)], (center, radius))
+        t = np.zeros((len(open_), len(center)), dtype=np.float32)
+        target = open_
+        if self._known is not None:
+            near = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
+            t, target = np.concatenate([np.tile(np.clip(near, -1, 1), (len(open_), 1)), t]), np.tile(open_, 2)
+        points, margins = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
+        return self.confirm(center + radius * points[_best(margins)].astype(np.float64))
+
+    def compose(self, dual: Dual) -> None:
+        """Goes on with what is left of the network."""
+        self._dual = dual
+        self._attack = Attack(lanes.of_reduced(dual), dual.disjuncts)
+
+    def root(self, batch: Batch) -> Single | None:
+        """Descends from the bounds' minimisers, the centre and random points."""
+        if not self._limits.attack_steps:
+            return None
+        rng = np.random.default_rng(self._limits.seed)
+        pixels, count = len(self._dual.net.pixels), self._limits.attack_points
+        random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
+        random[::2] = np.sign(random[::2])
+        starts = [self._dual.look(batch).t, np.zeros((len(batch), pixels), dtype=np.float32), random]
+        target = np.concatenate([batch.disjunct, batch.disjunct, batch.disjunct[np.arange(count) % len(batch)]])
+        return self.descend(np.concatenate(starts), target, self._limits.attack_steps)
+
+    def descend(self, t: Single, target: Indices, steps: int) -> Single | None:
+        """Descends from points [n, pixels] of what is left, each towards a disjunct."""
+        points, margins = self._attack.descend(t, target, steps)
+        return self.confirm(self._dual.net.point(points[_best(margins)]))
+
+
+def _best(margins: Single) -> Indices:
+    best: Indices = np.argsort(margins)[:_TRIED]
+    return best[margins[best] < _NEAR]
