@@ -10,8 +10,8 @@ import numpy.typing as npt
 from verifiers.base import OutputSpec
 from verifiers.sparse import lanes
 from verifiers.sparse.attack import Attack, confirm
+from verifiers.sparse.certify import Checker
 from verifiers.sparse.dual import Batch, Dual
-from verifiers.sparse.network import Network
 from verifiers.sparse.outcome import Limits
 
 Array = npt.NDArray[np.float64]
@@ -28,28 +28,26 @@ class Hunt:
     """Looks for a counterexample in one box.
 
     Args:
-        network: The original.
+        checker: Of the original network.
         spec: The unsafe set.
         lower: Lower corner, flat float32.
         upper: Upper corner.
         limits: How hard.
-        threads: For groups of points.
         known: A counterexample of another network, or None.
     """
 
     def __init__(
         self,
-        network: Network,
+        checker: Checker,
         spec: OutputSpec,
         lower: Single,
         upper: Single,
         limits: Limits,
-        threads: int,
         known: Single | None,
     ) -> None:
-        self._network, self._spec = network, spec
+        self._network, self._spec = checker.network, spec
         self._lower, self._upper = lower, upper
-        self._limits, self._threads = limits, threads
+        self._limits, self._threads = limits, checker.threads
         self._known = known if known is not None and len(known) == len(lower) else None
 
     def confirm(self, points: Array) -> Single | None:

@@ -9,6 +9,7 @@ found, and it goes back to the open ones if that fails.
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 
 import numpy as np
@@ -76,8 +77,7 @@ class Search:
         self.limits = limits
         self.deadline = deadline
         self.outcome = Outcome()
-        known = None if proof is None else proof.witness
-        self.hunt = Hunt(checker.network, spec, self.lower, self.upper, limits, checker.threads, known)
+        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, None if proof is None else proof.witness)
         self.tree = Tree()
         self.leaves: list[Batch] = []
         self._pending: list[Batch] = []
@@ -105,9 +105,6 @@ class Search:
             out.search_s = total - out.bound_s
         return out
 
-    def _late(self) -> bool:
-        return time.monotonic() > self.deadline
-
     def _root(self) -> bool:
         """Bounds and attacks the whole box; returns whether anything is left to split."""
         out, spec = self.outcome, self.spec
@@ -129,7 +126,7 @@ class Search:
         if not len(self.open):
             out.status, out.stage = Status.UNSAT, "incomplete"
             return False
-        if self._late():
+        if time.monotonic() > self.deadline:
             return self._timeout()
         size = 4 * (root.unstable + len(rows)) * (root.unstable + len(self.lower)) / 2**20
         if size > self.limits.memory_mb:
@@ -148,9 +145,8 @@ class Search:
         self.bounds = adopt_crown(self.checker, low, high, root)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in self.open])
         self.rows, self.offsets = rows[keep], offsets[keep]
-        sizes = [len(spec.disjuncts[k][1]) for k in self.open]
-        ends = np.cumsum(sizes)
-        self.disjuncts = [(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+        ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in self.open)]).tolist()
+        self.disjuncts = list(itertools.pairwise(ends))
         if not self.limits.splits:
             self._reduce()
             return self._slopes(self._proved[self.open])
@@ -166,11 +162,14 @@ class Search:
         """
         self._tightened = again
         if again:
-            self._tighten()
+            tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline)
         self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
         self._proved[self.open] = np.inf
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
-        planted = None if self.outcome.rounds else self._transplant()
+        planted = None
+        if self.proof is not None and self.names is not None and not self.outcome.rounds:
+            places = (self.prover.nodes, self.prover.indices)
+            planted = carry.transplant(self.proof, self.names, self.bounds, places, self.open)
         planned = set() if planted is None else set(planted.disjunct.tolist())
         todo = self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))
         if planted is not None and int((~planted.inner).sum()) <= _DIRECT:
@@ -201,9 +200,6 @@ class Search:
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
         self.hunt.compose(self.dual)
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
-
-    def _tighten(self) -> None:
-        tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline)
 
     def _slopes(self, crown: Array) -> bool:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
@@ -241,12 +237,6 @@ class Search:
             self._accept(batch)
         self._flush()
         return out.status is not Status.SAT
-
-    def _transplant(self) -> Planted | None:
-        if self.proof is None or self.names is None:
-            return None
-        places = (self.prover.nodes, self.prover.indices)
-        return carry.transplant(self.proof, self.names, self.bounds, places, self.open)
 
     def _leaves(self, planted: Planted) -> Batch:
         """Certifies an earlier tree's leaves as they are and returns those for which that fails."""
@@ -373,7 +363,7 @@ class Search:
         out = self.outcome
         size = self._batch()
         while len(self._pool):
-            if self._late():
+            if time.monotonic() > self.deadline:
                 self._timeout()
                 return
             if self._pool.megabytes > self.limits.memory_mb:

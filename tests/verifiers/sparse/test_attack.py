@@ -1,0 +1,89 @@
+"""Sixteen points side by side against the network itself, and what attacks find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.verifiers.sparse.searching import Prepared, draw
+from verifiers.base import OutputSpec
+from verifiers.sparse import lanes
+from verifiers.sparse.attack import Attack, confirm
+from verifiers.sparse.certify import Checker
+from verifiers.sparse.hunt import Hunt
+from verifiers.sparse.outcome import Limits
+
+KINDS = ("fc", "conv", "skip", "conv-skip")
+
+
+@pytest.mark.parametrize("count", [1, 16, 37])
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_and_gradients_are_the_network_s(kind: str, count: int, tmp_path: Path) -> None:
+    drawn, network = draw(kind, 4, tmp_path)
+    rng = np.random.default_rng(count)
+    rows, offsets = rng.normal(size=(5, drawn.classes)), rng.normal(size=5)
+    x = rng.random((count, drawn.inputs)).astype(np.float32)
+    weights = rng.normal(size=(count, 5)).astype(np.float32)
+    net = lanes.of_network(network, rows, offsets, 2)
+    found = lanes.unpack(net.values(lanes.pack(x)), count)
+    np.testing.assert_allclose(found, network.evaluate(x) @ rows.T - offsets, atol=2e-5)
+    gradient = lanes.unpack(net.gradient(lanes.pack(weights)), count)
+    direction = rng.normal(size=x.shape)
+    step = 1e-6
+    ends = [network.evaluate(x + side * step * direction) @ rows.T for side in (-1, 1)]
+    slope = ((ends[1] - ends[0]) * weights).sum(axis=1) / (2 * step)
+    # A kink between the two points is rare.
+    agreed = np.abs(slope - (gradient * direction).sum(axis=1)) < 1e-3 * (1 + np.abs(slope))
+    assert agreed.mean() > 0.9 or count == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_of_a_network_has_its_values(kind: str, tmp_path: Path) -> None:
+    drawn, network = draw(kind, 7, tmp_path)
+    rng = np.random.default_rng(7)
+    center = rng.random(drawn.inputs)
+    made = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    assert made.net.unstable
+    t = rng.uniform(-1, 1, (20, len(made.net.pixels))).astype(np.float32)
+    found = lanes.unpack(lanes.of_reduced(made.dual).values(lanes.pack(t)), 20)
+    exact = network.evaluate(made.net.point(t)) @ made.rows.T - made.offsets
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+
+
+def test_descending_lowers_margins_and_stays_inside(tmp_path: Path) -> None:
+    drawn, network = draw("conv", 3, tmp_path)
+    rng = np.random.default_rng(3)
+    rows = np.eye(drawn.classes)[:1] - np.eye(drawn.classes)[1:]
+    box = np.full(drawn.inputs, 0.5, dtype=np.float32), np.full(drawn.inputs, 0.1, dtype=np.float32)
+    # Out of reach, so that no point ends the descent early.
+    net = lanes.of_network(network, rows, np.full(len(rows), -100.0))
+    attack = Attack(net, [(k, k + 1) for k in range(len(rows))], box)
+    start = rng.uniform(-1, 1, (30, drawn.inputs)).astype(np.float32)
+    target = np.arange(30) % len(rows)
+    before = attack.descend(start, target, 0)[1]
+    points, after = attack.descend(start, target, 8)
+    assert np.all(np.abs(points) <= 1)
+    assert np.all(after <= before)
+    assert (after < before - 1e-3).mean() > 0.8
+    np.testing.assert_allclose(attack.descend(points, target, 0)[1], after, atol=1e-5)
+
+
+def test_a_foreign_point_is_confirmed_or_left(tmp_path: Path) -> None:
+    """A known point counts only if the network at hand is unsafe there, within the box at hand."""
+    drawn, network = draw("fc", 11, tmp_path)
+    rng = np.random.default_rng(11)
+    x = rng.random(drawn.inputs).astype(np.float32)
+    label = int(network.evaluate(x[None])[0].argmax())
+    safe, unsafe = (
+        OutputSpec.robustness(label, drawn.classes),
+        OutputSpec.robustness((label + 1) % drawn.classes, drawn.classes),
+    )
+    low, high = x - np.float32(1e-4), x + np.float32(1e-4)
+    for known in (x, x + 5, np.full_like(x, np.nan), x[:-1]):
+        assert Hunt(Checker(network), safe, low, high, Limits(), known).replay() is None
+    found = Hunt(Checker(network), unsafe, low, high, Limits(), x + 5).replay()
+    assert found is not None
+    assert np.all((low <= found) & (found <= high))
+    assert confirm(network, unsafe, low, high, found[None].astype(float)) is not None
