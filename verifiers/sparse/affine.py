@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 def csr(
-    rows: npt.ArrayLike, columns: npt.ArrayLike, values: npt.NDArray[np.float32], shape: tuple[int, int]
+    rows: npt.ArrayLike, columns: npt.ArrayLike, values: npt.NDArray[np.floating], shape: tuple[int, int]
 ) -> scipy.sparse.csr_array:
     """Returns a matrix with sorted int32 indices; positions must not repeat, and zeros are left out."""
     kept = values != 0
@@ -112,7 +112,8 @@ def average(
         count_pads: Whether padding counts in the divisor.
 
     Returns:
-        The matrix and the output's shape; the weights are 1 / (entries of the window) to nearest.
+        The matrix and the output's shape; the weights are 1 / (entries of the window) in float64, so that what they
+        are multiplied with is rounded to float32 only once.
     """
     channels, height, width = shape
     down = windows(height, kernel[0], strides[0], (pads[0], pads[2]), 1)
@@ -121,7 +122,7 @@ def average(
     y, x, r, s = np.nonzero(inside)
     counts = np.full(inside.shape[:2], kernel[0] * kernel[1]) if count_pads else inside.sum(axis=(2, 3))
     to, back = y * len(across) + x, down[y, r] * width + across[x, s]
-    weight = (1.0 / counts[y, x]).astype(np.float32)
+    weight = 1.0 / counts[y, x]
     plane = np.arange(channels)[:, None]
     matrix = csr(
         (plane * (len(down) * len(across)) + to).ravel(),

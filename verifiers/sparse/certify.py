@@ -17,8 +17,9 @@ sum is one vector for each node and box. Relaxation adds no error to coefficient
 - free, λ >= 0: any 0 <= μ <= λ, as λ max(z, 0) >= μ z;
 - free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down.
 
-Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-300 a product, which
-the constant 1e-200 covers as long as no magnitude exceeds 1e50; where one does, the bound is minus infinity.
+Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-323 a product, which
+the constant 1e-200 covers as long as no magnitude exceeds 1e50, and no neuron's 1e100; where one does, the bound is
+minus infinity.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ Signs = npt.NDArray[np.int8]
 LANES = 16
 _UNIT = 2.0**-53
 _HUGE = 1e50
+_LARGEST = 1e100
 _TINY = 1e-200
 
 
@@ -245,6 +247,9 @@ class Checker:
                 size = np.maximum(high, 0.0)
             else:
                 size = np.maximum(np.abs(bounds.lower[source]), np.abs(high))
+            if not size.max(initial=0.0) < _LARGEST:
+                # What a coefficient that underflows loses is multiplied by this.
+                total[:] = np.inf
             total += product.magnitude @ (self._gammas[source][int(product.activated)] * size)
             if not product.exact:
                 total += _weight_error(product.magnitude @ size, size)

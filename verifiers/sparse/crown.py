@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,7 +133,10 @@ class Engine:
 
     def _each(self, work: Callable[[int], None]) -> None:
         """Calls work(slot) in every thread."""
-        for done in [self._pool.submit(work, slot) for slot in range(self.threads)]:
+        running = [self._pool.submit(work, slot) for slot in range(self.threads)]
+        # After an exception in one, too, no thread goes on in what the next question will use.
+        wait(running)
+        for done in running:
             done.result()
 
     def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> Bounds:

@@ -76,7 +76,27 @@ def _absorb(draft: Draft, drafts: Sequence[Draft], users: npt.NDArray[np.int_]) 
         for item in inner.terms:
             exact = (unit and item.exact) or (_unit(item.matrix) and term.exact)
             terms.append(Term(item.source, item.activated, (outer @ wide(item.matrix)).tocsr(), exact))
-    return replace(draft, terms=tuple(terms), bias=bias, error=error)
+    return draft if _cancel(terms) else replace(draft, terms=tuple(terms), bias=bias, error=error)
+
+
+def _cancel(terms: Sequence[Term]) -> bool:
+    """Whether sums of a value's weights lose digits to cancellation, and more than `network.WEIGHT_ERROR` allows.
+
+    Products are rounded to float64, and so are sums of more than two; the sum of two exact weights is rounded once.
+    """
+    groups: dict[tuple[int, bool], list[Term]] = {}
+    for term in terms:
+        groups.setdefault((term.source, term.activated), []).append(term)
+    for group in groups.values():
+        if len(group) == 1 or (len(group) == 2 and all(term.exact for term in group)):
+            continue
+        matrices = [wide(term.matrix) for term in group]
+        total, size = matrices[0], abs(matrices[0])
+        for matrix in matrices[1:]:
+            total, size = total + matrix, size + abs(matrix)
+        if (size * 2.0**-5 - abs(total)).max() > 0:
+            return True
+    return False
 
 
 def _scales(matrix: scipy.sparse.csr_array) -> bool:

@@ -49,6 +49,9 @@ U53 = 2.0**-53
 RUN_GAMMA = 2 * (RUN + 10) * U32 * (1 + 2.0**-10)
 #: Products of weights with normalisation factors may be subnormal; their error is that of the smallest normal number.
 SMALLEST = 2.0**-126
+#: What is added to the error of a row of which all values are smaller, as products of them may underflow in float64.
+#: No radius but 0 is then smaller, so that no product of a radius and a weight does.
+LEAST = 2.0**-600
 
 
 @numba.njit(cache=True, nogil=True)
@@ -64,13 +67,15 @@ def propagate(program: Program, image: Image, rows):  # type: ignore[no-untyped-
         # A row without weights rounds nothing: the neuron is a constant, and the walk leaves it out.
         operations = e - b + 2 if e > b else 0
         error = operations * U53 * (1 + 1e-6) * size + program.bias_error[row]
+        if 0.0 < size + radius < LEAST:
+            error += LEAST
         if program.inexact[program.level[row]]:
             error += 2 * WEIGHT_ERROR * (size + radius)
         grow = 1 + (e - b + 8) * 2 * U53
         radius = (radius + error) * grow
         centers[row] = value
         # Two roundings, of the sum here and of those that make it.
-        room = 2 * U53 * (abs(value) + radius) if operations else radius * 2 * U53
+        room = 2 * U53 * (abs(value) + radius)
         image.lower[row] = value - radius - room
         image.upper[row] = value + radius + room
         image.slack[row] = (charge + error) * grow

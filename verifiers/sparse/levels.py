@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 
 from verifiers.sparse.flat import State, Taps
-from verifiers.sparse.kernels import SMALLEST, U32, U53, reference
+from verifiers.sparse.kernels import LEAST, SMALLEST, U32, U53, reference
 from verifiers.sparse.network import WEIGHT_ERROR
 from verifiers.sparse.program import FUSED, INPUT, OVER, Program
 from verifiers.sparse.simd import accumulate
@@ -108,6 +108,8 @@ def _sum_rows(program: Program, taps: Taps, state: State, level):  # type: ignor
         value += bias[row]
         size += abs(bias[row])
         error = (e - b + 2) * U53 * (1 + 1e-6) * size + bias_error[row]
+        if 0.0 < size + radius < LEAST:
+            error += LEAST
         if inexact:
             error += 2 * WEIGHT_ERROR * (size + radius)
         grow = 1 + (e - b + 8) * 2 * U53

@@ -22,6 +22,8 @@ Float64Array = npt.NDArray[np.float64]
 
 #: What is taken; Cast, Concat, Gather, Shape and Slice only where the inputs are constants or shapes.
 OPERATORS = support.OPERATORS - {"MaxPool"}
+#: ``onnx.TensorProto.FLOAT``.
+_FLOAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,8 @@ class GraphReader:
             raise UnsupportedError(
                 f"{self._file}: the input shape {shape} isn't taken: it must be a batch of 1 or free and fixed others."
             )
+        if entries[0].type.tensor_type.elem_type != _FLOAT:
+            raise UnsupportedError(f"{self._file}: the input must be float32; networks of other types aren't taken.")
         zeros = np.zeros(math.prod(shape[1:]))
         self._drafts.append(Draft(entries[0].name, shape[1:], (), zeros, zeros))
         self._values[entries[0].name] = _Value(0, False, shape[1:])
@@ -114,7 +118,8 @@ class GraphReader:
             self._constants[node.output[0]] = self._to_array(attributes["value"])
             self._check_finite(node.output[0], label)
         elif node.op_type == "Shape" and names[0] in self._values:
-            self._constants[node.output[0]] = np.array([1, *self._values[names[0]].shape], dtype=np.int64)
+            whole = np.array([1, *self._values[names[0]].shape], dtype=np.int64)
+            self._constants[node.output[0]] = whole[attributes.get("start", 0) : attributes.get("end")]
         elif all(name in self._constants for name in names):
             self._evaluate(node, names, label)
         elif unknown := [name for name in names if name not in self._constants and name not in self._values]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from verifiers.sparse.kernels import SMALLEST, U53
+from verifiers.sparse.kernels import LEAST, SMALLEST, U53
 from verifiers.sparse.network import WEIGHT_ERROR
 from verifiers.sparse.program import Program
 
@@ -37,6 +37,9 @@ def intervals(program: Program, y, r, merged, first, matrix, offsets, out):  # t
             if factor == 0.0:
                 continue
             row = first + output
+            if abs(factor) < LEAST / SMALLEST:
+                # Its products may underflow.
+                error = np.inf
             center += factor * program.bias[row]
             size += abs(factor * program.bias[row])
             error += abs(factor) * program.bias_error[row]
@@ -62,7 +65,7 @@ def intervals(program: Program, y, r, merged, first, matrix, offsets, out):  # t
             relative += 2 * WEIGHT_ERROR
         size = size * relative * (1 + 2.0**-20) + error * (1 + 2.0**-40)
         found = center - radius - size - offsets[k]
-        out[k] = found - 4 * U53 * (abs(found) + abs(offsets[k]))
+        out[k] = found - 4 * U53 * (abs(found) + abs(offsets[k])) - LEAST
 
 
 @numba.njit(cache=True, nogil=True)

@@ -23,6 +23,7 @@ _DOUBLE = ir.DoubleType()
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
 _U53 = 2.0**-53
+_LEAST = 2.0**-600
 
 
 def _index(value: int) -> ir.Constant:
@@ -148,7 +149,12 @@ def _settle(rectified: bool) -> Any:
         def body(lanes: _Lanes, at: Any) -> None:
             place = builder.add(begin, at)
             value = lanes.load(data["centers"], place)
-            radius = builder.fadd(lanes.load(data["radii"], place), lanes.splat(error))
+            sums = lanes.load(data["radii"], place)
+            # Where all values are this small, products may underflow: see `kernels.LEAST`.
+            least, zero = lanes.number(_LEAST), lanes.number(0.0)
+            small = builder.and_(builder.fcmp_ordered(">", sums, zero), builder.fcmp_ordered("<", sums, least))
+            sums = builder.fadd(sums, builder.select(small, least, zero))
+            radius = builder.fadd(sums, lanes.splat(error))
             radius = builder.fmul(radius, lanes.splat(grow))
             room = builder.fmul(builder.fadd(lanes.absolute(value), radius), lanes.number(4 * _U53))
             radius = builder.fadd(radius, room)
@@ -159,7 +165,6 @@ def _settle(rectified: bool) -> Any:
             lanes.store(builder.fadd(spread, builder.fsub(high, low)), data["peaks"], _index(WIDTH))
             if rectified:
                 # A bound that isn't a number stays one.
-                zero = lanes.number(0.0)
                 low = builder.select(builder.fcmp_ordered("<", low, zero), zero, low)
                 high = builder.select(builder.fcmp_ordered("<", high, zero), zero, high)
             half = lanes.number(0.5)

@@ -96,7 +96,9 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
             planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = plane(
                 kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept]
             )
-            tiny += (upper[kept] - lower[kept]) * (gamma[kept] / U32 + 8.0) + 8.0
+            # A unit multiplies and adds for each of its neurons, and the row's reference may lie outside of its bounds.
+            width = max(upper[kept], centers[kept]) - min(lower[kept], centers[kept])
+            tiny += width * (gamma[kept] / U32 + 8.0) * (size + 1) + 8.0
         for r in range(count, height):
             for i in range(4):
                 planes[place + r, i] = np.float32(0.0)
