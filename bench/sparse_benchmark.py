@@ -188,6 +188,17 @@ def ratios(answers: Sequence[Answer], ours: str, others: Sequence[str], keep: Ca
     return found
 
 
+def asked_before(answers: Sequence[Answer]) -> set[tuple[str, int]]:
+    """Returns networks and images for which an earlier network of the chain was asked about the image."""
+    found: set[tuple[str, int]] = set()
+    networks = list(dict.fromkeys(answer.network for answer in answers))
+    images = {name: {answer.image for answer in answers if answer.network == name} for name in networks}
+    for place, name in enumerate(networks):
+        earlier = set().union(*(images[before] for before in networks[:place]))
+        found |= {(name, image) for image in images[name] & earlier}
+    return found
+
+
 def contradictions(answers: Sequence[Answer]) -> list[str]:
     """Names images that are proved and broken."""
     found: dict[tuple[str, int], set[Status]] = {}
@@ -240,6 +251,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         low, middle, high = np.percentile(found, (25, 50, 75))
         what = "without proofs over with, after the first network" if first else "the faster of the others over ours"
         print(f"ratio an image ({what}): median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(found)} images")
+    if first:
+        seen = asked_before(answers)
+        earlier = ratios(answers, ours, others, lambda a: (a.network, a.image) in seen)
+        new = ratios(answers, ours, others, lambda a: a.network != first and (a.network, a.image) not in seen)
+        for what, part in (("open at an earlier network, too", earlier), ("open for the first time", new)):
+            if part:
+                low, middle, high = np.percentile(part, (25, 50, 75))
+                print(f"  {what}: median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(part)} images")
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         data = [{**vars(answer), "status": str(answer.status)} for answer in answers]
