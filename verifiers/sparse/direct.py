@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from verifiers.sparse.flat import State, Taps
-from verifiers.sparse.kernels import RUN, U53, plane, reference
+from verifiers.sparse.kernels import RUN, adopt, below, flush, plane, reference
 from verifiers.sparse.levels import finish_level, open_level, start
 from verifiers.sparse.program import FUSED, Program
 from verifiers.sparse.rows import choose, conclude, intervals
@@ -87,13 +87,9 @@ def _walk(program: Program, taps: Taps, state: State, scratch: Scratch, coeffici
             run += 1
             if run == RUN:
                 run = 0
-                for lane in range(lanes):
-                    totals[lane] += np.float64(sums[lane])
-                    sums[lane] = np.float32(0.0)
+                flush(sums, totals, lanes)
         scratch.work[1] += count * len(vectors)
-    for lane in range(lanes):
-        totals[lane] += np.float64(sums[lane])
-        sums[lane] = np.float32(0.0)
+    flush(sums, totals, lanes)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,17 +112,10 @@ def _bound_block(  # type: ignore[no-untyped-def]
     tapped, gamma, grow, error = taps.tapped[level], taps.gamma[level], taps.grow[level], state.errors[level]
     for lane in range(len(rows)):
         row = rows[lane]
-        z = state.centers[row]
         slack = (gamma * state.radii[row] + error) * grow if tapped else state.slack[row]
         slack += state.tiny[level]
         down, up = scratch.totals[lane], -scratch.totals[lane + half]
-        down = z + (down - slack) - 4 * U53 * (abs(z) + abs(down) + slack)
-        up = z + (up + slack) + 4 * U53 * (abs(z) + abs(up) + slack)
-        # What has overflowed proves nothing.
-        if np.isfinite(down) and (down > state.lower[row] or not intersect):
-            state.lower[row] = down
-        if np.isfinite(up) and (up < state.upper[row] or not intersect):
-            state.upper[row] = up
+        adopt(state.lower, state.upper, row, state.centers[row], slack, down, up, intersect)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -229,9 +218,7 @@ def _functions_block(  # type: ignore[no-untyped-def]
                     scratch.flags[first + column] = 1
     _walk(program, taps, state, scratch, coefficients, vectors, levels)
     for lane in range(len(chosen)):
-        total = scratch.totals[lane]
-        found = total - state.tiny[levels] - 4 * U53 * abs(total)
-        out[lane] = found if np.isfinite(found) else -np.inf
+        out[lane] = below(scratch.totals[lane], state.tiny[levels])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,59 +8,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+
 #: Subdomains side by side: one AVX-512 register of float32.
 LANES = 16
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INDEX = ir.IntType(64)
-_LANE = ir.IntType(32)
 #: Sums that don't wait for each other.
 _CHAINS = 4
 
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    def data(position: int) -> Any:
-        return context.make_array(signature.args[position])(context, builder, args[position]).data
-
-    def vector(pointer: Any, offset: Any) -> Any:
-        return builder.bitcast(builder.gep(pointer, [offset]), _VECTOR.as_pointer())
-
-    def constant(value: int) -> ir.Constant:
-        return ir.Constant(_INDEX, value)
-
-    values, columns, weights, out = (data(position) for position in (0, 2, 3, 6))
+    values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
     base, begin, end, place = args[1], args[4], args[5], args[7]
-    fused = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fmuladd.v{LANES}f32"
-    )
-    sums = [cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, None)) for _ in range(_CHAINS)]
+    lanes = Vectors(builder, FLOAT, LANES)
+    sums = [cgutils.alloca_once_value(builder, lanes.zero) for _ in range(_CHAINS)]
 
     def add(entry: Any, chain: int) -> None:
-        column = builder.sext(builder.load(builder.gep(columns, [entry])), _INDEX)
-        offset = builder.add(base, builder.mul(column, constant(LANES)))
-        value = builder.load(vector(values, offset), align=4)
-        single = builder.insert_element(
-            ir.Constant(_VECTOR, ir.Undefined), builder.load(builder.gep(weights, [entry])), ir.Constant(_LANE, 0)
-        )
-        weight = builder.shuffle_vector(
-            single, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(_LANE, LANES), [0] * LANES)
-        )
-        builder.store(builder.call(fused, [value, weight, builder.load(sums[chain])]), sums[chain])
+        column = read_index(builder, columns, entry)
+        value = lanes.load(values, builder.add(base, builder.mul(column, index(LANES))))
+        weight = lanes.splat(read(builder, weights, entry))
+        builder.store(lanes.fused(value, weight, builder.load(sums[chain])), sums[chain])
 
-    whole = builder.sub(end, builder.srem(builder.sub(end, begin), constant(_CHAINS)))
-    with cgutils.for_range_slice(builder, begin, whole, constant(_CHAINS), _INDEX) as (entry, _):
+    whole = builder.sub(end, builder.srem(builder.sub(end, begin), index(_CHAINS)))
+    with cgutils.for_range_slice(builder, begin, whole, index(_CHAINS), INDEX) as (entry, _):
         for chain in range(_CHAINS):
-            add(builder.add(entry, constant(chain)), chain)
-    with cgutils.for_range_slice(builder, whole, end, constant(1), _INDEX) as (entry, _):
+            add(builder.add(entry, index(chain)), chain)
+    with cgutils.for_range_slice(builder, whole, end, index(1), INDEX) as (entry, _):
         add(entry, 0)
-    first, second, third, fourth = (builder.load(place_) for place_ in sums)
-    total = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
-    builder.store(total, vector(out, place), align=4)
+    first, second, third, fourth = (builder.load(total) for total in sums)
+    lanes.store(builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth)), out, place)
     return context.get_dummy_value()
 
 

@@ -184,3 +184,41 @@ def plane(kind, low, high, z, y, slack):  # type: ignore[no-untyped-def]
         np.float32(positive - (RUN_GAMMA + 2 * U32) * abs(positive) - 3 * SMALLEST),
         np.float32(negative + (RUN_GAMMA + 2 * U32) * abs(negative) + 3 * SMALLEST),
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def flush(sums, totals, lanes):  # type: ignore[no-untyped-def]
+    """Adds a run's float32 sums of constants to the float64 ones, and empties them."""
+    for lane in range(lanes):
+        totals[lane] += np.float64(sums[lane])
+        sums[lane] = np.float32(0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def adopt(lower, upper, row, z, slack, down, up, intersect):  # type: ignore[no-untyped-def]
+    """Takes bounds of a row's deviation from its reference over; without `intersect`, replaces its bounds.
+
+    Args:
+        lower: Bounds of rows.
+        upper: Likewise.
+        row: Which.
+        z: Its reference.
+        slack: What the deviation may lie beyond, at least 0.
+        down: Lower bound of the deviation as walked, without the slack.
+        up: Upper bound.
+        intersect: Whether only what is better counts.
+    """
+    down = z + (down - slack) - 4 * U53 * (abs(z) + abs(down) + slack)
+    up = z + (up + slack) + 4 * U53 * (abs(z) + abs(up) + slack)
+    # What has overflowed proves nothing.
+    if np.isfinite(down) and (down > lower[row] or not intersect):
+        lower[row] = down
+    if np.isfinite(up) and (up < upper[row] or not intersect):
+        upper[row] = up
+
+
+@numba.njit(cache=True, nogil=True)
+def below(total, tiny):  # type: ignore[no-untyped-def]
+    """Returns a rigorous lower bound from a walk's sum and its underflow, -inf if it has overflowed."""
+    found = total - tiny - 4 * U53 * abs(total)
+    return found if np.isfinite(found) else -np.inf

@@ -15,7 +15,6 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -23,35 +22,20 @@ from numba.extending import intrinsic
 from verifiers.sparse.dual import Dual
 from verifiers.sparse.gather import LANES, gather
 from verifiers.sparse.network import Network
+from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 
 Single = npt.NDArray[np.float32]
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INDEX = ir.IntType(64)
-_LANE = ir.IntType(32)
-
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    def data(position: int) -> Any:
-        return context.make_array(signature.args[position])(context, builder, args[position]).data
-
-    def vector(pointer: Any, offset: Any) -> Any:
-        return builder.bitcast(builder.gep(pointer, [offset]), _VECTOR.as_pointer())
-
-    values, columns, weights, out = (data(position) for position in (0, 2, 3, 6))
+    values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
     place, begin, end, base = args[1], args[4], args[5], args[7]
-    fused = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fmuladd.v{LANES}f32"
-    )
-    value = builder.load(vector(values, place), align=4)
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    same = ir.Constant(ir.VectorType(_LANE, LANES), [0] * LANES)
-    with cgutils.for_range_slice(builder, begin, end, ir.Constant(_INDEX, 1), _INDEX) as (entry, _):
-        column = builder.sext(builder.load(builder.gep(columns, [entry])), _INDEX)
-        target = vector(out, builder.add(base, builder.mul(column, ir.Constant(_INDEX, LANES))))
-        single = builder.insert_element(undefined, builder.load(builder.gep(weights, [entry])), ir.Constant(_LANE, 0))
-        weight = builder.shuffle_vector(single, undefined, same)
-        builder.store(builder.call(fused, [value, weight, builder.load(target, align=4)]), target, align=4)
+    lanes = Vectors(builder, FLOAT, LANES)
+    value = lanes.load(values, place)
+    with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
+        target = builder.add(base, builder.mul(read_index(builder, columns, entry), index(LANES)))
+        weight = lanes.splat(read(builder, weights, entry))
+        lanes.store(lanes.fused(value, weight, lanes.load(out, target)), out, target)
     return context.get_dummy_value()
 
 

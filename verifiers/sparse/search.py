@@ -148,6 +148,7 @@ class Search:
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in self.open)]).tolist()
         self.disjuncts = list(itertools.pairwise(ends))
         if not self.limits.splits:
+            self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
             self._reduce()
             return self._slopes(self._proved[self.open])
         self._proved[self.open] = np.inf
@@ -199,7 +200,6 @@ class Search:
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets, self.deadline)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
         self.hunt.compose(self.dual)
-        self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
 
     def _slopes(self, crown: Array) -> bool:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
@@ -244,11 +244,9 @@ class Search:
         carry.grow(self.tree, planted, np.arange(len(batch)), batch, self.open)
         batch = batch.take(np.flatnonzero(~planted.inner))
         self.outcome.domains += len(batch)
-        certified = self.prover.certify(batch)
-        good = certified > 0
-        self.outcome.reused += int(good.sum())
-        self._record(batch.take(np.flatnonzero(good)), certified[good])
-        return batch.take(np.flatnonzero(~good))
+        left, _ = self._certify(batch)
+        self.outcome.reused += len(batch) - len(left)
+        return left
 
     def _descend(self, planted: Planted, most: int) -> Batch | None:
         """Returns a tree's topmost proved entries, and the leaves that are not; None if it takes too many entries."""
@@ -314,21 +312,24 @@ class Search:
             return
         batch = Batch.join(self._pending)
         self._pending = []
-        certified = self.prover.certify(batch)
-        good = certified > 0
-        self._record(batch.take(np.flatnonzero(good)), certified[good])
-        if not good.all():
-            bad = batch.take(np.flatnonzero(~good))
+        bad, bounds = self._certify(batch)
+        if len(bad):
             self.outcome.refused += len(bad)
             # The search's own arithmetic is off by this much here.
-            self._margin = min(1e-2, max(self._margin, 2 * float((bad.bound - certified[~good]).max())))
-            bad.bound[:] = np.minimum(certified[~good], 0.0)
+            self._margin = min(1e-2, max(self._margin, 2 * float((bad.bound - bounds).max())))
+            bad.bound[:] = np.minimum(bounds, 0.0)
             self._accept(bad)
 
-    def _record(self, leaves: Batch, certified: Array) -> None:
+    def _certify(self, batch: Batch) -> tuple[Batch, Array]:
+        """Keeps the subdomains that are proved as leaves; returns the others, and their certified bounds."""
+        certified = self.prover.certify(batch)
+        good = certified > 0
+        leaves = batch.take(np.flatnonzero(good))
         self.outcome.certified += len(leaves)
-        np.minimum.at(self._proved, self.open[leaves.disjunct], certified)
-        self.leaves.append(leaves)
+        np.minimum.at(self._proved, self.open[leaves.disjunct], certified[good])
+        if len(leaves):
+            self.leaves.append(leaves)
+        return batch.take(np.flatnonzero(~good)), certified[~good]
 
     def _won(self, witness: Single | None, stage: str) -> bool:
         """Ends the search if there is a counterexample."""
@@ -345,9 +346,7 @@ class Search:
         if answer is not None:
             beta, weights, t = answer
             leaf.beta[0], leaf.weights[0] = beta, weights
-            certified = self.prover.certify(leaf)
-            if certified[0] > 0:
-                self._record(leaf, certified)
+            if not len(self._certify(leaf)[0]):
                 return
             if self._won(self.hunt.confirm(self.net.point(t[None])), "bab"):
                 return

@@ -16,91 +16,62 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from verifiers.sparse.vectors import DOUBLE, FLOAT, INDEX, LANE, Vectors, data, index, read, read_index
+
 #: Rows that one vector holds.
 WIDTH = 16
-
-_FLOAT = ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, WIDTH)
-_INDEX = ir.IntType(64)
-_LANE = ir.IntType(32)
-_ZERO = ir.Constant(_VECTOR, None)
-_DOUBLE = ir.DoubleType()
-_QUAD = ir.VectorType(_DOUBLE, 4)
 #: Independent sums of `accumulate`, so that one addition need not wait for the last.
 _CHAINS = 4
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_INDEX, value)
-
-
-def _splat(builder: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    single = builder.insert_element(undefined, scalar, ir.Constant(_LANE, 0))
-    mask = ir.Constant(ir.VectorType(_LANE, WIDTH), [0] * WIDTH)
-    return builder.shuffle_vector(single, undefined, mask)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    signature = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, _VECTOR])
-    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fmuladd.v{WIDTH}f32")
-    return builder.call(function, [a, b, c])
 
 
 def _unit(height: int) -> Any:
     """Returns the intrinsic for units of `height` neurons; `process1` says what it does."""
 
     def lower(count: int, context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def data(position: int) -> Any:
-            return context.make_array(signature.args[position])(context, builder, args[position]).data
-
-        def vector(pointer: Any, offset: Any) -> Any:
-            return builder.bitcast(builder.gep(pointer, [offset]), _VECTOR.as_pointer())
-
-        def scalar(pointer: Any, offset: Any) -> Any:
-            return builder.load(builder.gep(pointer, [offset]))
-
-        coefficients, planes, sums, columns, weights = (data(position) for position in (0, 1, 3, 4, 7))
+        coefficients, planes, sums, columns, weights = (
+            data(context, builder, signature, args, position) for position in (0, 1, 3, 4, 7)
+        )
         first, begin, end, offset = args[2], args[5], args[6], args[8]
-        lanes = _constant(WIDTH * count)
-        accumulators = [builder.load(vector(sums, _constant(WIDTH * k)), align=4) for k in range(count)]
+        rows = Vectors(builder, FLOAT, WIDTH)
+        lanes = index(WIDTH * count)
+        accumulators = [rows.load(sums, index(WIDTH * k)) for k in range(count)]
         relaxed = []
         for row in range(height):
-            neuron = builder.add(first, _constant(row))
-            base, plane = builder.mul(neuron, lanes), builder.mul(neuron, _constant(4))
+            neuron = builder.add(first, index(row))
+            base, plane = builder.mul(neuron, lanes), builder.mul(neuron, index(4))
             lower_slope, upper_slope, lower_shift, upper_shift = (
-                _splat(builder, scalar(planes, builder.add(plane, _constant(k)))) for k in range(4)
+                rows.splat(read(builder, planes, builder.add(plane, index(k)))) for k in range(4)
             )
             parts = []
             for k in range(count):
-                place = vector(coefficients, builder.add(base, _constant(WIDTH * k)))
-                value = builder.load(place, align=4)
-                builder.store(_ZERO, place, align=4)
-                positive = builder.select(builder.fcmp_ordered(">", value, _ZERO), value, _ZERO)
+                place = builder.add(base, index(WIDTH * k))
+                value = rows.load(coefficients, place)
+                rows.store(rows.zero, coefficients, place)
+                positive = rows.larger(value, rows.zero)
                 # A NaN or an infinity makes a NaN here, which no later operation removes.
                 negative = builder.fsub(value, positive)
-                partial = _multiply_add(builder, positive, lower_shift, accumulators[k])
-                accumulators[k] = _multiply_add(builder, negative, upper_shift, partial)
-                parts.append(_multiply_add(builder, positive, lower_slope, builder.fmul(negative, upper_slope)))
+                partial = rows.fused(positive, lower_shift, accumulators[k])
+                accumulators[k] = rows.fused(negative, upper_shift, partial)
+                parts.append(rows.fused(positive, lower_slope, builder.fmul(negative, upper_slope)))
             relaxed.append(parts)
         for k in range(count):
-            builder.store(accumulators[k], vector(sums, _constant(WIDTH * k)), align=4)
-        with cgutils.for_range_slice(builder, begin, end, _constant(1), _INDEX) as (entry, _):
-            base = builder.mul(builder.sext(scalar(columns, entry), _INDEX), lanes)
-            place = builder.add(offset, builder.mul(builder.sub(entry, begin), _constant(height)))
-            factors = [_splat(builder, scalar(weights, builder.add(place, _constant(r)))) for r in range(height)]
+            rows.store(accumulators[k], sums, index(WIDTH * k))
+        with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
+            base = builder.mul(read_index(builder, columns, entry), lanes)
+            place = builder.add(offset, builder.mul(builder.sub(entry, begin), index(height)))
+            factors = [rows.splat(read(builder, weights, builder.add(place, index(r)))) for r in range(height)]
             for k in range(count):
-                target = vector(coefficients, builder.add(base, _constant(WIDTH * k)))
-                value = builder.load(target, align=4)
+                target = builder.add(base, index(WIDTH * k))
+                value = rows.load(coefficients, target)
                 if height == 1:
-                    value = _multiply_add(builder, relaxed[0][k], factors[0], value)
+                    value = rows.fused(relaxed[0][k], factors[0], value)
                 else:
                     # The unit's own sum first: the chain of roundings is shorter by its height.
                     total = builder.fmul(relaxed[0][k], factors[0])
                     for r in range(1, height):
-                        total = _multiply_add(builder, relaxed[r][k], factors[r], total)
+                        total = rows.fused(relaxed[r][k], factors[r], total)
                     value = builder.fadd(value, total)
-                builder.store(value, target, align=4)
+                rows.store(value, coefficients, target)
         return context.get_dummy_value()
 
     def process(
@@ -163,37 +134,31 @@ def accumulate(typing: Any, values: Any, columns: Any, weights: Any, begin: Any,
     signature = result(values, columns, weights, begin, end, smallest)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        quantities, indices, factors = (
-            context.make_array(signature.args[k])(context, builder, args[k]).data for k in range(3)
-        )
+        quantities, indices, factors = (data(context, builder, signature, args, k) for k in range(3))
         begin, end, smallest = args[3:]
-        empty = ir.Constant(_QUAD, ir.Undefined)
-        lane = [ir.Constant(_LANE, k) for k in range(4)]
-        order = ir.Constant(ir.VectorType(_LANE, 4), [0, 4, 4, 4])
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_QUAD, None)) for _ in range(_CHAINS)]
-        fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_QUAD, [_QUAD, _QUAD, _QUAD]), "llvm.fmuladd.v4f64"
-        )
-        absolute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_DOUBLE, [_DOUBLE]), "llvm.fabs.f64")
+        four = Vectors(builder, DOUBLE, 4)
+        empty = ir.Constant(four.type, ir.Undefined)
+        lane = [ir.Constant(LANE, k) for k in range(4)]
+        order = ir.Constant(ir.VectorType(LANE, 4), [0, 4, 4, 4])
+        sums = [cgutils.alloca_once_value(builder, four.zero) for _ in range(_CHAINS)]
+        absolute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(DOUBLE, [DOUBLE]), "llvm.fabs.f64")
 
         def add(entry: Any, chain: int) -> None:
-            column = builder.sext(builder.load(builder.gep(indices, [entry])), _INDEX)
-            place = builder.gep(quantities, [builder.mul(column, _constant(4))])
-            value = builder.load(builder.bitcast(place, _QUAD.as_pointer()), align=8)
-            weight = builder.fpext(builder.load(builder.gep(factors, [entry])), _DOUBLE)
+            value = four.load(quantities, builder.mul(read_index(builder, indices, entry), index(4)))
+            weight = builder.fpext(read(builder, factors, entry), DOUBLE)
             size = builder.call(absolute, [weight])
             size = builder.select(builder.fcmp_ordered("<", size, smallest), smallest, size)
             first = builder.insert_element(empty, weight, lane[0])
             rest = builder.insert_element(empty, size, lane[0])
             both = builder.shuffle_vector(first, rest, order)
-            builder.store(builder.call(fused, [both, value, builder.load(sums[chain])]), sums[chain])
+            builder.store(four.fused(both, value, builder.load(sums[chain])), sums[chain])
 
-        steps = builder.sdiv(builder.sub(end, begin), _constant(_CHAINS))
-        middle = builder.add(begin, builder.mul(steps, _constant(_CHAINS)))
-        with cgutils.for_range_slice(builder, begin, middle, _constant(_CHAINS), _INDEX) as (entry, _):
+        steps = builder.sdiv(builder.sub(end, begin), index(_CHAINS))
+        middle = builder.add(begin, builder.mul(steps, index(_CHAINS)))
+        with cgutils.for_range_slice(builder, begin, middle, index(_CHAINS), INDEX) as (entry, _):
             for chain in range(_CHAINS):
-                add(builder.add(entry, _constant(chain)), chain)
-        with cgutils.for_range_slice(builder, middle, end, _constant(1), _INDEX) as (entry, _):
+                add(builder.add(entry, index(chain)), chain)
+        with cgutils.for_range_slice(builder, middle, end, index(1), INDEX) as (entry, _):
             add(entry, 0)
         total = builder.load(sums[0])
         for chain in range(1, _CHAINS):

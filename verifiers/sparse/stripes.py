@@ -14,97 +14,41 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from verifiers.sparse.vectors import DOUBLE, INDEX, Vectors, data, index
+
 #: Numbers side by side: one AVX-512 register of float64.
 WIDTH = 8
 #: What reading two numbers for one may read beyond the last.
 PADDING = 2 * WIDTH
 
-_DOUBLE = ir.DoubleType()
-_INDEX = ir.IntType(64)
-_LANE = ir.IntType(32)
 _U53 = 2.0**-53
 _LEAST = 2.0**-600
 
 
-def _index(value: int) -> ir.Constant:
-    return ir.Constant(_INDEX, value)
-
-
-class _Lanes:
-    """Builds operations on `width` float64 numbers at once."""
-
-    def __init__(self, builder: Any, width: int) -> None:
-        self.builder, self.width = builder, width
-        self.type = ir.VectorType(_DOUBLE, width)
-        self._fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(self.type, [self.type] * 3), f"llvm.fmuladd.v{width}f64"
-        )
-        self._absolute = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(self.type, [self.type]), f"llvm.fabs.v{width}f64"
-        )
-
-    def splat(self, scalar: Any) -> Any:
-        empty = ir.Constant(self.type, ir.Undefined)
-        single = self.builder.insert_element(empty, scalar, ir.Constant(_LANE, 0))
-        return self.builder.shuffle_vector(
-            single, empty, ir.Constant(ir.VectorType(_LANE, self.width), [0] * self.width)
-        )
-
-    def number(self, value: float) -> Any:
-        return ir.Constant(self.type, [value] * self.width)
-
-    def place(self, pointer: Any, offset: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.type.as_pointer())
-
-    def load(self, pointer: Any, offset: Any, step: int = 1) -> Any:
-        """Loads numbers that are `step` (1 or 2) apart."""
-        if step == 1:
-            return self.builder.load(self.place(pointer, offset), align=8)
-        double = ir.VectorType(_DOUBLE, 2 * self.width)
-        both = self.builder.load(
-            self.builder.bitcast(self.builder.gep(pointer, [offset]), double.as_pointer()), align=8
-        )
-        even = ir.Constant(ir.VectorType(_LANE, self.width), [2 * lane for lane in range(self.width)])
-        return self.builder.shuffle_vector(both, ir.Constant(double, ir.Undefined), even)
-
-    def store(self, value: Any, pointer: Any, offset: Any) -> None:
-        self.builder.store(value, self.place(pointer, offset), align=8)
-
-    def fused(self, a: Any, b: Any, c: Any) -> Any:
-        return self.builder.call(self._fused, [a, b, c])
-
-    def absolute(self, value: Any) -> Any:
-        return self.builder.call(self._absolute, [value])
-
-    def larger(self, a: Any, b: Any) -> Any:
-        """Returns a where it is larger, else b: b where a is not a number."""
-        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
-
-
-def _spans(builder: Any, count: Any, widths: tuple[int, ...], body: Callable[[_Lanes, Any], None]) -> None:
+def _spans(builder: Any, count: Any, widths: tuple[int, ...], body: Callable[[Vectors, Any], None]) -> None:
     """Covers 0 ... count - 1 with blocks of the first width, then at most one of each other that halves it."""
-    lanes = [_Lanes(builder, width) for width in widths]
-    whole = builder.and_(count, _index(-widths[0]))
-    with cgutils.for_range_slice(builder, _index(0), whole, _index(widths[0]), _INDEX) as (at, _):
+    lanes = [Vectors(builder, DOUBLE, width) for width in widths]
+    whole = builder.and_(count, index(-widths[0]))
+    with cgutils.for_range_slice(builder, index(0), whole, index(widths[0]), INDEX) as (at, _):
         body(lanes[0], at)
     done = whole
     for lane in lanes[1:]:
-        bit = builder.and_(count, _index(lane.width))
-        with builder.if_then(builder.icmp_signed("!=", bit, _index(0))):
+        bit = builder.and_(count, index(lane.width))
+        with builder.if_then(builder.icmp_signed("!=", bit, index(0))):
             body(lane, done)
         done = builder.add(done, bit)
 
 
 def _stripe(step: int) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        centers, radii, y, q = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in range(4))
+        centers, radii, y, q = (data(context, builder, signature, args, k) for k in range(4))
         weight, to, source, count = args[4:8]
-        absolute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_DOUBLE, [_DOUBLE]), "llvm.fabs.f64")
+        absolute = cgutils.get_or_insert_function(builder.module, ir.FunctionType(DOUBLE, [DOUBLE]), "llvm.fabs.f64")
         size = builder.call(absolute, [weight])
 
-        def body(lanes: _Lanes, at: Any) -> None:
+        def body(lanes: Vectors, at: Any) -> None:
             out = builder.add(to, at)
-            inner = builder.add(source, builder.mul(at, _index(step)))
+            inner = builder.add(source, builder.mul(at, index(step)))
             for values, sums, factor in ((y, centers, weight), (q, radii, size)):
                 total = lanes.fused(lanes.splat(factor), lanes.load(values, inner, step), lanes.load(sums, out))
                 lanes.store(total, sums, out)
@@ -128,8 +72,8 @@ def _stripe(step: int) -> Any:
             source: First place.
             count: Length.
         """
-        index = types.int64
-        return types.void(centers, radii, y, q, types.float64, index, index, index), generate
+        place = types.int64
+        return types.void(centers, radii, y, q, types.float64, place, place, place), generate
 
     return intrinsic(stripe)
 
@@ -141,15 +85,13 @@ stripe2 = _stripe(2)
 def _settle(rectified: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         names = ("centers", "radii", "lower", "upper", "y", "r", "q", "peaks")
-        data = {
-            name: context.make_array(signature.args[k])(context, builder, args[k]).data for k, name in enumerate(names)
-        }
+        arrays = {name: data(context, builder, signature, args, k) for k, name in enumerate(names)}
         begin, end, error, grow, loss = args[8:13]
 
-        def body(lanes: _Lanes, at: Any) -> None:
+        def body(lanes: Vectors, at: Any) -> None:
             place = builder.add(begin, at)
-            value = lanes.load(data["centers"], place)
-            sums = lanes.load(data["radii"], place)
+            value = lanes.load(arrays["centers"], place)
+            sums = lanes.load(arrays["radii"], place)
             # Where all values are this small, products may underflow: see `kernels.LEAST`.
             least, zero = lanes.number(_LEAST), lanes.number(0.0)
             small = builder.and_(builder.fcmp_ordered(">", sums, zero), builder.fcmp_ordered("<", sums, least))
@@ -159,10 +101,10 @@ def _settle(rectified: bool) -> Any:
             room = builder.fmul(builder.fadd(lanes.absolute(value), radius), lanes.number(4 * _U53))
             radius = builder.fadd(radius, room)
             low, high = builder.fsub(value, radius), builder.fadd(value, radius)
-            lanes.store(low, data["lower"], place)
-            lanes.store(high, data["upper"], place)
-            spread = lanes.load(data["peaks"], _index(WIDTH))
-            lanes.store(builder.fadd(spread, builder.fsub(high, low)), data["peaks"], _index(WIDTH))
+            lanes.store(low, arrays["lower"], place)
+            lanes.store(high, arrays["upper"], place)
+            spread = lanes.load(arrays["peaks"], index(WIDTH))
+            lanes.store(builder.fadd(spread, builder.fsub(high, low)), arrays["peaks"], index(WIDTH))
             if rectified:
                 # A bound that isn't a number stays one.
                 low = builder.select(builder.fcmp_ordered("<", low, zero), zero, low)
@@ -170,13 +112,13 @@ def _settle(rectified: bool) -> Any:
             half = lanes.number(0.5)
             y = builder.fadd(builder.fmul(low, half), builder.fmul(high, half))
             width = lanes.larger(builder.fsub(high, y), builder.fsub(y, low))
-            lanes.store(y, data["y"], place)
+            lanes.store(y, arrays["y"], place)
             width = builder.fmul(width, lanes.number(1 + 8 * _U53))
-            lanes.store(width, data["r"], place)
+            lanes.store(width, arrays["r"], place)
             size = lanes.absolute(y)
-            lanes.store(lanes.fused(size, lanes.splat(loss), width), data["q"], place)
-            most = lanes.larger(size, lanes.load(data["peaks"], _index(0)))
-            lanes.store(most, data["peaks"], _index(0))
+            lanes.store(lanes.fused(size, lanes.splat(loss), width), arrays["q"], place)
+            most = lanes.larger(size, lanes.load(arrays["peaks"], index(0)))
+            lanes.store(most, arrays["peaks"], index(0))
 
         _spans(builder, builder.sub(end, begin), (WIDTH, 4, 2, 1), body)
         return context.get_dummy_value()
@@ -205,10 +147,10 @@ def _settle(rectified: bool) -> Any:
             grow: Covers the rounding of the radii's sums.
             loss: Share of |y| that rows that read it may lose.
         """
-        index = types.int64
+        row = types.int64
         double = types.float64
         arrays = (centers, radii, lower, upper, y, r, q, peaks)
-        return types.void(*arrays, index, index, double, double, double), generate
+        return types.void(*arrays, row, row, double, double, double), generate
 
     return intrinsic(settle)
 

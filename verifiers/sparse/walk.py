@@ -10,6 +10,9 @@ from verifiers.sparse.kernels import (
     SMALLEST,
     U32,
     U53,
+    adopt,
+    below,
+    flush,
     open_level,
     plane,
     reference,
@@ -170,13 +173,9 @@ def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ig
                 run += height
                 if run >= RUN:
                     run = 0
-                    for lane in range(LANES):
-                        totals[lane] += np.float64(sums[lane])
-                        sums[lane] = np.float32(0.0)
+                    flush(sums, totals, LANES)
             words[word] = 0
-    for lane in range(LANES):
-        totals[lane] += np.float64(sums[lane])
-        sums[lane] = np.float32(0.0)
+    flush(sums, totals, LANES)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -203,15 +202,9 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
         _walk(program, image, scratch, level)
         for lane in range(count):
             row = rows[block + lane]
-            z, slack = centers[row], image.slack[row] + image.tiny[level]
+            slack = image.slack[row] + image.tiny[level]
             down, up = scratch.totals[lane], -scratch.totals[lane + half]
-            down = z + (down - slack) - 4 * U53 * (abs(z) + abs(down) + slack)
-            up = z + (up + slack) + 4 * U53 * (abs(z) + abs(up) + slack)
-            # What has overflowed proves nothing.
-            if np.isfinite(down) and (down > image.lower[row] or not intersect):
-                image.lower[row] = down
-            if np.isfinite(up) and (up < image.upper[row] or not intersect):
-                image.upper[row] = up
+            adopt(image.lower, image.upper, row, centers[row], slack, down, up, intersect)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -235,9 +228,7 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, matrix, fi
                 flags[unit_of[place]] = 1
         _walk(program, image, scratch, levels)
         for lane in range(count):
-            total = scratch.totals[lane]
-            found = total - image.tiny[levels] - 4 * U53 * abs(total)
-            out[block + lane] = found if np.isfinite(found) else -np.inf
+            out[block + lane] = below(scratch.totals[lane], image.tiny[levels])
 
 
 @numba.njit(cache=True, nogil=True)
