@@ -56,7 +56,8 @@ def of_card(card: Any) -> Line:
     """Returns the line of a checkpoint's card (`models.checkpoint.Card`)."""
     shares = {heading: card.accuracy[key] for key, heading in CARD.items() if key in card.accuracy}
     epochs = sum(int(card.recipe[key]) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs"))
-    rate = card.throughput.get("finetune") or card.throughput.get("prune") or card.throughput.get("pretrain")
+    # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
+    rate = next((rate for stage, rate in card.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(
         group=(card.network, card.objective, card.eps, card.seed),
         pruner=card.pruner,
