@@ -28,6 +28,7 @@ _LATER = frozenset(
         "lr_milestones",
         "lr_gamma",
         "memory_format",
+        "crop",
     }
 )
 _CHOICES = {
@@ -75,7 +76,8 @@ class Recipe:
         average: Decay of the exponential moving average of the weights that is kept in the end; 0 for none. The
             average starts where the learning rate begins to fall.
         train_eps_factor: Training radius over the radius of the cell.
-        augment: Random flips and crops with 4 pixels of padding.
+        augment: Random flips and crops.
+        crop: Pixels of zero padding that crops are taken from; 0: flips alone.
         precision: Of the products in training (autocast); weights and measurements are float32 always.
         memory_format: Of images and convolutions in training; ``channels-last`` is faster with bfloat16 and sums in
             another order.
@@ -112,6 +114,7 @@ class Recipe:
     lr_milestones: Sequence[float] = (0.75, 0.875)
     lr_gamma: float = 0.2
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
+    crop: int = 4
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -175,6 +178,7 @@ class Recipe:
             "l1",
             "grad_clip",
             "momentum",
+            "crop",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{where}: {name} is {getattr(self, name)}; it must be at least 0.")

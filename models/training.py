@@ -80,12 +80,12 @@ def ibp_init(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def augment(images: Tensor) -> Tensor:
-    """Flips each image with probability 1/2 and crops it from 4 pixels of zero padding."""
+def augment(images: Tensor, crop: int = 4) -> Tensor:
+    """Flips each image with probability 1/2 and crops it from `crop` pixels of zero padding."""
     count, _, height, width = images.shape
-    padded = F.pad(images, (4, 4, 4, 4))
-    top = torch.randint(0, 9, (count,), device=images.device)
-    left = torch.randint(0, 9, (count,), device=images.device)
+    padded = F.pad(images, (crop,) * 4)
+    top = torch.randint(0, 2 * crop + 1, (count,), device=images.device)
+    left = torch.randint(0, 2 * crop + 1, (count,), device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
     flip = torch.rand(count, device=images.device) < 0.5
     columns = torch.where(flip[:, None], columns.flip(1), columns) + left[:, None]
@@ -351,7 +351,7 @@ class Trainer:
     def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         x = self.images[chosen]
         if self.recipe.augment:
-            x = augment(x)
+            x = augment(x, self.recipe.crop)
         return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), self.labels[chosen]
 
     def _no_number(
