@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import DENSE, Cell, Protocol, parse_eps, show_eps
-from bench.plan import CLASSES, CellPlan, Export, Installed, make_stages, supported_stages
+from bench.exports import Export
+from bench.plan import CLASSES, CellPlan
 from bench.prepare import Cells
+from bench.stages import Installed, make_stages, supported_stages
 from bench.suite import Suite
 from bench.weights import count_layers, totals
 from bench.yamlfile import Document, Section

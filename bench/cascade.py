@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.plan import Stage
+from bench.stages import Stage
 from verifiers.base import Status
 
 Lookup = Callable[[int, Sequence[int]], Mapping[int, Status]]

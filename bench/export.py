@@ -27,7 +27,7 @@ from bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 
 if TYPE_CHECKING:
-    from bench.plan import Export
+    from bench.exports import Export
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _exports(present: prepare.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from bench.plan import compact_export, export_cell
+    from bench.exports import compact_export, export_cell
 
     return {
         cell.name: compact_export(

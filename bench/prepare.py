@@ -14,7 +14,9 @@ import numpy as np
 import models
 from bench.cell import Cell, Protocol
 from bench.certify.settings import VERIFIER
-from bench.plan import CellPlan, Export, Installed, compact_export, export_cell, make_stages, supported_stages
+from bench.exports import Export, compact_export, export_cell
+from bench.plan import CellPlan
+from bench.stages import Installed, make_stages, supported_stages
 from bench.suite import Suite
 from models.data import Dataset, Split, load
 from prunecert.compaction import Mode

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.plan import CellPlan, Stage, box, instance_id, question_id
+from bench.plan import CellPlan, box, instance_id, question_id
+from bench.stages import Stage
 from bench.store import Log, Row, Writer, collector_off
 from prunecert.errors import UserError
 from verifiers.base import Instance, Status

@@ -25,7 +25,8 @@ from bench.cascade import Batch, CellCascade
 from bench.certify.plans import describe_certificates, with_certificates
 from bench.certify.take import known_certificates, take
 from bench.executors import resources, slurm_options
-from bench.plan import CellPlan, Export
+from bench.exports import Export
+from bench.plan import CellPlan
 from bench.progress import Display, Output
 from bench.reuse import read_earlier, take_over
 from bench.rows import Done, parse_statuses, predict, read_done, verdict_rows

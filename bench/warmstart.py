@@ -20,7 +20,8 @@ import numpy as np
 
 from bench.cascade import Batch, CellCascade
 from bench.cell import show_eps
-from bench.plan import CellPlan, Stage, instance_id
+from bench.plan import CellPlan, instance_id
+from bench.stages import Stage
 from verifiers.base import FloatArray, Instance, Kind, Status
 
 #: Starts tried for an image; more would rarely help, and each is one more forward pass.

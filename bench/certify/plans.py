@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.certify.settings import VERIFIER, mismatch
-from bench.plan import CLASSES, CellPlan, Installed, Stage
+from bench.plan import CLASSES, CellPlan
+from bench.stages import Installed, Stage
 from prunecert.hashing import digest
 from verifiers import VERIFIERS
 from verifiers.base import Instance, OutputSpec

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, Stage
+from bench.plan import CellPlan
+from bench.stages import Stage
 from prunecert.errors import UserError
 from verifiers.base import Instance, Verdict
 from verifiers.worker import Worker

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from bench.cell import Cell, show_eps
-from bench.plan import CellPlan, Export, compact_export, is_correct, supported_stages
+from bench.exports import Export, compact_export
+from bench.plan import CellPlan, is_correct
 from bench.shapes import count_shapes
+from bench.stages import supported_stages
 from bench.timing.settings import COMPACT, FILLED, MASKED, Timing
 from models.data import Dataset
 from prunecert.errors import UserError

@@ -13,8 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from bench.cascade import Batch
-from bench.plan import CellPlan, Stage
+from bench.plan import CellPlan
 from bench.progress import duration
+from bench.stages import Stage
 from bench.store import Log, Row, Writer, is_run
 from bench.timing.plans import at_repeat
 from bench.timing.schedule import Visit

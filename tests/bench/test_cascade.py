@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cascade import Batch, CellCascade
-from bench.plan import Stage
+from bench.stages import Stage
 from verifiers.base import Kind, Status
 
 UNSAT, SAT, UNKNOWN, TIMEOUT = Status.UNSAT, Status.SAT, Status.UNKNOWN, Status.TIMEOUT

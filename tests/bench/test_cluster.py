@@ -18,7 +18,9 @@ from bench.cell import Cell, Protocol
 from bench.certify.plans import CertifyPlan
 from bench.executors import cluster, outlook
 from bench.executors.slurm_options import Resources
-from bench.plan import CellPlan, Export, Stage
+from bench.exports import Export
+from bench.plan import CellPlan
+from bench.stages import Stage
 from bench.store import Log
 from models.data import Dataset
 from prunecert.errors import UserError

@@ -16,9 +16,10 @@ from onnx import numpy_helper
 
 from bench import export, prepare
 from bench.entry import make_entry, read_answers
+from bench.exports import Export, compact_export, export_cell
 from bench.gating.compare import compare
 from bench.gating.rules import Budget, RuleSet
-from bench.plan import Export, box, compact_export, export_cell
+from bench.plan import box
 from bench.properties import on_original
 from bench.report import shapes
 from bench.store import Log

@@ -5,17 +5,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bench.cell import Cell, Protocol
-from bench.plan import CellPlan, Export, Installed, box, export_cell, in_shard, instance_id, make_stages, question_id
+from bench.exports import Export
+from bench.plan import CellPlan, box, in_shard, instance_id, question_id
+from bench.stages import Installed, make_stages
 from models.data import Dataset
-from prunecert.errors import UserError
-from prunecert.hashing import sha256_file
-from tests.bench.conftest import CELLS, Zoo
 
 EPS = Fraction(2, 255)
 CELL = Cell("cnn-small", "ibp", EPS, "lwm", 10.0, 0)
@@ -89,21 +87,3 @@ def test_boxes_hold_the_image_and_are_clipped(image: np.ndarray, over: int) -> N
 def test_every_image_is_in_just_one_shard(count: int, image: int) -> None:
     assert sum(in_shard(CELL, image, (number, count)) for number in range(1, count + 1)) == 1
     assert in_shard(CELL, image, None)
-
-
-def test_exports_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_path: Path) -> None:
-    checkpoint = zoo.checkpoints / f"{CELLS[1]}.safetensors"
-    first = export_cell(checkpoint, tmp_path)
-    assert first.sha256 == sha256_file(first.path)
-    assert first.compression == pytest.approx(10, rel=1e-4)
-    stamp = first.path.stat().st_mtime_ns
-    assert export_cell(checkpoint, tmp_path) == first
-    assert first.path.stat().st_mtime_ns == stamp
-    first.path.write_bytes(first.path.read_bytes()[:-10])
-    assert export_cell(checkpoint, tmp_path) == first
-    assert sha256_file(first.path) == first.sha256
-    record = tmp_path / f"{CELLS[1]}.export.json"
-    record.write_text(record.read_text()[:20])
-    assert export_cell(checkpoint, tmp_path) == first
-    with pytest.raises(UserError, match="There is no card"):
-        export_cell(zoo.checkpoints / "nothing.safetensors", tmp_path)

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cell import Cell, Protocol
-from bench.plan import CellPlan, Export, Stage
+from bench.exports import Export
+from bench.plan import CellPlan
+from bench.stages import Stage
 from bench.suite import load_suite
 from bench.timing.figures import slug
 from bench.timing.numbers import factors, summarise_times

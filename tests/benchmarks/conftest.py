@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from bench.cell import Cell, Protocol
-from bench.plan import CellPlan, Export, Stage, export_cell
+from bench.exports import Export, export_cell
+from bench.plan import CellPlan
 from bench.prepare import CHECKPOINTS
+from bench.stages import Stage
 from models.data import Dataset
 from tests.benchmarks import fakes
 from tests.benchmarks.ratios import Ratios, compare, read_baseline, write_baseline

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plan import CellPlan, Export, compact_export
+from bench.exports import Export, compact_export
+from bench.plan import CellPlan
 from models.compact import compact
 from models.export import export_onnx
 from prunecert.compaction import Mode

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plan import export_cell
+from bench.exports import export_cell
 from models.export import export_onnx
 from tests.benchmarks.ratios import Ratios, once
 

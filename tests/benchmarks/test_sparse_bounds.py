@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plan import Export
+from bench.exports import Export
 from tests.benchmarks.ratios import Ratios, once
 from verifiers.sparse import benchmark as engine_benchmark
 from verifiers.sparse.crown import METHODS, Engine, Method

@@ -1,0 +1,136 @@
+"""ONNX files of cells, masked and compact, made once and again when what they are made of has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import prunecert
+from prunecert.compaction import Compaction, Mode
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+
+
+@dataclass(frozen=True)
+class Export:
+    """A cell's ONNX file.
+
+    Args:
+        path: The file.
+        sha256: Its hash.
+        sparsity: Zeros over all prunable weights, counted in the masked network's file.
+        compression: All prunable weights over those kept, likewise.
+        checkpoint_sha256: Hash of the checkpoint that it was made from.
+        card: The checkpoint's card.
+        masked: The network with its masks multiplied in and nothing removed, if `path` is its compact form.
+        compaction: What was removed; None if nothing was to be.
+    """
+
+    path: Path
+    sha256: str
+    sparsity: float
+    compression: float
+    checkpoint_sha256: str
+    card: Mapping[str, Any]
+    masked: Path | None = None
+    compaction: Compaction | None = None
+
+    @property
+    def masked_path(self) -> Path:
+        """The file whose weights count: sparsity and compression are the masked network's."""
+        return self.masked or self.path
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What was removed, as plain data for result files."""
+        return None if self.compaction is None else self.compaction.summary()
+
+    @property
+    def masked_sha256(self) -> str:
+        """Hash of that file."""
+        return self.compaction.masked_sha256 if self.compaction is not None else self.sha256
+
+
+def export_cell(checkpoint: Path, folder: Path) -> Export:
+    """Exports a checkpoint to ONNX, or takes the file that an earlier call left if nothing has changed.
+
+    Args:
+        checkpoint: The safetensors file; its card lies beside it.
+        folder: Where the ONNX file goes.
+
+    Raises:
+        UserError: The checkpoint or its card is missing, truncated, or has another hash than the card says.
+    """
+    from models.checkpoint import load_card
+
+    card = load_card(checkpoint.with_suffix(".json"))
+    if not checkpoint.is_file():
+        raise UserError(f"Checkpoint {checkpoint} is missing, though its card is there; restore it or train it again.")
+    made_from = {"checkpoint_sha256": sha256_file(checkpoint), "prunecert": prunecert.__version__}
+    target, record = folder / f"{checkpoint.stem}.onnx", folder / f"{checkpoint.stem}.export.json"
+    if made_from["checkpoint_sha256"] == card.sha256 and target.is_file() and record.is_file():
+        try:
+            known = json.loads(record.read_text())
+            if known["made_from"] == made_from and known["sha256"] == sha256_file(target):
+                return Export(
+                    target,
+                    known["sha256"],
+                    known["sparsity"],
+                    known["compression"],
+                    made_from["checkpoint_sha256"],
+                    card.to_json(),
+                )
+        except (ValueError, KeyError, TypeError):
+            pass  # A record that was cut off is as good as none: export again.
+    from models.export import export_onnx
+
+    folder.mkdir(parents=True, exist_ok=True)
+    info = export_onnx(checkpoint, target)
+    known = {
+        "schema_version": 1,
+        "made_from": made_from,
+        "sha256": info.sha256,
+        "sparsity": info.sparsity,
+        "compression": info.compression,
+    }
+    record.write_text(json.dumps(known, indent=2) + "\n")
+    return Export(target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], card.to_json())
+
+
+def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Export:
+    """Returns an export in its compact form, or takes the file that an earlier call left if nothing has changed.
+
+    Args:
+        export: The network with its masks multiplied in.
+        folder: Where the compact ONNX file goes, as ``<name>.compact.onnx``; beside it, a record.
+        mode: How much to remove; `Mode.OFF` leaves the export as it is.
+    """
+    if mode is Mode.OFF:
+        return export
+    stem = f"{export.path.stem}.{'compact' if mode is Mode.PIXELS else f'compact-{mode}'}"
+    target, record = folder / f"{stem}.onnx", folder / f"{stem}.json"
+    made_from = {"masked_sha256": export.sha256, "mode": str(mode), "prunecert": prunecert.__version__}
+    try:
+        known = json.loads(record.read_text())
+        compaction = Compaction.from_json(known["compaction"])
+        path = target if compaction.shrank else export.path
+        if known["made_from"] == made_from and known["sha256"] == sha256_file(path):
+            return replace(export, path=path, sha256=known["sha256"], masked=export.path, compaction=compaction)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        pass  # Nothing was left there, or it was cut off: write it again.
+    from models.compact_export import export_compact
+
+    info = export_compact(export.path, target, mode)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {
+        "schema_version": 1,
+        "made_from": made_from,
+        "sha256": info.sha256,
+        "max_difference": info.max_difference,
+        "compaction": info.record.to_json(),
+    }
+    record.write_text(json.dumps(known, indent=2) + "\n")
+    return replace(export, path=info.path, sha256=info.sha256, masked=export.path, compaction=info.record)
