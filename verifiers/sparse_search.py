@@ -23,7 +23,8 @@ from verifiers.sparse.threads import threads
 from verifiers.sparse_adapter import SparseVerifier, boxes_only
 
 if TYPE_CHECKING:
-    from verifiers.sparse.reuse import Names, Proof, Store
+    from verifiers.sparse.naming import Names
+    from verifiers.sparse.reuse import Earlier, Store
     from verifiers.sparse.search import Search
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
@@ -74,11 +75,11 @@ class _Sparse(SparseVerifier):
         """Returns arguments of `verifiers.sparse.outcome.Limits`."""
         raise NotImplementedError
 
-    def _find(self, instance: Instance) -> tuple[Proof | None, str]:
-        """Returns an earlier proof to start from, and why one was refused."""
-        return None, ""
+    def _find(self, instance: Instance) -> Earlier | None:
+        """Returns what there is to start from."""
+        return None
 
-    def _keep(self, run: Search, refused: str) -> str:
+    def _keep(self, run: Search) -> str:
         """Stores what the next network's search may start from; returns what to say about reuse."""
         return ""
 
@@ -87,7 +88,7 @@ class _Sparse(SparseVerifier):
             return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
-        proof, refused = self._find(instance)
+        earlier = self._find(instance)
         run = self._make_search(
             self._engine,
             self._checker,
@@ -96,11 +97,11 @@ class _Sparse(SparseVerifier):
             instance.spec,
             limits,
             deadline,
-            proof,
+            earlier,
             self._names,
         )
         out = run.run()
-        detail = self._keep(run, refused)
+        detail = self._keep(run)
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):
             bounds = None
@@ -144,8 +145,10 @@ class SparseBab(_Sparse):
         attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
         memory_mb: Most memory in MiB that open subdomains, or what is left of the network, may take, 1 or more.
         seed: Of the attack's random starts.
-        proofs: Folder of proofs to start from and to add to, by box and property: of the same network at another
-            compression ratio, or of this one; empty: none. It changes how long an answer takes, not what is proved.
+        proofs: Folder of counterexamples and trees to start from and to add to, by box and property: of the same
+            network at another compression ratio, or of this one; empty: none. A counterexample is tried before
+            anything else, a tree once CROWN has left the box open; each leaf is certified anew. It changes how long
+            an answer takes, not what is proved. Of a search that runs out of time only a small tree is kept.
     """
 
     name = "sparse-bab"
@@ -180,7 +183,8 @@ class SparseBab(_Sparse):
         self._sha256 = sha256_file(onnx)
         self._store: Store | None = None
         if self.settings["proofs"]:
-            from verifiers.sparse.reuse import Store, key, names_of
+            from verifiers.sparse.naming import names_of
+            from verifiers.sparse.reuse import Store, key
 
             self._name_of = key
             self._names = names_of(self._network, onnx)
@@ -190,24 +194,28 @@ class SparseBab(_Sparse):
                 folder.mkdir(parents=True, exist_ok=True)
             self._store = Store(folder, self._names)
 
-    def _find(self, instance: Instance) -> tuple[Proof | None, str]:
-        if self._store is None or self._names is None:
-            return None, ""
+    def _find(self, instance: Instance) -> Earlier | None:
+        if self._store is None:
+            return None
         self._key = self._name_of(instance)
         return self._store.find(self._key)
 
-    def _keep(self, run: Search, refused: str) -> str:
-        if self._store is None or self._names is None:
+    def _keep(self, run: Search) -> str:
+        earlier, out = run.earlier, run.outcome
+        if self._store is None or self._names is None or earlier is None:
             return ""
         said = []
-        if run.proof is not None and run.outcome.reused:
-            said.append(f"{run.outcome.reused} leaves from the proof for network {run.proof.network[:12]}")
-        if refused:
-            said.append(f"a stored proof was not used: {refused}")
-        proof = run.pack(self._sha256, self._names)
-        if proof is not None:
-            try:
-                self._store.keep(self._key, proof)
-            except OSError as error:
-                said.append(f"the proof could not be stored: {error}")
+        if out.reused and earlier.summary is not None:
+            said.append(f"{out.reused} leaves from the proof for network {earlier.summary.network[:12]}")
+        if earlier.refused:
+            said.append(f"a stored proof was not used: {', '.join(earlier.refused)}")
+        try:
+            known = earlier.witness
+            if out.witness is not None and (known is None or not np.array_equal(out.witness, known)):
+                self._store.keep_witness(self._key, out.witness)
+            proof = run.pack(self._sha256, self._names)
+            if proof is not None:
+                self._store.keep_tree(self._key, proof)
+        except OSError as error:
+            said.append(f"the proof could not be stored: {error}")
         return "; ".join(said)

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from verifiers.base import Status
 from verifiers.sparse.certify import Bounds
 from verifiers.sparse.dual import Batch, Dual
 from verifiers.sparse.gather import LANES
+from verifiers.sparse.naming import Names
 from verifiers.sparse.outcome import Outcome, Tree
+from verifiers.sparse.proof import MOST_ENTRIES, Proof, pack
 from verifiers.sparse.replant import Planted, plant
-from verifiers.sparse.reuse import Names, Proof, pack
+from verifiers.sparse.reuse import Earlier
 
+Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Places = tuple[Indices, Indices]
 
+#: Largest tree of a search without an answer that is kept, in entries.
+_MOST_OPEN = 4096
 
-def transplant(proof: Proof, names: Names, bounds: Bounds, places: Places, open_: Indices) -> Planted | None:
+
+def transplant(
+    proof: Proof | None, names: Names | None, bounds: Bounds, places: Places, open_: Indices
+) -> Planted | None:
     """Puts a stored tree onto the network at hand; None where nothing of it applies.
 
     Args:
-        proof: Of another network, or of this one.
+        proof: Of another network, or of this one, or none.
         names: Of this network.
         bounds: Of all nodes over the box.
         places: Node and index of the unstable neurons.
         open_: Disjuncts that are still open.
     """
-    if not len(proof.parent) or proof.layout != names.layout:
+    if proof is None or names is None or proof.summary.layout != names.layout:
         return None
     nodes, indices = places
     place = np.full(len(proof.node), -1, dtype=np.int64)
@@ -161,33 +170,37 @@ def topmost(
 
 
 def keep(
-    network: str, names: Names, earlier: Proof | None, outcome: Outcome, tree: Tree, leaves: list[Batch], places: Places
+    network: str,
+    names: Names,
+    earlier: Earlier | None,
+    outcome: Outcome,
+    bounds: tuple[Array, Array],
+    tree: Tree,
+    leaves: list[Batch],
+    places: Places,
 ) -> Proof | None:
-    """Returns what the next network's search can start from, None if there is nothing that is not kept already.
+    """Returns the tree that the next network's search can start from; None if there is none worth its time.
 
     Args:
         network: Hash of this network.
         names: Of this network.
-        earlier: The proof that this search started from.
+        earlier: What this search started from.
         outcome: Of the search.
+        bounds: CROWN's bounds of all disjuncts, and the leaves' certified ones.
         tree: Its splits.
         leaves: All subdomains without children, open ones, too.
         places: Node and index of the unstable neurons.
     """
-    witness = outcome.witness
-    if not tree.parent:
-        if witness is None or (earlier is not None and np.array_equal(earlier.witness, witness)):
-            return None
-        if earlier is not None:
-            # Its tree may serve a later network, for which this one's counterexample is none.
-            return replace(earlier, network=network, status=str(outcome.status), witness=witness.reshape(-1))
-        empty, blank = np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.float32)
-        none: list[int] = []
-        splits, places, duals = (none, none, none, none), (empty, empty), (empty, blank, blank)
-        return pack(network, names, str(outcome.status), witness, places, splits, duals)
-    if witness is None and earlier is not None and len(earlier.witness):
-        # Nearer to a counterexample than a random point is.
-        witness = earlier.witness
+    most = MOST_ENTRIES if outcome.status is Status.UNSAT else _MOST_OPEN
+    if outcome.status is Status.SAT or not leaves or len(tree.parent) > most:
+        return None
     whole = Batch.join(leaves)
+    said = {
+        "network": network,
+        "status": str(outcome.status),
+        "crown": tuple(bounds[0].tolist()),
+        "proved": tuple(bounds[1].tolist()),
+        "witness": 0 if earlier is None else earlier.mark,
+    }
     splits = (tree.parent, tree.neuron, tree.sign, tree.disjunct)
-    return pack(network, names, str(outcome.status), witness, places, splits, (whole.place, whole.alpha, whole.beta))
+    return pack(names, said, places, splits, (whole.place, whole.alpha, whole.beta))

@@ -21,12 +21,14 @@ from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
 from verifiers.sparse.hunt import Hunt
+from verifiers.sparse.naming import Names
 from verifiers.sparse.outcome import Limits, Outcome, Tree
 from verifiers.sparse.pool import Pool
+from verifiers.sparse.proof import Proof
 from verifiers.sparse.proving import TOGETHER, Prover, adopt_crown
 from verifiers.sparse.reduce import Reduced, reduce
 from verifiers.sparse.replant import Planted
-from verifiers.sparse.reuse import Names, Proof
+from verifiers.sparse.reuse import Earlier
 from verifiers.sparse.tighten import tighten
 
 Array = npt.NDArray[np.float64]
@@ -51,8 +53,8 @@ class Search:
         spec: The unsafe set.
         limits: How hard to search.
         deadline: `time.monotonic` at which to end.
-        proof: Of another network, for the same box and property, to start from.
-        names: Of this network's neurons; needed with `proof`.
+        earlier: What searches on other networks left for the same box and property, to start from.
+        names: Of this network's neurons; needed with `earlier`.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class Search:
         spec: OutputSpec,
         limits: Limits,
         deadline: float,
-        proof: Proof | None = None,
+        earlier: Earlier | None = None,
         names: Names | None = None,
     ) -> None:
         self.engine = engine
-        self.proof = proof
+        self.earlier = earlier
         self.names = names
         self.checker = checker
         self.outputs = checker.network.nodes[-1].size
@@ -77,7 +79,7 @@ class Search:
         self.limits = limits
         self.deadline = deadline
         self.outcome = Outcome()
-        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, None if proof is None else proof.witness)
+        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, None if earlier is None else earlier.witness)
         self.tree = Tree()
         self.leaves: list[Batch] = []
         self._pending: list[Batch] = []
@@ -87,7 +89,10 @@ class Search:
         self._margin = 1e-6
         #: Of an attack that is put off: rows, offsets and first rows of all disjuncts.
         self._question: tuple[Array, Array, Indices] | None = None
-        self._proved: npt.NDArray[np.float64] = np.full(len(spec.disjuncts), np.inf)
+        self._proved: Array = np.full(len(spec.disjuncts), np.inf)
+        self._crown = self._proved
+        #: Whether the earlier tree, as it is, was the proof.
+        self._same = False
 
     def run(self) -> Outcome:
         """Answers the question."""
@@ -120,6 +125,7 @@ class Search:
         out.unstable = root.unstable
         for k in range(len(spec.disjuncts)):
             self._proved[k] = root.rows[starts[k] : starts[k + 1]].max()
+        self._crown = self._proved.copy()
         self.open = np.flatnonzero(~(self._proved > 0))
         out.bounds = tuple(float(value) for value in self._proved)
         out.lowest = float(self._proved.min(initial=0.0))
@@ -135,10 +141,8 @@ class Search:
                 f"{self.limits.memory_mb:g} MiB; lowest bound {out.lowest:.4g}"
             )
             return False
-        proof = self.proof
-        entries = 0 if proof is None else len(proof.parent)
         # What the neighbour did not find is not looked for first, if its proof is soon tried.
-        held = proof is not None and proof.status == Status.UNSAT and 0 < len(proof.leaf) <= _DIRECT
+        held = self.earlier is not None and self.earlier.promises(self._crown, self.open, _DIRECT)
         if not held and self._won(self.hunt.quick(self.open, rows, offsets, starts), "attack"):
             return False
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
@@ -153,6 +157,7 @@ class Search:
             return self._slopes(self._proved[self.open])
         self._proved[self.open] = np.inf
         self._question = (rows, offsets, starts) if held else None
+        entries = 0 if self.earlier is None else self.earlier.entries
         return self._start(again=entries > _LARGE * self.limits.tighten_after > 0)
 
     def _start(self, again: bool) -> bool:
@@ -167,16 +172,16 @@ class Search:
         self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
         self._proved[self.open] = np.inf
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
-        planted = None
-        if self.proof is not None and self.names is not None and not self.outcome.rounds:
-            places = (self.prover.nodes, self.prover.indices)
-            planted = carry.transplant(self.proof, self.names, self.bounds, places, self.open)
+        proof = None if self.earlier is None or self.outcome.rounds else self.earlier.tree
+        places = (self.prover.nodes, self.prover.indices)
+        planted = carry.transplant(proof, self.names, self.bounds, places, self.open)
         planned = set() if planted is None else set(planted.disjunct.tolist())
         todo = self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))
         if planted is not None and int((~planted.inner).sum()) <= _DIRECT:
             todo = Batch.join([todo, self._leaves(planted)])
             planted = None
             if not len(todo):
+                self._same = True
                 return self._end()
         if self._question is not None:
             if self._won(self.hunt.quick(self.open, *self._question), "attack"):
@@ -191,9 +196,7 @@ class Search:
             self._accept(earlier)
         if not self._first(todo):
             return False
-        if not len(self._pool) and not self._stuck:
-            return self._end()
-        return True
+        return bool(len(self._pool) or self._stuck) or self._end()
 
     def _reduce(self) -> None:
         """Composes what is stable away."""
@@ -263,19 +266,14 @@ class Search:
         return batch.take(np.concatenate([found.proved, found.left]))
 
     def pack(self, network: str, names: Names) -> Proof | None:
-        """Returns what the next network's search can start from, None if there is nothing new.
-
-        Args:
-            network: Hash of this network.
-            names: Of this network.
-        """
+        """Returns the tree that the search on the next network, after the one of this hash, can start from, or None."""
         leaves = [*self.leaves, *self._pending]
         if len(self._pool):
             leaves.append(self._pool.take(len(self._pool)))
-        if not leaves:
-            self.tree = Tree()
-        places = (self.prover.nodes, self.prover.indices) if leaves else (np.zeros(0, np.int64),) * 2
-        return carry.keep(network, names, self.proof, self.outcome, self.tree, leaves, places)
+        if not leaves or (self._same and self.earlier is not None and self.earlier.latest):
+            return None
+        places, bounds = (self.prover.nodes, self.prover.indices), (self._crown, self._proved)
+        return carry.keep(network, names, self.earlier, self.outcome, bounds, self.tree, leaves, places)
 
     def _timeout(self) -> bool:
         out = self.outcome

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from prunecert.hashing import sha256_file
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import convolutional, fully_connected, residual, residual_conv
-from verifiers.base import OutputSpec
+from verifiers import VERIFIERS
+from verifiers.base import Instance, OutputSpec, Status, Verifier
 from verifiers.sparse.certify import Bounds, Checker, adopt
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual
@@ -82,3 +84,31 @@ def search(
         time.monotonic() + seconds,
     )
     return run, run.run()
+
+
+def edge(network: Network, center: Any, spec: OutputSpec, largest: float = 0.6) -> float:
+    """Returns about the radius at which the property ceases to hold, by the search itself."""
+    low, high = 0.0, largest
+    while high - low > 0.002:
+        middle = (low + high) / 2
+        holds = search(network, center - middle, center + middle, spec)[1].status is Status.UNSAT
+        low, high = (middle, high) if holds else (low, middle)
+    return low
+
+
+def ask(
+    path: Path, net: Drawn, center: Any, radius: float, timeout: float = 30.0, label: int | None = None
+) -> Instance:
+    """Returns the question whether a network's class, or a given one, stays the same around a point."""
+    lower, upper = ((center + side * radius).astype(np.float32) for side in (-1, 1))
+    label = int(net.evaluate(center)[0].argmax()) if label is None else label
+    spec = OutputSpec.robustness(label, net.classes)
+    return Instance(path, sha256_file(path), lower, upper, spec, timeout, "test", label, net.classes)
+
+
+def bab(path: Path, **settings: Any) -> Verifier:
+    """Returns the complete verifier with a network loaded."""
+    verifier = VERIFIERS.get("sparse-bab")(settings)
+    verifier.start()
+    verifier.load(path)
+    return verifier

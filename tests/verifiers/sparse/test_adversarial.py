@@ -21,9 +21,9 @@ from verifiers.sparse import affine
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import METHODS, Bounds, Engine, Question
 from verifiers.sparse.network import Network, Node, Term, read_network
+from verifiers.sparse.proof import Proof, Summary
 from verifiers.sparse.proving import adopt_crown
 from verifiers.sparse.replant import plant
-from verifiers.sparse.reuse import Proof
 
 Rng = np.random.Generator
 WAYS = (0, 10**9)
@@ -363,7 +363,7 @@ def tree(rng: Rng, width: int, splits: int) -> Proof:
             sign.append(phase)
     count = len(leaves)
     return Proof(
-        network="", layout=(1,), status="unsat", witness=np.zeros(0, np.float32),
+        summary=Summary("", (1,), "unsat", (), (), 0, len(parent), count),
         node=np.zeros(width, np.int32), index=np.zeros(width, np.int32),
         parent=np.array(parent, np.int32), neuron=np.array(neuron, np.int32), sign=np.array(sign, np.int8),
         disjunct=np.zeros(len(parent), np.int32), leaf=np.array(leaves, np.int32),

@@ -1,9 +1,8 @@
-"""The search's answers against exact ones, its limits, and what earlier proofs may and may not do to it."""
+"""The search's answers against exact ones, and its limits."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,15 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.hashing import sha256_file
-from tests.soundness.networks import Affine, fully_connected
 from tests.soundness.networks import Network as Drawn
+from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
-from tests.verifiers.sparse.searching import Prepared, draw, search
+from tests.verifiers.sparse.searching import Prepared, ask, bab, draw, edge, search
 from verifiers import VERIFIERS
-from verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
-from verifiers.sparse.network import Network, read_network
-from verifiers.sparse.reuse import Proof, RefusedProofError, Store, key, names_of
+from verifiers.base import OutputSpec, Status
 from verifiers.sparse.tighten import tighten
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
-
-
-def edge(network: Network, center: Any, spec: OutputSpec, largest: float = 0.6) -> float:
-    """Returns about the radius at which the property ceases to hold, by the search itself."""
-    low, high = 0.0, largest
-    while high - low > 0.002:
-        middle = (low + high) / 2
-        holds = search(network, center - middle, center + middle, spec)[1].status is Status.UNSAT
-        low, high = (middle, high) if holds else (low, middle)
-    return low
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,22 +70,6 @@ def large(folder: Path) -> tuple[Drawn, Path]:
     rng = np.random.default_rng(3)
     net = fully_connected("large", rng, [20, 60, 60, 60, 3]).balance(rng)
     return net, net.save(folder / "large.onnx")
-
-
-def ask(
-    path: Path, net: Drawn, center: Any, radius: float, timeout: float = 30.0, label: int | None = None
-) -> Instance:
-    lower, upper = ((center + side * radius).astype(np.float32) for side in (-1, 1))
-    label = int(net.evaluate(center)[0].argmax()) if label is None else label
-    spec = OutputSpec.robustness(label, net.classes)
-    return Instance(path, sha256_file(path), lower, upper, spec, timeout, "test", label, net.classes)
-
-
-def bab(path: Path, **settings: Any) -> Verifier:
-    verifier = VERIFIERS.get("sparse-bab")(settings)
-    verifier.start()
-    verifier.load(path)
-    return verifier
 
 
 def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
@@ -202,169 +172,3 @@ def test_settings_are_checked() -> None:
             VERIFIERS.get("sparse-bab")(settings)
     with pytest.raises(UserError):
         VERIFIERS.get("sparse-alpha-crown")({"iterations": 0})
-
-
-# Proofs of a network start the search on its pruned versions.
-
-
-def chain(folder: Path) -> list[tuple[Drawn, Path]]:
-    """A network, and versions of it with ever more of its smallest weights gone."""
-    nets = []
-    for number, share in enumerate((0.0, 0.2, 0.5)):
-        rng = np.random.default_rng(5)
-        net = fully_connected("net", rng, [6, 16, 16, 3])
-        made = Drawn("net", net.shape)
-        value = 0
-        for index, node in enumerate(net.nodes):
-            if isinstance(node, Affine):
-                weight = node.matrix.copy()
-                weight[np.abs(weight) < np.quantile(np.abs(weight), share)] = 0
-                value = made.gemm(value, weight, node.shift)
-                if index < len(net.nodes) - 1:
-                    value = made.relu(value)
-        nets.append((made, made.save(folder / f"net{number}.onnx")))
-    return nets
-
-
-#: Centre, radius, limit and label: just below and above the radius at which the first network's class changes.
-ITEMS: list[tuple[Any, float, float, int]] = []
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _items(tmp_path_factory: pytest.TempPathFactory) -> None:
-    net, path = chain(tmp_path_factory.mktemp("items"))[0]
-    network, rng = read_network(path), np.random.default_rng(0)
-    for number in range(12):
-        center = rng.random(net.inputs)
-        label = int(net.evaluate(center)[0].argmax())
-        radius = edge(network, center, OutputSpec.robustness(label, net.classes))
-        ITEMS.append((center, radius * (0.9, 0.97, 1.05)[number % 3], 30.0, label))
-
-
-def answers(nets: list[tuple[Drawn, Path]], proofs: str, **settings: Any) -> list[Verdict]:
-    verdicts = []
-    for net, path in nets:
-        verifier = bab(path, proofs=proofs, **settings)
-        verdicts += [verifier.solve([ask(path, net, *item)])[0] for item in ITEMS]
-    return verdicts
-
-
-def test_reuse_changes_no_answer(tmp_path: Path) -> None:
-    nets = chain(tmp_path)
-    plain, reused = answers(nets, ""), answers(nets, str(tmp_path / "proofs"))
-    assert [verdict.status for verdict in plain] == [verdict.status for verdict in reused]
-    assert {verdict.status for verdict in plain} == {Status.SAT, Status.UNSAT}
-    assert any("leaves from the proof" in verdict.detail for verdict in reused)
-    again = answers(nets[:1], str(tmp_path / "proofs"))
-    assert [verdict.status for verdict in plain[: len(ITEMS)]] == [verdict.status for verdict in again]
-    domains = [sum(verdict.domains or 0 for verdict in verdicts[: len(ITEMS)]) for verdicts in (plain, again)]
-    assert domains[1] < domains[0]
-
-
-def test_foreign_proofs_change_no_answer(tmp_path: Path) -> None:
-    """Every file gets another one's content: other boxes, other labels, other networks of the same layers."""
-    nets = chain(tmp_path)
-    folder = tmp_path / "proofs"
-    plain, contents = [], []
-    for net in nets:
-        plain += answers([net], str(folder))
-        contents += [path.read_bytes() for path in sorted(folder.glob("*.proof"))]
-    files = sorted(folder.glob("*.proof"))
-    rng = np.random.default_rng(0)
-    assert len(files) > 6
-    assert len(set(contents)) > 12
-    for _ in range(3):
-        for net, expected in zip(nets, np.array_split(np.arange(len(plain)), len(nets)), strict=True):
-            for path in files:
-                path.write_bytes(contents[rng.integers(len(contents))])
-            statuses = [verdict.status for verdict in answers([net], str(folder))]
-            assert statuses == [plain[place].status for place in expected]
-
-
-def stored(tmp_path: Path) -> tuple[Drawn, Path, Instance, Path]:
-    """Returns a network, a question that takes splits, and the file of its proof."""
-    net, path = chain(tmp_path)[0]
-    for item in ITEMS:
-        question = ask(path, net, *item)
-        folder = tmp_path / f"proof-{key(question)[:6]}"
-        verdict = bab(path, proofs=str(folder)).solve([question])[0]
-        if verdict.status is Status.UNSAT and (verdict.domains or 0) > 8:
-            (file,) = folder.glob("*.proof")
-            return net, path, question, file
-    raise AssertionError("no question takes splits")
-
-
-def test_damaged_files_are_refused_and_said_so(tmp_path: Path) -> None:
-    _, path, question, file = stored(tmp_path)
-    whole = file.read_bytes()
-    rng = np.random.default_rng(0)
-    damaged = [b"", whole[: len(whole) // 2], whole[:-3], whole[:20] + bytes(40), rng.bytes(500)]
-    for _ in range(30):
-        spoiled = bytearray(whole)
-        for place in rng.integers(0, len(whole), 4):
-            spoiled[place] = rng.integers(256)
-        damaged.append(bytes(spoiled))
-    verifier = bab(path, proofs=str(file.parent))
-    refused = 0
-    for content in damaged:
-        file.write_bytes(content)
-        verdict = verifier.solve([question])[0]
-        assert verdict.status is Status.UNSAT
-        refused += "was not used" in verdict.detail
-    assert refused >= 20
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_altered_trees_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
-    """Arrays of the right types with wrong contents: whatever passes the checks can't change the answer."""
-    net, path, question, file = stored(tmp_path)
-    good = Proof.load(file)
-    unsafe = ask(path, net, (question.lower + question.upper) / 2, 0.6, label=question.label)
-    assert bab(path).solve([unsafe])[0].status is Status.SAT
-    other = file.with_name(file.name.replace(key(question), key(unsafe)))
-    rng = np.random.default_rng(seed)
-    verifier = bab(path, proofs=str(file.parent))
-    names = sorted(name for name, value in vars(good).items() if isinstance(value, np.ndarray))
-    used = 0
-    for number in range(25):
-        name = names[(number + seed) % len(names)]
-        array = getattr(good, name).copy()
-        if array.size:
-            flat = array.reshape(-1)
-            places = rng.integers(0, flat.size, 1 + number % 5)
-            flat[places] = rng.integers(-3, 30, len(places)).astype(flat.dtype)
-        bad = replace(good, **{name: array[:-1] if number % 4 == 0 else array})
-        bad.save(file)
-        verdict = verifier.solve([question])[0]
-        assert verdict.status is Status.UNSAT
-        used += "leaves from the proof" in verdict.detail
-        # The same tree for a box that is not safe.
-        bad.save(other)
-        assert verifier.solve([unsafe])[0].status is Status.SAT
-    assert used
-
-
-def test_a_tree_that_leaves_something_out_is_refused(tmp_path: Path) -> None:
-    *_, file = stored(tmp_path)
-    good = Proof.load(file)
-    last = len(good.parent) - 1
-    for name, value in (("sign", -good.sign[last]), ("parent", 0), ("neuron", (good.neuron[last] + 1) % 3)):
-        array = getattr(good, name).copy()
-        array[last] = value
-        replace(good, **{name: array}).save(file)
-        with pytest.raises(RefusedProofError):
-            Proof.load(file)
-
-
-def test_other_layers_are_refused(tmp_path: Path) -> None:
-    _, path, question, file = stored(tmp_path)
-    rng = np.random.default_rng(5)
-    other = fully_connected("net", rng, [6, 16, 17, 3])
-    onnx = other.save(tmp_path / "other.onnx")
-    stores = [Store(file.parent, names_of(read_network(net), net)) for net in (path, onnx)]
-    assert stores[0].find(key(question))[0] is not None
-    assert stores[1].find(key(question)) == (None, "")
-    stores[1].path(key(question)).write_bytes(file.read_bytes())
-    found, why = stores[1].find(key(question))
-    assert found is None
-    assert "other layers" in why
