@@ -107,11 +107,12 @@ class Earlier:
             schema, digest, checksum = _START.unpack_from(content, len(_MAGIC))
             if schema != SCHEMA_VERSION:
                 raise RefusedProofError(f"its schema is {schema}, not {SCHEMA_VERSION}")
-            if zlib.crc32(content[begin:]) != checksum:
+            data = content[begin:]
+            if zlib.crc32(data) != checksum:
                 raise RefusedProofError("its checksum is another")
             if digest != self._digest:
                 raise RefusedProofError("it is of a network with other layers")
-            point: Single = np.frombuffer(content, dtype=np.float32, offset=begin)
+            point: Single = np.frombuffer(data, dtype=np.float32)
             if not np.isfinite(point).all():
                 raise RefusedProofError("it is not finite")
         except FileNotFoundError:
