@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
@@ -11,7 +12,7 @@ from bench.certify.settings import VERIFIER, Certify
 from bench.timing.settings import Timing
 from models import NOISE_OBJECTIVES
 from prunecert.compaction import Mode
-from prunecert.errors import UserError
+from prunecert.errors import UserError, did_you_mean
 from verifiers import VERIFIERS
 from verifiers.base import Kind, Norm
 
@@ -155,3 +156,24 @@ def show_eps(eps: Fraction) -> str:
     """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction."""
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
+
+
+def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
+    """Returns the names that fit one of some shell patterns, in their order.
+
+    Args:
+        names: Names of cells.
+        patterns: Comma-separated.
+        what: What the cells are of, for the message.
+
+    Raises:
+        UserError: There is no pattern, or one that fits nothing.
+    """
+    names = list(names)
+    asked = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    if not asked:
+        raise UserError(f"--cells is empty; name at least one cell of {what}, or leave it out.")
+    for pattern in asked:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"--cells: {did_you_mean(f'cell of {what}', pattern, names)}")
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in asked)]

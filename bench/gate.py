@@ -8,7 +8,6 @@ verifier failed.
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.cell import fitting
 from bench.gating import baseline_file, github, junit, markdown, series, table
 from bench.gating.compare import compare
 from bench.gating.records import Snapshot, of_run
@@ -24,7 +24,7 @@ from bench.gating.result import GateResult
 from bench.gating.rules import RuleSet, load_rules
 from bench.report.publish import write_text
 from bench.suite import available_suites, load_suite
-from prunecert.errors import EXIT_INTERRUPTED, UserError, did_you_mean, run_main
+from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,15 +131,7 @@ def _cells(base: Snapshot, patterns: str | None) -> list[str] | None:
     """Returns the baseline's cells that fit the patterns; None for all."""
     if patterns is None:
         return None
-    found: list[str] = []
-    for pattern in (p.strip() for p in patterns.split(",") if p.strip()):
-        fitting = fnmatch.filter(base.cells, pattern)
-        if not fitting:
-            raise UserError(f"--cells: {did_you_mean('cell of the baseline', pattern, base.cells)}")
-        found += fitting
-    if not found:
-        raise UserError("--cells is empty; name at least one cell of the baseline, or leave it out.")
-    return found
+    return fitting(base.cells, patterns, "the baseline")
 
 
 def _rules(options: argparse.Namespace, base: Snapshot) -> RuleSet:

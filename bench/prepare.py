@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import models
-from bench.cell import Cell, Protocol
+from bench.cell import Cell, Protocol, fitting
 from bench.certify.settings import VERIFIER
 from bench.exports import Export, compact_export, export_cell
 from bench.plan import CellPlan
@@ -20,7 +19,7 @@ from bench.stages import Installed, make_stages, supported_stages
 from bench.suite import Suite
 from models.data import Dataset, Split, load
 from prunecert.compaction import Mode
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from verifiers import VERIFIERS
 
 CHECKPOINTS = Path(models.__file__).parent / "checkpoints"
@@ -41,12 +40,8 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
     """
     chosen = list(suite.cells)
     if cells is not None:
-        patterns = [p.strip() for p in cells.split(",") if p.strip()]
-        names = [cell.name for cell, _ in chosen]
-        for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
-                raise UserError(f"--cells: {did_you_mean(f'cell of suite {suite.name!r}', pattern, names)}")
-        chosen = [(cell, p) for cell, p in chosen if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
+        found = set(fitting([cell.name for cell, _ in chosen], cells, f"suite {suite.name!r}"))
+        chosen = [(cell, p) for cell, p in chosen if cell.name in found]
     if verifiers is not None:
         names = list(dict.fromkeys(name.strip() for name in verifiers.split(",") if name.strip()))
         if not names:

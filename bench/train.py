@@ -8,7 +8,6 @@ come first, and training stops before the epoch that would overrun it.
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import os
 import re
 import statistics
@@ -49,11 +48,6 @@ def main(argv: list[str] | None = None) -> int:
 
     suite = load_suite(options.suite)
     jobs = plan(suite, options.cells, options.suite)
-    if not jobs:
-        raise UserError(
-            f"No cell of suite {suite.name!r} matches {options.cells!r}; `python -m bench.train --suite "
-            f"{options.suite} --dry-run` lists them."
-        )
     if budget is not None:
         jobs = by_value(jobs)
     todo = [job for job in jobs if options.force or not is_done(options.out, job, unfit)]
@@ -155,17 +149,20 @@ def first_images(data: Dataset, count: int | None) -> Dataset:
     return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
 
 
-def plan(suite: Suite, pattern: str, suite_argument: str) -> list[Job]:
-    """Returns the jobs of the suite's cells whose name matches a shell pattern, in the suite's order.
+def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
+    """Returns the jobs of the suite's cells whose names fit comma-separated shell patterns, in the suite's order.
 
     Raises:
-        UserError: A recipe of the suite is refused.
+        UserError: A pattern fits no cell, or a recipe of the suite is refused.
     """
+    from bench.cell import fitting
     from models.recipe import Recipe
 
+    names = [cell.name for cell, _ in suite.cells]
+    chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
     jobs = []
     for cell, _ in suite.cells:
-        if not fnmatch.fnmatch(cell.name, pattern):
+        if cell.name not in chosen:
             continue
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
@@ -297,7 +294,7 @@ class Progress:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
-    parser.add_argument("--cells", default="*", help="shell pattern of cell names (default: all)")
+    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument(
         "--out", type=Path, default=prepare.CHECKPOINTS, help="folder of checkpoints (default: the zoo)"
     )

@@ -57,6 +57,16 @@ def jobs(suite: str, pattern: str = "*") -> list[Any]:
     return train.plan(load_suite(suite), pattern, suite)
 
 
+def test_cells_are_chosen_by_patterns_and_one_that_fits_nothing_is_refused(suite: str) -> None:
+    names = [job.name for job in jobs(suite)]
+    both = [job.name for job in jobs(suite, "*lwm_x10_s0, *dense_x1_s0")]
+    assert len(both) == 2
+    assert both == [name for name in names if name in both], "in the suite's order"
+    for patterns, message in (("*dense_x1_s0,cnn-tiny*", r"Unknown cell of suite .* 'cnn-tiny\*'"), (" , ", "empty")):
+        with pytest.raises(UserError, match=message):
+            jobs(suite, patterns)
+
+
 def test_cells_are_trained_once(suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*lwm_x10_s0"]
     assert train.main(command) == 0
