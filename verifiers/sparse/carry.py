@@ -25,23 +25,33 @@ Places = tuple[Indices, Indices]
 
 #: Largest tree of a search without an answer that is kept, in entries.
 _MOST_OPEN = 4096
+#: What planting takes for each entry and unstable neuron, in bytes: phases, slopes, multipliers and copies of them.
+_PLANTING = 32
 
 
 def transplant(
-    proof: Proof | None, names: Names | None, bounds: Bounds, places: Places, open_: Indices
+    earlier: Earlier | None, names: Names | None, bounds: Bounds, places: Places, open_: Indices, memory_mb: float
 ) -> Planted | None:
     """Puts a stored tree onto the network at hand; None where nothing of it applies.
 
     Args:
-        proof: Of another network, or of this one, or none.
+        earlier: What searches on another network left, or on this one, or none.
         names: Of this network.
         bounds: Of all nodes over the box.
         places: Node and index of the unstable neurons.
         open_: Disjuncts that are still open.
+        memory_mb: Most that the tree may take here, whatever it took there.
     """
-    if proof is None or names is None or proof.summary.layout != names.layout:
+    if earlier is None or names is None:
         return None
     nodes, indices = places
+    proof = earlier.tree
+    if proof is None or proof.summary.layout != names.layout:
+        return None
+    size = _PLANTING * len(proof.parent) * max(len(nodes), len(proof.node)) / 2**20
+    if size > memory_mb:
+        earlier.refuse_tree(f"it would fill {size:.0f} MiB, more than the limit of {memory_mb:g} MiB")
+        return None
     place = np.full(len(proof.node), -1, dtype=np.int64)
     phase = np.ones(len(proof.node), dtype=np.int8)
     here = names.places(nodes, indices)

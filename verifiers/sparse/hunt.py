@@ -48,7 +48,8 @@ class Hunt:
         self._network, self._spec = checker.network, spec
         self._lower, self._upper = lower, upper
         self._limits, self._threads = limits, checker.threads
-        self._known = known if known is not None and len(known) == len(lower) else None
+        # As it is tried, so that nothing overflows on the way there.
+        self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
 
     def confirm(self, points: Array) -> Single | None:
         """Returns the first of [n, inputs] that is a counterexample."""

@@ -40,6 +40,9 @@ _MOST_BYTES = 512 * 2**20
 #: Bytes from which the arrays are compressed; for less, compressing costs more than it saves.
 _PACKED = 2**18
 
+#: Largest multiplier that is kept: sums of as many as there are leaves stay far from the end of float32.
+_MOST_BETA = 1e12
+
 #: What a slope of 1 is stored as.
 ALPHA = 65535.0
 
@@ -95,7 +98,9 @@ class Summary:
         """
         if self.status != Status.UNSAT or len(crown) != len(self.crown):
             return False
-        return bool(np.all((np.array(self.proved) + crown - np.array(self.crown))[open_] > 0))
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Of infinite bounds the difference may be no number, which promises nothing.
+            return bool(np.all((np.array(self.proved) + crown - np.array(self.crown))[open_] > 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +146,11 @@ class Proof:
             if not condition:
                 raise RefusedProofError(what)
 
-        entries, width, leaves = len(self.parent), len(self.node), len(self.leaf)
         flat = (self.node, self.index, self.parent, self.neuron, self.sign, self.disjunct, self.leaf)
         need(
             all(array.ndim == 1 for array in (*flat, self.beta_leaf, self.beta_neuron, self.beta)), "its arrays' shapes"
         )
+        entries, width, leaves = len(self.parent), len(self.node), len(self.leaf)
         said = (self.summary.entries, self.summary.leaves)
         need(said == (entries, leaves) and leaves > 0, "its numbers of entries and leaves")
         need(entries <= MOST_ENTRIES, f"its tree has more than {MOST_ENTRIES} entries")
@@ -157,7 +162,7 @@ class Proof:
         need(bool(np.all(self.parent < np.arange(entries))) and _within(self.parent, -1, entries), "its tree's order")
         need(_within(self.leaf, 0, entries) and len(np.unique(self.leaf)) == leaves, "its leaves")
         need(_within(self.beta_leaf, 0, leaves) and _within(self.beta_neuron, 0, width), "its multipliers' places")
-        need(bool(np.isfinite(self.beta).all() and (self.beta >= 0).all()), "its multipliers' values")
+        need(bool(np.all((self.beta >= 0) & (self.beta <= _MOST_BETA))), "its multipliers' values")
         root = self.parent < 0
         need(_within(self.neuron[~root], 0, width) and bool(np.all(np.abs(self.sign[~root]) == 1)), "its splits")
         need(_within(self.disjunct, 0, 2**31), "its disjuncts")
@@ -208,7 +213,7 @@ class Proof:
                 raise RefusedProofError("its checksum is another")
             arrays = _arrays(_unpacked(body) if header["packed"] else body, header["shapes"])
             proof = cls(_summary(header), **arrays)
-        proof.check()
+            proof.check()
         return proof
 
 
@@ -287,7 +292,7 @@ def _header(content: bytes) -> tuple[dict[str, Any], int]:
 
 def _summary(header: dict[str, Any]) -> Summary:
     said = header["summary"]
-    return Summary(
+    summary = Summary(
         str(said["network"]),
         tuple(int(size) for size in said["layout"]),
         str(said["status"]),
@@ -297,6 +302,9 @@ def _summary(header: dict[str, Any]) -> Summary:
         int(said["entries"]),
         int(said["leaves"]),
     )
+    if len(summary.crown) != len(summary.proved):
+        raise RefusedProofError("its bounds of the disjuncts")
+    return summary
 
 
 def _unpacked(body: bytes) -> bytes:
@@ -359,5 +367,5 @@ def pack(
         np.rint(alpha * ALPHA).astype(np.uint16),
         rows.astype(np.int32),
         columns.astype(np.int32),
-        beta[rows, columns].astype(np.float32),
+        np.minimum(beta[rows, columns], _MOST_BETA).astype(np.float32),
     )

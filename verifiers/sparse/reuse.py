@@ -172,10 +172,16 @@ class Earlier:
         known = self.summary
         return known is not None and known.leaves <= most and self.latest and known.promises(crown, open_)
 
+    def refuse_tree(self, why: str) -> None:
+        """Says why the tree is not used although it can be read."""
+        self._refuse(1, RefusedProofError(why))
+
     def _fitting(self, summary: Summary) -> Summary:
         if summary.layout != self._layout:
             raise RefusedProofError("it is of a network with other layers")
         return summary
 
     def _refuse(self, which: int, error: Exception) -> None:
-        self.refused.append(f"{self._files[which].name}: {error}")
+        reason = f"{self._files[which].name}: {error}"
+        if reason not in self.refused:
+            self.refused.append(reason)

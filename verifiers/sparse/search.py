@@ -172,9 +172,10 @@ class Search:
         self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
         self._proved[self.open] = np.inf
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
-        proof = None if self.earlier is None or self.outcome.rounds else self.earlier.tree
+        earlier = None if self.outcome.rounds else self.earlier
         places = (self.prover.nodes, self.prover.indices)
-        planted = carry.transplant(proof, self.names, self.bounds, places, self.open)
+        most = self.limits.memory_mb
+        planted = carry.transplant(earlier, self.names, self.bounds, places, self.open, most)
         planned = set() if planted is None else set(planted.disjunct.tolist())
         todo = self._whole(np.array([k for k in range(len(self.open)) if k not in planned], dtype=np.int64))
         if planted is not None and int((~planted.inner).sum()) <= _DIRECT:
@@ -189,11 +190,11 @@ class Search:
             self._question = None
         self._reduce()
         if planted is not None:
-            most = 0 if again else self.limits.tighten_after
-            earlier = self._descend(planted, most or len(planted.parent))
-            if earlier is None:
+            few = 0 if again else self.limits.tighten_after
+            batch = self._descend(planted, few or len(planted.parent))
+            if batch is None:
                 return self._start(again=True)
-            self._accept(earlier)
+            self._accept(batch)
         if not self._first(todo):
             return False
         return bool(len(self._pool) or self._stuck) or self._end()
