@@ -86,8 +86,9 @@ def test_bounds_contain_what_the_network_computes(
     found = {method: engine.bound(asked, method) for method in METHODS}
     for bounds in found.values():
         assert_contained(network, asked, bounds, x)
-    # Each is at least as tight as the one before.
-    assert np.all(found["crown-ibp"].rows >= found["ibp"].rows)
+    # Each is at least as tight as the one before, but for the last bits where they sum in another order.
+    rows = found["ibp"].rows
+    assert np.all(found["crown-ibp"].rows >= rows - 1e-12 * (1 + np.abs(rows)))
     assert found["crown"].unstable <= found["ibp"].unstable
     for index, low in found["ibp"].lower.items():
         # Intervals of smaller intervals are smaller but for the last bits.
