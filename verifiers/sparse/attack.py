@@ -77,7 +77,12 @@ class Attack:
 
 
 def confirm(
-    network: Network, spec: OutputSpec, lower: Single, upper: Single, points: npt.NDArray[np.float64]
+    network: Network,
+    spec: OutputSpec,
+    lower: Single,
+    upper: Single,
+    points: npt.NDArray[np.float64],
+    threads: int = 1,
 ) -> Single | None:
     """Returns the first point that, rounded to float32 in the box, is unsafe for the original network.
 
@@ -87,18 +92,28 @@ def confirm(
         lower: Lower corner, flat float32.
         upper: Upper corner.
         points: Candidates [n, inputs].
+        threads: For the network.
     """
     for point in points:
         x: Single = np.clip(point.astype(np.float32), lower, upper)
-        y = network.evaluate(x[None])[0]
-        scale = 1.0
-        for a, b in spec.disjuncts:
-            scale = max(scale, float((np.abs(a) @ np.abs(y) + np.abs(b)).max(initial=0.0)))
-        values = [float((a @ y - b).max(initial=-np.inf)) for a, b in spec.disjuncts]
-        lowest = min(values, default=np.inf)
-        if lowest < -_MARGIN * scale or (lowest <= 0 and spec.violated_by(_single(network, x))):
+        if unsafe(network, spec, x, *margins(network, spec, x, threads)):
             return x
     return None
+
+
+def margins(network: Network, spec: OutputSpec, x: Single, threads: int = 1) -> tuple[list[float], float]:
+    """Returns the largest row of each disjunct at a point, in float64, and the outputs' scale."""
+    y = network.evaluate(x[None], threads)[0]
+    scale = 1.0
+    for a, b in spec.disjuncts:
+        scale = max(scale, float((np.abs(a) @ np.abs(y) + np.abs(b)).max(initial=0.0)))
+    return [float((a @ y - b).max(initial=-np.inf)) for a, b in spec.disjuncts], scale
+
+
+def unsafe(network: Network, spec: OutputSpec, x: Single, values: list[float], scale: float) -> bool:
+    """Whether a point is unsafe for the original network, by what `margins` says of it."""
+    lowest = min(values, default=np.inf)
+    return lowest < -_MARGIN * scale or (lowest <= 0 and spec.violated_by(_single(network, x)))
 
 
 def _single(network: Network, x: Single) -> Single:

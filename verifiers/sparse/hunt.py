@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from verifiers.base import OutputSpec
 from verifiers.sparse import lanes
-from verifiers.sparse.attack import Attack, confirm
+from verifiers.sparse.attack import Attack, confirm, margins, unsafe
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.dual import Batch, Dual
+from verifiers.sparse.gather import LANES
 from verifiers.sparse.outcome import Limits
 
 Array = npt.NDArray[np.float64]
@@ -50,14 +51,20 @@ class Hunt:
         self._limits, self._threads = limits, checker.threads
         # As it is tried, so that nothing overflows on the way there.
         self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
+        self._near = np.arange(len(spec.disjuncts))
 
     def confirm(self, points: Array) -> Single | None:
         """Returns the first of [n, inputs] that is a counterexample."""
-        return confirm(self._network, self._spec, self._lower, self._upper, points)
+        return confirm(self._network, self._spec, self._lower, self._upper, points, self._threads)
 
     def replay(self) -> Single | None:
         """Tries the known counterexample as it is."""
-        return None if self._known is None else self.confirm(self._known[None].astype(np.float64))
+        if self._known is None:
+            return None
+        found = margins(self._network, self._spec, self._known, self._threads)
+        # Disjuncts that the point is nearest to come first.
+        self._near = np.argsort(found[0], kind="stable")
+        return self._known if unsafe(self._network, self._spec, self._known, *found) else None
 
     def quick(self, open_: Indices, rows: Array, offsets: Array, starts: Indices) -> Single | None:
         """Descends on the whole network, from the centre towards each disjunct, and from the known point.
@@ -74,11 +81,14 @@ class Hunt:
         radius = np.maximum(self._upper - center, center - self._lower)
         net = lanes.of_network(self._network, rows, offsets, self._threads)
         attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(starts)], (center, radius))
-        t = np.zeros((len(open_), len(center)), dtype=np.float32)
         target = open_
+        t = np.zeros((len(open_), len(center)), dtype=np.float32)
         if self._known is not None:
-            near = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
-            t, target = np.concatenate([np.tile(np.clip(near, -1, 1), (len(open_), 1)), t]), np.tile(open_, 2)
+            # No more than fills the lanes: towards other disjuncts the centre will do.
+            near = self._near[np.isin(self._near, open_)][: max(LANES - len(open_), 1)]
+            point = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
+            t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
+            target = np.concatenate([near, open_])
         points, margins = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
         return self.confirm(center + radius * points[_best(margins)].astype(np.float64))
 

@@ -7,8 +7,9 @@ it, and so no library whose threads wait for one another where other work runs o
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,13 @@ from numba.extending import intrinsic
 from verifiers.sparse.dual import Dual
 from verifiers.sparse.gather import LANES, gather
 from verifiers.sparse.network import Network
+from verifiers.sparse.threads import pool
 from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 
 Single = npt.NDArray[np.float32]
+
+#: Multiply-adds of 16 lanes that are worth handing to another thread.
+_SHARED = 200_000
 
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -59,56 +64,48 @@ def scatter(
     return types.void(values, types.int64, columns, weights, types.int64, types.int64, out, types.int64), _lower
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _ahead(
     starts: npt.NDArray[np.int64],
     columns: npt.NDArray[np.int32],
     weights: Single,
     first: int,
-    count: int,
+    stop: int,
     values: Single,
     base: int,
     out: Single,
     place: int,
-    stride: int,
-    groups: int,
-    room: Single,
 ) -> None:
-    """Adds rows first, first + 1, … of a matrix times values at `base` to those at `place`, for each group."""
-    for group in numba.prange(groups):
-        at = group * stride
-        for row in range(count):
-            gather(values, at + base, columns, weights, starts[first + row], starts[first + row + 1], room, group * 16)
-            to = at + place + row * 16
-            for lane in range(16):
-                out[to + lane] += room[group * 16 + lane]
+    """Adds rows first, first + 1, …, stop - 1 of a matrix times values at `base` to those at `place`."""
+    room = np.empty(16, dtype=np.float32)
+    for row in range(first, stop):
+        gather(values, base, columns, weights, starts[row], starts[row + 1], room, 0)
+        to = place + (row - first) * 16
+        for lane in range(16):
+            out[to + lane] += room[lane]
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _back(
     starts: npt.NDArray[np.int64],
     columns: npt.NDArray[np.int32],
     weights: Single,
     first: int,
-    count: int,
+    stop: int,
     values: Single,
     place: int,
     out: Single,
     base: int,
-    stride: int,
-    groups: int,
 ) -> None:
     """Adds the transposed rows times values at `place` to those at `base`; rows of zeros are left out."""
-    for group in numba.prange(groups):
-        at = group * stride
-        for row in range(count):
-            mine = at + place + row * 16
-            filled = False
-            for lane in range(16):
-                if values[mine + lane] != 0:
-                    filled = True
-            if filled:
-                scatter(values, mine, columns, weights, starts[first + row], starts[first + row + 1], out, at + base)
+    for row in range(first, stop):
+        mine = place + (row - first) * 16
+        filled = False
+        for lane in range(16):
+            if values[mine + lane] != 0:
+                filled = True
+        if filled:
+            scatter(values, mine, columns, weights, starts[row], starts[row + 1], out, base)
 
 
 @numba.njit(cache=True)
@@ -142,6 +139,10 @@ class Step:
     source: int
     activated: bool
 
+    def entries(self, count: int) -> int:
+        """Returns how many weights the first `count` rows have."""
+        return int(self.starts[self.first + count] - self.starts[self.first])
+
 
 class Lanes:
     """A network as spans of neurons, numbered through; the first are its inputs, the last span's are its rows.
@@ -149,7 +150,7 @@ class Lanes:
     Args:
         inputs: How many inputs.
         spans: (start, stop, bias, steps) of each span, in an order in which sources come first.
-        threads: For groups of points.
+        threads: For groups of points, and for the rows of large matrices.
     """
 
     def __init__(self, inputs: int, spans: Sequence[tuple[int, int, Single, list[Step]]], threads: int = 1) -> None:
@@ -165,8 +166,17 @@ class Lanes:
             shape = (groups, self.size, LANES)
             # Values, their ReLUs, derivatives by the values and by the ReLUs.
             self._raw, self._relu, self._by_raw, self._by_relu = (np.zeros(shape, dtype=np.float32) for _ in range(4))
-            self._work = np.empty(groups * LANES, dtype=np.float32)
-        numba.set_num_threads(min(self.threads, groups))
+
+    def _each(self, tasks: list[tuple[Any, ...]], run: Callable[..., None], entries: int) -> None:
+        """Runs tasks that don't touch one another, side by side if that is worth it.
+
+        Threads of the kernels' own would meet after every matrix, and spin there while other work holds their core.
+        """
+        if self.threads == 1 or len(tasks) == 1 or entries < _SHARED:
+            for task in tasks:
+                run(*task)
+        else:
+            list(pool(self.threads).map(lambda task: run(*task), tasks))
 
     def values(self, x: Single) -> Single:
         """Evaluates the rows.
@@ -181,24 +191,23 @@ class Lanes:
         self._room(groups)
         raw, relu = self._raw, self._relu
         raw[:, : self.inputs] = x
-        flat_raw, flat_relu = raw.reshape(-1), relu.reshape(-1)
         for start, stop, bias, steps in self.spans:
             raw[:, start:stop] = bias[:, None]
             for step in steps:
-                _ahead(
-                    step.starts,
-                    step.columns,
-                    step.weights,
-                    step.first,
-                    stop - start,
-                    flat_relu if step.activated else flat_raw,
-                    step.source * LANES,
-                    flat_raw,
-                    start * LANES,
-                    self.size * LANES,
-                    groups,
-                    self._work,
-                )
+                entries = groups * step.entries(stop - start)
+                parts = -(-self.threads // groups) if entries >= _SHARED else 1
+                ends = np.linspace(0, stop - start, parts + 1).astype(int).tolist()
+                source = relu if step.activated else raw
+                tasks = [
+                    (
+                        *(step.starts, step.columns, step.weights, step.first + low, step.first + high),
+                        *(source[group].reshape(-1), step.source * LANES),
+                        *(raw[group].reshape(-1), (start + low) * LANES),
+                    )
+                    for group in range(groups)
+                    for low, high in itertools.pairwise(ends)
+                ]
+                self._each(tasks, _ahead, entries)
             np.maximum(raw[:, start:stop], 0, out=relu[:, start:stop])
         return raw[:, self.size - self.rows :]
 
@@ -216,23 +225,19 @@ class Lanes:
         by_raw[:] = 0
         by_relu[:] = 0
         by_raw[:, self.size - self.rows :] = weights
-        flat_raw, flat_relu = by_raw.reshape(-1), by_relu.reshape(-1)
         for start, stop, _, steps in reversed(self.spans):
             by_raw[:, start:stop] += by_relu[:, start:stop] * (self._raw[:, start:stop] > 0)
             for step in steps:
-                _back(
-                    step.starts,
-                    step.columns,
-                    step.weights,
-                    step.first,
-                    stop - start,
-                    flat_raw,
-                    start * LANES,
-                    flat_relu if step.activated else flat_raw,
-                    step.source * LANES,
-                    self.size * LANES,
-                    groups,
-                )
+                target = by_relu if step.activated else by_raw
+                tasks = [
+                    (
+                        *(step.starts, step.columns, step.weights, step.first, step.first + stop - start),
+                        *(by_raw[group].reshape(-1), start * LANES),
+                        *(target[group].reshape(-1), step.source * LANES),
+                    )
+                    for group in range(groups)
+                ]
+                self._each(tasks, _back, groups * step.entries(stop - start))
         return by_raw[:, : self.inputs]
 
 

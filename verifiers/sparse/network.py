@@ -12,12 +12,16 @@ are exact; products of weights with normalisation factors, and 1 / n of averages
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+
+from verifiers.sparse.threads import pool
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -25,6 +29,35 @@ Float64Array = npt.NDArray[np.float64]
 #: Relative error of a stored weight against the real number that it stands for: one rounding to float32, after some
 #: in float64.
 WEIGHT_ERROR = 2.0**-24 * (1 + 2.0**-20)
+#: Multiply-adds that are worth handing to another thread.
+_SHARED = 500_000
+
+
+@numba.njit(cache=True, nogil=True)
+def _product(
+    starts: npt.NDArray[np.int32],
+    columns: npt.NDArray[np.int32],
+    weights: FloatArray,
+    x: Float64Array,
+    out: Float64Array,
+    low: int,
+    high: int,
+) -> None:
+    """Adds rows low, …, high - 1 of a sparse matrix times [n, columns] to [n, rows], in float64."""
+    for point in range(len(x)):
+        for row in range(low, high):
+            begin, end = starts[row], starts[row + 1]
+            whole = end - (end - begin) % 4
+            # Four sums that don't wait for each other.
+            first = second = third = fourth = 0.0
+            for entry in range(begin, whole, 4):
+                first += np.float64(weights[entry]) * x[point, columns[entry]]
+                second += np.float64(weights[entry + 1]) * x[point, columns[entry + 1]]
+                third += np.float64(weights[entry + 2]) * x[point, columns[entry + 2]]
+                fourth += np.float64(weights[entry + 3]) * x[point, columns[entry + 3]]
+            for entry in range(whole, end):
+                first += np.float64(weights[entry]) * x[point, columns[entry]]
+            out[point, row] += (first + second) + (third + fourth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,29 +125,36 @@ class Network:
         """Returns the nodes whose value without ReLU is taken somewhere, in order; the output isn't among them."""
         return tuple(sorted({term.source for node in self.nodes for term in node.terms if not term.activated}))
 
-    def forward(self, x: npt.ArrayLike) -> list[Float64Array]:
+    def forward(self, x: npt.ArrayLike, threads: int = 1) -> list[Float64Array]:
         """Computes the values of all nodes in float64, before their ReLUs.
 
         Args:
             x: Inputs [n, ...], each of the input's size.
+            threads: Among which large matrices are divided.
 
         Returns:
             For each node [n, size].
         """
         array = np.asarray(x, dtype=np.float64)
-        values = [array.reshape(len(array), self.nodes[0].size)]
+        values: list[Float64Array] = [array.reshape(len(array), self.nodes[0].size)]
         for node in self.nodes[1:]:
             total = np.tile(node.bias.astype(np.float64), (len(array), 1))
             for term in node.terms:
-                value = values[term.source]
-                # SciPy would multiply float32 by float64 in float64: the weights are widened exactly.
-                total += (term.matrix @ (np.maximum(value, 0.0) if term.activated else value).T).T
+                value, matrix = values[term.source], term.matrix
+                taken = np.ascontiguousarray(np.maximum(value, 0.0) if term.activated else value)
+                # SciPy would make a copy of the weights in float64 for each product.
+                factors = matrix.indptr, matrix.indices, matrix.data, taken, total
+                if threads == 1 or matrix.nnz < _SHARED:
+                    _product(*factors, 0, node.size)
+                else:
+                    ends = np.linspace(0, node.size, threads + 1).astype(int).tolist()
+                    list(pool(threads).map(functools.partial(_product, *factors), ends[:-1], ends[1:]))
             values.append(total)
         return values
 
-    def evaluate(self, x: npt.ArrayLike) -> Float64Array:
+    def evaluate(self, x: npt.ArrayLike, threads: int = 1) -> Float64Array:
         """Computes the outputs in float64: [n, ...] to [n, outputs]."""
-        return self.forward(x)[-1]
+        return self.forward(x, threads)[-1]
 
 
 def read_network(path: Path) -> Network:

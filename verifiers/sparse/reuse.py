@@ -2,10 +2,11 @@
 
 A network and its neighbour in a chain of compression ratios differ little, and so do their proofs (IVAN: Ugare et al.
 2023, "Incremental Verification of Neural Networks"; FANC: Ugare et al. 2022). Two files are kept for a box and a
-property: the last counterexample, which the next search tries before anything else, and the last tree of a search with
-α and β of its leaves. The next search bounds all the tree's nodes at once, takes the topmost that are proved for
-leaves (so that splits that help no more go), and goes on splitting where none is. The tree is read when it is needed,
-after CROWN and, unless it promises a proof, after a first attack.
+property: the last counterexample, which the next search tries before anything else (and, if it fails but no tree came
+after it, attacks from before it bounds anything), and the last tree of a search with α and β of its leaves. The next
+search bounds all the tree's nodes at once, takes the topmost that are proved for leaves (so that splits that help no
+more go), and goes on splitting where none is. The tree is read when it is needed, after CROWN and, unless it promises a
+proof, after a first attack.
 
 What is stored only proposes. A counterexample is evaluated on the network at hand. Splits are copied node by node from
 a tree whose every split has both phases, so that the leaves cover the box whatever the file says, and every leaf is
@@ -131,6 +132,11 @@ class Earlier:
     def latest(self) -> bool:
         """Whether no counterexample came after the tree."""
         return self.summary is not None and self.summary.witness == self.mark
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is a counterexample, and none of a tree that came after it."""
+        return self.witness is not None and not self.latest
 
     @cached_property
     def summary(self) -> Summary | None:

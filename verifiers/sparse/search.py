@@ -121,6 +121,10 @@ class Search:
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
         if self._won(self.hunt.replay(), "attack"):
             return False
+        # Where the neighbour was broken last, this network most likely falls, too, if not to the same point.
+        fragile = self.earlier is not None and self.earlier.broken
+        if fragile and self._won(self.hunt.quick(np.arange(len(spec.disjuncts)), rows, offsets, starts), "attack"):
+            return False
         root = self.engine.bound(Question(self.lower, self.upper, rows, offsets))
         out.unstable = root.unstable
         for k in range(len(spec.disjuncts)):
@@ -143,7 +147,7 @@ class Search:
             return False
         # What the neighbour did not find is not looked for first, if its proof is soon tried.
         held = self.earlier is not None and self.earlier.promises(self._crown, self.open, _DIRECT)
-        if not held and self._won(self.hunt.quick(self.open, rows, offsets, starts), "attack"):
+        if not (held or fragile) and self._won(self.hunt.quick(self.open, rows, offsets, starts), "attack"):
             return False
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         self.bounds = adopt_crown(self.checker, low, high, root)

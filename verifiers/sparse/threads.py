@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 
 def threads() -> int:
@@ -13,3 +15,9 @@ def threads() -> int:
         if value.isdecimal() and int(value) > 0:
             most = min(most, int(value))
     return most
+
+
+@functools.cache
+def pool(count: int) -> ThreadPoolExecutor:
+    """Returns the threads that kernels without Python's lock share in this process."""
+    return ThreadPoolExecutor(count, thread_name_prefix="sparse")

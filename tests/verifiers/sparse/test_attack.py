@@ -52,6 +52,26 @@ def test_what_is_left_of_a_network_has_its_values(kind: str, tmp_path: Path) -> 
     np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [5, 40])
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_compute_the_same(kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, network = draw(kind, 9, tmp_path)
+    rng = np.random.default_rng(count)
+    rows, offsets = rng.normal(size=(5, drawn.classes)), rng.normal(size=5)
+    x = rng.random((count, drawn.inputs)).astype(np.float32)
+    weights = rng.normal(size=(count, 5)).astype(np.float32)
+    found = []
+    for threads in (1, 3):
+        net = lanes.of_network(network, rows, offsets, threads)
+        values = net.values(lanes.pack(x)).copy()
+        found.append((values, net.gradient(lanes.pack(weights)).copy(), network.evaluate(x, threads)))
+        # The second time every matrix is large.
+        monkeypatch.setattr("verifiers.sparse.lanes._SHARED", 1)
+        monkeypatch.setattr("verifiers.sparse.network._SHARED", 1)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_descending_lowers_margins_and_stays_inside(tmp_path: Path) -> None:
     drawn, network = draw("conv", 3, tmp_path)
     rng = np.random.default_rng(3)

@@ -15,10 +15,12 @@ from tests.soundness.networks import Affine, fully_connected
 from tests.soundness.networks import Network as Drawn
 from tests.verifiers.sparse.searching import ask, bab, edge
 from verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
+from verifiers.sparse.crown import Engine
+from verifiers.sparse.hunt import Hunt
 from verifiers.sparse.naming import names_of
 from verifiers.sparse.network import read_network
 from verifiers.sparse.proof import Proof, RefusedProofError, glance
-from verifiers.sparse.reuse import Store, key
+from verifiers.sparse.reuse import Earlier, Store, key
 
 
 def chain(folder: Path) -> list[tuple[Drawn, Path]]:
@@ -222,6 +224,37 @@ def test_a_counterexample_is_stored_without_the_tree_and_replayed_without_it(
     assert not read
     assert (other.read_bytes(), other.stat().st_mtime_ns) == (before, since)
     assert witness.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("later", ["nothing", "a tree"])
+def test_where_a_counterexample_came_last_an_attack_goes_before_the_bounds(
+    later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, path, question, tree = stored(tmp_path)
+    # The tree is of a smaller box; here there are counterexamples, and the box's centre is none.
+    unsafe = ask(path, net, (question.lower + question.upper) / 2, 0.6, label=question.label)
+    store = Store(tree.parent, names_of(read_network(path), path))
+    store.keep_witness(key(unsafe), ((unsafe.lower + unsafe.upper) / 2).astype(np.float32))
+    if later == "a tree":
+        tree.rename(store.paths(key(unsafe))[1])
+        monkeypatch.setattr(Earlier, "mark", property(lambda earlier: earlier.summary.witness))
+    steps: list[str] = []
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any) -> Any:
+            steps.append(name)
+            return function(*args)
+
+        return wrapper
+
+    monkeypatch.setattr(Engine, "bound", watched("bounds", Engine.bound))
+    monkeypatch.setattr(Hunt, "quick", watched("attack", Hunt.quick))
+    verifier = bab(path, proofs=str(tree.parent))
+    steps.clear()
+    verdict = verifier.solve([unsafe])[0]
+    assert verdict.status is Status.SAT
+    assert unsafe.spec.violated_by(net.evaluate(verdict.witness)[0])  # type: ignore[arg-type]
+    assert steps[0] == ("attack" if later == "nothing" else "bounds")
 
 
 def test_a_damaged_tree_is_not_missed_where_the_counterexample_replays(tmp_path: Path) -> None:
