@@ -7,13 +7,21 @@ import numpy.typing as npt
 
 from verifiers.sparse.dual import FIELDS, Batch
 
+Indices = npt.NDArray[np.int64]
+
+#: Subdomains of the first block and of the largest: what is there is never copied to make room.
+_LEAST, _MOST = 64, 4096
+
 
 class Pool:
-    """Subdomains in arrays that grow; the worst are taken out together."""
+    """Subdomains in blocks of arrays; the worst are taken out together."""
 
     def __init__(self) -> None:
-        self._store: Batch | None = None
+        self._blocks: list[Batch] = []
+        #: First place of each block, and the number of places.
+        self._starts = np.zeros(1, dtype=np.int64)
         self._used = np.zeros(0, dtype=bool)
+        self._bound = np.zeros(0)
         self._count = 0
 
     def __len__(self) -> int:
@@ -22,49 +30,47 @@ class Pool:
     @property
     def megabytes(self) -> float:
         """Size of the arrays."""
-        if self._store is None:
-            return 0.0
-        return float(sum(getattr(self._store, name).nbytes for name in FIELDS)) / 2**20
+        return float(sum(getattr(block, name).nbytes for block in self._blocks for name in FIELDS)) / 2**20
 
     def lowest(self) -> float:
         """Returns the worst bound, infinity if there is none."""
-        if self._store is None:
-            return np.inf
-        return float(self._store.bound[self._used].min(initial=np.inf))
-
-    def by_disjunct(self, disjuncts: int) -> npt.NDArray[np.float64]:
-        """Returns the worst bound of each disjunct, infinity where none is open."""
-        worst = np.full(disjuncts, np.inf)
-        if self._store is not None:
-            np.minimum.at(worst, self._store.disjunct[self._used], self._store.bound[self._used])
-        return worst
+        return float(self._bound[self._used].min(initial=np.inf))
 
     def put(self, batch: Batch) -> None:
         """Adds subdomains."""
         if not len(batch):
             return
-        free = np.flatnonzero(~self._used)
-        if len(free) < len(batch):
-            self._grow(len(batch) - len(free), batch)
-            free = np.flatnonzero(~self._used)
-        place = free[: len(batch)]
-        for name in FIELDS:
-            getattr(self._store, name)[place] = getattr(batch, name)
-        self._used[place] = True
+        while (room := len(self._used) - self._count) < len(batch):
+            self._grow(len(batch) - room, batch)
+        places = np.flatnonzero(~self._used)[: len(batch)]
+        for block, rows, mine in self._split(places):
+            for name in FIELDS:
+                getattr(block, name)[rows] = getattr(batch, name)[mine]
+        self._used[places] = True
+        self._bound[places] = batch.bound
         self._count += len(batch)
 
     def take(self, most: int) -> Batch:
         """Removes and returns up to so many of the worst."""
-        assert self._store is not None
-        alive = np.flatnonzero(self._used)
-        if len(alive) > most:
-            alive = alive[np.argpartition(self._store.bound[alive], most)[:most]]
-        self._used[alive] = False
-        self._count -= len(alive)
-        return self._store.take(alive)
+        places = np.flatnonzero(self._used)
+        if len(places) > most:
+            places = np.sort(places[np.argpartition(self._bound[places], most)[:most]])
+        self._used[places] = False
+        self._count -= len(places)
+        return Batch.join([block.take(rows) for block, rows, _ in self._split(places)])
+
+    def _split(self, places: Indices) -> list[tuple[Batch, Indices, slice]]:
+        """Returns the blocks in which ascending places lie, the rows there, and which of the places these are."""
+        ends = np.searchsorted(places, self._starts)
+        return [
+            (block, places[ends[k] : ends[k + 1]] - self._starts[k], slice(int(ends[k]), int(ends[k + 1])))
+            for k, block in enumerate(self._blocks)
+            if ends[k + 1] > ends[k]
+        ]
 
     def _grow(self, more: int, like: Batch) -> None:
-        size = max(more, len(self._used), 64)
-        blank = like.take(np.zeros(size, dtype=np.int64))
-        self._store = blank if self._store is None else Batch.join([self._store, blank])
+        size = min(max(more, len(self._used), _LEAST), _MOST)
+        self._blocks.append(like.take(np.zeros(size, dtype=np.int64)))
+        self._starts = np.append(self._starts, self._starts[-1] + size)
         self._used = np.concatenate([self._used, np.zeros(size, dtype=bool)])
+        self._bound = np.concatenate([self._bound, np.zeros(size)])

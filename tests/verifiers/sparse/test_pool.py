@@ -1,0 +1,52 @@
+"""Open subdomains go in and come out whole, the worst first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from verifiers.sparse import pool
+from verifiers.sparse.dual import FIELDS, Batch
+from verifiers.sparse.pool import Pool
+
+
+def batch(rng: np.random.Generator, places: range) -> Batch:
+    count = len(places)
+    return Batch(
+        disjunct=rng.integers(0, 3, count),
+        sign=rng.integers(-1, 2, (count, 5)).astype(np.int8),
+        alpha=rng.random((count, 5)).astype(np.float32),
+        beta=rng.random((count, 5)).astype(np.float32),
+        weights=rng.random((count, 2)).astype(np.float32),
+        bound=rng.normal(size=count).astype(np.float32),
+        place=np.array(places, dtype=np.int64),
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_comes_out_is_what_went_in_worst_first(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_LEAST", 4)
+    monkeypatch.setattr(pool, "_MOST", 16)
+    rng = np.random.default_rng(seed)
+    made, inside, number = Pool(), {}, 0
+    assert made.lowest() == np.inf
+    for _ in range(60):
+        if rng.random() < 0.6:
+            count = int(rng.integers(0, 40))
+            part = batch(rng, range(number, number + count))
+            number += count
+            made.put(part)
+            inside.update({int(place): part.take([k]) for k, place in enumerate(part.place)})
+        elif len(made):
+            most = int(rng.integers(1, 50))
+            taken = made.take(most)
+            assert len(taken) == min(most, len(inside))
+            gone = {int(place): inside.pop(int(place)) for place in taken.place}
+            assert len(gone) == len(taken)
+            for k, place in enumerate(taken.place):
+                for name in FIELDS:
+                    np.testing.assert_array_equal(getattr(taken, name)[k], getattr(gone[int(place)], name)[0])
+            if inside:
+                assert taken.bound.max() <= min(item.bound[0] for item in inside.values())
+        assert len(made) == len(inside)
+        assert made.lowest() == min((float(item.bound[0]) for item in inside.values()), default=np.inf)
