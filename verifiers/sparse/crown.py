@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from verifiers.sparse.network import Network
 from verifiers.sparse.passes import Pass, RowPass, UnitPass
 from verifiers.sparse.threads import threads as available
+from verifiers.sparse.threads import together
 
 Float64Array = npt.NDArray[np.float64]
 Method = Literal["ibp", "crown-ibp", "crown"]
@@ -85,7 +85,6 @@ class Engine:
         self.network = network
         self.threads = threads or available()
         self._few = network.nonzeros <= few_entries
-        self._pool = ThreadPoolExecutor(self.threads)
         self._input = len(network.nodes[0].bias)
         self._hidden = tuple(sorted({*network.activated(), len(network.nodes) - 1}))
 
@@ -133,11 +132,7 @@ class Engine:
 
     def _each(self, work: Callable[[int], None]) -> None:
         """Calls work(slot) in every thread."""
-        running = [self._pool.submit(work, slot) for slot in range(self.threads)]
-        # After an exception in one, too, no thread goes on in what the next question will use.
-        wait(running)
-        for done in running:
-            done.result()
+        together(self.threads, [functools.partial(work, slot) for slot in range(self.threads)])
 
     def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> Bounds:
         outputs = self.network.nodes[-1].size

@@ -89,8 +89,8 @@ class Hunt:
             point = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
             t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
             target = np.concatenate([near, open_])
-        points, margins = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
-        return self.confirm(center + radius * points[_best(margins)].astype(np.float64))
+        points, reached = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
+        return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
 
     def compose(self, dual: Dual) -> None:
         """Goes on with what is left of the network."""
@@ -111,10 +111,10 @@ class Hunt:
 
     def descend(self, t: Single, target: Indices, steps: int) -> Single | None:
         """Descends from points [n, pixels] of what is left, each towards a disjunct."""
-        points, margins = self._attack.descend(t, target, steps)
-        return self.confirm(self._dual.net.point(points[_best(margins)]))
+        points, reached = self._attack.descend(t, target, steps)
+        return self.confirm(self._dual.net.point(points[_best(reached)]))
 
 
-def _best(margins: Single) -> Indices:
-    best: Indices = np.argsort(margins)[:_TRIED]
-    return best[margins[best] < _NEAR]
+def _best(reached: Single) -> Indices:
+    best: Indices = np.argsort(reached)[:_TRIED]
+    return best[reached[best] < _NEAR]

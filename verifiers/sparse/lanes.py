@@ -7,7 +7,7 @@ it, and so no library whose threads wait for one another where other work runs o
 
 from __future__ import annotations
 
-import itertools
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from verifiers.sparse.dual import Dual
 from verifiers.sparse.gather import LANES, gather
 from verifiers.sparse.network import Network
-from verifiers.sparse.threads import pool
+from verifiers.sparse.threads import divide, together
 from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 
 Single = npt.NDArray[np.float32]
@@ -172,11 +172,7 @@ class Lanes:
 
         Threads of the kernels' own would meet after every matrix, and spin there while other work holds their core.
         """
-        if self.threads == 1 or len(tasks) == 1 or entries < _SHARED:
-            for task in tasks:
-                run(*task)
-        else:
-            list(pool(self.threads).map(lambda task: run(*task), tasks))
+        together(self.threads if entries >= _SHARED else 1, [functools.partial(run, *task) for task in tasks])
 
     def values(self, x: Single) -> Single:
         """Evaluates the rows.
@@ -196,7 +192,6 @@ class Lanes:
             for step in steps:
                 entries = groups * step.entries(stop - start)
                 parts = -(-self.threads // groups) if entries >= _SHARED else 1
-                ends = np.linspace(0, stop - start, parts + 1).astype(int).tolist()
                 source = relu if step.activated else raw
                 tasks = [
                     (
@@ -205,7 +200,7 @@ class Lanes:
                         *(raw[group].reshape(-1), (start + low) * LANES),
                     )
                     for group in range(groups)
-                    for low, high in itertools.pairwise(ends)
+                    for low, high in divide(stop - start, parts)
                 ]
                 self._each(tasks, _ahead, entries)
             np.maximum(raw[:, start:stop], 0, out=relu[:, start:stop])

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from verifiers.sparse.threads import pool
+from verifiers.sparse.threads import divide, together
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -144,11 +144,8 @@ class Network:
                 taken = np.ascontiguousarray(np.maximum(value, 0.0) if term.activated else value)
                 # SciPy would make a copy of the weights in float64 for each product.
                 factors = matrix.indptr, matrix.indices, matrix.data, taken, total
-                if threads == 1 or matrix.nnz < _SHARED:
-                    _product(*factors, 0, node.size)
-                else:
-                    ends = np.linspace(0, node.size, threads + 1).astype(int).tolist()
-                    list(pool(threads).map(functools.partial(_product, *factors), ends[:-1], ends[1:]))
+                shared = threads if matrix.nnz >= _SHARED else 1
+                together(shared, [functools.partial(_product, *factors, *span) for span in divide(node.size, shared)])
             values.append(total)
         return values
 

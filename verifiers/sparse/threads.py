@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 
 
 def threads() -> int:
@@ -18,6 +20,23 @@ def threads() -> int:
 
 
 @functools.cache
-def pool(count: int) -> ThreadPoolExecutor:
-    """Returns the threads that kernels without Python's lock share in this process."""
+def _pool(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="sparse")
+
+
+def together(count: int, tasks: Sequence[Callable[[], None]]) -> None:
+    """Runs tasks, most of them in kernels without Python's lock, in so many threads that this process keeps."""
+    if count == 1 or len(tasks) == 1:
+        for task in tasks:
+            task()
+        return
+    running = [_pool(count).submit(task) for task in tasks]
+    # After an exception in one, too, no thread goes on in what the next question will use.
+    wait(running)
+    for done in running:
+        done.result()
+
+
+def divide(size: int, parts: int) -> list[tuple[int, int]]:
+    """Returns 0, …, size - 1 as so many spans (begin, end) of about one length."""
+    return list(itertools.pairwise(size * part // parts for part in range(parts + 1)))
