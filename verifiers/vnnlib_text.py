@@ -108,11 +108,8 @@ def expressions(text: str, name: str) -> list[Expression]:
 
 def keyword(expression: Expression) -> str:
     """Returns the word that begins a list, in lower case; empty if there is none."""
-    return expression[0].lower() if isinstance(expression, list) and expression and _is_word(expression[0]) else ""
-
-
-def _is_word(expression: Expression) -> bool:
-    return isinstance(expression, str)
+    first = expression[0] if isinstance(expression, list) and expression else ""
+    return first.lower() if isinstance(first, str) else ""
 
 
 def script(statements: list[Expression], name: str) -> Iterator[Expression]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from tests.fuzz.oracle import NotUnderstoodError, Oracle
 from verifiers.base import OutputSpec
 from verifiers.vnnlib import Property
+
+_Point: TypeAlias = npt.NDArray[np.float64]
 
 
 def difference(text: str, made: Property, draw: random.Random, tries: int = 40) -> str | None:
@@ -32,7 +36,7 @@ def difference(text: str, made: Property, draw: random.Random, tries: int = 40) 
     if (oracle.count("X"), oracle.count("Y")) != (made.inputs, made.outputs):
         return f"{made.inputs} inputs and {made.outputs} outputs"
     for x, y in _points(text, made, draw, tries):
-        expected = oracle.holds(x, y)
+        expected = oracle.holds(x.tolist(), y.tolist())
         inner = any(case.contains(x) and case.spec.violated_by(y) for case in made.cases)
         outer = any(
             bool(np.all((case.lower <= x) & (x <= case.upper))) and OutputSpec(case.spec.disjuncts).violated_by(y)
@@ -43,9 +47,7 @@ def difference(text: str, made: Property, draw: random.Random, tries: int = 40) 
     return None
 
 
-def _points(
-    text: str, made: Property, draw: random.Random, tries: int
-) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _points(text: str, made: Property, draw: random.Random, tries: int) -> Iterator[tuple[_Point, _Point]]:
     """Yields points on a grid of small numbers and of those that stand in the file, as float32 has them."""
     with np.errstate(over="ignore"):
         numbers = [float(np.float32(word)) for word in re.findall(r"[-+]?[0-9]+(?:\.[0-9]+)?", text[:20_000])][-60:]
@@ -53,7 +55,7 @@ def _points(
     corners = [side for case in made.cases[:5] for side in (case.lower, case.upper) if np.all(np.abs(side) < 1e30)]
     for _ in range(tries):
         if corners and draw.random() < 0.7:
-            x = np.float32(draw.choice(corners)).astype(np.float64)
+            x = draw.choice(corners).astype(np.float32).astype(np.float64)
             if draw.random() < 0.5:
                 x[draw.randrange(made.inputs)] = draw.choice(grid)
         else:
