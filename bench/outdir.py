@@ -45,8 +45,8 @@ def writing(out: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise
         raise UserError(
-            f"{printable(error.filename or out, 200)} can't be used for results ({error.strerror or error}); --out must "
-            "be a folder that can be written, or made."
+            f"{printable(error.filename or out, 200)} can't be used for results ({error.strerror or error}); --out "
+            "must be a folder that can be written, or made."
         ) from error
 
 

@@ -218,7 +218,7 @@ def _task(where: str, folder: Path, fields: list[str], wrong: str, category: str
             first, second = _found(folder, onnx, "ONNX"), _found(folder, vnnlib, "VNN-LIB")
         except UserError as error:
             refusal = f"{where}: {error}"
-    return Task(category, first, second, timeout or limit or 0.0, "", refusal)
+    return Task(category, first, second, 0.0 if refusal else timeout or limit or 0.0, "", refusal)
 
 
 def _found(folder: Path, text: str, kind: str) -> Path:

@@ -25,6 +25,8 @@ MAX_STEPS = 4_000_000
 MAX_BITS = 100_000
 #: Of one number.
 MAX_DIGITS = 5_000
+#: Beyond two to this, binary64 has no number.
+_EXPONENTS = 1_024
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LOOKS_LIKE_VARIABLE = re.compile(r"[A-Za-z]\w*(?:_[0-9]+|\[[0-9,]*\])", re.ASCII)
@@ -298,11 +300,12 @@ class Evaluator:
         return value
 
     def _measured(self, value: Fraction, expression: Expression) -> Fraction:
-        self.spend(1 + value.numerator.bit_length() // 64 + value.denominator.bit_length() // 64)
-        if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        high, low = value.numerator.bit_length(), value.denominator.bit_length()
+        self.spend(1 + high // 64 + low // 64)
+        if max(high, low) > MAX_BITS or high - low > _EXPONENTS:
             raise UserError(
-                f"{self.name} has the term {shown(expression)}, whose constants multiply to over {MAX_BITS} bits, too "
-                "large or too small for binary64."
+                f"{self.name} has the term {shown(expression)}, whose constants are too large or too small together "
+                "for binary64; scale the inequality."
             )
         return value
 

@@ -158,7 +158,7 @@ def test_rationals_are_exact() -> None:
     [
         "(<= (* 1e-200 1e-200 Y_0) (* 1e-200 1e-200 -500))",
         "(<= (* 5e-324 Y_0) (* 5e-324 -500))",
-        "(<= (* 1e200 1e200 Y_0) (* -500 1e200 1e200))",
+        "(<= (* 1e200 Y_0) (* -500 1e200))",
         "(<= (/ Y_0 1e300 1e300) (/ -500 1e300 1e300))",
     ],
 )
@@ -213,7 +213,7 @@ def test_nested_terms_are_read(head: str) -> None:
 @pytest.mark.parametrize("head", ["(* 1e300 ", "(* 1e-300 "])
 def test_nested_products_are_refused_before_they_fill_the_memory(head: str) -> None:
     begin = time.process_time()
-    with pytest.raises(UserError, match="constants multiply to over 100000 bits"):
+    with pytest.raises(UserError, match="too large or too small together for binary64"):
         read(f"(<= {head * 9_000}Y_0{')' * 9_000} 0)")
     assert time.process_time() - begin < 10
 
