@@ -108,7 +108,7 @@ def parse(text: str, name: str) -> Parsed:
         UserError: The text isn't VNN-LIB.
         UnsupportedPropertyError: It is, but no union of boxes with linear output constraints.
     """
-    text = plain(text)
+    text = plain(text, name)
     named = {int(major) if len(major) < 5 else 0 for major in _VERSION.findall(text)}
     if named - {1, 2}:
         raise UnsupportedPropertyError(f"{name} names a VNN-LIB version that is not known; allowed are 1.0 and 2.0.")

@@ -30,7 +30,7 @@ _EXPONENTS = 1_024
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LOOKS_LIKE_VARIABLE = re.compile(r"[A-Za-z]\w*(?:_[0-9]+|\[[0-9,]*\])", re.ASCII)
-_ALLOWED = "and, or, not, =>, xor, ite, let, <=, >=, <, >, = and distinct over X_i, Y_j and numbers"
+_ALLOWED = "formulas of and, or, not, =>, xor, ite, let, <=, >=, <, >, = and distinct over X_i, Y_j and numbers"
 
 #: Letter (``"X"`` or ``"Y"``) and index of a declared variable.
 Variable: TypeAlias = tuple[str, int]

@@ -21,6 +21,8 @@ Expression: TypeAlias = "str | list[Expression]"
 MAX_DEPTH = 10_000
 #: More tokens than this are refused; bounds in the usual form, which are most of a large file, don't count.
 MAX_TOKENS = 8_000_000
+#: More bars and quotation marks than this are refused; a symbol or string takes two.
+MAX_QUOTES = 1_000_000
 
 _TOKEN = re.compile(r"[()]|[^\s()]+", re.ASCII)
 _QUOTED = re.compile(r'\|[^|]*\||"[^"]*"|;[^\r\n]*')
@@ -40,14 +42,19 @@ class UnsupportedPropertyError(UserError):
     """A well-formed property that is no union of boxes with linear output constraints: status `unsupported`."""
 
 
-def plain(text: str) -> str:
+def plain(text: str, name: str) -> str:
     """Removes a byte-order mark and comments; symbols in bars and strings become single tokens.
 
     A symbol in bars that could stand without them is the same symbol; any other becomes a token of its own.
+
+    Raises:
+        UserError: There are too many symbols in bars, or strings.
     """
     text = text.removeprefix("\ufeff")
     if "|" not in text and '"' not in text:
         return _COMMENT.sub("", text) if ";" in text else text
+    if text.count("|") + text.count('"') > MAX_QUOTES:
+        raise UserError(f"{name} is refused: it has over {MAX_QUOTES} bars and quotation marks; leave them out.")
 
     def replaced(match: re.Match[str]) -> str:
         found = match[0]

@@ -14,12 +14,15 @@ import pytest
 
 from bench import properties_run
 from bench.outdir import say
+from bench.properties import Problem, solve
 from bench.verify import main
 from bench.vnncomp import read_rows, shortened
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from tests.bench.test_verify import BOX, BREAKS, HOLDS, identity, log, one, results, spec
 from tests.bench.verify_fakes import register
+from verifiers.base import Verdict
 from verifiers.vnnlib import read_counterexample
+from verifiers.worker import Worker
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -119,9 +122,7 @@ def test_a_bad_row_answers_for_itself_alone(
 
 
 def test_what_nobody_foresaw_in_one_row_costs_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    solve = properties_run.solve
-
-    def failing(problem: properties_run.Problem, worker: properties_run.Worker) -> object:
+    def failing(problem: Problem, worker: Worker) -> Verdict:
         if "holds" in problem.task.name:
             raise RuntimeError("nobody\nforesaw \x1b[31m this")
         return solve(problem, worker)
@@ -212,6 +213,24 @@ def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, m
     monkeypatch.setattr("bench.outdir.tempfile.TemporaryFile", refused)
     with pytest.raises(UserError, match=r"out can't be used for results \(Read-only file system"):
         one(tmp_path, HOLDS)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_property_in_a_folder_that_may_not_be_entered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    is_file = Path.is_file
+
+    def refused(self: Path) -> bool:
+        if self.parent.name == "closed":
+            raise error
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    arguments = ["--onnx", str(folder / "net.onnx"), "--vnnlib", str(folder / "closed/p.vnnlib")]
+    with pytest.raises(UserError, match=f"closed/p.vnnlib can't be reached .{error.strerror}"):
+        main([*arguments, "--verifier", "fake-prover", "--out", str(folder / "out")])
+    assert answered(folder, ROWS + "net.onnx,closed/p.vnnlib,5\n") == (EXIT_USAGE, ["unsat", "sat", "error"])
 
 
 def test_a_folder_that_was_made_for_bad_input_goes_again(tmp_path: Path) -> None:

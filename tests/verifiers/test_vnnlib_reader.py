@@ -247,6 +247,21 @@ def test_applied_functions_that_double_are_refused(monkeypatch: pytest.MonkeyPat
         read("(<= (f59 Y_0) 1)", before="(define-fun f0 ((a Real)) Real a)" + names)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('"' * 1_000_001, "over 1000000 bars and quotation marks"),
+        (DECLARED + "()" * 4_000_001, "over 8000000 words and parentheses"),
+        (DECLARED + "(" * 1_000_000, "nested over 10000 deep"),
+    ],
+)
+def test_what_is_large_is_refused_in_time(text: str, why: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(UserError, match=why):
+        parse_property(text)
+    assert time.process_time() - begin < 20
+
+
 def test_control_characters_are_shown_as_text() -> None:
     for text in ("(\x1b[2J\x1b[31massert (<= Y_0 0))", f"{DECLARED}{BOX}(assert (<= (\x1b[31mmax Y_0 1) 0))"):
         with pytest.raises(UserError) as caught:
