@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from verifiers.base import OutputSpec
-from verifiers.vnnlib_terms import Atom, Formula, Junction, Negation, Step, complete
+from verifiers.vnnlib_formulas import Atom, Formula, Junction, Negation, Step, complete
 from verifiers.vnnlib_text import UnsupportedPropertyError
 
 DoubleArray: TypeAlias = npt.NDArray[np.float64]

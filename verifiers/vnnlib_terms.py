@@ -8,75 +8,38 @@ that what is used twice isn't written out twice. Nothing is recursive in Python'
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, TypeAlias
 
 from prunecert.errors import UserError
 from prunecert.printable import printable
+from verifiers.vnnlib_formulas import (
+    NUMBER,
+    Atom,
+    Formula,
+    Linear,
+    Step,
+    Value,
+    Variable,
+    all_of,
+    any_of,
+    complete,
+    negation,
+    number,
+    varies,
+)
 from verifiers.vnnlib_text import Expression, UnsupportedPropertyError, shown
 
 #: Steps of evaluation that a file may take; an image's takes some ten thousand, the largest of VNN-COMP a million.
 MAX_STEPS = 4_000_000
-#: Bits of a numerator or denominator: products of some fifty numbers of binary64.
+#: Bits of a numerator or denominator: products of a hundred numbers of binary64.
 MAX_BITS = 100_000
-#: Of one number.
-MAX_DIGITS = 5_000
-#: Beyond two to this, binary64 has no number.
-_EXPONENTS = 1_024
+_EXPONENTS = 1_024  # beyond two to this, binary64 has no number
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LOOKS_LIKE_VARIABLE = re.compile(r"[A-Za-z]\w*(?:_[0-9]+|\[[0-9,]*\])", re.ASCII)
 _ALLOWED = "formulas of and, or, not, =>, xor, ite, let, <=, >=, <, >, = and distinct over X_i, Y_j and numbers"
-
-#: Letter (``"X"`` or ``"Y"``) and index of a declared variable.
-Variable: TypeAlias = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Linear:
-    """A linear term: sum of coefficients times variables, plus a constant."""
-
-    coefficients: Mapping[Variable, Fraction]
-    constant: Fraction
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Atom:
-    """``sum of coefficients times variables <= limit``, or ``<`` if it is strict; variables are all X or all Y."""
-
-    letter: str
-    terms: tuple[tuple[int, Fraction], ...]
-    limit: Fraction
-    strict: bool
-
-    def negated(self) -> Atom:
-        """Returns the atom that holds just where this one doesn't."""
-        return Atom(self.letter, tuple((i, -c) for i, c in self.terms), -self.limit, not self.strict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Junction:
-    """An AND or an OR of formulas."""
-
-    all_of: bool
-    parts: tuple[Formula, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Negation:
-    """A formula that holds where another one doesn't."""
-
-    part: Formula
-
-
-Formula: TypeAlias = bool | Atom | Junction | Negation
-Value: TypeAlias = Linear | Formula
-#: A step of a calculation: yields what it waits for, gets its value sent, returns its own.
-Step: TypeAlias = Generator[Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,37 +57,6 @@ class Scope:
 
     ordinal: int
     names: dict[str, list[Value]] = field(default_factory=dict)
-
-
-def complete(start: Step) -> Any:
-    """Runs a calculation whose steps wait for one another, on a stack of its own."""
-    stack, value = [start], None
-    while stack:
-        try:
-            waited_for = stack[-1].send(value)
-        except StopIteration as ended:
-            stack.pop()
-            value = ended.value
-        else:
-            stack.append(waited_for)
-            value = None
-    return value
-
-
-def number(token: str, name: str) -> float | None:
-    """Returns the binary64 number nearest to a decimal; None if the token is no number.
-
-    Raises:
-        UserError: It is too large for binary64, or so small that binary64 has only 0 for it.
-    """
-    if not _NUMBER.fullmatch(token):
-        return None
-    if len(token) > MAX_DIGITS:
-        raise UserError(f"{name} has a number of {len(token)} characters; allowed are up to {MAX_DIGITS}.")
-    value = float(token)
-    if math.isfinite(value) and (value != 0.0 or not re.search("[1-9]", token.lower().partition("e")[0])):
-        return value
-    raise UserError(f"{name} has the number {shown(token)}, which is too {'large' if value else 'small'} for binary64.")
 
 
 class Evaluator:
@@ -168,7 +100,7 @@ class Evaluator:
                     f"{self.name} is no VNN-LIB file: {shown(statement)} is not understood; allowed are "
                     "(define-fun name ((parameter Real) ...) Real term) and (define-const name Real term)."
                 )
-        if word.lower() in _OPERATORS or word in self._definitions or self._variable(word) or _NUMBER.fullmatch(word):
+        if word.lower() in _OPERATORS or word in self._definitions or self._variable(word) or NUMBER.fullmatch(word):
             raise UserError(f"{self.name} defines {shown(word)}, which has a meaning already; take another name.")
         ordinal = len(self._definitions)
         made: Value | Function
@@ -342,11 +274,11 @@ class Evaluator:
         product = self._term(values[0], expression)
         for value in values[1:]:
             other = self._term(value, expression)
-            if _varies(product) and _varies(other):
+            if varies(product) and varies(other):
                 raise UnsupportedPropertyError(
                     f"{self.name} multiplies variables in {shown(expression)}; allowed are linear constraints."
                 )
-            if _varies(other):
+            if varies(other):
                 product, other = other, product
             product = self._scaled(product, other.constant, expression)
         return product
@@ -357,9 +289,9 @@ class Evaluator:
             raise self._strange(expression)
         for value in values[1:]:
             divisor = self._term(value, expression)
-            if _varies(divisor) or not divisor.constant:
+            if varies(divisor) or not divisor.constant:
                 raise UnsupportedPropertyError(
-                    f"{self.name} divides by {'a variable' if _varies(divisor) else '0'} in {shown(expression)}; "
+                    f"{self.name} divides by {'a variable' if varies(divisor) else '0'} in {shown(expression)}; "
                     "allowed are quotients by constants other than 0."
                 )
             quotient = self._scaled(quotient, 1 / divisor.constant, expression)
@@ -386,7 +318,7 @@ class Evaluator:
         if len(values) < 2:
             raise self._strange(expression)
         pairs = [(b, a) if falling else (a, b) for a, b in itertools.pairwise(values)]
-        return _all([self._compared(a, b, expression, strict=strict) for a, b in pairs])
+        return all_of([self._compared(a, b, expression, strict=strict) for a, b in pairs])
 
     def _equal(self, values: Sequence[Value], expression: Expression) -> Formula:
         if len(values) < 2:
@@ -396,39 +328,39 @@ class Evaluator:
             if isinstance(a, Linear) or isinstance(b, Linear):
                 parts += [self._compared(p, q, expression, strict=False) for p, q in ((a, b), (b, a))]
             else:
-                parts.append(_any([_all([a, b]), _all([_not(a), _not(b)])]))
-        return _all(parts)
+                parts.append(any_of([all_of([a, b]), all_of([negation(a), negation(b)])]))
+        return all_of(parts)
 
     def _distinct(self, values: Sequence[Value], expression: Expression) -> Formula:
         if len(values) < 2:
             raise self._strange(expression)
         self.spend(len(values) ** 2)
-        return _all([_not(self._equal(pair, expression)) for pair in itertools.combinations(values, 2)])
+        return all_of([negation(self._equal(pair, expression)) for pair in itertools.combinations(values, 2)])
 
     def _and(self, values: Sequence[Value], expression: Expression) -> Formula:
-        return _all([self._truth(value, expression) for value in values])
+        return all_of([self._truth(value, expression) for value in values])
 
     def _or(self, values: Sequence[Value], expression: Expression) -> Formula:
-        return _any([self._truth(value, expression) for value in values])
+        return any_of([self._truth(value, expression) for value in values])
 
     def _not(self, values: Sequence[Value], expression: Expression) -> Formula:
         if len(values) != 1:
             raise self._strange(expression)
-        return _not(self._truth(values[0], expression))
+        return negation(self._truth(values[0], expression))
 
     def _implies(self, values: Sequence[Value], expression: Expression) -> Formula:
         # From the right: a => b => c is a => (b => c), which holds where a or b doesn't, or c does.
         *premises, conclusion = (self._truth(value, expression) for value in values)
         if not premises:
             raise self._strange(expression)
-        return _any([*(_not(premise) for premise in premises), conclusion])
+        return any_of([*(negation(premise) for premise in premises), conclusion])
 
     def _xor(self, values: Sequence[Value], expression: Expression) -> Formula:
         if len(values) < 2:
             raise self._strange(expression)
         first, *others = (self._truth(value, expression) for value in values)
         for other in others:
-            first = _any([_all([first, _not(other)]), _all([_not(first), other])])
+            first = any_of([all_of([first, negation(other)]), all_of([negation(first), other])])
         return first
 
     def _if_then_else(self, values: Sequence[Value], expression: Expression) -> Value:
@@ -441,23 +373,7 @@ class Evaluator:
             raise UnsupportedPropertyError(
                 f"{self.name} uses 'ite' between terms in {shown(expression)}; allowed is ite between formulas."
             )
-        return _any([_all([condition, values[1]]), _all([_not(condition), values[2]])])
-
-
-def _varies(term: Linear) -> bool:
-    return any(term.coefficients.values())
-
-
-def _all(parts: Sequence[Formula]) -> Formula:
-    return parts[0] if len(parts) == 1 else Junction(True, tuple(parts))
-
-
-def _any(parts: Sequence[Formula]) -> Formula:
-    return parts[0] if len(parts) == 1 else Junction(False, tuple(parts))
-
-
-def _not(part: Formula) -> Formula:
-    return part.part if isinstance(part, Negation) else Negation(part)
+        return any_of([all_of([condition, values[1]]), all_of([negation(condition), values[2]])])
 
 
 _OPERATORS: dict[str, Callable[[Evaluator, Sequence[Value], Expression], Value]] = {
