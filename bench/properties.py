@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from bench.plainly import without_verifier
 from bench.store import Row
 from bench.vnncomp import Task
 from prunecert.compaction import Compaction, Mode
@@ -120,10 +123,11 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
                 "free, before fixed ones"
             )
         made = parse_property(text, str(task.vnnlib), task.vnnlib)
-        instance = made.instances(onnx, info.sha256, info.input_shape[1:], task.timeout, task.name)[0]
+        instances = made.instances(onnx, info.sha256, info.input_shape[1:], task.timeout, task.name)
+        point = instances[0].lower if instances else np.zeros(info.input_shape[1:], dtype=np.float32)
     except UnsupportedPropertyError as error:
         return replace(problem, refusal=str(error))
-    given = outputs(onnx, instance.lower[None]).shape[1]
+    given = outputs(onnx, point[None]).shape[1]
     if given != made.outputs:
         raise UserError(
             f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {given}; they must be equal."
@@ -153,6 +157,9 @@ def solve(problem: Problem, worker: Worker) -> Verdict:
     if problem.refusal:
         return failed
     made, instances = problem.read()
+    plain = without_verifier(made, instances)
+    if plain is not None:
+        return replace(plain, device=failed.device, verifier=failed.verifier, version=failed.version)
     verdicts: list[Verdict] = []
     for case, instance in zip(made.cases, instances, strict=True):
         left = problem.task.timeout - sum(verdict.times.wall_s for verdict in verdicts)

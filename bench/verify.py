@@ -10,14 +10,17 @@ counterexample file for each `sat` with the record of its replay beside it, the 
 log with the full verdicts. The same command again goes on where the last one stopped.
 
 A file's property may have several boxes: it is `sat` if one of them is, and `unsat` only if all are. A counterexample
-must lie in the box that the file states, compared in binary64; see `verifiers.vnnlib` for float32 and decimals.
+must lie in the box that the file states, compared in binary64, and keep its strict inequalities; `docs/vnnlib.md` says
+how files and instance lists are read. What the text gives away is answered without a verifier, with a warning: an
+empty input set is `unsat`, a box without a constraint on the outputs `sat`. A row of a list that can't be read ends in
+`error` and costs no other row its answer; equal rows are answered once and listed as often as they are asked.
 
 --compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
 given all the same: a counterexample counts only if it is one there, too.
 
 Exit codes: 0 fine; 1 a contradiction (one verifier proves what another breaks); 2 bad input or a broken run: some
-property ended in `error`, which is no answer. Limits that were reached (timeout, memout), `unknown` and `unsupported`
-are answers. `--retry error` asks again what went wrong, and keeps the rest.
+property ended in `error`, which is no answer, or is `unsupported` by every verifier that was asked. Limits that were
+reached (timeout, memout) and `unknown` are answers. `--retry error` asks again what went wrong, and keeps the rest.
 """
 
 from __future__ import annotations
@@ -25,96 +28,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import yaml
-
-from bench.properties import Problem, compacted, contradictions, prepare, solve
+from bench.outdir import say, writing
+from bench.properties import Problem, compacted, prepare
+from bench.properties_run import Run, Unreadable, in_words
 from bench.rows import parse_statuses
+from bench.scalars import settings_for
 from bench.session import machine, utc_now, versions
-from bench.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
-from bench.vnncomp import Task, category_of, existing, pair_name, read_instances, write_results
+from bench.store import SCHEMA_VERSION, Log, Writer, is_run
+from bench.vnncomp import MAX_TIMEOUT_S, Task, category_of, check_category, existing, pair_name, read_rows
 from prunecert.compaction import Mode
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
-from prunecert.hashing import canonical_json, digest
+from prunecert.errors import UserError, run_main
+from prunecert.printable import printable
 from verifiers import VERIFIERS
-from verifiers.base import Status, Verdict
-from verifiers.vnnlib import write_counterexample
 from verifiers.worker import Worker
 
+#: No machine has an exbibyte of memory.
+MAX_MEMORY_MB = 2**40
 DEFAULT_TIMEOUT_S = 300.0
 DEFAULT_OUT = Path("results/runs/verify")
-
-
-def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:
-    """Makes the log's row of a verdict."""
-    return {
-        "type": "property",
-        "id": identifier,
-        "problem": problem.key,
-        "category": problem.task.category,
-        "onnx": str(problem.task.onnx),
-        "onnx_sha256": problem.onnx_sha256,
-        "vnnlib": str(problem.task.vnnlib),
-        "vnnlib_sha256": problem.vnnlib_sha256,
-        "timeout": problem.task.timeout,
-        "settings": worker.identity["settings"],
-        **({} if problem.compaction is None else {"compaction": problem.compaction.summary()}),
-        "counterexample": None if counterexample is None else str(counterexample),
-        **verdict_fields(verdict),
-    }
-
-
-def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
-    """Writes a counterexample, and the record of its replay beside it."""
-    assert verdict.witness is not None
-    assert verdict.witness_check is not None
-    values = np.array([float(value) for value in verdict.witness_check["outputs"]], dtype=np.float32)
-    write_counterexample(path, verdict.witness, values)
-    record = {
-        **verdict.witness_check,
-        "verifier": verdict.verifier,
-        "verifier_version": verdict.version,
-        "onnx": str(problem.task.onnx),
-        "vnnlib": str(problem.task.vnnlib),
-        "vnnlib_sha256": problem.vnnlib_sha256,
-        "in_file_box": True,
-    }
-    check_file(path).write_text(canonical_json(record) + "\n")
-
-
-def check_file(counterexample: Path) -> Path:
-    """Where the record of a counterexample's replay belongs."""
-    return counterexample.with_name(counterexample.name.removesuffix(".gz") + ".check.json")
-
-
-def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Reads ``key=value`` (for every verifier) and ``verifier.key=value``; values are YAML scalars."""
-    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for item in given:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise UserError(f"--settings {item!r} is refused; allowed is key=value or verifier.key=value.")
-        owner, dot, rest = key.partition(".")
-        if dot and owner not in names:
-            raise UserError(f"--settings {item!r} names the verifier {owner!r}; this run has {', '.join(names)}.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(
-                f"--settings {item!r} is refused; the value must be a number, a word, true or false."
-            ) from None
-        for name in [owner] if dot else names:
-            settings[name][rest if dot else key] = value
-    return settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -153,12 +90,10 @@ def parser() -> argparse.ArgumentParser:
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     """Returns what the command line asks for."""
-    if options.timeout is not None and not 0 < options.timeout < float("inf"):
-        raise UserError(f"--timeout {options.timeout:g} is refused; it must be a number of seconds above 0.")
     if options.instances is not None:
         if options.onnx is not None or options.vnnlib is not None:
             raise UserError("--instances goes without --onnx and --vnnlib; give one or the other.")
-        return read_instances(options.instances, options.category, options.timeout)
+        return read_rows(options.instances, options.category, options.timeout)
     if options.onnx is None or options.vnnlib is None:
         raise UserError("Nothing to verify; give --onnx and --vnnlib, or --instances.")
     onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
@@ -166,137 +101,79 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
     return [Task(category, onnx, vnnlib, options.timeout or DEFAULT_TIMEOUT_S, pair_name(onnx, vnnlib))]
 
 
-def shrink(problems: Sequence[Problem], mode: Mode, folder: Path) -> list[Problem]:
-    """Compacts the networks of problems, each once, and says what became of them."""
-    made: dict[str, Problem] = {}
-    found = []
-    for problem in problems:
-        if problem.onnx_sha256 not in made or made[problem.onnx_sha256].refusal:
-            made[problem.onnx_sha256] = compacted(problem, mode, folder)
-            record = made[problem.onnx_sha256].compaction
-            if record is not None:
-                print(f"{problem.task.onnx.name}: {record.describe()}")
-        first = made[problem.onnx_sha256]
-        found.append(
-            replace(problem, compact=first.compact, compact_sha256=first.compact_sha256, compaction=first.compaction)
-        )
-    return found
-
-
-class Run:
-    """One start of the command: what is there already, what is written.
+class Preparation:
+    """Reads the files of tasks, and compacts networks, each once.
 
     Args:
-        out: Folder of the results.
-        problems: All problems, in order.
-        crew: Workers by verifier.
-        writer: The log.
-        rows: Rows of earlier starts.
-        retry: Statuses of earlier answers that are asked for again.
+        scratch: Folder for networks that have to be unpacked.
+        mode: What compaction removes.
+        folder: Where compact networks go.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        problems: Sequence[Problem],
-        crew: Mapping[str, Worker],
-        writer: Writer,
-        rows: Sequence[Row],
-        retry: frozenset[Status] = frozenset(),
-    ) -> None:
-        self.problems = problems
-        self.crew = crew
-        self.writer = writer
-        self.rows = list(rows)
-        latest = {row["id"]: row for row in rows}
-        self.done = {identity: row for identity, row in latest.items() if Status(row["status"]) not in retry}
-        self.folders = {name: out / name if len(crew) > 1 else out for name in crew}
-        self.out = out
+    def __init__(self, scratch: Path, mode: Mode, folder: Path) -> None:
+        self._scratch = scratch
+        self._mode = mode
+        self._folder = folder
+        self._unpacked: dict[Path, Path] = {}
+        self._compacted: dict[str, Problem] = {}
 
-    def identifier(self, problem: Problem, worker: Worker) -> str:
-        """Hash of all that decides an answer, with the device."""
-        small = [] if problem.compact is None else [problem.compact_sha256]
-        return digest([problem.key, problem.task.timeout, worker.identity, worker.device, *small])
+    def entry(self, task: Task) -> Problem | Unreadable:
+        """Returns what can be asked of a task, or why nothing can."""
+        if task.refusal:
+            return Unreadable(task, task.refusal)
+        try:
+            return self._shrunk(prepare(task, self._scratch, self._unpacked))
+        except UserError as error:
+            return Unreadable(task, in_words(error))
+        except Exception as error:
+            # Readers of networks raise anything; one file of a list costs no other its answer.
+            return Unreadable(
+                task, f"{printable(task.onnx, 200)} with {printable(task.vnnlib, 200)}: {in_words(error)}"
+            )
 
-    def go(self) -> None:
-        """Answers what is not answered yet."""
-        for name in self.crew:
-            self.write_results(name)
-        for number, problem in enumerate(self.problems, start=1):
-            for name, worker in self.crew.items():
-                identifier = self.identifier(problem, worker)
-                again = "  (kept)"
-                if not self.kept(problem, name, identifier):
-                    again = ""
-                    self.keep(problem, worker, solve(problem, worker), identifier)
-                    self.write_results(name)
-                row = self.done[identifier]
-                seconds = row.get("times", {}).get("wall_s", 0.0)
-                detail = f"  {row['detail']}" if row.get("detail") else ""
-                print(
-                    f"[{number}/{len(self.problems)}] {name:<11} {row['status']:<11} {seconds:8.2f} s  "
-                    f"{problem.task.name}{again}{detail}",
-                    flush=True,
-                )
+    def _shrunk(self, problem: Problem) -> Problem:
+        """Returns a problem with its network's compact form, and says what became of a network seen first."""
+        sha256 = problem.onnx_sha256
+        if sha256 not in self._compacted or self._compacted[sha256].refusal:
+            self._compacted[sha256] = compacted(problem, self._mode, self._folder)
+            record = self._compacted[sha256].compaction
+            if record is not None:
+                say(f"{problem.task.onnx.name}: {record.describe()}")
+        first = self._compacted[sha256]
+        return replace(problem, compact=first.compact, compact_sha256=first.compact_sha256, compaction=first.compaction)
 
-    def kept(self, problem: Problem, name: str, identifier: str) -> bool:
-        """Whether the answer is there already, and its counterexample, if it has one, where this start wants it."""
-        row = self.done.get(identifier)
-        if row is None or row.get("counterexample") is None:
-            return row is not None
-        # The same question may have been asked under another name, or next to other verifiers.
-        source, target = self.out / row["counterexample"], problem.task.counterexample(self.folders[name])
-        for old, new in ((source, target), (check_file(source), check_file(target))):
-            if not new.is_file():
-                if not old.is_file():
-                    return False
-                new.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(old, new)
-        return True
 
-    def keep(self, problem: Problem, worker: Worker, verdict: Verdict, identifier: str) -> None:
-        """Writes a verdict down: first its counterexample, then the row that names it."""
-        path = None
-        if verdict.status is Status.SAT:
-            path = problem.task.counterexample(self.folders[worker.name])
-            save_counterexample(path, problem, verdict)
-            path = path.relative_to(self.out)
-        row = row_of(problem, worker, verdict, identifier, path)
-        self.writer.append(row)
-        self.rows.append(row)
-        self.done[identifier] = row
+def entries_of(options: argparse.Namespace, tasks: Sequence[Task], scratch: Path) -> list[Problem | Unreadable]:
+    """Reads all files.
 
-    def write_results(self, name: str) -> None:
-        """Writes a verifier's `results.csv` anew."""
-        lines = []
-        for problem in self.problems:
-            row = self.done.get(self.identifier(problem, self.crew[name]))
-            if row is not None:
-                times = row.get("times", {})
-                lines.append((problem.task, Status(row["status"]), times.get("start_s", 0.0), times.get("wall_s", 0.0)))
-        write_results(self.folders[name] / "results.csv", lines)
+    Raises:
+        UserError: The one pair that was given can't be asked.
+    """
+    preparation = Preparation(scratch, Mode(options.compact), options.out / "networks")
+    entries = [preparation.entry(task) for task in tasks]
+    if options.instances is None and isinstance(entries[0], Unreadable):
+        raise UserError(entries[0].reason)
+    return entries
 
-    def report(self) -> int:
-        """Prints the summary; returns the exit code."""
-        print()
-        for name, worker in self.crew.items():
-            found = Counter(self.done[self.identifier(problem, worker)]["status"] for problem in self.problems)
-            counts = ", ".join(f"{found[status]} {status}" for status in Status if found[status])
-            print(f"{name}: {len(self.problems)} properties: {counts}; {self.folders[name] / 'results.csv'}")
-        here = {problem.key for problem in self.problems}
-        found_wrong = contradictions([row for row in self.rows if row["problem"] in here])
-        for sentence in found_wrong:
-            print(sentence)
-        failed = sum(
-            self.done[self.identifier(problem, worker)]["status"] == Status.ERROR
-            for problem in self.problems
-            for worker in self.crew.values()
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses numbers that no verifier can keep, before the work.
+
+    Raises:
+        UserError: One is out of its range.
+    """
+    most_threads = max(256, 4 * (os.cpu_count() or 1))
+    if options.timeout is not None and not 0 < options.timeout <= MAX_TIMEOUT_S:
+        raise UserError(
+            f"--timeout {options.timeout:g} is refused; it must be a number of seconds above 0, up to "
+            f"{MAX_TIMEOUT_S:.0f}."
         )
-        if failed:
-            print(f"{failed} ended in error: the reasons stand above, and in logs/; --retry error asks them again.")
-        if found_wrong:
-            return EXIT_REGRESSION
-        return EXIT_USAGE if failed else EXIT_OK
+    if options.threads is not None and not 1 <= options.threads <= most_threads:
+        raise UserError(f"--threads {options.threads:g} is refused; allowed are 1 to {most_threads}.")
+    if options.memory_limit is not None and not 1 <= options.memory_limit <= MAX_MEMORY_MB:
+        raise UserError(f"--memory-limit {options.memory_limit:g} is refused; allowed are 1 to {MAX_MEMORY_MB} (MiB).")
+    if options.category is not None:
+        check_category(options.category)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -307,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         VERIFIERS.check(name)
     settings = settings_for(names, options.settings)
     retry = parse_statuses(options.retry)
+    check(options)
     if options.abcrown is not None:
         if not options.abcrown.is_dir():
             raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")
@@ -328,9 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for name in names
         }
-        unpacked: dict[Path, Path] = {}
-        problems = [prepare(task, scratch, unpacked) for task in tasks]
-        problems = shrink(problems, Mode(options.compact), out / "networks")
+        stack.enter_context(writing(out))
+        entries = entries_of(options, tasks, scratch)
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
         arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -349,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
         )
         rows = [row for row in Log(out).rows() if row["type"] == "property"] if is_run(out) else []
-        run = Run(out, problems, crew, writer, rows, retry)
+        run = Run(out, entries, crew, writer, rows, retry)
         run.go()
         return run.report()
 

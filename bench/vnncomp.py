@@ -8,18 +8,20 @@ prepare time, result, run time; neither has a header; rows of all tools are matc
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunecert.errors import UserError
+from prunecert.hashing import digest
+from prunecert.printable import printable
 from verifiers.base import Status
-from verifiers.vnnlib import read_text
+from verifiers.textfile import read_text
 
 #: The scorer's words; it stops at any other. It has none for memory and for properties outside a tool's reach.
 RESULT_WORDS = {
@@ -33,6 +35,12 @@ RESULT_WORDS = {
 }
 
 
+#: Bytes that a file system takes for one name, less what is added to a counterexample's.
+MAX_NAME = 200
+#: Most seconds of a limit: over three months.
+MAX_TIMEOUT_S = 1e7
+
+
 @dataclass(frozen=True)
 class Task:
     """One row of an `instances.csv`.
@@ -43,6 +51,7 @@ class Task:
         vnnlib: Path of the property, likewise.
         timeout: Limit in seconds.
         name: The competition's name of the pair, e.g. ``net_prop_3``.
+        refusal: Why the row can't be answered, in one sentence; empty if it can.
     """
 
     category: str
@@ -50,10 +59,22 @@ class Task:
     vnnlib: Path
     timeout: float
     name: str
+    refusal: str = ""
 
     def counterexample(self, folder: Path) -> Path:
-        """Where the counterexample belongs."""
-        return folder / self.category / f"{self.name}.counterexample.gz"
+        """Where the counterexample belongs: under a name that a file system takes, however long the files' are."""
+        return folder / self.category / f"{shortened(self.name)}.counterexample.gz"
+
+
+def shortened(name: str) -> str:
+    """Returns a name of up to `MAX_NAME` bytes: a longer one is cut, and ends in a hash of the whole."""
+    raw = os.fsencode(name)
+    if len(raw) <= MAX_NAME:
+        return name
+    tail = "-" + hashlib.sha256(raw).hexdigest()[:16]
+    # A letter of several bytes isn't cut in two.
+    head = raw[: MAX_NAME - len(tail)].decode("utf-8", "ignore")
+    return head + tail
 
 
 def pair_name(onnx: Path, vnnlib: Path) -> str:
@@ -65,13 +86,20 @@ def existing(path: Path, kind: str) -> Path:
     """Returns the path, or that with ``.gz`` added (or taken away), whichever is there.
 
     Raises:
-        UserError: Neither is.
+        UserError: Neither is, or its folder may not be entered.
     """
-    other = path.with_name(path.name.removesuffix(".gz") if path.suffix == ".gz" else path.name + ".gz")
-    for candidate in (path, other):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"The {kind} file {path} does not exist (nor does {other.name} beside it).")
+    name = printable(path, 200)
+    try:
+        other = path.with_name(path.name.removesuffix(".gz") if path.suffix == ".gz" else path.name + ".gz")
+        for candidate in (path, other):
+            if candidate.is_file():
+                return candidate
+        if path.exists():
+            raise UserError(f"{name} is no file; a {kind} file is wanted.")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The {kind} file {name} can't be reached ({reason}).") from None
+    raise UserError(f"The {kind} file {name} does not exist (nor does {printable(other.name, 80)} beside it).")
 
 
 def category_of(folder: Path) -> str:
@@ -80,54 +108,157 @@ def category_of(folder: Path) -> str:
     return folder.parent.name if re.fullmatch(r"\d+(\.\d+)*", folder.name) else folder.name or "benchmark"
 
 
-def read_instances(path: Path, category: str | None = None, timeout: float | None = None) -> list[Task]:
-    """Reads an `instances.csv`, gzipped or not.
+def check_category(name: str) -> str:
+    """Returns a benchmark's name, which becomes a folder of the results.
 
-    Args:
-        path: The file; the paths in it are relative to its folder.
-        category: Name of the benchmark; None: the name of that folder.
-        timeout: Overrides the limits of all rows.
+    Raises:
+        UserError: It isn't one plain name.
+    """
+    plain = name.isprintable() and not {"/", "\\"} & set(name) and name.strip() == name and name not in ("", ".", "..")
+    if not plain or len(os.fsencode(name)) > MAX_NAME:
+        raise UserError(
+            f"--category {printable(repr(name), 80)} is refused; allowed is the plain name of a folder: no /, no \\, "
+            f"not . or .., up to {MAX_NAME} bytes."
+        )
+    return name
+
+
+def read_instances(path: Path, category: str | None = None, timeout: float | None = None) -> list[Task]:
+    """Reads an `instances.csv` whose rows all have to be fit to be answered; see `read_rows`.
 
     Raises:
         UserError: A row isn't understood, a file is missing, or there is no row.
     """
-    found: list[tuple[int, Path, Path, float]] = []
-    for number, row in enumerate(csv.reader(io.StringIO(read_text(path, "instances"))), start=1):
-        fields = [field.strip() for field in row]
-        if not any(fields):
-            continue
-        if len(fields) != 3:
-            raise UserError(f"{path}, line {number}: has {len(fields)} fields; allowed are onnx,vnnlib,timeout.")
-        try:
-            limit = float(fields[2])
-        except ValueError:
-            limit = math.nan
-        if not (math.isfinite(limit) and limit > 0):
-            raise UserError(f"{path}, line {number}: the timeout {fields[2]!r} must be a number of seconds above 0.")
-        try:
-            onnx = existing(path.parent / fields[0], "ONNX")
-            vnnlib = existing(path.parent / fields[1], "VNN-LIB")
-        except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
-        found.append((number, onnx, vnnlib, timeout or limit))
-    times = Counter(pair_name(onnx, vnnlib) for _, onnx, vnnlib, _ in found)
-    tasks: list[Task] = []
-    lines: dict[str, int] = {}
-    for number, onnx, vnnlib, limit in found:
-        name = pair_name(onnx, vnnlib)
-        if times[name] > 1:
-            # As the competition does where a benchmark has the same names in several folders.
-            name = f"{onnx.parent.name}_{name}"
-        # Two rows of one name would write one counterexample file.
-        if name in lines:
-            raise UserError(
-                f"{path}, lines {lines[name]} and {number} have the same pair of names ({name}); take one of them out."
-            )
-        lines[name] = number
-        tasks.append(Task(category or category_of(path.parent), onnx, vnnlib, limit, name))
-    if not tasks:
-        raise UserError(f"{path} has no instance; a row reads onnx,vnnlib,timeout.")
+    tasks = read_rows(path, category, timeout)
+    for task in tasks:
+        if task.refusal:
+            raise UserError(task.refusal)
     return tasks
+
+
+def read_rows(path: Path, category: str | None = None, timeout: float | None = None) -> list[Task]:
+    """Reads an `instances.csv`, gzipped or not; a row that can't be answered says so in its `refusal`.
+
+    Blank lines, lines that begin with ``#``, columns after the third and a header are left out. A field may stand in
+    quotation marks, between spaces, and with backslashes for slashes. The same row may stand there several times.
+
+    Args:
+        path: The file; the paths in it are relative to its folder.
+        category: Name of the benchmark; None: the name of that folder.
+        timeout: Overrides the limits of all rows, which then may lack theirs.
+
+    Returns:
+        A task for each row, in their order; equal rows are equal tasks, and others have other names.
+
+    Raises:
+        UserError: The file can't be read, or no row of it has the form of one.
+    """
+    category = category or category_of(path.parent)
+    tasks: list[Task] = []
+    formed = 0
+    text = read_text(path, "instances").removeprefix("\ufeff")
+    # Not splitlines, which knows more line breaks than editors do.
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        try:
+            # Line by line: a quotation mark that isn't closed takes no other row with it.
+            fields = [field.strip() for row in csv.reader([line], skipinitialspace=True) for field in row]
+        except csv.Error as error:
+            fields, wrong = [line[:40]], str(error)
+        else:
+            wrong = ""
+            if not any(fields) or fields[0].startswith("#"):
+                continue
+        limit = _seconds(fields[2]) if len(fields) > 2 else timeout
+        if not tasks and limit is None and not wrong and len(fields) > 2 and not _there(path.parent, fields):
+            # A header: names of columns.
+            continue
+        tasks.append(_task(f"{printable(path, 200)}, line {number}", path.parent, fields, wrong, category, timeout))
+        formed += limit is not None
+    if not formed:
+        if tasks:
+            raise UserError(tasks[0].refusal)
+        raise UserError(f"{printable(path, 200)} has no instance; a row reads onnx,vnnlib,timeout.")
+    return _named(path.parent, tasks)
+
+
+def _seconds(text: str) -> float | None:
+    """Reads a limit; None if it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _there(folder: Path, fields: list[str]) -> bool:
+    """Whether the first field names a file."""
+    try:
+        existing(folder / fields[0], "ONNX")
+    except UserError:
+        return False
+    return True
+
+
+def _task(where: str, folder: Path, fields: list[str], wrong: str, category: str, timeout: float | None) -> Task:
+    """Makes a task of a row's fields, with a refusal if it can't be answered."""
+    onnx, vnnlib, text = [*fields, "", "", ""][:3]
+    limit = _seconds(text) if text or timeout is None else timeout
+    refusal = ""
+    first, second = folder / onnx, folder / vnnlib
+    if wrong:
+        refusal = f"{where}: is not understood ({wrong}); allowed are onnx,vnnlib,timeout."
+    elif len(fields) < (2 if timeout else 3):
+        refusal = f"{where}: has {len(fields)} fields; allowed are onnx,vnnlib,timeout."
+    elif limit is None or not 0 < limit <= MAX_TIMEOUT_S:
+        refusal = (
+            f"{where}: the timeout {printable(repr(text), 60)} must be a number of seconds above 0, up to "
+            f"{MAX_TIMEOUT_S:.0f}."
+        )
+    else:
+        try:
+            first, second = _found(folder, onnx, "ONNX"), _found(folder, vnnlib, "VNN-LIB")
+        except UserError as error:
+            refusal = f"{where}: {error}"
+    return Task(category, first, second, 0.0 if refusal else timeout or limit or 0.0, "", refusal)
+
+
+def _found(folder: Path, text: str, kind: str) -> Path:
+    """Finds the file that a field names; backslashes count as slashes if there is no such file otherwise."""
+    try:
+        return existing(folder / text, kind)
+    except UserError:
+        if "\\" not in text:
+            raise
+        return existing(folder / text.replace("\\", "/"), kind)
+
+
+def _named(folder: Path, tasks: list[Task]) -> list[Task]:
+    """Names tasks: equal ones alike, others differently, since counterexamples are stored by name."""
+    keys = [(*(os.path.normpath(p) for p in (task.onnx, task.vnnlib)), task.timeout) for task in tasks]
+    names: list[Callable[[Task], str]] = [
+        lambda task: pair_name(task.onnx, task.vnnlib),
+        # As the competition does where a benchmark has the same names in several folders.
+        lambda task: f"{task.onnx.parent.name}_{pair_name(task.onnx, task.vnnlib)}",
+        lambda task: "_".join(_steps(folder, task.onnx) + _steps(folder, task.vnnlib)),
+    ]
+    made = {key: shortened(names[0](task)) for key, task in zip(keys, tasks, strict=True)}
+    first = dict(zip(reversed(keys), reversed(tasks), strict=True))
+    for name in names[1:]:
+        # A file system may take upper and lower case for the same.
+        times = Counter(value.casefold() for value in made.values())
+        made = {k: shortened(name(first[k])) if times[v.casefold()] > 1 else v for k, v in made.items()}
+    times = Counter(value.casefold() for value in made.values())
+    made = {
+        # The same pair with another limit, or names that their separators make equal.
+        key: f"{shortened(value)[:180]}-{digest(list(key))[:8]}" if times[value.casefold()] > 1 else value
+        for key, value in made.items()
+    }
+    return [replace(task, name=made[key]) for key, task in zip(keys, tasks, strict=True)]
+
+
+def _steps(folder: Path, path: Path) -> list[str]:
+    """Returns the steps of a path from the list's folder on, without the ending."""
+    steps = Path(os.path.relpath(path, folder)).parts
+    return [*(step for step in steps[:-1] if step != ".."), Path(steps[-1].removesuffix(".gz")).stem]
 
 
 def write_results(path: Path, rows: Iterable[tuple[Task, Status, float, float]]) -> None:
@@ -146,7 +277,7 @@ def write_results(path: Path, rows: Iterable[tuple[Task, Status, float, float]])
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_text(buffer.getvalue())
+        scratch.write_text(buffer.getvalue(), encoding="utf-8", errors="surrogateescape")
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from prunecert.errors import UserError
 from verifiers import counterexample
-from verifiers.base import Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.base import Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
 from verifiers.certificate import Certificate, flaw
 
 
@@ -62,6 +62,14 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
         except UserError as error:
             return replace(verdict, status=Status.ERROR, detail=f"no replay: {error}", witness=None, stage=None)
         record = check.to_json()
+        if check.in_set and not check.violated and _only_closed(instance.spec, check.outputs):
+            detail = (
+                "a counterexample was found only where a strict inequality of the property holds with equality, so "
+                "that neither answer is established"
+            )
+            return replace(
+                verdict, status=Status.UNKNOWN, detail=detail, witness=None, stage=None, witness_check=record
+            )
         if not check.ok:
             return replace(
                 verdict, status=Status.ERROR, detail=check.rationale, witness=None, stage=None, witness_check=record
@@ -70,6 +78,11 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
     if verdict.status in (Status.ERROR, Status.UNSUPPORTED, Status.MEMOUT) and not verdict.detail:
         return replace(verdict, detail=f"{verifier.name} answered {verdict.status} and said no more")
     return verdict
+
+
+def _only_closed(spec: OutputSpec, values: tuple[float, ...]) -> bool:
+    """Whether outputs that are not unsafe would be if the property's inequalities were not strict."""
+    return bool(spec.limits) and OutputSpec(spec.disjuncts).violated_by(values)
 
 
 def nonsense(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> str | None:

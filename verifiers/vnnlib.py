@@ -12,9 +12,8 @@ from __future__ import annotations
 import gzip
 import io
 import re
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from verifiers.base import FloatArray, Instance, OutputSpec
+from verifiers.textfile import read_bytes, read_text
 from verifiers.vnnlib_reader import DoubleArray, UnsupportedPropertyError, parse
 
 __all__ = [
@@ -52,11 +52,19 @@ class Case:
         lower: Lower corner as the file has it, float64, shape [inputs], in the network's C order.
         upper: Upper corner, likewise.
         spec: The unsafe outputs.
+        inner: Corners of the box in which a counterexample has to lie, where it is another one: the file's bounds are
+            strict, or no numbers of binary64 (``(/ 1 3)``), so that `lower` and `upper` are rounded outwards.
     """
 
     lower: DoubleArray
     upper: DoubleArray
     spec: OutputSpec
+    inner: tuple[DoubleArray, DoubleArray] | None = None
+
+    @property
+    def any_output(self) -> bool:
+        """Whether every output is unsafe, so that any point of the box is a counterexample."""
+        return any(not a.any() and bool(np.all(b >= 0)) for a, b in self.spec.disjuncts)
 
     def outer(self) -> tuple[FloatArray, FloatArray]:
         """Returns the smallest float32 box round this one, for proofs; shape [inputs]."""
@@ -65,14 +73,16 @@ class Case:
     def contains(self, point: npt.ArrayLike) -> bool:
         """Whether a point lies in the box as the file has it, compared in float64 without tolerance."""
         x = np.asarray(point, dtype=np.float64).reshape(-1)
-        return x.shape == self.lower.shape and bool(np.all((self.lower <= x) & (x <= self.upper)))
+        lower, upper = self.inner or (self.lower, self.upper)
+        return x.shape == lower.shape and bool(np.all((lower <= x) & (x <= upper)))
 
     def nearest(self, point: FloatArray) -> FloatArray | None:
         """Returns the float32 point of the box nearest to `point`, in its shape; None if the box has none."""
-        lower, upper = _round(self.lower, up=True), _round(self.upper, up=False)
-        if not np.all(lower <= upper):
+        lower, upper = self.inner or (self.lower, self.upper)
+        low, high = _round(lower, up=True), _round(upper, up=False)
+        if not np.all(low <= high):
             return None
-        return np.clip(point.reshape(-1), lower, upper).reshape(point.shape)
+        return np.clip(point.reshape(-1), low, high).reshape(point.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +93,10 @@ class Property:
         path: The file, or None if it was read from text.
         inputs: Number of inputs.
         outputs: Number of outputs.
-        cases: Boxes with their unsafe outputs; the property holds only if it holds for all.
+        cases: Boxes with their unsafe outputs; the property holds only if it holds for all. None if nothing can meet
+            what the file asserts, so that the property holds for any network.
         version: VNN-LIB version, ``"1.0"`` or ``"2.0"``.
+        empty: Why there is no case; empty if there is one.
     """
 
     path: Path | None
@@ -92,6 +104,7 @@ class Property:
     outputs: int
     cases: tuple[Case, ...]
     version: str
+    empty: str = ""
 
     def instances(
         self, onnx: Path, onnx_sha256: str, shape: Sequence[int], timeout: float, name: str = ""
@@ -125,7 +138,7 @@ class Property:
                     lower=lower.reshape(shape),
                     upper=upper.reshape(shape),
                     # Same set; the label's own order of rows is what `Verdict.bounds` promises.
-                    spec=case.spec if label is None else OutputSpec.robustness(label, self.outputs),
+                    spec=case.spec if label is None else _in_order(case.spec, label),
                     timeout=timeout,
                     name=name if len(self.cases) == 1 else f"{name} case {i + 1} of {len(self.cases)}",
                     label=label,
@@ -163,6 +176,13 @@ def robustness_label(spec: OutputSpec, classes: int) -> int | None:
     return labels.pop() if len(labels) == 1 and len(found) == len(spec.disjuncts) == classes - 1 else None
 
 
+def _in_order(spec: OutputSpec, label: int) -> OutputSpec:
+    """Returns the unsafe outputs of a robustness property in the order of the classes."""
+    classes = len(spec.disjuncts) + 1
+    order = sorted(range(classes - 1), key=lambda k: int(spec.disjuncts[k][0][0].argmin()))
+    return replace(OutputSpec.robustness(label, classes), limits=tuple(spec.limits[k] for k in order if spec.limits))
+
+
 def has_plain_rows(spec: OutputSpec) -> bool:
     """Whether all rows are ``y_i - y_j <= 0`` or ``±y_i <= b``.
 
@@ -183,21 +203,22 @@ def _decimal(value: float) -> str:
     return text if "e" not in text else format(Decimal(text), "f")
 
 
-def _row(row: DoubleArray, rhs: float) -> str:
-    """Writes row @ Y <= rhs, in the plainest form that says it."""
+def _row(row: DoubleArray, rhs: float, *, strict: bool) -> str:
+    """Writes row @ Y <= rhs, or <, in the plainest form that says it."""
+    below, above = ("<", ">") if strict else ("<=", ">=")
     terms = {int(j): float(row[j]) for j in np.flatnonzero(row)}
     plus = [j for j, c in terms.items() if c == 1.0]
     minus = [j for j, c in terms.items() if c == -1.0]
     if len(terms) == 2 and len(plus) == len(minus) == 1 and rhs == 0.0:
-        return f"(>= Y_{minus[0]} Y_{plus[0]})"
+        return f"({above} Y_{minus[0]} Y_{plus[0]})"
     if len(terms) == 1 and plus:
-        return f"(<= Y_{plus[0]} {_decimal(rhs)})"
+        return f"({below} Y_{plus[0]} {_decimal(rhs)})"
     if len(terms) == 1 and minus:
-        return f"(>= Y_{minus[0]} {_decimal(-rhs)})"
+        return f"({above} Y_{minus[0]} {_decimal(-rhs)})"
     summands = [f"(* {_decimal(c)} Y_{j})" for j, c in terms.items()]
     if not summands:
         raise UserError("A row of an output constraint is all zero; VNN-LIB has no way to write it.")
-    return f"(<= {summands[0] if len(summands) == 1 else f'(+ {chr(32).join(summands)})'} {_decimal(rhs)})"
+    return f"({below} {summands[0] if len(summands) == 1 else f'(+ {chr(32).join(summands)})'} {_decimal(rhs)})"
 
 
 def to_vnnlib(instance: Instance) -> str:
@@ -223,10 +244,12 @@ def to_vnnlib(instance: Instance) -> str:
     corners = zip(instance.lower.ravel().tolist(), instance.upper.ravel().tolist(), strict=True)
     for i, (low, high) in enumerate(corners):
         lines += [f"(assert (>= X_{i} {_decimal(low)}))", f"(assert (<= X_{i} {_decimal(high)}))"]
-    disjuncts = [
-        f"    (and {' '.join(_row(row, float(rhs)) for row, rhs in zip(a, b, strict=True))})"
-        for a, b in instance.spec.disjuncts
-    ]
+    disjuncts = []
+    every = instance.spec.limits or tuple(b for _, b in instance.spec.disjuncts)
+    for (a, b), limits in zip(instance.spec.disjuncts, every, strict=True):
+        stricts = (limits < b).tolist()
+        rows = [_row(row, rhs, strict=strict) for row, rhs, strict in zip(a, b.tolist(), stricts, strict=True)]
+        disjuncts.append(f"    (and {' '.join(rows)})")
     return "\n".join([*lines, "(assert (or", *disjuncts, "))", ""])
 
 
@@ -238,15 +261,19 @@ def write(instance: Instance, path: Path) -> None:
 def parse_property(text: str, name: str = "VNN-LIB text", path: Path | None = None) -> Property:
     """Parses VNN-LIB text; see `read_property` for errors."""
     parsed = parse(text, name)
-    cases = tuple(Case(lower, upper, spec) for lower, upper, spec in parsed.cases)
-    return Property(path, parsed.inputs, parsed.outputs, cases, parsed.version)
+    cases = []
+    for case in parsed.cases:
+        same = np.array_equal(case.lower, case.inner_lower) and np.array_equal(case.upper, case.inner_upper)
+        inner = None if same else (case.inner_lower, case.inner_upper)
+        cases.append(Case(case.lower, case.upper, case.spec, inner))
+    return Property(path, parsed.inputs, parsed.outputs, tuple(cases), parsed.version, parsed.empty)
 
 
 def read_property(path: Path) -> Property:
     """Reads a ``.vnnlib`` or ``.vnnlib.gz`` file.
 
     Raises:
-        UserError: The file is missing, cut off, no VNN-LIB, or asserts an empty input set.
+        UserError: The file is missing, cut off, too large, or no VNN-LIB.
         UnsupportedPropertyError: It is no union of boxes with linear output constraints.
     """
     return parse_property(read_text(path, "VNN-LIB"), str(path), path)
@@ -296,38 +323,6 @@ def read_counterexample(path: Path) -> tuple[DoubleArray, DoubleArray]:
     if not ordered or not values["X"]:
         raise UserError(f"{path} is no counterexample file; it must read ((X_0 value) ... (Y_0 value) ...) in order.")
     return np.array(values["X"]), np.array(values["Y"])
-
-
-def read_bytes(path: Path, kind: str) -> bytes:
-    """Reads a file, gzipped or not.
-
-    Args:
-        path: The file.
-        kind: What it should be, for messages.
-
-    Raises:
-        UserError: It is missing, can't be read, or is a cut-off gzip file.
-    """
-    try:
-        raw = path.read_bytes()
-        # By content, not by name: VNN-COMP's folders have both under either name.
-        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except FileNotFoundError:
-        raise UserError(f"The {kind} file {path} does not exist.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; a {kind} file is wanted.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(f"The {kind} file {path} is a damaged or cut-off gzip file; get it again.") from None
-    except PermissionError:
-        raise UserError(f"The {kind} file {path} may not be read by this user; change its permissions.") from None
-
-
-def read_text(path: Path, kind: str) -> str:
-    """Reads a text file, gzipped or not; like `read_bytes`, and a `UserError` too if it is not text."""
-    try:
-        return read_bytes(path, kind).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is no {kind} file: it is not text.") from None
 
 
 def write_text(path: Path, text: str) -> None:

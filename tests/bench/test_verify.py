@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from bench.properties import combined
-from bench.verify import main, settings_for
+from bench.scalars import settings_for
+from bench.verify import main
 from bench.vnncomp import RESULT_WORDS, category_of, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from tests.bench.verify_fakes import register
@@ -230,7 +231,7 @@ def test_two_verifiers_that_contradict_each_other_exit_1(
 
 def test_a_property_that_is_no_box_is_unsupported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = one(tmp_path, spec(*BOX, "(<= X_0 Y_0)"))
-    assert code == EXIT_OK
+    assert code == EXIT_USAGE
     assert results(out / "results.csv")[0][4] == "unknown"
     assert log(out)[-1]["status"] == "unsupported"
     assert "mixes inputs and outputs" in capsys.readouterr().out
@@ -366,7 +367,11 @@ def test_bad_input_is_refused_before_the_work(tmp_path: Path) -> None:
         ("\nnet.onnx,good.vnnlib,soon\n", "line 2: the timeout 'soon'"),
         ("net.onnx,good.vnnlib,-1\n", "line 1: the timeout '-1'"),
         ("net.onnx,none.vnnlib,1\n", "line 1: The VNN-LIB file"),
-        ("net.onnx,good.vnnlib,1\nnet.onnx,good.vnnlib,2\n", "lines 1 and 2 have the same pair"),
+        ("a,b,c\nnet.onnx,good.vnnlib,1\nnet.onnx,good.vnnlib\n", "line 3: has 2 fields"),
+        ("net.onnx,good.vnnlib,1e300\n", "line 1: the timeout '1e300'"),
+        ("x" * 131_073, "line 1: is not understood"),
+        ("a.onnx," + "p/" * 60_000 + ",1", "line 1: The ONNX file .* does not exist"),
+        ("net.onnx," + "p" * 5_000 + ",1", "line 1: The VNN-LIB file .* can't be reached"),
     ],
 )
 def test_bad_instances_are_refused(tmp_path: Path, content: str, why: str) -> None:
@@ -403,7 +408,7 @@ def test_a_network_without_batch_axis_is_unsupported(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "four.onnx")
     (tmp_path / "p.vnnlib").write_text(HOLDS)
     files = ["--onnx", str(tmp_path / "four.onnx"), "--vnnlib", str(tmp_path / "p.vnnlib")]
-    assert main([*files, "--verifier", "fake-prover", "--out", str(tmp_path / "out")]) == EXIT_OK
+    assert main([*files, "--verifier", "fake-prover", "--out", str(tmp_path / "out")]) == EXIT_USAGE
     assert "batch axis" in str(log(tmp_path / "out")[-1]["detail"])
 
 

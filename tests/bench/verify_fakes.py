@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+from verifiers.base import Availability, Capabilities, Instance, Kind, OutputSpec, Status, Verdict, Verifier
 
 
 class _Fake(Verifier):
@@ -60,6 +61,15 @@ class Breaker(_Fake):
         return answers
 
 
+class Careless(Breaker):
+    """Takes strict inequalities for weak ones."""
+
+    name = "fake-careless"
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        return super().solve([replace(item, spec=OutputSpec(item.spec.disjuncts)) for item in instances])
+
+
 class Robust(Prover):
     """Takes only a label against all others."""
 
@@ -74,7 +84,7 @@ def register() -> None:
     """Makes them known by their names."""
     from verifiers import VERIFIERS
 
-    for adapter in (Prover, Breaker, Robust):
+    for adapter in (Prover, Breaker, Careless, Robust):
         VERIFIERS.register(adapter.name, f"tests.bench.verify_fakes:{adapter.__name__}")
 
 

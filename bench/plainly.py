@@ -1,0 +1,40 @@
+"""Answers that a property's text gives away, whatever the verifier: nothing is unsafe, or everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from verifiers.base import Instance, Status, Verdict
+from verifiers.counterexample import replay
+from verifiers.vnnlib import Property
+
+
+def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict | None:
+    """Answers a property that needs no verifier.
+
+    Args:
+        made: The property.
+        instances: A question about the network for each of its boxes.
+
+    Returns:
+        `unsat`, with a warning, if nothing can meet what the file asserts; `sat` if a box has no constraint on the
+        outputs, by a point of it that was replayed; None for any other property.
+    """
+    if not made.cases:
+        return Verdict(Status.UNSAT, f"warning: {made.empty}; so the property holds for any network")
+    for case, instance in zip(made.cases, instances, strict=True):
+        # The box's middle, or what float32 has next to it inside of the file's own box.
+        middle = (instance.lower.astype(np.float64) + instance.upper) / 2
+        point = case.nearest(middle.astype(np.float32)) if case.any_output else None
+        if point is not None:
+            check, witness = replay(instance, point, clip=False)
+            if check.ok:
+                return Verdict(
+                    Status.SAT,
+                    "warning: the file constrains no output there, so that every input of the box is a counterexample",
+                    witness=witness,
+                    witness_check=check.to_json(),
+                )
+    return None

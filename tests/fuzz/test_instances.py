@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fuzz.instances import fuzz
+
+
+def test_three_hundred_lists(tmp_path: Path) -> None:
+    found, faults = fuzz(300, 0, tmp_path)
+    assert not faults, faults[0]
+    assert found["read, some rows refused"] > 30
+    assert found["refused"] > 10
