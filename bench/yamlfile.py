@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
         self._nodes += 1
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth > DEEPEST:
             raise _Limit(None, None, f"it is nested more than {DEEPEST} levels deep", mark)
         if self._nodes > MOST_VALUES:
@@ -235,6 +235,7 @@ class Document:
             items = [self._build(item, (*path, i)) for i, item in enumerate(node.value)]
             self._aliases.discard(id(node))
             return items
+        assert isinstance(node, yaml.ScalarNode)
         try:
             return _value(node)
         except ValueError as error:

@@ -164,8 +164,9 @@ def outlive_readers() -> None:
     A command must neither stop amid its work, nor call a half-done work a success. Text that the output's encoding
     lacks is shown as escapes.
     """
-    old = sys.stdout
-    if old is None or old is not sys.__stdout__ or not hasattr(old, "fileno"):
+    old = sys.__stdout__
+    if old is None or sys.stdout is not old:
+        # There is none, or somebody catches what is printed.
         return
     old.flush()
     raw = _LastingOutput(old.fileno())
