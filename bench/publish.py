@@ -99,7 +99,7 @@ def publish(entries: Mapping[str, Entry], out: Path, parquet: bool) -> None:
         UserError: `out` holds something else than an earlier site.
     """
     check_target(out)
-    out = out.absolute()
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = scratch_beside(out)
     old = beside.with_suffix(".old")
