@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -59,6 +60,9 @@ def check_target(out: Path) -> None:
         raise UserError(f"--out {out} is refused: it is the root of the file system; choose a new folder.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARK).is_file())):
         raise UserError(f"--out {out} is refused: it holds something that is no site of ours; choose a new folder.")
+    # It is replaced as a whole, so that its own rights would not be asked.
+    if out.exists() and not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out} is refused: this user may not write into it; choose another folder.")
 
 
 def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:

@@ -38,7 +38,8 @@ def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counte
     for number in range(count):
         name = names[number % len(names)]
         rng = random.Random(f"{seed} {number}")
-        began = time.monotonic()
+        # By the processor's time: a busy machine is nobody's fault. What waits for ever never gets here.
+        began = time.process_time()
         try:
             outcome = attempts[name](rng, folder)
         except UserError as error:
@@ -48,8 +49,8 @@ def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counte
         except Exception:
             outcome = "TRACEBACK"
             print(f"{name} {number} (seed {seed}):\n{traceback.format_exc(limit=-6)}")
-        if time.monotonic() - began > SLOWEST_S:
-            print(f"{name} {number} (seed {seed}): {time.monotonic() - began:.1f} s")
+        if (spent := time.process_time() - began) > SLOWEST_S:
+            print(f"{name} {number} (seed {seed}): {spent:.1f} s")
             outcome = "HANG"
         counts[f"{name}: {outcome}"] += 1
     return counts
