@@ -29,9 +29,7 @@ def text(rng: random.Random, source: str) -> str:
         lines = source.split("\n")
         place = rng.randrange(len(lines))
         if kind == 0:  # A value is another.
-            words = list(re.finditer(r"[^\s:,\[\]{}]+", source)) or [re.match("", source)]
-            word = rng.choice(words)
-            assert word is not None
+            word = rng.choice(_words(source))
             source = source[: word.start()] + rng.choice(SNIPPETS) + source[word.end() :]
         elif kind == 1:  # A line twice, gone, or elsewhere.
             line = lines.pop(place)
@@ -50,12 +48,14 @@ def text(rng: random.Random, source: str) -> str:
             at = rng.randrange(len(source) + 1)
             source = source[:at] + chr(rng.choice((rng.randrange(128), rng.randrange(0x2100)))) + source[at + 1 :]
         else:  # A value is another of the file's.
-            words = list(re.finditer(r"[^\s:,\[\]{}]+", source)) or [re.match("", source)]
-            one, other = rng.choice(words), rng.choice(words)
-            assert one is not None
-            assert other is not None
+            one, other = rng.choice(_words(source)), rng.choice(_words(source))
             source = source[: one.start()] + other[0] + source[one.end() :]
     return source
+
+
+def _words(source: str) -> list[re.Match[str]]:
+    """Returns the words of a text, or nothing's place in an empty one."""
+    return list(re.finditer(r"[^\s:,\[\]{}]+", source)) or list(re.finditer("$", source))
 
 
 def data(rng: random.Random, value: Any) -> Any:
@@ -66,7 +66,8 @@ def data(rng: random.Random, value: Any) -> Any:
 
 
 def _one(rng: random.Random, root: Any) -> Any:
-    holder, key = None, None
+    holder: Any = None
+    key: Any = None
     place = root
     # A random way down; long ones are as likely as short ones.
     while isinstance(place, dict | list) and place and (holder is None or rng.random() < 0.75):
