@@ -22,7 +22,7 @@ import yaml
 from bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
 from bench.search_space import apply, draw, read_space, scale_epochs
 from bench.train import Progress, first_images, is_done, make_job, parse_budget
-from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
 
 if TYPE_CHECKING:
     from bench.cell import Cell
@@ -124,7 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(plans)} trials of {len(cells)} cells, {options.rungs} rungs; criterion: {options.criterion}.")
     if options.dry_run:
         for number, rungs in enumerate(plans):
-            print(f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)")
+            print(
+                visible(
+                    f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)"
+                )
+            )
         return EXIT_OK
     for job in plans[0][0].jobs:
         job.refuse_unreachable()

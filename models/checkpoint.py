@@ -179,6 +179,11 @@ def load_card(path: Path) -> Card:
         raise UserError(
             f"The card {str(file)!r} is refused: missing {missing or 'nothing'}, unknown {extra or 'nothing'}."
         )
+    if any(not text.isprintable() for text in _texts(data)):
+        raise UserError(
+            f"The card {str(file)!r} is refused: it holds control characters or halves of characters; it must be the JSON that bench.train "
+            "writes."
+        )
     try:
         # Checked, not converted: a card's numbers go on as they are written, into hashes among others.
         msgspec.convert(data, Card)
@@ -186,11 +191,6 @@ def load_card(path: Path) -> Card:
         raise UserError(
             f"The card {str(file)!r} is refused ({shortened(str(error))}); it must be the JSON that bench.train writes."
         ) from error
-    if any(not text.isprintable() for text in _texts(data)):
-        raise UserError(
-            f"The card {str(file)!r} is refused: it holds control characters; it must be the JSON that bench.train "
-            "writes."
-        )
     return Card(**data)
 
 

@@ -24,7 +24,7 @@ def read_regular(path: Path, most: int) -> bytes:
     """
     try:
         # Opening a pipe would wait for its writer, were it not for O_NONBLOCK.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             state = os.fstat(number)
             if stat.S_ISDIR(state.st_mode):

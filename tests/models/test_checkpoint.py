@@ -161,6 +161,8 @@ def test_damaged_cards_are_refused(tmp_path: Path, text: str, message: str) -> N
         ("versions", {"torch": 2}),
         ("network", "\x1b[2J"),
         ("recipe", {"\x1b[2J": 1}),
+        ("sparsity_by_layer", {"\ud800": 0.5}),
+        ("device", "\ud800"),
     ],
 )
 def test_fields_of_other_types_or_sizes_are_refused_in_a_sentence(tmp_path: Path, field: str, value: object) -> None:
