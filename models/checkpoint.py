@@ -181,8 +181,8 @@ def load_card(path: Path) -> Card:
         )
     if any(not text.isprintable() for text in _texts(data)):
         raise UserError(
-            f"The card {str(file)!r} is refused: it holds control characters or halves of characters; it must be the JSON that bench.train "
-            "writes."
+            f"The card {str(file)!r} is refused: it holds control characters or halves of characters; it must be the "
+            "JSON that bench.train writes."
         )
     try:
         # Checked, not converted: a card's numbers go on as they are written, into hashes among others.
