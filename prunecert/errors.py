@@ -20,6 +20,8 @@ EXIT_INTERRUPTED = 130
 #: Set to 1 to see the traceback of what ends a command.
 DEBUG = "PRUNECERT_DEBUG"
 _LONGEST_NAME = 200
+#: A list of all cells of a suite fits in; a value of a foreign file that somebody repeats may not.
+_LONGEST_SENTENCE = 8_000
 _REMEDIES = {
     errno.EACCES: "this user may not do that; change its rights or name another place",
     errno.EPERM: "this user may not do that; change its rights or name another place",
@@ -111,10 +113,10 @@ def describe_os_error(error: OSError) -> str:
     return f"{where} can't be used ({shortened(why)})" + (f": {remedy}." if remedy else "; check it and try again.")
 
 
-def _describe(error: Exception) -> tuple[str, Sequence[str]]:
+def describe(error: Exception) -> tuple[str, Sequence[str]]:
     """Returns the one sentence that a command ends with, and the lines below it."""
     if isinstance(error, UserError):
-        return visible(error.sentence), [visible(line) for line in error.details]
+        return shortened(error.sentence, _LONGEST_SENTENCE), [shortened(line, 1_000) for line in error.details]
     if isinstance(error, OSError) and (error.errno is not None or error.filename is not None):
         return describe_os_error(error), ()
     if isinstance(error, MemoryError):
@@ -194,7 +196,7 @@ def run_main(main: Callable[[], int]) -> None:
             import traceback
 
             traceback.print_exc()
-        sentence, details = _describe(error)
+        sentence, details = describe(error)
         print("\n  ".join([f"error: {sentence}", *details]), file=sys.stderr)
         code = EXIT_USAGE
     sys.exit(code)

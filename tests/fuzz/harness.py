@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from prunecert.errors import UserError
+from prunecert.errors import UserError, describe
 
 #: No command takes longer for a file of a few kilobytes.
 SLOWEST_S = 10.0
-_LONGEST_SENTENCE = 4_000
+_LONGEST_SENTENCE = 10_000
 
 Try = Callable[[random.Random, Path], str]
 
@@ -43,7 +43,7 @@ def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counte
         try:
             outcome = attempts[name](rng, folder)
         except UserError as error:
-            outcome = "refused" if presentable(str(error)) else "RAW"
+            outcome = "refused" if presentable(describe(error)[0]) else "RAW"
             if outcome == "RAW":
                 print(f"{name} {number} (seed {seed}): {str(error)!r:.500}")
         except Exception:
@@ -57,8 +57,8 @@ def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counte
 
 
 def presentable(sentence: str) -> bool:
-    """Whether an error's text is short enough to be read; `run_main` sees to it that it is printable."""
-    return 0 < len(sentence) <= _LONGEST_SENTENCE
+    """Whether what a command would say can be read: one line of printable text, not without end."""
+    return 0 < len(sentence) <= _LONGEST_SENTENCE and sentence.isprintable()
 
 
 def faults(counts: Counter[str]) -> dict[str, int]:
