@@ -18,7 +18,7 @@ from bench.suite import Suite
 from bench.weights import count_layers, totals
 from bench.yamlfile import Document, Section
 from models.data import Dataset
-from prunecert.errors import UserError
+from prunecert.errors import UserError, describe_os_error, shortened
 from prunecert.hashing import sha256_file
 
 SCHEMA_VERSION = 1
@@ -112,8 +112,12 @@ def read_card(path: Path) -> NetworkCard:
     except UserError as error:
         raise root.refusal("eps", str(error)) from error
     onnx = path.parent / root.take("onnx", str)
-    if not onnx.is_file():
-        raise root.refusal("onnx", f"there is no file {onnx}; the path is relative to the card.")
+    try:
+        there = onnx.is_file()
+    except OSError as error:  # A name that is too long, a folder that may not be entered.
+        raise root.refusal("onnx", describe_os_error(error)) from error
+    if not there:
+        raise root.refusal("onnx", f"there is no file {shortened(str(onnx))}; the path is relative to the card.")
     claimed = root.take("compression", float) if "compression" in root else None
     dense = root.take("dense_weights", int) if "dense_weights" in root else None
     card = NetworkCard(
@@ -139,7 +143,8 @@ def read_card(path: Path) -> NetworkCard:
 
 def _text(root: Section, key: str, default: str | None = None, longest: int = 80) -> str:
     text = root.take(key, str, default)
-    if (default is None and not text.strip()) or len(text) > longest or not text.replace("\n", " ").isprintable():
+    plain = text.replace("\n", " ") if key == "notes" else text
+    if (default is None and not text.strip()) or len(text) > longest or not plain.isprintable():
         raise root.refusal(key, f"{text!r:.100} is refused; it must be 1 to {longest} printable characters.")
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -12,11 +13,14 @@ from bench.certify.settings import VERIFIER, Certify
 from bench.timing.settings import Timing
 from models import NOISE_OBJECTIVES
 from prunecert.compaction import Mode
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError, did_you_mean, shortened
 from verifiers import VERIFIERS
 from verifiers.base import Kind, Norm
 
 DENSE = "dense"
+#: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
+_DIGITS = 40
+_RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,18 @@ def parse_eps(text: str) -> Fraction:
     Raises:
         UserError: It is no number, or not within (0, 1].
     """
+    shown = shortened(repr(text), 60)
+    # A huge exponent would be written out, digit by digit, by the arithmetic itself.
+    if not _RADIUS.fullmatch(text.replace(" ", "")):
+        raise UserError(f"Radius {shown} is refused; write it as a fraction in quotes or bare, e.g. 2/255.")
     try:
         value = Fraction(text.replace(" ", ""))
     except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"Radius {text!r} is refused; write it as a fraction in quotes or bare, e.g. 2/255.") from error
+        raise UserError(f"Radius {shown} is refused; write it as a fraction in quotes or bare, e.g. 2/255.") from error
     if not 0 < value <= 1:
-        raise UserError(f"Radius {text!r} is refused; it must be above 0 and at most 1 (pixels are in [0, 1]).")
+        raise UserError(f"Radius {shown} is refused; it must be above 0 and at most 1 (pixels are in [0, 1]).")
+    if value.denominator >= 10**_DIGITS:
+        raise UserError(f"Radius {shown} is refused; as a fraction it must have at most {_DIGITS} digits a side.")
     return value
 
 

@@ -6,6 +6,7 @@ import argparse
 import functools
 import math
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from bench.cards import card_protocol
 from bench.cell import parse_eps, show_eps
 from bench.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry, recount
 from bench.entryschema import misshapen
-from bench.imagesets import images_sha256, is_exact
+from bench.imagesets import EXACT, images_sha256, is_exact, known_labels
 from bench.plan import CLASSES, image_key, stage_key
 from bench.suite import Suite, available_suites, load_suite
 from models.data import Dataset
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main, shortened, visible
 from prunecert.hashing import digest
+from verifiers import VERIFIERS
 from verifiers.base import Kind, Status
 
 #: A verifier is killed at the latest so many seconds beyond its limit (`verifiers.worker.Worker`).
@@ -36,6 +38,7 @@ _TEXTS = (
     ("method", "title"),
 )
 _LONGEST = 120
+_LONGEST_WORD = 4_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.field}: {self.what}"
+        """Returns one printable line; names of foreign files and fields command neither terminal nor CI service."""
+        line = f"{shortened(self.file)}: {shortened(self.field)}: {visible(self.what)}"
+        # At the beginning of a line `::` would begin a command of GitHub's.
+        return f"./{line}" if line.lstrip().startswith("::") else line
 
 
 def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = None) -> list[Problem]:
@@ -64,12 +70,12 @@ def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = No
         stem: The file's name without ``.json``; None if it is not in a file yet.
         data: The test images, where they are at hand: labels and pixels are then compared, too.
     """
-    file = f"{stem or entry.get('name') or 'entry'}.json"
+    file = f"{stem if stem is not None else entry.get('name') or 'entry'}.json"
     found = [Problem(file, field, what) for field, what in misshapen(entry)]
     if found:
         # Values can't be judged where fields are missing.
         return found
-    for judge in (_identity, _weights, _keys, _images, _protocol, _verdicts):
+    for judge in (_identity, _commands, _weights, _keys, _images, _protocol, _verdicts):
         found += [Problem(file, field, what) for field, what in judge(entry)]
     if not found:
         found += [Problem(file, field, what) for field, what in _result(entry)]
@@ -99,6 +105,30 @@ def _identity(entry: Entry) -> Iterator[tuple[str, str]]:
     wanted = entry_digest(entry)
     if entry["digest"] != wanted:
         yield "digest", f"it must be {wanted} for this content: the file was changed after it was made"
+
+
+def _commands(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Judges the commands that the entry's page offers to be copied into a terminal."""
+    if not is_own_command(entry["protocol"]["command"]):
+        yield "protocol.command", "it is refused: it must be a command of ours, python -m bench.run …"
+    if entry["training"] is None or not entry["training"]["command"]:
+        return
+    text = entry["training"]["command"]
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    # Anything that a shell would take for more than a word must be in quotes.
+    if not is_own_command(words) or shlex.join(words) != text:
+        yield "training.command", "it is refused: it must be a command of ours, python -m bench.train …"
+
+
+def is_own_command(words: Sequence[str]) -> bool:
+    """Whether a command, word by word, runs one of our verbs and nothing else."""
+    verb = words[2:3] if list(words[:2]) == ["python", "-m"] else words[1:2] if words[:1] == ["prunecert"] else []
+    known = bool(verb) and re.fullmatch(r"(bench\.)?[a-z][a-z_]{0,30}", verb[0]) is not None
+    module = words[0] == "prunecert" or verb[0].startswith("bench.") if known else False
+    return module and all(len(word) <= _LONGEST_WORD and word.isprintable() for word in words)
 
 
 def _weights(entry: Entry) -> Iterator[tuple[str, str]]:
@@ -161,6 +191,11 @@ def _keys(entry: Entry) -> Iterator[tuple[str, str]]:
 def _images(entry: Entry) -> Iterator[tuple[str, str]]:
     data, images = entry["data"], entry["images"]
     count = data["images"]
+    known = EXACT.get(count)
+    if data["official"] and known not in (None, data["images_sha256"]):
+        yield "data.official", f"CIFAR-10's first {count} test images have the SHA-256 {known}, so these are others"
+    if known == data["images_sha256"] and list(images["label"]) != known_labels(count):
+        yield "images.label", "these are not the labels that belong to the pixels"
     if data["sample"]:
         yield "data.sample", "these are the built-in sample images; only CIFAR-10's test images are taken"
     if data["split"] != "test" or data["indices"] is not None:
@@ -206,27 +241,52 @@ def _protocol(entry: Entry) -> Iterator[tuple[str, str]]:
     # Certificates that hold with a probability are no verdicts, whoever submits them.
     kinds = [str(kind) for kind in Kind if kind is not Kind.PROBABILISTIC]
     for number, stage in enumerate(protocol["stages"]):
-        limit = asked["timeouts"].get(stage["verifier"])
-        if limit is not None and stage["timeout"] != limit:
-            yield f"protocol.stages[{number}].timeout", f"{stage['timeout']} s; the suite's limit is {limit} s"
-        if not 0 < stage["timeout"] <= 86_400:
-            yield f"protocol.stages[{number}].timeout", f"{stage['timeout']!r} is no limit in seconds"
+        name, path = stage["verifier"], f"protocol.stages[{number}]"
+        limit = asked["timeouts"].get(name)
+        if limit is None:
+            yield f"{path}.verifier", f"{name!r:.60} is refused: the suite sets no time limit for it, so it isn't asked"
+        elif stage["timeout"] != limit:
+            yield f"{path}.timeout", f"{stage['timeout']} s; the suite's limit is {limit} s"
+        if stage.get("memory_mb") != asked.get("memory_mb"):
+            yield f"{path}.memory_mb", f"{stage.get('memory_mb')}; the suite's limit is {asked.get('memory_mb')}"
+        if stage["everyone"] != (name in asked["cross_check"]):
+            yield f"{path}.everyone", "it must be true for verifiers of the suite's cross_check, false for all others"
         if stage["kind"] not in kinds:
-            yield f"protocol.stages[{number}].kind", f"{stage['kind']!r} is refused; allowed are {', '.join(kinds)}"
+            yield f"{path}.kind", f"{stage['kind']!r:.60} is refused; allowed are {', '.join(kinds)}"
+        elif name in VERIFIERS and VERIFIERS.get(name).kind != stage["kind"]:
+            # Were it believed, an attack could prove, and a bound break.
+            yield f"{path}.kind", f"{stage['kind']!r} is refused; {name} is {str(VERIFIERS.get(name).kind)!r}"
+        for key, value in asked.get("settings", {}).get(name, {}).items():
+            if key not in stage["settings"] or digest(stage["settings"][key]) != digest(value):
+                yield f"{path}.settings.{key}", f"the suite asks for {shortened(repr(value), 60)}"
     suite = _shipped(protocol["suite"], protocol["profile"])
     if suite is not None and suite.digest() == protocol["suite_digest"]:
-        cells = {cell.name: p for cell, p in suite.cells}
-        cell = entry["cell"]
+        yield from _of_suite(entry, suite)
+
+
+def _of_suite(entry: Entry, suite: Suite) -> Iterator[tuple[str, str]]:
+    """Judges an entry by a suite that ships, in the very edition that the entry names."""
+    cells = {cell.name: (cell, p) for cell, p in suite.cells}
+    asked, claimed = entry["protocol"]["asked"], entry["cell"]
+    for number, stage in enumerate(entry["protocol"]["stages"]):
+        if stage["verifier"] not in VERIFIERS:
+            yield f"protocol.stages[{number}].verifier", f"{stage['verifier']!r:.60} is none that the suite could name"
+    if claimed["name"] in cells:
+        cell, rule = cells[claimed["name"]]
+        for key, value in cell.to_json().items():
+            if claimed[key] != value:
+                yield f"cell.{key}", f"{claimed[key]!r:.60}; the suite's cell {cell.name} has {value!r}"
+    else:
         try:
-            rule = cells.get(cell["name"]) or card_protocol(suite, cell["network"], parse_eps(cell["eps"]))
+            rule = card_protocol(suite, claimed["network"], parse_eps(claimed["eps"]))
         except UserError:
             return  # The radius is no number; that has been said.
-        if digest(asked) != digest(rule.to_json()):
-            different = [key for key, value in rule.to_json().items() if digest(asked.get(key)) != digest(value)]
-            yield (
-                f"protocol.asked.{different[0] if different else ''}",
-                f"this is not what suite {suite.name!r} asks for",
-            )
+    if digest(asked) != digest(rule.to_json()):
+        different = [key for key, value in rule.to_json().items() if digest(asked.get(key)) != digest(value)]
+        yield (
+            f"protocol.asked.{different[0] if different else ''}",
+            f"this is not what suite {suite.name!r} asks for",
+        )
 
 
 def _verdicts(entry: Entry) -> Iterator[tuple[str, str]]:
@@ -302,28 +362,38 @@ def _against_data(entry: Entry, data: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def contradictions(entries: Mapping[str, Entry]) -> list[Problem]:
-    """Returns the questions on which two entries disagree: same network, image and radius, `unsat` and `sat`."""
-    found = []
-    seen: dict[tuple[Any, ...], dict[str, tuple[str, str]]] = {}
+    """Returns the questions on which two entries disagree: same network, image and radius, `unsat` and `sat`.
+
+    Both sides are named, each as a problem of its file: which of them is wrong can't be told without running them
+    again, least of all by the order of their names.
+    """
+    answers: dict[tuple[Any, ...], dict[str, dict[str, str]]] = {}
     for stem, entry in entries.items():
         files = entry["files"]
         # The same network is the same one whether it was compacted or not.
-        network = files.get("masked_sha256", files["onnx_sha256"])
+        network = files.get("masked_sha256") or files["onnx_sha256"]
         key = (network, entry["data"]["images_sha256"], entry["cell"]["eps"])
         for verifier, columns in entry["verdicts"].items():
             for image, status in zip(columns["image"], columns["status"], strict=True):
                 if status in ("unsat", "sat"):
-                    answers = seen.setdefault((*key, image), {})
-                    answers.setdefault(status, (stem, verifier))
-                    other = answers.get("sat" if status == "unsat" else "unsat")
-                    if other is not None and other[0] != stem:
-                        found.append(
-                            Problem(
-                                f"{stem}.json",
-                                f"verdicts.{verifier}.status",
-                                f"image {image}: {status}, but {other[1]} in {other[0]}.json says otherwise",
-                            )
+                    answers.setdefault((*key, image), {}).setdefault(status, {}).setdefault(stem, verifier)
+    found = []
+    for (*_, image), sides in answers.items():
+        if len(sides) < 2:
+            continue
+        for status, other in (("unsat", "sat"), ("sat", "unsat")):
+            # What an entry says against itself has been said before.
+            rivals = {stem: verifier for stem, verifier in sides[other].items() if stem not in sides[status]}
+            for stem, verifier in sides[status].items():
+                if stem not in sides[other] and rivals:
+                    rival, its = next(iter(rivals.items()))
+                    found.append(
+                        Problem(
+                            f"{stem}.json",
+                            f"verdicts.{verifier}.status",
+                            f"image {image}: {status}, but {its} in {shortened(rival)}.json says otherwise",
                         )
+                    )
     return found
 
 
@@ -331,7 +401,8 @@ def remarks(entry: Entry) -> list[str]:
     """Returns what a reader should know of a valid entry."""
     found = []
     data, protocol = entry["data"], entry["protocol"]
-    if not data["official"] and not is_exact(data["images"], data["images_sha256"]):
+    # That a copy is the official one is a claim, the hash can be looked up.
+    if not is_exact(data["images"], data["images_sha256"]):
         found.append("its images are not known to be CIFAR-10's to the pixel")
     suite = _shipped(protocol["suite"], protocol["profile"])
     if suite is None:
@@ -360,7 +431,7 @@ def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry
         try:
             entry = load_entry(path)
         except UserError as error:
-            field, _, what = str(error).removeprefix(f"{path}: ").partition(": ")
+            field, _, what = str(error).removeprefix(f"{shortened(str(path))}: ").partition(": ")
             problems.append(Problem(path.name, field if what else "file", what or field))
             continue
         found = check_entry(entry, path.stem, data)
@@ -393,13 +464,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = load("test", options.data_root, download=False, allow_sample=False)
     files = entry_files(options.results)
     if not files:
-        raise UserError(f"{options.results} holds no leaderboard entry; bench.run --submit makes them.")
+        raise UserError(f"{shortened(str(options.results))} holds no leaderboard entry; bench.run --submit makes them.")
     good, problems = check_tree(options.results, data)
     for problem in problems:
         print(problem)
     for stem, entry in good.items():
         for remark in remarks(entry):
-            print(f"note: {stem}.json: {remark}")
+            print(f"note: {shortened(stem)}.json: {visible(remark)}")
     print(f"{len(files)} entries: {len(good)} valid, {len(files) - len(good)} with problems ({len(problems)} in all)")
     return EXIT_REGRESSION if problems else EXIT_OK
 

@@ -23,6 +23,7 @@ from bench import prepare
 from bench.comparison import loop, sides
 from bench.comparison.measure import Meter
 from bench.comparison.report import markdown, record
+from bench.options import IMAGES, SEED, WORKERS
 from bench.progress import duration
 from bench.session import cores, quote
 from bench.suite import load_suite
@@ -43,12 +44,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="default", help="whose limits hold on all sides (default: default)")
     parser.add_argument("--verifier", default="neuralsat", help=f"{' or '.join(TOOLS)} (default: neuralsat)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument("--images", type=int, help="the first N images instead of the profile's number")
-    parser.add_argument("--image-seed", type=int, help="draw the images with this seed instead of taking the first")
-    parser.add_argument("--loop-sample", type=int, metavar="K", help="loop over K instances, and scale its time up")
-    parser.add_argument("--seed", type=int, default=0, help="of --loop-sample (default: 0)")
+    parser.add_argument("--images", type=IMAGES, help="the first N images instead of the profile's number")
+    parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
+    parser.add_argument("--loop-sample", type=IMAGES, metavar="K", help="loop over K instances, and scale its time up")
+    parser.add_argument("--seed", type=SEED, default=0, help="of --loop-sample (default: 0)")
     parser.add_argument("--sides", default=",".join(SIDES), help=f"which to run, in order (default: {','.join(SIDES)})")
-    parser.add_argument("--workers", type=int, help="processes side by side on every side (default: one a core)")
+    parser.add_argument("--workers", type=WORKERS, help="processes side by side on every side (default: one a core)")
     parser.add_argument("--out", type=Path, help="folder to write (default: results/comparisons/SUITE-VERIFIER)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Protocol
-from bench.entryschema import TRAINING
+from bench.entryschema import MOST_BYTES, TRAINING, decode
 from bench.imagesets import images_sha256
 from bench.plan import CellPlan
 from bench.report.summary import Rows, summarise_cell
 from bench.store import Log, Row
 from bench.weights import count_layers, totals
-from prunecert.errors import UserError
+from prunecert.errors import UserError, shortened
+from prunecert.files import read_regular
 from prunecert.hashing import digest
 
 SCHEMA_VERSION = 1
@@ -220,28 +221,28 @@ def load_entry(path: Path) -> Entry:
     """Reads an entry's JSON; `bench.check` says whether it is valid.
 
     Raises:
-        UserError: It cannot be read, is no JSON object, is no entry, or is of a newer schema.
+        UserError: It is no plain file, cannot be read, is no JSON object, is no entry, or is of a newer schema.
     """
+    shown = shortened(str(path))
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError) as error:
+        entry = decode(read_regular(path, MOST_BYTES))
+    except (UserError, ValueError) as error:
         raise UserError(
-            f"{path}: this is no readable JSON file ({error}); restore it or submit the run again."
+            f"{shown}: file: this is no readable JSON file ({error}); restore it or submit the run again."
         ) from error
     if not isinstance(entry, dict) or entry.get("kind") != KIND:
-        raise UserError(f"{path}: kind: this is no leaderboard entry; bench.run --submit writes them.")
+        raise UserError(f"{shown}: kind: this is no leaderboard entry; bench.run --submit writes them.")
     version = entry.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UserError(f"{path}: schema_version: {version!r} is refused; it must be a whole number from 1 on.")
+        raise UserError(
+            f"{shown}: schema_version: {shortened(repr(version), 60)} is refused; it must be a whole number from 1 on."
+        )
     if version > SCHEMA_VERSION:
         raise UserError(
-            f"{path}: schema_version: {version} is newer than this program reads ({SCHEMA_VERSION}); upgrade prunecert."
+            f"{shown}: schema_version: {version} is newer than this program reads ({SCHEMA_VERSION}); "
+            "upgrade prunecert."
         )
     return entry
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def entry_files(root: Path) -> list[Path]:
@@ -254,6 +255,7 @@ def entry_files(root: Path) -> list[Path]:
         UserError: There is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is refused: there is no such folder; give the results folder.")
+        raise UserError(f"{shortened(str(root))} is refused: there is no such folder; give the results folder.")
     folder = root / "leaderboard" if (root / "leaderboard").is_dir() else root
-    return sorted(folder.glob("*.json"))
+    # Listed, not globbed: a glob finds nothing in a folder that may not be read, and says nothing.
+    return sorted(path for path in folder.iterdir() if path.suffix == ".json")

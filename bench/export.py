@@ -23,6 +23,7 @@ from rich.console import Console
 
 from bench import prepare
 from bench.ls import show
+from bench.options import IMAGES, SECONDS, SEED
 from bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 
@@ -33,14 +34,10 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    if options.timeout is not None and not options.timeout > 0:
-        raise UserError(f"--timeout {options.timeout:g} is refused; it must be above 0 seconds.")
     from bench.suite import load_suite
 
     suite = load_suite(options.suite, options.profile)
     cells = prepare.choose(suite, options.cells, None, options.images)
-    if options.check is not None and options.check < 1:
-        raise UserError(f"--check {options.check} is refused; it must be at least 1.")
     if options.shapes or options.check is not None:
         # Whatever the suite is for, the question is what could be removed.
         cells = tuple((cell, replace(protocol, timing=None)) for cell, protocol in cells)
@@ -160,15 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument("--images", type=int, help="the first N images instead of the profile's number")
-    parser.add_argument("--image-seed", type=int, help="draw the images with this seed instead of taking the first")
-    parser.add_argument("--timeout", type=float, help="seconds an instance (default: the profile's longest limit)")
+    parser.add_argument("--images", type=IMAGES, help="the first N images instead of the profile's number")
+    parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
+    parser.add_argument("--timeout", type=SECONDS, help="seconds an instance (default: the profile's longest limit)")
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
     prepare.add_compact_option(parser)
     parser.add_argument("--shapes", action="store_true", help="only show what is removed, layer by layer")
     parser.add_argument(
         "--check",
-        type=int,
+        type=IMAGES,
         metavar="N",
         help="only compare compact with masked networks on N images (then random inputs)",
     )

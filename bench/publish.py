@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from bench.check import check_tree
 from bench.entry import Entry, entry_files
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.errors import EXIT_OK, UserError, run_main, visible
+from prunecert.files import scratch_beside
 
 #: Tells a folder that we made, and may replace, from one that somebody else keeps things in.
 MARK = ".prunecert-site"
@@ -37,11 +39,11 @@ def read(results: Path, skip_invalid: bool) -> tuple[dict[str, Entry], list[str]
         raise UserError(f"{results} holds no leaderboard entry; make some with bench.run --submit.")
     good, problems = check_tree(results)
     if problems and not skip_invalid:
-        shown = "\n  ".join(map(str, problems[:_SHOWN]))
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
             f"{results} holds entries with problems, so nothing is published; mend them, or leave them out with "
-            f"--skip-invalid:\n  {shown}{more}"
+            "--skip-invalid:",
+            [*map(str, problems[:_SHOWN]), *more],
         )
     if not good:
         raise UserError(f"{results} holds no valid leaderboard entry; see python -m bench.check {results}.")
@@ -54,8 +56,13 @@ def check_target(out: Path) -> None:
     Raises:
         UserError: The folder holds something else, or is a file.
     """
+    if not out.resolve().name:
+        raise UserError(f"--out {out} is refused: it is the root of the file system; choose a new folder.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARK).is_file())):
         raise UserError(f"--out {out} is refused: it holds something that is no site of ours; choose a new folder.")
+    # It is replaced as a whole, so that its own rights would not be asked.
+    if out.exists() and not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out} is refused: this user may not write into it; choose another folder.")
 
 
 def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:
@@ -96,8 +103,10 @@ def publish(entries: Mapping[str, Entry], out: Path, parquet: bool) -> None:
         UserError: `out` holds something else than an earlier site.
     """
     check_target(out)
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    beside = scratch_beside(out)
+    old = beside.with_suffix(".old")
     for folder in (beside, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -126,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_target(options.out)
     entries, remarks = read(options.results, options.skip_invalid)
     for remark in remarks:
-        print(remark)
+        print(visible(remark))
     parquet = has_pyarrow()
     if not parquet:
         print("no Parquet download: pyarrow is not installed; pip install 'prunecert[publish]' brings it.")

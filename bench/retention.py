@@ -55,7 +55,13 @@ RUN_KEPT = ("clean %", "attacked %", "verified % (95 %)")
 def of_card(card: Any) -> Line:
     """Returns the line of a checkpoint's card (`models.checkpoint.Card`)."""
     shares = {heading: card.accuracy[key] for key, heading in CARD.items() if key in card.accuracy}
-    epochs = sum(int(card.recipe[key]) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs"))
+    stages = [card.recipe.get(key) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs")]
+    if not all(isinstance(count, int) and 0 <= count < 10**9 for count in stages) or "images" not in card.accuracy:
+        raise UserError(
+            f"The card of {card.name!r} is refused: its recipe must have whole numbers of epochs, and its accuracy the "
+            "number of images; train the network again, or leave it out of the folder."
+        )
+    epochs = sum(stages)
     # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
     rate = next((rate for stage, rate in card.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from bench.certify.plans import describe_certificates, with_certificates
 from bench.certify.take import known_certificates, take
 from bench.executors import resources, slurm_options
 from bench.exports import Export
+from bench.options import IMAGES, SEED, WORKERS
 from bench.plan import CellPlan
 from bench.progress import Display, Output
 from bench.reuse import read_earlier, take_over
@@ -38,7 +40,7 @@ from bench.timing.command import conclude_times, holds_times, refuse_for_times, 
 from bench.timing.plans import Group, timed_plans
 from bench.timing.take import refuse_other_machine
 from bench.warmstart import WarmStart, warm_plans
-from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
+from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main, shortened
 from verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:
@@ -51,12 +53,14 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
-    parser.add_argument("--images", type=int, help="verify the first N images instead of the profile's number")
+    parser.add_argument("--images", type=IMAGES, help="verify the first N images instead of the profile's number")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--verifiers", help="comma-separated verifiers, in order, instead of the suite's cascade")
-    parser.add_argument("--image-seed", type=int, help="draw the images with this seed instead of taking the first")
+    parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N, or a list: cuda:0,cuda:1")
-    parser.add_argument("--workers", type=int, help="verifier processes side by side (default: by cores and memory)")
+    parser.add_argument(
+        "--workers", type=WORKERS, help="verifier processes side by side (default: by cores and memory)"
+    )
     parser.add_argument("--no-pin", action="store_true", help="let workers share all cores instead of a set for each")
     parser.add_argument("--out", type=Path, help="run directory (default: results/runs/SUITE-PROFILE)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
@@ -85,8 +89,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _shard(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is refused; write I/N with I from 1 to N, e.g. 2/8")
+    plain = slash and re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text)
+    if not (plain and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(
+            f"{shortened(repr(text), 60)} is refused; write I/N with I from 1 to N, e.g. 2/8"
+        )
     return int(number), int(count)
 
 
@@ -203,8 +210,6 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     if part is not None:
         options.shard = part.number, part.count
         retry = retry if part.retry else frozenset()
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers} is refused; it must be at least 1.")
     if suite.timed:
         refuse_for_times(options)
     if options.warm_start and (options.shard is not None or options.executor != "local"):
@@ -238,13 +243,16 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
     options.out = options.out or Path("results/runs") / f"{suite.name}-{suite.profile}{own}"
     refuse_other_suite(options.out, suite)
-    if send is not None:
-        from bench.executors import cluster
-
-        backend = cluster.make_backend(options.executor, options.out.absolute() / "slurm", send)
 
     def tell(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
+
+    if send is not None:
+        from bench.executors import cluster
+
+        backend = cluster.make_backend(
+            options.executor, options.out.absolute() / "slurm", send, dry_run=options.dry_run, tell=tell
+        )
 
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")

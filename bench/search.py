@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
 from bench.search_space import apply, draw, read_space, scale_epochs
 from bench.train import Progress, first_images, is_done, make_job, parse_budget
-from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
 
 if TYPE_CHECKING:
     from bench.cell import Cell
@@ -101,12 +102,6 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     start = time.monotonic()
     options = _parser().parse_args(argv)
-    for name, least in (("trials", 1), ("rungs", 1), ("epochs", 3), ("subset", 1), ("verify", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} {value} is refused; it must be at least {least}.")
-    if not options.eta > 1:
-        raise UserError(f"--eta {options.eta:g} is refused; it must be above 1.")
     weights = parse_criterion(options.criterion)
     if "verified" in weights and options.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
@@ -129,7 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(plans)} trials of {len(cells)} cells, {options.rungs} rungs; criterion: {options.criterion}.")
     if options.dry_run:
         for number, rungs in enumerate(plans):
-            print(f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)")
+            print(
+                visible(
+                    f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)"
+                )
+            )
         return EXIT_OK
     for job in plans[0][0].jobs:
         job.refuse_unreachable()
@@ -337,28 +336,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", required=True, help="shell pattern of cells, all of one network and objective")
     parser.add_argument("--space", required=True, type=Path, help="YAML: recipe keys with lists, or {low, high, log}")
     parser.add_argument("--out", required=True, type=Path, help="folder of the search")
-    parser.add_argument("--trials", type=int, default=12, help="candidates, the suite's recipe included (default: 12)")
-    parser.add_argument("--epochs", type=int, help="epochs of a cell on the last rung (default: the recipe's)")
-    parser.add_argument("--rungs", type=int, default=1, help="rungs of successive halving (default: 1)")
-    parser.add_argument("--eta", type=float, default=3.0, help="a rung has 1/eta of the trials (default: 3)")
+    parser.add_argument(
+        "--trials", type=TRIALS, default=12, help="candidates, the suite's recipe included (default: 12)"
+    )
+    parser.add_argument("--epochs", type=EPOCHS, help="epochs of a cell on the last rung (default: the recipe's)")
+    parser.add_argument("--rungs", type=RUNGS, default=1, help="rungs of successive halving (default: 1)")
+    parser.add_argument("--eta", type=ETA, default=3.0, help="a rung has 1/eta of the trials (default: 3)")
     parser.add_argument(
         "--criterion",
         default="crown_ibp",
         help=f"what is to be large: {', '.join(MEASURES)}, or a sum like 0.7*crown_ibp+0.3*clean (default: crown_ibp)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-    parser.add_argument("--verify", type=int, help="verify so many validation images, too, on the last rung")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument("--verify", type=IMAGES, help="verify so many validation images, too, on the last rung")
     parser.add_argument(
         "--verifiers",
         default="ibp,crown-ibp,pgd,crown,alpha-crown,neuralsat",
         help="the cascade for --verify (default: %(default)s)",
     )
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds an instance for --verify (default: 20)")
+    parser.add_argument("--timeout", type=SECONDS, default=20.0, help="seconds an instance for --verify (default: 20)")
     parser.add_argument("--budget", help="stop cleanly after so long, e.g. 25m")
-    parser.add_argument("--subset", type=int, help="train and measure on so many images only, to try things out")
+    parser.add_argument("--subset", type=IMAGES, help="train and measure on so many images only, to try things out")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+    parser.add_argument("--threads", type=THREADS, default=0, help="CPU threads (default: torch's)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be tried")
     return parser
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from models.data import Split, load
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import sha256_file
@@ -215,12 +216,12 @@ def parser() -> argparse.ArgumentParser:
     for verb in ("complete", "reuse"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks; for reuse in the chain's order")
-        sub.add_argument("--images", type=int, default=200, help="the first N images of the set (default: 200)")
+        sub.add_argument("--images", type=IMAGES, default=200, help="the first N images of the set (default: 200)")
         sub.add_argument("--split", choices=("test", "val"), default="test", help="of CIFAR-10 (default: test)")
-        sub.add_argument("--eps", type=float, default=2 / 255, help="radius, linf (default: 2/255)")
-        sub.add_argument("--timeout", type=float, default=60.0, help="seconds an image (default: 60)")
-        sub.add_argument("--threads", type=int, default=2, help="of each verifier (default: 2)")
-        sub.add_argument("--repeats", type=int, default=1, help="times that each image is asked (default: 1)")
+        sub.add_argument("--eps", type=RADIUS, default=2 / 255, help="radius, linf (default: 2/255)")
+        sub.add_argument("--timeout", type=SECONDS, default=60.0, help="seconds an image (default: 60)")
+        sub.add_argument("--threads", type=THREADS, default=2, help="of each verifier (default: 2)")
+        sub.add_argument("--repeats", type=REPEATS, default=1, help="times that each image is asked (default: 1)")
         sub.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
         sub.add_argument("--out", type=Path, help="write all answers to this JSON file")
     verbs.choices["complete"].add_argument(
@@ -235,8 +236,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in options.onnx:
         if not path.is_file():
             raise UserError(f"Network {path} is refused because there is no such file; allowed are ONNX files.")
-    if options.images < 1 or options.repeats < 1 or options.threads < 1 or not options.timeout > 0:
-        raise UserError("--images, --repeats and --threads must be 1 or more, and --timeout above 0.")
     if options.verb == "complete":
         answers = complete(options)
         others = [name for name in options.verifiers.split(",") if name and name != OURS]

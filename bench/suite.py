@@ -26,6 +26,9 @@ SCHEMA_VERSION = 1
 SUITES = Path(__file__).parent / "suites"
 SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
 ATTACK_ONLY = "attack-only"
+#: What a few lines of YAML may multiply to: every profile makes all its cells on load.
+_MOST_CELLS = 4_000
+_MOST_PROFILES = 20
 _ATTACK_ONLY_NOTE = "attack only: deterministic bounds are vacuous on this network, so nothing is verified here"
 _CERTIFY_ONLY_NOTE = "trained with Gaussian noise: certified by randomized smoothing, not verified"
 
@@ -122,6 +125,8 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     base = _protocol(verify, Protocol())
     profiles = root.section("profiles")
     names = {"default", *(profiles.data if profiles else ())}
+    if len(names) > _MOST_PROFILES:
+        raise root.refusal("profiles", f"{len(names)} profiles are refused; allowed are {_MOST_PROFILES}.")
     overrides = {}
     for key in sorted(names):
         section = profiles.section(key) if profiles else None
@@ -138,6 +143,10 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
                 if cell in cells and cells[cell][1] != protocol:
                     raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
                 cells[cell] = (cell, protocol)
+            if len(cells) > _MOST_CELLS:
+                raise root.refusal(
+                    "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
+                )
         chosen[key] = tuple(cells.values())
     suite = Suite(
         name=name,
@@ -184,6 +193,9 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
     _check_protocol(block, protocol, noise="sigma" in block)
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
+    ways = len(compressions) * max(1, len(pruners))
+    if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
+        raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
         for compression in compressions:

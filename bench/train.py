@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import prepare
+from bench.options import IMAGES, THREADS
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def main(argv: list[str] | None = None) -> int:
     budget = parse_budget(options.budget)
     if options.subset is not None and options.out.resolve() == prepare.CHECKPOINTS.resolve():
         raise UserError("--subset is refused without --out: networks trained on a few images are not for the zoo.")
-    if options.subset is not None and options.subset < 1:
-        raise UserError(f"--subset {options.subset} is refused; it must be at least 1 image.")
     unfit = f"trained on {options.subset:,} images only (--subset)" if options.subset is not None else ""
 
     suite = load_suite(options.suite)
@@ -300,9 +299,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+    parser.add_argument("--threads", type=THREADS, default=0, help="CPU threads (default: torch's)")
     parser.add_argument("--budget", help="stop cleanly after so long, e.g. 25m; the most telling cells come first")
-    parser.add_argument("--subset", type=int, help="train on the first so many images only, to try things out")
+    parser.add_argument("--subset", type=IMAGES, help="train on the first so many images only, to try things out")
     parser.add_argument("--force", action="store_true", help="train again what has a checkpoint already")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be trained")
     return parser

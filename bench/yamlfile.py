@@ -1,14 +1,20 @@
-"""YAML that remembers its lines, and a reader of sections that refuses what it does not know."""
+"""YAML that remembers its lines, and a reader of sections that refuses what it does not know.
+
+Files come from anybody: their size, depth, number of values and digits are limited before anything is made of them.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.files import read_regular
 
 KeyPath = tuple[str | int, ...]
 T = TypeVar("T")
@@ -19,14 +25,144 @@ _NAMES = {
     float: "a number",
     list: "a list",
     dict: "a mapping",
+    bool: "true or false",
 }
+#: Ten times the largest suite; PyYAML reads some 10,000 values a second.
+MOST_BYTES = 256 << 10
+MOST_VALUES = 10_000
+DEEPEST = 30
+LARGEST_WHOLE = 2**63 - 1
+_LONGEST_NUMBER = 40
+_LONGEST_PATH = 100
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str"))
+_BOOLEANS = frozenset(yaml.SafeLoader.bool_values)
+
+
+class _Limit(yaml.MarkedYAMLError):
+    """Raised at the node that is one too many or too deep."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader with YAML 1.2's numbers (``1e-4``), without dates, and with limits.
+
+    Its scanner is lazy, so that a limit holds before what lies beyond is read.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth += 1
+        self._nodes += 1
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self._depth > DEEPEST:
+            raise _Limit(None, None, f"it is nested more than {DEEPEST} levels deep", mark)
+        if self._nodes > MOST_VALUES:
+            raise _Limit(None, None, f"it holds more than {MOST_VALUES:,} values", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+# A copy: what is added to an inherited table would be added to PyYAML's.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _TAG + "float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"), list("-+.0123456789")
+)
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """Returns the document's nodes.
+
+    Raises:
+        YAMLError: It is no YAML, or beyond a limit.
+    """
+    loader = _Loader(text)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    finally:
+        loader.dispose()
+    return node
+
+
+def _value(node: yaml.ScalarNode) -> Any:
+    """Returns what a scalar stands for.
+
+    Raises:
+        ValueError: It is of a type that is not taken, or no value of its type, or a number beyond the limits.
+    """
+    if node.tag not in _PLAIN_TAGS:
+        raise ValueError(f"the type {shortened(node.tag.removeprefix(_TAG), 40)!r} is refused; write a plain value")
+    text = node.value
+    kind = node.tag.removeprefix(_TAG)
+    if kind == "str":
+        return text
+    if kind == "bool" and text.lower() not in _BOOLEANS:
+        raise ValueError(f"{shortened(text, 40)!r} is refused; it must be true or false")
+    if kind in ("int", "float") and len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} characters is refused; write it with at most {_LONGEST_NUMBER}")
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{shortened(text, 40)!r} is no {kind}") from error
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        raise ValueError(f"the whole number {shortened(text, 50)} is refused; it must fit into 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{shortened(text, 40)} is refused; it must be a finite number")
+    return value
+
+
+def load_scalar(text: str) -> Any:
+    """Reads one value as suites write them: true or false, a number (``1e-4`` is one), text, or a list of such.
+
+    Args:
+        text: What follows the ``=`` of an option, say.
+
+    Returns:
+        None, a bool, an int of at most 64 bits, a finite float, a text, or a list of these.
+
+    Raises:
+        UserError: It is no YAML, a mapping, or beyond the limits on size, depth and digits.
+    """
+    if len(text) > MOST_BYTES:
+        raise UserError(f"A value of {len(text):,} characters is refused; at most {MOST_BYTES:,} are read.")
+    try:
+        node = _compose(text)
+        return None if node is None else _plain(node, 0)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{shortened(text, 60)!r} cannot be read: {_reason(error)}.") from error
+
+
+def _plain(node: yaml.Node, depth: int) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return _value(node)
+    if not isinstance(node, yaml.SequenceNode) or depth:
+        raise ValueError("write true, false, a number, a text, or a list of such")
+    return [_plain(item, depth + 1) for item in node.value]
+
+
+def _reason(error: Exception) -> str:
+    """Returns a parser's complaint on one line, without a copy of what it complains of."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        return shortened(" ".join(said.split()))
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character number {error.position} is refused ({shortened(str(error.reason), 80)})"
+    return shortened(" ".join(str(error).split()), 300)
 
 
 def show(path: KeyPath) -> str:
     """Returns a key path as people write it: ``cells[0].pruners``."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = part if isinstance(part, int) else shortened(part, _LONGEST_PATH)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
@@ -37,49 +173,73 @@ class Document:
         path: The file.
 
     Raises:
-        UserError: The file is missing, is no YAML, holds a key twice, or is no mapping at the top.
+        UserError: The file is missing, is no YAML, holds a key twice, is no mapping at the top, or is beyond the
+            limits on size, depth, values (aliases counted as often as they stand) and digits.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines: dict[KeyPath, int] = {}
+        self._built = 0
         try:
-            with path.open(encoding="utf-8") as stream:
-                node = yaml.compose(stream, Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+            node = _compose(read_regular(path, MOST_BYTES).decode("utf-8-sig"))
+        except UserError as error:
+            raise UserError(f"{self._name} cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self._name} cannot be read: it isn't UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
+            ) from error
         except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+            what = "is refused" if isinstance(error, _Limit) else "is not YAML"
+            raise UserError(f"{self._name}{where}: the file {what}: {_reason(error)}.") from error
         if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{path} must hold a mapping of keys to values at its top.")
-        self._loader = yaml.SafeLoader("")
+            raise UserError(f"{self._name} must hold a mapping of keys to values at its top.")
         self._aliases: set[int] = set()
         self.root = Section(self, (), self._build(node, ()))
 
+    @property
+    def _name(self) -> str:
+        return shortened(str(self.path))
+
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._lines[path] = node.start_mark.line + 1
+        self._built += 1
+        if self._built > MOST_VALUES:
+            raise self.refusal(path, f"with its aliases the file holds more than {MOST_VALUES:,} values")
         if id(node) in self._aliases:
             raise self.refusal(path, "an anchor that holds itself is refused")
+        if len(path) > DEEPEST:
+            raise self.refusal(path, f"with its aliases the file is nested more than {DEEPEST} levels deep")
         if isinstance(node, yaml.MappingNode):
+            if node.tag != _TAG + "map":
+                raise self.refusal(path, f"the type {shortened(node.tag, 60)!r} is refused; write a plain mapping")
             self._aliases.add(id(node))
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key = str(key_node.value)
+                line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise self.refusal(path, "a key that is a list or a mapping is refused; write a word", line=line)
+                key = key_node.value
                 if key in result:
-                    raise self.refusal((*path, key), "the key stands here twice", line=key_node.start_mark.line + 1)
+                    raise self.refusal((*path, key), "the key stands here twice", line=line)
                 result[key] = self._build(value_node, (*path, key))
-                self._lines[(*path, key)] = key_node.start_mark.line + 1
+                self._lines[(*path, key)] = line
             self._aliases.discard(id(node))
             return result
         if isinstance(node, yaml.SequenceNode):
+            if node.tag != _TAG + "seq":
+                raise self.refusal(path, f"the type {shortened(node.tag, 60)!r} is refused; write a plain list")
             self._aliases.add(id(node))
             items = [self._build(item, (*path, i)) for i, item in enumerate(node.value)]
             self._aliases.discard(id(node))
             return items
+        assert isinstance(node, yaml.ScalarNode)
         try:
-            return self._loader.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:
-            raise self.refusal(path, f"the value cannot be read: {' '.join(str(error).split())}") from error
+            return _value(node)
+        except ValueError as error:
+            raise self.refusal(path, f"the value cannot be read: {error}.") from error
 
     def refusal(self, path: KeyPath, why: str, line: int | None = None) -> UserError:
         """Returns the error that names the file, the line and the key path, then says why."""
@@ -88,7 +248,7 @@ class Document:
             if number is None:
                 number = self._lines.get(path[:length])
         where = show(path)
-        return UserError(f"{self.path}, line {number}{', ' + where if where else ''}: {why}")
+        return UserError(f"{self._name}, line {number}{', ' + where if where else ''}: {why}")
 
 
 class Section:
@@ -130,7 +290,7 @@ class Section:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.document.refusal(path, f"{value!r} is refused; it must be {_NAMES[kind]}.")
+            raise self.document.refusal(path, f"{shortened(repr(value))} is refused; it must be {_NAMES[kind]}.")
         return value
 
     def take_list(
@@ -152,10 +312,13 @@ class Section:
         if not value:
             raise self.refusal(key, "the list is empty; it must hold at least one value.")
         items: list[T] = []
+        seen = set()
         for i, item in enumerate(value):
             typed = self._typed(item, kind, (*self.path, key, i))
-            if typed in items:
-                raise self.document.refusal((*self.path, key, i), f"{item!r} stands in the list twice.")
+            # By their texts: not everything that YAML holds can be in a set.
+            if repr(typed) in seen:
+                raise self.document.refusal((*self.path, key, i), f"{shortened(repr(item))} stands in the list twice.")
+            seen.add(repr(typed))
             if check is not None:
                 try:
                     check(typed)

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from models import NETWORKS
 from models.masks import Masks, prunable
-from prunecert.errors import UserError
+from prunecert.errors import UserError, shortened
 from prunecert.hashing import sha256_file
+from prunecert.jsontext import read_json
 
 SCHEMA_VERSION = 1
+#: Cards have some 3 kB.
+_MOST_BYTES = 1 << 20
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Amount = Annotated[float, Meta(ge=0, le=1e12)]
 #: The checkpoints that ship with the package.
 ZOO = Path(__file__).parent / "checkpoints"
 
@@ -66,24 +74,24 @@ class Card:
     objective: str
     eps: str
     pruner: str
-    compression: float
-    sparsity: float
-    weights: int
-    kept: int
-    sparsity_by_layer: Mapping[str, float]
-    seed: int
+    compression: Annotated[float, Meta(ge=1, le=1e9)]
+    sparsity: _Share
+    weights: _Count
+    kept: _Count
+    sparsity_by_layer: Mapping[str, _Share]
+    seed: _Count
     recipe: Mapping[str, Any]
-    accuracy: Mapping[str, float]
+    accuracy: Mapping[str, _Amount]
     measured: str
     mask_sha256: str
     sha256: str
     data_fingerprint: str
     versions: Mapping[str, str]
     device: str
-    train_seconds: float
+    train_seconds: _Amount
     command: str
     schema_version: int = field(default=SCHEMA_VERSION)
-    throughput: Mapping[str, float] = field(default_factory=dict)
+    throughput: Mapping[str, _Amount] = field(default_factory=dict)
     unfit: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -147,13 +155,11 @@ def load_card(path: Path) -> Card:
         UserError: There is none, it is no card, or it is of a newer version.
     """
     file = path.with_suffix(".json")
+    if not file.exists():
+        raise UserError(f"There is no card {str(file)!r}; a checkpoint is a .safetensors file with its .json card.")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"There is no card {str(file)!r}; a checkpoint is a .safetensors file with its .json card."
-        ) from None
-    except (OSError, ValueError) as error:
+        data = read_json(file, _MOST_BYTES)
+    except (UserError, ValueError) as error:
         raise UserError(
             f"The card {str(file)!r} cannot be read ({error}); it must be the JSON that bench.train writes."
         ) from error
@@ -173,7 +179,31 @@ def load_card(path: Path) -> Card:
         raise UserError(
             f"The card {str(file)!r} is refused: missing {missing or 'nothing'}, unknown {extra or 'nothing'}."
         )
+    if any(not text.isprintable() for text in _texts(data)):
+        raise UserError(
+            f"The card {str(file)!r} is refused: it holds control characters or halves of characters; it must be the "
+            "JSON that bench.train writes."
+        )
+    try:
+        # Checked, not converted: a card's numbers go on as they are written, into hashes among others.
+        msgspec.convert(data, Card)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"The card {str(file)!r} is refused ({shortened(str(error))}); it must be the JSON that bench.train writes."
+        ) from error
     return Card(**data)
+
+
+def _texts(data: object) -> Iterator[str]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield key
+            yield from _texts(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _texts(value)
+    elif isinstance(data, str):
+        yield data
 
 
 def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:

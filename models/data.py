@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _FOLDER = "cifar-10-batches-py"
+_ARCHIVE = "cifar-10-python.tar.gz"
 _VALIDATION_PER_CLASS = 500
 _VALIDATION_SEED = 20190614  # fixed for ever: another split would be another experiment
 
@@ -106,6 +108,14 @@ def _find(root: Path | None) -> Path | None:
         for candidate in (path, path.parent if path.name == _FOLDER else path):
             if (candidate / _FOLDER).is_dir():
                 return candidate
+        for archive in (path, path / _ARCHIVE):
+            if archive.name == _ARCHIVE and archive.is_file():
+                # Unpacked by whoever owns the folder: nothing is written where no output was asked for.
+                raise UserError(
+                    f"{origin} is {str(path)!r}, where CIFAR-10 is still packed; unpack it with: "
+                    f"tar -xzf {shlex.quote(str(archive))} -C {shlex.quote(str(archive.parent))}"
+                    + (f" and give {str(archive.parent)!r}." if archive == path else "")
+                )
         raise UserError(
             f"{origin} is {str(path)!r}, which holds no CIFAR-10: the folder {_FOLDER!r} (Python version) must "
             "lie in it."

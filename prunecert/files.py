@@ -1,10 +1,51 @@
-"""Names of files that are about to become others."""
+"""Reading foreign files without being held up by them, and names of files that are about to become others."""
 
 from __future__ import annotations
 
 import os
 import platform
+import stat
 from pathlib import Path
+
+from prunecert.errors import UserError, describe_os_error, shortened
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Returns a file's bytes, if it is a plain file of a size that can be meant.
+
+    A pipe or a device (a link to ``/dev/zero``, say) would keep its reader for ever.
+
+    Args:
+        path: The file; a symbolic link is followed.
+        most: Bytes that it may hold.
+
+    Raises:
+        UserError: There is none, it is no plain file, it is larger, or it can't be read.
+    """
+    try:
+        # Opening a pipe would wait for its writer, were it not for O_NONBLOCK.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            state = os.fstat(number)
+            if stat.S_ISDIR(state.st_mode):
+                raise UserError(f"{shortened(str(path))} is a folder; give a file.")
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(f"{shortened(str(path))} is no plain file (a pipe or a device); give a plain file.")
+            data = b""
+            if state.st_size <= most:
+                with os.fdopen(number, "rb", closefd=False) as stream:
+                    # Files of /proc say that they are empty.
+                    data = stream.read(most + 1)
+            if state.st_size > most or len(data) > most:
+                size = max(state.st_size, len(data))
+                raise UserError(f"{shortened(str(path))} is refused: it has {size:,} bytes; at most {most:,} are read.")
+            return data
+        finally:
+            os.close(number)
+    except OSError as error:
+        raise UserError(describe_os_error(error)) from error
+    except ValueError as error:  # A zero byte in the name.
+        raise UserError(f"{shortened(str(path))} is no name of a file ({error}); give another one.") from error
 
 
 def scratch_beside(path: Path) -> Path:

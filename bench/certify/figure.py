@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from bench.report.labels import literal
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -48,7 +50,7 @@ def draw(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) ->
         colour = "#7f7f7f" if dense and cell["pruner"] not in looks else looks[cell["pruner"]][0]
         style = "-" if dense else _STYLES[ratios.index(float(cell["compression"])) % len(_STYLES)]
         label = cell["pruner"] if dense else f"{cell['pruner']} {cell['compression']:g}×"
-        axes.plot(x, y, drawstyle="steps-pre", color=colour, linestyle=style, linewidth=1.5, label=label)
+        axes.plot(x, y, drawstyle="steps-pre", color=colour, linestyle=style, linewidth=1.5, label=literal(label))
     for reach in sorted({cell["largest_radius"] for cell in cells}):
         axes.axvline(reach, color="#7f7f7f", linestyle=":", linewidth=0.8)
     axes.set_xlabel("l2 radius, pixels in [0, 1]")

@@ -91,6 +91,34 @@ class Watched:
         return found
 
 
+def has_slurm() -> bool:
+    """Whether jobs can be sent from here."""
+    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
+
+
+class Nowhere:
+    """What stands for Slurm where a dry run has none: nothing is sent, and nothing is known of its limits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def largest_array(self) -> int:
+        """Returns Slurm's own default."""
+        return _MAX_ARRAY
+
+    def submit(self, parts: Sequence[Part]) -> list[str]:
+        """Refuses to send anything.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("Nothing can be sent from here; leave --dry-run out where there is a Slurm.")
+
+    def alive(self, tasks: Sequence[str]) -> dict[str, str]:
+        """Returns nothing: no task is known here."""
+        return {}
+
+
 class Slurm:
     """Job arrays of a real Slurm.
 
@@ -105,7 +133,7 @@ class Slurm:
     def __init__(self, folder: Path, resources: Resources) -> None:
         self.folder = folder
         self._resources = resources
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        if not has_slurm():
             raise UserError(
                 "--executor submitit needs Slurm, but sbatch and srun are not in PATH here; use --executor local "
                 "--workers N on this machine, or --shard I/N under any other scheduler."
@@ -245,17 +273,27 @@ def remembered(folder: Path) -> list[str]:
         return []
 
 
-def make_backend(executor: str, folder: Path, resources: Resources) -> Slurm | Trial:
+Backend = Slurm | Trial | Nowhere
+
+
+def make_backend(executor: str, folder: Path, resources: Resources, *, dry_run: bool, tell: Tell) -> Backend:
     """Returns what takes jobs.
 
     Args:
         executor: ``"submitit"`` or ``"submitit-local"``.
         folder: For logs and pickles.
         resources: What each task gets.
+        dry_run: Whether nothing will be sent; the plan can then be made on any machine.
+        tell: Takes a line about what is going on.
 
     Raises:
         UserError: submitit is not installed, there is no Slurm here, or it has no such partition.
     """
+    if dry_run and executor == SLURM and not has_slurm():
+        tell(f"no Slurm here: partitions aren't checked, and arrays are taken to have at most {_MAX_ARRAY} tasks")
+        return Nowhere(folder)
+    if dry_run and executor != SLURM:
+        return Nowhere(folder)
     try:
         import submitit  # noqa: F401 - only whether it is there
     except ImportError as error:
@@ -270,7 +308,7 @@ def run(
     plans: Sequence[CellPlan],
     out: Path,
     argv: Sequence[str],
-    backend: Slurm | Trial,
+    backend: Backend,
     resources: Resources,
     known: Callable[[bool], Known],
     tell: Tell,
@@ -326,7 +364,7 @@ def run(
         )
 
 
-def watch(backend: Slurm | Trial, tasks: Sequence[str], out: Path, tell: Tell) -> None:
+def watch(backend: Backend, tasks: Sequence[str], out: Path, tell: Tell) -> None:
     """Returns when none of the tasks waits or runs any more; says a line when something has changed."""
     from bench.store import writer_files
 

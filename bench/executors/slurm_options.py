@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunecert.errors import UserError
+from bench.options import CPUS, PART, TASKS
+from prunecert.errors import UserError, shortened
 
 LOCAL = "local"
 SLURM = "submitit"
@@ -80,15 +81,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="local (default); submitit: a Slurm job array; submitit-local: its tasks as processes here, to try it",
     )
     group = parser.add_argument_group("with --executor submitit")
-    group.add_argument("--chunk", type=int, help=f"images per array task, about (default: {CHUNK})")
+    group.add_argument("--chunk", type=PART, help=f"images per array task, about (default: {CHUNK})")
     group.add_argument("--slurm-partition", metavar="NAME", help="partition (default: Slurm's own)")
     group.add_argument(
-        "--slurm-time", metavar="TIME", help=f"limit of a task: minutes, H:M:S or D-H:M:S (default: {MINUTES})"
+        "--slurm-time",
+        metavar="TIME",
+        help=f"limit of a task as sbatch takes it, e.g. 90, 1:30:00, 2-12 (default: {MINUTES})",
     )
-    group.add_argument("--slurm-cpus", type=int, metavar="N", help="processors of a task")
+    group.add_argument("--slurm-cpus", type=CPUS, metavar="N", help="processors of a task")
     group.add_argument("--slurm-mem", metavar="SIZE", help="memory of a task, e.g. 8G")
     group.add_argument("--slurm-gres", metavar="GRES", help="generic resources of a task, e.g. gpu:1")
-    group.add_argument("--slurm-parallel", type=int, metavar="N", help=f"tasks side by side (default: {PARALLEL})")
+    group.add_argument("--slurm-parallel", type=TASKS, metavar="N", help=f"tasks side by side (default: {PARALLEL})")
     group.add_argument(
         "--slurm-extra", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch; repeatable"
     )
@@ -120,10 +123,6 @@ def check(options: argparse.Namespace) -> Resources | None:
                 f"--{name} is refused with --executor {options.executor}, which makes its own parts"
                 + ("." if name == "shard" else "; give it to a local run into the same --out when the jobs are done.")
             )
-    least = {"--chunk": options.chunk, "--slurm-cpus": options.slurm_cpus, "--slurm-parallel": options.slurm_parallel}
-    for flag, value in least.items():
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value} is refused; it must be at least 1.")
     _match("--slurm-partition", options.slurm_partition, r"[\w.-]+(,[\w.-]+)*", "names like gpu or gpu,long")
     _match("--slurm-mem", options.slurm_mem, r"0*[1-9]\d*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
     _match("--slurm-gres", options.slurm_gres, r"[a-z]\w*(:[\w.-]+){0,2}(,[a-z]\w*(:[\w.-]+){0,2})*", "e.g. gpu:1")
@@ -148,18 +147,29 @@ def parse_minutes(text: str) -> int:
     """Returns a limit in minutes, rounded up.
 
     Args:
-        text: ``"90"`` (minutes), ``"1:30:00"`` or ``"2-12:00:00"``.
+        text: In one of the six forms that sbatch takes: ``"90"`` (minutes), ``"90:00"`` (M:S), ``"1:30:00"``,
+            ``"2-12"`` (D-H), ``"2-12:00"``, ``"2-12:00:00"``.
 
     Raises:
         UserError: It is none of these, or not between a minute and a year.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d)|(\d+)", text)
-    if match is None:
-        raise UserError(f"--slurm-time {text!r} is refused; write minutes, H:M:S or D-H:M:S, e.g. 90 or 1:30:00.")
-    days, hours, minutes, seconds, plain = (int(part or 0) for part in match.groups())
-    total = plain + math.ceil((days * 24 * 3600 + hours * 3600 + minutes * 60 + seconds) / 60)
+    shown = shortened(repr(text), 60)
+    days, dash, rest = text.rpartition("-")
+    # With days the parts begin with hours; without, one part is minutes and two are minutes and seconds.
+    scales = (3600, 60, 1) if dash else {1: (60,), 2: (60, 1), 3: (3600, 60, 1)}.get(rest.count(":") + 1, ())
+    parts = ([(days, 86_400)] if dash else []) + list(zip(rest.split(":"), scales, strict=False))
+    if rest.count(":") >= len(scales) or not all(
+        # Parts after a colon are below 60; what comes first may be any number.
+        re.fullmatch(r"[0-9]{1,9}" if place == 0 or (dash and place == 1) else r"[0-5]?[0-9]", part)
+        for place, (part, _) in enumerate(parts)
+    ):
+        raise UserError(
+            f"--slurm-time {shown} is refused; write it as sbatch takes it: minutes, M:S, H:M:S, D-H, D-H:M or "
+            "D-H:M:S, e.g. 90 or 1:30:00."
+        )
+    total = math.ceil(sum(int(part) * scale for part, scale in parts) / 60)
     if not 1 <= total <= _LONGEST_MINUTES:
-        raise UserError(f"--slurm-time {text!r} is refused; it must be between a minute and a year.")
+        raise UserError(f"--slurm-time {shown} is refused; it must be between a minute and a year.")
     return total
 
 

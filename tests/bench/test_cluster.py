@@ -137,6 +137,20 @@ def test_a_dry_run_tells_tasks_time_and_options_and_sends_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("executor", ["submitit", "submitit-local"])
+def test_a_dry_run_needs_no_slurm(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], executor: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    options = ("--executor", executor, "--slurm-time", "30", "--slurm-partition", "any", "--dry-run")
+    assert run(tmp_path / "run", *options) == 0
+    printed = capsys.readouterr().out
+    assert "80 images have something left to be asked" in printed
+    assert ("no Slurm here: partitions aren't checked" in printed) == (executor == "submitit")
+    assert not (tmp_path / "run").exists()
+
+
 @submitit
 def test_jobs_that_do_nothing_are_no_endless_loop(
     run: Run, slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

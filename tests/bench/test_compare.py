@@ -182,11 +182,8 @@ def test_samples_are_drawn_by_the_seed(tmp_path: Path) -> None:
         (("--verifier", "marabou"), r"Unknown verifier with a command line 'marabou'.*Available: abcrown, neuralsat"),
         (("--sides", "loop"), r"--sides 'loop' is refused; name at least two"),
         (("--sides", "loop,rum"), r"Unknown side 'rum'\. Did you mean 'run'"),
-        (("--workers", "0"), r"--workers 0 is refused"),
-        (("--loop-sample", "0"), r"--loop-sample 0 is refused"),
         (("--cells", "cnn-tiny*"), r"Unknown cell of suite"),
         (("--cells", "vgg16*"), r"None of the chosen cells of suite 'cifar10-4nets' has a checkpoint"),
-        (("--images", "0"), r"--images 0 is refused"),
         (("--abcrown", "/nowhere"), r"--abcrown /nowhere is refused"),
     ],
 )

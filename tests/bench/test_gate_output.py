@@ -219,10 +219,13 @@ def test_failures_are_errors_and_no_more_than_github_shows() -> None:
 
 
 def test_the_summary_is_appended_and_never_larger_than_github_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "summary.md"
     assert github.append_summary({}, "x") is None
+    for nowhere in ("/nonexistent/x.md", str(tmp_path), "a\0b", str(tmp_path / ("n" * 300))):
+        assert github.append_summary({"GITHUB_STEP_SUMMARY": nowhere}, "x") is None
+        assert "warning: the summary of the step is left out" in capsys.readouterr().err
     environment = {"GITHUB_STEP_SUMMARY": str(path)}
     for text in ("eins\n", "zwei\n"):
         assert github.append_summary(environment, text) == path

@@ -45,6 +45,35 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+def test_of_two_entries_that_contradict_each_other_neither_is_shown(tmp_path: Path) -> None:
+    honest, forged = boards.make(), boards.make(by="rival", name="aaa")
+    honest["verdicts"]["ibp"]["status"][0], honest["verdicts"]["pgd"]["status"][0] = "unsat", "unknown"
+    forged["verdicts"]["ibp"]["status"][0], forged["verdicts"]["pgd"]["status"][0] = "unknown", "sat"
+    network = honest["files"]["onnx_sha256"]
+    forged["files"]["onnx_sha256"] = network
+    forged["protocol"]["image_key"] = honest["protocol"]["image_key"]
+    boards.rekey(forged)
+    third = boards.make("hydra")
+    root = boards.write(tmp_path, seal(honest), seal(forged), third)
+    with pytest.raises(UserError, match="says otherwise") as caught:
+        main([str(root), "--out", str(tmp_path / "site")])
+    assert {line.partition(".json")[0] for line in caught.value.details} == {honest["name"], forged["name"]}
+    assert main([str(root), "--out", str(tmp_path / "site"), "--skip-invalid"]) == 0
+    assert [path.stem for path in (tmp_path / "site" / "entries").glob("*.json")] == [third["name"]]
+
+
+def test_a_folder_that_may_not_be_written_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = boards.write(tmp_path, boards.make())
+    (tmp_path / "site").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="this user may not write into it"):
+        main([str(root), "--out", str(tmp_path / "site")])
+    with pytest.raises(UserError, match="root of the file system"):
+        main([str(root), "--out", "/"])
+    # Nothing is left beside it.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard", "site"]
+
+
 class Tags(HTMLParser):
     """Collects start tags, checks that they are closed in order, and keeps every address."""
 

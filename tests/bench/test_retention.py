@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.retention import CARD_KEPT, Line, main, markdown, of_cell
+from models.checkpoint import ZOO
 from prunecert.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,27 @@ def cell(**changes: object) -> dict[str, object]:
         **{"finished": True, "images": 100, "data_fingerprint": "print", "note": "", "undecided": {"total": 3}},
         **{"clean": share(50), "attacked": share(40), "verified": share(37), **changes},
     }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {}},
+        {"recipe": {"pretrain_epochs": "many", "prune_epochs": 1, "finetune_epochs": 1}},
+        {"recipe": {"pretrain_epochs": [10**30], "prune_epochs": 1, "finetune_epochs": 1}},
+        {"recipe": {"pretrain_epochs": 10**300, "prune_epochs": 1, "finetune_epochs": 1}},
+        {"accuracy": {"clean": 0.5}},
+        {"accuracy": {"clean": {}, "images": 5}},
+        {"compression": [1]},
+    ],
+)
+def test_cards_of_another_form_are_refused_in_a_sentence(tmp_path: Path, changes: dict[str, object]) -> None:
+    name = ZOO / "cnn-small_ibp_eps2_lwm_x10_s0.json"
+    card = {**json.loads(name.read_text()), **changes}
+    (tmp_path / name.name).write_text(json.dumps(card))
+    (tmp_path / name.with_suffix(".safetensors").name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"is refused|cannot be read"):
+        main([str(tmp_path)])
 
 
 def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,8 +146,6 @@ def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() 
         (("--verifiers", "fake-bond"), r"Unknown verifier 'fake-bond'\. Did you mean 'fake-bound'"),
         (("--verifiers", "fake-missing"), r"install fake-missing by hand"),
         (("--verifiers", "neuralsat"), r"no time limit for 'neuralsat'"),
-        (("--images", "0"), r"--images 0 is refused"),
-        (("--workers", "0"), r"--workers 0 is refused"),
         (("--device", "cuda"), r"Device 'cuda' is refused"),
         (("--abcrown", "/nowhere"), r"--abcrown /nowhere is refused"),
         (("--cells", "*x20*"), r"No cell of suite 'tiny' has a checkpoint"),

@@ -47,7 +47,19 @@ def test_what_is_asked_is_passed_on() -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "minutes"), [("90", 90), ("1:30:00", 90), ("0:00:01", 1), ("2-00:00:00", 2880)])
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("90", 90),
+        ("00:30", 1),
+        ("90:00", 90),
+        ("1:30:00", 90),
+        ("0:00:01", 1),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("2-00:00:00", 2880),
+    ],
+)
 def test_times_are_read_as_slurm_writes_them(text: str, minutes: int) -> None:
     assert slurm_options.parse_minutes(text) == minutes
 
@@ -65,10 +77,12 @@ def test_a_task_is_signalled_well_before_its_limit() -> None:
         (("--slurm-time", "5"), r"--slurm-time is refused with --executor local"),
         (("--executor", "submitit", "--shard", "1/2"), r"--shard is refused with --executor submitit"),
         (("--executor", "submitit", "--submit"), r"--submit is refused with --executor submitit"),
-        (("--executor", "submitit", "--chunk", "0"), r"--chunk 0 is refused; it must be at least 1"),
-        (("--executor", "submitit", "--slurm-cpus", "0"), r"--slurm-cpus 0 is refused"),
-        (("--executor", "submitit", "--slurm-parallel", "-1"), r"--slurm-parallel -1 is refused"),
-        (("--executor", "submitit", "--slurm-time", "soon"), r"--slurm-time 'soon' is refused; write minutes"),
+        (("--executor", "submitit", "--slurm-time", "soon"), r"--slurm-time 'soon' is refused; write it as sbatch"),
+        (("--executor", "submitit", "--slurm-time", "1:2:3:4"), r"--slurm-time '1:2:3:4' is refused"),
+        (("--executor", "submitit", "--slurm-time", "1-"), r"--slurm-time '1-' is refused"),
+        (("--executor", "submitit", "--slurm-time", "1-2:75"), r"--slurm-time '1-2:75' is refused"),
+        (("--executor", "submitit", "--slurm-time", "9" * 5000), r"\(5,002 characters\).* is refused"),
+        (("--executor", "submitit", "--slurm-time", "999-0"), r"it must be between a minute and a year"),
         (("--executor", "submitit", "--slurm-time", "0"), r"it must be between a minute and a year"),
         (("--executor", "submitit", "--slurm-time", "1:75:00"), r"--slurm-time '1:75:00' is refused"),
         (("--executor", "submitit", "--slurm-mem", "8 GB"), r"--slurm-mem '8 GB' is refused; allowed are a number"),

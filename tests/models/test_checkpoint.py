@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,55 @@ def test_other_masks_than_the_card_s_are_refused(tmp_path: Path) -> None:
         ("[]", "no JSON object"),
         ("{}", "missing"),
         ('{"schema_version": 99}', "newer than this program's 1; update prunecert"),
+        ("[" * 5000, "cannot be read .it is nested thousands of levels deep"),
+        ('{"seed": ' + "9" * 400 + "}", "cannot be read .it holds a number of 400 digits"),
+        ('{"seed": NaN}', "cannot be read .it holds NaN"),
+        ("\x00", "cannot be read"),
     ],
 )
 def test_damaged_cards_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=message):
+        load_card(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("accuracy", {"clean": "much"}),
+        ("accuracy", {"clean": [0.5]}),
+        ("accuracy", 0.5),
+        ("accuracy", {"clean": -1}),
+        ("compression", "10"),
+        ("compression", 1e300),
+        ("compression", 0),
+        ("compression", True),
+        ("recipe", []),
+        ("seed", 1.5),
+        ("seed", 10**30),
+        ("train_seconds", None),
+        ("throughput", {"finetune": {}}),
+        ("weights", -1),
+        ("sparsity", 2),
+        ("unfit", 1),
+        ("versions", {"torch": 2}),
+        ("network", "\x1b[2J"),
+        ("recipe", {"\x1b[2J": 1}),
+        ("sparsity_by_layer", {"\ud800": 0.5}),
+        ("device", "\ud800"),
+    ],
+)
+def test_fields_of_other_types_or_sizes_are_refused_in_a_sentence(tmp_path: Path, field: str, value: object) -> None:
+    file, _, _ = saved(tmp_path)
+    rewrite(file, **{field: value})
+    with pytest.raises(UserError, match="is refused") as caught:
+        load_card(file)
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_a_card_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match="no plain file"):
         load_card(tmp_path / "a.json")
 
 

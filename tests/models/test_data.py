@@ -37,6 +37,20 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_download", lambda target: (None, "no network"))
 
 
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_a_packed_copy_is_named_with_the_command_that_unpacks_it(tmp_path: Path, given: str) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    archive = folder / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"still packed; unpack it with: tar -xzf '.*/my data/cifar-10-python.tar.gz' -C"
+    ):
+        data.load("test", folder if given == "folder" else archive)
+    # Nothing is written where no output was asked for.
+    assert list(folder.iterdir()) == [archive]
+
+
 def test_an_unofficial_copy_is_used_with_a_warning(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     test = data.load("test", copy)
     assert "not the official one" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""Numbers on the command line: refused as options where they make no sense, before anything is done.
+
+One meaning each, whatever the verb: `THREADS` is what ``--threads`` takes, wherever it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+
+from prunecert.errors import shortened
+
+
+def whole(what: str, least: int, most: int) -> Callable[[str], int]:
+    """Returns an argparse type for whole numbers.
+
+    Args:
+        what: What is counted, for the message, e.g. ``"images"``.
+        least: The smallest that is taken.
+        most: The largest.
+    """
+
+    def read(text: str) -> int:
+        # Longer ones than any limit aren't converted at all.
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text.strip()) else None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{shortened(repr(text), 60)} is refused; it must be a whole number of {what} from {least:,} to "
+                f"{most:,}"
+            )
+        return value
+
+    return read
+
+
+def number(what: str, above: float, most: float) -> Callable[[str], float]:
+    """Returns an argparse type for numbers; neither infinity nor NaN is one.
+
+    Args:
+        what: What it is, for the message, e.g. ``"seconds"``.
+        above: It must be above this.
+        most: The largest that is taken.
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text) if len(text) <= 60 and text.isascii() else math.nan
+        except ValueError:
+            value = math.nan
+        if not above < value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{shortened(repr(text), 60)} is refused; it must be a number of {what} above {above:g} and at most "
+                f"{most:,.10g}"
+            )
+        return value
+
+    return read
+
+
+#: CIFAR-10's larger split.
+IMAGES = whole("images", 1, 50_000)
+WORKERS = whole("processes", 1, 1_024)
+THREADS = whole("threads", 1, 1_024)
+SECONDS = number("seconds", 0, 7 * 86_400)
+#: A verifier's process has some 200 MiB before it has read anything.
+MEMORY_MB = whole("MiB", 256, 1 << 24)
+SEED = whole("seed", 0, 2**31 - 1)
+REPEATS = whole("repeats", 1, 10_000)
+EPOCHS = whole("epochs", 3, 100_000)
+TRIALS = whole("trials", 1, 100_000)
+#: How many trials stand for one that goes on.
+ETA = number("trials", 1, 1_000)
+RUNGS = whole("rungs", 1, 100)
+RADIUS = number("pixels in [0, 1]", 0, 1)
+PART = whole("images", 1, 10_000_000)
+TASKS = whole("tasks", 1, 100_000)
+CPUS = whole("processors", 1, 100_000)

@@ -1,0 +1,63 @@
+"""Reading foreign JSON: plain data within bounds, or one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from prunecert.files import read_regular
+
+#: Characters of a number: 64-bit integers and any float's shortest form are shorter.
+LONGEST_NUMBER = 40
+
+
+def parse_json(data: bytes) -> Any:
+    """Returns what a JSON text holds.
+
+    Args:
+        data: UTF-8, with a byte-order mark or without.
+
+    Raises:
+        ValueError: It is no JSON, no UTF-8, nested thousands deep, or holds a number that is infinite, NaN or of more
+            than `LONGEST_NUMBER` characters; the message says so in a few words.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8-sig"), parse_int=_whole, parse_float=_real, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise ValueError("it is nested thousands of levels deep") from None
+
+
+def read_json(path: Path, most: int) -> Any:
+    """Returns what a JSON file holds.
+
+    Args:
+        path: A plain file.
+        most: Bytes that it may have.
+
+    Raises:
+        UserError: See `prunecert.files.read_regular`.
+        ValueError: See `parse_json`.
+    """
+    return parse_json(read_regular(path, most))
+
+
+def _whole(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"it holds a number of {len(text):,} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"it holds a number of {len(text):,} digits")
+    if not math.isfinite(float(text)):
+        raise ValueError(f"it holds {text}, which is beyond a float")
+    return float(text)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no number in JSON")

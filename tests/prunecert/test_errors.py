@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunecert.errors import (
+    DEBUG,
+    EXIT_INTERRUPTED,
+    EXIT_REGRESSION,
+    EXIT_USAGE,
+    UserError,
+    describe_os_error,
+    did_you_mean,
+    run_main,
+    shortened,
+    visible,
+)
+
+
+def ending(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Returns the exit code of a command that raises, and what it says."""
+
+    def main() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("No."), "error: No.\n"),
+        (UserError("Two things:", ["one", "two"]), "error: Two things:\n  one\n  two\n"),
+        (UserError("a\n::error::b \x1b[31m", ["c\nd"]), "error: a\\n::error::b \\x1b[31m\n  c\\nd\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y can't be used (permission denied)"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "/x can't be used (read-only file system): the file sys"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 5000), "the name is longer than the file system"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/x"), "it is a folder; name a file"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a", None, "/b"), "/a and /b can't be used"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "error: the disk is full (writing /x); finished"),
+        (RecursionError("maximum recursion depth"), "error: the input is nested too deeply"),
+        (MemoryError(), "error: the memory doesn't suffice"),
+        (KeyError("a\x1b[0m"), "error: this input broke the program (KeyError: 'a\\x1b[0m')"),
+        (OverflowError("int too large\nmore"), "(OverflowError: int too large); finished results are kept. Please"),
+        (ValueError(), "(ValueError: no more is said)"),
+    ],
+)
+def test_whatever_stops_a_command_is_one_sentence_and_exit_2(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = ending(error, capsys)
+    assert code == EXIT_USAGE
+    assert said in shown
+    assert "Traceback" not in shown
+    assert len(shown) < 700
+    assert "\x1b" not in shown
+
+
+def test_the_traceback_is_shown_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DEBUG, "1")
+    code, shown = ending(KeyError("x"), capsys)
+    assert code == EXIT_USAGE
+    assert "Traceback" in shown
+    assert "error: this input broke" in shown
+
+
+def test_an_interrupt_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(KeyboardInterrupt(), capsys)[0] == EXIT_INTERRUPTED
+
+
+def test_a_user_error_survives_a_process_border() -> None:
+    error = pickle.loads(pickle.dumps(UserError("Two:", ["a", "b"])))
+    assert (error.sentence, error.details, str(error)) == ("Two:", ("a", "b"), "Two:\n  a\n  b")
+
+
+@given(st.text(st.characters()))
+def test_visible_text_is_printable_and_says_what_was_there(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable()
+    shown.encode("utf-8")
+    if text.isprintable():
+        assert shown == text
+
+
+@given(st.text(st.characters(), max_size=3000))
+def test_shortened_text_is_short(text: str) -> None:
+    assert shortened(text).isprintable()
+    # An escape has at most ten characters.
+    assert len(shortened(text, 50)) <= 10 * 100
+
+
+def test_long_names_are_not_repeated() -> None:
+    assert len(did_you_mean("key", "x" * 100_000, ["lwm", "hydra"])) < 400
+    assert "Did you mean 'hydra'" in did_you_mean("key", "hydr", ["lwm", "hydra"])
+
+
+def test_an_os_error_without_a_path() -> None:
+    assert describe_os_error(OSError(errno.EIO, "Input/output error")).startswith("a file can't be used (input/output")
+
+
+def command(body: str, shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nfrom prunecert.errors import run_main\ndef main():\n{body}\nrun_main(main)"
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {shell}", "bash", sys.executable, code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_command_outlives_the_reader_of_its_output(tmp_path: Path) -> None:
+    body = f"""
+    for i in range(20_000):
+        print("line", i, flush=True)
+    open({str(tmp_path / "done")!r}, "w").close()
+    return {EXIT_REGRESSION}
+"""
+    done = command(body, '"$1" -c "$2" | true')
+    assert (tmp_path / "done").exists()
+    assert done.returncode == EXIT_REGRESSION
+    assert done.stderr == ""
+
+
+def test_text_that_the_output_cannot_encode_is_shown_as_escapes() -> None:
+    done = command('    print("ε → \\udc80", flush=True)\n    return 0', '"$1" -c "$2"', PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "\\u03b5 \\u2192 \\udc80\n")
+
+
+def test_a_full_output_is_no_success() -> None:
+    done = command('    print("x")\n    return 0', '"$1" -c "$2" > /dev/full')
+    assert done.returncode == EXIT_USAGE
+    assert done.stderr.startswith("error: the disk is full")
+    assert "Traceback" not in done.stderr
