@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -201,18 +202,28 @@ class Layers:
         )
         return self._append(made)
 
-    def write(self, output: int, notes: Sequence[str]) -> onnx.ModelProto:
-        """Writes the network that ends in a node of shape [1, n]; what doesn't lead there is left out."""
+    def _alive(self, output: int) -> set[int]:
         alive = {0, output}
         for number in range(output, 0, -1):
             if number in alive:
                 alive.update(self.nodes[number].inputs)
+        return alive
+
+    def relus(self, output: int) -> int:
+        """Returns how many ReLU neurons an output depends on."""
+        alive = [self.nodes[number] for number in self._alive(output)]
+        return sum(math.prod(node.shape) for node in alive if node.operator == "Relu")
+
+    def write(self, output: int, notes: Sequence[str]) -> onnx.ModelProto:
+        """Writes the network that ends in a node of shape [1, n]; what doesn't lead there is left out."""
+        alive = self._alive(output)
         names = {number: f"v{number}" for number in alive}
         names[0], names[output] = "x", "y"
         nodes, stored = [], []
         for number in sorted(alive - {0}):
             node = self.nodes[number]
-            inputs, attributes = [names[i] for i in node.inputs], {}
+            inputs = [names[i] for i in node.inputs]
+            attributes: dict[str, Any] = {}
             if node.weight is not None and node.bias is not None:
                 for word, values in (("weight", node.weight), ("bias", node.bias)):
                     stored.append(numpy_helper.from_array(_rounded(values), f"{names[number]}_{word}"))
