@@ -134,6 +134,7 @@ class Emitter:
             made_conv = self._windows(terms, shift, target, source.shape)
             if made_conv is not None:
                 return made_conv
+        if len(target) == 4:
             self._consider_reorder(terms, target)
         return self._selected(terms, shift, math.prod(target)), None
 
