@@ -75,6 +75,8 @@ def check(
         found, exact = ours(turned), evaluate(normalised.model, turned.astype(np.float32))
         if found.shape != wanted.shape:
             raise RuntimeError(f"the normal form has {found.size} outputs, the network {wanted.size}")
+        if not (np.isfinite(found).all() and np.isfinite(exact).all()):
+            raise RuntimeError("the normal form's outputs overflow where the network's don't")
         gap = _largest(gap, finish(found) - wanted)
         rounding = max(rounding, float(np.abs(finish(found) - finish(exact)).max()))
         largest = max(largest, float(np.abs(wanted).max()))

@@ -144,8 +144,10 @@ class Layers:
             before, after = pads[axis], pads[axis + 2]
             if before == after:
                 continue
-            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
             even[axis] = max(before, after)
+            longer = spread[axis] * (weight.shape[axis + 2] - 1) + 1 + abs(after - before)
+            _check_kernel((*weight.shape[:2], longer, weight.shape[3 - axis]))
+            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
             grown = [(0, 0)] * 4
             grown[axis + 2] = (even[axis] - before, even[axis] - after)
             weight = np.pad(weight, grown)
@@ -268,13 +270,18 @@ def _inflated(weight: Array, axis: int, dilation: int) -> Array:
         return weight
     shape = list(weight.shape)
     shape[axis] = dilation * (shape[axis] - 1) + 1
-    if math.prod(shape) > DENSE:
-        raise UnsupportedNetworkError(f"A dilated kernel of {shape} weights isn't taken: allowed are {DENSE:,}.")
     wide = np.zeros(shape, weight.dtype)
     place: list[slice] = [slice(None)] * weight.ndim
     place[axis] = slice(None, None, dilation)
     wide[tuple(place)] = weight
     return wide
+
+
+def _check_kernel(shape: Shape) -> None:
+    if math.prod(shape) > DENSE:
+        raise UnsupportedNetworkError(
+            f"A kernel that grows to {list(shape)} weights, because its pads differ, isn't taken: allowed are {DENSE:,}."
+        )
 
 
 def _rounded(values: Array) -> Array:
