@@ -240,7 +240,7 @@ def mutated(rng: Rng) -> bytes:
             except (ValueError, TypeError):
                 # protobuf refuses what the field doesn't hold.
                 continue
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def attempt(data: bytes, folder: Path) -> str:

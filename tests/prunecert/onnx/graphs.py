@@ -31,7 +31,7 @@ def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 def build(
     nodes: Sequence[onnx.NodeProto],
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     shape: Sequence[int | str] = (1, 2, 6, 6),
     *,
     opset: int = 13,

@@ -150,7 +150,7 @@ POOL = (1, 2, 7, 6)
 def test_pooling(operator: str, attributes: dict[str, Any], include: int, positive: bool) -> None:
     if operator == "MaxPool" and include:
         pytest.skip("an attribute of averages")
-    more = {"count_include_pad": include} if operator == "AveragePool" else {}
+    more: dict[str, Any] = {"count_include_pad": include} if operator == "AveragePool" else {}
     nodes = [N("Relu", ["x"], ["r"])] if positive else []
     nodes += [N(operator, ["r" if positive else "x"], ["p"], **attributes, **more), N("Relu", ["p"], ["y"])]
     assert_same(build(nodes, {}, POOL, opset=19))
@@ -192,7 +192,7 @@ def test_global_pooling(operator: str, shape: tuple[int, ...]) -> None:
 def test_reductions(operator: str, axes: list[int] | None, keepdims: int, opset: int) -> None:
     given = opset >= 18 or (operator == "ReduceSum" and opset >= 13)
     inputs = ["x", "a"] if given and axes is not None else ["x"]
-    more = {} if given or axes is None else {"axes": axes}
+    more: dict[str, Any] = {} if given or axes is None else {"axes": axes}
     constants = {"a": np.array(axes, I64)} if given and axes is not None else {}
     nodes = [N(operator, inputs, ["y"], keepdims=keepdims, **more)]
     assert_same(build(nodes, constants, (1, 3, 4, 2), opset=opset))
@@ -261,7 +261,7 @@ def test_clip_of_old_opsets_has_attributes() -> None:
 
 @pytest.mark.parametrize("rank", [2, 4])
 @pytest.mark.parametrize("epsilon", [{}, {"epsilon": 0.1}])
-def test_batch_norm(rank: int, epsilon: dict[str, float]) -> None:
+def test_batch_norm(rank: int, epsilon: dict[str, Any]) -> None:
     shape = (1, 3, 2, 2)[:rank]
     constants = {"s": weights(3), "b": weights(3, seed=1), "m": weights(3, seed=2), "v": np.abs(weights(3, seed=3))}
     nodes = [N("BatchNormalization", ["x", *constants], ["n"], **epsilon), N("Relu", ["n"], ["y"])]
