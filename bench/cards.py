@@ -153,6 +153,11 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
     from verifiers.support import network_info
 
     info = network_info(card.onnx)
+    if info.input_shape[1:] == (*_INPUT[1:], _INPUT[0]):
+        raise UserError(
+            f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}, channels last; allowed is "
+            f"[1, 3, 32, 32]: `python -m prunecert.onnx normalise {card.onnx.name} NEW.onnx` writes such a network."
+        )
     if info.input_shape[1:] != _INPUT:
         raise UserError(
             f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}; allowed is [1, 3, 32, 32], "
