@@ -184,9 +184,11 @@ class Emitter:
         ):
             return None
         pads = (max(w.down.padding for w in windows), max(w.across.padding for w in windows))
+        places = [[w.down.start + pads[0] for w in windows], [w.across.start + pads[1] for w in windows]]
+        # The smallest kernel that holds all places and gives as many outputs, no more.
         kernel = (
-            source[2] + 2 * pads[0] - strides[0] * (target[2] - 1),
-            source[3] + 2 * pads[1] - strides[1] * (target[3] - 1),
+            max(*places[0], source[2] + 2 * pads[0] - strides[0] * target[2]) + 1,
+            max(*places[1], source[3] + 2 * pads[1] - strides[1] * target[3]) + 1,
         )
         same = all(np.array_equal(w.channels, np.arange(source[1])) for w in windows) and target[1] == source[1]
         grouped = same and target[1] * source[1] * math.prod(kernel) > _GROUPED

@@ -280,7 +280,8 @@ def _inflated(weight: Array, axis: int, dilation: int) -> Array:
 def _check_kernel(shape: Shape) -> None:
     if math.prod(shape) > DENSE:
         raise UnsupportedNetworkError(
-            f"A kernel that grows to {list(shape)} weights, because its pads differ, isn't taken: allowed are {DENSE:,}."
+            f"A kernel that grows to {list(shape)} weights, because its pads differ, isn't taken: allowed are "
+            f"{DENSE:,}."
         )
 
 
