@@ -8,26 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunecert.onnx.layers import DENSE, Layers
+from prunecert.onnx.layers import DENSE, Layers, ReorderError
 from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
 from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
-
-
-class ReorderError(Exception):
-    """The network is to be read anew, with its input in another order.
-
-    Args:
-        order: For each flat input of the normal network, the flat input of the given one.
-        shape: Shape of the normal network's input, [1, ...].
-    """
-
-    def __init__(self, order: IntArray, shape: Shape) -> None:
-        super().__init__("the input is in another order")
-        self.order = order
-        self.shape = shape
 
 
 @dataclass(frozen=True)
@@ -73,12 +59,10 @@ class Emitter:
 
     Args:
         layers: The network so far.
-        reorder: Whether the input may still be put in another order, by `ReorderError`.
     """
 
-    def __init__(self, layers: Layers, reorder: bool) -> None:
+    def __init__(self, layers: Layers) -> None:
         self.layers = layers
-        self._reorder = reorder
 
     def node(self, value: Value, shape: Shape | None = None) -> int:
         """Returns a node that holds a value.
@@ -213,7 +197,7 @@ class Emitter:
 
     def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
         index = terms[0].index
-        if not self._reorder or len(terms) != 1 or terms[0].source != 0 or index is None:
+        if not self.layers.reorder or len(terms) != 1 or terms[0].source != 0 or index is None:
             return
         if len(index) == math.prod(self.layers.shape) and np.array_equal(np.sort(index), np.arange(len(index))):
             raise ReorderError(index, target)
