@@ -111,7 +111,12 @@ def _check_saturation(normalised: Normalised, low: Float64Array, high: Float64Ar
     if limit is None:
         return
     order = slice(None) if normalised.input_order is None else normalised.input_order
-    lowest, highest = intervals(normalised.model, low[order], high[order])
+    try:
+        lowest, highest = intervals(normalised.model, low[order], high[order])
+    except LargeError as error:
+        raise UnsupportedNetworkError(
+            f"The network ends in {normalised.removed} and is too large to be bounded here ({error}); export it without."
+        ) from error
     reach = float(np.maximum(-lowest, highest).max())
     if not reach <= limit:
         raise UnsupportedNetworkError(
