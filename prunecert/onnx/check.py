@@ -25,6 +25,8 @@ _SHARE = 2.0**-16
 _INSIDE = 2.0**-4
 #: Which points are evaluated in float64, which takes long: a corner, and a random point.
 _EXACT = (2, 3)
+#: What rounding is taken for, as a share of the outputs, where a network is too large to tell.
+_UNKNOWN = 2.0**-12
 #: How much coarser float16 rounds.
 _COARSER = 2.0**13
 #: From such arguments on, an operator gives neighbouring arguments the same float32 number, or nearly.
@@ -91,7 +93,8 @@ def check(
             try:
                 exact, inside = evaluate(normalised.model, turned.astype(np.float32))
             except LargeError:
-                # Without it, what counts is the share of the outputs alone.
+                # Sums of so many numbers are rounded more often than is known here.
+                rounding = max(rounding, _UNKNOWN * float(np.abs(wanted).max()))
                 continue
             rounding = max(rounding, float(np.abs(finish(found) - finish(exact)).max()))
             largest = max(largest, _INSIDE * inside)
@@ -115,7 +118,7 @@ def _check_saturation(normalised: Normalised, low: Float64Array, high: Float64Ar
         lowest, highest = intervals(normalised.model, low[order], high[order])
     except LargeError as error:
         raise UnsupportedNetworkError(
-            f"The network ends in {normalised.removed} and is too large to be bounded here ({error}); export it without."
+            f"The network ends in {normalised.removed} and is too large to be bounded ({error}); export it without."
         ) from error
     reach = float(np.maximum(-lowest, highest).max())
     if not reach <= limit:
