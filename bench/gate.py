@@ -138,7 +138,7 @@ def _rules(options: argparse.Namespace, base: Snapshot) -> RuleSet:
     """Returns the rules of --rules; else those of the suite; else the defaults."""
     if options.rules is not None:
         return load_rules(options.rules)
-    suite = options.suite or str(base.head["suite"])
+    suite = options.suite or base.head.suite
     if options.suite is not None or suite in available_suites():
         return load_suite(suite).gate or RuleSet()
     return RuleSet()

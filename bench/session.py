@@ -15,7 +15,9 @@ import psutil
 
 import prunecert
 from bench.plan import CellPlan
-from bench.store import SCHEMA_VERSION, Row
+from bench.results.decode import build
+from bench.results.session_types import SessionRow
+from bench.store import SCHEMA_VERSION
 from bench.suite import Suite
 from models.data import Dataset
 
@@ -93,7 +95,7 @@ def session_row(
     threads: int,
     shard: tuple[int, int] | None,
     argv: Sequence[str],
-) -> Row:
+) -> SessionRow:
     """Returns the row that says what is about to be done, with what, and what it is to be read with.
 
     Args:
@@ -109,8 +111,7 @@ def session_row(
         shard: (i, n) for part i of n, or None for everything.
         argv: The command's arguments.
     """
-    return {
-        "type": "session",
+    fields = {
         "schema_version": SCHEMA_VERSION,
         "writer": writer,
         "started": utc_now(),
@@ -142,6 +143,7 @@ def session_row(
         "skipped": dict(skipped),
         "cells": [plan.to_json() for plan in plans],
     }
+    return build(SessionRow, fields)
 
 
 def quote(argv: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def refuse_for_times(options: argparse.Namespace) -> None:
 
 def holds_times(out: Path) -> bool:
     """Whether a run directory is that of a timing suite."""
-    return any("timing" in cell for session in Log(out).sessions() for cell in session["cells"])
+    return any(session.timed for session in Log(out).sessions())
 
 
 def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from bench.report import figures, html, table
 from bench.report.summary import Rows, summary_of
 from prunecert.errors import UserError
+from tests.bench.rowkit import all_typed
 
 STAGES = [
     {"verifier": "ibp", "key": "k-ibp", "everyone": True},
@@ -93,7 +94,7 @@ def verdict(
 
 def summarise(*rows: dict[str, Any]) -> dict[str, Any]:
     found = Rows()
-    found.add(rows)
+    found.add(all_typed(rows))
     return summary_of(found)
 
 
