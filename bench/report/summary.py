@@ -24,12 +24,11 @@ from bench.results.decode import plain
 from bench.results.outcome import PENDING, Claims, seconds, settle
 from bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
 from bench.results.session_types import SessionCell, SessionRow, SessionStage, present
+from bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION
 from bench.stats import wilson
 from bench.store import Log, collector_off, run_session
 from prunecert.errors import UserError
 
-SCHEMA_VERSION = 1
-CONFIDENCE = 0.95
 _SHARED = ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")
 _UNDECIDED = ("unknown", "timeout", "memout", "error", "unsupported")
 
@@ -143,7 +142,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     head = plain(latest)
     return {
         "schema_version": SCHEMA_VERSION,
-        "kind": "summary",
+        "kind": KIND,
         **{key: head[key] for key in (*shared, "device", "workers", "threads", "float32", "skipped")},
         "sessions": len(rows.sessions),
         "devices": sorted(rows.devices),

@@ -17,6 +17,10 @@ from bench.store import Log, collector_off
 from prunecert.errors import UserError
 
 
+#: Times are recorded to the microsecond, so that one of 0 (of a verifier that failed at once, say) is below that.
+_LEAST_S = 1e-6
+
+
 @dataclass(frozen=True)
 class Taken:
     """One answer and what it took.
@@ -92,7 +96,7 @@ def read(directory: Path) -> Observations:
         match row:
             case VerdictRow() if row.key in places and row.image in numbers[places[row.key][0]]:
                 name, verifier, repeat = places[row.key]
-                taken = Taken(seconds(row.times), row.status, row.unstable, row.domains)
+                taken = Taken(max(seconds(row.times), _LEAST_S), row.status, row.unstable, row.domains)
                 found.taken[name, verifier][repeat, row.image] = taken
             case VisitRow() if row.cell in found.cells:
                 found.loads[row.cell, row.verifier].append(row.load_s)

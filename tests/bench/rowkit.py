@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -111,7 +112,8 @@ def complete(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row as plain data, with what it lacks filled in."""
     kind = row["type"]
     if kind == "session" and "verifiers" in row:
-        return {**{key: SESSION[key] for key in VerifySessionRow.__struct_fields__ if key in SESSION}, **row}
+        shared = {key: SESSION[key] for key in VerifySessionRow.__struct_fields__ if key in SESSION}
+        return copy.deepcopy({**shared, **row})
     made = {**_KINDS[kind][1], **row}
     if kind == "session":
         made["machine"] = {**MACHINE, **made["machine"]}
@@ -119,7 +121,8 @@ def complete(row: Mapping[str, Any]) -> dict[str, Any]:
             {**CELL, **cell, "stages": [{**STAGE, **stage} for stage in cell.get("stages", ())]}
             for cell in made["cells"]
         ]
-    return made
+    # Tests change rows; what they all have must not change with them.
+    return copy.deepcopy(made)
 
 
 def typed(row: Mapping[str, Any]) -> Any:
