@@ -20,6 +20,7 @@ S = TypeVar("S", bound=Struct)
 DEEPEST = 64
 #: Bytes of the largest file that is read whole: summaries and baselines of a million images are far below.
 LARGEST = 1 << 30
+_LONGEST = 300
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _BRACKETS = re.compile(rb"[][{}]")
 _PLACE = re.compile(r"\A(?P<what>.*?)(?: - at `\$(?P<where>.*)`)?\Z", re.DOTALL)
@@ -44,7 +45,7 @@ def why(error: Exception) -> tuple[str, str]:
     """
     if isinstance(error, RecursionError):
         return "", _TOO_DEEP
-    match = _PLACE.match(str(error))
+    match = _PLACE.match(_shown(str(error)))
     assert match is not None, "the pattern takes any text"
     what, where = match["what"], (match["where"] or "").lstrip(".")
     expected = _EXPECTED.fullmatch(what)
@@ -53,6 +54,12 @@ def why(error: Exception) -> tuple[str, str]:
         given = expected["given"]
         return where, f"it must be of type {wanted}" + (f", not {given}" if given else "")
     return where, what[:1].lower() + what[1:]
+
+
+def _shown(text: str) -> str:
+    """Returns foreign text on one line, not too long, its control characters as escapes."""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def is_json(error: Exception) -> bool:

@@ -23,7 +23,7 @@ class _SessionHead(Struct, tag="session", tag_field="type"):
     """As much of a session as says which kind it is; anything else is looked at when that is known."""
 
     schema_version: Any = None
-    verifiers: msgspec.Raw | None = None
+    verifiers: Any = None
 
 
 _Quick = _SessionHead | ImageRow | VerdictRow | CertificateRow | PropertyRow | VisitRow | EndRow

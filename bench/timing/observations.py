@@ -16,7 +16,6 @@ from bench.results.session_types import SessionCell, SessionRow
 from bench.store import Log, collector_off
 from prunecert.errors import UserError
 
-
 #: Times are recorded to the microsecond, so that one of 0 (of a verifier that failed at once, say) is below that.
 _LEAST_S = 1e-6
 
