@@ -22,9 +22,9 @@ from bench.gating.compare import compare
 from bench.gating.records import Snapshot, of_run
 from bench.gating.result import GateResult
 from bench.gating.rules import RuleSet, load_rules
-from bench.report.publish import write_text
 from bench.suite import available_suites, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
+from prunecert.files import write_text
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 import prunecert
 from bench.plan import CellPlan
-from bench.results.decode import build
+from bench.results.decode import build, why
 from bench.results.session_types import SessionRow
 from bench.store import SCHEMA_VERSION
 from bench.suite import Suite
 from models.data import Dataset
+from prunecert.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
 
@@ -143,7 +145,12 @@ def session_row(
         "skipped": dict(skipped),
         "cells": [plan.to_json() for plan in plans],
     }
-    return build(SessionRow, fields)
+    try:
+        return build(SessionRow, fields)
+    except msgspec.ValidationError as error:
+        # What a foreign card says, for example.
+        where, reason = why(error)
+        raise UserError(f"This run can't be written down: {where}: {reason}; change it and run again.") from error
 
 
 def quote(argv: Sequence[str]) -> str:

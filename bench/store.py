@@ -38,6 +38,7 @@ from bench.results.lines import (
 from bench.results.row_types import VerdictRow
 from bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
+from prunecert.files import write_bytes
 from verifiers.base import FloatArray, Status, Verdict
 
 __all__ = ["MAIN_WRITER", "SCHEMA_VERSION", "Log", "Row", "Writer", "collector_off", "is_run", "verdict_fields"]
@@ -163,13 +164,9 @@ class Writer:
         folder = self.directory / "witnesses"
         folder.mkdir(exist_ok=True)
         target = folder / f"{name}.npy"
-        scratch = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            with scratch.open("wb") as stream:
-                np.save(stream, witness, allow_pickle=False)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        data = io.BytesIO()
+        np.save(data, witness, allow_pickle=False)
+        write_bytes(target, data.getvalue())
         return f"witnesses/{target.name}"
 
     def close(self) -> None:

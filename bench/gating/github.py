@@ -6,7 +6,6 @@ breaks in messages are written %0A, and so on.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,34 +64,17 @@ def active(environment: Mapping[str, str]) -> bool:
 def append_summary(environment: Mapping[str, str], text: str) -> Path | None:
     """Appends Markdown to the step's summary, if there is one; returns its path.
 
-    Text that would make the file larger than GitHub takes is cut at a line, and says so. A file that can't be written
-    (a container to which the variable is handed on, and not the file) is warned of: the gate's result stands whether
-    it is shown there or not.
+    Text that would make the file larger than GitHub takes is cut at a line, and says so.
     """
     if not environment.get("GITHUB_STEP_SUMMARY"):
         return None
     path = Path(environment["GITHUB_STEP_SUMMARY"])
-    try:
-        _append(path, text)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"the step's summary {path} can't be written ({reason}); the gate's result does not depend on it."
-        print(f"warning: {message}", file=sys.stderr)
-        if active(environment):
-            print(annotation("warning", "bench.gate", message))
-        return None
-    return path
-
-
-def _append(path: Path, text: str) -> None:
     room = SUMMARY_LIMIT - (path.stat().st_size if path.exists() else 0)
-    data = text.encode(errors="backslashreplace")
+    data = text.encode()
     if len(data) > room:
         note = "\n\nCut off here: the summary of a step may have 1 MiB.\n"
         cut = data[: max(0, room - len(note.encode()))].rpartition(b"\n")[0]
         text = cut.decode(errors="ignore") + note if room > len(note.encode()) else ""
-    # Not of a pipe, whose opening would wait for a reader.
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+    with path.open("a", encoding="utf-8") as stream:
         stream.write(text)
+    return path

@@ -150,6 +150,15 @@ def _check_schema(path: Path, version: object) -> None:
         )
 
 
+def _escaped(value: Any) -> Any:
+    """Returns plain data whose texts are whole characters: halves of surrogate pairs become escapes."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def encode(row: Writable) -> bytes:
     """Returns a row as a line.
 
@@ -157,7 +166,11 @@ def encode(row: Writable) -> bytes:
         ValueError: It could not be read back: a number that is not finite, a field of another type. That is a mistake
             of the program, and better found before it stands in a file.
     """
-    line = _encode(row)
+    try:
+        line = _encode(row)
+    except UnicodeEncodeError:
+        # A path whose bytes are no UTF-8, say.
+        line = _encode(_escaped(msgspec.to_builtins(row)))
     try:
         head = _decode(line)
         if isinstance(head, _SessionHead):

@@ -200,6 +200,8 @@ class PropertyRow(Answered, tag="property", tag_field="type", kw_only=True, omit
     vnnlib: str
     vnnlib_sha256: str
     settings: Document
+    # A row of a list that can't be read has whatever limit was written there.
+    timeout: Seconds
     compaction: Document | None = None
     counterexample: str | None = None
     verifier: str = ""

@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.plan import CellPlan
-from bench.report.publish import write_text
 from bench.report.summary import summarise
 from bench.rows import Done, predict, verdict_rows
 from bench.session import cores
@@ -25,6 +24,7 @@ from bench.timing.plans import Group
 from bench.timing.schedule import schedule
 from bench.timing.take import TimeTaker
 from prunecert.errors import UserError
+from prunecert.files import write_text
 
 
 def refuse_for_times(options: argparse.Namespace) -> None:
