@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.cell import DENSE
+from bench.report.medium import Table
 from bench.results.decode import why
 from bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from bench.results.summary_types import SummaryCell, read_summary
@@ -149,15 +150,15 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
     headings = [h for h in dict.fromkeys([*CARD.values(), *RUN_KEPT]) if any(h in line.shares for line in lines)]
     compared = [h for h in kept if h in headings]
     of = " / ".join(h.split(" %")[0] for h in compared)
-    rows = [f"| network, objective, ε, seed | pruner | × | {' | '.join(headings)} | kept of dense, %: {of} | {note} |"]
-    rows.append("|---|---|---:|" + "---:|" * len(headings) + "---|---:|")
+    shares = [(heading, True) for heading in headings]
+    named = (("network, objective, ε, seed", False), ("pruner", False), ("×", True))
+    columns = (*named, *shares, (f"kept of dense, %: {of}", False), (note, True))
+    rows = []
     for line in lines:
         cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
         parts = [", ".join(map(str, line.group)), line.pruner, f"{line.compression:g}", *cells]
-        rows.append(
-            "| " + " | ".join([*parts, _kept(line, controls.get(line.group), compared, digits), line.note]) + " |"
-        )
-    return "\n".join(rows) + "\n"
+        rows.append([*parts, _kept(line, controls.get(line.group), compared, digits), line.note])
+    return "\n".join([*Table(columns, rows).markdown(), ""])
 
 
 def _place(line: Line) -> tuple[object, ...]:
