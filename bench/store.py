@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import gc
 import io
 import math
@@ -58,8 +59,19 @@ _WITNESS = re.compile(r"witnesses/[A-Za-z0-9_][A-Za-z0-9._-]*\.npy")
 
 
 def writer_files(directory: Path) -> list[Path]:
-    """Returns the run's log files, in the order of their names."""
-    return sorted(directory.glob(_PATTERN))
+    """Returns the run's log files, in the order of their names.
+
+    Raises:
+        UserError: The directory may not be read. (A glob would find nothing in it, and say nothing.)
+    """
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{directory} can't be read ({reason}); give a run's directory that can.") from error
+    return sorted(directory / name for name in names if fnmatch.fnmatchcase(name, _PATTERN))
 
 
 def is_run(directory: Path) -> bool:
@@ -212,9 +224,11 @@ class Log:
     """
 
     def __init__(self, directory: Path) -> None:
+        # Before `is_dir`, which fails where the folder above may not be entered.
+        there = is_run(directory)
         if not directory.is_dir():
             raise UserError(f"{directory} is no run: there is no such directory.")
-        if not is_run(directory):
+        if not there:
             raise UserError(f"{directory} is no run: it holds no {_PATTERN} file; bench.run writes them.")
         self.directory = directory
         #: One sentence for each unfinished line that was left out; filled while reading.

@@ -57,11 +57,11 @@ class Machine(Struct, kw_only=True, omit_defaults=True):
         memory_gib: GiB of memory.
     """
 
-    system: Name = ""
-    architecture: Name = ""
+    system: Name
+    architecture: Name
     cpu: Name
     cores: Positive
-    memory_gib: Amount = 0.0
+    memory_gib: Amount
 
 
 class Missing(Struct, kw_only=True, omit_defaults=True):

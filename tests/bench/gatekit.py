@@ -13,6 +13,7 @@ from bench.gating.records import Answer, CellRecord, Image, Snapshot
 from bench.results.baseline_types import Head, HistoryEntry
 from bench.results.decode import build, plain
 from bench.results.session_types import CellInfo, StageSettings
+from tests.bench.rowkit import MACHINE
 from verifiers.base import Kind
 
 NAME = "cnn-small_ibp_eps2_lwm_x10_s0"
@@ -107,7 +108,7 @@ def snapshot(*cells: CellRecord, **head: Any) -> Snapshot:
 
 def head_of(fields: Mapping[str, Any]) -> Head:
     """Returns a head of plain data; its machines need no more than a processor."""
-    machines = [{"cores": 1, **machine} for machine in fields["machines"]]
+    machines = [{**MACHINE, **machine} for machine in fields["machines"]]
     return build(Head, {**fields, "machines": machines})
 
 

@@ -249,7 +249,7 @@ def try_log(draw: random.Random, folder: Path) -> list[str]:
         place = draw.randrange(len(lines))
         lines[place] = lines[place][: draw.randrange(len(lines[place]))]
     wrong = []
-    readers = {**READERS, **({"page": _page} if draw.random() < 0.05 else {})}
+    readers = {**READERS, **({"page": _page} if draw.random() < 0.15 else {})}
     for name, read in readers.items():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

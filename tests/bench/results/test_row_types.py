@@ -254,6 +254,18 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytes
         summarise(run)
 
 
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = log(tmp_path / "run")
+
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for read in (summarise, lambda folder: merge.merge([folder], tmp_path / "m")):
+        with pytest.raises(UserError, match=r"run can't be read \(Permission denied\)"):
+            read(run)
+
+
 def test_only_the_runs_own_counterexamples_are_read(tmp_path: Path) -> None:
     run = log(tmp_path / "run")
     (tmp_path / "secret.npy").write_bytes(b"x")
