@@ -65,13 +65,13 @@ def writer_files(directory: Path) -> list[Path]:
         UserError: The directory may not be read. (A glob would find nothing in it, and say nothing.)
     """
     try:
-        names = os.listdir(directory)
+        paths = list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{directory} can't be read ({reason}); give a run's directory that can.") from error
-    return sorted(directory / name for name in names if fnmatch.fnmatchcase(name, _PATTERN))
+    return sorted(path for path in paths if fnmatch.fnmatchcase(path.name, _PATTERN))
 
 
 def is_run(directory: Path) -> bool:

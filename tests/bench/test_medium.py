@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -19,6 +19,7 @@ def test_markdown_keeps_each_cell_in_its_place() -> None:
 
 
 @given(st.lists(st.text(), min_size=2, max_size=2))
+@settings(deadline=None)
 def test_no_text_breaks_a_line_or_adds_a_column(row: list[str]) -> None:
     (line,) = Table((("a", False), ("b", False)), [row]).markdown()[2:]
     assert len(line.splitlines()) == 1

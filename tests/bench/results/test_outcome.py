@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.results.outcome import Outcome, contradictions, seconds, settle
@@ -30,6 +30,7 @@ cascades = st.lists(st.tuples(st.booleans(), st.none() | said), max_size=5)
 
 
 @given(cascades)
+@settings(deadline=None)
 def test_an_outcome_is_what_its_definition_says(cascade: list[tuple[bool, Said | None]]) -> None:
     stages = [Step(f"v{place}", everyone) for place, (everyone, _) in enumerate(cascade)]
     answers = [answer for _, answer in cascade]
@@ -56,6 +57,7 @@ def test_an_outcome_is_what_its_definition_says(cascade: list[tuple[bool, Said |
 
 
 @given(cascades)
+@settings(deadline=None)
 def test_without_the_rule_on_contradictions_the_first_decision_stands(cascade: list[tuple[bool, Said | None]]) -> None:
     stages = [Step(f"v{place}", everyone) for place, (everyone, _) in enumerate(cascade)]
     answers = [answer for _, answer in cascade]
@@ -74,6 +76,7 @@ def test_an_outcome_is_text_that_json_takes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from(STATUSES), st.integers())))
+@settings(deadline=None)
 def test_contradictions_are_questions_answered_both_ways(claims: list[tuple[str, str, int]]) -> None:
     found = {item.question: (item.proved, item.broken) for item in contradictions(claims)}
     for question in "pqr":

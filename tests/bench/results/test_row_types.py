@@ -257,10 +257,10 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytes
 def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = log(tmp_path / "run")
 
-    def refuse(path: Path) -> list[str]:
+    def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     for read in (summarise, lambda folder: merge.merge([folder], tmp_path / "m")):
         with pytest.raises(UserError, match=r"run can't be read \(Permission denied\)"):
             read(run)
