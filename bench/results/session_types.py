@@ -77,7 +77,7 @@ class LayerSizes(Struct, kw_only=True, omit_defaults=True):
     name: Name
     operator: Name
     before: list[Positive]
-    after: list[Positive]
+    after: list[Count]
 
 
 class CompactionRecord(Struct, kw_only=True, omit_defaults=True):
