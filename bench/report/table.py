@@ -54,7 +54,8 @@ def mean_seconds(cell: Mapping[str, Any]) -> str:
     Most images cost next to nothing and a few cost almost everything, which a median doesn't show.
     """
     time = cell["time"]
-    if not time["images"]:
+    # No verifier may take the network: then nobody has spent any time.
+    if not time["images"] or not cell["by_verifier"]:
         return "–"
     text = seconds(time["total_s"] / time["images"])
     totals = {name: counts["total_s"] for name, counts in cell["by_verifier"].items()}

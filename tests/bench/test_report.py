@@ -241,3 +241,11 @@ def test_seconds_keep_three_digits() -> None:
         "1.23",
         "123",
     ]
+
+
+def test_a_network_that_no_verifier_takes_has_a_line() -> None:
+    summary = summarise(session({**cell(), "stages": [], "unsupported": {"ibp": "it has a Loop"}}), *everything())
+    (row,) = table.rows(summary)
+    assert row[-1] == "–"
+    assert summary["cells"][0]["undecided"]["total"] == 5
+    assert "it has a Loop" in table.markdown(summary)
