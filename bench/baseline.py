@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench.gating import baseline_file
 from bench.gating.records import Snapshot, of_run
 from bench.gating.result import plural
+from bench.results.baseline_types import HistoryCell, HistoryEntry
+from bench.results.outcome import MISCLASSIFIED
 from bench.session import utc_now
 from prunecert.errors import EXIT_OK, UserError, run_main
 
@@ -43,6 +44,12 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
             f"{directory} is refused: it is not complete ({', '.join(run.unfinished[:_SHOWN])}). Run the same "
             "bench.run command again; it goes on where it stopped."
         )
+    empty = [name for name, cell in run.cells.items() if not cell.images]
+    if empty or not run.cells:
+        raise UserError(
+            f"{directory} is refused: {'cell ' + empty[0] if empty else 'the run'} has no verified images, so that "
+            "nothing could be held to it; verify some."
+        )
     if run.contradictions:
         first = run.contradictions[0]
         raise UserError(
@@ -63,30 +70,30 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
         )
 
 
-def entry(run: Snapshot, reason: str) -> dict[str, Any]:
+def entry(run: Snapshot, reason: str) -> HistoryEntry:
     """Returns the line of the history: when, why, and what the cells were then."""
     cells = {}
     for name, cell in run.cells.items():
         statuses = [outcome.status for outcome in cell.outcomes().values()]
-        cells[name] = {
-            "onnx_sha256": cell.info["onnx_sha256"],
-            "n": len(statuses),
-            "verified": statuses.count("unsat"),
-            "attacked": len(statuses) - statuses.count("sat") - statuses.count("misclassified"),
-            "clean": len(statuses) - statuses.count("misclassified"),
-        }
-    return {"date": utc_now(), "reason": reason, "run_started": run.head["started"], "cells": cells}
+        cells[name] = HistoryCell(
+            onnx_sha256=cell.info.onnx_sha256,
+            n=len(statuses),
+            verified=statuses.count("unsat"),
+            attacked=len(statuses) - statuses.count("sat") - statuses.count(MISCLASSIFIED),
+            clean=len(statuses) - statuses.count(MISCLASSIFIED),
+        )
+    return HistoryEntry(date=utc_now(), reason=reason, run_started=run.head.started, cells=cells)
 
 
-def _previous(path: Path, run: Snapshot, drop_cells: bool) -> tuple[Mapping[str, Any], ...]:
+def _previous(path: Path, run: Snapshot, drop_cells: bool) -> tuple[HistoryEntry, ...]:
     """Returns the history of the baseline that is updated; empty if there is none."""
     if not path.exists():
         return ()
     old = baseline_file.read(path)
-    if old.head["suite"] != run.head["suite"]:
+    if old.head.suite != run.head.suite:
         raise UserError(
-            f"--out {path} is refused: it is the baseline of suite {old.head['suite']!r}, and the run is of "
-            f"{run.head['suite']!r}; choose another file."
+            f"--out {path} is refused: it is the baseline of suite {old.head.suite!r}, and the run is of "
+            f"{run.head.suite!r}; choose another file."
         )
     lacking = [name for name in old.cells if name not in run.cells]
     if lacking and not drop_cells:
@@ -115,10 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     now = entry(run, reason)
     baseline_file.write(options.out, replace(run, history=(*history, now)))
     console = Console(highlight=False)
-    before = history[-1]["cells"] if history else {}
-    for name, cell in now["cells"].items():
-        was = f"{before[name]['verified']}/{before[name]['n']} → " if name in before else ""
-        text = f"{name}: verified {was}{cell['verified']}/{cell['n']}"
+    before = history[-1].cells if history else {}
+    for name, cell in now.cells.items():
+        was = f"{before[name].verified}/{before[name].n} → " if name in before else ""
+        text = f"{name}: verified {was}{cell.verified}/{cell.n}"
         console.print(text, markup=False, soft_wrap=True)
     word = f"update {len(history)} of" if history else "made"
     console.print(f"{word} {options.out}: {reason}", markup=False, soft_wrap=True)

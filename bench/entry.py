@@ -12,16 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.cell import Protocol
 from bench.entryschema import MOST_BYTES, TRAINING, decode
 from bench.imagesets import images_sha256
 from bench.plan import CellPlan
-from bench.report.summary import Rows, summarise_cell
-from bench.store import Log, Row
+from bench.report.summary import Answer, Rows, summarise_cell
+from bench.results.decode import why
+from bench.results.outcome import seconds
+from bench.results.row_types import ImageRow, VerdictRow
+from bench.results.session_types import SessionCell
+from bench.store import Log
 from bench.weights import count_layers, totals
 from prunecert.errors import UserError, shortened
 from prunecert.files import read_regular
 from prunecert.hashing import digest
+from verifiers.base import Status
 
 SCHEMA_VERSION = 1
 KIND = "leaderboard-entry"
@@ -31,19 +38,20 @@ COLUMNS = ("image", "status", "seconds", "unstable", "domains", "decided_in")
 RESULT = ("clean", "verified", "attacked", "undecided", "decided_by", "time")
 
 Entry = dict[str, Any]
+Answered = ImageRow | VerdictRow
 
 
-def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, Row]]:
+def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, Answered]]:
     """Returns a run's latest image and verdict rows, by key and image, of the cells that are planned."""
-    found: dict[str, dict[int, Row]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
+    found: dict[str, dict[int, Answered]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
     for row in Log(out).rows():
-        if row["type"] in ("image", "verdict") and row["key"] in found:
-            found[row["key"]][row["image"]] = row
+        if isinstance(row, ImageRow | VerdictRow) and row.key in found:
+            found[row.key][row.image] = row
     return found
 
 
 def make_entry(
-    plan: CellPlan, asked: Protocol, session: Mapping[str, Any], answers: Mapping[str, Mapping[int, Row]], by: str
+    plan: CellPlan, asked: Protocol, session: Mapping[str, Any], answers: Mapping[str, Mapping[int, Answered]], by: str
 ) -> Entry:
     """Returns the entry of one cell.
 
@@ -54,7 +62,7 @@ def make_entry(
         answers: See `read_answers`.
         by: Who submits it.
     """
-    images = answers[plan.image_key]
+    images = {number: row for number, row in answers[plan.image_key].items() if isinstance(row, ImageRow)}
     order = [int(i) for i in plan.data.indices[: plan.images] if int(i) in images]
     layers = count_layers(plan.export.masked_path)
     total, kept = totals(layers)
@@ -106,12 +114,12 @@ def make_entry(
         "compaction": described["compaction"],
         "images": {
             "index": order,
-            "label": [images[i]["label"] for i in order],
-            "predicted": [images[i]["predicted"] for i in order],
-            "correct": [images[i]["correct"] for i in order],
+            "label": [images[i].label for i in order],
+            "predicted": [images[i].predicted for i in order],
+            "correct": [images[i].correct for i in order],
         },
         "verdicts": {
-            stage.verifier: _columns([answers[key][i] for i in order if i in answers[key]])
+            stage.verifier: _columns([row for i in order if isinstance(row := answers[key].get(i), VerdictRow)])
             for stage, key in zip(plan.stages, plan.keys, strict=True)
         },
     }
@@ -123,15 +131,14 @@ def _without_folder(word: str) -> str:
     return Path(word).name if word.startswith(("/", "~")) else word
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    times = [row.get("times", {}) for row in rows]
+def _columns(rows: Sequence[VerdictRow]) -> dict[str, list[Any]]:
     return {
-        "image": [row["image"] for row in rows],
-        "status": [row["status"] for row in rows],
-        "seconds": [round(t.get("wall_s", 0.0) - t.get("load_s", 0.0), 6) for t in times],
-        "unstable": [row.get("unstable") for row in rows],
-        "domains": [row.get("domains") for row in rows],
-        "decided_in": [row.get("stage") for row in rows],
+        "image": [row.image for row in rows],
+        "status": [str(row.status) for row in rows],
+        "seconds": [round(seconds(row.times), 6) for row in rows],
+        "unstable": [row.unstable for row in rows],
+        "domains": [row.domains for row in rows],
+        "decided_in": [row.stage or None for row in rows],
     }
 
 
@@ -161,8 +168,12 @@ def recount(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: summary[key] for key in RESULT}, "finished": summary["finished"]}
 
 
-def as_rows(entry: Mapping[str, Any]) -> tuple[dict[str, Any], Rows]:
-    """Returns the entry's cell and rows in the form that summaries are made from."""
+def as_rows(entry: Mapping[str, Any]) -> tuple[SessionCell, Rows]:
+    """Returns the entry's cell and answers in the form that summaries are made from.
+
+    Raises:
+        UserError: A field is of another type, or out of its range.
+    """
     protocol, images = entry["protocol"], entry["images"]
     cell = {
         **entry["cell"],
@@ -180,26 +191,15 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[dict[str, Any], Rows]:
     }
     rows = Rows()
     rows.correct[protocol["image_key"]] = dict(zip(images["index"], images["correct"], strict=True))
-    rows.add(
-        {
-            "type": "verdict",
-            "key": stage["key"],
-            "cell": cell["name"],
-            "question": str(image),
-            "verifier": stage["verifier"],
-            "version": stage["version"],
-            "image": image,
-            "status": status,
-            "times": {"wall_s": seconds},
-            "unstable": unstable,
-            "domains": domains,
-        }
-        for stage in protocol["stages"]
-        for image, status, seconds, unstable, domains in zip(
-            *(entry["verdicts"][stage["verifier"]][key] for key in COLUMNS[:5]), strict=True
-        )
-    )
-    return cell, rows
+    for stage in protocol["stages"]:
+        columns = (entry["verdicts"][stage["verifier"]][key] for key in COLUMNS[:5])
+        for image, status, spent, unstable, domains in zip(*columns, strict=True):
+            rows.answers[stage["key"]][image] = Answer(Status(status), spent, unstable, domains, stage["version"])
+    try:
+        return msgspec.convert(cell, SessionCell), rows
+    except msgspec.ValidationError as error:
+        where, reason = why(error)
+        raise UserError(f"This entry's cell can't be counted: {where}: {reason}.") from error
 
 
 def dump(entry: Mapping[str, Any]) -> str:

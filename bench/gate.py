@@ -22,9 +22,9 @@ from bench.gating.compare import compare
 from bench.gating.records import Snapshot, of_run
 from bench.gating.result import GateResult
 from bench.gating.rules import RuleSet, load_rules
-from bench.report.publish import write_text
 from bench.suite import available_suites, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
+from prunecert.files import write_text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,7 +138,7 @@ def _rules(options: argparse.Namespace, base: Snapshot) -> RuleSet:
     """Returns the rules of --rules; else those of the suite; else the defaults."""
     if options.rules is not None:
         return load_rules(options.rules)
-    suite = options.suite or str(base.head["suite"])
+    suite = options.suite or base.head.suite
     if options.suite is not None or suite in available_suites():
         return load_suite(suite).gate or RuleSet()
     return RuleSet()

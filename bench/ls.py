@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.results.session_types import SessionRow
 from bench.store import Log, is_run
 from bench.suite import available_suites, load_suite
 from models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
@@ -52,13 +53,14 @@ def _runs(folder: Path) -> Rows:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not is_run(path):
             continue
-        sessions = Log(path).sessions()
+        sessions = Log(path).all_sessions()
         if not sessions:
             found.append((str(path), "?", "?", "?", "?", "killed before it began"))
             continue
-        first = min(sessions, key=lambda row: str(row["started"]))
+        first = min(sessions, key=lambda row: row.started)
         ended = "report.html" if (path / "report.html").is_file() else "not ended; run the same command again"
-        found.append((str(path), first["suite"], first["profile"], first["started"], str(len(first["cells"])), ended))
+        shape = (first.profile, str(len(first.cells))) if isinstance(first, SessionRow) else ("", "")
+        found.append((str(path), first.suite, shape[0], first.started, shape[1], ended))
     return found
 
 

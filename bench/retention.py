@@ -9,14 +9,20 @@ radius and seed, and only where both were trained for as many epochs and measure
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from bench.cell import DENSE
+from bench.report.medium import Table
+from bench.results.decode import why
+from bench.results.quantities import Amount, Count, Name, Ratio, Seed
+from bench.results.summary_types import SummaryCell, read_summary
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 #: What stands first among pruners at one compression: the simplest.
@@ -52,48 +58,81 @@ CARD_KEPT = ("clean %", "PGD %", "CROWN-IBP %", "noisy %")
 RUN_KEPT = ("clean %", "attacked %", "verified % (95 %)")
 
 
+class _Epochs(Struct, kw_only=True):
+    """What of a recipe the table is about."""
+
+    pretrain_epochs: Count
+    prune_epochs: Count
+    finetune_epochs: Count
+
+
+class _CardNumbers(Struct, kw_only=True):
+    """What of a card the table is about; somebody else may have written the card."""
+
+    network: Name
+    objective: Name
+    eps: Name
+    seed: Seed
+    pruner: Name
+    compression: Ratio
+    accuracy: dict[str, Amount]
+    recipe: _Epochs
+    throughput: dict[str, Amount]
+    data_fingerprint: Name
+    device: Name
+
+
 def of_card(card: Any) -> Line:
-    """Returns the line of a checkpoint's card (`models.checkpoint.Card`)."""
-    shares = {heading: card.accuracy[key] for key, heading in CARD.items() if key in card.accuracy}
-    stages = [card.recipe.get(key) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs")]
-    if not all(isinstance(count, int) and 0 <= count < 10**9 for count in stages) or "images" not in card.accuracy:
+    """Returns the line of a checkpoint's card (`models.checkpoint.Card`).
+
+    Raises:
+        UserError: A field is missing, of another type, or out of its range.
+    """
+    fields = {key: getattr(card, key) for key in _CardNumbers.__struct_fields__}
+    try:
+        numbers = msgspec.convert(fields, _CardNumbers)
+        measured = numbers.accuracy["images"]
+    except (msgspec.ValidationError, KeyError, RecursionError) as error:
+        where, reason = ("accuracy", "it lacks images") if isinstance(error, KeyError) else why(error)
         raise UserError(
-            f"The card of {card.name!r} is refused: its recipe must have whole numbers of epochs, and its accuracy the "
-            "number of images; train the network again, or leave it out of the folder."
-        )
-    epochs = sum(stages)
+            f"The card of {card.name!r:.80} is refused: {where}: {reason}; restore it, or train the network again."
+        ) from error
+    shares = {heading: numbers.accuracy[key] for key, heading in CARD.items() if key in numbers.accuracy}
+    epochs = numbers.recipe.pretrain_epochs + numbers.recipe.prune_epochs + numbers.recipe.finetune_epochs
     # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
-    rate = next((rate for stage, rate in card.throughput.items() if stage not in ("pretrain", "scores")), None)
+    rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(
-        group=(card.network, card.objective, card.eps, card.seed),
-        pruner=card.pruner,
-        compression=card.compression,
+        group=(numbers.network, numbers.objective, numbers.eps, numbers.seed),
+        pruner=numbers.pruner,
+        compression=numbers.compression,
         shares=shares,
         shown={},
-        made=(epochs, card.accuracy["images"], card.data_fingerprint),
-        note=f"{epochs}" + (f", {rate:,.0f}/s on {card.device}" if rate else ""),
+        made=(epochs, measured, numbers.data_fingerprint),
+        note=f"{epochs}" + (f", {rate:,.0f}/s on {numbers.device}" if rate else ""),
     )
 
 
-def of_cell(cell: Mapping[str, Any]) -> Line | None:
+def of_cell(cell: SummaryCell) -> Line | None:
     """Returns the line of a cell of a run's summary, or None if it isn't finished.
 
     A cell with a note was attacked only: it has no verified accuracy.
     """
-    if not cell["finished"]:
+    if not cell.finished:
         return None
-    shares = {"clean %": cell["clean"], "attacked %": cell["attacked"]}
-    if not cell["note"]:
-        shares["verified % (95 %)"] = cell["verified"]
-    low, high = cell["verified"]["low"], cell["verified"]["high"]
+    shares = {"clean %": cell.clean, "attacked %": cell.attacked}
+    if not cell.note:
+        shares["verified % (95 %)"] = cell.verified
+    verified = cell.verified
+    shown = f"{verified.value or 0.0:.1%} ({verified.low:.1%}–{verified.high:.1%})".replace("%", "")
     return Line(
-        group=(cell["network"], cell["objective"], cell["eps"], cell["seed"]),
-        pruner=cell["pruner"],
-        compression=cell["compression"],
-        shares={heading: share["value"] for heading, share in shares.items()},
-        shown={"verified % (95 %)": f"{cell['verified']['value']:.1%} ({low:.1%}–{high:.1%})".replace("%", "")},
-        made=(cell["images"], cell["data_fingerprint"]),
-        note=str(cell["undecided"]["total"]),
+        group=(cell.network, cell.objective, cell.eps, cell.seed),
+        pruner=cell.pruner,
+        compression=cell.compression,
+        # A cell without images has no shares.
+        shares={heading: share.value for heading, share in shares.items() if share.value is not None},
+        shown={"verified % (95 %)": shown},
+        made=(cell.images, cell.data_fingerprint),
+        note=str(cell.undecided.total),
     )
 
 
@@ -111,15 +150,15 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
     headings = [h for h in dict.fromkeys([*CARD.values(), *RUN_KEPT]) if any(h in line.shares for line in lines)]
     compared = [h for h in kept if h in headings]
     of = " / ".join(h.split(" %")[0] for h in compared)
-    rows = [f"| network, objective, ε, seed | pruner | × | {' | '.join(headings)} | kept of dense, %: {of} | {note} |"]
-    rows.append("|---|---|---:|" + "---:|" * len(headings) + "---|---:|")
+    shares = [(heading, True) for heading in headings]
+    named = (("network, objective, ε, seed", False), ("pruner", False), ("×", True))
+    columns = (*named, *shares, (f"kept of dense, %: {of}", False), (note, True))
+    rows = []
     for line in lines:
         cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
         parts = [", ".join(map(str, line.group)), line.pruner, f"{line.compression:g}", *cells]
-        rows.append(
-            "| " + " | ".join([*parts, _kept(line, controls.get(line.group), compared, digits), line.note]) + " |"
-        )
-    return "\n".join(rows) + "\n"
+        rows.append([*parts, _kept(line, controls.get(line.group), compared, digits), line.note])
+    return "\n".join([*Table(columns, rows).markdown(), ""])
 
 
 def _place(line: Line) -> tuple[object, ...]:
@@ -150,14 +189,8 @@ def _read_cards(folder: Path) -> list[Line]:
 
 
 def _read_run(path: Path) -> list[Line]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as a run's summary: {error}.") from error
-    if not isinstance(data, dict) or data.get("kind") != "summary":
-        raise UserError(f"{path} is no run's summary; give the summary.json of a run, or a folder of checkpoints.")
-    found = [of_cell(cell) for cell in data["cells"]]
-    return [line for line in found if line is not None]
+    lines = [of_cell(cell) for cell in read_summary(path).cells]
+    return [line for line in lines if line is not None]
 
 
 def _ratios(text: str) -> set[float]:

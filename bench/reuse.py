@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bench.plan import CellPlan, box, instance_id, question_id
+from bench.results.decode import plain
+from bench.results.row_types import ReusedFrom, VerdictRow
+from bench.results.session_types import SessionCell, SessionRow, SessionStage, VerifySessionRow
 from bench.stages import Stage
-from bench.store import Log, Row, Writer, collector_off
+from bench.store import Log, Writer, collector_off, run_session
 from prunecert.errors import UserError
 from verifiers.base import Instance, Status
 
@@ -36,9 +40,9 @@ _Family = tuple[str, str, str, str, str, str, int]
 class _Found:
     """An earlier answer."""
 
-    row: Row
+    row: VerdictRow
     log: Log
-    session: Row
+    session: SessionRow
     eps: Fraction
 
 
@@ -69,30 +73,30 @@ def read_earlier(folders: Sequence[Path], machine: Mapping[str, Any], device: st
     earlier = Earlier()
     for folder in folders:
         log = Log(folder)
-        stages: dict[str, tuple[Row, Row, Row]] = {}
+        stages: dict[str, tuple[SessionRow, SessionCell, SessionStage]] = {}
         with collector_off():
             for row in log.rows():
-                if row["type"] == "session":
-                    _check(folder, row, machine, device)
-                    stages |= {s["key"]: (row, cell, s) for cell in row["cells"] for s in cell["stages"]}
-                elif row["type"] == "verdict" and row["key"] in stages and row["status"] in _TAKEN:
-                    session, cell, stage = stages[row["key"]]
-                    found = _Found(row, log, session, Fraction(cell["eps"]))
-                    earlier.exact[row["key"], row["image"]] = found
-                    named = (cell["onnx_sha256"], cell["data_fingerprint"], cell["split"])
-                    how = (stage["verifier"], stage["version"], stage["settings_hash"])
-                    earlier.families[(*named, *how, row["image"])].append(found)
+                if isinstance(row, SessionRow | VerifySessionRow):
+                    session = run_session(folder, row)
+                    _check(folder, session, machine, device)
+                    stages |= {s.key: (session, cell, s) for cell in session.cells for s in cell.stages}
+                elif isinstance(row, VerdictRow) and row.key in stages and row.status in _TAKEN:
+                    session, cell, stage = stages[row.key]
+                    found = _Found(row, log, session, Fraction(cell.eps))
+                    earlier.exact[row.key, row.image] = found
+                    named = (cell.onnx_sha256, cell.data_fingerprint, cell.split)
+                    how = (stage.verifier, stage.version, stage.settings_hash)
+                    earlier.families[(*named, *how, row.image)].append(found)
     return earlier
 
 
-def _check(folder: Path, session: Row, machine: Mapping[str, Any], device: str) -> None:
-    if any("timing" in cell for cell in session["cells"]):
+def _check(folder: Path, session: SessionRow, machine: Mapping[str, Any], device: str) -> None:
+    if session.timed:
         raise UserError(f"--reuse {folder} is refused: it holds times of a timing suite, which are never taken over.")
-    if session["machine"] != dict(machine) or session["device"] != device:
+    if plain(session.machine) != dict(machine) or session.device != device:
         raise UserError(
-            f"--reuse {folder} is refused: it was made on another machine or device ({session['machine']['cpu']}, "
-            f"{session['machine']['cores']} cores, {session['device']}), and its times would stand beside those of "
-            "this one."
+            f"--reuse {folder} is refused: it was made on another machine or device ({session.machine.cpu}, "
+            f"{session.machine.cores} cores, {session.device}), and its times would stand beside those of this one."
         )
 
 
@@ -114,37 +118,39 @@ def take_over(
     found = {p: row for p in positions if (row := _row(plan, p, stage, earlier, writer)) is not None}
     if found:
         writer.append(*found.values())
-    return {p: Status(row["status"]) for p, row in found.items()}
+    return {p: row.status for p, row in found.items()}
 
 
-def _row(plan: CellPlan, position: int, number: int, earlier: Earlier, writer: Writer) -> Row | None:
+def _row(plan: CellPlan, position: int, number: int, earlier: Earlier, writer: Writer) -> VerdictRow | None:
     stage, image = plan.stages[number], int(plan.data.indices[position])
     instance = plan.instance(position, number)
     identity = instance_id(instance, stage)
     same = earlier.exact.get((plan.keys[number], image))
     for found in [same] if same is not None else _implying(plan, stage, instance, position, earlier):
-        row = {
-            **{key: value for key, value in found.row.items() if key not in ("witness", "witness_check", "bounds")},
-            "id": identity,
-            "question": question_id(instance),
-            "key": plan.keys[number],
-            "cell": plan.name,
-            "timeout": stage.timeout,
-            "reused": {
-                "run": found.log.directory.name,
-                "started": found.session["started"],
-                "id": found.row["id"],
-                **({} if same is not None else {"eps": str(found.eps)}),
-            },
-        }
-        if same is not None and "bounds" in found.row:
-            row["bounds"] = found.row["bounds"]
-        if found.row["status"] != Status.SAT:
+        row = replace(
+            found.row,
+            id=identity,
+            question=question_id(instance),
+            key=plan.keys[number],
+            cell=plan.name,
+            timeout=stage.timeout,
+            # The bounds of another box say nothing about this one.
+            bounds=None if same is None else found.row.bounds,
+            witness="",
+            witness_check=None,
+            reused=ReusedFrom(
+                run=found.log.directory.name,
+                started=found.session.started,
+                id=found.row.id,
+                eps=None if same is not None else str(found.eps),
+            ),
+        )
+        if row.status is not Status.SAT:
             return row
         replayed = _replayed(instance, found)
         if replayed is not None:
-            row["witness_check"], point = replayed
-            row["witness"] = writer.save_witness(identity, point)
+            row.witness_check, point = replayed
+            row.witness = writer.save_witness(identity, point)
             return row
     return None
 
@@ -155,10 +161,10 @@ def _implying(plan: CellPlan, stage: Stage, instance: Instance, position: int, e
     family = (*named, stage.verifier, stage.version, stage.settings_hash, int(plan.data.indices[position]))
     for found in earlier.families.get(family, ()):
         lower, upper = box(plan.data.images[position], found.eps)
-        if found.row["status"] == Status.UNSAT:
+        if found.row.status is Status.UNSAT:
             if bool(np.all(lower <= instance.lower) and np.all(upper >= instance.upper)):
                 yield found
-        elif found.row["status"] == Status.SAT and found.eps <= plan.cell.eps:
+        elif found.row.status is Status.SAT and found.eps <= plan.cell.eps:
             yield found
 
 
@@ -168,6 +174,6 @@ def _replayed(instance: Instance, found: _Found) -> tuple[dict[str, Any], Any] |
 
     try:
         check, point = counterexample.replay(instance, found.log.witness(found.row))
-    except (KeyError, UserError):
+    except UserError:
         return None
     return (check.to_json(), point) if check.ok else None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.cascade import Batch
 from bench.plan import CellPlan, in_shard, instance_id, is_correct, question_id
-from bench.store import Log, Row, Writer, collector_off, is_run, verdict_fields
+from bench.results.decode import build
+from bench.results.row_types import ImageRow, VerdictRow
+from bench.store import Log, Writer, collector_off, is_run, verdict_fields
 from prunecert.errors import UserError
 from verifiers.base import Instance, Status, Verdict
 
@@ -49,14 +52,13 @@ def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
     log = Log(out)
     with collector_off():
         for row in log.rows():
-            if row["type"] == "image":
-                done.correct[row["key"], row["image"]] = row["correct"]
-            elif row["type"] == "verdict":
-                status = Status(row["status"])
-                if status in retry:
-                    done.verdicts.pop((row["key"], row["image"]), None)
+            if isinstance(row, VerdictRow):
+                if row.status in retry:
+                    done.verdicts.pop((row.key, row.image), None)
                 else:
-                    done.verdicts[row["key"], row["image"]] = status
+                    done.verdicts[row.key, row.image] = row.status
+            elif isinstance(row, ImageRow):
+                done.correct[row.key, row.image] = row.correct
     return done, log.notes
 
 
@@ -77,21 +79,20 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
     logits = outputs(plan.export.path, data.images[new])
     if not np.all(np.isfinite(logits)):
         raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     for position, y in zip(new, logits, strict=True):
         label, index = int(data.labels[position]), int(data.indices[position])
         correct = is_correct(y, label)
         done.correct[plan.image_key, index] = correct
         rows.append(
-            {
-                "type": "image",
-                "key": plan.image_key,
-                "cell": plan.name,
-                "image": index,
-                "label": label,
-                "predicted": int(y.argmax()),
-                "correct": correct,
-            }
+            ImageRow(
+                key=plan.image_key,
+                cell=plan.name,
+                image=index,
+                label=label,
+                predicted=int(y.argmax()),
+                correct=correct,
+            )
         )
     if rows:
         writer.append(*rows)
@@ -100,13 +101,12 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
 
 def verdict_rows(
     plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
-) -> list[Row]:
+) -> list[VerdictRow]:
     """Returns the rows of an answered batch; counterexamples are stored on the way."""
     stage, rows = plan.stages[batch.stage], []
     for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
         identity = instance_id(instance, stage)
-        row: Row = {
-            "type": "verdict",
+        fields: dict[str, Any] = {
             "id": identity,
             "question": question_id(instance),
             "key": plan.keys[batch.stage],
@@ -121,10 +121,10 @@ def verdict_rows(
             "version": verdict.version or stage.version,
         }
         if verdict.witness is not None:
-            row["witness"] = writer.save_witness(identity, verdict.witness)
+            fields["witness"] = writer.save_witness(identity, verdict.witness)
             for origin, start in instance.starts.items():
                 if np.array_equal(start, verdict.witness):
-                    row["start"] = origin
+                    fields["start"] = origin
                     break
-        rows.append(row)
+        rows.append(build(VerdictRow, fields))
     return rows

@@ -30,6 +30,8 @@ from bench.exports import Export
 from bench.options import IMAGES, SEED, WORKERS
 from bench.plan import CellPlan
 from bench.progress import Display, Output
+from bench.results.decode import plain
+from bench.results.row_types import EndRow
 from bench.reuse import read_earlier, take_over
 from bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
 from bench.session import cores, machine, session_row, unpublishable, utc_now
@@ -104,10 +106,10 @@ def refuse_other_suite(out: Path, suite: Suite) -> None:
         UserError: It does.
     """
     if is_run(out):
-        for session in Log(out).sessions():
-            if session["suite"] != suite.name:
+        for session in Log(out).all_sessions():
+            if session.suite != suite.name:
                 raise UserError(
-                    f"--out {out} is refused: it holds results of suite {session['suite']!r}, not {suite.name!r}; "
+                    f"--out {out} is refused: it holds results of suite {session.suite!r}, not {suite.name!r}; "
                     "choose another directory."
                 )
 
@@ -337,9 +339,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
             verify(plans, writer, done, options, workers, console)
         if certified:
             take(certified, writer, retry, options, workers, console, work)
-        writer.append(
-            {"type": "end", "writer": name, "ended": utc_now(), "seconds": round(time.monotonic() - began, 3)}
-        )
+        writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))
     if part is not None:
         # Who sent the parts writes the report, when all are done.
         return EXIT_OK
@@ -348,7 +348,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         asked = {cell.name: protocol for cell, protocol in offered.cells}
         # The leaderboard is about what is proved; certificates hold with a probability.
         for path in submit(
-            options.out, [plan for plan in plans if plan.protocol.cascade], asked, session, by=options.by
+            options.out, [plan for plan in plans if plan.protocol.cascade], asked, plain(session), by=options.by
         ):
             tell(f"wrote {path}")
     elif options.submit:

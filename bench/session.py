@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 import prunecert
 from bench.plan import CellPlan
-from bench.store import SCHEMA_VERSION, Row
+from bench.results.decode import build, why
+from bench.results.session_types import SessionRow
+from bench.store import SCHEMA_VERSION
 from bench.suite import Suite
 from models.data import Dataset
+from prunecert.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
 
@@ -93,7 +97,7 @@ def session_row(
     threads: int,
     shard: tuple[int, int] | None,
     argv: Sequence[str],
-) -> Row:
+) -> SessionRow:
     """Returns the row that says what is about to be done, with what, and what it is to be read with.
 
     Args:
@@ -109,8 +113,7 @@ def session_row(
         shard: (i, n) for part i of n, or None for everything.
         argv: The command's arguments.
     """
-    return {
-        "type": "session",
+    fields = {
         "schema_version": SCHEMA_VERSION,
         "writer": writer,
         "started": utc_now(),
@@ -142,6 +145,12 @@ def session_row(
         "skipped": dict(skipped),
         "cells": [plan.to_json() for plan in plans],
     }
+    try:
+        return build(SessionRow, fields)
+    except msgspec.ValidationError as error:
+        # What a foreign card says, for example.
+        where, reason = why(error)
+        raise UserError(f"This run can't be written down: {where}: {reason}; change it and run again.") from error
 
 
 def quote(argv: Sequence[str]) -> str:

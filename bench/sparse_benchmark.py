@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
+from bench.results.outcome import contradictions as all_contradictions
 from models.data import Split, load
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import sha256_file
@@ -202,11 +203,10 @@ def asked_before(answers: Sequence[Answer]) -> set[tuple[str, int]]:
 
 def contradictions(answers: Sequence[Answer]) -> list[str]:
     """Names images that are proved and broken."""
-    found: dict[tuple[str, int], set[Status]] = {}
-    for answer in answers:
-        if answer.status.decided:
-            found.setdefault((answer.network, answer.image), set()).add(answer.status)
-    return [f"{network}, image {image}: sat and unsat" for (network, image), seen in found.items() if len(seen) > 1]
+    claims = ((f"{a.network}, image {a.image}", a.status, a.verifier) for a in answers)
+    return [
+        f"{question}: sat by {broken} and unsat by {proved}" for question, proved, broken in all_contradictions(claims)
+    ]
 
 
 def parser() -> argparse.ArgumentParser:

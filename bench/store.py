@@ -1,11 +1,7 @@
 """The append-only result log: one JSON object a line, one file a writer, and reading it back.
 
-A run directory holds ``instances.<writer>.jsonl`` files and ``witnesses/``. Each line is one row:
-
-- ``session``: one at every start of `bench.run`: schema version, command, versions, suite, what is to be done.
-- ``cell``: a network that takes part, with its hashes and sparsity.
-- ``image``: an image and what the exported network predicts on it.
-- ``verdict``: what a verifier answered on an instance.
+A run directory holds ``instances.<writer>.jsonl`` files and ``witnesses/``. Each line is one row, of one of the kinds
+in `bench.results.row_types`; every line is held to their types and ranges when it is read, and before it is written.
 
 Only whole lines count. A process that is killed while writing leaves at most one line without its line break,
 which readers leave out and the next writer cuts off. `results/README.md` describes every field.
@@ -15,40 +11,67 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import gc
 import io
-import itertools
-import json
-import operator
+import math
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from bench.results import row_types
+from bench.results.lines import (
+    SCHEMA_VERSION,
+    Writable,
+    decode_lines,
+    encode,
+    first_session,
+    open_log,
+    property_documents,
+)
+from bench.results.row_types import VerdictRow
+from bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
+from prunecert.files import write_bytes
 from verifiers.base import FloatArray, Status, Verdict
 
-SCHEMA_VERSION = 1
+__all__ = ["MAIN_WRITER", "SCHEMA_VERSION", "Log", "Row", "Writer", "collector_off", "is_run", "verdict_fields"]
+
 MAIN_WRITER = "main"
+#: A property's row as plain data, the one kind that still travels so.
 Row = dict[str, Any]
 
 _PATTERN = "instances.*.jsonl"
 _BLOCK = 8 << 20
-#: Most of a row's text. Within a JSON string a quotation mark has a backslash before it, so none of those is hit.
-_BOUNDS = re.compile(rb'"bounds":\[[^][{}]*\]')
+#: Bytes of the longest line; a session of ten thousand cells has a tenth of it.
+_LONGEST = 256 << 20
 _SYNC_EVERY_S = 1.0
 _LOG_TAIL = 2000
+#: What a counterexample's path may be: nothing outside of the run's folder is read because a row says so.
+_WITNESS = re.compile(r"witnesses/[A-Za-z0-9_][A-Za-z0-9._-]*\.npy")
 
 
 def writer_files(directory: Path) -> list[Path]:
-    """Returns the run's log files, in the order of their names."""
-    return sorted(directory.glob(_PATTERN))
+    """Returns the run's log files, in the order of their names.
+
+    Raises:
+        UserError: The directory may not be read. (A glob would find nothing in it, and say nothing.)
+    """
+    try:
+        paths = list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{directory} can't be read ({reason}); give a run's directory that can.") from error
+    return sorted(path for path in paths if fnmatch.fnmatchcase(path.name, _PATTERN))
 
 
 def is_run(directory: Path) -> bool:
@@ -56,17 +79,14 @@ def is_run(directory: Path) -> bool:
     return bool(writer_files(directory))
 
 
-def _encode(row: Row) -> bytes:
-    return (json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n").encode()
-
-
-def verdict_fields(verdict: Verdict) -> Row:
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     """Returns a verdict as row fields: nothing that is empty, times to the microsecond, bounds as float32.
 
-    Rows are kept lean because a sweep writes a million of them.
+    Rows are kept lean because a sweep writes a million of them. A time or a size that is not finite says nothing and is
+    left out: JSON has no word for it.
     """
     data = verdict.to_json()
-    data["times"] = {key: round(value, 6) for key, value in data["times"].items() if value}
+    data["times"] = {key: round(value, 6) for key, value in data["times"].items() if value and math.isfinite(value)}
     # Whole logs lie in the run's folder; a row keeps what explains a failure.
     failed = verdict.status in (Status.ERROR, Status.MEMOUT)
     data["log_tail"] = data["log_tail"][-_LOG_TAIL:] if failed else ""
@@ -74,7 +94,8 @@ def verdict_fields(verdict: Verdict) -> Row:
         # A bound that isn't finite is no bound; JSON has no word for it either.
         data["bounds"] = [float(f"{b:.7g}") if np.isfinite(b) else None for b in data["bounds"]]
     if data["peak_memory_mb"] is not None:
-        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1)
+        known = math.isfinite(data["peak_memory_mb"])
+        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1) if known else None
     return {key: value for key, value in data.items() if value not in (None, "", {})}
 
 
@@ -122,13 +143,14 @@ class Writer:
             self._file.truncate(end)
             os.fsync(self._file.fileno())
 
-    def append(self, *rows: Row) -> None:
+    def append(self, *rows: Writable) -> None:
         """Writes rows in one go; may be called from any thread.
 
         Raises:
             OSError: The disk is full, say. Nothing can be appended after that; what stands in the file is whole.
+            ValueError: A row could not be read back; nothing is written.
         """
-        data = b"".join(_encode(row) for row in rows)
+        data = b"".join(map(encode, rows))
         with self._guard:
             if self._broken is not None:
                 raise self._broken
@@ -154,13 +176,9 @@ class Writer:
         folder = self.directory / "witnesses"
         folder.mkdir(exist_ok=True)
         target = folder / f"{name}.npy"
-        scratch = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            with scratch.open("wb") as stream:
-                np.save(stream, witness, allow_pickle=False)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        data = io.BytesIO()
+        np.save(data, witness, allow_pickle=False)
+        write_bytes(target, data.getvalue())
         return f"witnesses/{target.name}"
 
     def close(self) -> None:
@@ -206,78 +224,109 @@ class Log:
     """
 
     def __init__(self, directory: Path) -> None:
+        # Before `is_dir`, which fails where the folder above may not be entered.
+        there = is_run(directory)
         if not directory.is_dir():
             raise UserError(f"{directory} is no run: there is no such directory.")
-        if not is_run(directory):
+        if not there:
             raise UserError(f"{directory} is no run: it holds no {_PATTERN} file; bench.run writes them.")
         self.directory = directory
         #: One sentence for each unfinished line that was left out; filled while reading.
         self.notes: list[str] = []
 
-    def rows(self, bounds: bool = True) -> Iterator[Row]:
+    def rows(self) -> Iterator[row_types.Row]:
         """Yields every whole row, file by file.
 
-        Args:
-            bounds: Whether the verifiers' bounds are wanted; without them a verdict's `bounds` is 0, and reading takes
-                a sixth less.
-
         Raises:
-            UserError: A line is damaged, or a file is of a newer schema.
+            UserError: A file can't be read, a line is damaged or no row, or a file is of a newer schema.
         """
         self.notes.clear()
         for path in writer_files(self.directory):
-            yield from self._read(path, bounds)
+            yield from self._read(path)
 
-    def _read(self, path: Path, bounds: bool) -> Iterator[Row]:
-        number, rest, first = 0, b"", True
-        with path.open("rb") as stream:
+    def _read(self, path: Path) -> Iterator[row_types.Row]:
+        number, first = 0, True
+        for whole in self._blocks(path):
+            rows = decode_lines(path, number, whole)
+            number += len(rows)
+            if first and not isinstance(rows[0], SessionRow | VerifySessionRow):
+                raise UserError(f"{path}, line 1: a result file must begin with a session row; this is none.")
+            first = False
+            yield from rows
+
+    def _blocks(self, path: Path) -> Iterator[bytes]:
+        """Yields whole lines, many at a time, without the last one's line break."""
+        rest = b""
+        with open_log(path) as stream:
             while block := stream.read(_BLOCK):
                 whole, line_break, tail = (rest + block).rpartition(b"\n")
-                if not line_break:
-                    rest = tail
-                    continue
                 rest = tail
-                if not bounds and b'"type":"session"' not in whole:
-                    # A session's settings may have a key of that name.
-                    whole = _BOUNDS.sub(b'"bounds":0', whole)
-                rows = _parse(path, number, whole)
-                number += len(rows)
-                if first and rows[0]["type"] != "session":
-                    raise UserError(f"{path}, line 1: a result file must begin with a session row; this is none.")
-                first = False
-                if b'"session"' in whole:
-                    for row in rows:
-                        if row["type"] == "session":
-                            _check_schema(path, row)
-                yield from rows
+                if len(rest) > _LONGEST:
+                    raise UserError(
+                        f"{path}: a line has over {_LONGEST >> 20} MiB, so the file was damaged after it was written; "
+                        "restore it."
+                    )
+                if line_break:
+                    yield whole
         if rest:
             self.notes.append(f"{path.name}: the unfinished last line ({len(rest)} bytes) is left out and done again.")
 
-    def sessions(self) -> list[Row]:
-        """Returns the first rows of all files without reading the rest: enough to say what the run is."""
+    def properties(self) -> list[dict[str, Any]]:
+        """Returns the `property` rows as plain data, each checked, and with fields that a newer program has added.
+
+        Raises:
+            UserError: As `rows`.
+        """
+        documents = []
+        for path in writer_files(self.directory):
+            number = 0
+            for whole in self._blocks(path):
+                documents += property_documents(path, number, whole)
+                number += whole.count(b"\n") + 1
+        return documents
+
+    def all_sessions(self) -> list[SessionRow | VerifySessionRow]:
+        """Returns the first rows of all files without reading the rest: enough to say what the results are."""
         found = []
         for path in writer_files(self.directory):
-            with path.open("rb") as stream:
-                line = stream.readline()
+            with open_log(path) as stream:
+                line = stream.readline(_LONGEST)
             if line.endswith(b"\n"):
-                row = _parse(path, 0, line[:-1])[0]
-                if row["type"] != "session":
-                    raise UserError(f"{path}, line 1: a result file must begin with a session row; this is none.")
-                _check_schema(path, row)
-                found.append(row)
+                found.append(first_session(path, line[:-1]))
         return found
 
-    def witness(self, row: Mapping[str, Any]) -> FloatArray:
+    def sessions(self) -> list[SessionRow]:
+        """Returns the first sessions of a run's files; see `all_sessions`.
+
+        Raises:
+            UserError: As `rows`; or these are results of `bench.verify`, which are no run's.
+        """
+        return [run_session(self.directory, row) for row in self.all_sessions()]
+
+    def witness(self, row: VerdictRow) -> FloatArray:
         """Returns the counterexample that a ``sat`` row names.
 
         Raises:
-            UserError: The file is missing or no array.
+            UserError: The file is missing or no array, or lies outside of the run's counterexamples.
         """
-        path = self.directory / str(row["witness"])
+        path = self.directory / row.witness
         try:
+            if _WITNESS.fullmatch(row.witness) is None:
+                raise ValueError("only files in witnesses/ are read")
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is no readable counterexample ({error}); the row {row['id']} names it.") from error
+        except (OSError, ValueError, TypeError, MemoryError) as error:
+            raise UserError(f"{path} is no readable counterexample ({error}); the row {row.id} names it.") from error
+
+
+def run_session(directory: Path, row: SessionRow | VerifySessionRow) -> SessionRow:
+    """Returns the session of a run.
+
+    Raises:
+        UserError: It is one of `bench.verify`, whose answers are about properties, not about a suite's cells.
+    """
+    if isinstance(row, VerifySessionRow):
+        raise UserError(f"{directory} is refused: it holds results of bench.verify; give a run of bench.run.")
+    return row
 
 
 @contextlib.contextmanager
@@ -290,40 +339,3 @@ def collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _parse(path: Path, before: int, lines: bytes) -> list[Row]:
-    """Parses whole lines; all at once, which is three times faster than one by one."""
-    try:
-        # Each line in brackets of its own, so that nothing but one value a line can pass.
-        boxed = json.loads(b"[[" + lines.replace(b"\n", b"],[") + b"]]")
-        rows = [row for (row,) in boxed]
-        # Without a loop in Python: there may be a million rows.
-        if set(map(type, rows)) == {dict} and all(map(operator.contains, rows, itertools.repeat("type"))):
-            return rows
-    except ValueError:
-        pass
-    rows = []
-    for number, line in enumerate(lines.split(b"\n"), start=before + 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {number}: this is no JSON ({error}), so the file was damaged after it was written; "
-                "restore it, or delete that line to have its instance done again."
-            ) from error
-        if not isinstance(row, dict) or "type" not in row:
-            raise UserError(f"{path}, line {number}: a row must be an object with a 'type'; restore the file.")
-        rows.append(row)
-    return rows
-
-
-def _check_schema(path: Path, row: Row) -> None:
-    version = row.get("schema_version")
-    if not isinstance(version, int) or version < 1:
-        raise UserError(f"{path}: a session row has no valid schema_version (found {version!r}).")
-    if version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path} is of schema version {version}, newer than this program reads ({SCHEMA_VERSION}); "
-            "upgrade prunecert."
-        )

@@ -10,9 +10,9 @@ from bench.cell import Protocol
 from bench.check import check_entry, check_tree, contradictions
 from bench.entry import dump, make_entry, read_answers
 from bench.plan import CellPlan
-from bench.report.publish import write_text
 from bench.session import unfit
 from prunecert.errors import UserError
+from prunecert.files import write_text
 
 LEADERBOARD = Path("results/leaderboard")
 _SHOWN = 5

@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "verifiers": [worker.identity for worker in crew.values()],
             }
         )
-        rows = [row for row in Log(out).rows() if row["type"] == "property"] if is_run(out) else []
+        rows = Log(out).properties() if is_run(out) else []
         run = Run(out, entries, crew, writer, rows, retry)
         run.go()
         return run.report()

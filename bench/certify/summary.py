@@ -19,8 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.certify.settings import mismatch
+from bench.results.outcome import seconds
+from bench.results.row_types import CertificateFields, CertificateRow
+from bench.results.session_types import SessionCell, SessionCertify, SmoothingSettings, present
 from bench.stats import wilson
 
+_SHARED = ("name", "network", "objective", "pruner", "compression", "seed", "split")
 #: Radii of the tables, in pixels of [0, 1]; the log has every image's own.
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -30,45 +34,38 @@ class Found(NamedTuple):
 
     status: str
     label: int
-    certificate: Mapping[str, Any] | None
+    certificate: CertificateFields | None
     seconds: float
 
     @property
     def abstained(self) -> bool:
         """Whether it claims nothing."""
-        return self.certificate is None or not self.certificate["p_lower"] > 0.5
+        return self.certificate is None or not self.certificate.p_lower > 0.5
 
     @property
     def radius(self) -> float | None:
         """The certified radius if the label is certified, else None."""
-        if self.certificate is None or self.abstained or self.certificate["predicted"] != self.label:
+        if self.certificate is None or self.abstained or self.certificate.predicted != self.label:
             return None
-        return float(self.certificate["radius"])
+        return self.certificate.radius
 
 
-def found_of(row: Mapping[str, Any]) -> Found:
+def found_of(row: CertificateRow) -> Found:
     """Reads a `certificate` row."""
-    times = row.get("times") or {}
-    seconds = times.get("wall_s", 0.0) - times.get("load_s", 0.0)
-    return Found(row["status"], row["label"], row.get("certificate"), seconds)
+    return Found(row.status, row.label, row.certificate, seconds(row.times))
 
 
-def certified_only(cell: Mapping[str, Any]) -> bool:
-    """Whether a session's cell is certified, and verified by nobody: no count of verified images may have it."""
-    return "certify" in cell and not cell["stages"] and not cell["unsupported"]
-
-
-def largest_radius(settings: Mapping[str, Any]) -> float:
+def largest_radius(settings: SmoothingSettings) -> float:
     """Returns the radius if all samples agree; no image can have a larger one."""
     from verifiers.certificate import certificate
 
-    n = settings["n"]
-    best = certificate(0, n, n0=settings["n0"], n=n, alpha=settings["alpha"], sigma=settings["sigma"])
+    n = settings.n
+    best = certificate(0, n, n0=settings.n0, n=n, alpha=settings.alpha, sigma=settings.sigma)
     return best.radius
 
 
 def summarise(
-    cells: Iterable[Mapping[str, Any]],
+    cells: Iterable[SessionCell],
     certificates: Mapping[str, Mapping[int, Found]],
     correct: Mapping[str, Mapping[int, bool]],
     confidence: float,
@@ -82,42 +79,44 @@ def summarise(
         confidence: Of the intervals.
     """
     return [
-        _cell(cell, certificates.get(cell["certify"]["key"], {}), correct.get(cell["image_key"], {}), confidence)
+        _cell(cell, cell.certify, certificates.get(cell.certify.key, {}), correct.get(cell.image_key, {}), confidence)
         for cell in cells
-        if "certify" in cell
+        if cell.certify is not None
     ]
 
 
 def _cell(
-    cell: Mapping[str, Any], found: Mapping[int, Found], correct: Mapping[int, bool], confidence: float
+    cell: SessionCell,
+    asked: SessionCertify,
+    found: Mapping[int, Found],
+    correct: Mapping[int, bool],
+    confidence: float,
 ) -> dict[str, Any]:
-    asked = cell["certify"]
-    indices = asked["indices"] if asked["indices"] is not None else range(asked["images"])
-    answers = [found[i] for i in indices if i in found]
-    n, settings = len(answers), asked["settings"]
+    answers = [found[i] for i in present(asked.numbers, found)]
+    n, settings = len(answers), asked.settings
     radii = np.array([answer.radius or 0.0 for answer in answers])
     right = np.array([answer.radius is not None for answer in answers], dtype=bool)
     reach = largest_radius(settings)
-    known = [correct[i] for i in indices if i in correct]
+    known = [correct[i] for i in present(asked.numbers, correct)]
     statuses = Counter(answer.status for answer in answers)
-    seconds = [answer.seconds for answer in answers if answer.certificate is not None]
+    spent = [answer.seconds for answer in answers if answer.certificate is not None]
     return {
-        **{key: cell[key] for key in ("name", "network", "objective", "pruner", "compression", "seed", "split")},
-        "sparsity": cell["measured_sparsity"],
-        "onnx_sha256": asked["onnx_sha256"],
-        "checkpoint_sha256": cell["checkpoint_sha256"],
-        "data_fingerprint": cell["data_fingerprint"],
-        **{key: settings[key] for key in ("sigma", "n0", "n", "alpha", "batch")},
-        "noise_seed": settings["seed"],
-        "trained_sigma": asked["trained_sigma"],
+        **{key: getattr(cell, key) for key in _SHARED},
+        "sparsity": cell.measured_sparsity,
+        "onnx_sha256": asked.onnx_sha256,
+        "checkpoint_sha256": cell.checkpoint_sha256,
+        "data_fingerprint": cell.data_fingerprint,
+        **{key: getattr(settings, key) for key in ("sigma", "n0", "n", "alpha", "batch")},
+        "noise_seed": settings.seed,
+        "trained_sigma": asked.trained_sigma,
         "largest_radius": reach,
-        "verifier": asked["verifier"],
-        "version": asked["version"],
-        "device": asked["device"],
-        "settings_hash": asked["settings_hash"],
+        "verifier": asked.verifier,
+        "version": asked.version,
+        "device": asked.device,
+        "settings_hash": asked.settings_hash,
         "images": n,
-        "images_asked": asked["images"],
-        "finished": n == asked["images"],
+        "images_asked": asked.images,
+        "finished": n == asked.images,
         "clean": _share(sum(known), len(known), confidence),
         "certified": [
             {"radius": r, **_share(int((right & (radii >= r)).sum()), n, confidence)} for r in RADII if r <= reach
@@ -131,12 +130,16 @@ def _cell(
         ),
         "failed": {status: count for status, count in sorted(statuses.items()) if status != "unknown"},
         "time": {
-            "median_s": float(np.median(seconds)) if seconds else None,
-            "total_s": float(sum(seconds)),
-            "samples_per_s": (settings["n0"] + settings["n"]) / float(np.median(seconds)) if seconds else None,
+            "median_s": float(np.median(spent)) if spent else None,
+            "total_s": float(sum(spent)),
+            "samples_per_s": _rate(settings.n0 + settings.n, float(np.median(spent))) if spent else None,
         },
-        "note": mismatch(asked["trained_sigma"], settings["sigma"]) or "",
+        "note": mismatch(asked.trained_sigma, settings.sigma) or "",
     }
+
+
+def _rate(samples: int, spent: float) -> float | None:
+    return samples / spent if spent > 0 else None
 
 
 def _share(k: int, n: int, confidence: float) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.report.medium import Table
+
 Summary = Mapping[str, Any]
 TITLE = "Certificates of randomized smoothing"
 CAPTION = f"{TITLE}: % of images certified at l2 radius r"
@@ -95,8 +97,5 @@ def markdown(summary: Summary) -> str:
     """Returns the table and its notes as Markdown; nothing where nothing is certified."""
     if not summary["certificates"]:
         return ""
-    heads = columns(summary)
-    lines = ["", f"## {CAPTION}", "", "| " + " | ".join(text for text, _ in heads) + " |"]
-    lines.append("|" + "|".join("---:" if number else "---" for _, number in heads) + "|")
-    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(summary)]
-    return "\n".join([*lines, "", *notes(summary), ""])
+    lines = Table(columns(summary), rows(summary)).markdown()
+    return "\n".join(["", f"## {CAPTION}", "", *lines, "", *notes(summary), ""])

@@ -12,7 +12,9 @@ from bench.cascade import Batch, CellCascade
 from bench.certify.plans import CertifyPlan
 from bench.plan import CellPlan, in_shard, instance_id
 from bench.progress import Display
-from bench.store import Log, Row, Writer, collector_off, is_run, verdict_fields
+from bench.results.decode import build
+from bench.results.row_types import CertificateRow
+from bench.store import Log, Writer, collector_off, is_run, verdict_fields
 from verifiers.base import Instance, Status, Verdict
 
 Answered = Callable[[Batch, Sequence[Instance], Sequence[Verdict]], None]
@@ -27,35 +29,36 @@ def known_certificates(out: Path, retry: frozenset[Status]) -> dict[tuple[str, i
     if not is_run(out):
         return found
     with collector_off():
-        for row in Log(out).rows(bounds=False):
-            if row["type"] == "certificate":
-                status = Status(row["status"])
-                if status in retry and "certificate" not in row:
-                    found.pop((row["key"], row["image"]), None)
+        for row in Log(out).rows():
+            if isinstance(row, CertificateRow):
+                if row.status in retry and row.certificate is None:
+                    found.pop((row.key, row.image), None)
                 else:
-                    found[row["key"], row["image"]] = status
+                    found[row.key, row.image] = row.status
     return found
 
 
 def certificate_rows(
     plan: CertifyPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]
-) -> list[Row]:
+) -> list[CertificateRow]:
     """Returns the rows of an answered batch."""
     stage = plan.stages[batch.stage]
     return [
-        {
-            "type": "certificate",
-            "id": instance_id(instance, stage),
-            "key": plan.keys[batch.stage],
-            "cell": plan.name,
-            "image": int(plan.data.indices[position]),
-            "label": instance.label,
-            "settings": stage.settings_hash,
-            "timeout": stage.timeout,
-            **verdict_fields(verdict),
-            "verifier": stage.verifier,
-            "version": verdict.version or stage.version,
-        }
+        build(
+            CertificateRow,
+            {
+                "id": instance_id(instance, stage),
+                "key": plan.keys[batch.stage],
+                "cell": plan.name,
+                "image": int(plan.data.indices[position]),
+                "label": instance.label,
+                "settings": stage.settings_hash,
+                "timeout": stage.timeout,
+                **verdict_fields(verdict),
+                "verifier": stage.verifier,
+                "version": verdict.version or stage.version,
+            },
+        )
         for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True)
     ]
 

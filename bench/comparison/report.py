@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.comparison.sides import Side
 from bench.progress import duration
+from bench.report.medium import Table
 from bench.session import machine, utc_now, versions
 from bench.stats import bootstrap_ratio
 
@@ -108,12 +109,20 @@ def _rows(found: Sequence[Side]) -> list[dict[str, Any]]:
     return rows
 
 
+_COLUMNS = (
+    ("side", False),
+    ("what", False),
+    ("instances", True),
+    ("wall clock", True),
+    ("times faster than the loop", True),
+    ("peak memory MiB", True),
+    ("verdicts", False),
+)
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """Returns the table."""
-    lines = [
-        "| side | what | instances | wall clock | times faster than the loop | peak memory MiB | verdicts |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    rows = []
     for name, side in result["sides"].items():
         ratio = result["loop_over"].get(name)
         faster = ""
@@ -125,10 +134,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         if side["asked"] < result["instances"] and name == "loop":
             wall += f" (scaled from {side['asked']} instances in {duration(side['measured_s'])})"
         counts = ", ".join(f"{status} {count}" for status, count in side["counts"].items())
-        lines.append(
-            f"| {name} | {side['what']} | {side['asked']} | {wall} | {faster} | {side['peak_mb']:.0f} | {counts} |"
-        )
-    lines.append("")
+        rows.append([name, side["what"], str(side["asked"]), wall, faster, f"{side['peak_mb']:.0f}", counts])
+    lines = [*Table(_COLUMNS, rows).markdown(), ""]
     lines.append(
         f"{result['instances']} instances, {result['limit_s']:g} s each for the verifier, {result['workers']} processes"
         f" side by side; contradictions: {len(result['contradictions'])}; "

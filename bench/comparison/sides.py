@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from bench.results.outcome import contradictions, seconds, settle
+from bench.results.row_types import VerdictRow
+from bench.results.session_types import SessionRow
 from bench.store import Log, collector_off
 from bench.vnncomp import Task
 from prunecert.errors import UserError
@@ -87,30 +90,48 @@ def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found]
     Raises:
         UserError: It was run on other networks.
     """
-    rows: dict[Key, list[Mapping[str, Any]]] = {}
+    rows: dict[Key, list[VerdictRow]] = {}
     with collector_off():
-        for row in Log(out).rows(bounds=False):
-            if row["type"] == "session":
-                for cell in row["cells"]:
-                    if cell["name"] in network_of and cell["onnx_sha256"] != network_of[cell["name"]]:
+        for row in Log(out).rows():
+            if isinstance(row, SessionRow):
+                for cell in row.cells:
+                    if cell.name in network_of and cell.onnx_sha256 != network_of[cell.name]:
                         raise UserError(
-                            f"{out} is refused: it is about another network {cell['name']!r} than the loop; give a "
+                            f"{out} is refused: it is about another network {cell.name!r} than the loop; give a "
                             "new --out."
                         )
-            elif row["type"] == "verdict":
-                rows.setdefault((row["cell"], row["image"]), []).append(row)
+            elif isinstance(row, VerdictRow):
+                rows.setdefault((row.cell, row.image), []).append(row)
     found, wrong = {}, []
     for key, answers in rows.items():
-        decided = [row for row in answers if Status(row["status"]).decided]
-        if len({row["status"] for row in decided}) > 1:
-            words = ", ".join(f"{row['verifier']} {row['status']}" for row in decided)
+        decided = [row for row in answers if row.status.decided]
+        if contradictions((row.question, row.status, row.verifier) for row in decided):
+            words = ", ".join(f"{row.verifier} {row.status}" for row in decided)
             wrong.append(f"{key[0]} image {key[1]}: {words}, in {out.name}")
-        last = decided[0] if decided else answers[-1]
-        seconds = sum(sum(row.get("times", {}).get(part, 0.0) for part in ("wall_s", "start_s")) for row in answers)
-        found[key] = Found(
-            Status(last["status"]), round(seconds, 6), last["verifier"] if decided else "", last.get("detail", "")
-        )
+        outcome = settle([_Step(row.verifier) for row in answers], [_whole(row) for row in answers])
+        said = next(row for row in reversed(answers) if row.status == outcome.status)
+        spent = sum(seconds(row.times, including=("load", "start")) for row in answers)
+        found[key] = Found(Status(outcome.status), round(spent, 6), outcome.by or "", said.detail)
     return found, wrong
+
+
+class _Step(NamedTuple):
+    """A verifier in the order of the log, which says nothing of limits."""
+
+    verifier: str
+    timeout: float = 1.0
+    everyone: bool = False
+
+
+class _Said(NamedTuple):
+    """An answer with all that it took."""
+
+    status: str
+    seconds: float
+
+
+def _whole(row: VerdictRow) -> _Said:
+    return _Said(row.status, seconds(row.times, including=("load", "start")))
 
 
 def disagreements(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
@@ -120,7 +141,7 @@ def disagreements(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
         Contradictions (one side proves what another breaks); and instances that only some sides decide, which a limit
         in wall-clock time allows. One line each.
     """
-    contradictions, differences = [], []
+    opposed, differences = [], []
     for key in dict.fromkeys(key for side in sides for key in side.found):
         answers = {side.name: side.found[key] for side in sides if key in side.found}
         decided = {found.status for found in answers.values() if found.status.decided}
@@ -129,7 +150,7 @@ def disagreements(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
             for name, found in answers.items()
         )
         if len(decided) > 1:
-            contradictions.append(f"{key[0]} image {key[1]}: {words}")
+            opposed.append(f"{key[0]} image {key[1]}: {words}")
         elif decided and any(not found.status.decided for found in answers.values()):
             differences.append(f"{key[0]} image {key[1]}: {words}")
-    return contradictions, differences
+    return opposed, differences

@@ -258,7 +258,7 @@ def _ask(command: list[str]) -> str:
 
 def remember(folder: Path, tasks: Sequence[str]) -> None:
     """Notes which jobs are on their way."""
-    from bench.report.publish import write_text
+    from prunecert.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     record = {"schema_version": 1, "submitted": utc_now(), "tasks": list(tasks)}

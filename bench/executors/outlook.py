@@ -65,6 +65,8 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
 
     None if some network has no answers yet.
     """
+    from bench.results.outcome import seconds
+    from bench.results.row_types import VerdictRow
     from bench.store import Log, collector_off, is_run
 
     spent: dict[str, float] = {}
@@ -72,11 +74,11 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
     if is_run(out):
         network = {plan.name: plan.cell.network for plan in plans}
         with collector_off():
-            for row in Log(out).rows(bounds=False):
-                if row["type"] == "verdict" and row["cell"] in network:
-                    name, times = network[row["cell"]], row.get("times", {})
-                    spent[name] = spent.get(name, 0.0) + times.get("wall_s", 0.0) + times.get("start_s", 0.0)
-                    seen.setdefault(name, set()).add((row["cell"], row["image"]))
+            for row in Log(out).rows():
+                if isinstance(row, VerdictRow) and row.cell in network:
+                    name = network[row.cell]
+                    spent[name] = spent.get(name, 0.0) + seconds(row.times, including=("load", "start"))
+                    seen.setdefault(name, set()).add((row.cell, row.image))
     total = 0.0
     for plan, count in zip(plans, images, strict=True):
         if count and plan.cell.network not in seen:

@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.gating.records import Answer, CellRecord, Image, Snapshot
-from bench.report.publish import write_text
+from bench.results.baseline_types import Baseline, BaselineCell, Head, InstanceAnswer, InstanceHead
+from bench.results.decode import convert, document, plain, read_bytes, why
+from bench.results.session_types import CellInfo
 from prunecert.errors import UserError
+from prunecert.files import write_text
 from prunecert.hashing import digest
-from verifiers.base import Status
 
 SCHEMA_VERSION = 1
 KIND = "baseline"
-_STATUSES = frozenset(str(status) for status in Status)
+#: How many fields of an instance come before the answers.
+_HEAD = 4
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
@@ -26,12 +30,12 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
     data = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
-        "history": [dict(entry) for entry in snapshot.history],
-        **snapshot.head,
-        "command": [_portable(word) for word in snapshot.head["command"]],
+        "history": plain(list(snapshot.history)),
+        **plain(snapshot.head),
+        "command": [_portable(word) for word in snapshot.head.command],
         "unpublishable": list(snapshot.unpublishable),
         "cells": [
-            {**cell.info, "stages": [dict(stage) for stage in cell.stages], "instances": _instances(cell)}
+            {**plain(cell.info), "stages": plain(list(cell.stages)), "instances": _instances(cell)}
             for cell in snapshot.cells.values()
         ],
     }
@@ -82,59 +86,53 @@ def read(path: Path) -> Snapshot:
     Raises:
         UserError: It is missing, no baseline, of a newer schema, or was changed by hand.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"Baseline {path} cannot be read ({error.strerror}); make one with: "
-            f'python -m bench.baseline --run RUN --out {path} --reason "…"'
-        ) from error
-    except ValueError as error:
-        raise UserError(f"Baseline {path} is no JSON ({error}); restore it, or make it again.") from error
-    if not isinstance(data, dict) or data.get("kind") != KIND:
+    make = f'make one with: python -m bench.baseline --run RUN --out {path} --reason "…"'
+    again = "restore it, or make it again with bench.baseline"
+    data = document(read_bytes(path, "Baseline", make), path, "Baseline", make)
+    if data.get("kind") != KIND:
         raise UserError(f"{path} is no baseline; bench.baseline makes one from a run.")
     version = data.get("schema_version")
-    if not isinstance(version, int) or version < 1:
-        raise UserError(f"Baseline {path} has no valid schema_version (found {version!r}).")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"Baseline {path} has no valid schema_version (found {version!r:.40}).")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"Baseline {path} is of schema version {version}, newer than this program reads ({SCHEMA_VERSION}); "
             "upgrade prunecert."
         )
-    claimed = data.pop("digest", None)
-    if claimed != digest(data):
+    if data.get("digest") != digest({key: value for key, value in data.items() if key != "digest"}):
         raise UserError(
             f"Baseline {path} was changed after it was made (its digest does not fit); make it again with "
             "bench.baseline, which records the reason."
         )
-    try:
-        return _from_json(data)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"Baseline {path} is damaged ({type(error).__name__}: {error}); make it again.") from error
-
-
-def _from_json(data: Mapping[str, Any]) -> Snapshot:
-    known = ("schema_version", "kind", "history", "unpublishable", "cells")
+    baseline = convert(data, Baseline, path, "Baseline", again)
     return Snapshot(
-        head={key: value for key, value in data.items() if key not in known},
-        cells={cell["name"]: _cell(cell) for cell in data["cells"]},
-        history=tuple(data["history"]),
-        unpublishable=tuple(data["unpublishable"]),
+        head=Head(**{name: getattr(baseline, name) for name in Head.__struct_fields__}),
+        cells={cell.name: _cell(path, cell) for cell in baseline.cells},
+        history=tuple(baseline.history),
+        unpublishable=tuple(baseline.unpublishable),
     )
 
 
-def _cell(cell: Mapping[str, Any]) -> CellRecord:
-    stages = tuple(cell["stages"])
-    names = [stage["verifier"] for stage in stages]
-    images = {}
-    for index, label, correct, question, *answers in cell["instances"]:
-        found = {}
-        for name, answer in zip(names, answers, strict=True):
-            if answer is not None:
-                status, seconds = answer
-                if status not in _STATUSES:
-                    raise ValueError(f"unknown status {status!r}")
-                found[name] = Answer(status, float(seconds))
-        images[index] = Image(index, label, bool(correct), question, found)
-    info = {key: value for key, value in cell.items() if key not in ("stages", "instances")}
-    return CellRecord(info, stages, images)
+def _cell(path: Path, cell: BaselineCell) -> CellRecord:
+    names = [stage.verifier for stage in cell.stages]
+    images: dict[int, Image] = {}
+    try:
+        if len(set(names)) < len(names):
+            raise ValueError("a verifier is named twice")
+        for row in cell.instances:
+            index, label, correct, question = msgspec.convert(row[:_HEAD], InstanceHead)
+            answers = msgspec.convert(row[_HEAD:], list[InstanceAnswer])
+            if index in images:
+                raise ValueError(f"image {index} stands there twice")
+            found = {
+                name: Answer(str(answer[0]), answer[1])
+                for name, answer in zip(names, answers, strict=True)
+                if answer is not None
+            }
+            images[index] = Image(index, label, bool(correct), question, found)
+    except ValueError as error:
+        raise UserError(
+            f"Baseline {path} is damaged: the instances of cell {cell.name}: {why(error)[1]}; make it again."
+        ) from error
+    info = CellInfo(**{name: getattr(cell, name) for name in CellInfo.__struct_fields__})
+    return CellRecord(info, tuple(cell.stages), images)

@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 from bench.gating.protocol import differences, other_machine, version_notes
-from bench.gating.records import MISCLASSIFIED, CellRecord, Outcome, Snapshot
+from bench.gating.records import CellRecord, Snapshot
 from bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
 from bench.gating.rules import METRICS, Limits, RuleSet
+from bench.results.decode import plain
+from bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
 from bench.stats import bootstrap_ratio_of_medians
 from prunecert.errors import UserError
 
@@ -65,7 +67,7 @@ def compare(
         _cell(
             base.cells[name],
             run.cells[name],
-            rules.of(name, str(base.cells[name].info["network"])),
+            rules.of(name, base.cells[name].info.network),
             skipped,
             machine,
             State.FAIL if fail_on_time else State.WARN,
@@ -78,8 +80,8 @@ def compare(
         cases=[_contradictions(run)],
         head={
             "rules": rules.source,
-            "baseline": {**{key: base.head[key] for key in keys}, "history": [dict(h) for h in base.history]},
-            "run": {key: run.head[key] for key in keys},
+            "baseline": {**{key: getattr(base.head, key) for key in keys}, "history": plain(list(base.history))},
+            "run": {key: getattr(run.head, key) for key in keys},
         },
         notes=notes,
     )
@@ -253,11 +255,13 @@ def _flips(base: CellRecord, run: CellRecord) -> Case:
         # of the two runs is the same one all the same.
         if record.question != other.question and base.network != run.network:
             continue
+        # Within a run, or within the baseline, they are named elsewhere.
         for here, there in (("unsat", "sat"), ("sat", "unsat")):
-            ours = [name for name, answer in record.answers.items() if answer.status == here]
-            theirs = [name for name, answer in other.answers.items() if answer.status == there]
-            if ours and theirs:
-                lines.append(f"image {image}: {here} by {ours[0]} in the baseline, {there} by {theirs[0]} in the run")
+            ours = [("", answer.status, name) for name, answer in record.answers.items() if answer.status == here]
+            theirs = [("", answer.status, name) for name, answer in other.answers.items() if answer.status == there]
+            for _, proved, broken in contradictions([*ours, *theirs]):
+                mine, its = (proved, broken) if here == "unsat" else (broken, proved)
+                lines.append(f"image {image}: {here} by {mine} in the baseline, {there} by {its} in the run")
     if lines:
         message = f"{plural(len(lines), 'question')} to the same network got opposite answers; one of the two is wrong"
         return Case(base.name, "contradictions", State.FAIL, message, lines)
@@ -331,7 +335,7 @@ def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful
 
 
 def _sparsity(base: CellRecord, run: CellRecord, limits: Limits) -> Case:
-    ours, theirs = base.info["measured_sparsity"], run.info["measured_sparsity"]
+    ours, theirs = base.info.measured_sparsity, run.info.measured_sparsity
     change = f"{100 * ours:.2f} → {100 * theirs:.2f} %"
     if theirs - ours < float(limits.sparsity):
         message = f"{change}; it may fall by {100 * -float(limits.sparsity):g} pp"
@@ -359,7 +363,10 @@ def _verifier(
         return Case(base.name, title, State.SKIP, f"{name} is not installed: {skipped[name]}")
     if name not in run.verifiers:
         return Case(
-            base.name, title, State.WARN, f"{name} no longer takes the network: {run.info['unsupported'][name]}"
+            base.name,
+            title,
+            State.WARN,
+            f"{name} no longer takes the network: {run.info.unsupported.get(name, 'no reason is given')}",
         )
     asked = sum(name in image.answers for image in run.images.values())
     mine = {image: why for (image, verifier), why in errors.items() if verifier == name}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from bench.gating.records import CellRecord, Snapshot
+from bench.results.session_types import StageSettings
 
 _ABSENT = "the default"
 #: What of a cell must be equal, and what people call it.
@@ -27,20 +25,20 @@ def differences(base: CellRecord, run: CellRecord, skipped: frozenset[str], any_
         any_version: Whether verifiers may have other versions.
     """
     found = [
-        f"{word}: {_short(base.info[key])} in the baseline, {_short(run.info[key])} in the run"
+        f"{word}: {_short(getattr(base.info, key))} in the baseline, {_short(getattr(run.info, key))} in the run"
         for key, word in _CELL.items()
-        if base.info[key] != run.info[key]
+        if getattr(base.info, key) != getattr(run.info, key)
     ]
     found += _images(base, run)
-    expected = [name for name in base.verifiers if name not in skipped and name not in run.info["unsupported"]]
-    actual = [name for name in run.verifiers if name not in base.info["unsupported"]]
+    expected = [name for name in base.verifiers if name not in skipped and name not in run.info.unsupported]
+    actual = [name for name in run.verifiers if name not in base.info.unsupported]
     if expected != actual:
         found.append(f"verifiers: {_words(expected)} in the baseline, {_words(actual)} in the run")
         return found
-    theirs = {stage["verifier"]: stage for stage in run.stages}
+    theirs = {stage.verifier: stage for stage in run.stages}
     for stage in base.stages:
-        if stage["verifier"] in theirs:
-            found += _stage(stage, theirs[stage["verifier"]], any_version)
+        if stage.verifier in theirs:
+            found += _stage(stage, theirs[stage.verifier], any_version)
     return found
 
 
@@ -55,18 +53,19 @@ def _images(base: CellRecord, run: CellRecord) -> list[str]:
         a, b = base.images[image], run.images[image]
         if a.label != b.label:
             return [f"label of image {image}: {a.label} in the baseline, {b.label} in the run"]
-        same = base.info["onnx_sha256"] == run.info["onnx_sha256"]
+        same = base.info.onnx_sha256 == run.info.onnx_sha256
         if same and a.question is not None and b.question is not None and a.question != b.question:
             return [f"question about image {image}: the boxes or properties have other digests"]
     return []
 
 
-def _stage(base: Mapping[str, Any], run: Mapping[str, Any], any_version: bool) -> list[str]:
-    name, found = base["verifier"], []
+def _stage(base: StageSettings, run: StageSettings, any_version: bool) -> list[str]:
+    name, found = base.verifier, []
     for key, word in {**_STAGE, **({} if any_version else _VERSION)}.items():
-        if base[key] != run[key]:
-            found.append(f"{word} of {name}: {_short(base[key])} in the baseline, {_short(run[key])} in the run")
-    ours, theirs = base["settings"], run["settings"]
+        a, b = getattr(base, key), getattr(run, key)
+        if a != b:
+            found.append(f"{word} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
+    ours, theirs = base.settings, run.settings
     for key in sorted({*ours, *theirs}):
         a, b = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
         if a != b:
@@ -86,15 +85,17 @@ def _words(names: list[str]) -> str:
 def other_machine(base: Snapshot, run: Snapshot) -> str | None:
     """Returns why times can't be compared, or None if both were taken on the same kind of machine, alike in use."""
     for snapshot, word in ((base, "baseline"), (run, "run")):
-        if len(snapshot.head["machines"]) > 1:
-            return f"the {word} was made on {len(snapshot.head['machines'])} machines"
-    ours, theirs = base.head["machines"][0], run.head["machines"][0]
+        if len(snapshot.head.machines) != 1:
+            return f"the {word} was made on {len(snapshot.head.machines)} machines"
+    ours, theirs = base.head.machines[0], run.head.machines[0]
     for key in ("cpu", "cores", "architecture"):
-        if ours.get(key) != theirs.get(key):
-            return f"another machine ({key}: {ours.get(key)} in the baseline, {theirs.get(key)} in the run)"
+        a, b = getattr(ours, key), getattr(theirs, key)
+        if a != b:
+            return f"another machine ({key}: {a} in the baseline, {b} in the run)"
     for key in ("devices", "workers", "threads"):
-        if base.head[key] != run.head[key]:
-            return f"other {key} ({_show(base.head[key])} in the baseline, {_show(run.head[key])} in the run)"
+        a, b = getattr(base.head, key), getattr(run.head, key)
+        if a != b:
+            return f"other {key} ({_show(a)} in the baseline, {_show(b)} in the run)"
     return None
 
 
@@ -104,7 +105,7 @@ def _show(value: object) -> str:
 
 def version_notes(base: Snapshot, run: Snapshot) -> list[str]:
     """Returns which packages have other versions, one phrase each."""
-    ours, theirs = base.head["versions"], run.head["versions"]
+    ours, theirs = base.head.versions, run.head.versions
     return [
         f"{name} {ours.get(name, 'missing')} in the baseline, {theirs.get(name, 'missing')} in the run"
         for name in sorted({*ours, *theirs})

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from bench.certify.summary import certified_only
+from msgspec import Struct
+from msgspec.structs import replace
+
 from bench.report.summary import Rows, summary_of
-from bench.store import Log, Row, collector_off
+from bench.results.baseline_types import Head, HistoryEntry
+from bench.results.outcome import MISCLASSIFIED, Outcome, settle
+from bench.results.row_types import ImageRow, Row, VerdictRow
+from bench.results.session_types import CellInfo, SessionCell, StageSettings, present
+from bench.store import Log, collector_off, run_session
 
-MISCLASSIFIED = "misclassified"
-PENDING = "pending"
-
-#: What of a cell's entry in a session row is kept.
-_CELL_KEYS = (
-    "name",
-    "network",
-    "objective",
-    "eps",
-    "pruner",
-    "compression",
-    "seed",
-    "split",
-    "images",
-    "indices",
-    "data_fingerprint",
-    "onnx_sha256",
-    "checkpoint_sha256",
-    "measured_sparsity",
-    "measured_compression",
-    "unsupported",
-    "note",
-)
-_STAGE_KEYS = ("verifier", "kind", "version", "source", "settings", "timeout", "device", "everyone", "memory_mb")
-_HEAD_KEYS = ("suite", "profile", "command", "started", "data", "versions", "device", "workers", "threads", "float32")
+T = TypeVar("T", bound=Struct)
 
 
 class Answer(NamedTuple):
@@ -44,22 +25,6 @@ class Answer(NamedTuple):
 
     status: str
     seconds: float
-
-
-class Outcome(NamedTuple):
-    """What became of an image.
-
-    Args:
-        status: ``unsat``, ``sat``, ``misclassified``, or the last status of an undecided image.
-        by: The verifier that decided it, or None.
-        seconds: Of all verifiers up to that one (of all, if none did).
-        share: The deciding verifier's seconds over its limit; 0 where nothing was decided.
-    """
-
-    status: str
-    by: str | None
-    seconds: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -89,32 +54,32 @@ class CellRecord:
     """A cell: what was asked about it, and the answers.
 
     Args:
-        info: The cell's identity, network hashes and image set, as plain data.
-        stages: Its verifiers in order, as plain data.
+        info: The cell's identity, network hashes and image set.
+        stages: Its verifiers in order.
         images: Image by image.
     """
 
-    info: Mapping[str, Any]
-    stages: tuple[Mapping[str, Any], ...]
+    info: CellInfo
+    stages: tuple[StageSettings, ...]
     images: Mapping[int, Image]
 
     @property
     def name(self) -> str:
         """The cell's name."""
-        return str(self.info["name"])
+        return self.info.name
 
     @property
     def network(self) -> str:
         """Hash of the network with its masks multiplied in, in whatever form the verifiers got it."""
-        return str(self.info.get("masked_sha256", self.info["onnx_sha256"]))
+        return self.info.masked
 
     @property
     def verifiers(self) -> tuple[str, ...]:
         """Names of its verifiers, in order."""
-        return tuple(stage["verifier"] for stage in self.stages)
+        return tuple(stage.verifier for stage in self.stages)
 
     def outcome(self, image: int, without: frozenset[str] = frozenset()) -> Outcome:
-        """Returns what became of an image, as `bench.report.summary` counts it.
+        """Returns what became of an image.
 
         Args:
             image: Its index.
@@ -123,21 +88,8 @@ class CellRecord:
         record = self.images[image]
         if not record.correct:
             return Outcome(MISCLASSIFIED, None, 0.0, 0.0)
-        spent, share, last = 0.0, 0.0, "unknown"
-        result: str | None = None
-        by: str | None = None
-        for stage in self.stages:
-            answer = record.answers.get(stage["verifier"])
-            if answer is None or stage["verifier"] in without:
-                continue
-            if result is None:
-                spent += answer.seconds
-                last = answer.status
-                if answer.status in ("unsat", "sat"):
-                    result, by, share = answer.status, stage["verifier"], answer.seconds / stage["timeout"]
-            elif result == "unsat" and answer.status == "sat":
-                result, by = "sat", stage["verifier"]
-        return Outcome(result or last, by, spent, share)
+        stages = [stage for stage in self.stages if stage.verifier not in without]
+        return settle(stages, [record.answers.get(stage.verifier) for stage in stages])
 
     def outcomes(self, without: frozenset[str] = frozenset()) -> dict[int, Outcome]:
         """Returns `outcome` of every image."""
@@ -158,7 +110,7 @@ class Snapshot:
     """Everything of a run that a later one can be compared with.
 
     Args:
-        head: Suite, command, versions, machines and devices, as plain data.
+        head: Suite, command, versions, machines and devices.
         cells: By name, in order.
         history: One entry for each time that the baseline was made or updated; empty for a run.
         contradictions: As `bench.report.summary` names them.
@@ -167,19 +119,18 @@ class Snapshot:
         unpublishable: Why it must not be published.
     """
 
-    head: Mapping[str, Any]
+    head: Head
     cells: Mapping[str, CellRecord]
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     contradictions: tuple[Mapping[str, Any], ...] = ()
     broken_verifiers: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
     unpublishable: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def skipped(self) -> Mapping[str, str]:
         """Verifiers that were not installed and left out on request, with what to install."""
-        found: Mapping[str, str] = self.head["skipped"]
-        return found
+        return self.head.skipped
 
 
 class Details:
@@ -193,12 +144,12 @@ class Details:
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Passes rows on, and notes what is wanted of them."""
         for row in rows:
-            if row["type"] == "image":
-                self.labels[row["key"], row["image"]] = row["label"]
-            elif row["type"] == "verdict":
-                place = row["key"], row["image"]
-                self.questions[place] = row["question"]
-                self.reasons[place] = row.get("detail", "")
+            if isinstance(row, ImageRow):
+                self.labels[row.key, row.image] = row.label
+            elif isinstance(row, VerdictRow):
+                place = row.key, row.image
+                self.questions[place] = row.question
+                self.reasons[place] = row.detail
             yield row
 
 
@@ -209,8 +160,11 @@ def of_run(directory: Path) -> Snapshot:
         UserError: There is no run, or its files are damaged.
     """
     rows, details = Rows(), Details()
+    log = Log(directory)
+    for session in log.all_sessions():
+        run_session(directory, session)
     with collector_off():
-        rows.add(details.watch(Log(directory).rows(bounds=False)))
+        rows.add(details.watch(log.rows()))
     return of_rows(rows, details)
 
 
@@ -221,23 +175,32 @@ def of_rows(rows: Rows, details: Details) -> Snapshot:
         UserError: No session has begun.
     """
     summary = summary_of(rows)
-    sessions = sorted(rows.sessions.values(), key=lambda row: str(row["started"]))
-    cells = {cell["name"]: cell for session in sessions for cell in session["cells"]}
+    sessions = sorted(rows.sessions.values(), key=lambda row: row.started)
+    cells = {cell.name: cell for session in sessions for cell in session.cells}
     machines = []
     for session in sessions:
-        if session["machine"] not in machines:
-            machines.append(session["machine"])
+        if session.machine not in machines:
+            machines.append(session.machine)
     latest = sessions[-1]
-    head = {
-        **{key: latest[key] for key in _HEAD_KEYS},
-        "machines": machines,
-        "devices": sorted(rows.devices),
-        "skipped": {name: hint for session in sessions for name, hint in session["skipped"].items()},
-    }
+    head = Head(
+        suite=latest.suite,
+        profile=latest.profile,
+        command=latest.command,
+        started=latest.started,
+        data=latest.data,
+        versions=latest.versions,
+        device=latest.device,
+        workers=latest.workers,
+        threads=latest.threads,
+        float32=latest.float32,
+        machines=machines,
+        devices=sorted(rows.devices),
+        skipped={name: hint for session in sessions for name, hint in session.skipped.items()},
+    )
     return Snapshot(
         head=head,
         # Certificates of smoothing hold with a probability only: they are no baseline's business.
-        cells={name: _cell(cell, rows, details) for name, cell in cells.items() if not certified_only(cell)},
+        cells={name: _cell(cell, rows, details) for name, cell in cells.items() if not cell.certified_only},
         contradictions=tuple(summary["contradictions"]),
         broken_verifiers=tuple(summary["broken_verifiers"]),
         unfinished=tuple(cell["name"] for cell in summary["cells"] if not cell["finished"]),
@@ -245,25 +208,25 @@ def of_rows(rows: Rows, details: Details) -> Snapshot:
     )
 
 
-def _cell(cell: Row, rows: Rows, details: Details) -> CellRecord:
-    indices = cell["indices"] if cell["indices"] is not None else range(cell["images"])
-    correct = rows.correct.get(cell["image_key"], {})
+def _cell(cell: SessionCell, rows: Rows, details: Details) -> CellRecord:
+    correct = rows.correct.get(cell.image_key, {})
     images = {}
-    for index in indices:
-        if index not in correct:
-            continue
+    for index in present(cell.numbers, correct):
         answers, reasons, question = {}, {}, None
-        for stage in cell["stages"] if correct[index] else ():
-            answer = rows.answers.get(stage["key"], {}).get(index)
+        for stage in cell.stages if correct[index] else ():
+            answer = rows.answers.get(stage.key, {}).get(index)
             if answer is not None:
-                answers[stage["verifier"]] = Answer(answer.status, answer.seconds)
-                question = details.questions[stage["key"], index]
+                answers[stage.verifier] = Answer(answer.status, answer.seconds)
+                question = details.questions[stage.key, index]
                 if answer.status == "error":
-                    reasons[stage["verifier"]] = details.reasons[stage["key"], index]
-        label = details.labels[cell["image_key"], index]
+                    reasons[stage.verifier] = details.reasons[stage.key, index]
+        label = details.labels[cell.image_key, index]
         images[index] = Image(index, label, correct[index], question, answers, reasons)
-    stages = tuple({key: stage[key] for key in _STAGE_KEYS} for stage in cell["stages"])
-    info = {key: cell[key] for key in _CELL_KEYS}
+    stages = tuple(_only(StageSettings, stage) for stage in cell.stages)
     # Rows of older versions have none: they verified the masked networks themselves.
-    info["masked_sha256"] = cell.get("masked_sha256", cell["onnx_sha256"])
-    return CellRecord(info, stages, images)
+    return CellRecord(replace(_only(CellInfo, cell), masked_sha256=cell.masked), stages, images)
+
+
+def _only(kind: type[T], value: T) -> T:
+    """Returns an object as one of its base class: without the fields that are a session row's own."""
+    return kind(**{name: getattr(value, name) for name in kind.__struct_fields__})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from bench.gating.markdown import change
 from bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
+from bench.report.medium import Table
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (
@@ -50,11 +48,8 @@ def row(cell: CellResult) -> list[str]:
 
 def show(result: GateResult, console: Console) -> None:
     """Prints the table, every case that is no plain pass, and the images that were gained."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading, number in COLUMNS:
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    for cell in result.cells:
-        table.add_row(*(escape(text) for text in row(cell)), style=_STYLES[cell.state])
+    styles = [_STYLES[cell.state] for cell in result.cells]
+    table = Table(COLUMNS, [row(cell) for cell in result.cells]).terminal(styles=styles)
     (console if console.is_terminal else Console(file=console.file, width=_PLAIN_WIDTH)).print(table)
     for case in result.all_cases:
         if case.state is State.PASS and not (case.name == "images" and case.lines):

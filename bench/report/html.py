@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.certify import table as certified
 from bench.report import shapes, table
 from bench.report.figures import CERTIFIED, FIGURES, inline_svg
+from bench.report.medium import templates
 from bench.session import quote
 
 
@@ -17,17 +18,14 @@ def render(summary: Mapping[str, Any]) -> str:
     Args:
         summary: A run's summary.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=table.percent, seconds=table.seconds, undecided=table.undecided)
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": table.percent,
+        "seconds": table.seconds,
+        "undecided": table.undecided,
+    }
+    environment = templates("bench.report", filters)
     figures: list[dict[str, str]] = []
     certified_figures: list[dict[str, str]] = []
     for name, (caption, _) in FIGURES.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,7 @@ from rich.console import Console
 from bench.certify import table as certified
 from bench.report import figures, html, shapes, table
 from bench.report.summary import summarise
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Writes a file whole or not at all, and returns its path."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+from prunecert.files import write_text
 
 
 def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple[dict[str, Any], list[Path]]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.report.medium import Table
+
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (
     ("network", False),
@@ -55,10 +57,7 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     """Returns the table as Markdown, or nothing where no network lost anything."""
     if not table:
         return ""
-    lines = ["| " + " | ".join(heading for heading, _ in COLUMNS) + " |"]
-    lines.append("|" + "|".join("---:" if number else "---" for _, number in COLUMNS) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([*lines, ""])
+    return "\n".join([*Table(COLUMNS, table).markdown(), ""])
 
 
 def layers(record: Record) -> list[list[str]]:

@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 
 from bench.certify import summary as smoothing
+from bench.results.decode import plain
+from bench.results.outcome import PENDING, Claims, seconds, settle
+from bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
+from bench.results.session_types import SessionCell, SessionRow, SessionStage, present
+from bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION
 from bench.stats import wilson
-from bench.store import Log, Row, collector_off
+from bench.store import Log, collector_off, run_session
 from prunecert.errors import UserError
 
-SCHEMA_VERSION = 1
-CONFIDENCE = 0.95
+_SHARED = ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")
 _UNDECIDED = ("unknown", "timeout", "memout", "error", "unsupported")
 
 
@@ -47,73 +52,56 @@ class Rows:
         ended: Writers whose latest session came to its end.
         correct: By image key and image: whether it is classified correctly.
         answers: By stage key and image.
-        contradictions: By question: the first `unsat` and the first `sat` answer.
+        claims: Cell, image and verifier of what was decided, by question.
         devices: Devices named in verdicts.
         certificates: By key and image; nothing that counts verdicts looks at them.
     """
 
-    sessions: dict[str, Row] = field(default_factory=dict)
+    sessions: dict[str, SessionRow] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     correct: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
     answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
-    decided: dict[str, list[tuple[str, int, str] | None]] = field(default_factory=dict)
+    claims: Claims[tuple[str, int, str]] = field(default_factory=Claims)
     devices: set[str] = field(default_factory=set)
     certificates: dict[str, dict[int, smoothing.Found]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
-        answers, decided, devices = self.answers, self.decided, self.devices
+        answers, claims, devices = self.answers, self.claims, self.devices
         for row in rows:
-            kind = row["type"]
-            if kind == "verdict":
-                # Written out here and not called: a million of these are to take less than ten seconds.
-                get, status = row.get, row["status"]
-                times = get("times") or {}
-                seconds = times.get("wall_s", 0.0) - times.get("load_s", 0.0)
-                answers[row["key"]][row["image"]] = Answer(
-                    status, seconds, get("unstable"), get("domains"), row["version"]
+            if isinstance(row, VerdictRow):
+                answers[row.key][row.image] = Answer(
+                    row.status, seconds(row.times), row.unstable, row.domains, row.version
                 )
-                devices.add(get("device", "cpu"))
-                if status in ("unsat", "sat"):
-                    place = 0 if status == "unsat" else 1
-                    pair = decided.get(row["question"])
-                    if pair is None:
-                        pair = decided[row["question"]] = [None, None]
-                    if pair[place] is None:
-                        pair[place] = (row["cell"], row["image"], row["verifier"])
-            elif kind == "image":
-                self.correct[row["key"]][row["image"]] = row["correct"]
-            elif kind == "certificate":
-                self.certificates[row["key"]][row["image"]] = smoothing.found_of(row)
-                devices.add(row.get("device", "cpu"))
-            elif kind == "session":
-                self.sessions[row["writer"]] = row
-                self.ended.discard(row["writer"])
-            elif kind == "end":
-                self.ended.add(row["writer"])
+                devices.add(row.device or "cpu")
+                claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
+            elif isinstance(row, ImageRow):
+                self.correct[row.key][row.image] = row.correct
+            elif isinstance(row, CertificateRow):
+                self.certificates[row.key][row.image] = smoothing.found_of(row)
+                devices.add(row.device or "cpu")
+            elif isinstance(row, SessionRow):
+                self.sessions[row.writer] = row
+                self.ended.discard(row.writer)
+            elif isinstance(row, EndRow):
+                self.ended.add(row.writer)
 
     def contradictions(self) -> list[dict[str, Any]]:
         """Returns the questions that one verifier answered `unsat` and another `sat`."""
-        found = []
-        for question, (proved, broken) in self.decided.items():
-            if proved is not None and broken is not None:
-                found.append(
-                    {
-                        "cell": proved[0],
-                        "image": proved[1],
-                        "unsat_by": proved[2],
-                        "sat_by": broken[2],
-                        "question": question,
-                    }
-                )
+        found = [
+            {"cell": cell, "image": image, "unsat_by": verifier, "sat_by": broken[2], "question": question}
+            for question, (cell, image, verifier), broken in self.claims.contradictions()
+        ]
         return sorted(found, key=lambda item: (item["cell"], item["image"]))
 
 
 def read(log: Log) -> Rows:
     """Reads a log into its compact form."""
+    for session in log.all_sessions():
+        run_session(log.directory, session)
     rows = Rows()
     with collector_off():
-        rows.add(log.rows(bounds=False))
+        rows.add(log.rows())
     return rows
 
 
@@ -134,27 +122,28 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     """
     if not rows.sessions:
         raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
-    latest = max(rows.sessions.values(), key=lambda row: str(row["started"]))
-    cells: dict[str, Row] = {}
+    latest = max(rows.sessions.values(), key=lambda row: row.started)
+    cells: dict[str, SessionCell] = {}
     for session in rows.sessions.values():
-        for cell in session["cells"]:
-            cells.setdefault(cell["name"], cell)
-    for cell in latest["cells"]:
-        cells[cell["name"]] = cell
-    summaries = [summarise_cell(cell, rows) for cell in cells.values() if not smoothing.certified_only(cell)]
+        for cell in session.cells:
+            cells.setdefault(cell.name, cell)
+    for cell in latest.cells:
+        cells[cell.name] = cell
+    summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
     contradictions = rows.contradictions()
     unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
-    reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s["unpublishable"]))
+    reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s.unpublishable))
     if unfinished:
         reasons.append(f"{len(unfinished)} of {len(cells)} cells are not finished")
     if contradictions:
         reasons.append(f"{len(contradictions)} contradictions between verifiers")
     shared = ("suite", "profile", "suite_digest", "description", "command", "started", "data", "versions", "machine")
+    head = plain(latest)
     return {
         "schema_version": SCHEMA_VERSION,
-        "kind": "summary",
-        **{key: latest[key] for key in (*shared, "device", "workers", "threads", "float32", "skipped")},
+        "kind": KIND,
+        **{key: head[key] for key in (*shared, "device", "workers", "threads", "float32", "skipped")},
         "sessions": len(rows.sessions),
         "devices": sorted(rows.devices),
         "finished": not unfinished,
@@ -163,7 +152,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "cells": summaries,
         "certificates": certified,
-        "missing": [item for item in latest["missing"] if item["name"] not in cells],
+        "missing": [plain(item) for item in latest.missing if item.name not in cells],
         "contradictions": contradictions,
         "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),
     }
@@ -185,47 +174,49 @@ def _share(k: int, n: int) -> dict[str, Any]:
     return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
 
 
-def summarise_cell(cell: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
     """Returns one cell's numbers.
 
     Args:
         cell: Its entry in a session row.
         rows: The rows.
     """
-    known = rows.correct.get(cell["image_key"], {})
-    indices = cell["indices"] if cell["indices"] is not None else range(cell["images"])
-    present = [i for i in indices if i in known]
-    correct = [i for i in present if known[i]]
-    stages = cell["stages"]
-    answers = [rows.answers.get(stage["key"], {}) for stage in stages]
-    decided_by: dict[str, Counter[str]] = {stage["verifier"]: Counter() for stage in stages}
+    known = rows.correct.get(cell.image_key, {})
+    there = present(cell.numbers, known)
+    correct = [i for i in there if known[i]]
+    stages = cell.stages
+    answers = [rows.answers.get(stage.key, {}) for stage in stages]
+    decided_by: dict[str, Counter[str]] = {stage.verifier: Counter() for stage in stages}
     undecided: Counter[str] = Counter()
     outcome: Counter[str] = Counter()
-    seconds: list[float] = []
+    spent: list[float] = []
     for image in correct:
-        result, by, spent = _settle(image, stages, answers)
-        outcome[result] += 1
-        if by is not None:
-            decided_by[by][result] += 1
-        if result in _UNDECIDED:
-            undecided[result] += 1
-        if result != "pending":
-            seconds.append(spent)
-    n = len(present)
-    timed = np.asarray(seconds)
+        settled = settle(stages, [found.get(image) for found in answers])
+        if not settled.complete:
+            outcome[PENDING] += 1
+            continue
+        outcome[settled.status] += 1
+        spent.append(settled.seconds)
+        if settled.by is not None:
+            decided_by[settled.by][settled.status] += 1
+        else:
+            undecided[settled.status] += 1
+    n = len(there)
+    timed = np.asarray(spent)
+    compaction = None if cell.compaction is UNSET else cell.compaction
     return {
-        **{key: cell[key] for key in ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")},
-        "sparsity": cell["measured_sparsity"],
-        "measured_compression": cell["measured_compression"],
-        "onnx_sha256": cell["onnx_sha256"],
-        "masked_sha256": cell.get("masked_sha256", cell["onnx_sha256"]),
-        "compaction": cell.get("compaction"),
-        "checkpoint_sha256": cell["checkpoint_sha256"],
-        "data_fingerprint": cell["data_fingerprint"],
+        **{key: getattr(cell, key) for key in _SHARED},
+        "sparsity": cell.measured_sparsity,
+        "measured_compression": cell.measured_compression,
+        "onnx_sha256": cell.onnx_sha256,
+        "masked_sha256": cell.masked,
+        "compaction": plain(compaction),
+        "checkpoint_sha256": cell.checkpoint_sha256,
+        "data_fingerprint": cell.data_fingerprint,
         "images": n,
-        "images_asked": cell["images"],
-        "finished": n == cell["images"] and not outcome["pending"],
-        "pending": outcome["pending"],
+        "images_asked": cell.images,
+        "finished": n == cell.images and not outcome[PENDING],
+        "pending": outcome[PENDING],
         "clean": _share(len(correct), n),
         "verified": _share(outcome["unsat"], n),
         "attacked": _share(len(correct) - outcome["sat"], n),
@@ -238,49 +229,27 @@ def summarise_cell(cell: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
             "images": int(timed.size),
         },
         "by_verifier": {
-            stage["verifier"]: _by_verifier(stage, [found[i] for i in correct if i in found])
+            stage.verifier: _by_verifier(stage, [found[i] for i in correct if i in found])
             for stage, found in zip(stages, answers, strict=True)
         },
-        "unsupported": dict(cell["unsupported"]),
-        "note": cell["note"],
+        "unsupported": dict(cell.unsupported),
+        "note": cell.note,
     }
 
 
-def _settle(image: int, stages: list[Row], answers: list[dict[int, Answer]]) -> tuple[str, str | None, float]:
-    """Returns what became of an image (a status, or ``pending``), which verifier decided it, and its seconds."""
-    spent, result, by, last, open_ = 0.0, None, None, "unknown", False
-    for stage, found in zip(stages, answers, strict=True):
-        answer = found.get(image)
-        if answer is None:
-            # Verifiers that see only undecided images have no answer on decided ones; on others it is still to come.
-            open_ = open_ or result is None or stage["everyone"]
-            continue
-        if result is None:
-            spent += answer.seconds
-            last = answer.status
-            if answer.status in ("unsat", "sat"):
-                result, by = answer.status, stage["verifier"]
-        elif result == "unsat" and answer.status == "sat":
-            # A contradiction: the counterexample was replayed, so it stands; nothing here counts as verified.
-            result, by = "sat", stage["verifier"]
-    if open_:
-        return "pending", None, spent
-    return (last, None, spent) if result is None else (result, by, spent)
-
-
-def _by_verifier(stage: Row, answers: list[Answer]) -> dict[str, Any]:
+def _by_verifier(stage: SessionStage, answers: list[Answer]) -> dict[str, Any]:
     counts = Counter(answer.status for answer in answers)
     unstable = [a.unstable for a in answers if a.unstable is not None]
     domains = [a.domains for a in answers if a.domains is not None]
     return {
         "asked": len(answers),
-        "everyone": stage["everyone"],
+        "everyone": stage.everyone,
         **{status: counts[status] for status in ("unsat", "sat", *_UNDECIDED)},
-        "timeout_s": stage["timeout"],
-        "version": stage["version"],
+        "timeout_s": stage.timeout,
+        "version": stage.version,
         "versions_seen": sorted({answer.version for answer in answers}),
-        "settings_hash": stage["settings_hash"],
-        "device": stage["device"],
+        "settings_hash": stage.settings_hash,
+        "device": stage.device,
         "median_s": float(np.median([a.seconds for a in answers])) if answers else None,
         "total_s": float(sum(a.seconds for a in answers)),
         "median_unstable": float(np.median(unstable)) if unstable else None,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from bench.certify import table as certified
 from bench.prepare import describe_missing
 from bench.progress import TABLE_WIDTH
+from bench.report.medium import Table
 
 Summary = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.
@@ -56,7 +54,8 @@ def mean_seconds(cell: Mapping[str, Any]) -> str:
     Most images cost next to nothing and a few cost almost everything, which a median doesn't show.
     """
     time = cell["time"]
-    if not time["images"]:
+    # No verifier may take the network: then nobody has spent any time.
+    if not time["images"] or not cell["by_verifier"]:
         return "–"
     text = seconds(time["total_s"] / time["images"])
     totals = {name: counts["total_s"] for name, counts in cell["by_verifier"].items()}
@@ -155,19 +154,11 @@ def _show_cells(summary: Summary, console: Console) -> None:
     if console.is_terminal and console.width < TABLE_WIDTH:
         _show_by_network(summary, console)
         return
-    table = _table(f"{summary['suite']} ({summary['profile']})", range(len(COLUMNS)))
-    for row in rows(summary):
-        table.add_row(*(escape(text) for text in row))
-    console.print(table)
+    console.print(Table(COLUMNS, rows(summary)).terminal(f"{summary['suite']} ({summary['profile']})"))
 
 
 def _show_certificates(summary: Summary, console: Console) -> None:
-    table = Table(title=certified.CAPTION, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for heading, number in certified.columns(summary):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    for row in certified.rows(summary):
-        table.add_row(*(escape(text) for text in row))
-    console.print(table)
+    console.print(Table(certified.columns(summary), certified.rows(summary)).terminal(certified.CAPTION))
 
 
 def _show_by_network(summary: Summary, console: Console) -> None:
@@ -178,18 +169,8 @@ def _show_by_network(summary: Summary, console: Console) -> None:
     for row in rows(summary):
         groups.setdefault(tuple(row[i] for i in shared), []).append(row)
     for (network, objective, eps, images), members in groups.items():
-        table = _table(f"{network}, {objective}, ε = {eps}, {images} images", own)
-        for row in members:
-            table.add_row(*(escape(row[i]) for i in own))
-        console.print(table)
-
-
-def _table(title: str, columns: Iterable[int]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for i in columns:
-        heading, number = COLUMNS[i]
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    return table
+        title = f"{network}, {objective}, ε = {eps}, {images} images"
+        console.print(Table(COLUMNS, members).only(own).terminal(title))
 
 
 def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
@@ -202,8 +183,4 @@ def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
     keep = [i for i, (heading, _) in enumerate(COLUMNS) if columns is None or heading in columns]
     if not summary["cells"]:
         return "\n".join([*notes(summary), ""])
-    lines = ["| " + " | ".join(COLUMNS[i][0] for i in keep) + " |"]
-    lines.append("|" + "|".join("---:" if COLUMNS[i][1] else "---" for i in keep) + "|")
-    for row in rows(summary):
-        lines.append("| " + " | ".join(row[i].replace("|", "\\|") for i in keep) + " |")
-    return "\n".join([*lines, "", *notes(summary), ""])
+    return "\n".join([*Table(COLUMNS, rows(summary)).only(keep).markdown(), "", *notes(summary), ""])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.cell import DENSE, parse_eps
 from bench.check import remarks
 from bench.entry import Entry
+from bench.results.outcome import MISCLASSIFIED, settle
 from bench.stats import paired_ratio
 from verifiers.base import Kind
 
@@ -141,15 +142,29 @@ class Row:
         return protocol["machine"]["cpu"], devices, protocol["workers"], protocol["threads"]
 
 
+class _Stage(NamedTuple):
+    """A verifier that has answered; what its limit was doesn't matter here."""
+
+    verifier: str
+    timeout: float = 1.0
+    everyone: bool = False
+
+
+class _Answer(NamedTuple):
+    stage: _Stage
+    status: str
+    seconds: float
+
+
 def make_row(entry: Entry) -> Row:
     """Returns an entry without its dense control."""
     stages = [stage["verifier"] for stage in entry["protocol"]["stages"]]
-    answers: dict[int, list[tuple[str, str, float]]] = defaultdict(list)
+    answers: dict[int, list[_Answer]] = defaultdict(list)
     unstable = {}
     for name in stages:
         columns = entry["verdicts"][name]
         for image, status, seconds in zip(columns["image"], columns["status"], columns["seconds"], strict=True):
-            answers[image].append((name, status, seconds))
+            answers[image].append(_Answer(_Stage(name), status, seconds))
         counted = [value for value in columns["unstable"] if value is not None]
         if counted:
             unstable[name] = float(np.median(counted))
@@ -161,18 +176,12 @@ def make_row(entry: Entry) -> Row:
     return Row(entry, outcomes, unstable, tuple(remarks(entry)))
 
 
-def _outcome(
-    image: int, label: int, predicted: int, correct: bool, answers: Sequence[tuple[str, str, float]]
-) -> Outcome:
+def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Sequence[_Answer]) -> Outcome:
     if not correct:
-        return Outcome(image, label, predicted, "misclassified", "", 0.0)
-    spent, last = 0.0, "unknown"
-    for name, status, seconds in answers:
-        spent += seconds
-        last = status
-        if status in ("unsat", "sat"):
-            return Outcome(image, label, predicted, status, name, spent)
-    return Outcome(image, label, predicted, last, "", spent)
+        return Outcome(image, label, predicted, MISCLASSIFIED, "", 0.0)
+    # An entry that contradicts itself is refused by bench.check, so that no rule on that is needed here.
+    settled = settle([answer.stage for answer in answers], answers, breaking=False)
+    return Outcome(image, label, predicted, settled.status, settled.by or "", settled.seconds)
 
 
 def make_rows(entries: Iterable[Entry]) -> list[Row]:

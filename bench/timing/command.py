@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from bench.plan import CellPlan
-from bench.report.publish import write_text
+from bench.report.medium import Table
 from bench.report.summary import summarise
 from bench.rows import Done, predict, verdict_rows
 from bench.session import cores
@@ -25,6 +22,7 @@ from bench.timing.plans import Group
 from bench.timing.schedule import schedule
 from bench.timing.take import TimeTaker
 from prunecert.errors import UserError
+from prunecert.files import write_text
 
 
 def refuse_for_times(options: argparse.Namespace) -> None:
@@ -48,7 +46,7 @@ def refuse_for_times(options: argparse.Namespace) -> None:
 
 def holds_times(out: Path) -> bool:
     """Whether a run directory is that of a timing suite."""
-    return any("timing" in cell for session in Log(out).sessions() for cell in session["cells"])
+    return any(session.timed for session in Log(out).sessions())
 
 
 def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:
@@ -63,12 +61,7 @@ def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Pa
         *figures.save(found, out / "figures"),
     ]
     for group in found["groups"]:
-        shown = Table(title=group["name"], box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-        for heading, number in table.COLUMNS:
-            shown.add_column(heading, justify="right" if number else "left", overflow="fold")
-        for row in table.rows(group):
-            shown.add_row(*(escape(text) for text in row))
-        console.print(shown)
+        console.print(Table(table.COLUMNS, table.rows(group)).terminal(group["name"]))
     for line in table.notes(found):
         console.print(line, markup=False, soft_wrap=True)
     return summarise(out), paths

@@ -30,10 +30,12 @@ from typing import Any
 
 import numpy as np
 
+from bench.results.decode import plain
+from bench.results.session_types import SessionCell
 from bench.stats import bootstrap_ratio
-from bench.store import Row
 from bench.timing.observations import Observations, Units, units
 from bench.timing.settings import COMPACT, FILLED, MASKED
+from verifiers.base import Kind
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -54,16 +56,17 @@ def summarise_times(found: Observations) -> dict[str, Any]:
     """
     session = found.session
     cells = list(found.cells.values())
-    names = list(dict.fromkeys(cell["group"] for cell in cells))
-    groups = [_group(name, [cell for cell in cells if cell["group"] == name], found) for name in names]
+    names = list(dict.fromkeys(cell.group for cell in cells))
+    groups = [_group(name, [cell for cell in cells if cell.group == name], found) for name in names]
+    head = plain(session)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "timing",
-        **{key: session[key] for key in ("suite", "profile", "suite_digest", "description", "command", "started")},
-        **{key: session[key] for key in ("versions", "machine", "device", "workers", "threads", "skipped", "data")},
+        **{key: head[key] for key in ("suite", "profile", "suite_digest", "description", "command", "started")},
+        **{key: head[key] for key in ("versions", "machine", "device", "workers", "threads", "skipped", "data")},
         "finished": found.finished,
         "confidence": CONFIDENCE,
-        "load_average": _load(found.load_averages, session["machine"]["cores"]),
+        "load_average": _load(found.load_averages, session.machine.cores),
         "groups": groups,
     }
 
@@ -78,18 +81,20 @@ def _load(averages: Sequence[float], cores: int) -> dict[str, Any]:
     }
 
 
-def _group(name: str, cells: list[Row], found: Observations) -> dict[str, Any]:
-    order = sorted(cells, key=lambda cell: (cell["pruner"] != "dense", cell["pruner"], float(cell["compression"])))
-    verifiers = list(dict.fromkeys(stage["verifier"] for cell in order for stage in cell["stages"]))
+def _group(name: str, cells: list[SessionCell], found: Observations) -> dict[str, Any]:
+    order = sorted(cells, key=lambda cell: (cell.pruner != "dense", cell.pruner, cell.compression))
+    verifiers = list(dict.fromkeys(stage.verifier for cell in order for stage in cell.stages))
     return {
         "name": name,
-        "images": cells[0]["images"],
-        "common": cells[0]["common"],
-        "timing": cells[0]["timing"],
+        "images": cells[0].images,
+        "common": cells[0].common,
+        "timing": cells[0].timing,
         "networks": [
             {
-                **{key: cell[key] for key in ("name", "pruner", "compression", "variant", "shapes", "onnx_sha256")},
-                "sparsity": cell["measured_sparsity"],
+                **{key: getattr(cell, key) for key in ("name", "pruner", "compression", "variant")},
+                "shapes": plain(cell.shapes),
+                "onnx_sha256": cell.onnx_sha256,
+                "sparsity": cell.measured_sparsity,
             }
             for cell in order
         ],
@@ -97,51 +102,50 @@ def _group(name: str, cells: list[Row], found: Observations) -> dict[str, Any]:
         "twins": [
             twin
             for verifier in verifiers
-            if (plain := verifier.removeprefix(_SPARSE)) != verifier and plain in verifiers
+            if (dense := verifier.removeprefix(_SPARSE)) != verifier and dense in verifiers
             for cell in order
-            if (twin := _twin(plain, verifier, cell, found)) is not None
+            if (twin := _twin(dense, verifier, cell, found)) is not None
         ],
     }
 
 
-def _verifier(verifier: str, cells: list[Row], found: Observations) -> dict[str, Any] | None:
+def _verifier(verifier: str, cells: list[SessionCell], found: Observations) -> dict[str, Any] | None:
     """Returns one verifier's numbers on a group, or None if it has answered nothing."""
-    stage = next(s for cell in cells for s in cell["stages"] if s["verifier"] == verifier)
-    complete = stage["kind"] == "complete"
-    batch = max(cell["batches"].get(verifier, 1) for cell in cells)
-    places = {image: place for place, image in enumerate(cells[0]["indices"] or range(cells[0]["images"]))}
+    stage = next(s for cell in cells for s in cell.stages if s.verifier == verifier)
+    complete = stage.kind is Kind.COMPLETE
+    batch = max(cell.batches.get(verifier, 1) for cell in cells)
     timed = {
-        cell["name"]: units(found.taken[cell["name"], verifier], batch, places)
+        cell.name: units(found.taken[cell.name, verifier], batch, found.places(cells[0]))
         for cell in cells
-        if found.taken.get((cell["name"], verifier))
+        if found.taken.get((cell.name, verifier))
     }
     if not timed:
         return None
     rows = [
-        _row(cell, verifier, timed[cell["name"]], stage["timeout"] if complete else None, found)
+        _row(cell, verifier, timed[cell.name], stage.timeout if complete else None, found)
         for cell in cells
-        if cell["name"] in timed
+        if cell.name in timed
     ]
-    dense = next((c for c in cells if (c["pruner"], c["variant"]) == ("dense", MASKED) and c["name"] in timed), None)
-    limit = stage["timeout"] if complete else None
+    dense = next((c for c in cells if (c.pruner, c.variant) == ("dense", MASKED) and c.name in timed), None)
+    limit = stage.timeout if complete else None
     return {
         "verifier": verifier,
-        **{key: stage[key] for key in ("kind", "version", "settings", "timeout", "device")},
+        **{key: getattr(stage, key) for key in ("kind", "version", "settings", "timeout", "device")},
         "batch": batch,
-        "repeats": max(len(cell["keys"].get(verifier, ())) for cell in cells),
+        "repeats": max(len(cell.keys.get(verifier, ())) for cell in cells),
         "mean_is": "par2" if complete else "mean",
         "networks": rows,
         "factors": [] if dense is None else _all_factors(dense, cells, timed, limit),
     }
 
 
-def _twin(plain: str, sparse: str, cell: Row, found: Observations) -> dict[str, Any] | None:
+def _twin(dense: str, sparse: str, cell: SessionCell, found: Observations) -> dict[str, Any] | None:
     """Returns the ratio of times of a method that skips zeros over the same method on dense arithmetic, one network."""
-    answers = [found.taken.get((cell["name"], verifier)) for verifier in (sparse, plain)]
+    answers = [found.taken.get((cell.name, verifier)) for verifier in (sparse, dense)]
     if not answers[0] or not answers[1]:
         return None
-    places = {image: place for place, image in enumerate(cell["indices"] or range(cell["images"]))}
-    batches = [cell["batches"].get(verifier, 1) for verifier in (sparse, plain)]
+    places = found.places(cell)
+    batches = [cell.batches.get(verifier, 1) for verifier in (sparse, dense)]
     # What was asked together has one time, which its images share. Where the two were asked differently, an image's
     # share is all that can be compared.
     batch = batches[0] if batches[0] == batches[1] else 1
@@ -153,18 +157,18 @@ def _twin(plain: str, sparse: str, cell: Row, found: Observations) -> dict[str, 
     columns = [[measured.seconds[unit] for unit in shared] for measured in times]
     return {
         "verifier": sparse,
-        "over": plain,
-        "network": cell["name"],
+        "over": dense,
+        "network": cell.name,
         "images": len(images),
         **{name: _ratio(columns[0], columns[1], name) for name in _STATISTICS},
     }
 
 
-def _row(cell: Row, verifier: str, taken: Units, limit: float | None, found: Observations) -> dict[str, Any]:
-    loads = found.loads.get((cell["name"], verifier), [])
+def _row(cell: SessionCell, verifier: str, taken: Units, limit: float | None, found: Observations) -> dict[str, Any]:
+    loads = found.loads.get((cell.name, verifier), [])
     seconds = [value for value, _ in taken.images.values()]
     return {
-        "network": cell["name"],
+        "network": cell.name,
         "images": len(seconds),
         "units": len(taken.seconds),
         "decided": sum(decided for _, decided in taken.images.values()),
@@ -178,22 +182,22 @@ def _row(cell: Row, verifier: str, taken: Units, limit: float | None, found: Obs
 
 
 def _all_factors(
-    dense: Row, cells: Sequence[Row], timed: Mapping[str, Units], limit: float | None
+    dense: SessionCell, cells: Sequence[SessionCell], timed: Mapping[str, Units], limit: float | None
 ) -> list[dict[str, Any]]:
     """Returns the factors of each network but the dense one as masked."""
-    pruned: dict[tuple[str, float], dict[str, Row]] = {}
+    pruned: dict[tuple[str, float], dict[str, SessionCell]] = {}
     for cell in cells:
-        if cell is not dense and cell["name"] in timed:
-            pruned.setdefault((cell["pruner"], cell["compression"]), {})[cell["variant"]] = cell
+        if cell is not dense and cell.name in timed:
+            pruned.setdefault((cell.pruner, cell.compression), {})[cell.variant] = cell
     return [
         {
             "pruner": pruner,
             "compression": compression,
-            "sparsity": next(iter(written.values()))["measured_sparsity"],
+            "sparsity": next(iter(written.values())).measured_sparsity,
             "unstable": _count_ratio(timed, written.get(MASKED, dense), dense, "unstable"),
             "domains": _count_ratio(timed, written.get(MASKED, dense), dense, "domains"),
             **{
-                name: factors(timed[dense["name"]], {v: timed[c["name"]] for v, c in written.items()}, limit, name)
+                name: factors(timed[dense.name], {v: timed[c.name] for v, c in written.items()}, limit, name)
                 for name in _STATISTICS
             },
         }
@@ -201,8 +205,8 @@ def _all_factors(
     ]
 
 
-def _count_ratio(timed: Mapping[str, Units], cell: Row, dense: Row, count: str) -> float | None:
-    one, base = getattr(timed[cell["name"]], count), getattr(timed[dense["name"]], count)
+def _count_ratio(timed: Mapping[str, Units], cell: SessionCell, dense: SessionCell, count: str) -> float | None:
+    one, base = getattr(timed[cell.name], count), getattr(timed[dense.name], count)
     return one / base if one is not None and base else None
 
 

@@ -10,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.store import Log, Row, collector_off
+from bench.results.outcome import seconds
+from bench.results.row_types import EndRow, VerdictRow, VisitRow
+from bench.results.session_types import SessionCell, SessionRow
+from bench.store import Log, collector_off
 from prunecert.errors import UserError
+
+#: Times are recorded to the microsecond, so that one of 0 (of a verifier that failed at once, say) is below that.
+_LEAST_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,20 @@ class Observations:
         finished: Whether the run came to its end.
     """
 
-    session: Row
-    cells: dict[str, Row]
+    session: SessionRow
+    cells: dict[str, SessionCell]
     taken: dict[tuple[str, str], dict[tuple[int, int], Taken]] = field(default_factory=lambda: defaultdict(dict))
     loads: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     load_averages: list[float] = field(default_factory=list)
     finished: bool = False
+
+    def places(self, cell: SessionCell) -> dict[int, int]:
+        """Returns the place among a network's images of each image of which there is an answer."""
+        known = {image for taken in self.taken.values() for _, image in taken}
+        numbers = cell.numbers
+        if isinstance(numbers, range):
+            return {image: image for image in known if image in numbers}
+        return {image: place for place, image in enumerate(numbers) if image in known}
 
 
 def read(directory: Path) -> Observations:
@@ -59,35 +73,37 @@ def read(directory: Path) -> Observations:
         UserError: It is none, is damaged, or was killed before it began.
     """
     with collector_off():
-        rows = list(Log(directory).rows(bounds=False))
-    sessions = [row for row in rows if row["type"] == "session"]
+        rows = list(Log(directory).rows())
+    sessions = [row for row in rows if isinstance(row, SessionRow)]
     if not sessions:
         raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
     latest = sessions[-1]
-    if not all("timing" in cell for cell in latest["cells"]):
-        raise UserError(f"{directory} holds no times: its suite {latest['suite']!r} has no 'timing' section.")
-    found = Observations(latest, {cell["name"]: cell for cell in latest["cells"]})
+    if not all(cell.timing is not None for cell in latest.cells):
+        raise UserError(f"{directory} holds no times: its suite {latest.suite!r} has no 'timing' section.")
+    incomplete = [cell.name for cell in latest.cells if cell.shapes is None or cell.common is None]
+    if incomplete:
+        raise UserError(f"{directory} is damaged: its session lacks shapes or common of {incomplete[0]}; restore it.")
+    found = Observations(latest, {cell.name: cell for cell in latest.cells})
+    numbers = {cell.name: set(cell.numbers) if cell.indices is not None else cell.numbers for cell in latest.cells}
     places = {
-        key: (cell["name"], verifier, repeat)
-        for cell in latest["cells"]
-        for verifier, keys in cell["keys"].items()
+        key: (cell.name, verifier, repeat)
+        for cell in latest.cells
+        for verifier, keys in cell.keys.items()
         for repeat, key in enumerate(keys, start=1)
     }
     for row in rows:
-        if row["type"] == "verdict" and row["key"] in places:
-            name, verifier, repeat = places[row["key"]]
-            times = row.get("times") or {}
-            found.taken[name, verifier][repeat, row["image"]] = Taken(
-                times.get("wall_s", 0.0) - times.get("load_s", 0.0),
-                row["status"],
-                row.get("unstable"),
-                row.get("domains"),
-            )
-        elif row["type"] == "visit" and row["cell"] in found.cells:
-            found.loads[row["cell"], row["verifier"]].append(row["load_s"])
-            found.load_averages.append(row["load_average"])
-        elif row["type"] in ("session", "end"):
-            found.finished = row["type"] == "end"
+        match row:
+            case VerdictRow() if row.key in places and row.image in numbers[places[row.key][0]]:
+                name, verifier, repeat = places[row.key]
+                taken = Taken(max(seconds(row.times), _LEAST_S), row.status, row.unstable, row.domains)
+                found.taken[name, verifier][repeat, row.image] = taken
+            case VisitRow() if row.cell in found.cells:
+                found.loads[row.cell, row.verifier].append(row.load_s)
+                found.load_averages.append(row.load_average)
+            case SessionRow():
+                found.finished = False
+            case EndRow():
+                found.finished = True
     return found
 
 

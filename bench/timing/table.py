@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from bench.report.medium import Table, templates
 from bench.report.table import seconds
 from bench.session import quote
 from bench.timing.figures import FIGURES, inline_svg
@@ -164,39 +165,22 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _markdown(columns: Sequence[tuple[str, bool]], lines: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(heading for heading, _ in columns) + " |",
-        "|" + "|".join("---:" if number else "---" for _, number in columns) + "|",
-        *("| " + " | ".join(line) + " |" for line in lines),
-        "",
-    ]
-
-
 def markdown(summary: Mapping[str, Any]) -> str:
     """Returns all tables and notes as Markdown."""
     lines = []
     for group in summary["groups"]:
         lines += [f"**{group['name']}**, {group['images']} of {group['common']} images that all get right", ""]
-        lines += _markdown(COLUMNS, rows(group))
+        lines += [*Table(COLUMNS, rows(group)).markdown(), ""]
         if group["twins"]:
-            lines += _markdown(TWIN_COLUMNS, twin_rows(group))
-        lines += _markdown(SHAPE_COLUMNS, shape_rows(group))
+            lines += [*Table(TWIN_COLUMNS, twin_rows(group)).markdown(), ""]
+        lines += [*Table(SHAPE_COLUMNS, shape_rows(group)).markdown(), ""]
     return "\n".join([*lines, *notes(summary), ""])
 
 
 def html(summary: Mapping[str, Any]) -> str:
     """Returns the page: one file, no outside requests, light and dark."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.timing", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     groups = [
         {
             "name": group["name"],
@@ -214,12 +198,16 @@ def html(summary: Mapping[str, Any]) -> str:
         }
         for group in summary["groups"]
     ]
-    return environment.get_template("timing.html.j2").render(
-        run=summary,
-        groups=groups,
-        columns=COLUMNS,
-        shape_columns=SHAPE_COLUMNS,
-        twin_columns=TWIN_COLUMNS,
-        notes=notes(summary),
-        command=quote(summary["command"]),
+    return (
+        templates("bench.timing")
+        .get_template("timing.html.j2")
+        .render(
+            run=summary,
+            groups=groups,
+            columns=COLUMNS,
+            shape_columns=SHAPE_COLUMNS,
+            twin_columns=TWIN_COLUMNS,
+            notes=notes(summary),
+            command=quote(summary["command"]),
+        )
     )

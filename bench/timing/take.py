@@ -15,8 +15,11 @@ from rich.console import Console
 from bench.cascade import Batch
 from bench.plan import CellPlan
 from bench.progress import duration
+from bench.results.decode import plain
+from bench.results.row_types import VerdictRow, VisitRow
+from bench.results.session_types import SessionRow
 from bench.stages import Stage
-from bench.store import Log, Row, Writer, is_run
+from bench.store import Log, Writer, is_run
 from bench.timing.plans import at_repeat
 from bench.timing.schedule import Visit
 from prunecert.errors import UserError
@@ -26,7 +29,7 @@ from verifiers.worker import Worker
 #: The warm-up question's radius over the real one: any verifier answers it at once.
 _WARM = 1e-3
 _LINE_EVERY_S = 10.0
-MakeRows = Callable[[CellPlan, Batch, Sequence[Instance], Sequence[Verdict], Writer], list[Row]]
+MakeRows = Callable[[CellPlan, Batch, Sequence[Instance], Sequence[Verdict], Writer], list[VerdictRow]]
 
 
 def refuse_other_machine(out: Path, machine: Mapping[str, Any], threads: int) -> None:
@@ -37,11 +40,11 @@ def refuse_other_machine(out: Path, machine: Mapping[str, Any], threads: int) ->
     """
     if not is_run(out):
         return
-    for row in Log(out).rows(bounds=False):
-        if row["type"] == "session" and (row["machine"] != dict(machine) or row["threads"] != threads):
+    for row in Log(out).rows():
+        if isinstance(row, SessionRow) and (plain(row.machine) != dict(machine) or row.threads != threads):
             raise UserError(
                 f"--out {out} is refused: it holds times of another machine or of another number of threads "
-                f"({row['machine']['cpu']}, {row['machine']['cores']} cores, {row['threads']} threads), and times are "
+                f"({row.machine.cpu}, {row.machine.cores} cores, {row.threads} threads), and times are "
                 "never compared across them; choose another directory."
             )
 
@@ -150,17 +153,16 @@ class TimeTaker:
     def _warm_up(self, worker: Worker, visit: Visit, plan: CellPlan, positions: tuple[int, ...]) -> None:
         warm = worker.verify([_easy(plan.instance(p, visit.stage)) for p in positions])
         self._writer.append(
-            {
-                "type": "visit",
-                "cell": plan.name,
-                "verifier": plan.stages[visit.stage].verifier,
-                "repeat": visit.repeat,
-                "image": int(plan.data.indices[positions[0]]),
-                "start_s": round(sum(v.times.start_s for v in warm), 6),
-                "load_s": round(sum(v.times.load_s for v in warm), 6),
-                "warm_s": round(sum(v.times.wall_s - v.times.load_s for v in warm), 6),
-                "load_average": round(os.getloadavg()[0], 2),
-            }
+            VisitRow(
+                cell=plan.name,
+                verifier=plan.stages[visit.stage].verifier,
+                repeat=visit.repeat,
+                image=int(plan.data.indices[positions[0]]),
+                start_s=round(sum(v.times.start_s for v in warm), 6),
+                load_s=round(sum(v.times.load_s for v in warm), 6),
+                warm_s=round(sum(v.times.wall_s - v.times.load_s for v in warm), 6),
+                load_average=round(os.getloadavg()[0], 2),
+            )
         )
 
 

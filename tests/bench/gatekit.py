@@ -7,8 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from bench.gating.records import Answer, CellRecord, Image, Snapshot
+from bench.results.baseline_types import Head, HistoryEntry
+from bench.results.decode import build, plain
+from bench.results.session_types import CellInfo, StageSettings
+from tests.bench.rowkit import MACHINE
+from verifiers.base import Kind
 
 NAME = "cnn-small_ibp_eps2_lwm_x10_s0"
 OTHER = "a" * 64
@@ -26,10 +32,19 @@ BROKEN: Answers = {"ibp": ("unknown", 0.01), "pgd": ("sat", 0.1)}
 MISCLASSIFIED = None
 
 
-def stages() -> tuple[dict[str, Any], ...]:
-    details = {"kind": "complete", "version": "1.0", "source": "tests", "device": "cpu", "memory_mb": None}
+def stages() -> tuple[StageSettings, ...]:
     return tuple(
-        {"verifier": name, "timeout": limit, "everyone": everyone, "settings": {"steps": 3}, **details}
+        StageSettings(
+            verifier=name,
+            kind=Kind.COMPLETE,
+            version="1.0",
+            source="tests",
+            settings={"steps": 3},
+            timeout=limit,
+            device="cpu",
+            everyone=everyone,
+            memory_mb=None,
+        )
         for name, limit, everyone in STAGES
     )
 
@@ -62,31 +77,44 @@ def cell(*images: Answers | None, name: str = NAME, onnx: str = "b" * 64, **info
         question = f"{onnx[:4]}-{index}" if found else None
         details = {name: "it crashed" for name, answer in found.items() if answer.status == "error"}
         records[index] = Image(index, index % 10, answers is not None, question, found, details)
-    return CellRecord(data, stages(), records)
+    return CellRecord(build(CellInfo, data), stages(), records)
 
 
 def snapshot(*cells: CellRecord, **head: Any) -> Snapshot:
     """Returns a snapshot of cells; `head` replaces what stands in its head."""
     return Snapshot(
-        head={
-            "suite": "tiny",
-            "profile": "default",
-            "command": ["python", "-m", "bench.run", "--suite", "tiny"],
-            "started": "2026-01-01T00:00:00Z",
-            "data": [{"split": "test", "fingerprint": "f" * 64, "official": True, "sample": False, "source": "x"}],
-            "versions": {"torch": "2", "python": "3.11"},
-            "device": "cpu",
-            "workers": 2,
-            "threads": 1,
-            "float32": "TF32 off",
-            "machines": [{"cpu": "x", "cores": 2, "architecture": "x86_64"}],
-            "devices": ["cpu"],
-            "skipped": {},
-            **head,
-        },
+        head=head_of(
+            {
+                "suite": "tiny",
+                "profile": "default",
+                "command": ["python", "-m", "bench.run", "--suite", "tiny"],
+                "started": "2026-01-01T00:00:00Z",
+                "data": [{"split": "test", "fingerprint": "f" * 64, "official": True, "sample": False, "source": "x"}],
+                "versions": {"torch": "2", "python": "3.11"},
+                "device": "cpu",
+                "workers": 2,
+                "threads": 1,
+                "float32": "TF32 off",
+                "machines": [{"cpu": "x", "cores": 2, "architecture": "x86_64"}],
+                "devices": ["cpu"],
+                "skipped": {},
+                **head,
+            }
+        ),
         cells={one.name: one for one in cells},
-        history=({"date": "2026-01-01T00:00:00Z", "reason": "first", "run_started": "", "cells": {}},),
+        history=(HistoryEntry(date="2026-01-01T00:00:00Z", reason="first", run_started="", cells={}),),
     )
+
+
+def head_of(fields: Mapping[str, Any]) -> Head:
+    """Returns a head of plain data; its machines need no more than a processor."""
+    machines = [{**MACHINE, **machine} for machine in fields["machines"]]
+    return build(Head, {**fields, "machines": machines})
+
+
+def with_head(snapshot: Snapshot, **changed: Any) -> Snapshot:
+    """Returns the snapshot with something of its head changed."""
+    return replace(snapshot, head=head_of({**plain(snapshot.head), "skipped": snapshot.head.skipped, **changed}))
 
 
 def pair(
@@ -99,7 +127,9 @@ def pair(
 def with_stage(snapshot: Snapshot, verifier: str, **changed: Any) -> Snapshot:
     """Returns the snapshot with one verifier's protocol changed in every cell."""
     cells = {
-        name: replace(one, stages=tuple({**s, **changed} if s["verifier"] == verifier else s for s in one.stages))
+        name: replace(
+            one, stages=tuple(structs.replace(s, **changed) if s.verifier == verifier else s for s in one.stages)
+        )
         for name, one in snapshot.cells.items()
     }
     return replace(snapshot, cells=cells)
@@ -107,7 +137,7 @@ def with_stage(snapshot: Snapshot, verifier: str, **changed: Any) -> Snapshot:
 
 def with_info(snapshot: Snapshot, **changed: Any) -> Snapshot:
     """Returns the snapshot with something of every cell changed."""
-    cells = {name: replace(one, info={**one.info, **changed}) for name, one in snapshot.cells.items()}
+    cells = {name: replace(one, info=structs.replace(one.info, **changed)) for name, one in snapshot.cells.items()}
     return replace(snapshot, cells=cells)
 
 
@@ -116,7 +146,7 @@ def without(run: Snapshot, verifier: str, **head: Any) -> Snapshot:
     cells = {
         name: replace(
             one,
-            stages=tuple(s for s in one.stages if s["verifier"] != verifier),
+            stages=tuple(s for s in one.stages if s.verifier != verifier),
             images={
                 i: replace(image, answers={v: a for v, a in image.answers.items() if v != verifier})
                 for i, image in one.images.items()
@@ -124,7 +154,7 @@ def without(run: Snapshot, verifier: str, **head: Any) -> Snapshot:
         )
         for name, one in run.cells.items()
     }
-    return replace(run, cells=cells, head={**run.head, **head})
+    return with_head(replace(run, cells=cells), **head)
 
 
 seconds = st.floats(0, 19.9).map(lambda value: round(value, 6))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -19,10 +20,13 @@ from bench.plan import CellPlan
 from bench.report import html
 from bench.report import table as verified_table
 from bench.report.summary import summarise as summarise_run
-from bench.store import Log
+from bench.results.row_types import CertificateFields
+from bench.results.session_types import SessionCell
 from bench.suite import load_suite
 from prunecert.errors import EXIT_OK, UserError
+from tests.bench import rowkit
 from tests.bench.conftest import SUITE, Zoo
+from tests.bench.rowkit import documents
 from verifiers.certificate import certificate
 
 NOISY = "cnn-small_smoothing_sigma0.25_dense_x1_s0"
@@ -77,7 +81,7 @@ def finished(noisy: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(out: Path, kind: str) -> list[dict[str, Any]]:
-    return [row for row in Log(out).rows() if row["type"] == kind]
+    return documents(out, kind)
 
 
 def test_certificates_are_rows_of_their_own(finished: Path) -> None:
@@ -241,35 +245,23 @@ def test_an_export_has_no_property_for_a_network_with_noise(
     assert (tmp_path / "onnx" / f"{NOISY}.onnx").is_file()
 
 
-def cell_of(images: int = 5, **changes: Any) -> dict[str, Any]:
+def cell_of(images: int = 5) -> SessionCell:
     settings = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "batch": 500, "seed": 0}
     asked = {"key": "k", "indices": None, "images": images, "settings": settings, "trained_sigma": 0.5}
     asked |= {"verifier": "smoothing", "version": "1", "device": "cpu", "settings_hash": "h", "onnx_sha256": "o"}
-    named = dict.fromkeys(("name", "network", "objective", "split", "checkpoint_sha256", "data_fingerprint"), "x")
-    return {
-        **named,
-        "pruner": "dense",
-        "compression": 1.0,
-        "seed": 0,
-        "measured_sparsity": 0.0,
-        "image_key": "i",
-        "certify": asked,
-        "stages": [],
-        "unsupported": {},
-        **changes,
-    }
+    return rowkit.cell(certify={**asked, "timeout": 9.0})
 
 
 def found(label: int, predicted: int, count: int) -> Found:
     made = certificate(predicted, count, n0=100, n=1000, alpha=0.001, sigma=0.5)
-    return Found("unknown", label, made.to_json(), 0.5)
+    return Found("unknown", label, msgspec.convert(made.to_json(), CertificateFields), 0.5)
 
 
 def test_the_numbers_are_what_they_say() -> None:
     answers = {0: found(1, 1, 1000), 1: found(1, 1, 900), 2: found(2, 1, 1000), 3: found(1, 1, 500)}
     answers[4] = Found("timeout", 1, None, 9.0)
     correct = {"i": {0: True, 1: True, 2: False, 3: True, 4: False}}
-    (cell,) = summarise([cell_of(), {"name": "none", "stages": []}], {"k": answers}, correct, 0.95)
+    (cell,) = summarise([cell_of(), rowkit.cell(name="none")], {"k": answers}, correct, 0.95)
     large, small = answers[0].radius, answers[1].radius
     assert large is not None
     assert small is not None

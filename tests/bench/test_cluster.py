@@ -21,10 +21,10 @@ from bench.executors.slurm_options import Resources
 from bench.exports import Export
 from bench.plan import CellPlan
 from bench.stages import Stage
-from bench.store import Log
 from models.data import Dataset
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.rowkit import documents
 from verifiers.base import Kind, Status
 
 Run = Callable[..., int]
@@ -230,7 +230,7 @@ def kill_one(out: Path, killed: list[int]) -> None:
     """SIGKILL to the first task that has begun."""
     while not killed:
         time.sleep(0.05)
-        begun = {row["pid"] for row in Log(out).rows() if row["type"] == "session"} if any(out.glob("*.jsonl")) else ()
+        begun = {row["pid"] for row in documents(out, "session")} if any(out.glob("*.jsonl")) else ()
         for pid in begun:
             psutil.Process(pid).kill()
             killed.append(pid)
@@ -262,7 +262,7 @@ def test_a_killed_task_is_sent_again_and_nothing_is_done_twice(
     assert killed
     printed = capsys.readouterr().out
     assert "2 tasks of about 20 images" in printed
-    rows = list(Log(out).rows())
+    rows = documents(out)
     images = Counter(row["image"] for row in rows if row["type"] == "image")
     verdicts = Counter(row["image"] for row in rows if row["type"] == "verdict")
     assert set(images) == set(range(40))

@@ -22,7 +22,6 @@ from bench.gating.rules import Budget, RuleSet
 from bench.plan import box
 from bench.properties import on_original
 from bench.report import shapes
-from bench.store import Log
 from bench.suite import load_suite, parse_compact
 from bench.timing.settings import Timing
 from models.data import Dataset
@@ -32,6 +31,7 @@ from prunecert.hashing import sha256_file
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, SUITE, Zoo
 from tests.bench.gatekit import pair, with_info
+from tests.bench.rowkit import documents
 from tests.bench.test_verify import BOX, HOLDS, log, spec
 from tests.bench.verify_fakes import register
 from tests.soundness.networks import Network
@@ -157,7 +157,7 @@ def test_a_run_verifies_compact_networks_and_says_so(
     out = tmp_path / "run"
     assert run(out, "--images", "6") == 0
     capsys.readouterr()
-    cells = {cell["name"]: cell for cell in Log(out).sessions()[0]["cells"]}
+    cells = {cell["name"]: cell for cell in documents(out, "session")[0]["cells"]}
     pruned = cells[CELLS[1]]
     assert pruned["compaction"]["masked_sha256"] == pruned["masked_sha256"]
     assert pruned["compaction"]["domain"] == [0.0, 1.0]
@@ -172,7 +172,7 @@ def test_a_run_verifies_compact_networks_and_says_so(
     page = (out / "report.html").read_text()
     assert "What compaction removed" in page
     # The masked networks, on request: another network, so nothing is taken over.
-    before = len([row for row in Log(out).rows() if row["type"] == "verdict"])
+    before = len(documents(out, "verdict"))
     entries: list[Any] = []
 
     def spying(*arguments: Any, **more: Any) -> list[Path]:
@@ -183,12 +183,12 @@ def test_a_run_verifies_compact_networks_and_says_so(
 
     monkeypatch.setattr("bench.run.submit", spying)
     assert run(out, "--images", "6", "--no-compact", "--cells", CELLS[1], "--submit") == 0
-    rows = [row for row in Log(out).rows() if row["type"] == "verdict"]
+    rows = documents(out, "verdict")
     assert len(rows) > before
     assert {row["cell"] for row in rows[before:]} == {CELLS[1]}
     # Back to the compact ones, which are all answered.
     assert run(out, "--images", "6", "--cells", CELLS[1], "--submit") == 0
-    assert [row for row in Log(out).rows() if row["type"] == "verdict"] == rows
+    assert documents(out, "verdict") == rows
     old, new = entries
     assert [layer["shape"][0] for layer in new["weights"]["layers"]] == [16, 32, 100, 10]
     assert new["weights"] == old["weights"]
@@ -293,7 +293,7 @@ def cut(data: Dataset, count: int) -> Dataset:
 def test_the_gate_knows_a_network_in_its_compact_form() -> None:
     base, run = pair([kit.PROVED], [kit.BROKEN])
     # Baselines of old have no such field: they are about masked networks.
-    known = with_info(run, masked_sha256=base.cells[kit.NAME].info["onnx_sha256"])
+    known = with_info(run, masked_sha256=base.cells[kit.NAME].info.onnx_sha256)
     lax = RuleSet(base={"verified": -1, "attacked": -1, "clean": -1, "broken": Budget(9)})
     result = compare(base, known, lax)
     assert result.cells[0].same_network

@@ -12,9 +12,11 @@ from bench.comparison import launch, loop, sides
 from bench.comparison.measure import Ended, Meter
 from bench.comparison.report import markdown, record
 from bench.comparison.sides import Found, Side
-from bench.store import SCHEMA_VERSION, Row, Writer
+from bench.results.row_types import VerdictRow
+from bench.store import Writer
 from bench.vnncomp import Task
 from prunecert.errors import UserError
+from tests.bench.rowkit import typed
 from verifiers.base import Status
 
 CELL = "cnn-small_ibp_eps2_lwm_x10_s0"
@@ -138,20 +140,13 @@ def test_ratios_are_of_wall_clock_times_and_a_sampled_loop_is_scaled() -> None:
 
 
 def test_a_run_is_read_with_its_deciding_verifier_and_its_own_contradictions(tmp_path: Path) -> None:
-    def verdict(image: int, verifier: str, status: str) -> Row:
-        times = {"wall_s": 1.0, "start_s": 0.5}
-        return {
-            "type": "verdict",
-            "cell": CELL,
-            "image": image,
-            "verifier": verifier,
-            "status": status,
-            "times": times,
-        }
+    def verdict(image: int, verifier: str, status: str) -> VerdictRow:
+        row = {"type": "verdict", "cell": CELL, "image": image, "question": f"q{image}", "verifier": verifier}
+        made: VerdictRow = typed({**row, "status": status, "times": {"wall_s": 1.0, "start_s": 0.5}})
+        return made
 
     with Writer(tmp_path) as writer:
-        cells = [{"name": CELL, "onnx_sha256": "a"}]
-        writer.append({"type": "session", "schema_version": SCHEMA_VERSION, "writer": "main", "cells": cells})
+        writer.append(typed({"type": "session", "cells": [{"name": CELL, "onnx_sha256": "a"}]}))
         writer.append(verdict(1, "ibp", "unknown"), verdict(1, "neuralsat", "unsat"))
         writer.append(verdict(2, "pgd", "sat"), verdict(2, "neuralsat", "unsat"), verdict(3, "neuralsat", "timeout"))
     found, wrong = sides.read_run(tmp_path, {CELL: "a"})

@@ -16,10 +16,10 @@ from bench import baseline, gate
 from bench.gating import baseline_file
 from bench.gating.compare import compare
 from bench.gating.rules import RuleSet
-from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.rowkit import documents
 from tests.bench.test_gate_output import check_junit, outcome
 
 Run = Callable[..., int]
@@ -56,9 +56,7 @@ def edit(run: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -
 
 
 def first_proved(run: Path, verifier: str) -> dict[str, Any]:
-    return next(
-        r for r in Log(run).rows() if r["type"] == "verdict" and (r["status"], r["verifier"]) == ("unsat", verifier)
-    )
+    return next(r for r in documents(run, "verdict") if (r["status"], r["verifier"]) == ("unsat", verifier))
 
 
 def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +95,7 @@ def test_worse_weights_fail_and_the_images_are_named(
     assert check(done, tmp_path / "run", "--report", str(tmp_path / "report"), **environment) == 1
     printed = capsys.readouterr().out
     before = baseline_file.read(done / "b.json").cells[CELLS[0]].outcomes()
-    wrong = {row["image"] for row in Log(tmp_path / "run").rows() if row["type"] == "image" and not row["correct"]}
+    wrong = {row["image"] for row in documents(tmp_path / "run", "image") if not row["correct"]}
     lost = [image for image in sorted(wrong) if before[image].status == "unsat"]
     assert lost
     for image in lost:

@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from rich.console import Console
 
 from bench.gating import github, junit, markdown, series, table
 from bench.gating.compare import compare
-from bench.gating.records import Snapshot
 from bench.gating.result import Case, GateResult, State
 from bench.gating.rules import RuleSet
 from tests.bench import gatekit as kit
@@ -165,11 +165,10 @@ def test_a_crash_is_an_error_and_a_missing_verifier_is_skipped() -> None:
     assert outcome(root, kit.NAME, "verifier bab") == "error"
     assert outcome(root, kit.NAME, "verifier ibp") == "system-out"
     base = snapshot(kit.cell(PROVED))
-    stages = tuple(stage for stage in kit.stages() if stage["verifier"] != "bab")
+    stages = tuple(stage for stage in kit.stages() if stage.verifier != "bab")
     cell = kit.cell(PROVED, onnx=kit.OTHER)
-    partial = Snapshot(
-        {**base.head, "skipped": {"bab": NASTY}}, {cell.name: type(cell)(cell.info, stages, cell.images)}
-    )
+    whole = kit.with_head(base, skipped={"bab": NASTY})
+    partial = replace(whole, cells={cell.name: type(cell)(cell.info, stages, cell.images)}, history=())
     root = check_junit(junit.render(compare(base, partial, RuleSet(), skip_unavailable=True)))
     assert outcome(root, kit.NAME, "verifier bab") == "skipped"
 

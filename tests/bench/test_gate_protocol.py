@@ -136,7 +136,7 @@ def test_a_slower_run_warns_and_fails_on_request() -> None:
 )
 def test_time_is_compared_on_the_same_device_only(head: dict[str, Any], words: str) -> None:
     base, run = slowed(9.0)
-    result = compare(base, replace(run, head={**run.head, **head}), RuleSet(), fail_on_time=True)
+    result = compare(base, kit.with_head(run, **head), RuleSet(), fail_on_time=True)
     assert result.exit_code == 0
     assert case(result, "time").state is State.SKIP
     assert words in case(result, "time").message
@@ -149,7 +149,7 @@ def test_few_images_make_no_ratio_of_times() -> None:
 
 def test_other_packages_are_noted() -> None:
     base, run = pair([PROVED], [PROVED])
-    result = compare(base, replace(run, head={**run.head, "versions": {"torch": "3"}}), RuleSet())
+    result = compare(base, kit.with_head(run, versions={"torch": "3"}), RuleSet())
     assert result.notes == [
         "other versions: python 3.11 in the baseline, missing in the run; torch 2 in the baseline, 3 in the run."
     ]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bench.gating.records import Details, Snapshot, of_rows
 from bench.report.summary import Rows, summary_of
 from tests.bench import gatekit as kit
+from tests.bench.rowkit import all_typed
 from tests.bench.test_report import cell, session
 
 NAMES = ("ibp", "pgd", "bab")
@@ -36,7 +37,7 @@ def rows_of(images: list[dict[str, str] | None]) -> list[dict[str, Any]]:
 
 def read(images: list[dict[str, str] | None]) -> tuple[Snapshot, dict[str, Any]]:
     rows, details = Rows(), Details()
-    rows.add(details.watch(rows_of(images)))
+    rows.add(details.watch(all_typed(rows_of(images))))
     return of_rows(rows, details), summary_of(rows)
 
 
@@ -75,7 +76,7 @@ def test_failures_are_known_with_their_reasons() -> None:
     assert record.errors() == {(0, "ibp"): "ibp says error"}
     assert (record.images[0].question, record.images[1].question) == ("q0", None)
     assert [image.label for image in record.images.values()] == [0, 1]
-    assert record.outcome(0) == ("unsat", "bab", 0.75, 0.25 / 9)
+    assert record.outcome(0)[:4] == ("unsat", "bab", 0.75, 0.25 / 9)
     assert record.outcome(0, frozenset({"bab"})).status == "unknown"
 
 
@@ -89,12 +90,12 @@ def test_what_shards_left_out_and_ran_on_is_told_of_all_of_them() -> None:
         "machine": {"cpu": "y"},
         "skipped": {"x": "y"},
     }
-    rows.add(details.watch([*log, other]))
+    rows.add(details.watch(all_typed([*log, other])))
     snapshot = of_rows(rows, details)
     assert snapshot.skipped == {"x": "y"}
-    assert [machine["cpu"] for machine in snapshot.head["machines"]] == ["x", "y"]
-    assert snapshot.head["started"] == "2026-02-01T00:00:00Z"
+    assert [machine.cpu for machine in snapshot.head.machines] == ["x", "y"]
+    assert snapshot.head.started == "2026-02-01T00:00:00Z"
 
 
 def test_a_near_limit_share_is_that_of_the_verifier_that_decided() -> None:
-    assert kit.cell(kit.SLOW).outcome(0)[1:] == ("bab", 12.11, 0.6)
+    assert kit.cell(kit.SLOW).outcome(0)[1:4] == ("bab", 12.11, 0.6)

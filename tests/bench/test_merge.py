@@ -8,9 +8,9 @@ import pytest
 
 from bench import merge
 from bench.report.summary import summarise
-from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
+from tests.bench.rowkit import documents
 from tests.bench.test_run import summary, verdicts
 
 Run = Callable[..., int]
@@ -41,7 +41,7 @@ def test_parts_become_the_whole(run: Run, parts: list[Path], tmp_path: Path) -> 
     # Parts of one name can be joined as well: they are told apart by the folder that they came from.
     again = tmp_path / "again"
     merge.merge([tmp_path / "joined", tmp_path / "whole"], again)
-    assert len({row["writer"] for row in Log(again).rows() if row["type"] == "session"}) == 3
+    assert len({row["writer"] for row in documents(again, "session")}) == 3
 
 
 def test_parts_that_do_not_fit_are_refused(run: Run, parts: list[Path], zoo: Zoo, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from bench.report import figures, html, table
 from bench.report.summary import Rows, summary_of
 from prunecert.errors import UserError
+from tests.bench.rowkit import all_typed
 
 STAGES = [
     {"verifier": "ibp", "key": "k-ibp", "everyone": True},
@@ -93,7 +94,7 @@ def verdict(
 
 def summarise(*rows: dict[str, Any]) -> dict[str, Any]:
     found = Rows()
-    found.add(rows)
+    found.add(all_typed(rows))
     return summary_of(found)
 
 
@@ -240,3 +241,11 @@ def test_seconds_keep_three_digits() -> None:
         "1.23",
         "123",
     ]
+
+
+def test_a_network_that_no_verifier_takes_has_a_line() -> None:
+    summary = summarise(session({**cell(), "stages": [], "unsupported": {"ibp": "it has a Loop"}}), *everything())
+    (row,) = table.rows(summary)
+    assert row[-1] == "–"
+    assert summary["cells"][0]["undecided"]["total"] == 5
+    assert "it has a Loop" in table.markdown(summary)

@@ -10,9 +10,9 @@ import pytest
 from bench import run as run_module
 from bench import session
 from bench.executors import resources
-from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
+from tests.bench.rowkit import documents
 from verifiers import VERIFIERS
 
 Run = Callable[..., int]
@@ -75,7 +75,7 @@ def suite(zoo: Zoo, tmp_path: Path) -> str:
 
 
 def whereabouts(out: Path) -> set[tuple[str, str]]:
-    rows = [row for row in Log(out).rows() if row["type"] == "verdict"]
+    rows = documents(out, "verdict")
     assert rows
     return {(row["device"], row["detail"]) for row in rows}
 
@@ -120,9 +120,9 @@ def test_images_are_drawn_by_the_seed(run: Run, tmp_path: Path, monkeypatch: pyt
     drawn = []
     for name, seed in (("one", "3"), ("again", "3"), ("other", "4")):
         assert run(tmp_path / name, *options, "--image-seed", seed) == 0
-        drawn.append({row["image"] for row in Log(tmp_path / name).rows() if row["type"] == "image"})
+        drawn.append({row["image"] for row in documents(tmp_path / name, "image")})
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(len(images) == 5 for images in drawn)
     assert drawn[0] != set(range(5))
-    session = Log(tmp_path / "one").sessions()[0]
+    session = documents(tmp_path / "one", "session")[0]
     assert set(session["cells"][0]["indices"]) == drawn[0]

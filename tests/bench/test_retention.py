@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from bench.report.summary import Rows, summary_of
+from bench.results.summary_types import SummaryCell
 from bench.retention import CARD_KEPT, Line, main, markdown, of_cell
 from models.checkpoint import ZOO
 from prunecert.errors import UserError
+from tests.bench.rowkit import typed
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,11 +50,17 @@ def share(k: int) -> dict[str, float]:
 
 
 def cell(**changes: object) -> dict[str, object]:
-    return {
-        **{"network": "net", "objective": "ibp", "eps": "2/255", "seed": 0, "pruner": "dense", "compression": 1.0},
-        **{"finished": True, "images": 100, "data_fingerprint": "print", "note": "", "undecided": {"total": 3}},
-        **{"clean": share(50), "attacked": share(40), "verified": share(37), **changes},
-    }
+    (whole,) = summary_data()["cells"]
+    shares = {"clean": share(50), "attacked": share(40), "verified": share(37)}
+    return {**whole, "finished": True, "images": 100, "undecided": {"total": 3}, **shares, **changes}
+
+
+def summary_data(*cells: dict[str, object]) -> dict[str, Any]:
+    """Returns the summary of a run that has just begun, or one of these cells."""
+    rows = Rows()
+    rows.add([typed({"type": "session", "cells": [{}]})])
+    data = summary_of(rows)
+    return {**data, "cells": list(cells)} if cells else data
 
 
 @pytest.mark.parametrize(
@@ -75,7 +86,7 @@ def test_cards_of_another_form_are_refused_in_a_sentence(tmp_path: Path, changes
 
 def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
-    data = {"kind": "summary", "cells": [pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False)]}
+    data = summary_data(pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False))
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(data))
     main([str(path)])
@@ -88,7 +99,7 @@ def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pyte
 
 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
-    found = of_cell(cell(note="attack only"))
+    found = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
     assert found is not None
     assert set(found.shares) == {"clean %", "attacked %"}
 
@@ -96,9 +107,19 @@ def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("{", "can't be read"),
-        ("[]", "is no run's summary"),
-        ('{"kind": "summary", "cells": []}', "no finished network"),
+        ("{", "is no JSON"),
+        ("[]", "is no summary"),
+        ('{"kind": "gate"}', "is no run's summary"),
+        ('{"kind": "summary", "cells": []}', "is damaged: object missing required field `schema_version`"),
+        (json.dumps({**summary_data(), "cells": []}), "no finished network"),
+        (json.dumps({**summary_data(), "schema_version": 2}), "newer than this program reads .*upgrade"),
+        (
+            json.dumps(summary_data(cell(verified="13"))),
+            r"field cells\[0\]\.verified: it must be of type object",
+        ),
+        (json.dumps(summary_data(cell(undecided="0"))), r"field cells\[0\]\.undecided: it must be of type object, not"),
+        ('{"kind": "summary", "cells": ' + 5000 * "[" + 5000 * "]" + "}", "deep in each other"),
+        ('{"kind": "summary", "cells": NaN}', "is no JSON"),
     ],
 )
 def test_what_is_no_summary_is_refused(tmp_path: Path, content: str, match: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from bench import reuse
 from bench.plan import box
-from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
+from tests.bench.rowkit import documents
 from tests.bench.test_run import summary
 
 Run = Callable[..., int]
@@ -29,7 +29,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def verdicts(out: Path) -> list[dict[str, Any]]:
-    return [row for row in Log(out).rows() if row["type"] == "verdict"]
+    return documents(out, "verdict")
 
 
 def edit(out: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from bench.prepare import describe_missing
-from bench.store import Log
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.rowkit import documents
 
 Run = Callable[..., int]
 
 
 def verdicts(out: Path) -> dict[str, str]:
-    return {row["id"]: row["status"] for row in Log(out).rows() if row["type"] == "verdict"}
+    return {row["id"]: row["status"] for row in documents(out, "verdict")}
 
 
 def summary(out: Path) -> dict[str, Any]:
@@ -63,11 +63,11 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
 def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, "--images", "6")
-    before = [row for row in Log(out).rows() if row["type"] == "verdict"]
+    before = documents(out, "verdict")
     run(out, "--images", "6")
-    assert [row for row in Log(out).rows() if row["type"] == "verdict"] == before
+    assert documents(out, "verdict") == before
     run(out, "--images", "9")
-    after = [row for row in Log(out).rows() if row["type"] == "verdict"]
+    after = documents(out, "verdict")
     assert after[: len(before)] == before
     assert len(after) > len(before)
     assert len({row["id"] for row in after}) == len(after)
@@ -87,7 +87,7 @@ def test_shards_cover_everything_once(run: Run, tmp_path: Path) -> None:
         run(tmp_path / "shards", "--images", "15", "--shard", f"{number}/3")
     assert verdicts(tmp_path / "whole") == verdicts(tmp_path / "shards")
     assert summary(tmp_path / "shards")["finished"]
-    rows = [row["id"] for row in Log(tmp_path / "shards").rows() if row["type"] == "verdict"]
+    rows = [row["id"] for row in documents(tmp_path / "shards", "verdict")]
     assert len(rows) == len(set(rows))
 
 
@@ -109,7 +109,7 @@ def test_retry_does_failed_instances_again(run: Run, tmp_path: Path) -> None:
     options = ("--images", "2", "--verifiers", "fake-liar", "--cells", "*dense*")
     run(out, *options)
     run(out, *options, "--retry", "error")
-    rows = [row for row in Log(out).rows() if row["type"] == "verdict"]
+    rows = documents(out, "verdict")
     assert len(rows) == 4
     assert summary(out)["cells"][0]["by_verifier"]["fake-liar"]["asked"] == 2
     with pytest.raises(UserError, match=r"--retry 'unsat' is refused; allowed are .*error"):
@@ -271,7 +271,7 @@ def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> No
     out, _ = last.communicate(timeout=300)
     assert last.returncode == 0, out
     assert verdicts(killed) == expected
-    ids = [row["id"] for row in Log(killed).rows() if row["type"] == "verdict"]
+    ids = [row["id"] for row in documents(killed, "verdict")]
     assert len(ids) == len(set(ids))
     stable = ("verified", "attacked", "clean", "undecided", "decided_by", "finished")
     cells = [
@@ -302,7 +302,7 @@ def test_ctrl_c_ends_within_seconds_with_children_and_can_go_on(
     assert "Traceback" not in printed
     _, alive = psutil.wait_procs(children, timeout=3)
     assert not alive
-    rows = [row for row in Log(tmp_path / "run").rows() if row["type"] == "verdict"]
+    rows = documents(tmp_path / "run", "verdict")
     assert rows
     assert all(row["status"] != "error" for row in rows)
 

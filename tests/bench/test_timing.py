@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from bench.cell import Cell, Protocol
 from bench.exports import Export
 from bench.plan import CellPlan
+from bench.results.session_types import SessionCell
 from bench.stages import Stage
 from bench.suite import load_suite
 from bench.timing.figures import slug
@@ -27,6 +28,7 @@ from bench.timing.settings import Timing
 from bench.timing.table import faster, markdown
 from models.data import Dataset
 from prunecert.errors import UserError
+from tests.bench import rowkit
 from verifiers.base import Kind
 
 SUITE = """\
@@ -289,45 +291,35 @@ def test_only_what_all_networks_have_is_compared() -> None:
     assert factors(dense, {"masked": _units([], [])}, None, "mean") == {"units": 0}
 
 
-def cell(name: str, pruner: str, compression: float, variant: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "pruner": pruner,
-        "compression": compression,
-        "variant": variant,
-        "measured_sparsity": 1 - 1 / compression,
-        "shapes": {"neurons": 9, "weights": 90, "nonzero": 9, "macs": 900, "sparse_macs": 90},
-        "onnx_sha256": name,
-        "group": "cnn-small, ibp, ε = 2/255",
-        "common": 5,
-        "images": 2,
-        "indices": [4, 7],
-        "timing": {},
-        "batches": {"slow": 1},
-        "keys": {"slow": [name]},
-        "stages": [
-            {"verifier": "slow", "kind": "complete", "version": "1", "settings": {}, "timeout": 10.0, "device": "cpu"}
-        ],
-    }
+def cell(name: str, pruner: str, compression: float, variant: str) -> SessionCell:
+    return rowkit.cell(
+        name=name,
+        pruner=pruner,
+        compression=compression,
+        variant=variant,
+        measured_sparsity=1 - 1 / compression,
+        shapes={"neurons": 9, "weights": 90, "nonzero": 9, "macs": 900, "sparse_macs": 90},
+        onnx_sha256=name,
+        group="cnn-small, ibp, ε = 2/255",
+        common=5,
+        images=2,
+        indices=[4, 7],
+        timing={},
+        batches={"slow": 1},
+        keys={"slow": [name]},
+        stages=[{"verifier": "slow", "timeout": 10.0}],
+    )
 
 
 def observations(load: float) -> Observations:
-    session = {
-        **dict.fromkeys(("suite", "profile", "suite_digest", "description", "started", "device"), "x"),
-        "command": ["python"],
-        "versions": {},
-        "machine": {"cores": 2, "cpu": "a processor", "memory_gib": 8.0},
-        "workers": 1,
-        "threads": 2,
-        "skipped": {},
-        "data": [],
-    }
+    machine = {"cores": 2, "cpu": "a processor", "memory_gib": 8.0}
+    session = rowkit.typed({"type": "session", "machine": machine, "workers": 1, "threads": 2})
     cells = [
         cell("dense", "dense", 1, "masked"),
         cell("thin", "lwm", 10, "masked"),
         cell("small", "lwm", 10, "compact"),
     ]
-    found = Observations(session, {c["name"]: c for c in cells}, load_averages=[0.5, load], finished=True)
+    found = Observations(session, {c.name: c for c in cells}, load_averages=[0.5, load], finished=True)
     for name, seconds, statuses in (
         ("dense", (4.0, 12.0), "ut"),
         ("thin", (2.0, 2.0), "uu"),
@@ -364,8 +356,8 @@ def test_the_numbers_of_a_run() -> None:
 def test_skipping_zeros_is_compared_with_the_same_method_on_dense_arithmetic() -> None:
     found = observations(1.0)
     for entry in found.cells.values():
-        entry["keys"]["sparse-slow"] = [entry["name"]]
-        entry["stages"].append({**entry["stages"][0], "verifier": "sparse-slow", "kind": "incomplete"})
+        entry.keys["sparse-slow"] = [entry.name]
+        entry.stages.append(structs.replace(entry.stages[0], verifier="sparse-slow", kind=Kind.INCOMPLETE))
     found.taken["thin", "sparse-slow"] = {(1, 4): Taken(0.5, "unsat", 6, None)}
     summary = summarise_times(found)
     (twin,) = summary["groups"][0]["twins"]

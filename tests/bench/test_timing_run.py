@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from bench import merge
 from bench.shapes import count_shapes
-from bench.store import Log
 from models.filled import fill_zeros
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.rowkit import documents
 from verifiers.counterexample import outputs
 
 Run = Callable[..., int]
@@ -49,7 +49,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(out: Path, kind: str) -> list[dict[str, Any]]:
-    return [row for row in Log(out).rows() if row["type"] == kind]
+    return documents(out, kind)
 
 
 def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

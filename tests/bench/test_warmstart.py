@@ -10,10 +10,11 @@ import pytest
 
 from bench.cascade import Batch, CellCascade
 from bench.plan import CellPlan, instance_id
-from bench.store import Log, Writer
+from bench.store import Writer
 from bench.warmstart import WarmStart, warm_plans
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
+from tests.bench.rowkit import documents
 from tests.bench.test_timing import plan, stage
 from verifiers.base import Kind, Status
 
@@ -92,7 +93,7 @@ def test_a_run_with_warm_starts(run: Run, zoo: Zoo, tmp_path: Path, monkeypatch:
     suite.write_text(text.replace("cross_check: [fake-bound]", "cross_check: [fake-bound, fake-finder]"))
     options = ("--suite", str(suite), "--images", "6", "--verifiers", "fake-finder", "--warm-start")
     assert run(tmp_path / "run", *options) == 0
-    rows = [row for row in Log(tmp_path / "run").rows() if row["type"] == "verdict"]
+    rows = documents(tmp_path / "run", "verdict")
     dense = {row["image"]: row for row in rows if "dense" in row["cell"]}
     pruned = {row["image"]: row for row in rows if "lwm" in row["cell"]}
     # The first network's attack finds by itself; the next one's begins, and ends, at what it found.
@@ -102,10 +103,10 @@ def test_a_run_with_warm_starts(run: Run, zoo: Zoo, tmp_path: Path, monkeypatch:
     assert [row["start"] for row in pruned.values()] == [dense[image]["id"] for image in pruned]
     assert all(row["status"] == "sat" and row["witness_check"]["ok"] for row in rows)
     run(tmp_path / "twice", *options, "--workers", "2")
-    again = {row["id"]: row.get("start") for row in Log(tmp_path / "twice").rows() if row["type"] == "verdict"}
+    again = {row["id"]: row.get("start") for row in documents(tmp_path / "twice", "verdict")}
     assert again == {row["id"]: row.get("start") for row in rows}
     run(tmp_path / "run", *options)
-    assert len([row for row in Log(tmp_path / "run").rows() if row["type"] == "verdict"]) == len(rows)
+    assert len(documents(tmp_path / "run", "verdict")) == len(rows)
 
 
 @pytest.mark.parametrize("options", [("--shard", "1/2"), ("--submit",), ("--executor", "submitit")])

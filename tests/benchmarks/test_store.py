@@ -8,7 +8,8 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.rows import read_done
-from bench.store import SCHEMA_VERSION, Log, Row, Writer, collector_off
+from bench.store import Log, Row, Writer, collector_off
+from tests.bench import rowkit
 from tests.benchmarks.ratios import Ratios, once
 
 ROWS = 100_000
@@ -45,7 +46,7 @@ def row(number: int) -> Row:
 
 def fill(folder: Path, rows: int) -> Path:
     with Writer(folder) as writer:
-        writer.append({"type": "session", "schema_version": SCHEMA_VERSION, "writer": "main"})
+        writer.append(rowkit.typed({"type": "session"}))
         for start in range(0, rows, BATCH):
             writer.append(*(row(number) for number in range(start, start + BATCH)))
     return writer.path

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from bench.prepare import CHECKPOINTS
-from bench.store import Log, writer_files
+from bench.store import writer_files
+from tests.bench.rowkit import documents
 
 IMAGES = int(os.environ.get("PRUNECERT_SCALE_IMAGES", "10000"))
 CELLS = "cnn-small_*eps2_*,cnn-large_ibp_eps2_*"
@@ -111,7 +112,7 @@ def test_ten_kills_lose_none_of_a_hundred_thousand(tmp_path: Path) -> None:
     verdicts: Counter[tuple[str, int]] = Counter()
     ids: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
-    for row in Log(out).rows(bounds=False):
+    for row in documents(out):
         if row["type"] == "image":
             images[row["cell"], row["image"]] += 1
             if row["correct"]:
@@ -144,7 +145,6 @@ def test_ten_kills_lose_none_of_a_hundred_thousand(tmp_path: Path) -> None:
     command += ["--images", str(IMAGES), "--checkpoints", str(checkpoints), "--exports", str(tmp_path / "exports")]
     subprocess.run([*command, "--out", str(calm)], check=True, stdout=subprocess.DEVNULL, timeout=LIMIT_S)
     answers = [
-        {row["image"]: row["status"] for row in Log(run).rows() if row["type"] == "verdict" and row["cell"] == name}
-        for run in (calm, out)
+        {row["image"]: row["status"] for row in documents(run, "verdict") if row["cell"] == name} for run in (calm, out)
     ]
     assert answers[0] == answers[1]

@@ -1,0 +1,393 @@
+"""What a session row is made of: what is to be done, with what, and on which networks and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from bench.results.quantities import (
+    Amount,
+    Count,
+    Images,
+    Index,
+    Limit,
+    Name,
+    Positive,
+    Radius,
+    Ratio,
+    Seed,
+    Share,
+)
+from verifiers.base import Kind
+
+#: Of lists that are pairs.
+TWO = Meta(min_length=2, max_length=2)
+#: Settings of a verifier, a recipe, a card: plain data whose keys somebody else knows.
+Document = dict[str, Any]
+
+
+class DataRecord(Struct, kw_only=True, omit_defaults=True):
+    """A split of the data set.
+
+    Args:
+        split: Its name.
+        fingerprint: Hash of its pixels and labels.
+        official: Whether its files have the published checksums.
+        sample: Whether it is the built-in sample.
+        source: In words.
+    """
+
+    split: Name
+    fingerprint: Name
+    official: bool
+    sample: bool
+    source: Name
+
+
+class Machine(Struct, kw_only=True, omit_defaults=True):
+    """What a timing depends on.
+
+    Args:
+        system: Operating system and its release.
+        architecture: Of the processor.
+        cpu: Its model.
+        cores: Processors that the run could use.
+        memory_gib: GiB of memory.
+    """
+
+    system: Name
+    architecture: Name
+    cpu: Name
+    cores: Positive
+    memory_gib: Amount
+
+
+class Missing(Struct, kw_only=True, omit_defaults=True):
+    """A cell without a checkpoint, with the command that trains it."""
+
+    name: Name
+    command: str
+
+
+class LayerSizes(Struct, kw_only=True, omit_defaults=True):
+    """Shape of a layer's weights before and after compaction."""
+
+    name: Name
+    operator: Name
+    before: list[Positive]
+    after: list[Count]
+
+
+class CompactionRecord(Struct, kw_only=True, omit_defaults=True):
+    """What compaction took from a network; see `prunecert.compaction`.
+
+    Args:
+        schema_version: 1.
+        masked_sha256: Hash of the network before.
+        domain: Lowest and highest input for which both compute the same, or null: any.
+        exact: Whether only what changes no rounding was removed.
+        layers: Layer by layer.
+        relus: ReLUs before and after.
+        folded: Units folded into biases.
+        merged: Units merged into others.
+    """
+
+    schema_version: Positive
+    masked_sha256: Name
+    domain: Annotated[list[Amount], TWO] | None
+    exact: bool
+    layers: list[LayerSizes]
+    relus: Annotated[list[Count], TWO]
+    folded: Count
+    merged: Count
+
+
+class StageSettings(Struct, kw_only=True, omit_defaults=True):
+    """A verifier as a cell meets it.
+
+    Args:
+        verifier: Its name.
+        kind: What it can answer.
+        version: Its version.
+        source: Which copy of it.
+        settings: All settings, defaults included.
+        timeout: Seconds an instance.
+        device: Where it runs.
+        everyone: Whether it sees images that are decided already.
+        memory_mb: Limit of its worker in MiB, or null.
+    """
+
+    verifier: Name
+    kind: Kind
+    version: Name
+    source: Name
+    settings: Document
+    timeout: Limit
+    device: Name
+    everyone: bool
+    memory_mb: Positive | None
+
+
+class SessionStage(StageSettings, kw_only=True, omit_defaults=True):
+    """A verifier of a session's cell.
+
+    Args:
+        settings_hash: Twelve digits that stand for the settings.
+        key: Network, data, radius, verifier, version, settings, limit: what a verdict row is found by.
+        after: Hashes of the networks whose counterexamples an attack may start from (``--warm-start``).
+    """
+
+    settings_hash: Name
+    key: Name
+    after: list[Name] = field(default_factory=list)
+
+
+class SmoothingSettings(Struct, kw_only=True, omit_defaults=True):
+    """Settings of randomized smoothing; see `verifiers.smoothing`."""
+
+    sigma: Ratio
+    n0: Positive
+    n: Positive
+    alpha: Share
+    batch: Positive
+    seed: Seed
+
+
+class Sizes(Struct, kw_only=True, omit_defaults=True):
+    """What a network costs to evaluate; see `bench.shapes`."""
+
+    neurons: Count
+    weights: Count
+    nonzero: Count
+    macs: Count
+    sparse_macs: Count
+
+
+def indices_of(images: int, indices: list[int] | None) -> Sequence[int]:
+    """Returns the numbers of the images: the ones listed, or the first so many."""
+    return range(images) if indices is None else indices
+
+
+def present(numbers: Sequence[int], known: Iterable[int]) -> list[int]:
+    """Returns which of a cell's images are among those known, in the cell's order.
+
+    Args:
+        numbers: The cell's, see `CellInfo.numbers`.
+        known: Images of which there is a row.
+    """
+    known = set(known)
+    if isinstance(numbers, range):
+        # Not number by number: a file may say that there are millions.
+        return sorted(number for number in known if number in numbers)
+    return [number for number in numbers if number in known]
+
+
+class SessionCertify(Struct, kw_only=True, omit_defaults=True):
+    """How a cell is certified by randomized smoothing.
+
+    Args:
+        verifier: Its name.
+        version: Its version.
+        settings: All settings.
+        settings_hash: Twelve digits that stand for them.
+        timeout: Seconds an image.
+        device: Where it runs.
+        key: What a certificate row is found by.
+        onnx_sha256: Hash of the network.
+        images: How many.
+        indices: Their numbers, or null for the first.
+        trained_sigma: Standard deviation of the noise that the network was trained with, or null.
+    """
+
+    verifier: Name
+    version: Name
+    settings: SmoothingSettings
+    settings_hash: Name
+    timeout: Limit
+    device: Name
+    key: Name
+    onnx_sha256: Name
+    images: Images
+    indices: list[Index] | None
+    trained_sigma: Ratio | None
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The images' numbers."""
+        return indices_of(self.images, self.indices)
+
+
+class CellInfo(Struct, kw_only=True, omit_defaults=True):
+    """A cell: which network, which images.
+
+    Args:
+        name: Its name.
+        network: Architecture.
+        objective: What it was trained for.
+        eps: Radius; for the objectives with noise its standard deviation.
+        pruner: Its pruner, or ``dense``.
+        compression: As asked for.
+        seed: Of training and pruning.
+        split: Which images.
+        images: How many.
+        indices: Their numbers, or null for the first.
+        data_fingerprint: Hash of the split's pixels and labels.
+        onnx_sha256: Hash of the network that the verifiers got.
+        checkpoint_sha256: Hash of its checkpoint; empty or null without one.
+        measured_sparsity: Share of zeros among the prunable weights.
+        measured_compression: All prunable weights over those that are not zero.
+        unsupported: Verifiers that do not take the network, with the reason.
+        note: Why it is verified in another way than the rest.
+        masked_sha256: Hash of the network before compaction; rows of older versions lack it, which verified that one.
+    """
+
+    name: Name
+    network: Name
+    objective: Name
+    eps: Radius
+    pruner: Name
+    compression: Ratio
+    seed: Seed
+    split: Name
+    images: Images
+    indices: list[Index] | None
+    data_fingerprint: Name
+    onnx_sha256: Name
+    checkpoint_sha256: Name | None
+    measured_sparsity: Share
+    measured_compression: Ratio | None
+    unsupported: dict[Name, str]
+    note: str
+    masked_sha256: Name | UnsetType = UNSET
+
+    @property
+    def masked(self) -> str:
+        """Hash of the network with its masks multiplied in, in whatever form the verifiers got it."""
+        return self.onnx_sha256 if self.masked_sha256 is UNSET else self.masked_sha256
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The images' numbers."""
+        return indices_of(self.images, self.indices)
+
+
+class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
+    """A cell of a session row.
+
+    Args:
+        image_key: Network and data: what an image row is found by.
+        stages: Its verifiers, in order.
+        card: The checkpoint's card.
+        norm: ``l2`` for networks that were trained with noise.
+        compaction: What was removed from the network; null: nothing was asked to be.
+        variant: Timing suites: how the network is written.
+        group: Timing suites: the networks that it is compared with.
+        common: Timing suites: how many images all of them classify correctly.
+        timing: Timing suites: how times are taken.
+        keys: Timing suites: stage keys of all repeats, by verifier.
+        batches: Timing suites: images handed over together, by verifier.
+        shapes: Timing suites: what the network costs.
+        certify: How it is certified, if it is.
+    """
+
+    image_key: Name
+    stages: list[SessionStage]
+    card: Document | UnsetType = UNSET
+    norm: Name = ""
+    compaction: CompactionRecord | UnsetType | None = UNSET
+    variant: Name = ""
+    group: Name = ""
+    common: Images | None = None
+    timing: Document | None = None
+    keys: dict[Name, list[Name]] = field(default_factory=dict)
+    batches: dict[Name, Positive] = field(default_factory=dict)
+    shapes: Sizes | None = None
+    certify: SessionCertify | None = None
+
+    @property
+    def certified_only(self) -> bool:
+        """Whether it is certified, and verified by nobody: no count of verified images may have it."""
+        return self.certify is not None and not self.stages and not self.unsupported
+
+
+class SessionRow(Struct, tag="session", tag_field="type", kw_only=True, omit_defaults=True):
+    """The first row of a file, and one at each start of `bench.run`.
+
+    Args:
+        schema_version: 1.
+        writer: Name of the file's writer.
+        started: UTC.
+        command: What was run.
+        suite: The suite.
+        profile: Its profile.
+        suite_digest: Hash of the resolved suite.
+        description: Of the suite.
+        data: Splits in use.
+        versions: Of Python and of the packages that have a say.
+        machine: Where.
+        device: Device asked for.
+        workers: Verifier processes side by side.
+        threads: Threads of each.
+        pid: Of the process.
+        float32: How float32 is computed.
+        shard: Part and number of parts, or null.
+        unpublishable: Why the results must not be published; empty if they may be.
+        missing: Cells without a checkpoint.
+        skipped: Verifiers left out on request, with what to install.
+        cells: What is to be done.
+    """
+
+    schema_version: Positive
+    writer: Name
+    started: Name
+    command: list[str]
+    suite: Name
+    profile: Name
+    suite_digest: Name
+    description: str
+    data: list[DataRecord]
+    versions: dict[Name, Name]
+    machine: Machine
+    device: Name
+    workers: Positive
+    threads: Positive
+    pid: Count | None = None
+    float32: Name
+    shard: Annotated[list[Positive], TWO] | UnsetType | None = UNSET
+    unpublishable: list[str]
+    missing: list[Missing]
+    skipped: dict[Name, str]
+    cells: list[SessionCell]
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is of a timing suite, so that its rows are times."""
+        return any(cell.timing is not None for cell in self.cells)
+
+
+class VerifySessionRow(Struct, tag="session", tag_field="type", kw_only=True, omit_defaults=True):
+    """The row with which each start of `bench.verify` begins.
+
+    Args:
+        schema_version: 1.
+        started: UTC.
+        command: What was run.
+        suite: ``bench.verify``.
+        versions: As in a run's.
+        machine: Where.
+        device: Device asked for.
+        float32: How float32 is computed.
+        verifiers: Each verifier's name, version and settings.
+    """
+
+    schema_version: Positive
+    started: Name
+    command: list[str]
+    suite: Name
+    versions: dict[Name, Name]
+    machine: Machine
+    device: Name
+    float32: Name
+    verifiers: list[Document]
