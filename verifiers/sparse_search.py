@@ -34,6 +34,7 @@ _RESERVE_S = 0.05
 class _Sparse(SparseVerifier):
     """What both share."""
 
+    tightens = True
     #: Settings that must be at least 1; the others at least 0.
     _positive: ClassVar[frozenset[str]] = frozenset()
 
@@ -99,6 +100,7 @@ class _Sparse(SparseVerifier):
             deadline,
             earlier,
             self._names,
+            instance.allowance,
         )
         out = run.run()
         detail = self._keep(run)

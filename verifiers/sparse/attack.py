@@ -25,13 +25,19 @@ class Attack:
         lanes: The network, its rows those of the specification.
         disjuncts: Rows (start, stop) of each disjunct, in order and without gaps.
         box: Centre and radius of the inputs; None if they are in [-1, 1] already.
+        shift: What is added to each of the rows; None: nothing.
     """
 
     def __init__(
-        self, lanes: Lanes, disjuncts: list[tuple[int, int]], box: tuple[Single, Single] | None = None
+        self,
+        lanes: Lanes,
+        disjuncts: list[tuple[int, int]],
+        box: tuple[Single, Single] | None = None,
+        shift: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.lanes = lanes
         self._box = box
+        self._shift = None if shift is None or not shift.any() else shift.astype(np.float32)[:, None]
         self._starts = np.array([start for start, _ in disjuncts], dtype=np.int64)
         row = np.arange(lanes.rows)
         self._member = np.array([(row >= start) & (row < stop) for start, stop in disjuncts])
@@ -54,6 +60,8 @@ class Attack:
         best, best_margin = np.empty_like(t), np.full((len(t), LANES), np.inf, dtype=np.float32)
         for step in range(steps + 1):
             rows = self.lanes.values(self._enter(t))
+            if self._shift is not None:
+                rows = rows + self._shift
             margin = np.maximum.reduceat(rows, self._starts, axis=1).min(axis=1)
             better = margin < best_margin
             if better.all():

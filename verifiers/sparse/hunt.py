@@ -92,10 +92,15 @@ class Hunt:
         points, reached = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
         return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
 
-    def compose(self, dual: Dual) -> None:
-        """Goes on with what is left of the network."""
+    def compose(self, dual: Dual, shift: Array) -> None:
+        """Goes on with what is left of the network.
+
+        Args:
+            dual: Of it; its offsets are the property's and what is to be proved beyond.
+            shift: The latter, for each of its rows.
+        """
         self._dual = dual
-        self._attack = Attack(lanes.of_reduced(dual), dual.disjuncts)
+        self._attack = Attack(lanes.of_reduced(dual), dual.disjuncts, shift=shift)
 
     def root(self, batch: Batch) -> Single | None:
         """Descends from the bounds' minimisers, the centre and random points."""
