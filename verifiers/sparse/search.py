@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from verifiers.base import OutputSpec, Status
 from verifiers.sparse import branching, carry, corner
+from verifiers.sparse.attack import Replay
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
@@ -57,6 +58,7 @@ class Search:
         names: Of this network's neurons; needed with `earlier`.
         allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding`); empty: nothing.
             Counterexamples are sought to `spec` itself.
+        replay: The float32 network by which counterexamples near the threshold are judged, flat x to outputs.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Search:
         earlier: Earlier | None = None,
         names: Names | None = None,
         allowance: tuple[float, ...] = (),
+        replay: Replay | None = None,
     ) -> None:
         self.engine = engine
         self.earlier = earlier
@@ -84,7 +87,8 @@ class Search:
         self.limits = limits
         self.deadline = deadline
         self.outcome = Outcome()
-        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, None if earlier is None else earlier.witness)
+        known = None if earlier is None else earlier.witness
+        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, known, allowance, replay)
         self.tree = Tree()
         self.leaves: list[Batch] = []
         self._pending: list[Batch] = []
@@ -104,9 +108,12 @@ class Search:
         begin = time.monotonic()
         out = self.outcome
         try:
-            if self._root():
-                out.bound_s = time.monotonic() - begin
-                self._branch()
+            # What float32 can't hold becomes infinite, or no number, in the search, whose arithmetic decides nothing:
+            # such a bound is not above 0, and proofs and counterexamples are looked at anew.
+            with np.errstate(all="ignore"):
+                if self._root():
+                    out.bound_s = time.monotonic() - begin
+                    self._branch()
         except TimeoutError:
             self._timeout()
         finally:
@@ -335,8 +342,9 @@ class Search:
         bad, bounds = self._certify(batch)
         if len(bad):
             self.outcome.refused += len(bad)
-            # The search's own arithmetic is off by this much here.
-            self._margin = min(1e-2, max(self._margin, 2 * float((bad.bound - bounds).max())))
+            # The search's own arithmetic is off by this much here; by how much, nobody knows where a bound is infinite.
+            off = (bad.bound - bounds)[np.isfinite(bounds)].max(initial=0.0)
+            self._margin = min(1e-2, max(self._margin, 2 * float(off)))
             bad.bound[:] = np.minimum(bounds, 0.0)
             self._accept(bad)
 
