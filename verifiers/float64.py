@@ -133,7 +133,10 @@ class Network:
             UnreadableError: A node can't be run.
         """
         values: dict[str, Any] = {"": None, **self._constants}
-        values[self._entry] = np.asarray(point, dtype=np.float64).reshape(self._shape)
+        try:
+            values[self._entry] = np.asarray(point, dtype=np.float64).reshape(self._shape)
+        except ValueError as error:
+            raise UnreadableError(f"its input: {type(error).__name__}: {error}") from error
         for node in self._nodes:
             arguments = [values[name] for name in node.inputs]
             try:

@@ -115,8 +115,14 @@ def _measure(key: _Key) -> Measure:
     instance = key.instance
 
     def run(points: FloatArray) -> FloatArray:
-        with np.errstate(all="ignore"):
+        try:
             return counterexample.outputs(instance.onnx, points)
+        except UserError:
+            raise
+        except Exception as error:
+            # onnxruntime's exception classes share no base of their own.
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"onnxruntime can't run {instance.onnx} ({reason:.200}).") from error
 
     points = _points(instance, run)
     outputs = run(points)
