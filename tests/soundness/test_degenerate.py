@@ -52,9 +52,9 @@ def test_every_question_ends_in_an_answer_that_nothing_refutes(verifier: str, tm
 def test_the_questions_are_hard(tmp_path: Path) -> None:
     """Points, slivers, cancelling and overflowing weights are among them, and proofs that the runtime would break."""
     asked = list(degenerate.questions(1, NETWORKS, tmp_path))
-    points = [question for _, question in asked if np.array_equal(question.lower, question.upper)]
+    points = [(net, question) for net, question in asked if np.array_equal(question.lower, question.upper)]
     assert len(points) > NETWORKS // 10
-    largest = [max(np.abs(weight).max() for weight, _ in net.layers) for net, _ in asked]
+    largest = [max(float(np.abs(weight).max()) for weight, _ in net.layers) for net, _ in asked]
     assert min(largest) < 1e3 < 1e20 < max(largest)
     disagreeing = 0
     for net, question in points:

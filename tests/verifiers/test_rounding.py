@@ -50,13 +50,14 @@ def _instance(
     spec = OutputSpec(
         tuple((np.array([row], dtype=float), np.array([limit])) for row, limit in zip(rows, limits, strict=True))
     )
-    corners = (np.asarray(corner, dtype=np.float32) for corner in (low, high))
-    return Instance(onnx, sha256_file(onnx), *corners, spec, 10.0, classes=len(rows[0]))
+    lower, upper = (np.asarray(corner, dtype=np.float32) for corner in (low, high))
+    return Instance(onnx, sha256_file(onnx), lower, upper, spec, 10.0, classes=len(rows[0]))
 
 
 def _gemms(path: Path, layers: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]) -> Path:
     """Gemms with ReLUs between them."""
-    nodes, constants, value = [], {}, "input"
+    nodes, value = [], "input"
+    constants: dict[str, npt.NDArray[Any]] = {}
     arrays = [(np.asarray(w, dtype=np.float32), np.asarray(b, dtype=np.float32)) for w, b in layers]
     for index, (weight, bias) in enumerate(arrays):
         last = index == len(arrays) - 1
