@@ -109,6 +109,11 @@ class OnnxModule(nn.Module):
         return True
 
 
+def _mark(layer: nn.Module) -> None:
+    """Notes that a layer's numbers are the file's only up to a rounding to float32, for `verifiers.lirpa_rounding`."""
+    layer.__dict__["rounded"] = True
+
+
 def _diagonal(factor: torch.Tensor, shift: torch.Tensor) -> nn.Conv2d:
     """Returns x * factor + shift per channel as a 1 x 1 convolution.
 
@@ -240,7 +245,10 @@ class _Reader:
             shift = {"Add": channel, "Sub": channel if constant_first else -channel}.get(
                 node.op_type, torch.zeros_like(ones)
             )
-            return _diagonal(factor, shift), computed
+            layer = _diagonal(factor, shift)
+            if node.op_type == "Div":
+                _mark(layer)
+            return layer, computed
         if constant.dim() != value.dim() or np.broadcast_shapes(constant.shape, value.shape) != tuple(value.shape):
             raise self._refuse(node, label, f"a constant of shape {tuple(constant.shape)} changes the shape")
         return _Arithmetic(node.op_type, constant, constant_first), computed
@@ -261,6 +269,8 @@ class _Reader:
                 raise self._refuse(node, label, "the bias must be a constant")
             bias = float(attributes.get("beta", 1.0)) * self._tensor(names[2])
             layer.bias.copy_(bias.reshape(-1).expand(weight.shape[0]))
+        if {float(attributes.get(key, 1.0)) for key in ("alpha", "beta")} != {1.0}:
+            _mark(layer)
         return layer, names[:1]
 
     def _conv(self, node: Any, label: str, names: list[str], attributes: dict[str, Any]) -> tuple[nn.Module, list[str]]:
@@ -327,10 +337,13 @@ class _Reader:
         offset = shift - mean * factor
         tensors = [torch.from_numpy(part.astype(np.float32)) for part in (factor, offset)]
         if self.values[names[0]].dim() == 4:
-            return _diagonal(*tensors), names[:1]
+            folded = _diagonal(*tensors)
+            _mark(folded)
+            return folded, names[:1]
         layer = nn.Linear(len(factor), len(factor))
         layer.weight.copy_(torch.diag(tensors[0]))
         layer.bias.copy_(tensors[1])
+        _mark(layer)
         return layer, names[:1]
 
     def _reshape(
