@@ -79,7 +79,7 @@ class _Lirpa(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Networks of two-dimensional convolutions, linear layers, ReLU and pooling; any linear property."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("linf", "l2"), specs="dnf")
+        return Capabilities(operators=OPERATORS, norms=("linf", "l2"), specs="dnf")
 
     def start(self) -> None:
         """Imports torch and auto_LiRPA, and asks for the device."""

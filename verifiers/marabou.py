@@ -86,7 +86,7 @@ class Marabou(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Piecewise linear networks; boxes; any linear output property in disjunctive normal form."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 17), specs="dnf")
+        return Capabilities(operators=OPERATORS, specs="dnf")
 
     def start(self) -> None:
         """Imports Marabou."""

@@ -95,11 +95,7 @@ class NeuralSat(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Feed-forward ReLU networks; boxes; any linear output property in disjunctive normal form."""
-        return Capabilities(
-            operators=OPERATORS,
-            opsets=(9, 17),
-            specs="dnf",
-        )
+        return Capabilities(operators=OPERATORS, specs="dnf")
 
     def start(self) -> None:
         """Imports NeuralSAT and takes the device; a missing CUDA device is an error, not the CPU."""

@@ -28,4 +28,4 @@ class SparseVerifier(Verifier):
         """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
         from verifiers.sparse.reader import OPERATORS
 
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
+        return Capabilities(operators=OPERATORS, specs="dnf")
