@@ -14,7 +14,6 @@ import os
 import pickle
 import struct
 import sys
-import tempfile
 import time
 import traceback
 import zlib
@@ -124,7 +123,7 @@ def is_unsupported(error: BaseException) -> bool:
     if isinstance(error, UnsupportedError):
         return True
     # Nothing raised it where it was never imported.
-    module = sys.modules.get("prunecert.onnx.normalise")
+    module = sys.modules.get("prunecert.onnx.normal")
     return module is not None and isinstance(error, module.UnsupportedNetworkError)
 
 
@@ -134,8 +133,6 @@ class Server:
     def __init__(self) -> None:
         self.verifier: Verifier | None = None
         self.reading: Reading | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._read = 0
 
     def start(self, module: str, qualname: str, settings: dict[str, Any], device: str) -> dict[str, Any]:
         """Imports and makes the adapter."""
@@ -157,19 +154,18 @@ class Server:
         normal = normalise(load_model(Path(onnx)), outputs=outputs, keep=frozenset(keep))
         return {"ok": True, "operators": operators_of(normal), "outputs": int(normal.outputs), "last": str(normal.last)}
 
-    def read(self, onnx: str, sha256: str, outputs: int) -> dict[str, Any]:
-        """Makes the normal form of a network, for `load`."""
+    def read(self, onnx: str, sha256: str, outputs: int, folder: str) -> dict[str, Any]:
+        """Makes the normal form of a network, for `load`; it goes into the folder if it is another file."""
         from verifiers._reading import Reading
         from verifiers.support import unknown_operator
 
         assert self.verifier is not None
         begin = time.perf_counter()
+        if self.reading is not None and self.reading.changed:
+            self.reading.path.unlink(missing_ok=True)
         self.reading = None
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="prunecert-")
-        self._read += 1
         taken = self.verifier.capabilities().operators
-        reading = Reading(Path(onnx), sha256, outputs, taken, Path(self._scratch.name) / str(self._read))
+        reading = Reading(Path(onnx), sha256, outputs, taken, Path(folder))
         refusal = unknown_operator(type(self.verifier), reading.operators(), Path(onnx).name)
         if refusal is not None:
             raise UnsupportedError(refusal)

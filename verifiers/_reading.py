@@ -24,7 +24,8 @@ import numpy.typing as npt
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.onnx.io import identity, load_model
-from prunecert.onnx.normalise import Normalised, normalise
+from prunecert.onnx.normal import Normalised
+from prunecert.onnx.normalise import normalise
 from verifiers import counterexample
 from verifiers.base import FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
 from verifiers.support import SpecKind, spec_kind

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from prunecert.compaction import Compaction
 from prunecert.errors import UserError
-from prunecert.onnx import is_normal
 from prunecert.onnx.io import identity, load_model
 from verifiers.base import Instance, Norm, OutputSpec, Verifier
 
@@ -98,6 +97,8 @@ def network_info(path: Path) -> NetworkInfo:
 @functools.lru_cache(maxsize=256)
 def _network_info(path: Path, sha256: str) -> NetworkInfo:
     import onnx
+
+    from prunecert.onnx.normal import is_normal
 
     model = load_model(path)
     graph = model.graph
