@@ -164,10 +164,9 @@ class Server:
         if self.reading is not None and self.reading.changed:
             self.reading.path.unlink(missing_ok=True)
         self.reading = None
-        taken = self.verifier.capabilities().operators
-        reading = Reading(Path(onnx), sha256, outputs, taken, Path(folder))
-        refusal = unknown_operator(type(self.verifier), reading.operators(), Path(onnx).name)
-        if refusal is not None:
+        reading = Reading(Path(onnx), sha256, outputs, self.verifier.capabilities(), Path(folder))
+        refusal = unknown_operator(type(self.verifier), reading.operators, Path(onnx).name)
+        if refusal is not None and reading.normal:
             raise UnsupportedError(refusal)
         self.reading = reading
         return {"ok": True, "read_s": time.perf_counter() - begin}

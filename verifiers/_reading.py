@@ -24,11 +24,11 @@ import numpy.typing as npt
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.onnx.io import identity, load_model
-from prunecert.onnx.normal import Normalised
+from prunecert.onnx.normal import Normalised, UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
 from verifiers import counterexample
-from verifiers.base import FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
-from verifiers.support import SpecKind, spec_kind
+from verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
+from verifiers.support import OPERATORS, NetworkInfo, SpecKind, network_info, spec_kind, takes_native
 
 Evaluate = Callable[[FloatArray], npt.NDArray[Any] | None]
 
@@ -48,23 +48,25 @@ class Reading:
         onnx: The file as it was given.
         sha256: Its identity as the parent knows it.
         outputs: Numbers of the output that is asked about.
-        keep: Operators beyond the normal form's that the verifier takes as they are.
+        allowed: What the adapter takes.
         folder: Where the normal form goes, if it isn't the file itself.
 
     Attributes:
         path: The network that the adapter gets.
+        operators: Pairs (operator, first node that uses it) of that network.
+        normal: Whether that network is in normal form; if not, it is one that the adapter takes as it is.
 
     Raises:
         UserError: The file is no network, is another one than the parent knows, or has no output of that size.
         UnsupportedNetworkError: It is a network that has no normal form; the node is named.
     """
 
-    def __init__(self, onnx: Path, sha256: str, outputs: int, keep: frozenset[str], folder: Path) -> None:
+    def __init__(self, onnx: Path, sha256: str, outputs: int, allowed: Capabilities, folder: Path) -> None:
         if identity(onnx) != sha256:
             raise UserError(f"Network {onnx} was replaced while it was waiting to be read; plan the run again.")
         self._given, self._outputs = onnx, outputs
         model = load_model(onnx)
-        self._normal: Normalised = normalise(model, outputs=outputs, keep=keep)
+        self._normal = _normalise(model, network_info(onnx), outputs, allowed)
         if self._normal.outputs != outputs:
             raise UserError(
                 f"{onnx.name} has an output of {self._normal.outputs} numbers but the property is about {outputs}; they "
@@ -77,7 +79,10 @@ class Reading:
             self.path = folder / onnx.name
             self.path.write_bytes(self._normal.model.SerializeToString())
             self._sha256 = sha256_file(self.path)
-        entry = self._normal.model.graph.input[0]
+        self.operators = operators_of(self._normal)
+        constants = {tensor.name for tensor in self._normal.model.graph.initializer}
+        entry = next(value for value in self._normal.model.graph.input if value.name not in constants)
+        self.normal = all(operator in OPERATORS for operator, _ in self.operators)
         self._shape = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)[1:]
         self._activation = _last_activation(model) if self._normal.last != "none" else ""
         self._compared = False
@@ -86,10 +91,6 @@ class Reading:
     def changed(self) -> bool:
         """Whether the adapter gets another file than the one that was given."""
         return self._normal.changed
-
-    def operators(self) -> tuple[tuple[str, str], ...]:
-        """Returns the pairs (operator, first node that uses it) of the normal form."""
-        return operators_of(self._normal)
 
     def translate(self, instance: Instance) -> Instance:
         """Returns the question about the normal form.
@@ -284,6 +285,8 @@ class Reading:
             near = np.abs(wide - exact) <= TOLERANCE * scale
         if bool((near | ~whole).all()) and bool(whole.any() or not whole.size):
             return True
+        if not self.normal:
+            return False
         from verifiers._enclosure import Enclosure
 
         low, high = Enclosure(self._normal.model)(moved, moved)
@@ -293,7 +296,7 @@ class Reading:
 
     def _may_round(self, instance: Instance, point: FloatArray) -> bool:
         """Whether outputs within rounding of the network's at a point are safe."""
-        if self._normal.last != "none":
+        if self._normal.last != "none" or not self.normal:
             return True
         from verifiers._enclosure import Enclosure
 
@@ -304,6 +307,15 @@ class Reading:
             if bool((highest <= b).all()):
                 return False
         return True
+
+
+def _normalise(model: Any, info: NetworkInfo, outputs: int, allowed: Capabilities) -> Normalised:
+    try:
+        return normalise(model, outputs=outputs, keep=allowed.operators)
+    except UnsupportedNetworkError:
+        if takes_native(info, allowed):
+            return Normalised(model, False, None, outputs)
+        raise
 
 
 def operators_of(normal: Normalised) -> tuple[tuple[str, str], ...]:

@@ -285,12 +285,14 @@ class Capabilities:
         norms: Norms of the input set.
         specs: ``"robustness"``: only a label against all others; ``"dnf"``: any `OutputSpec`.
         vnnlib: VNN-LIB version.
+        native: Operators of networks that have no normal form and are handed over as they are, if they hold no others.
     """
 
     operators: frozenset[str]
     norms: tuple[Norm, ...] = ("linf",)
     specs: Literal["robustness", "dnf"] = "robustness"
     vnnlib: str = "1.0"
+    native: frozenset[str] = frozenset()
 
 
 class Verifier:

@@ -27,6 +27,7 @@ from verifiers import autolirpa
 from verifiers.base import (
     Availability,
     Capabilities,
+    FloatArray,
     Instance,
     Kind,
     Status,
@@ -36,6 +37,7 @@ from verifiers.base import (
 )
 from verifiers.hardware import describe, free_memory
 from verifiers.support import OPERATORS
+from verifiers.torch_adapter import run_module
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +113,10 @@ class _Lirpa(Verifier):
         )
         self._bounded.eval()
         self._ball_first = module.starts_linear()
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the module that is bounded."""
+        return run_module(self._module, points, self._module.input_shape, self._target)
 
     def _options(self) -> dict[str, Any]:
         return {"verbosity": 0}

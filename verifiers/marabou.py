@@ -35,12 +35,7 @@ STATUS: Mapping[str, Status] = {
 SLACKS = (0.0, 1e-5, 1e-4, 1e-3)
 SPLITTING = ("auto", "largest-interval", "relu-violation", "polarity", "earliest-relu")
 #: What its ONNX parser reads, but for operators whose bounds it can't search completely.
-OPERATORS = frozenset(
-    {
-        *("Add", "BatchNormalization", "Concat", "Constant", "Conv", "Dropout", "Flatten", "Gemm", "Identity"),
-        *("LeakyRelu", "MatMul", "MaxPool", "Mul", "Relu", "Reshape", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
-    }
-)
+OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "MaxPool", "Relu", "Reshape"})
 
 
 def parse_status(word: object) -> tuple[Status, str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from prunecert.compaction import Compaction
 from prunecert.errors import UserError
 from prunecert.onnx.io import identity, load_model
-from verifiers.base import Instance, Norm, OutputSpec, Verifier
+from verifiers.base import Capabilities, Instance, Norm, OutputSpec, Verifier
 
 SpecKind = Literal["robustness", "dnf"]
 
@@ -185,7 +185,14 @@ def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: Spec
 
     taken = verifier.capabilities().operators
     found = inspect_network(onnx, keep=taken)
-    return found.refusal or unknown_operator(verifier, found.operators, onnx.name)
+    if found.refusal:
+        return None if takes_native(network_info(onnx), verifier.capabilities()) else found.refusal
+    return unknown_operator(verifier, found.operators, onnx.name)
+
+
+def takes_native(info: NetworkInfo, allowed: Capabilities) -> bool:
+    """Whether a verifier takes a network that has no normal form as it is."""
+    return info.input_type == "float32" and all(operator in allowed.native for operator, _ in info.operators)
 
 
 def unknown_operator(verifier: type[Verifier], operators: tuple[tuple[str, str], ...], name: str) -> str | None:
