@@ -115,7 +115,11 @@ def describe(error: BaseException) -> dict[str, Any]:
     if is_memory_error(error):
         return {"ok": False, "kind": "memory", "text": f"{type(error).__name__}: {text}"}
     # A refusal is one sentence already.
-    return {"ok": False, "kind": "error", "text": text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"}
+    return {
+        "ok": False,
+        "kind": "error",
+        "text": text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
+    }
 
 
 def is_unsupported(error: BaseException) -> bool:

@@ -214,7 +214,11 @@ class Reading:
             verdict: The adapter's answer about the normal form.
             evaluate: The adapter's `Verifier.evaluate`.
         """
-        if verdict.witness is not None and self.changed and verdict.witness.size == len(self._forth(instance.lower).flat):
+        if (
+            verdict.witness is not None
+            and self.changed
+            and verdict.witness.size == len(self._forth(instance.lower).flat)
+        ):
             verdict = replace(verdict, witness=self._back(verdict.witness, instance))
             assert verdict.witness is not None
             if verdict.status is Status.SAT:
@@ -230,7 +234,9 @@ class Reading:
         points = self._points(instance, POINTS_REWRITTEN if self.changed else POINTS_SAME)
         outputs = counterexample.outputs(self._given, points, self._outputs)
         if not np.isfinite(outputs).all():
-            return _undecided(verdict, "it was proved for real numbers, but onnxruntime's float32 outputs overflow in the box")
+            return _undecided(
+                verdict, "it was proved for real numbers, but onnxruntime's float32 outputs overflow in the box"
+            )
         flaw = self._difference(points, outputs, evaluate)
         if flaw is not None:
             return _failed(verdict, flaw)

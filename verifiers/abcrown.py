@@ -63,6 +63,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 INPUT_SPLIT_UP_TO = 20
 #: Smooth activations have no normal form; upstream bounds them itself, beside these.
 NATIVE = OPERATORS | {"Constant", "Identity", "MatMul", "Mul", "Sigmoid", "Sub", "Tanh", "Transpose"}
+
+
 def _default(path: tuple[str, ...]) -> Any:
     value: Any = DEFAULTS
     for key in path:

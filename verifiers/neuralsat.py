@@ -34,6 +34,7 @@ STATUS: Mapping[str, tuple[Status, str]] = {
     "invalid_counterexample": (Status.ERROR, "NeuralSAT found a counterexample that its network does not confirm"),
 }
 
+
 def parse_status(word: object) -> tuple[Status, str]:
     """Returns status and detail of NeuralSAT's word; any other word is `error`."""
     if isinstance(word, str) and word in STATUS:

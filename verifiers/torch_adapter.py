@@ -33,7 +33,10 @@ def run_module(module: Any, points: FloatArray, shape: tuple[int, ...], device: 
 
     with torch.no_grad():
         rows = [
-            module(torch.from_numpy(np.ascontiguousarray(point)).reshape(1, *shape).to(device)).reshape(-1).cpu().numpy()
+            module(torch.from_numpy(np.ascontiguousarray(point)).reshape(1, *shape).to(device))
+            .reshape(-1)
+            .cpu()
+            .numpy()
             for point in points
         ]
     return np.stack(rows)
