@@ -1,4 +1,4 @@
-"""ONNX files: read within limits, with the weights that lie beside them, and known by all that decides their function."""
+"""ONNX files: read within limits, with the weights that lie beside them, and known by all that decides them."""
 
 from __future__ import annotations
 
@@ -199,7 +199,8 @@ def _segment(path: Path, tensor: onnx.TensorProto) -> Segment | None:
         raise UserError(f"{path} is refused because {label} have no whole number for offset and length.") from error
     if offset < 0 or length < 0 or offset + length > size:
         raise UserError(
-            f"{path} is refused because {label} are bytes {offset} to {offset + length} of {file.name}, which has {size}."
+            f"{path} is refused because {label} are bytes {offset} to {offset + length} of {file.name}, "
+            f"which has {size}."
         )
     return Segment(file, offset, length)
 

@@ -51,6 +51,8 @@ class Normalised:
             LogSoftmax; rows whose coefficients sum to 0 do. ``order``: a Softmax, Sigmoid or Tanh; rows
             a (Y_i - Y_j) <= 0 do, in real arithmetic: in float32 two outputs may both be rounded to the same number.
         notes: One sentence for each rewrite.
+        output: Name of the given network's output that this one computes.
+        removed: The operator that was removed at the end: ``LogSoftmax``, ``Softmax``, ``Sigmoid`` or ``Tanh``.
     """
 
     model: onnx.ModelProto
@@ -59,6 +61,8 @@ class Normalised:
     outputs: int
     last: Last = "none"
     notes: tuple[str, ...] = ()
+    output: str = ""
+    removed: str = ""
 
 
 def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:

@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx
+from onnx import TensorProto
 
-from prunecert.onnx.normal import Normalised, UnsupportedNetworkError, is_normal
+from prunecert.errors import UserError
+from prunecert.onnx import activations, arithmetic, linear, moves, pooling
+from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, to_array, to_dense
+from prunecert.onnx.emit import Emitter, ReorderError
+from prunecert.onnx.io import first_line
+from prunecert.onnx.layers import Layers
+from prunecert.onnx.normal import (
+    DEFAULT_DOMAINS,
+    ELEMENTS,
+    Array,
+    IntArray,
+    Normalised,
+    UnsupportedNetworkError,
+    is_normal,
+)
+from prunecert.onnx.reading import Handler, Input, Reading
+from prunecert.onnx.values import Shape, Term, Value, moved
 
 __all__ = ["Normalised", "UnsupportedNetworkError", "is_normal", "normalise"]
 
+#: Opsets that are read.
+READ = range(7, 24)
+_HANDLERS: Mapping[str, Handler] = {
+    **moves.HANDLERS,
+    **arithmetic.HANDLERS,
+    **activations.HANDLERS,
+    **linear.HANDLERS,
+    **pooling.HANDLERS,
+}
+#: What may follow a Softmax.
+_AFTER_LAST = moves.MOVES | {"Cast", "Dropout", "Identity"}
+#: What to do about operators that are often met and not taken.
+_ADVICE: Mapping[str, str] = {
+    "ArgMax": "export the network without it: the property speaks of the scores",
+    "DynamicQuantizeLinear": "verify the float network, whose weights may be quantised",
+    "Loop": "control flow isn't read; export the network by tracing it",
+    "Scan": "control flow isn't read; export the network by tracing it",
+    "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; verify "
+    "the float network, whose weights may be quantised",
+}
+_MOST_NODES = 20_000
+_TYPES = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.UINT8: "uint8",
+}
+
 
 def normalise(
-    model: onnx.ModelProto, *, output: str | int | None = None, outputs: int | None = None, keep: Collection[str] = ()
+    model: onnx.ModelProto,
+    *,
+    output: str | int | None = None,
+    outputs: int | None = None,
+    keep: Collection[str] = (),
+    name: str = "The network",
 ) -> Normalised:
     """Rewrites a network into normal form.
 
@@ -21,11 +74,332 @@ def normalise(
         output: Name or number of the output that counts, where there are several.
         outputs: How many values the output that counts has (the property's Y's): the first such output is taken.
         keep: Operators that are to stay where they can: ``MaxPool``.
+        name: What to call the network in messages.
 
     Raises:
         UserError: The file is damaged.
         UnsupportedNetworkError: A node isn't taken.
     """
     if is_normal(model, keep):
-        return Normalised(model, False, None, int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value))
-    raise UnsupportedNetworkError("The network is not in normal form; its rewriting is not built yet.")
+        only = model.graph.output[0]
+        size = int(only.type.tensor_type.shape.dim[1].dim_value)
+        if output in (None, 0, only.name) and outputs in (None, size):
+            return Normalised(model, False, None, size, output=only.name)
+    try:
+        return _normalised(model, output, outputs, keep)
+    except UnsupportedNetworkError as error:
+        raise UnsupportedNetworkError(f"{name} is refused. {error}") from error
+    except UserError as error:
+        raise UserError(f"{name} is refused. {error}") from error
+
+
+def _normalised(
+    model: onnx.ModelProto, output: str | int | None, outputs: int | None, keep: Collection[str]
+) -> Normalised:
+    graph = _Graph(_inlined(model))
+    problems: list[UserError] = []
+    sizes: list[str] = []
+    for chosen in _candidates(graph, output):
+        try:
+            found = _read(graph, chosen, keep)
+        except UserError as error:
+            problems.append(error)
+            continue
+        if outputs is None or found.outputs == outputs:
+            return found
+        sizes.append(f"{chosen!r:.80} with {found.outputs}")
+        if output is not None:
+            break
+    if problems and (outputs is None or not sizes):
+        raise problems[0]
+    raise UserError(
+        f"It has no output with {outputs} values, of which the property speaks; it has {', '.join(sizes)}."
+        + (f" Another one isn't taken: {problems[0]}" if problems else "")
+    )
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        raise UserError(f"Its local functions can't be inlined ({first_line(error)}).") from error
+
+
+def _candidates(graph: _Graph, output: str | int | None) -> list[str]:
+    names = [item.name for item in graph.proto.output]
+    if isinstance(output, int):
+        if not 0 <= output < len(names):
+            raise UserError(f"It has {len(names)} outputs; there is no number {output}.")
+        return [names[output]]
+    if output is not None:
+        if output not in names:
+            raise UserError(f"It has no output {output!r:.80}; it has {', '.join(map(repr, names)):.400}.")
+        return [output]
+    return list(dict.fromkeys(names))
+
+
+class _Graph:
+    """A graph's parts, checked once.
+
+    Args:
+        model: The model, without functions.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.proto = model.graph
+        versions = {item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS}
+        if len(versions) != 1:
+            raise UserError(f"It names {len(versions)} opsets of ONNX's own operators; allowed is one.")
+        self.opset = versions.pop()
+        if self.opset not in READ:
+            raise UnsupportedNetworkError(
+                f"Its opset is {self.opset}; read are {READ.start} to {READ.stop - 1}: convert it with "
+                "onnx.version_converter, or export it again."
+            )
+        if len(self.proto.node) > _MOST_NODES:
+            raise UnsupportedNetworkError(f"It has {len(self.proto.node):,} nodes; allowed are {_MOST_NODES:,}.")
+        self.constants: dict[str, Array] = {item.name: to_array(item) for item in self.proto.initializer}
+        for sparse in self.proto.sparse_initializer:
+            self.constants[sparse.values.name] = to_dense(sparse)
+        entries = [item for item in self.proto.input if item.name not in self.constants]
+        if len(entries) != 1:
+            named = ", ".join(repr(item.name) for item in entries)
+            raise UnsupportedNetworkError(f"It has {len(entries)} inputs ({named:.200}); allowed is one.")
+        self.entry = entries[0]
+        kind = self.entry.type.tensor_type
+        if kind.elem_type not in _TYPES:
+            word = TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
+            raise UnsupportedNetworkError(f"Its input is {word}; allowed are {', '.join(_TYPES.values())}.")
+        self.kind = _TYPES[kind.elem_type]
+        if not kind.HasField("shape"):
+            raise UnsupportedNetworkError("The shape of its input isn't known; export it with fixed sizes.")
+        sizes = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in kind.shape.dim]
+        # A free first axis is the batch's, and a batch is one input here.
+        free = [i for i, size in enumerate(sizes) if size < 1 and (i > 0 or len(sizes) == 1)]
+        if free or not sizes:
+            raise UnsupportedNetworkError(
+                f"Its input has the shape {sizes}, where axis {free[0] if free else 0} is free or empty; only the "
+                "batch axis, the first, may be free: export it with fixed sizes."
+            )
+        self.shape: Shape = (max(1, sizes[0]), *sizes[1:])
+        if math.prod(self.shape) > ELEMENTS:
+            raise UnsupportedNetworkError(
+                f"Its input has {math.prod(self.shape):,} elements; allowed are {ELEMENTS:,}."
+            )
+
+    def alive(self, output: str) -> tuple[set[int], dict[str, int]]:
+        """Returns the nodes that an output depends on, and how often each value is read by them."""
+        makers = {name: i for i, node in enumerate(self.proto.node) for name in node.output if name}
+        found: set[int] = set()
+        uses: dict[str, int] = {output: 1}
+        waiting = [output]
+        while waiting:
+            number = makers.get(waiting.pop())
+            if number is None or number in found:
+                continue
+            found.add(number)
+            for name in _read_names(self.proto.node[number]):
+                uses[name] = uses.get(name, 0) + 1
+                waiting.append(name)
+        return found, uses
+
+
+def _read_names(node: onnx.NodeProto) -> Iterator[str]:
+    yield from (name for name in node.input if name)
+    for item in node.attribute:
+        for graph in (*([item.g] if item.HasField("g") else []), *item.graphs):
+            # Names of the outer graph, and of the inner one, which do no harm.
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _read_names(inner)
+
+
+def _read(graph: _Graph, output: str, keep: Collection[str]) -> Normalised:
+    """Reads the graph up to one output, twice if its input comes in an order of its own."""
+    shape: Shape = graph.shape if graph.shape[0] == 1 and len(graph.shape) > 1 else (1, *graph.shape)
+    try:
+        return _Reader(graph, output, keep, shape, None).read()
+    except ReorderError as error:
+        return _Reader(graph, output, keep, error.shape, error.order).read()
+
+
+class _Reader:
+    """Reads a graph node by node.
+
+    Args:
+        graph: The graph.
+        output: The output that counts.
+        keep: See `normalise`.
+        shape: Shape of the normal network's input.
+        order: Its order, see `Normalised.input_order`.
+    """
+
+    def __init__(self, graph: _Graph, output: str, keep: Collection[str], shape: Shape, order: IntArray | None) -> None:
+        self.graph = graph
+        self.output = output
+        self.order = order
+        layers = Layers(shape)
+        self.reading = Reading(graph.opset, layers, Emitter(layers, order is None), Evaluator(graph.opset), keep)
+        entry = Value(graph.shape, (Term(0),))
+        if order is not None:
+            entry = moved(Value((len(order),), (Term(0),)), np.argsort(order).reshape(graph.shape))
+        self.known: dict[str, Input] = {**graph.constants, graph.entry.name: entry, "": None}
+        self.alive, self.uses = graph.alive(output)
+
+    def read(self) -> Normalised:
+        """Returns the normal network."""
+        for number, node in enumerate(self.graph.proto.node):
+            if number in self.alive:
+                self._node(node)
+        result = self.known.get(self.output)
+        if result is None:
+            raise UserError(f"Its output {self.output!r:.80} is computed by no node.")
+        value = result if isinstance(result, Value) else Value(result.shape, (), result.astype(np.float64).reshape(-1))
+        if value.size < 1:
+            raise UnsupportedNetworkError(f"Its output {self.output!r:.80} is empty.")
+        self._check_batch(value.shape)
+        number = self._written(value)
+        reading = self.reading
+        notes = self._notes(value)
+        return Normalised(
+            reading.layers.write(number, notes),
+            True,
+            self.order,
+            value.size,
+            value.last,
+            notes,
+            self.output,
+            value.maker,
+        )
+
+    def _written(self, value: Value) -> int:
+        layers = self.reading.layers
+        try:
+            number = layers.reshape(self.reading.emitter.node(value), (1, value.size))
+            if layers.nodes[number].operator in ("Input", "Reshape") and _starts(layers, number):
+                number = layers.gemm(number, np.eye(value.size), np.zeros(value.size))
+        except UnsupportedNetworkError as error:
+            raise UnsupportedNetworkError(f"Its output {self.output!r:.80} isn't taken. {error}") from error
+        return number
+
+    def _check_batch(self, shape: Shape) -> None:
+        """Refuses several samples at once: a property speaks of one."""
+        given = self.graph.shape
+        if len(given) > 1 and given[0] > 1 and math.prod(given[1:]) > 1 and len(shape) > 1 and shape[0] == given[0]:
+            raise UnsupportedNetworkError(
+                f"It takes {given[0]} samples at once (input {list(given)}, output {list(shape)}); allowed is one: "
+                "export it with a batch of 1 or a free batch axis."
+            )
+
+    def _notes(self, value: Value) -> tuple[str, ...]:
+        notes = list(self.reading.notes)
+        if self.graph.kind != "float32":
+            notes.append(f"The file's input is {self.graph.kind}; the network is verified in float32.")
+        if any(array.dtype == np.float64 for array in self.graph.constants.values()):
+            notes.append("Weights in float64 were rounded to float32.")
+        if self.order is not None:
+            notes.append("The input's order was changed to channels first.")
+        if value.last != "none":
+            notes.append(f"The last operator, {value.maker}, was removed: it keeps the order of the outputs.")
+        if len(self.graph.proto.output) > 1:
+            notes.append(f"Of {len(self.graph.proto.output)} outputs, {self.output!r} counts.")
+        return tuple(notes)
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        try:
+            results = self._results(node)
+        except UnsupportedNetworkError as error:
+            raise error if str(error).startswith("The node ") else refuse(node, _inner(error)) from error
+        except (ReorderError, UserError, MemoryError):
+            raise
+        except Exception as error:
+            # A node that is damaged, or is used in a way that nobody thought of, is refused and never guessed.
+            raise refuse(node, f"it isn't understood ({type(error).__name__}: {first_line(error)})") from error
+        for name, result in zip(node.output, results, strict=False):
+            if isinstance(result, Value) and self.uses.get(name, 0) != 1:
+                result = Value(  # noqa: PLW2901
+                    result.shape,
+                    tuple(Term(term.source, term.index, term.scale) for term in result.terms),
+                    result.shift,
+                    result.last,
+                    result.maker,
+                )
+            if name:
+                self.known[name] = result
+
+    def _results(self, node: onnx.NodeProto) -> Sequence[Value | Array | None]:
+        if node.domain not in DEFAULT_DOMAINS:
+            raise refuse(node, f"its operator is of the domain {node.domain!r:.60}; read are ONNX's own")
+        if node.op_type == "Constant":
+            return [constant_value(node)]
+        missing = [name for name in node.input if name not in self.known]
+        if missing:
+            raise UserError(f"The node {label(node)} reads {missing[0]!r:.80}, which nothing computes.")
+        if node.op_type == "If":
+            return self._branch(node)
+        if any(item.HasField("g") or item.graphs for item in node.attribute):
+            raise refuse(node, _ADVICE.get(node.op_type, "it holds a graph of its own"))
+        inputs = [self.known[name] for name in node.input]
+        for name, item in zip(node.input, inputs, strict=True):
+            if name and item is None:
+                raise refuse(node, f"it reads {name!r:.80}, which is no result that is taken")
+        if is_random(node) or (
+            not any(isinstance(item, Value) for item in inputs)
+            and node.op_type not in ("Dropout", "BatchNormalization")
+        ):
+            arrays = {name: item for name, item in zip(node.input, inputs, strict=True) if isinstance(item, np.ndarray)}
+            return self._folded(node, arrays)
+        self._check_last(node, inputs)
+        handler = _HANDLERS.get(node.op_type)
+        if handler is None:
+            raise refuse(
+                node,
+                _ADVICE.get(node.op_type, f"of what depends on the input, taken are {', '.join(sorted(_HANDLERS))}"),
+            )
+        results = handler(self.reading, node, inputs)
+        for result in results:
+            if result is not None and math.prod(result.shape) > ELEMENTS:
+                raise refuse(node, f"its result has {list(result.shape)} elements; allowed are {ELEMENTS:,}")
+        return results
+
+    def _folded(self, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> list[Array]:
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        found: list[Any] = self.reading.evaluator.run(plain, arrays)
+        named = iter(found)
+        return [next(named) if name else np.zeros(0) for name in node.output]
+
+    def _branch(self, node: onnx.NodeProto) -> Sequence[Input]:
+        """Reads the branch of an If whose condition is known."""
+        condition = self.known[node.input[0]]
+        if not isinstance(condition, np.ndarray) or condition.size != 1:
+            raise refuse(node, "its condition depends on the network's input; export the network by tracing it")
+        wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        graph = next(item.g for item in node.attribute if item.name == wanted)
+        for item in graph.initializer:
+            self.known[item.name] = to_array(item)
+        for inner in graph.node:
+            self._node(inner)
+        return [self.known.get(item.name) for item in graph.output]
+
+    def _check_last(self, node: onnx.NodeProto, inputs: Sequence[Input]) -> None:
+        for item in inputs:
+            if isinstance(item, Value) and item.last != "none" and node.op_type not in _AFTER_LAST:
+                raise refuse(
+                    node,
+                    f"it comes after {item.maker}, which is taken only at the end, where it keeps the order of the outputs",
+                )
+
+
+def _inner(error: UserError) -> str:
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _starts(layers: Layers, number: int) -> bool:
+    """Whether a node is the input, reshaped at most."""
+    while layers.nodes[number].operator == "Reshape":
+        number = layers.nodes[number].inputs[0]
+    return layers.nodes[number].operator == "Input"

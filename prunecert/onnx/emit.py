@@ -1,0 +1,438 @@
+"""Values into nodes of the normal network: a convolution where the rearrangement is one, else a linear layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prunecert.onnx.layers import DENSE, Layers
+from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
+from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
+
+#: From this many weights on, a convolution that treats each channel alone is written in groups.
+_GROUPED = 2**14
+
+
+class ReorderError(Exception):
+    """The network is to be read anew, with its input in another order.
+
+    Args:
+        order: For each flat input of the normal network, the flat input of the given one.
+        shape: Shape of the normal network's input, [1, ...].
+    """
+
+    def __init__(self, order: IntArray, shape: Shape) -> None:
+        super().__init__("the input is in another order")
+        self.order = order
+        self.shape = shape
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Output i of an axis reads position start + stride * i, or nothing outside of the axis."""
+
+    start: int
+    stride: int
+    size: int
+    outputs: int
+
+    @property
+    def padding(self) -> int:
+        return max(0, -self.start, self.start + self.stride * (self.outputs - 1) - (self.size - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """A rearrangement that a convolution does: each output channel reads one channel, or none (-1)."""
+
+    channels: IntArray
+    down: _Axis
+    across: _Axis
+
+
+def image_shape(shape: Shape) -> Shape | None:
+    """Returns [1, C, H, W] for a shape of three or four axes whose first is 1, else None."""
+    if len(shape) == 4 and shape[0] == 1:
+        return shape
+    if len(shape) == 3 and shape[0] == 1:
+        return (*shape, 1)
+    return None
+
+
+def per_channel(values: Float64Array, shape: Shape) -> Float64Array | None:
+    """Returns one number a channel if the values of each channel of an image of this shape are one number."""
+    table = values.reshape(shape[1], -1)
+    return table[:, 0] if np.array_equal(table, np.broadcast_to(table[:, :1], table.shape)) else None
+
+
+class Emitter:
+    """Writes values as nodes.
+
+    Args:
+        layers: The network so far.
+        reorder: Whether the input may still be put in another order, by `ReorderError`.
+    """
+
+    def __init__(self, layers: Layers, reorder: bool) -> None:
+        self.layers = layers
+        self._reorder = reorder
+
+    def node(self, value: Value, shape: Shape | None = None) -> int:
+        """Returns a node that holds a value.
+
+        Args:
+            value: The value.
+            shape: Shape that the node is to have, [1, ...]; default: an image if the value is one, else flat.
+        """
+        target = shape or image_shape(value.shape) or (1, value.size)
+        if not value.terms:
+            zeros = np.zeros(value.size)
+            return self.layers.constant((zeros if value.shift is None else value.shift).reshape(target))
+        shift, parts = value.shift, []
+        for group in _by_source(value.terms):
+            number, shift = self._group(group, shift, target)
+            parts.append(self.layers.reshape(number, target))
+        if shift is not None:
+            parts.append(self.layers.constant(shift.reshape(target)))
+        result = parts[0]
+        for part in parts[1:]:
+            result = self.layers.add(result, part)
+        return result
+
+    def _group(
+        self, terms: Sequence[Term], shift: Float64Array | None, target: Shape
+    ) -> tuple[int, Float64Array | None]:
+        """Writes terms of one source; returns the node and the constant that isn't in it yet."""
+        term = terms[0]
+        source = self.layers.nodes[term.source]
+        if len(terms) == 1 and term.index is None:
+            if term.scale is None and shift is None:
+                return term.source, None
+            made = self._rescaled(term, shift)
+            if made is not None:
+                return made
+            if term.scale is None:
+                size = math.prod(target)
+                if len(target) == 4 and shift is not None and source.shape == target:
+                    channels = per_channel(shift, target)
+                    if channels is not None:
+                        return self._diagonal(term.source, np.ones(target[1]), channels), None
+                if size > 1:
+                    return term.source, shift
+            elif len(source.shape) == 4:
+                factor = per_channel(term.scale, source.shape)
+                if factor is not None:
+                    bias = None if shift is None else per_channel(shift, source.shape)
+                    made_bias = np.zeros(len(factor)) if bias is None else bias
+                    return self._diagonal(term.source, factor, made_bias), shift if bias is None else None
+        if len(target) == 4 and len(source.shape) == 4:
+            made_conv = self._windows(terms, shift, target, source.shape)
+            if made_conv is not None:
+                return made_conv
+            self._consider_reorder(terms, target)
+        return self._selected(terms, shift, math.prod(target)), None
+
+    def _rescaled(self, term: Term, shift: Float64Array | None) -> tuple[int, Float64Array | None] | None:
+        """Folds scale and shift into the node that nothing else reads, if it has weights."""
+        node = self.layers.nodes[term.source]
+        if not term.exclusive or node.operator not in ("Conv", "Gemm"):
+            return None
+        shape = node.shape if len(node.shape) == 4 else (*node.shape, 1, 1)
+        factor = np.ones(shape[1]) if term.scale is None else per_channel(term.scale, shape)
+        addend = np.zeros(shape[1]) if shift is None else per_channel(shift, shape)
+        if factor is None or (addend is None and term.scale is None):
+            return None
+        zeros = np.zeros(shape[1])
+        number = self.layers.rescaled(term.source, factor, zeros if addend is None else addend)
+        return number, shift if addend is None else None
+
+    def _diagonal(self, source: int, factor: Float64Array, shift: Float64Array) -> int:
+        channels = len(factor)
+        if channels**2 <= _GROUPED:
+            return self.layers.conv(source, np.diag(factor)[:, :, None, None], shift)
+        return self.layers.conv(source, factor.reshape(-1, 1, 1, 1), shift, groups=channels)
+
+    def _windows(
+        self, terms: Sequence[Term], shift: Float64Array | None, target: Shape, source: Shape
+    ) -> tuple[int, Float64Array | None] | None:
+        """Writes terms of one image as one convolution, if they are one."""
+        found = [find_window(term, target, source) for term in terms]
+        factors = [np.ones(math.prod(target)) if t.scale is None else t.scale for t in terms]
+        scales = []
+        for term, factor, window in zip(terms, factors, found, strict=True):
+            if window is None:
+                return None
+            present = np.ones(len(factor), bool) if term.index is None else term.index >= 0
+            channels = _present_per_channel(factor, present, target)
+            if channels is None:
+                return None
+            scales.append(channels)
+        windows = [window for window in found if window is not None]
+        if len({w.down.stride for w in windows} | {1}) > 2 or len({w.across.stride for w in windows} | {1}) > 2:
+            return None
+        strides = (max(w.down.stride for w in windows), max(w.across.stride for w in windows))
+        if any(
+            (w.down.stride != strides[0] and w.down.outputs > 1)
+            or (w.across.stride != strides[1] and w.across.outputs > 1)
+            for w in windows
+        ):
+            return None
+        pads = (max(w.down.padding for w in windows), max(w.across.padding for w in windows))
+        kernel = (
+            source[2] + 2 * pads[0] - strides[0] * (target[2] - 1),
+            source[3] + 2 * pads[1] - strides[1] * (target[3] - 1),
+        )
+        same = all(np.array_equal(w.channels, np.arange(source[1])) for w in windows) and target[1] == source[1]
+        grouped = same and target[1] * source[1] * math.prod(kernel) > _GROUPED
+        inner = 1 if grouped else source[1]
+        if min(kernel) < 1 or target[1] * inner * math.prod(kernel) > DENSE:
+            return None
+        weight = np.zeros((target[1], inner, *kernel))
+        for window, factor in zip(windows, scales, strict=True):
+            out = np.flatnonzero(window.channels >= 0)
+            into = np.zeros(len(out), np.int64) if grouped else window.channels[out]
+            weight[out, into, window.down.start + pads[0], window.across.start + pads[1]] += factor[out]
+        bias = None if shift is None else per_channel(shift, target)
+        number = self.layers.conv(
+            terms[0].source,
+            weight,
+            np.zeros(target[1]) if bias is None else bias,
+            strides,
+            (*pads, *pads),
+            groups=source[1] if grouped else 1,
+        )
+        return number, shift if bias is None else None
+
+    def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
+        index = terms[0].index
+        if not self._reorder or len(terms) != 1 or terms[0].source != 0 or index is None:
+            return
+        if len(index) == math.prod(self.layers.shape) and np.array_equal(np.sort(index), np.arange(len(index))):
+            raise ReorderError(index, target)
+
+    def _selected(self, terms: Sequence[Term], shift: Float64Array | None, size: int) -> int:
+        """Writes terms of one source as a linear layer."""
+        source = terms[0].source
+        inputs = math.prod(self.layers.nodes[source].shape)
+        check_dense(size, inputs, "A rearranged value")
+        weight = np.zeros((size, inputs))
+        for term in terms:
+            index = np.arange(size) if term.index is None else term.index
+            kept = np.flatnonzero(index >= 0)
+            np.add.at(weight, (kept, index[kept]), 1.0 if term.scale is None else term.scale[kept])
+        return self.layers.gemm(source, weight, np.zeros(size) if shift is None else shift)
+
+    def linear(self, value: Value, weight: Array, bias: Float64Array) -> Value:
+        """Returns weight @ value + bias, flat: permutations, factors and constants go into the weights.
+
+        Args:
+            value: [..., n], read flat.
+            weight: [out, n].
+            bias: [out].
+        """
+        if value.shift is not None:
+            bias = bias + weight.astype(np.float64) @ value.shift
+        terms = value.terms
+        if len(terms) > 1 and all(term.index is None and term.scale is None for term in terms):
+            terms = (Term(self.node(replace(value, shift=None))),)
+        numbers = []
+        for term in terms:
+            inputs = math.prod(self.layers.nodes[term.source].shape)
+            matrix: Array = weight if term.scale is None else weight.astype(np.float64) * term.scale
+            if term.index is not None:
+                check_dense(len(weight), inputs, "A rearranged value before a linear layer")
+                kept = np.flatnonzero(term.index >= 0)
+                chosen = term.index[kept]
+                wide = np.zeros((inputs, len(weight)), matrix.dtype)
+                if len(np.unique(chosen)) == len(chosen):
+                    wide[chosen] = matrix.T[kept]
+                else:
+                    wide = wide.astype(np.float64)
+                    np.add.at(wide, chosen, matrix.T[kept])
+                matrix = wide.T
+            numbers.append(self.layers.gemm(term.source, matrix, bias if not numbers else np.zeros(len(bias))))
+        if not numbers:
+            return Value((1, len(bias)), (), bias)
+        result = numbers[0]
+        for number in numbers[1:]:
+            result = self.layers.add(result, number)
+        return Value((1, len(bias)), (Term(result, exclusive=len(numbers) == 1),))
+
+    def convolution(
+        self,
+        value: Value,
+        weight: Array,
+        bias: Float64Array,
+        strides: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        dilations: tuple[int, int],
+        groups: int,
+    ) -> Value:
+        """Returns a convolution of an image; padding, selected channels and factors go into it where they can.
+
+        Args:
+            value: Of shape [1, C, H, W].
+            weight: [out, C / groups, kh, kw].
+            bias: [out].
+            strides: Of both axes.
+            pads: At the top, left, bottom, right.
+            dilations: Of both axes.
+            groups: Number of groups.
+        """
+        parts = self._before(value, weight, bias, pads, groups)
+        if parts is None:
+            source = self.node(value, value.shape)
+            parts = [(source, weight, pads, groups)], bias
+        numbers = []
+        for source, kernel, padding, parted in parts[0]:
+            addend = parts[1] if not numbers else np.zeros(len(bias))
+            numbers.append(self.layers.conv(source, kernel, addend, strides, padding, dilations, parted))
+        result = numbers[0]
+        for number in numbers[1:]:
+            result = self.layers.add(result, number)
+        return Value(self.layers.nodes[result].shape, (Term(result, exclusive=len(numbers) == 1),))
+
+    def _before(
+        self, value: Value, weight: Array, bias: Float64Array, pads: tuple[int, int, int, int], groups: int
+    ) -> tuple[list[tuple[int, Array, tuple[int, int, int, int], int]], Float64Array] | None:
+        """Returns what convolves the sources themselves: nodes, kernels, pads, groups; and the bias."""
+        if not value.terms or (len(value.terms) > 1 and all(term.index is None for term in value.terms)):
+            return None
+        if value.shift is not None:
+            channels = per_channel(value.shift, value.shape)
+            if channels is None or any(pads):
+                return None
+            share = weight.shape[1]
+            inputs = channels.reshape(groups, share)
+            outs = weight.astype(np.float64).sum(axis=(2, 3)).reshape(groups, -1, share)
+            bias = bias + np.einsum("goi,gi->go", outs, inputs).reshape(-1)
+        made = []
+        for term in value.terms:
+            shape = self.layers.nodes[term.source].shape
+            window = find_window(term, value.shape, shape) if len(shape) == 4 else None
+            if term.index is None and shape != value.shape:
+                return None
+            if window is None or (window.down.stride, window.across.stride) != (1, 1):
+                return None
+            down, across = window.down, window.across
+            grown = (
+                -down.start,
+                -across.start,
+                down.start + down.outputs - down.size,
+                across.start + across.outputs - across.size,
+            )
+            if min(grown) < 0:
+                return None
+            present = np.ones(value.size, bool) if term.index is None else term.index >= 0
+            factor = _present_per_channel(
+                np.ones(value.size) if term.scale is None else term.scale, present, value.shape
+            )
+            same = np.array_equal(window.channels, np.arange(shape[1])) and shape[1] == value.shape[1]
+            if factor is None or (groups > 1 and not same):
+                return None
+            kernel: Array = weight
+            if not np.all(factor[window.channels >= 0] == 1):
+                spread = np.repeat(factor.reshape(groups, -1), len(weight) // groups, axis=0)
+                kernel = weight.astype(np.float64) * spread[:, :, None, None]
+            if not same:
+                kernel = _onto_channels(kernel, window.channels, shape[1])
+            made.append(
+                (
+                    term.source,
+                    kernel,
+                    (pads[0] + grown[0], pads[1] + grown[1], pads[2] + grown[2], pads[3] + grown[3]),
+                    groups,
+                )
+            )
+        return made, bias
+
+
+def check_dense(outputs: int, inputs: int, what: str) -> None:
+    """Refuses a matrix that is too large.
+
+    Args:
+        outputs: Its rows.
+        inputs: Its columns.
+        what: What it would be for.
+    """
+    check_size(outputs)
+    if outputs * inputs > DENSE:
+        raise UnsupportedNetworkError(
+            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed are {DENSE:,}. "
+            "Export the network without that operator, or with smaller layers."
+        )
+
+
+def _by_source(terms: Sequence[Term]) -> list[list[Term]]:
+    groups: dict[int, list[Term]] = {}
+    for term in terms:
+        groups.setdefault(term.source, []).append(term)
+    return list(groups.values())
+
+
+def _onto_channels(weight: Array, channels: IntArray, inputs: int) -> Array:
+    """Returns the kernel over the source's channels, of which channel i of the value reads ``channels[i]``."""
+    wide = np.zeros((weight.shape[0], inputs, *weight.shape[2:]), np.float64)
+    kept = np.flatnonzero(channels >= 0)
+    np.add.at(wide, (slice(None), channels[kept]), weight[:, kept])
+    return wide.astype(weight.dtype) if len(np.unique(channels[kept])) == len(kept) else wide
+
+
+def _present_per_channel(factor: Float64Array, present: Array, shape: Shape) -> Float64Array | None:
+    """Returns one factor a channel, if those at the places where something is read agree; 1 where nothing is."""
+    table, there = factor.reshape(shape[1], -1), present.reshape(shape[1], -1)
+    first = np.argmax(there, axis=1)
+    found = table[np.arange(shape[1]), first]
+    if not np.all((table == found[:, None]) | ~there):
+        return None
+    return np.where(there.any(axis=1), found, 1.0)
+
+
+def find_window(term: Term, target: Shape, source: Shape) -> _Window | None:
+    """Returns the convolution's geometry that a term is, if it is one.
+
+    Args:
+        term: The term.
+        target: Shape of its value, [1, C', H', W'].
+        source: Shape of its node, [1, C, H, W].
+    """
+    if term.index is None:
+        if target != source:
+            return None
+        channels = np.arange(source[1])
+        return _Window(channels, _Axis(0, 1, source[2], source[2]), _Axis(0, 1, source[3], source[3]))
+    index = term.index.reshape(target[1:])
+    valid = index >= 0
+    some = np.argmax(valid)
+    c, y, x = np.unravel_index(int(some), valid.shape)
+    if not valid[c, y, x]:
+        return None
+    area = source[2] * source[3]
+    channels = np.where(valid[:, y, x], index[:, y, x] // area, -1)
+    rows = np.where(valid[c, :, x], index[c, :, x] % area // source[3], -1)
+    columns = np.where(valid[c, y, :], index[c, y, :] % source[3], -1)
+    whole = channels[:, None, None] * area + rows[None, :, None] * source[3] + columns[None, None, :]
+    there = (channels >= 0)[:, None, None] & (rows >= 0)[None, :, None] & (columns >= 0)[None, None, :]
+    if not np.array_equal(np.where(there, whole, -1), index):
+        return None
+    down, across = _axis(rows, source[2]), _axis(columns, source[3])
+    return None if down is None or across is None else _Window(channels, down, across)
+
+
+def _axis(reads: IntArray, size: int) -> _Axis | None:
+    there = np.flatnonzero(reads >= 0)
+    first = int(there[0])
+    if len(there) > 1:
+        stride = int(reads[there[1]] - reads[first]) // int(there[1] - first) if there[1] > first else 0
+    else:
+        # What the others read is outside, one step of the whole axis away.
+        stride = size if len(reads) > 1 else 1
+    if stride < 1:
+        return None
+    start = int(reads[first]) - stride * first
+    wanted = start + stride * np.arange(len(reads))
+    wanted = np.where((wanted >= 0) & (wanted < size), wanted, -1)
+    return _Axis(start, stride, size, len(reads)) if np.array_equal(wanted, reads) else None

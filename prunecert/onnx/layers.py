@@ -1,0 +1,277 @@
+"""The normal network while it is built: nodes with shapes, weights not yet rounded, written out at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, UnsupportedNetworkError
+
+#: Most weights of one layer that isn't in the given file.
+DENSE = 2**25
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node of the normal network.
+
+    Args:
+        operator: ``Input``, ``Conv``, ``Gemm``, ``Relu``, ``Reshape``, ``Add``, ``AveragePool`` or ``MaxPool``.
+        inputs: Numbers of the nodes that it reads.
+        shape: Shape of its value, [1, ...].
+        weight: [out, in] or [out, in / groups, kh, kw]; float32, or float64 where something was folded into it.
+        bias: [out].
+        strides: Of both axes.
+        pads: At the top (and bottom) and left (and right).
+        dilations: Of both axes.
+        groups: Of a convolution.
+        kernel: Window of a pooling.
+        positive: Whether no value of it is negative.
+    """
+
+    operator: str
+    inputs: tuple[int, ...]
+    shape: Shape
+    weight: Array | None = None
+    bias: Array | None = None
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    kernel: tuple[int, int] = (1, 1)
+    positive: bool = False
+
+
+@dataclass
+class Layers:
+    """The nodes so far; node 0 is the input.
+
+    Args:
+        shape: Shape of the input, [1, ...].
+        positive: Whether no input is negative.
+    """
+
+    shape: Shape
+    nodes: list[Node] = field(init=False)
+    _known: dict[tuple[object, ...], int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nodes = [Node("Input", (), self.shape)]
+
+    def _append(self, node: Node) -> int:
+        if math.prod(node.shape) > ELEMENTS:
+            raise UnsupportedNetworkError(
+                f"A value of shape {list(node.shape)} isn't taken: allowed are {ELEMENTS:,} elements."
+            )
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def reshape(self, source: int, shape: Shape) -> int:
+        """Returns a node with the same values in another shape."""
+        while self.nodes[source].operator == "Reshape":
+            source = self.nodes[source].inputs[0]
+        old = self.nodes[source]
+        if old.shape == shape:
+            return source
+        key = ("Reshape", source, shape)
+        if key not in self._known:
+            self._known[key] = self._append(Node("Reshape", (source,), shape, positive=old.positive))
+        return self._known[key]
+
+    def relu(self, source: int) -> int:
+        """Returns max(x, 0)."""
+        if self.nodes[source].positive:
+            return source
+        key = ("Relu", source)
+        if key not in self._known:
+            self._known[key] = self._append(Node("Relu", (source,), self.nodes[source].shape, positive=True))
+        return self._known[key]
+
+    def add(self, first: int, second: int) -> int:
+        """Returns the sum of two nodes of one shape."""
+        one, two = self.nodes[first], self.nodes[second]
+        return self._append(Node("Add", (first, second), one.shape, positive=one.positive and two.positive))
+
+    def gemm(self, source: int, weight: Array, bias: Array) -> int:
+        """Returns a linear layer; the source may have any shape."""
+        flat = self.reshape(source, (1, math.prod(self.nodes[source].shape)))
+        return self._append(Node("Gemm", (flat,), (1, len(weight)), weight, bias))
+
+    def constant(self, values: Array) -> int:
+        """Returns a node that has these values, [1, ...], whatever the input is: layers of zeros with a bias.
+
+        Some readers take constants only where they are of certain shapes; all take a linear layer.
+        """
+        key = ("one",)
+        if key not in self._known:
+            inputs = math.prod(self.shape)
+            self._known[key] = self.gemm(0, np.zeros((1, inputs), np.float32), np.zeros(1, np.float32))
+        made = self.gemm(self._known[key], np.zeros((values.size, 1), np.float32), values.reshape(-1))
+        return self.reshape(made, values.shape)
+
+    def conv(
+        self,
+        source: int,
+        weight: Array,
+        bias: Array,
+        strides: tuple[int, int] = (1, 1),
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+        dilations: tuple[int, int] = (1, 1),
+        groups: int = 1,
+    ) -> int:
+        """Returns a convolution of a node of shape [1, C, H, W].
+
+        Args:
+            source: The node.
+            weight: [out, C / groups, kh, kw].
+            bias: [out].
+            strides: Of both axes.
+            pads: Zeros at the top, left, bottom, right; where two differ, the kernel grows by zeros so that the
+                longer serves for both.
+            dilations: Of both axes.
+            groups: Number of groups.
+        """
+        shape = self.nodes[source].shape
+        even, spread = list(pads[:2]), list(dilations)
+        for axis in range(2):
+            before, after = pads[axis], pads[axis + 2]
+            if before == after:
+                continue
+            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
+            even[axis] = max(before, after)
+            grown = [(0, 0)] * 4
+            grown[axis + 2] = (even[axis] - before, even[axis] - after)
+            weight = np.pad(weight, grown)
+        sizes = [
+            (shape[2 + i] + 2 * even[i] - spread[i] * (weight.shape[2 + i] - 1) - 1) // strides[i] + 1 for i in range(2)
+        ]
+        if min(sizes) < 1:
+            raise UnsupportedNetworkError(f"A kernel {weight.shape[2:]} is larger than its padded input {shape[2:]}.")
+        node = Node(
+            "Conv",
+            (source,),
+            (1, len(weight), *sizes),
+            weight,
+            bias,
+            strides,
+            (even[0], even[1]),
+            (spread[0], spread[1]),
+            groups,
+        )
+        return self._append(node)
+
+    def pool(self, operator: str, source: int, kernel: tuple[int, int], strides: tuple[int, int]) -> int:
+        """Returns an unpadded pooling."""
+        old = self.nodes[source]
+        sizes = [(old.shape[2 + i] - kernel[i]) // strides[i] + 1 for i in range(2)]
+        shape = (*old.shape[:2], *sizes)
+        return self._append(Node(operator, (source,), shape, strides=strides, kernel=kernel, positive=old.positive))
+
+    def rescaled(self, number: int, factor: Array, shift: Array) -> int:
+        """Returns a copy of a convolution or linear layer whose outputs are multiplied and shifted.
+
+        Args:
+            number: The node.
+            factor: For each output (channel).
+            shift: For each output (channel).
+        """
+        old = self.nodes[number]
+        assert old.weight is not None
+        assert old.bias is not None
+        weight = old.weight
+        if not np.all(factor == 1):
+            weight = old.weight.astype(np.float64) * factor.reshape(-1, *[1] * (old.weight.ndim - 1))
+        bias = old.bias.astype(np.float64) * factor + shift
+        made = Node(
+            old.operator,
+            old.inputs,
+            old.shape,
+            weight,
+            bias,
+            old.strides,
+            old.pads,
+            old.dilations,
+            old.groups,
+        )
+        return self._append(made)
+
+    def write(self, output: int, notes: Sequence[str]) -> onnx.ModelProto:
+        """Writes the network that ends in a node of shape [1, n]; what doesn't lead there is left out."""
+        alive = {0, output}
+        for number in range(output, 0, -1):
+            if number in alive:
+                alive.update(self.nodes[number].inputs)
+        names = {number: f"v{number}" for number in alive}
+        names[0], names[output] = "x", "y"
+        nodes, stored = [], []
+        for number in sorted(alive - {0}):
+            node = self.nodes[number]
+            inputs, attributes = [names[i] for i in node.inputs], {}
+            if node.weight is not None and node.bias is not None:
+                for word, values in (("weight", node.weight), ("bias", node.bias)):
+                    stored.append(numpy_helper.from_array(_rounded(values), f"{names[number]}_{word}"))
+                    inputs.append(stored[-1].name)
+            operator = node.operator
+            if operator == "Conv":
+                assert node.weight is not None
+                attributes = {
+                    "dilations": list(node.dilations),
+                    "group": node.groups,
+                    "kernel_shape": list(node.weight.shape[2:]),
+                    "pads": list(node.pads) * 2,
+                    "strides": list(node.strides),
+                }
+            elif operator == "Gemm":
+                attributes = {"transB": 1}
+            elif operator in ("AveragePool", "MaxPool"):
+                attributes = {"kernel_shape": list(node.kernel), "strides": list(node.strides)}
+            elif operator == "Reshape" and len(node.shape) == 2 and len(self.nodes[node.inputs[0]].shape) > 2:
+                operator, attributes = "Flatten", {"axis": 1}
+            elif operator == "Reshape":
+                # -1 leaves the batch axis to readers that take many points at once.
+                stored.append(numpy_helper.from_array(np.array([-1, *node.shape[1:]]), f"{names[number]}_shape"))
+                inputs.append(stored[-1].name)
+            nodes.append(helper.make_node(operator, inputs, [names[number]], name=f"{operator}_{number}", **attributes))
+        graph = helper.make_graph(
+            nodes,
+            "normal",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(self.shape))],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(self.nodes[output].shape))],
+            stored,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model.producer_name = "prunecert"
+        model.doc_string = "\n".join(notes)
+        return model
+
+
+def _inflated(weight: Array, axis: int, dilation: int) -> Array:
+    """Returns the kernel that does without dilation on an axis what this one does with it."""
+    if dilation == 1 or weight.shape[axis] == 1:
+        return weight
+    shape = list(weight.shape)
+    shape[axis] = dilation * (shape[axis] - 1) + 1
+    if math.prod(shape) > DENSE:
+        raise UnsupportedNetworkError(f"A dilated kernel of {shape} weights isn't taken: allowed are {DENSE:,}.")
+    wide = np.zeros(shape, weight.dtype)
+    place: list[slice] = [slice(None)] * weight.ndim
+    place[axis] = slice(None, None, dilation)
+    wide[tuple(place)] = weight
+    return wide
+
+
+def _rounded(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(rounded).all():
+        raise UnsupportedNetworkError(
+            f"{int((~np.isfinite(rounded)).sum())} weights of the network, folded, are infinite or not a number in "
+            "float32; allowed are finite ones: rescale its layers."
+        )
+    return rounded

@@ -1,0 +1,103 @@
+"""Geometry of windows over one or two axes: pads, strides and dilations, made two-dimensional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from prunecert.onnx.constants import refuse
+from prunecert.onnx.emit import image_shape
+from prunecert.onnx.reading import attributes_of
+from prunecert.onnx.values import Shape, Value
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over the two last axes of an image.
+
+    Args:
+        kernel: Sizes.
+        strides: Steps.
+        dilations: Steps within.
+        pads: At the top, left, bottom, right.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+
+def image(node: onnx.NodeProto, value: Value) -> Shape:
+    """Returns a value's shape as [1, C, H, W].
+
+    Raises:
+        UnsupportedNetworkError: It is no image and no row of one, or several samples.
+    """
+    shape = value.shape
+    if len(shape) not in (3, 4):
+        raise refuse(node, f"its input has the shape {list(shape)}; allowed are [1, C, L] and [1, C, H, W]")
+    found = image_shape(shape)
+    if found is None:
+        raise refuse(node, f"its input holds {shape[0]} samples; allowed is one")
+    return found
+
+
+def unimage(shape: Shape, rank: int) -> Shape:
+    """Returns the given graph's shape for that of an image."""
+    return shape if rank == 4 else shape[:3]
+
+
+def read_windows(node: onnx.NodeProto, value: Value, kernel: Sequence[int] | None = None) -> Windows:
+    """Returns the windows of a convolution or pooling, all pads explicit.
+
+    Args:
+        node: The node.
+        value: Its input.
+        kernel: Size of the windows, where that isn't an attribute.
+    """
+    attributes = attributes_of(node)
+    shape, axes = image(node, value), len(value.shape) - 2
+    sizes = tuple(int(size) for size in (kernel or attributes.get("kernel_shape", ())))
+    strides = _axes(node, attributes, "strides", axes)
+    dilations = _axes(node, attributes, "dilations", axes)
+    if len(sizes) != axes or min(sizes) < 1 or min(strides) < 1 or min(dilations) < 1:
+        raise refuse(node, f"its windows {list(sizes)} don't fit {axes} axes, or a step is below 1")
+    auto = attributes.get("auto_pad", b"NOTSET") or b"NOTSET"
+    if auto == b"NOTSET":
+        pads = tuple(int(pad) for pad in attributes.get("pads", (0,) * 2 * axes))
+    elif auto == b"VALID":
+        # onnxruntime takes no pads then, whatever else the node says.
+        pads = (0,) * 2 * axes
+    elif auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        before, after = [], []
+        for i in range(axes):
+            size = shape[2 + i]
+            reach = dilations[i] * (sizes[i] - 1) + 1
+            whole = max(0, ((size + strides[i] - 1) // strides[i] - 1) * strides[i] + reach - size)
+            small, large = whole // 2, whole - whole // 2
+            before.append(small if auto == b"SAME_UPPER" else large)
+            after.append(large if auto == b"SAME_UPPER" else small)
+        pads = (*before, *after)
+    else:
+        raise refuse(node, f"its auto_pad is {auto!r:.40}")
+    if len(pads) != 2 * axes or min(pads) < 0:
+        raise refuse(node, f"its pads {list(pads)} don't fit {axes} axes, or are negative")
+    if axes == 1:
+        return Windows((sizes[0], 1), (strides[0], 1), (dilations[0], 1), (pads[0], 0, pads[1], 0))
+    return Windows(
+        (sizes[0], sizes[1]),
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        (pads[0], pads[1], pads[2], pads[3]),
+    )
+
+
+def _axes(node: onnx.NodeProto, attributes: dict[str, Any], name: str, axes: int) -> tuple[int, ...]:
+    found = tuple(int(item) for item in attributes.get(name, ()) or (1,) * axes)
+    if len(found) != axes:
+        raise refuse(node, f"its {name} {list(found)} don't fit {axes} axes")
+    return found
