@@ -164,7 +164,7 @@ def _windows(
     """Returns what each window of [n, C, H, W] reads: [n, C, H', W', kh, kw]; padding is zero."""
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     spans = tuple(dilation * (size - 1) + 1 for size, dilation in zip(kernel, dilations, strict=True))
-    views = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))  # type: ignore[call-overload]
+    views = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
     windows: Float64Array = views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     return windows
 

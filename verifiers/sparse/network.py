@@ -162,6 +162,6 @@ def read_network(path: Path) -> Network:
         UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
     """
     from verifiers.sparse.reader import GraphReader
-    from verifiers.support import load_model
+    from prunecert.onnx.io import load_model
 
     return GraphReader(load_model(path), path.name).read()
