@@ -19,7 +19,7 @@ from bench.weights import count_layers, totals
 from bench.yamlfile import Document, Section
 from models.data import Dataset
 from prunecert.errors import UserError
-from prunecert.hashing import sha256_file
+from prunecert.onnx.io import identity
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -153,6 +153,11 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
     from verifiers.support import network_info
 
     info = network_info(card.onnx)
+    if info.input_shape[1:] == (*_INPUT[1:], _INPUT[0]):
+        raise UserError(
+            f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}, channels last; allowed is "
+            f"[1, 3, 32, 32]: `python -m prunecert.onnx normalise {card.onnx.name} NEW.onnx` writes such a network."
+        )
     if info.input_shape[1:] != _INPUT:
         raise UserError(
             f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}; allowed is [1, 3, 32, 32], "
@@ -176,7 +181,7 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
         )
     asked = card.claimed if card.claimed is not None else (1.0 if card.pruner == DENSE else float(f"{compression:.4g}"))
     cell = CardCell(card.network, card.objective, card.eps, card.pruner, asked, card.seed, card.name)
-    export = Export(card.onnx, sha256_file(card.onnx), 1 - kept / dense, compression, "", card.to_json())
+    export = Export(card.onnx, identity(card.onnx), 1 - kept / dense, compression, "", card.to_json())
     return cell, export
 
 

@@ -174,7 +174,7 @@ class Compaction:
                 int(data["folded"]),
                 int(data["merged"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             raise UserError(f"The record of a compacted network is damaged ({error!r}); export it again.") from error
 
     @classmethod
@@ -182,7 +182,8 @@ class Compaction:
         """Reads what `dump` returned; see `from_json` for errors."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
+            # The second is what json says of brackets nested by the thousand.
             raise UserError(f"The record of a compacted network is damaged ({error}); export it again.") from error
         if not isinstance(data, dict):
             raise UserError("The record of a compacted network is damaged (no object); export it again.")

@@ -118,7 +118,7 @@ def _extreme(combine: Callable[[Reading, Value, Value], Value]) -> Handler:
         result = values[0]
         for value in values[1:]:
             if result.terms:
-                result, value = reading.settle(result), reading.settle(value)  # noqa: PLW2901
+                result, value = reading.settle(result), reading.settle(value)
             result = combine(reading, result, value)
         reading.note(f"{node.op_type} is written as ReLUs.")
         return [result]

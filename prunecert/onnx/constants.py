@@ -176,7 +176,7 @@ class Evaluator:
         def run(values: Mapping[str, Array]) -> list[Array]:
             try:
                 with np.errstate(all="ignore"):
-                    return [np.asarray(item) for item in evaluator.run(None, {**fed, **values})]  # type: ignore[union-attr]
+                    return [np.asarray(item) for item in evaluator.run(None, {**fed, **values})]
             except Exception as error:
                 raise UserError(f"The node {label(node)} can't be evaluated: {first_line(error)}.") from error
 

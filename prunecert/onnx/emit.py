@@ -88,6 +88,8 @@ class Emitter:
             shape: Shape that the node is to have, [1, ...]; default: an image if the value is one, else flat.
         """
         target = shape or image_shape(value.shape) or (1, value.size)
+        if shape is None and value.terms and all(term.index is None for term in value.terms):
+            target = self.layers.nodes[value.terms[0].source].shape
         if not value.terms:
             zeros = np.zeros(value.size)
             return self.layers.constant((zeros if value.shift is None else value.shift).reshape(target))
@@ -132,6 +134,7 @@ class Emitter:
             made_conv = self._windows(terms, shift, target, source.shape)
             if made_conv is not None:
                 return made_conv
+        if len(target) == 4:
             self._consider_reorder(terms, target)
         return self._selected(terms, shift, math.prod(target)), None
 
@@ -238,7 +241,7 @@ class Emitter:
         terms = value.terms
         if len(terms) > 1 and all(term.index is None and term.scale is None for term in terms):
             terms = (Term(self.node(replace(value, shift=None))),)
-        numbers = []
+        numbers: list[int] = []
         for term in terms:
             inputs = math.prod(self.layers.nodes[term.source].shape)
             matrix: Array = weight if term.scale is None else weight.astype(np.float64) * term.scale
@@ -286,7 +289,7 @@ class Emitter:
         if parts is None:
             source = self.node(value, value.shape)
             parts = [(source, weight, pads, groups)], bias
-        numbers = []
+        numbers: list[int] = []
         for source, kernel, padding, parted in parts[0]:
             addend = parts[1] if not numbers else np.zeros(len(bias))
             numbers.append(self.layers.conv(source, kernel, addend, strides, padding, dilations, parted))
@@ -361,8 +364,8 @@ def check_dense(outputs: int, inputs: int, what: str) -> None:
     check_size(outputs)
     if outputs * inputs > DENSE:
         raise UnsupportedNetworkError(
-            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed are {DENSE:,}. "
-            "Export the network without that operator, or with smaller layers."
+            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed are "
+            f"{DENSE:,}. Export the network without that operator, or with smaller layers."
         )
 
 
@@ -377,7 +380,7 @@ def _onto_channels(weight: Array, channels: IntArray, inputs: int) -> Array:
     """Returns the kernel over the source's channels, of which channel i of the value reads ``channels[i]``."""
     wide = np.zeros((weight.shape[0], inputs, *weight.shape[2:]), np.float64)
     kept = np.flatnonzero(channels >= 0)
-    np.add.at(wide, (slice(None), channels[kept]), weight[:, kept])
+    np.add.at(wide.swapaxes(0, 1), channels[kept], weight[:, kept].swapaxes(0, 1))
     return wide.astype(weight.dtype) if len(np.unique(channels[kept])) == len(kept) else wide
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -143,8 +144,10 @@ class Layers:
             before, after = pads[axis], pads[axis + 2]
             if before == after:
                 continue
-            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
             even[axis] = max(before, after)
+            longer = spread[axis] * (weight.shape[axis + 2] - 1) + 1 + abs(after - before)
+            _check_kernel((*weight.shape[:2], longer, weight.shape[3 - axis]))
+            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
             grown = [(0, 0)] * 4
             grown[axis + 2] = (even[axis] - before, even[axis] - after)
             weight = np.pad(weight, grown)
@@ -201,18 +204,28 @@ class Layers:
         )
         return self._append(made)
 
-    def write(self, output: int, notes: Sequence[str]) -> onnx.ModelProto:
-        """Writes the network that ends in a node of shape [1, n]; what doesn't lead there is left out."""
+    def _alive(self, output: int) -> set[int]:
         alive = {0, output}
         for number in range(output, 0, -1):
             if number in alive:
                 alive.update(self.nodes[number].inputs)
+        return alive
+
+    def relus(self, output: int) -> int:
+        """Returns how many ReLU neurons an output depends on."""
+        alive = [self.nodes[number] for number in self._alive(output)]
+        return sum(math.prod(node.shape) for node in alive if node.operator == "Relu")
+
+    def write(self, output: int, notes: Sequence[str]) -> onnx.ModelProto:
+        """Writes the network that ends in a node of shape [1, n]; what doesn't lead there is left out."""
+        alive = self._alive(output)
         names = {number: f"v{number}" for number in alive}
         names[0], names[output] = "x", "y"
         nodes, stored = [], []
         for number in sorted(alive - {0}):
             node = self.nodes[number]
-            inputs, attributes = [names[i] for i in node.inputs], {}
+            inputs = [names[i] for i in node.inputs]
+            attributes: dict[str, Any] = {}
             if node.weight is not None and node.bias is not None:
                 for word, values in (("weight", node.weight), ("bias", node.bias)):
                     stored.append(numpy_helper.from_array(_rounded(values), f"{names[number]}_{word}"))
@@ -257,13 +270,18 @@ def _inflated(weight: Array, axis: int, dilation: int) -> Array:
         return weight
     shape = list(weight.shape)
     shape[axis] = dilation * (shape[axis] - 1) + 1
-    if math.prod(shape) > DENSE:
-        raise UnsupportedNetworkError(f"A dilated kernel of {shape} weights isn't taken: allowed are {DENSE:,}.")
     wide = np.zeros(shape, weight.dtype)
     place: list[slice] = [slice(None)] * weight.ndim
     place[axis] = slice(None, None, dilation)
     wide[tuple(place)] = weight
     return wide
+
+
+def _check_kernel(shape: Shape) -> None:
+    if math.prod(shape) > DENSE:
+        raise UnsupportedNetworkError(
+            f"A kernel that grows to {list(shape)} weights, because its pads differ, isn't taken: allowed are {DENSE:,}."
+        )
 
 
 def _rounded(values: Array) -> Array:

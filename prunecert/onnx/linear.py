@@ -114,14 +114,15 @@ def _times(reading: Reading, node: onnx.NodeProto, value: Value, weight: Array) 
     if not value.shape or not weight.ndim:
         raise refuse(node, "a factor has no axis")
     inputs = value.shape[-1]
-    if weight.shape[0 if weight.ndim == 1 else -2] != inputs or 0 in weight.shape:
+    sizes = [int(size) for size in weight.shape]
+    if sizes[max(0, len(sizes) - 2)] != inputs or 0 in sizes:
         raise refuse(node, f"its weight {list(weight.shape)} doesn't fit an input of shape {list(value.shape)}")
     matrix = weight.reshape(-1, 1) if weight.ndim == 1 else weight
     lead = value.shape[:-1]
     if matrix.ndim > 2 and max(matrix.shape[:-2]) > 1:
         return _stacked(reading, value, weight)
     extra = (1,) * max(0, matrix.ndim - 2 - len(lead[:-1])) if weight.ndim > 1 else ()
-    flat = matrix.reshape(matrix.shape[-2:])
+    flat: Array = matrix.reshape(-1, sizes[-1] if weight.ndim > 1 else 1)
     rows, outputs = math.prod(lead), flat.shape[1]
     shape = (*extra, *lead, outputs) if weight.ndim > 1 else lead
     zeros = np.zeros(outputs)

@@ -52,6 +52,7 @@ class Normalised:
             a (Y_i - Y_j) <= 0 do, in real arithmetic: in float32 two outputs may both be rounded to the same number.
         notes: One sentence for each rewrite.
         output: Name of the given network's output that this one computes.
+        relus: How many ReLU neurons it has; 0 where it is the given network.
         removed: The operator that was removed at the end: ``LogSoftmax``, ``Softmax``, ``Sigmoid`` or ``Tanh``.
     """
 
@@ -63,6 +64,7 @@ class Normalised:
     notes: tuple[str, ...] = ()
     output: str = ""
     removed: str = ""
+    relus: int = 0
 
 
 def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import TensorProto
 
 from prunecert.errors import UserError
@@ -96,7 +97,7 @@ def normalise(
 def _normalised(
     model: onnx.ModelProto, output: str | int | None, outputs: int | None, keep: Collection[str]
 ) -> Normalised:
-    graph = _Graph(_inlined(model))
+    graph = Graph(inlined(model))
     problems: list[UserError] = []
     sizes: list[str] = []
     for chosen in _candidates(graph, output):
@@ -118,16 +119,38 @@ def _normalised(
     )
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with its local functions written out."""
     if not model.functions:
         return model
     try:
-        return onnx.inliner.inline_local_functions(model)
+        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     except Exception as error:
         raise UserError(f"Its local functions can't be inlined ({first_line(error)}).") from error
+    return plain
 
 
-def _candidates(graph: _Graph, output: str | int | None) -> list[str]:
+def read_shapes(model: onnx.ModelProto, name: str) -> tuple[dict[str, Shape], int]:
+    """Returns the shapes of all values that depend on the input, by name, and the number of ReLUs of the normal form.
+
+    Args:
+        model: The network.
+        name: What to call it in messages.
+
+    Raises:
+        UserError: It has no normal form.
+    """
+    graph = Graph(inlined(model))
+    try:
+        reader = _Reader(graph, graph.proto.output[0].name, (), _input_shape(graph), None, reorder=False)
+        made = reader.read()
+    except UserError as error:
+        raise UserError(f"{name} is refused. {error}") from error
+    shapes = {key: item.shape for key, item in reader.known.items() if isinstance(item, Value)}
+    return shapes, made.relus
+
+
+def _candidates(graph: Graph, output: str | int | None) -> list[str]:
     names = [item.name for item in graph.proto.output]
     if isinstance(output, int):
         if not 0 <= output < len(names):
@@ -140,14 +163,15 @@ def _candidates(graph: _Graph, output: str | int | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class _Graph:
+class Graph:
     """A graph's parts, checked once.
 
     Args:
         model: The model, without functions.
+        inputs: How many inputs it may have; None: any number, none of which is read.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, inputs: int | None = 1) -> None:
         self.proto = model.graph
         versions = {item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS}
         if len(versions) != 1:
@@ -160,11 +184,13 @@ class _Graph:
             )
         if len(self.proto.node) > _MOST_NODES:
             raise UnsupportedNetworkError(f"It has {len(self.proto.node):,} nodes; allowed are {_MOST_NODES:,}.")
+        if inputs is None:
+            return
         self.constants: dict[str, Array] = {item.name: to_array(item) for item in self.proto.initializer}
         for sparse in self.proto.sparse_initializer:
             self.constants[sparse.values.name] = to_dense(sparse)
         entries = [item for item in self.proto.input if item.name not in self.constants]
-        if len(entries) != 1:
+        if len(entries) != inputs:
             named = ", ".join(repr(item.name) for item in entries)
             raise UnsupportedNetworkError(f"It has {len(entries)} inputs ({named:.200}); allowed is one.")
         self.entry = entries[0]
@@ -216,11 +242,14 @@ def _read_names(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _read_names(inner)
 
 
-def _read(graph: _Graph, output: str, keep: Collection[str]) -> Normalised:
+def _input_shape(graph: Graph) -> Shape:
+    return graph.shape if graph.shape[0] == 1 and len(graph.shape) > 1 else (1, *graph.shape)
+
+
+def _read(graph: Graph, output: str, keep: Collection[str]) -> Normalised:
     """Reads the graph up to one output, twice if its input comes in an order of its own."""
-    shape: Shape = graph.shape if graph.shape[0] == 1 and len(graph.shape) > 1 else (1, *graph.shape)
     try:
-        return _Reader(graph, output, keep, shape, None).read()
+        return _Reader(graph, output, keep, _input_shape(graph), None).read()
     except ReorderError as error:
         return _Reader(graph, output, keep, error.shape, error.order).read()
 
@@ -234,14 +263,25 @@ class _Reader:
         keep: See `normalise`.
         shape: Shape of the normal network's input.
         order: Its order, see `Normalised.input_order`.
+        reorder: Whether another order may be asked for.
     """
 
-    def __init__(self, graph: _Graph, output: str, keep: Collection[str], shape: Shape, order: IntArray | None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        output: str,
+        keep: Collection[str],
+        shape: Shape,
+        order: IntArray | None,
+        reorder: bool = True,
+    ) -> None:
         self.graph = graph
         self.output = output
         self.order = order
         layers = Layers(shape)
-        self.reading = Reading(graph.opset, layers, Emitter(layers, order is None), Evaluator(graph.opset), keep)
+        self.reading = Reading(
+            graph.opset, layers, Emitter(layers, reorder and order is None), Evaluator(graph.opset), keep
+        )
         entry = Value(graph.shape, (Term(0),))
         if order is not None:
             entry = moved(Value((len(order),), (Term(0),)), np.argsort(order).reshape(graph.shape))
@@ -272,6 +312,7 @@ class _Reader:
             notes,
             self.output,
             value.maker,
+            reading.layers.relus(number),
         )
 
     def _written(self, value: Value) -> int:
@@ -319,7 +360,7 @@ class _Reader:
             raise refuse(node, f"it isn't understood ({type(error).__name__}: {first_line(error)})") from error
         for name, result in zip(node.output, results, strict=False):
             if isinstance(result, Value) and self.uses.get(name, 0) != 1:
-                result = Value(  # noqa: PLW2901
+                result = Value(
                     result.shape,
                     tuple(Term(term.source, term.index, term.scale) for term in result.terms),
                     result.shift,
@@ -389,7 +430,7 @@ class _Reader:
             if isinstance(item, Value) and item.last != "none" and node.op_type not in _AFTER_LAST:
                 raise refuse(
                     node,
-                    f"it comes after {item.maker}, which is taken only at the end, where it keeps the order of the outputs",
+                    f"it comes after {item.maker}, which is taken only at the end, where it keeps the outputs' order",
                 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import helper
 from prunecert.onnx.constants import Evaluator, refuse
 from prunecert.onnx.emit import Emitter
 from prunecert.onnx.layers import Layers
-from prunecert.onnx.normal import Array
+from prunecert.onnx.normal import Array, IntArray
 from prunecert.onnx.values import Term, Value, constant, scaled, total
 
 #: A constant, a value that depends on the input, or nothing for an optional input that is left out.
@@ -48,7 +49,31 @@ class Reading:
         """Returns the same value as one node, to be read as often as one likes."""
         if value.plain:
             return Value(value.shape, (Term(value.terms[0].source),))
+        turned = self._unturned(value)
+        if turned is not None:
+            base, index = turned
+            return Value(value.shape, (Term(self.emitter.node(base, base.shape), index),))
         return Value(value.shape, (Term(self.emitter.node(value)),))
+
+    def _unturned(self, value: Value) -> tuple[Value, IntArray] | None:
+        """Returns the value in the order of its nodes, and the order that it has; None where nodes are chosen from.
+
+        What is done element by element is done there, so that channels last, say, needs no layer that reorders.
+        """
+        indices = [term.index for term in value.terms]
+        index = indices[0] if indices else None
+        if index is None or any(other is None or not np.array_equal(index, other) for other in indices[1:]):
+            return None
+        shapes = {self.layers.nodes[term.source].shape for term in value.terms}
+        if len(shapes) != 1 or math.prod(shape := shapes.pop()) != len(index):
+            return None
+        if not np.array_equal(np.sort(index), np.arange(len(index))):
+            return None
+        back = np.argsort(index)
+        terms = tuple(
+            replace(term, index=None, scale=None if term.scale is None else term.scale[back]) for term in value.terms
+        )
+        return Value(shape, terms, None if value.shift is None else value.shift[back]), index
 
     def relu(self, value: Value) -> Value:
         """Returns max(value, 0)."""

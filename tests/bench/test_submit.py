@@ -170,11 +170,15 @@ def test_two_cards_of_one_name_are_refused(run: Run, tmp_path: Path) -> None:
         run(tmp_path / "run", "--card", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
 
 
-def test_weights_that_are_computed_are_refused(tmp_path: Path) -> None:
+def test_weights_computed_from_constants_are_counted_and_others_refused(tmp_path: Path) -> None:
     made = onnx.load(network(tmp_path / "a.onnx"))
     graph = made.graph
     graph.node.insert(0, helper.make_node("Relu", ["linear"], ["hidden"]))
     graph.node[-1].input[1] = "hidden"
+    onnx.save(made, tmp_path / "b.onnx")
+    layer = count_layers(tmp_path / "b.onnx")[-1]
+    assert 0 < layer.zeros < layer.weights
+    graph.node[-1].input[1] = graph.node[1].output[0]
     onnx.save(made, tmp_path / "b.onnx")
     with pytest.raises(UserError, match=r"weights of 'last' \(Gemm\) are not stored as a constant"):
         count_layers(tmp_path / "b.onnx")

@@ -1,0 +1,147 @@
+"""Is the normal network the given one? Asked of onnxruntime, on the box that a verdict will speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from prunecert.errors import UserError
+from prunecert.onnx.evaluate import evaluate
+from prunecert.onnx.io import first_line, tensors
+from prunecert.onnx.normal import Array, Normalised
+
+Float64Array = npt.NDArray[np.float64]
+
+#: A gap of so many times the rounding of the normal network itself is no rounding.
+_TIMES = 64.0
+#: Nor is one of this share of the largest output.
+_SHARE = 2.0**-16
+#: How much coarser float16 rounds.
+_COARSER = 2.0**13
+_KINDS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+
+
+def check(
+    original: Path | onnx.ModelProto,
+    normalised: Normalised,
+    lower: npt.ArrayLike,
+    upper: npt.ArrayLike,
+    *,
+    points: int = 8,
+    seed: int = 0,
+) -> float:
+    """Compares a network with its normal form in onnxruntime: at the box's centre, two corners and random points.
+
+    Args:
+        original: The given network; as a model, with no external data.
+        normalised: What `prunecert.onnx.normalise.normalise` made of it.
+        lower: Lowest inputs, in the order of the given network.
+        upper: Highest inputs.
+        points: How many points in all.
+        seed: Of the random ones.
+
+    Returns:
+        The largest difference of an output that was seen, 0 where the normal network is the given one.
+
+    Raises:
+        UserError: onnxruntime can't run the given network.
+        RuntimeError: They differ by more than rounding.
+    """
+    if not normalised.changed:
+        return 0.0
+    low, high = (np.asarray(side, dtype=np.float64).reshape(-1) for side in (lower, upper))
+    given, ours = _Runner(original, normalised.output), _Runner(normalised.model, "")
+    coarse = not isinstance(original, Path) and any(t.data_type == onnx.TensorProto.FLOAT16 for t in tensors(original))
+    times = _TIMES * (_COARSER if coarse or given.kind == np.float16 else 1.0)
+    finish = _finisher(normalised.removed)
+    gap = rounding = largest = 0.0
+    for point in _points(low, high, points, np.random.default_rng(seed)):
+        exact_point = np.round(point) if given.kind == np.uint8 else point.astype(np.float32)
+        wanted = given(exact_point)
+        if not np.isfinite(wanted).all():
+            # An output that overflows says nothing; the replay of witnesses sees it as it is.
+            continue
+        turned = exact_point if normalised.input_order is None else exact_point[normalised.input_order]
+        found, exact = ours(turned), evaluate(normalised.model, turned.astype(np.float32))
+        if found.shape != wanted.shape:
+            raise RuntimeError(f"the normal form has {found.size} outputs, the network {wanted.size}")
+        if not (np.isfinite(found).all() and np.isfinite(exact).all()):
+            raise RuntimeError("the normal form's outputs overflow where the network's don't")
+        gap = _largest(gap, finish(found) - wanted)
+        rounding = max(rounding, float(np.abs(finish(found) - finish(exact)).max()))
+        largest = max(largest, float(np.abs(wanted).max()))
+    # Written so that NaN is refused too.
+    if not gap <= times * (rounding + _SHARE / _TIMES * largest):
+        raise RuntimeError(f"the normal form's outputs differ from the network's by {gap:.3g} in onnxruntime")
+    return gap
+
+
+def _largest(gap: float, differences: Float64Array) -> float:
+    found = float(np.abs(differences).max())
+    return found if np.isnan(found) else max(gap, found)
+
+
+def _points(low: Float64Array, high: Float64Array, number: int, rng: np.random.Generator) -> list[Float64Array]:
+    found = [(low + high) / 2, low, high]
+    while len(found) < number:
+        shares = rng.integers(0, 2, low.size) if len(found) % 2 else rng.random(low.size)
+        found.append(low + (high - low) * shares)
+    return [np.clip(point, low, high) for point in found[: max(1, number)]]
+
+
+def _finisher(removed: str) -> Callable[[Float64Array], Float64Array]:
+    """Returns what the removed last operator does."""
+
+    def softmax(values: Float64Array) -> Float64Array:
+        powers: Float64Array = np.exp(values - values.max())
+        return np.asarray(powers / powers.sum())
+
+    finishers: dict[str, Callable[[Float64Array], Float64Array]] = {
+        "": lambda values: values,
+        "LogSoftmax": lambda values: values - values.max() - np.log(np.exp(values - values.max()).sum()),
+        "Sigmoid": lambda values: 1.0 / (1.0 + np.exp(-np.clip(values, -700, 700))),
+        "Softmax": softmax,
+        "Tanh": lambda values: np.asarray(np.tanh(values)),
+    }
+    return finishers[removed]
+
+
+class _Runner:
+    """A network in onnxruntime, single-threaded, as it is written."""
+
+    def __init__(self, model: Path | onnx.ModelProto, output: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime's exception classes share no base of their own.
+            raise UserError(f"onnxruntime can't run the network ({first_line(error)}).") from error
+        entry = self._session.get_inputs()[0]
+        self._name = entry.name
+        self._shape = [size if isinstance(size, int) and size > 0 else 1 for size in entry.shape]
+        self._outputs = [output or self._session.get_outputs()[0].name]
+        self.kind: Any = _KINDS[entry.type]
+
+    def __call__(self, point: Array) -> Float64Array:
+        """Returns the outputs at a flat point."""
+        try:
+            found = self._session.run(self._outputs, {self._name: point.astype(self.kind).reshape(self._shape)})[0]
+        except Exception as error:
+            raise UserError(f"onnxruntime can't run the network ({first_line(error)}).") from error
+        return np.asarray(found, dtype=np.float64).reshape(-1)

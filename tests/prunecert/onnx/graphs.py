@@ -1,0 +1,114 @@
+"""Small graphs written node by node, and the comparison of a network with its normal form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from prunecert.onnx.evaluate import evaluate
+from prunecert.onnx.normalise import Normalised, is_normal, normalise
+
+Array = NDArray[Any]
+N = helper.make_node
+_KINDS: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.UINT8: np.uint8,
+}
+
+
+def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Random numbers of about unit size."""
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def build(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, Any] | None = None,
+    shape: Sequence[int | str] = (1, 2, 6, 6),
+    *,
+    opset: int = 13,
+    kind: int = TensorProto.FLOAT,
+    outputs: Sequence[str] = ("y",),
+    sparse: Sequence[onnx.SparseTensorProto] = (),
+) -> onnx.ModelProto:
+    """Returns a model from ``x`` to the outputs, whose shapes it leaves open."""
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info("x", kind, list(shape))],
+        [helper.make_tensor_value_info(name, kind if kind != TensorProto.UINT8 else 1, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+        sparse_initializer=list(sparse),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 19 else 10)
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """onnxruntime on the model as it is written."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, flat: Array, output: str | None = None) -> NDArray[np.float64]:
+    """Returns a model's flat outputs at a flat input."""
+    entry = model.graph.input[0]
+    kind = _KINDS[entry.type.tensor_type.elem_type]
+    shape = [dim.dim_value or 1 for dim in entry.type.tensor_type.shape.dim]
+    names = [output] if output else None
+    found = session(model).run(names, {entry.name: flat.astype(kind).reshape(shape)})[0]
+    return np.asarray(found, dtype=np.float64).reshape(-1)
+
+
+def size(model: onnx.ModelProto) -> int:
+    """Number of inputs."""
+    return int(np.prod([dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim]))
+
+
+def assert_same(
+    model: onnx.ModelProto, *, tolerance: float = 1e-5, points: int = 4, seed: int = 0, **how: Any
+) -> Normalised:
+    """Asserts that a network and its normal form are one function to rounding, and returns the form."""
+    made = normalise(model, **how)
+    assert is_normal(made.model, how.get("keep", ()))
+    onnx.checker.check_model(made.model, full_check=True)
+    again = normalise(made.model, keep=how.get("keep", ()))
+    assert not again.changed
+    rng = np.random.default_rng(seed)
+    for scale in np.linspace(0.5, 2.0, points):
+        flat = (scale * rng.standard_normal(size(model))).astype(np.float32)
+        if model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8:
+            flat = rng.integers(0, 256, size(model)).astype(np.float32)
+        wanted = run(model, flat, made.output)
+        turned = flat if made.input_order is None else flat[made.input_order]
+        found = run(made.model, turned)
+        assert made.outputs == found.size == wanted.size
+        if made.removed == "Softmax":
+            found = np.exp(found - found.max()) / np.exp(found - found.max()).sum()
+        elif made.removed == "LogSoftmax":
+            found, wanted = found - found[0], wanted - wanted[0]
+        elif made.removed in ("Sigmoid", "Tanh"):
+            found = 1 / (1 + np.exp(-found)) if made.removed == "Sigmoid" else np.tanh(found)
+        else:
+            np.testing.assert_allclose(evaluate(made.model, turned), found, rtol=0, atol=tolerance * _largest(found))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * _largest(wanted))
+    return made
+
+
+def _largest(values: Array) -> float:
+    return max(1.0, float(np.abs(values).max()))
+
+
+def operators(made: Normalised) -> list[str]:
+    """The normal form's operators, in order."""
+    return [node.op_type for node in made.model.graph.node]
