@@ -5,8 +5,9 @@ counterexample there; what is made of the file here is therefore checked here, b
 
 * the file is run twice on the same inputs: one that answers otherwise each time is no function, and is refused;
 * what the adapter has read is compared with onnxruntime on points of the instance's own box, and so is the normal form
-  with the file as it was given;
-* a proof is taken back if onnxruntime's outputs at one of these points are unsafe.
+  with the file as it was given.
+
+What rounding does to an answer is measured by the parent, on the file as it was given (`verifiers.rounding`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from prunecert.onnx.normal import Normalised, UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
 from verifiers import counterexample
 from verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
-from verifiers.support import OPERATORS, NetworkInfo, SpecKind, network_info, spec_kind, takes_native
+from verifiers.support import OPERATORS, NetworkInfo, SpecKind, mark_rewritten, network_info, spec_kind, takes_native
 
 Evaluate = Callable[[FloatArray], npt.NDArray[Any] | None]
 
@@ -69,14 +70,15 @@ class Reading:
         self._normal = _normalise(model, network_info(onnx), outputs, allowed)
         if self._normal.outputs != outputs:
             raise UserError(
-                f"{onnx.name} has an output of {self._normal.outputs} numbers but the property is about {outputs}; they "
-                "must be equal."
+                f"{onnx.name} has an output of {self._normal.outputs} numbers but the property is about {outputs}; "
+                "they must be equal."
             )
         self.path, self._sha256 = onnx, sha256
         if self._normal.changed:
             folder.mkdir(parents=True, exist_ok=True)
             # The adapters' messages name the file, so that it keeps its name.
             self.path = folder / onnx.name
+            mark_rewritten(self._normal.model)
             self.path.write_bytes(self._normal.model.SerializeToString())
             self._sha256 = sha256_file(self.path)
         self.operators = operators_of(self._normal)
@@ -198,8 +200,8 @@ class Reading:
         first, second = (counterexample.outputs(self._given, points, self._outputs) for _ in range(2))
         if not np.array_equal(first, second, equal_nan=True):
             raise UnsupportedError(
-                f"{self._given.name} is no function: onnxruntime gives other outputs each time for one input; export it "
-                "in evaluation mode, without dropout and random numbers."
+                f"{self._given.name} is no function: onnxruntime gives other outputs each time for one input; export "
+                "it in evaluation mode, without dropout and random numbers."
             )
         flaw = self._difference(points, first, evaluate)
         if flaw is not None:
@@ -224,30 +226,18 @@ class Reading:
             if verdict.status is Status.SAT:
                 check, _ = counterexample.replay(instance, verdict.witness)
                 if check.in_set and not check.ok:
-                    return _undecided(
-                        verdict,
-                        "a counterexample of the network's normal form is none of the network as it was given, by float32 "
-                        "rounding, so that neither answer is established",
+                    detail = (
+                        "a counterexample of the network's normal form is none of the network as it was given, by "
+                        "float32 rounding, so that neither answer is established"
                     )
+                    return replace(verdict, status=Status.UNKNOWN, detail=detail, witness=None, stage=None, bounds=None)
         if verdict.status is not Status.UNSAT:
             return verdict
         points = self._points(instance, POINTS_REWRITTEN if self.changed else POINTS_SAME)
         outputs = counterexample.outputs(self._given, points, self._outputs)
-        if not np.isfinite(outputs).all():
-            return _undecided(
-                verdict, "it was proved for real numbers, but onnxruntime's float32 outputs overflow in the box"
-            )
         flaw = self._difference(points, outputs, evaluate)
         if flaw is not None:
-            return _failed(verdict, flaw)
-        for point, values in zip(points, outputs, strict=True):
-            if instance.spec.violated_by(values) and instance.contains(point):
-                if self._may_round(instance, point):
-                    return _undecided(
-                        verdict,
-                        "it was proved for real numbers, but float32 rounding makes onnxruntime's outputs unsafe in the box",
-                    )
-                return _failed(verdict, "unsat was claimed, but onnxruntime's outputs at a point of the box are unsafe")
+            return replace(verdict, status=Status.ERROR, detail=flaw, stage=None, bounds=None)
         return verdict
 
     def _points(self, instance: Instance, count: int) -> FloatArray:
@@ -280,7 +270,8 @@ class Reading:
             return f"{self._given.name}: the verifier's network has outputs {read.shape}, onnxruntime {wanted.shape}"
         if self._agree(moved, read, wanted):
             return None
-        return f"{self._given.name}: the verifier's network differs from onnxruntime by {_gap(read, wanted):.3g} in the box"
+        gap = _gap(read, wanted)
+        return f"{self._given.name}: the verifier's network differs from onnxruntime by {gap:.3g} in the box"
 
     def _agree(self, moved: FloatArray, read: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
         """Whether two evaluations are of one function, as far as their rounding lets that be seen."""
@@ -300,28 +291,50 @@ class Reading:
         # Of what overflows in float32 nothing can be said.
         return bool((near | (inside[0] & inside[1]) | ~whole).all())
 
-    def _may_round(self, instance: Instance, point: FloatArray) -> bool:
-        """Whether outputs within rounding of the network's at a point are safe."""
-        if self._normal.last != "none" or not self.normal:
-            return True
-        from verifiers._enclosure import Enclosure
-
-        moved = self._forth(point)[None] if self.changed else point[None]
-        low, high = Enclosure(self._normal.model)(moved, moved)
-        for a, b in instance.spec.disjuncts:
-            highest = np.maximum(a * low[0], a * high[0]).sum(axis=1)
-            if bool((highest <= b).all()):
-                return False
-        return True
-
 
 def _normalise(model: Any, info: NetworkInfo, outputs: int, allowed: Capabilities) -> Normalised:
     try:
-        return normalise(model, outputs=outputs, keep=allowed.operators)
+        normal = normalise(model, outputs=outputs, keep=allowed.operators)
     except UnsupportedNetworkError:
         if takes_native(info, allowed):
             return Normalised(model, False, None, outputs)
         raise
+    return normal if "AveragePool" in allowed.operators else _without_averages(normal)
+
+
+def _without_averages(normal: Normalised) -> Normalised:
+    """Writes average pools as convolutions, for a verifier that takes none."""
+    import onnx
+
+    if all(node.op_type != "AveragePool" for node in normal.model.graph.node):
+        return normal
+    model = onnx.ModelProto()
+    model.CopyFrom(normal.model)
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for graph in [onnx.shape_inference.infer_shapes(model).graph]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "AveragePool":
+            continue
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        kernel, channels = attributes["kernel_shape"], shapes[node.input[0]][1]
+        weight = np.zeros((channels, channels, *kernel), dtype=np.float32)
+        weight[range(channels), range(channels)] = 1 / math.prod(kernel)
+        names = [f"prunecert average {index} {part}" for part in ("weight", "bias")]
+        for name, value in zip(names, (weight, np.zeros(channels, dtype=np.float32)), strict=True):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        convolution = onnx.helper.make_node(
+            "Conv",
+            [node.input[0], *names],
+            list(node.output),
+            name=node.name,
+            kernel_shape=kernel,
+            strides=attributes.get("strides", [1, 1]),
+        )
+        node.CopyFrom(convolution)
+    return replace(normal, model=model, changed=True, notes=(*normal.notes, "Averages are written as convolutions."))
 
 
 def operators_of(normal: Normalised) -> tuple[tuple[str, str], ...]:
@@ -349,11 +362,3 @@ def _order(row: npt.NDArray[np.float64], limit: float) -> bool:
 def _gap(read: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
     with np.errstate(invalid="ignore"):
         return float(np.abs(np.asarray(read, np.float64) - np.asarray(wanted, np.float64)).max(initial=0.0))
-
-
-def _undecided(verdict: Verdict, detail: str) -> Verdict:
-    return replace(verdict, status=Status.UNKNOWN, detail=detail, witness=None, stage=None, bounds=None)
-
-
-def _failed(verdict: Verdict, detail: str) -> Verdict:
-    return replace(verdict, status=Status.ERROR, detail=detail, witness=None, stage=None, bounds=None)

@@ -1,4 +1,4 @@
-"""From what a worker process says to a verdict that counts: types, contradictions, replay."""
+"""From what a worker process says to a verdict that counts: types, contradictions, replay, rounding."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from prunecert.errors import UserError
-from verifiers import counterexample
+from verifiers import counterexample, rounding
 from verifiers.base import Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.certificate import Certificate, flaw
 
 
 def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -> Verdict:
     """Makes a verdict of a worker's plain answer; nonsense and unconfirmed counterexamples become `error`.
+
+    An `unsat` that rounding may undo, and a counterexample that it does, become `unknown` (`verifiers.rounding`).
 
     Args:
         verifier: The adapter that answered.
@@ -62,6 +64,18 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
         except UserError as error:
             return replace(verdict, status=Status.ERROR, detail=f"no replay: {error}", witness=None, stage=None)
         record = check.to_json()
+        if check.in_set and not check.ok and rounding.unconfirmed(instance, point):
+            # It is one in real arithmetic, or in the property that the verifier was given to leave room for rounding.
+            detail = "a point within float32 rounding of the unsafe set was found, which onnxruntime doesn't confirm"
+            return replace(
+                verdict,
+                status=Status.UNKNOWN,
+                detail=detail,
+                witness=None,
+                stage=None,
+                bounds=None,
+                witness_check=record,
+            )
         if not check.ok:
             return replace(
                 verdict, status=Status.ERROR, detail=check.rationale, witness=None, stage=None, witness_check=record
@@ -69,7 +83,7 @@ def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -
         return replace(verdict, witness=point, witness_check=record)
     if verdict.status in (Status.ERROR, Status.UNSUPPORTED, Status.MEMOUT) and not verdict.detail:
         return replace(verdict, detail=f"{verifier.name} answered {verdict.status} and said no more")
-    return verdict
+    return rounding.guard(verifier, instance, verdict)
 
 
 def nonsense(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> str | None:

@@ -4,7 +4,7 @@ Tested with its release of December 2025 (commit 8250d5fbd530) and auto_LiRPA 0.
 KaidiXu's fork of onnx2pytorch (commit 8447c42c3192) and torch 2.13, although upstream declares torch < 2.9.
 
 A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound exceeds
-the threshold strictly, so that margins below about 1e-5 of the logits' scale are within rounding. A ball (l2) is
+the threshold strictly, so it is given a property that leaves room for rounding (`verifiers.rounding`). A ball (l2) is
 bounded as the whole ball, the part outside the box included, and never attacked: it gives `unsat` or nothing.
 """
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import yaml
 
 from prunecert.errors import UserError, did_you_mean
-from verifiers import abcrown_install
+from verifiers import abcrown_install, rounding
 from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
 from verifiers.support import OPERATORS
@@ -116,6 +116,7 @@ class AbCrown(Verifier):
         "split": "auto",
     }
     recycle_after = 200
+    tightens = True
 
     @classmethod
     def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -173,8 +174,8 @@ class AbCrown(Verifier):
         return run_module(self._network, points, tuple(self._shape), self._device)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
-        """Runs one search an instance."""
-        return [self._solve(instance) for instance in instances]
+        """Runs one search an instance, two where the first ends within rounding of the threshold."""
+        return [rounding.search(instance, self._solve) for instance in instances]
 
     def _solve(self, instance: Instance) -> Verdict:
         split = self.settings["split"]

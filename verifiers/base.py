@@ -118,6 +118,8 @@ class Instance:
         center: The unperturbed input; needed for ``"l2"``.
         vnnlib: The VNN-LIB file that it was read from, if any.
         starts: Points that an attack may try first, by what they are called; no part of the question.
+        allowance: For each disjunct, how far float32 rounding may move its rows (`verifiers.rounding`); a verifier that
+            `tightens` is given it and proves that much more. Empty: none. No part of the question.
     """
 
     onnx: Path
@@ -134,6 +136,7 @@ class Instance:
     center: FloatArray | None = None
     vnnlib: Path | None = None
     starts: Mapping[str, FloatArray] = field(default_factory=dict)
+    allowance: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.lower.shape != self.upper.shape or not np.all(self.lower <= self.upper):
@@ -148,6 +151,17 @@ class Instance:
             raise UserError(f"Instance {self.name}: timeout {self.timeout} is refused; it must be above 0 seconds.")
         if self.norm == "l2" and (self.center is None or self.eps is None):
             raise UserError(f"Instance {self.name}: an l2 ball needs its centre and eps.")
+
+    def tightened(self, times: float = 1.0) -> OutputSpec:
+        """Returns the unsafe outputs, larger by the allowance: what is proved of them holds of `spec` with that margin.
+
+        Args:
+            times: The allowance, so many times.
+        """
+        if not self.allowance:
+            return self.spec
+        pairs = zip(self.spec.disjuncts, self.allowance, strict=True)
+        return OutputSpec(tuple((a, b + times * allowed) for (a, b), allowed in pairs))
 
     def digest(self) -> str:
         """Returns a hash of all that decides the answer, but for the verifier; file paths don't enter."""
@@ -314,6 +328,9 @@ class Verifier:
     defaults: ClassVar[Mapping[str, Any]] = {}
     #: How many instances of one network the adapter takes in one call.
     batch_size: ClassVar[int] = 1
+    #: Whether it proves `Instance.tightened` instead of `Instance.spec`; a complete verifier must, because it would end
+    #: with a bound of just over 0.
+    tightens: ClassVar[bool] = False
     #: The worker is replaced after so many instances (memory that a verifier never frees).
     recycle_after: ClassVar[int | None] = None
 

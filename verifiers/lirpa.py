@@ -3,11 +3,15 @@
 IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, "Efficient Neural Network Robustness Certification with General
 Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1.
 
-The bounds are computed in float32, rounded to nearest, so that a bound may be too high by some units in the last
-place of the sums behind it. A bound counts as a proof only above a margin of safety: `tolerance`, or 16 times the
-network's own relative rounding error where that is more (float32 against float64 outputs, measured on loading), times
-the scale of the outputs, the largest |A| |y| + |b| of any row at the centre of the input set, or 1 if that is less.
-What is between is `unknown`, and says so. `tests/verifiers/test_lirpa.py` compares float32 with float64 bounds.
+The bounds are computed in float32, rounded to nearest, so that a bound may be too high by what rounds in the sums
+behind it. `verifiers.lirpa_rounding` says by how much at most, over the instance's own input set; a bound above that is
+a proof. Most are not, because in float32 that is much; so where all disjuncts seem excluded they are bounded anew in
+float64, where it is little, and the float64 bounds decide, and are the ones that are reported.
+
+Besides, a bound must be above `tolerance`, or 16 times the network's own relative rounding error where that is more
+(float32 against float64 outputs, measured on loading), times the scale of the outputs, the largest |A| |y| + |b| of any
+row at the centre of the input set, or 1 if that is less: the network that is run is a float32 one, too. What is between
+is `unknown`, and says so. `tests/verifiers/test_lirpa.py` compares float32 with float64 bounds.
 """
 
 from __future__ import annotations
@@ -105,14 +109,25 @@ class _Lirpa(Verifier):
             gap = (module(points).double() - exact).abs().max().item()
         self.rounding = gap / max(1.0, exact.abs().max().item())
         self._module = module.to(self._target)
-        self._bounded = self._library.BoundedModule(
-            self._module,
-            torch.zeros((1, *module.input_shape), device=self._target),
-            device=self._target,
-            bound_opts=self._options(),
-        )
-        self._bounded.eval()
+        self._networks: dict[Any, Any] = {}
+        self._walk: Any = None
+        self._use(torch.float32)
         self._ball_first = module.starts_linear()
+
+    def _use(self, dtype: torch.dtype) -> None:
+        """Has the bounds computed in a type from now on."""
+        torch = self._torch
+        if dtype not in self._networks:
+            # The float32 network's numbers, exactly.
+            module = self._module if dtype is torch.float32 else copy.deepcopy(self._module).to(dtype)
+            self._networks[dtype] = self._library.BoundedModule(
+                module,
+                torch.zeros((1, *module.input_shape), device=self._target, dtype=dtype),
+                device=self._target,
+                bound_opts=self._options(),
+            )
+            self._networks[dtype].eval()
+        self._dtype, self._bounded = dtype, self._networks[dtype]
 
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
         """Runs the module that is bounded."""
@@ -155,14 +170,46 @@ class _Lirpa(Verifier):
     def _solve(self, instances: list[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
         rows = Rows(instances)
+        self._use(self._torch.float32)
         lower = self._bound(instances, rows)
         unstable = self._unstable(len(instances))
         margins = self._margins(instances, rows)
+        certain = self._certain(instances, rows, lower)
+        bounds = [rows.disjuncts(i, lower[i]) for i in range(len(instances))]
+        # What seems proved and is not yet.
+        again = [
+            i
+            for i, own in enumerate(bounds)
+            if min(own, default=0.0) > margins[i] and not min(rows.disjuncts(i, certain[i])) > 0
+        ]
+        proved = [i not in again for i in range(len(instances))]
+        # A float64 takes twice the room.
+        some = max(1, len(instances) // 2)
+        for part in (again[first : first + some] for first in range(0, len(again), some)):
+            exact = [instances[i] for i in part]
+            own_rows = Rows(exact)
+            self._use(self._torch.float64)
+            better = self._bound(exact, own_rows)
+            less = self._certain(exact, own_rows, better)
+            for place, i in enumerate(part):
+                bounds[i] = own_rows.disjuncts(place, better[place])
+                proved[i] = min(own_rows.disjuncts(place, less[place])) > 0
+        self._use(self._torch.float32)
         share = (time.perf_counter() - begin) / len(instances)
         return [
-            self._verdict(rows.disjuncts(i, lower[i]), float(margins[i]), int(unstable[i]), share)
-            for i in range(len(instances))
+            self._verdict(own, float(margins[i]), proved[i], int(unstable[i]), share) for i, own in enumerate(bounds)
         ]
+
+    def _certain(self, instances: list[Instance], rows: Rows, lower: _Float64) -> _Float64:
+        """Returns bounds less what rounding may have raised them by, [images, rows]."""
+        from verifiers import lirpa_rounding
+
+        if self._dtype is self._torch.float32 and self._target.type != "cpu":
+            return np.full_like(lower, -np.inf)
+        if self._walk is None:
+            self._walk = lirpa_rounding.Walk(self._module)
+        charges = self._walk.charges(instances, rows.matrix, rows.offsets, self._dtype)
+        return lirpa_rounding.certain(lower, charges)
 
     def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
         """Returns lower bounds of A y - b, [images, rows]."""
@@ -177,7 +224,7 @@ class _Lirpa(Verifier):
         first = instances[0]
         shape = (len(instances), *self._module.input_shape)
         lower, upper = (
-            self._torch.from_numpy(np.stack(arrays)).reshape(shape).to(self._target)
+            self._torch.from_numpy(np.stack(arrays)).reshape(shape).to(self._target, self._dtype)
             for arrays in ([item.lower for item in instances], [item.upper for item in instances])
         )
         perturbation = self._library.PerturbationLpNorm
@@ -186,11 +233,11 @@ class _Lirpa(Verifier):
         assert first.eps is not None
         # The ball is not cut with the box: bounds of the larger set hold for the smaller.
         centers = np.stack([item.center for item in instances if item.center is not None])
-        center = self._torch.from_numpy(centers).reshape(shape).to(self._target)
+        center = self._torch.from_numpy(centers).reshape(shape).to(self._target, self._dtype)
         return self._library.BoundedTensor(center, perturbation(norm=2, eps=first.eps * (1 + 1e-6)))
 
     def _matrix(self, rows: Rows) -> torch.Tensor:
-        return self._torch.from_numpy(rows.matrix.astype(np.float32)).to(self._target)
+        return self._torch.from_numpy(rows.matrix).to(self._target, self._dtype)
 
     def _array(self, tensor: torch.Tensor) -> _Float64:
         array: _Float64 = tensor.detach().double().cpu().numpy()
@@ -215,12 +262,17 @@ class _Lirpa(Verifier):
         margins: _Float64 = relative * np.maximum(1.0, sizes.max(axis=1, initial=0.0))
         return margins
 
-    def _verdict(self, bounds: tuple[float, ...], margin: float, unstable: int, seconds: float) -> Verdict:
+    def _verdict(
+        self, bounds: tuple[float, ...], margin: float, proved: bool, unstable: int, seconds: float
+    ) -> Verdict:
         times = Times(bound_s=seconds)
         common: dict[str, Any] = {"times": times, "unstable": unstable, "device": self._label}
         if not all(math.isfinite(bound) for bound in bounds):
             return Verdict(Status.UNKNOWN, "a bound is infinite or not a number", **common)
         lowest = min(bounds, default=0.0)
+        if bounds and lowest > margin and not proved:
+            detail = f"lowest bound {lowest:.3g} is within what rounding may have raised it by, in float64, too"
+            return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)
         if bounds and lowest > margin:
             return Verdict(Status.UNSAT, bounds=bounds, stage="incomplete", **common)
         if lowest > 0:

@@ -1,8 +1,9 @@
 """Marabou (PyPI `maraboupy`, an extra), a complete verifier for small networks on the CPU; tested with 2.0.0.
 
-It solves with floating-point simplex and its own tolerances (about 1e-6 on each constraint): margins below that are
-within rounding. Each disjunct is a query of its own, because its disjunction constraint has returned witnesses that
-meet no disjunct (NeuralNetworkVerification/Marabou, issues 563 and 873).
+It solves with floating-point simplex and its own tolerances (about 1e-6 on each constraint), so that it is asked for a
+proof with room for rounding first (`verifiers.rounding`), and then for counterexamples to the property itself. Each
+disjunct is a query of its own, because its disjunction constraint has returned witnesses that meet no disjunct
+(NeuralNetworkVerification/Marabou, issues 563 and 873).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Marabou(Verifier):
     kind = Kind.COMPLETE
     defaults: ClassVar[Mapping[str, Any]] = {"splitting": "auto", "workers": 1}
     recycle_after = 500
+    tightens = True
 
     @classmethod
     def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -111,8 +113,9 @@ class Marabou(Verifier):
         self._visited = 0
         answers = []
         witness = None
-        for rows, limits in instance.spec.disjuncts:
-            status, detail, witness = self._disjunct(instance, rows, limits, deadline)
+        more = instance.allowance or (0.0,) * len(instance.spec.disjuncts)
+        for (rows, limits), allowed in zip(instance.spec.disjuncts, more, strict=True):
+            status, detail, witness = self._disjunct(instance, rows, limits, 4.0 * allowed, deadline)
             answers.append((status, detail))
             if status is Status.SAT:
                 break
@@ -130,14 +133,16 @@ class Marabou(Verifier):
         )
 
     def _disjunct(
-        self, instance: Instance, rows: Any, limits: Any, deadline: float
+        self, instance: Instance, rows: Any, limits: Any, allowed: float, deadline: float
     ) -> tuple[Status, str, FloatArray | None]:
         """Decides one disjunct.
 
         A simplex vertex lies on the border of the unsafe set, where float32 arithmetic may see it on either side. So
         a counterexample that onnxruntime does not confirm is sought again further inside.
         """
-        for inside in SLACKS:
+        # Outside of the unsafe set by the allowance: what is proved of that holds with a margin.
+        slacks = (-allowed, *SLACKS) if allowed else SLACKS
+        for number, inside in enumerate(slacks):
             remaining = deadline - time.perf_counter()
             if remaining <= 0:
                 return Status.TIMEOUT, "the time limit was reached between two queries", None
@@ -147,7 +152,7 @@ class Marabou(Verifier):
                 statistics.getUnsignedAttribute(self._core.StatisticsUnsignedAttribute.NUM_VISITED_TREE_STATES)
             )
             status, detail = parse_status(word)
-            if status is Status.UNSAT and inside:
+            if status is Status.UNSAT and number:
                 break
             if status is not Status.SAT:
                 return status, detail, None

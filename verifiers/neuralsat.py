@@ -1,8 +1,8 @@
 """NeuralSAT (PyPI `neuralsat`), a complete verifier on CPU and CUDA; adapter tested with 0.2.17 and torch 2.13.
 
 A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound
-exceeds the threshold strictly, so that margins below about 1e-5 of the logits' scale are within rounding. What is
-changed against upstream, and why, is in `verifiers.neuralsat_engine`.
+exceeds the threshold strictly. So it is given a property that leaves room for rounding (`verifiers.rounding.search`).
+What is changed against upstream, and why, is in `verifiers.neuralsat_engine`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError, did_you_mean
+from verifiers import rounding
 from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
 from verifiers.support import NORMAL_OPERATORS
@@ -64,6 +65,7 @@ class NeuralSat(Verifier):
         "seed": 0,
     }
     recycle_after = 200
+    tightens = True
 
     @classmethod
     def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -113,8 +115,8 @@ class NeuralSat(Verifier):
         return run_module(self._network, points, tuple(self._shape[1:]), self._device)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
-        """Runs one search an instance."""
-        return [self._solve(instance) for instance in instances]
+        """Runs one search an instance, two where the first ends within rounding of the threshold."""
+        return [rounding.search(instance, self._solve) for instance in instances]
 
     def _solve(self, instance: Instance) -> Verdict:
         if instance.norm != "linf":

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from verifiers.base import UnsupportedError
 from prunecert.onnx.io import load_model
+from verifiers.base import UnsupportedError
+from verifiers.support import is_rewritten
 
 _Step = tuple[str, str, tuple[str, ...]]
 
 
-class _Sum(nn.Module):
+class _Combine(nn.Module):
     """x + y of two computed tensors."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -84,6 +85,11 @@ class OnnxModule(nn.Module):
         return True
 
 
+def _mark(layer: nn.Module) -> None:
+    """Notes that a layer's numbers are the file's only up to a rounding to float32, for `verifiers.lirpa_rounding`."""
+    layer.__dict__["rounded"] = True
+
+
 class _Reader:
     """Walks through the graph, computing every tensor for one sample of zeros so that all shapes are known."""
 
@@ -94,6 +100,7 @@ class _Reader:
         self.file = name
         self.graph = model.graph
         self.averages = averages
+        self.rewritten = is_rewritten(model)
         self.constants: dict[str, npt.NDArray[Any]] = {
             item.name: onnx.numpy_helper.to_array(item) for item in self.graph.initializer
         }
@@ -121,7 +128,7 @@ class _Reader:
         attributes = {item.name: self._attribute(item) for item in node.attribute}
         names = [name for name in node.input if name]
         converters: dict[str, Callable[[list[str], dict[str, Any]], nn.Module]] = {
-            "Add": lambda *_: _Sum(),
+            "Add": lambda *_: _Combine(),
             "AveragePool": self._average,
             "Conv": self._conv,
             "Flatten": self._flatten,
@@ -146,7 +153,7 @@ class _Reader:
 
     def _refuse(self, node: Any, label: str, what: str) -> UnsupportedError:
         return UnsupportedError(
-            f"{self.file}: the node {label!r} ({node.op_type}) isn't taken: {what} are none of a network in normal form."
+            f"{self.file}: the node {label!r} ({node.op_type}) isn't taken: {what} are none of the normal form's."
         )
 
     def _tensor(self, name: str) -> torch.Tensor:
@@ -161,6 +168,8 @@ class _Reader:
         layer = nn.Linear(inputs, outputs)
         layer.weight.copy_(weight)
         layer.bias.copy_(self._bias(names, outputs))
+        if self.rewritten:
+            _mark(layer)
         return layer
 
     def _bias(self, names: list[str], size: int) -> torch.Tensor:
@@ -182,6 +191,8 @@ class _Reader:
         layer.weight.copy_(weight)
         assert layer.bias is not None
         layer.bias.copy_(self._bias(names, weight.shape[0]))
+        if self.rewritten:
+            _mark(layer)
         return layer
 
     def _average(self, names: list[str], attributes: dict[str, Any]) -> nn.Module:
@@ -192,6 +203,7 @@ class _Reader:
         layer = nn.Conv2d(channels, channels, size, stride=stride)
         layer.weight.zero_()
         layer.weight[range(channels), range(channels)] = 1 / (size[0] * size[1])
+        _mark(layer)
         assert layer.bias is not None
         layer.bias.zero_()
         return layer

@@ -9,6 +9,7 @@ for the real-valued network whose weights are those of the file.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from prunecert.errors import UserError
-from prunecert.hashing import sha256_file
-from verifiers.base import Instance, Kind, Times, Verdict
+from prunecert.onnx.io import identity
+from verifiers.base import FloatArray, Instance, Kind, Times, Verdict
+from verifiers.counterexample import outputs
 from verifiers.sparse.threads import threads
 from verifiers.sparse_adapter import SparseVerifier, boxes_only
 
@@ -34,6 +36,7 @@ _RESERVE_S = 0.05
 class _Sparse(SparseVerifier):
     """What both share."""
 
+    tightens = True
     #: Settings that must be at least 1; the others at least 0.
     _positive: ClassVar[frozenset[str]] = frozenset()
 
@@ -71,6 +74,12 @@ class _Sparse(SparseVerifier):
         """Answers them one by one."""
         return [self._solve(instance) for instance in instances]
 
+    @staticmethod
+    def _replay(instance: Instance, x: FloatArray) -> FloatArray:
+        """Runs the file in onnxruntime, as the judge of a counterexample will."""
+        values: FloatArray = outputs(instance.onnx, x.reshape(1, *instance.lower.shape))[0]
+        return values
+
     def _limits(self) -> dict[str, Any]:
         """Returns arguments of `verifiers.sparse.outcome.Limits`."""
         raise NotImplementedError
@@ -99,6 +108,8 @@ class _Sparse(SparseVerifier):
             deadline,
             earlier,
             self._names,
+            instance.allowance,
+            functools.partial(self._replay, instance),
         )
         out = run.run()
         detail = self._keep(run)
@@ -180,7 +191,7 @@ class SparseBab(_Sparse):
     def load(self, onnx: Path) -> None:
         """Reads the network."""
         super().load(onnx)
-        self._sha256 = sha256_file(onnx)
+        self._sha256 = identity(onnx)
         self._store: Store | None = None
         if self.settings["proofs"]:
             from verifiers.sparse.naming import names_of

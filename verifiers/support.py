@@ -20,6 +20,9 @@ from verifiers.base import Capabilities, Instance, Norm, OutputSpec, Verifier
 
 SpecKind = Literal["robustness", "dnf"]
 
+#: Key in the ``metadata_props`` of a normal form that is not the given file.
+_REWRITTEN = "prunecert.rewritten"
+
 #: What a network in normal form may hold beyond what each verifier takes; `verifiers.onnx_graph` converts all of it.
 NORMAL_OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "Relu", "Reshape"})
 #: The same with what some verifiers take as it stands, and others as sums of ReLUs.
@@ -71,7 +74,7 @@ class NetworkInfo:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: without a first axis of 1 or free size, which is the batch, unless it is the only one."""
+        """Shape of one sample: without a first axis of 1 or free size, which is the batch, if there are others."""
         shape = self.input_shape
         return shape[1:] if len(shape) > 1 and shape[0] in (0, 1) else shape
 
@@ -142,6 +145,16 @@ def _size(value: Any) -> int | None:
     if len(dims) > 1 and dims[0] == 0:
         dims[0] = 1
     return None if 0 in dims else math.prod(dims)
+
+
+def mark_rewritten(model: Any) -> None:
+    """Notes in a normal form (an ``onnx.ModelProto``) that its numbers are the given file's up to one rounding."""
+    model.metadata_props.add(key=_REWRITTEN, value="1")
+
+
+def is_rewritten(model: Any) -> bool:
+    """Whether a network's numbers are those of the file that was given up to one rounding to float32 only."""
+    return any(item.key == _REWRITTEN for item in model.metadata_props)
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ import psutil
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import external_files
-from verifiers import VERIFIERS
+from verifiers import VERIFIERS, rounding
 from verifiers._process import Process, ProcessError
 from verifiers._verdicts import judge
 from verifiers.base import Instance, Status, Times, Verdict, Verifier
@@ -223,6 +223,7 @@ class Worker:
         process = self._process
         assert process is not None
         limit = sum(instance.timeout for instance in batch)
+        batch = [rounding.prepare(self._class, instance) for instance in batch]
         try:
             reply, wall_s = process.ask("solve", (batch,), limit, self.grace_s)
         except ProcessError as failure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,8 @@ Indices = npt.NDArray[np.int64]
 #: A point counts only if its margin is below 0 by so much of the outputs' scale: onnxruntime rounds otherwise. Nearer
 #: to 0, float32 and float64 arithmetic must agree.
 _MARGIN = 1e-6
+#: From here on, sums in float32 may overflow.
+_LARGEST = 1e36
 
 
 class Attack:
@@ -25,13 +29,19 @@ class Attack:
         lanes: The network, its rows those of the specification.
         disjuncts: Rows (start, stop) of each disjunct, in order and without gaps.
         box: Centre and radius of the inputs; None if they are in [-1, 1] already.
+        shift: What is added to each of the rows; None: nothing.
     """
 
     def __init__(
-        self, lanes: Lanes, disjuncts: list[tuple[int, int]], box: tuple[Single, Single] | None = None
+        self,
+        lanes: Lanes,
+        disjuncts: list[tuple[int, int]],
+        box: tuple[Single, Single] | None = None,
+        shift: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.lanes = lanes
         self._box = box
+        self._shift = None if shift is None or not shift.any() else shift.astype(np.float32)[:, None]
         self._starts = np.array([start for start, _ in disjuncts], dtype=np.int64)
         row = np.arange(lanes.rows)
         self._member = np.array([(row >= start) & (row < stop) for start, stop in disjuncts])
@@ -54,6 +64,8 @@ class Attack:
         best, best_margin = np.empty_like(t), np.full((len(t), LANES), np.inf, dtype=np.float32)
         for step in range(steps + 1):
             rows = self.lanes.values(self._enter(t))
+            if self._shift is not None:
+                rows = rows + self._shift
             margin = np.maximum.reduceat(rows, self._starts, axis=1).min(axis=1)
             better = margin < best_margin
             if better.all():
@@ -76,6 +88,9 @@ class Attack:
         return x
 
 
+Replay = Callable[[Single], npt.NDArray[np.floating]]
+
+
 def confirm(
     network: Network,
     spec: OutputSpec,
@@ -83,6 +98,8 @@ def confirm(
     upper: Single,
     points: npt.NDArray[np.float64],
     threads: int = 1,
+    allowance: Sequence[float] = (),
+    replay: Replay | None = None,
 ) -> Single | None:
     """Returns the first point that, rounded to float32 in the box, is unsafe for the original network.
 
@@ -93,36 +110,73 @@ def confirm(
         upper: Upper corner.
         points: Candidates [n, inputs].
         threads: For the network.
+        allowance: As for `unsafe`.
+        replay: As for `unsafe`.
     """
     for point in points:
+        if not np.isfinite(point).all():
+            # What the search's float32 arithmetic could not hold.
+            continue
         x: Single = np.clip(point.astype(np.float32), lower, upper)
-        if unsafe(network, spec, x, *margins(network, spec, x, threads)):
+        if unsafe(network, spec, x, *margins(network, spec, x, threads), allowance, replay):
             return x
     return None
 
 
 def margins(network: Network, spec: OutputSpec, x: Single, threads: int = 1) -> tuple[list[float], float]:
-    """Returns the largest row of each disjunct at a point, in float64, and the outputs' scale."""
-    y = network.evaluate(x[None], threads)[0]
-    scale = 1.0
-    for a, b in spec.disjuncts:
-        scale = max(scale, float((np.abs(a) @ np.abs(y) + np.abs(b)).max(initial=0.0)))
-    return [float((a @ y - b).max(initial=-np.inf)) for a, b in spec.disjuncts], scale
+    """Returns the largest row of each disjunct at a point, in float64, and the outputs' scale.
+
+    The scale is infinite where float32 arithmetic can't hold a value on the way.
+    """
+    with np.errstate(all="ignore"):
+        values = network.forward(x[None], threads)
+        y = values[-1][0]
+        scale = 1.0
+        for a, b in spec.disjuncts:
+            scale = max(scale, float((np.abs(a) @ np.abs(y) + np.abs(b)).max(initial=0.0)))
+        if not all(np.abs(value).max(initial=0.0) < _LARGEST for value in values):
+            scale = np.inf
+        return [float((a @ y - b).max(initial=-np.inf)) for a, b in spec.disjuncts], scale
 
 
-def unsafe(network: Network, spec: OutputSpec, x: Single, values: list[float], scale: float) -> bool:
-    """Whether a point is unsafe for the original network, by what `margins` says of it."""
-    lowest = min(values, default=np.inf)
-    return lowest < -_MARGIN * scale or (lowest <= 0 and spec.violated_by(_single(network, x)))
+def unsafe(
+    network: Network,
+    spec: OutputSpec,
+    x: Single,
+    values: list[float],
+    scale: float,
+    allowance: Sequence[float] = (),
+    replay: Replay | None = None,
+) -> bool:
+    """Whether a point is unsafe for the original network in float32, by what `margins` says of it.
+
+    Far enough below the threshold it is; near to it, or where values are too large to tell, float32 arithmetic decides.
+
+    Args:
+        network: The original.
+        spec: The unsafe set.
+        x: The point.
+        values: From `margins`.
+        scale: Likewise.
+        allowance: For each disjunct, how far float32 rounding may move its rows; empty: nothing is known.
+        replay: The float32 arithmetic that decides in the end, x to outputs; None: one of this module's own.
+    """
+    if not min(values, default=np.inf) <= 0:
+        return False
+    more = allowance or (0.0,) * len(values)
+    if any(value < -max(_MARGIN * scale, allowed) for value, allowed in zip(values, more, strict=True)):
+        return True
+    return spec.violated_by(_single(network, x) if replay is None else replay(x))
 
 
 def _single(network: Network, x: Single) -> Single:
     """Evaluates the network in float32."""
     values = [x]
-    for node in network.nodes[1:]:
-        total = node.bias.copy()
-        for term in node.terms:
-            value = values[term.source]
-            total += term.matrix @ (np.maximum(value, 0) if term.activated else value)
-        values.append(total)
+    with np.errstate(all="ignore"):
+        for node in network.nodes[1:]:
+            total = node.bias.copy()
+            for term in node.terms:
+                value = values[term.source]
+                total += term.matrix @ (np.maximum(value, 0) if term.activated else value)
+            values.append(total)
     return values[-1]

@@ -14,6 +14,7 @@ Array = npt.NDArray[np.float64]
 #: Prices of a violated phase constraint, relative to the rows' scale; a higher one is tried where the region is empty
 #: or nearly so.
 _PRICES = (1e2, 1e5, 1e8)
+_LARGEST = 1e20
 
 
 def affine(net: Reduced, sign: Signs) -> tuple[Array, Array]:
@@ -43,7 +44,8 @@ def settle(
         seconds: Limit of each programme.
 
     Returns:
-        β [U], weights [R], and a minimiser t [P]; None where the solver fails.
+        β [U], weights [R], and a minimiser t [P]; None where the solver fails, or where
+        numbers are too large for it.
     """
     sign = leaf.sign[0]
     width, pixels = net.unstable, len(net.pixels)
@@ -55,6 +57,13 @@ def settle(
     A[width:, :pixels], A[width:, pixels] = matrix[first:last], -1.0
     b = np.concatenate([sign * constant[:width], -constant[first:last]])
     scale = float(np.abs(matrix[first:last]).sum(axis=1).max() + np.abs(constant[first:last]).max() + 1e-9)
+    # HiGHS takes numbers from 1e20 on for infinite; with the prices, these are the largest that it is given.
+    if not (
+        np.isfinite(A).all()
+        and np.isfinite(b).all()
+        and max(scale, np.abs(A).max(), np.abs(b).max(initial=0)) < _LARGEST
+    ):
+        return None
     limits = [*[(-1.0, 1.0)] * pixels, (None, None), (0.0, None)]
     answer = None
     for price in _PRICES:
@@ -67,7 +76,11 @@ def settle(
         weights = np.zeros(len(constant) - width)
         weights[rows[0] : rows[1]] = multipliers[width:]
         t = np.clip(found.x[:pixels], -1.0, 1.0)
-        answer = (multipliers[:width].astype(np.float32), weights.astype(np.float32), t)
+        with np.errstate(over="ignore"):
+            beta = multipliers[:width].astype(np.float32)
+        if not np.isfinite(beta).all():
+            break
+        answer = (beta, weights.astype(np.float32), t)
         if found.fun > 0 or found.x[pixels + 1] <= 1e-9:
             break
     return answer

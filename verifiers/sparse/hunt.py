@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verifiers.base import OutputSpec
 from verifiers.sparse import lanes
-from verifiers.sparse.attack import Attack, confirm, margins, unsafe
+from verifiers.sparse.attack import Attack, Replay, confirm, margins, unsafe
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.dual import Batch, Dual
 from verifiers.sparse.gather import LANES
@@ -35,6 +35,8 @@ class Hunt:
         upper: Upper corner.
         limits: How hard.
         known: A counterexample of another network, or None.
+        allowance: For each disjunct, how far float32 rounding may move its rows; empty: nothing is known.
+        replay: The float32 network by which a counterexample near the threshold is judged; None: the engine's own.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Hunt:
         upper: Single,
         limits: Limits,
         known: Single | None,
+        allowance: tuple[float, ...] = (),
+        replay: Replay | None = None,
     ) -> None:
         self._network, self._spec = checker.network, spec
         self._lower, self._upper = lower, upper
@@ -52,10 +56,12 @@ class Hunt:
         # As it is tried, so that nothing overflows on the way there.
         self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
         self._near = np.arange(len(spec.disjuncts))
+        self._allowance, self._replay = allowance, replay
 
     def confirm(self, points: Array) -> Single | None:
         """Returns the first of [n, inputs] that is a counterexample."""
-        return confirm(self._network, self._spec, self._lower, self._upper, points, self._threads)
+        box = (self._lower, self._upper)
+        return confirm(self._network, self._spec, *box, points, self._threads, self._allowance, self._replay)
 
     def replay(self) -> Single | None:
         """Tries the known counterexample as it is."""
@@ -64,7 +70,8 @@ class Hunt:
         found = margins(self._network, self._spec, self._known, self._threads)
         # Disjuncts that the point is nearest to come first.
         self._near = np.argsort(found[0], kind="stable")
-        return self._known if unsafe(self._network, self._spec, self._known, *found) else None
+        known, judged = self._known, (self._allowance, self._replay)
+        return known if unsafe(self._network, self._spec, known, *found, *judged) else None
 
     def quick(self, open_: Indices, rows: Array, offsets: Array, starts: Indices) -> Single | None:
         """Descends on the whole network, from the centre towards each disjunct, and from the known point.
@@ -92,10 +99,15 @@ class Hunt:
         points, reached = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
         return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
 
-    def compose(self, dual: Dual) -> None:
-        """Goes on with what is left of the network."""
+    def compose(self, dual: Dual, shift: Array) -> None:
+        """Goes on with what is left of the network.
+
+        Args:
+            dual: Of it; its offsets are the property's and what is to be proved beyond.
+            shift: The latter, for each of its rows.
+        """
         self._dual = dual
-        self._attack = Attack(lanes.of_reduced(dual), dual.disjuncts)
+        self._attack = Attack(lanes.of_reduced(dual), dual.disjuncts, shift=shift)
 
     def root(self, batch: Batch) -> Single | None:
         """Descends from the bounds' minimisers, the centre and random points."""

@@ -299,5 +299,6 @@ def pack(points: Single) -> Single:
 
 def unpack(lanes: Single, count: int) -> Single:
     """Returns [groups, width, LANES] as [count, width]."""
-    flat: Single = lanes.transpose(0, 2, 1).reshape(-1, lanes.shape[1])[:count]
+    # A point box leaves no input, so that the number of points can't be told from the size.
+    flat: Single = lanes.transpose(0, 2, 1).reshape(len(lanes) * LANES, lanes.shape[1])[:count]
     return flat

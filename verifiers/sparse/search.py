@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from verifiers.base import OutputSpec, Status
 from verifiers.sparse import branching, carry, corner
+from verifiers.sparse.attack import Replay
 from verifiers.sparse.certify import Checker
 from verifiers.sparse.crown import Engine, Question
 from verifiers.sparse.dual import Batch, Dual, Indices
@@ -55,6 +56,9 @@ class Search:
         deadline: `time.monotonic` at which to end.
         earlier: What searches on other networks left for the same box and property, to start from.
         names: Of this network's neurons; needed with `earlier`.
+        allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding`); empty: nothing.
+            Counterexamples are sought to `spec` itself.
+        replay: The float32 network by which counterexamples near the threshold are judged, flat x to outputs.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class Search:
         deadline: float,
         earlier: Earlier | None = None,
         names: Names | None = None,
+        allowance: tuple[float, ...] = (),
+        replay: Replay | None = None,
     ) -> None:
         self.engine = engine
         self.earlier = earlier
@@ -76,10 +82,13 @@ class Search:
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
+        #: A little more, so that what is proved by it stays more than the allowance when offsets are rounded.
+        self._more = (1 + 2.0**-10) * np.array(allowance or np.zeros(len(spec.disjuncts)))
         self.limits = limits
         self.deadline = deadline
         self.outcome = Outcome()
-        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, None if earlier is None else earlier.witness)
+        known = None if earlier is None else earlier.witness
+        self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, known, allowance, replay)
         self.tree = Tree()
         self.leaves: list[Batch] = []
         self._pending: list[Batch] = []
@@ -99,9 +108,12 @@ class Search:
         begin = time.monotonic()
         out = self.outcome
         try:
-            if self._root():
-                out.bound_s = time.monotonic() - begin
-                self._branch()
+            # What float32 can't hold becomes infinite, or no number, in the search, whose arithmetic decides nothing:
+            # such a bound is not above 0, and proofs and counterexamples are looked at anew.
+            with np.errstate(all="ignore"):
+                if self._root():
+                    out.bound_s = time.monotonic() - begin
+                    self._branch()
         except TimeoutError:
             self._timeout()
         finally:
@@ -119,19 +131,21 @@ class Search:
         rows = np.concatenate([a for a, _ in spec.disjuncts]) if spec.disjuncts else np.zeros((0, self.outputs))
         offsets = np.concatenate([b for _, b in spec.disjuncts]) if spec.disjuncts else np.zeros(0)
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
+        more = np.repeat(self._more, np.diff(starts))
+        wanted = offsets + more
         if self._won(self.hunt.replay(), "attack"):
             return False
         # Where the neighbour was broken last, this network most likely falls, too, if not to the same point.
         fragile = self.earlier is not None and self.earlier.broken
         if fragile and self._won(self.hunt.quick(np.arange(len(spec.disjuncts)), rows, offsets, starts), "attack"):
             return False
-        root = self.engine.bound(Question(self.lower, self.upper, rows, offsets))
+        root = self.engine.bound(Question(self.lower, self.upper, rows, wanted))
         out.unstable = root.unstable
         for k in range(len(spec.disjuncts)):
             self._proved[k] = root.rows[starts[k] : starts[k + 1]].max()
         self._crown = self._proved.copy()
         self.open = np.flatnonzero(~(self._proved > 0))
-        out.bounds = tuple(float(value) for value in self._proved)
+        out.bounds = self._reported()
         out.lowest = float(self._proved.min(initial=0.0))
         if not len(self.open):
             out.status, out.stage = Status.UNSAT, "incomplete"
@@ -152,7 +166,7 @@ class Search:
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         self.bounds = adopt_crown(self.checker, low, high, root)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in self.open])
-        self.rows, self.offsets = rows[keep], offsets[keep]
+        self.rows, self.offsets, self._shift = rows[keep], wanted[keep], more[keep]
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in self.open)]).tolist()
         self.disjuncts = list(itertools.pairwise(ends))
         if not self.limits.splits:
@@ -207,7 +221,7 @@ class Search:
         """Composes what is stable away."""
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets, self.deadline)
         self.dual = Dual(self.net, self.disjuncts, self.checker.threads)
-        self.hunt.compose(self.dual)
+        self.hunt.compose(self.dual, self._shift)
 
     def _slopes(self, crown: Array) -> bool:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
@@ -215,7 +229,7 @@ class Search:
         batch = self.dual.start(np.arange(len(self.open)))
         batch = self.dual.optimise(batch, self.limits.root_steps, target=self._margin, deadline=self.deadline)
         self._proved[self.open] = np.maximum(self.prover.certify(batch), crown)
-        out.bounds = tuple(float(value) for value in self._proved)
+        out.bounds = self._reported()
         out.lowest = float(self._proved.min())
         if out.lowest > 0:
             out.status, out.stage = Status.UNSAT, "incomplete"
@@ -280,6 +294,16 @@ class Search:
         places, bounds = (self.prover.nodes, self.prover.indices), (self._crown, self._proved)
         return carry.keep(network, names, self.earlier, self.outcome, bounds, self.tree, leaves, places)
 
+    def _reported(self) -> tuple[float, ...]:
+        """Returns what is proved of each disjunct as bounds of its own rows.
+
+        A bound of a y - (b + s) is one of a y - b when s is added; that, and the offset's own rounding, err by some
+        units in the last place.
+        """
+        sizes = [float(np.abs(b).max(initial=0.0)) for _, b in self.spec.disjuncts]
+        error = 2.0**-50 * (np.array(sizes) + self._more + np.abs(self._proved)) * (self._more > 0)
+        return tuple(float(value) for value in self._proved + self._more - error)
+
     def _timeout(self) -> bool:
         out = self.outcome
         out.status = Status.TIMEOUT
@@ -295,7 +319,7 @@ class Search:
             out.detail = f"{self._stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
             return False
         out.status, out.stage = Status.UNSAT, "bab" if out.rounds else "incomplete"
-        out.bounds, out.lowest = tuple(float(value) for value in self._proved), float(self._proved.min(initial=np.inf))
+        out.bounds, out.lowest = self._reported(), float(self._proved.min(initial=np.inf))
         return False
 
     def _accept(self, batch: Batch) -> None:
@@ -318,8 +342,9 @@ class Search:
         bad, bounds = self._certify(batch)
         if len(bad):
             self.outcome.refused += len(bad)
-            # The search's own arithmetic is off by this much here.
-            self._margin = min(1e-2, max(self._margin, 2 * float((bad.bound - bounds).max())))
+            # The search's own arithmetic is off by this much here; by how much, nobody knows where a bound is infinite.
+            off = (bad.bound - bounds)[np.isfinite(bounds)].max(initial=0.0)
+            self._margin = min(1e-2, max(self._margin, 2 * float(off)))
             bad.bound[:] = np.minimum(bounds, 0.0)
             self._accept(bad)
 
