@@ -18,7 +18,7 @@ Float64Array = npt.NDArray[np.float64]
 _Interval = tuple[Float64Array, Float64Array]
 
 #: Unit roundoff of float32, and a smallest number that a product which underflows may be off by.
-_UNIT = 2.0**-24
+UNIT = 2.0**-24
 _TINY = 2.0**-149
 
 
@@ -27,10 +27,13 @@ class Enclosure:
 
     Args:
         model: An ``onnx.ModelProto`` in normal form, see `prunecert.onnx`.
+        unit: Unit roundoff of the evaluations that are enclosed, 2**-24 for float32.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, unit: float = UNIT) -> None:
         import onnx
+
+        self._unit = unit
 
         self._constants: dict[str, npt.NDArray[Any]] = {
             item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer
@@ -87,12 +90,19 @@ class Enclosure:
             return self._add(inputs, values)
         if operator == "Gemm":
             weight, bias = self._constants[inputs[1]].astype(np.float64), self._bias(inputs)
-            return _linear(center, radius, weight.shape[1], bias, lambda x, absolute: x @ _size(weight, absolute).T)
+            return _linear(
+                center, radius, self._rate(weight.shape[1]), bias, lambda x, absolute: x @ _size(weight, absolute).T
+            )
         if operator == "Conv":
             return self._convolve(center, radius, inputs, attributes)
         if operator in ("AveragePool", "MaxPool"):
-            return _pool(operator, center, radius, attributes)
+            return _pool(operator, center, radius, attributes, self._unit)
         raise ValueError(f"the operator {operator} is none of a network in normal form")
+
+    def _rate(self, summands: int) -> tuple[float, float]:
+        """Returns γ of a sum, and what may underflow in it."""
+        count = (summands + 2) * self._unit
+        return (count / (1 - count) if count < 0.5 else np.inf), (summands + 2) * _TINY
 
     def _bias(self, inputs: Sequence[str]) -> Float64Array:
         return self._constants[inputs[2]].astype(np.float64) if len(inputs) > 2 else np.zeros(1)
@@ -103,7 +113,7 @@ class Enclosure:
             for name in inputs
         ]
         (first, one), (second, two) = parts
-        rounding = _UNIT * (np.abs(first) + np.abs(second) + one + two) + _TINY
+        rounding = self._unit * (np.abs(first) + np.abs(second) + one + two) + _TINY
         return first + second, (one + two + rounding) * (1 + 2.0**-50)
 
     def _convolve(
@@ -130,7 +140,7 @@ class Enclosure:
             return np.concatenate(results, axis=1)
 
         bias = self._bias(inputs).reshape(-1, 1, 1)
-        return _linear(center, radius, int(np.prod(weight.shape[1:])), bias, multiply)
+        return _linear(center, radius, self._rate(int(np.prod(weight.shape[1:]))), bias, multiply)
 
 
 def _size(weight: Float64Array, absolute: bool) -> Float64Array:
@@ -146,15 +156,13 @@ def _between(low: Float64Array, high: Float64Array) -> _Interval:
 def _linear(
     center: Float64Array,
     radius: Float64Array,
-    summands: int,
+    rate: tuple[float, float],
     bias: Float64Array,
     multiply: Callable[[Float64Array, bool], Float64Array],
 ) -> _Interval:
-    """Applies x ↦ W x + b; `multiply` multiplies with W, or with |W|."""
-    count = (summands + 2) * _UNIT
-    gamma = count / (1 - count) if count < 0.5 else np.inf
+    """Applies x ↦ W x + b; `multiply` multiplies with W, or with |W|; `rate` are its relative and absolute errors."""
     size = multiply(np.abs(center) + radius, True) + np.abs(bias)
-    spread = multiply(radius, True) + gamma * size + (summands + 2) * _TINY
+    spread = multiply(radius, True) + rate[0] * size + rate[1]
     return multiply(center, False) + bias, spread * (1 + 2.0**-30)
 
 
@@ -169,7 +177,9 @@ def _windows(
     return windows
 
 
-def _pool(operator: str, center: Float64Array, radius: Float64Array, attributes: Mapping[str, Any]) -> _Interval:
+def _pool(
+    operator: str, center: Float64Array, radius: Float64Array, attributes: Mapping[str, Any], unit: float
+) -> _Interval:
     kernel, strides = attributes["kernel_shape"], attributes.get("strides", (1, 1))
     if any(attributes.get("pads", (0,))) or attributes.get("ceil_mode", 0):
         raise ValueError(f"a padded {operator} is none of a network in normal form")
@@ -182,5 +192,5 @@ def _pool(operator: str, center: Float64Array, radius: Float64Array, attributes:
         return _between(low, high)
     size = windows(np.abs(center) + radius).mean(axis=(-2, -1))
     count = int(np.prod(kernel)) + 2
-    spread = windows(radius).mean(axis=(-2, -1)) + count * 2 * _UNIT * size + count * _TINY
+    spread = windows(radius).mean(axis=(-2, -1)) + count * 2 * unit * size + count * _TINY
     return windows(center).mean(axis=(-2, -1)), spread * (1 + 2.0**-30)

@@ -38,6 +38,8 @@ POINTS_REWRITTEN = 5
 POINTS_SAME = 2
 #: How far two evaluations in float32 may differ, relative to the outputs' scale, before their rounding is bounded.
 TOLERANCE = 1e-4
+#: Unit roundoff of float16.
+_HALF_UNIT = 2.0**-11
 #: Relative distance of two numbers at which float32 certainly tells their exponentials apart.
 _TELLS_APART = 1e-5
 
@@ -257,7 +259,8 @@ class Reading:
         wanted = outputs
         if self.changed:
             wanted = counterexample.outputs(self.path, moved)
-            if self._normal.last == "none" and not self._agree(moved, wanted, outputs):
+            unit = _HALF_UNIT if network_info(self._given).input_type == "float16" else 2.0**-24
+            if self._normal.last == "none" and not self._agree(moved, wanted, outputs, unit):
                 return (
                     f"the normal form of {self._given.name} differs from it by {_gap(wanted, outputs):.3g} in the box: "
                     f"please report it ({'; '.join(self._normal.notes)[:300]})"
@@ -273,7 +276,9 @@ class Reading:
         gap = _gap(read, wanted)
         return f"{self._given.name}: the verifier's network differs from onnxruntime by {gap:.3g} in the box"
 
-    def _agree(self, moved: FloatArray, read: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
+    def _agree(
+        self, moved: FloatArray, read: npt.NDArray[Any], wanted: npt.NDArray[Any], unit: float = 2.0**-24
+    ) -> bool:
         """Whether two evaluations are of one function, as far as their rounding lets that be seen."""
         wide, exact = np.asarray(read, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
         whole = np.isfinite(wide) & np.isfinite(exact)
@@ -286,7 +291,7 @@ class Reading:
             return False
         from verifiers._enclosure import Enclosure
 
-        low, high = Enclosure(self._normal.model)(moved, moved)
+        low, high = Enclosure(self._normal.model, unit)(moved, moved)
         inside = [(low <= part) & (part <= high) for part in (wide, exact)]
         # Of what overflows in float32 nothing can be said.
         return bool((near | (inside[0] & inside[1]) | ~whole).all())
