@@ -21,6 +21,8 @@ Float64Array = npt.NDArray[np.float64]
 _TIMES = 64.0
 #: Nor is one of this share of the largest output.
 _SHARE = 2.0**-16
+#: Nor is, by as much, one of this share of the largest value inside.
+_INSIDE = 2.0**-4
 #: How much coarser float16 rounds.
 _COARSER = 2.0**13
 _KINDS: dict[str, Any] = {
@@ -72,14 +74,15 @@ def check(
             # An output that overflows says nothing; the replay of witnesses sees it as it is.
             continue
         turned = exact_point if normalised.input_order is None else exact_point[normalised.input_order]
-        found, exact = ours(turned), evaluate(normalised.model, turned.astype(np.float32))
+        found = ours(turned)
+        exact, inside = evaluate(normalised.model, turned.astype(np.float32))
         if found.shape != wanted.shape:
             raise RuntimeError(f"the normal form has {found.size} outputs, the network {wanted.size}")
         if not (np.isfinite(found).all() and np.isfinite(exact).all()):
             raise RuntimeError("the normal form's outputs overflow where the network's don't")
         gap = _largest(gap, finish(found) - wanted)
         rounding = max(rounding, float(np.abs(finish(found) - finish(exact)).max()))
-        largest = max(largest, float(np.abs(wanted).max()))
+        largest = max(largest, float(np.abs(wanted).max()), _INSIDE * inside)
     # Written so that NaN is refused too.
     if not gap <= times * (rounding + _SHARE / _TIMES * largest):
         raise RuntimeError(f"the normal form's outputs differ from the network's by {gap:.3g} in onnxruntime")

@@ -8,26 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunecert.onnx.layers import DENSE, Layers
+from prunecert.onnx.layers import DENSE, Layers, ReorderError
 from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
 from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
-
-
-class ReorderError(Exception):
-    """The network is to be read anew, with its input in another order.
-
-    Args:
-        order: For each flat input of the normal network, the flat input of the given one.
-        shape: Shape of the normal network's input, [1, ...].
-    """
-
-    def __init__(self, order: IntArray, shape: Shape) -> None:
-        super().__init__("the input is in another order")
-        self.order = order
-        self.shape = shape
 
 
 @dataclass(frozen=True)
@@ -73,12 +59,10 @@ class Emitter:
 
     Args:
         layers: The network so far.
-        reorder: Whether the input may still be put in another order, by `ReorderError`.
     """
 
-    def __init__(self, layers: Layers, reorder: bool) -> None:
+    def __init__(self, layers: Layers) -> None:
         self.layers = layers
-        self._reorder = reorder
 
     def node(self, value: Value, shape: Shape | None = None) -> int:
         """Returns a node that holds a value.
@@ -184,9 +168,11 @@ class Emitter:
         ):
             return None
         pads = (max(w.down.padding for w in windows), max(w.across.padding for w in windows))
+        places = [[w.down.start + pads[0] for w in windows], [w.across.start + pads[1] for w in windows]]
+        # The smallest kernel that holds all places and gives as many outputs, no more.
         kernel = (
-            source[2] + 2 * pads[0] - strides[0] * (target[2] - 1),
-            source[3] + 2 * pads[1] - strides[1] * (target[3] - 1),
+            max(*places[0], source[2] + 2 * pads[0] - strides[0] * target[2]) + 1,
+            max(*places[1], source[3] + 2 * pads[1] - strides[1] * target[3]) + 1,
         )
         same = all(np.array_equal(w.channels, np.arange(source[1])) for w in windows) and target[1] == source[1]
         grouped = same and target[1] * source[1] * math.prod(kernel) > _GROUPED
@@ -211,7 +197,7 @@ class Emitter:
 
     def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
         index = terms[0].index
-        if not self._reorder or len(terms) != 1 or terms[0].source != 0 or index is None:
+        if not self.layers.reorder or len(terms) != 1 or terms[0].source != 0 or index is None:
             return
         if len(index) == math.prod(self.layers.shape) and np.array_equal(np.sort(index), np.arange(len(index))):
             raise ReorderError(index, target)

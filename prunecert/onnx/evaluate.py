@@ -15,8 +15,8 @@ from prunecert.onnx.reading import attributes_of
 Float64Array = npt.NDArray[np.float64]
 
 
-def evaluate(model: onnx.ModelProto, point: Array) -> Float64Array:
-    """Returns the outputs, flat.
+def evaluate(model: onnx.ModelProto, point: Array) -> tuple[Float64Array, float]:
+    """Returns the outputs, flat, and the largest magnitude of any value on the way.
 
     Args:
         model: A network in normal form.
@@ -45,7 +45,8 @@ def evaluate(model: onnx.ModelProto, point: Array) -> Float64Array:
                 taken = _taken(x, attributes["kernel_shape"], attributes.get("strides", (1, 1)), (1, 1))
                 y = taken.mean(axis=(4, 5)) if node.op_type == "AveragePool" else taken.max(axis=(4, 5))
         values[node.output[0]] = y
-    return values[model.graph.output[0].name].reshape(-1)
+    largest = max(float(np.abs(value).max()) for value in values.values())
+    return values[model.graph.output[0].name].reshape(-1), largest
 
 
 def _taken(x: Float64Array, kernel: list[int], strides: list[int], dilations: tuple[int, int]) -> Float64Array:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, UnsupportedNetworkError
+from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, IntArray, UnsupportedNetworkError
 
 #: Most weights of one layer that isn't in the given file.
 DENSE = 2**25
@@ -30,7 +30,6 @@ class Node:
         bias: [out].
         strides: Of both axes.
         pads: At the top (and bottom) and left (and right).
-        dilations: Of both axes.
         groups: Of a convolution.
         kernel: Window of a pooling.
         positive: Whether no value of it is negative.
@@ -43,10 +42,23 @@ class Node:
     bias: Array | None = None
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int] = (0, 0)
-    dilations: tuple[int, int] = (1, 1)
     groups: int = 1
     kernel: tuple[int, int] = (1, 1)
     positive: bool = False
+
+
+class ReorderError(Exception):
+    """The network is to be read anew, with its input in another order or shape.
+
+    Args:
+        order: For each flat input of the normal network, the flat input of the given one; None: the same.
+        shape: Shape of the normal network's input, [1, ...].
+    """
+
+    def __init__(self, order: IntArray | None, shape: Shape) -> None:
+        super().__init__("the input is in another order")
+        self.order = order
+        self.shape = shape
 
 
 @dataclass
@@ -54,11 +66,12 @@ class Layers:
     """The nodes so far; node 0 is the input.
 
     Args:
-        shape: Shape of the input, [1, ...].
-        positive: Whether no input is negative.
+        shape: Shape of the input, [1, n] or [1, C, H, W].
+        reorder: Whether the input may still be put in another order or shape, by `ReorderError`.
     """
 
     shape: Shape
+    reorder: bool = True
     nodes: list[Node] = field(init=False)
     _known: dict[tuple[object, ...], int] = field(init=False, default_factory=dict)
 
@@ -80,6 +93,8 @@ class Layers:
         old = self.nodes[source]
         if old.shape == shape:
             return source
+        if source == 0 and self.reorder and len(shape) == 4:
+            raise ReorderError(None, shape)
         key = ("Reshape", source, shape)
         if key not in self._known:
             self._known[key] = self._append(Node("Reshape", (source,), shape, positive=old.positive))
@@ -135,25 +150,23 @@ class Layers:
             strides: Of both axes.
             pads: Zeros at the top, left, bottom, right; where two differ, the kernel grows by zeros so that the
                 longer serves for both.
-            dilations: Of both axes.
+            dilations: Of both axes; the kernel grows by zeros that do the same.
             groups: Number of groups.
         """
         shape = self.nodes[source].shape
-        even, spread = list(pads[:2]), list(dilations)
+        even = list(pads[:2])
         for axis in range(2):
-            before, after = pads[axis], pads[axis + 2]
-            if before == after:
-                continue
+            before, after, dilation = pads[axis], pads[axis + 2], dilations[axis]
             even[axis] = max(before, after)
-            longer = spread[axis] * (weight.shape[axis + 2] - 1) + 1 + abs(after - before)
+            if before == after and (dilation == 1 or weight.shape[axis + 2] == 1):
+                continue
+            longer = dilation * (weight.shape[axis + 2] - 1) + 1 + abs(after - before)
             _check_kernel((*weight.shape[:2], longer, weight.shape[3 - axis]))
-            weight, spread[axis] = _inflated(weight, axis + 2, spread[axis]), 1
+            weight = _inflated(weight, axis + 2, dilation)
             grown = [(0, 0)] * 4
             grown[axis + 2] = (even[axis] - before, even[axis] - after)
             weight = np.pad(weight, grown)
-        sizes = [
-            (shape[2 + i] + 2 * even[i] - spread[i] * (weight.shape[2 + i] - 1) - 1) // strides[i] + 1 for i in range(2)
-        ]
+        sizes = [(shape[2 + i] + 2 * even[i] - weight.shape[2 + i]) // strides[i] + 1 for i in range(2)]
         if min(sizes) < 1:
             raise UnsupportedNetworkError(f"A kernel {weight.shape[2:]} is larger than its padded input {shape[2:]}.")
         node = Node(
@@ -164,7 +177,6 @@ class Layers:
             bias,
             strides,
             (even[0], even[1]),
-            (spread[0], spread[1]),
             groups,
         )
         return self._append(node)
@@ -199,7 +211,6 @@ class Layers:
             bias,
             old.strides,
             old.pads,
-            old.dilations,
             old.groups,
         )
         return self._append(made)
@@ -234,7 +245,7 @@ class Layers:
             if operator == "Conv":
                 assert node.weight is not None
                 attributes = {
-                    "dilations": list(node.dilations),
+                    "dilations": [1, 1],
                     "group": node.groups,
                     "kernel_shape": list(node.weight.shape[2:]),
                     "pads": list(node.pads) * 2,
@@ -280,7 +291,8 @@ def _inflated(weight: Array, axis: int, dilation: int) -> Array:
 def _check_kernel(shape: Shape) -> None:
     if math.prod(shape) > DENSE:
         raise UnsupportedNetworkError(
-            f"A kernel that grows to {list(shape)} weights, because its pads differ, isn't taken: allowed are {DENSE:,}."
+            f"A kernel that grows to {list(shape)} weights, because it is dilated or its pads differ, isn't taken: "
+            f"allowed are {DENSE:,}."
         )
 
 

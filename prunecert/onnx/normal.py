@@ -35,11 +35,11 @@ class UnsupportedNetworkError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """A network in normal form: opset 13, float32, one input [1, ...], one output [1, n], affine maps and ReLUs.
+    """A network in normal form: opset 13, float32, one input [1, n] or [1, C, H, W], one output [1, n].
 
-    Its operators are ``Conv`` (two-dimensional, explicit symmetric pads), ``Gemm`` (``transB``, with a bias),
-    ``Relu``, ``Flatten`` and ``Reshape`` (to a constant shape [1, ...]), ``Add`` (of two computed values of one
-    shape), ``AveragePool`` (unpadded) and, where it was asked for, ``MaxPool`` (unpadded, windows that don't overlap).
+    Its operators are ``Conv`` (two-dimensional, explicit symmetric pads, no dilation, with a bias), ``Gemm``
+    (``transB``, with a bias), ``Relu``, ``Flatten`` and ``Reshape`` (to a constant shape), ``Add`` (of two computed
+    values of one shape), ``AveragePool`` (unpadded) and, where it was asked for, ``MaxPool`` (unpadded, windows that don't overlap).
 
     Args:
         model: The normal network.
@@ -82,7 +82,7 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
         return False
     constants = {tensor.name: tensor for tensor in graph.initializer}
     shape, output = _static(graph.input[0]), _static(graph.output[0])
-    if shape is None or output is None or len(shape) < 2 or shape[0] != 1 or graph.input[0].name in constants:
+    if shape is None or output is None or len(shape) not in (2, 4) or shape[0] != 1 or graph.input[0].name in constants:
         return False
     shapes = {graph.input[0].name: shape}
     used: set[str] = {graph.output[0].name}
@@ -159,7 +159,7 @@ def _reshaped(
     if len(node.input) != 2 or node.input[1] not in constants or attributes:
         return None
     wanted = [int(size) for size in numpy_helper.to_array(constants[node.input[1]]).reshape(-1)]
-    if len(wanted) < 2 or wanted[0] not in (1, -1) or min(wanted[1:]) < 1:
+    if len(wanted) not in (2, 4) or wanted[0] not in (1, -1) or min(wanted[1:]) < 1:
         return None
     found = (1, *wanted[1:])
     return found if math.prod(found) == math.prod(shape) else None
@@ -193,7 +193,7 @@ def _conv(
     strides, dilations = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
     if (len(pads), len(strides), len(dilations)) != (4, 2, 2) or pads[:2] != pads[2:] or min(pads) < 0:
         return None
-    if min(*strides, *dilations) < 1:
+    if min(strides) < 1 or any(dilations[i] != 1 and weight[2 + i] > 1 for i in range(2)):
         return None
     sizes = tuple(
         (shape[2 + i] + 2 * pads[i] - dilations[i] * (weight[2 + i] - 1) - 1) // strides[i] + 1 for i in range(2)

@@ -14,9 +14,9 @@ from onnx import TensorProto
 from prunecert.errors import UserError
 from prunecert.onnx import activations, arithmetic, linear, moves, pooling
 from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, to_array, to_dense
-from prunecert.onnx.emit import Emitter, ReorderError
+from prunecert.onnx.emit import Emitter
 from prunecert.onnx.io import first_line
-from prunecert.onnx.layers import Layers
+from prunecert.onnx.layers import Layers, ReorderError
 from prunecert.onnx.normal import (
     DEFAULT_DOMAINS,
     ELEMENTS,
@@ -243,7 +243,9 @@ def _read_names(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _input_shape(graph: Graph) -> Shape:
-    return graph.shape if graph.shape[0] == 1 and len(graph.shape) > 1 else (1, *graph.shape)
+    """Returns the normal network's input, flat or an image: some readers take no other."""
+    image = len(graph.shape) == 4 and graph.shape[0] == 1
+    return graph.shape if image else (1, math.prod(graph.shape))
 
 
 def _read(graph: Graph, output: str, keep: Collection[str]) -> Normalised:
@@ -251,7 +253,7 @@ def _read(graph: Graph, output: str, keep: Collection[str]) -> Normalised:
     try:
         return _Reader(graph, output, keep, _input_shape(graph), None).read()
     except ReorderError as error:
-        return _Reader(graph, output, keep, error.shape, error.order).read()
+        return _Reader(graph, output, keep, error.shape, error.order, reorder=False).read()
 
 
 class _Reader:
@@ -278,10 +280,8 @@ class _Reader:
         self.graph = graph
         self.output = output
         self.order = order
-        layers = Layers(shape)
-        self.reading = Reading(
-            graph.opset, layers, Emitter(layers, reorder and order is None), Evaluator(graph.opset), keep
-        )
+        layers = Layers(shape, reorder)
+        self.reading = Reading(graph.opset, layers, Emitter(layers), Evaluator(graph.opset), keep)
         entry = Value(graph.shape, (Term(0),))
         if order is not None:
             entry = moved(Value((len(order),), (Term(0),)), np.argsort(order).reshape(graph.shape))

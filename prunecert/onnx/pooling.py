@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -131,34 +132,48 @@ def _maximum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         return [Value(unimage(reading.layers.nodes[number].shape, rank), (Term(number),))]
     reading.note("MaxPool is written as ReLUs.")
     found = Value(shape, (Term(source),))
-    for axis in range(2):
-        if windows.kernel[axis] > _LONGEST:
-            raise refuse(node, f"its windows are {windows.kernel[axis]} long; allowed are {_LONGEST}")
-        found = _along(reading, node, found, axis + 2, _reads(windows, axis, outputs[axis]))
+    reads = [_reads(windows, axis, outputs[axis]) for axis in range(2)]
+    if max(windows.kernel) > _LONGEST:
+        raise refuse(node, f"its windows are {list(windows.kernel)} large; allowed are {_LONGEST} each way")
+    if windows.strides[0] == windows.strides[1] > 1 and rank == 4:
+        # Both axes at once, though it may take more ReLUs: some bounds take no convolution of unequal strides.
+        found = _across(reading, node, found, {2: reads[0], 3: reads[1]})
+    else:
+        # One axis after the other, so that neighbouring windows share the maxima of their columns.
+        for axis in range(2):
+            found = _across(reading, node, found, {axis + 2: reads[axis]})
     return [reshaped(found, unimage(found.shape, rank))]
 
 
-def _along(reading: Reading, node: onnx.NodeProto, value: Value, axis: int, reads: Array) -> Value:
-    """Returns the maxima along one axis of the values at the positions that each row of `reads` has."""
-    size = value.shape[axis]
-    inside = (reads >= 0) & (reads < size)
-    if not inside.any(axis=1).all():
-        raise refuse(node, "a window of it lies in the padding alone")
+def _across(reading: Reading, node: onnx.NodeProto, value: Value, reads: Mapping[int, Array]) -> Value:
+    """Returns the maxima over windows.
+
+    Args:
+        reading: The graph.
+        node: The node, for messages.
+        value: The value.
+        reads: For each axis that windows go along, the positions that they read, [outputs, kernel].
+    """
     value = reading.settle(value)
-    if reading.layers.nodes[value.terms[0].source].positive:
-        # Nothing is below 0, so that 0 outside changes no maximum.
-        reads = np.where(inside, reads, -1)
-    else:
-        # What is outside is never the maximum: another element of the window stands for it.
-        first = np.take_along_axis(reads, np.argmax(inside, axis=1)[:, None], axis=1)
-        reads = np.where(inside, reads, first)
+    # Nothing is below 0 there, so that 0 outside changes no maximum.
+    positive = reading.layers.nodes[value.terms[0].source].positive
+    columns = []
+    for axis, positions in reads.items():
+        inside = (positions >= 0) & (positions < value.shape[axis])
+        if not inside.any(axis=1).all():
+            raise refuse(node, "a window of it lies in the padding alone")
+        # What is outside is never the maximum: else another element of the window stands for it.
+        first = np.take_along_axis(positions, np.argmax(inside, axis=1)[:, None], axis=1)
+        columns.append([(axis, column) for column in np.where(inside, positions, -1 if positive else first).T])
     where = places(value)
     taps = []
-    for column in reads.T:
-        part = np.take(where, np.maximum(column, 0), axis=axis)
-        along = [1] * part.ndim
-        along[axis] = -1
-        taps.append(moved(value, np.where(column.reshape(along) < 0, -1, part)))
+    for chosen in itertools.product(*columns):
+        part = where
+        for axis, column in chosen:
+            along = [1] * part.ndim
+            along[axis] = -1
+            part = np.where(column.reshape(along) < 0, -1, np.take(part, np.maximum(column, 0), axis=axis))
+        taps.append(moved(value, part))
     while len(taps) > 1:
         pairs = [reading.maximum(*taps[i : i + 2]) for i in range(0, len(taps) - 1, 2)]
         left = taps[-1:] if len(taps) % 2 else []
@@ -178,7 +193,7 @@ def _global_maximum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Inp
         raise refuse(node, f"its image is {list(shape[2:])} large; allowed is {_LONGEST}")
     found = reshaped(value, shape)
     for axis in (2, 3):
-        found = _along(reading, node, found, axis, np.arange(shape[axis])[None])
+        found = _across(reading, node, found, {axis: np.arange(shape[axis])[None]})
     reading.note("GlobalMaxPool is written as ReLUs.")
     return [reshaped(found, unimage(found.shape, len(value.shape)))]
 
@@ -190,7 +205,7 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
     for axis in axes:
         if value.shape[axis] > _LONGEST:
             raise refuse(node, f"an axis of it is {value.shape[axis]} long; allowed is {_LONGEST}")
-        found = _along(reading, node, found, axis, np.arange(value.shape[axis])[None])
+        found = _across(reading, node, found, {axis: np.arange(value.shape[axis])[None]})
     found = found if node.op_type == "ReduceMax" else scaled(found, -1.0)
     reading.note(f"{node.op_type} is written as ReLUs.")
     shape = tuple(size for i, size in enumerate(value.shape) if i not in axes)

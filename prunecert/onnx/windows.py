@@ -87,7 +87,8 @@ def read_windows(node: onnx.NodeProto, value: Value, kernel: Sequence[int] | Non
     if len(pads) != 2 * axes or min(pads) < 0:
         raise refuse(node, f"its pads {list(pads)} don't fit {axes} axes, or are negative")
     if axes == 1:
-        return Windows((sizes[0], 1), (strides[0], 1), (dilations[0], 1), (pads[0], 0, pads[1], 0))
+        # The second axis has one place, where any stride does; equal ones are what every reader takes.
+        return Windows((sizes[0], 1), (strides[0], strides[0]), (dilations[0], 1), (pads[0], 0, pads[1], 0))
     return Windows(
         (sizes[0], sizes[1]),
         (strides[0], strides[1]),

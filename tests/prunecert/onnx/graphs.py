@@ -100,7 +100,7 @@ def assert_same(
         elif made.removed in ("Sigmoid", "Tanh"):
             found = 1 / (1 + np.exp(-found)) if made.removed == "Sigmoid" else np.tanh(found)
         else:
-            np.testing.assert_allclose(evaluate(made.model, turned), found, rtol=0, atol=tolerance * _largest(found))
+            np.testing.assert_allclose(evaluate(made.model, turned)[0], found, rtol=0, atol=tolerance * _largest(found))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * _largest(wanted))
     return made
 
