@@ -109,10 +109,8 @@ def test_points_find_their_way_there_and_back(seed: int, height: int, width: int
     reading, asked = read(path, tmp_path), question(path, (height, width, 3))
     inner = reading.translate(asked)
     assert inner.lower.shape == (3, height, width)
-    np.testing.assert_allclose(
-        counterexample.outputs(inner.onnx, inner.upper[None]), counterexample.outputs(path, asked.upper[None]), rtol=1e-4,
-        atol=1e-5,
-    )  # fmt: skip
+    wanted = counterexample.outputs(path, asked.upper[None])
+    np.testing.assert_allclose(counterexample.outputs(inner.onnx, inner.upper[None]), wanted, rtol=1e-4, atol=1e-5)
     always = replace(asked, spec=OutputSpec(((np.zeros((1, 3)), np.zeros(1)),)))
     back = reading.settle(always, Verdict(Status.SAT, witness=inner.upper), runtime(reading.path))
     assert back.witness is not None
