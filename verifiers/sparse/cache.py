@@ -1,51 +1,174 @@
-"""Keeps compiled kernels apart by the sources that they were compiled from.
+"""Keeps compiled kernels apart by the sources that they were compiled from, and where nobody else can write.
 
 Numba compiles anew when the file of a function changes, but not when that of a function or an intrinsic which it calls
 does. An old kernel that calls an old rounding rule would go on giving its bounds, so every state of the sources
 that kernels are made of has a folder of its own.
+
+What Numba keeps are pickles and machine code: who can write there runs code as whoever reads it. So a folder is used
+only if it, all that lies in it and every folder on the way belong to this user or to root, and nobody else can write to
+them (but for folders with the sticky bit on the way, in which others can't rename what is not theirs). The first of
+these that is so is taken: NUMBA_CACHE_DIR; the package's `__pycache__`; `prunecert` in the user's cache folder
+(XDG_CACHE_HOME or ~/.cache). Where none is, kernels are compiled for this process alone, in a folder that is new,
+private and removed at the end, and a sentence says so.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import re
+import shutil
+import stat
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _VARIABLE = "NUMBA_CACHE_DIR"
 _PREFIX = "sparse-"
+_PACKAGE = ("verifiers", "sparse")
+#: An import statement: source and names, or modules. What looks like one in a text does no harm.
+_IMPORT = re.compile(r"^[ \t]*(?:from\s+(\S+)\s+import\s+(\([^)]*\)|[^\n]*)|import\s+([^\n]*))", re.MULTILINE)
 
 
-def folder(package: Path, given: str) -> Path:
-    """Returns where compiled kernels are kept.
+def key(package: Path) -> str:
+    """Returns a hash of all sources, in subfolders too, that kernels are compiled from.
+
+    These are the modules that speak of Numba or llvmlite, and those that they import, and so on: constants of theirs
+    are compiled, too.
 
     Args:
         package: The folder of the sources.
-        given: What NUMBA_CACHE_DIR says: the folder to keep them in, or one that this function has chosen in it, or
-            nothing for one beside the sources.
     """
-    texts = {source.stem: source.read_bytes() for source in package.glob("*.py")}
-    compiled = {name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text}
-    # Constants of what these import are compiled, too.
-    read = {match.decode() for name in compiled for match in re.findall(rb"verifiers\.sparse\.(\w+)", texts[name])}
+    texts = {source.relative_to(package).with_suffix("").parts: source.read_bytes() for source in package.rglob("*.py")}
+    todo = [name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text]
+    taken: set[tuple[str, ...]] = set()
+    while todo:
+        name = todo.pop()
+        if name not in taken:
+            taken.add(name)
+            todo += [other for other in _imported(name, texts[name]) if other in texts]
     digest = hashlib.sha256()
-    for name in sorted(compiled | (read & texts.keys())):
-        digest.update(name.encode() + b"\0" + texts[name] + b"\0")
-    if given:
+    for name in sorted(taken):
+        digest.update("/".join(name).encode() + b"\0" + texts[name] + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _imported(name: tuple[str, ...], text: bytes) -> Iterator[tuple[str, ...]]:
+    """Yields what a module imports from this package, as parts of file names, and what may be such."""
+    for statement in _IMPORT.finditer(text.decode(errors="replace")):
+        source, names, plain = statement.groups()
+        if source is None:
+            dotted = [tuple(word.split(".")) for word in re.findall(r"[\w.]+", plain)]
+        else:
+            level = len(source) - len(source.lstrip("."))
+            base = tuple(filter(None, source[level:].split(".")))
+            if level:
+                base = (*_PACKAGE, *name[: max(len(name) - level, 0)], *base)
+            # A name may be a module or something in one.
+            dotted = [base, *((*base, word) for word in re.findall(r"\w+", names))]
+        for parts in dotted:
+            if parts[: len(_PACKAGE)] == _PACKAGE:
+                yield parts[len(_PACKAGE) :]
+                yield (*parts[len(_PACKAGE) :], "__init__")
+
+
+def flaw(folder: Path) -> str | None:
+    """Says why compiled kernels must not be read from a folder, or None.
+
+    Args:
+        folder: It need not exist.
+    """
+    path = folder.expanduser().absolute()
+    try:
+        real = path.resolve()
+        for place in (real, *real.parents):
+            if place.exists() and (reason := _open_to_others(place, passing=place != real)) is not None:
+                return reason
+        for place in real.rglob("*") if real.is_dir() else ():
+            if (reason := _open_to_others(place)) is not None:
+                return reason
+    except (OSError, RuntimeError) as error:
+        return f"{path} can't be looked at ({error})"
+    return None
+
+
+def _open_to_others(place: Path, passing: bool = False) -> str | None:
+    """Says why others could write to a place; `passing` if it is only on the way."""
+    found = place.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        return f"{place} belongs to the user {found.st_uid}"
+    if stat.S_ISLNK(found.st_mode) or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+        return f"{place} is neither a folder nor a file"
+    sticky = passing and bool(found.st_mode & stat.S_ISVTX)
+    others = bool(found.st_mode & stat.S_IWOTH)
+    # Where each user has a group of their own, files are writable by it by default.
+    group = bool(found.st_mode & stat.S_IWGRP) and not _own_group(found.st_gid)
+    if (others or group) and not sticky:
+        return f"{place} can be written by {'others' if others else f'the group {found.st_gid}'}"
+    return None
+
+
+def _own_group(gid: int) -> bool:
+    """Whether a group has no member but this user, by its name and its list of members."""
+    import grp
+    import pwd
+
+    try:
+        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
+
+
+def folder(package: Path, environment: Mapping[str, str]) -> tuple[Path | None, list[str]]:
+    """Returns where compiled kernels are kept, and what was refused.
+
+    Args:
+        package: The folder of the sources.
+        environment: With NUMBA_CACHE_DIR, the folder to keep them in, or one that this function has chosen in it;
+            XDG_CACHE_HOME; HOME.
+
+    Returns:
+        A folder that only this user can write to, made where it didn't exist; None if there is none. And a sentence for
+        each place that was refused.
+    """
+    bases = []
+    if given := environment.get(_VARIABLE, ""):
         base = Path(given)
-        base = base.parent if base.name.startswith(_PREFIX) else base
-    elif os.access(package, os.W_OK):
-        base = package / "__pycache__"
-    else:
-        base = Path(tempfile.gettempdir()) / f"prunecert-{os.getuid()}"
-    return base / f"{_PREFIX}{digest.hexdigest()[:16]}"
+        bases.append(base.parent if base.name.startswith(_PREFIX) else base)
+    if os.access(package, os.W_OK):
+        bases.append(package / "__pycache__")
+    if home := environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache"):
+        bases.append(Path(home) / "prunecert")
+    name = _PREFIX + key(package)
+    refused = []
+    for base in bases:
+        chosen = base / name
+        if (reason := flaw(chosen)) is None:
+            try:
+                chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Again, as it may have come into being between.
+                reason = flaw(chosen)
+            except OSError as error:
+                reason = f"{chosen} can't be made ({error.strerror})"
+        if reason is None and os.access(chosen, os.W_OK | os.X_OK):
+            return chosen, refused
+        refused.append(f"Compiled kernels are not kept in {base}: {reason or 'it is not writable'}.")
+    return None, refused
 
 
 def separate() -> None:
     """Has Numba, whether it is imported yet or not, keep the kernels that are declared from now on in their folder."""
-    chosen = str(folder(Path(__file__).parent, os.environ.get(_VARIABLE, "")))
-    os.environ[_VARIABLE] = chosen
+    chosen, refused = folder(Path(__file__).parent, os.environ)
+    if chosen is None:
+        chosen = Path(tempfile.mkdtemp(prefix="prunecert-")) / f"{_PREFIX}{key(Path(__file__).parent)}"
+        chosen.mkdir(mode=0o700)
+        atexit.register(shutil.rmtree, chosen.parent, ignore_errors=True)
+        refused.append("They are compiled anew for this process, which takes a minute.")
+    if refused:
+        print("\n".join(refused), file=sys.stderr)
+    os.environ[_VARIABLE] = str(chosen)
     if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = chosen
+        sys.modules["numba"].config.CACHE_DIR = str(chosen)

@@ -1,40 +1,183 @@
-"""Kernels that were compiled from other sources are never used."""
+"""Kernels that were compiled from other sources, or that another user may have written, are never used."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
+import pytest
 
 from verifiers.sparse import cache, kernels
 
+#: A user that is neither root nor whoever runs the tests.
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 
-def test_any_change_of_what_is_compiled_has_its_folder(tmp_path: Path) -> None:
+
+@pytest.fixture(name="package")
+def _package(tmp_path: Path) -> Path:
+    """A package whose kernels stand in a subfolder, and take a constant from another by way of a third module."""
     package = tmp_path / "package"
-    package.mkdir()
+    (package / "crown").mkdir(parents=True)
     (package / "kernels.py").write_text("import numba\nfrom verifiers.sparse.network import ERROR\n")
     (package / "network.py").write_text("ERROR = 1\n")
     (package / "search.py").write_text("PATIENCE = 1\n")
-    first = cache.folder(package, "")
-    assert first.is_relative_to(package / "__pycache__")
-    assert cache.folder(package, "") == first
-    found = {first}
-    for name in ("kernels", "network"):
-        before = (package / f"{name}.py").read_text()
-        (package / f"{name}.py").write_text(before + "SLACK = 2\n")
-        found.add(cache.folder(package, ""))
-        (package / f"{name}.py").write_text(before)
-    assert len(found) == 3
+    (package / "crown" / "__init__.py").write_text("")
+    (package / "crown" / "walk.py").write_text(
+        "import numba\nfrom verifiers.sparse.crown import (\n    rounding,\n)\nfrom .steps import STEP\n"
+    )
+    (package / "crown" / "rounding.py").write_text("from verifiers.sparse.crown.units import UNIT\n")
+    (package / "crown" / "units.py").write_text("UNIT = 1\n")
+    (package / "crown" / "steps.py").write_text("STEP = 1\n")
+    (package / "crown" / "report.py").write_text("WIDTH = 1\n")
+    return package
+
+
+def test_any_change_of_what_is_compiled_has_its_folder(package: Path) -> None:
+    first = cache.key(package)
+    assert cache.key(package) == first
+    for source in ("kernels", "network", "crown/walk", "crown/rounding", "crown/units", "crown/steps"):
+        path = package / f"{source}.py"
+        before = path.read_text()
+        path.write_text(before + "SLACK = 2\n")
+        assert cache.key(package) != first, source
+        path.write_text(before)
     # Nothing of this is compiled.
-    (package / "search.py").write_text("PATIENCE = 2\n")
-    assert cache.folder(package, "") == first
-    given = cache.folder(package, str(tmp_path / "given"))
+    for source in ("search", "crown/report"):
+        (package / f"{source}.py").write_text("PATIENCE = 2\n")
+    assert cache.key(package) == first
+
+
+def test_a_moved_kernel_has_another_folder(package: Path) -> None:
+    first = cache.key(package)
+    (package / "kernels.py").rename(package / "crown" / "kernels.py")
+    assert cache.key(package) != first
+
+
+def test_the_folder_is_private_and_chosen_again_by_a_child(package: Path, tmp_path: Path) -> None:
+    beside, refused = cache.folder(package, {})
+    assert not refused
+    assert beside is not None
+    assert beside.parent == package / "__pycache__"
+    given, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(tmp_path / "given")})
+    assert not refused
+    assert given is not None
     assert given.parent == tmp_path / "given"
-    # A process that inherits the choice makes it again.
-    assert cache.folder(package, str(given)) == given
+    assert given.stat().st_mode & 0o777 == 0o700
+    assert cache.folder(package, {"NUMBA_CACHE_DIR": str(given)}) == (given, [])
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o757, 0o707])
+def test_a_folder_that_others_can_write_to_is_refused(package: Path, tmp_path: Path, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    found, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(shared)})
+    assert found is not None
+    assert found.parent == package / "__pycache__"
+    (sentence,) = refused
+    assert str(shared) in sentence
+    assert "can be written by others" in sentence
+    assert not list(shared.iterdir())
+
+
+def test_what_lies_in_it_is_looked_at_and_what_is_on_the_way(package: Path, tmp_path: Path) -> None:
+    first, _ = cache.folder(package, {"NUMBA_CACHE_DIR": str(tmp_path / "way" / "cache")})
+    assert first is not None
+    kernel = first / "deep" / "kernel.nbi"
+    kernel.parent.mkdir()
+    kernel.write_bytes(b"")
+    kernel.chmod(0o600)
+    assert cache.flaw(first) is None
+    kernel.chmod(0o666)
+    assert "can be written by others" in (cache.flaw(first) or "")
+    kernel.chmod(0o600)
+    (first / "link").symlink_to(kernel)
+    assert "neither a folder nor a file" in (cache.flaw(first) or "")
+    (first / "link").unlink()
+    (tmp_path / "way").chmod(0o777)
+    assert str(tmp_path / "way") in (cache.flaw(first) or "")
+    # In such a folder others can't rename it.
+    (tmp_path / "way").chmod(0o1777)
+    assert cache.flaw(first) is None
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o700])
+def test_another_users_folder_is_refused(package: Path, tmp_path: Path, mode: int) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    foreign.chmod(mode)
+    os.chown(foreign, NOBODY, NOBODY)
+    found, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(foreign)})
+    assert found is not None
+    assert found.parent == package / "__pycache__"
+    assert f"belongs to the user {NOBODY}" in refused[0]
+
+
+@as_root
+def test_another_users_kernel_in_ones_own_folder_is_refused(package: Path) -> None:
+    found, _ = cache.folder(package, {})
+    assert found is not None
+    (found / "kernel.nbc").write_bytes(b"")
+    os.chown(found / "kernel.nbc", NOBODY, NOBODY)
+    assert f"belongs to the user {NOBODY}" in (cache.flaw(found) or "")
+
+
+@as_root
+def test_a_package_of_another_user_leaves_the_users_cache_folder(package: Path, tmp_path: Path) -> None:
+    os.chown(package, NOBODY, NOBODY)
+    home = tmp_path / "home"
+    found, _ = cache.folder(package, {"HOME": str(home)})
+    assert found is not None
+    assert found.parent == home / ".cache" / "prunecert"
+    assert cache.folder(package, {"HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "xdg")})[0] == (
+        tmp_path / "xdg" / "prunecert" / found.name
+    )
+    nothing, refused = cache.folder(package, {})
+    assert nothing is None
+    assert refused
+
+
+@as_root
+def test_without_a_cache_the_command_works_and_says_so(tmp_path: Path) -> None:
+    """No folder can be trusted: a new one is made, and gone afterwards; nothing of the old one is read."""
+    copy = tmp_path / "copy"
+    (copy / "verifiers").mkdir(parents=True)
+    source = Path(cache.__file__).parent
+    (copy / "verifiers" / "__init__.py").write_text("")
+    (copy / "verifiers" / "sparse").mkdir()
+    for name in ("__init__.py", "cache.py"):
+        (copy / "verifiers" / "sparse" / name).write_bytes((source / name).read_bytes())
+    os.chown(copy / "verifiers" / "sparse", NOBODY, NOBODY)
+    temporary = tmp_path / "tmp"
+    planted = temporary / f"prunecert-{os.geteuid()}"
+    planted.mkdir(parents=True)
+    os.chown(planted, NOBODY, NOBODY)
+    run = subprocess.run(
+        [sys.executable, "-c", "import os, verifiers.sparse as s; print(os.environ['NUMBA_CACHE_DIR'])"],
+        cwd=copy,
+        env={
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(temporary),
+            "PYTHONPATH": str(copy),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    chosen = Path(run.stdout.strip())
+    assert chosen.parent.parent == temporary
+    assert chosen.parent != planted
+    assert not chosen.parent.exists()
+    assert "compiled anew for this process" in run.stderr
 
 
 def test_kernels_are_in_the_folder_of_their_sources() -> None:
-    wanted = cache.folder(Path(cache.__file__).parent, "").name
+    wanted = cache.key(Path(cache.__file__).parent)
     assert wanted in numba.config.CACHE_DIR
     assert wanted in kernels.reference.stats.cache_path

@@ -1,0 +1,114 @@
+"""The float64 network is the file's: onnxruntime differs by float32 rounding, the reference implementation not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from tests.verifiers import onnxnets
+from verifiers import counterexample, float64
+
+NETWORKS: dict[str, Callable[[Path], Path]] = {
+    "linear": onnxnets.linear,
+    "connected": onnxnets.connected,
+    "residual": onnxnets.residual,
+    "convolutional": onnxnets.convolutional,
+}
+SHAPE = (2, 6, 5)
+
+
+def _one(path: Path, operator: str, constants: dict[str, NDArray[Any]], **attributes: Any) -> Path:
+    """One operator on an image, flattened."""
+    nodes = [
+        helper.make_node(operator, ["input", *constants], ["y"], **attributes),
+        helper.make_node("Flatten", ["y"], ["output"]),
+    ]
+    weights = {name: value.astype(np.float32) for name, value in constants.items()}
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, *SHAPE])],
+        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, [1, None])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), str(path))
+    return path
+
+
+def _kernel(*shape: int) -> NDArray[Any]:
+    return np.random.default_rng(5).normal(size=shape)
+
+
+OPERATORS: dict[str, Callable[[Path], Path]] = {
+    "conv": lambda path: _one(path, "Conv", {"w": _kernel(3, 2, 3, 3), "b": _kernel(3)}),
+    "conv-strides-pads": lambda path: _one(
+        path, "Conv", {"w": _kernel(3, 2, 3, 2)}, strides=[2, 1], pads=[1, 0, 2, 1], dilations=[1, 2]
+    ),
+    "conv-groups": lambda path: _one(path, "Conv", {"w": _kernel(4, 1, 2, 2), "b": _kernel(4)}, group=2),
+    "conv-same-upper": lambda path: _one(
+        path, "Conv", {"w": _kernel(3, 2, 2, 3)}, strides=[2, 2], auto_pad="SAME_UPPER"
+    ),
+    "conv-same-lower": lambda path: _one(
+        path, "Conv", {"w": _kernel(3, 2, 2, 3)}, strides=[2, 2], auto_pad="SAME_LOWER"
+    ),
+    "average": lambda path: _one(path, "AveragePool", {}, kernel_shape=[2, 2], strides=[2, 1]),
+    "average-pads": lambda path: _one(path, "AveragePool", {}, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    "average-counted-pads": lambda path: _one(
+        path, "AveragePool", {}, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1
+    ),
+    "average-valid": lambda path: _one(path, "AveragePool", {}, kernel_shape=[3, 3], auto_pad="VALID"),
+    "global-average": lambda path: _one(path, "GlobalAveragePool", {}),
+    "max": lambda path: _one(path, "MaxPool", {}, kernel_shape=[2, 2]),
+    "leaky": lambda path: _one(path, "LeakyRelu", {}, alpha=0.1),
+    "mean": lambda path: _one(path, "ReduceMean", {}, axes=[2, 3]),
+    "sum": lambda path: _one(path, "Mul", {"c": _kernel(2, 1, 1)}),
+}
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *OPERATORS])
+def test_equal_to_onnxruntime_up_to_rounding(name: str, tmp_path: Path) -> None:
+    path = (NETWORKS | OPERATORS)[name](tmp_path / "n.onnx")
+    shape = [dim.dim_value for dim in onnx.load(str(path)).graph.input[0].type.tensor_type.shape.dim][1:]
+    points = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    single = counterexample.outputs(path, points)
+    network = float64.Network(path)
+    exact = np.stack([network.run(point) for point in points])
+    assert exact.dtype == np.float64
+    scale = float(np.abs(exact).max())
+    assert np.abs(exact - single).max() < 1e-5 * scale
+    wide = ReferenceEvaluator(str(path)).run(None, {"input": points[:1]})[0]
+    assert np.abs(exact[0] - np.reshape(wide, -1)).max() < 1e-5 * scale
+    disturbed = np.stack([network.run(point, np.random.default_rng(1)) for point in points])
+    # Operators that round nothing are left as they are.
+    assert (np.abs(disturbed - exact).max() > 1e-9 * scale) == (name != "max")
+    assert np.abs(disturbed - exact).max() < 1e-4 * scale
+
+
+def test_random_errors_are_of_the_size_of_rounding(tmp_path: Path) -> None:
+    """Sums of 512 products: float32's differences, in any order, are below three deviations of the random ones."""
+    path = onnxnets.linear(tmp_path / "n.onnx", shape=(2, 16, 16))
+    network = float64.Network(path)
+    points = np.random.default_rng(0).normal(size=(40, 2, 16, 16)).astype(np.float32)
+    exact = np.stack([network.run(point) for point in points])
+    rng = np.random.default_rng(1)
+    random = np.sqrt(np.mean((np.stack([network.run(point, rng) for point in points]) - exact) ** 2))
+    seen = np.sqrt(np.mean((counterexample.outputs(path, points) - exact) ** 2))
+    assert seen < random < 100 * seen
+
+
+def test_what_can_not_be_run_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no network")
+    with pytest.raises(float64.UnreadableError):
+        float64.Network(broken)
+    path = onnxnets.linear(tmp_path / "n.onnx")
+    with pytest.raises(float64.UnreadableError, match="ValueError"):
+        float64.Network(path).run(np.zeros(5))
