@@ -1,7 +1,7 @@
 """Networks as people's exporters write them, asked of real verifiers: right answers, or `unknown` from the incomplete.
 
-What is right comes from onnxruntime on the file as it was given: `sat` where a sampled point is unsafe by a tenth of the
-outputs' spread, `unsat` where the threshold is three spreads below every sampled point of a small box.
+What is right comes from onnxruntime on the file as it was given: `sat` where a sampled point is unsafe by a tenth of
+the outputs' spread, `unsat` where the threshold is three spreads below every sampled point of a small box.
 """
 
 from __future__ import annotations
