@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 
 from prunecert.errors import UserError
-from prunecert.onnx.evaluate import evaluate
+from prunecert.onnx.evaluate import evaluate, intervals
 from prunecert.onnx.io import first_line, tensors
-from prunecert.onnx.normal import Array, Normalised
+from prunecert.onnx.normal import Array, Normalised, UnsupportedNetworkError
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -25,6 +25,8 @@ _SHARE = 2.0**-16
 _INSIDE = 2.0**-4
 #: How much coarser float16 rounds.
 _COARSER = 2.0**13
+#: From such arguments on, an operator gives neighbouring arguments the same float32 number, or nearly.
+_SATURATED = {"Sigmoid": 12.0, "Tanh": 6.0}
 _KINDS: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -57,11 +59,13 @@ def check(
 
     Raises:
         UserError: onnxruntime can't run the given network.
+        UnsupportedNetworkError: A Sigmoid or Tanh was removed that may give different values as one float32 number.
         RuntimeError: They differ by more than rounding.
     """
     if not normalised.changed:
         return 0.0
     low, high = (np.asarray(side, dtype=np.float64).reshape(-1) for side in (lower, upper))
+    _check_saturation(normalised, low, high)
     given, ours = _Runner(original, normalised.output), _Runner(normalised.model, "")
     coarse = not isinstance(original, Path) and any(t.data_type == onnx.TensorProto.FLOAT16 for t in tensors(original))
     times = _TIMES * (_COARSER if coarse or given.kind == np.float16 else 1.0)
@@ -87,6 +91,25 @@ def check(
     if not gap <= times * (rounding + _SHARE / _TIMES * largest):
         raise RuntimeError(f"the normal form's outputs differ from the network's by {gap:.3g} in onnxruntime")
     return gap
+
+
+def _check_saturation(normalised: Normalised, low: Float64Array, high: Float64Array) -> None:
+    """Refuses a box on which the removed operator doesn't keep the order of float32 numbers.
+
+    Beyond the limit onnxruntime gives the same number for all arguments, so that two outputs whose order was proved
+    may be equal there. A Softmax does that only far below its largest output.
+    """
+    limit = _SATURATED.get(normalised.removed)
+    if limit is None:
+        return
+    order = slice(None) if normalised.input_order is None else normalised.input_order
+    lowest, highest = intervals(normalised.model, low[order], high[order])
+    reach = float(np.maximum(-lowest, highest).max())
+    if not reach <= limit:
+        raise UnsupportedNetworkError(
+            f"The last operator, {normalised.removed}, may get arguments up to {reach:.3g} on this box, and from "
+            f"{limit:g} on float32 outputs are equal; export the network without it: the property speaks of the order."
+        )
 
 
 def _largest(gap: float, differences: Float64Array) -> float:

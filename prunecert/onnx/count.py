@@ -18,9 +18,10 @@ import onnx
 
 from prunecert.errors import UserError
 from prunecert.onnx.constants import Evaluator, constant_value, to_array, to_dense
+from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import load_model
 from prunecert.onnx.normal import DEFAULT_DOMAINS, Array
-from prunecert.onnx.normalise import Graph, inlined, read_shapes
+from prunecert.onnx.normalise import read_shapes
 from prunecert.onnx.values import Shape
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

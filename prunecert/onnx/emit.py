@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from prunecert.onnx.layers import DENSE, Layers, ReorderError
 from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
+from prunecert.onnx.rearranged import find_window, image_shape, per_channel, present_per_channel
 from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Output i of an axis reads position start + stride * i, or nothing outside of the axis."""
-
-    start: int
-    stride: int
-    size: int
-    outputs: int
-
-    @property
-    def padding(self) -> int:
-        return max(0, -self.start, self.start + self.stride * (self.outputs - 1) - (self.size - 1))
-
-
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """A rearrangement that a convolution does: each output channel reads one channel, or none (-1)."""
-
-    channels: IntArray
-    down: _Axis
-    across: _Axis
-
-
-def image_shape(shape: Shape) -> Shape | None:
-    """Returns [1, C, H, W] for a shape of three or four axes whose first is 1, else None."""
-    if len(shape) == 4 and shape[0] == 1:
-        return shape
-    if len(shape) == 3 and shape[0] == 1:
-        return (*shape, 1)
-    return None
-
-
-def per_channel(values: Float64Array, shape: Shape) -> Float64Array | None:
-    """Returns one number a channel if the values of each channel of an image of this shape are one number."""
-    table = values.reshape(shape[1], -1)
-    return table[:, 0] if np.array_equal(table, np.broadcast_to(table[:, :1], table.shape)) else None
 
 
 class Emitter:
@@ -153,7 +116,7 @@ class Emitter:
             if window is None:
                 return None
             present = np.ones(len(factor), bool) if term.index is None else term.index >= 0
-            channels = _present_per_channel(factor, present, target)
+            channels = present_per_channel(factor, present, target)
             if channels is None:
                 return None
             scales.append(channels)
@@ -316,7 +279,7 @@ class Emitter:
             if min(grown) < 0:
                 return None
             present = np.ones(value.size, bool) if term.index is None else term.index >= 0
-            factor = _present_per_channel(
+            factor = present_per_channel(
                 np.ones(value.size) if term.scale is None else term.scale, present, value.shape
             )
             same = np.array_equal(window.channels, np.arange(shape[1])) and shape[1] == value.shape[1]
@@ -368,60 +331,3 @@ def _onto_channels(weight: Array, channels: IntArray, inputs: int) -> Array:
     kept = np.flatnonzero(channels >= 0)
     np.add.at(wide.swapaxes(0, 1), channels[kept], weight[:, kept].swapaxes(0, 1))
     return wide.astype(weight.dtype) if len(np.unique(channels[kept])) == len(kept) else wide
-
-
-def _present_per_channel(factor: Float64Array, present: Array, shape: Shape) -> Float64Array | None:
-    """Returns one factor a channel, if those at the places where something is read agree; 1 where nothing is."""
-    table, there = factor.reshape(shape[1], -1), present.reshape(shape[1], -1)
-    first = np.argmax(there, axis=1)
-    found = table[np.arange(shape[1]), first]
-    if not np.all((table == found[:, None]) | ~there):
-        return None
-    return np.where(there.any(axis=1), found, 1.0)
-
-
-def find_window(term: Term, target: Shape, source: Shape) -> _Window | None:
-    """Returns the convolution's geometry that a term is, if it is one.
-
-    Args:
-        term: The term.
-        target: Shape of its value, [1, C', H', W'].
-        source: Shape of its node, [1, C, H, W].
-    """
-    if term.index is None:
-        if target != source:
-            return None
-        channels = np.arange(source[1])
-        return _Window(channels, _Axis(0, 1, source[2], source[2]), _Axis(0, 1, source[3], source[3]))
-    index = term.index.reshape(target[1:])
-    valid = index >= 0
-    some = np.argmax(valid)
-    c, y, x = np.unravel_index(int(some), valid.shape)
-    if not valid[c, y, x]:
-        return None
-    area = source[2] * source[3]
-    channels = np.where(valid[:, y, x], index[:, y, x] // area, -1)
-    rows = np.where(valid[c, :, x], index[c, :, x] % area // source[3], -1)
-    columns = np.where(valid[c, y, :], index[c, y, :] % source[3], -1)
-    whole = channels[:, None, None] * area + rows[None, :, None] * source[3] + columns[None, None, :]
-    there = (channels >= 0)[:, None, None] & (rows >= 0)[None, :, None] & (columns >= 0)[None, None, :]
-    if not np.array_equal(np.where(there, whole, -1), index):
-        return None
-    down, across = _axis(rows, source[2]), _axis(columns, source[3])
-    return None if down is None or across is None else _Window(channels, down, across)
-
-
-def _axis(reads: IntArray, size: int) -> _Axis | None:
-    there = np.flatnonzero(reads >= 0)
-    first = int(there[0])
-    if len(there) > 1:
-        stride = int(reads[there[1]] - reads[first]) // int(there[1] - first) if there[1] > first else 0
-    else:
-        # What the others read is outside, one step of the whole axis away.
-        stride = size if len(reads) > 1 else 1
-    if stride < 1:
-        return None
-    start = int(reads[first]) - stride * first
-    wanted = start + stride * np.arange(len(reads))
-    wanted = np.where((wanted >= 0) & (wanted < size), wanted, -1)
-    return _Axis(start, stride, size, len(reads)) if np.array_equal(wanted, reads) else None

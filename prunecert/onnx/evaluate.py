@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -22,31 +23,63 @@ def evaluate(model: onnx.ModelProto, point: Array) -> tuple[Float64Array, float]
         model: A network in normal form.
         point: Its flat input.
     """
+    values = _entry(model, point)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    entry = model.graph.input[0]
-    shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
-    values = {entry.name: np.asarray(point, dtype=np.float64).reshape(shape)}
     for node in model.graph.node:
-        x, attributes = values[node.input[0]], attributes_of(node)
-        match node.op_type:
-            case "Relu":
-                y = np.maximum(x, 0.0)
-            case "Add":
-                y = x + values[node.input[1]]
-            case "Flatten":
-                y = x.reshape(1, -1)
-            case "Reshape":
-                y = x.reshape(1, *stored[node.input[1]][1:])
-            case "Gemm":
-                y = x @ stored[node.input[1]].T.astype(np.float64) + stored[node.input[2]]
-            case "Conv":
-                y = _conv(x, stored[node.input[1]], stored[node.input[2]], attributes)
-            case _:
-                taken = _taken(x, attributes["kernel_shape"], attributes.get("strides", (1, 1)), (1, 1))
-                y = taken.mean(axis=(4, 5)) if node.op_type == "AveragePool" else taken.max(axis=(4, 5))
-        values[node.output[0]] = y
+        inputs = [values[name] for name in node.input if name in values]
+        values[node.output[0]] = np.maximum(inputs[0], 0.0) if node.op_type == "Relu" else _step(node, inputs, stored)
     largest = max(float(np.abs(value).max()) for value in values.values())
     return values[model.graph.output[0].name].reshape(-1), largest
+
+
+def intervals(model: onnx.ModelProto, lower: Array, upper: Array) -> tuple[Float64Array, Float64Array]:
+    """Returns lowest and highest outputs over a box, by interval arithmetic in float64, its own rounding not charged.
+
+    Args:
+        model: A network in normal form, without ``MaxPool``.
+        lower: Lowest inputs, flat.
+        upper: Highest inputs.
+    """
+    middles = _entry(model, (np.asarray(lower, dtype=np.float64) + upper) / 2)
+    radii = _entry(model, (np.asarray(upper, dtype=np.float64) - lower) / 2)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    absolute = {name: np.abs(value) for name, value in stored.items()}
+    for node in model.graph.node:
+        one, two = ([side[name] for name in node.input if name in side] for side in (middles, radii))
+        if node.op_type == "Relu":
+            low, high = np.maximum(one[0] - two[0], 0.0), np.maximum(one[0] + two[0], 0.0)
+            middle, radius = (low + high) / 2, (high - low) / 2
+        else:
+            zero = {name: 0.0 * absolute[name] for name in node.input[2:]}
+            middle, radius = _step(node, one, stored), _step(node, two, {**absolute, **zero})
+        middles[node.output[0]], radii[node.output[0]] = middle, radius
+    name = model.graph.output[0].name
+    return (middles[name] - radii[name]).reshape(-1), (middles[name] + radii[name]).reshape(-1)
+
+
+def _entry(model: onnx.ModelProto, point: Array) -> dict[str, Float64Array]:
+    entry = model.graph.input[0]
+    shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+    return {entry.name: np.asarray(point, dtype=np.float64).reshape(shape)}
+
+
+def _step(node: onnx.NodeProto, inputs: list[Float64Array], stored: Mapping[str, Array]) -> Float64Array:
+    """Returns the value of any node but a ReLU."""
+    x, attributes = inputs[0], attributes_of(node)
+    match node.op_type:
+        case "Add":
+            return x + inputs[-1]
+        case "Flatten":
+            return x.reshape(1, -1)
+        case "Reshape":
+            return x.reshape(1, *stored[node.input[1]][1:])
+        case "Gemm":
+            return np.asarray(x @ stored[node.input[1]].T.astype(np.float64) + stored[node.input[2]])
+        case "Conv":
+            return _conv(x, stored[node.input[1]], stored[node.input[2]], attributes)
+        case _:
+            taken = _taken(x, attributes["kernel_shape"], attributes.get("strides", (1, 1)), (1, 1))
+            return np.asarray(taken.mean(axis=(4, 5)) if node.op_type == "AveragePool" else taken.max(axis=(4, 5)))
 
 
 def _taken(x: Float64Array, kernel: list[int], strides: list[int], dilations: tuple[int, int]) -> Float64Array:

@@ -39,7 +39,8 @@ class Normalised:
 
     Its operators are ``Conv`` (two-dimensional, explicit symmetric pads, no dilation, with a bias), ``Gemm``
     (``transB``, with a bias), ``Relu``, ``Flatten`` and ``Reshape`` (to a constant shape), ``Add`` (of two computed
-    values of one shape), ``AveragePool`` (unpadded) and, where it was asked for, ``MaxPool`` (unpadded, windows that don't overlap).
+    values of one shape), ``AveragePool`` (unpadded) and, where it was asked for, ``MaxPool`` (unpadded, windows that
+    don't overlap).
 
     Args:
         model: The normal network.

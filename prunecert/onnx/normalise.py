@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
-from onnx import TensorProto
 
 from prunecert.errors import UserError
 from prunecert.onnx import activations, arithmetic, linear, moves, pooling
-from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, to_array, to_dense
+from prunecert.onnx.constants import Evaluator, constant_value, is_random, label, refuse, to_array
 from prunecert.onnx.emit import Emitter
+from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import first_line
 from prunecert.onnx.layers import Layers, ReorderError
 from prunecert.onnx.normal import (
@@ -31,8 +30,6 @@ from prunecert.onnx.values import Shape, Term, Value, moved
 
 __all__ = ["Normalised", "UnsupportedNetworkError", "is_normal", "normalise"]
 
-#: Opsets that are read.
-READ = range(7, 24)
 _HANDLERS: Mapping[str, Handler] = {
     **moves.HANDLERS,
     **arithmetic.HANDLERS,
@@ -50,13 +47,6 @@ _ADVICE: Mapping[str, str] = {
     "Scan": "control flow isn't read; export the network by tracing it",
     "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; verify "
     "the float network, whose weights may be quantised",
-}
-_MOST_NODES = 20_000
-_TYPES = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.UINT8: "uint8",
 }
 
 
@@ -119,17 +109,6 @@ def _normalised(
     )
 
 
-def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with its local functions written out."""
-    if not model.functions:
-        return model
-    try:
-        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
-    except Exception as error:
-        raise UserError(f"Its local functions can't be inlined ({first_line(error)}).") from error
-    return plain
-
-
 def read_shapes(model: onnx.ModelProto, name: str) -> tuple[dict[str, Shape], int]:
     """Returns the shapes of all values that depend on the input, by name, and the number of ReLUs of the normal form.
 
@@ -161,85 +140,6 @@ def _candidates(graph: Graph, output: str | int | None) -> list[str]:
             raise UserError(f"It has no output {output!r:.80}; it has {', '.join(map(repr, names)):.400}.")
         return [output]
     return list(dict.fromkeys(names))
-
-
-class Graph:
-    """A graph's parts, checked once.
-
-    Args:
-        model: The model, without functions.
-        inputs: How many inputs it may have; None: any number, none of which is read.
-    """
-
-    def __init__(self, model: onnx.ModelProto, inputs: int | None = 1) -> None:
-        self.proto = model.graph
-        versions = {item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS}
-        if len(versions) != 1:
-            raise UserError(f"It names {len(versions)} opsets of ONNX's own operators; allowed is one.")
-        self.opset = versions.pop()
-        if self.opset not in READ:
-            raise UnsupportedNetworkError(
-                f"Its opset is {self.opset}; read are {READ.start} to {READ.stop - 1}: convert it with "
-                "onnx.version_converter, or export it again."
-            )
-        if len(self.proto.node) > _MOST_NODES:
-            raise UnsupportedNetworkError(f"It has {len(self.proto.node):,} nodes; allowed are {_MOST_NODES:,}.")
-        if inputs is None:
-            return
-        self.constants: dict[str, Array] = {item.name: to_array(item) for item in self.proto.initializer}
-        for sparse in self.proto.sparse_initializer:
-            self.constants[sparse.values.name] = to_dense(sparse)
-        entries = [item for item in self.proto.input if item.name not in self.constants]
-        if len(entries) != inputs:
-            named = ", ".join(repr(item.name) for item in entries)
-            raise UnsupportedNetworkError(f"It has {len(entries)} inputs ({named:.200}); allowed is one.")
-        self.entry = entries[0]
-        kind = self.entry.type.tensor_type
-        if kind.elem_type not in _TYPES:
-            word = TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
-            raise UnsupportedNetworkError(f"Its input is {word}; allowed are {', '.join(_TYPES.values())}.")
-        self.kind = _TYPES[kind.elem_type]
-        if not kind.HasField("shape"):
-            raise UnsupportedNetworkError("The shape of its input isn't known; export it with fixed sizes.")
-        sizes = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in kind.shape.dim]
-        # A free first axis is the batch's, and a batch is one input here.
-        free = [i for i, size in enumerate(sizes) if size < 1 and (i > 0 or len(sizes) == 1)]
-        if free or not sizes:
-            raise UnsupportedNetworkError(
-                f"Its input has the shape {sizes}, where axis {free[0] if free else 0} is free or empty; only the "
-                "batch axis, the first, may be free: export it with fixed sizes."
-            )
-        self.shape: Shape = (max(1, sizes[0]), *sizes[1:])
-        if math.prod(self.shape) > ELEMENTS:
-            raise UnsupportedNetworkError(
-                f"Its input has {math.prod(self.shape):,} elements; allowed are {ELEMENTS:,}."
-            )
-
-    def alive(self, output: str) -> tuple[set[int], dict[str, int]]:
-        """Returns the nodes that an output depends on, and how often each value is read by them."""
-        makers = {name: i for i, node in enumerate(self.proto.node) for name in node.output if name}
-        found: set[int] = set()
-        uses: dict[str, int] = {output: 1}
-        waiting = [output]
-        while waiting:
-            number = makers.get(waiting.pop())
-            if number is None or number in found:
-                continue
-            found.add(number)
-            for name in _read_names(self.proto.node[number]):
-                uses[name] = uses.get(name, 0) + 1
-                waiting.append(name)
-        return found, uses
-
-
-def _read_names(node: onnx.NodeProto) -> Iterator[str]:
-    yield from (name for name in node.input if name)
-    for item in node.attribute:
-        for graph in (*([item.g] if item.HasField("g") else []), *item.graphs):
-            # Names of the outer graph, and of the inner one, which do no harm.
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _read_names(inner)
 
 
 def _input_shape(graph: Graph) -> Shape:

@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 
 from prunecert.onnx.constants import refuse
-from prunecert.onnx.emit import image_shape
 from prunecert.onnx.reading import attributes_of
+from prunecert.onnx.rearranged import image_shape
 from prunecert.onnx.values import Shape, Value
 
 

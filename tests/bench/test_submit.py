@@ -162,6 +162,29 @@ def test_a_network_of_another_shape_is_refused(run: Run, tmp_path: Path) -> None
         run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"))
 
 
+def test_masks_that_the_graph_multiplies_in_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "card.yaml").write_text(CARD)
+    made = onnx.load(network(tmp_path / "theirs.onnx", zeros=0))
+    mask = np.ones((128, 10), dtype=np.float32)
+    mask[:64] = 0
+    made.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    made.graph.node.insert(0, helper.make_node("Mul", ["linear", "mask"], ["masked"]))
+    made.graph.node[-1].input[1] = "masked"
+    onnx.save(made, tmp_path / "theirs.onnx")
+    assert totals(count_layers(tmp_path / "theirs.onnx")) == (96 + 1280, 96 + 640)
+
+
+def test_channels_last_are_refused_with_the_way_out(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "card.yaml").write_text(CARD)
+    made = onnx.load(network(tmp_path / "theirs.onnx"))
+    made.graph.input[0].CopyFrom(helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 32, 32, 3]))
+    made.graph.node.insert(0, helper.make_node("Transpose", ["input"], ["first"], perm=[0, 3, 1, 2]))
+    made.graph.node[1].input[0] = "first"
+    onnx.save(made, tmp_path / "theirs.onnx")
+    with pytest.raises(UserError, match=r"channels last; .* `python -m prunecert\.onnx normalise"):
+        run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"))
+
+
 def test_two_cards_of_one_name_are_refused(run: Run, tmp_path: Path) -> None:
     network(tmp_path / "theirs.onnx")
     for name in ("a.yaml", "b.yaml"):

@@ -52,6 +52,8 @@ def test_damaged_records_are_refused(change: dict[str, Any], message: str) -> No
         Compaction.load("{")
     with pytest.raises(UserError, match="damaged"):
         Compaction.load("[]")
+    with pytest.raises(UserError, match="damaged"):
+        Compaction.load("[" * 100_000)
 
 
 def test_modes_say_for_which_inputs_networks_agree() -> None:

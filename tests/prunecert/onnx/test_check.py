@@ -12,7 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.onnx.check import check
-from prunecert.onnx.normalise import normalise
+from prunecert.onnx.evaluate import evaluate, intervals
+from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
 from tests.prunecert.onnx.graphs import N, build, weights
 
 LOW, HIGH = -np.ones(5), np.ones(5)
@@ -25,7 +26,8 @@ def layered(last: str = "Identity") -> onnx.ModelProto:
         N("MatMul", ["r", "v"], ["l"]),
         N(last, ["l"], ["y"]),
     ]
-    return build(nodes, {"w": weights(5, 4), "v": weights(4, 3)}, (1, 5))
+    small = np.float32(0.3)
+    return build(nodes, {"w": small * weights(5, 4), "v": small * weights(4, 3)}, (1, 5))
 
 
 @pytest.mark.parametrize("last", ["Identity", "Softmax", "LogSoftmax", "Sigmoid", "Tanh"])
@@ -74,3 +76,33 @@ def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match="onnxruntime can't run"):
         check(tmp_path / "net.onnx", made, LOW, HIGH)
+
+
+@pytest.mark.parametrize("last", ["Sigmoid", "Tanh"])
+def test_outputs_that_saturate_are_refused(last: str) -> None:
+    """Both outputs are 1 in float32 there, though their arguments have an order."""
+    model = layered(last)
+    made = normalise(model)
+    check(model, made, LOW, HIGH)
+    with pytest.raises(UnsupportedNetworkError, match=f"The last operator, {last}, may get arguments up to"):
+        check(model, made, LOW * 100, HIGH * 100)
+
+
+def test_intervals_hold_all_outputs() -> None:
+    nodes = [
+        N("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        N("LeakyRelu", ["c"], ["a"]),
+        N("AveragePool", ["a"], ["p"], kernel_shape=[2, 2]),
+        N("Add", ["p", "k"], ["q"]),
+        N("Relu", ["q"], ["y"]),
+    ]
+    model = normalise(build(nodes, {"w": weights(2, 2, 3, 3), "k": weights(1, 2, 5, 5)})).model
+    rng = np.random.default_rng(0)
+    low, high = -rng.random(72), rng.random(72)
+    lowest, highest = intervals(model, low, high)
+    for _ in range(50):
+        found = evaluate(model, low + (high - low) * rng.integers(0, 2, 72))[0]
+        assert (lowest - 1e-9 <= found).all()
+        assert (found <= highest + 1e-9).all()
+    point = evaluate(model, low)[0]
+    np.testing.assert_allclose(intervals(model, low, low), [point, point], atol=1e-9)
