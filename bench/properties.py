@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +127,11 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
                 "free, before fixed ones, or fixed ones alone"
             )
         made = parse_property(text, str(task.vnnlib), task.vnnlib)
+        if math.prod(shape) != made.inputs == math.prod(shape[1:]):
+            raise UnsupportedPropertyError(
+                f"the network {task.onnx} takes {shape[0]} samples at once, {info.input_shape}; allowed is a batch axis "
+                "of 1 or free: export it with one sample"
+            )
         made.instances(onnx, info.sha256, shape, task.timeout, task.name)
     except UnsupportedPropertyError as error:
         return replace(problem, refusal=str(error))

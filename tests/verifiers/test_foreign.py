@@ -6,6 +6,7 @@ the outputs' spread, `unsat` where the threshold is three spreads below every sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ Rng = np.random.Generator
 
 
 def _weights(rng: Rng, *shape: int) -> NDArray[np.float32]:
-    drawn: NDArray[np.float32] = (rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))).astype(np.float32)
+    drawn: NDArray[np.float32] = (rng.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(
+        np.float32
+    )
     return drawn
 
 

@@ -152,7 +152,7 @@ def test_a_bad_network_is_one_sentence_and_stops_no_other(make: object, tmp_path
 
 
 def test_a_network_that_went_is_an_error_of_its_own(network: Path, tmp_path: Path) -> None:
-    gone, other = (shutil.copy(network, tmp_path / name) for name in ("gone.onnx", "other.onnx"))
+    gone, other = (Path(shutil.copy(network, tmp_path / name)) for name in ("gone.onnx", "other.onnx"))
     asked = [*fine(network, 1), *fine(gone, 1), *fine(other, 1)]
     gone.unlink()
     onnxnets.linear(other, seed=5)
