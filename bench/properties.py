@@ -129,8 +129,8 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
         made = parse_property(text, str(task.vnnlib), task.vnnlib)
         if math.prod(shape) != made.inputs == math.prod(shape[1:]):
             raise UnsupportedPropertyError(
-                f"the network {task.onnx} takes {shape[0]} samples at once, {info.input_shape}; allowed is a batch axis "
-                "of 1 or free: export it with one sample"
+                f"the network {task.onnx} takes {shape[0]} samples at once, {info.input_shape}; allowed is a batch "
+                "axis of 1 or free: export it with one sample"
             )
         made.instances(onnx, info.sha256, shape, task.timeout, task.name)
     except UnsupportedPropertyError as error:
