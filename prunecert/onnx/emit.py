@@ -169,7 +169,7 @@ class Emitter:
         """Writes terms of one source as a linear layer."""
         source = terms[0].source
         inputs = math.prod(self.layers.nodes[source].shape)
-        check_dense(size, inputs, "A rearranged value")
+        check_dense(self.layers, size, inputs, "A rearranged value")
         weight = np.zeros((size, inputs))
         for term in terms:
             index = np.arange(size) if term.index is None else term.index
@@ -195,7 +195,7 @@ class Emitter:
             inputs = math.prod(self.layers.nodes[term.source].shape)
             matrix: Array = weight if term.scale is None else weight.astype(np.float64) * term.scale
             if term.index is not None:
-                check_dense(len(weight), inputs, "A rearranged value before a linear layer")
+                check_dense(self.layers, len(weight), inputs, "A rearranged value before a linear layer")
                 kept = np.flatnonzero(term.index >= 0)
                 chosen = term.index[kept]
                 wide = np.zeros((inputs, len(weight)), matrix.dtype)
@@ -302,18 +302,20 @@ class Emitter:
         return made, bias
 
 
-def check_dense(outputs: int, inputs: int, what: str) -> None:
-    """Refuses a matrix that is too large.
+def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:
+    """Refuses a matrix that is too large, or is so together with those before.
 
     Args:
+        layers: The network so far.
         outputs: Its rows.
         inputs: Its columns.
         what: What it would be for.
     """
     check_size(outputs)
-    if outputs * inputs > DENSE:
+    layers.dense += outputs * inputs
+    if layers.dense > DENSE:
         raise UnsupportedNetworkError(
-            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed are "
+            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed in all are "
             f"{DENSE:,}. Export the network without that operator, or with smaller layers."
         )
 

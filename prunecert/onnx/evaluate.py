@@ -14,6 +14,12 @@ from prunecert.onnx.normal import Array
 from prunecert.onnx.reading import attributes_of
 
 Float64Array = npt.NDArray[np.float64]
+#: Most elements that a convolution is spread out to.
+_LARGEST = 2**27
+
+
+class LargeError(Exception):
+    """The network is too large to be evaluated here."""
 
 
 def evaluate(model: onnx.ModelProto, point: Array) -> tuple[Float64Array, float]:
@@ -92,9 +98,12 @@ def _taken(x: Float64Array, kernel: list[int], strides: list[int], dilations: tu
 
 def _conv(x: Float64Array, weight: Array, bias: Array, attributes: dict[str, list[int]]) -> Float64Array:
     pads, groups = attributes.get("pads", [0] * 4), int(np.asarray(attributes.get("group", 1)))
+    kernel = list(weight.shape[2:])
+    wide = math.prod((x.shape[1], x.shape[2] + pads[0] + pads[2], x.shape[3] + pads[1] + pads[3], *kernel))
+    if wide > _LARGEST:
+        raise LargeError(f"a convolution of {wide:,} columns")
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     dilations = attributes.get("dilations", [1, 1])
-    kernel = list(weight.shape[2:])
     taken = _taken(padded, kernel, attributes.get("strides", [1, 1]), (dilations[0], dilations[1]))[0]
     share, outs = weight.shape[1], len(weight) // groups
     sizes = taken.shape[1:3]

@@ -67,11 +67,13 @@ class Layers:
 
     Args:
         shape: Shape of the input, [1, n] or [1, C, H, W].
+        dense: Weights of matrices that are not in the given file.
         reorder: Whether the input may still be put in another order or shape, by `ReorderError`.
     """
 
     shape: Shape
     reorder: bool = True
+    dense: int = field(init=False, default=0)
     nodes: list[Node] = field(init=False)
     _known: dict[tuple[object, ...], int] = field(init=False, default_factory=dict)
 

@@ -145,7 +145,7 @@ def _times(reading: Reading, node: onnx.NodeProto, value: Value, weight: Array) 
 def _stacked(reading: Reading, value: Value, weight: Array) -> Value:
     """Returns value @ weight for a stack of matrices, as one large matrix."""
     shape = np.matmul(np.empty(value.shape, np.bool_), np.empty(weight.shape, np.bool_)).shape
-    check_dense(math.prod(shape), value.size, "A product with a stack of matrices")
+    check_dense(reading.layers, math.prod(shape), value.size, "A product with a stack of matrices")
     unit = np.eye(value.size).reshape(value.size, *[1] * max(0, weight.ndim - len(value.shape)), *value.shape)
     columns = np.matmul(unit, weight.astype(np.float64)).reshape(value.size, -1)
     return reshaped(reading.emitter.linear(value, columns.T, np.zeros(columns.shape[1])), shape)
@@ -168,7 +168,7 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         found = found if node.op_type == "ReduceMean" else scaled(found, float(count))
     else:
         members = np.moveaxis(places(value), axes, range(len(axes))).reshape(count, -1)
-        check_dense(members.shape[1], value.size, "A reduction")
+        check_dense(reading.layers, members.shape[1], value.size, "A reduction")
         matrix = np.zeros((members.shape[1], value.size))
         matrix[np.arange(members.shape[1])[None, :].repeat(count, 0), members] = (
             1.0 if node.op_type == "ReduceSum" else 1 / count
@@ -209,7 +209,7 @@ def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
     arrays[name] = np.zeros(value.shape, np.float32)
     run = reading.evaluator.session(plain, arrays, (name,), DENSE)
     origin = run({name: arrays[name]})[0]
-    check_dense(origin.size, value.size, "A linear operator")
+    check_dense(reading.layers, origin.size, value.size, "A linear operator")
     matrix = np.zeros((origin.size, value.size), np.float32)
     for number in range(value.size):
         unit = np.zeros(value.size, np.float32)
