@@ -12,9 +12,12 @@ by the network itself, so that cancellation and sharing count as they are.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +142,10 @@ class Network:
             UnreadableError: A node can't be run.
         """
         values: dict[str, Any] = {"": None, **self._constants}
-        values[self._entry] = np.asarray(point, dtype=np.float64).reshape(self._shape)
+        try:
+            values[self._entry] = np.asarray(point, dtype=np.float64).reshape(self._shape)
+        except ValueError as error:
+            raise UnreadableError(f"its input: {type(error).__name__}: {error}") from error
         for node in self._nodes:
             arguments = [values[name] for name in node.inputs]
             try:
@@ -360,6 +366,39 @@ _RULES: dict[str, Any] = {
     "Sub": _difference,
     "Sum": _sum,
 }
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Has NumPy's products run in one thread, where its OpenBLAS can be told so.
+
+    These are small products beside verifiers that keep all cores busy, where threads that wait for each other take
+    twenty times as long as one.
+    """
+    before = [(library, library[1]()) for library in _blas()]
+    for (assign, _), _ in before:
+        assign(1)
+    try:
+        yield
+    finally:
+        for (assign, _), threads in before:
+            assign(threads)
+
+
+@functools.cache
+def _blas() -> list[tuple[Callable[[int], None], Callable[[], int]]]:
+    """Returns how to set and to get the threads of the OpenBLAS in NumPy's wheel."""
+    found = []
+    for path in sorted((Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*")):
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(str(path))
+            for start, end in itertools.product(("scipy_openblas", "openblas"), ("64_", "")):
+                assign, query = (getattr(library, f"{start}_{verb}_num_threads{end}", None) for verb in ("set", "get"))
+                if assign is not None and query is not None:
+                    assign.argtypes, assign.restype, query.restype = [ctypes.c_int], None, ctypes.c_int
+                    found.append((assign, query))
+                    break
+    return found
 
 
 @functools.lru_cache(maxsize=2)

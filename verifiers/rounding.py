@@ -47,7 +47,7 @@ Array = npt.NDArray[np.float64]
 _MEASURED, _RANDOM = 16.0, 3.0
 #: Points in float64: at least, at most, and weights that are walked over together; the time would not be the same
 #: twice, and a verdict must be.
-_LEAST, _MOST, _WEIGHTS = 3, 12, 2_000_000
+_LEAST, _MOST, _WEIGHTS = 3, 6, 1_000_000
 #: Random corners and random points, each.
 _DRAWN = 4
 #: Inputs that may vary for the falling corners to be looked for: F is run twice for each.
@@ -185,9 +185,10 @@ def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array]:
     try:
         network = float64.read(instance.onnx, instance.onnx_sha256, instance.classes)
         count = int(np.clip(_WEIGHTS // max(network.weights, 1), _LEAST, _MOST))
-        exact = [network.run(point) for point in points[:count]]
-        # A point, or a sliver, gives too few to tell a deviation from.
-        random = [network.run(points[index % len(exact)], rng) for index in range(max(len(exact), _LEAST + 1))]
+        with float64.one_thread():
+            exact = [network.run(point) for point in points[:count]]
+            # A point, or a sliver, gives too few to tell a deviation from.
+            random = [network.run(points[index % len(exact)], rng) for index in range(_LEAST + 1)]
     except (float64.UnreadableError, MemoryError):
         return none, none
     if len({len(row) for row in exact}) != 1:

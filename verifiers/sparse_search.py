@@ -77,8 +77,8 @@ class _Sparse(SparseVerifier):
     @staticmethod
     def _replay(instance: Instance, x: FloatArray) -> FloatArray:
         """Runs the file in onnxruntime, as the judge of a counterexample will."""
-        values: FloatArray = outputs(instance.onnx, x.reshape(1, *instance.lower.shape))[0]
-        return values
+        (output,) = outputs(instance.onnx, x.reshape(1, *instance.lower.shape))
+        return np.asarray(output, dtype=np.float32)
 
     def _limits(self) -> dict[str, Any]:
         """Returns arguments of `verifiers.sparse.outcome.Limits`."""

@@ -1,13 +1,14 @@
 """Tiny networks on which arithmetic is hard, and what is certainly wrong about an answer, by rational arithmetic.
 
-Weights of 1e30 and of 1e-30, sums that cancel to the last digit, neurons that are dead or the same twice; boxes that are
-points, a few float32 numbers wide, flat in some coordinates or far out; thresholds that an output meets to the last
+Weights of 1e30 and of 1e-30, sums that cancel to the last digit, neurons that are dead or the same twice; boxes that
+are points, a few float32 numbers wide, flat in some coordinates or far out; thresholds that an output meets to the last
 digits. No oracle decides these; but a point that is a counterexample in real arithmetic (every float is a rational
 number) or in onnxruntime refutes an `unsat`, and the points that are tried are those at which one is to be expected.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -122,7 +123,7 @@ def network(rng: Rng) -> Tiny:
     sizes = [int(size) for size in rng.integers(1, 7, size=int(rng.integers(2, 5)))]
     sizes.append(int(rng.integers(1, 4)))
     layers, skips = [], []
-    for index, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (n, m) in enumerate(itertools.pairwise(sizes)):
         weight, bias = _numbers(rng, (m, n)), _numbers(rng, (m,))
         trick = rng.integers(6)
         if trick == 0 and n > 1:

@@ -1,4 +1,4 @@
-"""The float64 network is the file's: onnxruntime differs by float32 rounding, the reference implementation not at all."""
+"""The float64 network is the file's: onnxruntime's outputs differ from its by float32 rounding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from tests.verifiers import onnxnets
 from verifiers import counterexample, float64
@@ -84,8 +83,6 @@ def test_equal_to_onnxruntime_up_to_rounding(name: str, tmp_path: Path) -> None:
     assert exact.dtype == np.float64
     scale = float(np.abs(exact).max())
     assert np.abs(exact - single).max() < 1e-5 * scale
-    wide = ReferenceEvaluator(str(path)).run(None, {"input": points[:1]})[0]
-    assert np.abs(exact[0] - np.reshape(wide, -1)).max() < 1e-5 * scale
     disturbed = np.stack([network.run(point, np.random.default_rng(1)) for point in points])
     # Operators that round nothing are left as they are.
     assert (np.abs(disturbed - exact).max() > 1e-9 * scale) == (name != "max")

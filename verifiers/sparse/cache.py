@@ -143,7 +143,7 @@ def folder(package: Path, environment: Mapping[str, str]) -> tuple[Path | None, 
     if home := environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache"):
         bases.append(Path(home) / "prunecert")
     name = _PREFIX + key(package)
-    refused = []
+    refused: list[str] = []
     for base in bases:
         chosen = base / name
         if (reason := flaw(chosen)) is None:

@@ -329,9 +329,16 @@ class Search:
             self._pending.append(batch.take(np.flatnonzero(proved)))
         rest = batch.take(np.flatnonzero(~proved))
         ended = (rest.sign != 0).all(axis=1)
-        for d in np.flatnonzero(ended):
-            self._settle(rest.take([d]))
         self._pool.put(rest.take(np.flatnonzero(~ended)))
+        places = np.flatnonzero(ended)
+        for number, d in enumerate(places):
+            if self.outcome.status is Status.SAT:
+                break
+            if time.monotonic() > self.deadline:
+                # Each takes a linear programme. They stay open.
+                self._pool.put(rest.take(places[number:]))
+                raise TimeoutError
+            self._settle(rest.take([d]))
 
     def _flush(self) -> None:
         """Certifies what is proved; what fails becomes open again."""
