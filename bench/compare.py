@@ -29,7 +29,7 @@ from bench.session import cores, quote
 from bench.suite import load_suite
 from bench.vnncomp import Task, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
-from prunecert.hashing import sha256_file
+from prunecert.onnx.io import identity
 from verifiers import VERIFIERS
 from verifiers.base import Kind
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         common += [] if value is None else [flag, str(value)]
     common += [] if options.data_root is None else ["--data-root", str(options.data_root)]
     tasks = _export(common, out, limit, load_suite(options.suite, options.profile).name)
-    networks = {sides.key_of(task)[0]: sha256_file(task.onnx) for task in tasks}
+    networks = {sides.key_of(task)[0]: identity(task.onnx) for task in tasks}
     sample = _sample(tasks, options.loop_sample, options.seed)
     print(
         f"{len(tasks)} instances of {len(networks)} networks, {limit:g} s each for {tool.name} {tool.version}, "

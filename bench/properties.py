@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from bench.plainly import without_verifier
 from bench.store import Row
 from bench.vnncomp import Task
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
-from prunecert.hashing import digest, sha256_file
+from prunecert.hashing import digest
+from prunecert.onnx.io import identity
 from verifiers.base import Instance, Status, Times, Verdict
-from verifiers.counterexample import outputs, replay
+from verifiers.counterexample import replay
+from verifiers.inspection import inspect_network
 from verifiers.support import network_info
 from verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, read_bytes, read_text
 from verifiers.worker import Worker
@@ -61,7 +62,7 @@ class Problem:
         """
         text = read_text(self.task.vnnlib, "VNN-LIB")
         made = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
-        shape = network_info(self.onnx).input_shape[1:]
+        shape = network_info(self.onnx).sample_shape
         return made, made.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
 
     def asked(self, instance: Instance) -> Instance:
@@ -86,13 +87,16 @@ def compacted(problem: Problem, mode: Mode, folder: Path) -> Problem:
 
     if mode is Mode.OFF or problem.refusal:
         return problem
+    if inspect_network(problem.onnx).refusal:
+        # It is named when a verifier is asked; folding its constants here could take for ever.
+        return problem
     target = folder / f"{problem.onnx_sha256[:16]}.compact-{mode}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     record = compact_file(problem.onnx, target, domain=mode.domain, exact=mode is Mode.EXACT)
     if not record.shrank:
         target.unlink()
         return replace(problem, compaction=record)
-    return replace(problem, compact=target, compact_sha256=sha256_file(target), compaction=record)
+    return replace(problem, compact=target, compact_sha256=identity(target), compaction=record)
 
 
 def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
@@ -116,21 +120,29 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
         raise UserError(str(error).replace(str(onnx), str(task.onnx))) from None
     text = read_text(task.vnnlib, "VNN-LIB")
     problem = Problem(task, onnx, info.sha256, digest(text))
+    shape = info.sample_shape
     try:
-        if info.input_shape[:1] not in ((0,), (1,)) or 0 in info.input_shape[1:]:
+        if 0 in shape:
             raise UnsupportedPropertyError(
                 f"the network {task.onnx} takes the shape {info.input_shape} (0: free); allowed is a batch axis, 1 or "
-                "free, before fixed ones"
+                "free, before fixed ones, or fixed ones alone"
             )
         made = parse_property(text, str(task.vnnlib), task.vnnlib)
-        instances = made.instances(onnx, info.sha256, info.input_shape[1:], task.timeout, task.name)
-        point = instances[0].lower if instances else np.zeros(info.input_shape[1:], dtype=np.float32)
+        if math.prod(shape) != made.inputs == math.prod(shape[1:]):
+            raise UnsupportedPropertyError(
+                f"the network {task.onnx} takes {shape[0]} samples at once, {info.input_shape}; allowed is a batch "
+                "axis of 1 or free: export it with one sample"
+            )
+        made.instances(onnx, info.sha256, shape, task.timeout, task.name)
     except UnsupportedPropertyError as error:
         return replace(problem, refusal=str(error))
-    given = outputs(onnx, point[None]).shape[1]
-    if given != made.outputs:
+    # What the file leaves open is compared where the network is read, in the verifier's process: finding it out takes
+    # evaluating it, and nothing of a foreign file is evaluated here.
+    sizes = info.sizes()
+    if None not in sizes and made.outputs not in sizes:
+        found = " and ".join(str(size) for size in sizes)
         raise UserError(
-            f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {given}; they must be equal."
+            f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {found}; they must be equal."
         )
     return problem
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from models.attack import pgd_linf
-from models.bounds import crown_ibp_margins, interval_margins, propagate
+from models.bounds import interval_margins, propagate
+from models.crown import crown_ibp_margins
 from models.data import Dataset
 from prunecert.errors import UserError
 

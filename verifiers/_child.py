@@ -19,12 +19,16 @@ import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from prunecert.errors import UserError
 from verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
 from verifiers.certificate import Certificate
+
+if TYPE_CHECKING:
+    from verifiers._reading import Reading
 
 MAGIC = b"PCw1"
 HEADER = struct.Struct("<4sQI")
@@ -106,8 +110,25 @@ def _plain(certificate: Certificate) -> dict[str, int | float]:
 def describe(error: BaseException) -> dict[str, Any]:
     """Turns an exception into plain data."""
     text = str(error).strip()
-    kind = "unsupported" if isinstance(error, UnsupportedError) else "memory" if is_memory_error(error) else "error"
-    return {"ok": False, "kind": kind, "text": text if kind == "unsupported" else f"{type(error).__name__}: {text}"}
+    if is_unsupported(error):
+        return {"ok": False, "kind": "unsupported", "text": text}
+    if is_memory_error(error):
+        return {"ok": False, "kind": "memory", "text": f"{type(error).__name__}: {text}"}
+    # A refusal is one sentence already.
+    return {
+        "ok": False,
+        "kind": "error",
+        "text": text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
+    }
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether an adapter, or the making of the normal form, says that it doesn't take this network or property."""
+    if isinstance(error, UnsupportedError):
+        return True
+    # Nothing raised it where it was never imported.
+    module = sys.modules.get("prunecert.onnx.normal")
+    return module is not None and isinstance(error, module.UnsupportedNetworkError)
 
 
 class Server:
@@ -115,6 +136,7 @@ class Server:
 
     def __init__(self) -> None:
         self.verifier: Verifier | None = None
+        self.reading: Reading | None = None
 
     def start(self, module: str, qualname: str, settings: dict[str, Any], device: str) -> dict[str, Any]:
         """Imports and makes the adapter."""
@@ -127,24 +149,83 @@ class Server:
         self.verifier = verifier
         return {"ok": True}
 
-    def load(self, onnx: str) -> dict[str, Any]:
-        """Loads a network."""
+    def inspect(self, onnx: str, keep: Sequence[str], outputs: int | None) -> dict[str, Any]:
+        """Says what the normal form of a network holds; needs no adapter."""
+        from prunecert.onnx.io import load_model
+        from prunecert.onnx.normalise import normalise
+        from verifiers._reading import operators_of
+
+        normal = normalise(load_model(Path(onnx)), outputs=outputs, keep=frozenset(keep))
+        return {"ok": True, "operators": operators_of(normal), "outputs": int(normal.outputs), "last": str(normal.last)}
+
+    def read(self, onnx: str, sha256: str, outputs: int, folder: str) -> dict[str, Any]:
+        """Makes the normal form of a network, for `load`; it goes into the folder if it is another file."""
+        from verifiers._reading import Reading
+        from verifiers.support import unknown_operator
+
         assert self.verifier is not None
+        begin = time.perf_counter()
+        if self.reading is not None and self.reading.changed:
+            self.reading.path.unlink(missing_ok=True)
+        self.reading = None
+        reading = Reading(Path(onnx), sha256, outputs, self.verifier.capabilities(), Path(folder))
+        refusal = unknown_operator(type(self.verifier), reading.operators, Path(onnx).name)
+        if refusal is not None and reading.normal:
+            raise UnsupportedError(refusal)
+        self.reading = reading
+        return {"ok": True, "read_s": time.perf_counter() - begin}
+
+    def load(self) -> dict[str, Any]:
+        """Has the adapter load the network that was read."""
+        assert self.verifier is not None
+        assert self.reading is not None
         switch_tf32_off()
         begin = time.perf_counter()
-        self.verifier.load(Path(onnx))
+        self.verifier.load(self.reading.path)
         return {"ok": True, "load_s": time.perf_counter() - begin}
 
     def solve(self, instances: Sequence[Instance]) -> dict[str, Any]:
-        """Solves one batch."""
+        """Solves one batch; an instance whose property doesn't fit the normal form is answered without the adapter."""
         assert self.verifier is not None
+        assert self.reading is not None
         switch_tf32_off()
-        verdicts: Any = self.verifier.solve(instances)
+        answers: list[dict[str, Any] | None] = []
+        questions: list[Instance] = []
+        for instance in instances:
+            try:
+                questions.append(self.reading.translate(instance))
+                answers.append(None)
+            except UnsupportedError as error:
+                answers.append(encode(Verdict(Status.UNSUPPORTED, str(error))))
+        asked = [instance for instance, answer in zip(instances, answers, strict=True) if answer is None]
+        verdicts = iter(self._solve(asked, questions) if asked else [])
+        return {
+            "ok": True,
+            "verdicts": [next(verdicts) if answer is None else answer for answer in answers],
+            "peak_mb": peak_memory_mb(),
+        }
+
+    def _solve(self, asked: Sequence[Instance], questions: Sequence[Instance]) -> list[dict[str, Any]]:
+        """Asks the adapter, and takes its answers back to the network as it was given.
+
+        Args:
+            asked: The questions as the parent put them.
+            questions: The same about the normal form.
+        """
+        assert self.verifier is not None
+        assert self.reading is not None
+        self.reading.compare(asked[0], self.verifier.evaluate)
+        verdicts: Any = self.verifier.solve(questions)
         if not isinstance(verdicts, list | tuple):
             raise TypeError(f"the verifier returned {type(verdicts).__name__} where a list of verdicts belongs")
-        if len(verdicts) != len(instances):
-            raise ValueError(f"the verifier returned {len(verdicts)} verdicts for {len(instances)} instances")
-        return {"ok": True, "verdicts": [encode(verdict) for verdict in verdicts], "peak_mb": peak_memory_mb()}
+        if len(verdicts) != len(questions):
+            raise ValueError(f"the verifier returned {len(verdicts)} verdicts for {len(questions)} instances")
+        plain = []
+        for instance, verdict in zip(asked, verdicts, strict=True):
+            # First the types: what follows relies on them.
+            encode(verdict)
+            plain.append(encode(self.reading.settle(instance, verdict, self.verifier.evaluate)))
+        return plain
 
     def answer(self, request: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:
         """Answers any request; an exception becomes an answer."""
@@ -152,14 +233,19 @@ class Server:
         try:
             handlers: dict[str, Callable[..., dict[str, Any]]] = {
                 "start": self.start,
+                "inspect": self.inspect,
+                "read": self.read,
                 "load": self.load,
                 "solve": self.solve,
             }
             reply = handlers[action](*arguments)
         except BaseException as error:
             # Whatever an adapter raises, SystemExit included, is its failure and not the worker's end.
-            traceback.print_exc()
             reply = describe(error)
+            if isinstance(error, UserError) or reply["kind"] == "unsupported":
+                print(reply["text"], file=sys.stderr)
+            else:
+                traceback.print_exc()
             del error
             if reply["kind"] == "memory":
                 gc.collect()

@@ -26,6 +26,14 @@ from verifiers._child import HEADER, MAGIC, frame
 
 FailureKind = Literal["timeout", "memory", "crash", "error", "unsupported"]
 
+#: What a process is asked to do, and how that is said.
+_WORDS = {
+    "start": "starting",
+    "inspect": "reading the network",
+    "read": "reading the network",
+    "load": "loading the network",
+    "solve": "solving",
+}
 _LOG_LIMIT = 64 * 2**20
 _MESSAGE_LIMIT = 2**31
 _POLL_S = 0.1
@@ -169,14 +177,22 @@ class Process:
         self.peak_mb = max(size, self.peak_mb or 0.0)
         return size
 
-    def ask(self, action: str, arguments: tuple[Any, ...], limit_s: float, grace_s: float) -> tuple[Any, float]:
+    def ask(
+        self,
+        action: str,
+        arguments: tuple[Any, ...],
+        limit_s: float,
+        grace_s: float,
+        memory_mb: float | None = None,
+    ) -> tuple[Any, float]:
         """Sends a request and waits for its answer.
 
         Args:
-            action: ``start``, ``load`` or ``solve``.
+            action: A key of `_WORDS`.
             arguments: The request's arguments.
             limit_s: Seconds that the answer may take.
             grace_s: At `limit_s` and half of this SIGTERM is sent, at `limit_s` and all of this SIGKILL.
+            memory_mb: Limit on the resident size while it is answered, MiB, beside the process's own; None for none.
 
         Returns:
             The answer and the seconds that it took.
@@ -189,7 +205,9 @@ class Process:
         incoming = bytearray()
         term_at: float | None = begin + limit_s + grace_s / 2
         kill_at = begin + limit_s + grace_s
-        what = {"start": "starting", "load": "loading the network", "solve": "solving"}[action]
+        what = _WORDS[action]
+        limits = [float(limit) for limit in (self._memory_limit_mb, memory_mb) if limit is not None]
+        most_mb = min(limits, default=None)
         next_poll = begin + _POLL_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._reply, selectors.EVENT_READ)
@@ -208,9 +226,9 @@ class Process:
                 if now >= next_poll:
                     next_poll = now + _POLL_S
                     size = self.resident_mb()
-                    if self._memory_limit_mb is not None and size > self._memory_limit_mb:
+                    if most_mb is not None and size > most_mb:
                         self._end()
-                        detail = f"killed: {size:.0f} MiB resident while {what}, the limit is {self._memory_limit_mb}"
+                        detail = f"killed: {size:.0f} MiB resident while {what}, the limit is {most_mb:.0f}"
                         raise self._failure("memory", detail, begin)
                 wake = min(kill_at, next_poll, kill_at if term_at is None else term_at)
                 readable = False

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from prunecert.errors import UserError, did_you_mean
 from verifiers import abcrown_install, rounding
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
+from verifiers.support import OPERATORS
+from verifiers.torch_adapter import run_module
 
 #: Every status that upstream's sources can give, with what it means here and the stage that decided. Each is
 #: compared as a whole: `'safe' in 'unsafe-pgd'` is true.
@@ -58,13 +61,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 #: Inputs up to this size are split themselves, as upstream does.
 INPUT_SPLIT_UP_TO = 20
-OPERATORS = frozenset(
-    {
-        *("Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "ConvTranspose", "Div"),
-        *("Flatten", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad"),
-        *("ReduceMean", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Slice", "Sub", "Tanh", "Transpose"),
-    }
-)
+#: Smooth activations have no normal form; upstream bounds them itself, beside these.
+NATIVE = OPERATORS | {"Constant", "Identity", "MatMul", "Mul", "Sigmoid", "Sub", "Tanh", "Transpose"}
 
 
 def _default(path: tuple[str, ...]) -> Any:
@@ -146,7 +144,7 @@ class AbCrown(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """ReLU networks and some smooth ones; boxes and l2 balls; any linear property in disjunctive normal form."""
-        return Capabilities(operators=OPERATORS, opsets=(9, 17), norms=("linf", "l2"), specs="dnf")
+        return Capabilities(operators=OPERATORS, norms=("linf", "l2"), specs="dnf", native=NATIVE)
 
     def start(self) -> None:
         """Imports alpha-beta-CROWN; a missing CUDA device is an error, not the CPU."""
@@ -170,6 +168,10 @@ class AbCrown(Verifier):
         self._network, self._shape = self._engine.read_network(onnx)
         relus = self._engine.count_relus(self._network, self._shape, self._device)
         self._batch = self.settings["batch_size"] or domains_that_fit(relus, self.device, most=1024)
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the converted network."""
+        return run_module(self._network, points, tuple(self._shape), self._device)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Runs one search an instance, two where the first ends within rounding of the threshold."""

@@ -81,7 +81,7 @@ class Pgd(TorchVerifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """What the ONNX reader takes, boxes and balls, any linear property."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("linf", "l2"), specs="dnf")
+        return Capabilities(operators=OPERATORS, norms=("linf", "l2"), specs="dnf")
 
     def start(self) -> None:
         """Imports torch and foolbox, and asks for the device."""

@@ -70,7 +70,7 @@ class AutoAttack(TorchVerifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """What the ONNX reader takes, boxes, a label against all others."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 20))
+        return Capabilities(operators=OPERATORS)
 
     def start(self) -> None:
         """Imports torch and pyautoattack, and asks for the device."""

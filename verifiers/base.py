@@ -124,7 +124,8 @@ class Instance:
 
     Args:
         onnx: Path of the network.
-        onnx_sha256: Hash of that file; a worker refuses another file under the same path.
+        onnx_sha256: The network's identity, `prunecert.onnx.io.identity`: hash of that file, and of the weights that it
+            keeps in others; a worker refuses another network under the same path.
         lower: Lower corner of the input box, float32, the ONNX input's shape without the batch axis.
         upper: Upper corner, likewise.
         spec: The unsafe outputs.
@@ -315,18 +316,18 @@ class Capabilities:
     """What a verifier takes; asked before the long work.
 
     Args:
-        operators: ONNX operators.
-        opsets: Lowest and highest opset of the default domain.
+        operators: ONNX operators of a network in normal form (`prunecert.onnx`): no adapter sees another network.
         norms: Norms of the input set.
         specs: ``"robustness"``: only a label against all others; ``"dnf"``: any `OutputSpec`.
         vnnlib: VNN-LIB version.
+        native: Operators of networks that have no normal form and are handed over as they are, if they hold no others.
     """
 
     operators: frozenset[str]
-    opsets: tuple[int, int] = (9, 17)
     norms: tuple[Norm, ...] = ("linf",)
     specs: Literal["robustness", "dnf"] = "robustness"
     vnnlib: str = "1.0"
+    native: frozenset[str] = frozenset()
 
 
 class Verifier:
@@ -392,8 +393,25 @@ class Verifier:
         """Imports what is heavy; called once in the worker before the first `load`, its time is `start_s`."""
 
     def load(self, onnx: Path) -> None:
-        """Reads the network; called in the worker before `solve`, once per network."""
+        """Reads the network; called in the worker before `solve`, once per network.
+
+        Args:
+            onnx: A network in normal form (`prunecert.onnx`), whatever form the network has that was asked about.
+        """
         raise NotImplementedError
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Computes the outputs of the network as this adapter has read it; called in the worker after `load`.
+
+        The worker compares them with onnxruntime's in the instance's own box before a proof counts.
+
+        Args:
+            points: [n, ...], each of the size of the loaded network's input.
+
+        Returns:
+            [n, outputs], float32 or float64, or None if the verifier can't say.
+        """
+        return None
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Answers instances of the loaded network, in their order; at most `batch_size` of them."""

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 import prunecert
+from prunecert.errors import UserError
 from verifiers.base import FloatArray, Instance
-from verifiers.support import network_info
+from verifiers.support import NetworkInfo, network_info
 
 #: Of the record that `WitnessCheck.to_json` writes.
 SCHEMA_VERSION = 1
@@ -28,7 +29,7 @@ class WitnessCheck:
         rationale: One sentence that says why it counts or not.
         in_set: Whether it lies in the input set.
         outside: Largest distance of a coordinate to the box, 0 inside; infinite if the size is wrong or one is NaN.
-        clipped: Whether the point that was checked is the claimed one clipped to the box.
+        clipped: Whether the point that was checked is the claimed one clipped to the box, or to the network's type.
         outputs: The network's outputs there, float32 values.
         violated: Whether these are unsafe.
         onnx_sha256: Hash of the network that was run.
@@ -63,34 +64,67 @@ class WitnessCheck:
         return data
 
 
-def outputs(onnx: Path, points: FloatArray) -> FloatArray:
+def outputs(onnx: Path, points: npt.ArrayLike, count: int | None = None) -> npt.NDArray[Any]:
     """Runs a network in onnxruntime, single-threaded, on the CPU, with no graph optimisation, point by point.
+
+    Only for a network that its normal form is known of (`verifiers.support`): anything else may run for ever, or take
+    all memory.
 
     Args:
         onnx: The network.
-        points: Float32 inputs of shape [n, ...].
+        points: Float32 inputs of shape [n, ...]; given to the network in its own type.
+        count: Numbers of one output: of several outputs, the first with so many is meant; None: the first.
 
     Returns:
-        Float32 outputs of shape [n, classes].
+        Outputs of shape [n, classes]; float32, or float64 where the network is so.
 
     Raises:
-        UserError: The file is no ONNX network, or onnxruntime can't run it.
+        UserError: The file is no ONNX network, onnxruntime can't run it, or no output has that many numbers.
     """
     info = network_info(onnx)
     session = _session(onnx, info.sha256)
-    shape = tuple(dim or -1 for dim in (1, *info.input_shape[1:])) if info.input_shape else (-1,)
-    rows = [
-        np.asarray(session.run([info.output_name], {info.input_name: point.reshape(shape)})[0]).reshape(-1)
-        for point in np.ascontiguousarray(points, dtype=np.float32)
-    ]
+    name = _output(info, count)
+    rows: list[npt.NDArray[Any]] = []
+    for point in np.ascontiguousarray(points, dtype=np.float32):
+        given = {info.input_name: point.reshape(_run_shape(info, point.size)).astype(info.input_type)}
+        try:
+            values = session.run(None if name is None else [name], given)
+        except Exception as error:
+            # onnxruntime's exception classes share no base of their own.
+            raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
+        flat = [np.asarray(value).reshape(-1) for value in values]
+        fitting = [value for value in flat if count is None or value.size == count]
+        if not fitting:
+            sizes = ", ".join(str(value.size) for value in flat)
+            raise UserError(f"{onnx} has outputs of {sizes} numbers; the property needs one of {count}.")
+        row = fitting[0]
+        rows.append(row if row.dtype == np.float64 else row.astype(np.float32))
     return np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+
+def _output(info: NetworkInfo, count: int | None) -> str | None:
+    """Returns the output that is meant; None: all must be looked at, since the file leaves their sizes open."""
+    if count is None or len(info.outputs) == 1:
+        return info.outputs[0].name
+    if None in info.sizes():
+        return None
+    return next((output.name for output in info.outputs if output.size == count), None)
+
+
+def _run_shape(info: NetworkInfo, size: int) -> tuple[int, ...]:
+    # Of a vector of free length, the length is what it is given.
+    return (size,) if info.run_shape == (0,) else tuple(dim or -1 for dim in info.run_shape)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 @functools.lru_cache(maxsize=8)
 def _session(onnx: Path, sha256: str) -> Any:
+    """Makes a session; the hash is the network's identity, its external weights included, so that none is mistaken."""
     import onnxruntime
-
-    from prunecert.errors import UserError
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -100,8 +134,28 @@ def _session(onnx: Path, sha256: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        # onnxruntime's exception classes share no base of their own.
-        raise UserError(f"onnxruntime can't run {onnx} ({str(error).splitlines()[0]:.200}).") from error
+        raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
+
+
+def representable(points: npt.ArrayLike, onnx: Path) -> FloatArray:
+    """Returns the nearest points that a network can be given: the same ones, unless its input is float16 or whole.
+
+    Args:
+        points: Float32 inputs.
+        onnx: The network.
+
+    Raises:
+        UserError: The file is no ONNX network.
+    """
+    kind = np.dtype(network_info(onnx).input_type)
+    given = np.asarray(points, dtype=np.float32)
+    if kind in (np.float32, np.float64):
+        return given
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        return np.clip(np.rint(given), limits.min, limits.max).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return given.astype(kind).astype(np.float32)
 
 
 def replay(instance: Instance, witness: npt.ArrayLike, *, clip: bool = True) -> tuple[WitnessCheck, FloatArray]:
@@ -134,8 +188,12 @@ def replay(instance: Instance, witness: npt.ArrayLike, *, clip: bool = True) -> 
         if clip and 0 < outside <= 4 * float(np.finfo(np.float32).eps) * float(scale.max()):
             point = np.clip(point, instance.lower, instance.upper)
             clipped = True
+        # A network of float16 or whole numbers can't be given any point: the nearest that it can must do.
+        nearest = representable(point, instance.onnx)
+        clipped = clipped or bool((nearest != point).any() and not np.isnan(point).any())
+        point = nearest
     in_set = fits and instance.contains(point)
-    values = outputs(instance.onnx, point[None])[0] if fits else np.zeros(0, dtype=np.float32)
+    values = outputs(instance.onnx, point[None], instance.classes)[0] if fits else np.zeros(0, dtype=np.float32)
     violated = fits and instance.spec.violated_by(values)
     if not fits:
         rationale = f"The claimed point has {point.size} values where the input has {instance.lower.size}."

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verifiers.support import network_info
+
 Array = npt.NDArray[np.float64]
 
 #: Unit roundoff of float32.
@@ -80,12 +82,13 @@ class Network:
 
     Args:
         path: The file.
+        count: Numbers of the output that is meant, of several; None: the first.
 
     Raises:
         UnreadableError: It can't be.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, count: int | None = None) -> None:
         import onnx
         from onnx.reference import ReferenceEvaluator
 
@@ -103,10 +106,13 @@ class Network:
         if len(entries) != 1 or len(operators) != len(model.graph.node):
             raise UnreadableError(f"it has {len(entries)} inputs")
         self._entry = entries[0].name
-        shape = tuple(dim.dim_value for dim in entries[0].type.tensor_type.shape.dim)
-        # As the replay shapes a point: a batch of one.
-        self._shape = tuple(dim or -1 for dim in (1, *shape[1:])) if shape else (-1,)
-        self._exit = model.graph.output[0].name
+        # As the replay shapes a point, and the output that it looks at.
+        info = network_info(path)
+        self._shape = tuple(dim or -1 for dim in info.run_shape)
+        fitting = [output.name for output in info.outputs if count is None or output.size in (count, None)]
+        if not fitting:
+            raise UnreadableError(f"it has no output of {count} numbers")
+        self._exit = fitting[0]
         self._nodes = []
         for node, operator in zip(model.graph.node, operators, strict=True):
             if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
@@ -396,14 +402,15 @@ def _blas() -> list[tuple[Callable[[int], None], Callable[[], int]]]:
 
 
 @functools.lru_cache(maxsize=2)
-def read(path: Path, sha256: str) -> Network:
+def read(path: Path, sha256: str, count: int | None = None) -> Network:
     """Returns a file's network, from memory if it is one of the last that were asked for.
 
     Args:
         path: The file.
         sha256: Its hash, so that a file that has changed is read again.
+        count: Numbers of the output that is meant, of several; None: the first.
 
     Raises:
         UnreadableError: It can't be run in float64.
     """
-    return Network(path)
+    return Network(path, count)

@@ -31,6 +31,7 @@ from verifiers import autolirpa
 from verifiers.base import (
     Availability,
     Capabilities,
+    FloatArray,
     Instance,
     Kind,
     Status,
@@ -40,6 +41,7 @@ from verifiers.base import (
 )
 from verifiers.hardware import describe, free_memory
 from verifiers.support import OPERATORS
+from verifiers.torch_adapter import run_module
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +85,7 @@ class _Lirpa(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Networks of two-dimensional convolutions, linear layers, ReLU and pooling; any linear property."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("linf", "l2"), specs="dnf")
+        return Capabilities(operators=OPERATORS, norms=("linf", "l2"), specs="dnf")
 
     def start(self) -> None:
         """Imports torch and auto_LiRPA, and asks for the device."""
@@ -108,6 +110,7 @@ class _Lirpa(Verifier):
         self.rounding = gap / max(1.0, exact.abs().max().item())
         self._module = module.to(self._target)
         self._networks: dict[Any, Any] = {}
+        self._convolutions = "patches"
         self._walk: Any = None
         self._use(torch.float32)
         self._ball_first = module.starts_linear()
@@ -122,10 +125,14 @@ class _Lirpa(Verifier):
                 module,
                 torch.zeros((1, *module.input_shape), device=self._target, dtype=dtype),
                 device=self._target,
-                bound_opts=self._options(),
+                bound_opts={**self._options(), "conv_mode": self._convolutions},
             )
             self._networks[dtype].eval()
         self._dtype, self._bounded = dtype, self._networks[dtype]
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the module that is bounded."""
+        return run_module(self._module, points, self._module.input_shape, self._target)
 
     def _options(self) -> dict[str, Any]:
         return {"verbosity": 0}
@@ -149,7 +156,7 @@ class _Lirpa(Verifier):
                     late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
                     verdicts.update(dict.fromkeys(part, late))
                 else:
-                    verdicts.update(zip(part, self._solve([instances[i] for i in part]), strict=True))
+                    verdicts.update(zip(part, self._attempt([instances[i] for i in part]), strict=True))
         return [verdicts[index] for index in range(len(instances))]
 
     def _chunks(self, instances: list[Instance], indices: list[int]) -> list[list[int]]:
@@ -160,6 +167,21 @@ class _Lirpa(Verifier):
     def _room(self, instances: list[Instance]) -> int:
         """Returns how many images fit into memory together."""
         return len(instances)
+
+    def _attempt(self, instances: list[Instance]) -> list[Verdict]:
+        """Solves a chunk; where convolutions can't be bounded as patches, as matrices, from then on.
+
+        auto_LiRPA's patches are faster, but it can't add those of other strides, nor reshape all of them.
+        """
+        try:
+            return self._solve(instances)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            if self._convolutions == "matrix" or isinstance(error, self._torch.OutOfMemoryError):
+                raise
+            self._convolutions = "matrix"
+            self._networks.clear()
+            self._use(self._torch.float32)
+            return self._solve(instances)
 
     def _solve(self, instances: list[Instance]) -> list[Verdict]:
         begin = time.perf_counter()

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 from verifiers.base import Instance
-from verifiers.onnx_graph import OnnxModule, _Arithmetic, _Combine, _Reshape
+from verifiers.onnx_graph import OnnxModule, _Combine, _Reshape
 
 #: Unit roundoff, and the smallest normal number.
 UNITS = {torch.float32: (2.0**-24, 2.0**-126), torch.float64: (2.0**-53, 2.0**-1022)}
@@ -110,14 +110,6 @@ class Walk:
         elif isinstance(layer, nn.AvgPool2d):
             terms = int(np.prod(layer.kernel_size))
             grown, error = layer(size), layer(error)
-        elif isinstance(layer, _Arithmetic):
-            terms = 1
-            if layer.operator in ("Add", "Sub"):
-                grown = size + layer.constant
-            elif layer.operator == "Mul":
-                grown, error = size * layer.constant, error * layer.constant
-            else:
-                grown, error = size / layer.constant, error / layer.constant
         else:
             # What this walk has no rule for has no bound of its rounding.
             infinite = torch.full_like(layer(size), torch.inf)

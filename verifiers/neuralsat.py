@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.errors import UserError, did_you_mean
 from verifiers import rounding
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict, Verifier
+from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
 from verifiers.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
+from verifiers.support import NORMAL_OPERATORS
+from verifiers.torch_adapter import run_module
 
 #: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
 #: that ends with them has gone wrong.
@@ -31,14 +34,6 @@ STATUS: Mapping[str, tuple[Status, str]] = {
     "restart": (Status.ERROR, "NeuralSAT ended with its internal word 'restart'"),
     "invalid_counterexample": (Status.ERROR, "NeuralSAT found a counterexample that its network does not confirm"),
 }
-
-#: Operators that NeuralSAT converts and whose bounds it computes, as far as this adapter relies on them.
-OPERATORS = frozenset(
-    {
-        *("Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "ConvTranspose", "Flatten"),
-        *("Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Pad", "Relu", "Reshape", "Sub", "Transpose"),
-    }
-)
 
 
 def parse_status(word: object) -> tuple[Status, str]:
@@ -97,11 +92,7 @@ class NeuralSat(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Feed-forward ReLU networks; boxes; any linear output property in disjunctive normal form."""
-        return Capabilities(
-            operators=OPERATORS,
-            opsets=(9, 17),
-            specs="dnf",
-        )
+        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
 
     def start(self) -> None:
         """Imports NeuralSAT and takes the device; a missing CUDA device is an error, not the CPU."""
@@ -118,6 +109,10 @@ class NeuralSat(Verifier):
         self._relus = self._engine.count_relus(network, self._shape)
         self._batch = self.settings["batch"] or domains_that_fit(self._relus, self.device)
         self._network = network.to(self._device)
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the converted network."""
+        return run_module(self._network, points, tuple(self._shape[1:]), self._device)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Runs one search an instance, two where the first ends within rounding of the threshold."""

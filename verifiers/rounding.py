@@ -115,14 +115,8 @@ def _measure(key: _Key) -> Measure:
     instance = key.instance
 
     def run(points: FloatArray) -> FloatArray:
-        try:
-            return counterexample.outputs(instance.onnx, points)
-        except UserError:
-            raise
-        except Exception as error:
-            # onnxruntime's exception classes share no base of their own.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"onnxruntime can't run {instance.onnx} ({reason:.200}).") from error
+        with np.errstate(all="ignore"):
+            return counterexample.outputs(instance.onnx, points, instance.classes)
 
     points = _points(instance, run)
     outputs = run(points)
@@ -189,7 +183,7 @@ def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array]:
     none = np.zeros((0, 0))
     rng = np.random.default_rng(0)
     try:
-        network = float64.read(instance.onnx, instance.onnx_sha256)
+        network = float64.read(instance.onnx, instance.onnx_sha256, instance.classes)
         count = int(np.clip(_WEIGHTS // max(network.weights, 1), _LEAST, _MOST))
         with float64.one_thread():
             exact = [network.run(point) for point in points[:count]]
@@ -281,7 +275,7 @@ def _confirmed(instance: Instance, witness: FloatArray | None) -> bool:
         # That it is missing is for the parent to say.
         return True
     point = np.clip(witness.reshape(instance.lower.shape), instance.lower, instance.upper)
-    return instance.spec.violated_by(counterexample.outputs(instance.onnx, point[None])[0])
+    return instance.spec.violated_by(counterexample.outputs(instance.onnx, point[None], instance.classes)[0])
 
 
 def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Verdict:
@@ -330,7 +324,7 @@ def unconfirmed(instance: Instance, witness: FloatArray) -> bool:
     """
     try:
         allowance = instance.allowance or measure(instance).allowance
-        (output,) = counterexample.outputs(instance.onnx, witness[None])
+        (output,) = counterexample.outputs(instance.onnx, witness[None], instance.classes)
     except UserError:
         return False
     if not np.isfinite(output).all():
@@ -346,7 +340,7 @@ def _broken(verifier: type[Verifier], instance: Instance, verdict: Verdict, seen
         true: npt.NDArray[np.floating] = seen.exact[index]
     else:
         try:
-            true = float64.read(instance.onnx, instance.onnx_sha256).run(seen.points[index])
+            true = float64.read(instance.onnx, instance.onnx_sha256, instance.classes).run(seen.points[index])
         except float64.UnreadableError:
             true = output
     where = _describe(seen.points[index])

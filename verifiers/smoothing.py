@@ -87,7 +87,7 @@ class Smoothing(TorchVerifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """What the ONNX reader takes, l2 balls, a label against all others."""
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), norms=("l2",))
+        return Capabilities(operators=OPERATORS, norms=("l2",))
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Certifies one image after the other."""

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
 import prunecert
-from verifiers.base import Availability, Capabilities, Instance, Status, Verdict, Verifier
+from verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
 from verifiers.hardware import first_missing
+from verifiers.support import NORMAL_OPERATORS
+
+if TYPE_CHECKING:
+    from verifiers.sparse.network import Network
 
 
 def boxes_only(name: str, instance: Instance) -> Verdict:
@@ -14,6 +22,8 @@ def boxes_only(name: str, instance: Instance) -> Verdict:
 
 class SparseVerifier(Verifier):
     """An adapter to the sparse engine: what it needs, and what it takes."""
+
+    _network: Network
 
     @classmethod
     def availability(cls) -> Availability:
@@ -26,6 +36,8 @@ class SparseVerifier(Verifier):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
-        from verifiers.sparse.reader import OPERATORS
+        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
 
-        return Capabilities(operators=OPERATORS, opsets=(7, 20), specs="dnf")
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Computes the sparse matrices' outputs in float64."""
+        return self._network.evaluate(points)

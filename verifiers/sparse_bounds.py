@@ -38,7 +38,8 @@ class _SparseBounds(SparseVerifier):
         """Reads the network and lays it out for the kernels."""
         from verifiers.sparse.network import read_network
 
-        self._engine = self._crown.Engine(read_network(onnx))
+        self._network = read_network(onnx)
+        self._engine = self._crown.Engine(self._network)
         self._engine.prepare(self.method)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:

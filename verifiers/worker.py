@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from prunecert.errors import UserError
+from prunecert.onnx.io import external_files
 from verifiers import VERIFIERS, rounding
 from verifiers._process import Process, ProcessError
 from verifiers._verdicts import judge
@@ -25,9 +29,22 @@ from verifiers.support import check_instance
 
 _log = logging.getLogger(__name__)
 
+#: What a process has loaded: a network's identity, and how many outputs the questions about it have.
+_Key = tuple[str, int]
+
 #: Seconds that starting (imports) and loading a network may take before they count as hung.
 START_LIMIT_S = 300.0
 LOAD_LIMIT_S = 300.0
+#: Seconds that making the normal form of a network may take, and MiB that it may take beside what is there already and
+#: for each MiB of the file and its weights: a file of a few kilobytes can ask for any amount of either.
+READ_LIMIT_S = 45.0
+READ_MEMORY_MB = 2048.0
+READ_MEMORY_FACTOR = 10.0
+#: How often in a row a process may die while it starts, and while it reads or loads one network, before that counts.
+START_TRIES = 4
+LOAD_TRIES = 3
+#: Share of the machine's memory that loading a network may take where no limit is given.
+_LOAD_SHARE = 0.8
 
 
 class Worker:
@@ -90,7 +107,9 @@ class Worker:
         self._start_limit_s = start_limit_s
         self._load_limit_s = load_limit_s
         self._process: Process | None = None
-        self._loaded: str | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._loaded: _Key | None = None
+        self._refused: dict[_Key, ProcessError] = {}
         self._loaded_mb = 0.0
         self._served = 0
         self._start_s = 0.0
@@ -134,7 +153,7 @@ class Worker:
         # Another thread in `verify` sees the death and cleans up itself.
         if self._lock.acquire(blocking=False):
             try:
-                self._drop()
+                self._end()
             finally:
                 self._lock.release()
 
@@ -146,9 +165,10 @@ class Worker:
         - ``timeout``: the verifier said so, or it was killed beyond the instance's limit. A batch may take the sum
           of its instances' limits; one that took longer is done again one by one.
         - ``memout``: killed at `memory_limit_mb`, or host or device memory ran out (a batch is halved first).
-        - ``unsupported``: an operator, opset, norm or property that the verifier doesn't take; it is not started.
+        - ``unsupported``: an operator, norm or property that the verifier doesn't take, even in normal form.
         - ``error``: it died (the signal is named; the instance is retried once first), raised, answered nonsense,
-          contradicted itself, or claimed a counterexample that onnxruntime doesn't confirm.
+          contradicted itself, or claimed a counterexample that onnxruntime doesn't confirm; or the network is missing,
+          no ONNX, or not the planned one. The other instances are answered all the same.
 
         Args:
             instances: Questions; any mixture of networks.
@@ -157,7 +177,7 @@ class Worker:
             One verdict for each.
 
         Raises:
-            UserError: An instance's network is missing, no ONNX, or not the planned one; the worker is closed.
+            UserError: The worker is closed.
         """
         with self._lock:
             if self.closed():
@@ -170,18 +190,22 @@ class Worker:
                 raise
             finally:
                 if self.closed():
-                    self._drop()
+                    self._end()
 
     def _verify(self, instances: list[Instance]) -> list[Verdict]:
         answers: dict[int, Verdict] = {}
-        groups: dict[str, list[int]] = {}
+        groups: dict[tuple[str, _Key], list[int]] = {}
         for index, instance in enumerate(instances):
-            reason = check_instance(self._class, instance)
+            try:
+                reason = check_instance(self._class, instance)
+            except UserError as error:
+                answers[index] = self._failed(Status.ERROR, str(error))
+                continue
             if reason is None:
-                groups.setdefault(str(instance.onnx), []).append(index)
+                groups.setdefault((str(instance.onnx), _key(instance)), []).append(index)
             else:
-                answers[index] = self._failed(instance, Status.UNSUPPORTED, reason)
-        for onnx, indices in groups.items():
+                answers[index] = self._failed(Status.UNSUPPORTED, reason)
+        for (onnx, _), indices in groups.items():
             position = 0
             while position < len(indices):
                 size = min(self._class.batch_size, self._batch_caps.get(onnx, self._class.batch_size))
@@ -195,9 +219,7 @@ class Worker:
         try:
             load_s = self._ready(batch[0])
         except ProcessError as failure:
-            if failure.kind == "crash" and retry and not self.closed():
-                return self._solve(batch, retry=False)
-            return [self._failed_by(instance, failure) for instance in batch]
+            return [self._failed_by(failure) for _ in batch]
         process = self._process
         assert process is not None
         limit = sum(instance.timeout for instance in batch)
@@ -239,7 +261,7 @@ class Worker:
         """Goes on after a batch that failed as a whole."""
         _log.debug("%s: batch of %d failed: %s", self.name, len(batch), failure)
         if self.closed():
-            return [self._failed_by(instance, failure) for instance in batch]
+            return [self._failed_by(failure) for _ in batch]
         if len(batch) > 1:
             # Time ran out for all together: each gets its own limit, and no more than the sum is spent again.
             step = 1 if failure.kind == "timeout" else (len(batch) + 1) // 2
@@ -249,18 +271,49 @@ class Worker:
             return [verdict for part in parts for verdict in self._solve(part)]
         if failure.kind == "crash" and retry:
             return self._solve(batch, retry=False)
-        return [self._failed_by(batch[0], failure)]
+        return [self._failed_by(failure)]
 
     def _ready(self, instance: Instance) -> float:
-        """Starts a worker and loads the network where that is not done; returns the seconds of loading.
+        """Starts a worker, and reads and loads the network, where that is not done; returns the seconds of loading.
+
+        A process that dies over it, for whatever reason, is replaced some times before that counts: no instance has
+        been tried yet, and it may have been killed by somebody else. What a network failed with it isn't asked again.
 
         Raises:
             ProcessError: It can't be started, or can't load.
         """
+        key = _key(instance)
+        if key in self._refused:
+            raise self._refused[key]
         if self._process is not None and (self._worn_out() or not self._process.alive()):
             self._drop()
-        try:
-            if self._process is None:
+        tries = 0
+        while True:
+            self._start()
+            if self._loaded == key:
+                return 0.0
+            try:
+                return self._load(instance, key)
+            except ProcessError as failure:
+                if failure.fatal:
+                    self._drop()
+                tries += 1
+                if failure.kind == "crash" and tries < LOAD_TRIES and not self.closed():
+                    continue
+                if not self.closed():
+                    self._refused[key] = failure
+                raise failure
+
+    def _start(self) -> None:
+        """Starts a process, if none runs.
+
+        Raises:
+            ProcessError: None can be started.
+        """
+        for attempt in range(1, START_TRIES + 1):
+            if self._process is not None:
+                return
+            try:
                 self._process = Process(
                     log=self._log_path,
                     threads=self._threads,
@@ -270,16 +323,31 @@ class Worker:
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
                 _, start_s = self._process.ask("start", target, self._start_limit_s, self.grace_s)
                 self._start_s = start_s + self._process.spawn_s
-            if self._loaded == instance.onnx_sha256:
-                return 0.0
-            self._loaded = None
-            _, load_s = self._process.ask("load", (str(instance.onnx),), self._load_limit_s, self.grace_s)
-            self._loaded = instance.onnx_sha256
-            self._loaded_mb = self._process.resident_mb()
-            return load_s
-        except ProcessError as failure:
-            self._drop()
-            raise failure
+            except ProcessError as failure:
+                self._drop()
+                if failure.kind != "crash" or attempt == START_TRIES or self.closed():
+                    raise failure
+                _log.debug("%s: died while starting: %s", self.name, failure)
+
+    def _load(self, instance: Instance, key: _Key) -> float:
+        """Reads and loads a network; returns the seconds that took.
+
+        Raises:
+            ProcessError: It can't.
+        """
+        process = self._process
+        assert process is not None
+        self._loaded = None
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="prunecert-", ignore_cleanup_errors=True)
+        arguments = (str(instance.onnx), instance.onnx_sha256, instance.classes, self._scratch.name)
+        room_mb = process.resident_mb() + read_memory_mb(instance.onnx)
+        _, read_s = process.ask("read", arguments, min(READ_LIMIT_S, self._load_limit_s), self.grace_s, room_mb)
+        most_mb = _LOAD_SHARE * psutil.virtual_memory().total / 2**20
+        _, load_s = process.ask("load", (), self._load_limit_s, self.grace_s, most_mb)
+        self._loaded = key
+        self._loaded_mb = process.resident_mb()
+        return read_s + load_s
 
     def _worn_out(self) -> bool:
         assert self._process is not None
@@ -297,11 +365,18 @@ class Worker:
         if process is not None:
             process.close()
 
-    def _failed_by(self, instance: Instance, failure: ProcessError) -> Verdict:
+    def _end(self) -> None:
+        """Ends the process, and removes what it has written."""
+        self._drop()
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.cleanup()
+
+    def _failed_by(self, failure: ProcessError) -> Verdict:
         status = {"timeout": Status.TIMEOUT, "memory": Status.MEMOUT, "unsupported": Status.UNSUPPORTED}.get(
             failure.kind, Status.ERROR
         )
-        verdict = self._failed(instance, status, failure.detail)
+        verdict = self._failed(status, failure.detail)
         return replace(
             verdict,
             times=Times(wall_s=failure.wall_s),
@@ -309,8 +384,22 @@ class Worker:
             log_tail="" if status is Status.UNSUPPORTED else failure.tail,
         )
 
-    def _failed(self, instance: Instance, status: Status, detail: str) -> Verdict:
+    def _failed(self, status: Status, detail: str) -> Verdict:
         return Verdict(status, detail, device=self.device, verifier=self.name, version=self._availability.version)
+
+
+def read_memory_mb(onnx: Path) -> float:
+    """Returns how much memory making a network's normal form may take, MiB.
+
+    Args:
+        onnx: The network; the caller has read it before.
+    """
+    files = (onnx, *external_files(onnx))
+    return READ_MEMORY_MB + READ_MEMORY_FACTOR * sum(file.stat().st_size for file in files) / 2**20
+
+
+def _key(instance: Instance) -> _Key:
+    return instance.onnx_sha256, instance.classes
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 import models.bounds
 from models import ADDONS, NETWORKS, OBJECTIVES
 from models.addons.fast_ibp import relu_balance
-from models.bounds import crown_ibp_margins, interval_margins, propagate, shared_bounds, symbolic_margins
+from models.bounds import interval_margins, propagate, shared_bounds
+from models.crown import crown_ibp_margins, symbolic_margins
 from tests.models.conftest import blobs
 from tests.models.test_training import quiet, recipe
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import NETWORKS
-from models.bounds import crown_ibp_margins, fused_cross_entropy, interval_margins, propagate
+from models.bounds import interval_margins, propagate
+from models.crown import crown_ibp_margins, fused_cross_entropy
 from prunecert.errors import UserError
 
 

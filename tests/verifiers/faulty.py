@@ -28,6 +28,8 @@ from verifiers.base import (
 
 #: Faults leave the pids that they start here.
 PIDS = "PRUNECERT_TEST_PIDS"
+#: Where a mortal verifier dies (``start`` or ``load``), how often, and the file that counts, separated by commas.
+DEATHS = "PRUNECERT_TEST_DEATHS"
 
 
 def note(pid: int) -> None:
@@ -323,6 +325,29 @@ class Unstartable(Faulty):
 
     def start(self) -> None:
         raise ImportError("a library is broken")
+
+
+class Mortal(FaultyBatch):
+    """Dies while starting, or while loading, as often as the test says; each death leaves a line where it says."""
+
+    name = "faulty-mortal"
+
+    def start(self) -> None:
+        _die("start")
+
+    def load(self, onnx: Path) -> None:
+        _die("load")
+
+
+def _die(where: str) -> None:
+    place, deaths, ledger = os.environ[DEATHS].split(",", 2)
+    with Path(ledger).open("a+") as stream:
+        stream.seek(0)
+        count = len(stream.readlines())
+        if where == place and count < int(deaths):
+            stream.write(f"{os.getpid()}\n")
+            stream.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Missing(Faulty):

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.hashing import sha256_file
+from prunecert.onnx.io import load_model
+from prunecert.onnx.normalise import normalise
 from verifiers import counterexample
 from verifiers.base import Instance, Norm, OutputSpec
 
@@ -137,6 +139,16 @@ def convolutional(path: Path, seed: int = 0, sparsity: float = 0.0, shape: tuple
         helper.make_node("Gemm", ["r3", "w4", "b4"], ["output"], transB=1),
     ]
     return write(path, nodes, constants, shape)
+
+
+def normal_form(path: Path) -> Path:
+    """Returns a network's normal form, as a worker hands it to an adapter; written beside the network."""
+    normal = normalise(load_model(path))
+    if not normal.changed:
+        return path
+    target = path.with_suffix(".normal.onnx")
+    onnx.save(normal.model, str(target))
+    return target
 
 
 def input_shape(path: Path) -> tuple[int, ...]:

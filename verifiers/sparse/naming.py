@@ -39,7 +39,7 @@ class Names:
 def names_of(network: Network, onnx: Path) -> Names:
     """Returns a network's names; those of a compacted one from the record that its file carries."""
     from prunecert.compaction import Compaction
-    from verifiers.support import load_model
+    from prunecert.onnx.io import load_model
 
     model = load_model(onnx)
     record = Compaction.of(model.metadata_props)

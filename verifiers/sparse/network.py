@@ -161,7 +161,7 @@ def read_network(path: Path) -> Network:
         UserError: It is no ONNX network, or a weight is not finite.
         UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
     """
+    from prunecert.onnx.io import load_model
     from verifiers.sparse.reader import GraphReader
-    from verifiers.support import load_model
 
     return GraphReader(load_model(path), path.name).read()

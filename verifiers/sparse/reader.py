@@ -16,12 +16,16 @@ from verifiers import support
 from verifiers.base import UnsupportedError
 from verifiers.sparse import affine
 from verifiers.sparse.folding import Draft, finish, fold, wide
-from verifiers.sparse.network import FloatArray, Network, Term
+from verifiers.sparse.network import WEIGHT_ERROR, FloatArray, Network, Term
 
 Float64Array = npt.NDArray[np.float64]
 
-#: What is taken; Cast, Concat, Gather, Shape and Slice only where the inputs are constants or shapes.
-OPERATORS = support.OPERATORS - {"MaxPool"}
+#: What is taken: the normal form, and what can be folded into it with exact account of all rounding; Cast, Concat,
+#: Gather, Shape and Slice only where the inputs are constants or shapes.
+OPERATORS = support.NORMAL_OPERATORS | {
+    *("BatchNormalization", "Cast", "Concat", "Constant", "Div", "Dropout", "Gather", "GlobalAveragePool", "Identity"),
+    *("MatMul", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"),
+}
 #: ``onnx.TensorProto.FLOAT``.
 _FLOAT = 1
 
@@ -50,6 +54,8 @@ class GraphReader:
         self._attribute = onnx.helper.get_attribute_value
         self._file = file
         self._graph = model.graph
+        #: Whether the file's numbers stand for those of another file, each rounded once.
+        self._rewritten = support.is_rewritten(model)
         self._constants: dict[str, npt.NDArray[Any]] = {
             item.name: self._to_array(item) for item in self._graph.initializer
         }
@@ -223,7 +229,7 @@ class GraphReader:
         weight = weight if attributes.get("transB", 0) else weight.T
         if weight.shape[1] != value.shape[0]:
             raise self._refuse(node, label, f"{weight.shape[1]} weights a neuron don't fit {value.shape[0]} inputs")
-        matrix, exact = affine.dense(np.ascontiguousarray(weight)), True
+        matrix, exact = affine.dense(np.ascontiguousarray(weight)), not self._rewritten
         if float(attributes.get("alpha", 1.0)) != 1.0:
             matrix, exact = _scaling(np.full(weight.shape[0], float(attributes["alpha"]))) @ wide(matrix), False
         bias = np.zeros(weight.shape[0])
@@ -236,7 +242,7 @@ class GraphReader:
                     node, label, f"its bias of shape {shift.shape} doesn't fit {len(bias)} outputs"
                 ) from error
         # beta is a float32, so that its product with a bias is exact in float64.
-        return self._append(label, (weight.shape[0],), [(value, matrix, exact)], bias)
+        return self._append(label, (weight.shape[0],), [(value, matrix, exact)], bias, self._rounding(bias))
 
     def _conv(self, node: Any, label: str, names: list[str], attributes: dict[str, Any]) -> _Value:
         value, shape = self._image(names[0], node, label)
@@ -261,7 +267,11 @@ class GraphReader:
             bias = np.repeat(self._constant(names[2], node, label, "bias").astype(np.float64), new[1] * new[2])
             if len(bias) != matrix.shape[0]:
                 raise self._refuse(node, label, f"its bias doesn't fit {new[0]} channels")
-        return self._append(label, new, [(value, matrix, True)], bias)
+        return self._append(label, new, [(value, matrix, not self._rewritten)], bias, self._rounding(bias))
+
+    def _rounding(self, bias: Float64Array) -> Float64Array | None:
+        """Returns how far a layer's stored bias may be from the number that it stands for."""
+        return np.abs(bias) * WEIGHT_ERROR if self._rewritten else None
 
     def _pads(self, node: Any, label: str, attributes: dict[str, Any]) -> list[int]:
         pads = [int(pad) for pad in attributes.get("pads", (0, 0, 0, 0))]
