@@ -18,6 +18,10 @@ NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
     {
         "cnn-large": "models.networks.cnn:cnn_large",
         "cnn-small": "models.networks.cnn:cnn_small",
+        "cnn5": "models.networks.normalised:cnn5",
+        "cnn7": "models.networks.cnn:cnn7",
+        "resnet-2b": "models.networks.normalised:resnet_2b",
+        "vgg-8": "models.networks.normalised:vgg_8",
         "vgg16": "models.networks.vgg:vgg16",
         "wrn-28-4": "models.networks.wideresnet:wrn_28_4",
     },
@@ -42,6 +46,9 @@ OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
 
 #: Objectives that train with Gaussian noise: their radius is its standard deviation, sigma, and no l-infinity radius.
 NOISE_OBJECTIVES = frozenset({"smoothing", "smoothing-stability"})
+
+#: Objectives and add-ons that bound the network, so that all of its layers must have bounds.
+BOUNDING = frozenset({"crown-ibp", "fast-ibp", "ibp", "mixtrain", "mtl-ibp", "nrs", "sabr"})
 
 #: Terms that a recipe may add to any objective's loss, with the same interface.
 ADDONS: Registry[Callable[..., Tensor]] = Registry(

@@ -63,10 +63,9 @@ def _bad_bounds(model: nn.Module, x: Tensor, eps: float) -> Iterator[str]:
         bounds = propagate(model, x, eps)
     except UserError:
         return
-    relus = [name for name, module in model.named_modules() if isinstance(module, nn.ReLU)]
-    for name, (lower, upper) in zip(relus, bounds.pre, strict=True):
-        if not bool((torch.isfinite(lower) & torch.isfinite(upper)).all()):
-            yield f"the interval bounds before layer {name!r} (ReLU)"
+    for index, (center, radius) in zip(bounds.graph.relus, bounds.boxes, strict=True):
+        if not bool((torch.isfinite(center) & torch.isfinite(radius)).all()):
+            yield f"the interval bounds before layer {bounds.graph.nodes[index].name!r} (ReLU)"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import prunecert
-from models import NETWORKS, NOISE_OBJECTIVES, PRUNERS
+from models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
+from models.bounds import boundable
 from models.checkpoint import Card, save
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
@@ -81,12 +82,19 @@ class Job:
         return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
 
     def refuse_unreachable(self) -> None:
-        """Refuses a compression that this network cannot reach, before anything is trained for it.
+        """Refuses what this network cannot be, before data is loaded or anything is trained for it.
 
         Raises:
-            UserError: There are too few weights, or the pruner says so from the network's shape.
+            UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
+                compression cannot be reached: there are too few weights, or the pruner says so from the network's shape.
         """
         model = NETWORKS.get(self.network)()
+        bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
+        if bounding:
+            try:
+                boundable(model)
+            except UserError as error:
+                raise UserError(f"{self.name}: {', '.join(bounding)} needs bounds of {self.network}. {error}") from error
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         try:
             kept = budget(sum(math.prod(shape) for shape in shapes.values()), self.compression)
@@ -165,8 +173,8 @@ class Pipeline:
         """Returns the job's network with its initial weights, on the CPU."""
         seed_everything(job.seed, "init")
         model = NETWORKS.get(job.network)()
-        if job.recipe.init == "ibp":
-            ibp_init(model)
+        if job.recipe.init != "default":
+            ibp_init(model, last=job.recipe.init == "ibp")
         return model
 
     def _data(self) -> dict[str, Any]:
@@ -220,6 +228,8 @@ class Pipeline:
         )
         masks = self._masks(job, model, train)
         masks.apply_(model)
+        if job.pruner != DENSE:
+            trainer.estimate_statistics(model)
         # The same words for every pruner: the same batches in the same order.
         if train.left:
             train(model, train.left, name="finetune", masks=masks)

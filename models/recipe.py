@@ -29,15 +29,17 @@ _LATER = frozenset(
         "lr_gamma",
         "memory_format",
         "crop",
+        "crop_padding",
     }
 )
 _CHOICES = {
-    "init": ("default", "ibp"),
+    "init": ("default", "ibp", "ibp-hidden"),
     "precision": ("float32", "bfloat16"),
-    "optimizer": ("adamw", "sgd"),
+    "optimizer": ("adamw", "radam", "sgd"),
     "ramp": ("linear", "smoothed"),
     "lr_schedule": ("cosine", "step"),
     "memory_format": ("contiguous", "channels-last"),
+    "crop_padding": ("zero", "edge"),
     "allocation": ALLOCATIONS,
 }
 
@@ -51,7 +53,8 @@ class Recipe:
     seen the training set equally often.
 
     Args:
-        init: Initial weights: ``default`` (PyTorch's) or ``ibp`` (Shi et al. 2021, section 4.1).
+        init: Initial weights: ``default`` (PyTorch's), ``ibp`` (Shi et al. 2021, section 4.1), or ``ibp-hidden``: the
+            same, but for the last layer, which keeps PyTorch's, as the authors' code has it.
         pretrain_epochs: Epochs of pre-training, warm-up and ramp included.
         warmup_epochs: Epochs at eps = 0.
         ramp_epochs: Epochs in which eps grows from 0 to its target.
@@ -60,8 +63,9 @@ class Recipe:
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
-        optimizer: ``adamw``, or ``sgd`` with `momentum` and coupled weight decay.
-        momentum: Of ``sgd``; ``adamw`` has its own.
+        optimizer: ``adamw``; ``radam``, which rectifies the first steps' variance (Liu et al. 2020), with decoupled weight
+            decay; or ``sgd`` with `momentum` and coupled weight decay.
+        momentum: Of ``sgd``; the others have their own.
         lr: Peak learning rate in pre-training.
         finetune_lr: Peak learning rate in fine-tuning.
         score_lr: Peak learning rate of the scores.
@@ -70,14 +74,15 @@ class Recipe:
         decay: Share of each stage's end in which the learning rate falls, and weights are averaged.
         lr_milestones: Where the learning rate steps down, as shares of a stage, rising within (0, 1).
         lr_gamma: What it is multiplied by there.
-        weight_decay: Weight decay; decoupled with ``adamw``.
+        weight_decay: Weight decay; coupled with ``sgd`` alone.
         l1: Factor of the L1 norm of the prunable weights in the loss.
         grad_clip: Largest L2 norm of the gradient; 0 for none.
         average: Decay of the exponential moving average of the weights that is kept in the end; 0 for none. The
             average starts where the learning rate begins to fall.
         train_eps_factor: Training radius over the radius of the cell.
         augment: Random flips and crops.
-        crop: Pixels of zero padding that crops are taken from; 0: flips alone.
+        crop: Pixels of padding that crops are taken from; 0: flips alone.
+        crop_padding: What these pixels are: ``zero``, or ``edge``, the nearest pixel of the image.
         precision: Of the products in training (autocast); weights and measurements are float32 always.
         memory_format: Of images and convolutions in training; ``channels-last`` is faster with bfloat16 and sums in
             another order.
@@ -87,7 +92,7 @@ class Recipe:
         pruners: Settings of pruners, by name in `models.PRUNERS`.
     """
 
-    init: Literal["default", "ibp"] = "default"
+    init: Literal["default", "ibp", "ibp-hidden"] = "default"
     pretrain_epochs: int = 40
     warmup_epochs: int = 1
     ramp_epochs: int = 20
@@ -107,7 +112,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     allocation: str = "uniform"
     objective: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "radam", "sgd"] = "adamw"
     momentum: float = 0.9
     ramp: Literal["linear", "smoothed"] = "linear"
     lr_schedule: Literal["cosine", "step"] = "cosine"
@@ -115,6 +120,7 @@ class Recipe:
     lr_gamma: float = 0.2
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     crop: int = 4
+    crop_padding: Literal["zero", "edge"] = "zero"
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -20,7 +20,9 @@ from models import ADDONS, OBJECTIVES
 from models.bounds import shared_bounds
 from models.data import Dataset
 from models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
+from models.graph import graph_of
 from models.masks import Masks, prunable
+from models.norms import estimate_statistics, norms_of, uncounted
 from models.pruners.contract import Revise, Step
 from models.recipe import Recipe
 from models.schedules import Stage
@@ -33,6 +35,9 @@ Stop = Callable[[float], bool]
 
 #: On a CUDA device the host never waits for a step's loss; it is looked at every so many steps.
 CUDA_CHECK = 50
+
+#: Images that batch norm's statistics are estimated from.
+STATISTICS_IMAGES = 10_000
 
 
 def seed_everything(seed: int, *words: str) -> None:
@@ -66,24 +71,47 @@ def read_state(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return state
 
 
-def ibp_init(model: nn.Module) -> None:
+def ibp_init(model: nn.Module, *, last: bool = True) -> None:
     """Draws weights that keep interval widths through the layers (Shi et al. 2021, section 4.1).
 
     W ~ N(0, 2 pi / fan_in^2), so that E|W| * fan_in / 2, the growth of a width through an affine layer and a ReLU,
-    is 1. Biases start at zero.
+    is 1. Biases start at zero. A layer that takes from a sum of two branches, whose widths add up, gets half of that.
+
+    Args:
+        model: The network; batch norm keeps its factors of 1 and offsets of 0.
+        last: Whether the last layer is drawn, too, or keeps what it has.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            nn.init.normal_(module.weight, std=math.sqrt(2 * math.pi) / fan_in)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    doubled = _behind_sums(model)
+    for module in layers if last else layers[:-1]:
+        fan_in = module.weight[0].numel()
+        std = math.sqrt(2 * math.pi) / fan_in
+        nn.init.normal_(module.weight, std=std / 2 if module in doubled else std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
-def augment(images: Tensor, crop: int = 4) -> Tensor:
-    """Flips each image with probability 1/2 and crops it from `crop` pixels of zero padding."""
+def _behind_sums(model: nn.Module) -> set[nn.Module]:
+    """Returns the affine layers that take from a sum of two branches, through layers that keep widths."""
+    try:
+        nodes = graph_of(model).nodes
+    except UserError:
+        return set()
+    summed: list[bool] = []
+    for node in nodes:
+        keeps = node.kind in ("relu", "flatten", "pool")
+        summed.append(node.kind == "add" or (keeps and summed[node.inputs[0]]))
+    return {
+        node.module
+        for node in nodes
+        if node.kind == "affine" and node.module is not None and summed[node.inputs[0]]
+    }
+
+
+def augment(images: Tensor, crop: int = 4, padding: str = "zero") -> Tensor:
+    """Flips each image with probability 1/2 and crops it from `crop` pixels of padding, zeros or its edge's pixels."""
     count, _, height, width = images.shape
-    padded = F.pad(images, (crop,) * 4)
+    padded = F.pad(images, (crop,) * 4, "replicate" if padding == "edge" and crop else "constant")
     top = torch.randint(0, 2 * crop + 1, (count,), device=images.device)
     left = torch.randint(0, 2 * crop + 1, (count,), device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
@@ -186,8 +214,9 @@ class Trainer:
         """Returns the objective's loss and the recipe's additions to it."""
         with shared_bounds(), torch.autocast(self.device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
             loss = self.objective(model, x, y, eps, progress=progress)
-            for addon in self.addons:
-                loss = loss + addon(model, x, y, eps, progress=progress)
+            with uncounted():
+                for addon in self.addons:
+                    loss = loss + addon(model, x, y, eps, progress=progress)
         if self.recipe.l1:
             loss = loss + self.recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
         return loss
@@ -251,11 +280,21 @@ class Trainer:
                     parameter.copy_(average)
                 for weight, mask in run.held:
                     weight.mul_(mask)
+            self.estimate_statistics(model)
         if self.channels_last:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if state_file is not None:
             state_file.unlink(missing_ok=True)
         return run.masks
+
+    def estimate_statistics(self, model: nn.Module) -> None:
+        """Sets batch norm's statistics anew from training images as they are, after weights were changed at once."""
+        size = self.recipe.batch_size
+        # A batch of one image has no variance.
+        whole = self.images[: STATISTICS_IMAGES - STATISTICS_IMAGES % size or size]
+        batches = [batch for batch in whole.split(size) if len(batch) > 1]
+        if norms_of(model) and batches:
+            estimate_statistics(model, batches)
 
     def _optimizer(self, trained: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         recipe, fused = self.recipe, True if self.device.type == "cuda" else None
@@ -263,6 +302,8 @@ class Trainer:
             return torch.optim.SGD(
                 trained, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
             )
+        if recipe.optimizer == "radam":
+            return torch.optim.RAdam(trained, lr=lr, weight_decay=recipe.weight_decay, decoupled_weight_decay=True)
         return torch.optim.AdamW(trained, lr=lr, weight_decay=recipe.weight_decay, fused=fused)
 
     def _epoch(self, run: _Run, stage: Stage, epoch: int, revise: Revise | None) -> Tensor:
@@ -270,6 +311,9 @@ class Trainer:
         size = self.recipe.batch_size
         order = torch.randperm(len(self.labels)).to(self.device)
         batches = torch.split(order, size)
+        if len(batches) > 1 and len(batches[-1]) == 1 and norms_of(run.model):
+            # The statistics of one image are no statistics; the next epoch has another image last.
+            batches = batches[:-1]
         total = torch.zeros((), device=self.device)
         every, step, good = self.check_every, 0, None
         while step < len(batches):
@@ -351,7 +395,7 @@ class Trainer:
     def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         x = self.images[chosen]
         if self.recipe.augment:
-            x = augment(x, self.recipe.crop)
+            x = augment(x, self.recipe.crop, self.recipe.crop_padding)
         return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), self.labels[chosen]
 
     def _no_number(

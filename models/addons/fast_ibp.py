@@ -23,11 +23,12 @@ def term(
     tau: float = 0.5,
     tightness: float = 1.0,
     relu: float = 1.0,
+    spread: float = 1.0,
 ) -> Tensor:
     """Returns weight * (1 - eps / eps_target) * (tightness + ReLU balance); zero when the ramp is over.
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels; not used.
         eps: Radius.
@@ -36,21 +37,23 @@ def term(
         tau: Tolerance of both terms, in (0, 1].
         tightness: Weight of the tightness term.
         relu: Weight of the balance of ReLUs.
+        spread: Standard deviation of the pixels that the radius at the input is measured in. The paper's networks see
+            standardised images, so that with batch norm all radii count in standard deviations: about 0.25 for CIFAR-10
+            does the same for images in [0, 1].
     """
     if progress >= 1:
         return x.new_zeros(())
     bounds = propagate(model, x, eps)
-    at_input = ((x + eps).clamp_max(1) - (x - eps).clamp_min(0)).mean() / 2
+    at_input = ((x + eps).clamp_max(1) - (x - eps).clamp_min(0)).mean() / 2 / spread
     total = x.new_zeros(())
-    for lower, upper in bounds.pre:
-        lower, upper = lower.float(), upper.float()
+    for center, radius in bounds.boxes:
         if tightness:
             # At radius 0 this is a constant without gradient.
-            ratio = at_input / ((upper - lower).mean() / 2).clamp_min(1e-12)
+            ratio = at_input / radius.float().mean().clamp_min(1e-12)
             total = total + tightness * F.relu(tau - ratio) / tau
         if relu:
-            total = total + relu * relu_balance(lower, upper, tau)
-    return weight * (1 - progress) * total / max(1, len(bounds.pre))
+            total = total + relu * relu_balance((center - radius).float(), (center + radius).float(), tau)
+    return weight * (1 - progress) * total / max(1, len(bounds.boxes))
 
 
 def relu_balance(lower: Tensor, upper: Tensor, tau: float) -> Tensor:

@@ -22,11 +22,11 @@ def term(
 
     l and u are interval bounds of a ReLU's input. Dividing by gamma^2 makes the term blind to a mere shrinking of all
     pre-activations. The paper takes gamma from batch normalisation, where |gamma| is the standard deviation of the
-    channel's pre-activation over the batch; our networks with bounds have no batch normalisation, so that standard
-    deviation is taken as it is.
+    channel's pre-activation over the batch; that standard deviation is taken as it is here, so that the term means the
+    same for networks without batch normalisation.
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels; not used.
         eps: Radius; 0 gives no term.

@@ -1,4 +1,4 @@
-"""The two convolutional networks with deterministic certificates.
+"""Convolutional networks without batch norm.
 
 The layers follow the Small and Large CNN that the certified-training literature uses since Wong et al. 2018
 ("Scaling provable adversarial defenses"); `cnn_small` has the layers of CNN-A of the beta-CROWN paper.
@@ -38,6 +38,29 @@ def cnn_large() -> nn.Module:
         nn.Linear(64 * 8 * 8, 512),
         nn.ReLU(),
         nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, 10),
+    )
+
+
+def cnn7() -> nn.Module:
+    """The seven layers of the certified-training literature (Shi et al. 2021), without batch norm.
+
+    17,189,568 prunable weights, 230,912 ReLUs.
+    """
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 128, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(128, 128, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(128, 128, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128 * 16 * 16, 512),
         nn.ReLU(),
         nn.Linear(512, 10),
     )

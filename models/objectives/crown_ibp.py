@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import crown_ibp_margins, fused_cross_entropy, interval_margins, propagate
+from models.bounds import interval_margins, propagate
+from models.crown import crown_ibp_margins, fused_cross_entropy
 
 
 def loss(
@@ -22,7 +23,7 @@ def loss(
     """Returns kappa * CE(clean) + (1 - kappa) * CE(bound), bound = beta * CROWN-IBP + (1 - beta) * IBP (eq. 9).
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels.
         eps: Radius.

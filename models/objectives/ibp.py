@@ -14,7 +14,7 @@ def loss(
     """Returns kappa * CE(clean) + (1 - kappa) * CE(worst case by intervals), eq. 12 of the paper.
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels.
         eps: Radius.

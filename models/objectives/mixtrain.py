@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import symbolic_margins
+from models.crown import symbolic_margins
 
 
 def loss(
@@ -25,7 +25,7 @@ def loss(
     """Returns CE(clean), and in a share of the steps w * CE(worst case by symbolic intervals) of some images besides.
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels.
         eps: Radius; 0 gives the clean loss.

@@ -5,8 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import frozen_statistics, pgd_linf
+from models.attack import pgd_linf
 from models.bounds import interval_margins, propagate
+from models.graph import has_norms
+from models.norms import frozen_forward
+from prunecert.errors import UserError, did_you_mean
+
+_STATISTICS = ("clean", "attacked")
 
 
 def loss(
@@ -20,13 +25,16 @@ def loss(
     attack_factor: float = 1.0,
     steps: int = 8,
     step_size: float = 0.25,
+    best: int = 0,
+    statistics: str = "clean",
+    share: float = 1.0,
 ) -> Tensor:
     """Returns (1 - alpha) * CE(point of PGD) + alpha * CE(worst case by intervals).
 
     A small alpha gives networks that intervals cannot verify, but branch and bound can.
 
     Args:
-        model: A sequential network of convolutions, linear layers and ReLUs.
+        model: A network that `models.bounds` can bound.
         x: Images.
         y: Labels.
         eps: Radius; 0 gives the clean loss.
@@ -35,12 +43,26 @@ def loss(
         attack_factor: Radius of the attack over `eps`; the paper takes up to 2.1 at 2/255.
         steps: Gradient steps of the attack.
         step_size: Of one step, as a share of the attack's radius.
+        best: 1 takes each image's point of the largest loss over the steps, 0 the last one.
+        statistics: Whose batch statistics batch norm takes for both losses: of the ``clean`` images, in a pass of their
+            own, or of the ``attacked`` ones, which need none. The attack itself always takes the running ones.
+        share: Share of the batch that the interval loss is computed on, in (0, 1]; its expectation stays the same.
     """
+    if statistics not in _STATISTICS:
+        raise UserError(did_you_mean("statistics of mtl-ibp", statistics, _STATISTICS))
     if eps == 0:
         return F.cross_entropy(model(x), y)
     radius = attack_factor * eps
-    with frozen_statistics(model):
-        point = pgd_linf(model, x, y, radius, steps=steps, step_size=step_size * radius)
-    attacked = F.cross_entropy(model(point), y)
-    bounded = F.cross_entropy(-interval_margins(propagate(model, x, eps), y), y)
-    return (1 - alpha) * attacked + alpha * bounded
+    attacked = frozen_forward(model)
+    point = pgd_linf(attacked, x, y, radius, steps=steps, step_size=step_size * radius, best=bool(best))
+    count = max(1, round(share * len(y)))
+    if statistics == "clean" and has_norms(model):
+        bounds = propagate(model, x, eps, points=point, count=count)
+        logits = bounds.points
+        assert logits is not None
+    else:
+        # The points ride along with the centres: one product instead of two.
+        bounds = propagate(model, x, eps, clean=point, count=count)
+        logits = bounds.logits
+    bounded = F.cross_entropy(-interval_margins(bounds, y), y[:count])
+    return (1 - alpha) * F.cross_entropy(logits, y) + alpha * bounded

@@ -203,7 +203,7 @@ def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> No
     result = evaluate(NETWORKS.get("cnn-small")(), data, 0.02, limit=limit)
     assert result["images"] == (limit or 60)
     assert result["ibp"] <= result["crown_ibp"] <= result["pgd"] <= result["clean"]
-    assert set(evaluate(NETWORKS.get("wrn-28-4")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}
+    assert set(evaluate(NETWORKS.get("vgg16")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}
 
 
 @pytest.mark.parametrize(

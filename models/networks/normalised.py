@@ -1,0 +1,85 @@
+"""Networks with batch norm that training can bound: convolutions of stride 2 stand in place of pooling.
+
+Batch norm follows every hidden layer, which therefore has no bias of its own; export folds it into the layer's weights.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+def _dense(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+
+
+def cnn5() -> nn.Module:
+    """CNN5 of Mao et al. 2024: three convolutions, two linear layers; 4,397,760 prunable weights, 90,624 ReLUs."""
+    return nn.Sequential(
+        *_conv(3, 64, 3),
+        *_conv(64, 64, 4, stride=2),
+        *_conv(64, 128, 4, stride=2),
+        nn.Flatten(),
+        *_dense(128 * 8 * 8, 512),
+        nn.Linear(512, 10),
+    )
+
+
+def vgg_8() -> nn.Module:
+    """Six 3x3 convolutions in pairs, as in VGG, the second of each with stride 2; 814,432 prunable weights."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs in (32, 64, 128):
+        layers += _conv(inputs, outputs, 3) + _conv(outputs, outputs, 3, stride=2)
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), *_dense(128 * 4 * 4, 256), nn.Linear(256, 10))
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus the input, or plus a 1x1 convolution with BN of it; then ReLU (He et al. 2016).
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        stride: Stride of the first convolution and of the shortcut.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs or stride != 1:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, inputs, H, W] to [N, outputs, H/stride, W/stride]."""
+        residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return cast(Tensor, self.relu2(residual + self.shortcut(x)))
+
+
+def resnet_2b() -> nn.Module:
+    """Two residual blocks, the shape of VNN-COMP's resnet_2b, wider; 1,182,560 prunable weights, 24,832 ReLUs."""
+    return nn.Sequential(
+        *_conv(3, 32, 3, stride=2),
+        ResidualBlock(32, 64, 2),
+        ResidualBlock(64, 64, 1),
+        nn.Flatten(),
+        *_dense(64 * 8 * 8, 256),
+        nn.Linear(256, 10),
+    )
