@@ -54,7 +54,9 @@ def fused_cross_entropy(model: nn.Module, x: Tensor, eps: float, bounds: Interva
     return (total.clamp_min(1e-30).log() + shift).squeeze(1)
 
 
-def symbolic_margins(model: nn.Module, x: Tensor, eps: float, y: Tensor, *, symbolic: bool = True) -> Tensor:
+def symbolic_margins(
+    model: nn.Module, x: Tensor, eps: float, y: Tensor, *, symbolic: bool = True, clean: Tensor | None = None
+) -> Tensor:
     """Returns lower bounds of y_label - y_j by symbolic linear relaxation, [N, classes], with 0 at the label.
 
     The relaxation of an unstable ReLU has the slope u / (u - l) on both sides (Wang et al. 2018, "Efficient Formal
@@ -67,8 +69,9 @@ def symbolic_margins(model: nn.Module, x: Tensor, eps: float, y: Tensor, *, symb
         eps: Radius in pixels of [0, 1].
         y: Labels.
         symbolic: Whether pre-activations are bounded in this way, too, or by intervals.
+        clean: The images whose batch statistics batch norm takes in training mode; `x` by default.
     """
-    bounds = propagate(model, x, eps)
+    bounds = propagate(model, x, eps, clean=clean)
     pre = bounds.pre
     if symbolic:
         # The first layer's intervals are exact, the last one's are the margins.

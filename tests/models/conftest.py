@@ -10,11 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models import NETWORKS
 from models.data import Dataset
 from models.masks import Masks, prunable
 from models.networks.normalised import ResidualBlock
 from models.networks.wideresnet import PreactivationBlock
 from models.pruners.contract import Revise, Step
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name under which `small_residual` is registered for a test."""
+    monkeypatch.setitem(NETWORKS._targets, "small-residual", "tests.models.conftest:small_residual")
+    return "small-residual"
 
 
 @pytest.fixture
@@ -58,6 +66,21 @@ def normalised(seed: int = 0) -> nn.Sequential:
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
     return model.train()
+
+
+def small_residual() -> nn.Module:
+    """A residual network with batch norm that a test trains in a second, on 3x32x32 inputs."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=4, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        ResidualBlock(8, 16, 2),
+        nn.Flatten(),
+        nn.Linear(256, 32, bias=False),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Linear(32, 10),
+    )
 
 
 def blobs(count: int, split: str = "train", seed: int = 0) -> Dataset:
