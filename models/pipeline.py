@@ -17,7 +17,7 @@ from torch import nn
 import prunecert
 from models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from models.bounds import boundable
-from models.checkpoint import Card, save
+from models.checkpoint import Card, round_to_half, save
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
 from models.faults import memory_errors
@@ -67,7 +67,7 @@ class Job:
     def pretraining(self) -> dict[str, Any]:
         """Returns what the pre-trained network depends on."""
         recipe = self.recipe.to_dict()
-        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners"):
+        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners", "storage"):
             recipe.pop(key, None)
         return {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed, **recipe}
 
@@ -233,6 +233,8 @@ class Pipeline:
         # The same words for every pruner: the same batches in the same order.
         if train.left:
             train(model, train.left, name="finetune", masks=masks)
+        if recipe.storage == "float16":
+            round_to_half(model)
         with memory_errors(f"Measuring {job.name} on {self.device}"):
             noisy = job.objective in NOISE_OBJECTIVES
             accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)

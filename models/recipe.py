@@ -30,6 +30,7 @@ _LATER = frozenset(
         "memory_format",
         "crop",
         "crop_padding",
+        "storage",
     }
 )
 _CHOICES = {
@@ -40,6 +41,7 @@ _CHOICES = {
     "lr_schedule": ("cosine", "step"),
     "memory_format": ("contiguous", "channels-last"),
     "crop_padding": ("zero", "edge"),
+    "storage": ("float32", "float16"),
     "allocation": ALLOCATIONS,
 }
 
@@ -86,6 +88,8 @@ class Recipe:
         precision: Of the products in training (autocast); weights and measurements are float32 always.
         memory_format: Of images and convolutions in training; ``channels-last`` is faster with bfloat16 and sums in
             another order.
+        storage: How checkpoints keep prunable weights. With ``float16`` the finished network is rounded to it before it is
+            measured: the rounded network is the network, in half the bytes.
         allocation: How many weights each layer keeps, for the pruners that allocate by layer.
         objective: Settings of the objective's loss.
         addons: Terms added to the objective's loss, by name in `models.ADDONS`, each with its settings.
@@ -121,6 +125,7 @@ class Recipe:
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     crop: int = 4
     crop_padding: Literal["zero", "edge"] = "zero"
+    storage: Literal["float32", "float16"] = "float32"
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
