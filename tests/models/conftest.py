@@ -42,7 +42,7 @@ def tiny() -> nn.Module:
 
 
 def normalised(seed: int = 0) -> nn.Sequential:
-    """All that bounds take, on 3x8x8 inputs: batch norm folded and alone, a residual block, pooling; in training mode."""
+    """All that bounds take, on 3x8x8 inputs: batch norm folded and alone, residual blocks, pooling; training."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1, bias=False),
