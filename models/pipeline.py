@@ -17,7 +17,7 @@ from torch import nn
 import prunecert
 from models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from models.bounds import boundable
-from models.checkpoint import Card, round_to_half, save
+from models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
 from models.faults import memory_errors
@@ -81,6 +81,11 @@ class Job:
         """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
         return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
 
+    @property
+    def pretrains(self) -> bool:
+        """Whether it begins with a network that is pre-trained for it, and perhaps for others."""
+        return not self.from_scratch and not self.recipe.parent
+
     def refuse_unreachable(self) -> None:
         """Refuses what this network cannot be, before data is loaded or anything is trained for it.
 
@@ -107,6 +112,38 @@ class Job:
                 prune(model, self.compression, **self.recipe.pruners.get(self.pruner, {}))
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+
+
+def parent_file(job: Job, folder: Path) -> Path:
+    """Returns the checkpoint that a job begins with in place of a pre-trained network.
+
+    Args:
+        job: A job whose recipe names one.
+        folder: Where to look before the shipped checkpoints.
+
+    Raises:
+        UserError: There is none of that name, it isn't a dense one of the job's network, or the job's pruner begins at
+            the initial weights.
+    """
+    name = job.recipe.parent
+    file = next((place / f"{name}.json" for place in (folder, ZOO) if (place / f"{name}.json").is_file()), None)
+    if file is None:
+        raise UserError(
+            f"{job.name}: there is no parent {name!r} in {str(folder)!r} or among the shipped checkpoints; allowed is the "
+            "name of a dense checkpoint, without its ending."
+        )
+    card = load_card(file)
+    if card.network != job.network or card.kept != card.weights:
+        raise UserError(
+            f"{job.name}: the parent {name!r} is refused: it is a {card.network} that keeps {card.kept:,} of "
+            f"{card.weights:,} weights; it must be a dense {job.network}."
+        )
+    if job.from_scratch:
+        raise UserError(
+            f"{job.name}: {job.pruner} begins at the initial weights, so that a parent has no use; leave out "
+            "parent, or choose another pruner."
+        )
+    return file.with_suffix(".safetensors")
 
 
 @contextmanager
@@ -180,8 +217,14 @@ class Pipeline:
     def _data(self) -> dict[str, Any]:
         return {"data": self.train.fingerprint, "images": len(self.train)}
 
+    def _parent(self, job: Job) -> dict[str, Any]:
+        """Returns what tells one parent from another of its name."""
+        return {"parent_sha256": load_card(parent_file(job, self.folder)).sha256} if job.recipe.parent else {}
+
     def pretrained(self, job: Job) -> nn.Module:
-        """Returns the job's dense network after pre-training; trained now, or found."""
+        """Returns the job's dense network after pre-training; trained now, or found, or the recipe's parent."""
+        if job.recipe.parent:
+            return load_model(parent_file(job, self.folder))[0].to(self.device)
         key = digest({**job.pretraining(), **self._data()})
         stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
         file = self.dense / f"{stem}.pretrained.pt"
@@ -216,7 +259,7 @@ class Pipeline:
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job)
-        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data()})
+        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)})
         train = LentTraining(
             trainer,
             job.name,

@@ -31,6 +31,7 @@ _LATER = frozenset(
         "crop",
         "crop_padding",
         "storage",
+        "parent",
     }
 )
 _CHOICES = {
@@ -62,6 +63,8 @@ class Recipe:
         ramp_epochs: Epochs in which eps grows from 0 to its target.
         ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
             linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
+        parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing is
+            pre-trained then. Looked for beside the checkpoints that are trained, then among those that ship.
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
@@ -126,6 +129,7 @@ class Recipe:
     crop: int = 4
     crop_padding: Literal["zero", "edge"] = "zero"
     storage: Literal["float32", "float16"] = "float32"
+    parent: str = ""
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
