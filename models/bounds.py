@@ -195,9 +195,7 @@ def _propagate(
     return made
 
 
-def _step(
-    made: Intervals, index: int, node: Node, values: list[_Carried], ahead: int, start: _Carried
-) -> _Carried:
+def _step(made: Intervals, index: int, node: Node, values: list[_Carried], ahead: int, start: _Carried) -> _Carried:
     """Returns what stands behind a node; notes in `made` what going back will need."""
     if node.kind == "input":
         return start

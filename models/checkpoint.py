@@ -1,8 +1,8 @@
 """Checkpoints: safetensors, pruned layers stored as a bit mask and the kept weights, with a JSON card beside.
 
 A weight tensor that a mask prunes is stored as ``<name>.mask`` (uint8, eight weights a byte, as `numpy.packbits`
-writes them) and ``<name>.kept`` (the kept weights in the order of the flattened tensor); all others are stored plainly.
-Weights are float32, or float16 where the recipe says so and the network was rounded to it; the network is float32 either
+writes them) and ``<name>.kept`` (the kept weights in the order of the flattened tensor); all others are stored
+plainly. Weights are float32, or float16 where the recipe says so and the network was rounded to it; the network is float32 either
 way. The card carries the file's SHA-256, and loading checks it.
 """
 
@@ -99,8 +99,8 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
         folder: Where; made if missing.
         model: The network; weights outside of `masks` must be exactly zero.
         masks: What is kept.
-        **card: The fields of `Card` that do not follow from the network and its masks. Where its recipe's ``storage`` is
-            ``float16`` prunable weights are written so.
+        **card: The fields of `Card` that do not follow from the network and its masks. Where its recipe's ``storage``
+            is ``float16`` prunable weights are written so.
 
     Raises:
         ValueError: The network does not honour its masks, or it is to be stored in float16 and isn't rounded to it.
@@ -156,8 +156,8 @@ def round_to_half(model: nn.Module) -> None:
         rounded = weight.half().float()
         if not bool(torch.isfinite(rounded).all()):
             raise UserError(
-                f"The weights {name!r} cannot be stored in float16: the largest is {float(weight.abs().max()):.4g}, above "
-                "65504; allowed is storage: float32 in the recipe."
+                f"The weights {name!r} cannot be stored in float16: the largest is {float(weight.abs().max()):.4g}, "
+                "above 65504; allowed is storage: float32 in the recipe."
             )
         weight.copy_(rounded)
 

@@ -1,7 +1,7 @@
 """Reads networks that CTRAIN trained (PyPI `ctrain`; Kaulen et al. 2026), for use as dense parents.
 
-Its published checkpoints hold a state dictionary of one of its own classes, or of the bounded module around it. Both list
-the same tensors in the same order under other names: of each layer its weight and bias, and of each batch norm its
+Its published checkpoints hold a state dictionary of one of its own classes, or of the bounded module around it. Both
+list the same tensors in the same order under other names: of each layer its weight and bias, and of each batch norm its
 factor, offset, running mean and running variance. They are therefore read by order, and checked by shape.
 """
 
@@ -119,7 +119,8 @@ def _fill(model: nn.Module, tensors: list[tuple[str, Tensor]], file: Path, netwo
         target.copy_(value)
     if len(tensors) > len(places):
         raise UserError(
-            f"The file {str(file)!r} is refused: {tensors[len(places)][0]!r} and what follows have no place in {network}."
+            f"The file {str(file)!r} is refused: {tensors[len(places)][0]!r} and what follows have no place in "
+            f"{network}."
         )
 
 

@@ -132,4 +132,3 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     if not np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(wanted).max()))):
         raise ValueError(f"{path.name}: logits differ from PyTorch's by up to {difference:.3g}")
     return difference
-

@@ -23,8 +23,8 @@ Kind = Literal["input", "affine", "norm", "relu", "flatten", "pool", "add"]
 
 #: What a user may put instead of a layer that has no bounds.
 ALLOWED = (
-    "Conv2d, Linear, ReLU, BatchNorm, AvgPool2d, Flatten and sums of two branches, ending in a Linear layer. A stride-2 "
-    "convolution or an AvgPool2d may stand for a MaxPool2d; otherwise train with natural, pgd or trades"
+    "Conv2d, Linear, ReLU, BatchNorm, AvgPool2d, Flatten and sums of two branches, ending in a Linear layer. A "
+    "stride-2 convolution or an AvgPool2d may stand for a MaxPool2d; otherwise train with natural, pgd or trades"
 )
 
 

@@ -91,7 +91,7 @@ class Job:
 
         Raises:
             UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
-                compression cannot be reached: there are too few weights, or the pruner says so from the network's shape.
+                compression cannot be reached: too few weights, or the pruner says so from the network's shape.
         """
         model = NETWORKS.get(self.network)()
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
@@ -99,7 +99,9 @@ class Job:
             try:
                 boundable(model)
             except UserError as error:
-                raise UserError(f"{self.name}: {', '.join(bounding)} needs bounds of {self.network}. {error}") from error
+                raise UserError(
+                    f"{self.name}: {', '.join(bounding)} needs bounds of {self.network}. {error}"
+                ) from error
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         try:
             kept = budget(sum(math.prod(shape) for shape in shapes.values()), self.compression)
@@ -129,8 +131,8 @@ def parent_file(job: Job, folder: Path) -> Path:
     file = next((place / f"{name}.json" for place in (folder, ZOO) if (place / f"{name}.json").is_file()), None)
     if file is None:
         raise UserError(
-            f"{job.name}: there is no parent {name!r} in {str(folder)!r} or among the shipped checkpoints; allowed is the "
-            "name of a dense checkpoint, without its ending."
+            f"{job.name}: there is no parent {name!r} in {str(folder)!r} or among the shipped checkpoints; allowed is "
+            "the name of a dense checkpoint, without its ending."
         )
     card = load_card(file)
     if card.network != job.network or card.kept != card.weights:

@@ -102,9 +102,7 @@ def _behind_sums(model: nn.Module) -> set[nn.Module]:
         keeps = node.kind in ("relu", "flatten", "pool")
         summed.append(node.kind == "add" or (keeps and summed[node.inputs[0]]))
     return {
-        node.module
-        for node in nodes
-        if node.kind == "affine" and node.module is not None and summed[node.inputs[0]]
+        node.module for node in nodes if node.kind == "affine" and node.module is not None and summed[node.inputs[0]]
     }
 
 

@@ -54,9 +54,7 @@ def adopt(out: Path, *changes: str) -> int:
     return main([*options, "--objective", "mtl-ibp", "--out", str(out), "--images", "10", *changes])
 
 
-def test_an_imported_network_is_a_checkpoint_and_a_parent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adopt(tmp_path) == 0
     name = "narrow_mtl-ibp_eps2_dense_x1_s0"
     card = load_card(tmp_path / name)

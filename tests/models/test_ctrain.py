@@ -83,7 +83,9 @@ def test_standardisation_is_never_trained_nor_counted() -> None:
 
 def test_a_file_of_another_shape_is_refused_by_layer(tmp_path: Path) -> None:
     wide = {**state(), "layers.3.weight": torch.zeros(4, 2, 4, 4)}
-    with pytest.raises(UserError, match=r"the weight of layer '4' \(Conv2d\) of narrow .* 'layers\.3\.weight' has \[4, 2"):
+    with pytest.raises(
+        UserError, match=r"the weight of layer '4' \(Conv2d\) of narrow .* 'layers\.3\.weight' has \[4, 2"
+    ):
         load(written(tmp_path, wide))
     short = {name: value for name, value in state().items() if not name.startswith("layers.13")}
     with pytest.raises(UserError, match=r"it ends before the weight of layer '14' \(Linear\)"):

@@ -124,9 +124,7 @@ def certified(network: str, **changes: Any) -> Job:
     return replace(job(objective="mtl-ibp"), network=network, recipe=recipe("mtl-ibp", **{**FIELD, **changes}))
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"average": 0.9}, {"precision": "bfloat16", "memory_format": "channels-last"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"average": 0.9}, {"precision": "bfloat16", "memory_format": "channels-last"}])
 def test_a_network_with_batch_norm_resumes_to_the_same_weights(
     tmp_path: Path, changes: dict[str, Any], small_network: str
 ) -> None:
