@@ -2,8 +2,8 @@
 
 A weight tensor that a mask prunes is stored as ``<name>.mask`` (uint8, eight weights a byte, as `numpy.packbits`
 writes them) and ``<name>.kept`` (the kept weights in the order of the flattened tensor); all others are stored
-plainly. Weights are float32, or float16 where the recipe says so and the network was rounded to it; the network is float32 either
-way. The card carries the file's SHA-256, and loading checks it.
+plainly. Weights are float32, or float16 where the recipe says so and the network was rounded to it; the network is
+float32 either way. The card carries the file's SHA-256, and loading checks it.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _logits(model: nn.Module, tensors: list[Tensor], images: Tensor) -> Tensor:
     for layer in model.modules():
         match layer:
             case nn.Conv2d():
-                x = F.conv2d(x, next(rest), next(rest), layer.stride, layer.padding)  # type: ignore[arg-type]
+                x = F.conv2d(x, next(rest), next(rest), layer.stride, layer.padding)
             case nn.Linear():
                 x = F.linear(x, next(rest), next(rest))
             case Standardise():

@@ -38,7 +38,8 @@ def norms_of(model: nn.Module) -> list[_BatchNorm]:
 
 def chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     """Returns views of a batch of a few images each on the CPU; the whole batch elsewhere."""
-    return tensor.split(CHUNK if tensor.device.type == "cpu" else max(1, len(tensor)))
+    size = CHUNK if tensor.device.type == "cpu" else max(1, len(tensor))
+    return torch.split(tensor, size)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def frozen_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 def apply_affine(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Applies a convolution or linear layer with other weights."""
     if isinstance(layer, nn.Conv2d):
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     return F.linear(x, weight, bias)
 
 
@@ -152,7 +153,7 @@ def frozen_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
         for index, node in enumerate(graph.nodes):
             if node.kind == "affine":
                 assert node.module is not None
-                weights[index] = node.module.weight.detach(), _detached(node.module.bias)  # type: ignore[operator, assignment]
+                weights[index] = node.module.weight.detach(), _detached(node.module.bias)  # type: ignore[operator]
             elif index in graph.folds:
                 before = graph.nodes[graph.folds[index]].module
                 assert before is not None

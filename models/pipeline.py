@@ -21,13 +21,14 @@ from models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, s
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
 from models.faults import memory_errors
+from models.initialisation import ibp_init
 from models.lent import LentTraining, given
 from models.masks import Masks, prunable
 from models.pruners.allocation import allocate, budget
 from models.pruners.contract import begins_at_start, can_be_asked
 from models.recipe import Recipe
 from models.schedules import Stage
-from models.training import Report, Stop, Trainer, ibp_init, read_state, seed_everything, write_state
+from models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import models.bounds
-from models import BOUNDING, NETWORKS, OBJECTIVES
+from models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
 from models.attack import pgd_linf
 from models.bounds import shared_bounds
 from models.norms import frozen_forward, norms_of
@@ -163,6 +165,25 @@ def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
         loss(normalised(0), x, y, EPS, statistics="cleen")
 
 
+def test_add_ons_share_mtl_ibp_s_pass_in_the_warm_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    original = models.bounds._propagate
+
+    def counting(*arguments: Any) -> models.bounds.Intervals:
+        passes.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(models.bounds, "_propagate", counting)
+    model, reference = normalised(0), normalised(0)
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    with shared_bounds():
+        loss = OBJECTIVES.get("mtl-ibp")(model, x, y, 0.0, progress=0.0, share=0.5)
+        ADDONS.get("fast-ibp")(model, x, y, 0.0, progress=0.0)
+    assert len(passes) == 1
+    assert value(loss) == pytest.approx(value(F.cross_entropy(reference(x), y)), rel=1e-5)
+    assert torch.allclose(model.get_buffer("1.running_mean"), reference.get_buffer("1.running_mean"), atol=1e-6)
+
+
 def test_mtl_ibp_s_share_is_the_interval_loss_of_the_first_images(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = NETWORKS.get("cnn-small")()
     x, y = batch
@@ -207,7 +228,9 @@ def test_sabr_searches_as_far_as_it_is_told() -> None:
     for factor, expected in ((0.0, 0.9), (1.56, 1.56)):
         with shared_bounds():
             OBJECTIVES.get("sabr")(model, x, y, EPS, lam=0.1, attack_factor=factor, steps=10, step_size=1.0)
-            (_, point, radius, _), *_ = models.bounds._shared.get() or ()
+            shared = models.bounds._shared.get()
+            assert shared
+            _, point, radius, _ = shared[0]
         assert radius == pytest.approx(0.1 * EPS)
         seen.append(value((point - x).abs().max()))
         assert seen[-1] == pytest.approx(expected * EPS, rel=1e-3)
