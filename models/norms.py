@@ -39,7 +39,7 @@ def norms_of(model: nn.Module) -> list[_BatchNorm]:
 def chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     """Returns views of a batch of a few images each on the CPU; the whole batch elsewhere."""
     size = CHUNK if tensor.device.type == "cpu" else max(1, len(tensor))
-    return torch.split(tensor, size)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.split(tensor, size)
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
