@@ -57,8 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if not todo:
         return EXIT_OK
+    from models.pipeline import parent_file
+
     for job in todo:
         job.refuse_unreachable()
+        if job.recipe.parent:
+            parent_file(job, options.out)
     # A benchmark says float32 and means it.
     os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
     import torch
@@ -264,7 +268,7 @@ class Progress:
 
     def __init__(self, jobs: list[Job]) -> None:
         self._jobs = jobs
-        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if not job.from_scratch}
+        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if job.pretrains}
         own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
         self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
         self._done = 0

@@ -1,8 +1,9 @@
 """Checkpoints: safetensors, pruned layers stored as a bit mask and the kept weights, with a JSON card beside.
 
 A weight tensor that a mask prunes is stored as ``<name>.mask`` (uint8, eight weights a byte, as `numpy.packbits`
-writes them) and ``<name>.kept`` (float32, the kept weights in the order of the flattened tensor); all others are
-stored plainly. The card carries the file's SHA-256, and loading checks it.
+writes them) and ``<name>.kept`` (the kept weights in the order of the flattened tensor); all others are stored
+plainly. Weights are float32, or float16 where the recipe says so and the network was rounded to it; the network is
+float32 either way. The card carries the file's SHA-256, and loading checks it.
 """
 
 from __future__ import annotations
@@ -106,18 +107,25 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
         folder: Where; made if missing.
         model: The network; weights outside of `masks` must be exactly zero.
         masks: What is kept.
-        **card: The fields of `Card` that do not follow from the network and its masks.
+        **card: The fields of `Card` that do not follow from the network and its masks. Where its recipe's ``storage``
+            is ``float16`` prunable weights are written so.
 
     Raises:
-        ValueError: The network does not honour its masks.
+        ValueError: The network does not honour its masks, or it is to be stored in float16 and isn't rounded to it.
     """
     from safetensors.torch import save_file
 
     if not masks.holds(model):
         raise ValueError("a pruned weight is not zero")
     tensors: dict[str, Tensor] = {}
+    half = prunable(model) if card["recipe"].get("storage") == "float16" else {}
     for name, value in model.state_dict().items():
         tensor = value.detach().cpu().contiguous()
+        if name in half:
+            rounded = tensor.half()
+            if not torch.equal(rounded.float(), tensor):
+                raise ValueError(f"{name} is to be stored in float16 and holds other values")
+            tensor = rounded
         mask = masks.get(name)
         if mask is None or bool(mask.all()):
             tensors[name] = tensor.clone()
@@ -143,6 +151,23 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
     beside.replace(file)
     text.replace(file.with_suffix(".json"))
     return made
+
+
+@torch.no_grad()
+def round_to_half(model: nn.Module) -> None:
+    """Rounds the prunable weights of a network to float16, in place.
+
+    Raises:
+        UserError: A weight is too large for float16.
+    """
+    for name, weight in prunable(model).items():
+        rounded = weight.half().float()
+        if not bool(torch.isfinite(rounded).all()):
+            raise UserError(
+                f"The weights {name!r} cannot be stored in float16: the largest is {float(weight.abs().max()):.4g}, "
+                "above 65504; allowed is storage: float32 in the recipe."
+            )
+        weight.copy_(rounded)
 
 
 def load_card(path: Path) -> Card:
@@ -257,13 +282,13 @@ def _unpack(stored: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, T
         if f"{name}.mask" in stored:
             bits = np.unpackbits(stored[f"{name}.mask"].numpy(), count=math.prod(own.shape))
             mask = torch.from_numpy(bits.astype(bool)).view(own.shape)
-            values = stored[f"{name}.kept"]
+            values = stored[f"{name}.kept"].float()
             if values.numel() != int(mask.sum()):
                 raise ValueError(f"{name} has {values.numel()} weights for {int(mask.sum())} places")
             state[name] = torch.zeros(own.shape)
             state[name][mask] = values
         else:
-            state[name] = stored[name]
+            state[name] = stored[name].to(own.dtype)
             mask = torch.ones(own.shape, dtype=torch.bool)
         if name in weights:
             kept[name] = mask

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from models.checkpoint import load_model
+from models.graph import has_norms
 from models.masks import Masks, prunable
 from models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 from prunecert.errors import UserError
@@ -115,7 +116,8 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
         raise ValueError(f"{path.name} holds operators {sorted(foreign)}, which no export should")
     zeros, total = count_zeros(path)
     expected = sum(int((w.detach() == 0).sum()) for w in prunable(model).values())
-    if total != masks.total or zeros < masks.total - masks.kept or (zeros != expected and not _has_norm(model)):
+    # With batch norm folding may turn a weight into zero, where a channel's factor is zero.
+    if total != masks.total or zeros < masks.total - masks.kept or (zeros != expected and not has_norms(model)):
         raise ValueError(
             f"{path.name} holds {zeros:,} zeros of {total:,} weights; {expected:,} of {masks.total:,} expected"
         )
@@ -130,8 +132,3 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     if not np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(wanted).max()))):
         raise ValueError(f"{path.name}: logits differ from PyTorch's by up to {difference:.3g}")
     return difference
-
-
-def _has_norm(model: nn.Module) -> bool:
-    """Whether folding may turn a weight into zero, because a batch norm's scale is zero."""
-    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

@@ -1,8 +1,8 @@
 """Writes a network as a plain ONNX graph of Conv, Gemm, Relu, Flatten, Add and pooling.
 
 Written by hand rather than by torch's exporter, so that the same weights give the same bytes under every torch
-version, with the old opset and IR version that all verifiers read. Batch norm is folded into the convolution before
-it; where an addition or a pooling stands before it, it becomes a 1x1 depthwise convolution, which is exact.
+version, with the old opset and IR version that all verifiers read. Batch norm is folded into the layer before it;
+where an addition or a pooling stands before it, it becomes a 1x1 depthwise convolution, which is exact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.networks.normalised import ResidualBlock
 from models.networks.wideresnet import PreactivationBlock
 from prunecert.errors import UserError
 
@@ -83,6 +85,10 @@ class GraphWriter:
                 x = self._conv(name, layer, x, following)
                 index += 2
                 continue
+            if isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
+                x = self._linear(name, layer, x, following)
+                index += 2
+                continue
             x = self._layer(name, layer, x)
             index += 1
         return x
@@ -92,11 +98,7 @@ class GraphWriter:
             case nn.Conv2d():
                 return self._conv(name, layer, x)
             case nn.Linear():
-                weights = [
-                    self._weight(f"{name}_weight", _array(layer.weight)),
-                    self._weight(f"{name}_bias", _array(layer.bias)),
-                ]
-                return self._node("Gemm", name, [x, *weights], transB=1)
+                return self._linear(name, layer, x)
             case nn.BatchNorm2d():
                 return self._norm(name, layer, x)
             case nn.ReLU():
@@ -109,6 +111,8 @@ class GraphWriter:
                 return self._node(kind, name, [x], kernel_shape=[size, size], strides=[stride, stride])
             case PreactivationBlock():
                 return self._block(name, layer, x)
+            case ResidualBlock():
+                return self._residual_block(name, layer, x)
         raise UserError(f"The layer {name!r} ({type(layer).__name__}) has no ONNX translation here.")
 
     def _block(self, name: str, block: PreactivationBlock, x: str) -> str:
@@ -119,6 +123,25 @@ class GraphWriter:
             assert isinstance(block.shortcut, nn.Conv2d)
             x = self._conv(f"{name}_shortcut", block.shortcut, activated)
         return self._node("Add", name, [residual, x])
+
+    def _residual_block(self, name: str, block: ResidualBlock, x: str) -> str:
+        inner = self._node("Relu", f"{name}_relu1", [self._conv(f"{name}_conv1", block.conv1, x, block.bn1)])
+        residual = self._conv(f"{name}_conv2", block.conv2, inner, block.bn2)
+        if isinstance(block.shortcut, nn.Sequential):
+            conv, norm = block.shortcut
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            x = self._conv(f"{name}_shortcut", conv, x, norm)
+        return self._node("Relu", f"{name}_relu2", [self._node("Add", name, [residual, x])])
+
+    def _linear(self, name: str, linear: nn.Linear, x: str, norm: nn.BatchNorm1d | None = None) -> str:
+        weight = _array(linear.weight)
+        bias = _array(linear.bias) if linear.bias is not None else np.zeros(len(weight))
+        if norm is not None:
+            scale, shift = _scale_shift(norm)
+            weight, bias = weight * scale[:, None], bias * scale + shift
+        weights = [self._weight(f"{name}_weight", weight), self._weight(f"{name}_bias", bias)]
+        return self._node("Gemm", name, [x, *weights], transB=1)
 
     def _conv(self, name: str, conv: nn.Conv2d, x: str, norm: nn.BatchNorm2d | None = None) -> str:
         weight = _array(conv.weight)
@@ -158,7 +181,7 @@ class GraphWriter:
         return output
 
 
-def _scale_shift(norm: nn.BatchNorm2d) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _scale_shift(norm: _BatchNorm) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Returns what batch norm multiplies and adds in evaluation, in float64."""
     scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
     return scale, _array(norm.bias) - _array(norm.running_mean) * scale

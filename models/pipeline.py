@@ -17,17 +17,18 @@ from torch import nn
 import prunecert
 from models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from models.bounds import boundable
-from models.checkpoint import Card, save
+from models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
 from models.data import Dataset
 from models.evaluate import evaluate, evaluate_noise
 from models.faults import memory_errors
+from models.initialisation import ibp_init
 from models.lent import LentTraining, given
 from models.masks import Masks, prunable
 from models.pruners.allocation import allocate, budget
 from models.pruners.contract import begins_at_start, can_be_asked
 from models.recipe import Recipe
 from models.schedules import Stage
-from models.training import Report, Stop, Trainer, ibp_init, read_state, seed_everything, write_state
+from models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 
@@ -67,7 +68,7 @@ class Job:
     def pretraining(self) -> dict[str, Any]:
         """Returns what the pre-trained network depends on."""
         recipe = self.recipe.to_dict()
-        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners"):
+        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners", "storage"):
             recipe.pop(key, None)
         return {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed, **recipe}
 
@@ -81,12 +82,17 @@ class Job:
         """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
         return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
 
+    @property
+    def pretrains(self) -> bool:
+        """Whether it begins with a network that is pre-trained for it, and perhaps for others."""
+        return not self.from_scratch and not self.recipe.parent
+
     def refuse_unreachable(self) -> None:
         """Refuses what this network cannot be, before data is loaded or anything is trained for it.
 
         Raises:
             UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
-                compression cannot be reached: there are too few weights, or the pruner says so from the network's shape.
+                compression cannot be reached: too few weights, or the pruner says so from the network's shape.
         """
         model = NETWORKS.get(self.network)()
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
@@ -109,6 +115,38 @@ class Job:
                 prune(model, self.compression, **self.recipe.pruners.get(self.pruner, {}))
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+
+
+def parent_file(job: Job, folder: Path) -> Path:
+    """Returns the checkpoint that a job begins with in place of a pre-trained network.
+
+    Args:
+        job: A job whose recipe names one.
+        folder: Where to look before the shipped checkpoints.
+
+    Raises:
+        UserError: There is none of that name, it isn't a dense one of the job's network, or the job's pruner begins at
+            the initial weights.
+    """
+    name = job.recipe.parent
+    file = next((place / f"{name}.json" for place in (folder, ZOO) if (place / f"{name}.json").is_file()), None)
+    if file is None:
+        raise UserError(
+            f"{job.name}: there is no parent {name!r} in {str(folder)!r} or among the shipped checkpoints; allowed is "
+            "the name of a dense checkpoint, without its ending."
+        )
+    card = load_card(file)
+    if card.network != job.network or card.kept != card.weights:
+        raise UserError(
+            f"{job.name}: the parent {name!r} is refused: it is a {card.network} that keeps {card.kept:,} of "
+            f"{card.weights:,} weights; it must be a dense {job.network}."
+        )
+    if job.from_scratch:
+        raise UserError(
+            f"{job.name}: {job.pruner} begins at the initial weights, so that a parent has no use; leave out "
+            "parent, or choose another pruner."
+        )
+    return file.with_suffix(".safetensors")
 
 
 @contextmanager
@@ -182,8 +220,14 @@ class Pipeline:
     def _data(self) -> dict[str, Any]:
         return {"data": self.train.fingerprint, "images": len(self.train)}
 
+    def _parent(self, job: Job) -> dict[str, Any]:
+        """Returns what tells one parent from another of its name."""
+        return {"parent_sha256": load_card(parent_file(job, self.folder)).sha256} if job.recipe.parent else {}
+
     def pretrained(self, job: Job) -> nn.Module:
-        """Returns the job's dense network after pre-training; trained now, or found."""
+        """Returns the job's dense network after pre-training; trained now, or found, or the recipe's parent."""
+        if job.recipe.parent:
+            return load_model(parent_file(job, self.folder))[0].to(self.device)
         key = digest({**job.pretraining(), **self._data()})
         stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
         file = self.dense / f"{stem}.pretrained.pt"
@@ -218,7 +262,7 @@ class Pipeline:
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job)
-        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data()})
+        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)})
         train = LentTraining(
             trainer,
             job.name,
@@ -235,6 +279,8 @@ class Pipeline:
         # The same words for every pruner: the same batches in the same order.
         if train.left:
             train(model, train.left, name="finetune", masks=masks)
+        if recipe.storage == "float16":
+            round_to_half(model)
         with memory_errors(f"Measuring {job.name} on {self.device}"):
             noisy = job.objective in NOISE_OBJECTIVES
             accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)

@@ -30,6 +30,8 @@ _LATER = frozenset(
         "memory_format",
         "crop",
         "crop_padding",
+        "storage",
+        "parent",
     }
 )
 _CHOICES = {
@@ -40,6 +42,7 @@ _CHOICES = {
     "lr_schedule": ("cosine", "step"),
     "memory_format": ("contiguous", "channels-last"),
     "crop_padding": ("zero", "edge"),
+    "storage": ("float32", "float16"),
     "allocation": ALLOCATIONS,
 }
 
@@ -60,11 +63,13 @@ class Recipe:
         ramp_epochs: Epochs in which eps grows from 0 to its target.
         ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
             linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
+        parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing
+            is pre-trained then. Looked for beside the checkpoints that are trained, then among those that ship.
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
-        optimizer: ``adamw``; ``radam``, which rectifies the first steps' variance (Liu et al. 2020), with decoupled weight
-            decay; or ``sgd`` with `momentum` and coupled weight decay.
+        optimizer: ``adamw``; ``radam``, which rectifies the first steps' variance (Liu et al. 2020), with decoupled
+            weight decay; or ``sgd`` with `momentum` and coupled weight decay.
         momentum: Of ``sgd``; the others have their own.
         lr: Peak learning rate in pre-training.
         finetune_lr: Peak learning rate in fine-tuning.
@@ -86,6 +91,8 @@ class Recipe:
         precision: Of the products in training (autocast); weights and measurements are float32 always.
         memory_format: Of images and convolutions in training; ``channels-last`` is faster with bfloat16 and sums in
             another order.
+        storage: How checkpoints keep prunable weights. With ``float16`` the finished network is rounded to it before it
+            is measured: the rounded network is the network, in half the bytes.
         allocation: How many weights each layer keeps, for the pruners that allocate by layer.
         objective: Settings of the objective's loss.
         addons: Terms added to the objective's loss, by name in `models.ADDONS`, each with its settings.
@@ -121,6 +128,8 @@ class Recipe:
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     crop: int = 4
     crop_padding: Literal["zero", "edge"] = "zero"
+    storage: Literal["float32", "float16"] = "float32"
+    parent: str = ""
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

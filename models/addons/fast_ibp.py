@@ -38,7 +38,7 @@ def term(
         tightness: Weight of the tightness term.
         relu: Weight of the balance of ReLUs.
         spread: Standard deviation of the pixels that the radius at the input is measured in. The paper's networks see
-            standardised images, so that with batch norm all radii count in standard deviations: about 0.25 for CIFAR-10
+            standardised images, so that with batch norm all radii count in standard deviations: 0.2 for CIFAR-10
             does the same for images in [0, 1].
     """
     if progress >= 1:

@@ -5,9 +5,42 @@ Batch norm follows every hidden layer, which therefore has no bias of its own; e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+
+#: Mean and standard deviation of the channels of CIFAR-10, as CTRAIN standardises its images.
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+class Standardise(nn.BatchNorm2d):
+    """Subtracts a mean and divides by a standard deviation, of each channel; never trained, in no mode.
+
+    Folded into the convolution behind it the mean would be wrong in its padding, which stands for the mean colour.
+
+    Args:
+        mean: Of the channels.
+        std: Likewise.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(len(mean), eps=0.0)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.running_mean.copy_(torch.tensor(mean))
+        self.running_var.copy_(torch.tensor(std) ** 2)
+        self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Standardise:
+        """Stays in evaluation mode."""
+        super().train(False)
+        return self
+
+    def reset_running_stats(self) -> None:
+        """Keeps the statistics that were given."""
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -22,14 +55,39 @@ def _dense(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
 
 
-def cnn5() -> nn.Module:
-    """CNN5 of Mao et al. 2024: three convolutions, two linear layers; 4,397,760 prunable weights, 90,624 ReLUs."""
+def cnn5(width: int = 64, hidden: int = 512) -> nn.Sequential:
+    """CNN5 of Mao et al. 2024: three convolutions, two linear layers; 4,397,760 prunable weights, 90,624 ReLUs.
+
+    Args:
+        width: Channels of the first two convolutions; the third has twice as many.
+        hidden: Neurons of the hidden linear layer.
+    """
     return nn.Sequential(
-        *_conv(3, 64, 3),
-        *_conv(64, 64, 4, stride=2),
-        *_conv(64, 128, 4, stride=2),
+        *_conv(3, width, 3),
+        *_conv(width, width, 4, stride=2),
+        *_conv(width, 2 * width, 4, stride=2),
         nn.Flatten(),
-        *_dense(128 * 8 * 8, 512),
+        *_dense(2 * width * 8 * 8, hidden),
+        nn.Linear(hidden, 10),
+    )
+
+
+def cnn5_standardised(width: int = 64, hidden: int = 512) -> nn.Module:
+    """CNN5 behind a standardisation of the images, as CTRAIN has it; see `cnn5`."""
+    return nn.Sequential(Standardise(CIFAR_MEAN, CIFAR_STD), *cnn5(width, hidden))
+
+
+def cnn7_standardised() -> nn.Module:
+    """CNN7 of Shi et al. 2021 with batch norm, behind a standardisation of the images, as CTRAIN has it."""
+    return nn.Sequential(
+        Standardise(CIFAR_MEAN, CIFAR_STD),
+        *_conv(3, 64, 3),
+        *_conv(64, 64, 3),
+        *_conv(64, 128, 3, stride=2),
+        *_conv(128, 128, 3),
+        *_conv(128, 128, 3),
+        nn.Flatten(),
+        *_dense(128 * 16 * 16, 512),
         nn.Linear(512, 10),
     )
 

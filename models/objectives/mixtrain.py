@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.crown import symbolic_margins
+from models.graph import has_norms
+from models.norms import uncounted
 
 
 def loss(
@@ -42,6 +44,9 @@ def loss(
     if eps == 0 or float(torch.rand(())) >= probability:
         return clean
     chosen = torch.randint(len(y), (samples,), device=x.device)
-    margins = symbolic_margins(model, x[chosen], eps, y[chosen], symbolic=bool(symbolic))
+    with uncounted():
+        # Batch norm's statistics are those of the whole batch, which the clean loss has counted.
+        clean_images = x if has_norms(model) else None
+        margins = symbolic_margins(model, x[chosen], eps, y[chosen], symbolic=bool(symbolic), clean=clean_images)
     weight = float(weight_start * (weight_end / weight_start) ** progress)
     return clean + weight * F.cross_entropy(-margins, y[chosen])

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from models.networks.normalised import ResidualBlock
 from models.networks.wideresnet import PreactivationBlock
 from prunecert.errors import UserError
 
-_PASSED = (nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
+_PASSED = (nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
 
 
 @dataclass
@@ -85,9 +86,19 @@ def units_of(model: nn.Module) -> list[Units]:
                 consume(f"{name}.shortcut", layer.shortcut, stream)
                 stream = produce(f"{name}.shortcut", layer.shortcut)
             stream = produce(f"{name}.conv2", layer.conv2, stream)
+        elif isinstance(layer, ResidualBlock):
+            consume(f"{name}.conv1", layer.conv1, stream)
+            inner = produce(f"{name}.conv1", layer.conv1)
+            consume(f"{name}.conv2", layer.conv2, inner)
+            if isinstance(layer.shortcut, nn.Sequential):
+                conv = layer.shortcut[0]
+                assert isinstance(conv, nn.Conv2d)
+                consume(f"{name}.shortcut.0", conv, stream)
+                stream = produce(f"{name}.shortcut.0", conv)
+            stream = produce(f"{name}.conv2", layer.conv2, stream)
         elif not isinstance(layer, _PASSED):
             raise UserError(
                 f"Structured pruning does not know the layer {name!r} ({type(layer).__name__}); it takes networks of "
-                "Conv2d, Linear, BatchNorm2d, ReLU, pooling, Flatten and pre-activation blocks."
+                "Conv2d, Linear, batch norm, ReLU, pooling, Flatten and residual blocks."
             )
     return [group for group in groups if group.consumers]

@@ -7,6 +7,9 @@ import pytest
 
 from bench.cell import Cell, parse_eps, show_eps
 from bench.suite import available_suites, load_suite
+from bench.train import is_done, plan
+from models.checkpoint import ZOO
+from models.recipe import Recipe
 from prunecert.errors import UserError
 from tests.bench.conftest import SUITE
 
@@ -140,7 +143,26 @@ def test_the_main_suite_is_what_was_promised() -> None:
             protocol = protocols[f"cnn-small_{objective}_eps2_{cell}_s0"]
             assert (protocol.split, protocol.images, protocol.timeouts["neuralsat"]) == ("test", 1000, 300)
     assert "cnn-large_ibp_eps2_hydra_x100_s0" in protocols
-    assert protocols["vgg16_pgd_eps8_lwm_x10_s0"].cascade == ("pgd",)
+    # Networks whose bounds say nothing are attacked only, here and in a suite of their own.
+    attacked = {cell.name: protocol for cell, protocol in load_suite("cifar10-attacked").cells}
+    assert len(attacked) == 14
+    for name, protocol in attacked.items():
+        assert protocol.cascade == protocols[name].cascade == ("pgd",)
+
+
+def test_every_recipe_of_a_shipped_suite_is_one() -> None:
+    for name in available_suites():
+        suite = load_suite(name)
+        for cell, _ in suite.cells:
+            Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective)
+
+
+def test_every_shipped_checkpoint_was_made_by_the_recipe_of_a_suite() -> None:
+    made = set()
+    for name in available_suites():
+        # One of another recipe is refused with an error.
+        made |= {job.name for job in plan(load_suite(name), None, name) if is_done(ZOO, job)}
+    assert made == {path.stem for path in ZOO.glob("*.json")}
 
 
 def test_radii() -> None:

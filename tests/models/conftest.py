@@ -10,9 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models import NETWORKS
 from models.data import Dataset
 from models.masks import Masks, prunable
+from models.networks.normalised import ResidualBlock
+from models.networks.wideresnet import PreactivationBlock
 from models.pruners.contract import Revise, Step
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name under which `small_residual` is registered for a test."""
+    monkeypatch.setitem(NETWORKS._targets, "small-residual", "tests.models.conftest:small_residual")
+    return "small-residual"
 
 
 @pytest.fixture
@@ -28,6 +38,48 @@ def tiny() -> nn.Module:
         nn.Linear(8 * 4 * 4, 20),
         nn.ReLU(),
         nn.Linear(20, 10),
+    )
+
+
+def normalised(seed: int = 0) -> nn.Sequential:
+    """All that bounds take, on 3x8x8 inputs: batch norm folded and alone, residual blocks, pooling; training."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        ResidualBlock(6, 8, 2),
+        ResidualBlock(8, 8, 1),
+        PreactivationBlock(8, 8, 1),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        nn.Flatten(),
+        nn.Linear(32, 12, bias=False),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Linear(12, 10),
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+            # Factors of both signs: a negative one swaps the bounds.
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model.train()
+
+
+def small_residual() -> nn.Module:
+    """A residual network with batch norm that a test trains in a second, on 3x32x32 inputs."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=4, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        ResidualBlock(8, 16, 2),
+        nn.Flatten(),
+        nn.Linear(256, 32, bias=False),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Linear(32, 10),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,31 @@ def test_tightness_by_hand() -> None:
     assert value(term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=0.3)) == 0
 
 
+def test_tightness_counts_in_the_spread_of_pixels() -> None:
+    term = ADDONS.get("fast-ibp")
+    # The same network on images four times as wide has the same bounds behind its first layer, and the same term.
+    model, wide = two_layers(), two_layers()
+    with torch.no_grad():
+        wide.get_parameter("0.weight").div_(4)
+    found = term(model, HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=2.0, spread=0.25)
+    bounds = propagate(model, HALF, 0.1)
+    ratio = 0.4 / value(bounds.boxes[0][1].mean())
+    assert value(found) == pytest.approx(0.5 * 0.75 * (2.0 - ratio) / 2.0, rel=1e-4)
+    same = term(wide, HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=2.0, spread=0.25 * 4)
+    assert value(same) == pytest.approx(0.5 * 0.75 * (2.0 - 0.1 / (value(bounds.boxes[0][1].mean()) / 4)) / 2, rel=1e-4)
+
+
+def test_terms_do_not_move_batch_norm_s_statistics() -> None:
+    from models.training import Trainer
+
+    made = recipe("sabr", addons={"fast-ibp": {}, "nrs": {}})
+    trainer = Trainer(made, "sabr", blobs(20), "cpu", quiet)
+    model = NETWORKS.get("resnet-2b")().train()
+    trainer.loss(model, trainer.images, trainer.labels, EPS, 0.5)
+    # SABR's box is another than the terms', so that these have a pass of their own.
+    assert model.get_buffer("1.num_batches_tracked").item() == 1
+
+
 def test_relu_balance_by_hand() -> None:
     # Centres 3 (active), -1 (inactive), 0 (unstable); mean 2/3.
     lower, upper = torch.tensor([[2.0, -2.0, -1.0]]), torch.tensor([[4.0, -0.5, 1.0]])
@@ -113,10 +139,10 @@ def test_bounds_are_shared_between_objective_and_addons(monkeypatch: pytest.Monk
     calls = 0
     original = models.bounds._propagate
 
-    def counting(model: nn.Module, x: torch.Tensor, eps: float) -> models.bounds.Intervals:
+    def counting(*arguments: Any) -> models.bounds.Intervals:
         nonlocal calls
         calls += 1
-        return original(model, x, eps)
+        return original(*arguments)
 
     monkeypatch.setattr(models.bounds, "_propagate", counting)
     from models.training import Trainer

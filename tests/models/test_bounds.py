@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +13,10 @@ from torch.nn import functional as F
 
 from models import NETWORKS
 from models.bounds import interval_margins, propagate
-from models.crown import crown_ibp_margins, fused_cross_entropy
+from models.crown import crown_ibp_margins, fused_cross_entropy, symbolic_margins
+from models.norms import estimate_statistics, norms_of
 from prunecert.errors import UserError
+from tests.models.conftest import normalised
 
 
 def sampled(model: nn.Module, x: Tensor, y: Tensor, eps: float, count: int) -> tuple[Tensor, Tensor]:
@@ -56,6 +60,105 @@ def test_bounds_contain_sampled_outputs(seed: int, eps: float, sparsity: float) 
         assert float(crown.gather(1, y[:, None]).abs().max()) == 0
 
 
+@pytest.mark.parametrize("training", [False, True])
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), eps=st.floats(0.0, 0.1), count=st.integers(1, 5))
+def test_bounds_through_batch_norm_sums_and_pooling_contain_sampled_outputs(
+    training: bool, seed: int, eps: float, count: int
+) -> None:
+    model = normalised(seed).double().train(training)
+    torch.manual_seed(seed)
+    x, y = torch.rand(5, 3, 8, 8, dtype=torch.float64), torch.randint(0, 10, (5,))
+    with torch.no_grad():
+        bounds = propagate(model, x, eps, count=count)
+        # In training the network is the one with the statistics of these images.
+        fixed = with_statistics_of(model, x) if training else model
+        assert torch.allclose(bounds.logits, fixed(x))
+        worst, entropy = sampled(fixed, x[:count], y[:count], eps, 200)
+        interval, crown = interval_margins(bounds, y), crown_ibp_margins(model, x, eps, bounds, y)
+        symbolic = symbolic_margins(fixed, x[:count], eps, y[:count])
+        fused = fused_cross_entropy(model, x, eps, bounds, y)
+        scale = 1e-9 * (1 + worst.abs().max())
+        assert bool((interval <= worst + scale).all())
+        assert bool((crown <= worst + scale).all())
+        assert bool((symbolic <= worst + scale).all())
+        assert bool((fused >= entropy - scale).all())
+        assert len(interval) == len(crown) == count
+
+
+def with_statistics_of(model: nn.Module, x: Tensor) -> nn.Module:
+    """Returns a copy in evaluation mode, whose running statistics are those of a batch, without Bessel's correction."""
+    fixed = copy.deepcopy(model)
+    estimate_statistics(fixed, [x])
+    hooks = []
+
+    def biased(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm.running_var is not None
+        number = inputs[0].numel() // inputs[0].shape[1]
+        norm.running_var.mul_((number - 1) / number)
+
+    for norm in norms_of(fixed):
+        hooks.append(norm.register_forward_hook(biased))
+    fixed.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    return fixed
+
+
+def test_statistics_come_from_the_clean_images_and_move_once() -> None:
+    model = normalised(3)
+    reference = copy.deepcopy(model)
+    torch.manual_seed(1)
+    x = torch.rand(6, 3, 8, 8)
+    other = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    bounds = propagate(model, x, 0.02, points=other, count=2)
+    assert torch.allclose(bounds.logits, reference(x), atol=1e-4)
+    for name, value in reference.state_dict().items():
+        assert torch.allclose(model.state_dict()[name].double(), value.double(), atol=1e-5), name
+    # Points see the statistics of the clean images, not their own.
+    fixed = with_statistics_of(model, x)
+    assert bounds.points is not None
+    assert torch.allclose(bounds.points, fixed(other), atol=1e-3)
+    assert not torch.allclose(bounds.points, normalised(3)(other), atol=1e-3)
+    # With other images riding along, the statistics are theirs.
+    assert torch.allclose(propagate(model, x, 0.02, clean=other).logits, normalised(3)(other), atol=1e-4)
+
+
+def test_bounds_in_evaluation_leave_the_statistics_alone() -> None:
+    model = normalised(3).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.rand(4, 3, 8, 8)
+    assert torch.allclose(propagate(model, x, 0.02).logits, model(x), atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("crown", [False, True])
+def test_gradients_are_those_of_differences(crown: bool) -> None:
+    model = normalised(2).double()
+    torch.manual_seed(4)
+    x, y = torch.rand(4, 3, 8, 8, dtype=torch.float64), torch.tensor([1, 5, 7, 0])
+
+    def loss() -> Tensor:
+        bounds = propagate(model, x, 0.01)
+        margins = crown_ibp_margins(model, x, 0.01, bounds, y) if crown else interval_margins(bounds, y)
+        return F.cross_entropy(-margins, y)
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    step = 1e-6
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        direction = torch.randn_like(parameter)
+        values = []
+        with torch.no_grad():
+            for sign in (1, -2):
+                parameter.add_(sign * step * direction)
+                values.append(loss())
+            parameter.add_(step * direction)
+        expected = float((values[0] - values[1]) / (2 * step))
+        assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["cnn-small", "cnn-large"])
 def test_bounds_are_exact_at_radius_zero(name: str) -> None:
     torch.manual_seed(0)
@@ -87,7 +190,6 @@ def test_crown_ibp_is_exact_on_a_linear_stretch_where_intervals_are_not() -> Non
         assert crown_ibp_margins(model, x, 0.25, bounds, y)[0, 1] == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "wrn-28-4"])
-def test_other_networks_are_refused_by_name(name: str) -> None:
-    with pytest.raises(UserError, match=r"cannot bound the layer .* natural, pgd or trades"):
-        propagate(NETWORKS.get(name)(), torch.rand(1, 3, 32, 32), 0.1)
+def test_a_layer_without_bounds_is_named_with_what_is_allowed() -> None:
+    with pytest.raises(UserError, match=r"cannot bound the layer '6' \(MaxPool2d\).* natural, pgd or trades"):
+        propagate(NETWORKS.get("vgg16")(), torch.rand(1, 3, 32, 32), 0.1)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models import NETWORKS, PRUNERS
-from models.checkpoint import ZOO, load_card, load_model, save
+from models.checkpoint import ZOO, load_card, load_model, round_to_half, save
 from models.masks import Masks
 from prunecert.errors import UserError
 
@@ -58,6 +58,35 @@ def test_round_trip(tmp_path: Path, ratio: float, network: str) -> None:
     assert read.sparsity == pytest.approx(1 - 1 / ratio, abs=1e-5)
     assert set(read.sparsity_by_layer) == set(masks)
     assert not again.training
+
+
+@pytest.mark.parametrize("ratio", [1, 10])
+@pytest.mark.parametrize("network", ["cnn-small", "vgg-8"])
+def test_weights_rounded_to_half_take_half_the_bytes_and_come_back_the_same(
+    tmp_path: Path, ratio: float, network: str
+) -> None:
+    whole, model, masks = saved(tmp_path / "whole", ratio, network)
+    changes = card(network=network, recipe={"storage": "float16"}, compression=float(ratio))
+    with pytest.raises(ValueError, match=r"stored in float16 and holds other values"):
+        save(tmp_path / "half", model, masks, **changes)
+    round_to_half(model)
+    save(tmp_path / "half", model, masks, **changes)
+    file = tmp_path / "half" / "cell.safetensors"
+    again, masks_again, _ = load_model(file)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+        assert value.dtype == again.state_dict()[name].dtype
+    assert masks_again.sha256() == masks.sha256()
+    # A pruned one has a bit a weight besides.
+    assert file.stat().st_size < (0.55 if ratio == 1 else 0.7) * whole.stat().st_size
+
+
+def test_a_weight_too_large_for_half_is_named() -> None:
+    model = NETWORKS.get("cnn-small")()
+    with torch.no_grad():
+        model.get_parameter("5.weight")[0, 0] = 1e6
+    with pytest.raises(UserError, match=r"'5\.weight' cannot be stored in float16: the largest is 1e\+06"):
+        round_to_half(model)
 
 
 def test_a_kept_weight_that_is_zero_stays_kept(tmp_path: Path) -> None:

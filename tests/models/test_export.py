@@ -28,7 +28,7 @@ from tests.models.test_checkpoint import card
 def restless(model: nn.Module) -> nn.Module:
     """Gives batch norm other statistics than 0 and 1."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import NETWORKS, OBJECTIVES
+import models.bounds
+from models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
 from models.attack import pgd_linf
+from models.bounds import shared_bounds
+from models.norms import frozen_forward, norms_of
+from prunecert.errors import UserError
+from tests.models.conftest import normalised
 
 EPS = 2 / 255
 
@@ -121,3 +128,109 @@ def test_pgd_stays_in_the_ball_and_leaves_batch_norm_alone() -> None:
     # One pass in training mode moves the statistics; three attack steps do not.
     assert not torch.equal(model.get_buffer("1.running_mean"), before)
     assert int(model.get_buffer("1.num_batches_tracked")) == 1
+
+
+@pytest.mark.parametrize("name", sorted(BOUNDING & set(OBJECTIVES)))
+@pytest.mark.parametrize("network", ["vgg-8", "resnet-2b"])
+def test_certified_objectives_train_through_batch_norm(name: str, network: str) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS.get(network)()
+    x, y = torch.rand(4, 3, 32, 32), torch.randint(0, 10, (4,))
+    settings = {"symbolic": 0, "probability": 1.0} if name == "mixtrain" else {}
+    OBJECTIVES.get(name)(model, x, y, EPS, **settings).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+    counted = {int(norm.num_batches_tracked) for norm in norms_of(model)}  # type: ignore[arg-type]
+    assert counted == {1}, "neither the attack nor bounds of a few images move statistics"
+
+
+def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    loss = OBJECTIVES.get("mtl-ibp")
+    found = {}
+    for statistics in ("clean", "attacked"):
+        model = normalised(0)
+        torch.manual_seed(3)
+        found[statistics] = value(loss(model, x, y, EPS, alpha=0.0, statistics=statistics, steps=2))
+        moved = model.get_buffer("1.running_mean")
+        clean, attacked = normalised(0), normalised(0)
+        torch.manual_seed(3)
+        point = pgd_linf(frozen_forward(attacked), x, y, EPS, steps=2, step_size=0.25 * EPS)
+        expected = F.cross_entropy(attacked(point), y)
+        clean(x)
+        reference = clean if statistics == "clean" else attacked
+        assert torch.allclose(moved, reference.get_buffer("1.running_mean"), atol=1e-6)
+    assert found["attacked"] == pytest.approx(value(expected), rel=1e-4)
+    assert found["clean"] != pytest.approx(found["attacked"], rel=1e-4)
+    with pytest.raises(UserError, match=r"statistics of mtl-ibp 'cleen'.*clean"):
+        loss(normalised(0), x, y, EPS, statistics="cleen")
+
+
+def test_add_ons_share_mtl_ibp_s_pass_in_the_warm_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    original = models.bounds._propagate
+
+    def counting(*arguments: Any) -> models.bounds.Intervals:
+        passes.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(models.bounds, "_propagate", counting)
+    model, reference = normalised(0), normalised(0)
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    with shared_bounds():
+        loss = OBJECTIVES.get("mtl-ibp")(model, x, y, 0.0, progress=0.0, share=0.5)
+        ADDONS.get("fast-ibp")(model, x, y, 0.0, progress=0.0)
+    assert len(passes) == 1
+    assert value(loss) == pytest.approx(value(F.cross_entropy(reference(x), y)), rel=1e-5)
+    assert torch.allclose(model.get_buffer("1.running_mean"), reference.get_buffer("1.running_mean"), atol=1e-6)
+
+
+def test_mtl_ibp_s_share_is_the_interval_loss_of_the_first_images(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = NETWORKS.get("cnn-small")()
+    x, y = batch
+    loss = OBJECTIVES.get("mtl-ibp")
+    half = len(y) // 2
+    found = value(loss(model, x, y, EPS, alpha=1.0, share=0.5))
+    assert found == pytest.approx(value(OBJECTIVES.get("ibp")(model, x[:half], y[:half], EPS, kappa_end=0.0)), rel=1e-5)
+
+
+def test_the_best_iterate_is_no_worse_than_the_last(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = NETWORKS.get("cnn-small")()
+    x, y = batch
+    losses = []
+    for best in (False, True):
+        torch.manual_seed(2)
+        # A step as wide as the ball overshoots, so that the last point is not always the best.
+        point = pgd_linf(model, x, y, 0.1, steps=4, step_size=0.2, best=best)
+        assert value((point - x).abs().max()) <= 0.1 + 1e-6
+        losses.append(F.cross_entropy(model(point), y, reduction="none").detach())
+    assert bool((losses[1] >= losses[0] - 1e-6).all())
+    assert bool((losses[1] > losses[0]).any())
+
+
+def test_the_best_iterate_costs_one_more_pass() -> None:
+    passes = []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        passes.append(len(x))
+        return x.flatten(1)[:, :10]
+
+    x, y = torch.rand(2, 3, 4, 4), torch.tensor([0, 1])
+    pgd_linf(forward, x, y, 0.1, steps=3, step_size=0.05, best=True)
+    assert passes == [2] * 4
+    pgd_linf(forward, x, y, 0.1, steps=1, step_size=0.05, best=True)
+    assert passes == [2] * 5, "after one step there is nothing to choose from"
+
+
+def test_sabr_searches_as_far_as_it_is_told() -> None:
+    torch.manual_seed(0)
+    model, seen = NETWORKS.get("cnn-small")(), []
+    x, y = torch.rand(4, 3, 32, 32) * 0.5 + 0.25, torch.randint(0, 10, (4,))
+    for factor, expected in ((0.0, 0.9), (1.56, 1.56)):
+        with shared_bounds():
+            OBJECTIVES.get("sabr")(model, x, y, EPS, lam=0.1, attack_factor=factor, steps=10, step_size=1.0)
+            shared = models.bounds._shared.get()
+            assert shared
+            _, point, radius, _ = shared[0]
+        assert radius == pytest.approx(0.1 * EPS)
+        seen.append(value((point - x).abs().max()))
+        assert seen[-1] == pytest.approx(expected * EPS, rel=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import models.training
 from models import NETWORKS, PRUNERS
+from models.checkpoint import load_model
 from models.data import Dataset
 from models.evaluate import evaluate
+from models.initialisation import ibp_init
 from models.masks import Masks
+from models.norms import estimate_statistics
 from models.pipeline import Job, Pipeline
 from models.pruners.lwm import prune
 from models.recipe import Recipe
 from models.schedules import Stage, ramp
-from models.training import Trainer, augment, ibp_init, seed_everything
+from models.training import Trainer, augment, seed_everything
 from prunecert.errors import UserError
 from tests.models.conftest import blobs
 
@@ -102,6 +107,106 @@ def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner:
     assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
 
 
+#: The recipe of networks with batch norm, shortened.
+FIELD: dict[str, Any] = {
+    "init": "ibp-hidden",
+    "objective": {"alpha": 0.0025, "attack_factor": 2.24, "steps": 1, "step_size": 1.48, "share": 0.5},
+    "addons": {"fast-ibp": {"weight": 0.344, "spread": 0.2}},
+    "optimizer": "radam",
+    "ramp": "smoothed",
+    "lr_schedule": "step",
+    "augment": True,
+    "crop": 2,
+    "crop_padding": "edge",
+    "l1": 3e-6,
+}
+
+
+def certified(network: str, **changes: Any) -> Job:
+    return replace(job(objective="mtl-ibp"), network=network, recipe=recipe("mtl-ibp", **{**FIELD, **changes}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"average": 0.9}, {"precision": "bfloat16", "memory_format": "channels-last"}])
+def test_a_network_with_batch_norm_resumes_to_the_same_weights(
+    tmp_path: Path, changes: dict[str, Any], small_network: str
+) -> None:
+    cell = certified(small_network, **changes)
+    whole = pipeline(tmp_path / "whole", images=60).run(cell)
+    epochs = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal epochs
+        epochs += 1
+        if epochs == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline(tmp_path / "cut", interrupt, images=60).run(cell)
+    resumed = pipeline(tmp_path / "cut", images=60).run(cell)
+    assert resumed.sha256 == whole.sha256
+    assert resumed.kept == round(resumed.weights / 10)
+    assert resumed.accuracy["ibp"] <= resumed.accuracy["crown_ibp"] <= resumed.accuracy["pgd"]
+    assert load_model(tmp_path / "whole" / "cell_lwm_10.safetensors")[1].holds(
+        load_model(tmp_path / "cut" / "cell_lwm_10.safetensors")[0]
+    )
+
+
+def test_a_network_with_batch_norm_learns(tmp_path: Path, small_network: str) -> None:
+    losses: list[float] = []
+    # Few images and large steps: what is learned is learned in a few seconds.
+    changes = {"pretrain_epochs": 12, "ramp_epochs": 2, "augment": False, "lr": 1e-2}
+    cell = replace(certified(small_network, **changes), pruner="dense", compression=1.0)
+    card = pipeline(tmp_path, lambda *report: losses.append(report[3]), images=100).run(cell)
+    assert losses[-1] < losses[0]
+    assert card.accuracy["clean"] > 0.5
+
+
+def test_pruning_and_averaging_set_batch_norm_s_statistics_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network: str
+) -> None:
+    calls = []
+    original = estimate_statistics
+
+    def counting(model: nn.Module, batches: Any) -> None:
+        calls.append(sum(map(len, batches)))
+        original(model, batches)
+
+    monkeypatch.setattr(models.training, "estimate_statistics", counting)
+    line = pipeline(tmp_path, images=60)
+    line.run(replace(job(objective="pgd"), network=small_network))
+    assert calls == [60], "after pruning"
+    line.run(replace(job(objective="pgd", average=0.9, decay=1.0, lr=1e-3), network=small_network))
+    assert calls == [60] * 4, "after pre-training, pruning and fine-tuning"
+    line.run(replace(job("dense", 1.0, objective="pgd"), network=small_network))
+    assert calls == [60] * 4
+    line.run(job(objective="pgd"))
+    assert calls == [60] * 4, "without batch norm there is nothing to estimate"
+
+
+def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path, small_network: str) -> None:
+    assert pipeline(tmp_path, images=41).run(replace(job(objective="pgd"), network=small_network)).kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective"), [({}, "ibp"), ({"addons": {"nrs": {}}}, "pgd"), ({"addons": {"fast-ibp": {}}}, "natural")]
+)
+def test_a_layer_without_bounds_is_refused_before_training(changes: dict[str, Any], objective: str) -> None:
+    cell = replace(job(objective=objective, **changes), network="vgg16")
+    who = "ibp" if objective == "ibp" else next(iter(changes["addons"]))
+    with pytest.raises(UserError, match=rf"cell_lwm_10: {who} needs bounds of vgg16\..*'6' \(MaxPool2d\)"):
+        cell.refuse_unreachable()
+    replace(job(objective="pgd"), network="vgg16").refuse_unreachable()
+
+
+def test_radam_rectifies_its_first_steps() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    trainer = Trainer(recipe(optimizer="radam", weight_decay=0.1), "natural", blobs(20), "cpu", quiet)
+    (group,) = trainer._optimizer(list(model.parameters()), 1e-3).param_groups
+    assert group["decoupled_weight_decay"]
+    assert group["weight_decay"] == 0.1
+    trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
+
+
 def test_training_is_seeded(tmp_path: Path) -> None:
     first, second = (pipeline(tmp_path / name, images=60).run(job()) for name in ("a", "b"))
     assert first.sha256 == second.sha256
@@ -162,6 +267,18 @@ def test_the_smoothed_ramp_is_smooth() -> None:
     assert all(value <= share / 100 + 1e-12 for share, value in enumerate(values)), "it lags behind the linear one"
 
 
+def test_edge_padding_repeats_the_border() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 32, 32) + 1
+    moved = augment(image.expand(60, -1, -1, -1), 2, "edge")
+    assert float(moved.min()) >= 1, "no pixel is padded with zero"
+    assert bool(torch.isin(moved, image).all()), "every pixel is one of the image's"
+    # Cropped from the very corner, the first two rows are the border's twice over.
+    assert any(torch.equal(one[:, 0], one[:, 1]) and torch.equal(one[:, 1], one[:, 2]) for one in moved)
+    still = augment(image, 0, "edge")
+    assert torch.equal(still, image) or torch.equal(still, image.flip(3))
+
+
 @pytest.mark.parametrize(("crop", "least"), [(4, 100), (1, 18), (0, 2)])
 def test_augmentation_moves_and_mirrors_whole_images(crop: int, least: int) -> None:
     torch.manual_seed(0)
@@ -203,7 +320,7 @@ def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> No
     result = evaluate(NETWORKS.get("cnn-small")(), data, 0.02, limit=limit)
     assert result["images"] == (limit or 60)
     assert result["ibp"] <= result["crown_ibp"] <= result["pgd"] <= result["clean"]
-    assert set(evaluate(NETWORKS.get("wrn-28-4")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}
+    assert set(evaluate(NETWORKS.get("vgg16")(), data, 0.02, limit=4)) == {"images", "clean", "pgd"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Take a network that CTRAIN trained into the checkpoints, as a dense parent to be verified and pruned.
+
+The file is checked by its SHA-256 (published beside it), by the shape of every layer and by logits; the network is
+measured on held-out training images, as trained ones are. A suite prunes it by naming it as `parent` in a recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench import prepare
+from bench.cell import DENSE, Cell, parse_eps, show_eps
+from prunecert.errors import EXIT_OK, UserError, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(argv)
+    from models import OBJECTIVES
+    from models.ctrain import load_ctrain
+
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images {options.images} is refused; it must be at least 1.")
+    OBJECTIVES.check(options.objective)
+    cell = Cell(options.network, options.objective, parse_eps(options.eps), DENSE, 1.0, options.seed)
+    file = options.out / f"{cell.name}.json"
+    if file.exists() and not options.force:
+        raise UserError(f"{file} is there already; allowed are --force, which replaces it, another --seed or --out.")
+    model = load_ctrain(options.file, options.network, options.sha256)
+
+    import torch
+
+    import prunecert
+    from models.checkpoint import save
+    from models.data import load
+    from models.evaluate import evaluate
+    from models.masks import Masks
+    from models.pipeline import MEASURED
+
+    val = load("val", options.data_root, allow_sample=False)
+    accuracy = evaluate(model, val, float(cell.eps), limit=options.images)
+    card = save(
+        options.out,
+        model,
+        Masks.dense(model),
+        name=cell.name,
+        network=cell.network,
+        objective=cell.objective,
+        eps=show_eps(cell.eps),
+        pruner=DENSE,
+        compression=1.0,
+        seed=cell.seed,
+        recipe={"imported": options.sha256.lower()},
+        accuracy=accuracy,
+        measured=MEASURED if options.images is None else f"first {options.images:,} images of the {MEASURED}",
+        data_fingerprint=val.fingerprint,
+        versions={"prunecert": prunecert.__version__, "torch": torch.__version__},
+        device="cpu",
+        train_seconds=0.0,
+        command=f"python -m bench.adopt --file {options.file.name} --sha256 {options.sha256.lower()} "
+        f"--network {cell.network} --objective {cell.objective} --eps {show_eps(cell.eps)} --seed {cell.seed}",
+    )
+    parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
+    print(f"{card.name}: {card.weights:,} weights; validation: {', '.join(parts)}")
+    print(f"To prune it, write `parent: {card.name}` into the recipe of {cell.network}/{cell.objective}.")
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.adopt", description=__doc__)
+    parser.add_argument("--file", type=Path, required=True, help="what CTRAIN wrote: a state dictionary or checkpoint")
+    parser.add_argument("--sha256", required=True, help="the file's SHA-256, as it is published")
+    parser.add_argument("--network", required=True, help="cnn5-standardised or cnn7-standardised")
+    parser.add_argument("--objective", required=True, help="what it was trained with, e.g. mtl-ibp; for its name")
+    parser.add_argument("--eps", default="2/255", help="radius it was trained for (default: 2/255)")
+    parser.add_argument("--seed", type=int, default=0, help="number that tells it from others (default: 0)")
+    parser.add_argument("--images", type=int, help="measure on the first so many held-out images (default: all 5,000)")
+    parser.add_argument(
+        "--out", type=Path, default=prepare.CHECKPOINTS, help="folder of checkpoints (default: the zoo)"
+    )
+    parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint of that name")
+    return parser
+
+
+if __name__ == "__main__":
+    run_main(main)

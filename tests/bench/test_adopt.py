@@ -1,0 +1,119 @@
+"""bench.adopt: a network of CTRAIN becomes a checkpoint, and a suite prunes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models.data
+from bench import train
+from bench.adopt import main
+from models import NETWORKS
+from models.checkpoint import load_card, load_model
+from models.ctrain import CLASSES
+from models.data import Dataset
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+from tests.models.conftest import blobs
+
+FILE = Path(__file__).parent.parent / "models" / "data" / "ctrain_cnn5_width2.pt"
+SUITE = """
+schema_version: 1
+name: adopted
+description: An imported network, pruned
+data: cifar10
+cells:
+  - networks: [narrow]
+    objectives: [mtl-ibp]
+    eps: [2/255]
+    pruners: [lwm]
+    compression: [4]
+    seeds: [0]
+verify: {images: 2, cascade: [ibp], timeouts: {ibp: 10}}
+recipes:
+  default: {parent: narrow_mtl-ibp_eps2_dense_x1_s0, prune_epochs: 0, finetune_epochs: 1, batch_size: 20}
+"""
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the file's network, and stands in for the data."""
+
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        return blobs(60 if split == "train" else 20, split)
+
+    monkeypatch.setattr(models.data, "load", load)
+    monkeypatch.setitem(NETWORKS._targets, "narrow", "tests.models.test_ctrain:tiny")
+    monkeypatch.setitem(CLASSES, "narrow", "CNN5_Mao")
+
+
+def adopt(out: Path, *changes: str) -> int:
+    options = ["--file", str(FILE), "--sha256", sha256_file(FILE).upper(), "--network", "narrow"]
+    return main([*options, "--objective", "mtl-ibp", "--out", str(out), "--images", "10", *changes])
+
+
+def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adopt(tmp_path) == 0
+    name = "narrow_mtl-ibp_eps2_dense_x1_s0"
+    card = load_card(tmp_path / name)
+    assert card.recipe == {"imported": sha256_file(FILE)}
+    assert card.accuracy["images"] == 10
+    assert card.measured.startswith("first 10 images")
+    assert f"parent: {name}" in capsys.readouterr().out
+    suite = tmp_path / "adopted.yaml"
+    suite.write_text(SUITE)
+    pruned = "narrow_mtl-ibp_eps2_lwm_x4_s0"
+    assert train.main(["--suite", str(suite), "--cells", pruned, "--out", str(tmp_path)]) == 0
+    assert "pretrain" not in capsys.readouterr().err
+    parent, _, _ = load_model(tmp_path / f"{name}.safetensors")
+    model, masks, made = load_model(tmp_path / f"{pruned}.safetensors")
+    assert masks.kept == round(masks.total / 4)
+    assert made.recipe["parent"] == name
+    # A step of fine-tuning moves weights a little: they are still the parent's.
+    for layer, mask in masks.items():
+        difference = (model.get_parameter(layer) - parent.get_parameter(layer)).detach().abs()[mask]
+        assert float(difference.max()) < 0.01
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    adopt(tmp_path)
+    with pytest.raises(UserError, match=r"is there already; allowed are --force"):
+        adopt(tmp_path)
+    assert adopt(tmp_path, "--force") == 0
+    assert adopt(tmp_path, "--seed", "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("--images", "0"), r"--images 0 is refused"),
+        (("--objective", "mtl"), r"Unknown objective 'mtl'.*Did you mean 'mtl-ibp'"),
+        (("--sha256", "00"), r"its SHA-256 is"),
+        (("--network", "cnn-small"), r"CTRAIN has no network 'cnn-small'"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path: Path, changes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        adopt(tmp_path, *changes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("parent", "pruner", "message"),
+    [
+        ("nobody", "lwm", r"there is no parent 'nobody'"),
+        ("cnn-small_ibp_eps2_dense_x1_s0", "lwm", r"it is a cnn-small that keeps 214,760 .* a dense narrow"),
+        ("narrow_mtl-ibp_eps2_dense_x1_s0", "lwm-rewind", r"lwm-rewind begins at the initial weights"),
+    ],
+)
+def test_a_parent_that_does_not_fit_is_refused_before_data_is_loaded(
+    tmp_path: Path, parent: str, pruner: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopt(tmp_path)
+    monkeypatch.setattr(models.data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
+    suite = tmp_path / "adopted.yaml"
+    suite.write_text(SUITE.replace("narrow_mtl-ibp_eps2_dense_x1_s0", parent).replace("[lwm]", f"[{pruner}]"))
+    with pytest.raises(UserError, match=message):
+        train.main(["--suite", str(suite), "--cells", "*_x4_*", "--out", str(tmp_path)])
