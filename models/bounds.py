@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.graph import Graph, Node, graph_of
-from models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel
+from models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 from prunecert.errors import UserError
 
 
@@ -222,22 +222,20 @@ def _step(made: Intervals, index: int, node: Node, values: list[_Carried], ahead
         if index in made.graph.folded:
             # Its batch norm does the work for both: the weights depend on the statistics.
             return one
-        weight, bias = module.weight, module.bias
-        assert isinstance(weight, Tensor)
-        assert bias is None or isinstance(bias, Tensor)
-        return _affine(made, index, module, one, weight, bias)
+        return _affine(made, index, module, one, *weights_of(module))
     assert isinstance(module, _BatchNorm)
     place = made.graph.folds.get(index)
     before = None if place is None else made.graph.nodes[place].module
     if before is not None and rider is not None:
-        rider = apply_affine(before, rider, before.weight, before.bias)  # type: ignore[arg-type]
+        rider = apply_affine(before, rider, *weights_of(before))
     if rider is not None and module.training:
         rider, scale, shift = normalise(module, rider)
     else:
         scale, shift = frozen_affine(module)
         rider = None if rider is None else rider * per_channel(scale, rider) + per_channel(shift, rider)
     if place is not None and before is not None:
-        moved = _affine(made, place, before, _Carried(None, one.batch, one.radius), *folded(before, scale, shift))
+        weights = folded(*weights_of(before), scale, shift)
+        moved = _affine(made, place, before, _Carried(None, one.batch, one.radius), *weights)
         made.shapes[place] = moved.batch.shape[1:]
         return _Carried(rider, moved.batch, moved.radius)
     made.scales[index] = scale, shift

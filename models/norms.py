@@ -128,14 +128,18 @@ def apply_affine(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
     return F.linear(x, weight, bias)
 
 
-def folded(layer: nn.Module, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns weight and bias of an affine layer with the factor and offset of a batch norm behind it folded in."""
+def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Returns weight and bias of an affine layer."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
+    assert bias is None or isinstance(bias, Tensor)
+    return weight, bias
+
+
+def folded(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns weight and bias of an affine layer with the factor and offset of a batch norm behind it folded in."""
     scaled = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
-    if isinstance(bias, Tensor):
-        shift = shift + bias * scale
-    return scaled, shift
+    return scaled, shift if bias is None else shift + bias * scale
 
 
 def frozen_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -149,16 +153,17 @@ def frozen_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """
     graph = graph_of(model)
     weights: dict[int, tuple[Tensor, Tensor | None]] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.kind == "affine":
+            assert node.module is not None
+            # With gradients: a parametrised weight that is cached in a step is cached as it is first asked for.
+            weight, bias = weights_of(node.module)
+            weights[index] = weight.detach(), None if bias is None else bias.detach()
     with torch.no_grad():
-        for index, node in enumerate(graph.nodes):
-            if node.kind == "affine":
-                assert node.module is not None
-                weights[index] = node.module.weight.detach(), _detached(node.module.bias)  # type: ignore[operator]
-            elif index in graph.folds:
-                before = graph.nodes[graph.folds[index]].module
-                assert before is not None
-                assert isinstance(node.module, _BatchNorm)
-                weights[graph.folds[index]] = folded(before, *frozen_affine(node.module))
+        for index, place in graph.folds.items():
+            norm = graph.nodes[index].module
+            assert isinstance(norm, _BatchNorm)
+            weights[place] = folded(*weights[place], *frozen_affine(norm))
         device = next(model.parameters()).device.type
         if torch.is_autocast_enabled(device):
             kind = torch.get_autocast_dtype(device)
@@ -174,10 +179,6 @@ def frozen_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return values[-1]
 
     return forward
-
-
-def _detached(bias: Any) -> Tensor | None:
-    return bias.detach() if isinstance(bias, Tensor) else None
 
 
 def _frozen(

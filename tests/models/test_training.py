@@ -151,6 +151,19 @@ def test_a_network_with_batch_norm_resumes_to_the_same_weights(
     )
 
 
+@pytest.mark.parametrize("objective", ["mtl-ibp", "sabr"])
+@pytest.mark.parametrize("network", ["cnn-small", "small-residual"])
+def test_scores_learn_from_objectives_that_attack(
+    tmp_path: Path, network: str, objective: str, small_network: str
+) -> None:
+    settings = {"prune_epochs": 2, "finetune_epochs": 0, "score_lr": 0.1}
+    cell = replace(job("hydra", objective=objective, **settings), network=network)
+    learned = pipeline(tmp_path / "a", images=60).run(cell)
+    # With a rate of next to nothing the first mask, that of LWM, stays.
+    still = replace(cell, recipe=replace(cell.recipe, score_lr=1e-12))
+    assert learned.mask_sha256 != pipeline(tmp_path / "b", images=60).run(still).mask_sha256
+
+
 def test_a_network_with_batch_norm_learns(tmp_path: Path, small_network: str) -> None:
     losses: list[float] = []
     # Few images and large steps: what is learned is learned in a few seconds.
