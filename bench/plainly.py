@@ -8,6 +8,7 @@ import numpy as np
 
 from verifiers.base import Instance, Status, Verdict
 from verifiers.counterexample import replay
+from verifiers.inspection import inspect_network
 from verifiers.vnnlib import Property
 
 
@@ -20,7 +21,11 @@ def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict |
 
     Returns:
         `unsat`, with a warning, if nothing can meet what the file asserts; `sat` if a box has no constraint on the
-        outputs, by a point of it that was replayed; None for any other property.
+        outputs, by a point of it that was replayed (`unsupported` if the network can't be run); None for any other
+        property.
+
+    Raises:
+        UserError: The network can't be read within limits.
     """
     if not made.cases:
         return Verdict(Status.UNSAT, f"warning: {made.empty}; so the property holds for any network")
@@ -29,6 +34,10 @@ def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict |
         middle = (instance.lower.astype(np.float64) + instance.upper) / 2
         point = case.nearest(middle.astype(np.float32)) if case.any_output else None
         if point is not None:
+            # Only what has a normal form is run in this process: any other file may run for ever.
+            inspection = inspect_network(instance.onnx, outputs=instance.classes)
+            if inspection.refusal:
+                return Verdict(Status.UNSUPPORTED, inspection.refusal)
             check, witness = replay(instance, point, clip=False)
             if check.ok:
                 return Verdict(
