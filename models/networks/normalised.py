@@ -93,7 +93,10 @@ def cnn7_standardised() -> nn.Module:
 
 
 def vgg_8() -> nn.Module:
-    """Six 3x3 convolutions in pairs, as in VGG, the second of each with stride 2; 813,408 prunable weights, 71,936 ReLUs."""
+    """Six 3x3 convolutions in pairs, as in VGG, the second of each with stride 2.
+
+    813,408 prunable weights, 71,936 ReLUs.
+    """
     layers: list[nn.Module] = []
     inputs = 3
     for outputs in (32, 64, 128):
