@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import prepare
-from bench.cell import DENSE, Cell, parse_eps, show_eps
+from prunecert.bench import prepare
+from prunecert.bench.cell import DENSE, Cell, parse_eps, show_eps
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    from models import OBJECTIVES
-    from models.ctrain import load_ctrain
+    from prunecert.models import OBJECTIVES
+    from prunecert.models.ctrain import load_ctrain
 
     if options.images is not None and options.images < 1:
         raise UserError(f"--images {options.images} is refused; it must be at least 1.")
@@ -32,11 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     import prunecert
-    from models.checkpoint import save
-    from models.data import load
-    from models.evaluate import evaluate
-    from models.masks import Masks
-    from models.pipeline import MEASURED
+    from prunecert.models.checkpoint import save
+    from prunecert.models.data import load
+    from prunecert.models.evaluate import evaluate
+    from prunecert.models.masks import Masks
+    from prunecert.models.pipeline import MEASURED
 
     val = load("val", options.data_root, allow_sample=False)
     accuracy = evaluate(model, val, float(cell.eps), limit=options.images)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.gating import baseline_file
-from bench.gating.records import Snapshot, of_run
-from bench.gating.result import plural
-from bench.results.baseline_types import HistoryCell, HistoryEntry
-from bench.results.outcome import MISCLASSIFIED
-from bench.session import utc_now
+from prunecert.bench.gating import baseline_file
+from prunecert.bench.gating.records import Snapshot, of_run
+from prunecert.bench.gating.result import plural
+from prunecert.bench.results.baseline_types import HistoryCell, HistoryEntry
+from prunecert.bench.results.outcome import MISCLASSIFIED
+from prunecert.bench.session import utc_now
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 _SHOWN = 8

@@ -9,16 +9,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from bench.cell import DENSE, Cell, Protocol, parse_eps, show_eps
-from bench.exports import Export
-from bench.plan import CLASSES, CellPlan
-from bench.prepare import Cells
-from bench.stages import Installed, make_stages, supported_stages
-from bench.suite import Suite
-from bench.weights import count_layers, totals
-from bench.yamlfile import Document, Section
-from models.data import Dataset
+from prunecert.bench.cell import DENSE, Cell, Protocol, parse_eps, show_eps
+from prunecert.bench.exports import Export
+from prunecert.bench.plan import CLASSES, CellPlan
+from prunecert.bench.prepare import Cells
+from prunecert.bench.stages import Installed, make_stages, supported_stages
+from prunecert.bench.suite import Suite
+from prunecert.bench.weights import count_layers, totals
+from prunecert.bench.yamlfile import Document, Section
 from prunecert.errors import UserError, describe_os_error, shortened
+from prunecert.models.data import Dataset
 from prunecert.onnx.io import identity
 
 SCHEMA_VERSION = 1
@@ -155,7 +155,7 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
     Raises:
         UserError: Input or output have other sizes than CIFAR-10's, or the counted compression is not the claimed one.
     """
-    from verifiers.support import network_info
+    from prunecert.verifiers.support import network_info
 
     info = network_info(card.onnx)
     if info.input_shape[1:] == (*_INPUT[1:], _INPUT[0]):
@@ -225,7 +225,7 @@ def card_plans(
     Raises:
         UserError: The network does not give ten outputs.
     """
-    from verifiers.counterexample import outputs
+    from prunecert.verifiers.counterexample import outputs
 
     plans = []
     for cell, protocol in cells:

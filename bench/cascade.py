@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.stages import Stage
-from verifiers.base import Status
+from prunecert.bench.stages import Stage
+from prunecert.verifiers.base import Status
 
 Lookup = Callable[[int, Sequence[int]], Mapping[int, Status]]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
-from bench.certify.settings import VERIFIER, Certify
-from bench.timing.settings import Timing
-from models import NOISE_OBJECTIVES
+from prunecert.bench.certify.settings import VERIFIER, Certify
+from prunecert.bench.timing.settings import Timing
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean, shortened
-from verifiers import VERIFIERS
-from verifiers.base import Kind, Norm
+from prunecert.models import NOISE_OBJECTIVES
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind, Norm
 
 DENSE = "dense"
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.cards import card_protocol
-from bench.cell import parse_eps, show_eps
-from bench.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry, recount
-from bench.entryschema import misshapen
-from bench.imagesets import EXACT, images_sha256, is_exact, known_labels
-from bench.plan import CLASSES, image_key, stage_key
-from bench.suite import Suite, available_suites, load_suite
-from models.data import Dataset
+from prunecert.bench.cards import card_protocol
+from prunecert.bench.cell import parse_eps, show_eps
+from prunecert.bench.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry, recount
+from prunecert.bench.entryschema import misshapen
+from prunecert.bench.imagesets import EXACT, images_sha256, is_exact, known_labels
+from prunecert.bench.plan import CLASSES, image_key, stage_key
+from prunecert.bench.suite import Suite, available_suites, load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main, shortened, visible
 from prunecert.hashing import digest
-from verifiers import VERIFIERS
-from verifiers.base import Kind, Status
+from prunecert.models.data import Dataset
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind, Status
 
 #: A verifier is killed at the latest so many seconds beyond its limit (`verifiers.worker.Worker`).
 GRACE_S = 5.0
@@ -459,7 +459,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     data = None
     if options.data_root is not None:
-        from models.data import load
+        from prunecert.models.data import load
 
         data = load("test", options.data_root, download=False, allow_sample=False)
     files = entry_files(options.results)

@@ -19,19 +19,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import prepare
-from bench.comparison import loop, sides
-from bench.comparison.measure import Meter
-from bench.comparison.report import markdown, record
-from bench.options import IMAGES, SEED, WORKERS
-from bench.progress import duration
-from bench.session import cores, quote
-from bench.suite import load_suite
-from bench.vnncomp import Task, read_instances
+from prunecert.bench import prepare
+from prunecert.bench.comparison import loop, sides
+from prunecert.bench.comparison.measure import Meter
+from prunecert.bench.comparison.report import markdown, record
+from prunecert.bench.options import IMAGES, SEED, WORKERS
+from prunecert.bench.progress import duration
+from prunecert.bench.session import cores, quote
+from prunecert.bench.suite import load_suite
+from prunecert.bench.vnncomp import Task, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
 from prunecert.onnx.io import identity
-from verifiers import VERIFIERS
-from verifiers.base import Kind
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind
 
 TOOLS = ("neuralsat", "abcrown")
 SIDES = ("run", "alone", "loop")

@@ -14,21 +14,21 @@ from typing import Any
 
 import msgspec
 
-from bench.cell import Protocol
-from bench.entryschema import MOST_BYTES, TRAINING, decode
-from bench.imagesets import images_sha256
-from bench.plan import CellPlan
-from bench.report.summary import Answer, Rows, summarise_cell
-from bench.results.decode import why
-from bench.results.outcome import seconds
-from bench.results.row_types import ImageRow, VerdictRow
-from bench.results.session_types import SessionCell
-from bench.store import Log
-from bench.weights import count_layers, totals
+from prunecert.bench.cell import Protocol
+from prunecert.bench.entryschema import MOST_BYTES, TRAINING, decode
+from prunecert.bench.imagesets import images_sha256
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.report.summary import Answer, Rows, summarise_cell
+from prunecert.bench.results.decode import why
+from prunecert.bench.results.outcome import seconds
+from prunecert.bench.results.row_types import ImageRow, VerdictRow
+from prunecert.bench.results.session_types import SessionCell
+from prunecert.bench.store import Log
+from prunecert.bench.weights import count_layers, totals
 from prunecert.errors import UserError, shortened
 from prunecert.files import read_regular
 from prunecert.hashing import digest
-from verifiers.base import Status
+from prunecert.verifiers.base import Status
 
 SCHEMA_VERSION = 1
 KIND = "leaderboard-entry"

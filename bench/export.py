@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from bench import prepare
-from bench.ls import show
-from bench.options import IMAGES, SECONDS, SEED
-from bench.report import shapes
+from prunecert.bench import prepare
+from prunecert.bench.ls import show
+from prunecert.bench.options import IMAGES, SECONDS, SEED
+from prunecert.bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 
 if TYPE_CHECKING:
-    from bench.exports import Export
+    from prunecert.bench.exports import Export
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    from bench.suite import load_suite
+    from prunecert.bench.suite import load_suite
 
     suite = load_suite(options.suite, options.profile)
     cells = prepare.choose(suite, options.cells, None, options.images)
@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if options.check is not None:
         return compare(present, options, out / "onnx")
-    from bench.plan import is_correct, robustness_instance
-    from verifiers.counterexample import outputs
-    from verifiers.vnnlib import write
+    from prunecert.bench.plan import is_correct, robustness_instance
+    from prunecert.verifiers.counterexample import outputs
+    from prunecert.verifiers.vnnlib import write
 
     data = prepare.load_data(present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _exports(present: prepare.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from bench.exports import compact_export, export_cell
+    from prunecert.bench.exports import compact_export, export_cell
 
     return {
         cell.name: compact_export(
@@ -129,8 +129,8 @@ def compare(present: prepare.Cells, options: argparse.Namespace, folder: Path) -
     Returns:
         0, or 1 if a predicted class differs.
     """
-    from models.compact_export import check_inputs
-    from verifiers.counterexample import outputs
+    from prunecert.models.compact_export import check_inputs
+    from prunecert.verifiers.counterexample import outputs
 
     data = prepare.load_data(present, options.data_root)
     changed = 0

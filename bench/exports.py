@@ -64,7 +64,7 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
     Raises:
         UserError: The checkpoint or its card is missing, truncated, or has another hash than the card says.
     """
-    from models.checkpoint import load_card
+    from prunecert.models.checkpoint import load_card
 
     card = load_card(checkpoint.with_suffix(".json"))
     if not checkpoint.is_file():
@@ -85,7 +85,7 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
                 )
         except (ValueError, KeyError, TypeError):
             pass  # A record that was cut off is as good as none: export again.
-    from models.export import export_onnx
+    from prunecert.models.export import export_onnx
 
     folder.mkdir(parents=True, exist_ok=True)
     info = export_onnx(checkpoint, target)
@@ -121,7 +121,7 @@ def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Ex
             return replace(export, path=path, sha256=known["sha256"], masked=export.path, compaction=compaction)
     except (OSError, ValueError, KeyError, TypeError, UserError):
         pass  # Nothing was left there, or it was cut off: write it again.
-    from models.compact_export import export_compact
+    from prunecert.models.compact_export import export_compact
 
     info = export_compact(export.path, target, mode)
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.cell import fitting
-from bench.gating import baseline_file, github, junit, markdown, series, table
-from bench.gating.compare import compare
-from bench.gating.records import Snapshot, of_run
-from bench.gating.result import GateResult
-from bench.gating.rules import RuleSet, load_rules
-from bench.suite import available_suites, load_suite
+from prunecert.bench.cell import fitting
+from prunecert.bench.gating import baseline_file, github, junit, markdown, series, table
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.records import Snapshot, of_run
+from prunecert.bench.gating.result import GateResult
+from prunecert.bench.gating.rules import RuleSet, load_rules
+from prunecert.bench.suite import available_suites, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
 
 def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
     """Returns the run directory of the one-line form."""
-    from bench.run import parser as run_parser
+    from prunecert.bench.run import parser as run_parser
 
     asked = run_parser().parse_args(["--suite", options.suite, *rest])
     out: Path | None = asked.out
@@ -117,7 +117,7 @@ def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
 
 def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> None:
     """Runs the suite. What its exit code stands for is in the run, so the gate finds it there."""
-    from bench.run import main as run
+    from prunecert.bench.run import main as run
 
     argv = ["--suite", options.suite, *rest, "--out", str(directory)]
     if options.cells is not None:

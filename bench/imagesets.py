@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from models.data import Dataset
+from prunecert.models.data import Dataset
 
 #: First n images of CIFAR-10's test split, in their order. Copies that circulate differ in later images.
 EXACT = {

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.results.session_types import SessionRow
-from bench.store import Log, is_run
-from bench.suite import available_suites, load_suite
-from models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.store import Log, is_run
+from prunecert.bench.suite import available_suites, load_suite
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.registry import Registry
-from verifiers import VERIFIERS
+from prunecert.verifiers import VERIFIERS
 
 RUNS = Path("results/runs")
 Rows = list[tuple[str, ...]]

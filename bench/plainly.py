@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verifiers.base import Instance, Status, Verdict
-from verifiers.counterexample import replay
-from verifiers.inspection import inspect_network
-from verifiers.vnnlib import Property
+from prunecert.verifiers.base import Instance, Status, Verdict
+from prunecert.verifiers.counterexample import replay
+from prunecert.verifiers.inspection import inspect_network
+from prunecert.verifiers.vnnlib import Property
 
 
 def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict | None:

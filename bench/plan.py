@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.cell import Cell, Protocol
-from bench.exports import Export
-from bench.stages import Stage
-from models.data import Dataset
+from prunecert.bench.cell import Cell, Protocol
+from prunecert.bench.exports import Export
+from prunecert.bench.stages import Stage
 from prunecert.hashing import digest
-from verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.models.data import Dataset
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 
 CLASSES = 10
 

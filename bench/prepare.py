@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-import models
-from bench.cell import Cell, Protocol, fitting
-from bench.certify.settings import VERIFIER
-from bench.exports import Export, compact_export, export_cell
-from bench.plan import CellPlan
-from bench.stages import Installed, make_stages, supported_stages
-from bench.suite import Suite
-from models.data import Dataset, Split, load
+import prunecert.models
+from prunecert.bench.cell import Cell, Protocol, fitting
+from prunecert.bench.certify.settings import VERIFIER
+from prunecert.bench.exports import Export, compact_export, export_cell
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.stages import Installed, make_stages, supported_stages
+from prunecert.bench.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
-from verifiers import VERIFIERS
+from prunecert.models.data import Dataset, Split, load
+from prunecert.verifiers import VERIFIERS
 
-CHECKPOINTS = Path(models.__file__).parent / "checkpoints"
+CHECKPOINTS = Path(prunecert.models.__file__).parent / "checkpoints"
 Cells = tuple[tuple[Cell, Protocol], ...]
 
 

@@ -13,9 +13,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan
-from verifiers.base import Verdict
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.plan import CellPlan
+from prunecert.verifiers.base import Verdict
 
 TABLE_WIDTH = 230
 _LINE_EVERY_S = 10.0

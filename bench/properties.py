@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.plainly import without_verifier
-from bench.store import Row
-from bench.vnncomp import Task
+from prunecert.bench.plainly import without_verifier
+from prunecert.bench.store import Row
+from prunecert.bench.vnncomp import Task
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.onnx.io import identity
-from verifiers.base import Instance, Status, Times, Verdict
-from verifiers.counterexample import replay
-from verifiers.inspection import inspect_network
-from verifiers.support import network_info
-from verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, read_bytes, read_text
-from verifiers.worker import Worker
+from prunecert.verifiers.base import Instance, Status, Times, Verdict
+from prunecert.verifiers.counterexample import replay
+from prunecert.verifiers.inspection import inspect_network
+from prunecert.verifiers.support import network_info
+from prunecert.verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, read_bytes, read_text
+from prunecert.verifiers.worker import Worker
 
 #: Of several boxes with different answers, the first of these is the property's, after `sat`.
 _WORST_FIRST = (Status.ERROR, Status.MEMOUT, Status.TIMEOUT, Status.UNKNOWN, Status.UNSUPPORTED, Status.UNSAT)
@@ -83,7 +83,7 @@ def compacted(problem: Problem, mode: Mode, folder: Path) -> Problem:
     Raises:
         UserError: A weight is not finite, or constants are too large to be folded.
     """
-    from models.compact import compact_file
+    from prunecert.models.compact import compact_file
 
     if mode is Mode.OFF or problem.refusal:
         return problem

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.outdir import say
-from bench.properties import Problem, contradictions, solve
-from bench.store import Row, Writer, verdict_fields
-from bench.vnncomp import Task, write_results
+from prunecert.bench.outdir import say
+from prunecert.bench.properties import Problem, contradictions, solve
+from prunecert.bench.store import Row, Writer, verdict_fields
+from prunecert.bench.vnncomp import Task, write_results
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.hashing import canonical_json, digest
 from prunecert.printable import printable
-from verifiers.base import Status, Verdict
-from verifiers.vnnlib import write_counterexample
-from verifiers.worker import Worker
+from prunecert.verifiers.base import Status, Verdict
+from prunecert.verifiers.vnnlib import write_counterexample
+from prunecert.verifiers.worker import Worker
 
 #: How property files are understood; answers of another reading are asked again.
 READING = "exact, strict"

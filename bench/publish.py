@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.check import check_tree
-from bench.entry import Entry, entry_files
+from prunecert.bench.check import check_tree
+from prunecert.bench.entry import Entry, entry_files
 from prunecert.errors import EXIT_OK, UserError, run_main, visible
 from prunecert.files import scratch_beside
 
@@ -73,9 +73,9 @@ def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:
         folder: Where.
         parquet: Whether to write the Parquet download.
     """
-    from bench.entry import dump
-    from bench.site import downloads, render
-    from bench.site.view import families, make_rows
+    from prunecert.bench.entry import dump
+    from prunecert.bench.site import downloads, render
+    from prunecert.bench.site.view import families, make_rows
 
     rows = make_rows(entries.values())
     env = render.environment()
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: There is nothing valid to publish, or the target is not ours to replace.
     """
-    from bench.site.downloads import has_pyarrow
+    from prunecert.bench.site.downloads import has_pyarrow
 
     options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     began = time.monotonic()

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from bench.cell import DENSE
-from bench.report.medium import Table
-from bench.results.decode import why
-from bench.results.quantities import Amount, Count, Name, Ratio, Seed
-from bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.cell import DENSE
+from prunecert.bench.report.medium import Table
+from prunecert.bench.results.decode import why
+from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
+from prunecert.bench.results.summary_types import SummaryCell, read_summary
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 #: What stands first among pruners at one compression: the simplest.
@@ -179,7 +179,7 @@ def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int
 
 
 def _read_cards(folder: Path) -> list[Line]:
-    from models.checkpoint import load_card
+    from prunecert.models.checkpoint import load_card
 
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     source = options.source
     if source is None:
-        from models.checkpoint import ZOO
+        from prunecert.models.checkpoint import ZOO
 
         source = ZOO
     if not source.exists():

@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bench.plan import CellPlan, box, instance_id, question_id
-from bench.results.decode import plain
-from bench.results.row_types import ReusedFrom, VerdictRow
-from bench.results.session_types import SessionCell, SessionRow, SessionStage, VerifySessionRow
-from bench.stages import Stage
-from bench.store import Log, Writer, collector_off, run_session
+from prunecert.bench.plan import CellPlan, box, instance_id, question_id
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.row_types import ReusedFrom, VerdictRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, VerifySessionRow
+from prunecert.bench.stages import Stage
+from prunecert.bench.store import Log, Writer, collector_off, run_session
 from prunecert.errors import UserError
-from verifiers.base import Instance, Status
+from prunecert.verifiers.base import Instance, Status
 
 _TAKEN = (Status.UNSAT, Status.SAT, Status.UNKNOWN)
 #: Network, data, split, verifier, version, settings, image.
@@ -170,7 +170,7 @@ def _implying(plan: CellPlan, stage: Stage, instance: Instance, position: int, e
 
 def _replayed(instance: Instance, found: _Found) -> tuple[dict[str, Any], Any] | None:
     """Replays an earlier counterexample on this instance; None if it is gone or is none."""
-    from verifiers import counterexample
+    from prunecert.verifiers import counterexample
 
     try:
         check, point = counterexample.replay(instance, found.log.witness(found.row))

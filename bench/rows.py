@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.cascade import Batch
-from bench.plan import CellPlan, in_shard, instance_id, is_correct, question_id
-from bench.results.decode import build
-from bench.results.row_types import ImageRow, VerdictRow
-from bench.store import Log, Writer, collector_off, is_run, verdict_fields
+from prunecert.bench.cascade import Batch
+from prunecert.bench.plan import CellPlan, in_shard, instance_id, is_correct, question_id
+from prunecert.bench.results.decode import build
+from prunecert.bench.results.row_types import ImageRow, VerdictRow
+from prunecert.bench.store import Log, Writer, collector_off, is_run, verdict_fields
 from prunecert.errors import UserError
-from verifiers.base import Instance, Status, Verdict
+from prunecert.verifiers.base import Instance, Status, Verdict
 
 
 @dataclass
@@ -71,7 +71,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
     Raises:
         UserError: The network gives logits that are not finite.
     """
-    from verifiers.counterexample import outputs
+    from prunecert.verifiers.counterexample import outputs
 
     data = plan.data
     mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]

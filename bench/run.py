@@ -20,34 +20,34 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench import prepare
-from bench.cards import card_cells, card_plans, read_card
-from bench.cascade import Batch, CellCascade
-from bench.certify.plans import describe_certificates, with_certificates
-from bench.certify.take import known_certificates, take
-from bench.executors import resources, slurm_options
-from bench.exports import Export
-from bench.options import IMAGES, SEED, WORKERS
-from bench.plan import CellPlan
-from bench.progress import Display, Output
-from bench.results.decode import plain
-from bench.results.row_types import EndRow
-from bench.reuse import read_earlier, take_over
-from bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
-from bench.session import cores, machine, session_row, unpublishable, utc_now
-from bench.store import MAIN_WRITER, Log, Writer, is_run
-from bench.submit import submit
-from bench.suite import Suite, load_suite
-from bench.timing.command import conclude_times, holds_times, refuse_for_times, take_times
-from bench.timing.plans import Group, timed_plans
-from bench.timing.take import refuse_other_machine
-from bench.warmstart import WarmStart, warm_plans
+from prunecert.bench import prepare
+from prunecert.bench.cards import card_cells, card_plans, read_card
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.certify.plans import describe_certificates, with_certificates
+from prunecert.bench.certify.take import known_certificates, take
+from prunecert.bench.executors import resources, slurm_options
+from prunecert.bench.exports import Export
+from prunecert.bench.options import IMAGES, SEED, WORKERS
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.progress import Display, Output
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.row_types import EndRow
+from prunecert.bench.reuse import read_earlier, take_over
+from prunecert.bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
+from prunecert.bench.session import cores, machine, session_row, unpublishable, utc_now
+from prunecert.bench.store import MAIN_WRITER, Log, Writer, is_run
+from prunecert.bench.submit import submit
+from prunecert.bench.suite import Suite, load_suite
+from prunecert.bench.timing.command import conclude_times, holds_times, refuse_for_times, take_times
+from prunecert.bench.timing.plans import Group, timed_plans
+from prunecert.bench.timing.take import refuse_other_machine
+from prunecert.bench.warmstart import WarmStart, warm_plans
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main, shortened
-from verifiers.base import Instance, Verdict
+from prunecert.verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:
-    from bench.executors.cluster import Part
-    from bench.executors.outlook import Known
+    from prunecert.bench.executors.cluster import Part
+    from prunecert.bench.executors.outlook import Known
 
 
 def parser() -> argparse.ArgumentParser:
@@ -154,7 +154,7 @@ def work(
     prepare: Callable[[Batch, Sequence[Instance]], list[Instance]] | None = None,
 ) -> None:
     """Works through all questions of the cascades in processes on this machine."""
-    from bench.executors.local import LocalExecutor
+    from prunecert.bench.executors.local import LocalExecutor
 
     devices = resources.parse_devices(options.device)
     # Parts of a run may share its directory, but no file in it.
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     if send is not None:
-        from bench.executors import cluster
+        from prunecert.bench.executors import cluster
 
         backend = cluster.make_backend(
             options.executor, options.out.absolute() / "slurm", send, dry_run=options.dry_run, tell=tell
@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
 
 def conclude(out: Path, console: Console, *, part: bool = False) -> int:
     """Writes and shows the summary, the figures and the report of a run, or of a part; returns the exit code."""
-    from bench.report.publish import write_all
+    from prunecert.bench.report.publish import write_all
 
     summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part)
     if not paths:

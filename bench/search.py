@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
-from bench.search_space import apply, draw, read_space, scale_epochs
-from bench.train import Progress, first_images, is_done, make_job, parse_budget
+from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
+from prunecert.bench.search_space import apply, draw, read_space, scale_epochs
+from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.suite import Suite
-    from models.checkpoint import Card
-    from models.pipeline import Job, Pipeline
+    from prunecert.bench.cell import Cell
+    from prunecert.bench.suite import Suite
+    from prunecert.models.checkpoint import Card
+    from prunecert.models.pipeline import Job, Pipeline
 
 #: What a criterion may be made of; all but the last are on the cards.
 MEASURES = ("clean", "pgd", "ibp", "crown_ibp", "noisy", "verified")
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     if "verified" in weights and options.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
     budget = parse_budget(options.budget)
-    from bench.suite import load_suite
+    from prunecert.bench.suite import load_suite
 
     suite = load_suite(options.suite)
     cells = [cell for cell, _ in suite.cells if fnmatch.fnmatch(cell.name, options.cells)]
@@ -149,8 +149,8 @@ class _Search:
         os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
         import torch
 
-        from models.data import load
-        from models.pipeline import check_device
+        from prunecert.models.data import load
+        from prunecert.models.pipeline import check_device
 
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
@@ -165,7 +165,7 @@ class _Search:
 
     def run(self, plans: list[list[Trial]]) -> int:
         """Trains and measures rung by rung; returns the exit code."""
-        from models.faults import OutOfTimeError
+        from prunecert.models.faults import OutOfTimeError
 
         alive = list(range(len(plans)))
         scores: dict[int, float] = {}
@@ -187,8 +187,8 @@ class _Search:
 
     def _train(self, trials: list[Trial]) -> None:
         """Trains what is not trained yet; what another process is at is waited for in the end."""
-        from models.faults import OutOfTimeError, memory_errors
-        from models.pipeline import exclusive
+        from prunecert.models.faults import OutOfTimeError, memory_errors
+        from prunecert.models.pipeline import exclusive
 
         todo = [(t, job) for t in trials for job in t.jobs if not is_done(t.folder, job, self.unfit)]
         progress = Progress([job for _, job in todo])
@@ -207,7 +207,7 @@ class _Search:
             self.measured[trial.number, trial.rung] = [dict(card.accuracy) for card in cards]
 
     def _pipeline(self, trial: Trial, progress: Progress) -> Pipeline:
-        from models.pipeline import Pipeline
+        from prunecert.models.pipeline import Pipeline
 
         return Pipeline(
             trial.folder,
@@ -223,8 +223,8 @@ class _Search:
 
     def _verify(self, trial: Trial) -> None:
         """Runs a cascade of verifiers on validation images, and notes the verified accuracies."""
-        from bench.report.summary import summarise
-        from bench.run import main as run
+        from prunecert.bench.report.summary import summarise
+        from prunecert.bench.run import main as run
 
         verifiers = [name.strip() for name in self.options.verifiers.split(",") if name.strip()]
         suite = {
@@ -285,7 +285,7 @@ class _Search:
 def _trial(
     suite: Suite, cells: list[Cell], options: argparse.Namespace, number: int, rung: int, changes: Mapping[str, Any]
 ) -> Trial:
-    from models.recipe import Recipe
+    from prunecert.models.recipe import Recipe
 
     network, objective = cells[0].network, cells[0].objective
     where = f"trial {number} ({_show(changes)})"
@@ -300,7 +300,7 @@ def _trial(
 
 
 def _card(folder: Path, job: Job) -> Card:
-    from models.checkpoint import load_card
+    from prunecert.models.checkpoint import load_card
 
     return load_card(folder / f"{job.name}.json")
 

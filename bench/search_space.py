@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.yamlfile import Document, Section
+from prunecert.bench.yamlfile import Document, Section
 from prunecert.errors import UserError
 
 #: Draws before the space counts as exhausted.

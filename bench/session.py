@@ -15,13 +15,13 @@ import msgspec
 import psutil
 
 import prunecert
-from bench.plan import CellPlan
-from bench.results.decode import build, why
-from bench.results.session_types import SessionRow
-from bench.store import SCHEMA_VERSION
-from bench.suite import Suite
-from models.data import Dataset
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.results.decode import build, why
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.store import SCHEMA_VERSION
+from prunecert.bench.suite import Suite
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
 

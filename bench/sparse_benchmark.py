@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
-from bench.results.outcome import contradictions as all_contradictions
-from models.data import Split, load
+from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
+from prunecert.bench.results.outcome import contradictions as all_contradictions
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.models.data import Split, load
 from prunecert.onnx.io import identity
-from verifiers import VERIFIERS
-from verifiers.base import Instance, OutputSpec, Status, Verdict
-from verifiers.worker import Worker, workers
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
+from prunecert.verifiers.worker import Worker, workers
 
 OURS = "sparse-bab"
 
@@ -60,8 +60,8 @@ class Answer:
 
 def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None) -> list[Instance]:
     """Returns questions about the images that are classified correctly and that CROWN leaves open."""
-    from verifiers.sparse.crown import Engine, Question
-    from verifiers.sparse.network import read_network
+    from prunecert.verifiers.sparse.crown import Engine, Question
+    from prunecert.verifiers.sparse.network import read_network
 
     network = read_network(onnx)
     engine = Engine(network)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Protocol
+from prunecert.bench.cell import Protocol
 from prunecert.hashing import digest
-from verifiers import VERIFIERS
-from verifiers.base import Availability, Kind
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Availability, Kind
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def make_stages(protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
 
 def supported_stages(stages: Sequence[Stage], onnx: Path) -> tuple[tuple[Stage, ...], dict[str, str]]:
     """Splits stages into those that take a network, and why the others don't, by name."""
-    from verifiers.support import check_supported
+    from prunecert.verifiers.support import check_supported
 
     taken, refused = [], {}
     for stage in stages:

@@ -26,8 +26,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from bench.results import row_types
-from bench.results.lines import (
+from prunecert.bench.results import row_types
+from prunecert.bench.results.lines import (
     SCHEMA_VERSION,
     Writable,
     decode_lines,
@@ -36,11 +36,11 @@ from bench.results.lines import (
     open_log,
     property_documents,
 )
-from bench.results.row_types import VerdictRow
-from bench.results.session_types import SessionRow, VerifySessionRow
+from prunecert.bench.results.row_types import VerdictRow
+from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
-from verifiers.base import FloatArray, Status, Verdict
+from prunecert.verifiers.base import FloatArray, Status, Verdict
 
 __all__ = ["MAIN_WRITER", "SCHEMA_VERSION", "Log", "Row", "Writer", "collector_off", "is_run", "verdict_fields"]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Protocol
-from bench.check import check_entry, check_tree, contradictions
-from bench.entry import dump, make_entry, read_answers
-from bench.plan import CellPlan
-from bench.session import unfit
+from prunecert.bench.cell import Protocol
+from prunecert.bench.check import check_entry, check_tree, contradictions
+from prunecert.bench.entry import dump, make_entry, read_answers
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.session import unfit
 from prunecert.errors import UserError
 from prunecert.files import write_text
 

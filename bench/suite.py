@@ -10,17 +10,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from bench.cell import DENSE, Cell, Protocol, parse_eps
-from bench.certify.settings import check_sigma, take_certify
-from bench.gating.rules import RuleSet, parse_rules
-from bench.timing.settings import take_timing
-from bench.yamlfile import Document, Section
-from models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.bench.cell import DENSE, Cell, Protocol, parse_eps
+from prunecert.bench.certify.settings import check_sigma, take_certify
+from prunecert.bench.gating.rules import RuleSet, parse_rules
+from prunecert.bench.timing.settings import take_timing
+from prunecert.bench.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from verifiers import VERIFIERS
-from verifiers.base import Kind
+from prunecert.models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parent / "suites"

@@ -17,17 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import prepare
-from bench.options import IMAGES, THREADS
+from prunecert.bench import prepare
+from prunecert.bench.options import IMAGES, THREADS
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
-    from bench.cell import Cell
-    from bench.suite import Suite
-    from models.checkpoint import Card
-    from models.data import Dataset
-    from models.pipeline import Job
-    from models.recipe import Recipe
+    from prunecert.bench.cell import Cell
+    from prunecert.bench.suite import Suite
+    from prunecert.models.checkpoint import Card
+    from prunecert.models.data import Dataset
+    from prunecert.models.pipeline import Job
+    from prunecert.models.recipe import Recipe
 
 #: Compressions in the order in which a short budget should see them: the control, the headline, the extreme.
 _BY_VALUE = (1, 10, 100, 2, 20)
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     start = time.monotonic()
     options = _parser().parse_args(argv)
-    from bench.suite import load_suite
+    from prunecert.bench.suite import load_suite
 
     budget = parse_budget(options.budget)
     if options.subset is not None and options.out.resolve() == prepare.CHECKPOINTS.resolve():
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if not todo:
         return EXIT_OK
-    from models.pipeline import parent_file
+    from prunecert.models.pipeline import parent_file
 
     for job in todo:
         job.refuse_unreachable()
@@ -67,9 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
     import torch
 
-    from models.data import load
-    from models.faults import OutOfTimeError, memory_errors
-    from models.pipeline import Pipeline, check_device, exclusive
+    from prunecert.models.data import load
+    from prunecert.models.faults import OutOfTimeError, memory_errors
+    from prunecert.models.pipeline import Pipeline, check_device, exclusive
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -158,8 +158,8 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     Raises:
         UserError: A pattern fits no cell, or a recipe of the suite is refused.
     """
-    from bench.cell import fitting
-    from models.recipe import Recipe
+    from prunecert.bench.cell import fitting
+    from prunecert.models.recipe import Recipe
 
     names = [cell.name for cell, _ in suite.cells]
     chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
@@ -182,8 +182,8 @@ def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
         recipe: That of its network and objective, for all pruners.
         command: What to write on the card.
     """
-    from bench.cell import show_eps
-    from models.pipeline import Job
+    from prunecert.bench.cell import show_eps
+    from prunecert.models.pipeline import Job
 
     return Job(
         name=cell.name,
@@ -201,7 +201,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
 
 def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
-    from models.checkpoint import load_card
+    from prunecert.models.checkpoint import load_card
 
     file = folder / f"{job.name}.json"
     if not file.exists():
@@ -221,7 +221,7 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
 
 def _as_written_now(card: Card) -> dict[str, Any]:
     """Returns a card's recipe as its pruner's is written today; one that is refused today is returned as it is."""
-    from models.recipe import Recipe
+    from prunecert.models.recipe import Recipe
 
     try:
         return Recipe.from_dict(card.recipe, card.objective).of_pruner(card.pruner).to_dict()

@@ -34,19 +34,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.outdir import say, writing
-from bench.properties import Problem, compacted, prepare
-from bench.properties_run import Run, Unreadable, in_words
-from bench.rows import parse_statuses
-from bench.scalars import settings_for
-from bench.session import machine, utc_now, versions
-from bench.store import SCHEMA_VERSION, Log, Writer, is_run
-from bench.vnncomp import MAX_TIMEOUT_S, Task, category_of, check_category, existing, pair_name, read_rows
+from prunecert.bench.outdir import say, writing
+from prunecert.bench.properties import Problem, compacted, prepare
+from prunecert.bench.properties_run import Run, Unreadable, in_words
+from prunecert.bench.rows import parse_statuses
+from prunecert.bench.scalars import settings_for
+from prunecert.bench.session import machine, utc_now, versions
+from prunecert.bench.store import SCHEMA_VERSION, Log, Writer, is_run
+from prunecert.bench.vnncomp import MAX_TIMEOUT_S, Task, category_of, check_category, existing, pair_name, read_rows
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
 from prunecert.printable import printable
-from verifiers import VERIFIERS
-from verifiers.worker import Worker
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.worker import Worker
 
 #: No machine has an exbibyte of memory.
 MAX_MEMORY_MB = 2**40

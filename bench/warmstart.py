@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cascade import Batch, CellCascade
-from bench.cell import show_eps
-from bench.plan import CellPlan, instance_id
-from bench.stages import Stage
-from verifiers.base import FloatArray, Instance, Kind, Status
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.cell import show_eps
+from prunecert.bench.plan import CellPlan, instance_id
+from prunecert.bench.stages import Stage
+from prunecert.verifiers.base import FloatArray, Instance, Kind, Status
 
 #: Starts tried for an image; more would rarely help, and each is one more forward pass.
 _MOST = 2

@@ -10,22 +10,22 @@ from prunecert.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.masks import Masks
+    from prunecert.models.masks import Masks
 
 #: Network builders: ``build() -> nn.Module`` for inputs [N, 3, 32, 32] in [0, 1] and 10 logits.
 NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
     "network",
     {
-        "cnn-large": "models.networks.cnn:cnn_large",
-        "cnn-small": "models.networks.cnn:cnn_small",
-        "cnn5": "models.networks.normalised:cnn5",
-        "cnn5-standardised": "models.networks.normalised:cnn5_standardised",
-        "cnn7": "models.networks.cnn:cnn7",
-        "cnn7-standardised": "models.networks.normalised:cnn7_standardised",
-        "resnet-2b": "models.networks.normalised:resnet_2b",
-        "vgg-8": "models.networks.normalised:vgg_8",
-        "vgg16": "models.networks.vgg:vgg16",
-        "wrn-28-4": "models.networks.wideresnet:wrn_28_4",
+        "cnn-large": "prunecert.models.networks.cnn:cnn_large",
+        "cnn-small": "prunecert.models.networks.cnn:cnn_small",
+        "cnn5": "prunecert.models.networks.normalised:cnn5",
+        "cnn5-standardised": "prunecert.models.networks.normalised:cnn5_standardised",
+        "cnn7": "prunecert.models.networks.cnn:cnn7",
+        "cnn7-standardised": "prunecert.models.networks.normalised:cnn7_standardised",
+        "resnet-2b": "prunecert.models.networks.normalised:resnet_2b",
+        "vgg-8": "prunecert.models.networks.normalised:vgg_8",
+        "vgg16": "prunecert.models.networks.vgg:vgg16",
+        "wrn-28-4": "prunecert.models.networks.wideresnet:wrn_28_4",
     },
 )
 
@@ -33,16 +33,16 @@ NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
 OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
     "objective",
     {
-        "crown-ibp": "models.objectives.crown_ibp:loss",
-        "ibp": "models.objectives.ibp:loss",
-        "mixtrain": "models.objectives.mixtrain:loss",
-        "mtl-ibp": "models.objectives.mtl_ibp:loss",
-        "natural": "models.objectives.natural:loss",
-        "pgd": "models.objectives.pgd:loss",
-        "sabr": "models.objectives.sabr:loss",
-        "smoothing": "models.objectives.smoothing:loss",
-        "smoothing-stability": "models.objectives.smoothing_stability:loss",
-        "trades": "models.objectives.trades:loss",
+        "crown-ibp": "prunecert.models.objectives.crown_ibp:loss",
+        "ibp": "prunecert.models.objectives.ibp:loss",
+        "mixtrain": "prunecert.models.objectives.mixtrain:loss",
+        "mtl-ibp": "prunecert.models.objectives.mtl_ibp:loss",
+        "natural": "prunecert.models.objectives.natural:loss",
+        "pgd": "prunecert.models.objectives.pgd:loss",
+        "sabr": "prunecert.models.objectives.sabr:loss",
+        "smoothing": "prunecert.models.objectives.smoothing:loss",
+        "smoothing-stability": "prunecert.models.objectives.smoothing_stability:loss",
+        "trades": "prunecert.models.objectives.trades:loss",
     },
 )
 
@@ -56,8 +56,8 @@ BOUNDING = frozenset({"crown-ibp", "fast-ibp", "ibp", "mixtrain", "mtl-ibp", "nr
 ADDONS: Registry[Callable[..., Tensor]] = Registry(
     "add-on",
     {
-        "fast-ibp": "models.addons.fast_ibp:term",
-        "nrs": "models.addons.nrs:term",
+        "fast-ibp": "prunecert.models.addons.fast_ibp:term",
+        "nrs": "prunecert.models.addons.nrs:term",
     },
 )
 
@@ -66,16 +66,16 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
 PRUNERS: Registry[Callable[..., Masks]] = Registry(
     "pruner",
     {
-        "drop-grow": "models.pruners.drop_grow:prune",
-        "filter-l1": "models.pruners.filter:prune",
-        "hydra": "models.pruners.hydra:prune",
-        "lwm": "models.pruners.lwm:prune",
-        "lwm-global": "models.pruners.lwm:prune_global",
-        "lwm-iterative": "models.pruners.iterative:prune",
-        "lwm-rewind": "models.pruners.rewind:prune",
-        "random": "models.pruners.random:prune",
-        "structured": "models.pruners.structured:prune",
-        "structured-filters": "models.pruners.structured:prune_filters",
-        "structured-neurons": "models.pruners.structured:prune_neurons",
+        "drop-grow": "prunecert.models.pruners.drop_grow:prune",
+        "filter-l1": "prunecert.models.pruners.filter:prune",
+        "hydra": "prunecert.models.pruners.hydra:prune",
+        "lwm": "prunecert.models.pruners.lwm:prune",
+        "lwm-global": "prunecert.models.pruners.lwm:prune_global",
+        "lwm-iterative": "prunecert.models.pruners.iterative:prune",
+        "lwm-rewind": "prunecert.models.pruners.rewind:prune",
+        "random": "prunecert.models.pruners.random:prune",
+        "structured": "prunecert.models.pruners.structured:prune",
+        "structured-filters": "prunecert.models.pruners.structured:prune_filters",
+        "structured-neurons": "prunecert.models.pruners.structured:prune_neurons",
     },
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.norms import norms_of
+from prunecert.models.norms import norms_of
 
 
 @contextmanager

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.graph import Graph, Node, graph_of
-from models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 from prunecert.errors import UserError
+from prunecert.models.graph import Graph, Node, graph_of
+from prunecert.models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 
 
 @dataclass

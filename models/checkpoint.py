@@ -21,11 +21,11 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from models import NETWORKS
-from models.masks import Masks, prunable
 from prunecert.errors import UserError, shortened
 from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
+from prunecert.models import NETWORKS
+from prunecert.models.masks import Masks, prunable
 
 SCHEMA_VERSION = 1
 #: Cards have some 3 kB.

@@ -32,11 +32,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from models.compact_graph import Array, BoolArray, Graph, Node, Role
-from models.compact_values import Values, evaluate
 from prunecert.compaction import METADATA_KEY, Compaction, LayerChange
 from prunecert.errors import UserError
 from prunecert.files import scratch_beside
+from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role
+from prunecert.models.compact_values import Values, evaluate
 
 
 def compact(

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from models.compact import compact_file, largest_difference
-from models.export import OPERATORS
 from prunecert.compaction import Compaction, Mode
 from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
+from prunecert.models.compact import compact_file, largest_difference
+from prunecert.models.export import OPERATORS
 
 _CHECK_INPUTS = 32
 #: Largest difference of an output that passes, over the largest output: some hundred times the rounding of one float32

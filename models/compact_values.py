@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.compact_graph import Array, BoolArray, Graph, Node, Role, windows
+from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role, windows
 
 _UNIT_ROUNDOFF = 2.0**-24
 #: More than all products of a layer that underflow in float32 can lose.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import Intervals, margin_rows, propagate
-from models.norms import per_channel
+from prunecert.models.bounds import Intervals, margin_rows, propagate
+from prunecert.models.norms import per_channel
 
 #: Lower and upper pre-activations of each ReLU, in order.
 Pre = list[tuple[Tensor, Tensor]]

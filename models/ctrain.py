@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models import NETWORKS
-from models.networks.normalised import CIFAR_MEAN, CIFAR_STD, Standardise
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models import NETWORKS
+from prunecert.models.networks.normalised import CIFAR_MEAN, CIFAR_STD, Standardise
 
 #: Networks of ours that have the layers of CTRAIN's, with theirs.
 CLASSES = {"cnn5-standardised": "CNN5_Mao", "cnn7-standardised": "CNN7_Shi"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.attack import pgd_linf
-from models.bounds import interval_margins, propagate
-from models.crown import crown_ibp_margins
-from models.data import Dataset
 from prunecert.errors import UserError
+from prunecert.models.attack import pgd_linf
+from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.crown import crown_ibp_margins
+from prunecert.models.data import Dataset
 
 #: Images whose CROWN-IBP margins are taken at a time.
 _CROWN_IMAGES = 50

@@ -12,13 +12,13 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from models.checkpoint import load_model
-from models.graph import has_norms
-from models.masks import Masks, prunable
-from models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 from prunecert.errors import UserError
 from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
+from prunecert.models.checkpoint import load_model
+from prunecert.models.graph import has_norms
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 
 #: Operators that an export may hold.
 OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Relu"})

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.bounds import propagate
 from prunecert.errors import UserError
+from prunecert.models.bounds import propagate
 
 
 class OutOfTimeError(Exception):

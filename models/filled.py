@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from models.onnx_graph import INPUT, NORM_PREFIX
 from prunecert.hashing import sha256_file
+from prunecert.models.onnx_graph import INPUT, NORM_PREFIX
 
 #: Fillings relative to the layer's kept weights. A thousand of them are below the rounding of one float32 sum, and a
 #: product of seven of them with weights of a hundredth is still no denormal number, which would be slow for a reason

@@ -6,8 +6,8 @@ import math
 
 from torch import nn
 
-from models.graph import graph_of
 from prunecert.errors import UserError
+from prunecert.models.graph import graph_of
 
 
 def ibp_init(model: nn.Module, *, last: bool = True) -> None:

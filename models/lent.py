@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from models.masks import Masks
-from models.pruners.contract import Revise
-from models.schedules import Stage
-from models.training import Trainer, read_state, seed_everything, write_state
+from prunecert.models.masks import Masks
+from prunecert.models.pruners.contract import Revise
+from prunecert.models.schedules import Stage
+from prunecert.models.training import Trainer, read_state, seed_everything, write_state
 
 
 def given(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[str, Any]:

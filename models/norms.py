@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.graph import Graph, Node, graph_of
+from prunecert.models.graph import Graph, Node, graph_of
 
 #: Images that are worked on at a time, so that what elementwise operations make stays in the processor's cache.
 CHUNK = 16

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.networks.normalised import ResidualBlock
-from models.networks.wideresnet import PreactivationBlock
 from prunecert.errors import UserError
+from prunecert.models.networks.normalised import ResidualBlock
+from prunecert.models.networks.wideresnet import PreactivationBlock
 
 OPSET = 13
 IR_VERSION = 7

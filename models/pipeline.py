@@ -15,22 +15,22 @@ import torch
 from torch import nn
 
 import prunecert
-from models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
-from models.bounds import boundable
-from models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
-from models.data import Dataset
-from models.evaluate import evaluate, evaluate_noise
-from models.faults import memory_errors
-from models.initialisation import ibp_init
-from models.lent import LentTraining, given
-from models.masks import Masks, prunable
-from models.pruners.allocation import allocate, budget
-from models.pruners.contract import begins_at_start, can_be_asked
-from models.recipe import Recipe
-from models.schedules import Stage
-from models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
 from prunecert.errors import UserError
 from prunecert.hashing import digest
+from prunecert.models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
+from prunecert.models.bounds import boundable
+from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
+from prunecert.models.data import Dataset
+from prunecert.models.evaluate import evaluate, evaluate_noise
+from prunecert.models.faults import memory_errors
+from prunecert.models.initialisation import ibp_init
+from prunecert.models.lent import LentTraining, given
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.contract import begins_at_start, can_be_asked
+from prunecert.models.recipe import Recipe
+from prunecert.models.schedules import Stage
+from prunecert.models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
 
 DENSE = "dense"
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"

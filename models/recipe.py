@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from models import ADDONS, OBJECTIVES, PRUNERS
-from models.pruners.allocation import ALLOCATIONS
-from models.pruners.contract import has_scores
 from prunecert.errors import UserError, did_you_mean
+from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
+from prunecert.models.pruners.allocation import ALLOCATIONS
+from prunecert.models.pruners.contract import has_scores
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
 _GIVEN = frozenset({"model", "x", "y", "eps", "progress"})

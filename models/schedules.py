@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.recipe import Recipe
+    from prunecert.models.recipe import Recipe
 
 #: The smoothed ramp's share with a rising slope, and its power.
 _SMOOTH, _POWER = 0.25, 4

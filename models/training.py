@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import ADDONS, OBJECTIVES
-from models.bounds import shared_bounds
-from models.data import Dataset
-from models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
-from models.masks import Masks, prunable
-from models.norms import estimate_statistics, norms_of, uncounted
-from models.pruners.contract import Revise, Step
-from models.recipe import Recipe
-from models.schedules import Stage
 from prunecert.errors import UserError
+from prunecert.models import ADDONS, OBJECTIVES
+from prunecert.models.bounds import shared_bounds
+from prunecert.models.data import Dataset
+from prunecert.models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.norms import estimate_statistics, norms_of, uncounted
+from prunecert.models.pruners.contract import Revise, Step
+from prunecert.models.recipe import Recipe
+from prunecert.models.schedules import Stage
 
 #: Called after every epoch with the stage, the epoch's number from 1, the epochs in all, mean loss and images/s.
 Report = Callable[[str, int, int, float, float], None]

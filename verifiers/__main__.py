@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from prunecert.errors import EXIT_OK, run_main
-from verifiers import VERIFIERS
+from prunecert.verifiers import VERIFIERS
 
 
 def survey() -> list[dict[str, Any]]:

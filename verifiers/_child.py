@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from prunecert.errors import UserError
-from verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
-from verifiers.certificate import Certificate
+from prunecert.verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
+from prunecert.verifiers.certificate import Certificate
 
 if TYPE_CHECKING:
-    from verifiers._reading import Reading
+    from prunecert.verifiers._reading import Reading
 
 MAGIC = b"PCw1"
 HEADER = struct.Struct("<4sQI")
@@ -153,15 +153,15 @@ class Server:
         """Says what the normal form of a network holds; needs no adapter."""
         from prunecert.onnx.io import load_model
         from prunecert.onnx.normalise import normalise
-        from verifiers._reading import operators_of
+        from prunecert.verifiers._reading import operators_of
 
         normal = normalise(load_model(Path(onnx)), outputs=outputs, keep=frozenset(keep))
         return {"ok": True, "operators": operators_of(normal), "outputs": int(normal.outputs), "last": str(normal.last)}
 
     def read(self, onnx: str, sha256: str, outputs: int, folder: str) -> dict[str, Any]:
         """Makes the normal form of a network, for `load`; it goes into the folder if it is another file."""
-        from verifiers._reading import Reading
-        from verifiers.support import unknown_operator
+        from prunecert.verifiers._reading import Reading
+        from prunecert.verifiers.support import unknown_operator
 
         assert self.verifier is not None
         begin = time.perf_counter()

@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import psutil
 
-import verifiers
-from verifiers import _supervisor
-from verifiers._child import HEADER, MAGIC, frame
+import prunecert
+from prunecert.verifiers import _supervisor
+from prunecert.verifiers._child import HEADER, MAGIC, frame
 
 FailureKind = Literal["timeout", "memory", "crash", "error", "unsupported"]
 
@@ -115,7 +115,7 @@ class Process:
             "log": None if log is None else str(log.resolve()),
             "log_limit": _LOG_LIMIT,
             "cores": None if cores is None else list(cores),
-            "sys_path": [str(Path(verifiers.__file__).parents[1]), *(path or str(Path.cwd()) for path in sys.path)],
+            "sys_path": [str(Path(prunecert.__file__).parents[1]), *(path or str(Path.cwd()) for path in sys.path)],
         }
         environment = dict(os.environ)
         # Read when torch is imported: later is too late.

@@ -27,9 +27,17 @@ from prunecert.hashing import sha256_file
 from prunecert.onnx.io import identity, load_model
 from prunecert.onnx.normal import Normalised, UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
-from verifiers import counterexample
-from verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
-from verifiers.support import OPERATORS, NetworkInfo, SpecKind, mark_rewritten, network_info, spec_kind, takes_native
+from prunecert.verifiers import counterexample
+from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
+from prunecert.verifiers.support import (
+    OPERATORS,
+    NetworkInfo,
+    SpecKind,
+    mark_rewritten,
+    network_info,
+    spec_kind,
+    takes_native,
+)
 
 Evaluate = Callable[[FloatArray], npt.NDArray[Any] | None]
 
@@ -168,7 +176,7 @@ class Reading:
         if self._activation == "Softmax" and kind == "robustness":
             # The label's value is the largest, so that it is at least 1 / n, and no other comes near it.
             return _TELLS_APART
-        from verifiers._enclosure import Enclosure
+        from prunecert.verifiers._enclosure import Enclosure
 
         low, high = Enclosure(self._normal.model)(self._forth(instance.lower)[None], self._forth(instance.upper)[None])
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -289,7 +297,7 @@ class Reading:
             return True
         if not self.normal:
             return False
-        from verifiers._enclosure import Enclosure
+        from prunecert.verifiers._enclosure import Enclosure
 
         low, high = Enclosure(self._normal.model, unit)(moved, moved)
         inside = [(low <= part) & (part <= high) for part in (wide, exact)]

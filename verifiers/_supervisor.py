@@ -187,7 +187,7 @@ def main() -> None:
         sys.argv[1:] = []
         code = 1
         try:
-            from verifiers._child import serve
+            from prunecert.verifiers._child import serve
 
             serve(config["request"], config["reply"])
             code = 0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from prunecert.errors import UserError
-from verifiers import counterexample, rounding
-from verifiers.base import Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
-from verifiers.certificate import Certificate, flaw
+from prunecert.verifiers import counterexample, rounding
+from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Times, Verdict, Verifier
+from prunecert.verifiers.certificate import Certificate, flaw
 
 
 def judge(verifier: type[Verifier], instance: Instance, plain: dict[str, Any]) -> Verdict:

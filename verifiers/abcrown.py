@@ -19,11 +19,21 @@ import numpy.typing as npt
 import yaml
 
 from prunecert.errors import UserError, did_you_mean
-from verifiers import abcrown_install, rounding
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
-from verifiers.support import OPERATORS
-from verifiers.torch_adapter import run_module
+from prunecert.verifiers import abcrown_install, rounding
+from prunecert.verifiers.base import (
+    Availability,
+    Capabilities,
+    FloatArray,
+    Instance,
+    Kind,
+    Status,
+    Times,
+    Verdict,
+    Verifier,
+)
+from prunecert.verifiers.hardware import describe, domains_that_fit, use_device, visible_devices
+from prunecert.verifiers.support import OPERATORS
+from prunecert.verifiers.torch_adapter import run_module
 
 #: Every status that upstream's sources can give, with what it means here and the stage that decided. Each is
 #: compared as a whole: `'safe' in 'unsafe-pgd'` is true.
@@ -152,7 +162,7 @@ class AbCrown(Verifier):
         found = abcrown_install.find()
         if isinstance(found, str):
             raise UserError(found)
-        from verifiers.abcrown_engine import Engine
+        from prunecert.verifiers.abcrown_engine import Engine
 
         flat: dict[str, Any] = {}
         for name, path in FLAT.items():

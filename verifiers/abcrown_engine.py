@@ -31,10 +31,10 @@ import onnxruntime
 import torch
 
 from prunecert.errors import UserError, did_you_mean
+from prunecert.verifiers import leaf
+from prunecert.verifiers.abcrown_install import Install
+from prunecert.verifiers.base import Instance
 from prunecert.vision import import_torchvision
-from verifiers import leaf
-from verifiers.abcrown_install import Install
-from verifiers.base import Instance
 
 
 @dataclass

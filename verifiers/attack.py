@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
-from verifiers.base import (
+from prunecert.verifiers.base import (
     Availability,
     Capabilities,
     FloatArray,
@@ -28,14 +28,14 @@ from verifiers.base import (
     Times,
     Verdict,
 )
-from verifiers.hardware import first_missing, visible_devices
-from verifiers.support import OPERATORS
-from verifiers.torch_adapter import TorchVerifier
+from prunecert.verifiers.hardware import first_missing, visible_devices
+from prunecert.verifiers.support import OPERATORS
+from prunecert.verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch
 
-    from verifiers.pgd_engine import Loss
+    from prunecert.verifiers.pgd_engine import Loss
 
 #: A point counts only if its margin, in the float32 of torch, is below 0 by so much of the outputs' scale: the replay
 #: in onnxruntime, with no tolerance, rounds otherwise.
@@ -86,7 +86,7 @@ class Pgd(TorchVerifier):
     def start(self) -> None:
         """Imports torch and foolbox, and asks for the device."""
         super().start()
-        from verifiers import pgd_engine
+        from prunecert.verifiers import pgd_engine
 
         self._engine = pgd_engine
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from prunecert.errors import UserError, did_you_mean
-from verifiers.attack import MARGIN
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
-from verifiers.hardware import first_missing, visible_devices
-from verifiers.support import OPERATORS
-from verifiers.torch_adapter import TorchVerifier
+from prunecert.verifiers.attack import MARGIN
+from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
+from prunecert.verifiers.hardware import first_missing, visible_devices
+from prunecert.verifiers.support import OPERATORS
+from prunecert.verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch

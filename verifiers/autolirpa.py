@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verifiers.base import Availability
-from verifiers.hardware import visible_devices
+from prunecert.verifiers.base import Availability
+from prunecert.verifiers.hardware import visible_devices
 
 #: Older ones (PyPI's is 0.3 of 2022) fail with the torch of today.
 OLDEST = (0, 5)

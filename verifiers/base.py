@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from verifiers.certificate import Certificate
+from prunecert.verifiers.certificate import Certificate
 
 FloatArray = npt.NDArray[np.float32]
 Norm = Literal["linf", "l2"]

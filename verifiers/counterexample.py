@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 import prunecert
 from prunecert.errors import UserError
-from verifiers.base import FloatArray, Instance
-from verifiers.support import NetworkInfo, network_info
+from prunecert.verifiers.base import FloatArray, Instance
+from prunecert.verifiers.support import NetworkInfo, network_info
 
 #: Of the record that `WitnessCheck.to_json` writes.
 SCHEMA_VERSION = 1

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.support import network_info
+from prunecert.verifiers.support import network_info
 
 Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunecert.errors import UserError
-from verifiers.support import network_info
+from prunecert.verifiers.support import network_info
 
 #: Operators beyond the normal form's that some verifiers take as they are.
 _KEPT = frozenset({"MaxPool"})
@@ -51,8 +51,8 @@ def inspect_network(onnx: Path, *, keep: Collection[str] = (), outputs: int | No
 
 @functools.lru_cache(maxsize=256)
 def _inspect(onnx: Path, _sha256: str, keep: tuple[str, ...], outputs: int | None) -> Inspection:
-    from verifiers._process import Process, ProcessError
-    from verifiers.worker import READ_LIMIT_S, read_memory_mb
+    from prunecert.verifiers._process import Process, ProcessError
+    from prunecert.verifiers.worker import READ_LIMIT_S, read_memory_mb
 
     process = Process(log=None, threads=1, memory_limit_mb=None)
     try:

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
-from verifiers import autolirpa
-from verifiers.base import (
+from prunecert.verifiers import autolirpa
+from prunecert.verifiers.base import (
     Availability,
     Capabilities,
     FloatArray,
@@ -39,9 +39,9 @@ from verifiers.base import (
     Verdict,
     Verifier,
 )
-from verifiers.hardware import describe, free_memory
-from verifiers.support import OPERATORS
-from verifiers.torch_adapter import run_module
+from prunecert.verifiers.hardware import describe, free_memory
+from prunecert.verifiers.support import OPERATORS
+from prunecert.verifiers.torch_adapter import run_module
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ class _Lirpa(Verifier):
 
     def load(self, onnx: Path) -> None:
         """Converts the network, checks it against onnxruntime, and measures its rounding error."""
-        from verifiers.onnx_graph import read_onnx
+        from prunecert.verifiers.onnx_graph import read_onnx
 
         torch = self._torch
         module = read_onnx(onnx)
@@ -218,7 +218,7 @@ class _Lirpa(Verifier):
 
     def _certain(self, instances: list[Instance], rows: Rows, lower: _Float64) -> _Float64:
         """Returns bounds less what rounding may have raised them by, [images, rows]."""
-        from verifiers import lirpa_rounding
+        from prunecert.verifiers import lirpa_rounding
 
         if self._dtype is self._torch.float32 and self._target.type != "cpu":
             return np.full_like(lower, -np.inf)

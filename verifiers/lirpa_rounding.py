@@ -32,8 +32,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from verifiers.base import Instance
-from verifiers.onnx_graph import OnnxModule, _Combine, _Reshape
+from prunecert.verifiers.base import Instance
+from prunecert.verifiers.onnx_graph import OnnxModule, _Combine, _Reshape
 
 #: Unit roundoff, and the smallest normal number.
 UNITS = {torch.float32: (2.0**-24, 2.0**-126), torch.float64: (2.0**-53, 2.0**-1022)}

@@ -19,9 +19,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from prunecert.errors import UserError, did_you_mean
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.counterexample import outputs
-from verifiers.hardware import describe, first_missing
+from prunecert.verifiers.base import (
+    Availability,
+    Capabilities,
+    FloatArray,
+    Instance,
+    Kind,
+    Status,
+    Times,
+    Verdict,
+    Verifier,
+)
+from prunecert.verifiers.counterexample import outputs
+from prunecert.verifiers.hardware import describe, first_missing
 
 #: Every exit code that Marabou's Python interface documents, in its spelling.
 STATUS: Mapping[str, Status] = {

@@ -17,11 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError, did_you_mean
-from verifiers import rounding
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict, Verifier
-from verifiers.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
-from verifiers.support import NORMAL_OPERATORS
-from verifiers.torch_adapter import run_module
+from prunecert.verifiers import rounding
+from prunecert.verifiers.base import (
+    Availability,
+    Capabilities,
+    FloatArray,
+    Instance,
+    Kind,
+    Status,
+    Times,
+    Verdict,
+    Verifier,
+)
+from prunecert.verifiers.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
+from prunecert.verifiers.support import NORMAL_OPERATORS
+from prunecert.verifiers.torch_adapter import run_module
 
 #: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
 #: that ends with them has gone wrong.
@@ -97,7 +107,7 @@ class NeuralSat(Verifier):
     def start(self) -> None:
         """Imports NeuralSAT and takes the device; a missing CUDA device is an error, not the CPU."""
         self._label = describe(self.device)
-        from verifiers import neuralsat_engine
+        from prunecert.verifiers import neuralsat_engine
 
         self._engine = neuralsat_engine
         # Upstream knows only the current CUDA device.

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import verifiers.onnx_graph
+import prunecert.verifiers.onnx_graph
 from prunecert.onnx.io import load_model
+from prunecert.verifiers import leaf
+from prunecert.verifiers.base import Instance
 from prunecert.vision import import_torchvision
-from verifiers import leaf
-from verifiers.base import Instance
 
 import_torchvision()
 _spec = importlib.util.find_spec("src")
@@ -93,7 +93,7 @@ def _own_network(onnx: Path) -> tuple[Any, tuple[int, ...]]:
     # No layer was left out at the end, which upstream would take for granted.
     for operator in ("Softmax", "Squeeze"):
         read_onnx.custom_quirks[operator]["skip_last_layer"] = False
-    module = verifiers.onnx_graph.read_onnx(onnx, averages_as_convolutions=True)
+    module = prunecert.verifiers.onnx_graph.read_onnx(onnx, averages_as_convolutions=True)
     return module, (1, *module.input_shape)
 
 

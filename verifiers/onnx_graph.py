@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from prunecert.onnx.io import load_model
-from verifiers.base import UnsupportedError
-from verifiers.support import is_rewritten
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.support import is_rewritten
 
 _Step = tuple[str, str, tuple[str, ...]]
 

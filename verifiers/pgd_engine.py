@@ -15,7 +15,7 @@ from foolbox.criteria import Misclassification
 from foolbox.models.pytorch import PyTorchModel
 from torch import nn
 
-from verifiers.base import Norm
+from prunecert.verifiers.base import Norm
 
 Loss = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

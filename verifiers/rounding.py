@@ -38,8 +38,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
-from verifiers import counterexample, float64
-from verifiers.base import FloatArray, Instance, Status, Verdict, Verifier
+from prunecert.verifiers import counterexample, float64
+from prunecert.verifiers.base import FloatArray, Instance, Status, Verdict, Verifier
 
 Array = npt.NDArray[np.float64]
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict
-from verifiers.certificate import certificate
-from verifiers.hardware import first_missing, visible_devices
-from verifiers.support import OPERATORS
-from verifiers.torch_adapter import TorchVerifier
+from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict
+from prunecert.verifiers.certificate import certificate
+from prunecert.verifiers.hardware import first_missing, visible_devices
+from prunecert.verifiers.support import OPERATORS
+from prunecert.verifiers.torch_adapter import TorchVerifier
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 import prunecert
-from verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
-from verifiers.hardware import first_missing
-from verifiers.support import NORMAL_OPERATORS
+from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
+from prunecert.verifiers.hardware import first_missing
+from prunecert.verifiers.support import NORMAL_OPERATORS
 
 if TYPE_CHECKING:
-    from verifiers.sparse.network import Network
+    from prunecert.verifiers.sparse.network import Network
 
 
 def boxes_only(name: str, instance: Instance) -> Verdict:

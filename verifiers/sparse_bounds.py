@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verifiers.base import Instance, Kind, Status, Times, Verdict
-from verifiers.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
+from prunecert.verifiers.sparse_adapter import SparseVerifier, boxes_only
 
 
 class _SparseBounds(SparseVerifier):
@@ -29,14 +29,14 @@ class _SparseBounds(SparseVerifier):
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
-        from verifiers.sparse import crown, warmup
+        from prunecert.verifiers.sparse import crown, warmup
 
         self._crown = crown
         warmup.warm_up_bounds()
 
     def load(self, onnx: Path) -> None:
         """Reads the network and lays it out for the kernels."""
-        from verifiers.sparse.network import read_network
+        from prunecert.verifiers.sparse.network import read_network
 
         self._network = read_network(onnx)
         self._engine = self._crown.Engine(self._network)

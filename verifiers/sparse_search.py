@@ -19,15 +19,15 @@ import numpy as np
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import identity
-from verifiers.base import FloatArray, Instance, Kind, Times, Verdict
-from verifiers.counterexample import outputs
-from verifiers.sparse.threads import threads
-from verifiers.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.base import FloatArray, Instance, Kind, Times, Verdict
+from prunecert.verifiers.counterexample import outputs
+from prunecert.verifiers.sparse.threads import threads
+from prunecert.verifiers.sparse_adapter import SparseVerifier, boxes_only
 
 if TYPE_CHECKING:
-    from verifiers.sparse.naming import Names
-    from verifiers.sparse.reuse import Earlier, Store
-    from verifiers.sparse.search import Search
+    from prunecert.verifiers.sparse.naming import Names
+    from prunecert.verifiers.sparse.reuse import Earlier, Store
+    from prunecert.verifiers.sparse.search import Search
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
@@ -52,18 +52,18 @@ class _Sparse(SparseVerifier):
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
-        from verifiers.sparse.outcome import Limits
-        from verifiers.sparse.search import Search
-        from verifiers.sparse.warmup import warm_up
+        from prunecert.verifiers.sparse.outcome import Limits
+        from prunecert.verifiers.sparse.search import Search
+        from prunecert.verifiers.sparse.warmup import warm_up
 
         self._make_limits, self._make_search = Limits, Search
         warm_up()
 
     def load(self, onnx: Path) -> None:
         """Reads the network."""
-        from verifiers.sparse.certify import Checker
-        from verifiers.sparse.crown import Engine
-        from verifiers.sparse.network import read_network
+        from prunecert.verifiers.sparse.certify import Checker
+        from prunecert.verifiers.sparse.crown import Engine
+        from prunecert.verifiers.sparse.network import read_network
 
         self._network = read_network(onnx)
         self._names: Names | None = None
@@ -194,8 +194,8 @@ class SparseBab(_Sparse):
         self._sha256 = identity(onnx)
         self._store: Store | None = None
         if self.settings["proofs"]:
-            from verifiers.sparse.naming import names_of
-            from verifiers.sparse.reuse import Store, key
+            from prunecert.verifiers.sparse.naming import names_of
+            from prunecert.verifiers.sparse.reuse import Store, key
 
             self._name_of = key
             self._names = names_of(self._network, onnx)

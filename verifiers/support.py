@@ -16,7 +16,7 @@ from typing import Any, Literal
 from prunecert.compaction import Compaction
 from prunecert.errors import UserError
 from prunecert.onnx.io import identity, load_model
-from verifiers.base import Capabilities, Instance, Norm, OutputSpec, Verifier
+from prunecert.verifiers.base import Capabilities, Instance, Norm, OutputSpec, Verifier
 
 SpecKind = Literal["robustness", "dnf"]
 
@@ -194,7 +194,7 @@ def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: Spec
     reason = check_question(verifier, norm, spec)
     if reason is not None:
         return reason
-    from verifiers.inspection import inspect_network
+    from prunecert.verifiers.inspection import inspect_network
 
     taken = verifier.capabilities().operators
     found = inspect_network(onnx, keep=taken)

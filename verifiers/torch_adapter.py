@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import FloatArray, Verifier
-from verifiers.hardware import describe
+from prunecert.verifiers.base import FloatArray, Verifier
+from prunecert.verifiers.hardware import describe
 
 if TYPE_CHECKING:
     import torch
 
-    from verifiers.onnx_graph import OnnxModule
+    from prunecert.verifiers.onnx_graph import OnnxModule
 
 
 def run_module(module: Any, points: FloatArray, shape: tuple[int, ...], device: Any) -> npt.NDArray[np.float32]:
@@ -60,7 +60,7 @@ class TorchVerifier(Verifier):
 
     def load(self, onnx: Path) -> None:
         """Converts the network."""
-        from verifiers.onnx_graph import read_onnx
+        from prunecert.verifiers.onnx_graph import read_onnx
 
         self._module = read_onnx(onnx).to(self._target)
 

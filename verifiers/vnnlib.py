@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
-from verifiers.base import FloatArray, Instance, OutputSpec
-from verifiers.textfile import read_bytes, read_text
-from verifiers.vnnlib_reader import DoubleArray, UnsupportedPropertyError, parse
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.textfile import read_bytes, read_text
+from prunecert.verifiers.vnnlib_reader import DoubleArray, UnsupportedPropertyError, parse
 
 __all__ = [
     "Case",

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
-from verifiers.base import OutputSpec
-from verifiers.vnnlib_formulas import Atom, Formula, Junction, Negation, Step, complete
-from verifiers.vnnlib_text import UnsupportedPropertyError
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.vnnlib_formulas import Atom, Formula, Junction, Negation, Step, complete
+from prunecert.verifiers.vnnlib_text import UnsupportedPropertyError
 
 DoubleArray: TypeAlias = npt.NDArray[np.float64]
 #: An AND of atoms.

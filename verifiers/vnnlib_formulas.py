@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from prunecert.errors import UserError
-from verifiers.vnnlib_text import shown
+from prunecert.verifiers.vnnlib_text import shown
 
 #: Of one number.
 MAX_DIGITS = 5_000

@@ -22,11 +22,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.errors import UserError
-from verifiers.base import OutputSpec
-from verifiers.vnnlib_boxes import MAX_CELLS, Box, DoubleArray, clauses, specification
-from verifiers.vnnlib_formulas import Atom, Formula, Variable, number
-from verifiers.vnnlib_terms import Evaluator
-from verifiers.vnnlib_text import Expression, UnsupportedPropertyError, expressions, keyword, plain, script, shown
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.vnnlib_boxes import MAX_CELLS, Box, DoubleArray, clauses, specification
+from prunecert.verifiers.vnnlib_formulas import Atom, Formula, Variable, number
+from prunecert.verifiers.vnnlib_terms import Evaluator
+from prunecert.verifiers.vnnlib_text import (
+    Expression,
+    UnsupportedPropertyError,
+    expressions,
+    keyword,
+    plain,
+    script,
+    shown,
+)
 
 __all__ = ["DoubleArray", "Parsed", "ParsedCase", "UnsupportedPropertyError", "parse"]
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from prunecert.errors import UserError
 from prunecert.printable import printable
-from verifiers.vnnlib_formulas import (
+from prunecert.verifiers.vnnlib_formulas import (
     NUMBER,
     Atom,
     Formula,
@@ -30,7 +30,7 @@ from verifiers.vnnlib_formulas import (
     number,
     varies,
 )
-from verifiers.vnnlib_text import Expression, UnsupportedPropertyError, shown
+from prunecert.verifiers.vnnlib_text import Expression, UnsupportedPropertyError, shown
 
 #: Steps of evaluation that a file may take; an image's takes some ten thousand, the largest of VNN-COMP a million.
 MAX_STEPS = 4_000_000

@@ -21,11 +21,11 @@ import psutil
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import external_files
-from verifiers import VERIFIERS, rounding
-from verifiers._process import Process, ProcessError
-from verifiers._verdicts import judge
-from verifiers.base import Instance, Status, Times, Verdict, Verifier
-from verifiers.support import check_instance
+from prunecert.verifiers import VERIFIERS, rounding
+from prunecert.verifiers._process import Process, ProcessError
+from prunecert.verifiers._verdicts import judge
+from prunecert.verifiers.base import Instance, Status, Times, Verdict, Verifier
+from prunecert.verifiers.support import check_instance
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.report.labels import literal
+from prunecert.bench.report.labels import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.certify.settings import VERIFIER, mismatch
-from bench.plan import CLASSES, CellPlan
-from bench.stages import Installed, Stage
+from prunecert.bench.certify.settings import VERIFIER, mismatch
+from prunecert.bench.plan import CLASSES, CellPlan
+from prunecert.bench.stages import Installed, Stage
 from prunecert.hashing import digest
-from verifiers import VERIFIERS
-from verifiers.base import Instance, OutputSpec
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, OutputSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def with_certificates(
 
 
 def _plan(plan: CellPlan, installed: Installed, tell: Callable[[str], None]) -> CertifyPlan | None:
-    from verifiers.support import check_supported
+    from prunecert.verifiers.support import check_supported
 
     wanted = plan.protocol.certify
     if wanted is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.yamlfile import Section
+from prunecert.bench.yamlfile import Section
 
 VERIFIER = "smoothing"
 _LARGEST_SIGMA = 10.0

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.certify.settings import mismatch
-from bench.results.outcome import seconds
-from bench.results.row_types import CertificateFields, CertificateRow
-from bench.results.session_types import SessionCell, SessionCertify, SmoothingSettings, present
-from bench.stats import wilson
+from prunecert.bench.certify.settings import mismatch
+from prunecert.bench.results.outcome import seconds
+from prunecert.bench.results.row_types import CertificateFields, CertificateRow
+from prunecert.bench.results.session_types import SessionCell, SessionCertify, SmoothingSettings, present
+from prunecert.bench.stats import wilson
 
 _SHARED = ("name", "network", "objective", "pruner", "compression", "seed", "split")
 #: Radii of the tables, in pixels of [0, 1]; the log has every image's own.
@@ -57,7 +57,7 @@ def found_of(row: CertificateRow) -> Found:
 
 def largest_radius(settings: SmoothingSettings) -> float:
     """Returns the radius if all samples agree; no image can have a larger one."""
-    from verifiers.certificate import certificate
+    from prunecert.verifiers.certificate import certificate
 
     n = settings.n
     best = certificate(0, n, n0=settings.n0, n=n, alpha=settings.alpha, sigma=settings.sigma)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.medium import Table
+from prunecert.bench.report.medium import Table
 
 Summary = Mapping[str, Any]
 TITLE = "Certificates of randomized smoothing"

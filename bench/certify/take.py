@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.cascade import Batch, CellCascade
-from bench.certify.plans import CertifyPlan
-from bench.plan import CellPlan, in_shard, instance_id
-from bench.progress import Display
-from bench.results.decode import build
-from bench.results.row_types import CertificateRow
-from bench.store import Log, Writer, collector_off, is_run, verdict_fields
-from verifiers.base import Instance, Status, Verdict
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.certify.plans import CertifyPlan
+from prunecert.bench.plan import CellPlan, in_shard, instance_id
+from prunecert.bench.progress import Display
+from prunecert.bench.results.decode import build
+from prunecert.bench.results.row_types import CertificateRow
+from prunecert.bench.store import Log, Writer, collector_off, is_run, verdict_fields
+from prunecert.verifiers.base import Instance, Status, Verdict
 
 Answered = Callable[[Batch, Sequence[Instance], Sequence[Verdict]], None]
 

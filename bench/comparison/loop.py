@@ -12,11 +12,11 @@ from pathlib import Path
 
 import yaml
 
-from bench.comparison import launch
-from bench.comparison.measure import Ended, Meter
-from bench.vnncomp import Task
+from prunecert.bench.comparison import launch
+from prunecert.bench.comparison.measure import Ended, Meter
+from prunecert.bench.vnncomp import Task
 from prunecert.errors import UserError
-from verifiers.base import Status
+from prunecert.verifiers.base import Status
 
 #: Seconds beyond an instance's limit that imports, reading and the way out may take.
 GRACE_S = 120.0
@@ -65,8 +65,8 @@ class AbCrown:
     name = "abcrown"
 
     def __init__(self, config: Path) -> None:
-        from verifiers import abcrown_install
-        from verifiers.abcrown import DEFAULTS
+        from prunecert.verifiers import abcrown_install
+        from prunecert.verifiers.abcrown import DEFAULTS
 
         found = abcrown_install.find()
         if isinstance(found, str):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.comparison.sides import Side
-from bench.progress import duration
-from bench.report.medium import Table
-from bench.session import machine, utc_now, versions
-from bench.stats import bootstrap_ratio
+from prunecert.bench.comparison.sides import Side
+from prunecert.bench.progress import duration
+from prunecert.bench.report.medium import Table
+from prunecert.bench.session import machine, utc_now, versions
+from prunecert.bench.stats import bootstrap_ratio
 
 SCHEMA_VERSION = 1
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.results.outcome import contradictions, seconds, settle
-from bench.results.row_types import VerdictRow
-from bench.results.session_types import SessionRow
-from bench.store import Log, collector_off
-from bench.vnncomp import Task
+from prunecert.bench.results.outcome import contradictions, seconds, settle
+from prunecert.bench.results.row_types import VerdictRow
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.store import Log, collector_off
+from prunecert.bench.vnncomp import Task
 from prunecert.errors import UserError
-from verifiers.base import Status
+from prunecert.verifiers.base import Status
 
 #: Cell and image.
 Key = tuple[str, int]

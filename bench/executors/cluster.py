@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.executors.outlook import Known, arrays, describe, left
-from bench.executors.slurm_options import SLURM, Resources
-from bench.plan import CellPlan
-from bench.session import utc_now
+from prunecert.bench.executors.outlook import Known, arrays, describe, left
+from prunecert.bench.executors.slurm_options import SLURM, Resources
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.session import utc_now
 from prunecert.errors import UserError, did_you_mean
 
 #: Slurm's own default, should it not say.
@@ -49,7 +49,7 @@ class Part:
 
     def __call__(self) -> int:
         """Runs the part."""
-        from bench import run
+        from prunecert.bench import run
 
         return run.main(self.argv, part=self)
 
@@ -366,7 +366,7 @@ def run(
 
 def watch(backend: Backend, tasks: Sequence[str], out: Path, tell: Tell) -> None:
     """Returns when none of the tasks waits or runs any more; says a line when something has changed."""
-    from bench.store import writer_files
+    from prunecert.bench.store import writer_files
 
     pause, last = _POLL_S[0], ""
     while states := backend.alive(tasks):

@@ -12,12 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan
-from bench.stages import Stage
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.stages import Stage
 from prunecert.errors import UserError
-from verifiers.base import Instance, Verdict
-from verifiers.worker import Worker
+from prunecert.verifiers.base import Instance, Verdict
+from prunecert.verifiers.worker import Worker
 
 #: Verifier processes that a thread keeps warm; each takes some hundred MiB.
 KEEP_WARM = 3

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.cascade import CellCascade
-from bench.certify.plans import CertifyPlan
-from bench.executors.slurm_options import Resources
-from bench.plan import CellPlan
-from bench.progress import duration
-from verifiers.base import Status
+from prunecert.bench.cascade import CellCascade
+from prunecert.bench.certify.plans import CertifyPlan
+from prunecert.bench.executors.slurm_options import Resources
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.progress import duration
+from prunecert.verifiers.base import Status
 
 #: By image key and image, whether it is classified correctly; by stage key and image, the answers.
 Known = tuple[Mapping[tuple[str, int], bool], Mapping[tuple[str, int], Status]]
@@ -65,9 +65,9 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
 
     None if some network has no answers yet.
     """
-    from bench.results.outcome import seconds
-    from bench.results.row_types import VerdictRow
-    from bench.store import Log, collector_off, is_run
+    from prunecert.bench.results.outcome import seconds
+    from prunecert.bench.results.row_types import VerdictRow
+    from prunecert.bench.store import Log, collector_off, is_run
 
     spent: dict[str, float] = {}
     seen: dict[str, set[tuple[str, int]]] = {}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.session import cores
+from prunecert.bench.session import cores
 from prunecert.errors import UserError
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.options import CPUS, PART, TASKS
+from prunecert.bench.options import CPUS, PART, TASKS
 from prunecert.errors import UserError, shortened
 
 LOCAL = "local"

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from bench.gating.records import Answer, CellRecord, Image, Snapshot
-from bench.results.baseline_types import Baseline, BaselineCell, Head, InstanceAnswer, InstanceHead
-from bench.results.decode import convert, document, plain, read_bytes, why
-from bench.results.session_types import CellInfo
+from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.results.baseline_types import Baseline, BaselineCell, Head, InstanceAnswer, InstanceHead
+from prunecert.bench.results.decode import convert, document, plain, read_bytes, why
+from prunecert.bench.results.session_types import CellInfo
 from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import digest

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.result import Case, GateResult, State
 from prunecert.errors import describe_os_error, visible
 
 #: GitHub shows ten errors and ten warnings a step; the last one is spent on saying that there are more.

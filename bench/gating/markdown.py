@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio
+from prunecert.bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio
 
 SIGNS = {State.PASS: "✅", State.WARN: "⚠️", State.SKIP: "⏭️", State.ERROR: "💥", State.FAIL: "❌"}
 _SHOWN = 100

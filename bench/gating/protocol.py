@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.gating.records import CellRecord, Snapshot
-from bench.results.session_types import StageSettings
+from prunecert.bench.gating.records import CellRecord, Snapshot
+from prunecert.bench.results.session_types import StageSettings
 
 _ABSENT = "the default"
 #: What of a cell must be equal, and what people call it.

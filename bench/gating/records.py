@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.report.summary import Rows, summary_of
-from bench.results.baseline_types import Head, HistoryEntry
-from bench.results.outcome import MISCLASSIFIED, Outcome, settle
-from bench.results.row_types import ImageRow, Row, VerdictRow
-from bench.results.session_types import CellInfo, SessionCell, StageSettings, present
-from bench.store import Log, collector_off, run_session
+from prunecert.bench.report.summary import Rows, summary_of
+from prunecert.bench.results.baseline_types import Head, HistoryEntry
+from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, settle
+from prunecert.bench.results.row_types import ImageRow, Row, VerdictRow
+from prunecert.bench.results.session_types import CellInfo, SessionCell, StageSettings, present
+from prunecert.bench.store import Log, collector_off, run_session
 
 T = TypeVar("T", bound=Struct)
 

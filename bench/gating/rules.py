@@ -23,9 +23,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from bench.yamlfile import Document, Section
-from models import NETWORKS
+from prunecert.bench.yamlfile import Document, Section
 from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.models import NETWORKS
 
 METRICS = ("verified", "attacked", "clean")
 
@@ -232,7 +232,7 @@ def load_rules(path: Path) -> RuleSet:
     """
     root = Document(path).root
     if "cells" in root:
-        from bench.suite import load_suite
+        from prunecert.bench.suite import load_suite
 
         rules = load_suite(str(path)).gate
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.gating.result import GateResult, State, TimeRatio, plural
-from bench.gating.rules import METRICS
-from bench.stats import wilson
+from prunecert.bench.gating.result import GateResult, State, TimeRatio, plural
+from prunecert.bench.gating.rules import METRICS
+from prunecert.bench.stats import wilson
 
 _COLOURS = {"passed": "brightgreen", "failed": "red", "broken": "lightgrey"}
 

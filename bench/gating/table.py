@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bench.gating.markdown import change
-from bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
-from bench.report.medium import Table
+from prunecert.bench.gating.markdown import change
+from prunecert.bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
+from prunecert.bench.report.medium import Table
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.certify import figure as certified
-from bench.report.labels import literal
+from prunecert.bench.certify import figure as certified
+from prunecert.bench.report.labels import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.certify import table as certified
-from bench.report import shapes, table
-from bench.report.figures import CERTIFIED, FIGURES, inline_svg
-from bench.report.medium import templates
-from bench.session import quote
+from prunecert.bench.certify import table as certified
+from prunecert.bench.report import shapes, table
+from prunecert.bench.report.figures import CERTIFIED, FIGURES, inline_svg
+from prunecert.bench.report.medium import templates
+from prunecert.bench.session import quote
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def render(summary: Mapping[str, Any]) -> str:
         "seconds": table.seconds,
         "undecided": table.undecided,
     }
-    environment = templates("bench.report", filters)
+    environment = templates("prunecert.bench.report", filters)
     figures: list[dict[str, str]] = []
     certified_figures: list[dict[str, str]] = []
     for name, (caption, _) in FIGURES.items():

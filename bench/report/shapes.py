@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.report.medium import Table
+from prunecert.bench.report.medium import Table
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (

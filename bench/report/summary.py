@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgspec import UNSET
 
-from bench.certify import summary as smoothing
-from bench.results.decode import plain
-from bench.results.outcome import PENDING, Claims, seconds, settle
-from bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
-from bench.results.session_types import SessionCell, SessionRow, SessionStage, present
-from bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION
-from bench.stats import wilson
-from bench.store import Log, collector_off, run_session
+from prunecert.bench.certify import summary as smoothing
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.outcome import PENDING, Claims, seconds, settle
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, present
+from prunecert.bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION
+from prunecert.bench.stats import wilson
+from prunecert.bench.store import Log, collector_off, run_session
 from prunecert.errors import UserError
 
 _SHARED = ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from bench.results.decode import DEEPEST, depth, is_json, why
-from bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
-from bench.results.session_types import SessionRow, VerifySessionRow
+from prunecert.bench.results.decode import DEEPEST, depth, is_json, why
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
+from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1

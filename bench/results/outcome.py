@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from bench.results.row_types import PhaseTimes
-from verifiers.base import Status
+from prunecert.bench.results.row_types import PhaseTimes
+from prunecert.verifiers.base import Status
 
 MISCLASSIFIED = "misclassified"
 PENDING = "pending"

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from bench.results.quantities import Amount, Count, Index, Limit, Name, Positive, Ratio, Seconds, Share
-from bench.results.session_types import Document, SessionRow, VerifySessionRow
-from verifiers.base import Status
+from prunecert.bench.results.quantities import Amount, Count, Index, Limit, Name, Positive, Ratio, Seconds, Share
+from prunecert.bench.results.session_types import Document, SessionRow, VerifySessionRow
+from prunecert.verifiers.base import Status
 
 
 class ImageRow(Struct, tag="image", tag_field="type", kw_only=True, omit_defaults=True, gc=False):

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from bench.results.baseline_types import Baseline
-from bench.results.row_types import KINDS
-from bench.results.summary_types import Summary
+from prunecert.bench.results.baseline_types import Baseline
+from prunecert.bench.results.row_types import KINDS
+from prunecert.bench.results.summary_types import Summary
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import write_text
 

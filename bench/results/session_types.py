@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from bench.results.quantities import (
+from prunecert.bench.results.quantities import (
     Amount,
     Count,
     Images,
@@ -20,7 +20,7 @@ from bench.results.quantities import (
     Seed,
     Share,
 )
-from verifiers.base import Kind
+from prunecert.verifiers.base import Kind
 
 #: Of lists that are pairs.
 TWO = Meta(min_length=2, max_length=2)

@@ -6,9 +6,20 @@ from pathlib import Path
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from bench.results.decode import convert, document, read_bytes
-from bench.results.quantities import Amount, Count, Images, Name, Positive, Radius, Ratio, Seconds, Seed, Share
-from bench.results.session_types import CompactionRecord, DataRecord, Machine, Missing
+from prunecert.bench.results.decode import convert, document, read_bytes
+from prunecert.bench.results.quantities import (
+    Amount,
+    Count,
+    Images,
+    Name,
+    Positive,
+    Radius,
+    Ratio,
+    Seconds,
+    Seed,
+    Share,
+)
+from prunecert.bench.results.session_types import CompactionRecord, DataRecord, Machine, Missing
 from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1

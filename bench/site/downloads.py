@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.site.view import METRICS, Row
+from prunecert.bench.site.view import METRICS, Row
 from prunecert.errors import UserError
 
 #: Spreadsheets take a text that begins so for a formula.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from bench.cell import DENSE
-from bench.site.svg import Plot, horizontal, number, vertical, wrap
-from bench.site.view import Row
-from verifiers.base import Kind
+from prunecert.bench.cell import DENSE
+from prunecert.bench.site.svg import Plot, horizontal, number, vertical, wrap
+from prunecert.bench.site.view import Row
+from prunecert.verifiers.base import Kind
 
 _COLOURS = 8
 _CURVES = 7

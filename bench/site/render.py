@@ -12,11 +12,11 @@ import numpy as np
 from markupsafe import Markup
 
 import prunecert
-from bench.report.table import seconds
-from bench.site import figures
-from bench.site.svg import number
-from bench.site.view import SEED_PAPER, Kept, Row, families
-from models.data import CLASSES
+from prunecert.bench.report.table import seconds
+from prunecert.bench.site import figures
+from prunecert.bench.site.svg import number
+from prunecert.bench.site.view import SEED_PAPER, Kept, Row, families
+from prunecert.models.data import CLASSES
 
 if TYPE_CHECKING:
     import jinja2
@@ -60,7 +60,7 @@ def environment() -> jinja2.Environment:
     import jinja2
 
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.site", "."),
+        loader=jinja2.PackageLoader("prunecert.bench.site", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.cell import DENSE, parse_eps
-from bench.check import remarks
-from bench.entry import Entry
-from bench.results.outcome import MISCLASSIFIED, settle
-from bench.stats import paired_ratio
-from verifiers.base import Kind
+from prunecert.bench.cell import DENSE, parse_eps
+from prunecert.bench.check import remarks
+from prunecert.bench.entry import Entry
+from prunecert.bench.results.outcome import MISCLASSIFIED, settle
+from prunecert.bench.stats import paired_ratio
+from prunecert.verifiers.base import Kind
 
 Share = Mapping[str, Any]
 #: What a pruned network keeps of its dense control at 10x, in per cent: Sehwag et al. 2019 (arXiv 1906.06110),

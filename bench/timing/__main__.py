@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.progress import Output
-from bench.timing.command import conclude_times
+from prunecert.bench.progress import Output
+from prunecert.bench.timing.command import conclude_times
 from prunecert.errors import EXIT_OK, run_main
 
 

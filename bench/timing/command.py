@@ -10,17 +10,17 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.plan import CellPlan
-from bench.report.medium import Table
-from bench.report.summary import summarise
-from bench.rows import Done, predict, verdict_rows
-from bench.session import cores
-from bench.store import Log, Writer
-from bench.timing.numbers import summarise_times
-from bench.timing.observations import read
-from bench.timing.plans import Group
-from bench.timing.schedule import schedule
-from bench.timing.take import TimeTaker
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.report.medium import Table
+from prunecert.bench.report.summary import summarise
+from prunecert.bench.rows import Done, predict, verdict_rows
+from prunecert.bench.session import cores
+from prunecert.bench.store import Log, Writer
+from prunecert.bench.timing.numbers import summarise_times
+from prunecert.bench.timing.observations import read
+from prunecert.bench.timing.plans import Group
+from prunecert.bench.timing.schedule import schedule
+from prunecert.bench.timing.take import TimeTaker
 from prunecert.errors import UserError
 from prunecert.files import write_text
 
@@ -51,7 +51,7 @@ def holds_times(out: Path) -> bool:
 
 def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Path]]:
     """Writes and shows the tables and figures of a timing run; returns the usual summary, and the paths written."""
-    from bench.timing import figures, table
+    from prunecert.bench.timing import figures, table
 
     found = summarise_times(read(out))
     paths = [

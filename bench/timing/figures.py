@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report.labels import literal
-from bench.timing.settings import COMPACT, FILLED, MASKED
+from prunecert.bench.report.labels import literal
+from prunecert.bench.timing.settings import COMPACT, FILLED, MASKED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.results.decode import plain
-from bench.results.session_types import SessionCell
-from bench.stats import bootstrap_ratio
-from bench.timing.observations import Observations, Units, units
-from bench.timing.settings import COMPACT, FILLED, MASKED
-from verifiers.base import Kind
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.session_types import SessionCell
+from prunecert.bench.stats import bootstrap_ratio
+from prunecert.bench.timing.observations import Observations, Units, units
+from prunecert.bench.timing.settings import COMPACT, FILLED, MASKED
+from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95

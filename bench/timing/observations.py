@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.results.outcome import seconds
-from bench.results.row_types import EndRow, VerdictRow, VisitRow
-from bench.results.session_types import SessionCell, SessionRow
-from bench.store import Log, collector_off
+from prunecert.bench.results.outcome import seconds
+from prunecert.bench.results.row_types import EndRow, VerdictRow, VisitRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow
+from prunecert.bench.store import Log, collector_off
 from prunecert.errors import UserError
 
 #: Times are recorded to the microsecond, so that one of 0 (of a verifier that failed at once, say) is below that.

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.cell import Cell, show_eps
-from bench.exports import Export, compact_export
-from bench.plan import CellPlan, is_correct
-from bench.shapes import count_shapes
-from bench.stages import supported_stages
-from bench.timing.settings import COMPACT, FILLED, MASKED, Timing
-from models.data import Dataset
+from prunecert.bench.cell import Cell, show_eps
+from prunecert.bench.exports import Export, compact_export
+from prunecert.bench.plan import CellPlan, is_correct
+from prunecert.bench.shapes import count_shapes
+from prunecert.bench.stages import supported_stages
+from prunecert.bench.timing.settings import COMPACT, FILLED, MASKED, Timing
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def timed_plans(
 
 def _variants(plan: CellPlan, timing: Timing, folder: Path, tell: Callable[[str], None]) -> list[CellPlan]:
     """Returns a cell's plan for each way of writing its network."""
-    from models.filled import fill_zeros
+    from prunecert.models.filled import fill_zeros
 
     usual = plan.export
     export = replace(usual, path=usual.masked_path, sha256=usual.masked_sha256, masked=None, compaction=None)
@@ -130,7 +130,7 @@ def _common(members: Sequence[CellPlan], timing: Timing) -> tuple[Dataset, int]:
     Raises:
         UserError: A network's logits are not finite.
     """
-    from verifiers.counterexample import outputs
+    from prunecert.verifiers.counterexample import outputs
 
     data, count = members[0].data, min(plan.images for plan in members)
     right = np.ones(count, dtype=bool)

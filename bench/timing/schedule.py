@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.plan import CellPlan
-from bench.timing.plans import Group
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.timing.plans import Group
 
 
 @dataclass(frozen=True)

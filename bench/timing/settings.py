@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.yamlfile import Section
+from prunecert.bench.yamlfile import Section
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.medium import Table, templates
-from bench.report.table import seconds
-from bench.session import quote
-from bench.timing.figures import FIGURES, inline_svg
+from prunecert.bench.report.medium import Table, templates
+from prunecert.bench.report.table import seconds
+from prunecert.bench.session import quote
+from prunecert.bench.timing.figures import FIGURES, inline_svg
 
 Group = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.
@@ -199,7 +199,7 @@ def html(summary: Mapping[str, Any]) -> str:
         for group in summary["groups"]
     ]
     return (
-        templates("bench.timing")
+        templates("prunecert.bench.timing")
         .get_template("timing.html.j2")
         .render(
             run=summary,

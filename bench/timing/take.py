@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench.cascade import Batch
-from bench.plan import CellPlan
-from bench.progress import duration
-from bench.results.decode import plain
-from bench.results.row_types import VerdictRow, VisitRow
-from bench.results.session_types import SessionRow
-from bench.stages import Stage
-from bench.store import Log, Writer, is_run
-from bench.timing.plans import at_repeat
-from bench.timing.schedule import Visit
+from prunecert.bench.cascade import Batch
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.progress import duration
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.row_types import VerdictRow, VisitRow
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.stages import Stage
+from prunecert.bench.store import Log, Writer, is_run
+from prunecert.bench.timing.plans import at_repeat
+from prunecert.bench.timing.schedule import Visit
 from prunecert.errors import UserError
-from verifiers.base import Instance, Status, Verdict
-from verifiers.worker import Worker
+from prunecert.verifiers.base import Instance, Status, Verdict
+from prunecert.verifiers.worker import Worker
 
 #: The warm-up question's radius over the real one: any verifier answers it at once.
 _WARM = 1e-3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import propagate
+from prunecert.models.bounds import propagate
 
 
 def term(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.bounds import propagate
+from prunecert.models.bounds import propagate
 
 
 def term(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import interval_margins, propagate
-from models.crown import crown_ibp_margins, fused_cross_entropy
+from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.crown import crown_ibp_margins, fused_cross_entropy
 
 
 def loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bounds import interval_margins, propagate
+from prunecert.models.bounds import interval_margins, propagate
 
 
 def loss(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.crown import symbolic_margins
-from models.graph import has_norms
-from models.norms import uncounted
+from prunecert.models.crown import symbolic_margins
+from prunecert.models.graph import has_norms
+from prunecert.models.norms import uncounted
 
 
 def loss(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import pgd_linf
-from models.bounds import interval_margins, propagate
-from models.graph import has_norms
-from models.norms import frozen_forward
 from prunecert.errors import UserError, did_you_mean
+from prunecert.models.attack import pgd_linf
+from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.graph import has_norms
+from prunecert.models.norms import frozen_forward
 
 _STATISTICS = ("clean", "attacked")
 

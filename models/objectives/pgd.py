@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import frozen_statistics, pgd_linf
+from prunecert.models.attack import frozen_statistics, pgd_linf
 
 
 def loss(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import pgd_linf
-from models.bounds import interval_margins, propagate
-from models.graph import has_norms
-from models.norms import frozen_forward
+from prunecert.models.attack import pgd_linf
+from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.graph import has_norms
+from prunecert.models.norms import frozen_forward
 
 
 def loss(

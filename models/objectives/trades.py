@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import frozen_statistics, project_linf
+from prunecert.models.attack import frozen_statistics, project_linf
 
 
 def _divergence(model: nn.Module, point: Tensor, target: Tensor) -> Tensor:

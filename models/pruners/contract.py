@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from models.masks import Masks
+from prunecert.models.masks import Masks
 
 _Prune = TypeVar("_Prune", bound=Callable[..., Masks])
 

@@ -11,11 +11,11 @@ import math
 import torch
 from torch import nn
 
-from models.masks import Masks, prunable
-from models.pruners.contract import Step, Train, from_scratch
-from models.pruners.lwm import keep_largest
-from models.pruners.random import prune as random_masks
 from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.contract import Step, Train, from_scratch
+from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.pruners.random import prune as random_masks
 
 
 @from_scratch

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import budget
-from models.pruners.contract import refuses_by_shape
-from models.pruners.lwm import keep_largest
 from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import refuses_by_shape
+from prunecert.models.pruners.lwm import keep_largest
 
 
 @refuses_by_shape

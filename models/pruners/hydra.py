@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import allocate, budget
-from models.pruners.contract import Train, learns_scores
-from models.pruners.lwm import keep_largest, layer_masks
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.contract import Train, learns_scores
+from prunecert.models.pruners.lwm import keep_largest, layer_masks
 
 
 def initial_scores(weight: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import budget
-from models.pruners.contract import Step, Train
-from models.pruners.lwm import layer_masks
 from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import Step, Train
+from prunecert.models.pruners.lwm import layer_masks
 
 
 def rounds_to(compression: float, rate: float) -> int:

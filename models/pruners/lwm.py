@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import allocate, budget
 from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import allocate, budget
 
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:

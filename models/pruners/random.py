@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.masks import Masks, prunable
-from models.pruners.lwm import layer_masks
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.lwm import layer_masks
 
 
 def prune(model: nn.Module, compression: float, *, allocation: str = "uniform", seed: int = 0) -> Masks:

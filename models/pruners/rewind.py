@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import budget
-from models.pruners.contract import Train, from_scratch
-from models.pruners.iterative import cut, rounds_to
 from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import Train, from_scratch
+from prunecert.models.pruners.iterative import cut, rounds_to
 
 
 @from_scratch

@@ -13,12 +13,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.masks import Masks, prunable
-from models.pruners.allocation import budget
-from models.pruners.contract import refuses_by_shape
-from models.pruners.lwm import keep_largest
-from models.pruners.units import Units, units_of
 from prunecert.errors import UserError, did_you_mean
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import refuses_by_shape
+from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.pruners.units import Units, units_of
 
 LAYERS = ("uniform", "balanced", "global")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from models.networks.normalised import ResidualBlock
-from models.networks.wideresnet import PreactivationBlock
 from prunecert.errors import UserError
+from prunecert.models.networks.normalised import ResidualBlock
+from prunecert.models.networks.wideresnet import PreactivationBlock
 
 _PASSED = (nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prunecert.verifiers import VERIFIERS
 from tests.bench import fakes
-from verifiers import VERIFIERS
 
 SUITE = """\
 name: tiny
@@ -67,9 +67,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """Returns a zoo in which two of the suite's three cells have checkpoints."""
     import torch
 
-    from models import NETWORKS, PRUNERS
-    from models.checkpoint import save
-    from models.masks import Masks
+    from prunecert.models import NETWORKS, PRUNERS
+    from prunecert.models.checkpoint import save
+    from prunecert.models.masks import Masks
 
     folder = tmp_path_factory.mktemp("zoo")
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ def run(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Returns a function that runs `bench.run` in this process: run(out, *options) -> exit code."""
     import signal
 
-    from bench.run import main
+    from prunecert.bench.run import main
 
     # The command takes SIGTERM for Ctrl-C; pytest must not keep that.
     monkeypatch.setattr(signal, "signal", lambda *_: None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.run import command
+from prunecert.bench.run import command
 from prunecert.errors import run_main
 from tests.bench.conftest import register
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
 
 OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "Relu"})
 

@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
-from bench.gating.records import Answer, CellRecord, Image, Snapshot
-from bench.results.baseline_types import Head, HistoryEntry
-from bench.results.decode import build, plain
-from bench.results.session_types import CellInfo, StageSettings
+from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.results.baseline_types import Head, HistoryEntry
+from prunecert.bench.results.decode import build, plain
+from prunecert.bench.results.session_types import CellInfo, StageSettings
+from prunecert.verifiers.base import Kind
 from tests.bench.rowkit import MACHINE
-from verifiers.base import Kind
 
 NAME = "cnn-small_ibp_eps2_lwm_x10_s0"
 OTHER = "a" * 64

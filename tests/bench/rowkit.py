@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from bench.results.decode import build
-from bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
-from bench.results.session_types import SessionCell, SessionRow, VerifySessionRow
-from bench.store import Log
+from prunecert.bench.results.decode import build
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow, VerifySessionRow
+from prunecert.bench.store import Log
 
 MACHINE = {"system": "Linux 6", "architecture": "x86_64", "cpu": "x", "cores": 2, "memory_gib": 4.0}
 _ANSWER: Mapping[str, Any] = {

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-import models.data
-from bench import train
-from bench.adopt import main
-from models import NETWORKS
-from models.checkpoint import load_card, load_model
-from models.ctrain import CLASSES
-from models.data import Dataset
+import prunecert.models.data
+from prunecert.bench import train
+from prunecert.bench.adopt import main
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models import NETWORKS
+from prunecert.models.checkpoint import load_card, load_model
+from prunecert.models.ctrain import CLASSES
+from prunecert.models.data import Dataset
 from tests.models.conftest import blobs
 
 FILE = Path(__file__).parent.parent / "models" / "data" / "ctrain_cnn5_width2.pt"
@@ -44,7 +44,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(split: str, *_: Any, **__: Any) -> Dataset:
         return blobs(60 if split == "train" else 20, split)
 
-    monkeypatch.setattr(models.data, "load", load)
+    monkeypatch.setattr(prunecert.models.data, "load", load)
     monkeypatch.setitem(NETWORKS._targets, "narrow", "tests.models.test_ctrain:tiny")
     monkeypatch.setitem(CLASSES, "narrow", "CNN5_Mao")
 
@@ -112,7 +112,7 @@ def test_a_parent_that_does_not_fit_is_refused_before_data_is_loaded(
     tmp_path: Path, parent: str, pruner: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopt(tmp_path)
-    monkeypatch.setattr(models.data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
+    monkeypatch.setattr(prunecert.models.data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
     suite = tmp_path / "adopted.yaml"
     suite.write_text(SUITE.replace("narrow_mtl-ibp_eps2_dense_x1_s0", parent).replace("[lwm]", f"[{pruner}]"))
     with pytest.raises(UserError, match=message):

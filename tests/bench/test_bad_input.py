@@ -62,8 +62,8 @@ def test_a_worker_without_the_data(run: Run, zoo: Zoo, tmp_path: Path, monkeypat
     assert f"--data-root is '{nowhere}', which holds no CIFAR-10" in said
     # Where none is named and none can be had, the built-in sample must not stand in on one machine of several.
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
-    monkeypatch.setattr("models.data._find", lambda root: None)
-    monkeypatch.setattr("models.data._download", lambda folder: (None, "no network"))
+    monkeypatch.setattr("prunecert.models.data._find", lambda root: None)
+    monkeypatch.setattr("prunecert.models.data._download", lambda folder: (None, "no network"))
     with pytest.raises(UserError, match=r"CIFAR-10 \(test split\) is needed and no copy was found"):
         run(tmp_path / "run", "--shard", "1/2")
     assert not (tmp_path / "run").exists()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench import baseline
-from bench.gating import baseline_file
-from bench.gating.records import of_run
+from prunecert.bench import baseline
+from prunecert.bench.gating import baseline_file
+from prunecert.bench.gating.records import of_run
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from tests.bench import gatekit as kit
@@ -26,7 +26,7 @@ def make(run: Path, out: Path, *more: str, reason: str = "the first") -> int:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
     """Returns a finished run of two cells on eight images."""
-    from bench.run import main
+    from prunecert.bench.run import main
 
     out = tmp_path_factory.mktemp("done") / "run"
     assert main(zoo.arguments(out, "--images", "8", "--workers", "1")) == 0

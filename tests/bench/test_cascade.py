@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cascade import Batch, CellCascade
-from bench.stages import Stage
-from verifiers.base import Kind, Status
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.stages import Stage
+from prunecert.verifiers.base import Kind, Status
 
 UNSAT, SAT, UNKNOWN, TIMEOUT = Status.UNSAT, Status.SAT, Status.UNKNOWN, Status.TIMEOUT
 

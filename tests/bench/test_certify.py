@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.certify import figure, table
-from bench.certify.summary import Found, broken, summarise
-from bench.gating.records import of_run
-from bench.plan import CellPlan
-from bench.report import html
-from bench.report import table as verified_table
-from bench.report.summary import summarise as summarise_run
-from bench.results.row_types import CertificateFields
-from bench.results.session_types import SessionCell
-from bench.suite import load_suite
+from prunecert.bench.certify import figure, table
+from prunecert.bench.certify.summary import Found, broken, summarise
+from prunecert.bench.gating.records import of_run
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.report import html
+from prunecert.bench.report import table as verified_table
+from prunecert.bench.report.summary import summarise as summarise_run
+from prunecert.bench.results.row_types import CertificateFields
+from prunecert.bench.results.session_types import SessionCell
+from prunecert.bench.suite import load_suite
 from prunecert.errors import EXIT_OK, UserError
+from prunecert.verifiers.certificate import certificate
 from tests.bench import rowkit
 from tests.bench.conftest import SUITE, Zoo
 from tests.bench.rowkit import documents
-from verifiers.certificate import certificate
 
 NOISY = "cnn-small_smoothing_sigma0.25_dense_x1_s0"
 PROVED = "cnn-small_ibp_eps2_dense_x1_s0"
@@ -54,7 +54,7 @@ def suite_text(blocks: str = BLOCKS) -> str:
 @pytest.fixture(scope="session")
 def noisy(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """The zoo with a suite that asks for certificates, and with a network that was trained with noise, so its card."""
-    from models.checkpoint import load_model, save
+    from prunecert.models.checkpoint import load_model, save
 
     model, masks, card = load_model(zoo.checkpoints / f"{PROVED}.safetensors")
     own = card.to_json() | {"name": NOISY, "objective": "smoothing", "eps": "1/4"}
@@ -69,7 +69,7 @@ def noisy(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def finished(noisy: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import signal
 
-    from bench.run import main
+    from prunecert.bench.run import main
 
     handler = signal.getsignal(signal.SIGTERM)
     out = tmp_path_factory.mktemp("run") / "out"
@@ -133,8 +133,8 @@ def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Pat
 
 
 def test_the_gate_leaves_them_out(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench.baseline import main as make_baseline
-    from bench.gate import main as gate
+    from prunecert.bench.baseline import main as make_baseline
+    from prunecert.bench.gate import main as gate
 
     baseline = tmp_path / "baseline.json"
     assert make_baseline(["--run", str(finished), "--out", str(baseline), "--reason", "a first one"]) == EXIT_OK
@@ -160,7 +160,7 @@ def test_the_leaderboard_leaves_them_out(finished: Path, noisy: Zoo, tmp_path: P
         offered.append([plan.name for plan in plans])
         return []
 
-    monkeypatch.setattr("bench.run.submit", submit)
+    monkeypatch.setattr("prunecert.bench.run.submit", submit)
     assert run_noisy(finished, "--submit") == EXIT_OK
     assert offered == [[PROVED]]
 
@@ -186,7 +186,7 @@ def test_they_can_be_asked_for_alone_or_left_out(noisy: Zoo, tmp_path: Path, run
     printed = capsys.readouterr().out
     assert "certified" not in printed
     assert NOISY not in printed
-    from bench.prepare import choose
+    from prunecert.bench.prepare import choose
 
     (tmp_path / "plain.yaml").write_text(SUITE)
     plain = load_suite(str(tmp_path / "plain.yaml"))
@@ -198,7 +198,7 @@ def test_they_can_be_asked_for_alone_or_left_out(noisy: Zoo, tmp_path: Path, run
 def run_noisy(noisy: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     import signal
 
-    from bench.run import main
+    from prunecert.bench.run import main
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return lambda out, *more: main(noisy.arguments(out, "--workers", "1", *more))
@@ -234,7 +234,7 @@ def test_a_network_with_noise_is_not_shrunk_to_pixels(finished: Path) -> None:
 def test_an_export_has_no_property_for_a_network_with_noise(
     noisy: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench.export import main
+    from prunecert.bench.export import main
 
     paths = ["--suite", str(noisy.suite), "--checkpoints", str(noisy.checkpoints), "--data-root", str(noisy.data)]
     assert main([*paths, "--out", str(tmp_path), "--images", "3"]) == EXIT_OK

@@ -13,19 +13,19 @@ import numpy as np
 import psutil
 import pytest
 
-from bench import run as run_module
-from bench.cell import Cell, Protocol
-from bench.certify.plans import CertifyPlan
-from bench.executors import cluster, outlook
-from bench.executors.slurm_options import Resources
-from bench.exports import Export
-from bench.plan import CellPlan
-from bench.stages import Stage
-from models.data import Dataset
+from prunecert.bench import run as run_module
+from prunecert.bench.cell import Cell, Protocol
+from prunecert.bench.certify.plans import CertifyPlan
+from prunecert.bench.executors import cluster, outlook
+from prunecert.bench.executors.slurm_options import Resources
+from prunecert.bench.exports import Export
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.stages import Stage
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+from prunecert.verifiers.base import Kind, Status
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
-from verifiers.base import Kind, Status
 
 Run = Callable[..., int]
 submitit = pytest.mark.slurm

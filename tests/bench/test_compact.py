@@ -14,20 +14,24 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bench import export, prepare
-from bench.entry import make_entry, read_answers
-from bench.exports import Export, compact_export, export_cell
-from bench.gating.compare import compare
-from bench.gating.rules import Budget, RuleSet
-from bench.plan import box
-from bench.properties import on_original
-from bench.report import shapes
-from bench.suite import load_suite, parse_compact
-from bench.timing.settings import Timing
-from models.data import Dataset
+from prunecert.bench import export, prepare
+from prunecert.bench.entry import make_entry, read_answers
+from prunecert.bench.exports import Export, compact_export, export_cell
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.rules import Budget, RuleSet
+from prunecert.bench.plan import box
+from prunecert.bench.properties import on_original
+from prunecert.bench.report import shapes
+from prunecert.bench.suite import load_suite, parse_compact
+from prunecert.bench.timing.settings import Timing
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models.data import Dataset
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
+from prunecert.verifiers.counterexample import outputs, replay
+from prunecert.verifiers.support import check_instance, network_info
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, SUITE, Zoo
 from tests.bench.gatekit import pair, with_info
@@ -35,10 +39,6 @@ from tests.bench.rowkit import documents
 from tests.bench.test_verify import BOX, HOLDS, log, spec
 from tests.bench.verify_fakes import register
 from tests.soundness.networks import Network
-from verifiers import VERIFIERS
-from verifiers.base import Instance, OutputSpec, Status, Verdict
-from verifiers.counterexample import outputs, replay
-from verifiers.support import check_instance, network_info
 
 Run = Callable[..., int]
 BLOCK = "verify:\n"
@@ -181,7 +181,7 @@ def test_a_run_verifies_compact_networks_and_says_so(
         entries.extend(make_entry(plan, asked[plan.cell.name], session, answers, "") for plan in plans)
         return []
 
-    monkeypatch.setattr("bench.run.submit", spying)
+    monkeypatch.setattr("prunecert.bench.run.submit", spying)
     assert run(out, "--images", "6", "--no-compact", "--cells", CELLS[1], "--submit") == 0
     rows = documents(out, "verdict")
     assert len(rows) > before
@@ -201,8 +201,8 @@ def test_a_run_verifies_compact_networks_and_says_so(
 def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from models.data import load
-    from verifiers.onnx_graph import read_onnx
+    from prunecert.models.data import load
+    from prunecert.verifiers.onnx_graph import read_onnx
 
     checkpoint = prepare.CHECKPOINTS / "cnn-small_ibp_eps2_lwm_x100_s0.safetensors"
     whole = export_cell(checkpoint, tmp_path)
@@ -210,7 +210,7 @@ def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch
     assert small.path != whole.path
     broken = 0
     # Where there is no data at all, foolbox's images stand in, and those are wanted here.
-    monkeypatch.setattr("models.data._find", lambda root: None)
+    monkeypatch.setattr("prunecert.models.data._find", lambda root: None)
     data = load("test", download=False)
     network = read_onnx(small.path)
     for image, label in zip(data.images, data.labels.tolist(), strict=True):
@@ -281,7 +281,7 @@ def test_export_compares_outputs(
 
 
 def load_some(zoo: Zoo) -> Dataset:
-    from models.data import load
+    from prunecert.models.data import load
 
     return load("test", zoo.data)
 
@@ -320,7 +320,7 @@ def half(name: str = "net") -> Network:
 
 
 def verified(tmp_path: Path, text: str, *more: str, verifier: str = "fake-breaker") -> tuple[int, Path]:
-    from bench.verify import main
+    from prunecert.bench.verify import main
 
     half().save(tmp_path / "net.onnx")
     (tmp_path / "prop.vnnlib").write_text(text)

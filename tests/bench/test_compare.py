@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from bench import compare
-from bench.comparison import launch, loop, sides
-from bench.comparison.measure import Ended, Meter
-from bench.comparison.report import markdown, record
-from bench.comparison.sides import Found, Side
-from bench.results.row_types import VerdictRow
-from bench.store import Writer
-from bench.vnncomp import Task
+from prunecert.bench import compare
+from prunecert.bench.comparison import launch, loop, sides
+from prunecert.bench.comparison.measure import Ended, Meter
+from prunecert.bench.comparison.report import markdown, record
+from prunecert.bench.comparison.sides import Found, Side
+from prunecert.bench.results.row_types import VerdictRow
+from prunecert.bench.store import Writer
+from prunecert.bench.vnncomp import Task
 from prunecert.errors import UserError
+from prunecert.verifiers.base import Status
 from tests.bench.rowkit import typed
-from verifiers.base import Status
 
 CELL = "cnn-small_ibp_eps2_lwm_x10_s0"
 

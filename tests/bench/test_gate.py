@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from bench import baseline, gate
-from bench.gating import baseline_file
-from bench.gating.compare import compare
-from bench.gating.rules import RuleSet
+from prunecert.bench import baseline, gate
+from prunecert.bench.gating import baseline_file
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.rules import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
@@ -29,7 +29,7 @@ FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmar
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
     """Returns a folder with a finished run of two cells on twelve images, and its baseline."""
-    from bench.run import main
+    from prunecert.bench.run import main
 
     folder = tmp_path_factory.mktemp("done")
     assert main(zoo.arguments(folder / "run", "--images", "12", "--workers", "1")) == 0
@@ -77,7 +77,7 @@ def test_worse_weights_fail_and_the_images_are_named(
 ) -> None:
     import torch
 
-    from models.checkpoint import load_model, save
+    from prunecert.models.checkpoint import load_model, save
 
     shutil.copytree(zoo.checkpoints, tmp_path / "zoo")
     model, masks, card = load_model(tmp_path / "zoo" / f"{CELLS[0]}.safetensors")
@@ -189,7 +189,7 @@ def test_a_suites_own_rules_hold(done: Path, zoo: Zoo, run: Run, tmp_path: Path)
 def test_the_run_directory_has_a_name_of_its_own(
     done: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import bench.run
+    import prunecert.bench.run
 
     asked: list[list[str]] = []
 
@@ -197,7 +197,7 @@ def test_the_run_directory_has_a_name_of_its_own(
         asked.append(argv)
         raise UserError("stopped")
 
-    monkeypatch.setattr(bench.run, "main", stop)
+    monkeypatch.setattr(prunecert.bench.run, "main", stop)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="stopped"):
         gate.main(["--baseline", str(done / "b.json"), "--suite", str(zoo.suite), "--profile", "half"], {})
@@ -273,8 +273,8 @@ def test_thirty_cells_of_a_thousand_images_take_seconds(tmp_path: Path) -> None:
 def test_the_example_workflow_calls_what_there_is() -> None:
     import yaml
 
-    from bench.run import parser as run_parser
-    from bench.suite import load_suite
+    from prunecert.bench.run import parser as run_parser
+    from prunecert.bench.suite import load_suite
 
     path = Path(__file__).parents[2] / ".github" / "workflows" / "prunecert.yml"
     steps = yaml.safe_load(path.read_text())["jobs"]["gate"]["steps"]

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.gating import github, junit, markdown, series, table
-from bench.gating.compare import compare
-from bench.gating.result import Case, GateResult, State
-from bench.gating.rules import RuleSet
+from prunecert.bench.gating import github, junit, markdown, series, table
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.rules import RuleSet
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, ERROR, MISCLASSIFIED, PROVED, SEARCHED, SLOW, TIMEOUT, snapshot
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from bench.gating.compare import compare
-from bench.gating.records import Snapshot
-from bench.gating.result import State
-from bench.gating.rules import RuleSet
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.records import Snapshot
+from prunecert.bench.gating.result import State
+from prunecert.bench.gating.rules import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, PROVED, SEARCHED, TIMEOUT, pair, snapshot

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.gating.rules import Budget, Limits, RuleSet, load_rules
-from bench.suite import load_suite
+from prunecert.bench.gating.rules import Budget, Limits, RuleSet, load_rules
+from prunecert.bench.suite import load_suite
 from prunecert.errors import UserError
 
 

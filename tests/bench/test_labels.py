@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report.labels import literal
+from prunecert.bench.report.labels import literal
 
 NAMES = ["$\\frac{1}{$", "$x$", "\\$x$", "a$b", "_hidden", "plain", "a_b^c{d}"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import ls
+from prunecert.bench import ls
 from prunecert.errors import UserError
 from tests.bench.test_store import fill
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.report.medium import Table, cell
+from prunecert.bench.report.medium import Table, cell
 
 TABLE = Table((("name", False), ("×", True)), [["a|b", "10"], ["[bold]c\nd", "2"]])
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import merge
-from bench.report.summary import summarise
+from prunecert.bench import merge
+from prunecert.bench.report.summary import summarise
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents

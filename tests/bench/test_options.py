@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.options import ETA, IMAGES, MEMORY_MB, RADIUS, SECONDS, SEED, THREADS, WORKERS, whole
+from prunecert.bench.options import ETA, IMAGES, MEMORY_MB, RADIUS, SECONDS, SEED, THREADS, WORKERS, whole
 from prunecert.errors import EXIT_USAGE
 
 SUITE = ("--suite", "cifar10-4nets")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench.cell import Cell, Protocol
-from bench.exports import Export
-from bench.plan import CellPlan, box, in_shard, instance_id, question_id
-from bench.stages import Installed, make_stages
-from models.data import Dataset
+from prunecert.bench.cell import Cell, Protocol
+from prunecert.bench.exports import Export
+from prunecert.bench.plan import CellPlan, box, in_shard, instance_id, question_id
+from prunecert.bench.stages import Installed, make_stages
+from prunecert.models.data import Dataset
 
 EPS = Fraction(2, 255)
 CELL = Cell("cnn-small", "ibp", EPS, "lwm", 10.0, 0)

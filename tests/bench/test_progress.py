@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan
-from bench.progress import Display, Estimate, duration
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.progress import Display, Estimate, duration
+from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.test_cascade import stage
-from verifiers.base import Status, Times, Verdict
 
 
 def plan(*stages: Any) -> CellPlan:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.entry import Entry, seal
-from bench.publish import main
-from bench.site import downloads
-from bench.site.svg import Axis
-from bench.site.view import make_rows
-from bench.stats import paired_ratio
+from prunecert.bench.entry import Entry, seal
+from prunecert.bench.publish import main
+from prunecert.bench.site import downloads
+from prunecert.bench.site.svg import Axis
+from prunecert.bench.site.view import make_rows
+from prunecert.bench.stats import paired_ratio
 from prunecert.errors import UserError
 from tests.bench import boards
 
@@ -398,7 +398,7 @@ def test_without_scripts_the_whole_table_is_there(site: Path, browser: Any) -> N
 
 
 def test_seeds_share_a_colour_and_submitters_do_not() -> None:
-    from bench.site.figures import accuracy, series
+    from prunecert.bench.site.figures import accuracy, series
 
     rows = make_rows([boards.make("dense", 1.0, seed=s) for s in (0, 1)] + [boards.make(seed=s) for s in (0, 1)])
     assert [(kind, name, len(line)) for kind, name, line in series(rows)] == [("s0", "lwm", 2), ("s0", "lwm", 2)]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.report import figures, html, table
-from bench.report.summary import Rows, summary_of
+from prunecert.bench.report import figures, html, table
+from prunecert.bench.report.summary import Rows, summary_of
 from prunecert.errors import UserError
 from tests.bench.rowkit import all_typed
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import run as run_module
-from bench import session
-from bench.executors import resources
+from prunecert.bench import run as run_module
+from prunecert.bench import session
+from prunecert.bench.executors import resources
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents
-from verifiers import VERIFIERS
 
 Run = Callable[..., int]
 

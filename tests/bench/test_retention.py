@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.report.summary import Rows, summary_of
-from bench.results.summary_types import SummaryCell
-from bench.retention import CARD_KEPT, Line, main, markdown, of_cell
-from models.checkpoint import ZOO
+from prunecert.bench.report.summary import Rows, summary_of
+from prunecert.bench.results.summary_types import SummaryCell
+from prunecert.bench.retention import CARD_KEPT, Line, main, markdown, of_cell
 from prunecert.errors import UserError
+from prunecert.models.checkpoint import ZOO
 from tests.bench.rowkit import typed
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import reuse
-from bench.plan import box
+from prunecert.bench import reuse
+from prunecert.bench.plan import box
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents
@@ -24,8 +24,8 @@ IMAGES = ("--images", "8", "--cells", "*dense*")
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the figures, which take longest."""
-    monkeypatch.setattr("bench.report.figures.save", lambda summary, folder: [])
-    monkeypatch.setattr("bench.report.html.render", lambda summary: "")
+    monkeypatch.setattr("prunecert.bench.report.figures.save", lambda summary, folder: [])
+    monkeypatch.setattr("prunecert.bench.report.html.render", lambda summary: "")
 
 
 def verdicts(out: Path) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def test_a_proof_over_a_larger_box_settles_a_smaller_one(run: Run, tmp_path: Pat
 def test_a_counterexample_counts_by_replay_and_not_by_the_earlier_log(
     run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eps: str, inside: bool, taken: bool
 ) -> None:
-    from models.data import load
+    from prunecert.models.data import load
 
     first, second = tmp_path / "first", tmp_path / "second"
     run(first, *IMAGES)
@@ -135,7 +135,7 @@ def test_a_counterexample_counts_by_replay_and_not_by_the_earlier_log(
     if eps != "2/255":
         _as_if_at(first, eps)
     # The untrained network is not broken really, so that the replay's outputs are made up; its box check is not.
-    monkeypatch.setattr("verifiers.base.OutputSpec.violated_by", lambda self, output: True)
+    monkeypatch.setattr("prunecert.verifiers.base.OutputSpec.violated_by", lambda self, output: True)
     run(second, *IMAGES, "--reuse", str(first))
     found = [row for row in verdicts(second) if row.get("reused") and row["status"] == "sat"]
     assert bool(found) == taken

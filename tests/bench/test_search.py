@@ -10,13 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import models.data
-from bench import search
-from bench.search_space import Choice, Range, apply, draw, read_space, scale_epochs
-from models.data import Dataset
-from models.pipeline import Pipeline
-from models.recipe import Recipe
+import prunecert.models.data
+from prunecert.bench import search
+from prunecert.bench.search_space import Choice, Range, apply, draw, read_space, scale_epochs
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+from prunecert.models.pipeline import Pipeline
+from prunecert.models.recipe import Recipe
 from tests.bench.test_train import SUITE
 from tests.models.conftest import blobs
 
@@ -137,7 +137,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         splits.append(split)
         return blobs(40 if split == "train" else 20, split)
 
-    monkeypatch.setattr(models.data, "load", load)
+    monkeypatch.setattr(prunecert.models.data, "load", load)
     return splits
 
 
@@ -188,7 +188,7 @@ def test_verified_accuracy_is_measured_on_validation_images(
     asked: list[dict[str, Any]] = []
 
     def run(argv: list[str]) -> int:
-        from bench.suite import load_suite
+        from prunecert.bench.suite import load_suite
 
         file = Path(argv[argv.index("--suite") + 1])
         suite = load_suite(str(file))
@@ -202,8 +202,8 @@ def test_verified_accuracy_is_measured_on_validation_images(
         value = 0.75 if "trial001" in str(out) else 0.25
         return {"cells": [{"name": name, "verified": {"value": value}} for name in asked[-1]["names"]]}
 
-    monkeypatch.setattr("bench.run.main", run)
-    monkeypatch.setattr("bench.report.summary.summarise", summarise)
+    monkeypatch.setattr("prunecert.bench.run.main", run)
+    monkeypatch.setattr("prunecert.bench.report.summary.summarise", summarise)
     options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
     assert search.main([*options, "--criterion", "verified"]) == 0
     assert len(asked) == 2

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from bench.executors import slurm_options
-from bench.executors.slurm_options import Resources
-from bench.run import parser
+from prunecert.bench.executors import slurm_options
+from prunecert.bench.executors.slurm_options import Resources
+from prunecert.bench.run import parser
 from prunecert.errors import UserError
 
 

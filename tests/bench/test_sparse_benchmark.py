@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.sparse_benchmark import OURS, Answer, asked_before, ratios
-from verifiers.base import Status
+from prunecert.bench.sparse_benchmark import OURS, Answer, asked_before, ratios
+from prunecert.verifiers.base import Status
 
 PROOFS = f"{OURS} + proofs"
 

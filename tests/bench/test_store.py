@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.results.decode import plain
-from bench.results.row_types import VerdictRow
-from bench.store import SCHEMA_VERSION, Log, Writer, is_run, verdict_fields
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.row_types import VerdictRow
+from prunecert.bench.store import SCHEMA_VERSION, Log, Writer, is_run, verdict_fields
 from prunecert.errors import UserError
+from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench import rowkit
-from verifiers.base import Status, Times, Verdict
 
 SESSION = rowkit.typed({"type": "session"})
 

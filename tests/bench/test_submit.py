@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.check import check_tree
-from bench.entry import load_entry
-from bench.weights import count_layers, totals
+from prunecert.bench.check import check_tree
+from prunecert.bench.entry import load_entry
+from prunecert.bench.weights import count_layers, totals
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
 
@@ -21,14 +21,14 @@ Run = Callable[..., int]
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the made-up data for an official copy, so that a run on it counts as publishable."""
-    import bench.prepare
-    from models.data import Dataset, load
+    import prunecert.bench.prepare
+    from prunecert.models.data import Dataset, load
 
     def publishable(*args: Any, **options: Any) -> Dataset:
         data = load(*args, **options)
         return Dataset(data.images, data.labels, data.indices, data.split, data.fingerprint, True, False, "CIFAR-10")
 
-    monkeypatch.setattr(bench.prepare, "load", publishable)
+    monkeypatch.setattr(prunecert.bench.prepare, "load", publishable)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -209,9 +209,9 @@ def test_weights_computed_from_constants_are_counted_and_others_refused(tmp_path
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_our_own_exports_are_counted_as_the_export_counts_them(zoo: Zoo, tmp_path: Path) -> None:
-    from models import NETWORKS
-    from models.export import count_zeros, export_model, export_onnx
-    from models.masks import Masks
+    from prunecert.models import NETWORKS
+    from prunecert.models.export import count_zeros, export_model, export_onnx
+    from prunecert.models.masks import Masks
 
     made = export_onnx(zoo.checkpoints / f"{CELLS[1]}.safetensors", tmp_path / "pruned.onnx")
     total, kept = totals(count_layers(made.path))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.cell import Cell, parse_eps, show_eps
-from bench.suite import available_suites, load_suite
-from bench.train import is_done, plan
-from models.checkpoint import ZOO
-from models.recipe import Recipe
+from prunecert.bench.cell import Cell, parse_eps, show_eps
+from prunecert.bench.suite import available_suites, load_suite
+from prunecert.bench.train import is_done, plan
 from prunecert.errors import UserError
+from prunecert.models.checkpoint import ZOO
+from prunecert.models.recipe import Recipe
 from tests.bench.conftest import SUITE
 
 

@@ -13,23 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from bench.cell import Cell, Protocol
-from bench.exports import Export
-from bench.plan import CellPlan
-from bench.results.session_types import SessionCell
-from bench.stages import Stage
-from bench.suite import load_suite
-from bench.timing.figures import slug
-from bench.timing.numbers import factors, summarise_times
-from bench.timing.observations import Observations, Taken, Units, cost, units
-from bench.timing.plans import Group, at_repeat
-from bench.timing.schedule import schedule
-from bench.timing.settings import Timing
-from bench.timing.table import faster, markdown
-from models.data import Dataset
+from prunecert.bench.cell import Cell, Protocol
+from prunecert.bench.exports import Export
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.results.session_types import SessionCell
+from prunecert.bench.stages import Stage
+from prunecert.bench.suite import load_suite
+from prunecert.bench.timing.figures import slug
+from prunecert.bench.timing.numbers import factors, summarise_times
+from prunecert.bench.timing.observations import Observations, Taken, Units, cost, units
+from prunecert.bench.timing.plans import Group, at_repeat
+from prunecert.bench.timing.schedule import schedule
+from prunecert.bench.timing.settings import Timing
+from prunecert.bench.timing.table import faster, markdown
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+from prunecert.verifiers.base import Kind
 from tests.bench import rowkit
-from verifiers.base import Kind
 
 SUITE = """\
 name: clock

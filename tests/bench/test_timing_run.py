@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bench import merge
-from bench.shapes import count_shapes
-from models.filled import fill_zeros
+from prunecert.bench import merge
+from prunecert.bench.shapes import count_shapes
 from prunecert.errors import UserError
+from prunecert.models.filled import fill_zeros
+from prunecert.verifiers.counterexample import outputs
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
-from verifiers.counterexample import outputs
 
 Run = Callable[..., int]
 TIMING = """\
@@ -44,8 +44,8 @@ def clock(zoo: Zoo, tmp_path: Path) -> str:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares what takes longest and another test looks at."""
-    monkeypatch.setattr("bench.timing.figures.save", lambda summary, folder: [])
-    monkeypatch.setattr("bench.timing.table.html", lambda summary: "")
+    monkeypatch.setattr("prunecert.bench.timing.figures.save", lambda summary, folder: [])
+    monkeypatch.setattr("prunecert.bench.timing.table.html", lambda summary: "")
 
 
 def rows(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.usefixtures("plain")
 def test_a_timing_run_goes_on_where_it_was_stopped(run: Run, clock: str, tmp_path: Path) -> None:
-    from bench.timing.take import TimeTaker
+    from prunecert.bench.timing.take import TimeTaker
 
     out, real, left = tmp_path / "run", TimeTaker._visit, 5
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-import models.data
-from bench import train
-from bench.prepare import CHECKPOINTS
-from bench.session import unfit
-from bench.suite import load_suite
-from models.checkpoint import load_card
-from models.data import Dataset
-from models.recipe import Recipe
+import prunecert.models.data
+from prunecert.bench import train
+from prunecert.bench.prepare import CHECKPOINTS
+from prunecert.bench.session import unfit
+from prunecert.bench.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.hashing import digest
+from prunecert.models.checkpoint import load_card
+from prunecert.models.data import Dataset
+from prunecert.models.recipe import Recipe
 from tests.models.conftest import blobs
 
 SUITE = """
@@ -47,7 +47,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def load(split: str, *_: Any, **__: Any) -> Dataset:
         return blobs(60 if split == "train" else 20, split)
 
-    monkeypatch.setattr(models.data, "load", load)
+    monkeypatch.setattr(prunecert.models.data, "load", load)
     file = tmp_path / "tiny.yaml"
     file.write_text(SUITE)
     return str(file)
@@ -163,7 +163,7 @@ def test_what_was_pretrained_for_a_recipe_of_old_is_still_found() -> None:
 
 
 def train_job(recipe: Recipe) -> Any:
-    from models.pipeline import Job
+    from prunecert.models.pipeline import Job
 
     return Job("cell", "cnn-small", "ibp", 2 / 255, "2/255", "lwm", 10.0, 0, recipe, "command")
 
@@ -190,7 +190,7 @@ def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
     suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("bench.train.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prunecert.bench.train.time.monotonic", lambda: clock[0])
     epochs: list[str] = []
     original = train.Progress.epoch
 
@@ -243,7 +243,7 @@ def test_progress_counts_what_will_be_trained(suite: str) -> None:
 def test_an_unreachable_sparsity_is_refused_before_anything_is_trained(
     suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, ratio: int, message: str | None
 ) -> None:
-    from models.pipeline import Pipeline
+    from prunecert.models.pipeline import Pipeline
 
     ran: list[str] = []
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.properties import combined
-from bench.scalars import settings_for
-from bench.verify import main
-from bench.vnncomp import RESULT_WORDS, category_of, read_instances
+from prunecert.bench.properties import combined
+from prunecert.bench.scalars import settings_for
+from prunecert.bench.verify import main
+from prunecert.bench.vnncomp import RESULT_WORDS, category_of, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.verifiers.base import Status, Times, Verdict
+from prunecert.verifiers.vnnlib import read_counterexample
 from tests.bench.verify_fakes import register
 from tests.soundness.networks import Network
-from verifiers.base import Status, Times, Verdict
-from verifiers.vnnlib import read_counterexample
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from bench import properties_run
-from bench.outdir import say
-from bench.properties import Problem, solve
-from bench.verify import main
-from bench.vnncomp import read_rows, shortened
+from prunecert.bench import properties_run
+from prunecert.bench.outdir import say
+from prunecert.bench.properties import Problem, solve
+from prunecert.bench.verify import main
+from prunecert.bench.vnncomp import read_rows, shortened
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.verifiers.base import Verdict
+from prunecert.verifiers.vnnlib import read_counterexample
+from prunecert.verifiers.worker import Worker
 from tests.bench.test_verify import BOX, BREAKS, HOLDS, identity, log, one, results, spec
 from tests.bench.verify_fakes import register
-from verifiers.base import Verdict
-from verifiers.vnnlib import read_counterexample
-from verifiers.worker import Worker
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -210,7 +210,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, m
     def refused(**_: object) -> None:
         raise OSError(30, "Read-only file system", str(tmp_path / "out"))
 
-    monkeypatch.setattr("bench.outdir.tempfile.TemporaryFile", refused)
+    monkeypatch.setattr("prunecert.bench.outdir.tempfile.TemporaryFile", refused)
     with pytest.raises(UserError, match=r"out can't be used for results \(Read-only file system"):
         one(tmp_path, HOLDS)
 

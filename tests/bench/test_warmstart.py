@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, instance_id
-from bench.store import Writer
-from bench.warmstart import WarmStart, warm_plans
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.plan import CellPlan, instance_id
+from prunecert.bench.store import Writer
+from prunecert.bench.warmstart import WarmStart, warm_plans
 from prunecert.errors import UserError
+from prunecert.verifiers.base import Kind, Status
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents
 from tests.bench.test_timing import plan, stage
-from verifiers.base import Kind, Status
 
 Run = Callable[..., int]
 
@@ -85,9 +85,9 @@ def test_an_attack_waits_for_those_before_it_and_gets_the_nearest_counterexample
 
 
 def test_a_run_with_warm_starts(run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.figures.save", lambda summary, folder: [])
+    monkeypatch.setattr("prunecert.bench.report.figures.save", lambda summary, folder: [])
     # The untrained networks are not broken really, so that the replay's outputs are made up.
-    monkeypatch.setattr("verifiers.base.OutputSpec.violated_by", lambda self, output: True)
+    monkeypatch.setattr("prunecert.verifiers.base.OutputSpec.violated_by", lambda self, output: True)
     suite = tmp_path / "finder.yaml"
     text = zoo.suite.read_text().replace("[fake-bound, fake-complete]", "[fake-bound, fake-complete, fake-finder]")
     suite.write_text(text.replace("cross_check: [fake-bound]", "cross_check: [fake-bound, fake-finder]"))

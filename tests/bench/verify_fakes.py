@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from verifiers.base import Availability, Capabilities, Instance, Kind, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, OutputSpec, Status, Verdict, Verifier
 
 
 class _Fake(Verifier):
@@ -46,7 +46,7 @@ class Breaker(_Fake):
     defaults: ClassVar[dict[str, object]] = {"die_at": ""}
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
-        from verifiers.counterexample import outputs
+        from prunecert.verifiers.counterexample import outputs
 
         answers = []
         for instance in instances:
@@ -82,14 +82,14 @@ class Robust(Prover):
 
 def register() -> None:
     """Makes them known by their names."""
-    from verifiers import VERIFIERS
+    from prunecert.verifiers import VERIFIERS
 
     for adapter in (Prover, Breaker, Careless, Robust):
         VERIFIERS.register(adapter.name, f"tests.bench.verify_fakes:{adapter.__name__}")
 
 
 if __name__ == "__main__":
-    from bench.verify import main
+    from prunecert.bench.verify import main
     from prunecert.errors import run_main
 
     register()

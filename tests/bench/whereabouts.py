@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 
+from prunecert.verifiers.base import Availability, Instance, Status, Verdict
 from tests.bench.fakes import FakeComplete
-from verifiers.base import Availability, Instance, Status, Verdict
 
 
 class FakeWhere(FakeComplete):

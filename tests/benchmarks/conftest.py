@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cell import Cell, Protocol
-from bench.exports import Export, export_cell
-from bench.plan import CellPlan
-from bench.prepare import CHECKPOINTS
-from bench.stages import Stage
-from models.data import Dataset
+from prunecert.bench.cell import Cell, Protocol
+from prunecert.bench.exports import Export, export_cell
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.prepare import CHECKPOINTS
+from prunecert.bench.stages import Stage
+from prunecert.models.data import Dataset
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind
 from tests.benchmarks import fakes
 from tests.benchmarks.ratios import Ratios, compare, read_baseline, write_baseline
-from verifiers import VERIFIERS
-from verifiers.base import Kind
 
 CELL = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0)
 _RATIOS = pytest.StashKey[Ratios]()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prunecert.verifiers.base import Instance, Status, Verdict
 from tests.bench.fakes import FakeBound
-from verifiers.base import Instance, Status, Verdict
 
 
 class Instant(FakeBound):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.plan import CellPlan
+from prunecert.bench.plan import CellPlan
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, Verdict, Verifier
 from tests.benchmarks.ratios import Ratios, once
-from verifiers import VERIFIERS
-from verifiers.base import Instance, Verdict, Verifier
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.exports import Export, compact_export
-from bench.plan import CellPlan
-from models.compact import compact
-from models.export import export_onnx
+from prunecert.bench.exports import Export, compact_export
+from prunecert.bench.plan import CellPlan
 from prunecert.compaction import Mode
+from prunecert.models.compact import compact
+from prunecert.models.export import export_onnx
+from prunecert.verifiers.base import Verdict
 from tests.benchmarks.ratios import Ratios, once
 from tests.benchmarks.test_bounds import in_batches, loaded, one_thread
-from verifiers.base import Verdict
 
 __all__ = ["one_thread"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.exports import export_cell
-from models.export import export_onnx
+from prunecert.bench.exports import export_cell
+from prunecert.models.export import export_onnx
 from tests.benchmarks.ratios import Ratios, once
 
 

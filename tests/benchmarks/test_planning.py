@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cascade import Batch, CellCascade
-from bench.plan import CellPlan, instance_id, question_id
-from bench.rows import verdict_rows
-from bench.store import Writer
+from prunecert.bench.cascade import Batch, CellCascade
+from prunecert.bench.plan import CellPlan, instance_id, question_id
+from prunecert.bench.rows import verdict_rows
+from prunecert.bench.store import Writer
+from prunecert.verifiers.base import Status, Verdict
+from prunecert.verifiers.counterexample import outputs
 from tests.benchmarks.ratios import Ratios
-from verifiers.base import Status, Verdict
-from verifiers.counterexample import outputs
 
 IMAGES = 100
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.exports import Export
+from prunecert.bench.exports import Export
+from prunecert.verifiers.sparse import benchmark as engine_benchmark
+from prunecert.verifiers.sparse.crown import METHODS, Engine, Method
+from prunecert.verifiers.sparse.network import read_network
 from tests.benchmarks.ratios import Ratios, once
-from verifiers.sparse import benchmark as engine_benchmark
-from verifiers.sparse.crown import METHODS, Engine, Method
-from verifiers.sparse.network import read_network
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.
 pytestmark = [

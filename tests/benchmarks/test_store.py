@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.rows import read_done
-from bench.store import Log, Row, Writer, collector_off
+from prunecert.bench.rows import read_done
+from prunecert.bench.store import Log, Row, Writer, collector_off
 from tests.bench import rowkit
 from tests.benchmarks.ratios import Ratios, once
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cascade import CellCascade
-from bench.executors.local import LocalExecutor
-from bench.plan import CellPlan
-from bench.rows import verdict_rows
-from bench.store import Writer
+from prunecert.bench.cascade import CellCascade
+from prunecert.bench.executors.local import LocalExecutor
+from prunecert.bench.plan import CellPlan
+from prunecert.bench.rows import verdict_rows
+from prunecert.bench.store import Writer
+from prunecert.verifiers.worker import Worker
 from tests.benchmarks.ratios import Ratios, once
-from verifiers.worker import Worker
 
 #: Seconds of an instance beside which the harness's cost is shown.
 INSTANCE_S = 1.0

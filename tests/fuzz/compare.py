@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.vnnlib import Property
 from tests.fuzz.oracle import NotUnderstoodError, Oracle
-from verifiers.base import OutputSpec
-from verifiers.vnnlib import Property
 
 _Point: TypeAlias = npt.NDArray[np.float64]
 

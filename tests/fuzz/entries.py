@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.check import check_tree
-from bench.check import main as check
-from bench.entry import entry_digest, seal
-from bench.publish import main as publish
-from bench.retention import of_card
-from models.checkpoint import ZOO, load_card
+from prunecert.bench.check import check_tree
+from prunecert.bench.check import main as check
+from prunecert.bench.entry import entry_digest, seal
+from prunecert.bench.publish import main as publish
+from prunecert.bench.retention import of_card
+from prunecert.models.checkpoint import ZOO, load_card
 from tests.bench import boards
 from tests.fuzz import harness, mutate
 

@@ -21,22 +21,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import baseline, merge, retention
-from bench.certify.take import known_certificates
-from bench.comparison.sides import read_run
-from bench.gating import baseline_file
-from bench.gating.compare import compare
-from bench.gating.records import of_run
-from bench.gating.rules import RuleSet
-from bench.report import html, shapes, table
-from bench.report.summary import summarise
-from bench.results.summary_types import read_summary
-from bench.reuse import read_earlier
-from bench.rows import read_done
-from bench.store import Log
-from bench.timing import table as timing_table
-from bench.timing.numbers import summarise_times
-from bench.timing.observations import read as read_times
+from prunecert.bench import baseline, merge, retention
+from prunecert.bench.certify.take import known_certificates
+from prunecert.bench.comparison.sides import read_run
+from prunecert.bench.gating import baseline_file
+from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.records import of_run
+from prunecert.bench.gating.rules import RuleSet
+from prunecert.bench.report import html, shapes, table
+from prunecert.bench.report.summary import summarise
+from prunecert.bench.results.summary_types import read_summary
+from prunecert.bench.reuse import read_earlier
+from prunecert.bench.rows import read_done
+from prunecert.bench.store import Log
+from prunecert.bench.timing import table as timing_table
+from prunecert.bench.timing.numbers import summarise_times
+from prunecert.bench.timing.observations import read as read_times
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from tests.bench.rowkit import MACHINE, complete

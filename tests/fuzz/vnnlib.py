@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.errors import UserError
+from prunecert.verifiers.vnnlib import UnsupportedPropertyError, read_property
 from tests.fuzz.compare import NotUnderstoodError, difference
 from tests.fuzz.texts import packed, property_text
-from verifiers.vnnlib import UnsupportedPropertyError, read_property
 
 LIMIT_S = 10
 

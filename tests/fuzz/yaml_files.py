@@ -10,12 +10,12 @@ import random
 import sys
 from pathlib import Path
 
-from bench.cards import read_card
-from bench.gating.rules import load_rules
-from bench.search_space import draw, read_space
-from bench.suite import SUITES, load_suite
-from bench.yamlfile import load_scalar
-from models.recipe import Recipe
+from prunecert.bench.cards import read_card
+from prunecert.bench.gating.rules import load_rules
+from prunecert.bench.search_space import draw, read_space
+from prunecert.bench.suite import SUITES, load_suite
+from prunecert.bench.yamlfile import load_scalar
+from prunecert.models.recipe import Recipe
 from tests.fuzz import harness, mutate
 
 CARD = """\

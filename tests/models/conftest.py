@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import NETWORKS
-from models.data import Dataset
-from models.masks import Masks, prunable
-from models.networks.normalised import ResidualBlock
-from models.networks.wideresnet import PreactivationBlock
-from models.pruners.contract import Revise, Step
+from prunecert.models import NETWORKS
+from prunecert.models.data import Dataset
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.networks.normalised import ResidualBlock
+from prunecert.models.networks.wideresnet import PreactivationBlock
+from prunecert.models.pruners.contract import Revise, Step
 
 
 @pytest.fixture

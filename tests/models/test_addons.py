@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import models.bounds
-from models import ADDONS, NETWORKS, OBJECTIVES
-from models.addons.fast_ibp import relu_balance
-from models.bounds import interval_margins, propagate, shared_bounds
-from models.crown import crown_ibp_margins, symbolic_margins
+import prunecert.models.bounds
+from prunecert.models import ADDONS, NETWORKS, OBJECTIVES
+from prunecert.models.addons.fast_ibp import relu_balance
+from prunecert.models.bounds import interval_margins, propagate, shared_bounds
+from prunecert.models.crown import crown_ibp_margins, symbolic_margins
 from tests.models.conftest import blobs
 from tests.models.test_training import quiet, recipe
 
@@ -94,7 +94,7 @@ def test_tightness_counts_in_the_spread_of_pixels() -> None:
 
 
 def test_terms_do_not_move_batch_norm_s_statistics() -> None:
-    from models.training import Trainer
+    from prunecert.models.training import Trainer
 
     made = recipe("sabr", addons={"fast-ibp": {}, "nrs": {}})
     trainer = Trainer(made, "sabr", blobs(20), "cpu", quiet)
@@ -137,15 +137,15 @@ def test_terms_pull_at_the_weights_and_vanish_where_they_should(name: str) -> No
 
 def test_bounds_are_shared_between_objective_and_addons(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    original = models.bounds._propagate
+    original = prunecert.models.bounds._propagate
 
-    def counting(*arguments: Any) -> models.bounds.Intervals:
+    def counting(*arguments: Any) -> prunecert.models.bounds.Intervals:
         nonlocal calls
         calls += 1
         return original(*arguments)
 
-    monkeypatch.setattr(models.bounds, "_propagate", counting)
-    from models.training import Trainer
+    monkeypatch.setattr(prunecert.models.bounds, "_propagate", counting)
+    from prunecert.models.training import Trainer
 
     made = recipe("ibp", addons={"fast-ibp": {}, "nrs": {"weight": 0.02}})
     trainer = Trainer(made, "ibp", blobs(20), "cpu", quiet)

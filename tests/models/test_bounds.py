@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import NETWORKS
-from models.bounds import interval_margins, propagate
-from models.crown import crown_ibp_margins, fused_cross_entropy, symbolic_margins
-from models.norms import estimate_statistics, norms_of
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS
+from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.crown import crown_ibp_margins, fused_cross_entropy, symbolic_margins
+from prunecert.models.norms import estimate_statistics, norms_of
 from tests.models.conftest import normalised
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import NETWORKS, PRUNERS
-from models.checkpoint import ZOO, load_card, load_model, round_to_half, save
-from models.masks import Masks
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.checkpoint import ZOO, load_card, load_model, round_to_half, save
+from prunecert.models.masks import Masks
 
 
 def card(**changes: Any) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from models.compact import compact, compact_file, largest_difference
-from models.compact_graph import Graph
-from models.compact_values import evaluate
 from prunecert.compaction import METADATA_KEY, Compaction
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models.compact import compact, compact_file, largest_difference
+from prunecert.models.compact_graph import Graph
+from prunecert.models.compact_values import evaluate
 from tests.models.compact_networks import FAMILIES, Builder, Floats, points, run
 
 PIXELS = (0.0, 1.0)

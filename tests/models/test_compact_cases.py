@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from models.compact import compact, compact_file
-from models.compact_graph import Graph
-from models.compact_values import evaluate
 from prunecert.compaction import Compaction
 from prunecert.errors import UserError
+from prunecert.models.compact import compact, compact_file
+from prunecert.models.compact_graph import Graph
+from prunecert.models.compact_values import evaluate
 from tests.models.compact_networks import Builder, Floats, points, run
 
 PIXELS = (0.0, 1.0)

@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from models import NETWORKS, PRUNERS
-from models.ctrain import CLASSES, load_ctrain
-from models.export import export_model
-from models.masks import Masks
-from models.networks.normalised import cnn5_standardised
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.ctrain import CLASSES, load_ctrain
+from prunecert.models.export import export_model
+from prunecert.models.masks import Masks
+from prunecert.models.networks.normalised import cnn5_standardised
 
 DATA = Path(__file__).parent / "data"
 FILES = ("ctrain_cnn5_width2.pt", "ctrain_cnn5_width2_bounded.pt")

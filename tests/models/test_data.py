@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import data
 from prunecert.errors import UserError
+from prunecert.models import data
 
 
 @pytest.fixture

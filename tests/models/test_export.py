@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from torch import nn
 
-from models import NETWORKS, PRUNERS
-from models.checkpoint import save
-from models.export import OPERATORS, count_zeros, export_model, export_onnx
-from models.masks import Masks
-from models.networks.wideresnet import PreactivationBlock
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.checkpoint import save
+from prunecert.models.export import OPERATORS, count_zeros, export_model, export_onnx
+from prunecert.models.masks import Masks
+from prunecert.models.networks.wideresnet import PreactivationBlock
 from tests.models.test_checkpoint import card
 
 
@@ -118,7 +118,7 @@ def test_unknown_layers_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_wrong_logits_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = NETWORKS.get("cnn-small")()
-    from models import onnx_graph
+    from prunecert.models import onnx_graph
 
     plain = onnx_graph.GraphWriter._weight
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import OBJECTIVES
-from models.faults import OutOfTimeError, first_bad, is_out_of_memory, memory_errors
-from models.schedules import Stage
-from models.training import Trainer, read_state
 from prunecert.errors import UserError
+from prunecert.models import OBJECTIVES
+from prunecert.models.faults import OutOfTimeError, first_bad, is_out_of_memory, memory_errors
+from prunecert.models.schedules import Stage
+from prunecert.models.training import Trainer, read_state
 from tests.models.conftest import blobs
 from tests.models.test_training import quiet, recipe
 

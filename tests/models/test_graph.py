@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import NETWORKS
-from models.graph import graph_of, has_norms
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS
+from prunecert.models.graph import graph_of, has_norms
 
 
 class Functional(nn.Module):

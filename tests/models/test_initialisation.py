@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import NETWORKS
-from models.bounds import propagate
-from models.initialisation import ibp_init
-from models.training import seed_everything
+from prunecert.models import NETWORKS
+from prunecert.models.bounds import propagate
+from prunecert.models.initialisation import ibp_init
+from prunecert.models.training import seed_everything
 
 
 def test_ibp_initialisation_halves_what_takes_from_a_sum_and_may_leave_the_last_layer() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attack import frozen_statistics
-from models.norms import estimate_statistics, frozen_affine, frozen_forward, normalise, uncounted
+from prunecert.models.attack import frozen_statistics
+from prunecert.models.norms import estimate_statistics, frozen_affine, frozen_forward, normalise, uncounted
 from tests.models.conftest import normalised
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import models.bounds
-from models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
-from models.attack import pgd_linf
-from models.bounds import shared_bounds
-from models.norms import frozen_forward, norms_of
+import prunecert.models.bounds
 from prunecert.errors import UserError
+from prunecert.models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
+from prunecert.models.attack import pgd_linf
+from prunecert.models.bounds import shared_bounds
+from prunecert.models.norms import frozen_forward, norms_of
 from tests.models.conftest import normalised
 
 EPS = 2 / 255
@@ -167,13 +167,13 @@ def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
 
 def test_add_ons_share_mtl_ibp_s_pass_in_the_warm_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
-    original = models.bounds._propagate
+    original = prunecert.models.bounds._propagate
 
-    def counting(*arguments: Any) -> models.bounds.Intervals:
+    def counting(*arguments: Any) -> prunecert.models.bounds.Intervals:
         passes.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(models.bounds, "_propagate", counting)
+    monkeypatch.setattr(prunecert.models.bounds, "_propagate", counting)
     model, reference = normalised(0), normalised(0)
     x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
     with shared_bounds():
@@ -228,7 +228,7 @@ def test_sabr_searches_as_far_as_it_is_told() -> None:
     for factor, expected in ((0.0, 0.9), (1.56, 1.56)):
         with shared_bounds():
             OBJECTIVES.get("sabr")(model, x, y, EPS, lam=0.1, attack_factor=factor, steps=10, step_size=1.0)
-            shared = models.bounds._shared.get()
+            shared = prunecert.models.bounds._shared.get()
             assert shared
             _, point, radius, _ = shared[0]
         assert radius == pytest.approx(0.1 * EPS)

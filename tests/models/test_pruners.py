@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models import NETWORKS, PRUNERS
-from models.masks import Masks, prunable
-from models.pruners.allocation import ALLOCATIONS, allocate, budget
-from models.pruners.hydra import initial_scores
-from models.pruners.lwm import keep_largest
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import ALLOCATIONS, allocate, budget
+from prunecert.models.pruners.hydra import initial_scores
+from prunecert.models.pruners.lwm import keep_largest
 from tests.models.conftest import Lent
 
 RATIOS = (1, 2, 3.7, 10, 20, 100)

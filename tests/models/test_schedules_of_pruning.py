@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import PRUNERS
-from models.masks import Masks, prunable
-from models.pruners.contract import Step, begins_at_start
-from models.pruners.drop_grow import exchange
-from models.pruners.iterative import rounds_to
 from prunecert.errors import UserError
+from prunecert.models import PRUNERS
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.contract import Step, begins_at_start
+from prunecert.models.pruners.drop_grow import exchange
+from prunecert.models.pruners.iterative import rounds_to
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
 
@@ -135,13 +135,13 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
         seen.append((step.masks, {name: value.clone() for name, value in step.gradients().items()}))
         return exchange(model, step, share)
 
-    import models.pruners.drop_grow
+    import prunecert.models.pruners.drop_grow
 
-    original, models.pruners.drop_grow.exchange = models.pruners.drop_grow.exchange, spy
+    original, prunecert.models.pruners.drop_grow.exchange = prunecert.models.pruners.drop_grow.exchange, spy
     try:
         card = pipeline(tmp_path, images=60).run(job("drop-grow", pruners={"drop-grow": {"every": 2, "drop": 0.5}}))
     finally:
-        models.pruners.drop_grow.exchange = original
+        prunecert.models.pruners.drop_grow.exchange = original
     assert card.kept == 21_476
     assert len(seen) == 4
     for masks, gradients in seen:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES
-from models.evaluate import evaluate_noise
-from models.pipeline import MEASURED_UNDER_NOISE, Job, Pipeline
-from models.recipe import Recipe
+from prunecert.models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES
+from prunecert.models.evaluate import evaluate_noise
+from prunecert.models.pipeline import MEASURED_UNDER_NOISE, Job, Pipeline
+from prunecert.models.recipe import Recipe
 from tests.models.conftest import blobs
 
 

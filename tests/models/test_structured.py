@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import NETWORKS, PRUNERS
-from models.masks import prunable
-from models.pruners.allocation import ALLOCATIONS
-from models.pruners.units import units_of
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.masks import prunable
+from prunecert.models.pruners.allocation import ALLOCATIONS
+from prunecert.models.pruners.units import units_of
 
 NAMES = ("structured", "structured-filters", "structured-neurons")
 

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import models.training
-from models import NETWORKS, PRUNERS
-from models.checkpoint import load_model
-from models.data import Dataset
-from models.evaluate import evaluate
-from models.initialisation import ibp_init
-from models.masks import Masks
-from models.norms import estimate_statistics
-from models.pipeline import Job, Pipeline
-from models.pruners.lwm import prune
-from models.recipe import Recipe
-from models.schedules import Stage, ramp
-from models.training import Trainer, augment, seed_everything
+import prunecert.models.training
 from prunecert.errors import UserError
+from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models.checkpoint import load_model
+from prunecert.models.data import Dataset
+from prunecert.models.evaluate import evaluate
+from prunecert.models.initialisation import ibp_init
+from prunecert.models.masks import Masks
+from prunecert.models.norms import estimate_statistics
+from prunecert.models.pipeline import Job, Pipeline
+from prunecert.models.pruners.lwm import prune
+from prunecert.models.recipe import Recipe
+from prunecert.models.schedules import Stage, ramp
+from prunecert.models.training import Trainer, augment, seed_everything
 from tests.models.conftest import blobs
 
 FAST = {
@@ -184,7 +184,7 @@ def test_pruning_and_averaging_set_batch_norm_s_statistics_anew(
         calls.append(sum(map(len, batches)))
         original(model, batches)
 
-    monkeypatch.setattr(models.training, "estimate_statistics", counting)
+    monkeypatch.setattr(prunecert.models.training, "estimate_statistics", counting)
     line = pipeline(tmp_path, images=60)
     line.run(replace(job(objective="pgd"), network=small_network))
     assert calls == [60], "after pruning"

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
+from prunecert.verifiers.base import OutputSpec
 from tests.soundness.networks import Add, Affine, Array, Network, Relu
-from verifiers.base import OutputSpec
 
 #: Unit round-off of float32.
 _UNIT = 2.0**-24

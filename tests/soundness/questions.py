@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.hashing import sha256_file
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
 from tests.soundness.networks import (
     Array,
     Network,
@@ -28,7 +29,6 @@ from tests.soundness.networks import (
     tied,
 )
 from tests.soundness.oracle import Margin, evaluated, exact_margin, exact_radius, rounding
-from verifiers.base import FloatArray, Instance, OutputSpec, Status
 
 FACTORS = (0.5, 0.9, 0.99, 0.999, 1.001, 1.01, 1.1, 2.0)
 TIMEOUT_S = 30.0

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from models.compact import compact_file
 from prunecert.compaction import Compaction, Mode
 from prunecert.hashing import sha256_file
+from prunecert.models.compact import compact_file
+from prunecert.verifiers.base import Instance, Status
+from prunecert.verifiers.counterexample import replay
 from tests.soundness.networks import Network
 from tests.soundness.oracle import evaluated, exact_margin
 from tests.soundness.questions import Question
-from verifiers.base import Instance, Status
-from verifiers.counterexample import replay
 
 _FAMILIES = ("fc-pruned", "fc-dead-units", "fc-negative-biases", "conv-pruned", "skip-pruned", "conv-skip-pruned")
 #: HiGHS encloses a margin to about this.

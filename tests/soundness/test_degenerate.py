@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunecert.verifiers import VERIFIERS, counterexample, rounding
+from prunecert.verifiers._child import encode
+from prunecert.verifiers._verdicts import judge
+from prunecert.verifiers.base import OutputSpec, Status
 from tests.soundness import degenerate
-from verifiers import VERIFIERS, counterexample, rounding
-from verifiers._child import encode
-from verifiers._verdicts import judge
-from verifiers.base import OutputSpec, Status
 
 FULL = os.environ.get("PRUNECERT_SOUNDNESS") == "full"
 NETWORKS = 2600 if FULL else 50

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from prunecert.verifiers.base import OutputSpec, Status
 from tests.soundness.networks import Affine, Network, fully_connected
 from tests.soundness.oracle import Programme, enumerated_margin, evaluated, exact_margin, exact_radius
 from tests.soundness.questions import FACTORS, Question
-from verifiers.base import OutputSpec, Status
 
 pytestmark = pytest.mark.slow
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind, Status, Verdict
+from prunecert.verifiers.worker import Worker
 from tests.soundness.oracle import exact_margin
 from tests.soundness.questions import Question
-from verifiers import VERIFIERS
-from verifiers.base import Kind, Status, Verdict
-from verifiers.worker import Worker
 
 # Some verifiers take minutes for all questions where the machine is busy.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

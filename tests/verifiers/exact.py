@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from prunecert.hashing import sha256_file
-from verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 
 Matrix = npt.NDArray[np.float64]
 

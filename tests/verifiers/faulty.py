@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verifiers.base import (
+from prunecert.verifiers.base import (
     Availability,
     Capabilities,
     FloatArray,

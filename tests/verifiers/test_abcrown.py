@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import abcrown_install
+from prunecert.verifiers.abcrown import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
+from prunecert.verifiers.base import Instance, OutputSpec, Status
+from prunecert.verifiers.hardware import visible_devices
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import exact
-from verifiers import abcrown_install
-from verifiers.abcrown import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
-from verifiers.base import Instance, OutputSpec, Status
-from verifiers.hardware import visible_devices
-from verifiers.worker import Worker
 
 FOUND = abcrown_install.find()
 needs_abcrown = [

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import counterexample
+from prunecert.verifiers.attack import Pgd
+from prunecert.verifiers.base import Norm, OutputSpec, Status
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import counterexample
-from verifiers.attack import Pgd
-from verifiers.base import Norm, OutputSpec, Status
-from verifiers.worker import Worker
 
 
 @pytest.fixture(scope="module")

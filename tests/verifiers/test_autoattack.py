@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import counterexample
+from prunecert.verifiers.autoattack import VERSIONS, AutoAttack, _fitting, ball
+from prunecert.verifiers.base import Status
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import counterexample
-from verifiers.autoattack import VERSIONS, AutoAttack, _fitting, ball
-from verifiers.base import Status
-from verifiers.worker import Worker
 
 pytestmark = [
     pytest.mark.autoattack,

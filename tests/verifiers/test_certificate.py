@@ -9,7 +9,7 @@ from scipy.special import bdtrc
 from scipy.stats import beta, norm
 from statsmodels.stats.proportion import proportion_confint
 
-from verifiers.certificate import certificate, flaw, lower_bound
+from prunecert.verifiers.certificate import certificate, flaw, lower_bound
 
 
 @pytest.mark.parametrize("n", [1, 7, 100, 1000, 100_000])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import counterexample
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 from tests.verifiers import onnxnets
-from verifiers import counterexample
-from verifiers.base import FloatArray, Instance, OutputSpec
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, Status
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import faulty, onnxnets
-from verifiers import VERIFIERS
-from verifiers.base import Instance, Status
-from verifiers.worker import Worker
 
 LIMIT_S = 0.4
 GRACE_S = 1.0
@@ -248,8 +248,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.verifiers import test_faults
-from verifiers.worker import Worker
-from verifiers.base import Instance
+from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.base import Instance
 network = Path(sys.argv[1])
 with Worker("faulty", grace_s=60.0) as subject:
     (question,) = test_faults.questions(network, "forks")

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
+from prunecert.verifiers import counterexample, float64
 from tests.verifiers import onnxnets
-from verifiers import counterexample, float64
 
 NETWORKS: dict[str, Callable[[Path], Path]] = {
     "linear": onnxnets.linear,

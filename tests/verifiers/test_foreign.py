@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.onnx.io import identity
+from prunecert.verifiers import VERIFIERS, counterexample
+from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status
+from prunecert.verifiers.support import network_info
+from prunecert.verifiers.worker import Worker
 from tests.verifiers.test_reading import build, layers, perceptron
-from verifiers import VERIFIERS, counterexample
-from verifiers.base import Instance, Kind, OutputSpec, Status
-from verifiers.support import network_info
-from verifiers.worker import Worker
 
 Node = helper.make_node
 Rng = np.random.Generator

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
+from prunecert.verifiers import autolirpa, counterexample
+from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
+from prunecert.verifiers.lirpa import AlphaCrown, Crown, Ibp, Rows
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import autolirpa, counterexample
-from verifiers.base import Instance, Norm, OutputSpec, Status
-from verifiers.lirpa import AlphaCrown, Crown, Ibp, Rows
-from verifiers.worker import Worker
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
 TOLERANCE = 1e-5

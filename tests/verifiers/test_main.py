@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from verifiers import VERIFIERS
-from verifiers.__main__ import main, survey
-from verifiers.support import check_supported, network_info
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.__main__ import main, survey
+from prunecert.verifiers.support import check_supported, network_info
 
 
 def test_every_verifier_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +28,7 @@ def test_every_verifier_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_one_hides_no_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(VERIFIERS._targets, "broken", "verifiers.no_such_module:Nothing")
+    monkeypatch.setitem(VERIFIERS._targets, "broken", "prunecert.verifiers.no_such_module:Nothing")
     rows = {row["name"]: row for row in survey()}
     assert not rows["broken"]["installed"]
     assert "no_such_module" in rows["broken"]["hint"]

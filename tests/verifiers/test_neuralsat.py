@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
+from prunecert.verifiers.neuralsat import STATUS, NeuralSat, parse_status
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import exact
-from verifiers.base import Instance, OutputSpec, Status, Verdict
-from verifiers.neuralsat import STATUS, NeuralSat, parse_status
-from verifiers.worker import Worker
 
 
 @pytest.fixture(scope="module")

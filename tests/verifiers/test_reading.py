@@ -17,11 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import identity
+from prunecert.verifiers import counterexample
+from prunecert.verifiers._reading import Reading
+from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
+from prunecert.verifiers.support import NORMAL_OPERATORS, OPERATORS
 from tests.verifiers import onnxnets
-from verifiers import counterexample
-from verifiers._reading import Reading
-from verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
-from verifiers.support import NORMAL_OPERATORS, OPERATORS
 
 ALLOWED = Capabilities(operators=OPERATORS, specs="dnf")
 #: Builds the nodes and constants of a network from four inputs to three outputs; the last value is called ``y``.

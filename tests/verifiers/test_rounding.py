@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from prunecert.hashing import sha256_file
+from prunecert.verifiers import counterexample, float64, rounding
+from prunecert.verifiers._child import encode
+from prunecert.verifiers._verdicts import judge
+from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import counterexample, float64, rounding
-from verifiers._child import encode
-from verifiers._verdicts import judge
-from verifiers.base import Instance, Kind, OutputSpec, Status, Verdict, Verifier
-from verifiers.worker import Worker
 
 
 class _Proves(Verifier):

@@ -13,12 +13,12 @@ import pytest
 from scipy.stats import binom, norm
 
 from prunecert.errors import UserError
+from prunecert.verifiers import _verdicts
+from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Verdict
+from prunecert.verifiers.certificate import Certificate, certificate
+from prunecert.verifiers.smoothing import Smoothing
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import _verdicts
-from verifiers.base import Instance, Kind, OutputSpec, Status, Verdict
-from verifiers.certificate import Certificate, certificate
-from verifiers.smoothing import Smoothing
-from verifiers.worker import Worker
 
 SHAPE = (3, 4, 4)
 WEIGHT = 1 / np.sqrt(np.prod(SHAPE))
@@ -221,7 +221,7 @@ def test_nonsense_is_an_error(verdict: Verdict, reason: str, line: Path) -> None
 
 
 def test_nobody_else_gives_certificates(line: Path) -> None:
-    from verifiers.lirpa import Ibp
+    from prunecert.verifiers.lirpa import Ibp
 
     found = _verdicts.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
     assert found is not None

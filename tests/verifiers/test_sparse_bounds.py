@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from prunecert.verifiers import VERIFIERS, counterexample
+from prunecert.verifiers.base import Kind, OutputSpec, Status
+from prunecert.verifiers.worker import Worker
 from tests.verifiers import onnxnets
-from verifiers import VERIFIERS, counterexample
-from verifiers.base import Kind, OutputSpec, Status
-from verifiers.worker import Worker
 
 METHODS = ("sparse-ibp", "sparse-crown-ibp", "sparse-crown")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prunecert.errors import UserError
-from verifiers.base import FloatArray, Instance, OutputSpec
-from verifiers.vnnlib import (
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.vnnlib import (
     Property,
     UnsupportedPropertyError,
     has_plain_rows,

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.errors import UserError
+from prunecert.verifiers import vnnlib_terms
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, to_vnnlib
 from tests.fuzz.compare import difference
 from tests.fuzz.texts import Maker
-from verifiers import vnnlib_terms
-from verifiers.base import OutputSpec
-from verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, to_vnnlib
 
 DECLARED = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
 BOX = "(assert (>= X_0 0))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 1))"

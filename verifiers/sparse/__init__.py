@@ -1,5 +1,5 @@
 """A verifier that skips zeros: sparse networks, rigorous bounds and a complete search."""
 
-from verifiers.sparse.cache import separate
+from prunecert.verifiers.sparse.cache import separate
 
 separate()

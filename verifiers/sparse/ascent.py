@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.gather import LANES, gather
+from prunecert.verifiers.sparse.gather import LANES, gather
 
 Single = npt.NDArray[np.float32]
 Signs = npt.NDArray[np.int8]

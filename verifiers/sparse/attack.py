@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import OutputSpec
-from verifiers.sparse.gather import LANES
-from verifiers.sparse.lanes import Lanes, descend, pack, unpack
-from verifiers.sparse.network import Network
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.gather import LANES
+from prunecert.verifiers.sparse.lanes import Lanes, descend, pack, unpack
+from prunecert.verifiers.sparse.network import Network
 
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]

@@ -26,11 +26,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.errors import UserError, did_you_mean, run_main
-from verifiers import autolirpa
-from verifiers.sparse import simd
-from verifiers.sparse.crown import Engine, Method, Question
-from verifiers.sparse.network import Network, read_network
-from verifiers.sparse.state import LANES
+from prunecert.verifiers import autolirpa
+from prunecert.verifiers.sparse import simd
+from prunecert.verifiers.sparse.crown import Engine, Method, Question
+from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.state import LANES
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -115,7 +115,7 @@ class Lirpa:
     def __init__(self, path: Path) -> None:
         import torch
 
-        from verifiers.onnx_graph import read_onnx
+        from prunecert.verifiers.onnx_graph import read_onnx
 
         self._torch, self._library = torch, autolirpa.library()
         module = read_onnx(path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.dual import Batch, Dual, Look
+from prunecert.verifiers.sparse.dual import Batch, Dual, Look
 
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]

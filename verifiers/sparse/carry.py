@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import Status
-from verifiers.sparse.certify import Bounds
-from verifiers.sparse.dual import Batch, Dual
-from verifiers.sparse.gather import LANES
-from verifiers.sparse.naming import Names
-from verifiers.sparse.outcome import Outcome, Tree
-from verifiers.sparse.proof import MOST_ENTRIES, Proof, pack
-from verifiers.sparse.replant import Planted, plant
-from verifiers.sparse.reuse import Earlier
+from prunecert.verifiers.base import Status
+from prunecert.verifiers.sparse.certify import Bounds
+from prunecert.verifiers.sparse.dual import Batch, Dual
+from prunecert.verifiers.sparse.gather import LANES
+from prunecert.verifiers.sparse.naming import Names
+from prunecert.verifiers.sparse.outcome import Outcome, Tree
+from prunecert.verifiers.sparse.proof import MOST_ENTRIES, Proof, pack
+from prunecert.verifiers.sparse.replant import Planted, plant
+from prunecert.verifiers.sparse.reuse import Earlier
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

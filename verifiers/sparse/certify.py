@@ -33,8 +33,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from verifiers.base import UnsupportedError
-from verifiers.sparse.network import WEIGHT_ERROR, Network
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network
 
 Array = npt.NDArray[np.float64]
 Signs = npt.NDArray[np.int8]

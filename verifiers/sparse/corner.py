@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-from verifiers.sparse.dual import Batch, Signs
-from verifiers.sparse.reduce import Reduced
+from prunecert.verifiers.sparse.dual import Batch, Signs
+from prunecert.verifiers.sparse.reduce import Reduced
 
 Array = npt.NDArray[np.float64]
 

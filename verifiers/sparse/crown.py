@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.network import Network
-from verifiers.sparse.passes import Pass, RowPass, UnitPass
-from verifiers.sparse.threads import threads as available
-from verifiers.sparse.threads import together
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.passes import Pass, RowPass, UnitPass
+from prunecert.verifiers.sparse.threads import threads as available
+from prunecert.verifiers.sparse.threads import together
 
 Float64Array = npt.NDArray[np.float64]
 Method = Literal["ibp", "crown-ibp", "crown"]

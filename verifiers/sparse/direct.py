@@ -10,13 +10,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from verifiers.sparse.flat import State, Taps
-from verifiers.sparse.kernels import RUN, adopt, below, flush, plane, reference
-from verifiers.sparse.levels import finish_level, open_level, start
-from verifiers.sparse.program import FUSED, Program
-from verifiers.sparse.rows import choose, conclude, intervals
-from verifiers.sparse.simd import WIDTH, process1
-from verifiers.sparse.state import Scratch
+from prunecert.verifiers.sparse.flat import State, Taps
+from prunecert.verifiers.sparse.kernels import RUN, adopt, below, flush, plane, reference
+from prunecert.verifiers.sparse.levels import finish_level, open_level, start
+from prunecert.verifiers.sparse.program import FUSED, Program
+from prunecert.verifiers.sparse.rows import choose, conclude, intervals
+from prunecert.verifiers.sparse.simd import WIDTH, process1
+from prunecert.verifiers.sparse.state import Scratch
 
 _NARROW = (0,)
 _WIDE = (0, 0)

@@ -22,9 +22,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse import ascent
-from verifiers.sparse.gather import LANES
-from verifiers.sparse.reduce import Reduced
+from prunecert.verifiers.sparse import ascent
+from prunecert.verifiers.sparse.gather import LANES
+from prunecert.verifiers.sparse.reduce import Reduced
 
 Single = npt.NDArray[np.float32]
 Signs = npt.NDArray[np.int8]

@@ -15,9 +15,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.network import Network, Node, Term
-from verifiers.sparse.program import FUSED, INPUT, OVER, Layout, Program, lay_out
-from verifiers.sparse.stripes import PADDING, WIDTH
+from prunecert.verifiers.sparse.network import Network, Node, Term
+from prunecert.verifiers.sparse.program import FUSED, INPUT, OVER, Layout, Program, lay_out
+from prunecert.verifiers.sparse.stripes import PADDING, WIDTH
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from verifiers.sparse.network import FloatArray, Node, Term
+from prunecert.verifiers.sparse.network import FloatArray, Node, Term
 
 Float64Array = npt.NDArray[np.float64]
 

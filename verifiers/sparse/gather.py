@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 
 #: Subdomains side by side: one AVX-512 register of float32.
 LANES = 16

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import OutputSpec
-from verifiers.sparse import lanes
-from verifiers.sparse.attack import Attack, Replay, confirm, margins, unsafe
-from verifiers.sparse.certify import Checker
-from verifiers.sparse.dual import Batch, Dual
-from verifiers.sparse.gather import LANES
-from verifiers.sparse.outcome import Limits
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse import lanes
+from prunecert.verifiers.sparse.attack import Attack, Replay, confirm, margins, unsafe
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.dual import Batch, Dual
+from prunecert.verifiers.sparse.gather import LANES
+from prunecert.verifiers.sparse.outcome import Limits
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

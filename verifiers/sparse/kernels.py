@@ -36,10 +36,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from verifiers.sparse.network import WEIGHT_ERROR
-from verifiers.sparse.program import FUSED, INPUT, OVER, Program
-from verifiers.sparse.simd import accumulate
-from verifiers.sparse.state import Image
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR
+from prunecert.verifiers.sparse.program import FUSED, INPUT, OVER, Program
+from prunecert.verifiers.sparse.simd import accumulate
+from prunecert.verifiers.sparse.state import Image
 
 #: Neurons whose constants are summed in float32 before they go into a float64 sum.
 RUN = 64

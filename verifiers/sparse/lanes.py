@@ -20,11 +20,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from verifiers.sparse.dual import Dual
-from verifiers.sparse.gather import LANES, gather
-from verifiers.sparse.network import Network
-from verifiers.sparse.threads import divide, together
-from verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.dual import Dual
+from prunecert.verifiers.sparse.gather import LANES, gather
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.threads import divide, together
+from prunecert.verifiers.sparse.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 
 Single = npt.NDArray[np.float32]
 

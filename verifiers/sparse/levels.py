@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numba
 
-from verifiers.sparse.flat import State, Taps
-from verifiers.sparse.kernels import LEAST, SMALLEST, U32, U53, reference
-from verifiers.sparse.network import WEIGHT_ERROR
-from verifiers.sparse.program import FUSED, INPUT, OVER, Program
-from verifiers.sparse.simd import accumulate
-from verifiers.sparse.stripes import settle_relus, settle_values, stripe1, stripe2
+from prunecert.verifiers.sparse.flat import State, Taps
+from prunecert.verifiers.sparse.kernels import LEAST, SMALLEST, U32, U53, reference
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR
+from prunecert.verifiers.sparse.program import FUSED, INPUT, OVER, Program
+from prunecert.verifiers.sparse.simd import accumulate
+from prunecert.verifiers.sparse.stripes import settle_relus, settle_values, stripe1, stripe2
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.network import Network
 
 Indices = npt.NDArray[np.int64]
 

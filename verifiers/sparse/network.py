@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from verifiers.sparse.threads import divide, together
+from prunecert.verifiers.sparse.threads import divide, together
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -162,6 +162,6 @@ def read_network(path: Path) -> Network:
         UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
     """
     from prunecert.onnx.io import load_model
-    from verifiers.sparse.reader import GraphReader
+    from prunecert.verifiers.sparse.reader import GraphReader
 
     return GraphReader(load_model(path), path.name).read()

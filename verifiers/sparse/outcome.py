@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import Status
+from prunecert.verifiers.base import Status
 
 Indices = npt.NDArray[np.int64]
 Single = npt.NDArray[np.float32]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse import direct, kernels
-from verifiers.sparse.flat import State, lay_flat, make_state
-from verifiers.sparse.network import Network
-from verifiers.sparse.program import lay_out
-from verifiers.sparse.simd import WIDTH
-from verifiers.sparse.state import LANES, Image, Scratch, make_image, make_scratch
-from verifiers.sparse.walk import advance, bound_rows, bound_specification, finish_level
+from prunecert.verifiers.sparse import direct, kernels
+from prunecert.verifiers.sparse.flat import State, lay_flat, make_state
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.program import lay_out
+from prunecert.verifiers.sparse.simd import WIDTH
+from prunecert.verifiers.sparse.state import LANES, Image, Scratch, make_image, make_scratch
+from prunecert.verifiers.sparse.walk import advance, bound_rows, bound_specification, finish_level
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.dual import FIELDS, Batch
+from prunecert.verifiers.sparse.dual import FIELDS, Batch
 
 Indices = npt.NDArray[np.int64]
 

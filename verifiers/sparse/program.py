@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.network import Network, Node
+from prunecert.verifiers.sparse.network import Network, Node
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import Status
-from verifiers.sparse.naming import Names
+from prunecert.verifiers.base import Status
+from prunecert.verifiers.sparse.naming import Names
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

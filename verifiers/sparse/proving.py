@@ -7,10 +7,10 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.certify import Bounds, Checker, Planes, gamma, grouped
-from verifiers.sparse.crown import Bounds as Crown
-from verifiers.sparse.dual import Batch
-from verifiers.sparse.outcome import Outcome
+from prunecert.verifiers.sparse.certify import Bounds, Checker, Planes, gamma, grouped
+from prunecert.verifiers.sparse.crown import Bounds as Crown
+from prunecert.verifiers.sparse.dual import Batch
+from prunecert.verifiers.sparse.outcome import Outcome
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import scipy.sparse
 
 from prunecert.errors import UserError
-from verifiers import support
-from verifiers.base import UnsupportedError
-from verifiers.sparse import affine
-from verifiers.sparse.folding import Draft, finish, fold, wide
-from verifiers.sparse.network import WEIGHT_ERROR, FloatArray, Network, Term
+from prunecert.verifiers import support
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.sparse.folding import Draft, finish, fold, wide
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR, FloatArray, Network, Term
 
 Float64Array = npt.NDArray[np.float64]
 

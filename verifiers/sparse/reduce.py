@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.certify import LANES, Bounds, Checker, grouped
+from prunecert.verifiers.sparse.certify import LANES, Bounds, Checker, grouped
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.proof import ALPHA, Proof
+from prunecert.verifiers.sparse.proof import ALPHA, Proof
 
 Single = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]

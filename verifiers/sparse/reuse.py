@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import Instance
-from verifiers.sparse.naming import Names
-from verifiers.sparse.proof import SCHEMA_VERSION, Proof, RefusedProofError, Summary, glance, read, write
+from prunecert.verifiers.base import Instance
+from prunecert.verifiers.sparse.naming import Names
+from prunecert.verifiers.sparse.proof import SCHEMA_VERSION, Proof, RefusedProofError, Summary, glance, read, write
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from verifiers.sparse.kernels import LEAST, SMALLEST, U53
-from verifiers.sparse.network import WEIGHT_ERROR
-from verifiers.sparse.program import Program
+from prunecert.verifiers.sparse.kernels import LEAST, SMALLEST, U53
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR
+from prunecert.verifiers.sparse.program import Program
 
 
 @numba.njit(cache=True, nogil=True)

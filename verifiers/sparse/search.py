@@ -15,22 +15,22 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.base import OutputSpec, Status
-from verifiers.sparse import branching, carry, corner
-from verifiers.sparse.attack import Replay
-from verifiers.sparse.certify import Checker
-from verifiers.sparse.crown import Engine, Question
-from verifiers.sparse.dual import Batch, Dual, Indices
-from verifiers.sparse.hunt import Hunt
-from verifiers.sparse.naming import Names
-from verifiers.sparse.outcome import Limits, Outcome, Tree
-from verifiers.sparse.pool import Pool
-from verifiers.sparse.proof import Proof
-from verifiers.sparse.proving import TOGETHER, Prover, adopt_crown
-from verifiers.sparse.reduce import Reduced, reduce
-from verifiers.sparse.replant import Planted
-from verifiers.sparse.reuse import Earlier
-from verifiers.sparse.tighten import tighten
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse import branching, carry, corner
+from prunecert.verifiers.sparse.attack import Replay
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.crown import Engine, Question
+from prunecert.verifiers.sparse.dual import Batch, Dual, Indices
+from prunecert.verifiers.sparse.hunt import Hunt
+from prunecert.verifiers.sparse.naming import Names
+from prunecert.verifiers.sparse.outcome import Limits, Outcome, Tree
+from prunecert.verifiers.sparse.pool import Pool
+from prunecert.verifiers.sparse.proof import Proof
+from prunecert.verifiers.sparse.proving import TOGETHER, Prover, adopt_crown
+from prunecert.verifiers.sparse.reduce import Reduced, reduce
+from prunecert.verifiers.sparse.replant import Planted
+from prunecert.verifiers.sparse.reuse import Earlier
+from prunecert.verifiers.sparse.tighten import tighten
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from verifiers.sparse.vectors import DOUBLE, FLOAT, INDEX, LANE, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.vectors import DOUBLE, FLOAT, INDEX, LANE, Vectors, data, index, read, read_index
 
 #: Rows that one vector holds.
 WIDTH = 16

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from verifiers.sparse.program import FUSED, Program
-from verifiers.sparse.simd import WIDTH
+from prunecert.verifiers.sparse.program import FUSED, Program
+from prunecert.verifiers.sparse.simd import WIDTH
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from verifiers.sparse.vectors import DOUBLE, INDEX, Vectors, data, index
+from prunecert.verifiers.sparse.vectors import DOUBLE, INDEX, Vectors, data, index
 
 #: Numbers side by side: one AVX-512 register of float64.
 WIDTH = 8

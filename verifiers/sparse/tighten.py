@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 
-from verifiers.sparse.certify import Bounds, Checker, Planes, grouped
-from verifiers.sparse.dual import Dual
-from verifiers.sparse.reduce import Reduced, reduce
+from prunecert.verifiers.sparse.certify import Bounds, Checker, Planes, grouped
+from prunecert.verifiers.sparse.dual import Dual
+from prunecert.verifiers.sparse.reduce import Reduced, reduce
 
 #: Neurons that are bounded, and certified, together.
 _TOGETHER = 128

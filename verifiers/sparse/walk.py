@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from verifiers.sparse.kernels import (
+from prunecert.verifiers.sparse.kernels import (
     RUN,
     SMALLEST,
     U32,
@@ -19,10 +19,10 @@ from verifiers.sparse.kernels import (
     start,
     unstable_rows,
 )
-from verifiers.sparse.program import FUSED, Program
-from verifiers.sparse.rows import choose, conclude, intervals
-from verifiers.sparse.simd import process1, process4, process8
-from verifiers.sparse.state import LANES, Image, Scratch
+from prunecert.verifiers.sparse.program import FUSED, Program
+from prunecert.verifiers.sparse.rows import choose, conclude, intervals
+from prunecert.verifiers.sparse.simd import process1, process4, process8
+from prunecert.verifiers.sparse.state import LANES, Image, Scratch
 
 _VECTORS = (0, 0)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.results.outcome import Outcome, contradictions, seconds, settle
-from bench.results.row_types import PhaseTimes
-from verifiers.base import Status
+from prunecert.bench.results.outcome import Outcome, contradictions, seconds, settle
+from prunecert.bench.results.row_types import PhaseTimes
+from prunecert.verifiers.base import Status
 
 
 class Step(NamedTuple):

@@ -14,22 +14,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import baseline, merge
-from bench.entry import load_entry, recount
-from bench.gating import baseline_file
-from bench.report.summary import summarise
-from bench.results.baseline_types import Baseline
-from bench.results.decode import plain
-from bench.results.row_types import CertificateRow, PropertyRow, VerdictRow
-from bench.results.session_types import SessionRow
-from bench.results.summary_types import read_summary
-from bench.rows import read_done
-from bench.store import Log, Writer, verdict_fields
+from prunecert.bench import baseline, merge
+from prunecert.bench.entry import load_entry, recount
+from prunecert.bench.gating import baseline_file
+from prunecert.bench.report.summary import summarise
+from prunecert.bench.results.baseline_types import Baseline
+from prunecert.bench.results.decode import plain
+from prunecert.bench.results.row_types import CertificateRow, PropertyRow, VerdictRow
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.results.summary_types import read_summary
+from prunecert.bench.rows import read_done
+from prunecert.bench.store import Log, Writer, verdict_fields
 from prunecert.errors import UserError
+from prunecert.verifiers.base import Status, Times, Verdict
+from prunecert.verifiers.certificate import certificate
 from tests.bench.rowkit import all_typed, complete, documents, typed
 from tests.fuzz.rows import certificate_rows, property_rows, run_rows, timing_rows
-from verifiers.base import Status, Times, Verdict
-from verifiers.certificate import certificate
 
 RESULTS = Path(__file__).parents[3] / "results"
 OLD = Path(__file__).parent / "old_run"

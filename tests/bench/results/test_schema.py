@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import schema
-from bench.results.baseline_types import Baseline
-from bench.results.row_types import KINDS
-from bench.results.session_types import SessionCell, SessionStage
-from bench.results.summary_types import Summary, SummaryCell
+from prunecert.bench.results import schema
+from prunecert.bench.results.baseline_types import Baseline
+from prunecert.bench.results.row_types import KINDS
+from prunecert.bench.results.session_types import SessionCell, SessionStage
+from prunecert.bench.results.summary_types import Summary, SummaryCell
 from prunecert.errors import UserError
 
 

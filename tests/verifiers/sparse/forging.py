@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from prunecert.hashing import sha256_file
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.sparse.naming import names_of
+from prunecert.verifiers.sparse.network import read_network
+from prunecert.verifiers.sparse.proof import Proof, Summary
+from prunecert.verifiers.sparse.reuse import Store, key
 from tests.soundness.networks import Network as Drawn
 from tests.verifiers.sparse.searching import bab
-from verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
-from verifiers.sparse.naming import names_of
-from verifiers.sparse.network import read_network
-from verifiers.sparse.proof import Proof, Summary
-from verifiers.sparse.reuse import Store, key
 
 #: An entry: parent, unstable neuron, phase, disjunct.
 Entry = tuple[int, int, int, int]

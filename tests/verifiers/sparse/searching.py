@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from prunecert.hashing import sha256_file
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verifier
+from prunecert.verifiers.sparse.certify import Bounds, Checker, adopt
+from prunecert.verifiers.sparse.crown import Engine, Question
+from prunecert.verifiers.sparse.dual import Batch, Dual
+from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.outcome import Limits, Outcome
+from prunecert.verifiers.sparse.reduce import Array, Reduced, reduce
+from prunecert.verifiers.sparse.search import Search
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import convolutional, fully_connected, residual, residual_conv
-from verifiers import VERIFIERS
-from verifiers.base import Instance, OutputSpec, Status, Verifier
-from verifiers.sparse.certify import Bounds, Checker, adopt
-from verifiers.sparse.crown import Engine, Question
-from verifiers.sparse.dual import Batch, Dual
-from verifiers.sparse.network import Network, read_network
-from verifiers.sparse.outcome import Limits, Outcome
-from verifiers.sparse.reduce import Array, Reduced, reduce
-from verifiers.sparse.search import Search
 
 
 def draw(kind: str, seed: int, folder: Path) -> tuple[Drawn, Network]:

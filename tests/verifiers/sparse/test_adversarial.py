@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper, numpy_helper, save
 
-from verifiers.base import UnsupportedError
-from verifiers.sparse import affine
-from verifiers.sparse.certify import Checker
-from verifiers.sparse.crown import METHODS, Bounds, Engine, Question
-from verifiers.sparse.network import Network, Node, Term, read_network
-from verifiers.sparse.proof import Proof, Summary
-from verifiers.sparse.proving import adopt_crown
-from verifiers.sparse.replant import plant
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.crown import METHODS, Bounds, Engine, Question
+from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
+from prunecert.verifiers.sparse.proof import Proof, Summary
+from prunecert.verifiers.sparse.proving import adopt_crown
+from prunecert.verifiers.sparse.replant import plant
 
 Rng = np.random.Generator
 WAYS = (0, 10**9)

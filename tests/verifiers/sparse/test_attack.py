@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse import lanes
+from prunecert.verifiers.sparse.attack import Attack, confirm
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.hunt import Hunt
+from prunecert.verifiers.sparse.outcome import Limits
 from tests.verifiers.sparse.searching import Prepared, draw
-from verifiers.base import OutputSpec
-from verifiers.sparse import lanes
-from verifiers.sparse.attack import Attack, confirm
-from verifiers.sparse.certify import Checker
-from verifiers.sparse.hunt import Hunt
-from verifiers.sparse.outcome import Limits
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
 
@@ -66,8 +66,8 @@ def test_threads_compute_the_same(kind: str, count: int, tmp_path: Path, monkeyp
         values = net.values(lanes.pack(x)).copy()
         found.append((values, net.gradient(lanes.pack(weights)).copy(), network.evaluate(x, threads)))
         # The second time every matrix is large.
-        monkeypatch.setattr("verifiers.sparse.lanes._SHARED", 1)
-        monkeypatch.setattr("verifiers.sparse.network._SHARED", 1)
+        monkeypatch.setattr("prunecert.verifiers.sparse.lanes._SHARED", 1)
+        monkeypatch.setattr("prunecert.verifiers.sparse.network._SHARED", 1)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from verifiers.sparse import cache, kernels
+from prunecert.verifiers.sparse import cache, kernels
 
 #: A user that is neither root nor whoever runs the tests.
 NOBODY = 65534

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.certify import Bounds, Planes, grouped
+from prunecert.verifiers.sparse.network import Network
 from tests.verifiers.sparse.searching import Prepared, draw, search
-from verifiers.base import OutputSpec, Status
-from verifiers.sparse.certify import Bounds, Planes, grouped
-from verifiers.sparse.network import Network
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
 Exact = dict[int, list[Fraction]]
@@ -126,7 +126,7 @@ def test_nonsense_planes_are_only_weak(tmp_path: Path) -> None:
 
 def test_a_leaf_that_fails_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search whose float32 bounds are too high by 0.05 still proves nothing wrong, and finds the same answer."""
-    from verifiers.sparse.dual import Dual
+    from prunecert.verifiers.sparse.dual import Dual
 
     drawn, network = draw("fc", 8, tmp_path)
     answers = []

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prunecert.verifiers.sparse import passes
+from prunecert.verifiers.sparse.affine import convolution, dense
+from prunecert.verifiers.sparse.crown import METHODS, Bounds, Engine, Method, Question
+from prunecert.verifiers.sparse.flat import lay_flat
+from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
-from verifiers.sparse import passes
-from verifiers.sparse.affine import convolution, dense
-from verifiers.sparse.crown import METHODS, Bounds, Engine, Method, Question
-from verifiers.sparse.flat import lay_flat
-from verifiers.sparse.network import Network, Node, Term, read_network
 
 Array = npt.NDArray[np.float64]
 

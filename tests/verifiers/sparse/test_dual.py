@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse import branching
+from prunecert.verifiers.sparse.dual import Batch
 from tests.verifiers.sparse.searching import Prepared, draw
-from verifiers.base import OutputSpec
-from verifiers.sparse import branching
-from verifiers.sparse.dual import Batch
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
 

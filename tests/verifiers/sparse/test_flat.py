@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.sparse.flat import Taps, lay_flat
+from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
+from prunecert.verifiers.sparse.program import Program
 from tests.verifiers import onnxnets
-from verifiers.sparse import affine
-from verifiers.sparse.flat import Taps, lay_flat
-from verifiers.sparse.network import Network, Node, Term, read_network
-from verifiers.sparse.program import Program
 
 
 def rebuilt(program: Program, taps: Taps, level: int) -> NDArray[np.float64]:

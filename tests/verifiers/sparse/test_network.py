@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
+from prunecert.verifiers import counterexample
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.sparse.network import Network, read_network
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
 from tests.verifiers.onnxnets import write
-from verifiers import counterexample
-from verifiers.base import UnsupportedError
-from verifiers.sparse import affine
-from verifiers.sparse.network import Network, read_network
 
 
 def compare(path: Path) -> Network:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from verifiers.sparse import pool
-from verifiers.sparse.dual import FIELDS, Batch
-from verifiers.sparse.pool import Pool
+from prunecert.verifiers.sparse import pool
+from prunecert.verifiers.sparse.dual import FIELDS, Batch
+from prunecert.verifiers.sparse.pool import Pool
 
 
 def batch(rng: np.random.Generator, places: range) -> Batch:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.tighten import tighten
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
 from tests.verifiers.sparse.searching import Prepared, ask, bab, draw, edge, search
-from verifiers import VERIFIERS
-from verifiers.base import OutputSpec, Status
-from verifiers.sparse.tighten import tighten
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import ZOO
-from models.data import load
-from models.export import export_onnx
-from verifiers import autolirpa
-from verifiers.sparse.crown import METHODS, Engine, Question
-from verifiers.sparse.network import read_network
+from prunecert.models.checkpoint import ZOO
+from prunecert.models.data import load
+from prunecert.models.export import export_onnx
+from prunecert.verifiers import autolirpa
+from prunecert.verifiers.sparse.crown import METHODS, Engine, Question
+from prunecert.verifiers.sparse.network import read_network
 
 NAMES = (
     "cnn-small_ibp_eps2_dense_x1_s0",
@@ -33,7 +33,7 @@ MODES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN"}
 def test_bounds_are_auto_lirpas(name: str, tmp_path: Path) -> None:
     import torch
 
-    from verifiers.onnx_graph import read_onnx
+    from prunecert.verifiers.onnx_graph import read_onnx
 
     assert len(PRESENT) > 1
     path = export_onnx(ZOO / f"{name}.safetensors", tmp_path / "net.onnx").path
