@@ -155,7 +155,7 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
     Raises:
         UserError: Input or output have other sizes than CIFAR-10's, or the counted compression is not the claimed one.
     """
-    from prunecert.verifiers.support import network_info
+    from prunecert.verifiers.formats.support import network_info
 
     info = network_info(card.onnx)
     if info.input_shape[1:] == (*_INPUT[1:], _INPUT[0]):
@@ -225,7 +225,7 @@ def card_plans(
     Raises:
         UserError: The network does not give ten outputs.
     """
-    from prunecert.verifiers.counterexample import outputs
+    from prunecert.verifiers.formats.counterexample import outputs
 
     plans = []
     for cell, protocol in cells:

@@ -26,7 +26,7 @@ from prunecert.models.data import Dataset
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status
 
-#: A verifier is killed at the latest so many seconds beyond its limit (`verifiers.worker.Worker`).
+#: A verifier is killed at the latest so many seconds beyond its limit (`verifiers.process.worker.Worker`).
 GRACE_S = 5.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = (

@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.check is not None:
         return compare(present, options, out / "onnx")
     from prunecert.bench.plan import is_correct, robustness_instance
-    from prunecert.verifiers.counterexample import outputs
-    from prunecert.verifiers.vnnlib import write
+    from prunecert.verifiers.formats.counterexample import outputs
+    from prunecert.verifiers.formats.vnnlib import write
 
     data = prepare.load_data(present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
@@ -130,7 +130,7 @@ def compare(present: prepare.Cells, options: argparse.Namespace, folder: Path) -
         0, or 1 if a predicted class differs.
     """
     from prunecert.models.compact_export import check_inputs
-    from prunecert.verifiers.counterexample import outputs
+    from prunecert.verifiers.formats.counterexample import outputs
 
     data = prepare.load_data(present, options.data_root)
     changed = 0

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunecert.verifiers.base import Instance, Status, Verdict
-from prunecert.verifiers.counterexample import replay
-from prunecert.verifiers.inspection import inspect_network
-from prunecert.verifiers.vnnlib import Property
+from prunecert.verifiers.formats.counterexample import replay
+from prunecert.verifiers.formats.vnnlib import Property
+from prunecert.verifiers.process.inspection import inspect_network
 
 
 def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict | None:

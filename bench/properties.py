@@ -15,11 +15,18 @@ from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.onnx.io import identity
 from prunecert.verifiers.base import Instance, Status, Times, Verdict
-from prunecert.verifiers.counterexample import replay
-from prunecert.verifiers.inspection import inspect_network
-from prunecert.verifiers.support import network_info
-from prunecert.verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, read_bytes, read_text
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats.counterexample import replay
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.formats.vnnlib import (
+    Case,
+    Property,
+    UnsupportedPropertyError,
+    parse_property,
+    read_bytes,
+    read_text,
+)
+from prunecert.verifiers.process.inspection import inspect_network
+from prunecert.verifiers.process.worker import Worker
 
 #: Of several boxes with different answers, the first of these is the property's, after `sat`.
 _WORST_FIRST = (Status.ERROR, Status.MEMOUT, Status.TIMEOUT, Status.UNKNOWN, Status.UNSUPPORTED, Status.UNSAT)

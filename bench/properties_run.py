@@ -20,8 +20,8 @@ from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.hashing import canonical_json, digest
 from prunecert.printable import printable
 from prunecert.verifiers.base import Status, Verdict
-from prunecert.verifiers.vnnlib import write_counterexample
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats.vnnlib import write_counterexample
+from prunecert.verifiers.process.worker import Worker
 
 #: How property files are understood; answers of another reading are asked again.
 READING = "exact, strict"

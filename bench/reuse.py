@@ -170,7 +170,7 @@ def _implying(plan: CellPlan, stage: Stage, instance: Instance, position: int, e
 
 def _replayed(instance: Instance, found: _Found) -> tuple[dict[str, Any], Any] | None:
     """Replays an earlier counterexample on this instance; None if it is gone or is none."""
-    from prunecert.verifiers import counterexample
+    from prunecert.verifiers.formats import counterexample
 
     try:
         check, point = counterexample.replay(instance, found.log.witness(found.row))

@@ -71,7 +71,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
     Raises:
         UserError: The network gives logits that are not finite.
     """
-    from prunecert.verifiers.counterexample import outputs
+    from prunecert.verifiers.formats.counterexample import outputs
 
     data = plan.data
     mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]

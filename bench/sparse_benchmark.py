@@ -30,7 +30,7 @@ from prunecert.models.data import Split, load
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
-from prunecert.verifiers.worker import Worker, workers
+from prunecert.verifiers.process.worker import Worker, workers
 
 OURS = "sparse-bab"
 
@@ -60,7 +60,7 @@ class Answer:
 
 def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None) -> list[Instance]:
     """Returns questions about the images that are classified correctly and that CROWN leaves open."""
-    from prunecert.verifiers.sparse.crown import Engine, Question
+    from prunecert.verifiers.sparse.crown.engine import Engine, Question
     from prunecert.verifiers.sparse.network import read_network
 
     network = read_network(onnx)

@@ -46,7 +46,7 @@ from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
 from prunecert.printable import printable
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 
 #: No machine has an exbibyte of memory.
 MAX_MEMORY_MB = 2**40

@@ -21,7 +21,7 @@ from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.printable import printable
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.textfile import read_text
+from prunecert.verifiers.formats.textfile import read_text
 
 #: The scorer's words; it stops at any other. It has none for memory and for properties outside a tool's reach.
 RESULT_WORDS = {

@@ -139,7 +139,7 @@ class Instance:
         center: The unperturbed input; needed for ``"l2"``.
         vnnlib: The VNN-LIB file that it was read from, if any.
         starts: Points that an attack may try first, by what they are called; no part of the question.
-        allowance: For each disjunct, how far float32 rounding may move its rows (`verifiers.rounding`); a verifier that
+        allowance: For each disjunct, how far float32 rounding may move its rows (`verifiers.rounding.guard`); a verifier that
             `tightens` is given it and proves that much more. Empty: none. No part of the question.
     """
 
@@ -331,7 +331,7 @@ class Capabilities:
 
 
 class Verifier:
-    """An adapter. It lives in a worker process (`verifiers.worker`), which owns limits, replay and versions.
+    """An adapter. It lives in a worker process (`verifiers.process.worker`), which owns limits, replay and versions.
 
     A subclass translates in and parses out, nothing more. It may raise anything: the worker makes an `error`
     verdict of it. It never replays its own witnesses and never measures `start_s` or `wall_s`.

@@ -65,10 +65,10 @@ class AbCrown:
     name = "abcrown"
 
     def __init__(self, config: Path) -> None:
-        from prunecert.verifiers import abcrown_install
-        from prunecert.verifiers.abcrown import DEFAULTS
+        from prunecert.verifiers.adapters.abcrown import install
+        from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS
 
-        found = abcrown_install.find()
+        found = install.find()
         if isinstance(found, str):
             raise UserError(found)
         self.folder = found.folder

@@ -17,7 +17,7 @@ from prunecert.bench.plan import CellPlan
 from prunecert.bench.stages import Stage
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Verdict
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 
 #: Verifier processes that a thread keeps warm; each takes some hundred MiB.
 KEEP_WARM = 3

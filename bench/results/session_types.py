@@ -145,7 +145,7 @@ class SessionStage(StageSettings, kw_only=True, omit_defaults=True):
 
 
 class SmoothingSettings(Struct, kw_only=True, omit_defaults=True):
-    """Settings of randomized smoothing; see `verifiers.smoothing`."""
+    """Settings of randomized smoothing; see `verifiers.adapters.smoothing`."""
 
     sigma: Ratio
     n0: Positive

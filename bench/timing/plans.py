@@ -130,7 +130,7 @@ def _common(members: Sequence[CellPlan], timing: Timing) -> tuple[Dataset, int]:
     Raises:
         UserError: A network's logits are not finite.
     """
-    from prunecert.verifiers.counterexample import outputs
+    from prunecert.verifiers.formats.counterexample import outputs
 
     data, count = members[0].data, min(plan.images for plan in members)
     right = np.ones(count, dtype=bool)

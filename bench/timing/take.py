@@ -24,7 +24,7 @@ from prunecert.bench.timing.plans import at_repeat
 from prunecert.bench.timing.schedule import Visit
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Verdict
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 
 #: The warm-up question's radius over the real one: any verifier answers it at once.
 _WARM = 1e-3

@@ -30,8 +30,8 @@ from prunecert.hashing import sha256_file
 from prunecert.models.data import Dataset
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
-from prunecert.verifiers.counterexample import outputs, replay
-from prunecert.verifiers.support import check_instance, network_info
+from prunecert.verifiers.formats.counterexample import outputs, replay
+from prunecert.verifiers.formats.support import check_instance, network_info
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, SUITE, Zoo
 from tests.bench.gatekit import pair, with_info
@@ -202,7 +202,7 @@ def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch
     import torch
 
     from prunecert.models.data import load
-    from prunecert.verifiers.onnx_graph import read_onnx
+    from prunecert.verifiers.formats.onnx_torch import read_onnx
 
     checkpoint = prepare.CHECKPOINTS / "cnn-small_ibp_eps2_lwm_x100_s0.safetensors"
     whole = export_cell(checkpoint, tmp_path)

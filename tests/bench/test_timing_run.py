@@ -15,7 +15,7 @@ from prunecert.bench import merge
 from prunecert.bench.shapes import count_shapes
 from prunecert.errors import UserError
 from prunecert.models.filled import fill_zeros
-from prunecert.verifiers.counterexample import outputs
+from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
 

@@ -19,7 +19,7 @@ from prunecert.bench.verify import main
 from prunecert.bench.vnncomp import RESULT_WORDS, category_of, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.base import Status, Times, Verdict
-from prunecert.verifiers.vnnlib import read_counterexample
+from prunecert.verifiers.formats.vnnlib import read_counterexample
 from tests.bench.verify_fakes import register
 from tests.soundness.networks import Network
 

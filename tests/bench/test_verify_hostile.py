@@ -19,8 +19,8 @@ from prunecert.bench.verify import main
 from prunecert.bench.vnncomp import read_rows, shortened
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.base import Verdict
-from prunecert.verifiers.vnnlib import read_counterexample
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats.vnnlib import read_counterexample
+from prunecert.verifiers.process.worker import Worker
 from tests.bench.test_verify import BOX, BREAKS, HOLDS, identity, log, one, results, spec
 from tests.bench.verify_fakes import register
 

@@ -46,7 +46,7 @@ class Breaker(_Fake):
     defaults: ClassVar[dict[str, object]] = {"die_at": ""}
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
-        from prunecert.verifiers.counterexample import outputs
+        from prunecert.verifiers.formats.counterexample import outputs
 
         answers = []
         for instance in instances:

@@ -12,7 +12,7 @@ from prunecert.bench.plan import CellPlan, instance_id, question_id
 from prunecert.bench.rows import verdict_rows
 from prunecert.bench.store import Writer
 from prunecert.verifiers.base import Status, Verdict
-from prunecert.verifiers.counterexample import outputs
+from prunecert.verifiers.formats.counterexample import outputs
 from tests.benchmarks.ratios import Ratios
 
 IMAGES = 100

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from prunecert.bench.engine import kernels as engine_benchmark
 from prunecert.bench.exports import Export
-from prunecert.verifiers.sparse import benchmark as engine_benchmark
-from prunecert.verifiers.sparse.crown import METHODS, Engine, Method
+from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Method
 from prunecert.verifiers.sparse.network import read_network
 from tests.benchmarks.ratios import Ratios, once
 

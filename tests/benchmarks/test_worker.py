@@ -13,7 +13,7 @@ from prunecert.bench.executors.local import LocalExecutor
 from prunecert.bench.plan import CellPlan
 from prunecert.bench.rows import verdict_rows
 from prunecert.bench.store import Writer
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from tests.benchmarks.ratios import Ratios, once
 
 #: Seconds of an instance beside which the harness's cost is shown.

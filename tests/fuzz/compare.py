@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.vnnlib import Property
+from prunecert.verifiers.formats.vnnlib import Property
 from tests.fuzz.oracle import NotUnderstoodError, Oracle
 
 _Point: TypeAlias = npt.NDArray[np.float64]

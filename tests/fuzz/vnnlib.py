@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.errors import UserError
-from prunecert.verifiers.vnnlib import UnsupportedPropertyError, read_property
+from prunecert.verifiers.formats.vnnlib import UnsupportedPropertyError, read_property
 from tests.fuzz.compare import NotUnderstoodError, difference
 from tests.fuzz.texts import packed, property_text
 

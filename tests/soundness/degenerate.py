@@ -20,8 +20,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.hashing import sha256_file
-from prunecert.verifiers import counterexample
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.formats import counterexample
 
 Rng = np.random.Generator
 _LARGEST = float(np.finfo(np.float32).max)

@@ -14,7 +14,7 @@ from prunecert.compaction import Compaction, Mode
 from prunecert.hashing import sha256_file
 from prunecert.models.compact import compact_file
 from prunecert.verifiers.base import Instance, Status
-from prunecert.verifiers.counterexample import replay
+from prunecert.verifiers.formats.counterexample import replay
 from tests.soundness.networks import Network
 from tests.soundness.oracle import evaluated, exact_margin
 from tests.soundness.questions import Question

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.verifiers import VERIFIERS, counterexample, rounding
-from prunecert.verifiers._child import encode
-from prunecert.verifiers._verdicts import judge
+from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.child import encode
+from prunecert.verifiers.process.judge import judge
+from prunecert.verifiers.rounding import guard
 from tests.soundness import degenerate
 
 FULL = os.environ.get("PRUNECERT_SOUNDNESS") == "full"
@@ -34,7 +36,7 @@ def test_every_question_ends_in_an_answer_that_nothing_refutes(verifier: str, tm
     wrong = []
     for net, question in degenerate.questions(1, NETWORKS, tmp_path, timeout=2.0):
         adapter.load(question.onnx)
-        (answer,) = adapter.solve([rounding.prepare(adapter_class, question)])
+        (answer,) = adapter.solve([guard.prepare(adapter_class, question)])
         verdict = judge(adapter_class, question, encode(answer))
         counts[verdict.status] += 1
         if verdict.status not in (Status.SAT, Status.UNSAT, Status.UNKNOWN, Status.TIMEOUT):

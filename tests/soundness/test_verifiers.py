@@ -24,7 +24,7 @@ import pytest
 
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status, Verdict
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from tests.soundness.oracle import exact_margin
 from tests.soundness.questions import Question
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecert.hashing import sha256_file
 from prunecert.onnx.io import load_model
 from prunecert.onnx.normalise import normalise
-from prunecert.verifiers import counterexample
 from prunecert.verifiers.base import Instance, Norm, OutputSpec
+from prunecert.verifiers.formats import counterexample
 
 Rng = np.random.Generator
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers import abcrown_install
-from prunecert.verifiers.abcrown import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
+from prunecert.verifiers.adapters.abcrown import install
+from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
+from prunecert.verifiers.adapters.hardware import visible_devices
 from prunecert.verifiers.base import Instance, OutputSpec, Status
-from prunecert.verifiers.hardware import visible_devices
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact
 
-FOUND = abcrown_install.find()
+FOUND = install.find()
 needs_abcrown = [
     pytest.mark.abcrown,
     pytest.mark.skipif(isinstance(FOUND, str), reason=f"alpha-beta-CROWN is unavailable: {FOUND}"),
@@ -131,7 +131,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path |
     (fork / "convert").mkdir(parents=True)
     (fork / "__init__.py").write_text("")
     (fork / "convert" / "model.py").write_text("def convert(quirks=None): ...\n")
-    there: dict[str, Path | None] = dict.fromkeys(abcrown_install.MODULES, tmp_path / "module.py")
+    there: dict[str, Path | None] = dict.fromkeys(install.MODULES, tmp_path / "module.py")
     there |= {"onnx2pytorch": fork / "__init__.py", "abcrown": None, "auto_LiRPA": None}
 
     def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -184,13 +184,13 @@ def test_auto_lirpa_of_the_package_index_is_too_old(
     assert "too old" in words
 
 
-@pytest.mark.parametrize("module", sorted(abcrown_install.MODULES))
+@pytest.mark.parametrize("module", sorted(install.MODULES))
 def test_each_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, modules: dict[str, Path | None], tmp_path: Path, module: str
 ) -> None:
     modules[module] = None
     words = hint(monkeypatch, checkout(tmp_path))
-    assert words.endswith(f"pip install {abcrown_install.MODULES[module]}")
+    assert words.endswith(f"pip install {install.MODULES[module]}")
 
 
 def test_converter_missing_or_another(
@@ -217,9 +217,9 @@ def test_a_whole_checkout_is_found_with_its_commit(
     assert found.installed
     assert found.version == f"0.7.0 ({'a' * 12}), auto_LiRPA 0.7.1"
     (home / ".git" / "refs" / "heads" / "main").write_text("b" * 40 + "\n")
-    assert abcrown_install.git_commit(home) == "b" * 40
+    assert install.git_commit(home) == "b" * 40
     (home / ".git" / "HEAD").write_text("c" * 40 + "\n")
-    assert abcrown_install.git_commit(home) == "c" * 40
+    assert install.git_commit(home) == "c" * 40
 
 
 def test_a_linked_worktree_has_a_commit(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_linked_worktree_has_a_commit(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / ".git").write_text(f"gitdir: {store / 'worktrees' / 'w'}\n")
-    assert abcrown_install.git_commit(tree) == "d" * 40
+    assert install.git_commit(tree) == "d" * 40
 
 
 def test_an_installed_package_is_found(
@@ -239,8 +239,8 @@ def test_an_installed_package_is_found(
 ) -> None:
     monkeypatch.delenv("ABCROWN_HOME", raising=False)
     modules["abcrown"] = checkout(tmp_path) / "complete_verifier" / "__init__.py"
-    found = abcrown_install.find()
-    assert isinstance(found, abcrown_install.Install)
+    found = install.find()
+    assert isinstance(found, install.Install)
     assert found.folder == tmp_path / "abcrown" / "complete_verifier"
 
 
@@ -343,7 +343,7 @@ def test_an_unknown_extra_setting_is_refused_by_name(cases: list[tuple[Instance,
 @needs
 def test_every_status_in_upstreams_sources_is_mapped() -> None:
     """Reads the constants of the functions that make a status, so that a new release with a new word is seen."""
-    assert isinstance(FOUND, abcrown_install.Install)
+    assert isinstance(FOUND, install.Install)
     words = set()
     for name in ("api.py", "abcrown.py", "complete_verifier_func.py", "incomplete_verifier_func.py", "bab.py"):
         for node in ast.walk(ast.parse((FOUND.folder / name).read_text())):

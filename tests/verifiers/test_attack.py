@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers import counterexample
-from prunecert.verifiers.attack import Pgd
+from prunecert.verifiers.adapters.pgd.adapter import Pgd
 from prunecert.verifiers.base import Norm, OutputSpec, Status
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import onnxnets
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers import counterexample
-from prunecert.verifiers.autoattack import VERSIONS, AutoAttack, _fitting, ball
+from prunecert.verifiers.adapters.autoattack import VERSIONS, AutoAttack, _fitting, ball
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import onnxnets
 
 pytestmark = [

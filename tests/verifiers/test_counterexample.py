@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers import counterexample
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.formats import counterexample
 from tests.verifiers import onnxnets
 
 

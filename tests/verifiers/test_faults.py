@@ -18,7 +18,7 @@ import pytest
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import faulty, onnxnets
 
 LIMIT_S = 0.4
@@ -248,7 +248,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.verifiers import test_faults
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.base import Instance
 network = Path(sys.argv[1])
 with Worker("faulty", grace_s=60.0) as subject:

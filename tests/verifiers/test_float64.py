@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from prunecert.verifiers import counterexample, float64
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.rounding import float64_network
 from tests.verifiers import onnxnets
 
 NETWORKS: dict[str, Callable[[Path], Path]] = {
@@ -78,7 +79,7 @@ def test_equal_to_onnxruntime_up_to_rounding(name: str, tmp_path: Path) -> None:
     shape = [dim.dim_value for dim in onnx.load(str(path)).graph.input[0].type.tensor_type.shape.dim][1:]
     points = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
     single = counterexample.outputs(path, points)
-    network = float64.Network(path)
+    network = float64_network.Network(path)
     exact = np.stack([network.run(point) for point in points])
     assert exact.dtype == np.float64
     scale = float(np.abs(exact).max())
@@ -92,7 +93,7 @@ def test_equal_to_onnxruntime_up_to_rounding(name: str, tmp_path: Path) -> None:
 def test_random_errors_are_of_the_size_of_rounding(tmp_path: Path) -> None:
     """Sums of 512 products: float32's differences, in any order, are below three deviations of the random ones."""
     path = onnxnets.linear(tmp_path / "n.onnx", shape=(2, 16, 16))
-    network = float64.Network(path)
+    network = float64_network.Network(path)
     points = np.random.default_rng(0).normal(size=(40, 2, 16, 16)).astype(np.float32)
     exact = np.stack([network.run(point) for point in points])
     rng = np.random.default_rng(1)
@@ -104,8 +105,8 @@ def test_random_errors_are_of_the_size_of_rounding(tmp_path: Path) -> None:
 def test_what_can_not_be_run_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no network")
-    with pytest.raises(float64.UnreadableError):
-        float64.Network(broken)
+    with pytest.raises(float64_network.UnreadableError):
+        float64_network.Network(broken)
     path = onnxnets.linear(tmp_path / "n.onnx")
-    with pytest.raises(float64.UnreadableError, match="ValueError"):
-        float64.Network(path).run(np.zeros(5))
+    with pytest.raises(float64_network.UnreadableError, match="ValueError"):
+        float64_network.Network(path).run(np.zeros(5))

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.onnx.io import identity
-from prunecert.verifiers import VERIFIERS, counterexample
+from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status
-from prunecert.verifiers.support import network_info
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers.test_reading import build, layers, perceptron
 
 Node = helper.make_node

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
-from prunecert.verifiers import autolirpa, counterexample
+from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.adapters.lirpa import AlphaCrown, Crown, Ibp, Rows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
-from prunecert.verifiers.lirpa import AlphaCrown, Crown, Ibp, Rows
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import onnxnets
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")

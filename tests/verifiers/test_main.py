@@ -12,7 +12,7 @@ from onnx import helper
 
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.__main__ import main, survey
-from prunecert.verifiers.support import check_supported, network_info
+from prunecert.verifiers.formats.support import check_supported, network_info
 
 
 def test_every_verifier_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.verifiers.adapters.neuralsat.adapter import STATUS, NeuralSat, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
-from prunecert.verifiers.neuralsat import STATUS, NeuralSat, parse_status
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact
 
 

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import identity
-from prunecert.verifiers import counterexample
-from prunecert.verifiers._reading import Reading
 from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
-from prunecert.verifiers.support import NORMAL_OPERATORS, OPERATORS
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.formats.support import NORMAL_OPERATORS, OPERATORS
+from prunecert.verifiers.process.reading import Reading
 from tests.verifiers import onnxnets
 
 ALLOWED = Capabilities(operators=OPERATORS, specs="dnf")

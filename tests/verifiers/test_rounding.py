@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from prunecert.hashing import sha256_file
-from prunecert.verifiers import counterexample, float64, rounding
-from prunecert.verifiers._child import encode
-from prunecert.verifiers._verdicts import judge
 from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Verdict, Verifier
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.child import encode
+from prunecert.verifiers.process.judge import judge
+from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.rounding import float64_network, guard
 from tests.verifiers import onnxnets
 
 
@@ -109,7 +110,7 @@ def test_neuralsat_on_cancelling_neurons(attack: float, tmp_path: Path) -> None:
 
 
 def test_the_allowance_covers_what_cancels(four_below: Instance) -> None:
-    (allowed,) = rounding.measure(four_below).allowance
+    (allowed,) = guard.measure(four_below).allowance
     assert 8.0 < allowed < 1000.0
 
 
@@ -175,7 +176,7 @@ def test_the_default_of_epsilon_is_a_float32_number(tmp_path: Path) -> None:
         helper.make_node("Gemm", ["n", "w"], ["output"]),
     ]
     path = onnxnets.write(tmp_path / "n.onnx", nodes, constants, (1,), 1)
-    (exact,) = float64.Network(path).run([0.0])
+    (exact,) = float64_network.Network(path).run([0.0])
     assert exact == pytest.approx(523289958.6, abs=0.1)
     verdict = _judged(_instance(path, [0.0], [1e-4], [[-1.0]], [-523289970.0]))
     assert verdict.status is Status.UNKNOWN
@@ -207,7 +208,7 @@ def test_a_network_that_is_no_function_is_unsupported(tmp_path: Path) -> None:
 def _near(tmp_path: Path, above: float) -> Instance:
     """A point whose first output, exact and in onnxruntime, is at least so far above the threshold."""
     point = onnxnets.instance(onnxnets.connected(tmp_path / "near.onnx", seed=3), 0.0, 3)
-    seen = rounding.measure(point)
+    seen = guard.measure(point)
     lowest = min(float(seen.exact[0, 0]), float(seen.outputs[0, 0]))
     return dataclasses.replace(point, spec=OutputSpec(((np.eye(10)[:1], np.array([lowest - above])),)))
 
@@ -215,7 +216,7 @@ def _near(tmp_path: Path, above: float) -> Instance:
 @pytest.mark.parametrize(("above", "status"), [(1e-7, Status.UNKNOWN), (1e-3, Status.UNSAT)])
 def test_a_margin_within_the_allowance_is_unknown(above: float, status: Status, tmp_path: Path) -> None:
     question = _near(tmp_path, above)
-    (allowed,) = rounding.measure(question).allowance
+    (allowed,) = guard.measure(question).allowance
     assert 2e-7 < allowed < 1e-4
     verdict = _judged(question)
     assert verdict.status is status, verdict.detail
@@ -245,9 +246,9 @@ def test_a_counterexample_that_rounding_undoes_is_unknown(tmp_path: Path) -> Non
 
 
 def test_the_tightened_property_is_proved_with_its_margin(tmp_path: Path) -> None:
-    question = rounding.prepare(_Tightens, _near(tmp_path, 1e-8))
+    question = guard.prepare(_Tightens, _near(tmp_path, 1e-8))
     (allowed,) = question.allowance
-    assert rounding.prepare(_Proves, _near(tmp_path, 1e-8)).allowance == ()
+    assert guard.prepare(_Proves, _near(tmp_path, 1e-8)).allowance == ()
     ((rows, limits),) = question.tightened(2.0).disjuncts
     assert limits[0] == question.spec.disjuncts[0][1][0] + 2 * allowed
     assert rows is question.spec.disjuncts[0][0]
@@ -256,23 +257,23 @@ def test_the_tightened_property_is_proved_with_its_margin(tmp_path: Path) -> Non
 
 
 def test_a_search_that_ends_in_the_gap_is_asked_again(tmp_path: Path) -> None:
-    question = rounding.prepare(_Tightens, _near(tmp_path, 1e-8))
+    question = guard.prepare(_Tightens, _near(tmp_path, 1e-8))
     seen = []
 
     def ask(asked: Instance) -> Verdict:
         seen.append(asked)
-        violated = asked.spec.violated_by(rounding.measure(question).exact[0])
+        violated = asked.spec.violated_by(guard.measure(question).exact[0])
         return Verdict(Status.SAT, witness=question.lower) if violated else Verdict(Status.UNSAT)
 
-    verdict = rounding.search(question, ask)
+    verdict = guard.search(question, ask)
     assert verdict.status is Status.UNKNOWN
     assert verdict.witness is None
     assert [asked.spec.disjuncts[0][1][0] > question.spec.disjuncts[0][1][0] for asked in seen] == [True, False]
     assert seen[1].timeout <= question.timeout
     # A proof of the first, or a counterexample to the second, is an answer.
-    assert rounding.search(question, lambda _: Verdict(Status.UNSAT)).status is Status.UNSAT
+    assert guard.search(question, lambda _: Verdict(Status.UNSAT)).status is Status.UNSAT
     below = dataclasses.replace(question, spec=OutputSpec(((np.eye(10)[:1], np.array([100.0])),)))
-    assert rounding.search(below, lambda _: Verdict(Status.SAT, witness=question.lower)).status is Status.SAT
+    assert guard.search(below, lambda _: Verdict(Status.SAT, witness=question.lower)).status is Status.SAT
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -289,8 +290,8 @@ def test_no_point_rounds_by_more_than_the_allowance(seed: int, scale: float, eps
     path = _gemms(tmp_path / f"{seed}.onnx", [(hidden, rng.normal(size=20)), (last, rng.normal(size=3))])
     center = rng.normal(size=6)
     question = _instance(path, center - eps, center + eps, np.eye(3).tolist(), [0.0] * 3)
-    allowed = rounding.measure(question).allowance
-    network = float64.Network(path)
+    allowed = guard.measure(question).allowance
+    network = float64_network.Network(path)
     shares = rng.random((300, 6))
     points = np.clip(
         (question.lower + shares * (question.upper - question.lower)).astype(np.float32), question.lower, question.upper
@@ -305,10 +306,10 @@ def test_no_point_rounds_by_more_than_the_allowance(seed: int, scale: float, eps
 def test_a_measurement_is_the_same_twice(tmp_path: Path) -> None:
     path = onnxnets.residual(tmp_path / "n.onnx", seed=2)
     first, second = (onnxnets.instance(path, 0.01, 1) for _ in range(2))
-    once = rounding.measure(first)
-    assert rounding.measure(second) is once
-    rounding._measure.cache_clear()
-    again = rounding.measure(second)
+    once = guard.measure(first)
+    assert guard.measure(second) is once
+    guard._measure.cache_clear()
+    again = guard.measure(second)
     assert again is not once
     assert again.allowance == once.allowance
     assert np.array_equal(again.points, once.points)
@@ -316,6 +317,6 @@ def test_a_measurement_is_the_same_twice(tmp_path: Path) -> None:
 
 def test_points_of_a_ball_lie_in_it(tmp_path: Path) -> None:
     question = onnxnets.instance(onnxnets.convolutional(tmp_path / "n.onnx", seed=2), 0.1, 1, norm="l2")
-    seen = rounding.measure(question)
+    seen = guard.measure(question)
     assert len(seen.points) > 5
     assert all(question.contains(point) for point in seen.points)

@@ -13,11 +13,11 @@ import pytest
 from scipy.stats import binom, norm
 
 from prunecert.errors import UserError
-from prunecert.verifiers import _verdicts
+from prunecert.verifiers.adapters.smoothing import Smoothing
 from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status, Verdict
 from prunecert.verifiers.certificate import Certificate, certificate
-from prunecert.verifiers.smoothing import Smoothing
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.process import judge
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import onnxnets
 
 SHAPE = (3, 4, 4)
@@ -215,15 +215,15 @@ class Prover(Smoothing):
     ],
 )
 def test_nonsense_is_an_error(verdict: Verdict, reason: str, line: Path) -> None:
-    found = _verdicts.nonsense(Prover, question(line, 0.5), verdict)
+    found = judge.nonsense(Prover, question(line, 0.5), verdict)
     assert found is not None
     assert reason in found
 
 
 def test_nobody_else_gives_certificates(line: Path) -> None:
-    from prunecert.verifiers.lirpa import Ibp
+    from prunecert.verifiers.adapters.lirpa import Ibp
 
-    found = _verdicts.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
+    found = judge.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
     assert found is not None
     assert "no probabilistic verifier" in found
 

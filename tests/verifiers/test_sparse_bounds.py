@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from prunecert.verifiers import VERIFIERS, counterexample
+from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, OutputSpec, Status
-from prunecert.verifiers.worker import Worker
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import onnxnets
 
 METHODS = ("sparse-ibp", "sparse-crown-ibp", "sparse-crown")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers import textfile
-from prunecert.verifiers.textfile import read_bytes, read_text
+from prunecert.verifiers.formats import textfile
+from prunecert.verifiers.formats.textfile import read_bytes, read_text
 
 
 def test_plain_and_gzipped_by_content(tmp_path: Path) -> None:

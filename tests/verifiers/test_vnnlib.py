@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from prunecert.errors import UserError
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
-from prunecert.verifiers.vnnlib import (
+from prunecert.verifiers.formats.vnnlib import (
     Property,
     UnsupportedPropertyError,
     has_plain_rows,

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.errors import UserError
-from prunecert.verifiers import vnnlib_terms
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, to_vnnlib
+from prunecert.verifiers.formats import vnnlib_terms
+from prunecert.verifiers.formats.vnnlib import Case, Property, UnsupportedPropertyError, parse_property, to_vnnlib
 from tests.fuzz.compare import difference
 from tests.fuzz.texts import Maker
 

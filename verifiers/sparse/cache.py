@@ -27,7 +27,7 @@ from pathlib import Path
 
 _VARIABLE = "NUMBA_CACHE_DIR"
 _PREFIX = "sparse-"
-_PACKAGE = ("verifiers", "sparse")
+_PACKAGE = ("prunecert", "verifiers", "sparse")
 #: An import statement: source and names, or modules. What looks like one in a text does no harm.
 _IMPORT = re.compile(r"^[ \t]*(?:from\s+(\S+)\s+import\s+(\([^)]*\)|[^\n]*)|import\s+([^\n]*))", re.MULTILINE)
 

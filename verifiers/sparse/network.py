@@ -162,6 +162,6 @@ def read_network(path: Path) -> Network:
         UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
     """
     from prunecert.onnx.io import load_model
-    from prunecert.verifiers.sparse.reader import GraphReader
+    from prunecert.verifiers.sparse.onnx.reader import GraphReader
 
     return GraphReader(load_model(path), path.name).read()

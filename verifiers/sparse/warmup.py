@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse.affine import dense, diagonal
-from prunecert.verifiers.sparse.crown import METHODS, Engine, Question
+from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
+from prunecert.verifiers.sparse.onnx.layers import dense, diagonal
 
 
 def warm_up_bounds() -> None:
@@ -37,9 +37,9 @@ def warm_up_bounds() -> None:
 
 def warm_up() -> None:
     """Runs every kernel of the search once on a network of two neurons, and those of `warm_up_bounds`."""
+    from prunecert.verifiers.sparse.bab.outcome import Limits
+    from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certify import Checker
-    from prunecert.verifiers.sparse.outcome import Limits
-    from prunecert.verifiers.sparse.search import Search
 
     warm_up_bounds()
 

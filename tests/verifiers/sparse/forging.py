@@ -14,10 +14,10 @@ import numpy as np
 
 from prunecert.hashing import sha256_file
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
-from prunecert.verifiers.sparse.naming import names_of
 from prunecert.verifiers.sparse.network import read_network
-from prunecert.verifiers.sparse.proof import Proof, Summary
-from prunecert.verifiers.sparse.reuse import Store, key
+from prunecert.verifiers.sparse.onnx.neuron_names import names_of
+from prunecert.verifiers.sparse.proofs.file import Proof, Summary
+from prunecert.verifiers.sparse.proofs.store import Store, key
 from tests.soundness.networks import Network as Drawn
 from tests.verifiers.sparse.searching import bab
 

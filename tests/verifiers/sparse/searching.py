@@ -11,13 +11,13 @@ import numpy as np
 from prunecert.hashing import sha256_file
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verifier
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual
+from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
+from prunecert.verifiers.sparse.bab.reduced_network import Array, Reduced, reduce
+from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import Bounds, Checker, adopt
-from prunecert.verifiers.sparse.crown import Engine, Question
-from prunecert.verifiers.sparse.dual import Batch, Dual
+from prunecert.verifiers.sparse.crown.engine import Engine, Question
 from prunecert.verifiers.sparse.network import Network, read_network
-from prunecert.verifiers.sparse.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.reduce import Array, Reduced, reduce
-from prunecert.verifiers.sparse.search import Search
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import convolutional, fully_connected, residual, residual_conv
 

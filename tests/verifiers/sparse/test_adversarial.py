@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper, numpy_helper, save
 
 from prunecert.verifiers.base import UnsupportedError
-from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.sparse.bab.prover import adopt_crown
+from prunecert.verifiers.sparse.bab.tree_transplant import plant
 from prunecert.verifiers.sparse.certify import Checker
-from prunecert.verifiers.sparse.crown import METHODS, Bounds, Engine, Question
+from prunecert.verifiers.sparse.crown.engine import METHODS, Bounds, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
-from prunecert.verifiers.sparse.proof import Proof, Summary
-from prunecert.verifiers.sparse.proving import adopt_crown
-from prunecert.verifiers.sparse.replant import plant
+from prunecert.verifiers.sparse.onnx import layers
+from prunecert.verifiers.sparse.proofs.file import Proof, Summary
 
 Rng = np.random.Generator
 WAYS = (0, 10**9)
@@ -41,7 +41,7 @@ def chain(weights: list[float]) -> Network:
     """One neuron a layer, without biases."""
     nodes = [node((), (1,))]
     for index, weight in enumerate(weights):
-        nodes.append(node((Term(index, index > 0, affine.dense(np.array([[weight]], dtype=np.float32))),), (1,)))
+        nodes.append(node((Term(index, index > 0, layers.dense(np.array([[weight]], dtype=np.float32))),), (1,)))
     return Network("chain", (1,), tuple(nodes))
 
 
@@ -206,7 +206,7 @@ def awkward(seed: int, scale: float) -> Network:
             kernel, stride, dilation = (rng.integers(1, most, 2).tolist() for most in (4, 3, 3))
             weight = numbers(outputs, shape[0] // groups, *kernel)
             pads = rng.integers(0, 3, 4).tolist()
-            matrix, new = affine.convolution(weight, (shape[0], shape[1], shape[2]), stride, pads, dilation, groups)
+            matrix, new = layers.convolution(weight, (shape[0], shape[1], shape[2]), stride, pads, dilation, groups)
             if 0 not in new:
                 break
         size = int(np.prod(new))
@@ -217,19 +217,19 @@ def awkward(seed: int, scale: float) -> Network:
     convolve(0, False, 2)
     convolve(1, True, 4)
     shape = nodes[2].shape
-    skip = affine.dense(numbers(nodes[2].size, nodes[1].size) * (rng.random((nodes[2].size, nodes[1].size)) < 0.1))
-    kept = affine.diagonal(np.ones(nodes[2].size, dtype=np.float32))
+    skip = layers.dense(numbers(nodes[2].size, nodes[1].size) * (rng.random((nodes[2].size, nodes[1].size)) < 0.1))
+    kept = layers.diagonal(np.ones(nodes[2].size, dtype=np.float32))
     nodes.append(node((Term(2, True, kept), Term(2, False, kept), Term(1, True, skip)), shape, numbers(nodes[2].size)))
-    matrix, new = affine.average((shape[0], shape[1], shape[2]), (1, shape[2]), (1, 1), (0, 0, 0, 0), False)
+    matrix, new = layers.average((shape[0], shape[1], shape[2]), (1, shape[2]), (1, 1), (0, 0, 0, 0), False)
     nodes.append(node((Term(3, True, matrix.astype(np.float32), exact=False),), new))
     last = nodes[-1].size
     nodes.append(
         node(
-            (Term(4, True, affine.dense(numbers(5, last))), Term(0, False, affine.dense(numbers(5, nodes[0].size)))),
+            (Term(4, True, layers.dense(numbers(5, last))), Term(0, False, layers.dense(numbers(5, nodes[0].size)))),
             (5,),
         )
     )
-    nodes.append(node((Term(5, True, affine.dense(numbers(3, 5))),), (3,), numbers(3)))
+    nodes.append(node((Term(5, True, layers.dense(numbers(3, 5))),), (3,), numbers(3)))
     return Network("awkward", (channels, height, width), tuple(nodes))
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse import lanes
-from prunecert.verifiers.sparse.attack import Attack, confirm
+from prunecert.verifiers.sparse.bab import point_batch
+from prunecert.verifiers.sparse.bab.attack import Attack, confirm
+from prunecert.verifiers.sparse.bab.counterexamples import Hunt
+from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certify import Checker
-from prunecert.verifiers.sparse.hunt import Hunt
-from prunecert.verifiers.sparse.outcome import Limits
 from tests.verifiers.sparse.searching import Prepared, draw
 
 KINDS = ("fc", "conv", "skip", "conv-skip")
@@ -26,10 +26,10 @@ def test_values_and_gradients_are_the_network_s(kind: str, count: int, tmp_path:
     rows, offsets = rng.normal(size=(5, drawn.classes)), rng.normal(size=5)
     x = rng.random((count, drawn.inputs)).astype(np.float32)
     weights = rng.normal(size=(count, 5)).astype(np.float32)
-    net = lanes.of_network(network, rows, offsets, 2)
-    found = lanes.unpack(net.values(lanes.pack(x)), count)
+    net = point_batch.of_network(network, rows, offsets, 2)
+    found = point_batch.unpack(net.values(point_batch.pack(x)), count)
     np.testing.assert_allclose(found, network.evaluate(x) @ rows.T - offsets, atol=2e-5)
-    gradient = lanes.unpack(net.gradient(lanes.pack(weights)), count)
+    gradient = point_batch.unpack(net.gradient(point_batch.pack(weights)), count)
     direction = rng.normal(size=x.shape)
     step = 1e-6
     ends = [network.evaluate(x + side * step * direction) @ rows.T for side in (-1, 1)]
@@ -47,7 +47,7 @@ def test_what_is_left_of_a_network_has_its_values(kind: str, tmp_path: Path) -> 
     made = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
     assert made.net.unstable
     t = rng.uniform(-1, 1, (20, len(made.net.pixels))).astype(np.float32)
-    found = lanes.unpack(lanes.of_reduced(made.dual).values(lanes.pack(t)), 20)
+    found = point_batch.unpack(point_batch.of_reduced(made.dual).values(point_batch.pack(t)), 20)
     exact = network.evaluate(made.net.point(t)) @ made.rows.T - made.offsets
     np.testing.assert_allclose(found, exact, atol=1e-4)
 
@@ -62,11 +62,11 @@ def test_threads_compute_the_same(kind: str, count: int, tmp_path: Path, monkeyp
     weights = rng.normal(size=(count, 5)).astype(np.float32)
     found = []
     for threads in (1, 3):
-        net = lanes.of_network(network, rows, offsets, threads)
-        values = net.values(lanes.pack(x)).copy()
-        found.append((values, net.gradient(lanes.pack(weights)).copy(), network.evaluate(x, threads)))
+        net = point_batch.of_network(network, rows, offsets, threads)
+        values = net.values(point_batch.pack(x)).copy()
+        found.append((values, net.gradient(point_batch.pack(weights)).copy(), network.evaluate(x, threads)))
         # The second time every matrix is large.
-        monkeypatch.setattr("prunecert.verifiers.sparse.lanes._SHARED", 1)
+        monkeypatch.setattr("prunecert.verifiers.sparse.bab.point_batch._SHARED", 1)
         monkeypatch.setattr("prunecert.verifiers.sparse.network._SHARED", 1)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -78,7 +78,7 @@ def test_descending_lowers_margins_and_stays_inside(tmp_path: Path) -> None:
     rows = np.eye(drawn.classes)[:1] - np.eye(drawn.classes)[1:]
     box = np.full(drawn.inputs, 0.5, dtype=np.float32), np.full(drawn.inputs, 0.1, dtype=np.float32)
     # Out of reach, so that no point ends the descent early.
-    net = lanes.of_network(network, rows, np.full(len(rows), -100.0))
+    net = point_batch.of_network(network, rows, np.full(len(rows), -100.0))
     attack = Attack(net, [(k, k + 1) for k in range(len(rows))], box)
     start = rng.uniform(-1, 1, (30, drawn.inputs)).astype(np.float32)
     target = np.arange(30) % len(rows)

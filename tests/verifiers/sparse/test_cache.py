@@ -10,7 +10,8 @@ from pathlib import Path
 import numba
 import pytest
 
-from prunecert.verifiers.sparse import cache, kernels
+from prunecert.verifiers.sparse import cache
+from prunecert.verifiers.sparse.crown.units import intervals
 
 #: A user that is neither root nor whoever runs the tests.
 NOBODY = 65534
@@ -27,9 +28,9 @@ def _package(tmp_path: Path) -> Path:
     (package / "search.py").write_text("PATIENCE = 1\n")
     (package / "crown" / "__init__.py").write_text("")
     (package / "crown" / "walk.py").write_text(
-        "import numba\nfrom verifiers.sparse.crown import (\n    rounding,\n)\nfrom .steps import STEP\n"
+        "import numba\nfrom verifiers.sparse.crown.engine import (\n    rounding,\n)\nfrom .steps import STEP\n"
     )
-    (package / "crown" / "rounding.py").write_text("from verifiers.sparse.crown.units import UNIT\n")
+    (package / "crown" / "rounding.py").write_text("from verifiers.sparse.crown.engine.units import UNIT\n")
     (package / "crown" / "units.py").write_text("UNIT = 1\n")
     (package / "crown" / "steps.py").write_text("STEP = 1\n")
     (package / "crown" / "report.py").write_text("WIDTH = 1\n")
@@ -180,4 +181,4 @@ def test_without_a_cache_the_command_works_and_says_so(tmp_path: Path) -> None:
 def test_kernels_are_in_the_folder_of_their_sources() -> None:
     wanted = cache.key(Path(cache.__file__).parent)
     assert wanted in numba.config.CACHE_DIR
-    assert wanted in kernels.reference.stats.cache_path
+    assert wanted in intervals.reference.stats.cache_path

@@ -126,7 +126,7 @@ def test_nonsense_planes_are_only_weak(tmp_path: Path) -> None:
 
 def test_a_leaf_that_fails_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search whose float32 bounds are too high by 0.05 still proves nothing wrong, and finds the same answer."""
-    from prunecert.verifiers.sparse.dual import Dual
+    from prunecert.verifiers.sparse.bab.dual import Dual
 
     drawn, network = draw("fc", 8, tmp_path)
     answers = []

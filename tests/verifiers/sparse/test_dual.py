@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse import branching
-from prunecert.verifiers.sparse.dual import Batch
+from prunecert.verifiers.sparse.bab import branching
+from prunecert.verifiers.sparse.bab.dual import Batch
 from tests.verifiers.sparse.searching import Prepared, draw
 
 KINDS = ("fc", "conv", "skip", "conv-skip")

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prunecert.verifiers.sparse import affine
-from prunecert.verifiers.sparse.flat import Taps, lay_flat
+from prunecert.verifiers.sparse.crown.program import Program
+from prunecert.verifiers.sparse.crown.rows.layout import Taps, lay_flat
 from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
-from prunecert.verifiers.sparse.program import Program
+from prunecert.verifiers.sparse.onnx import layers
 from tests.verifiers import onnxnets
 
 
@@ -74,7 +74,7 @@ def test_stripes_of_convolutions(
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((4, 4 // groups, *kernel)).astype(np.float32)
     weight *= rng.random(weight.shape) >= sparsity
-    matrix, shape = affine.convolution(weight, (4, *size), stride, pads, dilation, groups)
+    matrix, shape = layers.convolution(weight, (4, *size), stride, pads, dilation, groups)
     assume(0 not in shape)
     layout, taps = lay_flat(network_of(matrix, shape, (4, *size)))
     program = layout.program
@@ -89,7 +89,7 @@ def test_stripes_of_convolutions(
 
 def test_other_matrices_are_no_stripes() -> None:
     rng = np.random.default_rng(0)
-    matrix, shape = affine.convolution(
+    matrix, shape = layers.convolution(
         rng.standard_normal((3, 2, 3, 3)).astype(np.float32), (2, 6, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1
     )
     assert lay_flat(network_of(matrix, shape, (2, 6, 6)))[1].tapped[1]

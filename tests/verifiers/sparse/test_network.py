@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
-from prunecert.verifiers import counterexample
 from prunecert.verifiers.base import UnsupportedError
-from prunecert.verifiers.sparse import affine
+from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.onnx import layers
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
 from tests.verifiers.onnxnets import write
@@ -90,7 +90,7 @@ def test_every_convolution(
     weight = rng.standard_normal((4, 4 // groups, *kernel)).astype(np.float32)
     weight *= rng.random(weight.shape) >= sparsity
     shape = (4, 8, 7)
-    _, new = affine.convolution(weight, shape, stride, pads, dilation, groups)
+    _, new = layers.convolution(weight, shape, stride, pads, dilation, groups)
     constants = {"w": weight, "b": rng.standard_normal(4).astype(np.float32)}
     nodes = [
         helper.make_node(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunecert.verifiers.sparse import pool
-from prunecert.verifiers.sparse.dual import FIELDS, Batch
-from prunecert.verifiers.sparse.pool import Pool
+from prunecert.verifiers.sparse.bab import open_domains
+from prunecert.verifiers.sparse.bab.dual import FIELDS, Batch
+from prunecert.verifiers.sparse.bab.open_domains import Pool
 
 
 def batch(rng: np.random.Generator, places: range) -> Batch:
@@ -25,8 +25,8 @@ def batch(rng: np.random.Generator, places: range) -> Batch:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_comes_out_is_what_went_in_worst_first(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_LEAST", 4)
-    monkeypatch.setattr(pool, "_MOST", 16)
+    monkeypatch.setattr(open_domains, "_LEAST", 4)
+    monkeypatch.setattr(open_domains, "_MOST", 16)
     rng = np.random.default_rng(seed)
     made, inside, number = Pool(), {}, 0
     assert made.lowest() == np.inf

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
-from prunecert.verifiers.sparse.crown import Engine
-from prunecert.verifiers.sparse.hunt import Hunt
-from prunecert.verifiers.sparse.naming import names_of
+from prunecert.verifiers.sparse.bab.counterexamples import Hunt
+from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.network import read_network
-from prunecert.verifiers.sparse.proof import Proof, RefusedProofError, glance
-from prunecert.verifiers.sparse.reuse import Earlier, Store, key
+from prunecert.verifiers.sparse.onnx.neuron_names import names_of
+from prunecert.verifiers.sparse.proofs.file import Proof, RefusedProofError, glance
+from prunecert.verifiers.sparse.proofs.store import Earlier, Store, key
 from tests.soundness.networks import Affine, fully_connected
 from tests.soundness.networks import Network as Drawn
 from tests.verifiers.sparse.searching import ask, bab, edge
@@ -196,7 +196,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return wrapper
 
-    monkeypatch.setattr("prunecert.verifiers.sparse.reuse.glance", watched("header", glance))
+    monkeypatch.setattr("prunecert.verifiers.sparse.proofs.store.glance", watched("header", glance))
     monkeypatch.setattr(Proof, "load", watched("tree", Proof.load))
     return read
 
@@ -391,10 +391,10 @@ def test_large_trees_without_an_answer_are_not_kept(tmp_path: Path, monkeypatch:
         return made
 
     monkeypatch.setattr(verifier, "_make_search", ended)
-    monkeypatch.setattr("prunecert.verifiers.sparse.carry._MOST_OPEN", 3)
+    monkeypatch.setattr("prunecert.verifiers.sparse.bab.transplant._MOST_OPEN", 3)
     assert verifier.solve([hard])[0].status is Status.TIMEOUT
     assert not list((tmp_path / "open").glob("*.tree"))
-    monkeypatch.setattr("prunecert.verifiers.sparse.carry._MOST_OPEN", 100_000)
+    monkeypatch.setattr("prunecert.verifiers.sparse.bab.transplant._MOST_OPEN", 100_000)
     assert verifier.solve([hard])[0].status is Status.TIMEOUT
     (file,) = (tmp_path / "open").glob("*.tree")
     assert Proof.load(file).summary.status == "timeout"

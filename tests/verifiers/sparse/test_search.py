@@ -12,7 +12,7 @@ import pytest
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse.tighten import tighten
+from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from prunecert.verifiers.base import Status, Verdict
-from prunecert.verifiers.sparse.proof import Proof, RefusedProofError, Summary, glance
-from prunecert.verifiers.sparse.reuse import key
+from prunecert.verifiers.sparse.proofs.file import Proof, RefusedProofError, Summary, glance
+from prunecert.verifiers.sparse.proofs.store import key
 from tests.verifiers.sparse.forging import (
     BOTH,
     MAGIC,
@@ -210,7 +210,7 @@ def test_headers_that_are_no_objects_are_refused(questions: list[Question]) -> N
 
 
 def test_what_unpacks_to_too_much_is_refused(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunecert.verifiers.sparse.proof._MOST_BYTES", 2**16)
+    monkeypatch.setattr("prunecert.verifiers.sparse.proofs.file._MOST_BYTES", 2**16)
     body = zlib.compress(bytes(2**24))
     verdicts = rightly(
         questions,
@@ -248,7 +248,7 @@ def test_a_file_that_changes_between_header_and_body(
             later[then].save(path)
         return summary
 
-    monkeypatch.setattr("prunecert.verifiers.sparse.reuse.glance", glanced)
+    monkeypatch.setattr("prunecert.verifiers.sparse.proofs.store.glance", glanced)
     verdicts = rightly(questions, lambda question: tree(BOTH).save(question.file))
     assert ("was not used" in verdicts[0].detail) == (then not in ("roots", "larger"))
 

@@ -10,8 +10,8 @@ import pytest
 from prunecert.models.checkpoint import ZOO
 from prunecert.models.data import load
 from prunecert.models.export import export_onnx
-from prunecert.verifiers import autolirpa
-from prunecert.verifiers.sparse.crown import METHODS, Engine, Question
+from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import read_network
 
 NAMES = (
@@ -33,7 +33,7 @@ MODES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN"}
 def test_bounds_are_auto_lirpas(name: str, tmp_path: Path) -> None:
     import torch
 
-    from prunecert.verifiers.onnx_graph import read_onnx
+    from prunecert.verifiers.formats.onnx_torch import read_onnx
 
     assert len(PRESENT) > 1
     path = export_onnx(ZOO / f"{name}.safetensors", tmp_path / "net.onnx").path

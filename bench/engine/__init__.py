@@ -1,0 +1,1 @@
+"""Benchmarks of the sparse engine beside other verifiers, as ratios within one run."""

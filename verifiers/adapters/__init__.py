@@ -1,0 +1,1 @@
+"""One adapter a verifier, or a family of them: questions in, answers out, nothing more."""

@@ -1,0 +1,1 @@
+"""α,β-CROWN: finding an installation, driving it, its settings."""

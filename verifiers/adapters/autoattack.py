@@ -1,0 +1,219 @@
+"""AutoAttack (Croce and Hein 2020, arXiv 2003.01690) through `pyautoattack`: four attacks without parameters.
+
+The standard version: APGD on the cross-entropy, targeted APGD on the DLR loss and targeted FAB against nine classes,
+and 5,000 queries of Square. A box that is an l-infinity ball clipped to [0, 1] is attacked as the authors do it, many
+images in a batch; any other box is mapped to the unit cube and attacked alone. Attacks that a network is too small for
+are left out, and the answer names those that ran: Square needs images, targeted DLR four classes, DLR three.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from prunecert.errors import UserError, did_you_mean
+from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
+from prunecert.verifiers.adapters.pgd.adapter import MARGIN
+from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
+from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
+from prunecert.verifiers.formats.support import OPERATORS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+VERSIONS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+}
+_TARGETS = 9
+#: Least height and width for which Square's windows make sense.
+_SMALLEST_IMAGE = 4
+
+
+class AutoAttack(TorchVerifier):
+    """AutoAttack on boxes, many images in a batch.
+
+    Settings:
+        version: ``standard``, or ``plus`` with five restarts and the untargeted attacks as well.
+        seed: Of all random choices. An image's also depend on the others of its batch.
+    """
+
+    name = "autoattack"
+    kind = Kind.ATTACK
+    defaults: ClassVar[Mapping[str, Any]] = {"version": "standard", "seed": 0}
+    batch_size = 100
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        if merged["version"] not in VERSIONS:
+            raise UserError(did_you_mean("version of AutoAttack", merged["version"], VERSIONS))
+        if merged["seed"] < 0:
+            raise UserError(f"Setting 'seed' of verifier 'autoattack' is {merged['seed']}; it must be 0 or more.")
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for pyautoattack and torch."""
+        missing = first_missing("torch", "pyautoattack")
+        if missing is not None:
+            return Availability(False, hint=f"{missing} is missing: python -m pip install 'prunecert[autoattack]'")
+        version = importlib.metadata.version("pyautoattack")
+        return Availability(True, version, devices=visible_devices(), source=f"pyautoattack {version}")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """What the ONNX reader takes, boxes, a label against all others."""
+        return Capabilities(operators=OPERATORS)
+
+    def start(self) -> None:
+        """Imports torch and pyautoattack, and asks for the device."""
+        super().start()
+        import pyautoattack
+
+        self._library = pyautoattack
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Attacks clipped balls of one radius together, and every other box by itself."""
+        begin = time.perf_counter()
+        balls = [ball(item) for item in instances]
+        groups: dict[tuple[float, int], list[int]] = {}
+        for i, found in enumerate(balls):
+            # A box that is no ball is a group of one: its number tells it from the others.
+            groups.setdefault((-1.0, i) if found is None else (found[1], -1), []).append(i)
+        points: dict[int, FloatArray | None] = {}
+        attacks: tuple[str, ...] = ()
+        for (eps, _), members in groups.items():
+            part = [instances[i] for i in members]
+            centers = [found[0] for i in members if (found := balls[i]) is not None]
+            answers, attacks = self._alone(part[0]) if eps < 0 else self._together(part, np.stack(centers), eps)
+            points.update(zip(members, answers, strict=True))
+        times = Times(bound_s=(time.perf_counter() - begin) / len(instances))
+        missed = Verdict(Status.UNKNOWN, f"no counterexample by {', '.join(attacks)}", times=times, device=self._label)
+        return [
+            missed
+            if (point := points[i]) is None
+            else Verdict(Status.SAT, witness=point, times=times, stage="attack", device=self._label)
+            for i in range(len(instances))
+        ]
+
+    def _together(
+        self, instances: Sequence[Instance], centers: FloatArray, eps: float
+    ) -> tuple[list[FloatArray | None], tuple[str, ...]]:
+        shape = (len(instances), *self._module.input_shape)
+        start = self._torch.from_numpy(centers).reshape(shape)
+        found, attacks = self._run(self._module, start, instances, eps)
+        return self._judge(found, instances), attacks
+
+    def _alone(self, instance: Instance) -> tuple[list[FloatArray | None], tuple[str, ...]]:
+        shape = (1, *self._module.input_shape)
+        corners = (instance.lower, instance.upper)
+        lower, upper = (self._torch.from_numpy(corner).reshape(shape).to(self._target) for corner in corners)
+        module = mapped(self._module, lower, upper)
+        found, attacks = self._run(module, self._torch.full(shape, 0.5), [instance], 0.5)
+        inside = lower + found.to(self._target) * (upper - lower)
+        return self._judge(inside, [instance]), attacks
+
+    def _run(
+        self, module: nn.Module, start: torch.Tensor, instances: Sequence[Instance], eps: float
+    ) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """Returns the points that AutoAttack ends at, and the names of its attacks."""
+        shape = start.shape
+        image = len(shape) == 4 and min(shape[2:]) >= _SMALLEST_IMAGE
+        classes = instances[0].classes
+        attacks = tuple(_fitting(VERSIONS[self.settings["version"]], image, classes))
+        # All its attacks take four axes.
+        flat = start if len(shape) == 4 else start.reshape(len(start), 1, 1, -1)
+        network = module if len(shape) == 4 else reshaped(module, tuple(shape[1:]))
+        version = self.settings["version"] if attacks == VERSIONS[self.settings["version"]] else "custom"
+        attack = self._library.AutoAttack(
+            network,
+            norm="Linf",
+            eps=eps,
+            version=version,
+            attacks=list(attacks) if version == "custom" else None,
+            seed=self.settings["seed"],
+            device=self._target,
+        )
+        targets = min(_TARGETS, classes - 1)
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+        if version == "custom" and self.settings["version"] == "standard":
+            attack.apgd.n_restarts = attack.fab.n_restarts = 1
+        labels = self._torch.tensor([item.label for item in instances])
+        points, _ = attack.run_standard_evaluation(flat.to(self._target), labels.to(self._target), batch_size=len(flat))
+        return points.detach().reshape(shape), attacks
+
+    def _judge(self, points: torch.Tensor, instances: Sequence[Instance]) -> list[FloatArray | None]:
+        """Returns the points, moved into their boxes, that torch finds unsafe by a margin beyond its rounding."""
+        torch, shape = self._torch, (len(instances), *self._module.input_shape)
+        lower = torch.from_numpy(np.stack([item.lower for item in instances])).reshape(shape)
+        upper = torch.from_numpy(np.stack([item.upper for item in instances])).reshape(shape)
+        inside = torch.clamp(points.cpu(), lower, upper)
+        with torch.no_grad():
+            outputs = self._module(inside.to(self._target)).cpu()
+        labels = torch.tensor([item.label for item in instances])[:, None]
+        own = outputs.gather(1, labels)[:, 0]
+        others = outputs.scatter(1, labels, -np.inf).amax(dim=1)
+        good = own - others < -MARGIN * outputs.abs().amax(dim=1).clamp(min=1.0)
+        arrays: FloatArray = inside.numpy()
+        return [arrays[i].reshape(item.lower.shape) if bool(good[i]) else None for i, item in enumerate(instances)]
+
+
+def _fitting(attacks: Sequence[str], image: bool, classes: int) -> list[str]:
+    """Returns the attacks that a network of this size can be given; DLR in the place of its targeted form."""
+    found = []
+    for name in attacks:
+        if name == "apgd-t" and classes < 4:
+            name = "apgd-dlr"
+        if (name == "square" and not image) or (name == "apgd-dlr" and classes < 3) or name in found:
+            continue
+        found.append(name)
+    return found
+
+
+def ball(instance: Instance) -> tuple[FloatArray, float] | None:
+    """Returns centre and radius if the box is an l-infinity ball clipped to [0, 1], up to float32 rounding, else None.
+
+    Args:
+        instance: The question; a pixel that is clipped on one side has its centre from the other.
+    """
+    lower, upper = instance.lower.astype(np.float64), instance.upper.astype(np.float64)
+    eps = float(instance.eps if instance.eps is not None else (upper - lower).max(initial=0.0) / 2)
+    if not (eps > 0 and lower.min(initial=0.0) >= 0 and upper.max(initial=1.0) <= 1):
+        return None
+    center = np.where(lower > 0, np.where(upper < 1, (lower + upper) / 2, lower + eps), upper - eps)
+    center = np.clip(center, 0.0, 1.0)
+    gaps = (np.clip(center - eps, 0, 1) - lower, np.clip(center + eps, 0, 1) - upper)
+    if max(float(np.abs(gap).max(initial=0.0)) for gap in gaps) > 1e-6:
+        return None
+    return center.astype(np.float32), eps
+
+
+def mapped(network: nn.Module, lower: torch.Tensor, upper: torch.Tensor) -> nn.Module:
+    """Returns the network over the unit cube, whose points stand for those of a box."""
+    from torch import nn
+
+    class Mapped(nn.Module):
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = network(lower + u * (upper - lower))
+            return outputs
+
+    return Mapped().eval()
+
+
+def reshaped(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """Returns the network over inputs with four axes."""
+    from torch import nn
+
+    class Reshaped(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = network(x.reshape(len(x), *shape))
+            return outputs
+
+    return Reshaped().eval()

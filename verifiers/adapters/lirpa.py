@@ -1,0 +1,424 @@
+"""Bounds by linear relaxation through auto_LiRPA: IBP, CROWN-IBP, CROWN and α-CROWN, many images in a batch.
+
+IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, "Efficient Neural Network Robustness Certification with General
+Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1.
+
+The bounds are computed in float32, rounded to nearest, so that a bound may be too high by what rounds in the sums
+behind it. `verifiers.rounding.lirpa` says by how much at most, over the instance's own input set; a bound above that is
+a proof. Most are not, because in float32 that is much; so where all disjuncts seem excluded they are bounded anew in
+float64, where it is little, and the float64 bounds decide, and are the ones that are reported.
+
+Besides, a bound must be above `tolerance`, or 16 times the network's own relative rounding error where that is more
+(float32 against float64 outputs, measured on loading), times the scale of the outputs, the largest |A| |y| + |b| of any
+row at the centre of the input set, or 1 if that is less: the network that is run is a float32 one, too. What is between
+is `unknown`, and says so. `tests/verifiers/test_lirpa.py` compares float32 with float64 bounds.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.errors import UserError
+from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.adapters.hardware import describe, free_memory
+from prunecert.verifiers.adapters.torch_adapter import run_module
+from prunecert.verifiers.base import (
+    Availability,
+    Capabilities,
+    FloatArray,
+    Instance,
+    Kind,
+    Status,
+    Times,
+    Verdict,
+    Verifier,
+)
+from prunecert.verifiers.formats.support import OPERATORS
+
+if TYPE_CHECKING:
+    import torch
+
+_Float64 = npt.NDArray[np.float64]
+
+
+class _Lirpa(Verifier):
+    """What the four methods share: network, specification rows, chunks, verdicts.
+
+    Settings:
+        tolerance: Relative margin of safety against float32 rounding, see the module.
+    """
+
+    kind = Kind.INCOMPLETE
+    method: ClassVar[str]
+    #: Images bounded together on a card, and on the CPU. CROWN bounds a neuron for all images of a chunk if one leaves
+    #: it unstable, so that large chunks cost more an image than they save: on the CPU, ten together take 1.6 to 2.2
+    #: times as long an image as two.
+    chunk: ClassVar[int] = 100
+    chunk_cpu: ClassVar[int] = 100
+    defaults: ClassVar[Mapping[str, Any]] = {"tolerance": 1e-5}
+    batch_size = 100
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        if not 1e-7 <= merged["tolerance"] < 1:
+            raise UserError(
+                f"Setting 'tolerance' of verifier {cls.name!r} is {merged['tolerance']}; it must be from 1e-7 (the "
+                "rounding of one float32 operation) to below 1."
+            )
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for auto_LiRPA."""
+        return autolirpa.availability()
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Networks of two-dimensional convolutions, linear layers, ReLU and pooling; any linear property."""
+        return Capabilities(operators=OPERATORS, norms=("linf", "l2"), specs="dnf")
+
+    def start(self) -> None:
+        """Imports torch and auto_LiRPA, and asks for the device."""
+        import torch
+
+        self._torch = torch
+        self._library = autolirpa.library()
+        self._label = describe(self.device)
+        self._target = torch.device(self.device)
+
+    def load(self, onnx: Path) -> None:
+        """Converts the network, checks it against onnxruntime, and measures its rounding error."""
+        from prunecert.verifiers.formats.onnx_torch import read_onnx
+
+        torch = self._torch
+        module = read_onnx(onnx)
+        generator = torch.Generator().manual_seed(0)
+        points = torch.rand((8, *module.input_shape), generator=generator)
+        with torch.no_grad():
+            exact = copy.deepcopy(module).double()(points.double())
+            gap = (module(points).double() - exact).abs().max().item()
+        self.rounding = gap / max(1.0, exact.abs().max().item())
+        self._module = module.to(self._target)
+        self._networks: dict[Any, Any] = {}
+        self._convolutions = "patches"
+        self._walk: Any = None
+        self._use(torch.float32)
+        self._ball_first = module.starts_linear()
+
+    def _use(self, dtype: torch.dtype) -> None:
+        """Has the bounds computed in a type from now on."""
+        torch = self._torch
+        if dtype not in self._networks:
+            # The float32 network's numbers, exactly.
+            module = self._module if dtype is torch.float32 else copy.deepcopy(self._module).to(dtype)
+            self._networks[dtype] = self._library.BoundedModule(
+                module,
+                torch.zeros((1, *module.input_shape), device=self._target, dtype=dtype),
+                device=self._target,
+                bound_opts={**self._options(), "conv_mode": self._convolutions},
+            )
+            self._networks[dtype].eval()
+        self._dtype, self._bounded = dtype, self._networks[dtype]
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the module that is bounded."""
+        return run_module(self._module, points, self._module.input_shape, self._target)
+
+    def _options(self) -> dict[str, Any]:
+        return {"verbosity": 0}
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Bounds all specification rows of the instances, chunk by chunk."""
+        begin = time.perf_counter()
+        limit = sum(instance.timeout for instance in instances)
+        verdicts: dict[int, Verdict] = {}
+        kinds: dict[tuple[str, float | None], list[int]] = {}
+        for index, instance in enumerate(instances):
+            eps = instance.eps if instance.norm == "l2" else None
+            kinds.setdefault((instance.norm, eps), []).append(index)
+        for (norm, _), indices in kinds.items():
+            if norm == "l2" and not self._ball_first:
+                reason = f"{self.name} takes l2 balls only where the first layer is a convolution or linear"
+                verdicts.update(dict.fromkeys(indices, Verdict(Status.UNSUPPORTED, reason)))
+                continue
+            for part in self._chunks([instances[i] for i in indices], indices):
+                if time.perf_counter() - begin > limit:
+                    late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
+                    verdicts.update(dict.fromkeys(part, late))
+                else:
+                    verdicts.update(zip(part, self._attempt([instances[i] for i in part]), strict=True))
+        return [verdicts[index] for index in range(len(instances))]
+
+    def _chunks(self, instances: list[Instance], indices: list[int]) -> list[list[int]]:
+        most = self.chunk_cpu if self._target.type == "cpu" else self.chunk
+        size = max(1, min(most, self._room(instances)))
+        return [indices[i : i + size] for i in range(0, len(indices), size)]
+
+    def _room(self, instances: list[Instance]) -> int:
+        """Returns how many images fit into memory together."""
+        return len(instances)
+
+    def _attempt(self, instances: list[Instance]) -> list[Verdict]:
+        """Solves a chunk; where convolutions can't be bounded as patches, as matrices, from then on.
+
+        auto_LiRPA's patches are faster, but it can't add those of other strides, nor reshape all of them.
+        """
+        try:
+            return self._solve(instances)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            if self._convolutions == "matrix" or isinstance(error, self._torch.OutOfMemoryError):
+                raise
+            self._convolutions = "matrix"
+            self._networks.clear()
+            self._use(self._torch.float32)
+            return self._solve(instances)
+
+    def _solve(self, instances: list[Instance]) -> list[Verdict]:
+        begin = time.perf_counter()
+        rows = Rows(instances)
+        self._use(self._torch.float32)
+        lower = self._bound(instances, rows)
+        unstable = self._unstable(len(instances))
+        margins = self._margins(instances, rows)
+        certain = self._certain(instances, rows, lower)
+        bounds = [rows.disjuncts(i, lower[i]) for i in range(len(instances))]
+        # What seems proved and is not yet.
+        again = [
+            i
+            for i, own in enumerate(bounds)
+            if min(own, default=0.0) > margins[i] and not min(rows.disjuncts(i, certain[i])) > 0
+        ]
+        proved = [i not in again for i in range(len(instances))]
+        # A float64 takes twice the room.
+        some = max(1, len(instances) // 2)
+        for part in (again[first : first + some] for first in range(0, len(again), some)):
+            exact = [instances[i] for i in part]
+            own_rows = Rows(exact)
+            self._use(self._torch.float64)
+            better = self._bound(exact, own_rows)
+            less = self._certain(exact, own_rows, better)
+            for place, i in enumerate(part):
+                bounds[i] = own_rows.disjuncts(place, better[place])
+                proved[i] = min(own_rows.disjuncts(place, less[place])) > 0
+        self._use(self._torch.float32)
+        share = (time.perf_counter() - begin) / len(instances)
+        return [
+            self._verdict(own, float(margins[i]), proved[i], int(unstable[i]), share) for i, own in enumerate(bounds)
+        ]
+
+    def _certain(self, instances: list[Instance], rows: Rows, lower: _Float64) -> _Float64:
+        """Returns bounds less what rounding may have raised them by, [images, rows]."""
+        from prunecert.verifiers.rounding import lirpa
+
+        if self._dtype is self._torch.float32 and self._target.type != "cpu":
+            return np.full_like(lower, -np.inf)
+        if self._walk is None:
+            self._walk = lirpa.Walk(self._module)
+        charges = self._walk.charges(instances, rows.matrix, rows.offsets, self._dtype)
+        return lirpa.certain(lower, charges)
+
+    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
+        """Returns lower bounds of A y - b, [images, rows]."""
+        with self._torch.no_grad():
+            lower, _ = self._bounded.compute_bounds(
+                x=(self._input(instances),), C=self._matrix(rows), method=self.method, bound_upper=False
+            )
+        return self._array(lower) - rows.offsets
+
+    def _input(self, instances: Sequence[Instance]) -> Any:
+        """Returns the input sets as auto_LiRPA takes them."""
+        first = instances[0]
+        shape = (len(instances), *self._module.input_shape)
+        lower, upper = (
+            self._torch.from_numpy(np.stack(arrays)).reshape(shape).to(self._target, self._dtype)
+            for arrays in ([item.lower for item in instances], [item.upper for item in instances])
+        )
+        perturbation = self._library.PerturbationLpNorm
+        if first.norm == "linf":
+            return self._library.BoundedTensor((lower + upper) / 2, perturbation(norm=np.inf, x_L=lower, x_U=upper))
+        assert first.eps is not None
+        # The ball is not cut with the box: bounds of the larger set hold for the smaller.
+        centers = np.stack([item.center for item in instances if item.center is not None])
+        center = self._torch.from_numpy(centers).reshape(shape).to(self._target, self._dtype)
+        return self._library.BoundedTensor(center, perturbation(norm=2, eps=first.eps * (1 + 1e-6)))
+
+    def _matrix(self, rows: Rows) -> torch.Tensor:
+        return self._torch.from_numpy(rows.matrix).to(self._target, self._dtype)
+
+    def _array(self, tensor: torch.Tensor) -> _Float64:
+        array: _Float64 = tensor.detach().double().cpu().numpy()
+        return array
+
+    def _unstable(self, images: int) -> npt.NDArray[np.int64]:
+        counts = np.zeros(images, dtype=np.int64)
+        for relu in self._bounded.relus:
+            before = relu.inputs[0]
+            crossing = (before.lower < 0) & (before.upper > 0)
+            counts += crossing.flatten(1).sum(1).cpu().numpy()
+        return counts
+
+    def _margins(self, instances: list[Instance], rows: Rows) -> _Float64:
+        """Returns for each image how far above 0 a bound must be."""
+        centers = np.stack([(item.lower + item.upper) / 2 for item in instances])
+        with self._torch.no_grad():
+            points = self._torch.from_numpy(centers).reshape(-1, *self._module.input_shape)
+            outputs = self._array(self._module(points.to(self._target)))
+        sizes = np.einsum("nrk,nk->nr", np.abs(rows.matrix), np.abs(outputs)) + np.abs(rows.offsets)
+        relative = max(float(self.settings["tolerance"]), 16 * self.rounding)
+        margins: _Float64 = relative * np.maximum(1.0, sizes.max(axis=1, initial=0.0))
+        return margins
+
+    def _verdict(
+        self, bounds: tuple[float, ...], margin: float, proved: bool, unstable: int, seconds: float
+    ) -> Verdict:
+        times = Times(bound_s=seconds)
+        common: dict[str, Any] = {"times": times, "unstable": unstable, "device": self._label}
+        if not all(math.isfinite(bound) for bound in bounds):
+            return Verdict(Status.UNKNOWN, "a bound is infinite or not a number", **common)
+        lowest = min(bounds, default=0.0)
+        if bounds and lowest > margin and not proved:
+            detail = f"lowest bound {lowest:.3g} is within what rounding may have raised it by, in float64, too"
+            return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)
+        if bounds and lowest > margin:
+            return Verdict(Status.UNSAT, bounds=bounds, stage="incomplete", **common)
+        if lowest > 0:
+            detail = f"lowest bound {lowest:.3g} is within float32 tolerance ({margin:.3g}) of 0"
+        else:
+            detail = f"lowest bound {lowest:.4g}, {sum(bound <= margin for bound in bounds)} of {len(bounds)} open"
+        return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)
+
+
+class Rows:
+    """The rows of all disjuncts of a batch of specifications, padded with rows of zeros.
+
+    Args:
+        instances: Whose specifications.
+
+    Attributes:
+        matrix: [images, rows, classes].
+        offsets: [images, rows].
+    """
+
+    def __init__(self, instances: Sequence[Instance]) -> None:
+        self._counts = [[len(b) for _, b in item.spec.disjuncts] for item in instances]
+        most = max((sum(counts) for counts in self._counts), default=0)
+        classes = instances[0].spec.disjuncts[0][0].shape[1] if instances[0].spec.disjuncts else instances[0].classes
+        self.matrix = np.zeros((len(instances), most, classes))
+        self.offsets = np.zeros((len(instances), most))
+        for index, item in enumerate(instances):
+            for start, (a, b) in zip(self._starts(index), item.spec.disjuncts, strict=True):
+                self.matrix[index, start : start + len(b)] = a
+                self.offsets[index, start : start + len(b)] = b
+
+    def _starts(self, index: int) -> list[int]:
+        return [sum(self._counts[index][:k]) for k in range(len(self._counts[index]))]
+
+    def disjuncts(self, index: int, lower: _Float64) -> tuple[float, ...]:
+        """Returns each disjunct's best row bound; a disjunct without rows holds everywhere, so it has none."""
+        return tuple(
+            float(lower[start : start + count].max()) if count else -math.inf
+            for start, count in zip(self._starts(index), self._counts[index], strict=True)
+        )
+
+    def open_rows(self, index: int, lower: _Float64, margin: float) -> npt.NDArray[np.int64]:
+        """Returns the rows of the disjuncts that no row excludes yet."""
+        bounds = self.disjuncts(index, lower)
+        spans = zip(self._starts(index), self._counts[index], bounds, strict=True)
+        rows = [row for start, count, bound in spans if not bound > margin for row in range(start, start + count)]
+        return np.array(rows, dtype=np.int64)
+
+
+class Ibp(_Lirpa):
+    """Interval bound propagation."""
+
+    name = "ibp"
+    method = "IBP"
+
+
+class CrownIbp(_Lirpa):
+    """CROWN for the outputs over IBP's bounds of the hidden neurons."""
+
+    name = "crown-ibp"
+    method = "CROWN-IBP"
+
+
+class Crown(_Lirpa):
+    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
+
+    name = "crown"
+    method = "CROWN"
+    chunk = 10
+    chunk_cpu = 2
+
+    def _room(self, instances: list[Instance]) -> int:
+        sizes = [math.prod(relu.inputs[0].output_shape[1:]) for relu in self._bounded.relus]
+        # The largest coefficient matrix an image may need, four times: lower, upper and what is made of them.
+        widest = max((4 * 4 * size * max(sizes[:i]) for i, size in enumerate(sizes) if i), default=1)
+        return int(0.5 * free_memory(self.device) / widest)
+
+
+class AlphaCrown(Crown):
+    """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds.
+
+    Settings:
+        iterations: Steps of the optimiser, 1 or more.
+        tolerance: Relative margin of safety against float32 rounding, see the module.
+    """
+
+    name = "alpha-crown"
+    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20, "tolerance": 1e-5}
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        if merged["iterations"] < 1:
+            raise UserError(f"Setting 'iterations' of verifier {cls.name!r} is {merged['iterations']}; 1 is the least.")
+        return merged
+
+    def _options(self) -> dict[str, Any]:
+        optimize = {"iteration": self.settings["iterations"], "keep_best": True}
+        return {"verbosity": 0, "optimize_bound_args": optimize}
+
+    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
+        lower = super()._bound(instances, rows)
+        margins = self._margins(instances, rows)
+        hidden = {
+            relu.inputs[0].name: (relu.inputs[0].lower.detach(), relu.inputs[0].upper.detach())
+            for relu in self._bounded.relus
+        }
+        still = {i: rows.open_rows(i, lower[i], float(margins[i])) for i in range(len(instances))}
+        for index, open_rows in still.items():
+            if len(open_rows):
+                better = self._optimise(instances[index], rows, index, open_rows, hidden)
+                lower[index, open_rows] = np.fmax(lower[index, open_rows], better)
+        for relu in self._bounded.relus:
+            relu.inputs[0].lower, relu.inputs[0].upper = hidden[relu.inputs[0].name]
+        return lower
+
+    def _optimise(
+        self,
+        instance: Instance,
+        rows: Rows,
+        index: int,
+        open_rows: npt.NDArray[np.int64],
+        hidden: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    ) -> _Float64:
+        """Returns optimised lower bounds of one image's open rows."""
+        matrix = self._matrix(rows)[index : index + 1, open_rows]
+        known = {name: (low[index : index + 1], high[index : index + 1]) for name, (low, high) in hidden.items()}
+        lower, _ = self._bounded.compute_bounds(
+            x=(self._input([instance]),), C=matrix, method="CROWN-Optimized", bound_upper=False, interm_bounds=known
+        )
+        better: _Float64 = self._array(lower)[0] - rows.offsets[index, open_rows]
+        return better

@@ -1,0 +1,1 @@
+"""NeuralSAT: driving its solver box by box."""

@@ -1,0 +1,180 @@
+"""NeuralSAT (PyPI `neuralsat`), a complete verifier on CPU and CUDA; adapter tested with 0.2.17 and torch 2.13.
+
+A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound
+exceeds the threshold strictly. So it is given a property that leaves room for rounding (`verifiers.rounding.guard.search`).
+What is changed against upstream, and why, is in `verifiers.adapters.neuralsat.engine`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.errors import UserError, did_you_mean
+from prunecert.verifiers.adapters.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
+from prunecert.verifiers.adapters.torch_adapter import run_module
+from prunecert.verifiers.base import (
+    Availability,
+    Capabilities,
+    FloatArray,
+    Instance,
+    Kind,
+    Status,
+    Times,
+    Verdict,
+    Verifier,
+)
+from prunecert.verifiers.formats.support import NORMAL_OPERATORS
+from prunecert.verifiers.rounding import guard
+
+#: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
+#: that ends with them has gone wrong.
+STATUS: Mapping[str, tuple[Status, str]] = {
+    "unsat": (Status.UNSAT, ""),
+    "sat": (Status.SAT, ""),
+    "unknown": (Status.UNKNOWN, "NeuralSAT gave up: too many domains, or no memory for a single one"),
+    "early_stop": (Status.UNKNOWN, "NeuralSAT gave up: the first bound is hopeless, or too many iterations"),
+    "timeout": (Status.TIMEOUT, "NeuralSAT's own limit was reached"),
+    "restart": (Status.ERROR, "NeuralSAT ended with its internal word 'restart'"),
+    "invalid_counterexample": (Status.ERROR, "NeuralSAT found a counterexample that its network does not confirm"),
+}
+
+
+def parse_status(word: object) -> tuple[Status, str]:
+    """Returns status and detail of NeuralSAT's word; any other word is `error`."""
+    if isinstance(word, str) and word in STATUS:
+        return STATUS[word]
+    return Status.ERROR, f"NeuralSAT ended with {word!r}, which is none of its known words"
+
+
+class NeuralSat(Verifier):
+    """NeuralSAT driven through its Python classes, one search object an instance.
+
+    Settings:
+        batch: Most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,000.
+        attack_seconds: Limit of the random and PGD attack, after the first bounds and before the search; 0: no attack,
+            during the search neither.
+        restart: Restarts with learned clauses; upstream does so only above 30 s of time limit.
+        split: ``auto``: on inputs up to 200 perturbed pixels, else on ReLUs; ``input``; ``hidden``.
+        seed: Of the attacks.
+    """
+
+    name = "neuralsat"
+    kind = Kind.COMPLETE
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "batch": 0,
+        "attack_seconds": 1.0,
+        "restart": True,
+        "split": "auto",
+        "seed": 0,
+    }
+    recycle_after = 200
+    tightens = True
+
+    @classmethod
+    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Checks values as well as types."""
+        merged = super().resolve(settings)
+        if merged["split"] not in ("auto", "input", "hidden"):
+            raise UserError(
+                did_you_mean("value of neuralsat's setting 'split'", merged["split"], ("auto", "input", "hidden"))
+            )
+        for key in ("batch", "attack_seconds"):
+            if merged[key] < 0:
+                raise UserError(f"Setting {key!r} of verifier 'neuralsat' is {merged[key]}; it must be 0 or more.")
+        return merged
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for the distribution, and for the package that its licence check needs."""
+        missing = first_missing("neuralsat", "gurobipy", "torchvision")
+        if missing is not None:
+            return Availability(False, hint=f"NeuralSAT needs {missing}: python -m pip install {missing}")
+        version = importlib.metadata.version("neuralsat")
+        return Availability(True, version, devices=visible_devices(), source=f"neuralsat {version} (PyPI)")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Feed-forward ReLU networks; boxes; any linear output property in disjunctive normal form."""
+        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
+
+    def start(self) -> None:
+        """Imports NeuralSAT and takes the device; a missing CUDA device is an error, not the CPU."""
+        self._label = describe(self.device)
+        from prunecert.verifiers.adapters.neuralsat import engine
+
+        self._engine = engine
+        # Upstream knows only the current CUDA device.
+        self._device = use_device(self.device)
+
+    def load(self, onnx: Path) -> None:
+        """Converts the network and moves it to the device."""
+        network, self._shape = self._engine.read_network(onnx)
+        self._relus = self._engine.count_relus(network, self._shape)
+        self._batch = self.settings["batch"] or domains_that_fit(self._relus, self.device)
+        self._network = network.to(self._device)
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Runs the converted network."""
+        return run_module(self._network, points, tuple(self._shape[1:]), self._device)
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Runs one search an instance, two where the first ends within rounding of the threshold."""
+        return [guard.search(instance, self._solve) for instance in instances]
+
+    def _solve(self, instance: Instance) -> Verdict:
+        if instance.norm != "linf":
+            return Verdict(Status.UNSUPPORTED, f"NeuralSAT takes boxes (linf), not {instance.norm} balls")
+        engine, settings = self._engine, self.settings
+        started = time.perf_counter()
+        engine.configure(attack=settings["attack_seconds"] > 0, restart=settings["restart"], seed=settings["seed"])
+        search = engine.Engine(
+            self._network,
+            self._shape,
+            self._batch,
+            self._device,
+            relus=self._relus,
+            attack_seconds=settings["attack_seconds"],
+        )
+        try:
+            word = search.verify(
+                engine.read_instance(instance, self._shape),
+                timeout=float(instance.timeout),
+                force_split=None if settings["split"] == "auto" else settings["split"],
+            )
+        except Exception as error:
+            # Upstream turns whatever is raised inside its search into another exception.
+            if not search.open_leaf:
+                raise RuntimeError(f"{error!r} {search.failure}".strip()) from error
+            status, detail = Status.UNKNOWN, search.failure
+        else:
+            status, detail = parse_status(word)
+        witness = None
+        if status is Status.SAT:
+            witness = search.adv.detach().cpu().numpy().astype(np.float32).reshape(instance.lower.shape)
+        total = time.perf_counter() - started
+        return Verdict(
+            status,
+            detail,
+            witness=witness,
+            times=Times(bound_s=search.bound_s, search_s=max(0.0, total - search.bound_s)),
+            stage=self._stage(status, search),
+            unstable=search.unstable,
+            domains=int(search.visited),
+            iterations=int(search.iteration),
+            device=self._label,
+        )
+
+    @staticmethod
+    def _stage(status: Status, search: Any) -> str | None:
+        if status is Status.SAT:
+            return "attack" if search.attacked else "bab"
+        if status is Status.UNSAT:
+            return "bab" if search.iteration else "incomplete"
+        return None

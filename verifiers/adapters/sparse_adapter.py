@@ -1,0 +1,43 @@
+"""What the adapters to the sparse engine share, for bounds and for search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+import prunecert
+from prunecert.verifiers.adapters.hardware import first_missing
+from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
+from prunecert.verifiers.formats.support import NORMAL_OPERATORS
+
+if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.network import Network
+
+
+def boxes_only(name: str, instance: Instance) -> Verdict:
+    """Returns the verdict of a verifier that takes boxes on an instance that is none."""
+    return Verdict(Status.UNSUPPORTED, f"{name} takes boxes (linf), not {instance.norm} balls")
+
+
+class SparseVerifier(Verifier):
+    """An adapter to the sparse engine: what it needs, and what it takes."""
+
+    _network: Network
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Looks for Numba and SciPy."""
+        missing = first_missing("numba", "scipy")
+        if missing is not None:
+            return Availability(False, hint=f"{cls.name} needs {missing}: python -m pip install {missing}")
+        return Availability(True, prunecert.__version__, source=f"prunecert {prunecert.__version__}")
+
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
+        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Computes the sparse matrices' outputs in float64."""
+        return self._network.evaluate(points)

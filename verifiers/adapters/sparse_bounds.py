@@ -1,0 +1,114 @@
+"""IBP, CROWN-IBP and CROWN by the sparse engine: the same relaxations as `verifiers.adapters.lirpa`, and no margin of safety.
+
+The bounds hold for the real-valued network whose weights are those of the file, all rounding charged
+(`verifiers.sparse.crown.units.intervals`), so a bound above 0 is a proof, however small it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
+
+
+class _SparseBounds(SparseVerifier):
+    """What the three methods share."""
+
+    kind = Kind.INCOMPLETE
+    method: ClassVar[Any]
+    #: Images bounded before the clock is looked at.
+    chunk: ClassVar[int] = 100
+    batch_size = 100
+
+    def start(self) -> None:
+        """Imports the engine and has its kernels compiled, or read from their cache."""
+        from prunecert.verifiers.sparse import warmup
+        from prunecert.verifiers.sparse.crown import engine
+
+        self._crown = engine
+        warmup.warm_up_bounds()
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network and lays it out for the kernels."""
+        from prunecert.verifiers.sparse.network import read_network
+
+        self._network = read_network(onnx)
+        self._engine = self._crown.Engine(self._network)
+        self._engine.prepare(self.method)
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Bounds all specification rows of the instances, chunk by chunk."""
+        begin = time.perf_counter()
+        limit = sum(instance.timeout for instance in instances)
+        verdicts: list[Verdict] = []
+        for first in range(0, len(instances), self.chunk):
+            part = instances[first : first + self.chunk]
+            if time.perf_counter() - begin > limit:
+                late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
+                verdicts += [late] * len(part)
+            else:
+                verdicts += self._solve(part)
+        return verdicts
+
+    def _solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        begin = time.perf_counter()
+        boxes = [instance for instance in instances if instance.norm == "linf"]
+        found = iter(
+            self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
+        )
+        share = (time.perf_counter() - begin) / max(1, len(boxes))
+        return [
+            self._verdict(instance, next(found), share) if instance.norm == "linf" else boxes_only(self.name, instance)
+            for instance in instances
+        ]
+
+    def _question(self, instance: Instance) -> Any:
+        matrices, offsets = [np.zeros((0, instance.classes))], [np.zeros(0)]
+        for a, b in instance.spec.disjuncts:
+            matrices.append(a)
+            offsets.append(b)
+        return self._crown.Question(instance.lower, instance.upper, np.concatenate(matrices), np.concatenate(offsets))
+
+    def _verdict(self, instance: Instance, found: Any, seconds: float) -> Verdict:
+        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": found.unstable}
+        bounds, first = [], 0
+        for _, b in instance.spec.disjuncts:
+            # A disjunct without rows holds everywhere.
+            bounds.append(float(found.rows[first : first + len(b)].max(initial=-math.inf)))
+            first += len(b)
+        if not all(math.isfinite(bound) for bound in bounds):
+            return Verdict(Status.UNKNOWN, "a bound is infinite", **common)
+        if bounds and min(bounds) > 0:
+            return Verdict(Status.UNSAT, bounds=tuple(bounds), stage="incomplete", **common)
+        lowest = min(bounds, default=0.0)
+        detail = f"lowest bound {lowest:.4g}, {sum(bound <= 0 for bound in bounds)} of {len(bounds)} open"
+        return Verdict(Status.UNKNOWN, detail, bounds=tuple(bounds), **common)
+
+
+class SparseIbp(_SparseBounds):
+    """Interval bound propagation."""
+
+    name = "sparse-ibp"
+    method = "ibp"
+
+
+class SparseCrownIbp(_SparseBounds):
+    """CROWN for the outputs over IBP's bounds of the hidden neurons."""
+
+    name = "sparse-crown-ibp"
+    method = "crown-ibp"
+
+
+class SparseCrown(_SparseBounds):
+    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
+
+    name = "sparse-crown"
+    method = "crown"
+    chunk = 10

@@ -1,0 +1,1 @@
+"""What goes in and out: ONNX as torch modules, VNN-LIB, counterexamples and their replay."""

@@ -1,0 +1,70 @@
+"""What verifiers would get to see of a network, found out in a process with limits and before the long work."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunecert.errors import UserError
+from prunecert.verifiers.formats.support import network_info
+
+#: Operators beyond the normal form's that some verifiers take as they are.
+_KEPT = frozenset({"MaxPool"})
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network's normal form, in words.
+
+    Args:
+        operators: Pairs (operator, first node that uses it), in the order of the graph.
+        outputs: Numbers of the output that counts; None if there is no normal form.
+        last: What was taken off at the end, see `prunecert.onnx.normal.Normalised`.
+        refusal: Why there is no normal form, in one sentence; empty if there is one.
+    """
+
+    operators: tuple[tuple[str, str], ...]
+    outputs: int | None
+    last: str = "none"
+    refusal: str = ""
+
+
+def inspect_network(onnx: Path, *, keep: Collection[str] = (), outputs: int | None = None) -> Inspection:
+    """Makes a network's normal form in a process of its own, with limits; a network that has it already needs none.
+
+    Args:
+        onnx: The network.
+        keep: Operators that the verifier takes as they are.
+        outputs: Numbers of the output that counts, if there are several.
+
+    Raises:
+        UserError: It is no network, or making its normal form takes too long or too much memory.
+    """
+    info = network_info(onnx)
+    if info.normal:
+        return Inspection(info.operators, info.outputs[0].size)
+    return _inspect(onnx, info.sha256, tuple(sorted(_KEPT & frozenset(keep))), outputs)
+
+
+@functools.lru_cache(maxsize=256)
+def _inspect(onnx: Path, _sha256: str, keep: tuple[str, ...], outputs: int | None) -> Inspection:
+    from prunecert.verifiers.process.parent import Process, ProcessError
+    from prunecert.verifiers.process.worker import READ_LIMIT_S, read_memory_mb
+
+    process = Process(log=None, threads=1, memory_limit_mb=None)
+    try:
+        room_mb = process.resident_mb() + read_memory_mb(onnx)
+        reply, _ = process.ask("inspect", (str(onnx), keep, outputs), READ_LIMIT_S, _GRACE_S, room_mb)
+    except ProcessError as failure:
+        if failure.kind == "unsupported":
+            return Inspection((), None, refusal=failure.detail)
+        if failure.kind == "error":
+            raise UserError(failure.detail) from None
+        raise UserError(f"{onnx} is refused because it can't be read within limits ({failure.detail}).") from None
+    finally:
+        process.close()
+    operators = tuple((str(operator), str(node)) for operator, node in reply["operators"])
+    return Inspection(operators, int(reply["outputs"]), str(reply["last"]))

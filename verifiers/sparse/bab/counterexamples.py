@@ -1,0 +1,132 @@
+"""Where a search for counterexamples starts, on the whole network and on what is left of it over a box."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.bab import point_batch
+from prunecert.verifiers.sparse.bab.attack import Attack, Replay, confirm, margins, unsafe
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual
+from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.llvm.row_gather import LANES
+
+Array = npt.NDArray[np.float64]
+Single = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+#: Gradient steps on the whole network, before anything is composed: nearly all that fall at all fall in one.
+_QUICK = 2
+#: Margin in the attack's own arithmetic below which a point is tried on the original network, and how many are.
+_NEAR, _TRIED = 1e-5, 4
+
+
+class Hunt:
+    """Looks for a counterexample in one box.
+
+    Args:
+        checker: Of the original network.
+        spec: The unsafe set.
+        lower: Lower corner, flat float32.
+        upper: Upper corner.
+        limits: How hard.
+        known: A counterexample of another network, or None.
+        allowance: For each disjunct, how far float32 rounding may move its rows; empty: nothing is known.
+        replay: The float32 network by which a counterexample near the threshold is judged; None: the engine's own.
+    """
+
+    def __init__(
+        self,
+        checker: Checker,
+        spec: OutputSpec,
+        lower: Single,
+        upper: Single,
+        limits: Limits,
+        known: Single | None,
+        allowance: tuple[float, ...] = (),
+        replay: Replay | None = None,
+    ) -> None:
+        self._network, self._spec = checker.network, spec
+        self._lower, self._upper = lower, upper
+        self._limits, self._threads = limits, checker.threads
+        # As it is tried, so that nothing overflows on the way there.
+        self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
+        self._near = np.arange(len(spec.disjuncts))
+        self._allowance, self._replay = allowance, replay
+
+    def confirm(self, points: Array) -> Single | None:
+        """Returns the first of [n, inputs] that is a counterexample."""
+        box = (self._lower, self._upper)
+        return confirm(self._network, self._spec, *box, points, self._threads, self._allowance, self._replay)
+
+    def replay(self) -> Single | None:
+        """Tries the known counterexample as it is."""
+        if self._known is None:
+            return None
+        found = margins(self._network, self._spec, self._known, self._threads)
+        # Disjuncts that the point is nearest to come first.
+        self._near = np.argsort(found[0], kind="stable")
+        known, judged = self._known, (self._allowance, self._replay)
+        return known if unsafe(self._network, self._spec, known, *found, *judged) else None
+
+    def quick(self, open_: Indices, rows: Array, offsets: Array, starts: Indices) -> Single | None:
+        """Descends on the whole network, from the centre towards each disjunct, and from the known point.
+
+        Args:
+            open_: Disjuncts that are not excluded yet.
+            rows: Of all disjuncts, [R, outputs].
+            offsets: [R].
+            starts: First row of each disjunct, and R.
+        """
+        if not self._limits.attack_steps or not self._limits.splits:
+            return None
+        center = 0.5 * self._lower + 0.5 * self._upper
+        radius = np.maximum(self._upper - center, center - self._lower)
+        net = point_batch.of_network(self._network, rows, offsets, self._threads)
+        attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(starts)], (center, radius))
+        target = open_
+        t = np.zeros((len(open_), len(center)), dtype=np.float32)
+        if self._known is not None:
+            # No more than fills the lanes: towards other disjuncts the centre will do.
+            near = self._near[np.isin(self._near, open_)][: max(LANES - len(open_), 1)]
+            point = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
+            t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
+            target = np.concatenate([near, open_])
+        points, reached = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
+        return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
+
+    def compose(self, dual: Dual, shift: Array) -> None:
+        """Goes on with what is left of the network.
+
+        Args:
+            dual: Of it; its offsets are the property's and what is to be proved beyond.
+            shift: The latter, for each of its rows.
+        """
+        self._dual = dual
+        self._attack = Attack(point_batch.of_reduced(dual), dual.disjuncts, shift=shift)
+
+    def root(self, batch: Batch) -> Single | None:
+        """Descends from the bounds' minimisers, the centre and random points."""
+        if not self._limits.attack_steps:
+            return None
+        rng = np.random.default_rng(self._limits.seed)
+        pixels, count = len(self._dual.net.pixels), self._limits.attack_points
+        random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
+        random[::2] = np.sign(random[::2])
+        starts = [self._dual.look(batch).t, np.zeros((len(batch), pixels), dtype=np.float32), random]
+        target = np.concatenate([batch.disjunct, batch.disjunct, batch.disjunct[np.arange(count) % len(batch)]])
+        return self.descend(np.concatenate(starts), target, self._limits.attack_steps)
+
+    def descend(self, t: Single, target: Indices, steps: int) -> Single | None:
+        """Descends from points [n, pixels] of what is left, each towards a disjunct."""
+        points, reached = self._attack.descend(t, target, steps)
+        return self.confirm(self._dual.net.point(points[_best(reached)]))
+
+
+def _best(reached: Single) -> Indices:
+    best: Indices = np.argsort(reached)[:_TRIED]
+    return best[reached[best] < _NEAR]

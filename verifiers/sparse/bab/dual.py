@@ -1,0 +1,298 @@
+"""Lower bounds of many subdomains at once from their dual variables, and gradients written by hand.
+
+A bound is the minimum over the box of the linear function that is left when every unstable ReLU, from the last to the
+first, is replaced by a line below its contribution: slope α for a free one with a coefficient above 0, the chord for
+one with a coefficient below 0, the phase and a multiplier β >= 0 of its constraint for a split one (α-CROWN: Xu et al.
+2021; β-CROWN: Wang et al. 2021, section 3). By the envelope theorem the derivative by a variable is that of the linear
+function at its minimiser t: for α of a neuron λ z, for β -z (active) or z (inactive), with λ the coefficient that
+reached the neuron and z its input when the chosen lines are followed forwards from t. So a step of an optimiser is one
+walk backwards and one forwards, each a few products of matrices over all subdomains.
+
+A disjunct of several rows is excluded if a convex combination of its rows is positive; the weights are dual variables
+like the others, with the rows' values as gradient.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.verifiers.sparse.bab import ascent
+from prunecert.verifiers.sparse.bab.reduced_network import Reduced
+from prunecert.verifiers.sparse.llvm.row_gather import LANES
+
+Single = npt.NDArray[np.float32]
+Signs = npt.NDArray[np.int8]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Subdomains with their dual variables: D of them, U neurons, R specification rows.
+
+    Args:
+        disjunct: [D] which disjunct is to be excluded.
+        sign: [D, U] 1 split active, -1 split inactive, 0 free.
+        alpha: [D, U] in [0, 1].
+        beta: [D, U] 0 or more.
+        weights: [D, R] of the disjunct's rows, summing to 1; 0 elsewhere.
+        bound: [D] lower bound of the weighted rows that these give.
+        place: [D] node of the search tree; -1 where there is none.
+    """
+
+    disjunct: Indices
+    sign: Signs
+    alpha: Single
+    beta: Single
+    weights: Single
+    bound: Single
+    place: Indices
+
+    def __len__(self) -> int:
+        return len(self.bound)
+
+    def take(self, index: npt.ArrayLike) -> Batch:
+        """Returns some of them, copied."""
+        i = np.asarray(index)
+        return Batch(*(getattr(self, name)[i] for name in FIELDS))
+
+    def put(self, index: npt.ArrayLike, part: Batch) -> None:
+        """Overwrites some of them."""
+        i = np.asarray(index)
+        for name in FIELDS:
+            getattr(self, name)[i] = getattr(part, name)
+
+    @staticmethod
+    def join(parts: list[Batch]) -> Batch:
+        """Returns all of several batches."""
+        return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+
+
+#: Of `Batch`, in its order.
+FIELDS = ("disjunct", "sign", "alpha", "beta", "weights", "bound", "place")
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the walk of a bound saw, for branching, for the attack and for the gradient.
+
+    Args:
+        lam: [D, U] coefficients that reached the ReLUs.
+        z: [D, U] their inputs when the chosen lines are followed from the minimiser.
+        t: [D, P] the minimiser.
+        rows: [D, R] the specification's rows there.
+    """
+
+    lam: Single
+    z: Single
+    t: Single
+    rows: Single
+
+
+class Dual:
+    """Bounds batches of subdomains of one reduced network.
+
+    Args:
+        net: The network.
+        disjuncts: For each disjunct the rows (start, stop) of the specification.
+        threads: For the loops.
+    """
+
+    def __init__(self, net: Reduced, disjuncts: list[tuple[int, int]], threads: int = 1) -> None:
+        self.net = net
+        self.disjuncts = disjuncts
+        self.rows = len(net.c) - net.unstable
+        self.slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
+        self.several = any(stop - start > 1 for start, stop in disjuncts)
+        self.threads = threads
+        self._m, self._mt = _both(net.M)
+        self._n, self._nt = _both(net.N)
+        size = ascent.PER_NEURON * net.unstable + ascent.PER_ROW * self.rows + ascent.PER_PIXEL * len(net.pixels)
+        self._size = LANES * (size + ascent.SPARE)
+        room = np.empty(threads * self._size + LANES, dtype=np.float32)
+        # Vectors that cross a cache line take two loads.
+        skip = (-room.ctypes.data // room.itemsize) % LANES
+        self._work = room[skip : skip + threads * self._size]
+        #: Multiplications of a walk forwards and backwards, for one subdomain.
+        self.cost = 2 * (len(self._m[1]) + len(self._n[1]))
+        self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def matrices(self) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+        """Rows of M and of N: (starts, columns, values) of each."""
+        return self._m, self._n
+
+    def start(self, disjunct: npt.ArrayLike) -> Batch:
+        """Returns the whole box for each disjunct, with CROWN's slopes and equal weights of its rows."""
+        index = np.asarray(disjunct, dtype=np.int64)
+        count, width = len(index), self.net.unstable
+        weights = np.zeros((count, self.rows), dtype=np.float32)
+        for d, k in enumerate(index):
+            first, last = self.disjuncts[k]
+            weights[d, first:last] = 1.0 / (last - first)
+        crown = (self.net.upper >= -self.net.lower).astype(np.float32)
+        return Batch(
+            index,
+            np.zeros((count, width), dtype=np.int8),
+            np.tile(crown, (count, 1)),
+            np.zeros((count, width), dtype=np.float32),
+            weights,
+            np.full(count, -np.inf, dtype=np.float32),
+            np.full(count, -1, dtype=np.int64),
+        )
+
+    def member(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Returns which rows belong to each subdomain's disjunct, [D, R]."""
+        spans = self._spans[batch.disjunct]
+        row = np.arange(self.rows)
+        inside: npt.NDArray[np.bool_] = (row >= spans[:, :1]) & (row < spans[:, 1:])
+        return inside
+
+    def _walk(
+        self,
+        batch: Batch,
+        steps: int = 0,
+        rates: tuple[float, float] = (0.0, 0.0),
+        decay: float = 1.0,
+        target: float = np.inf,
+        look: bool = False,
+    ) -> Look:
+        """Overwrites a batch's dual variables and bounds by the best of so many steps."""
+        net, count = self.net, len(batch)
+        shown = count if look else 0
+        seen = Look(
+            *(
+                np.empty((shown, size), dtype=np.float32)
+                for size in (net.unstable, net.unstable, len(net.pixels), self.rows)
+            )
+        )
+        numba.set_num_threads(self.threads if count > LANES else 1)
+        ascent.walk(
+            self._mt,
+            self._m,
+            self._nt,
+            self._n,
+            net.c,
+            net.lower,
+            self.slope,
+            batch.sign,
+            batch.alpha,
+            batch.beta,
+            batch.weights,
+            self.member(batch),
+            batch.bound,
+            int(look),
+            seen.lam,
+            seen.z,
+            seen.t,
+            seen.rows,
+            steps,
+            rates[0],
+            rates[1],
+            decay,
+            target,
+            self.several,
+            self._work,
+            self._size,
+        )
+        return seen
+
+    def bound(self, batch: Batch) -> Single:
+        """Returns the bounds [D] that the batch's dual variables give; they become the batch's."""
+        if len(batch):
+            self._walk(batch)
+        return batch.bound
+
+    def look(self, batch: Batch) -> Look:
+        """Bounds a batch, and returns what branching and attack need."""
+        return self._walk(batch, look=True)
+
+    def gradient(self, batch: Batch) -> tuple[Single, Single, Single]:
+        """Returns derivatives of the bounds by α, β [D, U] and weights [D, R]; 0 for variables without effect."""
+        seen = self.look(batch)
+        free = batch.sign == 0
+        by_alpha = np.where(free & (seen.lam > 0), seen.lam * seen.z, 0).astype(np.float32)
+        by_beta = np.where(free, 0, -batch.sign * seen.z).astype(np.float32)
+        return by_alpha, by_beta, np.where(self.member(batch), seen.rows, 0).astype(np.float32)
+
+    def optimise(
+        self,
+        batch: Batch,
+        steps: int,
+        rates: tuple[float, float] = (0.2, 0.2),
+        decay: float = 0.95,
+        target: float = 0.0,
+        deadline: float | None = None,
+    ) -> Batch:
+        """Ascends from the batch's dual variables and returns the best ones seen, with their bounds.
+
+        Args:
+            batch: Where to start; not changed.
+            steps: Gradient steps (Adam, Kingma and Ba 2015, with projection); bounds are computed once more than that.
+            rates: Of α, and of β relative to the coefficient of its neuron in the first walk.
+            decay: Of both, a step.
+            target: Subdomains end when they and those beside them are above this.
+            deadline: Value of `time.monotonic` after which the subdomains whose turn has not come are left as they are.
+        """
+        best = batch.take(np.arange(len(batch)))
+        if not self.net.unstable and not self.several:
+            steps = 0
+        # About a tenth of a second at a time.
+        some = max(1, int(2e8 * self.threads / (max(self.cost, 1) * (steps + 1)) / LANES)) * LANES
+        for begin in range(0, len(best), some):
+            if deadline is not None and begin and time.monotonic() > deadline:
+                break
+            part = best.take(np.arange(begin, min(begin + some, len(best))))
+            self._walk(part, steps, rates, decay, target)
+            for name in ("alpha", "beta", "weights", "bound"):
+                getattr(best, name)[begin : begin + some] = getattr(part, name)
+        return best
+
+
+@numba.njit(cache=True)
+def _list(
+    dense: Single,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    row_index: npt.NDArray[np.int32],
+    row_value: Single,
+    column_index: npt.NDArray[np.int32],
+    column_value: Single,
+) -> int:
+    """Lists a matrix's numbers that are not 0 by row and by column, and returns how many there are."""
+    at = 0
+    for i in range(dense.shape[0]):
+        for j in range(dense.shape[1]):
+            # Written always, and overwritten if it was 0: a branch would be mispredicted.
+            row_index[at], row_value[at] = j, dense[i, j]
+            at += dense[i, j] != 0
+        rows[i + 1] = at
+    for entry in range(at):
+        columns[row_index[entry] + 1] += 1
+    for j in range(dense.shape[1]):
+        columns[j + 1] += columns[j]
+    place = columns.copy()
+    for i in range(dense.shape[0]):
+        for entry in range(rows[i], rows[i + 1]):
+            to = place[row_index[entry]]
+            place[row_index[entry]] = to + 1
+            column_index[to], column_value[to] = i, row_value[entry]
+    return at
+
+
+def _both(dense: Single) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """Returns rows and columns of a matrix's non-zeros: (starts, indices, values) of each."""
+    rows, columns = (np.zeros(size + 1, dtype=np.int64) for size in dense.shape)
+    indices = [np.empty(dense.size + 1, dtype=np.int32) for _ in range(2)]
+    values = [np.empty(dense.size + 1, dtype=np.float32) for _ in range(2)]
+    count = _list(dense, rows, columns, indices[0], values[0], indices[1], values[1])
+    return (rows, indices[0][:count].copy(), values[0][:count].copy()), (
+        columns,
+        indices[1][:count].copy(),
+        values[1][:count].copy(),
+    )

@@ -1,0 +1,91 @@
+"""Rigorous bounds of subdomains of one box, from the dual variables that a search has found."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.outcome import Outcome
+from prunecert.verifiers.sparse.certify import Bounds, Checker, Planes, gamma, grouped
+from prunecert.verifiers.sparse.crown.engine import Bounds as Crown
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+#: Subdomains that are certified together.
+TOGETHER = 64
+
+
+def adopt_crown(checker: Checker, lower: Array, upper: Array, found: Crown) -> Bounds:
+    """Returns CROWN's bounds of all nodes over a box as the checker's, with intervals where CROWN gives none.
+
+    Args:
+        checker: Of the network.
+        lower: Lower corner of the box, flat float64.
+        upper: Upper corner.
+        found: Bounds of the box; they hold in real arithmetic and are no worse than intervals.
+    """
+    bounds = Bounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
+    for node in range(1, checker.last + 1):
+        if node in found.lower:
+            low, high = found.lower[node].copy(), found.upper[node].copy()
+        else:
+            low, high = checker.intervals(node, bounds)
+        bounds.charges.append(checker.charge(node, bounds))
+        bounds.lower.append(low)
+        bounds.upper.append(high)
+    return bounds
+
+
+def unstable(checker: Checker, bounds: Bounds) -> tuple[Indices, Indices]:
+    """Returns node and index of the unstable neurons, in the order of `verifiers.sparse.bab.reduced_network.Reduced`."""
+    free = [bounds.unstable(node) for node in checker.activated]
+    nodes = np.repeat(np.array(checker.activated, dtype=np.int64), [len(index) for index in free])
+    return nodes, np.concatenate([*free, np.zeros(0, dtype=np.int64)])
+
+
+class Prover:
+    """Certifies subdomains of one box.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box; `nodes` and `indices` of the batches' neurons follow from them.
+        rows: Of the specification, [R, outputs].
+        offsets: [R].
+        outcome: Where the time is counted.
+    """
+
+    def __init__(self, checker: Checker, bounds: Bounds, rows: Array, offsets: Array, outcome: Outcome) -> None:
+        self._checker, self._bounds = checker, bounds
+        self._rows, self._offsets = rows, offsets
+        self.nodes, self.indices = unstable(checker, bounds)
+        reach = np.maximum(np.abs(bounds.lower[checker.last]), np.abs(bounds.upper[checker.last]))
+        # What combining the rows may err by, for each unit of weight.
+        self._error = gamma(len(rows)) * (np.abs(rows) @ reach + np.abs(offsets)) * 1.01
+        self._outcome = outcome
+
+    def certify(self, batch: Batch) -> Array:
+        """Returns rigorous bounds of the weighted rows over a batch's subdomains, [D]."""
+        begin = time.monotonic()
+        parts = [
+            self._together(batch.take(np.arange(start, min(start + TOGETHER, len(batch)))))
+            for start in range(0, len(batch), TOGETHER)
+        ]
+        self._outcome.certify_s += time.monotonic() - begin
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _together(self, part: Batch) -> Array:
+        planes = {}
+        for node in np.unique(self.nodes):
+            first, last = np.searchsorted(self.nodes, (node, node + 1))
+            planes[int(node)] = Planes(
+                grouped(part.sign[:, first:last]),
+                grouped(part.alpha[:, first:last].astype(np.float64)),
+                grouped(part.beta[:, first:last].astype(np.float64)),
+            )
+        weights = part.weights.astype(np.float64)
+        constant = -(weights @ self._offsets) - np.abs(weights) @ self._error
+        return self._checker.lower(self._checker.last, weights @ self._rows, self._bounds, planes, constant=constant)

@@ -1,0 +1,216 @@
+"""Drives the compiled passes over one network: what is kept for each thread, and where threads share the work."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.verifiers.sparse.crown.program import lay_out
+from prunecert.verifiers.sparse.crown.rows import walk as row_walk
+from prunecert.verifiers.sparse.crown.rows.layout import State, lay_flat, make_state
+from prunecert.verifiers.sparse.crown.units import intervals
+from prunecert.verifiers.sparse.crown.units.state import LANES, Image, Scratch, make_image, make_scratch
+from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification, finish_level
+from prunecert.verifiers.sparse.llvm.backward_unit import WIDTH
+from prunecert.verifiers.sparse.network import Network
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+#: Corners of the box, rows of the specification and what is subtracted from them; contiguous float64.
+Asked = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
+
+#: Blocks that a thread takes at once, while there are many.
+_BLOCKS = 8
+#: What is left to one thread, in the measures of `walk.advance` and `direct.advance`: about 0.4 ms, several times what
+#: handing over to another one takes.
+_MOST_COLUMNS, _MOST_PRODUCTS = 200_000, 300_000
+
+
+class Pass(ABC):
+    """Bounds images of one network; a slot is what one thread works in.
+
+    Args:
+        threads: How many there are.
+        each: Calls a function with each slot, one a thread, and waits.
+    """
+
+    def __init__(self, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
+        self._threads, self._each = threads, each
+
+    @abstractmethod
+    def reserve(self, slots: int) -> None:
+        """Makes slots before threads use them."""
+
+    @abstractmethod
+    def bound(
+        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+    ) -> tuple[Float64Array, int]:
+        """Bounds an image.
+
+        Args:
+            slot: Where; with `parallel`, all are used.
+            asked: The question.
+            tighten: Whether unstable rows are bounded by walks.
+            walk: Whether the specification's rows are.
+            intersect: Whether the better of walks and intervals counts.
+            parallel: Whether threads may share the walks of a level.
+
+        Returns:
+            Lower bounds of the specification's rows, NaN where there are none, and the number of unstable ReLUs.
+        """
+
+    @abstractmethod
+    def hidden(self, slot: int, node: int) -> tuple[Float64Array, Float64Array]:
+        """Returns lower and upper bounds of a node's values for the slot's last image, in the file's order."""
+
+    @abstractmethod
+    def multiplications(self) -> int:
+        """Returns the products of a weight and a coefficient that were taken since the start."""
+
+    def _share(self, work: Callable[[int, int, int], None], begin: int, count: int, half: int) -> None:
+        """Calls work(slot, begin, end) for spans of blocks of `half` rows, by all threads."""
+        blocks = -(-(count - begin) // half)
+        step = half * max(1, min(_BLOCKS, blocks // (4 * self._threads)))
+        starts = itertools.count(begin, step)
+
+        def one(slot: int) -> None:
+            while (at := next(starts)) < count:
+                work(slot, at, min(at + step, count))
+
+        self._each(one)
+
+
+class RowPass(Pass):
+    """Over the flat layout, which prepares nothing for an image but the rows that a walk passes."""
+
+    def __init__(self, network: Network, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
+        super().__init__(threads, each)
+        self._layout, self._taps = lay_flat(network)
+        self._program = self._layout.program
+        self._sizes = [node.size for node in network.nodes]
+        self._states: list[State] = []
+        self._scratches: list[Scratch] = []
+
+    def reserve(self, slots: int) -> None:
+        """Makes slots before threads use them."""
+        variables = len(self._program.level)
+        while len(self._states) < slots:
+            self._states.append(make_state(self._program, self._taps))
+            self._scratches.append(make_scratch(variables, variables, True))
+
+    def bound(
+        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+    ) -> tuple[Float64Array, int]:
+        """Bounds an image, see `Pass`."""
+        self.reserve(slot + 1)
+        program, taps, state, scratch = self._program, self._taps, self._states[slot], self._scratches[slot]
+        low, high, matrix, offsets = asked
+        levels, most = len(program.kinds), _MOST_PRODUCTS if parallel else np.iinfo(np.int64).max
+        found = np.empty(len(offsets))
+        level = row_walk.bound_image(
+            program, taps, state, scratch, low, high, matrix, offsets, tighten, walk, intersect, most, found
+        )
+        if level == levels:
+            return found, int(state.counts[3])
+        self.reserve(self._threads)
+
+        def rows(slot: int, begin: int, end: int) -> None:
+            row_walk.bound_rows(program, taps, state, self._scratches[slot], level, begin, end, intersect)
+
+        while level < levels:
+            row_walk.build_all(program, taps, state, scratch, level)
+            self._share(rows, int(state.counts[2]), int(state.counts[1]), WIDTH)
+            row_walk.close_level(program, taps, state, level)
+            level = row_walk.advance(program, taps, state, scratch, low, high, level + 1, tighten, intersect, most)
+        row_walk.bound_specification(program, taps, state, scratch, matrix, offsets, walk, intersect, found)
+        return found, int(state.counts[3])
+
+    def hidden(self, slot: int, node: int) -> tuple[Float64Array, Float64Array]:
+        """Returns a node's bounds, see `Pass`."""
+        first, state = self._layout.values[node], self._states[slot]
+        span = slice(first, first + self._sizes[node])
+        return state.lower[span].copy(), state.upper[span].copy()
+
+    def multiplications(self) -> int:
+        """Returns the products since the start."""
+        return sum(int(scratch.work[0]) for scratch in self._scratches) * WIDTH
+
+
+class UnitPass(Pass):
+    """Over the layout in units, with a walk matrix for each image; for CROWN and CROWN-IBP."""
+
+    def __init__(self, network: Network, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
+        super().__init__(threads, each)
+        self._layout = lay_out(network)
+        self._program = self._layout.program
+        self._weights = 2 * len(self._program.columns)
+        self._images: list[Image] = []
+        self._scratches: list[Scratch] = []
+        self._buffers: list[IntArray] = []
+        self._merged: list[Float64Array] = []
+
+    def reserve(self, slots: int) -> None:
+        """Makes slots before threads use them."""
+        program = self._program
+        places = 2 * len(program.level) + 16
+        while len(self._images) < slots:
+            self._images.append(make_image(program, self._weights))
+            self._scratches.append(make_scratch(places, places + 8 * len(program.kinds), False))
+            self._buffers.append(np.empty(int(np.diff(program.starts).max()), dtype=np.int64))
+            self._merged.append(np.zeros(len(program.level)))
+
+    def bound(
+        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+    ) -> tuple[Float64Array, int]:
+        """Bounds an image, see `Pass`."""
+        self.reserve(max(slot + 1, self._threads if parallel else 0))
+        while not self._levels(slot, asked, tighten, intersect, parallel):
+            self._weights *= 2
+            self._images[slot] = make_image(self._program, self._weights)
+        _, _, matrix, offsets = asked
+        found = np.empty(len(offsets))
+        image, order = self._images[slot], self._layout.orders[-1]
+        bound_specification(
+            self._program, image, self._scratches[slot], self._merged[slot], np.ascontiguousarray(matrix[:, order]),
+            offsets, intersect, found,
+        )  # fmt: skip
+        return found, int(intervals.count_unstable(self._program, image))
+
+    def _levels(self, slot: int, asked: Asked, tighten: bool, intersect: bool, parallel: bool) -> bool:
+        """Bounds all levels; returns whether the image's arrays were large enough."""
+        program, image, scratch, rows = (
+            self._program, self._images[slot], self._scratches[slot], self._buffers[slot],
+        )  # fmt: skip
+        order = self._layout.orders[0]
+        low, high = asked[0][order], asked[1][order]
+        most = _MOST_COLUMNS if parallel else np.iinfo(np.int64).max
+        level = 0
+
+        def work(slot: int, begin: int, end: int) -> None:
+            bound_rows(program, image, self._scratches[slot], level, rows, begin, end, intersect)
+
+        while True:
+            level, count, done = advance(program, image, scratch, low, high, level, tighten, rows, intersect, most)
+            if level < 0 or level == len(program.kinds):
+                return bool(level > 0)
+            self._share(work, done, count, LANES // 2)
+            if not finish_level(program, image, level):
+                return False
+            level += 1
+
+    def hidden(self, slot: int, node: int) -> tuple[Float64Array, Float64Array]:
+        """Returns a node's bounds, see `Pass`."""
+        first, order = self._layout.values[node], self._layout.orders[node]
+        low, high = np.empty(len(order)), np.empty(len(order))
+        low[order] = self._images[slot].lower[first : first + len(order)]
+        high[order] = self._images[slot].upper[first : first + len(order)]
+        return low, high
+
+    def multiplications(self) -> int:
+        """Returns the products since the start."""
+        work = sum((scratch.work for scratch in self._scratches), np.zeros(3, dtype=np.int64))
+        return int(work @ np.array([1, 4, 8])) * LANES

@@ -1,0 +1,1 @@
+"""From an ONNX graph to sparse affine nodes."""
