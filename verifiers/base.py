@@ -139,8 +139,8 @@ class Instance:
         center: The unperturbed input; needed for ``"l2"``.
         vnnlib: The VNN-LIB file that it was read from, if any.
         starts: Points that an attack may try first, by what they are called; no part of the question.
-        allowance: For each disjunct, how far float32 rounding may move its rows (`verifiers.rounding.guard`); a verifier that
-            `tightens` is given it and proves that much more. Empty: none. No part of the question.
+        allowance: For each disjunct, how far float32 rounding may move its rows (`verifiers.rounding.guard`); a
+            verifier that `tightens` is given it and proves that much more. Empty: none. No part of the question.
     """
 
     onnx: Path

@@ -1,7 +1,7 @@
 """Times the sparse engine's bounds beside auto_LiRPA's, in one process, alternating; and the machine's limits.
 
-``python -m verifiers.sparse.benchmark bounds`` prints a table for random networks of the layers of `cnn-small` and
-`cnn-large` at several sparsities, or for the ONNX files of ``--onnx``. ``python -m verifiers.sparse.benchmark kernel``
+``python -m bench.engine.kernels bounds`` prints a table for random networks of the layers of `cnn-small` and
+`cnn-large` at several sparsities, or for the ONNX files of ``--onnx``. ``python -m bench.engine.kernels kernel``
 measures the multiply-add peak of one core, the memory's bandwidth, and the kernels' time for a column of a unit.
 """
 
@@ -315,7 +315,7 @@ SPREADS = (512, 4096, 32768)
 
 def main() -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m verifiers.sparse.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.engine.kernels", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     bounds = verbs.add_parser("bounds", help="times beside auto_LiRPA's")
     bounds.add_argument("--networks", default="cnn-small,cnn-large", help="random networks: %(default)s")

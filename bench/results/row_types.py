@@ -55,7 +55,8 @@ class PhaseTimes(Struct, kw_only=True, omit_defaults=True, gc=False):
     wall_s: Seconds = 0.0
 
 
-#: The replay of a claimed counterexample, see `verifiers.formats.counterexample.WitnessCheck`; infinite numbers are text.
+#: The replay of a claimed counterexample, see `verifiers.formats.counterexample.WitnessCheck`; infinite numbers are
+#: text.
 ReplayRecord = dict[str, bool | int | float | str | list[float | str] | None]
 
 

@@ -1,8 +1,8 @@
 """Marabou (PyPI `maraboupy`, an extra), a complete verifier for small networks on the CPU; tested with 2.0.0.
 
 It solves with floating-point simplex and its own tolerances (about 1e-6 on each constraint), so that it is asked for a
-proof with room for rounding first (`verifiers.rounding.guard`), and then for counterexamples to the property itself. Each
-disjunct is a query of its own, because its disjunction constraint has returned witnesses that meet no disjunct
+proof with room for rounding first (`verifiers.rounding.guard`), and then for counterexamples to the property itself.
+Each disjunct is a query of its own, because its disjunction constraint has returned witnesses that meet no disjunct
 (NeuralNetworkVerification/Marabou, issues 563 and 873).
 """
 

@@ -67,8 +67,8 @@ class WitnessCheck:
 def outputs(onnx: Path, points: npt.ArrayLike, count: int | None = None) -> npt.NDArray[Any]:
     """Runs a network in onnxruntime, single-threaded, on the CPU, with no graph optimisation, point by point.
 
-    Only for a network that its normal form is known of (`verifiers.formats.support`): anything else may run for ever, or take
-    all memory.
+    Only for a network that its normal form is known of (`verifiers.formats.support`): anything else may run for ever,
+    or take all memory.
 
     Args:
         onnx: The network.

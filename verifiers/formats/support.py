@@ -23,7 +23,8 @@ SpecKind = Literal["robustness", "dnf"]
 #: Key in the ``metadata_props`` of a normal form that is not the given file.
 _REWRITTEN = "prunecert.rewritten"
 
-#: What a network in normal form may hold beyond what each verifier takes; `verifiers.formats.onnx_torch` converts all of it.
+#: What a network in normal form may hold beyond what each verifier takes; `verifiers.formats.onnx_torch` converts all
+#: of it.
 NORMAL_OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "Relu", "Reshape"})
 #: The same with what some verifiers take as it stands, and others as sums of ReLUs.
 OPERATORS = NORMAL_OPERATORS | {"MaxPool"}

@@ -7,8 +7,8 @@ output, with or without its version line; its variables are ``X[0,3]``, in C ord
 and how it is understood: strict inequalities, numbers, empty input sets, files without a constraint on the outputs.
 
 Numbers are read as VNN-COMP's own checker reads them: each decimal is rounded correctly to binary64. All that follows
-is exact, and is rounded outwards for proofs and inwards for counterexamples (`verifiers.formats.vnnlib_boxes`). No bound is
-rounded to float32 here.
+is exact, and is rounded outwards for proofs and inwards for counterexamples (`verifiers.formats.vnnlib_boxes`). No
+bound is rounded to float32 here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The process between a `Worker` and its verifier: it starts the verifier, drains its output, and leaves nobody behind.
 
-Run as a script by `verifiers.process.worker` with one JSON argument; it imports nothing but the standard library, so that it
-is up in milliseconds and forks with a single thread. It is the sub-reaper of everything below it (Linux): a process
-that a verifier forks, even into a session of its own, becomes a child of this one when its parent dies, and is killed
-with the rest. It ends when told to, when its verifier ends, or when the process that started it is gone.
+Run as a script by `verifiers.process.worker` with one JSON argument; it imports nothing but the standard library, so
+that it is up in milliseconds and forks with a single thread. It is the sub-reaper of everything below it (Linux): a
+process that a verifier forks, even into a session of its own, becomes a child of this one when its parent dies, and is
+killed with the rest. It ends when told to, when its verifier ends, or when the process that started it is gone.
 
 Control bytes from the parent: ``T`` SIGTERM to the verifier's process group, ``K`` or end of file: SIGKILL to all that
 is below, ``L``: send the tail of the output. Replies are JSON lines.
@@ -64,10 +64,12 @@ class Supervisor:
         self.exit_status: int | None = None
 
     def send(self, message: dict[str, Any]) -> None:
+        """Tells the parent something; one that has gone needs to know nothing."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self.status, json.dumps(message).encode() + b"\n")
 
     def tail_text(self) -> str:
+        """Returns the last lines of what the verifier printed."""
         return "\n".join(self.tail.decode(errors="replace").splitlines()[-_TAIL_LINES:])
 
     def drain(self) -> bool:

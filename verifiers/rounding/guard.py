@@ -20,11 +20,12 @@ What is asked of an `unsat` (`guard`):
   it is told the allowance beforehand (`Instance.allowance`) and proves that much more (`Instance.tightened`).
 
 The allowance (`measure`) of a disjunct with rows a is the largest |a| · s over its rows, s being, for each output, the
-larger of 16 times the root mean square of F - f, f computed in float64 (`verifiers.rounding.float64_network`), and 3 times that of
-f's change when each sum in it gets a random error of the size of float32's (Monte Carlo arithmetic). Both are taken
-at points of the instance's own box, so that the magnitudes that are rounded, and cancel, are its own. The first sees
-what this runtime really does, constants that the graph sums included; the second sees rounding that happens not to show
-at these points (numbers that are exact by chance), and other orders of summation. Everything is drawn from fixed seeds.
+larger of 16 times the root mean square of F - f, f computed in float64 (`verifiers.rounding.float64_network`), and 3
+times that of f's change when each sum in it gets a random error of the size of float32's (Monte Carlo arithmetic). Both
+are taken at points of the instance's own box, so that the magnitudes that are rounded, and cancel, are its own. The
+first sees what this runtime really does, constants that the graph sums included; the second sees rounding that happens
+not to show at these points (numbers that are exact by chance), and other orders of summation. Everything is drawn from
+fixed seeds.
 """
 
 from __future__ import annotations

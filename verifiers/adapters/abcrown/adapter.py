@@ -4,8 +4,8 @@ Tested with its release of December 2025 (commit 8250d5fbd530) and auto_LiRPA 0.
 KaidiXu's fork of onnx2pytorch (commit 8447c42c3192) and torch 2.13, although upstream declares torch < 2.9.
 
 A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound exceeds
-the threshold strictly, so it is given a property that leaves room for rounding (`verifiers.rounding.guard`). A ball (l2) is
-bounded as the whole ball, the part outside the box included, and never attacked: it gives `unsat` or nothing.
+the threshold strictly, so it is given a property that leaves room for rounding (`verifiers.rounding.guard`). A ball
+(l2) is bounded as the whole ball, the part outside the box included, and never attacked: it gives `unsat` or nothing.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ as the package `src`, whose modules import each other as top-level ones. What is
 * disjuncts go through branch and bound one by one: after a restart has dropped some disjuncts of a batch, upstream's
   recovery from CUDA out-of-memory puts back the last ones of the batch instead of the remaining ones;
 * a NaN bound is an error: upstream drops every domain of which ``bound <= threshold`` is false, which NaN satisfies;
-* a domain whose ReLUs are all fixed is decided by `verifiers.adapters.leaf_lp`: upstream uses Gurobi, whose free licence
-  stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
+* a domain whose ReLUs are all fixed is decided by `verifiers.adapters.leaf_lp`: upstream uses Gurobi, whose free
+  licence stops at 2,000 variables, and takes any other end than "optimal" for infeasible;
 * the attack comes after the first bounds, on the disjuncts that they leave: an easy proof waits for none;
 * presolving and tightening by Gurobi's MIP are off, for the same licence.
 """

@@ -41,7 +41,7 @@ def adopt_crown(checker: Checker, lower: Array, upper: Array, found: Crown) -> B
 
 
 def unstable(checker: Checker, bounds: Bounds) -> tuple[Indices, Indices]:
-    """Returns node and index of the unstable neurons, in the order of `verifiers.sparse.bab.reduced_network.Reduced`."""
+    """Returns node and index of the unstable neurons, in the order of `reduced_network.Reduced`."""
     free = [bounds.unstable(node) for node in checker.activated]
     nodes = np.repeat(np.array(checker.activated, dtype=np.int64), [len(index) for index in free])
     return nodes, np.concatenate([*free, np.zeros(0, dtype=np.int64)])

@@ -56,8 +56,8 @@ class Search:
         deadline: `time.monotonic` at which to end.
         earlier: What searches on other networks left for the same box and property, to start from.
         names: Of this network's neurons; needed with `earlier`.
-        allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding.guard`); empty: nothing.
-            Counterexamples are sought to `spec` itself.
+        allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding.guard`); empty:
+            nothing. Counterexamples are sought to `spec` itself.
         replay: The float32 network by which counterexamples near the threshold are judged, flat x to outputs.
     """
 

@@ -1,1 +1,1 @@
-"""CROWN over sparse rows: two engines, `units` (neuron by neuron) and `rows` (in the file's order), and what they share."""
+"""CROWN over sparse rows: two engines, `units` (unit by unit) and `rows` (in the file's order), and what they share."""

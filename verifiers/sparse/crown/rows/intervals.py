@@ -1,10 +1,10 @@
 """Intervals over the flat layout, level by level, by stripes where a level's rows are sums of taps.
 
-`verifiers.sparse.crown.units.intervals` says how rounding is accounted for. It is the same here but for two coarser terms, so that
-the pass keeps two sums a row and not four. The rounding of a reference, γ_n Σ |w y_c|, is part of the second sum, which
-runs over q = r + γ_n |y_c| with the largest n of any level that reads the variable; where it is wanted alone, it is
-bounded by γ_n Σ |w| and the largest |y_c| that the level reads. The walk's γ is the largest of the variables that the
-level reads.
+`verifiers.sparse.crown.units.intervals` says how rounding is accounted for. It is the same here but for two coarser
+terms, so that the pass keeps two sums a row and not four. The rounding of a reference, γ_n Σ |w y_c|, is part of the
+second sum, which runs over q = r + γ_n |y_c| with the largest n of any level that reads the variable; where it is
+wanted alone, it is bounded by γ_n Σ |w| and the largest |y_c| that the level reads. The walk's γ is the largest of the
+variables that the level reads.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A weight of a convolution multiplies a rectangle of one channel and adds to a rectangle of another. Where all rows of a
 level are of that kind, which is found out from the matrices alone, intervals of a whole level are taken stripe by
-stripe (`verifiers.sparse.llvm.conv_stripes`) and not row by row. `verifiers.sparse.crown.rows.walk` walks over this layout without
-preparing it for an image: for interval bounds of any network, and for all bounds of networks with few weights left.
+stripe (`verifiers.sparse.llvm.conv_stripes`) and not row by row. `verifiers.sparse.crown.rows.walk` walks over this
+layout without preparing it for an image: for interval bounds of any network, and for all bounds of networks with few
+weights left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Bounds over the flat layout: walks that prepare only the rows that they come by.
 
 A row of the walk, without the variables that don't deviate from their reference, is written beside the original when
-the first block passes it, and read by the blocks that follow. `verifiers.sparse.crown.units.intervals` and `verifiers.sparse.crown.rows.intervals`
-say how rounding is accounted for.
+the first block passes it, and read by the blocks that follow. `verifiers.sparse.crown.units.intervals` and
+`verifiers.sparse.crown.rows.intervals` say how rounding is accounted for.
 """
 
 from __future__ import annotations

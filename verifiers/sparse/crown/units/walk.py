@@ -1,4 +1,4 @@
-"""The compact walk matrix of one image, and the backward walk over it; `verifiers.sparse.crown.units.intervals` has the rounding."""
+"""The compact walk matrix of one image, and the backward walk over it; `intervals` beside it has the rounding."""
 
 from __future__ import annotations
 
