@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.cards import card_protocol
-from prunecert.bench.cell import parse_eps, show_eps
-from prunecert.bench.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry, recount
-from prunecert.bench.entryschema import misshapen
-from prunecert.bench.imagesets import EXACT, images_sha256, is_exact, known_labels
-from prunecert.bench.plan import CLASSES, image_key, stage_key
-from prunecert.bench.suite import Suite, available_suites, load_suite
+from prunecert.bench.planning.card import card_protocol
+from prunecert.bench.schema.cell import parse_eps, show_eps
+from prunecert.bench.leaderboard.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry,
+recount from prunecert.bench.leaderboard.entryschema import misshapen
+from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, is_exact, known_labels
+from prunecert.bench.planning.plan import CLASSES, image_key, stage_key
+from prunecert.bench.schema.suite import Suite, available_suites, load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main, shortened, visible
 from prunecert.hashing import digest
 from prunecert.models.data import Dataset
@@ -416,7 +416,7 @@ def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry
     """Checks every entry of a results tree.
 
     Args:
-        root: See `bench.entry.entry_files`.
+        root: See `bench.leaderboard.entry.entry_files`.
         data: See `check_entry`.
 
     Returns:

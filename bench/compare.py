@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench import prepare
 from prunecert.bench.comparison import loop, sides
 from prunecert.bench.comparison.measure import Meter
 from prunecert.bench.comparison.report import markdown, record
 from prunecert.bench.options import IMAGES, SEED, WORKERS
-from prunecert.bench.progress import duration
-from prunecert.bench.session import cores, quote
-from prunecert.bench.suite import load_suite
-from prunecert.bench.vnncomp import Task, read_instances
+from prunecert.bench.planning import select
+from prunecert.bench.results.vnncomp import Task, read_instances
+from prunecert.bench.running.progress import duration
+from prunecert.bench.running.session import cores, quote
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=WORKERS, help="processes side by side on every side (default: one a core)")
     parser.add_argument("--out", type=Path, help="folder to write (default: results/comparisons/SUITE-VERIFIER)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     return parser
 
@@ -84,8 +84,8 @@ def _protocol(options: argparse.Namespace) -> tuple[float, list[str], str]:
         UserError: The suite gives the verifier no limit, or several, or no cell has a checkpoint.
     """
     suite = load_suite(options.suite, options.profile)
-    cells = prepare.choose(suite, options.cells, None, options.images)
-    cells, _ = prepare.find_checkpoints(suite, cells, options.checkpoints)
+    cells = select.choose(suite, options.cells, None, options.images)
+    cells, _ = select.find_checkpoints(suite, cells, options.checkpoints)
     # Attack-only cells are no question for a complete verifier.
     cells = tuple(pair for pair in cells if any(VERIFIERS.get(n).kind is Kind.COMPLETE for n in pair[1].cascade))
     if not cells:
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     chosen = _check(options)
-    prepare.use_abcrown(options.abcrown)
+    select.use_abcrown(options.abcrown)
     limit, cascade, cells = _protocol(options)
     workers = options.workers or cores()
     out: Path = options.out or Path("results/comparisons") / f"{Path(options.suite).stem}-{options.verifier}"

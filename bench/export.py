@@ -21,28 +21,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from prunecert.bench import prepare
 from prunecert.bench.ls import show
 from prunecert.bench.options import IMAGES, SECONDS, SEED
+from prunecert.bench.planning import select
 from prunecert.bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 
 if TYPE_CHECKING:
-    from prunecert.bench.exports import Export
+    from prunecert.bench.planning.exports import Export
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     suite = load_suite(options.suite, options.profile)
-    cells = prepare.choose(suite, options.cells, None, options.images)
+    cells = select.choose(suite, options.cells, None, options.images)
     if options.shapes or options.check is not None:
         # Whatever the suite is for, the question is what could be removed.
         cells = tuple((cell, replace(protocol, timing=None)) for cell, protocol in cells)
-    cells = prepare.set_compact(cells, options.compact)
-    present, missing = prepare.find_checkpoints(suite, cells, options.checkpoints)
+    cells = select.set_compact(cells, options.compact)
+    present, missing = select.find_checkpoints(suite, cells, options.checkpoints)
     out = options.out or Path("onnx_exports") / suite.name
     for name, command in missing.items():
         print(f"{name}: no checkpoint yet; train it with: {command}")
@@ -53,11 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if options.check is not None:
         return compare(present, options, out / "onnx")
-    from prunecert.bench.plan import is_correct, robustness_instance
+    from prunecert.bench.planning.plan import is_correct, robustness_instance
     from prunecert.verifiers.formats.counterexample import outputs
     from prunecert.verifiers.formats.vnnlib import write
 
-    data = prepare.load_data(present, options.data_root, options.image_seed)
+    data = select.load_data(present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
     written: set[Path] = set()
     exports = _exports(present, options.checkpoints, out / "onnx")
@@ -97,13 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _exports(present: prepare.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
+def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.exports import compact_export, export_cell
+    from prunecert.bench.planning.exports import compact_export, export_cell
 
     return {
         cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.name}.safetensors", folder), folder, prepare.compact_mode(protocol)
+            export_cell(checkpoints / f"{cell.name}.safetensors", folder), folder, select.compact_mode(protocol)
         )
         for cell, protocol in present
     }
@@ -123,7 +123,7 @@ def show_shapes(exports: Mapping[str, Export]) -> None:
             show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
 
 
-def compare(present: prepare.Cells, options: argparse.Namespace, folder: Path) -> int:
+def compare(present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
     """Runs masked and compact networks on the same inputs and prints how far their outputs are apart.
 
     Returns:
@@ -132,7 +132,7 @@ def compare(present: prepare.Cells, options: argparse.Namespace, folder: Path) -
     from prunecert.models.compact_export import check_inputs
     from prunecert.verifiers.formats.counterexample import outputs
 
-    data = prepare.load_data(present, options.data_root)
+    data = select.load_data(present, options.data_root)
     changed = 0
     for (cell, protocol), export in zip(present, _exports(present, options.checkpoints, folder).values(), strict=True):
         if export.path == export.masked_path:
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
     parser.add_argument("--timeout", type=SECONDS, help="seconds an instance (default: the profile's longest limit)")
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
-    prepare.add_compact_option(parser)
+    select.add_compact_option(parser)
     parser.add_argument("--shapes", action="store_true", help="only show what is removed, layer by layer")
     parser.add_argument(
         "--check",
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only compare compact with masked networks on N images (then random inputs)",
     )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
     return parser
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from prunecert.bench.cell import fitting
 from prunecert.bench.gating import baseline_file, github, junit, markdown, series, table
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.result import GateResult
-from prunecert.bench.gating.rules import RuleSet, load_rules
-from prunecert.bench.suite import available_suites, load_suite
+from prunecert.bench.schema.cell import fitting
+from prunecert.bench.schema.gate import RuleSet, load_rules
+from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
 

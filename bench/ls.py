@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunecert.bench.results.session_types import SessionRow
-from prunecert.bench.store import Log, is_run
-from prunecert.bench.suite import available_suites, load_suite
+from prunecert.bench.results.store import Log, is_run
+from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.registry import Registry

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from prunecert.bench.progress import Output
 from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
+from prunecert.bench.results.store import Log, is_run, run_session, writer_files
 from prunecert.bench.run import conclude
-from prunecert.bench.store import Log, is_run, run_session, writer_files
+from prunecert.bench.running.progress import Output
 from prunecert.errors import UserError, run_main
 
 #: What a result file is called.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunecert.bench.check import check_tree
-from prunecert.bench.entry import Entry, entry_files
+from prunecert.bench.leaderboard.entry import Entry, entry_files
 from prunecert.errors import EXIT_OK, UserError, run_main, visible
 from prunecert.files import scratch_beside
 
@@ -73,7 +73,7 @@ def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:
         folder: Where.
         parquet: Whether to write the Parquet download.
     """
-    from prunecert.bench.entry import dump
+    from prunecert.bench.leaderboard.entry import dump
     from prunecert.bench.site import downloads, render
     from prunecert.bench.site.view import families, make_rows
 

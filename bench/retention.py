@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from prunecert.bench.cell import DENSE
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.schema.cell import DENSE
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 #: What stands first among pruners at one compression: the simplest.

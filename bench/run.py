@@ -20,34 +20,34 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from prunecert.bench import prepare
-from prunecert.bench.cards import card_cells, card_plans, read_card
-from prunecert.bench.cascade import Batch, CellCascade
-from prunecert.bench.certify.plans import describe_certificates, with_certificates
-from prunecert.bench.certify.take import known_certificates, take
-from prunecert.bench.executors import resources, slurm_options
-from prunecert.bench.exports import Export
+from prunecert.bench.leaderboard.submit import submit
 from prunecert.bench.options import IMAGES, SEED, WORKERS
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.progress import Display, Output
+from prunecert.bench.planning import select
+from prunecert.bench.planning.card import card_cells, card_plans, read_card
+from prunecert.bench.planning.certificates import describe_certificates, with_certificates
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.planning.timing import Group, timed_plans
+from prunecert.bench.report.timing_command import conclude_times, holds_times, refuse_for_times, take_times
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import EndRow
-from prunecert.bench.reuse import read_earlier, take_over
-from prunecert.bench.rows import Done, parse_statuses, predict, read_done, verdict_rows
-from prunecert.bench.session import cores, machine, session_row, unpublishable, utc_now
-from prunecert.bench.store import MAIN_WRITER, Log, Writer, is_run
-from prunecert.bench.submit import submit
-from prunecert.bench.suite import Suite, load_suite
-from prunecert.bench.timing.command import conclude_times, holds_times, refuse_for_times, take_times
-from prunecert.bench.timing.plans import Group, timed_plans
-from prunecert.bench.timing.take import refuse_other_machine
-from prunecert.bench.warmstart import WarmStart, warm_plans
+from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
+from prunecert.bench.running import resources, slurm
+from prunecert.bench.running.cascade import Batch, CellCascade
+from prunecert.bench.running.certificates import known_certificates, take
+from prunecert.bench.running.progress import Display, Output
+from prunecert.bench.running.recording import Done, parse_statuses, predict, read_done, verdict_rows
+from prunecert.bench.running.reuse import read_earlier, take_over
+from prunecert.bench.running.session import cores, machine, session_row, unpublishable, utc_now
+from prunecert.bench.running.timing import refuse_other_machine
+from prunecert.bench.running.warmstart import WarmStart, warm_plans
+from prunecert.bench.schema.suite import Suite, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main, shortened
 from prunecert.verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:
-    from prunecert.bench.executors.cluster import Part
-    from prunecert.bench.executors.outlook import Known
+    from prunecert.bench.running.cluster import Part
+    from prunecert.bench.running.outlook import Known
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-pin", action="store_true", help="let workers share all cores instead of a set for each")
     parser.add_argument("--out", type=Path, help="run directory (default: results/runs/SUITE-PROFILE)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=prepare.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
     parser.add_argument("--exports", type=Path, default=Path("onnx_exports"), help="folder for ONNX files")
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")
@@ -81,11 +81,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
     )
-    prepare.add_compact_option(parser)
+    select.add_compact_option(parser)
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
     parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
-    slurm_options.add_options(parser)
+    slurm.add_options(parser)
     return parser
 
 
@@ -154,7 +154,7 @@ def work(
     prepare: Callable[[Batch, Sequence[Instance]], list[Instance]] | None = None,
 ) -> None:
     """Works through all questions of the cascades in processes on this machine."""
-    from prunecert.bench.executors.local import LocalExecutor
+    from prunecert.bench.running.local import LocalExecutor
 
     devices = resources.parse_devices(options.device)
     # Parts of a run may share its directory, but no file in it.
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(arguments)
     console = Output()
-    wanted = slurm_options.check(options)
+    wanted = slurm.check(options)
     devices = resources.parse_devices(options.device)
     suite = load_suite(options.suite, options.profile)
     retry = parse_statuses(options.retry)
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     send = wanted if part is None else None
     if send is not None and suite.timed:
         raise UserError(f"--executor is refused: suite {options.suite!r} takes times, on one machine.")
-    prepare.use_abcrown(options.abcrown)
+    select.use_abcrown(options.abcrown)
     exported: dict[str, Export] = {}
     offered = suite
     if options.card:
@@ -234,9 +234,9 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
             raise UserError("--compact goes without --card: a card's network is verified as its file has it.")
         entered, exported = card_cells(suite, [read_card(path) for path in options.card])
         offered = replace(suite, cells=entered)
-    cells = prepare.choose(offered, options.cells, options.verifiers, options.images)
-    cells = prepare.set_compact(cells, options.compact)
-    installed, skipped = prepare.check_installed(
+    cells = select.choose(offered, options.cells, options.verifiers, options.images)
+    cells = select.set_compact(cells, options.compact)
+    installed, skipped = select.check_installed(
         # What sends jobs need not have the devices on which they run.
         cells,
         devices[0] if send is None else "cpu",
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     if send is not None:
-        from prunecert.bench.executors import cluster
+        from prunecert.bench.running import cluster
 
         backend = cluster.make_backend(
             options.executor, options.out.absolute() / "slurm", send, dry_run=options.dry_run, tell=tell
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
 
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = prepare.load_data(cells, options.data_root, options.image_seed, sample=options.shard is None)
+    data = select.load_data(cells, options.data_root, options.image_seed, sample=options.shard is None)
     for reason in unpublishable(list(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = options.exports / suite.name / "onnx"
@@ -266,10 +266,10 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     if exported:
         plans = card_plans(cells, exported, installed, data, tell)
     else:
-        plans, missing = prepare.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
+        plans, missing = select.prepare(suite, cells, installed, data, options.checkpoints, exports, tell)
     if missing:
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
-        for line in prepare.describe_missing(missing):
+        for line in select.describe_missing(missing):
             tell(f"  {line}")
     if not plans:
         raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {options.checkpoints}; train one first.")
@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None, part: Part | None = None) -> int:
     if options.warm_start:
         plans = warm_plans(plans)
     if options.dry_run:
-        for line in (*prepare.describe(plans), *describe_certificates(certified)):
+        for line in (*select.describe(plans), *describe_certificates(certified)):
             tell(line)
         tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
     if send is not None:

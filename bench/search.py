@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
-from prunecert.bench.search_space import apply, draw, read_space, scale_epochs
+from prunecert.bench.schema.search_space import apply, draw, read_space, scale_epochs
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
 
 if TYPE_CHECKING:
-    from prunecert.bench.cell import Cell
-    from prunecert.bench.suite import Suite
+    from prunecert.bench.schema.cell import Cell
+    from prunecert.bench.schema.suite import Suite
     from prunecert.models.checkpoint import Card
     from prunecert.models.pipeline import Job, Pipeline
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     if "verified" in weights and options.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
     budget = parse_budget(options.budget)
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     suite = load_suite(options.suite)
     cells = [cell for cell, _ in suite.cells if fnmatch.fnmatch(cell.name, options.cells)]
@@ -223,7 +223,7 @@ class _Search:
 
     def _verify(self, trial: Trial) -> None:
         """Runs a cascade of verifiers on validation images, and notes the verified accuracies."""
-        from prunecert.bench.report.summary import summarise
+        from prunecert.bench.results.summary import summarise
         from prunecert.bench.run import main as run
 
         verifiers = [name.strip() for name in self.options.verifiers.split(",") if name.strip()]

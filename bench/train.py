@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecert.bench import prepare
 from prunecert.bench.options import IMAGES, THREADS
+from prunecert.bench.planning import select
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 if TYPE_CHECKING:
-    from prunecert.bench.cell import Cell
-    from prunecert.bench.suite import Suite
+    from prunecert.bench.schema.cell import Cell
+    from prunecert.bench.schema.suite import Suite
     from prunecert.models.checkpoint import Card
     from prunecert.models.data import Dataset
     from prunecert.models.pipeline import Job
@@ -38,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     start = time.monotonic()
     options = _parser().parse_args(argv)
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     budget = parse_budget(options.budget)
-    if options.subset is not None and options.out.resolve() == prepare.CHECKPOINTS.resolve():
+    if options.subset is not None and options.out.resolve() == select.CHECKPOINTS.resolve():
         raise UserError("--subset is refused without --out: networks trained on a few images are not for the zoo.")
     unfit = f"trained on {options.subset:,} images only (--subset)" if options.subset is not None else ""
 
@@ -158,7 +158,7 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     Raises:
         UserError: A pattern fits no cell, or a recipe of the suite is refused.
     """
-    from prunecert.bench.cell import fitting
+    from prunecert.bench.schema.cell import fitting
     from prunecert.models.recipe import Recipe
 
     names = [cell.name for cell, _ in suite.cells]
@@ -182,7 +182,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
         recipe: That of its network and objective, for all pruners.
         command: What to write on the card.
     """
-    from prunecert.bench.cell import show_eps
+    from prunecert.bench.schema.cell import show_eps
     from prunecert.models.pipeline import Job
 
     return Job(
@@ -298,9 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument(
-        "--out", type=Path, default=prepare.CHECKPOINTS, help="folder of checkpoints (default: the zoo)"
-    )
+    parser.add_argument("--out", type=Path, default=select.CHECKPOINTS, help="folder of checkpoints (default: the zoo)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=THREADS, default=0, help="CPU threads (default: torch's)")

@@ -14,7 +14,7 @@ import yaml
 
 from prunecert.bench.comparison import launch
 from prunecert.bench.comparison.measure import Ended, Meter
-from prunecert.bench.vnncomp import Task
+from prunecert.bench.results.vnncomp import Task
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 

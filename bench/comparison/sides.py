@@ -11,8 +11,8 @@ from typing import NamedTuple
 from prunecert.bench.results.outcome import contradictions, seconds, settle
 from prunecert.bench.results.row_types import VerdictRow
 from prunecert.bench.results.session_types import SessionRow
-from prunecert.bench.store import Log, collector_off
-from prunecert.bench.vnncomp import Task
+from prunecert.bench.results.store import Log, collector_off
+from prunecert.bench.results.vnncomp import Task
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 

@@ -13,10 +13,10 @@ from fractions import Fraction
 from prunecert.bench.gating.protocol import differences, other_machine, version_notes
 from prunecert.bench.gating.records import CellRecord, Snapshot
 from prunecert.bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
-from prunecert.bench.gating.rules import METRICS, Limits, RuleSet
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
-from prunecert.bench.stats import bootstrap_ratio_of_medians
+from prunecert.bench.results.stats import bootstrap_ratio_of_medians
+from prunecert.bench.schema.gate import METRICS, Limits, RuleSet
 from prunecert.errors import UserError
 
 Outcomes = Mapping[int, Outcome]

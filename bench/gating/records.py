@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prunecert.bench.report.summary import Rows, summary_of
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, settle
 from prunecert.bench.results.row_types import ImageRow, Row, VerdictRow
 from prunecert.bench.results.session_types import CellInfo, SessionCell, StageSettings, present
-from prunecert.bench.store import Log, collector_off, run_session
+from prunecert.bench.results.store import Log, collector_off, run_session
+from prunecert.bench.results.summary import Rows, summary_of
 
 T = TypeVar("T", bound=Struct)
 
@@ -113,7 +113,7 @@ class Snapshot:
         head: Suite, command, versions, machines and devices.
         cells: By name, in order.
         history: One entry for each time that the baseline was made or updated; empty for a run.
-        contradictions: As `bench.report.summary` names them.
+        contradictions: As `bench.results.summary` names them.
         broken_verifiers: Verifiers that failed every time.
         unfinished: Cells with images that are not answered yet.
         unpublishable: Why it must not be published.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from prunecert.bench.gating.rules import Limits
-from prunecert.bench.stats import mcnemar_exact, paired_difference
+from prunecert.bench.results.stats import mcnemar_exact, paired_difference
+from prunecert.bench.schema.gate import Limits
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 
 SCHEMA_VERSION = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from prunecert.bench.gating.result import GateResult, State, TimeRatio, plural
-from prunecert.bench.gating.rules import METRICS
-from prunecert.bench.stats import wilson
+from prunecert.bench.results.stats import wilson
+from prunecert.bench.schema.gate import METRICS
 
 _COLOURS = {"passed": "brightgreen", "failed": "red", "broken": "lightgrey"}
 

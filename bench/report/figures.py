@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecert.bench.certify import figure as certified
+from prunecert.bench.report import certificates_figure as certified
 from prunecert.bench.report.labels import literal
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from prunecert.bench.certify import table as certified
+from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import figures, html, shapes, table
-from prunecert.bench.report.summary import summarise
+from prunecert.bench.results.summary import summarise
 from prunecert.files import write_text
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from prunecert.bench.certify import table as certified
-from prunecert.bench.prepare import describe_missing
-from prunecert.bench.progress import TABLE_WIDTH
+from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report.medium import Table
+from prunecert.bench.running.progress import TABLE_WIDTH
 
 Summary = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.

@@ -1,8 +1,8 @@
 """What a row of the result log is: a class a kind, with the type and range of each field.
 
-`bench.store` decodes every line into one of these, so that nobody behind it has to ask what a field holds. A field that
-is not known here is left out of account, so that a newer writer may add one; a field of another type is refused with
-file, line and name.
+`bench.results.store` decodes every line into one of these, so that nobody behind it has to ask what a field holds. A
+field that is not known here is left out of account, so that a newer writer may add one; a field of another type is
+refused with file, line and name.
 
 A field without a default is always written, null included. One whose default is None or empty is left out where it
 says nothing, and old rows may lack it. `msgspec.UNSET` stands for "not written at all" where null says something else.

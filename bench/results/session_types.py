@@ -156,7 +156,7 @@ class SmoothingSettings(Struct, kw_only=True, omit_defaults=True):
 
 
 class Sizes(Struct, kw_only=True, omit_defaults=True):
-    """What a network costs to evaluate; see `bench.shapes`."""
+    """What a network costs to evaluate; see `bench.planning.shapes`."""
 
     neurons: Count
     weights: Count

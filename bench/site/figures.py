@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from prunecert.bench.cell import DENSE
+from prunecert.bench.schema.cell import DENSE
 from prunecert.bench.site.svg import Plot, horizontal, number, vertical, wrap
 from prunecert.bench.site.view import Row
 from prunecert.verifiers.base import Kind

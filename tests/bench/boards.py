@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.cell import parse_eps
-from prunecert.bench.entry import Entry, dump, seal
-from prunecert.bench.plan import image_key, stage_key
+from prunecert.bench.leaderboard.entry import Entry, dump, seal
+from prunecert.bench.planning.plan import image_key, stage_key
+from prunecert.bench.schema.cell import parse_eps
 from prunecert.hashing import digest
 
 IMAGES = 12

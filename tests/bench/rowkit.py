@@ -13,7 +13,7 @@ import msgspec
 from prunecert.bench.results.decode import build
 from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow, VerifySessionRow
-from prunecert.bench.store import Log
+from prunecert.bench.results.store import Log
 
 MACHINE = {"system": "Linux 6", "architecture": "x86_64", "cpu": "x", "cores": 2, "memory_gib": 4.0}
 _ANSWER: Mapping[str, Any] = {

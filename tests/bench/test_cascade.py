@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.cascade import Batch, CellCascade
-from prunecert.bench.stages import Stage
+from prunecert.bench.planning.stages import Stage
+from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.verifiers.base import Kind, Status
 
 UNSAT, SAT, UNKNOWN, TIMEOUT = Status.UNSAT, Status.SAT, Status.UNKNOWN, Status.TIMEOUT

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from prunecert.bench.certify import figure, table
-from prunecert.bench.certify.summary import Found, broken, summarise
 from prunecert.bench.gating.records import of_run
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.report import html
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.report import certificates_figure, certificates_table, html
 from prunecert.bench.report import table as verified_table
-from prunecert.bench.report.summary import summarise as summarise_run
+from prunecert.bench.results.certificates import Found, broken, summarise
 from prunecert.bench.results.row_types import CertificateFields
 from prunecert.bench.results.session_types import SessionCell
-from prunecert.bench.suite import load_suite
+from prunecert.bench.results.summary import summarise as summarise_run
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.verifiers.certificate import certificate
 from tests.bench import rowkit
@@ -186,7 +185,7 @@ def test_they_can_be_asked_for_alone_or_left_out(noisy: Zoo, tmp_path: Path, run
     printed = capsys.readouterr().out
     assert "certified" not in printed
     assert NOISY not in printed
-    from prunecert.bench.prepare import choose
+    from prunecert.bench.planning.select import choose
 
     (tmp_path / "plain.yaml").write_text(SUITE)
     plain = load_suite(str(tmp_path / "plain.yaml"))
@@ -206,14 +205,14 @@ def run_noisy(noisy: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert page.count(f"<h2>{table.CAPTION}</h2>") == 1
-    results, section = page.split(f"<h2>{table.CAPTION}</h2>")
+    assert page.count(f"<h2>{certificates_table.CAPTION}</h2>") == 1
+    results, section = page.split(f"<h2>{certificates_table.CAPTION}</h2>")
     assert "smoothing" not in results.split("<h2>Results</h2>")[1].split("<figure>")[0]
     assert "r = 0.25" in section
     assert "Each holds with probability 1 − α" in section
     assert "trained without noise" in section
     text = (finished / "table.md").read_text()
-    first, second = text.split(f"## {table.CAPTION}")
+    first, second = text.split(f"## {certificates_table.CAPTION}")
     assert NOISY.split("_")[1] not in first.split("\n\n")[0]
     assert "| cnn-small | smoothing | 0.25 | dense | 1 |" in second
     assert {path.name for path in (finished / "figures").iterdir()} >= {"certified-radius.svg", "certified-radius.png"}
@@ -288,8 +287,8 @@ def test_nothing_done_yet_has_no_numbers() -> None:
     assert cell["acr"] is None
     assert cell["certified"][0]["value"] is None
     shown = {"certificates": [cell], "confidence": 0.95}
-    assert table.rows(shown)[0][-2] == "0 + 5 to do"
-    assert figure.panels(shown) == {}
+    assert certificates_table.rows(shown)[0][-2] == "0 + 5 to do"
+    assert certificates_figure.panels(shown) == {}
 
 
 def test_a_verifier_that_only_fails_is_broken() -> None:
@@ -302,7 +301,7 @@ def test_a_verifier_that_only_fails_is_broken() -> None:
 def test_the_curve_is_the_share_certified() -> None:
     answers = {i: found(1, 1, count) for i, count in enumerate((1000, 900, 900, 700, 400))}
     (cell,) = summarise([cell_of()], {"k": answers}, {}, 0.95)
-    x, y = figure.curve(cell)
+    x, y = certificates_figure.curve(cell)
     assert len(x) == len(y)
     for r in (0.0, 0.1, *cell["radii"], 0.3, 0.9, 2.0):
         wanted = 100 * sum(radius >= r for radius in cell["radii"]) / 5
@@ -316,7 +315,7 @@ def test_only_certificates_make_a_report(finished: Path) -> None:
     summary["cells"] = []
     page = html.render(summary)
     assert "<h2>Results</h2>" not in page
-    assert table.TITLE in page
+    assert certificates_table.TITLE in page
     console = Console(record=True, width=200, file=io.StringIO())
     verified_table.show(summary, console)
     assert "unsmoothed %" in console.export_text()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from prunecert.bench.check import GRACE_S, check_entry, check_tree, is_own_command, main, remarks
-from prunecert.bench.entry import Entry, dump, entry_digest, load_entry, seal
-from prunecert.bench.imagesets import EXACT, images_sha256, is_exact, known_labels
+from prunecert.bench.leaderboard.entry import Entry, dump, entry_digest, load_entry, seal
+from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, is_exact, known_labels
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from tests.bench import boards
@@ -187,7 +187,7 @@ def test_entries_that_disagree_are_both_named(tmp_path: Path) -> None:
 
 
 def test_the_rules_of_a_shipped_suite_cannot_be_bent() -> None:
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     suite = load_suite("cifar10-4nets")
 
@@ -241,7 +241,7 @@ def test_images_that_are_called_official_are_the_known_ones() -> None:
 
 
 def test_an_entry_of_a_shipped_suite_is_held_to_its_cell() -> None:
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     suite = load_suite("cifar10-4nets", "smoke")
     cell, protocol = next((c, p) for c, p in suite.cells if c.pruner == "lwm")

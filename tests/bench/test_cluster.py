@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from prunecert.bench import run as run_module
-from prunecert.bench.cell import Cell, Protocol
-from prunecert.bench.certify.plans import CertifyPlan
-from prunecert.bench.executors import cluster, outlook
-from prunecert.bench.executors.slurm_options import Resources
-from prunecert.bench.exports import Export
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.stages import Stage
+from prunecert.bench.planning.certificates import CertifyPlan
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.planning.stages import Stage
+from prunecert.bench.running import cluster, outlook
+from prunecert.bench.running.slurm import Resources
+from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.verifiers.base import Kind, Status

@@ -14,16 +14,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from prunecert.bench import export, prepare
-from prunecert.bench.entry import make_entry, read_answers
-from prunecert.bench.exports import Export, compact_export, export_cell
+from prunecert.bench import export
 from prunecert.bench.gating.compare import compare
-from prunecert.bench.gating.rules import Budget, RuleSet
-from prunecert.bench.plan import box
-from prunecert.bench.properties import on_original
+from prunecert.bench.leaderboard.entry import make_entry, read_answers
+from prunecert.bench.planning import select
+from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.bench.planning.plan import box
 from prunecert.bench.report import shapes
-from prunecert.bench.suite import load_suite, parse_compact
-from prunecert.bench.timing.settings import Timing
+from prunecert.bench.running.properties import on_original
+from prunecert.bench.schema.gate import Budget, RuleSet
+from prunecert.bench.schema.suite import load_suite, parse_compact
+from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
@@ -107,7 +108,7 @@ def test_suites_say_what_is_removed(tmp_path: Path, line: str, mode: Mode) -> No
     suite = load_suite(str(path))
     assert {protocol.compact for _, protocol in suite.cells} == {mode}
     assert suite.cells[0][1].to_json()["compact"] == str(mode)
-    assert {prepare.compact_mode(protocol) for _, protocol in suite.cells} == {mode}
+    assert {select.compact_mode(protocol) for _, protocol in suite.cells} == {mode}
 
 
 @pytest.mark.parametrize("value", ["maybe", "3", "[pixels]"])
@@ -126,10 +127,10 @@ def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Pat
     path = tmp_path / "tiny.yaml"
     path.write_text(SUITE)
     protocol = load_suite(str(path)).cells[0][1]
-    assert prepare.compact_mode(replace(protocol, timing=Timing())) is Mode.OFF
+    assert select.compact_mode(replace(protocol, timing=Timing())) is Mode.OFF
     noisy = replace(protocol, certify=object())  # type: ignore[arg-type]
-    assert prepare.compact_mode(noisy) is Mode.ALL_INPUTS
-    assert prepare.compact_mode(replace(noisy, compact=Mode.OFF)) is Mode.OFF
+    assert select.compact_mode(noisy) is Mode.ALL_INPUTS
+    assert select.compact_mode(replace(noisy, compact=Mode.OFF)) is Mode.OFF
 
 
 def test_a_question_beyond_the_domain_is_not_answered(masked: Export, tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch
     from prunecert.models.data import load
     from prunecert.verifiers.formats.onnx_torch import read_onnx
 
-    checkpoint = prepare.CHECKPOINTS / "cnn-small_ibp_eps2_lwm_x100_s0.safetensors"
+    checkpoint = select.CHECKPOINTS / "cnn-small_ibp_eps2_lwm_x100_s0.safetensors"
     whole = export_cell(checkpoint, tmp_path)
     small = compact_export(whole, tmp_path)
     assert small.path != whole.path
@@ -272,7 +273,7 @@ def test_export_compares_outputs(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The data set has 10,000 images.
-    monkeypatch.setattr(prepare, "load_data", lambda *_: {"test": cut(load_some(zoo), 5)})
+    monkeypatch.setattr(select, "load_data", lambda *_: {"test": cut(load_some(zoo), 5)})
     assert exported(zoo, tmp_path, "--check", "9") == 0
     printed = capsys.readouterr().out
     assert f"{CELLS[0]}: nothing was removed" in printed

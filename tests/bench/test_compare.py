@@ -13,8 +13,8 @@ from prunecert.bench.comparison.measure import Ended, Meter
 from prunecert.bench.comparison.report import markdown, record
 from prunecert.bench.comparison.sides import Found, Side
 from prunecert.bench.results.row_types import VerdictRow
-from prunecert.bench.store import Writer
-from prunecert.bench.vnncomp import Task
+from prunecert.bench.results.store import Writer
+from prunecert.bench.results.vnncomp import Task
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 from tests.bench.rowkit import typed

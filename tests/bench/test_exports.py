@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.exports import export_cell
+from prunecert.bench.planning.exports import export_cell
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from tests.bench.conftest import CELLS, Zoo

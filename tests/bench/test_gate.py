@@ -15,7 +15,7 @@ import pytest
 from prunecert.bench import baseline, gate
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
-from prunecert.bench.gating.rules import RuleSet
+from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
@@ -274,7 +274,7 @@ def test_the_example_workflow_calls_what_there_is() -> None:
     import yaml
 
     from prunecert.bench.run import parser as run_parser
-    from prunecert.bench.suite import load_suite
+    from prunecert.bench.schema.suite import load_suite
 
     path = Path(__file__).parents[2] / ".github" / "workflows" / "prunecert.yml"
     steps = yaml.safe_load(path.read_text())["jobs"]["gate"]["steps"]

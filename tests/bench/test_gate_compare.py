@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.result import Case, GateResult, State
-from prunecert.bench.gating.rules import Budget, Limits, RuleSet
-from prunecert.bench.stats import mcnemar_exact, paired_difference
+from prunecert.bench.results.stats import mcnemar_exact, paired_difference
+from prunecert.bench.schema.gate import Budget, Limits, RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, ERROR, MISCLASSIFIED, PROVED, SEARCHED, SLOW, TIMEOUT, pair, snapshot

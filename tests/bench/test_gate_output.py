@@ -17,7 +17,7 @@ from rich.console import Console
 from prunecert.bench.gating import github, junit, markdown, series, table
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.result import Case, GateResult, State
-from prunecert.bench.gating.rules import RuleSet
+from prunecert.bench.schema.gate import RuleSet
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, ERROR, MISCLASSIFIED, PROVED, SEARCHED, SLOW, TIMEOUT, snapshot
 

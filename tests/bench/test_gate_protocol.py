@@ -8,7 +8,7 @@ import pytest
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot
 from prunecert.bench.gating.result import State
-from prunecert.bench.gating.rules import RuleSet
+from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, PROVED, SEARCHED, TIMEOUT, pair, snapshot

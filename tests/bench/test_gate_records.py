@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.bench.gating.records import Details, Snapshot, of_rows
-from prunecert.bench.report.summary import Rows, summary_of
+from prunecert.bench.results.summary import Rows, summary_of
 from tests.bench import gatekit as kit
 from tests.bench.rowkit import all_typed
 from tests.bench.test_report import cell, session

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench import merge
-from prunecert.bench.report.summary import summarise
+from prunecert.bench.results.summary import summarise
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prunecert.bench.cell import Cell, Protocol
-from prunecert.bench.exports import Export
-from prunecert.bench.plan import CellPlan, box, in_shard, instance_id, question_id
-from prunecert.bench.stages import Installed, make_stages
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.plan import CellPlan, box, in_shard, instance_id, question_id
+from prunecert.bench.planning.stages import Installed, make_stages
+from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.models.data import Dataset
 
 EPS = Fraction(2, 255)

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from prunecert.bench.cascade import Batch, CellCascade
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.progress import Display, Estimate, duration
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.running.cascade import Batch, CellCascade
+from prunecert.bench.running.progress import Display, Estimate, duration
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.test_cascade import stage
 

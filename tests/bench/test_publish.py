@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunecert.bench.entry import Entry, seal
+from prunecert.bench.leaderboard.entry import Entry, seal
 from prunecert.bench.publish import main
+from prunecert.bench.results.stats import paired_ratio
 from prunecert.bench.site import downloads
 from prunecert.bench.site.svg import Axis
 from prunecert.bench.site.view import make_rows
-from prunecert.bench.stats import paired_ratio
 from prunecert.errors import UserError
 from tests.bench import boards
 

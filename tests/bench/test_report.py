@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from prunecert.bench.report import figures, html, table
-from prunecert.bench.report.summary import Rows, summary_of
+from prunecert.bench.results.summary import Rows, summary_of
 from prunecert.errors import UserError
 from tests.bench.rowkit import all_typed
 

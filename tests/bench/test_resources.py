@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench import run as run_module
-from prunecert.bench import session
-from prunecert.bench.executors import resources
+from prunecert.bench.running import resources, session
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from tests.bench.conftest import Zoo

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from prunecert.bench.report.summary import Rows, summary_of
+from prunecert.bench.results.summary import Rows, summary_of
 from prunecert.bench.results.summary_types import SummaryCell
 from prunecert.bench.retention import CARD_KEPT, Line, main, markdown, of_cell
 from prunecert.errors import UserError

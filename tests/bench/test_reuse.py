@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunecert.bench import reuse
-from prunecert.bench.plan import box
+from prunecert.bench.planning.plan import box
+from prunecert.bench.running import reuse
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
 from tests.bench.rowkit import documents

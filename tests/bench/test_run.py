@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from prunecert.bench.prepare import describe_missing
+from prunecert.bench.planning.select import describe_missing
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
@@ -190,7 +190,7 @@ def test_a_truncated_checkpoint_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prunecert.bench.store import Writer
+    from prunecert.bench.results.store import Writer
 
     real, left = Writer.append, 6
 

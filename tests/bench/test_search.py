@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import prunecert.models.data
 from prunecert.bench import search
-from prunecert.bench.search_space import Choice, Range, apply, draw, read_space, scale_epochs
+from prunecert.bench.schema.search_space import Choice, Range, apply, draw, read_space, scale_epochs
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.models.pipeline import Pipeline
@@ -188,7 +188,7 @@ def test_verified_accuracy_is_measured_on_validation_images(
     asked: list[dict[str, Any]] = []
 
     def run(argv: list[str]) -> int:
-        from prunecert.bench.suite import load_suite
+        from prunecert.bench.schema.suite import load_suite
 
         file = Path(argv[argv.index("--suite") + 1])
         suite = load_suite(str(file))
@@ -203,7 +203,7 @@ def test_verified_accuracy_is_measured_on_validation_images(
         return {"cells": [{"name": name, "verified": {"value": value}} for name in asked[-1]["names"]]}
 
     monkeypatch.setattr("prunecert.bench.run.main", run)
-    monkeypatch.setattr("prunecert.bench.report.summary.summarise", summarise)
+    monkeypatch.setattr("prunecert.bench.results.summary.summarise", summarise)
     options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
     assert search.main([*options, "--criterion", "verified"]) == 0
     assert len(asked) == 2

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from prunecert.bench.executors import slurm_options
-from prunecert.bench.executors.slurm_options import Resources
 from prunecert.bench.run import parser
+from prunecert.bench.running import slurm
+from prunecert.bench.running.slurm import Resources
 from prunecert.errors import UserError
 
 
@@ -15,12 +15,12 @@ def options(*words: str) -> argparse.Namespace:
 
 
 def test_the_local_executor_asks_nothing_of_slurm() -> None:
-    assert slurm_options.check(options()) is None
-    assert slurm_options.check(options("--executor", "local")) is None
+    assert slurm.check(options()) is None
+    assert slurm.check(options("--executor", "local")) is None
 
 
 def test_what_is_asked_is_passed_on() -> None:
-    found = slurm_options.check(
+    found = slurm.check(
         options(
             *("--executor", "submitit", "--chunk", "100", "--slurm-partition", "gpu,long", "--slurm-time", "1-2:30:01"),
             *("--slurm-cpus", "4", "--slurm-mem", "16G", "--slurm-gres", "gpu:a100:1", "--slurm-parallel", "8"),
@@ -61,7 +61,7 @@ def test_what_is_asked_is_passed_on() -> None:
     ],
 )
 def test_times_are_read_as_slurm_writes_them(text: str, minutes: int) -> None:
-    assert slurm_options.parse_minutes(text) == minutes
+    assert slurm.parse_minutes(text) == minutes
 
 
 def test_a_task_is_signalled_well_before_its_limit() -> None:
@@ -95,4 +95,4 @@ def test_a_task_is_signalled_well_before_its_limit() -> None:
 )
 def test_nonsense_is_refused_in_a_sentence(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        slurm_options.check(options(*words))
+        slurm.check(options(*words))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from prunecert.bench import stats
+from prunecert.bench.results import stats
 
 with warnings.catch_warnings():
     # statsmodels imports pandas parts that announce their own future.

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import VerdictRow
-from prunecert.bench.store import SCHEMA_VERSION, Log, Writer, is_run, verdict_fields
+from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run, verdict_fields
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench import rowkit

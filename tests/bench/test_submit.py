@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.bench.check import check_tree
-from prunecert.bench.entry import load_entry
-from prunecert.bench.weights import count_layers, totals
+from prunecert.bench.leaderboard.entry import load_entry
+from prunecert.bench.planning.weights import count_layers, totals
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
 
@@ -21,14 +21,14 @@ Run = Callable[..., int]
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the made-up data for an official copy, so that a run on it counts as publishable."""
-    import prunecert.bench.prepare
+    import prunecert.bench.planning.select
     from prunecert.models.data import Dataset, load
 
     def publishable(*args: Any, **options: Any) -> Dataset:
         data = load(*args, **options)
         return Dataset(data.images, data.labels, data.indices, data.split, data.fingerprint, True, False, "CIFAR-10")
 
-    monkeypatch.setattr(prunecert.bench.prepare, "load", publishable)
+    monkeypatch.setattr(prunecert.bench.planning.select, "load", publishable)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

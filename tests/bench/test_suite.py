@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.cell import Cell, parse_eps, show_eps
-from prunecert.bench.suite import available_suites, load_suite
+from prunecert.bench.schema.cell import Cell, parse_eps, show_eps
+from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.bench.train import is_done, plan
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO

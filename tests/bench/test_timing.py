@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from prunecert.bench.cell import Cell, Protocol
-from prunecert.bench.exports import Export
-from prunecert.bench.plan import CellPlan
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.planning.stages import Stage
+from prunecert.bench.planning.timing import Group, at_repeat
+from prunecert.bench.report.timing_figures import slug
+from prunecert.bench.report.timing_table import faster, markdown
 from prunecert.bench.results.session_types import SessionCell
-from prunecert.bench.stages import Stage
-from prunecert.bench.suite import load_suite
-from prunecert.bench.timing.figures import slug
-from prunecert.bench.timing.numbers import factors, summarise_times
-from prunecert.bench.timing.observations import Observations, Taken, Units, cost, units
-from prunecert.bench.timing.plans import Group, at_repeat
-from prunecert.bench.timing.schedule import schedule
-from prunecert.bench.timing.settings import Timing
-from prunecert.bench.timing.table import faster, markdown
+from prunecert.bench.results.timing import factors, summarise_times
+from prunecert.bench.results.timing_observations import Observations, Taken, Units, cost, units
+from prunecert.bench.running.timing_schedule import schedule
+from prunecert.bench.schema.cell import Cell, Protocol
+from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.timing import Timing
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.verifiers.base import Kind

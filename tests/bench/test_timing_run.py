@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from prunecert.bench import merge
-from prunecert.bench.shapes import count_shapes
+from prunecert.bench.planning.shapes import count_shapes
 from prunecert.errors import UserError
 from prunecert.models.filled import fill_zeros
 from prunecert.verifiers.formats.counterexample import outputs
@@ -44,8 +44,8 @@ def clock(zoo: Zoo, tmp_path: Path) -> str:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares what takes longest and another test looks at."""
-    monkeypatch.setattr("prunecert.bench.timing.figures.save", lambda summary, folder: [])
-    monkeypatch.setattr("prunecert.bench.timing.table.html", lambda summary: "")
+    monkeypatch.setattr("prunecert.bench.report.timing_figures.save", lambda summary, folder: [])
+    monkeypatch.setattr("prunecert.bench.report.timing_table.html", lambda summary: "")
 
 
 def rows(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.usefixtures("plain")
 def test_a_timing_run_goes_on_where_it_was_stopped(run: Run, clock: str, tmp_path: Path) -> None:
-    from prunecert.bench.timing.take import TimeTaker
+    from prunecert.bench.running.timing import TimeTaker
 
     out, real, left = tmp_path / "run", TimeTaker._visit, 5
 

@@ -10,9 +10,9 @@ import pytest
 
 import prunecert.models.data
 from prunecert.bench import train
-from prunecert.bench.prepare import CHECKPOINTS
-from prunecert.bench.session import unfit
-from prunecert.bench.suite import load_suite
+from prunecert.bench.planning.select import CHECKPOINTS
+from prunecert.bench.running.session import unfit
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.models.checkpoint import load_card

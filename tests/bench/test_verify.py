@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.bench.properties import combined
-from prunecert.bench.scalars import settings_for
+from prunecert.bench.results.vnncomp import RESULT_WORDS, category_of, read_instances
+from prunecert.bench.running.properties import combined
+from prunecert.bench.schema.scalars import settings_for
 from prunecert.bench.verify import main
-from prunecert.bench.vnncomp import RESULT_WORDS, category_of, read_instances
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.base import Status, Times, Verdict
 from prunecert.verifiers.formats.vnnlib import read_counterexample

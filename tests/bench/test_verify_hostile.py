@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench import properties_run
-from prunecert.bench.outdir import say
-from prunecert.bench.properties import Problem, solve
+from prunecert.bench.results.vnncomp import read_rows, shortened
+from prunecert.bench.running import properties_run
+from prunecert.bench.running.outdir import say
+from prunecert.bench.running.properties import Problem, solve
 from prunecert.bench.verify import main
-from prunecert.bench.vnncomp import read_rows, shortened
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.base import Verdict
 from prunecert.verifiers.formats.vnnlib import read_counterexample
@@ -210,7 +210,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, m
     def refused(**_: object) -> None:
         raise OSError(30, "Read-only file system", str(tmp_path / "out"))
 
-    monkeypatch.setattr("prunecert.bench.outdir.tempfile.TemporaryFile", refused)
+    monkeypatch.setattr("prunecert.bench.running.outdir.tempfile.TemporaryFile", refused)
     with pytest.raises(UserError, match=r"out can't be used for results \(Read-only file system"):
         one(tmp_path, HOLDS)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunecert.bench.cascade import Batch, CellCascade
-from prunecert.bench.plan import CellPlan, instance_id
-from prunecert.bench.store import Writer
-from prunecert.bench.warmstart import WarmStart, warm_plans
+from prunecert.bench.planning.plan import CellPlan, instance_id
+from prunecert.bench.results.store import Writer
+from prunecert.bench.running.cascade import Batch, CellCascade
+from prunecert.bench.running.warmstart import WarmStart, warm_plans
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Kind, Status
 from tests.bench.conftest import Zoo

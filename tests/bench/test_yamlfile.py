@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.cell import parse_eps
-from prunecert.bench.suite import load_suite
-from prunecert.bench.yamlfile import DEEPEST, LARGEST_WHOLE, MOST_BYTES, Document, load_scalar
+from prunecert.bench.schema.cell import parse_eps
+from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.yamlfile import DEEPEST, LARGEST_WHOLE, MOST_BYTES, Document, load_scalar
 from prunecert.errors import UserError
 from tests.bench.conftest import SUITE
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.bench.cell import Cell, Protocol
-from prunecert.bench.exports import Export, export_cell
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.prepare import CHECKPOINTS
-from prunecert.bench.stages import Stage
+from prunecert.bench.planning.exports import Export, export_cell
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.planning.select import CHECKPOINTS
+from prunecert.bench.planning.stages import Stage
+from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.models.data import Dataset
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind

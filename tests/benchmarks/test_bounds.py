@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.plan import CellPlan
+from prunecert.bench.planning.plan import CellPlan
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Verdict, Verifier
 from tests.benchmarks.ratios import Ratios, once

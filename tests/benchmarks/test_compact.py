@@ -10,8 +10,8 @@ import onnx
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.exports import Export, compact_export
-from prunecert.bench.plan import CellPlan
+from prunecert.bench.planning.exports import Export, compact_export
+from prunecert.bench.planning.plan import CellPlan
 from prunecert.compaction import Mode
 from prunecert.models.compact import compact
 from prunecert.models.export import export_onnx

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.exports import export_cell
+from prunecert.bench.planning.exports import export_cell
 from prunecert.models.export import export_onnx
 from tests.benchmarks.ratios import Ratios, once
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.cascade import Batch, CellCascade
-from prunecert.bench.plan import CellPlan, instance_id, question_id
-from prunecert.bench.rows import verdict_rows
-from prunecert.bench.store import Writer
+from prunecert.bench.planning.plan import CellPlan, instance_id, question_id
+from prunecert.bench.results.store import Writer
+from prunecert.bench.running.cascade import Batch, CellCascade
+from prunecert.bench.running.recording import verdict_rows
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.benchmarks.ratios import Ratios

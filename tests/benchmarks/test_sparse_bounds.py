@@ -10,7 +10,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from prunecert.bench.engine import kernels as engine_benchmark
-from prunecert.bench.exports import Export
+from prunecert.bench.planning.exports import Export
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Method
 from prunecert.verifiers.sparse.network import read_network
 from tests.benchmarks.ratios import Ratios, once

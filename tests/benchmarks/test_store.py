@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.rows import read_done
-from prunecert.bench.store import Log, Row, Writer, collector_off
+from prunecert.bench.results.store import Log, Row, Writer, collector_off
+from prunecert.bench.running.recording import read_done
 from tests.bench import rowkit
 from tests.benchmarks.ratios import Ratios, once
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from prunecert.bench.cascade import CellCascade
-from prunecert.bench.executors.local import LocalExecutor
-from prunecert.bench.plan import CellPlan
-from prunecert.bench.rows import verdict_rows
-from prunecert.bench.store import Writer
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.store import Writer
+from prunecert.bench.running.cascade import CellCascade
+from prunecert.bench.running.local import LocalExecutor
+from prunecert.bench.running.recording import verdict_rows
 from prunecert.verifiers.process.worker import Worker
 from tests.benchmarks.ratios import Ratios, once
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from prunecert.bench.check import check_tree
 from prunecert.bench.check import main as check
-from prunecert.bench.entry import entry_digest, seal
+from prunecert.bench.leaderboard.entry import entry_digest, seal
 from prunecert.bench.publish import main as publish
 from prunecert.bench.retention import of_card
 from prunecert.models.checkpoint import ZOO, load_card

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from prunecert.bench.vnncomp import Task, read_rows
+from prunecert.bench.results.vnncomp import Task, read_rows
 from prunecert.errors import UserError
 
 _PARTS = [

@@ -22,21 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench import baseline, merge, retention
-from prunecert.bench.certify.take import known_certificates
 from prunecert.bench.comparison.sides import read_run
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import of_run
-from prunecert.bench.gating.rules import RuleSet
-from prunecert.bench.report import html, shapes, table
-from prunecert.bench.report.summary import summarise
+from prunecert.bench.report import html, shapes, table, timing_table
+from prunecert.bench.results.store import Log
+from prunecert.bench.results.summary import summarise
 from prunecert.bench.results.summary_types import read_summary
-from prunecert.bench.reuse import read_earlier
-from prunecert.bench.rows import read_done
-from prunecert.bench.store import Log
-from prunecert.bench.timing import table as timing_table
-from prunecert.bench.timing.numbers import summarise_times
-from prunecert.bench.timing.observations import read as read_times
+from prunecert.bench.results.timing import summarise_times
+from prunecert.bench.results.timing_observations import read as read_times
+from prunecert.bench.running.certificates import known_certificates
+from prunecert.bench.running.recording import read_done
+from prunecert.bench.running.reuse import read_earlier
+from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from tests.bench.rowkit import MACHINE, complete

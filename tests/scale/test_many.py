@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.prepare import CHECKPOINTS
-from prunecert.bench.store import writer_files
+from prunecert.bench.planning.select import CHECKPOINTS
+from prunecert.bench.results.store import writer_files
 from tests.bench.rowkit import documents
 
 IMAGES = int(os.environ.get("PRUNECERT_SCALE_IMAGES", "10000"))

@@ -15,16 +15,16 @@ import msgspec
 import pytest
 
 from prunecert.bench import baseline, merge
-from prunecert.bench.entry import load_entry, recount
 from prunecert.bench.gating import baseline_file
-from prunecert.bench.report.summary import summarise
+from prunecert.bench.leaderboard.entry import load_entry, recount
 from prunecert.bench.results.baseline_types import Baseline
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import CertificateRow, PropertyRow, VerdictRow
 from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.results.store import Log, Writer, verdict_fields
+from prunecert.bench.results.summary import summarise
 from prunecert.bench.results.summary_types import read_summary
-from prunecert.bench.rows import read_done
-from prunecert.bench.store import Log, Writer, verdict_fields
+from prunecert.bench.running.recording import read_done
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status, Times, Verdict
 from prunecert.verifiers.certificate import certificate

@@ -27,7 +27,7 @@ Method = Literal["ibp", "crown-ibp", "crown"]
 METHODS: tuple[Method, ...] = ("ibp", "crown-ibp", "crown")
 
 #: Up to so many entries of all matrices, walks prepare no units of several neurons: building them costs more than they
-#: save. From ``python -m verifiers.sparse.benchmark bounds``.
+#: save. From ``python -m bench.engine.kernels bounds``.
 FEW_ENTRIES = 170_000
 
 

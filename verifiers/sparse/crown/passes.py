@@ -25,8 +25,8 @@ Asked = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
 #: Blocks that a thread takes at once, while there are many.
 _BLOCKS = 8
-#: What is left to one thread, in the measures of `walk.advance` and `rows.walk.advance`: about 0.4 ms, several times what
-#: handing over to another one takes.
+#: What is left to one thread, in the measures of `walk.advance` and `rows.walk.advance`: about 0.4 ms, several times
+#: what handing over to another one takes.
 _MOST_COLUMNS, _MOST_PRODUCTS = 200_000, 300_000
 
 

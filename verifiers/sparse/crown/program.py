@@ -24,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 #: Kinds of levels; those of ReLUs are the last two.
 INPUT, RAW, FUSED, OVER = 0, 1, 2, 3
 #: Nanoseconds for one column of a unit of 1, 4 and 8 neurons, with 32 rows a block, from
-#: ``python -m verifiers.sparse.benchmark kernel``. Only their ratios count.
+#: ``python -m bench.engine.kernels kernel``. Only their ratios count.
 COLUMN_COST = {1: 1.4, 4: 1.45, 8: 2.4}
 
 

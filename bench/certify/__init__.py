@@ -1,1 +1,0 @@
-"""Certificates of randomized smoothing in a run: kept apart from verdicts from the suite to the report."""

@@ -1,0 +1,62 @@
+"""From a finished run to leaderboard entries: one file a cell, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunecert.bench.check import check_entry, check_tree, contradictions
+from prunecert.bench.leaderboard.entry import dump, make_entry, read_answers
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.running.session import unfit
+from prunecert.bench.schema.cell import Protocol
+from prunecert.errors import UserError
+from prunecert.files import write_text
+
+LEADERBOARD = Path("results/leaderboard")
+_SHOWN = 5
+
+
+def submit(
+    out: Path,
+    plans: Sequence[CellPlan],
+    asked: Mapping[str, Protocol],
+    session: Mapping[str, Any],
+    *,
+    by: str,
+    folder: Path = LEADERBOARD,
+) -> list[Path]:
+    """Writes an entry for each cell of a run, or none at all.
+
+    Args:
+        out: The run directory.
+        plans: Its cells.
+        asked: How the suite says that each is verified, by cell name.
+        session: The session row of the run.
+        by: Who submits.
+        folder: Where entries go; an earlier one of the same name is replaced.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: An entry has problems: a sample, truncated or unfinished run, a contradiction; none is written.
+    """
+    answers = read_answers(out, plans)
+    entries = {}
+    for plan in plans:
+        entry = make_entry(plan, asked[plan.cell.name], session, answers, by)
+        entries[entry["name"]] = entry
+    if reasons := unfit(plans):
+        raise UserError(f"--submit is refused, nothing was written to {folder}: {'; '.join(reasons[:_SHOWN])}.")
+    problems = [problem for name, entry in entries.items() for problem in check_entry(entry, name)]
+    if not problems:
+        known = check_tree(folder)[0] if folder.is_dir() else {}
+        problems = contradictions({**known, **entries})
+    if problems:
+        shown = "; ".join(map(str, problems[:_SHOWN]))
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise UserError(f"--submit is refused, nothing was written to {folder}: {shown}{more}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [write_text(folder / f"{name}.json", dump(entry)) for name, entry in entries.items()]

@@ -1,0 +1,271 @@
+"""Everything between the command line and the first question: which verifiers, images, checkpoints and networks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import prunecert.models
+from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
+from prunecert.bench.schema.cell import Cell, Protocol, fitting
+from prunecert.bench.schema.certificates import VERIFIER
+from prunecert.bench.schema.suite import Suite
+from prunecert.compaction import Mode
+from prunecert.errors import UserError
+from prunecert.models.data import Dataset, Split, load
+from prunecert.verifiers import VERIFIERS
+
+CHECKPOINTS = Path(prunecert.models.__file__).parent / "checkpoints"
+Cells = tuple[tuple[Cell, Protocol], ...]
+
+
+def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int | None) -> Cells:
+    """Returns the suite's cells narrowed to what the options ask for.
+
+    Args:
+        suite: The suite.
+        cells: Shell patterns of cell names, comma-separated, or None for all.
+        verifiers: Verifier names, comma-separated, which replace the cascade, or None.
+        images: How many images, or None for the profile's number.
+
+    Raises:
+        UserError: A pattern fits no cell, a verifier is unknown or has no time limit.
+    """
+    chosen = list(suite.cells)
+    if cells is not None:
+        found = set(fitting([cell.name for cell, _ in chosen], cells, f"suite {suite.name!r}"))
+        chosen = [(cell, p) for cell, p in chosen if cell.name in found]
+    if verifiers is not None:
+        names = list(dict.fromkeys(name.strip() for name in verifiers.split(",") if name.strip()))
+        if not names:
+            raise UserError("--verifiers is empty; name at least one, e.g. --verifiers pgd,ibp.")
+        for name in names:
+            VERIFIERS.check(name)
+            if name == VERIFIER and not any(protocol.certify for _, protocol in chosen):
+                raise UserError(
+                    f"--verifiers: suite {suite.name!r} certifies none of these cells by {name}; add 'certify' under "
+                    "verify in the suite."
+                )
+            for _, protocol in chosen:
+                if name != VERIFIER and protocol.cascade and name not in protocol.timeouts:
+                    raise UserError(
+                        f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
+                        "verify.timeouts in the suite."
+                    )
+        chosen = [(cell, protocol.only(tuple(names))) for cell, protocol in chosen]
+    if images is not None:
+        if images < 1:
+            raise UserError(f"--images {images} is refused; it must be at least 1.")
+        chosen = [(cell, protocol.first(images)) for cell, protocol in chosen]
+    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify)
+
+
+def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
+    """Finds out which verifiers can run, before any long work.
+
+    Returns:
+        What is installed, and those left out, by name, with what to install.
+
+    Raises:
+        UserError: One is missing that the suite does not call optional and `skip` is false, none is left, or none can
+            use the device.
+    """
+    installed = Installed(device)
+    missing = installed.missing([protocol for _, protocol in cells])
+    optional = {name for _, protocol in cells if protocol.timing for name in protocol.timing.optional}
+    needed = {name: hint for name, hint in missing.items() if name not in optional}
+    if needed and not skip:
+        words = "; ".join(f"{name}: {hint}" for name, hint in needed.items())
+        raise UserError(
+            f"{len(needed)} of the suite's verifiers cannot run here: {words} Install what is named, choose others "
+            "with --verifiers, or leave them out with --skip-unavailable."
+        )
+    names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)
+    names |= {VERIFIER for _, protocol in cells if protocol.certify}
+    if not names:
+        raise UserError("None of the suite's verifiers can run here: " + "; ".join(missing.values()))
+    if device != "cpu" and all(installed.device_of(name) == "cpu" for name in names):
+        raise UserError(f"Device {device!r} is refused: none of {', '.join(sorted(names))} can use it here.")
+    return installed, missing
+
+
+def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True) -> dict[str, Dataset]:
+    """Loads the splits that the cells need.
+
+    Args:
+        cells: The cells.
+        root: Folder that holds the data, or None to look for it.
+        seed: Of the order in which the images are taken; None for the order in which they lie.
+        sample: Whether the built-in sample may stand in. It may not on one of several machines, which would then
+            verify other images than the rest.
+
+    Raises:
+        UserError: The seed is below 0, or no data can be had.
+    """
+    if seed is not None and seed < 0:
+        raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    wanted = {protocol.split for _, protocol in cells}
+    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in wanted}
+    return data if seed is None else {split: _shuffled(found, seed) for split, found in data.items()}
+
+
+def _shuffled(data: Dataset, seed: int) -> Dataset:
+    order = np.random.default_rng(seed).permutation(len(data))
+    return replace(data, images=data.images[order], labels=data.labels[order], indices=data.indices[order])
+
+
+def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, dict[str, str]]:
+    """Splits cells into those with a checkpoint and, for the rest, the command that trains them.
+
+    Raises:
+        UserError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
+    found = []
+    missing = {}
+    for cell, protocol in cells:
+        if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
+            found.append((cell, protocol))
+        else:
+            suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
+            missing[cell.name] = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
+    return tuple(found), missing
+
+
+def prepare(
+    suite: Suite,
+    cells: Cells,
+    installed: Installed,
+    data: dict[str, Dataset],
+    checkpoints: Path,
+    exports: Path,
+    tell: Callable[[str], None],
+) -> tuple[tuple[CellPlan, ...], dict[str, str]]:
+    """Exports each cell that has a checkpoint and asks each verifier whether it takes the network.
+
+    Args:
+        suite: The suite.
+        cells: Its cells, narrowed.
+        installed: Which verifiers there are.
+        data: Images by split.
+        checkpoints: Where the checkpoints lie.
+        exports: Where ONNX files go.
+        tell: Takes a line about what is going on.
+
+    Returns:
+        The plans, and the cells without a checkpoint with the command that trains them.
+
+    Raises:
+        UserError: A checkpoint is truncated or changed, or its card says that it is another cell's.
+    """
+    present, missing = find_checkpoints(suite, cells, checkpoints)
+    plans = []
+    for cell, protocol in present:
+        export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+        export = compact_export(export, exports, compact_mode(protocol))
+        _check_card(cell, export)
+        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
+        for reason in unsupported.values():
+            tell(f"{cell.name}: {reason} It is left out there.")
+        images = min(protocol.images, len(data[protocol.split]))
+        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images))
+    return tuple(plans), missing
+
+
+def compact_mode(protocol: Protocol) -> Mode:
+    """Returns what is removed from the networks of cells with this protocol.
+
+    Where times are taken, compact networks are variants beside the masked ones. Where noise is added to images, they
+    leave [0, 1], so that only what does nothing on any input may go.
+    """
+    if protocol.timing is not None:
+        return Mode.OFF
+    if protocol.certify is not None and protocol.compact is not Mode.OFF:
+        return Mode.ALL_INPUTS
+    return protocol.compact
+
+
+def add_compact_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --compact and --no-compact, which replace what the suite says."""
+    modes = [str(mode) for mode in Mode]
+    parser.add_argument(
+        "--compact", nargs="?", const=str(Mode.PIXELS), choices=modes, metavar="MODE",
+        help="remove dead and constant units first: pixels (what does nothing for pixels in [0, 1]), all-inputs, exact "
+        "(no constant is folded but 0), off (default: the suite's; pixels where it says nothing)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-compact",
+        dest="compact",
+        action="store_const",
+        const=str(Mode.OFF),
+        help="the masked networks as they are",
+    )
+
+
+def set_compact(cells: Cells, mode: str | None) -> Cells:
+    """Returns cells with what --compact asks for, if it was given."""
+    if mode is None:
+        return cells
+    return tuple((cell, replace(protocol, compact=Mode(mode))) for cell, protocol in cells)
+
+
+def _check_card(cell: Cell, export: Export) -> None:
+    for key in ("network", "objective", "pruner", "seed"):
+        if key in export.card and export.card[key] != getattr(cell, key):
+            raise UserError(
+                f"Checkpoint {cell.name}: its card says {key} {export.card[key]!r}, the suite {getattr(cell, key)!r}; "
+                "the files were mixed up: restore them or train the cell again."
+            )
+
+
+def use_abcrown(home: Path | None) -> None:
+    """Points the α,β-CROWN adapter, and the worker processes after it, at a checkout.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if home is None:
+        return
+    if not home.is_dir():
+        raise UserError(f"--abcrown {home} is refused: there is no such folder; give a checkout of alpha-beta-CROWN.")
+    os.environ["ABCROWN_HOME"] = str(home.resolve())
+
+
+def describe_missing(missing: Mapping[str, str]) -> list[str]:
+    """Returns one line for each network, objective and radius: its cells without a checkpoint and what trains them.
+
+    Args:
+        missing: The commands by cell name.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in missing:
+        groups.setdefault("_".join(name.split("_")[:3]), []).append(name)
+    lines = []
+    for group, names in groups.items():
+        command = missing[names[0]]
+        if len(names) > 1:
+            command = command.replace(f"--cells {names[0]}", f"--cells '{group}_*'")
+        lines.append(f"{group}: {', '.join(n.removeprefix(f'{group}_') for n in names)}; train with: {command}")
+    return lines
+
+
+def describe(plans: Sequence[CellPlan]) -> list[str]:
+    """Returns one line a cell: its name, images, cascade and what compaction removed."""
+    lines = []
+    for plan in plans:
+        if not plan.protocol.cascade:
+            continue  # It is certified only, and described as that.
+        stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
+        record = plan.export.compaction
+        shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""
+        lines.append(f"{plan.name}: {plan.images} images, {stages or 'no verifier takes this network'}{shrunk}")
+    return lines

@@ -1,0 +1,157 @@
+"""From certificates to the numbers of a run, apart from all that is verified.
+
+What counts as what, for a smoothed classifier g (see `verifiers.certificate`):
+
+- *certified at r*: g did not abstain, its class is the label, and its radius is at least r; a share of all images.
+- *ACR*: the average certified radius (Zhai et al. 2020, MACER): the mean over all images of the radius, with 0 where g
+  abstains or its class is not the label.
+- *abstained*: nothing is claimed. *wrong*: another class than the label is claimed.
+
+An image whose certificate failed (error, time, memory) counts as not certified, and is counted among the failures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prunecert.bench.results.outcome import seconds
+from prunecert.bench.results.row_types import CertificateFields, CertificateRow
+from prunecert.bench.results.session_types import SessionCell, SessionCertify, SmoothingSettings, present
+from prunecert.bench.results.stats import wilson
+from prunecert.bench.schema.certificates import mismatch
+
+_SHARED = ("name", "network", "objective", "pruner", "compression", "seed", "split")
+#: Radii of the tables, in pixels of [0, 1]; the log has every image's own.
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+class Found(NamedTuple):
+    """One certificate, as far as the summary needs it; seconds are without start-up and loading."""
+
+    status: str
+    label: int
+    certificate: CertificateFields | None
+    seconds: float
+
+    @property
+    def abstained(self) -> bool:
+        """Whether it claims nothing."""
+        return self.certificate is None or not self.certificate.p_lower > 0.5
+
+    @property
+    def radius(self) -> float | None:
+        """The certified radius if the label is certified, else None."""
+        if self.certificate is None or self.abstained or self.certificate.predicted != self.label:
+            return None
+        return self.certificate.radius
+
+
+def found_of(row: CertificateRow) -> Found:
+    """Reads a `certificate` row."""
+    return Found(row.status, row.label, row.certificate, seconds(row.times))
+
+
+def largest_radius(settings: SmoothingSettings) -> float:
+    """Returns the radius if all samples agree; no image can have a larger one."""
+    from prunecert.verifiers.certificate import certificate
+
+    n = settings.n
+    best = certificate(0, n, n0=settings.n0, n=n, alpha=settings.alpha, sigma=settings.sigma)
+    return best.radius
+
+
+def summarise(
+    cells: Iterable[SessionCell],
+    certificates: Mapping[str, Mapping[int, Found]],
+    correct: Mapping[str, Mapping[int, bool]],
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """Returns the numbers of all cells that are certified.
+
+    Args:
+        cells: Cells of session rows.
+        certificates: By key and image.
+        correct: By image key and image: whether the network itself classifies it correctly.
+        confidence: Of the intervals.
+    """
+    return [
+        _cell(cell, cell.certify, certificates.get(cell.certify.key, {}), correct.get(cell.image_key, {}), confidence)
+        for cell in cells
+        if cell.certify is not None
+    ]
+
+
+def _cell(
+    cell: SessionCell,
+    asked: SessionCertify,
+    found: Mapping[int, Found],
+    correct: Mapping[int, bool],
+    confidence: float,
+) -> dict[str, Any]:
+    answers = [found[i] for i in present(asked.numbers, found)]
+    n, settings = len(answers), asked.settings
+    radii = np.array([answer.radius or 0.0 for answer in answers])
+    right = np.array([answer.radius is not None for answer in answers], dtype=bool)
+    reach = largest_radius(settings)
+    known = [correct[i] for i in present(asked.numbers, correct)]
+    statuses = Counter(answer.status for answer in answers)
+    spent = [answer.seconds for answer in answers if answer.certificate is not None]
+    return {
+        **{key: getattr(cell, key) for key in _SHARED},
+        "sparsity": cell.measured_sparsity,
+        "onnx_sha256": asked.onnx_sha256,
+        "checkpoint_sha256": cell.checkpoint_sha256,
+        "data_fingerprint": cell.data_fingerprint,
+        **{key: getattr(settings, key) for key in ("sigma", "n0", "n", "alpha", "batch")},
+        "noise_seed": settings.seed,
+        "trained_sigma": asked.trained_sigma,
+        "largest_radius": reach,
+        "verifier": asked.verifier,
+        "version": asked.version,
+        "device": asked.device,
+        "settings_hash": asked.settings_hash,
+        "images": n,
+        "images_asked": asked.images,
+        "finished": n == asked.images,
+        "clean": _share(sum(known), len(known), confidence),
+        "certified": [
+            {"radius": r, **_share(int((right & (radii >= r)).sum()), n, confidence)} for r in RADII if r <= reach
+        ],
+        "acr": float(radii.mean()) if n else None,
+        "acr_error": float(radii.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        "radii": sorted((round(float(r), 6) for r in radii[right]), reverse=True),
+        "abstained": sum(answer.abstained for answer in answers if answer.certificate is not None),
+        "wrong": sum(
+            not answer.abstained and answer.radius is None for answer in answers if answer.certificate is not None
+        ),
+        "failed": {status: count for status, count in sorted(statuses.items()) if status != "unknown"},
+        "time": {
+            "median_s": float(np.median(spent)) if spent else None,
+            "total_s": float(sum(spent)),
+            "samples_per_s": _rate(settings.n0 + settings.n, float(np.median(spent))) if spent else None,
+        },
+        "note": mismatch(asked.trained_sigma, settings.sigma) or "",
+    }
+
+
+def _rate(samples: int, spent: float) -> float | None:
+    return samples / spent if spent > 0 else None
+
+
+def _share(k: int, n: int, confidence: float) -> dict[str, Any]:
+    low, high = wilson(k, n, confidence) if n else (0.0, 1.0)
+    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
+
+
+def broken(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the verifiers that failed on every image that they were asked about."""
+    asked: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for item in summaries:
+        asked[item["verifier"]] += item["images"]
+        failed[item["verifier"]] += item["failed"].get("error", 0)
+    return sorted(name for name in asked if asked[name] and asked[name] == failed[name])

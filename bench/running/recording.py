@@ -1,0 +1,130 @@
+"""From questions and answers to rows of the log, and back: what earlier runs have found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunecert.bench.planning.plan import CellPlan, in_shard, instance_id, is_correct, question_id
+from prunecert.bench.results.decode import build
+from prunecert.bench.results.row_types import ImageRow, VerdictRow
+from prunecert.bench.results.store import Log, Writer, collector_off, is_run, verdict_fields
+from prunecert.bench.running.cascade import Batch
+from prunecert.errors import UserError
+from prunecert.verifiers.base import Instance, Status, Verdict
+
+
+@dataclass
+class Done:
+    """What earlier runs in the same directory have found.
+
+    Args:
+        correct: By image key and image.
+        verdicts: By stage key and image.
+    """
+
+    correct: dict[tuple[str, int], bool]
+    verdicts: dict[tuple[str, int], Status]
+
+
+def parse_statuses(text: str | None) -> frozenset[Status]:
+    """Reads the statuses of ``--retry``, comma-separated; None is none of them.
+
+    Raises:
+        UserError: One is unknown, or is an answer that nobody needs to ask for again.
+    """
+    allowed = [str(status) for status in Status if not status.decided]
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if any(word not in allowed for word in words):
+        raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
+    return frozenset(Status(word) for word in words)
+
+
+def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
+    """Reads what is finished already, and what there is to say about the files."""
+    done = Done({}, {})
+    if not is_run(out):
+        return done, []
+    log = Log(out)
+    with collector_off():
+        for row in log.rows():
+            if isinstance(row, VerdictRow):
+                if row.status in retry:
+                    done.verdicts.pop((row.key, row.image), None)
+                else:
+                    done.verdicts[row.key, row.image] = row.status
+            elif isinstance(row, ImageRow):
+                done.correct[row.key, row.image] = row.correct
+    return done, log.notes
+
+
+def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
+    """Finds out which images the exported network classifies correctly, and records what was not known.
+
+    Returns:
+        Places of the correctly classified images in the image set, in order.
+
+    Raises:
+        UserError: The network gives logits that are not finite.
+    """
+    from prunecert.verifiers.formats.counterexample import outputs
+
+    data = plan.data
+    mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]
+    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in done.correct]
+    logits = outputs(plan.export.path, data.images[new])
+    if not np.all(np.isfinite(logits)):
+        raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
+    rows: list[ImageRow] = []
+    for position, y in zip(new, logits, strict=True):
+        label, index = int(data.labels[position]), int(data.indices[position])
+        correct = is_correct(y, label)
+        done.correct[plan.image_key, index] = correct
+        rows.append(
+            ImageRow(
+                key=plan.image_key,
+                cell=plan.name,
+                image=index,
+                label=label,
+                predicted=int(y.argmax()),
+                correct=correct,
+            )
+        )
+    if rows:
+        writer.append(*rows)
+    return [p for p in mine if done.correct[plan.image_key, int(data.indices[p])]]
+
+
+def verdict_rows(
+    plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
+) -> list[VerdictRow]:
+    """Returns the rows of an answered batch; counterexamples are stored on the way."""
+    stage, rows = plan.stages[batch.stage], []
+    for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
+        identity = instance_id(instance, stage)
+        fields: dict[str, Any] = {
+            "id": identity,
+            "question": question_id(instance),
+            "key": plan.keys[batch.stage],
+            "cell": plan.name,
+            **({} if stage.repeat is None else {"repeat": stage.repeat}),
+            "image": int(plan.data.indices[position]),
+            "label": instance.label,
+            "settings": stage.settings_hash,
+            "timeout": stage.timeout,
+            **verdict_fields(verdict),
+            "verifier": stage.verifier,
+            "version": verdict.version or stage.version,
+        }
+        if verdict.witness is not None:
+            fields["witness"] = writer.save_witness(identity, verdict.witness)
+            for origin, start in instance.starts.items():
+                if np.array_equal(start, verdict.witness):
+                    fields["start"] = origin
+                    break
+        rows.append(build(VerdictRow, fields))
+    return rows

@@ -1,0 +1,160 @@
+"""What a run is made with: the session row that begins every part of a result file."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+import prunecert
+from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.decode import build, why
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.results.store import SCHEMA_VERSION
+from prunecert.bench.schema.suite import Suite
+from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
+
+
+def utc_now() -> str:
+    """Returns the time as ``2026-01-31T12:00:00Z``."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that have a say in the results; nothing is imported."""
+    found = {"prunecert": prunecert.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cores() -> int:
+    """Returns how many processors this process may use: no more than Slurm has given it, confined or not."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(found, int(given)) if given.isdecimal() and int(given) else found
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a timing depends on: system, processor, cores, memory. No host name: results get published."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def unpublishable(datasets: Sequence[Dataset]) -> list[str]:
+    """Returns why results on this data must not be published, one sentence each; empty if they may be."""
+    reasons = []
+    for data in datasets:
+        if data.sample:
+            reasons.append(f"the {data.split} split is the built-in sample of {len(data)} images, not CIFAR-10")
+    return reasons
+
+
+def unfit(plans: Sequence[CellPlan]) -> list[str]:
+    """Returns why results on these networks must not be published, one sentence each: what their cards say."""
+    return [f"{plan.cell.name}: {plan.export.card['unfit']}" for plan in plans if plan.export.card.get("unfit")]
+
+
+def session_row(
+    suite: Suite,
+    plans: Sequence[CellPlan],
+    datasets: Sequence[Dataset],
+    *,
+    writer: str,
+    missing: Mapping[str, str],
+    skipped: Mapping[str, str],
+    device: str,
+    workers: int,
+    threads: int,
+    shard: tuple[int, int] | None,
+    argv: Sequence[str],
+) -> SessionRow:
+    """Returns the row that says what is about to be done, with what, and what it is to be read with.
+
+    Args:
+        suite: The suite, its profile chosen.
+        plans: Cells that are verified.
+        datasets: Splits in use.
+        writer: Name of the result file's writer.
+        missing: Cells without a checkpoint, with the command that trains each.
+        skipped: Verifiers that are not installed and were left out on request, with what to install.
+        device: Device asked for.
+        workers: Verifier processes side by side.
+        threads: Threads of each.
+        shard: (i, n) for part i of n, or None for everything.
+        argv: The command's arguments.
+    """
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "writer": writer,
+        "started": utc_now(),
+        "command": ["python", "-m", "bench.run", *argv],
+        "suite": suite.name,
+        "profile": suite.profile,
+        "suite_digest": suite.digest(),
+        "description": suite.description,
+        "data": [
+            {
+                "split": d.split,
+                "fingerprint": d.fingerprint,
+                "official": d.official,
+                "sample": d.sample,
+                "source": d.source,
+            }
+            for d in datasets
+        ],
+        "versions": versions(),
+        "machine": machine(),
+        "device": device,
+        "workers": workers,
+        "threads": threads,
+        "pid": os.getpid(),
+        "float32": "TF32 off",
+        "shard": None if shard is None else list(shard),
+        "unpublishable": [*unpublishable(datasets), *unfit(plans)],
+        "missing": [{"name": name, "command": command} for name, command in missing.items()],
+        "skipped": dict(skipped),
+        "cells": [plan.to_json() for plan in plans],
+    }
+    try:
+        return build(SessionRow, fields)
+    except msgspec.ValidationError as error:
+        # What a foreign card says, for example.
+        where, reason = why(error)
+        raise UserError(f"This run can't be written down: {where}: {reason}; change it and run again.") from error
+
+
+def quote(argv: Sequence[str]) -> str:
+    """Returns a command as one types it."""
+    import shlex
+
+    return shlex.join(["python" if word == sys.executable else word for word in argv])

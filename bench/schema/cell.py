@@ -1,0 +1,189 @@
+"""A network of the grid, and how it is verified: the plain data that a suite is made of."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from typing import Any
+
+from prunecert.bench.schema.certificates import VERIFIER, Certify
+from prunecert.bench.schema.timing import Timing
+from prunecert.compaction import Mode
+from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.models import NOISE_OBJECTIVES
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind, Norm
+
+DENSE = "dense"
+#: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
+_DIGITS = 40
+_RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the grid: what it is, how it is trained, pruned and at which radius it is verified.
+
+    Args:
+        network: Name in `models.NETWORKS`.
+        objective: Name in `models.OBJECTIVES`.
+        eps: Radius in the sup norm, in pixels of [0, 1], as an exact fraction, e.g. 2/255; for the objectives of
+            `models.NOISE_OBJECTIVES` the standard deviation of their noise, sigma, and `norm` is ``"l2"``.
+        pruner: Name in `models.PRUNERS`, or ``"dense"`` for the unpruned control.
+        compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
+        seed: Seed of training and pruning.
+    """
+
+    network: str
+    objective: str
+    eps: Fraction
+    pruner: str
+    compression: float
+    seed: int
+
+    @property
+    def norm(self) -> Norm:
+        """The norm in which the network is trained to be robust."""
+        return "l2" if self.objective in NOISE_OBJECTIVES else "linf"
+
+    @property
+    def name(self) -> str:
+        """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255).
+
+        Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
+        """
+        radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
+        return f"{self.network}_{self.objective}_{radius}_{self.pruner}_x{self.compression:g}_s{self.seed}"
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity asked for: 1 - 1 / compression."""
+        return 1.0 - 1.0 / self.compression
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data; `eps` as text (``"2/255"``), so that it stays exact."""
+        return {
+            "network": self.network,
+            "objective": self.objective,
+            "eps": show_eps(self.eps),
+            "pruner": self.pruner,
+            "compression": self.compression,
+            "seed": self.seed,
+            **({} if self.norm == "linf" else {"norm": self.norm}),
+        }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a cell is verified.
+
+    Args:
+        split: Which images: ``"test"``, or ``"val"``, ``"train"``.
+        images: How many, from the first on.
+        cascade: Verifiers in the order in which an undecided image meets them.
+        cross_check: Those of the cascade that see every correctly classified image, decided or not: they are
+            cheap, they let the methods be compared on the same images, and they are what finds contradictions.
+        timeouts: Seconds an instance, by verifier.
+        settings: Settings by verifier; what is not named has the adapter's default.
+        memory_mb: Limit of a worker's resident memory, MiB; None for none.
+        note: Why the cell is verified in another way than the rest; shown in the table.
+        timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
+        certify: How the network is certified by randomized smoothing, if it is; apart from all verifying.
+        compact: What is removed from a network before it is verified; see `models.compact`.
+    """
+
+    split: str = "test"
+    images: int = 100
+    cascade: tuple[str, ...] = ()
+    cross_check: tuple[str, ...] = ()
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory_mb: int | None = None
+    note: str = ""
+    timing: Timing | None = None
+    compact: Mode = Mode.PIXELS
+    certify: Certify | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data."""
+        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("timing", "certify")}
+        return {
+            **data,
+            **({} if self.timing is None else {"timing": self.timing.to_json()}),
+            **({} if self.certify is None else {"certify": self.certify.to_json()}),
+            "compact": str(self.compact),
+            "cascade": list(self.cascade),
+            "cross_check": list(self.cross_check),
+            "timeouts": dict(self.timeouts),
+            "settings": {name: dict(values) for name, values in self.settings.items()},
+        }
+
+    def only(self, verifiers: tuple[str, ...]) -> Protocol:
+        """Returns the protocol with the cascade cut down to `verifiers`, in their order.
+
+        Certificates are left where `verifiers` names smoothing.
+        """
+        certify = self.certify if VERIFIER in verifiers else None
+        if not self.cascade:
+            return replace(self, certify=certify)
+        verifiers = tuple(name for name in verifiers if name != VERIFIER)
+        attacks_only = all(VERIFIERS.get(name).kind is Kind.ATTACK for name in self.cascade) and self.note != ""
+        cascade = tuple(n for n in verifiers if not attacks_only or VERIFIERS.get(n).kind is Kind.ATTACK)
+        cross_check = tuple(n for n in self.cross_check if n in cascade)
+        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify)
+
+    def first(self, images: int) -> Protocol:
+        """Returns the protocol for so many images, verified and certified."""
+        certify = None if self.certify is None else replace(self.certify, images=images)
+        return replace(self, images=images, certify=certify)
+
+
+def parse_eps(text: str) -> Fraction:
+    """Reads a radius written ``"2/255"`` or ``"0.01"``, exactly.
+
+    Raises:
+        UserError: It is no number, or not within (0, 1].
+    """
+    shown = shortened(repr(text), 60)
+    # A huge exponent would be written out, digit by digit, by the arithmetic itself.
+    if not _RADIUS.fullmatch(text.replace(" ", "")):
+        raise UserError(f"Radius {shown} is refused; write it as a fraction in quotes or bare, e.g. 2/255.")
+    try:
+        value = Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"Radius {shown} is refused; write it as a fraction in quotes or bare, e.g. 2/255.") from error
+    if not 0 < value <= 1:
+        raise UserError(f"Radius {shown} is refused; it must be above 0 and at most 1 (pixels are in [0, 1]).")
+    if value.denominator >= 10**_DIGITS:
+        raise UserError(f"Radius {shown} is refused; as a fraction it must have at most {_DIGITS} digits a side.")
+    return value
+
+
+def show_eps(eps: Fraction) -> str:
+    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction."""
+    over = eps * 255
+    return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
+
+
+def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
+    """Returns the names that fit one of some shell patterns, in their order.
+
+    Args:
+        names: Names of cells.
+        patterns: Comma-separated.
+        what: What the cells are of, for the message.
+
+    Raises:
+        UserError: There is no pattern, or one that fits nothing.
+    """
+    names = list(names)
+    asked = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    if not asked:
+        raise UserError(f"--cells is empty; name at least one cell of {what}, or leave it out.")
+    for pattern in asked:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"--cells: {did_you_mean(f'cell of {what}', pattern, names)}")
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in asked)]

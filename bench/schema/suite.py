@@ -1,0 +1,376 @@
+"""The suite schema: which cells to train, prune and verify, and how; everything checked on load."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from prunecert.bench.schema.cell import DENSE, Cell, Protocol, parse_eps
+from prunecert.bench.schema.certificates import check_sigma, take_certify
+from prunecert.bench.schema.gate import RuleSet, parse_rules
+from prunecert.bench.schema.timing import take_timing
+from prunecert.bench.schema.yamlfile import Document, Section
+from prunecert.compaction import Mode
+from prunecert.errors import UserError, did_you_mean
+from prunecert.hashing import digest
+from prunecert.models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind
+
+SCHEMA_VERSION = 1
+SUITES = Path(__file__).parent / "suites"
+SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
+ATTACK_ONLY = "attack-only"
+#: What a few lines of YAML may multiply to: every profile makes all its cells on load.
+_MOST_CELLS = 4_000
+_MOST_PROFILES = 20
+_ATTACK_ONLY_NOTE = "attack only: deterministic bounds are vacuous on this network, so nothing is verified here"
+_CERTIFY_ONLY_NOTE = "trained with Gaussian noise: certified by randomized smoothing, not verified"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite with one profile chosen.
+
+    Args:
+        name: Its name, that of its file.
+        description: One sentence.
+        data: Data set; ``"cifar10"``.
+        profile: The profile chosen.
+        profiles: All profiles.
+        cells: Every cell with its protocol, in the order of the file; no cell twice.
+        recipes: Training recipes as written: by ``"default"``, ``"<network>"`` or ``"<network>/<objective>"``.
+        path: The file.
+        gate: What `bench.gate` holds its cells to, where the file says so.
+        base: How cells are verified of which the suite says nothing else.
+    """
+
+    name: str
+    description: str
+    data: str
+    profile: str
+    profiles: tuple[str, ...]
+    cells: tuple[tuple[Cell, Protocol], ...]
+    recipes: Mapping[str, Mapping[str, Any]]
+    path: Path
+    base: Protocol
+    gate: RuleSet | None = None
+
+    def recipe(self, network: str, objective: str) -> dict[str, Any]:
+        """Returns the training recipe: ``default``, then the network's, then the network and objective's keys."""
+        merged: dict[str, Any] = {}
+        for key in ("default", network, f"{network}/{objective}"):
+            merged.update(self.recipes.get(key, {}))
+        return merged
+
+    @property
+    def timed(self) -> bool:
+        """Whether the suite is there to take times."""
+        return any(protocol.timing is not None for _, protocol in self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what decides a run, as plain data; recipes don't enter, their checkpoints do."""
+        return {
+            "name": self.name,
+            "data": self.data,
+            "profile": self.profile,
+            "cells": [{**cell.to_json(), "name": cell.name, "verify": p.to_json()} for cell, p in self.cells],
+        }
+
+    def digest(self) -> str:
+        """Returns the hash of `to_json`."""
+        return digest(self.to_json())
+
+
+def available_suites() -> list[str]:
+    """Returns the names of the shipped suites."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def load_suite(name_or_path: str, profile: str = "default") -> Suite:
+    """Reads and checks a suite.
+
+    Args:
+        name_or_path: Name of a shipped suite, or a path that ends in ``.yaml``.
+        profile: Name of one of its profiles.
+
+    Raises:
+        UserError: Anything in it is unknown, of the wrong type or out of range; the message names file and line.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SUITES / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise UserError(did_you_mean("suite", name_or_path, available_suites()) + " A path must end in .yaml.")
+    root = Document(path).root
+    version = root.take("schema_version", int, 1)
+    if version > SCHEMA_VERSION:
+        raise root.refusal(
+            "schema_version",
+            f"{version} is newer than this program reads ({SCHEMA_VERSION}); upgrade prunecert.",
+        )
+    name = root.take("name", str)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise root.refusal("name", f"{name!r} is refused; allowed are small letters, digits, '-' and '.'.")
+    if root.take("data", str, "cifar10") != "cifar10":
+        raise root.refusal("data", did_you_mean("data set", root.data["data"], ["cifar10"]))
+    verify = root.section("verify")
+    if verify is None:
+        raise root.refusal("verify", "the key 'verify' is missing; it must say how the cells are verified.")
+    base = _protocol(verify, Protocol())
+    profiles = root.section("profiles")
+    names = {"default", *(profiles.data if profiles else ())}
+    if len(names) > _MOST_PROFILES:
+        raise root.refusal("profiles", f"{len(names)} profiles are refused; allowed are {_MOST_PROFILES}.")
+    overrides = {}
+    for key in sorted(names):
+        section = profiles.section(key) if profiles else None
+        overrides[key] = base if section is None else _protocol(section, base)
+    if profile not in names:
+        raise UserError(did_you_mean(f"profile of suite {name!r}", profile, names))
+    # Blocks are read under every profile, so that a slip in one that is not chosen is found as well.
+    chosen: dict[str, tuple[tuple[Cell, Protocol], ...]] = {}
+    blocks = root.sections("cells")
+    for key in sorted(names):
+        cells: dict[Cell, tuple[Cell, Protocol]] = {}
+        for block in blocks:
+            for cell, protocol in _block(block, overrides[key], key, names):
+                if cell in cells and cells[cell][1] != protocol:
+                    raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
+                cells[cell] = (cell, protocol)
+            if len(cells) > _MOST_CELLS:
+                raise root.refusal(
+                    "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
+                )
+        chosen[key] = tuple(cells.values())
+    suite = Suite(
+        name=name,
+        description=root.take("description", str),
+        data="cifar10",
+        profile=profile,
+        profiles=tuple(sorted(names)),
+        cells=chosen[profile],
+        recipes=_recipes(root),
+        path=path,
+        base=overrides[profile],
+        gate=parse_rules(root.section("gate"), path.name, [cell.name for cell, _ in chosen[profile]]),
+    )
+    root.finish()
+    return suite
+
+
+def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> list[tuple[Cell, Protocol]]:
+    networks = block.take_list("networks", str, NETWORKS.check)
+    objectives = block.take_list("objectives", str, OBJECTIVES.check)
+    radii = _radii(block, objectives)
+    compressions = block.take_list("compression", float, _check_compression)
+    pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
+    if not pruners and any(c > 1 for c in compressions):
+        raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
+    seeds = block.take_list("seeds", int, _check_seed, (0,))
+    protocol = _override(block, "verify", base)
+    own = block.section("profiles")
+    if own is not None:
+        for key in own.data:
+            if key not in profiles:
+                raise own.refusal(key, did_you_mean("profile", key, profiles))
+            changed = _override(own, key, protocol)
+            if key == profile:
+                protocol = changed
+        own.finish()
+    block.finish(("eps", "sigma"))
+    if "sigma" in block:
+        # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
+        compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
+        note = protocol.note or _CERTIFY_ONLY_NOTE
+        images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
+        protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
+    _check_protocol(block, protocol, noise="sigma" in block)
+    if (protocol.timing is None) != (base.timing is None):
+        raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
+    ways = len(compressions) * max(1, len(pruners))
+    if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
+        raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
+    cells = []
+    for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
+        for compression in compressions:
+            if compression == 1:
+                cells.append(Cell(network, objective, eps, DENSE, 1.0, seed))
+            else:
+                cells.extend(
+                    Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
+                )
+    return [(cell, protocol) for cell in cells]
+
+
+def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
+    """Reads ``eps``, or ``sigma`` for objectives that train with noise."""
+    noise = {name in NOISE_OBJECTIVES for name in objectives}
+    wanted, other = ("sigma", "eps") if noise == {True} else ("eps", "sigma")
+    if len(noise) > 1 or other in block:
+        raise block.refusal(
+            other if other in block else "objectives",
+            f"{', '.join(objectives)} are refused together with {other!r}: {', '.join(sorted(NOISE_OBJECTIVES))} have "
+            "'sigma', the standard deviation of their noise; all others have 'eps', a radius in the sup norm; each "
+            "kind in blocks of its own.",
+        )
+    if wanted == "eps":
+        return [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+    # Through the shortest decimal, so that 0.1 is 1/10.
+    return [Fraction(repr(check_sigma(block, value))) for value in block.take_list("sigma", float)]
+
+
+def _check_compression(value: float) -> None:
+    if not 1 <= value <= 100_000:
+        raise UserError(f"Compression {value:g} is refused; it is all weights over those kept, so at least 1.")
+
+
+def _check_seed(value: int) -> None:
+    if not 0 <= value < 2**31:
+        raise UserError(f"Seed {value} is refused; it must be at least 0 and below 2^31.")
+
+
+def _override(parent: Section, key: str, base: Protocol) -> Protocol:
+    if parent.data.get(key) == ATTACK_ONLY:
+        parent.take(key, str)
+        return _attack_only(base)
+    section = parent.section(key)
+    return base if section is None else _protocol(section, base)
+
+
+def _attack_only(base: Protocol) -> Protocol:
+    attacks = tuple(name for name in base.cascade if VERIFIERS.get(name).kind is Kind.ATTACK)
+    return replace(
+        base, cascade=attacks, cross_check=tuple(n for n in base.cross_check if n in attacks), note=_ATTACK_ONLY_NOTE
+    )
+
+
+def _protocol(section: Section, base: Protocol) -> Protocol:
+    split = section.take("split", str, base.split)
+    if split not in SPLIT_SIZES:
+        raise section.refusal("split", did_you_mean("split", split, SPLIT_SIZES))
+    images = section.take("images", int, base.images)
+    if not 1 <= images <= SPLIT_SIZES[split]:
+        raise section.refusal("images", f"{images} is refused; it must be within 1 and {SPLIT_SIZES[split]}.")
+    cascade = section.take_list("cascade", str, _check_proving, base.cascade)
+    cross = tuple(name for name in base.cross_check if name in cascade)
+    if "cross_check" in section:
+        cross = _names(section, "cross_check", cascade)
+    timeouts = dict(base.timeouts)
+    given = section.section("timeouts")
+    for name in given.data if given else ():
+        assert given is not None
+        _known_verifier(given, name)
+        timeouts[name] = given.take(name, float)
+        if not 0 < timeouts[name] <= 86_400:
+            raise given.refusal(name, f"{timeouts[name]:g} is refused; it must be above 0 and at most 86,400 seconds.")
+    settings = {name: dict(values) for name, values in base.settings.items()}
+    given = section.section("settings")
+    for name in given.data if given else ():
+        assert given is not None
+        _known_verifier(given, name)
+        settings.setdefault(name, {}).update(given.take(name, dict))
+        try:
+            VERIFIERS.get(name).resolve(settings[name])
+        except UserError as error:
+            raise given.refusal(name, str(error)) from error
+    memory = section.take("memory_mb", int, base.memory_mb if base.memory_mb is not None else 0)
+    if "memory_mb" in section and memory < 256:
+        raise section.refusal("memory_mb", f"{memory} is refused; a worker needs at least 256 MiB.")
+    note = section.take("note", str, base.note or "")
+    timed = section.section("timing")
+    timing = base.timing if timed is None else take_timing(timed, base.timing, VERIFIERS.check)
+    if timing is not None:
+        cross = cascade
+    compact = base.compact
+    if "compact" in section:
+        try:
+            compact = parse_compact(section.data["compact"])
+        except UserError as error:
+            raise section.refusal("compact", str(error)) from error
+    noise = section.section("certify")
+    certify = base.certify if noise is None else take_certify(noise, base.certify, SPLIT_SIZES[split])
+    section.finish(("cross_check", "compact"))
+    return Protocol(
+        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify=certify
+    )
+
+
+def parse_compact(value: object) -> Mode:
+    """Reads how much is removed from a network before it is verified: a `Mode`, or true or false.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if isinstance(value, bool):
+        return Mode.PIXELS if value else Mode.OFF
+    if value not in list(Mode):
+        raise UserError(f"{value!r} is refused; allowed are true, false, {', '.join(Mode)}.")
+    return Mode(str(value))
+
+
+def _check_proving(name: str) -> None:
+    VERIFIERS.check(name)
+    if VERIFIERS.get(name).kind is Kind.PROBABILISTIC:
+        raise UserError(
+            f"{name!r} is refused in a cascade: its certificates prove nothing about the network; ask for them with "
+            "'certify'."
+        )
+
+
+def _known_verifier(section: Section, name: str) -> None:
+    try:
+        VERIFIERS.check(name)
+    except UserError as error:
+        raise section.refusal(name, str(error)) from error
+
+
+def _names(section: Section, key: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    names = section.take(key, list)
+    for i, name in enumerate(names):
+        if name not in allowed:
+            raise section.document.refusal(
+                (*section.path, key, i), did_you_mean("verifier of the cascade", str(name), allowed)
+            )
+    return tuple(str(name) for name in names)
+
+
+def _check_protocol(block: Section, protocol: Protocol, noise: bool) -> None:
+    if noise and protocol.certify is None:
+        raise block.refusal(
+            None, "networks that are trained with noise have no radius to be verified at; add 'verify.certify'."
+        )
+    if noise and protocol.timing is not None:
+        raise block.refusal("sigma", "a suite that takes times is refused with networks that are trained with noise.")
+    if protocol.certify is not None and protocol.certify.sigma is None and not noise:
+        raise block.refusal(
+            None, "'verify.certify' needs 'sigma': these networks were not trained with noise that it could be that of."
+        )
+    if not protocol.cascade and not noise:
+        raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
+    for name in protocol.cascade:
+        if name not in protocol.timeouts:
+            raise block.refusal(None, f"verifier {name!r} has no time limit; give one in 'verify.timeouts'.")
+
+
+def _recipes(root: Section) -> dict[str, dict[str, Any]]:
+    section = root.section("recipes")
+    if section is None:
+        return {}
+    recipes = {}
+    for key in section.data:
+        network, slash, objective = key.partition("/")
+        if key != "default":
+            try:
+                NETWORKS.check(network)
+                if slash:
+                    OBJECTIVES.check(objective)
+            except UserError as error:
+                raise section.refusal(key, str(error)) from error
+        recipes[key] = section.take(key, dict)
+    return recipes

@@ -1,1 +1,0 @@
-"""What sparsity buys in verification time, and why: a schedule that is fair to all ratios, and the numbers from it."""
