@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -138,6 +140,36 @@ def test_a_batch_says_what_each_alone_says(worker: Worker, networks: dict[str, P
         # α-CROWN's optimiser follows rounding further than that.
         tolerance = 1e-3 if worker.name == "alpha-crown" else 1e-5
         np.testing.assert_allclose(verdict.bounds, alone.bounds, atol=tolerance * scale(question))
+
+
+@pytest.mark.parametrize("method", [Ibp, Crown, AlphaCrown])
+def test_float64_decides_where_float32_can_not(
+    method: type[Ibp | Crown | AlphaCrown], networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of float32's bounds; float64's are the same but for rounding, and proofs."""
+    verifier = method()
+    verifier.start()
+    verifier.load(networks["convolutional"])
+    certain = verifier._certain
+
+    def nothing(instances: list[Instance], rows: Rows, lower: NDArray[np.float64]) -> NDArray[np.float64]:
+        less = certain(instances, rows, lower)
+        return less - np.inf if verifier._dtype is torch.float32 else less
+
+    asked = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(2)]
+    plain = verifier.solve(asked)
+    # Thresholds a little below the bounds: several rows, which optimised slopes have to prove.
+    below = []
+    for question, verdict in zip(asked, plain, strict=True):
+        pairs = zip(question.spec.disjuncts, verdict.bounds or (), strict=True)
+        spec = OutputSpec(tuple((a, b + bound - 0.01) for (a, b), bound in pairs))
+        below.append(dataclasses.replace(question, spec=spec))
+    monkeypatch.setattr(verifier, "_certain", nothing)
+    found = verifier.solve(below)
+    assert [verdict.status for verdict in found] == [Status.UNSAT] * 2, [verdict.detail for verdict in found]
+    assert torch.get_default_dtype() is torch.float32
+    for verdict in found:
+        np.testing.assert_allclose(verdict.bounds or (), 0.01, atol=1e-3 if method is AlphaCrown else 1e-5)
 
 
 def test_optimised_slopes_are_never_worse(networks: dict[str, Path]) -> None:

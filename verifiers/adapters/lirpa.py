@@ -118,6 +118,8 @@ class _Lirpa(Verifier):
     def _use(self, dtype: torch.dtype) -> None:
         """Has the bounds computed in a type from now on."""
         torch = self._torch
+        # auto_LiRPA makes some of its tensors without saying of which type.
+        torch.set_default_dtype(dtype)
         if dtype not in self._networks:
             # The float32 network's numbers, exactly.
             module = self._module if dtype is torch.float32 else copy.deepcopy(self._module).to(dtype)
@@ -205,12 +207,14 @@ class _Lirpa(Verifier):
             exact = [instances[i] for i in part]
             own_rows = Rows(exact)
             self._use(self._torch.float64)
-            better = self._bound(exact, own_rows)
-            less = self._certain(exact, own_rows, better)
+            try:
+                better = self._bound(exact, own_rows)
+                less = self._certain(exact, own_rows, better)
+            finally:
+                self._use(self._torch.float32)
             for place, i in enumerate(part):
                 bounds[i] = own_rows.disjuncts(place, better[place])
                 proved[i] = min(own_rows.disjuncts(place, less[place])) > 0
-        self._use(self._torch.float32)
         share = (time.perf_counter() - begin) / len(instances)
         return [
             self._verdict(own, float(margins[i]), proved[i], int(unstable[i]), share) for i, own in enumerate(bounds)

@@ -207,6 +207,9 @@ class Search:
                 return False
             self._question = None
         self._reduce()
+        if not all(np.isfinite(array).all() for array in (self.net.M, self.net.N, self.net.c)):
+            self.outcome.detail = "weights times inputs are larger than float32 holds, in which the search is done"
+            return False
         if planted is not None:
             few = 0 if again else self.limits.tighten_after
             batch = self._descend(planted, few or len(planted.parent))
