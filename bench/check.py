@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.planning.card import card_protocol
-from prunecert.bench.schema.cell import parse_eps, show_eps
-from prunecert.bench.leaderboard.entry import NAME, RESULT, Entry, entry_digest, entry_files, entry_name, load_entry,
-recount from prunecert.bench.leaderboard.entryschema import misshapen
+from prunecert.bench.leaderboard.entry import (
+    NAME,
+    RESULT,
+    Entry,
+    entry_digest,
+    entry_files,
+    entry_name,
+    load_entry,
+    recount,
+)
+from prunecert.bench.leaderboard.entryschema import misshapen
 from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, is_exact, known_labels
+from prunecert.bench.planning.card import card_protocol
 from prunecert.bench.planning.plan import CLASSES, image_key, stage_key
+from prunecert.bench.schema.cell import parse_eps, show_eps
 from prunecert.bench.schema.suite import Suite, available_suites, load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main, shortened, visible
 from prunecert.hashing import digest
