@@ -101,7 +101,6 @@ def test_each_worker_has_its_cores_and_its_device(
     [
         (("--device", "cuda:0,cpu"), "a list must name different CUDA devices"),
         (("--device", "cuda:0,cuda:1", "--workers", "3"), "must be a multiple of 2"),
-        (("--image-seed", "-1"), "--image-seed -1 is refused; it must be 0 or more"),
         (("--image-seed", "1", "--submit"), "--image-seed is refused with --submit"),
         (("--device", "cuda:0,cuda:1"), "Device 'cuda:0' is refused"),
     ],
