@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
@@ -14,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.verifiers.certificate import Certificate
+from prunecert.verifiers.settings import Setting, paragraph, resolve
 
 FloatArray = npt.NDArray[np.float32]
 Norm = Literal["linf", "l2"]
@@ -337,16 +339,17 @@ class Verifier:
     verdict of it. It never replays its own witnesses and never measures `start_s` or `wall_s`.
 
     Args:
-        settings: Values for keys of `defaults`.
+        settings: Values for keys of `known_settings`.
         device: ``"cpu"`` or ``"cuda"`` or ``"cuda:N"``.
 
     Raises:
-        UserError: A setting is unknown or has a value of another type than its default.
+        UserError: A setting is unknown, or has a value of another type or out of range.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: What can be set, by name; it is appended to the docstring of every adapter.
+    known_settings: ClassVar[Mapping[str, Setting]] = {}
     #: How many instances of one network the adapter takes in one call.
     batch_size: ClassVar[int] = 1
     #: Whether it proves `Instance.tightened` instead of `Instance.spec`; a complete verifier must, because it would end
@@ -355,6 +358,12 @@ class Verifier:
     #: The worker is replaced after so many instances (memory that a verifier never frees).
     recycle_after: ClassVar[int | None] = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.__dict__.get("__doc__")
+        if own and cls.known_settings:
+            cls.__doc__ = f"{inspect.cleandoc(own)}\n\n{paragraph(cls.known_settings)}"
+
     def __init__(self, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
         self.settings = self.resolve(settings)
         self.device = device
@@ -362,22 +371,7 @@ class Verifier:
     @classmethod
     def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the defaults with `settings` over them, checked."""
-        merged = dict(cls.defaults)
-        for key, value in (settings or {}).items():
-            if key not in merged:
-                raise UserError(did_you_mean(f"setting of verifier {cls.name!r}", key, merged))
-            default = merged[key]
-            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if default is not None and (
-                not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool)
-            ):
-                raise UserError(
-                    f"Setting {key!r} of verifier {cls.name!r} is {value!r}; it must be of type "
-                    f"{type(default).__name__} (default {default!r})."
-                )
-            merged[key] = value
-        return merged
+        return resolve(cls.name, cls.known_settings, settings)
 
     @classmethod
     def availability(cls) -> Availability:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
 from prunecert.verifiers.adapters.pgd.adapter import MARGIN
 from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
 from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -36,27 +36,23 @@ _SMALLEST_IMAGE = 4
 
 
 class AutoAttack(TorchVerifier):
-    """AutoAttack on boxes, many images in a batch.
-
-    Settings:
-        version: ``standard``, or ``plus`` with five restarts and the untargeted attacks as well.
-        seed: Of all random choices. An image's also depend on the others of its batch.
-    """
+    """AutoAttack on boxes, many images in a batch."""
 
     name = "autoattack"
     kind = Kind.ATTACK
-    defaults: ClassVar[Mapping[str, Any]] = {"version": "standard", "seed": 0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "version": Setting(
+            default="standard",
+            choices=tuple(VERSIONS),
+            help="plus: with five restarts, and the untargeted attacks as well",
+        ),
+        "seed": Setting(
+            default=0,
+            at_least=0,
+            help="of all random choices; an image's also depend on the others of its batch",
+        ),
+    }
     batch_size = 100
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["version"] not in VERSIONS:
-            raise UserError(did_you_mean("version of AutoAttack", merged["version"], VERSIONS))
-        if merged["seed"] < 0:
-            raise UserError(f"Setting 'seed' of verifier 'autoattack' is {merged['seed']}; it must be 0 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.hardware import describe, free_memory
 from prunecert.verifiers.adapters.torch_adapter import run_module
@@ -42,19 +41,22 @@ from prunecert.verifiers.base import (
     Verifier,
 )
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
 
 _Float64 = npt.NDArray[np.float64]
+_TOLERANCE = Setting(
+    default=1e-5,
+    at_least=1e-7,
+    below=1,
+    help="relative margin of safety against float32 rounding; 1e-7 is the rounding of one float32 operation",
+)
 
 
 class _Lirpa(Verifier):
-    """What the four methods share: network, specification rows, chunks, verdicts.
-
-    Settings:
-        tolerance: Relative margin of safety against float32 rounding, see the module.
-    """
+    """What the four methods share: network, specification rows, chunks, verdicts."""
 
     kind = Kind.INCOMPLETE
     method: ClassVar[str]
@@ -63,19 +65,8 @@ class _Lirpa(Verifier):
     #: times as long an image as two.
     chunk: ClassVar[int] = 100
     chunk_cpu: ClassVar[int] = 100
-    defaults: ClassVar[Mapping[str, Any]] = {"tolerance": 1e-5}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"tolerance": _TOLERANCE}
     batch_size = 100
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if not 1e-7 <= merged["tolerance"] < 1:
-            raise UserError(
-                f"Setting 'tolerance' of verifier {cls.name!r} is {merged['tolerance']}; it must be from 1e-7 (the "
-                "rounding of one float32 operation) to below 1."
-            )
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:
@@ -372,23 +363,13 @@ class Crown(_Lirpa):
 
 
 class AlphaCrown(Crown):
-    """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds.
-
-    Settings:
-        iterations: Steps of the optimiser, 1 or more.
-        tolerance: Relative margin of safety against float32 rounding, see the module.
-    """
+    """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds."""
 
     name = "alpha-crown"
-    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20, "tolerance": 1e-5}
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["iterations"] < 1:
-            raise UserError(f"Setting 'iterations' of verifier {cls.name!r} is {merged['iterations']}; 1 is the least.")
-        return merged
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "iterations": Setting(default=20, at_least=1, help="steps of the optimiser"),
+        "tolerance": _TOLERANCE,
+    }
 
     def _options(self) -> dict[str, Any]:
         optimize = {"iteration": self.settings["iterations"], "keep_best": True}

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from prunecert.errors import UserError
 from prunecert.onnx.io import identity
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import FloatArray, Instance, Kind, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.settings import Setting
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
@@ -37,18 +37,6 @@ class _Sparse(SparseVerifier):
     """What both share."""
 
     tightens = True
-    #: Settings that must be at least 1; the others at least 0.
-    _positive: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        for key, value in merged.items():
-            least = 1 if key in cls._positive else 0
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
-                raise UserError(f"Setting {key!r} of verifier {cls.name!r} is {value}; it must be {least} or more.")
-        return merged
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -130,51 +118,49 @@ class _Sparse(SparseVerifier):
 
 
 class SparseAlphaCrown(_Sparse):
-    """CROWN, then optimised slopes (α) for the disjuncts that it leaves open, certified in float64.
-
-    Settings:
-        iterations: Steps of the optimiser, 1 or more.
-    """
+    """CROWN, then optimised slopes (α) for the disjuncts that it leaves open, certified in float64."""
 
     name = "sparse-alpha-crown"
     kind = Kind.INCOMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20}
-    _positive = frozenset({"iterations"})
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "iterations": Setting(default=20, at_least=1, help="steps of the optimiser")
+    }
 
     def _limits(self) -> dict[str, Any]:
         return {"root_steps": self.settings["iterations"], "attack_steps": 0, "splits": False}
 
 
 class SparseBab(_Sparse):
-    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64.
-
-    Settings:
-        root_iterations: Steps of the optimiser on the whole box, 1 or more.
-        iterations: Steps for a pair of children, 1 or more.
-        candidates: Splits whose children are bounded before one is chosen, 1 or more; 1: none is.
-        batch: Subdomains split together; 0: by the size of what is left of the network.
-        attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
-        memory_mb: Most memory in MiB that open subdomains, or what is left of the network, may take, 1 or more.
-        seed: Of the attack's random starts.
-        proofs: Folder of counterexamples and trees to start from and to add to, by box and property: of the same
-            network at another compression ratio, or of this one; empty: none. A counterexample is tried before
-            anything else, a tree once CROWN has left the box open; each leaf is certified anew. It changes how long
-            an answer takes, not what is proved. Of a search that runs out of time only a small tree is kept.
-    """
+    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64."""
 
     name = "sparse-bab"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "root_iterations": 60,
-        "iterations": 12,
-        "candidates": 6,
-        "batch": 0,
-        "attack_steps": 20,
-        "memory_mb": 3072,
-        "seed": 0,
-        "proofs": "",
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "root_iterations": Setting(default=60, at_least=1, help="steps of the optimiser on the whole box"),
+        "iterations": Setting(default=12, at_least=1, help="steps for a pair of children"),
+        "candidates": Setting(
+            default=6, at_least=1, help="splits whose children are bounded before one is chosen; 1: none is"
+        ),
+        "batch": Setting(
+            default=0, at_least=0, help="subdomains split together; 0: by the size of what is left of the network"
+        ),
+        "attack_steps": Setting(
+            default=20, at_least=0, help="gradient steps of an attack; 0: no attack, during the search neither"
+        ),
+        "memory_mb": Setting(
+            default=3072,
+            at_least=1,
+            help="most memory in MiB that open subdomains, or what is left of the network, may take",
+        ),
+        "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
+        "proofs": Setting(
+            default="",
+            help="folder of counterexamples and trees to start from and to add to, by box and property: of the same "
+            "network at another compression ratio, or of this one; empty: none. A counterexample is tried before "
+            "anything else, a tree once CROWN has left the box open; each leaf is certified anew. It changes how long "
+            "an answer takes, not what is proved. Of a search that runs out of time only a small tree is kept",
+        ),
     }
-    _positive = frozenset({"root_iterations", "iterations", "candidates", "memory_mb"})
 
     def _limits(self) -> dict[str, Any]:
         own = self.settings
