@@ -131,7 +131,13 @@ class SparseAlphaCrown(_Sparse):
 
 
 class SparseBab(_Sparse):
-    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64."""
+    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64.
+
+    The folder `proofs` holds, by box and property, what searches on the same network at another compression ratio, or
+    on this one, have found. A counterexample is tried before anything else, a tree once CROWN has left the box open;
+    each leaf is certified anew. It changes how long an answer takes, not what is proved. Of a search that runs out of
+    time only a small tree is kept.
+    """
 
     name = "sparse-bab"
     kind = Kind.COMPLETE
@@ -155,10 +161,7 @@ class SparseBab(_Sparse):
         "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
         "proofs": Setting(
             default="",
-            help="folder of counterexamples and trees to start from and to add to, by box and property: of the same "
-            "network at another compression ratio, or of this one; empty: none. A counterexample is tried before "
-            "anything else, a tree once CROWN has left the box open; each leaf is certified anew. It changes how long "
-            "an answer takes, not what is proved. Of a search that runs out of time only a small tree is kept",
+            help="folder of counterexamples and trees of other searches, to start from and to add to; empty: none",
         ),
     }
 
