@@ -16,7 +16,7 @@ from prunecert.files import write_text
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.settings import rows
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 BEGIN, END = (
     "<!-- made by python -m bench.report.settings_table: begin -->",
     "<!-- made by python -m bench.report.settings_table: end -->",

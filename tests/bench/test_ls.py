@@ -58,7 +58,7 @@ def test_settings_are_readable_in_a_terminal_of_80_columns() -> None:
         assert len(re.findall(rf"^\s*{name}\s*$", printed, re.MULTILINE)) == bool(settings)
         for key in settings:
             assert re.search(rf"^\s*{key}\s+\S", printed, re.MULTILINE)
-    assert "steps of the optimiser on" in printed
+    assert "steps of the optimiser" in printed
 
 
 def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
