@@ -16,7 +16,8 @@ from onnx import helper
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
-from prunecert.verifiers.adapters.lirpa import AlphaCrown, Crown, Ibp, Rows
+from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, Ibp
+from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker

@@ -57,7 +57,7 @@ _DRAWN = 4
 _FEW = 64
 #: Rows whose falling corners are tried.
 _ROWS = 16
-#: Relative allowance where float64 can't be had, as in `verifiers.adapters.lirpa`.
+#: Relative allowance where float64 can't be had, as in `verifiers.adapters.lirpa.engine`.
 _BLIND = 1e-5
 #: Of what a verifier without certificates is asked to prove.
 _FOREIGN = 4.0
