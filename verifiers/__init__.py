@@ -11,7 +11,7 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
     {
         "abcrown": "prunecert.verifiers.adapters.abcrown.adapter:AbCrown",
         "alpha-crown": "prunecert.verifiers.adapters.lirpa.adapter:AlphaCrown",
-        "autoattack": "prunecert.verifiers.adapters.autoattack:AutoAttack",
+        "autoattack": "prunecert.verifiers.adapters.autoattack.adapter:AutoAttack",
         "crown": "prunecert.verifiers.adapters.lirpa.adapter:Crown",
         "crown-ibp": "prunecert.verifiers.adapters.lirpa.adapter:CrownIbp",
         "ibp": "prunecert.verifiers.adapters.lirpa.adapter:Ibp",
