@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
 from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.settings import Setting
 
 OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "Relu"})
 
@@ -52,7 +53,10 @@ class FakeBound(_Fake):
     name = "fake-bound"
     kind = Kind.INCOMPLETE
     batch_size = 4
-    defaults: ClassVar[dict[str, object]] = {"share": 0.5, "delay": 0.0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "share": Setting(default=0.5, help="of the tests"),
+        "delay": Setting(default=0.0, help="of the tests"),
+    }
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         time.sleep(float(self.settings["delay"]))
@@ -67,7 +71,7 @@ class FakeBound(_Fake):
 class FakeComplete(_Fake):
     name = "fake-complete"
     kind = Kind.COMPLETE
-    defaults: ClassVar[dict[str, object]] = {"delay": 0.0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"delay": Setting(default=0.0, help="of the tests")}
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         time.sleep(float(self.settings["delay"]))
