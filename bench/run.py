@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from prunecert.bench.leaderboard.submit import submit
+from prunecert.bench.machine import cores, machine, utc_now
 from prunecert.bench.options import IMAGES, SEED, WORKERS
 from prunecert.bench.planning import select
 from prunecert.bench.planning.card import card_cells, card_plans, read_card
@@ -38,7 +39,7 @@ from prunecert.bench.running.certificates import known_certificates, take
 from prunecert.bench.running.progress import Display, Output
 from prunecert.bench.running.recording import Done, parse_statuses, predict, read_done, verdict_rows
 from prunecert.bench.running.reuse import read_earlier, take_over
-from prunecert.bench.running.session import cores, machine, session_row, unpublishable, utc_now
+from prunecert.bench.running.session import session_row, unpublishable
 from prunecert.bench.running.timing import refuse_other_machine
 from prunecert.bench.running.warmstart import WarmStart, warm_plans
 from prunecert.bench.schema.suite import Suite, load_suite

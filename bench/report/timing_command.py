@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from prunecert.bench.machine import cores
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.timing import Group
 from prunecert.bench.report.medium import Table
@@ -18,7 +19,6 @@ from prunecert.bench.results.summary import summarise
 from prunecert.bench.results.timing import summarise_times
 from prunecert.bench.results.timing_observations import read
 from prunecert.bench.running.recording import Done, predict, verdict_rows
-from prunecert.bench.running.session import cores
 from prunecert.bench.running.timing import TimeTaker
 from prunecert.bench.running.timing_schedule import schedule
 from prunecert.errors import UserError

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunecert.bench.machine import utc_now
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.running.outlook import Known, arrays, describe, left
-from prunecert.bench.running.session import utc_now
 from prunecert.bench.running.slurm import SLURM, Resources
 from prunecert.errors import UserError, did_you_mean
 

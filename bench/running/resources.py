@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.running.session import cores
+from prunecert.bench.machine import cores
 from prunecert.errors import UserError
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")

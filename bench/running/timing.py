@@ -19,8 +19,8 @@ from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import VerdictRow, VisitRow
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, Writer, is_run
+from prunecert.bench.results.words import duration
 from prunecert.bench.running.cascade import Batch
-from prunecert.bench.running.progress import duration
 from prunecert.bench.running.timing_schedule import Visit
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Verdict

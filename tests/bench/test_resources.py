@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from prunecert.bench import machine
 from prunecert.bench import run as run_module
-from prunecert.bench.running import resources, session
+from prunecert.bench.running import resources
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from tests.bench.conftest import Zoo
@@ -61,7 +62,7 @@ def test_cores_are_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> Non
     assert resources.core_sets(9) is None
     # Slurm has given two processors, but confines nobody: another job may have the same idea.
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
-    assert session.cores() == 2
+    assert machine.cores() == 2
     assert resources.core_sets(2) is None
 
 
