@@ -55,6 +55,15 @@ def share_out(devices: Sequence[str], workers: int | None) -> tuple[str, ...]:
     return tuple(devices[number % len(devices)] for number in range(count))
 
 
+def default_workers(device: str) -> int:
+    """Returns how many verifier processes to run side by side: one a core, each with 2 GiB of free memory."""
+    import psutil
+
+    if device != "cpu":
+        return 1
+    return max(1, min(cores(), int(psutil.virtual_memory().available // (2 << 30))))
+
+
 def core_sets(workers: int) -> tuple[tuple[int, ...], ...] | None:
     """Returns disjoint sets of processors of one size, one a worker; siblings of a core stay together.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench import machine
-from prunecert.bench import run as run_module
 from prunecert.bench.running import resources
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
@@ -85,7 +84,7 @@ def whereabouts(out: Path) -> set[tuple[str, str]]:
 def test_each_worker_has_its_cores_and_its_device(
     run: Run, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "conclude", lambda *_, **__: 0)
+    monkeypatch.setattr("prunecert.bench.running.run.conclude", lambda *_, **__: None)
     options = ("--suite", suite, "--verifiers", "fake-where", "--images", "40", "--cells", "*dense*")
     sets = resources.core_sets(2)
     assert sets is not None
@@ -102,7 +101,6 @@ def test_each_worker_has_its_cores_and_its_device(
     [
         (("--device", "cuda:0,cpu"), "a list must name different CUDA devices"),
         (("--device", "cuda:0,cuda:1", "--workers", "3"), "must be a multiple of 2"),
-        (("--image-seed", "-1"), "--image-seed -1 is refused; it must be 0 or more"),
         (("--image-seed", "1", "--submit"), "--image-seed is refused with --submit"),
         (("--device", "cuda:0,cuda:1"), "Device 'cuda:0' is refused"),
     ],
@@ -115,7 +113,7 @@ def test_bad_options_are_refused(run: Run, tmp_path: Path, options: tuple[str, .
 
 
 def test_images_are_drawn_by_the_seed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "conclude", lambda *_, **__: 0)
+    monkeypatch.setattr("prunecert.bench.running.run.conclude", lambda *_, **__: None)
     options = ("--cells", "*dense*", "--images", "5", "--verifiers", "fake-bound")
     drawn = []
     for name, seed in (("one", "3"), ("again", "3"), ("other", "4")):
