@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS
+from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option
 from prunecert.bench.planning import select
 from prunecert.bench.running import resources, slurm
 from prunecert.bench.running.recording import parse_statuses
@@ -47,7 +47,7 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
     )
-    select.add_compact_option(parser)
+    add_compact_option(parser)
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
     parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
