@@ -134,7 +134,7 @@ def _prepare(
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
     data = select.load_data(cells, request.data_root, request.image_seed, sample=request.shard is None)
-    for reason in unpublishable(list(data.values())):
+    for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
     missing: dict[str, str] = {}
@@ -149,9 +149,19 @@ def _prepare(
     if not plans:
         raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first.")
     workload = mode.plans(plans, request, Workshop(installed, exports, tell))
-    asked = {cell.name: protocol for cell, protocol in offered.cells}
-    found = (asked, skipped, missing, list(data.values()), workload)
-    return _Prepared(request, mode, out, devices, console, *found), backend
+    prepared = _Prepared(
+        request=request,
+        mode=mode,
+        out=out,
+        devices=devices,
+        console=console,
+        asked={cell.name: protocol for cell, protocol in offered.cells},
+        skipped=skipped,
+        missing=missing,
+        data=tuple(data.values()),
+        workload=workload,
+    )
+    return prepared, backend
 
 
 def _offered(request: RunRequest) -> tuple[Suite, dict[str, Export]]:
