@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import pickle
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from prunecert.bench.run_options import request_of, run_parser
 from prunecert.bench.running import modes
-from prunecert.bench.running.modes import Certified, Plain, Timed, mode_of
-from prunecert.bench.running.request import Cluster, RunRequest
+from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.run import run_suite
-from prunecert.bench.running.slurm import Resources
-from prunecert.bench.schema.suite import available_suites, load_suite
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
-from prunecert.verifiers.base import Status
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
 
@@ -102,69 +97,6 @@ def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         run_suite(asked(zoo, tmp_path / "run", **more), quiet())
     assert not (tmp_path / "run").exists()
-
-
-def test_times_are_neither_sent_nor_shared_out() -> None:
-    suite = load_suite("cifar10-timing")
-    for more, flag in (
-        ({"cluster": Cluster("submitit", Resources())}, "--executor"),
-        ({"shard": (1, 2)}, "--shard"),
-        ({"workers": 2}, "--workers"),
-        ({"device": "cuda:0,cuda:1"}, "--device"),
-        ({"submit": True}, "--submit"),
-    ):
-        request = replace(RunRequest(suite=suite, named="mine.yaml"), **more)
-        with pytest.raises(UserError, match=f"{flag} is refused: suite 'mine.yaml' takes times"):
-            mode_of(suite).refuse(request)
-
-
-def test_the_suite_says_what_it_is_for() -> None:
-    chosen = {name: mode_of(load_suite(name)) for name in available_suites()}
-    assert isinstance(chosen["cifar10-4nets"], Plain)
-    assert isinstance(chosen["cifar10-timing"], Timed)
-    smoothing = chosen["cifar10-smoothing"]
-    assert isinstance(smoothing, Certified)
-    assert isinstance(smoothing.first, Plain)
-
-
-def test_a_command_line_becomes_a_request_that_travels() -> None:
-    words = [
-        *("--suite", "cifar10-4nets", "--profile", "smoke", "--cells", "a,b", "--verifiers", "ibp", "--images", "3"),
-        *("--image-seed", "7", "--device", "cuda:0", "--workers", "2", "--no-pin", "--out", "o", "--data-root", "d"),
-        *("--checkpoints", "c", "--exports", "e", "--abcrown", "x", "--skip-unavailable", "--reuse", "r", "s"),
-        *("--warm-start", "--retry", "error,memout", "--no-compact", "--dry-run", "--executor", "submitit"),
-        *("--chunk", "9"),
-    ]
-    request = request_of(run_parser().parse_args(words), words)
-    assert request == RunRequest(
-        suite=load_suite("cifar10-4nets", "smoke"),
-        named="cifar10-4nets",
-        cells="a,b",
-        verifiers="ibp",
-        images=3,
-        image_seed=7,
-        device="cuda:0",
-        workers=2,
-        pinned=False,
-        out=Path("o"),
-        data_root=Path("d"),
-        checkpoints=Path("c"),
-        exports=Path("e"),
-        abcrown=Path("x"),
-        skip_unavailable=True,
-        reuse=(Path("r"), Path("s")),
-        warm_start=True,
-        retry=frozenset({Status.ERROR, Status.MEMOUT}),
-        compact="off",
-        dry_run=True,
-        cluster=Cluster("submitit", Resources(chunk=9)),
-        argv=tuple(words),
-    )
-    assert pickle.loads(pickle.dumps(request)) == request
-    with pytest.raises(FrozenInstanceError):
-        request.images = 4  # type: ignore[misc]
-    bare = request_of(run_parser().parse_args(["--suite", "cifar10-4nets"]), [])
-    assert bare == RunRequest(suite=load_suite("cifar10-4nets"), named="cifar10-4nets")
 
 
 def test_no_command_line_reaches_below_the_commands() -> None:
