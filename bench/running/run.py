@@ -69,6 +69,9 @@ class _Prepared:
 def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
     """Runs a suite, or goes on where an earlier run in the same directory stopped.
 
+    Example:
+        result = run_suite(RunRequest(suite=load_suite("cifar10-4nets", "smoke"), out=Path("run")))
+
     Args:
         request: What is asked for.
         console: Where progress and tables are shown; None: on standard output.

@@ -75,17 +75,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     torch.manual_seed(0)
     model = NETWORKS.get("cnn-small")().eval()
     images = np.random.default_rng(0).integers(0, 256, (10_000, 32, 32, 3), dtype=np.uint8)
-
-    def logits(pixels: np.ndarray) -> torch.Tensor:
-        with torch.no_grad():
-            outputs: torch.Tensor = model(torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255))
-        return outputs
-
-    # Images between two classes are replaced: what a fake verifier claims of them, the guard would see to be wrong.
-    best, second = logits(images[:60]).topk(2, 1).values.T
-    (thin,) = np.nonzero((best - second).numpy() < 5e-4)
-    images[thin] = images[60 : 60 + len(thin)]
-    guesses = logits(images[:60]).argmax(1).numpy()
+    first = torch.from_numpy(images[:60].transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    with torch.no_grad():
+        guesses = model(first).argmax(1).numpy()
     left = np.repeat(np.arange(10), 1000 - np.bincount(guesses, minlength=10))
     labels = np.concatenate([guesses, left]).tolist()
     (folder / "cifar-10-batches-py").mkdir()
