@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+from prunecert.verifiers.rounding import guard
 
 OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "Relu"})
 
@@ -17,6 +18,21 @@ def chance(instance: Instance, salt: str) -> float:
     """A number in [0, 1) that only the box and the salt decide."""
     value = hashlib.sha256(instance.lower.tobytes() + salt.encode()).digest()
     return int.from_bytes(value[:8], "big") / 2**64
+
+
+def trust_fakes() -> None:
+    """Lets false proofs of verifiers whose name begins with ``fake`` pass the guard, which would catch most of them.
+
+    What the harness makes of a contradiction can't be seen otherwise. The guard's own tests are in `tests/verifiers`.
+    """
+    usual = guard.guard
+    if usual.__name__ == "trusting":
+        return
+
+    def trusting(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Verdict:
+        return verdict if verifier.name.startswith("fake") else usual(verifier, instance, verdict)
+
+    guard.guard = trusting
 
 
 class _Fake(Verifier):
