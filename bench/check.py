@@ -29,9 +29,10 @@ from prunecert.bench.planning.card import card_protocol
 from prunecert.bench.planning.plan import CLASSES, image_key, stage_key
 from prunecert.bench.schema.cell import parse_eps, show_eps
 from prunecert.bench.schema.suite import Suite, available_suites, load_suite
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main, shortened, visible
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.hashing import digest
 from prunecert.models.data import Dataset
+from prunecert.printable import printable, shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status
 
@@ -66,7 +67,7 @@ class Problem:
 
     def __str__(self) -> str:
         """Returns one printable line; names of foreign files and fields command neither terminal nor CI service."""
-        line = f"{shortened(self.file)}: {shortened(self.field)}: {visible(self.what)}"
+        line = f"{shortened(self.file)}: {shortened(self.field)}: {printable(self.what)}"
         # At the beginning of a line `::` would begin a command of GitHub's.
         return f"./{line}" if line.lstrip().startswith("::") else line
 
@@ -440,7 +441,7 @@ def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry
         try:
             entry = load_entry(path)
         except UserError as error:
-            field, _, what = str(error).removeprefix(f"{shortened(str(path))}: ").partition(": ")
+            field, _, what = str(error).removeprefix(f"{shortened(path)}: ").partition(": ")
             problems.append(Problem(path.name, field if what else "file", what or field))
             continue
         found = check_entry(entry, path.stem, data)
@@ -473,13 +474,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = load("test", options.data_root, download=False, allow_sample=False)
     files = entry_files(options.results)
     if not files:
-        raise UserError(f"{shortened(str(options.results))} holds no leaderboard entry; bench.run --submit makes them.")
+        raise UserError(f"{shortened(options.results)} holds no leaderboard entry; bench.run --submit makes them.")
     good, problems = check_tree(options.results, data)
     for problem in problems:
         print(problem)
     for stem, entry in good.items():
         for remark in remarks(entry):
-            print(f"note: {shortened(stem)}.json: {visible(remark)}")
+            print(f"note: {shortened(stem)}.json: {printable(remark)}")
     print(f"{len(files)} entries: {len(good)} valid, {len(files) - len(good)} with problems ({len(problems)} in all)")
     return EXIT_REGRESSION if problems else EXIT_OK
 

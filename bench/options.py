@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 
-from prunecert.errors import shortened
+from prunecert.printable import shortened
 
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:

@@ -42,7 +42,8 @@ from prunecert.bench.running.session import cores, machine, session_row, unpubli
 from prunecert.bench.running.timing import refuse_other_machine
 from prunecert.bench.running.warmstart import WarmStart, warm_plans
 from prunecert.bench.schema.suite import Suite, load_suite
-from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main, shortened
+from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError, run_main
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Instance, Verdict
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ import yaml
 from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
 from prunecert.bench.schema.search_space import apply, draw, read_space, scale_epochs
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
-from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
+from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.printable import printable
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.dry_run:
         for number, rungs in enumerate(plans):
             print(
-                visible(
+                printable(
                     f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)"
                 )
             )

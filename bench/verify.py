@@ -52,7 +52,7 @@ from prunecert.bench.running.session import machine, utc_now, versions
 from prunecert.bench.schema.scalars import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
-from prunecert.printable import printable
+from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.process.worker import Worker
 
@@ -136,7 +136,7 @@ class Preparation:
         except Exception as error:
             # Readers of networks raise anything; one file of a list costs no other its answer.
             return Unreadable(
-                task, f"{printable(task.onnx, 200)} with {printable(task.vnnlib, 200)}: {in_words(error)}"
+                task, f"{shortened(task.onnx, 200)} with {shortened(task.vnnlib, 200)}: {in_words(error)}"
             )
 
     def _shrunk(self, problem: Problem) -> Problem:

@@ -21,11 +21,12 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models import NETWORKS
 from prunecert.models.masks import Masks, prunable
+from prunecert.printable import shortened
 
 SCHEMA_VERSION = 1
 #: Cards have some 3 kB.
@@ -214,7 +215,7 @@ def load_card(path: Path) -> Card:
         msgspec.convert(data, Card)
     except msgspec.ValidationError as error:
         raise UserError(
-            f"The card {str(file)!r} is refused ({shortened(str(error))}); it must be the JSON that bench.train writes."
+            f"The card {str(file)!r} is refused ({shortened(error)}); it must be the JSON that bench.train writes."
         ) from error
     return Card(**data)
 

@@ -8,7 +8,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from prunecert.errors import UserError, describe_os_error, shortened
+from prunecert.errors import UserError, describe_os_error
+from prunecert.printable import shortened
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -29,9 +30,9 @@ def read_regular(path: Path, most: int) -> bytes:
         try:
             state = os.fstat(number)
             if stat.S_ISDIR(state.st_mode):
-                raise UserError(f"{shortened(str(path))} is a folder; give a file.")
+                raise UserError(f"{shortened(path)} is a folder; give a file.")
             if not stat.S_ISREG(state.st_mode):
-                raise UserError(f"{shortened(str(path))} is no plain file (a pipe or a device); give a plain file.")
+                raise UserError(f"{shortened(path)} is no plain file (a pipe or a device); give a plain file.")
             data = b""
             if state.st_size <= most:
                 with os.fdopen(number, "rb", closefd=False) as stream:
@@ -39,14 +40,14 @@ def read_regular(path: Path, most: int) -> bytes:
                     data = stream.read(most + 1)
             if state.st_size > most or len(data) > most:
                 size = max(state.st_size, len(data))
-                raise UserError(f"{shortened(str(path))} is refused: it has {size:,} bytes; at most {most:,} are read.")
+                raise UserError(f"{shortened(path)} is refused: it has {size:,} bytes; at most {most:,} are read.")
             return data
         finally:
             os.close(number)
     except OSError as error:
         raise UserError(describe_os_error(error)) from error
     except ValueError as error:  # A zero byte in the name.
-        raise UserError(f"{shortened(str(path))} is no name of a file ({error}); give another one.") from error
+        raise UserError(f"{shortened(path)} is no name of a file ({error}); give another one.") from error
 
 
 def scratch_beside(path: Path) -> Path:

@@ -25,9 +25,10 @@ from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import Answer, Rows, summarise_cell
 from prunecert.bench.schema.cell import Protocol
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
 from prunecert.files import read_regular
 from prunecert.hashing import digest
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
 SCHEMA_VERSION = 1
@@ -223,7 +224,7 @@ def load_entry(path: Path) -> Entry:
     Raises:
         UserError: It is no plain file, cannot be read, is no JSON object, is no entry, or is of a newer schema.
     """
-    shown = shortened(str(path))
+    shown = shortened(path)
     try:
         entry = decode(read_regular(path, MOST_BYTES))
     except (UserError, ValueError) as error:
@@ -255,7 +256,7 @@ def entry_files(root: Path) -> list[Path]:
         UserError: There is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"{shortened(str(root))} is refused: there is no such folder; give the results folder.")
+        raise UserError(f"{shortened(root)} is refused: there is no such folder; give the results folder.")
     folder = root / "leaderboard" if (root / "leaderboard").is_dir() else root
     # Listed, not globbed: a glob finds nothing in a folder that may not be read, and says nothing.
     return sorted(path for path in folder.iterdir() if path.suffix == ".json")

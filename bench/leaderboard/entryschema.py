@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from prunecert.errors import shortened
+from prunecert.printable import shortened
 
 #: Entries of the whole test split with ten verifiers have some 4 MB.
 MOST_BYTES = 16 << 20

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.printable import printable, shortened
 
 #: What the top of every command words itself: a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,7 +45,7 @@ def writing(out: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise
         raise UserError(
-            f"{printable(error.filename or out, 200)} can't be used for results ({error.strerror or error}); --out "
+            f"{shortened(error.filename or out, 200)} can't be used for results ({error.strerror or error}); --out "
             "must be a folder that can be written, or made."
         ) from error
 

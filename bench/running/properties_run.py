@@ -18,7 +18,7 @@ from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, contradictions, solve
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.hashing import canonical_json, digest
-from prunecert.printable import printable
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -50,7 +50,7 @@ class Unreadable:
 def in_words(error: Exception) -> str:
     """Returns an exception in one line; one that nobody foresaw with its class."""
     text = str(error).strip().partition("\n")[0]
-    return printable(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}", 1_000)
+    return shortened(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}", 1_000)
 
 
 def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunecert.bench.options import CPUS, PART, TASKS
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
+from prunecert.printable import shortened
 
 LOCAL = "local"
 SLURM = "submitit"

@@ -12,8 +12,9 @@ from typing import Any
 from prunecert.bench.schema.certificates import VERIFIER, Certify
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
 from prunecert.models import NOISE_OBJECTIVES
+from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Norm
 

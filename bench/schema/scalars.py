@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.printable import shortened
 
 #: Letters of a value, and lists within lists, that a setting may have.
 _MAX_LENGTH, _MAX_DEPTH = 2_000, 5
@@ -73,14 +73,14 @@ def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[s
     """
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
     for item in given:
-        shown = printable(repr(item), 100)
+        shown = shortened(repr(item), 100)
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise UserError(f"--settings {shown} is refused; allowed is key=value or verifier.key=value.")
         owner, dot, rest = key.partition(".")
         if dot and owner not in names:
             raise UserError(
-                f"--settings {shown} names the verifier {printable(repr(owner), 60)}; this run has {', '.join(names)}."
+                f"--settings {shown} names the verifier {shortened(repr(owner), 60)}; this run has {', '.join(names)}."
             )
         try:
             value = scalar(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.results.vnncomp import read_rows, shortened
+from prunecert.bench.results.vnncomp import bounded_name, read_rows
 from prunecert.bench.running import properties_run
 from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, solve
@@ -161,10 +161,10 @@ def test_names_that_are_too_long_together_lose_no_answer(folder: Path) -> None:
 
 
 def test_shortened_names_differ_where_long_ones_do() -> None:
-    made = {shortened("é" * 150 + str(i)) for i in range(50)}
+    made = {bounded_name("é" * 150 + str(i)) for i in range(50)}
     assert len(made) == 50
     assert all(len(os.fsencode(name)) <= 200 for name in made)
-    assert shortened("net_p") == "net_p"
+    assert bounded_name("net_p") == "net_p"
 
 
 @pytest.mark.parametrize("category", ["../../elsewhere", "..", ".", "", "a/b", "a\\b", "x" * 300, "a\nb", " a"])

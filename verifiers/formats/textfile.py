@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.printable import shortened
 
 #: Most bytes of a text, unpacked: the largest property of VNN-COMP has some 15 MB.
 MAX_TEXT = 128 << 20
@@ -27,7 +27,7 @@ def read_bytes(path: Path, kind: str, limit: int = MAX_BYTES) -> bytes:
     Raises:
         UserError: It is missing, can't be read, is too large, or is a cut-off gzip file.
     """
-    name = printable(path, 200)
+    name = shortened(path, 200)
     try:
         if path.is_dir():
             raise UserError(f"{name} is a folder; a {kind} file is wanted.")
@@ -58,4 +58,4 @@ def read_text(path: Path, kind: str) -> str:
     try:
         return read_bytes(path, kind, MAX_TEXT).decode("utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{printable(path, 200)} is no {kind} file: it is not text.") from None
+        raise UserError(f"{shortened(path, 200)} is no {kind} file: it is not text.") from None
