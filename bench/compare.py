@@ -29,6 +29,7 @@ from prunecert.bench.running.progress import duration
 from prunecert.bench.running.session import cores, quote
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
+from prunecert.files import write_text
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
@@ -217,13 +218,13 @@ def _loop(tool: loop.Tool, tasks: Sequence[Task], out: Path, workers: int) -> si
 
 
 def _write(result: dict[str, Any], out: Path) -> int:
-    (out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(out / "comparison.json", json.dumps(result, indent=1) + "\n")
     with (out / "instances.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(result["rows"][0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(result["rows"])
     text = markdown(result)
-    (out / "comparison.md").write_text(text)
+    write_text(out / "comparison.md", text)
     print(text)
     for line in result["differences"]:
         print(f"decided on some sides only: {line}")

@@ -23,6 +23,7 @@ from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, T
 from prunecert.bench.schema.search_space import apply, draw, read_space, scale_epochs
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.files import write_text
 from prunecert.printable import printable
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ class _Search:
         """Writes ``table.md`` and ``recipe.yaml``, and shows the table."""
         options, winner = self.options, plans[best][0]
         table = _table(plans, self.measured, self.weights)
-        (options.out / "table.md").write_text(table)
+        write_text(options.out / "table.md", table)
         print(table)
         own = f"; the suite's own recipe has {scores[0]:.4f}" if best and 0 in scores else ""
         words = (
@@ -279,7 +280,7 @@ class _Search:
         chosen = apply(merged, winner.changes)
         changed = {key: chosen[key] for key in chosen if chosen[key] != merged.get(key)}
         text = yaml.safe_dump({"recipes": {kind: changed}}, sort_keys=False)
-        (options.out / "recipe.yaml").write_text(words + text)
+        write_text(options.out / "recipe.yaml", words + text)
         print(f"Trial {best} is best. {options.out / 'recipe.yaml'}:\n{words}{text}", end="")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from prunecert.errors import UserError, describe_os_error
@@ -62,22 +64,34 @@ def scratch_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
 
 
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes a file whole or not at all, and returns its path.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path` to write a file to, which then becomes `path`: whole, or not at all.
 
-    Two processes that write it at once, or two threads, each write their own scratch file; the last one stays.
+    Two processes that write it at once, or two threads, each write their own scratch file; the last one stays. After
+    an error `path` is what it was, and nothing is left beside it.
+
+    Args:
+        path: The file; its folder is there.
+    """
+    # Without the file's own name, which may be as long as names can be.
+    scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Writes a file whole or not at all, and returns its path; see `replacing`.
 
     Args:
         path: The file; its folder is there.
         data: What it will hold.
     """
-    # Without the file's own name, which may be as long as names can be.
-    scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")
-    try:
+    with replacing(path) as scratch:
         scratch.write_bytes(data)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import prunecert
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
+from prunecert.files import write_text
 from prunecert.hashing import sha256_file
 
 
@@ -96,7 +97,7 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
         "sparsity": info.sparsity,
         "compression": info.compression,
     }
-    record.write_text(json.dumps(known, indent=2) + "\n")
+    write_text(record, json.dumps(known, indent=2) + "\n")
     return Export(target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], card.to_json())
 
 
@@ -132,5 +133,5 @@ def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Ex
         "max_difference": info.max_difference,
         "compaction": info.record.to_json(),
     }
-    record.write_text(json.dumps(known, indent=2) + "\n")
+    write_text(record, json.dumps(known, indent=2) + "\n")
     return replace(export, path=info.path, sha256=info.sha256, masked=export.path, compaction=info.record)

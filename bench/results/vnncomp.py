@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunecert.errors import UserError
+from prunecert.files import write_bytes
 from prunecert.hashing import digest
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
@@ -275,9 +276,4 @@ def write_results(path: Path, rows: Iterable[tuple[Task, Status, float, float]])
             [task.category, task.onnx, task.vnnlib, f"{prepare_s:.6f}", RESULT_WORDS[status], f"{run_s:.6f}"]
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_text(buffer.getvalue(), encoding="utf-8", errors="surrogateescape")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_bytes(path, buffer.getvalue().encode("utf-8", errors="surrogateescape"))

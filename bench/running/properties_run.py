@@ -17,6 +17,7 @@ from prunecert.bench.results.vnncomp import Task, write_results
 from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, contradictions, solve
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status, Verdict
@@ -112,7 +113,7 @@ def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
         "vnnlib_sha256": problem.vnnlib_sha256,
         "in_file_box": True,
     }
-    check_file(path).write_text(canonical_json(record) + "\n")
+    write_text(check_file(path), canonical_json(record) + "\n")
 
 
 def check_file(counterexample: Path) -> Path:
