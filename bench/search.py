@@ -24,7 +24,7 @@ from prunecert.bench.schema.search_space import apply, draw, read_space, scale_e
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
 from prunecert.files import write_text
-from prunecert.printable import printable
+from prunecert.printable import say
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -126,11 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(plans)} trials of {len(cells)} cells, {options.rungs} rungs; criterion: {options.criterion}.")
     if options.dry_run:
         for number, rungs in enumerate(plans):
-            print(
-                printable(
-                    f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)"
-                )
-            )
+            epochs = " → ".join(str(trial.epochs) for trial in rungs)
+            say(f"  {number}: {_show(changes[number])} ({epochs} epochs)")
         return EXIT_OK
     for job in plans[0][0].jobs:
         job.refuse_unreachable()

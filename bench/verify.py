@@ -44,7 +44,7 @@ from prunecert.bench.results.vnncomp import (
     pair_name,
     read_rows,
 )
-from prunecert.bench.running.outdir import say, writing
+from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, Unreadable, in_words
 from prunecert.bench.running.recording import parse_statuses
@@ -52,7 +52,7 @@ from prunecert.bench.running.session import machine, utc_now, versions
 from prunecert.bench.schema.scalars import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
-from prunecert.printable import shortened
+from prunecert.printable import say, shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.process.worker import Worker
 

@@ -27,3 +27,11 @@ def shortened(text: object, most: int = _LONGEST) -> str:
         # Cut before it is looked at letter by letter: a field may have a million of them.
         shown = f"{shown[: most // 2]}… ({len(shown):,} characters) …{shown[-most // 4 :]}"
     return printable(shown)
+
+
+def say(text: object = "") -> None:
+    """Prints a line that may hold foreign text, at once.
+
+    Its reader may go (``| head``): `prunecert.errors.run_main` lets every command outlive it.
+    """
+    print(printable(text), flush=True)

@@ -14,12 +14,11 @@ import numpy as np
 
 from prunecert.bench.results.store import Row, Writer, verdict_fields
 from prunecert.bench.results.vnncomp import Task, write_results
-from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, contradictions, solve
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
-from prunecert.printable import shortened
+from prunecert.printable import say, shortened
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.worker import Worker

@@ -14,7 +14,6 @@ import pytest
 
 from prunecert.bench.results.vnncomp import bounded_name, read_rows
 from prunecert.bench.running import properties_run
-from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, solve
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
@@ -198,20 +197,20 @@ def test_options_that_no_verifier_can_keep_are_refused(tmp_path: Path, option: s
 def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none"), tmp_path / ("x" * 300)):
-        with pytest.raises(UserError, match="can't be used for results"):
+        with pytest.raises(UserError, match="can't be used"):
             one(tmp_path, HOLDS, "--out", str(out))
     assert (tmp_path / "file").read_text() == ""
     # What stands in the way inside of it, and a file system that turns read-only.
     (tmp_path / "out").mkdir()
     (tmp_path / "out/logs").write_text("")
-    with pytest.raises(UserError, match="logs can't be used for results"):
+    with pytest.raises(UserError, match="logs can't be used"):
         one(tmp_path, HOLDS)
 
     def refused(**_: object) -> None:
         raise OSError(30, "Read-only file system", str(tmp_path / "out"))
 
     monkeypatch.setattr("prunecert.bench.running.outdir.tempfile.TemporaryFile", refused)
-    with pytest.raises(UserError, match=r"out can't be used for results \(Read-only file system"):
+    with pytest.raises(UserError, match=r"out can't be used \(read-only file system"):
         one(tmp_path, HOLDS)
 
 
@@ -250,11 +249,6 @@ def test_a_reader_that_goes_loses_no_answer(folder: Path) -> None:
     assert ended.returncode == EXIT_REGRESSION, ended.stderr
     assert ended.stderr == ""
     assert [row[4] for row in results(folder / "out/fake-breaker/results.csv")] == ["unsat", "sat"] * 3
-
-
-def test_what_is_said_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a\x1b[31m\nb\udce9")
-    assert capsys.readouterr().out == "a\\x1b[31m\\nb\\udce9\n"
 
 
 def test_a_property_that_every_verifier_refuses_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
