@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunecert.bench.check import check_tree
+from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import Entry, entry_files
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import scratch_beside

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from prunecert.bench.leaderboard.entryschema import MOST_BYTES, TRAINING, decode
+from prunecert.bench.leaderboard.entry_types import TRAINING
+from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.weights import count_layers, totals
@@ -44,11 +45,11 @@ Answered = ImageRow | VerdictRow
 
 def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, Answered]]:
     """Returns a run's latest image and verdict rows, by key and image, of the cells that are planned."""
-    found: dict[str, dict[int, Answered]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
+    answers: dict[str, dict[int, Answered]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
     for row in Log(out).rows():
-        if isinstance(row, ImageRow | VerdictRow) and row.key in found:
-            found[row.key][row.image] = row
-    return found
+        if isinstance(row, ImageRow | VerdictRow) and row.key in answers:
+            answers[row.key][row.image] = row
+    return answers
 
 
 def make_entry(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunecert.bench.check import remarks
+from prunecert.bench.leaderboard.check import remarks
 from prunecert.bench.leaderboard.entry import Entry
 from prunecert.bench.results.outcome import MISCLASSIFIED, settle
 from prunecert.bench.results.stats import paired_ratio
