@@ -180,17 +180,36 @@ def test_no_category_leads_out_of_the_folder(tmp_path: Path, category: str) -> N
 @pytest.mark.parametrize(
     "option",
     [
-        "--threads 0", "--threads -5", "--threads 100000", "--memory-limit -1", "--memory-limit 0", "--timeout nan",
-        "--timeout inf", "--timeout -1", "--timeout 1e300", "--settings 'die_at=!!bool maybe'", "--settings seed=*a",
-        f"--settings die_at={'[' * 2_000}", "--settings die_at=2020-13-45", "--settings die_at=.nan",
+        "--settings 'die_at=!!bool maybe'", "--settings seed=*a", f"--settings die_at={'[' * 2_000}",
+        "--settings 'die_at={a: 1}'", "--settings die_at=.nan",
         f"--settings die_at={'9' * 400}", "--settings 'die_at=&a [*a]'", "--settings die_at=\x1b[31m'{'",
     ],
 )  # fmt: skip
-def test_options_that_no_verifier_can_keep_are_refused(tmp_path: Path, option: str) -> None:
+def test_settings_that_are_no_plain_values_are_refused(tmp_path: Path, option: str) -> None:
     with pytest.raises(UserError, match="is refused") as caught:
         one(tmp_path, HOLDS, *shlex.split(option))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--threads 0", "--threads -5", "--threads 100000", "--memory-limit -1", "--memory-limit 0", "--timeout 0",
+        "--timeout nan", "--timeout inf", "--timeout -1", "--timeout 1e300",
+    ],
+)  # fmt: skip
+def test_numbers_that_no_verifier_can_keep_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        one(tmp_path, HOLDS, *shlex.split(option))
+    assert caught.value.code == EXIT_USAGE
+    last = capsys.readouterr().err.splitlines()[-1]
+    name, value = option.split()
+    assert f"argument {name}: '{value}' is refused; it must be" in last
+    assert len(last) < 400
     assert not (tmp_path / "out").exists()
 
 
