@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, is_run
 from prunecert.bench.schema.suite import available_suites, load_suite
@@ -82,12 +80,7 @@ def show(rows: Rows, console: Console) -> None:
             # Not through the console, which would turn tabs into spaces.
             print("\t".join(row), file=console.file)
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in rows[0]:
-        table.add_column(heading, overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*(escape(text) for text in row))
-    console.print(table)
+    console.print(Table([(heading, False) for heading in rows[0]], rows[1:]).terminal())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
+from prunecert.bench.report.medium import Table
 from prunecert.bench.schema.search_space import apply, draw, read_space, scale_epochs
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
 from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
@@ -313,10 +314,8 @@ def _table(
 ) -> str:
     """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
     names = [name for name in MEASURES if any(name in one for found in measured.values() for one in found)]
-    lines = [
-        "| trial | rung | epochs | " + " | ".join(f"{name} %" for name in names) + " | criterion | what changed |",
-        "|---:|---:|---:|" + "---:|" * (len(names) + 1) + "---|",
-    ]
+    numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")
+    rows = []
     order = sorted(measured, key=lambda key: (-key[1], -score(weights, list(measured[key])), key[0]))
     for number, rung in order:
         found, trial = measured[number, rung], plans[number][rung]
@@ -325,8 +324,9 @@ def _table(
             for name in names
         ]
         cells = [str(number), str(rung), str(trial.epochs), *means, f"{score(weights, list(found)):.4f}"]
-        lines.append("| " + " | ".join([*cells, _show(trial.changes)]) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([*cells, _show(trial.changes)])
+    table = Table([*((heading, True) for heading in numbers), ("what changed", False)], rows)
+    return "\n".join([*table.markdown(), ""])
 
 
 def _parser() -> argparse.ArgumentParser:

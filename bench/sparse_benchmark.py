@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
+from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions as all_contradictions
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.models.data import Split, load
@@ -149,12 +150,17 @@ def _answer(question: Instance, name: str, verdict: Verdict) -> Answer:
     )
 
 
+_COLUMNS = (
+    ("network", False),
+    ("verifier", False),
+    *((heading, True) for heading in ("images", "unsat", "sat", "open", "median s", "quartiles s", "PAR2 s")),
+    ("domains, median", True),
+)
+
+
 def table(answers: Sequence[Answer], timeout: float) -> str:
     """Returns a Markdown table: a line for each network and verifier."""
-    lines = [
-        "| network | verifier | images | unsat | sat | open | median s | quartiles s | PAR2 s | domains, median |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for network, verifier, group in _groups(answers):
         seconds = [answer.seconds for answer in group]
         counts = {status: sum(answer.status is status for answer in group) for status in (Status.UNSAT, Status.SAT)}
@@ -162,11 +168,18 @@ def table(answers: Sequence[Answer], timeout: float) -> str:
         par2 = statistics.fmean(a.seconds if a.status.decided else 2 * timeout for a in group)
         low, middle, high = np.percentile(seconds, (25, 50, 75))
         domains = [answer.domains for answer in group if answer.domains is not None]
-        lines.append(
-            f"| {network} | {verifier} | {len(group)} | {counts[Status.UNSAT]} | {counts[Status.SAT]} | {undecided} | "
-            f"{middle:.3f} | {low:.3f}–{high:.3f} | {par2:.3f} | {statistics.median(domains) if domains else ''} |"
+        rows.append(
+            [
+                network,
+                verifier,
+                *map(str, (len(group), counts[Status.UNSAT], counts[Status.SAT], undecided)),
+                f"{middle:.3f}",
+                f"{low:.3f}–{high:.3f}",
+                f"{par2:.3f}",
+                f"{statistics.median(domains) if domains else ''}",
+            ]
         )
-    return "\n".join(lines)
+    return "\n".join(Table(_COLUMNS, rows).markdown())
 
 
 def _groups(answers: Sequence[Answer]) -> Iterator[tuple[str, str, list[Answer]]]:
