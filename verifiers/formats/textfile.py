@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from prunecert.errors import UserError
+from prunecert.files import IrregularFileError, open_regular
 from prunecert.printable import shortened
 
 #: Most bytes of a text, unpacked: the largest property of VNN-COMP has some 15 MB.
@@ -29,13 +30,14 @@ def read_bytes(path: Path, kind: str, limit: int = MAX_BYTES) -> bytes:
     """
     name = shortened(path, 200)
     try:
-        if path.is_dir():
-            raise UserError(f"{name} is a folder; a {kind} file is wanted.")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(limit + 1)
         # By content, not by name: VNN-COMP's folders have both under either name.
         if raw[:2] == b"\x1f\x8b" and len(raw) <= limit:
             raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(limit + 1)
+    except IrregularFileError:
+        what = "a folder" if path.is_dir() else "no plain file (a pipe or a device)"
+        raise UserError(f"{name} is {what}; a {kind} file is wanted.") from None
     except FileNotFoundError:
         raise UserError(f"The {kind} file {name} does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
