@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.report import certificates_figure as certified
 from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, page_svg, saver, style
 from prunecert.bench.report.labels import literal
-from prunecert.bench.schema.cell import DENSE
+from prunecert.models import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

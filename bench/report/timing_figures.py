@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, page_svg, saver, style
 from prunecert.bench.report.labels import literal
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED
+from prunecert.models import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +35,8 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
     """Yields pruner, variant and the points (sparsity, median seconds), each line from the dense network on."""
     networks = {network["name"]: network for network in group["networks"]}
     rows = [(networks[row["network"]], row) for row in verifier["networks"]]
-    dense = {network["variant"]: row["median_s"] for network, row in rows if network["pruner"] == "dense"}
-    pruners = dict.fromkeys(network["pruner"] for network, _ in rows if network["pruner"] != "dense") or ["dense"]
+    dense = {network["variant"]: row["median_s"] for network, row in rows if network["pruner"] == DENSE}
+    pruners = dict.fromkeys(network["pruner"] for network, _ in rows if network["pruner"] != DENSE) or [DENSE]
     for pruner in pruners:
         for variant in _LOOKS:
             points = [
@@ -43,7 +44,7 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
                 for network, row in rows
                 if network["pruner"] == pruner and network["variant"] == variant
             ]
-            if points and pruner != "dense" and dense:
+            if points and pruner != DENSE and dense:
                 points.append((0.0, dense.get(variant, dense.get(MASKED, points[0][1]))))
             if points:
                 yield pruner, variant, sorted(points)
@@ -61,7 +62,7 @@ def _sparsities(group: Group) -> list[float]:
 
 def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
     values = _sparsities(group)
-    pruners = list(dict.fromkeys(network["pruner"] for network in group["networks"] if network["pruner"] != "dense"))
+    pruners = list(dict.fromkeys(network["pruner"] for network in group["networks"] if network["pruner"] != DENSE))
     for pruner, variant, points in _lines(group, verifier):
         style, marker = _LOOKS[variant]
         name = _WORDS[variant] if len(pruners) < 2 else f"{pruner}, {_WORDS[variant]}"
@@ -89,7 +90,7 @@ def _plain_log(axes: Axes) -> None:
 
 def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
     statistic = "mean" if verifier["mean_is"] == "par2" else "median"
-    rows = [row for row in verifier["factors"] if row["pruner"] != "dense" and row[statistic]["units"]]
+    rows = [row for row in verifier["factors"] if row["pruner"] != DENSE and row[statistic]["units"]]
     for place, row in enumerate(rows):
         found, up, down = row[statistic], 0.0, 0.0
         for name, colour in _FACTORS.items():
@@ -155,7 +156,7 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             where="post",
             color=COLOURS[number % len(COLOURS)],
             linestyle="-" if number < len(COLOURS) else "--",
-            label="dense" if pruner == "dense" else literal(f"{pruner} {compression:g}×"),
+            label=DENSE if pruner == DENSE else literal(f"{pruner} {compression:g}×"),
         )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.05 * max(row["images"] for row in verifier["networks"]))

@@ -18,7 +18,6 @@ from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Norm
 
-DENSE = "dense"
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
