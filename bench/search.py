@@ -79,20 +79,20 @@ def parse_criterion(text: str) -> dict[str, float]:
     return weights
 
 
-def score(weights: Mapping[str, float], found: list[Mapping[str, float]]) -> float:
+def score(weights: Mapping[str, float], cells: list[Mapping[str, float]]) -> float:
     """Returns the criterion's mean over a trial's cells.
 
     Raises:
         UserError: A cell has no such measure.
     """
-    for measures in found:
+    for measures in cells:
         for name in weights:
             if name not in measures:
                 raise UserError(
                     f"--criterion: these cells have no {name!r}; they have {', '.join(sorted(measures))}"
                     + ("; 'verified' needs --verify." if name == "verified" else ".")
                 )
-    return sum(weights[name] * measures[name] for measures in found for name in weights) / len(found)
+    return sum(weights[name] * measures[name] for measures in cells for name in weights) / len(cells)
 
 
 def survivors(scores: Mapping[int, float], count: int, rung: int, eta: float) -> list[int]:
@@ -258,9 +258,9 @@ class _Search:
         code = run(["--suite", str(file), "--out", str(out), "--device", self.options.device, *folders, *data])
         if code:
             raise UserError(f"Verifying trial {trial.number} failed (exit {code}); see {out}.")
-        found = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
+        verified = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
         for job, measures in zip(trial.jobs, self.measured[trial.number, trial.rung], strict=True):
-            measures["verified"] = found[job.name]
+            measures["verified"] = verified[job.name]
 
     def _write(self, plans: list[list[Trial]], scores: Mapping[int, float], best: int) -> None:
         """Writes ``table.md`` and ``recipe.yaml``, and shows the table."""
@@ -313,17 +313,19 @@ def _table(
     plans: list[list[Trial]], measured: Mapping[tuple[int, int], list[dict[str, float]]], weights: Mapping[str, float]
 ) -> str:
     """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
-    names = [name for name in MEASURES if any(name in one for found in measured.values() for one in found)]
+    names = [name for name in MEASURES if any(name in one for members in measured.values() for one in members)]
     numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")
     rows = []
     order = sorted(measured, key=lambda key: (-key[1], -score(weights, list(measured[key])), key[0]))
     for number, rung in order:
-        found, trial = measured[number, rung], plans[number][rung]
+        members, trial = measured[number, rung], plans[number][rung]
         means = [
-            f"{100 * sum(one[name] for one in found) / len(found):.2f}" if all(name in one for one in found) else ""
+            f"{100 * sum(one[name] for one in members) / len(members):.2f}"
+            if all(name in one for one in members)
+            else ""
             for name in names
         ]
-        cells = [str(number), str(rung), str(trial.epochs), *means, f"{score(weights, list(found)):.4f}"]
+        cells = [str(number), str(rung), str(trial.epochs), *means, f"{score(weights, list(members)):.4f}"]
         rows.append([*cells, _show(trial.changes)])
     table = Table([*((heading, True) for heading in numbers), ("what changed", False)], rows)
     return "\n".join([*table.markdown(), ""])

@@ -62,36 +62,38 @@ DEFAULT_OUT = Path("results/runs/verify")
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    made = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m bench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
-    made.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
-    made.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
-    made.add_argument(
+    command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
+    command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
+    command.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
+    command.add_argument(
         "--verifier", required=True, metavar="NAME[,NAME]", help=f"one or more of: {', '.join(VERIFIERS)}"
     )
-    made.add_argument(
+    command.add_argument(
         "--timeout", type=SECONDS, metavar="S",
         help=f"limit for each property in seconds; default: that of the CSV, or {DEFAULT_TIMEOUT_S:g}",
     )  # fmt: skip
-    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    made.add_argument(
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    command.add_argument(
         "--settings", nargs="+", action="extend", default=[], metavar="K=V",
         help="a verifier's settings, key=value or verifier.key=value",
     )  # fmt: skip
-    made.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
-    made.add_argument(
+    command.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
+    command.add_argument(
         "--compact", nargs="?", const=str(Mode.ALL_INPUTS), default=str(Mode.OFF), choices=[str(mode) for mode in Mode],
         metavar="MODE", help="remove units that do nothing first: all-inputs (if no MODE is given), pixels (what does "
         "nothing for inputs in [0, 1]; other boxes are refused), exact (no constant is folded but 0)",
     )  # fmt: skip
-    made.add_argument("--memory-limit", type=MEMORY_MB, metavar="MB", help="limit on a verifier's resident size in MiB")
-    made.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
-    made.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
-    made.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
-    made.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
-    return made
+    command.add_argument(
+        "--memory-limit", type=MEMORY_MB, metavar="MB", help="limit on a verifier's resident size in MiB"
+    )
+    command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
+    command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
+    command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
+    command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    return command
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:

@@ -235,25 +235,25 @@ def _found(folder: Path, text: str, kind: str) -> Path:
 def _named(folder: Path, tasks: list[Task]) -> list[Task]:
     """Names tasks: equal ones alike, others differently, since counterexamples are stored by name."""
     keys = [(*(os.path.normpath(p) for p in (task.onnx, task.vnnlib)), task.timeout) for task in tasks]
-    names: list[Callable[[Task], str]] = [
+    namings: list[Callable[[Task], str]] = [
         lambda task: pair_name(task.onnx, task.vnnlib),
         # As the competition does where a benchmark has the same names in several folders.
         lambda task: f"{task.onnx.parent.name}_{pair_name(task.onnx, task.vnnlib)}",
         lambda task: "_".join(_steps(folder, task.onnx) + _steps(folder, task.vnnlib)),
     ]
-    made = {key: bounded_name(names[0](task)) for key, task in zip(keys, tasks, strict=True)}
+    names = {key: bounded_name(namings[0](task)) for key, task in zip(keys, tasks, strict=True)}
     first = dict(zip(reversed(keys), reversed(tasks), strict=True))
-    for name in names[1:]:
+    for name in namings[1:]:
         # A file system may take upper and lower case for the same.
-        times = Counter(value.casefold() for value in made.values())
-        made = {k: bounded_name(name(first[k])) if times[v.casefold()] > 1 else v for k, v in made.items()}
-    times = Counter(value.casefold() for value in made.values())
-    made = {
+        times = Counter(value.casefold() for value in names.values())
+        names = {k: bounded_name(name(first[k])) if times[v.casefold()] > 1 else v for k, v in names.items()}
+    times = Counter(value.casefold() for value in names.values())
+    names = {
         # The same pair with another limit, or names that their separators make equal.
         key: f"{bounded_name(value)[:180]}-{digest(list(key))[:8]}" if times[value.casefold()] > 1 else value
-        for key, value in made.items()
+        for key, value in names.items()
     }
-    return [replace(task, name=made[key]) for key, task in zip(keys, tasks, strict=True)]
+    return [replace(task, name=names[key]) for key, task in zip(keys, tasks, strict=True)]
 
 
 def _steps(folder: Path, path: Path) -> list[str]:

@@ -155,14 +155,14 @@ class Run:
     def _identifiers(self, worker: Worker) -> list[str]:
         """Returns, for each entry, the hash of all that decides its answer, with the device."""
         identity = worker.identity
-        made = []
+        identifiers = []
         for entry in self.entries:
             if isinstance(entry, Unreadable):
-                made.append(digest([entry.key, identity]))
+                identifiers.append(digest([entry.key, identity]))
             else:
                 small = [] if entry.compact is None else [entry.compact_sha256]
-                made.append(digest([entry.key, entry.task.timeout, identity, worker.device, READING, *small]))
-        return made
+                identifiers.append(digest([entry.key, entry.task.timeout, identity, worker.device, READING, *small]))
+        return identifiers
 
     def go(self) -> None:
         """Answers what is not answered yet."""
@@ -260,12 +260,12 @@ class Run:
         say()
         answers = {name: [Status(self.done[i]["status"]) for i in self.identifiers[name]] for name in self.crew}
         for name, statuses in answers.items():
-            found = Counter(statuses)
-            counts = ", ".join(f"{found[status]} {status}" for status in Status if found[status])
+            count_of = Counter(statuses)
+            counts = ", ".join(f"{count_of[status]} {status}" for status in Status if count_of[status])
             say(f"{name}: {len(self.entries)} properties: {counts}; {self.folders[name] / 'results.csv'}")
         here = {entry.key for entry in self.entries}
-        found_wrong = contradictions([row for row in self.rows if row["problem"] in here])
-        for sentence in found_wrong:
+        sentences = contradictions([row for row in self.rows if row["problem"] in here])
+        for sentence in sentences:
             say(sentence)
         failed = sum(status is Status.ERROR for statuses in answers.values() for status in statuses)
         if failed:
@@ -273,6 +273,6 @@ class Run:
         refused = sum(set(statuses) == {Status.UNSUPPORTED} for statuses in zip(*answers.values(), strict=True))
         if refused:
             say(f"{refused} unsupported by every verifier that was asked: the reasons stand above.")
-        if found_wrong:
+        if sentences:
             return EXIT_REGRESSION
         return EXIT_USAGE if failed or refused else EXIT_OK
