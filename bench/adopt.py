@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from prunecert.bench.planning import select
-from prunecert.bench.schema.cell import DENSE, Cell, parse_eps, show_eps
+from prunecert.bench.schema.cell import Cell, parse_eps, show_eps
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.models import DENSE
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from prunecert.bench.results.vnncomp import Task, read_instances
 from prunecert.bench.results.words import duration
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
+from prunecert.files import write_text
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
@@ -138,11 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{workers} processes side by side",
         flush=True,
     )
-    found: list[sides.Side] = []
+    measured_sides: list[sides.Side] = []
     wrong: list[str] = []
     for name in chosen:
         if name == "loop":
-            found.append(_loop(tool, sample, out / "loop", workers))
+            measured_sides.append(_loop(tool, sample, out / "loop", workers))
             continue
         verifiers = cascade if name == "run" else [tool.name]
         target = out / name
@@ -157,11 +158,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers, inner = sides.read_run(target, networks)
         wrong += inner
         what = f"bench.run, {', '.join(verifiers)}"
-        found.append(sides.Side(name, what, command, ended.seconds, meter.peak_mb, answers, networks))
+        measured_sides.append(sides.Side(name, what, command, ended.seconds, meter.peak_mb, answers, networks))
         print(f"{name}: {duration(ended.seconds)}", flush=True)
-    contradictions, differences = sides.disagreements(found)
+    contradictions, differences = sides.disagreements(measured_sides)
     result = record(
-        found,
+        measured_sides,
         [*wrong, *contradictions],
         differences,
         options=vars(options),
@@ -207,23 +208,23 @@ def _loop(tool: loop.Tool, tasks: Sequence[Task], out: Path, workers: int) -> si
     with Meter() as meter:
         answers = loop.run_loop(tool, tasks, out, meter, workers=workers, threads=threads, told=told)
     wall_s = time.perf_counter() - begin
-    found = {
+    findings = {
         sides.key_of(task): sides.Found(answer.status, round(answer.seconds, 3), tool.name, answer.detail)
         for task, answer in zip(tasks, answers, strict=True)
     }
     print(f"loop: {duration(wall_s)}", flush=True)
     command = tool.command(tasks[0], out / "0.txt")
-    return sides.Side("loop", f"{command[0]} once an instance", command, wall_s, meter.peak_mb, found)
+    return sides.Side("loop", f"{command[0]} once an instance", command, wall_s, meter.peak_mb, findings)
 
 
 def _write(result: dict[str, Any], out: Path) -> int:
-    (out / "comparison.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(out / "comparison.json", json.dumps(result, indent=1) + "\n")
     with (out / "instances.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(result["rows"][0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(result["rows"])
     text = markdown(result)
-    (out / "comparison.md").write_text(text)
+    write_text(out / "comparison.md", text)
     print(text)
     for line in result["differences"]:
         print(f"decided on some sides only: {line}")

@@ -26,6 +26,7 @@ from prunecert.bench.options import IMAGES, SECONDS, SEED, add_compact_option
 from prunecert.bench.planning import select
 from prunecert.bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
+from prunecert.files import write_text
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
@@ -86,9 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    beside = out / "instances.csv.part"
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    beside.replace(out / "instances.csv")
+    write_text(out / "instances.csv", text.getvalue())
     shrunk = shapes.rows((c.name, c.compression, e.record) for (c, _), e in zip(present, exports.values(), strict=True))
     if shrunk:
         print("\nremoved before verification (--shapes: layer by layer; --no-compact: the masked networks):")

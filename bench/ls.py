@@ -11,8 +11,9 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
+from prunecert.bench.report.medium import Table
 from prunecert.bench.report.settings_table import HEADINGS, tables
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, is_run
@@ -94,17 +95,20 @@ def show(rows: Rows, console: Console, *, grouped: bool = False) -> None:
             # Not through the console, which would turn tabs into spaces.
             print("\t".join(row), file=console.file)
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0) if grouped else (0, 1))
-    for place, heading in enumerate(rows[0][grouped:], start=2):
+    if not grouped:
+        console.print(Table([(heading, False) for heading in rows[0]], rows[1:]).terminal())
+        return
+    table = TerminalTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(rows[0][1:], start=2):
         # The last column is the one to read.
-        table.add_column(heading, overflow="fold", max_width=20 if grouped and place < len(rows[0]) else None)
+        table.add_column(heading, overflow="fold", max_width=20 if place < len(rows[0]) else None)
     group = ""
     for row in rows[1:]:
-        if grouped and row[0] != group:
+        if row[0] != group:
             group = row[0]
             table.add_section()
             table.add_row(f"[bold]{escape(group)}[/bold]")
-        table.add_row(*(escape(text) for text in row[grouped:]))
+        table.add_row(*(escape(text) for text in row[1:]))
     console.print(table)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from prunecert.compaction import Mode
-from prunecert.errors import shortened
+from prunecert.printable import shortened
 
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:

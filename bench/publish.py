@@ -10,10 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunecert.bench.check import check_tree
+from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import Entry, entry_files
-from prunecert.errors import EXIT_OK, UserError, run_main, visible
+from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import scratch_beside
+from prunecert.printable import say
 
 #: Tells a folder that we made, and may replace, from one that somebody else keeps things in.
 MARK = ".prunecert-site"
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_target(options.out)
     entries, remarks = read(options.results, options.skip_invalid)
     for remark in remarks:
-        print(visible(remark))
+        say(remark)
     parquet = has_pyarrow()
     if not parquet:
         print("no Parquet download: pyarrow is not installed; pip install 'prunecert[publish]' brings it.")

@@ -22,8 +22,8 @@ from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_types import SummaryCell, read_summary
-from prunecert.bench.schema.cell import DENSE
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.models import DENSE
 
 #: What stands first among pruners at one compression: the simplest.
 _ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")

@@ -13,7 +13,8 @@ from prunecert.bench.running import resources, slurm
 from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.running.request import Cluster, RunRequest
 from prunecert.bench.schema.suite import load_suite
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
+from prunecert.printable import shortened
 
 
 def run_parser(description: str | None = None) -> argparse.ArgumentParser:

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
+from prunecert.bench.report.medium import Table
 from prunecert.bench.schema.search_space import apply, draw, read_space, scale_epochs
 from prunecert.bench.train import Progress, first_images, is_done, make_job, parse_budget
-from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main, visible
+from prunecert.errors import EXIT_OK, UserError, did_you_mean, run_main
+from prunecert.files import write_text
+from prunecert.printable import say
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -76,20 +79,20 @@ def parse_criterion(text: str) -> dict[str, float]:
     return weights
 
 
-def score(weights: Mapping[str, float], found: list[Mapping[str, float]]) -> float:
+def score(weights: Mapping[str, float], cells: list[Mapping[str, float]]) -> float:
     """Returns the criterion's mean over a trial's cells.
 
     Raises:
         UserError: A cell has no such measure.
     """
-    for measures in found:
+    for measures in cells:
         for name in weights:
             if name not in measures:
                 raise UserError(
                     f"--criterion: these cells have no {name!r}; they have {', '.join(sorted(measures))}"
                     + ("; 'verified' needs --verify." if name == "verified" else ".")
                 )
-    return sum(weights[name] * measures[name] for measures in found for name in weights) / len(found)
+    return sum(weights[name] * measures[name] for measures in cells for name in weights) / len(cells)
 
 
 def survivors(scores: Mapping[int, float], count: int, rung: int, eta: float) -> list[int]:
@@ -124,11 +127,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(plans)} trials of {len(cells)} cells, {options.rungs} rungs; criterion: {options.criterion}.")
     if options.dry_run:
         for number, rungs in enumerate(plans):
-            print(
-                visible(
-                    f"  {number}: {_show(changes[number])} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)"
-                )
-            )
+            epochs = " → ".join(str(trial.epochs) for trial in rungs)
+            say(f"  {number}: {_show(changes[number])} ({epochs} epochs)")
         return EXIT_OK
     for job in plans[0][0].jobs:
         job.refuse_unreachable()
@@ -271,15 +271,15 @@ class _Search:
         code = run_suite(request).exit_code
         if code:
             raise UserError(f"Verifying trial {trial.number} failed (exit {code}); see {out}.")
-        found = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
+        verified = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
         for job, measures in zip(trial.jobs, self.measured[trial.number, trial.rung], strict=True):
-            measures["verified"] = found[job.name]
+            measures["verified"] = verified[job.name]
 
     def _write(self, plans: list[list[Trial]], scores: Mapping[int, float], best: int) -> None:
         """Writes ``table.md`` and ``recipe.yaml``, and shows the table."""
         options, winner = self.options, plans[best][0]
         table = _table(plans, self.measured, self.weights)
-        (options.out / "table.md").write_text(table)
+        write_text(options.out / "table.md", table)
         print(table)
         own = f"; the suite's own recipe has {scores[0]:.4f}" if best and 0 in scores else ""
         words = (
@@ -291,7 +291,7 @@ class _Search:
         chosen = apply(merged, winner.changes)
         changed = {key: chosen[key] for key in chosen if chosen[key] != merged.get(key)}
         text = yaml.safe_dump({"recipes": {kind: changed}}, sort_keys=False)
-        (options.out / "recipe.yaml").write_text(words + text)
+        write_text(options.out / "recipe.yaml", words + text)
         print(f"Trial {best} is best. {options.out / 'recipe.yaml'}:\n{words}{text}", end="")
 
 
@@ -326,21 +326,22 @@ def _table(
     plans: list[list[Trial]], measured: Mapping[tuple[int, int], list[dict[str, float]]], weights: Mapping[str, float]
 ) -> str:
     """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
-    names = [name for name in MEASURES if any(name in one for found in measured.values() for one in found)]
-    lines = [
-        "| trial | rung | epochs | " + " | ".join(f"{name} %" for name in names) + " | criterion | what changed |",
-        "|---:|---:|---:|" + "---:|" * (len(names) + 1) + "---|",
-    ]
+    names = [name for name in MEASURES if any(name in one for members in measured.values() for one in members)]
+    numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")
+    rows = []
     order = sorted(measured, key=lambda key: (-key[1], -score(weights, list(measured[key])), key[0]))
     for number, rung in order:
-        found, trial = measured[number, rung], plans[number][rung]
+        members, trial = measured[number, rung], plans[number][rung]
         means = [
-            f"{100 * sum(one[name] for one in found) / len(found):.2f}" if all(name in one for one in found) else ""
+            f"{100 * sum(one[name] for one in members) / len(members):.2f}"
+            if all(name in one for one in members)
+            else ""
             for name in names
         ]
-        cells = [str(number), str(rung), str(trial.epochs), *means, f"{score(weights, list(found)):.4f}"]
-        lines.append("| " + " | ".join([*cells, _show(trial.changes)]) + " |")
-    return "\n".join(lines) + "\n"
+        cells = [str(number), str(rung), str(trial.epochs), *means, f"{score(weights, list(members)):.4f}"]
+        rows.append([*cells, _show(trial.changes)])
+    table = Table([*((heading, True) for heading in numbers), ("what changed", False)], rows)
+    return "\n".join([*table.markdown(), ""])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
+from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions as all_contradictions
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.models.data import Split, load
@@ -58,15 +59,17 @@ class Answer:
     detail: str
 
 
-def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None) -> list[Instance]:
-    """Returns questions about the images that are classified correctly and that CROWN leaves open."""
+def open_images(
+    onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None
+) -> dict[int, Instance]:
+    """Returns, by index, questions about the images that are classified correctly and that CROWN leaves open."""
     from prunecert.verifiers.sparse.crown.engine import Engine, Question
     from prunecert.verifiers.sparse.network import read_network
 
     network = read_network(onnx)
     engine = Engine(network)
     data = load(split, root)
-    found = []
+    questions = {}
     for index in range(min(count, len(data.labels))):
         image, label = data.images[index].astype(np.float32), int(data.labels[index])
         output = network.evaluate(image[None])[0]
@@ -77,10 +80,10 @@ def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float
         rows = np.concatenate([a for a, _ in spec.disjuncts])
         if engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows.min() > 0:
             continue
-        found.append(
-            Instance(onnx, identity(onnx), lower, upper, spec, timeout, f"image {index}", label, len(output), eps)
+        questions[index] = Instance(
+            onnx, identity(onnx), lower, upper, spec, timeout, f"image {index}", label, len(output), eps
         )
-    return found
+    return questions
 
 
 def complete(options: argparse.Namespace) -> list[Answer]:
@@ -99,12 +102,12 @@ def complete(options: argparse.Namespace) -> list[Answer]:
                 continue
             for name in names:
                 # The first question pays for loading, compiling and first allocations.
-                made[name].verify(questions[:1])
+                made[name].verify(list(questions.values())[:1])
             for repeat in range(options.repeats):
-                for turn, question in enumerate(questions):
+                for turn, (image, question) in enumerate(questions.items()):
                     start = (turn + repeat) % len(names)
                     for name in names[start:] + names[:start]:
-                        answers.append(_answer(question, name, made[name].verify([question])[0]))
+                        answers.append(_answer(image, question, name, made[name].verify([question])[0]))
     return answers
 
 
@@ -123,11 +126,11 @@ def reuse(options: argparse.Namespace) -> list[Answer]:
                     print(f"{onnx.name}: CROWN leaves {len(questions)} of {options.images} images open", flush=True)
                     for worker in (plain, kept):
                         # Loads the network, and asks about no image of the set.
-                        worker.verify(_warm(questions))
-                    for turn, question in enumerate(questions):
+                        worker.verify(_warm(list(questions.values())))
+                    for turn, (image, question) in enumerate(questions.items()):
                         both = [(OURS, plain), (f"{OURS} + proofs", kept)]
                         for name, worker in both if (turn + repeat) % 2 else reversed(both):
-                            answers.append(_answer(question, name, worker.verify([question])[0]))
+                            answers.append(_answer(image, question, name, worker.verify([question])[0]))
     return answers
 
 
@@ -135,12 +138,12 @@ def _warm(questions: Sequence[Instance]) -> list[Instance]:
     return [replace(item, lower=item.upper) for item in questions[:1]]
 
 
-def _answer(question: Instance, name: str, verdict: Verdict) -> Answer:
+def _answer(image: int, question: Instance, name: str, verdict: Verdict) -> Answer:
     seconds = verdict.times.wall_s
     print(f"  {question.name}: {name} {verdict.status} {seconds:.3f} s, {verdict.domains} domains", flush=True)
     return Answer(
         question.onnx.name,
-        int(question.name.split()[-1]),
+        image,
         name,
         verdict.status,
         seconds,
@@ -149,12 +152,17 @@ def _answer(question: Instance, name: str, verdict: Verdict) -> Answer:
     )
 
 
+_COLUMNS = (
+    ("network", False),
+    ("verifier", False),
+    *((heading, True) for heading in ("images", "unsat", "sat", "open", "median s", "quartiles s", "PAR2 s")),
+    ("domains, median", True),
+)
+
+
 def table(answers: Sequence[Answer], timeout: float) -> str:
     """Returns a Markdown table: a line for each network and verifier."""
-    lines = [
-        "| network | verifier | images | unsat | sat | open | median s | quartiles s | PAR2 s | domains, median |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for network, verifier, group in _groups(answers):
         seconds = [answer.seconds for answer in group]
         counts = {status: sum(answer.status is status for answer in group) for status in (Status.UNSAT, Status.SAT)}
@@ -162,11 +170,18 @@ def table(answers: Sequence[Answer], timeout: float) -> str:
         par2 = statistics.fmean(a.seconds if a.status.decided else 2 * timeout for a in group)
         low, middle, high = np.percentile(seconds, (25, 50, 75))
         domains = [answer.domains for answer in group if answer.domains is not None]
-        lines.append(
-            f"| {network} | {verifier} | {len(group)} | {counts[Status.UNSAT]} | {counts[Status.SAT]} | {undecided} | "
-            f"{middle:.3f} | {low:.3f}–{high:.3f} | {par2:.3f} | {statistics.median(domains) if domains else ''} |"
+        rows.append(
+            [
+                network,
+                verifier,
+                *map(str, (len(group), counts[Status.UNSAT], counts[Status.SAT], undecided)),
+                f"{middle:.3f}",
+                f"{low:.3f}–{high:.3f}",
+                f"{par2:.3f}",
+                f"{statistics.median(domains) if domains else ''}",
+            ]
         )
-    return "\n".join(lines)
+    return "\n".join(Table(_COLUMNS, rows).markdown())
 
 
 def _groups(answers: Sequence[Answer]) -> Iterator[tuple[str, str, list[Answer]]]:

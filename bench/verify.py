@@ -35,9 +35,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunecert.bench.machine import machine, utc_now, versions
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run
 from prunecert.bench.results.vnncomp import (
-    MAX_TIMEOUT_S,
     Task,
     category_of,
     check_category,
@@ -45,55 +45,55 @@ from prunecert.bench.results.vnncomp import (
     pair_name,
     read_rows,
 )
-from prunecert.bench.running.outdir import say, writing
+from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, Unreadable, in_words
 from prunecert.bench.running.recording import parse_statuses
-from prunecert.bench.schema.scalars import settings_for
+from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
-from prunecert.printable import printable
+from prunecert.printable import say, shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.process.worker import Worker
 
-#: No machine has an exbibyte of memory.
-MAX_MEMORY_MB = 2**40
 DEFAULT_TIMEOUT_S = 300.0
 DEFAULT_OUT = Path("results/runs/verify")
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    made = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m bench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
-    made.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
-    made.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
-    made.add_argument(
+    command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
+    command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
+    command.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
+    command.add_argument(
         "--verifier", required=True, metavar="NAME[,NAME]", help=f"one or more of: {', '.join(VERIFIERS)}"
     )
-    made.add_argument(
-        "--timeout", type=float, metavar="S",
+    command.add_argument(
+        "--timeout", type=SECONDS, metavar="S",
         help=f"limit for each property in seconds; default: that of the CSV, or {DEFAULT_TIMEOUT_S:g}",
     )  # fmt: skip
-    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    made.add_argument(
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    command.add_argument(
         "--settings", nargs="+", action="extend", default=[], metavar="K=V",
         help="a verifier's settings, key=value or verifier.key=value",
     )  # fmt: skip
-    made.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
-    made.add_argument(
+    command.add_argument("--abcrown", type=Path, metavar="DIR", help="checkout of alpha-beta-CROWN to use")
+    command.add_argument(
         "--compact", nargs="?", const=str(Mode.ALL_INPUTS), default=str(Mode.OFF), choices=[str(mode) for mode in Mode],
         metavar="MODE", help="remove units that do nothing first: all-inputs (if no MODE is given), pixels (what does "
         "nothing for inputs in [0, 1]; other boxes are refused), exact (no constant is folded but 0)",
     )  # fmt: skip
-    made.add_argument("--memory-limit", type=int, metavar="MB", help="limit on a verifier's resident size in MiB")
-    made.add_argument("--threads", type=int, metavar="N", help="threads of a verifier")
-    made.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
-    made.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
-    made.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
-    return made
+    command.add_argument(
+        "--memory-limit", type=MEMORY_MB, metavar="MB", help="limit on a verifier's resident size in MiB"
+    )
+    command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
+    command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
+    command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
+    command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    return command
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
@@ -136,7 +136,7 @@ class Preparation:
         except Exception as error:
             # Readers of networks raise anything; one file of a list costs no other its answer.
             return Unreadable(
-                task, f"{printable(task.onnx, 200)} with {printable(task.vnnlib, 200)}: {in_words(error)}"
+                task, f"{shortened(task.onnx, 200)} with {shortened(task.vnnlib, 200)}: {in_words(error)}"
             )
 
     def _shrunk(self, problem: Problem) -> Problem:
@@ -164,26 +164,6 @@ def entries_of(options: argparse.Namespace, tasks: Sequence[Task], scratch: Path
     return entries
 
 
-def check(options: argparse.Namespace) -> None:
-    """Refuses numbers that no verifier can keep, before the work.
-
-    Raises:
-        UserError: One is out of its range.
-    """
-    most_threads = max(256, 4 * (os.cpu_count() or 1))
-    if options.timeout is not None and not 0 < options.timeout <= MAX_TIMEOUT_S:
-        raise UserError(
-            f"--timeout {options.timeout:g} is refused; it must be a number of seconds above 0, up to "
-            f"{MAX_TIMEOUT_S:.0f}."
-        )
-    if options.threads is not None and not 1 <= options.threads <= most_threads:
-        raise UserError(f"--threads {options.threads:g} is refused; allowed are 1 to {most_threads}.")
-    if options.memory_limit is not None and not 1 <= options.memory_limit <= MAX_MEMORY_MB:
-        raise UserError(f"--memory-limit {options.memory_limit:g} is refused; allowed are 1 to {MAX_MEMORY_MB} (MiB).")
-    if options.category is not None:
-        check_category(options.category)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -192,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         VERIFIERS.check(name)
     settings = settings_for(names, options.settings)
     retry = parse_statuses(options.retry)
-    check(options)
+    if options.category is not None:
+        check_category(options.category)
     if options.abcrown is not None:
         if not options.abcrown.is_dir():
             raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")

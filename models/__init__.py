@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from prunecert.models.masks import Masks
 
+#: In place of a pruner's name: the unpruned control.
+DENSE = "dense"
 #: Network builders: ``build() -> nn.Module`` for inputs [N, 3, 32, 32] in [0, 1] and 10 logits.
 NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
     "network",

@@ -21,11 +21,13 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
+from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models import NETWORKS
 from prunecert.models.masks import Masks, prunable
+from prunecert.printable import shortened
 
 SCHEMA_VERSION = 1
 #: Cards have some 3 kB.
@@ -134,23 +136,22 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
             tensors[f"{name}.kept"] = tensor.flatten()[mask.flatten()]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{card['name']}.safetensors"
-    beside = file.with_suffix(".part")
-    # One entry only: the order of several is random, and with it the file's hash.
-    save_file(tensors, beside, metadata={"prunecert": str(SCHEMA_VERSION)})
-    made = Card(
-        sparsity=masks.sparsity,
-        weights=masks.total,
-        kept=masks.kept,
-        sparsity_by_layer=masks.sparsity_by_layer(),
-        mask_sha256=masks.sha256(),
-        sha256=sha256_file(beside),
-        **card,
-    )
-    text = file.with_suffix(".json.part")
-    text.write_text(json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    beside.replace(file)
-    text.replace(file.with_suffix(".json"))
-    return made
+    # The card last: a checkpoint is there when its card is.
+    with replacing(file.with_suffix(".json")) as card_scratch, replacing(file) as scratch:
+        # One entry only: the order of several is random, and with it the file's hash.
+        save_file(tensors, scratch, metadata={"prunecert": str(SCHEMA_VERSION)})
+        written = Card(
+            sparsity=masks.sparsity,
+            weights=masks.total,
+            kept=masks.kept,
+            sparsity_by_layer=masks.sparsity_by_layer(),
+            mask_sha256=masks.sha256(),
+            sha256=sha256_file(scratch),
+            **card,
+        )
+        text = json.dumps(written.to_json(), indent=2, sort_keys=True) + "\n"
+        card_scratch.write_text(text, encoding="utf-8")
+    return written
 
 
 @torch.no_grad()
@@ -214,7 +215,7 @@ def load_card(path: Path) -> Card:
         msgspec.convert(data, Card)
     except msgspec.ValidationError as error:
         raise UserError(
-            f"The card {str(file)!r} is refused ({shortened(str(error))}); it must be the JSON that bench.train writes."
+            f"The card {str(file)!r} is refused ({shortened(error)}); it must be the JSON that bench.train writes."
         ) from error
     return Card(**data)
 

@@ -34,7 +34,7 @@ from onnx import helper, numpy_helper
 
 from prunecert.compaction import METADATA_KEY, Compaction, LayerChange
 from prunecert.errors import UserError
-from prunecert.files import scratch_beside
+from prunecert.files import write_bytes
 from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role
 from prunecert.models.compact_values import Values, evaluate
 
@@ -105,12 +105,7 @@ def compact_file(
     if record.shrank:
         onnx.checker.check_model(made, full_check=True)
         raw = made.SerializeToString()
-    beside = scratch_beside(target)
-    try:
-        beside.write_bytes(raw)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(target, raw)
     return record
 
 

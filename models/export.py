@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from prunecert.errors import UserError
-from prunecert.files import scratch_beside
+from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.models.checkpoint import load_model
 from prunecert.models.graph import has_norms
@@ -85,13 +85,9 @@ def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: 
     model.eval()
     made = GraphWriter(_SHAPE).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = scratch_beside(out)
-    try:
-        onnx.save(made, beside)
-        difference = _check(beside, model, masks)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(out) as scratch:
+        onnx.save(made, scratch)
+        difference = _check(scratch, model, masks)
     zeros, total = count_zeros(out)
     return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
 

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.models.onnx_graph import INPUT, NORM_PREFIX
 
@@ -49,13 +50,9 @@ def fill_zeros(source: Path, target: Path, seed: int = 0) -> str:
             values[zero] = (rng.choice((-size, size), int(zero.sum()))).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_suffix(".onnx.part")
-    try:
-        onnx.save(model, beside)
-        _check(source, beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(target) as scratch:
+        onnx.save(model, scratch)
+        _check(source, scratch)
     return sha256_file(target)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from prunecert.models import BOUNDING, NETWORKS, NOISE_OBJECTIVES, PRUNERS
+from prunecert.models import BOUNDING, DENSE, NETWORKS, NOISE_OBJECTIVES, PRUNERS
 from prunecert.models.bounds import boundable
 from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
 from prunecert.models.data import Dataset
@@ -32,7 +32,6 @@ from prunecert.models.recipe import Recipe
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
 
-DENSE = "dense"
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
 MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
 

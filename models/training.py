@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.errors import UserError
+from prunecert.files import replacing
 from prunecert.models import ADDONS, OBJECTIVES
 from prunecert.models.bounds import shared_bounds
 from prunecert.models.data import Dataset
@@ -49,9 +50,8 @@ def seed_everything(seed: int, *words: str) -> None:
 def write_state(state: Any, file: Path) -> None:
     """Writes a state beside `file` and renames it, so that a kill leaves the old one whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(file)
+    with replacing(file) as scratch:
+        torch.save(state, scratch)
 
 
 def read_state(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from prunecert.printable import shortened
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -59,27 +61,6 @@ class UserError(Exception):
         return type(self), (self.sentence, self.details)
 
 
-def visible(text: str) -> str:
-    r"""Returns foreign text as it may be shown: on one line, control characters as text (``\x1b``, ``\n``).
-
-    Escape sequences would command a terminal, a line break followed by ``::error::`` a CI service, marks that change
-    the direction of writing the reader; halves of surrogate pairs could not be printed at all.
-
-    Args:
-        text: Any text, e.g. the name of a file or of a field that somebody else wrote.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def shortened(text: str, most: int = _LONGEST_NAME) -> str:
-    """Returns `visible` text, its middle left out where it is longer than `most` characters."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}… ({len(text):,} characters) …{text[-most // 4 :]}"
-    return visible(text)
-
-
 def did_you_mean(kind: str, given: str, available: Iterable[str]) -> str:
     """Words the refusal of an unknown name.
 
@@ -101,7 +82,7 @@ def did_you_mean(kind: str, given: str, available: Iterable[str]) -> str:
 def describe_os_error(error: OSError) -> str:
     """Returns one sentence on what the operating system refused: the path, why, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = shortened(str(error.filename)) if error.filename is not None else "a file"
+        what = shortened(error.filename) if error.filename is not None else "a file"
         return (
             f"the disk is full (writing {what}); finished results are kept: free some room and run the same command "
             "again."

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from prunecert.errors import UserError, describe_os_error, shortened
+from prunecert.errors import UserError, describe_os_error
+from prunecert.printable import shortened
+
+
+class IrregularFileError(UserError):
+    """A folder, a pipe or a device where a plain file belongs."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a plain file for reading.
+
+    A pipe or a device (a link to ``/dev/zero``, say) would keep its reader for ever.
+
+    Args:
+        path: The file; a symbolic link is followed.
+
+    Raises:
+        IrregularFileError: It is no plain file.
+        OSError: There is none, or it can't be read.
+        ValueError: There is a zero byte in its name.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:
+        # Opening a pipe would wait for its writer, were it not for O_NONBLOCK.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        stream = open(path, "rb", opener=without_waiting)  # noqa: SIM115
+    except IsADirectoryError as error:
+        raise IrregularFileError(f"{shortened(path)} is a folder; give a file.") from error
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise IrregularFileError(f"{shortened(path)} is no plain file (a pipe or a device); give a plain file.")
+    return stream
 
 
 def read_regular(path: Path, most: int) -> bytes:
     """Returns a file's bytes, if it is a plain file of a size that can be meant.
-
-    A pipe or a device (a link to ``/dev/zero``, say) would keep its reader for ever.
 
     Args:
         path: The file; a symbolic link is followed.
@@ -24,29 +58,19 @@ def read_regular(path: Path, most: int) -> bytes:
         UserError: There is none, it is no plain file, it is larger, or it can't be read.
     """
     try:
-        # Opening a pipe would wait for its writer, were it not for O_NONBLOCK.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            state = os.fstat(number)
-            if stat.S_ISDIR(state.st_mode):
-                raise UserError(f"{shortened(str(path))} is a folder; give a file.")
-            if not stat.S_ISREG(state.st_mode):
-                raise UserError(f"{shortened(str(path))} is no plain file (a pipe or a device); give a plain file.")
-            data = b""
-            if state.st_size <= most:
-                with os.fdopen(number, "rb", closefd=False) as stream:
-                    # Files of /proc say that they are empty.
-                    data = stream.read(most + 1)
-            if state.st_size > most or len(data) > most:
-                size = max(state.st_size, len(data))
-                raise UserError(f"{shortened(str(path))} is refused: it has {size:,} bytes; at most {most:,} are read.")
-            return data
-        finally:
-            os.close(number)
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # Files of /proc say that they are empty.
+            data = stream.read(most + 1) if size <= most else b""
     except OSError as error:
         raise UserError(describe_os_error(error)) from error
     except ValueError as error:  # A zero byte in the name.
-        raise UserError(f"{shortened(str(path))} is no name of a file ({error}); give another one.") from error
+        raise UserError(f"{shortened(path)} is no name of a file ({error}); give another one.") from error
+    if max(size, len(data)) > most:
+        raise UserError(
+            f"{shortened(path)} is refused: it has {max(size, len(data)):,} bytes; at most {most:,} are read."
+        )
+    return data
 
 
 def scratch_beside(path: Path) -> Path:
@@ -61,22 +85,34 @@ def scratch_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
 
 
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes a file whole or not at all, and returns its path.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path` to write a file to, which then becomes `path`: whole, or not at all.
 
-    Two processes that write it at once, or two threads, each write their own scratch file; the last one stays.
+    Two processes that write it at once, or two threads, each write their own scratch file; the last one stays. After
+    an error `path` is what it was, and nothing is left beside it.
+
+    Args:
+        path: The file; its folder is there.
+    """
+    # Without the file's own name, which may be as long as names can be.
+    scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Writes a file whole or not at all, and returns its path; see `replacing`.
 
     Args:
         path: The file; its folder is there.
         data: What it will hold.
     """
-    # Without the file's own name, which may be as long as names can be.
-    scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")
-    try:
+    with replacing(path) as scratch:
         scratch.write_bytes(data)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
     return path
 
 

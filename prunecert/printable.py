@@ -1,23 +1,37 @@
-"""Text of foreign files, made fit for a terminal and for one line of a message."""
+"""Foreign text, made fit for a terminal and for one line of a message."""
 
 from __future__ import annotations
 
+_LONGEST = 200
 
-def printable(text: object, limit: int | None = None) -> str:
-    r"""Shows control characters, line breaks and lone surrogates as text, so that none reaches the terminal.
+
+def printable(text: object) -> str:
+    r"""Returns foreign text as it may be shown: on one line, control characters as text (``\x1b``, ``\n``).
+
+    Escape sequences would command a terminal, a line break followed by ``::error::`` a CI service, marks that change
+    the direction of writing the reader; halves of surrogate pairs could not be printed at all.
 
     Args:
         text: Anything that may come from a file, a file name or another program.
-        limit: Length beyond which the middle is left out; None: no limit.
-
-    Returns:
-        One line, e.g. ``'\\x1b[31m'`` for an escape sequence.
     """
     shown = str(text)
-    if limit is not None and len(shown) > limit:
-        # Cut before it is looked at letter by letter: a field may have a million of them.
-        head = limit * 2 // 3
-        shown = f"{shown[:head]}...{shown[len(shown) - (limit - head) + 3 :]}"
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+
+
+def shortened(text: object, most: int = _LONGEST) -> str:
+    """Returns `printable` text, its middle left out where it is longer than `most` characters."""
+    shown = str(text)
+    if len(shown) > most:
+        # Cut before it is looked at letter by letter: a field may have a million of them.
+        shown = f"{shown[: most // 2]}… ({len(shown):,} characters) …{shown[-most // 4 :]}"
+    return printable(shown)
+
+
+def say(text: object = "") -> None:
+    """Prints a line that may hold foreign text, at once.
+
+    Its reader may go (``| head``): `prunecert.errors.run_main` lets every command outlive it.
+    """
+    print(printable(text), flush=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
+from prunecert.printable import shortened
 
 #: Longest part of a refused value that is repeated.
 _LONGEST_VALUE = 200

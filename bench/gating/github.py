@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prunecert.bench.gating.result import Case, GateResult, State
-from prunecert.errors import describe_os_error, visible
+from prunecert.errors import describe_os_error
+from prunecert.printable import printable
 
 #: GitHub shows ten errors and ten warnings a step; the last one is spent on saying that there are more.
 SHOWN = 10
@@ -75,7 +76,7 @@ def append_summary(environment: Mapping[str, str], text: str) -> Path | None:
     try:
         _append(path, text)
     except (OSError, ValueError) as error:
-        why = describe_os_error(error) if isinstance(error, OSError) else visible(str(error))
+        why = describe_os_error(error) if isinstance(error, OSError) else printable(error)
         print(f"warning: the summary of the step is left out (GITHUB_STEP_SUMMARY): {why}", file=sys.stderr)
         return None
     return path

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What anybody sends: entries, their types, how they are judged, and submitting them."""

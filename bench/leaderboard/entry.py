@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from prunecert.bench.leaderboard.entryschema import MOST_BYTES, TRAINING, decode
+from prunecert.bench.leaderboard.entry_types import TRAINING
+from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.weights import count_layers, totals
@@ -25,9 +26,10 @@ from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import Answer, Rows, summarise_cell
 from prunecert.bench.schema.cell import Protocol
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
 from prunecert.files import read_regular
 from prunecert.hashing import digest
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
 SCHEMA_VERSION = 1
@@ -43,11 +45,11 @@ Answered = ImageRow | VerdictRow
 
 def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, Answered]]:
     """Returns a run's latest image and verdict rows, by key and image, of the cells that are planned."""
-    found: dict[str, dict[int, Answered]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
+    answers: dict[str, dict[int, Answered]] = {key: {} for plan in plans for key in (plan.image_key, *plan.keys)}
     for row in Log(out).rows():
-        if isinstance(row, ImageRow | VerdictRow) and row.key in found:
-            found[row.key][row.image] = row
-    return found
+        if isinstance(row, ImageRow | VerdictRow) and row.key in answers:
+            answers[row.key][row.image] = row
+    return answers
 
 
 def make_entry(
@@ -223,7 +225,7 @@ def load_entry(path: Path) -> Entry:
     Raises:
         UserError: It is no plain file, cannot be read, is no JSON object, is no entry, or is of a newer schema.
     """
-    shown = shortened(str(path))
+    shown = shortened(path)
     try:
         entry = decode(read_regular(path, MOST_BYTES))
     except (UserError, ValueError) as error:
@@ -255,7 +257,7 @@ def entry_files(root: Path) -> list[Path]:
         UserError: There is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"{shortened(str(root))} is refused: there is no such folder; give the results folder.")
+        raise UserError(f"{shortened(root)} is refused: there is no such folder; give the results folder.")
     folder = root / "leaderboard" if (root / "leaderboard").is_dir() else root
     # Listed, not globbed: a glob finds nothing in a folder that may not be read, and says nothing.
     return sorted(path for path in folder.iterdir() if path.suffix == ".json")

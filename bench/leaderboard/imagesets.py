@@ -40,9 +40,9 @@ def images_sha256(data: Dataset, count: int) -> str:
     return hashlib.sha256(pixels.tobytes() + data.labels[:count].astype("<i8").tobytes()).hexdigest()
 
 
-def is_exact(count: int, found: str) -> bool:
+def is_exact(count: int, sha256: str) -> bool:
     """Whether these are known to be CIFAR-10's first test images to the pixel; false where it is not known."""
-    return EXACT.get(count) == found
+    return EXACT.get(count) == sha256
 
 
 def known_labels(count: int) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.check import check_entry, check_tree, contradictions
+from prunecert.bench.leaderboard.check import check_entry, check_tree, contradictions
 from prunecert.bench.leaderboard.entry import dump, make_entry, read_answers
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.running.session import unfit

@@ -14,12 +14,14 @@ from prunecert.bench.planning.plan import CLASSES, CellPlan
 from prunecert.bench.planning.select import Cells
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
 from prunecert.bench.planning.weights import count_layers, totals
-from prunecert.bench.schema.cell import DENSE, Cell, Protocol, parse_eps, show_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
 from prunecert.bench.schema.suite import Suite
 from prunecert.bench.schema.yamlfile import Document, Section
-from prunecert.errors import UserError, describe_os_error, shortened
+from prunecert.errors import UserError, describe_os_error
+from prunecert.models import DENSE
 from prunecert.models.data import Dataset
 from prunecert.onnx.io import identity
+from prunecert.printable import shortened
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -117,7 +119,7 @@ def read_card(path: Path) -> NetworkCard:
     except OSError as error:  # A name that is too long, a folder that may not be entered.
         raise root.refusal("onnx", describe_os_error(error)) from error
     if not there:
-        raise root.refusal("onnx", f"there is no file {shortened(str(onnx))}; the path is relative to the card.")
+        raise root.refusal("onnx", f"there is no file {shortened(onnx)}; the path is relative to the card.")
     claimed = root.take("compression", float) if "compression" in root else None
     dense = root.take("dense_weights", int) if "dense_weights" in root else None
     card = NetworkCard(

@@ -11,6 +11,7 @@ from typing import Any
 import prunecert
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
+from prunecert.files import write_text
 from prunecert.hashing import sha256_file
 
 
@@ -73,13 +74,13 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
     target, record = folder / f"{checkpoint.stem}.onnx", folder / f"{checkpoint.stem}.export.json"
     if made_from["checkpoint_sha256"] == card.sha256 and target.is_file() and record.is_file():
         try:
-            known = json.loads(record.read_text())
-            if known["made_from"] == made_from and known["sha256"] == sha256_file(target):
+            fields = json.loads(record.read_text())
+            if fields["made_from"] == made_from and fields["sha256"] == sha256_file(target):
                 return Export(
                     target,
-                    known["sha256"],
-                    known["sparsity"],
-                    known["compression"],
+                    fields["sha256"],
+                    fields["sparsity"],
+                    fields["compression"],
                     made_from["checkpoint_sha256"],
                     card.to_json(),
                 )
@@ -89,14 +90,14 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
 
     folder.mkdir(parents=True, exist_ok=True)
     info = export_onnx(checkpoint, target)
-    known = {
+    fields = {
         "schema_version": 1,
         "made_from": made_from,
         "sha256": info.sha256,
         "sparsity": info.sparsity,
         "compression": info.compression,
     }
-    record.write_text(json.dumps(known, indent=2) + "\n")
+    write_text(record, json.dumps(fields, indent=2) + "\n")
     return Export(target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], card.to_json())
 
 
@@ -114,23 +115,23 @@ def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Ex
     target, record = folder / f"{stem}.onnx", folder / f"{stem}.json"
     made_from = {"masked_sha256": export.sha256, "mode": str(mode), "prunecert": prunecert.__version__}
     try:
-        known = json.loads(record.read_text())
-        compaction = Compaction.from_json(known["compaction"])
+        fields = json.loads(record.read_text())
+        compaction = Compaction.from_json(fields["compaction"])
         path = target if compaction.shrank else export.path
-        if known["made_from"] == made_from and known["sha256"] == sha256_file(path):
-            return replace(export, path=path, sha256=known["sha256"], masked=export.path, compaction=compaction)
+        if fields["made_from"] == made_from and fields["sha256"] == sha256_file(path):
+            return replace(export, path=path, sha256=fields["sha256"], masked=export.path, compaction=compaction)
     except (OSError, ValueError, KeyError, TypeError, UserError):
         pass  # Nothing was left there, or it was cut off: write it again.
     from prunecert.models.compact_export import export_compact
 
     info = export_compact(export.path, target, mode)
     folder.mkdir(parents=True, exist_ok=True)
-    known = {
+    fields = {
         "schema_version": 1,
         "made_from": made_from,
         "sha256": info.sha256,
         "max_difference": info.max_difference,
         "compaction": info.record.to_json(),
     }
-    record.write_text(json.dumps(known, indent=2) + "\n")
+    write_text(record, json.dumps(fields, indent=2) + "\n")
     return replace(export, path=info.path, sha256=info.sha256, masked=export.path, compaction=info.record)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.report import certificates_figure as certified
+from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, page_svg, saver, style
 from prunecert.bench.report.labels import literal
+from prunecert.models import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
-# Okabe and Ito's colours: told apart by colour-blind readers, on white and on black.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-# Stands for the page's text colour in inline SVG, so that a figure fits a light and a dark page.
-_INK = "#010203"
-_DENSE = "dense"
 CERTIFIED = "certified-radius"
 
 
@@ -38,16 +33,16 @@ def _panels(summary: Summary) -> dict[str, list[Cell]]:
 
 def _lines(cells: list[Cell]) -> dict[tuple[str, int], list[Cell]]:
     """Returns the cells of a panel by pruner and seed, by rising compression; each begins at the dense control."""
-    dense = {cell["seed"]: cell for cell in cells if cell["pruner"] == _DENSE}
+    dense = {cell["seed"]: cell for cell in cells if cell["pruner"] == DENSE}
     lines: dict[tuple[str, int], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell["pruner"] != _DENSE:
+        if cell["pruner"] != DENSE:
             lines[cell["pruner"], cell["seed"]].append(cell)
     for (_, seed), line in lines.items():
         line.sort(key=lambda cell: float(cell["compression"]))
         if seed in dense:
             line.insert(0, dense[seed])
-    return dict(lines) or {(_DENSE, seed): [cell] for seed, cell in dense.items()}
+    return dict(lines) or {(DENSE, seed): [cell] for seed, cell in dense.items()}
 
 
 def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None]) -> bool:
@@ -66,19 +61,11 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
     if not panels:
         return False
     names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
-    names = [name for name in names if name != _DENSE] or names
-    looks = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+    names = [name for name in names if name != DENSE] or names
+    looks = {name: (COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink),
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style(name, ink)):
         figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for place, (title, cells) in zip(axes.flat, panels.items(), strict=False):
@@ -120,7 +107,7 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
     lines = _lines(cells)
     count = len(lines)
     for number, ((pruner, seed), line) in enumerate(lines.items()):
-        colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
+        colour, marker = looks.get(pruner, (COLOURS[0], _MARKERS[0]))
         pale = _pale(lines, pruner, seed)
         # Pruners share their ratios; a small shift keeps their error bars apart.
         x = [float(cell["compression"]) * 1.03 ** (number - (count - 1) / 2) for cell in line]
@@ -165,7 +152,7 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
     lines = _lines(cells)
     for (pruner, seed), line in lines.items():
         pale = _pale(lines, pruner, seed)
-        colour, marker = looks.get(pruner, (_COLOURS[0], _MARKERS[0]))
+        colour, marker = looks.get(pruner, (COLOURS[0], _MARKERS[0]))
         timed = [cell for cell in line if cell["time"]["median_s"]]
         x = [100 * cell["sparsity"] for cell in timed]
         axes.plot(
@@ -208,26 +195,14 @@ FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[
 def inline_svg(summary: Summary, name: str) -> str | None:
     """Returns a figure as SVG text for an HTML page, in the page's own text colour; None without cells."""
     caption, _ = FIGURES[name]
-    stream = io.StringIO()
-    no_dates = {"Date": None, "Creator": None, "Format": None}
-    if not _draw(summary, name, _INK, lambda f: f.savefig(stream, format="svg", transparent=True, metadata=no_dates)):
-        return None
-    text = stream.getvalue().replace(_INK, "currentColor")
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{caption}" class="figure" ', 1)
+    drawn: list[str] = []
+    _draw(summary, name, PAGE_INK, lambda figure: drawn.append(page_svg(figure, caption)))
+    return drawn[0] if drawn else None
 
 
 def save(summary: Summary, folder: Path) -> list[Path]:
     """Writes the figures as PNG and SVG and returns their paths."""
     paths: list[Path] = []
     for name in FIGURES:
-
-        def store(figure: Figure, stem: Path = folder / name) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(stem.with_suffix(".png"), facecolor="white", dpi=150)
-            figure.savefig(stem.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
-            paths.extend((stem.with_suffix(".png"), stem.with_suffix(".svg")))
-
-        _draw(summary, name, "#222222", store)
+        _draw(summary, name, FILE_INK, saver(paths, folder, name))
     return paths

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, page_svg, saver, style
 from prunecert.bench.report.labels import literal
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED
+from prunecert.models import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Group = Mapping[str, Any]
-# Okabe and Ito's colours: told apart by colour-blind readers, on white and on black.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_INK = "#010203"
 _LOOKS = {FILLED: (":", "^"), MASKED: ("--", "s"), COMPACT: ("-", "o")}
 _WORDS = {
     FILLED: "zeros filled (control)",
@@ -29,7 +27,7 @@ _WORDS = {
     "arithmetic": "zeros skipped",
     "shapes": "smaller shapes",
 }
-_FACTORS = {"search": _COLOURS[0], "arithmetic": _COLOURS[1], "shapes": _COLOURS[2]}
+_FACTORS = {"search": COLOURS[0], "arithmetic": COLOURS[1], "shapes": COLOURS[2]}
 _WHOLE = "in all, with 95 % interval"
 
 
@@ -37,8 +35,8 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
     """Yields pruner, variant and the points (sparsity, median seconds), each line from the dense network on."""
     networks = {network["name"]: network for network in group["networks"]}
     rows = [(networks[row["network"]], row) for row in verifier["networks"]]
-    dense = {network["variant"]: row["median_s"] for network, row in rows if network["pruner"] == "dense"}
-    pruners = dict.fromkeys(network["pruner"] for network, _ in rows if network["pruner"] != "dense") or ["dense"]
+    dense = {network["variant"]: row["median_s"] for network, row in rows if network["pruner"] == DENSE}
+    pruners = dict.fromkeys(network["pruner"] for network, _ in rows if network["pruner"] != DENSE) or [DENSE]
     for pruner in pruners:
         for variant in _LOOKS:
             points = [
@@ -46,7 +44,7 @@ def _lines(group: Group, verifier: Mapping[str, Any]) -> Iterator[tuple[str, str
                 for network, row in rows
                 if network["pruner"] == pruner and network["variant"] == variant
             ]
-            if points and pruner != "dense" and dense:
+            if points and pruner != DENSE and dense:
                 points.append((0.0, dense.get(variant, dense.get(MASKED, points[0][1]))))
             if points:
                 yield pruner, variant, sorted(points)
@@ -64,7 +62,7 @@ def _sparsities(group: Group) -> list[float]:
 
 def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
     values = _sparsities(group)
-    pruners = list(dict.fromkeys(network["pruner"] for network in group["networks"] if network["pruner"] != "dense"))
+    pruners = list(dict.fromkeys(network["pruner"] for network in group["networks"] if network["pruner"] != DENSE))
     for pruner, variant, points in _lines(group, verifier):
         style, marker = _LOOKS[variant]
         name = _WORDS[variant] if len(pruners) < 2 else f"{pruner}, {_WORDS[variant]}"
@@ -74,7 +72,7 @@ def _seconds(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             linestyle=style,
             marker=marker,
             markersize=4,
-            color=_COLOURS[pruners.index(pruner) % len(_COLOURS) if pruner in pruners else 0],
+            color=COLOURS[pruners.index(pruner) % len(COLOURS) if pruner in pruners else 0],
             label=literal(name),
         )
     axes.set_yscale("log")
@@ -92,7 +90,7 @@ def _plain_log(axes: Axes) -> None:
 
 def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
     statistic = "mean" if verifier["mean_is"] == "par2" else "median"
-    rows = [row for row in verifier["factors"] if row["pruner"] != "dense" and row[statistic]["units"]]
+    rows = [row for row in verifier["factors"] if row["pruner"] != DENSE and row[statistic]["units"]]
     for place, row in enumerate(rows):
         found, up, down = row[statistic], 0.0, 0.0
         for name, colour in _FACTORS.items():
@@ -156,9 +154,9 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
             [*times, 1e9],
             [*range(1, len(times) + 1), len(times)],
             where="post",
-            color=_COLOURS[number % len(_COLOURS)],
-            linestyle="-" if number < len(_COLOURS) else "--",
-            label="dense" if pruner == "dense" else literal(f"{pruner} {compression:g}×"),
+            color=COLOURS[number % len(COLOURS)],
+            linestyle="-" if number < len(COLOURS) else "--",
+            label=DENSE if pruner == DENSE else literal(f"{pruner} {compression:g}×"),
         )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.05 * max(row["images"] for row in verifier["networks"]))
@@ -201,15 +199,7 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
     verifiers = group["verifiers"]
     columns = min(3 if len(verifiers) <= 6 else 4, len(verifiers))
     lines = -(-len(verifiers) // columns)
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink),
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style(name, ink)):
         figure = Figure(figsize=(max(4.6, 3.5 * columns), 2.5 * lines + 0.9), layout="constrained")
         # Milliseconds are to be compared between verifiers, too.
         axes = figure.subplots(lines, columns, squeeze=False, sharey=name == "seconds", sharex=name == "cactus")
@@ -237,12 +227,9 @@ def _draw(group: Group, name: str, ink: str, save: Callable[[Figure], None]) -> 
 
 def inline_svg(group: Group, name: str) -> str:
     """Returns a figure as SVG text for an HTML page, in the page's own text colour."""
-    stream = io.StringIO()
-    plain = {"Date": None, "Creator": None, "Format": None}
-    _draw(group, name, _INK, lambda figure: figure.savefig(stream, format="svg", transparent=True, metadata=plain))
-    text = stream.getvalue().replace(_INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{FIGURES[name][0]}" class="figure" ', 1)
+    drawn: list[str] = []
+    _draw(group, name, PAGE_INK, lambda figure: drawn.append(page_svg(figure, FIGURES[name][0])))
+    return drawn[0]
 
 
 def slug(group: Group) -> str:
@@ -255,12 +242,5 @@ def save(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     paths: list[Path] = []
     for group in summary["groups"]:
         for name in FIGURES if group["verifiers"] else ():
-
-            def store(figure: Figure, stem: str = f"{name}-{slug(group)}") -> None:
-                folder.mkdir(parents=True, exist_ok=True)
-                figure.savefig(folder / f"{stem}.png", facecolor="white", dpi=150)
-                figure.savefig(folder / f"{stem}.svg", facecolor="white", metadata={"Date": None})
-                paths.extend((folder / f"{stem}.png", folder / f"{stem}.svg"))
-
-            _draw(group, name, "#222222", store)
+            _draw(group, name, FILE_INK, saver(paths, folder, f"{name}-{slug(group)}"))
     return paths

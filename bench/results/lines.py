@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +12,7 @@ from prunecert.bench.results.decode import DEEPEST, depth, is_json, why
 from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
 from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
+from prunecert.files import IrregularFileError, open_regular
 
 SCHEMA_VERSION = 1
 #: What a writer takes: a row, or a property's as plain data.
@@ -40,9 +40,9 @@ def open_log(path: Path) -> BinaryIO:
         UserError: It is no file, or may not be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path} is refused: it is called like a result file but is none; take it away.")
-        return path.open("rb")
+        return open_regular(path)
+    except IrregularFileError as error:
+        raise UserError(f"{path} is refused: it is called like a result file but is none; take it away.") from error
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); its folder is no run that can be read.") from error
 

@@ -5,13 +5,13 @@ the same wherever it stands:
 
 - An image is settled by the first verifier of the cascade that answers `unsat` or `sat`.
 - A later `sat` goes before an earlier `unsat`: its counterexample was replayed, so it stands, and nothing there counts
-  as verified. The two are a contradiction, which `Claims` finds and every command names.
+  as verified. The two are a contradiction, which `Claims` and `disputes` find and every command names.
 - Its seconds are those of all verifiers up to the one that settled it first, or of all where none did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from prunecert.bench.results.row_types import PhaseTimes
@@ -19,6 +19,7 @@ from prunecert.verifiers.base import Status
 
 MISCLASSIFIED = "misclassified"
 PENDING = "pending"
+Q = TypeVar("Q", bound=Hashable)
 W = TypeVar("W")
 #: A phase that `seconds` leaves out unless it is asked for.
 Phase = Literal["load", "start"]
@@ -123,6 +124,13 @@ class Contradiction(NamedTuple, Generic[W]):
     broken: W
 
 
+def _side(status: str) -> int | None:
+    """Returns 0 for a status that proves, 1 for one that breaks, None for one that decides nothing."""
+    if status == Status.UNSAT:
+        return 0
+    return 1 if status == Status.SAT else None
+
+
 class Claims(Generic[W]):
     """The decided answers to questions, as they come: who was the first to prove each, and who to break it."""
 
@@ -131,11 +139,8 @@ class Claims(Generic[W]):
 
     def add(self, question: str, status: str, who: W) -> None:
         """Takes an answer; one that decides nothing is no claim."""
-        if status == Status.UNSAT:
-            place = 0
-        elif status == Status.SAT:
-            place = 1
-        else:
+        place = _side(status)
+        if place is None:
             return
         pair = self._first.get(question)
         if pair is None:
@@ -158,7 +163,37 @@ def contradictions(claims: Iterable[tuple[str, str, W]]) -> list[Contradiction[W
     Args:
         claims: Triples: a question, a status, and who says so.
     """
-    found: Claims[W] = Claims()
+    by_question: Claims[W] = Claims()
     for question, status, who in claims:
-        found.add(question, status, who)
-    return found.contradictions()
+        by_question.add(question, status, who)
+    return by_question.contradictions()
+
+
+class Dispute(NamedTuple, Generic[Q, W]):
+    """A question that was answered both ways, with everybody who answered it.
+
+    Args:
+        question: What was asked.
+        proving: Who answered `unsat`, in the order of the claims.
+        breaking: Who answered `sat`, likewise.
+    """
+
+    question: Q
+    proving: Sequence[W]
+    breaking: Sequence[W]
+
+
+def disputes(claims: Iterable[tuple[Q, str, W]]) -> list[Dispute[Q, W]]:
+    """Returns the contradictions among claims with all who take a side, in the order in which they were first decided.
+
+    Args:
+        claims: Triples: a question, a status, and who says so.
+    """
+    sides: dict[Q, tuple[list[W], list[W]]] = {}
+    for question, status, who in claims:
+        place = _side(status)
+        if place is not None:
+            sides.setdefault(question, ([], []))[place].append(who)
+    return [
+        Dispute(question, proving, breaking) for question, (proving, breaking) in sides.items() if proving and breaking
+    ]

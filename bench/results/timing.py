@@ -35,6 +35,7 @@ from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.stats import bootstrap_ratio
 from prunecert.bench.results.timing_observations import Observations, Units, units
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED
+from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
@@ -82,7 +83,7 @@ def _load(averages: Sequence[float], cores: int) -> dict[str, Any]:
 
 
 def _group(name: str, cells: list[SessionCell], found: Observations) -> dict[str, Any]:
-    order = sorted(cells, key=lambda cell: (cell.pruner != "dense", cell.pruner, cell.compression))
+    order = sorted(cells, key=lambda cell: (cell.pruner != DENSE, cell.pruner, cell.compression))
     verifiers = list(dict.fromkeys(stage.verifier for cell in order for stage in cell.stages))
     return {
         "name": name,
@@ -126,7 +127,7 @@ def _verifier(verifier: str, cells: list[SessionCell], found: Observations) -> d
         for cell in cells
         if cell.name in timed
     ]
-    dense = next((c for c in cells if (c.pruner, c.variant) == ("dense", MASKED) and c.name in timed), None)
+    dense = next((c for c in cells if (c.pruner, c.variant) == (DENSE, MASKED) and c.name in timed), None)
     limit = stage.timeout if complete else None
     return {
         "verifier": verifier,

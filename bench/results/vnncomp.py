@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunecert.errors import UserError
+from prunecert.files import write_bytes
 from prunecert.hashing import digest
-from prunecert.printable import printable
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats.textfile import read_text
 
@@ -63,10 +64,10 @@ class Task:
 
     def counterexample(self, folder: Path) -> Path:
         """Where the counterexample belongs: under a name that a file system takes, however long the files' are."""
-        return folder / self.category / f"{shortened(self.name)}.counterexample.gz"
+        return folder / self.category / f"{bounded_name(self.name)}.counterexample.gz"
 
 
-def shortened(name: str) -> str:
+def bounded_name(name: str) -> str:
     """Returns a name of up to `MAX_NAME` bytes: a longer one is cut, and ends in a hash of the whole."""
     raw = os.fsencode(name)
     if len(raw) <= MAX_NAME:
@@ -88,7 +89,7 @@ def existing(path: Path, kind: str) -> Path:
     Raises:
         UserError: Neither is, or its folder may not be entered.
     """
-    name = printable(path, 200)
+    name = shortened(path, 200)
     try:
         other = path.with_name(path.name.removesuffix(".gz") if path.suffix == ".gz" else path.name + ".gz")
         for candidate in (path, other):
@@ -99,7 +100,7 @@ def existing(path: Path, kind: str) -> Path:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"The {kind} file {name} can't be reached ({reason}).") from None
-    raise UserError(f"The {kind} file {name} does not exist (nor does {printable(other.name, 80)} beside it).")
+    raise UserError(f"The {kind} file {name} does not exist (nor does {shortened(other.name, 80)} beside it).")
 
 
 def category_of(folder: Path) -> str:
@@ -117,7 +118,7 @@ def check_category(name: str) -> str:
     plain = name.isprintable() and not {"/", "\\"} & set(name) and name.strip() == name and name not in ("", ".", "..")
     if not plain or len(os.fsencode(name)) > MAX_NAME:
         raise UserError(
-            f"--category {printable(repr(name), 80)} is refused; allowed is the plain name of a folder: no /, no \\, "
+            f"--category {shortened(repr(name), 80)} is refused; allowed is the plain name of a folder: no /, no \\, "
             f"not . or .., up to {MAX_NAME} bytes."
         )
     return name
@@ -172,12 +173,12 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
         if not tasks and limit is None and not wrong and len(fields) > 2 and not _there(path.parent, fields):
             # A header: names of columns.
             continue
-        tasks.append(_task(f"{printable(path, 200)}, line {number}", path.parent, fields, wrong, category, timeout))
+        tasks.append(_task(f"{shortened(path, 200)}, line {number}", path.parent, fields, wrong, category, timeout))
         formed += limit is not None
     if not formed:
         if tasks:
             raise UserError(tasks[0].refusal)
-        raise UserError(f"{printable(path, 200)} has no instance; a row reads onnx,vnnlib,timeout.")
+        raise UserError(f"{shortened(path, 200)} has no instance; a row reads onnx,vnnlib,timeout.")
     return _named(path.parent, tasks)
 
 
@@ -210,7 +211,7 @@ def _task(where: str, folder: Path, fields: list[str], wrong: str, category: str
         refusal = f"{where}: has {len(fields)} fields; allowed are onnx,vnnlib,timeout."
     elif limit is None or not 0 < limit <= MAX_TIMEOUT_S:
         refusal = (
-            f"{where}: the timeout {printable(repr(text), 60)} must be a number of seconds above 0, up to "
+            f"{where}: the timeout {shortened(repr(text), 60)} must be a number of seconds above 0, up to "
             f"{MAX_TIMEOUT_S:.0f}."
         )
     else:
@@ -234,25 +235,25 @@ def _found(folder: Path, text: str, kind: str) -> Path:
 def _named(folder: Path, tasks: list[Task]) -> list[Task]:
     """Names tasks: equal ones alike, others differently, since counterexamples are stored by name."""
     keys = [(*(os.path.normpath(p) for p in (task.onnx, task.vnnlib)), task.timeout) for task in tasks]
-    names: list[Callable[[Task], str]] = [
+    namings: list[Callable[[Task], str]] = [
         lambda task: pair_name(task.onnx, task.vnnlib),
         # As the competition does where a benchmark has the same names in several folders.
         lambda task: f"{task.onnx.parent.name}_{pair_name(task.onnx, task.vnnlib)}",
         lambda task: "_".join(_steps(folder, task.onnx) + _steps(folder, task.vnnlib)),
     ]
-    made = {key: shortened(names[0](task)) for key, task in zip(keys, tasks, strict=True)}
+    names = {key: bounded_name(namings[0](task)) for key, task in zip(keys, tasks, strict=True)}
     first = dict(zip(reversed(keys), reversed(tasks), strict=True))
-    for name in names[1:]:
+    for name in namings[1:]:
         # A file system may take upper and lower case for the same.
-        times = Counter(value.casefold() for value in made.values())
-        made = {k: shortened(name(first[k])) if times[v.casefold()] > 1 else v for k, v in made.items()}
-    times = Counter(value.casefold() for value in made.values())
-    made = {
+        times = Counter(value.casefold() for value in names.values())
+        names = {k: bounded_name(name(first[k])) if times[v.casefold()] > 1 else v for k, v in names.items()}
+    times = Counter(value.casefold() for value in names.values())
+    names = {
         # The same pair with another limit, or names that their separators make equal.
-        key: f"{shortened(value)[:180]}-{digest(list(key))[:8]}" if times[value.casefold()] > 1 else value
-        for key, value in made.items()
+        key: f"{bounded_name(value)[:180]}-{digest(list(key))[:8]}" if times[value.casefold()] > 1 else value
+        for key, value in names.items()
     }
-    return [replace(task, name=made[key]) for key, task in zip(keys, tasks, strict=True)]
+    return [replace(task, name=names[key]) for key, task in zip(keys, tasks, strict=True)]
 
 
 def _steps(folder: Path, path: Path) -> list[str]:
@@ -275,9 +276,4 @@ def write_results(path: Path, rows: Iterable[tuple[Task, Status, float, float]])
             [task.category, task.onnx, task.vnnlib, f"{prepare_s:.6f}", RESULT_WORDS[status], f"{run_s:.6f}"]
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_text(buffer.getvalue(), encoding="utf-8", errors="surrogateescape")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_bytes(path, buffer.getvalue().encode("utf-8", errors="surrogateescape"))

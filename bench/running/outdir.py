@@ -1,25 +1,19 @@
-"""The folder of results: can it be written, and who still reads what is printed."""
+"""The folder of results: can it be written, and what becomes of it if nothing is."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunecert.errors import UserError
-from prunecert.printable import printable
-
-#: What the top of every command words itself: a full disk.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from prunecert.errors import UserError, describe_os_error
 
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Makes the folder of results, and words what goes wrong in it, so that nothing ends in a traceback.
+    """Makes the folder of results before the work, and words what goes wrong in it as the end of every command does.
 
     A folder that was made here goes again if bad input ends the command before anything was written.
 
@@ -42,19 +36,6 @@ def writing(out: Path) -> Iterator[None]:
                 out.rmdir()
         raise
     except OSError as error:
-        if error.errno in _FULL:
-            raise
-        raise UserError(
-            f"{printable(error.filename or out, 200)} can't be used for results ({error.strerror or error}); --out "
-            "must be a folder that can be written, or made."
-        ) from error
-
-
-def say(text: str = "") -> None:
-    """Prints a line, control characters as text; where its reader (`head`, say) has gone, work goes on silently."""
-    try:
-        print(printable(text), flush=True)
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        if error.filename is None:
+            error.filename = str(out)
+        raise UserError(describe_os_error(error)) from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prunecert.bench.results.outcome import disputes
 from prunecert.bench.results.store import Row
 from prunecert.bench.results.vnncomp import Task
 from prunecert.bench.running.plainly import without_verifier
@@ -286,16 +287,16 @@ def combined(verdicts: Sequence[Verdict], cases: int) -> Verdict:
 
 def contradictions(rows: Sequence[Row]) -> list[str]:
     """Names each problem that one verifier proves and another breaks, one sentence each."""
-    answers: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows:
-        if row["status"] in (Status.UNSAT, Status.SAT):
-            who = f"{row['verifier']} {row.get('version', '')}".strip()
-            answers.setdefault(row["problem"], {}).setdefault(row["status"], {})[who] = (
-                f"{row['onnx']} with {row['vnnlib']}"
-            )
+    claims = (
+        (
+            row["problem"],
+            row["status"],
+            (f"{row['verifier']} {row.get('version', '')}".strip(), f"{row['onnx']} with {row['vnnlib']}"),
+        )
+        for row in rows
+    )
+    # By who says so: the same verifier may have answered in several starts.
     return [
-        f"CONTRADICTION: {next(iter(by[Status.UNSAT].values()))}: unsat by {', '.join(by[Status.UNSAT])}; "
-        f"sat by {', '.join(by[Status.SAT])}."
-        for by in answers.values()
-        if len(by) == 2
+        f"CONTRADICTION: {next(iter(proving.values()))}: unsat by {', '.join(proving)}; sat by {', '.join(breaking)}."
+        for proving, breaking in ((dict(dispute.proving), dict(dispute.breaking)) for dispute in disputes(claims))
     ]

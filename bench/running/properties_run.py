@@ -14,11 +14,11 @@ import numpy as np
 
 from prunecert.bench.results.store import Row, Writer, verdict_fields
 from prunecert.bench.results.vnncomp import Task, write_results
-from prunecert.bench.running.outdir import say
 from prunecert.bench.running.properties import Problem, contradictions, solve
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
-from prunecert.printable import printable
+from prunecert.printable import say, shortened
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -50,7 +50,7 @@ class Unreadable:
 def in_words(error: Exception) -> str:
     """Returns an exception in one line; one that nobody foresaw with its class."""
     text = str(error).strip().partition("\n")[0]
-    return printable(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}", 1_000)
+    return shortened(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}", 1_000)
 
 
 def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:
@@ -112,7 +112,7 @@ def save_counterexample(path: Path, problem: Problem, verdict: Verdict) -> None:
         "vnnlib_sha256": problem.vnnlib_sha256,
         "in_file_box": True,
     }
-    check_file(path).write_text(canonical_json(record) + "\n")
+    write_text(check_file(path), canonical_json(record) + "\n")
 
 
 def check_file(counterexample: Path) -> Path:
@@ -155,14 +155,14 @@ class Run:
     def _identifiers(self, worker: Worker) -> list[str]:
         """Returns, for each entry, the hash of all that decides its answer, with the device."""
         identity = worker.identity
-        made = []
+        identifiers = []
         for entry in self.entries:
             if isinstance(entry, Unreadable):
-                made.append(digest([entry.key, identity]))
+                identifiers.append(digest([entry.key, identity]))
             else:
                 small = [] if entry.compact is None else [entry.compact_sha256]
-                made.append(digest([entry.key, entry.task.timeout, identity, worker.device, READING, *small]))
-        return made
+                identifiers.append(digest([entry.key, entry.task.timeout, identity, worker.device, READING, *small]))
+        return identifiers
 
     def go(self) -> None:
         """Answers what is not answered yet."""
@@ -260,12 +260,12 @@ class Run:
         say()
         answers = {name: [Status(self.done[i]["status"]) for i in self.identifiers[name]] for name in self.crew}
         for name, statuses in answers.items():
-            found = Counter(statuses)
-            counts = ", ".join(f"{found[status]} {status}" for status in Status if found[status])
+            count_of = Counter(statuses)
+            counts = ", ".join(f"{count_of[status]} {status}" for status in Status if count_of[status])
             say(f"{name}: {len(self.entries)} properties: {counts}; {self.folders[name] / 'results.csv'}")
         here = {entry.key for entry in self.entries}
-        found_wrong = contradictions([row for row in self.rows if row["problem"] in here])
-        for sentence in found_wrong:
+        sentences = contradictions([row for row in self.rows if row["problem"] in here])
+        for sentence in sentences:
             say(sentence)
         failed = sum(status is Status.ERROR for statuses in answers.values() for status in statuses)
         if failed:
@@ -273,6 +273,6 @@ class Run:
         refused = sum(set(statuses) == {Status.UNSUPPORTED} for statuses in zip(*answers.values(), strict=True))
         if refused:
             say(f"{refused} unsupported by every verifier that was asked: the reasons stand above.")
-        if found_wrong:
+        if sentences:
             return EXIT_REGRESSION
         return EXIT_USAGE if failed or refused else EXIT_OK

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunecert.errors import UserError, shortened
+from prunecert.errors import UserError
+from prunecert.printable import shortened
 
 LOCAL = "local"
 SLURM = "submitit"

@@ -12,12 +12,12 @@ from typing import Any
 from prunecert.bench.schema.certificates import VERIFIER, Certify
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
 from prunecert.models import NOISE_OBJECTIVES
+from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Norm
 
-DENSE = "dense"
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")

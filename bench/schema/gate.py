@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.schema.yamlfile import Document, Section
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
 from prunecert.models import NETWORKS
+from prunecert.printable import shortened
 
 METRICS = ("verified", "attacked", "clean")
 

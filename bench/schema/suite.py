@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import DENSE, Cell, Protocol, parse_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.timing import take_timing
@@ -18,7 +18,7 @@ from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from prunecert.models import NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.models import DENSE, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 

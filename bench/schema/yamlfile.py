@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from prunecert.errors import UserError, did_you_mean, shortened
+from prunecert.errors import UserError, did_you_mean
 from prunecert.files import read_regular
+from prunecert.printable import shortened
 
 KeyPath = tuple[str | int, ...]
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def _reason(error: Exception) -> str:
         said = " ".join(part for part in (error.context, error.problem) if part)
         return shortened(" ".join(said.split()))
     if isinstance(error, yaml.reader.ReaderError):
-        return f"the character number {error.position} is refused ({shortened(str(error.reason), 80)})"
+        return f"the character number {error.position} is refused ({shortened(error.reason, 80)})"
     return shortened(" ".join(str(error).split()), 300)
 
 
@@ -201,7 +202,7 @@ class Document:
 
     @property
     def _name(self) -> str:
-        return shortened(str(self.path))
+        return shortened(self.path)
 
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._lines[path] = node.start_mark.line + 1

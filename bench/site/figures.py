@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from prunecert.bench.schema.cell import DENSE
 from prunecert.bench.site.svg import Plot, horizontal, number, vertical, wrap
 from prunecert.bench.site.view import Row
+from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind
 
 _COLOURS = 8

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunecert.bench.check import remarks
+from prunecert.bench.leaderboard.check import remarks
 from prunecert.bench.leaderboard.entry import Entry
 from prunecert.bench.results.outcome import MISCLASSIFIED, settle
 from prunecert.bench.results.stats import paired_ratio
-from prunecert.bench.schema.cell import DENSE, parse_eps
+from prunecert.bench.schema.cell import parse_eps
+from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind
 
 Share = Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunecert.errors import EXIT_OK, EXIT_USAGE, UserError, run_main
-from prunecert.files import scratch_beside
+from prunecert.files import write_bytes
 from prunecert.onnx.io import load_model
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
 
@@ -37,12 +37,7 @@ def write(source: Path, target: Path, output: str | None, outputs: int | None, k
     """Normalises a file; see `main`."""
     made = normalise(load_model(source), output=output, outputs=outputs, keep=keep, name=str(source))
     if made.changed:
-        beside = scratch_beside(target)
-        try:
-            beside.write_bytes(made.model.SerializeToString(deterministic=True))
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_bytes(target, made.model.SerializeToString(deterministic=True))
     return json.dumps(
         {
             "changed": made.changed,

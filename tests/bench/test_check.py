@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from prunecert.bench.check import GRACE_S, check_entry, check_tree, is_own_command, main, remarks
+from prunecert.bench.check import main
+from prunecert.bench.leaderboard.answers import GRACE_S
+from prunecert.bench.leaderboard.check import check_entry, check_tree, remarks
+from prunecert.bench.leaderboard.content import is_own_command
 from prunecert.bench.leaderboard.entry import Entry, dump, entry_digest, load_entry, seal
 from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, is_exact, known_labels
 from prunecert.errors import UserError

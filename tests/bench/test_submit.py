@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from prunecert.bench.check import check_tree
+from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import load_entry
 from prunecert.bench.planning.weights import count_layers, totals
 from prunecert.errors import UserError

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.check import check_tree
 from prunecert.bench.check import main as check
+from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import entry_digest, seal
 from prunecert.bench.publish import main as publish
 from prunecert.bench.retention import of_card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -17,6 +18,8 @@ SLOWEST_S = 10.0
 _LONGEST_SENTENCE = 10_000
 
 Try = Callable[[random.Random, Path], str]
+#: Tries, a seed and a folder; returns counts by outcome, and (outcome, reason, file) of what went wrong.
+Fuzz = Callable[[int, int, Path], tuple[Counter[str], list[tuple[str, str, bytes]]]]
 
 
 def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counter[str]:
@@ -56,9 +59,9 @@ def run(attempts: dict[str, Try], count: int, seed: int, folder: Path) -> Counte
     return counts
 
 
-def presentable(sentence: str) -> bool:
+def presentable(sentence: str, most: int = _LONGEST_SENTENCE) -> bool:
     """Whether what a command would say can be read: one line of printable text, not without end."""
-    return 0 < len(sentence) <= _LONGEST_SENTENCE and sentence.isprintable()
+    return 0 < len(sentence) <= most and sentence.isprintable()
 
 
 def faults(counts: Counter[str]) -> dict[str, int]:
@@ -66,10 +69,28 @@ def faults(counts: Counter[str]) -> dict[str, int]:
     return {key: n for key, n in counts.items() if key.rpartition(": ")[2] in ("TRACEBACK", "HANG", "RAW", "WRONG")}
 
 
+def run_files(fuzz: Fuzz, shown: int) -> int:
+    """Runs a fuzzer that keeps the bytes of what went wrong as a program: N and SEED on the command line.
+
+    Args:
+        fuzz: Returns how many files had which outcome, and what went wrong: outcome, reason, file.
+        shown: Bytes of a file that are printed.
+
+    Returns:
+        1 if something went wrong.
+    """
+    count, seed = int(sys.argv[1]), int(sys.argv[2])
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, faults = fuzz(count, seed, Path(folder))
+    for word, reason, raw in faults[:20]:
+        print(f"{word}: {reason[:400]}\n  {raw[:shown]!r}")
+    print(f"{count} files, seed {seed}, {time.perf_counter() - begin:.0f} s: {dict(outcomes)}")
+    return 1 if faults else 0
+
+
 def main(attempts: dict[str, Try]) -> int:
     """Runs a fuzzer as a program: N and SEED on the command line; returns 1 if there was a fault."""
-    import tempfile
-
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with tempfile.TemporaryDirectory() as folder:

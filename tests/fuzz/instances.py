@@ -10,13 +10,16 @@ from __future__ import annotations
 import gzip
 import random
 import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 from prunecert.bench.results.vnncomp import Task, read_rows
 from prunecert.errors import UserError
+from tests.fuzz.harness import presentable, run_files
+
+#: Characters of a sentence about one file.
+_LONGEST = 1_000
+
 
 _PARTS = [
     ",", ",,", '"', "'", "\\", "/", "../", "#", " ", "\t", "\x00", "\x1b[31m", "é", "\u2028", ";", "nan", "1e999", "-1",
@@ -70,7 +73,7 @@ def outcome(raw: bytes, good: list[str], folder: Path) -> tuple[str, str]:
     try:
         tasks = read_rows(folder / "instances.csv")
     except UserError as error:
-        fit = str(error).isprintable() and len(str(error)) < 1_000
+        fit = presentable(str(error), _LONGEST)
         return ("lost" if good else "refused" if fit else "message"), str(error)
     except Exception as error:
         return "traceback", f"{type(error).__name__}: {error}"
@@ -98,7 +101,7 @@ def fine(task: Task) -> bool:
 def fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[tuple[str, str, bytes]]]:
     """Reads lists; returns how many had which outcome, and what went wrong: outcome, reason, file."""
     rows = make(folder)
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     faults = []
     for i in range(count):
         draw = random.Random(f"{seed} {i}")
@@ -120,23 +123,11 @@ def fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[tuple[
         elif damage == 2:
             raw = gzip.compress(raw)
         word, reason = outcome(raw, good, folder)
-        found[word] += 1
+        outcomes[word] += 1
         if word in ("traceback", "lost", "names", "message"):
             faults.append((word, reason, raw))
-    return found, faults
-
-
-def main() -> int:
-    """Runs it from the command line."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2])
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        found, faults = fuzz(count, seed, Path(folder))
-    for word, reason, raw in faults[:20]:
-        print(f"{word}: {reason[:400]}\n  {raw[:600]!r}")
-    print(f"{count} lists, seed {seed}, {time.perf_counter() - begin:.0f} s: {dict(found)}")
-    return 1 if faults else 0
+    return outcomes, faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_files(fuzz, shown=600))

@@ -6,7 +6,7 @@ from tests.fuzz.instances import fuzz
 
 
 def test_three_hundred_lists(tmp_path: Path) -> None:
-    found, faults = fuzz(300, 0, tmp_path)
+    outcomes, faults = fuzz(300, 0, tmp_path)
     assert not faults, faults[0]
-    assert found["read, some rows refused"] > 30
-    assert found["refused"] > 10
+    assert outcomes["read, some rows refused"] > 30
+    assert outcomes["refused"] > 10

@@ -6,7 +6,7 @@ from tests.fuzz.vnnlib import fuzz
 
 
 def test_three_hundred_files(tmp_path: Path) -> None:
-    found, faults = fuzz(300, 0, tmp_path)
+    outcomes, faults = fuzz(300, 0, tmp_path)
     assert not faults, faults[0]
-    assert found["read and compared"] > 30
-    assert found["refused"] > 30
+    assert outcomes["read and compared"] > 30
+    assert outcomes["refused"] > 30

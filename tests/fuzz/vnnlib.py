@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 import signal
 import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,12 @@ from typing import Any
 from prunecert.errors import UserError
 from prunecert.verifiers.formats.vnnlib import UnsupportedPropertyError, read_property
 from tests.fuzz.compare import NotUnderstoodError, difference
+from tests.fuzz.harness import presentable, run_files
 from tests.fuzz.texts import packed, property_text
+
+#: Characters of a sentence about one file.
+_LONGEST = 1_000
+
 
 LIMIT_S = 10
 
@@ -45,7 +48,7 @@ def outcome(raw: bytes, path: Path, draw: random.Random) -> tuple[str, str]:
         made = read_property(path)
     except UserError as error:
         word = "unsupported" if isinstance(error, UnsupportedPropertyError) else "refused"
-        return ("message" if not str(error).isprintable() or len(str(error)) > 1_000 else word), str(error)
+        return ("message" if not presentable(str(error), _LONGEST) else word), str(error)
     except HangError:
         return "hang", ""
     except Exception as error:
@@ -65,29 +68,17 @@ def fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[tuple[
     Returns:
         How many had which outcome, and what went wrong: outcome, reason, file.
     """
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     faults = []
     for i in range(count):
         draw = random.Random(f"{seed} {i}")
         raw = packed(property_text(draw), draw)
         word, reason = outcome(raw, folder / "fuzz.vnnlib", draw)
-        found[word] += 1
+        outcomes[word] += 1
         if word in ("traceback", "hang", "wrong", "message"):
             faults.append((word, reason, raw))
-    return found, faults
-
-
-def main() -> int:
-    """Runs it from the command line."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2])
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        found, faults = fuzz(count, seed, Path(folder))
-    for word, reason, raw in faults[:20]:
-        print(f"{word}: {reason[:400]}\n  {raw[:1500]!r}")
-    print(f"{count} files, seed {seed}, {time.perf_counter() - begin:.0f} s: {dict(found)}")
-    return 1 if faults else 0
+    return outcomes, faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_files(fuzz, shown=1500))

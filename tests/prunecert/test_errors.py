@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prunecert.errors import (
     DEBUG,
@@ -20,8 +18,6 @@ from prunecert.errors import (
     describe_os_error,
     did_you_mean,
     run_main,
-    shortened,
-    visible,
 )
 
 
@@ -83,22 +79,6 @@ def test_an_interrupt_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) 
 def test_a_user_error_survives_a_process_border() -> None:
     error = pickle.loads(pickle.dumps(UserError("Two:", ["a", "b"])))
     assert (error.sentence, error.details, str(error)) == ("Two:", ("a", "b"), "Two:\n  a\n  b")
-
-
-@given(st.text(st.characters()))
-def test_visible_text_is_printable_and_says_what_was_there(text: str) -> None:
-    shown = visible(text)
-    assert shown.isprintable()
-    shown.encode("utf-8")
-    if text.isprintable():
-        assert shown == text
-
-
-@given(st.text(st.characters(), max_size=3000))
-def test_shortened_text_is_short(text: str) -> None:
-    assert shortened(text).isprintable()
-    # An escape has at most ten characters.
-    assert len(shortened(text, 50)) <= 10 * 100
 
 
 def test_long_names_are_not_repeated() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -44,10 +46,10 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(self: Path) -> bool:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refused(path: Path) -> BinaryIO:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "is_dir", refused)
+    monkeypatch.setattr(textfile, "open_regular", refused)
     with pytest.raises(UserError, match="may not be read by this user"):
         read_text(tmp_path / "a", "VNN-LIB")
 
@@ -57,3 +59,9 @@ def test_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not text"):
         read_text(tmp_path / "a", "VNN-LIB")
     assert textfile.MAX_TEXT < textfile.MAX_BYTES
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe is no plain file .*; a VNN-LIB file is wanted"):
+        read_bytes(tmp_path / "pipe", "VNN-LIB")

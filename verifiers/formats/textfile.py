@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.files import IrregularFileError, open_regular
+from prunecert.printable import shortened
 
 #: Most bytes of a text, unpacked: the largest property of VNN-COMP has some 15 MB.
 MAX_TEXT = 128 << 20
@@ -27,15 +28,16 @@ def read_bytes(path: Path, kind: str, limit: int = MAX_BYTES) -> bytes:
     Raises:
         UserError: It is missing, can't be read, is too large, or is a cut-off gzip file.
     """
-    name = printable(path, 200)
+    name = shortened(path, 200)
     try:
-        if path.is_dir():
-            raise UserError(f"{name} is a folder; a {kind} file is wanted.")
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(limit + 1)
         # By content, not by name: VNN-COMP's folders have both under either name.
         if raw[:2] == b"\x1f\x8b" and len(raw) <= limit:
             raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(limit + 1)
+    except IrregularFileError:
+        what = "a folder" if path.is_dir() else "no plain file (a pipe or a device)"
+        raise UserError(f"{name} is {what}; a {kind} file is wanted.") from None
     except FileNotFoundError:
         raise UserError(f"The {kind} file {name} does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -58,4 +60,4 @@ def read_text(path: Path, kind: str) -> str:
     try:
         return read_bytes(path, kind, MAX_TEXT).decode("utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{printable(path, 200)} is no {kind} file: it is not text.") from None
+        raise UserError(f"{shortened(path, 200)} is no {kind} file: it is not text.") from None

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.errors import UserError
+from prunecert.files import write_bytes
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 from prunecert.verifiers.formats.textfile import read_bytes, read_text
 from prunecert.verifiers.formats.vnnlib_reader import DoubleArray, UnsupportedPropertyError, parse
@@ -321,4 +322,4 @@ def write_text(path: Path, text: str) -> None:
         with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as stream:
             stream.write(raw)
         raw = buffer.getvalue()
-    path.write_bytes(raw)
+    write_bytes(path, raw)

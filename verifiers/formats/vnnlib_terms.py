@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.printable import shortened
 from prunecert.verifiers.formats.vnnlib_formulas import (
     NUMBER,
     Atom,
@@ -201,7 +201,7 @@ class Evaluator:
         if _LOOKS_LIKE_VARIABLE.fullmatch(word):
             raise UserError(f"{self.name} uses {shown(word)}, which it does not declare; {self._declared()}.")
         raise UserError(
-            f"{self.name} is no VNN-LIB file: {printable(repr(word), 60)} is neither a number nor X_i nor Y_j."
+            f"{self.name} is no VNN-LIB file: {shortened(repr(word), 60)} is neither a number nor X_i nor Y_j."
         )
 
     def _strange(self, expression: Expression) -> UserError:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from prunecert.errors import UserError
-from prunecert.printable import printable
+from prunecert.printable import shortened
 
 #: A token, or a parenthesised list of expressions.
 Expression: TypeAlias = "str | list[Expression]"
@@ -71,7 +71,7 @@ def plain(text: str, name: str) -> str:
 def shown(expression: Expression, depth: int = 3) -> str:
     """Writes an expression for a message, shortened, without control characters."""
     if isinstance(expression, str):
-        return printable(expression, 60)
+        return shortened(expression, 60)
     if depth == 0:
         return "(...)"
     parts = [shown(part, depth - 1) for part in expression[:8]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecert.bench.results.outcome import Outcome, contradictions, seconds, settle
+from prunecert.bench.results.outcome import Contradiction, Outcome, contradictions, disputes, seconds, settle
 from prunecert.bench.results.row_types import PhaseTimes
 from prunecert.verifiers.base import Status
 
@@ -83,6 +83,20 @@ def test_contradictions_are_questions_answered_both_ways(claims: list[tuple[str,
         proved = [who for asked, status, who in claims if asked == question and status == "unsat"]
         broken = [who for asked, status, who in claims if asked == question and status == "sat"]
         assert found.get(question) == ((proved[0], broken[0]) if proved and broken else None)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from(STATUSES), st.integers())))
+@settings(deadline=None)
+def test_a_dispute_names_all_sides(
+    claims: list[tuple[str, str, int]],
+) -> None:
+    all_sides = disputes(claims)
+    assert [Contradiction(item.question, item.proving[0], item.breaking[0]) for item in all_sides] == contradictions(
+        claims
+    )
+    for question, proving, breaking in all_sides:
+        assert list(proving) == [who for asked, status, who in claims if (asked, status) == (question, "unsat")]
+        assert list(breaking) == [who for asked, status, who in claims if (asked, status) == (question, "sat")]
 
 
 def test_seconds_leave_out_starting_and_loading_unless_asked() -> None:

@@ -242,14 +242,11 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
 
 def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = log(tmp_path / "run")
-    real = Path.open
 
-    def refuse(path: Path, *given: Any, **named: Any) -> Any:
-        if path.suffix == ".jsonl":
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *given, **named)
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("prunecert.bench.results.lines.open_regular", refuse)
     with pytest.raises(UserError, match=r"instances\.main\.jsonl can't be read \(Permission denied\)"):
         summarise(run)
 
