@@ -61,7 +61,7 @@ class Answer:
 def open_images(onnx: Path, split: Split, count: int, eps: float, timeout: float, root: Path | None) -> list[Instance]:
     """Returns questions about the images that are classified correctly and that CROWN leaves open."""
     from prunecert.verifiers.sparse.crown.engine import Engine, Question
-    from prunecert.verifiers.sparse.network import read_network
+    from prunecert.verifiers.sparse.onnx.reader import read_network
 
     network = read_network(onnx)
     engine = Engine(network)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.crown import passes
 from prunecert.verifiers.sparse.crown.engine import METHODS, Bounds, Engine, Method, Question
 from prunecert.verifiers.sparse.crown.rows.layout import lay_flat
-from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
+from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import convolution, dense
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
 

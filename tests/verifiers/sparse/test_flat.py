@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from prunecert.verifiers.sparse.crown.program import Program
 from prunecert.verifiers.sparse.crown.rows.layout import Taps, lay_flat
-from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
+from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx import layers
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.verifiers import onnxnets
 
 

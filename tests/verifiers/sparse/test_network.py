@@ -17,8 +17,9 @@ from onnx import helper
 from prunecert.errors import UserError
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.formats import counterexample
-from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx import layers
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
 from tests.verifiers.onnxnets import write

@@ -14,8 +14,8 @@ import pytest
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.crown.engine import Engine
-from prunecert.verifiers.sparse.network import read_network
 from prunecert.verifiers.sparse.onnx.neuron_names import names_of
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.proofs.file import Proof, RefusedProofError, glance
 from prunecert.verifiers.sparse.proofs.store import Earlier, Store, key
 from tests.soundness.networks import Affine, fully_connected

@@ -12,7 +12,7 @@ from prunecert.models.data import load
 from prunecert.models.export import export_onnx
 from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
-from prunecert.verifiers.sparse.network import read_network
+from prunecert.verifiers.sparse.onnx.reader import read_network
 
 NAMES = (
     "cnn-small_ibp_eps2_dense_x1_s0",
