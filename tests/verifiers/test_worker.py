@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status
-from prunecert.verifiers.formats.support import check_supported, network_info
-from prunecert.verifiers.process.inspection import inspect_network
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.process.inspection import check_supported, inspect_network
 from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker
 from tests.verifiers import faulty, onnxnets
 from tests.verifiers.test_reading import build, layers, perceptron, question
