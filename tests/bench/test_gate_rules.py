@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.schema.gate import Budget, Limits, RuleSet, load_rules
-from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.gate import Budget, Limits, RuleSet
+from prunecert.bench.schema.suite import load_rules, load_suite
 from prunecert.errors import UserError
 
 
