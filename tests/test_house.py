@@ -1,0 +1,27 @@
+"""Rules of the house that imports and folders show; `lint-imports` holds the order of the floors."""
+
+from __future__ import annotations
+
+from tests import house
+
+#: Arrows that are known to close a circle; this may only shrink.
+OPEN = {
+    ("prunecert.bench.running.cluster", "prunecert.bench.run"),
+    ("prunecert.bench.leaderboard.submit", "prunecert.bench.check"),
+}
+
+
+def test_there_is_no_circle_between_rooms_of_any_folder() -> None:
+    assert house.circles(house.rooms(house.arrows() - OPEN)) == set()
+
+
+def test_models_and_verifiers_know_neither_each_other_nor_bench() -> None:
+    tops = {(one.split(".")[1], other.split(".")[1]) for one, other in house.arrows() if other.count(".")}
+    assert not tops & {("models", "verifiers"), ("verifiers", "models"), ("models", "bench"), ("verifiers", "bench")}
+    assert {("bench", "models"), ("bench", "verifiers")} <= tops
+
+
+def test_circles_are_seen_between_rooms_and_not_between_a_package_and_what_lies_within() -> None:
+    pairs = {("p.a.x", "p.b"), ("p.b", "p.c.y"), ("p.c.z", "p.a.w"), ("p.a", "p.a.x"), ("p.a.x", "p.a"), ("p.d", "p.a")}
+    assert house.circles(house.rooms(pairs)) == {frozenset({"p.a", "p.b", "p.c"})}
+    assert house.circles(house.rooms(pairs - {("p.c.z", "p.a.w")})) == set()
