@@ -19,8 +19,8 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.gating.test_outputs import check_junit, outcome
 from tests.bench.rowkit import documents
-from tests.bench.test_gate_output import check_junit, outcome
 
 Run = Callable[..., int]
 FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"}

@@ -22,7 +22,7 @@ from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.process.worker import Worker
-from tests.verifiers.test_reading import build, layers, perceptron
+from tests.verifiers.process.test_reading import build, layers, perceptron
 
 Node = helper.make_node
 Rng = np.random.Generator

@@ -12,7 +12,7 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, PROVED, SEARCHED, TIMEOUT, pair, snapshot
-from tests.bench.test_gate_compare import case
+from tests.bench.gating.test_compare import case
 
 
 def fewer(run: Snapshot) -> Snapshot:

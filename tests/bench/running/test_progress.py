@@ -11,7 +11,7 @@ from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.progress import Display, Estimate, duration
 from prunecert.verifiers.base import Status, Times, Verdict
-from tests.bench.test_cascade import stage
+from tests.bench.running.test_cascade import stage
 
 
 def plan(*stages: Any) -> CellPlan:

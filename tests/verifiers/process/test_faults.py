@@ -247,7 +247,7 @@ def test_close_from_another_thread_ends_the_wait(network: Path, pids: Path) -> N
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.verifiers import test_faults
+from tests.verifiers.process import test_faults
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.base import Instance
 network = Path(sys.argv[1])
@@ -263,7 +263,7 @@ def test_nothing_outlives_the_parent(signum: int, network: Path, pids: Path) -> 
     """SIGKILL leaves the parent no time for anything; Ctrl-C must end all within seconds."""
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(network)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )

@@ -18,7 +18,7 @@ from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.process.inspection import check_supported, inspect_network
 from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker
 from tests.verifiers import faulty, onnxnets
-from tests.verifiers.test_reading import build, layers, perceptron, question
+from tests.verifiers.process.test_reading import build, layers, perceptron, question
 
 for _name, _class in [
     ("faulty", "Faulty"),
