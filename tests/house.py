@@ -81,3 +81,28 @@ def circles(pairs: Collection[Arrow]) -> set[frozenset[str]]:
         for start in targets
         if start in reached[start]
     }
+
+
+def own_tests(module: str) -> list[Path]:
+    """Returns where a module's own tests may be: a file of its name in its folder of tests, or one of its folder's.
+
+    The latter is for families of small modules with one contract: tests/models/test_pruners.py has all pruners.
+    """
+    *folders, name = module.removeprefix("prunecert.").split(".")
+    if folders[:1] not in (["bench"], ["models"], ["verifiers"]):
+        folders = ["prunecert", *folders]
+    own = ROOT.joinpath("tests", *folders, f"test_{name.strip('_')}.py")
+    return [own, own.parent.with_name(f"test_{folders[-1]}.py")]
+
+
+def without_own_tests() -> list[str]:
+    """Returns the modules that have no tests of their own; what a package's `__init__` holds is tested with its parts."""
+    return sorted(
+        module
+        for module, source in modules().items()
+        if source.name != "__init__.py" and not any(path.is_file() for path in own_tests(module))
+    )
+
+
+if __name__ == "__main__":  # python -m tests.house > tests/without_own_tests.txt
+    print("\n".join(without_own_tests()))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tests import house
 
+#: Modules that are tested only through others; this may only shrink, and so may their number.
+ALONE = house.ROOT / "tests" / "without_own_tests.txt"
+MOST_ALONE = 144
 #: Arrows that are known to close a circle; this may only shrink.
 OPEN = {
     ("prunecert.bench.running.cluster", "prunecert.bench.run"),
@@ -25,3 +28,11 @@ def test_circles_are_seen_between_rooms_and_not_between_a_package_and_what_lies_
     pairs = {("p.a.x", "p.b"), ("p.b", "p.c.y"), ("p.c.z", "p.a.w"), ("p.a", "p.a.x"), ("p.a.x", "p.a"), ("p.d", "p.a")}
     assert house.circles(house.rooms(pairs)) == {frozenset({"p.a", "p.b", "p.c"})}
     assert house.circles(house.rooms(pairs - {("p.c.z", "p.a.w")})) == set()
+
+
+def test_every_module_has_tests_of_its_own_where_its_name_says() -> None:
+    allowed, alone = ALONE.read_text().split(), house.without_own_tests()
+    missing = [house.own_tests(module)[0].relative_to(house.ROOT) for module in alone if module not in allowed]
+    assert not missing, f"write these tests: {', '.join(map(str, missing))}"
+    assert not set(allowed) - set(alone), f"delete these lines of {ALONE.name}: {sorted(set(allowed) - set(alone))}"
+    assert len(allowed) <= MOST_ALONE
