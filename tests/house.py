@@ -96,7 +96,7 @@ def own_tests(module: str) -> list[Path]:
 
 
 def without_own_tests() -> list[str]:
-    """Returns the modules that have no tests of their own; what a package's `__init__` holds is tested with its parts."""
+    """Returns the modules that have no tests of their own; an `__init__`'s content is tested with its parts."""
     return sorted(
         module
         for module, source in modules().items()
