@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests import house
 
 #: Modules that are tested only through others; this may only shrink, and so may their number.
@@ -36,3 +38,9 @@ def test_every_module_has_tests_of_its_own_where_its_name_says() -> None:
     assert not missing, f"write these tests: {', '.join(map(str, missing))}"
     assert not set(allowed) - set(alone), f"delete these lines of {ALONE.name}: {sorted(set(allowed) - set(alone))}"
     assert len(allowed) <= MOST_ALONE
+
+
+def test_nothing_is_imported_by_a_name_that_only_a_checkout_has() -> None:
+    sources = [*house.modules().values(), *(house.ROOT / "tests").rglob("*.py")]
+    pattern = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(house.PACKAGES)})\b", re.MULTILINE)
+    assert not [source for source in sources if pattern.search(source.read_text())]
