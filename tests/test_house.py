@@ -9,6 +9,24 @@ from tests import house
 #: Modules that are tested only through others; this may only shrink, and so may their number.
 ALONE = house.ROOT / "tests" / "without_own_tests.txt"
 MOST_ALONE = 144
+#: Verbs that hold more than parsing, calling and printing; this may only shrink.
+LONG_VERBS = {
+    "adopt",
+    "baseline",
+    "check",
+    "compare",
+    "export",
+    "gate",
+    "ls",
+    "merge",
+    "publish",
+    "retention",
+    "run",
+    "search",
+    "sparse_benchmark",
+    "train",
+    "verify",
+}
 #: Arrows that are known to close a circle; this may only shrink.
 OPEN = {
     ("prunecert.bench.running.cluster", "prunecert.bench.run"),
@@ -44,3 +62,10 @@ def test_nothing_is_imported_by_a_name_that_only_a_checkout_has() -> None:
     sources = [*house.modules().values(), *(house.ROOT / "tests").rglob("*.py")]
     pattern = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(house.PACKAGES)})\b", re.MULTILINE)
     assert not [source for source in sources if pattern.search(source.read_text())]
+
+
+def test_verbs_are_short() -> None:
+    verbs = [source for source in house.modules().values() if source.parent == house.ROOT / "bench"]
+    lengths = {source.stem: len(source.read_text().splitlines()) for source in verbs}
+    assert {verb for verb, lines in lengths.items() if lines > 80 and verb != "options"} <= LONG_VERBS
+    assert set(lengths) >= LONG_VERBS
