@@ -152,6 +152,7 @@ def test_a_question_beyond_the_domain_is_not_answered(masked: Export, tmp_path: 
         assert "compacted for inputs from 0 to 1" in reason
 
 
+@pytest.mark.slow
 def test_a_run_verifies_compact_networks_and_says_so(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import time
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,7 @@ def test_round_trip(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan)
         )
 
 
+@pytest.mark.slow
 def test_whole_way(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan, tmp_path: Path) -> None:
     """From the plan to the row on the disk, in batches of 100, the process's start left out."""
     count = iter(range(1_000_000))

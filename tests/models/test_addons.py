@@ -216,6 +216,7 @@ def test_symbolic_margins_bound_and_are_tighter_than_intervals(tiny: nn.Sequenti
         assert bool((symbolic <= margins + 1e-5).all())
 
 
+@pytest.mark.slow
 def test_mixtrain_adds_the_robust_loss_in_a_share_of_the_steps(tiny: nn.Sequential) -> None:
     torch.manual_seed(2)
     x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))

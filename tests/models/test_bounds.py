@@ -60,6 +60,7 @@ def test_bounds_contain_sampled_outputs(seed: int, eps: float, sparsity: float) 
         assert float(crown.gather(1, y[:, None]).abs().max()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10_000), eps=st.floats(0.0, 0.1), count=st.integers(1, 5))

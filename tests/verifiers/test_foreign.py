@@ -203,6 +203,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Instance, Stat
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["sparse-bab", "neuralsat", "crown", "ibp", "pgd", "sparse-crown", "marabou"])
 def test_foreign_networks_are_answered(verifier: str, table: list[tuple[Instance, Status]]) -> None:
     if not VERIFIERS.get(verifier).availability().installed:

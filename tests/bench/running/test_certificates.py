@@ -83,6 +83,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
     return documents(out, kind)
 
 
+@pytest.mark.slow
 def test_certificates_are_rows_of_their_own(finished: Path) -> None:
     found = rows(finished, "certificate")
     assert sorted((row["cell"], row["image"]) for row in found) == sorted(
@@ -164,6 +165,7 @@ def test_the_leaderboard_leaves_them_out(finished: Path, noisy: Zoo, tmp_path: P
     assert offered == [[PROVED]]
 
 
+@pytest.mark.slow
 def test_a_finished_run_asks_nothing_again(finished: Path, run_noisy: Callable[..., int]) -> None:
     before = len(rows(finished, "certificate"))
     assert run_noisy(finished, "--retry", "unknown") == EXIT_OK

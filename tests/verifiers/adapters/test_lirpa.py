@@ -62,6 +62,7 @@ def scale(question: Instance) -> float:
     return max(1.0, 2 * float(np.abs(outputs).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "radii"), [("linf", (0.002, 0.01, 0.05)), ("l2", (0.01, 0.1))])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bounds_contain_ten_thousand_outputs(
@@ -172,6 +173,7 @@ def test_float64_decides_where_float32_can_not(
         np.testing.assert_allclose(verdict.bounds or (), 0.01, atol=1e-3 if method is AlphaCrown else 1e-5)
 
 
+@pytest.mark.slow
 def test_optimised_slopes_are_never_worse(networks: dict[str, Path]) -> None:
     asked = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(4)]
     with Worker("crown", threads=1) as crown, Worker("alpha-crown", threads=1) as alpha:
@@ -181,6 +183,7 @@ def test_optimised_slopes_are_never_worse(networks: dict[str, Path]) -> None:
     assert max(gain.max() for gain in gains) > 1e-3
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), eps=st.floats(0, 0.3), sparsity=st.floats(0, 1))
 def test_intervals_hold_on_random_networks(seed: int, eps: float, sparsity: float, ibp: Worker, tmp_path: Path) -> None:
@@ -194,6 +197,7 @@ def test_intervals_hold_on_random_networks(seed: int, eps: float, sparsity: floa
 
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[str, Path]) -> None:

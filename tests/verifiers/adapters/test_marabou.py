@@ -34,6 +34,7 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
+@pytest.mark.slow
 @needs
 def test_agrees_with_exact_answers(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     verdicts = worker.verify([instance for instance, _ in cases])

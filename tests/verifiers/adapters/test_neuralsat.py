@@ -43,6 +43,7 @@ def wrong(cases: list[tuple[Instance, bool]], verdicts: list[Verdict]) -> list[s
     return lines
 
 
+@pytest.mark.slow
 def test_agrees_with_exact_answers(split_worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     verdicts = split_worker.verify([instance for instance, _ in cases])
     assert wrong(cases, verdicts) == []
@@ -52,6 +53,7 @@ def test_agrees_with_exact_answers(split_worker: Worker, cases: list[tuple[Insta
         assert (verdict.witness is not None) == (verdict.status is Status.SAT)
 
 
+@pytest.mark.slow
 def test_search_alone_finds_both_answers(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     verdicts = worker.verify([instance for instance, _ in cases])
     assert wrong(cases, verdicts) == []

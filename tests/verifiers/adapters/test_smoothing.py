@@ -73,6 +73,7 @@ def certificates(verdicts: Sequence[Verdict]) -> list[Certificate]:
     return [item for item in found if item is not None]
 
 
+@pytest.mark.slow
 def test_radii_are_too_large_as_seldom_as_said(line: Path) -> None:
     """At alpha = 0.1 the radius exceeds the true one, which is the distance, in at most a tenth of the runs.
 

@@ -247,6 +247,7 @@ def test_applied_functions_that_double_are_refused(monkeypatch: pytest.MonkeyPat
         read("(<= (f59 Y_0) 1)", before="(define-fun f0 ((a Real)) Real a)" + names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -89,6 +89,7 @@ def _four_below(tmp_path: Path) -> Instance:
     return _instance(_cancelling(tmp_path / "g.onnx", 1e8, 8.0, -28.0), [2.0], [2.1], [[1.0, 0.0]], [0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["ibp", "crown-ibp", "crown", "alpha-crown"])
 @pytest.mark.parametrize(("scale", "gap", "shift"), [(1e8, 8.0, -28.0), (3e7, 4.0, -14.5), (3e7, 4.0, -11.0)])
 def test_float32_bounds_of_cancelling_neurons_prove_nothing(
@@ -100,6 +101,7 @@ def test_float32_bounds_of_cancelling_neurons_prove_nothing(
     assert verdict.status is Status.UNKNOWN, verdict.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [0.0, 1.0])
 def test_neuralsat_on_cancelling_neurons(attack: float, tmp_path: Path) -> None:
     path = _cancelling(tmp_path / "g.onnx", 3e7, 4.0, -14.5)

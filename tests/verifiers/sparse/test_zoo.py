@@ -27,6 +27,7 @@ MODES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN"}
 
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", PRESENT)

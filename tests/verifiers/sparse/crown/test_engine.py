@@ -251,6 +251,7 @@ def test_rounding_to_nearest_would_prove_what_is_false() -> None:
         assert Engine(network, threads=1, few_entries=way).bound(false, method).rows[0] <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few_entries", WAYS)
 @pytest.mark.parametrize("sparsity", [0.5, 0.97])
 @pytest.mark.parametrize("method", METHODS)
