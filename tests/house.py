@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -104,5 +105,17 @@ def without_own_tests() -> list[str]:
     )
 
 
-if __name__ == "__main__":  # python -m tests.house > tests/without_own_tests.txt
-    print("\n".join(without_own_tests()))
+def drawing(pairs: Collection[Arrow]) -> list[str]:
+    """Returns a line a folder: how many rooms and arrows between them it has, and which circles."""
+    lines = []
+    forks = rooms(pairs)
+    for folder in sorted({one.rpartition(".")[0] for one, _ in forks}):
+        inner = {(one, other) for one, other in forks if one.rpartition(".")[0] == folder}
+        loops = ["circle of " + ", ".join(sorted(loop)) for loop in circles(inner)] or ["no circle"]
+        lines.append(f"{folder}: {len(set().union(*inner))} rooms, {len(inner)} arrows, {'; '.join(sorted(loops))}")
+    return lines
+
+
+if __name__ == "__main__":
+    # python -m tests.house > tests/without_own_tests.txt; python -m tests.house rooms
+    print("\n".join(drawing(arrows()) if sys.argv[1:] == ["rooms"] else without_own_tests()))

@@ -48,6 +48,7 @@ def test_circles_are_seen_between_rooms_and_not_between_a_package_and_what_lies_
     pairs = {("p.a.x", "p.b"), ("p.b", "p.c.y"), ("p.c.z", "p.a.w"), ("p.a", "p.a.x"), ("p.a.x", "p.a"), ("p.d", "p.a")}
     assert house.circles(house.rooms(pairs)) == {frozenset({"p.a", "p.b", "p.c"})}
     assert house.circles(house.rooms(pairs - {("p.c.z", "p.a.w")})) == set()
+    assert house.drawing(pairs) == ["p: 4 rooms, 4 arrows, circle of p.a, p.b, p.c"]
 
 
 def test_every_module_has_tests_of_its_own_where_its_name_says() -> None:
