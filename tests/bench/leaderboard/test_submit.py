@@ -31,6 +31,7 @@ def official(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prunecert.bench.planning.select, "load", publishable)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_finished_run_is_submitted_and_valid(
     run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: None
@@ -55,6 +56,7 @@ def test_a_finished_run_is_submitted_and_valid(
     assert {path.name for path in (tmp_path / "results" / "leaderboard").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_truncated_run_is_not_submitted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: None
 ) -> None:
@@ -105,6 +107,7 @@ url: https://example.org/paper
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_strangers_network_enters_by_its_file_and_a_card(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: None, capsys: pytest.CaptureFixture[str]
@@ -207,6 +210,7 @@ def test_weights_computed_from_constants_are_counted_and_others_refused(tmp_path
         count_layers(tmp_path / "b.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_our_own_exports_are_counted_as_the_export_counts_them(zoo: Zoo, tmp_path: Path) -> None:
     from prunecert.models import NETWORKS

@@ -29,11 +29,13 @@ def drawn(text: str) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_names_stand_in_figures_as_they_are(name: str) -> None:
     assert drawn(name).count(f">{name}<") == 2 or drawn(name).count(f"> {name}<") == 2
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.text(st.sampled_from("$\\{}_^ab"), min_size=1, max_size=8))
 def test_no_name_ends_the_drawing(name: str) -> None:

@@ -203,6 +203,7 @@ def test_the_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     assert "NOT PUBLISHABLE" not in page
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_and_repeatable(tmp_path: Path) -> None:
     summary = pruned()
     paths = figures.save(summary, tmp_path)

@@ -102,6 +102,7 @@ def test_certificates_are_rows_of_their_own(finished: Path) -> None:
     assert "smoothing" not in {row["verifier"] for row in verdicts}
 
 
+@pytest.mark.slow
 def test_no_count_of_verified_images_has_them(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert [cell["name"] for cell in summary["cells"]] == [PROVED]
@@ -152,6 +153,7 @@ def test_the_gate_leaves_them_out(finished: Path, tmp_path: Path, capsys: pytest
     assert NOISY not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_leaderboard_leaves_them_out(finished: Path, noisy: Zoo, tmp_path: Path, run_noisy: Callable[..., int],
                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     offered: list[list[str]] = []

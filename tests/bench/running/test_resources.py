@@ -79,6 +79,7 @@ def whereabouts(out: Path) -> set[tuple[str, str]]:
     return {(row["device"], row["detail"]) for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux confines processes to processors")
 @pytest.mark.skipif(resources.core_sets(2) is None, reason="needs two processors")
 def test_each_worker_has_its_cores_and_its_device(
@@ -113,6 +114,7 @@ def test_bad_options_are_refused(run: Run, tmp_path: Path, options: tuple[str, .
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_images_are_drawn_by_the_seed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "conclude", lambda *_, **__: 0)
     options = ("--cells", "*dense*", "--images", "5", "--verifiers", "fake-bound")

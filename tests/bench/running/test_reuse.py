@@ -40,6 +40,7 @@ def edit(out: Path, change: Callable[[dict[str, Any]], object]) -> None:
     log.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_an_unchanged_network_is_not_asked_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     run(first, *IMAGES)
@@ -58,6 +59,7 @@ def test_an_unchanged_network_is_not_asked_again(run: Run, tmp_path: Path, capsy
         assert summary(first)["cells"][0][key] == summary(second)["cells"][0][key]
 
 
+@pytest.mark.slow
 def test_only_what_the_cascade_would_ask_is_taken_over(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     everything = tmp_path / "all.yaml"
     everything.write_text(
@@ -70,6 +72,7 @@ def test_only_what_the_cascade_would_ask_is_taken_over(run: Run, zoo: Zoo, tmp_p
     assert len(verdicts(tmp_path / "all")) == 16
 
 
+@pytest.mark.slow
 def test_another_network_is_asked(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "first", *IMAGES)
     edit(tmp_path / "first", lambda row: row.update(key="0" * 20) if row["type"] == "verdict" else None)
@@ -93,6 +96,7 @@ def _as_if_at(out: Path, eps: str) -> None:
     edit(out, change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eps", "settles"), [("8/255", True), ("1/255", False)])
 def test_a_proof_over_a_larger_box_settles_a_smaller_one(run: Run, tmp_path: Path, eps: str, settles: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"

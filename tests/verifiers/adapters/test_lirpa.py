@@ -79,6 +79,7 @@ def test_bounds_contain_ten_thousand_outputs(
             assert smallest.min() > 0
 
 
+@pytest.mark.slow
 def test_a_point_has_its_own_output_as_bound(worker: Worker, networks: dict[str, Path]) -> None:
     asked = [onnxnets.instance(path, 0.0, seed) for path in networks.values() for seed in range(2)]
     for question, verdict in zip(asked, worker.verify(asked), strict=True):
@@ -89,6 +90,7 @@ def test_a_point_has_its_own_output_as_bound(worker: Worker, networks: dict[str,
         assert verdict.unstable == 0
 
 
+@pytest.mark.slow
 def test_any_disjunctive_normal_form(worker: Worker, networks: dict[str, Path]) -> None:
     """Disjuncts of several rows, and batches whose specifications have different numbers of rows."""
     rng = np.random.default_rng(0)
@@ -143,6 +145,7 @@ def test_a_batch_says_what_each_alone_says(worker: Worker, networks: dict[str, P
         np.testing.assert_allclose(verdict.bounds, alone.bounds, atol=tolerance * scale(question))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Ibp, Crown, AlphaCrown])
 def test_float64_decides_where_float32_can_not(
     method: type[Ibp | Crown | AlphaCrown], networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
@@ -240,6 +243,7 @@ def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[s
     assert 0 < worst < TOLERANCE / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [

@@ -44,6 +44,7 @@ def test_agrees_with_exact_answers(worker: Worker, cases: list[tuple[Instance, b
         assert verdict.domains
 
 
+@pytest.mark.slow
 @needs
 def test_a_counterexample_on_the_very_border_is_not_claimed(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     """At a single point whose output misses the unsafe set by less than simplex sees, nothing may be `sat`."""

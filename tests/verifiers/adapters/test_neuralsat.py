@@ -62,6 +62,7 @@ def test_search_alone_finds_both_answers(worker: Worker, cases: list[tuple[Insta
     assert all(verdict.domains for verdict in searched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_unsafe_disjunct_among_safe_ones(worker: Worker, cases: list[tuple[Instance, bool]], place: int) -> None:
     """Upstream's presolve once answered with the last disjunct's status (dynaroars/neuralsat, issue 20)."""

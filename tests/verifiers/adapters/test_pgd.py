@@ -28,6 +28,7 @@ def pgd() -> Iterator[Worker]:
         yield subject
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l2", 3.0)])
 def test_finds_confirmed_counterexamples(pgd: Worker, norm: Norm, eps: float, network: Path) -> None:
     asked = [onnxnets.instance(network, eps, seed, norm=norm) for seed in range(12)]

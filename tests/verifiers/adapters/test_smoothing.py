@@ -94,6 +94,7 @@ def test_radii_are_too_large_as_seldom_as_said(line: Path) -> None:
     assert wrong > 0.4 * alpha * runs
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_of_the_noise(line: Path) -> None:
     """The class wins with probability Phi(distance / sigma); 100,000 samples tell sigma within a per cent."""
     for distance in (-0.2, 0.0, 0.3):
@@ -102,6 +103,7 @@ def test_the_counts_are_those_of_the_noise(line: Path) -> None:
         assert share == pytest.approx(float(norm.cdf(distance / 0.5)), abs=5 * 0.5 / np.sqrt(100_000))
 
 
+@pytest.mark.slow
 def test_the_radius_comes_near_the_distance(line: Path) -> None:
     (found,) = certificates(subject(line, n=100_000).solve([question(line, 0.6)]))
     assert found.predicted == 0
@@ -179,6 +181,7 @@ def worker() -> Iterator[Worker]:
         yield made
 
 
+@pytest.mark.slow
 def test_through_the_worker(worker: Worker, line: Path) -> None:
     asked = [question(line, 0.5, name) for name in "ab"]
     verdicts = worker.verify(asked)

@@ -32,6 +32,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
         yield subject
 
 
+@pytest.mark.slow
 def test_verdicts_follow_the_bounds(worker: Worker, network: Path) -> None:
     asked = [onnxnets.instance(network, eps, seed) for eps in (0.0, 0.001, 0.01, 0.3) for seed in range(3)]
     verdicts = worker.verify(asked)

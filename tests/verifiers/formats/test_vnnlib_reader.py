@@ -190,6 +190,7 @@ def test_a_file_may_leave_the_outputs_free(more: list[str]) -> None:
     assert not only(read("(<= Y_0 1)")).any_output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["(and ", "(or ", "(not ", "(! ", "(let ((a true)) "])
 @pytest.mark.parametrize("depth", [1_000, 9_000, 100_000])
 def test_nesting_is_read_or_refused(head: str, depth: int) -> None:
