@@ -59,6 +59,7 @@ def first_proved(run: Path, verifier: str) -> dict[str, Any]:
     return next(r for r in documents(run, "verdict") if (r["status"], r["verifier"]) == ("unsat", verifier))
 
 
+@pytest.mark.slow
 def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(done, copy) == 0
     printed = capsys.readouterr().out

@@ -114,6 +114,7 @@ def test_a_proof_over_a_larger_box_settles_a_smaller_one(run: Run, tmp_path: Pat
         assert "bounds" not in row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eps", "inside", "taken"), [("1/255", True, True), ("2/255", True, True), ("1/255", False, False)]
 )

@@ -52,6 +52,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
     return documents(out, kind)
 
 
+@pytest.mark.slow
 def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert run(out, "--suite", clock) == 0
@@ -99,6 +100,7 @@ def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.Captu
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_timing_run_goes_on_where_it_was_stopped(run: Run, clock: str, tmp_path: Path) -> None:
     from prunecert.bench.running.timing import TimeTaker
@@ -142,6 +144,7 @@ def test_what_would_spoil_times_is_refused(
         run(tmp_path / "run", "--suite", clock, *options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_times_of_two_machines_are_kept_apart(run: Run, clock: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -157,6 +160,7 @@ def test_times_of_two_machines_are_kept_apart(run: Run, clock: str, tmp_path: Pa
         run(out, "--suite", clock)
 
 
+@pytest.mark.slow
 def test_filled_zeros_change_nothing_but_the_zeros(zoo: Zoo, run: Run, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "1", "--no-compact", "--verifiers", "fake-complete")
     source = next(path for path in zoo.exports.rglob(f"{CELLS[1]}.onnx") if path.parent.name == "onnx")

@@ -84,6 +84,7 @@ def test_an_attack_waits_for_those_before_it_and_gets_the_nearest_counterexample
     assert starts(third) == [[broken[2, 0]], [broken[1, 1], broken[2, 1]], [broken[1, 2]], []]
 
 
+@pytest.mark.slow
 def test_a_run_with_warm_starts(run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunecert.bench.report.figures.save", lambda summary, folder: [])
     # The untrained networks are not broken really, so that the replay's outputs are made up.

@@ -35,6 +35,7 @@ def refused(folder: Path, text: str) -> str:
     return str(caught.value).removeprefix(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

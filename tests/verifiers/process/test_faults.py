@@ -119,6 +119,7 @@ def worker(name: str, **options: object) -> Worker:
     return Worker(name, memory_limit_mb=250, grace_s=GRACE_S, threads=1, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "status", "reason"), FAULTS)
 def test_every_fault_has_its_status(fault: str, status: Status, reason: str, network: Path, pids: Path) -> None:
     with worker("faulty") as subject:
@@ -132,6 +133,7 @@ def test_every_fault_has_its_status(fault: str, status: Status, reason: str, net
     assert broken.times.wall_s <= limit_s + GRACE_S + SLACK_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verifier", "fault", "reason"),
     [

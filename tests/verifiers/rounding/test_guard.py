@@ -227,6 +227,7 @@ def test_a_margin_within_the_allowance_is_unknown(above: float, status: Status, 
     assert _judged(_near(tmp_path, 1.0), bounds=(0.9,)).status is Status.UNSAT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["sparse-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab", "crown"])
 def test_verifiers_leave_room_for_rounding(verifier: str, tmp_path: Path) -> None:
     asked = [_near(tmp_path, above) for above in (1e-8, 1e-3)]
