@@ -13,9 +13,9 @@ from rich.console import Console
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.result import plural
+from prunecert.bench.machine import utc_now
 from prunecert.bench.results.baseline_types import HistoryCell, HistoryEntry
 from prunecert.bench.results.outcome import MISCLASSIFIED
-from prunecert.bench.running.session import utc_now
 from prunecert.errors import EXIT_OK, UserError, run_main
 
 _SHOWN = 8

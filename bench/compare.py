@@ -22,11 +22,11 @@ from typing import Any
 from prunecert.bench.comparison import loop, sides
 from prunecert.bench.comparison.measure import Meter
 from prunecert.bench.comparison.report import markdown, record
+from prunecert.bench.machine import cores, quote
 from prunecert.bench.options import IMAGES, SEED, WORKERS
 from prunecert.bench.planning import select
 from prunecert.bench.results.vnncomp import Task, read_instances
-from prunecert.bench.running.progress import duration
-from prunecert.bench.running.session import cores, quote
+from prunecert.bench.results.words import duration
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
 from prunecert.onnx.io import identity

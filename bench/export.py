@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from prunecert.bench.ls import show
-from prunecert.bench.options import IMAGES, SECONDS, SEED
+from prunecert.bench.options import IMAGES, SECONDS, SEED, add_compact_option
 from prunecert.bench.planning import select
 from prunecert.bench.report import shapes
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
     parser.add_argument("--timeout", type=SECONDS, help="seconds an instance (default: the profile's longest limit)")
     parser.add_argument("--out", type=Path, help="folder to write (default: onnx_exports/SUITE)")
-    select.add_compact_option(parser)
+    add_compact_option(parser)
     parser.add_argument("--shapes", action="store_true", help="only show what is removed, layer by layer")
     parser.add_argument(
         "--check",

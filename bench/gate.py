@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
 
 def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
     """Returns the run directory of the one-line form."""
-    from prunecert.bench.run import parser as run_parser
+    from prunecert.bench.run_options import run_parser
 
     asked = run_parser().parse_args(["--suite", options.suite, *rest])
     out: Path | None = asked.out
@@ -117,14 +117,15 @@ def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
 
 def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> None:
     """Runs the suite. What its exit code stands for is in the run, so the gate finds it there."""
-    from prunecert.bench.run import main as run
+    from prunecert.bench.run_options import request_of, run_parser
+    from prunecert.bench.running.run import run_suite
 
     argv = ["--suite", options.suite, *rest, "--out", str(directory)]
     if options.cells is not None:
         argv += ["--cells", options.cells]
     if options.skip_unavailable:
         argv.append("--skip-unavailable")
-    run(argv)
+    run_suite(request_of(run_parser().parse_args(argv), argv))
 
 
 def _cells(base: Snapshot, patterns: str | None) -> list[str] | None:

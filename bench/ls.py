@@ -1,4 +1,4 @@
-"""List suites, networks, objectives and their add-ons, pruners, verifiers and runs."""
+"""List suites, networks, objectives and their add-ons, pruners, verifiers with their settings, and runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunecert.bench.report.settings_table import HEADINGS, tables
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, is_run
 from prunecert.bench.schema.suite import available_suites, load_suite
@@ -48,6 +49,10 @@ def _verifiers(_: Path) -> Rows:
     return found
 
 
+def _settings(_: Path) -> Rows:
+    return [("verifier", *HEADINGS), *((name, *line) for name, lines in tables() for line in lines)]
+
+
 def _runs(folder: Path) -> Rows:
     found: Rows = [("run", "suite", "profile", "begun", "cells", "summary")]
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -71,22 +76,35 @@ WHAT: dict[str, Callable[[Path], Rows]] = {
     "addons": _names("add-on", ADDONS),
     "pruners": _names("pruner", PRUNERS),
     "verifiers": _verifiers,
+    "settings": _settings,
     "runs": _runs,
 }
 
 
-def show(rows: Rows, console: Console) -> None:
-    """Prints a table with a heading row; tab-separated lines where the output is no terminal."""
+def show(rows: Rows, console: Console, *, grouped: bool = False) -> None:
+    """Prints a table with a heading row; tab-separated lines where the output is no terminal.
+
+    Args:
+        rows: The table, its headings first.
+        console: Where to.
+        grouped: Whether, in a terminal, rows of one first cell stand together below it, which leaves more room.
+    """
     if not console.is_terminal:
         for row in rows:
             # Not through the console, which would turn tabs into spaces.
             print("\t".join(row), file=console.file)
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in rows[0]:
-        table.add_column(heading, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0) if grouped else (0, 1))
+    for place, heading in enumerate(rows[0][grouped:], start=2):
+        # The last column is the one to read.
+        table.add_column(heading, overflow="fold", max_width=20 if grouped and place < len(rows[0]) else None)
+    group = ""
     for row in rows[1:]:
-        table.add_row(*(escape(text) for text in row))
+        if grouped and row[0] != group:
+            group = row[0]
+            table.add_section()
+            table.add_row(f"[bold]{escape(group)}[/bold]")
+        table.add_row(*(escape(text) for text in row[grouped:]))
     console.print(table)
 
 
@@ -102,10 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             raise UserError(did_you_mean("thing to list", what, WHAT))
     console = Console()
-    for number, what in enumerate(options.what or WHAT):
+    wanted = list(options.what or WHAT)
+    if "verifiers" in wanted and "settings" not in wanted:
+        wanted.insert(wanted.index("verifiers") + 1, "settings")
+    for number, what in enumerate(wanted):
         if number:
             console.print()
-        show(WHAT[what](options.runs_dir), console)
+        show(WHAT[what](options.runs_dir), console, grouped=what == "settings")
     return EXIT_OK
 
 

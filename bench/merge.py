@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.bench.results.store import Log, is_run, run_session, writer_files
-from prunecert.bench.run import conclude
 from prunecert.bench.running.progress import Output
 from prunecert.errors import UserError, run_main
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="run directory to make")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     merge(options.parts, options.out)
-    return conclude(options.out, Output())
+    return conclude(options.out, Output()).exit_code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Numbers on the command line: refused as options where they make no sense, before anything is done.
+"""Options that several commands share, and numbers: refused where they make no sense, before anything is done.
 
 One meaning each, whatever the verb: `THREADS` is what ``--threads`` takes, wherever it stands.
 """
@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 
+from prunecert.compaction import Mode
 from prunecert.errors import shortened
 
 
@@ -77,3 +78,20 @@ RADIUS = number("pixels in [0, 1]", 0, 1)
 PART = whole("images", 1, 10_000_000)
 TASKS = whole("tasks", 1, 100_000)
 CPUS = whole("processors", 1, 100_000)
+
+
+def add_compact_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --compact and --no-compact, which replace what the suite says."""
+    modes = [str(mode) for mode in Mode]
+    parser.add_argument(
+        "--compact", nargs="?", const=str(Mode.PIXELS), choices=modes, metavar="MODE",
+        help="remove dead and constant units first: pixels (what does nothing for pixels in [0, 1]), all-inputs, exact "
+        "(no constant is folded but 0), off (default: the suite's; pixels where it says nothing)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-compact",
+        dest="compact",
+        action="store_const",
+        const=str(Mode.OFF),
+        help="the masked networks as they are",
+    )

@@ -224,7 +224,9 @@ class _Search:
     def _verify(self, trial: Trial) -> None:
         """Runs a cascade of verifiers on validation images, and notes the verified accuracies."""
         from prunecert.bench.results.summary import summarise
-        from prunecert.bench.run import main as run
+        from prunecert.bench.running.request import RunRequest
+        from prunecert.bench.running.run import run_suite
+        from prunecert.bench.schema.suite import load_suite
 
         verifiers = [name.strip() for name in self.options.verifiers.split(",") if name.strip()]
         suite = {
@@ -252,10 +254,21 @@ class _Search:
         }
         file = trial.folder / "search.yaml"
         file.write_text(yaml.safe_dump(suite, sort_keys=False))
-        folders = ["--checkpoints", str(trial.folder), "--exports", str(trial.folder / "onnx")]
-        data = ["--data-root", str(self.options.data_root)] if self.options.data_root else []
-        out = trial.folder / "run"
-        code = run(["--suite", str(file), "--out", str(out), "--device", self.options.device, *folders, *data])
+        out, exports, root = trial.folder / "run", trial.folder / "onnx", self.options.data_root
+        argv = ["--suite", str(file), "--out", str(out), "--device", self.options.device]
+        argv += ["--checkpoints", str(trial.folder), "--exports", str(exports)]
+        argv += ["--data-root", str(root)] if root else []
+        request = RunRequest(
+            suite=load_suite(str(file)),
+            named=str(file),
+            out=out,
+            device=self.options.device,
+            checkpoints=trial.folder,
+            exports=exports,
+            data_root=root,
+            argv=tuple(argv),
+        )
+        code = run_suite(request).exit_code
         if code:
             raise UserError(f"Verifying trial {trial.number} failed (exit {code}); see {out}.")
         found = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.report.timing_command import conclude_times
+from prunecert.bench.report.conclude import conclude_times
 from prunecert.bench.running.progress import Output
 from prunecert.errors import EXIT_OK, run_main
 

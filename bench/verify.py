@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run
 from prunecert.bench.results.vnncomp import (
     MAX_TIMEOUT_S,
@@ -48,7 +49,6 @@ from prunecert.bench.running.outdir import say, writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, Unreadable, in_words
 from prunecert.bench.running.recording import parse_statuses
-from prunecert.bench.running.session import machine, utc_now, versions
 from prunecert.bench.schema.scalars import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import enum
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from prunecert.hashing import canonical_json
+from prunecert.jsontext import parse_json
 
 #: Key of the record in an ONNX file's ``metadata_props``.
 METADATA_KEY = "compaction"
@@ -181,9 +181,8 @@ class Compaction:
     def load(cls, text: str) -> Compaction:
         """Reads what `dump` returned; see `from_json` for errors."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            # The second is what json says of brackets nested by the thousand.
+            data = parse_json(text.encode())
+        except ValueError as error:
             raise UserError(f"The record of a compacted network is damaged ({error}); export it again.") from error
         if not isinstance(data, dict):
             raise UserError("The record of a compacted network is damaged (no object); export it again.")

@@ -5,18 +5,35 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.verifiers.certificate import Certificate
+from prunecert.verifiers.output_spec import OutputSpec
+from prunecert.verifiers.settings import Setting, paragraph, resolve
+
+__all__ = [
+    "Availability",
+    "Capabilities",
+    "FloatArray",
+    "Instance",
+    "Kind",
+    "Norm",
+    "OutputSpec",
+    "Status",
+    "Times",
+    "UnsupportedError",
+    "Verdict",
+    "Verifier",
+]
 
 FloatArray = npt.NDArray[np.float32]
 Norm = Literal["linf", "l2"]
@@ -57,65 +74,6 @@ class Kind(enum.StrEnum):
     COMPLETE = "complete"
     ATTACK = "attack"
     PROBABILISTIC = "probabilistic"
-
-
-@dataclass(frozen=True, eq=False)
-class OutputSpec:
-    """The unsafe outputs, in disjunctive normal form: OR over k of (A_k y <= b_k).
-
-    Args:
-        disjuncts: Pairs (A, b) of float64 arrays of shapes [m, classes] and [m]; y is unsafe if, for some
-            pair, every row of A y <= b holds. This is what a VNN-LIB file asserts: the negated property.
-        limits: For each disjunct the right-hand sides that a counterexample must keep, of shape [m], at or below b;
-            empty: b itself. They are below b where the file's inequality is strict, or b is rounded up. A proof is
-            about A y <= b, which covers both.
-    """
-
-    disjuncts: tuple[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], ...]
-    limits: tuple[npt.NDArray[np.float64], ...] = ()
-
-    @classmethod
-    def robustness(cls, label: int, classes: int) -> OutputSpec:
-        """Unsafe if another class's logit reaches the label's: OR over j of (y_label - y_j <= 0)."""
-        pairs = []
-        for j in range(classes):
-            if j != label:
-                row = np.zeros((1, classes))
-                row[0, label], row[0, j] = 1.0, -1.0
-                pairs.append((row, np.zeros(1)))
-        return cls(tuple(pairs))
-
-    def violated_by(self, output: npt.ArrayLike) -> bool:
-        """Whether the output vector is unsafe, with no tolerance; NaN is never unsafe."""
-        y = np.asarray(output, dtype=np.float64).reshape(-1)
-        limits = self.limits or tuple(b for _, b in self.disjuncts)
-        return any(_all_below(a, y, limit) for (a, _), limit in zip(self.disjuncts, limits, strict=True))
-
-    def digest(self) -> str:
-        """Returns a hash of the unsafe set as written."""
-        return self._digest
-
-    @functools.cached_property
-    def _digest(self) -> str:
-        # Images of one label share their property, and a sweep has a million of them.
-        limits = [[limit.tolist() for limit in self.limits]] if self.limits else []
-        return digest([[a.tolist(), b.tolist()] for a, b in self.disjuncts] + limits)
-
-
-def _all_below(a: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]) -> bool:
-    """Whether every row of A y <= limit holds, exactly; what is not a number never is below."""
-    # 0 times an infinite output is NaN, and NumPy would warn of it.
-    with np.errstate(invalid="ignore", over="ignore"):
-        left = a @ y
-        # Twice what the products and sums can be wrong by; the second term is for products that underflow.
-        doubt = 4 * len(y) * (np.finfo(np.float64).eps * (np.abs(a) @ np.abs(y)) + np.finfo(np.float64).tiny)
-        close = (np.abs(left - limit) <= doubt) & np.all(np.isfinite(y))
-    if not np.all((left <= limit) | close):
-        return False
-    return all(
-        sum(Fraction(c) * Fraction(v) for c, v in zip(row.tolist(), y.tolist(), strict=True) if c) <= Fraction(bound)
-        for row, bound in zip(a[close], limit[close].tolist(), strict=True)
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,16 +295,17 @@ class Verifier:
     verdict of it. It never replays its own witnesses and never measures `start_s` or `wall_s`.
 
     Args:
-        settings: Values for keys of `defaults`.
+        settings: Values for keys of `known_settings`.
         device: ``"cpu"`` or ``"cuda"`` or ``"cuda:N"``.
 
     Raises:
-        UserError: A setting is unknown or has a value of another type than its default.
+        UserError: A setting is unknown, or has a value of another type or out of range.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: What can be set, by name; it is appended to the docstring of every adapter.
+    known_settings: ClassVar[Mapping[str, Setting]] = {}
     #: How many instances of one network the adapter takes in one call.
     batch_size: ClassVar[int] = 1
     #: Whether it proves `Instance.tightened` instead of `Instance.spec`; a complete verifier must, because it would end
@@ -355,6 +314,12 @@ class Verifier:
     #: The worker is replaced after so many instances (memory that a verifier never frees).
     recycle_after: ClassVar[int | None] = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.__dict__.get("__doc__")
+        if own and cls.known_settings:
+            cls.__doc__ = f"{inspect.cleandoc(own)}\n\n{paragraph(cls.known_settings)}"
+
     def __init__(self, settings: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
         self.settings = self.resolve(settings)
         self.device = device
@@ -362,22 +327,7 @@ class Verifier:
     @classmethod
     def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the defaults with `settings` over them, checked."""
-        merged = dict(cls.defaults)
-        for key, value in (settings or {}).items():
-            if key not in merged:
-                raise UserError(did_you_mean(f"setting of verifier {cls.name!r}", key, merged))
-            default = merged[key]
-            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if default is not None and (
-                not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool)
-            ):
-                raise UserError(
-                    f"Setting {key!r} of verifier {cls.name!r} is {value!r}; it must be of type "
-                    f"{type(default).__name__} (default {default!r})."
-                )
-            merged[key] = value
-        return merged
+        return resolve(cls.name, cls.known_settings, settings)
 
     @classmethod
     def availability(cls) -> Availability:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from prunecert.bench.comparison.sides import Side
+from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.stats import bootstrap_ratio
-from prunecert.bench.running.progress import duration
-from prunecert.bench.running.session import machine, utc_now, versions
+from prunecert.bench.results.words import duration
 
 SCHEMA_VERSION = 1
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from prunecert.errors import shortened
+from prunecert.jsontext import refuse_depth
 
 #: Entries of the whole test split with ten verifiers have some 4 MB.
 MOST_BYTES = 16 << 20
@@ -313,9 +314,11 @@ def decode(data: bytes) -> Any:
     Raises:
         ValueError: It is no JSON, no UTF-8, or nested thousands deep.
     """
+    text = data.decode("utf-8")
+    refuse_depth(text)
     try:
         return json.loads(
-            data.decode("utf-8"),
+            text,
             parse_int=_whole,
             parse_float=_real,
             parse_constant=lambda name: Unreadable(f"{name} is no number in JSON"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -192,23 +191,6 @@ def compact_mode(protocol: Protocol) -> Mode:
     if protocol.certify is not None and protocol.compact is not Mode.OFF:
         return Mode.ALL_INPUTS
     return protocol.compact
-
-
-def add_compact_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --compact and --no-compact, which replace what the suite says."""
-    modes = [str(mode) for mode in Mode]
-    parser.add_argument(
-        "--compact", nargs="?", const=str(Mode.PIXELS), choices=modes, metavar="MODE",
-        help="remove dead and constant units first: pixels (what does nothing for pixels in [0, 1]), all-inputs, exact "
-        "(no constant is folded but 0), off (default: the suite's; pixels where it says nothing)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--no-compact",
-        dest="compact",
-        action="store_const",
-        const=str(Mode.OFF),
-        help="the masked networks as they are",
-    )
 
 
 def set_compact(cells: Cells, mode: str | None) -> Cells:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from prunecert.bench.machine import quote
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import shapes, table
 from prunecert.bench.report.figures import CERTIFIED, FIGURES, inline_svg
 from prunecert.bench.report.medium import templates
-from prunecert.bench.running.session import quote
 
 
 def render(summary: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report.medium import Table
-from prunecert.bench.running.progress import TABLE_WIDTH
+from prunecert.bench.results.words import TABLE_WIDTH
 
 Summary = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prunecert.bench.machine import quote
 from prunecert.bench.report.medium import Table, templates
 from prunecert.bench.report.table import seconds
 from prunecert.bench.report.timing_figures import FIGURES, inline_svg
-from prunecert.bench.running.session import quote
 
 Group = Mapping[str, Any]
 #: Heading, and whether the column holds numbers.

@@ -22,7 +22,7 @@ from prunecert.bench.results.summary_types import Summary
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import write_text
 
-DOCUMENT = Path(__file__).parents[2] / "results" / "README.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "results" / "README.md"
 BEGIN, END = (
     "<!-- made by python -m bench.results.schema: begin -->",
     "<!-- made by python -m bench.results.schema: end -->",

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from prunecert.bench.planning.certificates import CertifyPlan
-from prunecert.bench.planning.plan import CellPlan, in_shard, instance_id
+from prunecert.bench.planning.plan import in_shard, instance_id
 from prunecert.bench.results.decode import build
 from prunecert.bench.results.row_types import CertificateRow
-from prunecert.bench.results.store import Log, Writer, collector_off, is_run, verdict_fields
+from prunecert.bench.results.store import Log, collector_off, is_run, verdict_fields
+from prunecert.bench.running.asking import OpenRun, work_off
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.progress import Display
 from prunecert.verifiers.base import Instance, Status, Verdict
-
-Answered = Callable[[Batch, Sequence[Instance], Sequence[Verdict]], None]
-
-
-Work = Callable[[Sequence[CellPlan], Sequence[CellCascade], Answered, Display, argparse.Namespace, int], None]
 
 
 def known_certificates(out: Path, retry: frozenset[Status]) -> dict[tuple[str, int], Status]:
@@ -63,39 +56,26 @@ def certificate_rows(
     ]
 
 
-def take(
-    plans: Sequence[CertifyPlan],
-    writer: Writer,
-    retry: frozenset[Status],
-    options: argparse.Namespace,
-    workers: int,
-    console: Console,
-    work: Work,
-) -> None:
+def certify_all(plans: Sequence[CertifyPlan], run: OpenRun) -> None:
     """Certifies every image that has no certificate yet; each is in the log when it is there.
 
     Args:
         plans: What is to be certified.
-        writer: The log.
-        retry: Statuses of failures that are tried again.
-        options: Those of `bench.run`.
-        workers: Verifier processes side by side.
-        console: Where to show how far it is.
-        work: Works through the questions; see `bench.run`.
+        run: Where certificates go and are looked up.
     """
-    known = known_certificates(writer.directory, retry)
+    known = known_certificates(run.writer.directory, run.request.retry)
     cascades = []
     for number, plan in enumerate(plans):
         indices = [int(index) for index in plan.data.indices[: plan.images]]
-        mine = [p for p, index in enumerate(indices) if in_shard(plan.cell, index, options.shard)]
+        mine = [p for p, index in enumerate(indices) if in_shard(plan.cell, index, run.request.shard)]
         (key,) = plan.keys
         done = {(0, p): known[key, indices[p]] for p in mine if (key, indices[p]) in known}
         cascades.append(CellCascade(number, plan.stages, mine, done))
-    console.print(f"certifying {len(plans)} networks by randomized smoothing", highlight=False)
-    display = Display(console, plans, cascades, workers)
+    run.console.print(f"certifying {len(plans)} networks by randomized smoothing", highlight=False)
+    display = Display(run.console, plans, cascades, run.workers)
 
     def answered(batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]) -> None:
-        writer.append(*certificate_rows(plans[batch.cell], batch, instances, verdicts))
+        run.writer.append(*certificate_rows(plans[batch.cell], batch, instances, verdicts))
         display.answered(batch, verdicts)
 
-    work(plans, cascades, answered, display, options, workers)
+    work_off(plans, cascades, answered, display, run)

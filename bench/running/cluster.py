@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunecert.bench.machine import utc_now
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.running.outlook import Known, arrays, describe, left
-from prunecert.bench.running.session import utc_now
+from prunecert.bench.running.request import RunRequest, RunResult
 from prunecert.bench.running.slurm import SLURM, Resources
 from prunecert.errors import UserError, did_you_mean
 
@@ -35,29 +36,34 @@ class Part:
     """What an array task does; it travels as a pickle.
 
     Args:
-        argv: Arguments of `bench.run`.
+        run_suite: Runs a request; see `bench.running.run.run_suite`.
+        request: The whole run, as asked of the process that sends the parts.
         number: Which part, from 1.
         count: Of how many.
-        retry: Whether ``--retry`` counts; only the first time that a part is sent.
+        retry: Whether the request's `retry` counts; only the first time that a part is sent.
     """
 
-    def __init__(self, argv: Sequence[str], number: int, count: int, retry: bool) -> None:
-        self.argv = tuple(argv)
+    def __init__(
+        self, run_suite: Callable[[RunRequest], RunResult], request: RunRequest, number: int, count: int, retry: bool
+    ) -> None:
+        self.run_suite = run_suite
+        self.request = request
         self.number = number
         self.count = count
         self.retry = retry
 
     def __call__(self) -> int:
-        """Runs the part."""
-        from prunecert.bench import run
-
-        return run.main(self.argv, part=self)
+        """Runs the part; returns its exit code."""
+        retry = self.request.retry if self.retry else frozenset()
+        request = replace(self.request, shard=(self.number, self.count), retry=retry, cluster=None, part=True)
+        return self.run_suite(request).exit_code
 
     def checkpoint(self) -> Any:
         """Returns what submitit puts back into the queue when the task is preempted or out of time."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(Part(self.argv, self.number, self.count, retry=False))
+        again = Part(self.run_suite, self.request, self.number, self.count, retry=False)
+        return submitit.helpers.DelayedSubmission(again)
 
 
 @dataclass
@@ -307,7 +313,7 @@ def make_backend(executor: str, folder: Path, resources: Resources, *, dry_run: 
 def run(
     plans: Sequence[CellPlan],
     out: Path,
-    argv: Sequence[str],
+    make_part: Callable[[int, int, bool], Part],
     backend: Backend,
     resources: Resources,
     known: Callable[[bool], Known],
@@ -321,7 +327,7 @@ def run(
     Args:
         plans: The cells.
         out: The run directory.
-        argv: Arguments of `bench.run`, for the tasks.
+        make_part: Makes a task of its number, their count, and whether ``--retry`` counts.
         backend: What takes the jobs.
         resources: What each task gets.
         known: Returns what is finished; its argument says whether ``--retry`` counts.
@@ -347,7 +353,7 @@ def run(
         for line in describe(out, plans, images, resources, workers, backend.largest_array()):
             tell(line)
         count = math.ceil(total / resources.chunk)
-        tasks = backend.submit([Part(argv, number, count, retry) for number in range(1, count + 1)])
+        tasks = backend.submit([make_part(number, count, retry) for number in range(1, count + 1)])
         jobs = sorted({task.partition("_")[0] for task in tasks}, key=int)
         tell(f"sent as job {', '.join(jobs)}; Ctrl-C leaves it running, and the same command then waits for it again")
         watch(backend, tasks, out, tell)

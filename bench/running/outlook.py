@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prunecert.bench.planning.certificates import CertifyPlan
 from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.words import duration
 from prunecert.bench.running.cascade import CellCascade
-from prunecert.bench.running.progress import duration
 from prunecert.bench.running.slurm import Resources
 from prunecert.verifiers.base import Status
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.words import TABLE_WIDTH, duration
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.verifiers.base import Verdict
 
-TABLE_WIDTH = 230
 _LINE_EVERY_S = 10.0
 
 
@@ -81,16 +81,6 @@ class Estimate:
                 undecided_of, seen = self._passed.get(stage.verifier, (1, 1))
                 expected *= undecided_of / seen
         return total / self._workers, bound
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Display:

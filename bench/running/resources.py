@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.running.session import cores
+from prunecert.bench.machine import cores
 from prunecert.errors import UserError
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -53,6 +53,15 @@ def share_out(devices: Sequence[str], workers: int | None) -> tuple[str, ...]:
             "so that each device gets as many."
         )
     return tuple(devices[number % len(devices)] for number in range(count))
+
+
+def default_workers(device: str) -> int:
+    """Returns how many verifier processes to run side by side: one a core, each with 2 GiB of free memory."""
+    import psutil
+
+    if device != "cpu":
+        return 1
+    return max(1, min(cores(), int(psutil.virtual_memory().available // (2 << 30))))
 
 
 def core_sets(workers: int) -> tuple[tuple[int, ...], ...] | None:

@@ -64,7 +64,7 @@ def read_earlier(folders: Sequence[Path], machine: Mapping[str, Any], device: st
 
     Args:
         folders: Their directories.
-        machine: What this run is made on; see `bench.running.session.machine`.
+        machine: What this run is made on; see `bench.machine.machine`.
         device: Device asked for.
 
     Raises:

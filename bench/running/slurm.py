@@ -1,15 +1,13 @@
-"""Options of `bench.run --executor submitit`: what is asked of Slurm, checked before anything is sent."""
+"""What is asked of Slurm, checked before anything is sent."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunecert.bench.options import CPUS, PART, TASKS
 from prunecert.errors import UserError, shortened
 
 LOCAL = "local"
@@ -72,69 +70,44 @@ class Resources:
         return " ".join([*words, *(f"--{key}={value}" for key, value in self.extra.items())])
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options to the command's parser."""
-    parser.add_argument(
-        "--executor",
-        default=LOCAL,
-        metavar="NAME",
-        help="local (default); submitit: a Slurm job array; submitit-local: its tasks as processes here, to try it",
-    )
-    group = parser.add_argument_group("with --executor submitit")
-    group.add_argument("--chunk", type=PART, help=f"images per array task, about (default: {CHUNK})")
-    group.add_argument("--slurm-partition", metavar="NAME", help="partition (default: Slurm's own)")
-    group.add_argument(
-        "--slurm-time",
-        metavar="TIME",
-        help=f"limit of a task as sbatch takes it, e.g. 90, 1:30:00, 2-12 (default: {MINUTES})",
-    )
-    group.add_argument("--slurm-cpus", type=CPUS, metavar="N", help="processors of a task")
-    group.add_argument("--slurm-mem", metavar="SIZE", help="memory of a task, e.g. 8G")
-    group.add_argument("--slurm-gres", metavar="GRES", help="generic resources of a task, e.g. gpu:1")
-    group.add_argument("--slurm-parallel", type=TASKS, metavar="N", help=f"tasks side by side (default: {PARALLEL})")
-    group.add_argument(
-        "--slurm-extra", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch; repeatable"
-    )
+def parse_resources(
+    *,
+    partition: str | None = None,
+    time: str | None = None,
+    cpus: int | None = None,
+    mem: str | None = None,
+    gres: str | None = None,
+    parallel: int | None = None,
+    chunk: int | None = None,
+    extra: Sequence[str] = (),
+) -> Resources:
+    """Reads what is asked of Slurm, in sbatch's words; None: the default.
 
-
-def check(options: argparse.Namespace) -> Resources | None:
-    """Returns what is asked of Slurm, or None for the local executor.
+    Args:
+        partition: Names, comma-separated.
+        time: Limit of a task; see `parse_minutes`.
+        cpus: Processors of a task.
+        mem: Memory of a task, as ``"8G"``.
+        gres: Generic resources of a task.
+        parallel: Tasks of one array side by side.
+        chunk: Images per task.
+        extra: Further options of sbatch, as ``"account=verify"``.
 
     Raises:
-        UserError: A value makes no sense, or options don't go together.
+        UserError: A value makes no sense.
     """
-    if options.executor not in EXECUTORS:
-        from prunecert.errors import did_you_mean
-
-        raise UserError(f"--executor: {did_you_mean('executor', options.executor, EXECUTORS)}")
-    given = [
-        name
-        for name in ("chunk", "slurm_partition", "slurm_time", "slurm_cpus", "slurm_mem", "slurm_gres")
-        if getattr(options, name) is not None
-    ] + [name for name in ("slurm_parallel", "slurm_extra") if getattr(options, name)]
-    if options.executor == LOCAL:
-        if given:
-            flag = "--" + given[0].replace("_", "-")
-            raise UserError(f"{flag} is refused with --executor local; it is for --executor submitit.")
-        return None
-    for name in ("shard", "submit", "card"):
-        if getattr(options, name):
-            raise UserError(
-                f"--{name} is refused with --executor {options.executor}, which makes its own parts"
-                + ("." if name == "shard" else "; give it to a local run into the same --out when the jobs are done.")
-            )
-    _match("--slurm-partition", options.slurm_partition, r"[\w.-]+(,[\w.-]+)*", "names like gpu or gpu,long")
-    _match("--slurm-mem", options.slurm_mem, r"0*[1-9]\d*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
-    _match("--slurm-gres", options.slurm_gres, r"[a-z]\w*(:[\w.-]+){0,2}(,[a-z]\w*(:[\w.-]+){0,2})*", "e.g. gpu:1")
+    _match("--slurm-partition", partition, r"[\w.-]+(,[\w.-]+)*", "names like gpu or gpu,long")
+    _match("--slurm-mem", mem, r"0*[1-9]\d*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
+    _match("--slurm-gres", gres, r"[a-z]\w*(:[\w.-]+){0,2}(,[a-z]\w*(:[\w.-]+){0,2})*", "e.g. gpu:1")
     return Resources(
-        partition=options.slurm_partition,
-        minutes=MINUTES if options.slurm_time is None else parse_minutes(options.slurm_time),
-        cpus=options.slurm_cpus,
-        mem=options.slurm_mem,
-        gres=options.slurm_gres,
-        parallel=options.slurm_parallel or PARALLEL,
-        chunk=options.chunk or CHUNK,
-        extra=_extra(options.slurm_extra),
+        partition=partition,
+        minutes=MINUTES if time is None else parse_minutes(time),
+        cpus=cpus,
+        mem=mem,
+        gres=gres,
+        parallel=parallel or PARALLEL,
+        chunk=chunk or CHUNK,
+        extra=_extra(extra),
     )
 
 
@@ -173,7 +146,7 @@ def parse_minutes(text: str) -> int:
     return total
 
 
-def _extra(words: list[str]) -> dict[str, str]:
+def _extra(words: Sequence[str]) -> dict[str, str]:
     found = {}
     for word in words:
         key, equals, value = word.partition("=")

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from prunecert.bench.machine import cores
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Stage
-from prunecert.bench.planning.timing import at_repeat
+from prunecert.bench.planning.timing import Group, at_repeat
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import VerdictRow, VisitRow
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, Writer, is_run
+from prunecert.bench.results.words import duration
+from prunecert.bench.running.asking import OpenRun
 from prunecert.bench.running.cascade import Batch
-from prunecert.bench.running.progress import duration
-from prunecert.bench.running.timing_schedule import Visit
+from prunecert.bench.running.recording import predict, verdict_rows
+from prunecert.bench.running.timing_schedule import Visit, schedule
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Verdict
 from prunecert.verifiers.process.worker import Worker
@@ -177,3 +180,19 @@ def _easy(instance: Instance) -> Instance:
         eps=None if instance.eps is None else instance.eps * _WARM,
         name=f"{instance.name}, warming up",
     )
+
+
+def time_all(plans: Sequence[CellPlan], groups: Sequence[Group], run: OpenRun) -> None:
+    """Takes the times of a timing suite; each answer is in the log when it is there.
+
+    Args:
+        plans: All networks.
+        groups: Which of them are compared.
+        run: Where answers go and are looked up.
+    """
+    for plan in plans:
+        predict(plan, run.done, run.writer, None)
+    logs = run.writer.directory / "logs"
+    logs.mkdir(exist_ok=True)
+    taker = TimeTaker(plans, run.writer, verdict_rows, threads=cores(), logs=logs, console=run.console)
+    taker.run(schedule(plans, groups), run.done.verdicts)

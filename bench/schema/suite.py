@@ -23,7 +23,7 @@ from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
-SUITES = Path(__file__).parent / "suites"
+SUITES = Path(__file__).parents[1] / "suites"
 SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
 ATTACK_ONLY = "attack-only"
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.

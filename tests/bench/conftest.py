@@ -42,6 +42,7 @@ def registered() -> None:
 
 def register() -> None:
     """Makes the fake verifiers known by their names."""
+    fakes.trust_fakes()
     for adapter in (fakes.FakeBound, fakes.FakeComplete, fakes.FakeLiar, fakes.FakeFinder, fakes.FakeMissing):
         VERIFIERS.register(adapter.name, f"tests.bench.fakes:{adapter.__name__}")
 

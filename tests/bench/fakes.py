@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Verdict, Verifier
+from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.settings import Setting
 
 OPERATORS = frozenset({"Add", "Conv", "Flatten", "Gemm", "Relu"})
 
@@ -17,6 +19,21 @@ def chance(instance: Instance, salt: str) -> float:
     """A number in [0, 1) that only the box and the salt decide."""
     value = hashlib.sha256(instance.lower.tobytes() + salt.encode()).digest()
     return int.from_bytes(value[:8], "big") / 2**64
+
+
+def trust_fakes() -> None:
+    """Lets false proofs of verifiers whose name begins with ``fake`` pass the guard, which would catch most of them.
+
+    What the harness makes of a contradiction can't be seen otherwise. The guard's own tests are in `tests/verifiers`.
+    """
+    usual = guard.guard
+    if usual.__name__ == "trusting":
+        return
+
+    def trusting(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Verdict:
+        return verdict if verifier.name.startswith("fake") else usual(verifier, instance, verdict)
+
+    guard.guard = trusting
 
 
 class _Fake(Verifier):
@@ -36,7 +53,10 @@ class FakeBound(_Fake):
     name = "fake-bound"
     kind = Kind.INCOMPLETE
     batch_size = 4
-    defaults: ClassVar[dict[str, object]] = {"share": 0.5, "delay": 0.0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "share": Setting(default=0.5, help="of the tests"),
+        "delay": Setting(default=0.0, help="of the tests"),
+    }
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         time.sleep(float(self.settings["delay"]))
@@ -51,7 +71,7 @@ class FakeBound(_Fake):
 class FakeComplete(_Fake):
     name = "fake-complete"
     kind = Kind.COMPLETE
-    defaults: ClassVar[dict[str, object]] = {"delay": 0.0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"delay": Setting(default=0.0, help="of the tests")}
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         time.sleep(float(self.settings["delay"]))

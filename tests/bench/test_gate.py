@@ -15,6 +15,7 @@ import pytest
 from prunecert.bench import baseline, gate
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
+from prunecert.bench.running.request import RunRequest, RunResult
 from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
@@ -190,19 +191,19 @@ def test_a_suites_own_rules_hold(done: Path, zoo: Zoo, run: Run, tmp_path: Path)
 def test_the_run_directory_has_a_name_of_its_own(
     done: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import prunecert.bench.run
+    asked: list[RunRequest] = []
 
-    asked: list[list[str]] = []
-
-    def stop(argv: list[str]) -> int:
-        asked.append(argv)
+    def stop(request: RunRequest) -> RunResult:
+        asked.append(request)
         raise UserError("stopped")
 
-    monkeypatch.setattr(prunecert.bench.run, "main", stop)
+    monkeypatch.setattr("prunecert.bench.running.run.run_suite", stop)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="stopped"):
         gate.main(["--baseline", str(done / "b.json"), "--suite", str(zoo.suite), "--profile", "half"], {})
-    assert asked == [["--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half"]]
+    (request,) = asked
+    assert request.argv == ("--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half")
+    assert (request.suite.profile, request.out) == ("half", Path("results/runs/gate-tiny-half"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prunecert.bench import ls
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
 from tests.bench.results.test_store import fill
 
 
@@ -23,10 +24,41 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 def test_verifiers_are_listed_with_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     ls.main(["verifiers"])
-    lines = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    first, _ = capsys.readouterr().out.split("\n\n")
+    lines = dict(line.split("\t", 1) for line in first.splitlines())
     assert lines["fake-missing"].split("\t")[:3] == ["complete", "no", "install fake-missing by hand."]
     assert lines["fake-bound"].split("\t")[:3] == ["incomplete", "yes", "1.0 (tests)"]
     assert lines["ibp"].startswith("incomplete\t")
+
+
+@pytest.mark.parametrize("what", [["verifiers"], ["verifiers", "settings"], ["settings"]])
+def test_every_setting_is_listed_with_default_range_and_meaning(
+    capsys: pytest.CaptureFixture[str], what: list[str]
+) -> None:
+    ls.main(what)
+    (*_, last) = printed = capsys.readouterr().out.split("\n\n")
+    assert len(printed) == len(set(what) | {"settings"})
+    lines = [tuple(line.split("\t")) for line in last.splitlines()]
+    assert lines[0] == ("verifier", "setting", "default", "allowed", "meaning")
+    assert ("alpha-crown", "iterations", "20", "1 or more", "steps of the optimiser") in lines
+    assert ("fake-bound", "share", "0.5", "a number", "of the tests") in lines
+    listed = {line[:2] for line in lines[1:]}
+    assert listed == {(name, key) for name in VERIFIERS for key in VERIFIERS.get(name).known_settings}
+
+
+def test_settings_are_readable_in_a_terminal_of_80_columns() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=80)
+    ls.show(ls.WHAT["settings"](Path()), console, grouped=True)
+    printed = stream.getvalue()
+    assert max(map(len, printed.splitlines())) <= 80
+    for name in VERIFIERS:
+        # No name is broken over lines, and each verifier stands once, over its settings.
+        settings = VERIFIERS.get(name).known_settings
+        assert len(re.findall(rf"^\s*{name}\s*$", printed, re.MULTILINE)) == bool(settings)
+        for key in settings:
+            assert re.search(rf"^\s*{key}\s+\S", printed, re.MULTILINE)
+    assert "steps of the optimiser" in printed
 
 
 def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

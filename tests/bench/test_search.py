@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import prunecert.models.data
 from prunecert.bench import search
+from prunecert.bench.running.request import RunRequest, RunResult
 from prunecert.bench.schema.search_space import Choice, Range, apply, draw, read_space, scale_epochs
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
@@ -188,22 +189,22 @@ def test_verified_accuracy_is_measured_on_validation_images(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def run(argv: list[str]) -> int:
-        from prunecert.bench.schema.suite import load_suite
-
-        file = Path(argv[argv.index("--suite") + 1])
-        suite = load_suite(str(file))
+    def run(request: RunRequest) -> RunResult:
+        suite, folder = request.suite, request.checkpoints
+        assert request.out is not None
+        folders = ["--checkpoints", str(folder), "--exports", str(request.exports)]
+        own = ["--suite", str(suite.path), "--out", str(request.out), "--device", "cpu"]
+        assert request.argv[:10] == (*own, *folders)
         assert all(protocol.split == "val" and protocol.images == 7 for _, protocol in suite.cells)
-        folder = Path(argv[argv.index("--checkpoints") + 1])
         assert all((folder / f"{cell.name}.safetensors").exists() for cell, _ in suite.cells)
         asked.append({"folder": folder, "names": [cell.name for cell, _ in suite.cells]})
-        return 0
+        return RunResult(request.out, (), {})
 
     def summarise(out: Path) -> dict[str, Any]:
         value = 0.75 if "trial001" in str(out) else 0.25
         return {"cells": [{"name": name, "verified": {"value": value}} for name in asked[-1]["names"]]}
 
-    monkeypatch.setattr("prunecert.bench.run.main", run)
+    monkeypatch.setattr("prunecert.bench.running.run.run_suite", run)
     monkeypatch.setattr("prunecert.bench.results.summary.summarise", summarise)
     options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
     assert search.main([*options, "--criterion", "verified"]) == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.settings import Setting
 
 
 class _Fake(Verifier):
@@ -43,7 +44,7 @@ class Breaker(_Fake):
     """
 
     name = "fake-breaker"
-    defaults: ClassVar[dict[str, object]] = {"die_at": ""}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"die_at": Setting(default="", help="of the tests")}
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         from prunecert.verifiers.formats.counterexample import outputs
@@ -83,7 +84,9 @@ class Robust(Prover):
 def register() -> None:
     """Makes them known by their names."""
     from prunecert.verifiers import VERIFIERS
+    from tests.bench.fakes import trust_fakes
 
+    trust_fakes()
     for adapter in (Prover, Breaker, Careless, Robust):
         VERIFIERS.register(adapter.name, f"tests.bench.verify_fakes:{adapter.__name__}")
 

@@ -25,6 +25,7 @@ from prunecert.verifiers.base import (
     Verdict,
     Verifier,
 )
+from prunecert.verifiers.settings import Setting
 
 #: Faults leave the pids that they start here.
 PIDS = "PRUNECERT_TEST_PIDS"
@@ -255,7 +256,7 @@ class Faulty(Verifier):
 
     name = "faulty"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {"count": 0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"count": Setting(default=0, help="of the tests")}
     batch_size = 1
 
     @classmethod

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.verifiers.adapters.hardware import describe, first_missing
 from prunecert.verifiers.base import (
     Availability,
@@ -32,6 +31,7 @@ from prunecert.verifiers.base import (
     Verifier,
 )
 from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.settings import Setting
 
 #: Every exit code that Marabou's Python interface documents, in its spelling.
 STATUS: Mapping[str, Status] = {
@@ -58,29 +58,16 @@ def parse_status(word: object) -> tuple[Status, str]:
 
 
 class Marabou(Verifier):
-    """Simplex with ReLU splits and DeepPoly bounds, one query a disjunct.
-
-    Settings:
-        splitting: Which ReLU to split: ``auto``, ``largest-interval``, ``relu-violation``, ``polarity`` or
-            ``earliest-relu``.
-        workers: Processes of its split-and-conquer mode; 1: without that mode.
-    """
+    """Simplex with ReLU splits and DeepPoly bounds, one query a disjunct."""
 
     name = "marabou"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {"splitting": "auto", "workers": 1}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "splitting": Setting(default="auto", choices=SPLITTING, help="which ReLU to split"),
+        "workers": Setting(default=1, at_least=1, help="processes of its split-and-conquer mode; 1: without that mode"),
+    }
     recycle_after = 500
     tightens = True
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["splitting"] not in SPLITTING:
-            raise UserError(did_you_mean("value of marabou's 'splitting'", merged["splitting"], SPLITTING))
-        if merged["workers"] < 1:
-            raise UserError(f"Setting 'workers' of verifier 'marabou' is {merged['workers']}; it must be 1 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

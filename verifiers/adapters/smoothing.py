@@ -15,22 +15,23 @@ import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import prunecert
-from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
 from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
 from prunecert.verifiers.base import Availability, Capabilities, Instance, Kind, Status, Times, Verdict
 from prunecert.verifiers.certificate import certificate
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
 
 #: Samples that are drawn in one go, whatever `batch` is, so that it does not decide which noise is drawn.
 _DRAW = 100
+_MOST = 2**31 - 1
 
 
 class _OutOfTimeError(Exception):
@@ -38,41 +39,37 @@ class _OutOfTimeError(Exception):
 
 
 class Smoothing(TorchVerifier):
-    """Certificates for instances with the norm ``"l2"``, whose centre is the image; their box and `eps` don't enter.
-
-    Settings:
-        sigma: Standard deviation of the noise, in pixels of [0, 1]; the network should be trained with the same.
-        n0: Samples for choosing the class.
-        n: Samples for estimating its probability; the paper takes 100,000.
-        alpha: Probability with which a certificate may be wrong, in (0, 1).
-        batch: Samples in a pass through the network: more is faster as long as memory lasts.
-        seed: Of the noise; an image's noise depends on it, on the instance and on sigma, and on nothing else.
-    """
+    """Certificates for instances with the norm ``"l2"``, whose centre is the image; their box and `eps` don't enter."""
 
     name = "smoothing"
     kind = Kind.PROBABILISTIC
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "sigma": 0.25,
-        "n0": 100,
-        "n": 1000,
-        "alpha": 0.001,
-        "batch": 500,
-        "seed": 0,
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "sigma": Setting(
+            default=0.25,
+            above=0,
+            at_most=_MOST,
+            help="standard deviation of the noise, in pixels of [0, 1]; the network should be trained with the same",
+        ),
+        "n0": Setting(default=100, above=0, at_most=_MOST, help="samples for choosing the class"),
+        "n": Setting(
+            default=1000,
+            above=0,
+            at_most=_MOST,
+            help="samples for estimating its probability; the paper takes 100,000",
+        ),
+        "alpha": Setting(default=0.001, above=0, below=1, help="probability with which a certificate may be wrong"),
+        "batch": Setting(
+            default=500,
+            above=0,
+            at_most=_MOST,
+            help="samples in a pass through the network: more is faster as long as memory lasts",
+        ),
+        "seed": Setting(
+            default=0,
+            at_least=0,
+            help="of the noise; an image's noise depends on it, on the instance and on sigma, and on nothing else",
+        ),
     }
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        for key in ("sigma", "n0", "n", "batch"):
-            # Written so that NaN is refused too.
-            if not 0 < merged[key] < 2**31:
-                raise UserError(f"Setting {key!r} of verifier 'smoothing' is {merged[key]}; it must be above 0.")
-        if not 0 < merged["alpha"] < 1:
-            raise UserError(f"Setting 'alpha' of verifier 'smoothing' is {merged['alpha']}; it must be within (0, 1).")
-        if merged["seed"] < 0:
-            raise UserError(f"Setting 'seed' of verifier 'smoothing' is {merged['seed']}; it must be 0 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

@@ -9,172 +9,69 @@ for the real-valued network whose weights are those of the file.
 from __future__ import annotations
 
 import contextlib
-import functools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from prunecert.errors import UserError
 from prunecert.onnx.io import identity
-from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
-from prunecert.verifiers.base import FloatArray, Instance, Kind, Times, Verdict
-from prunecert.verifiers.formats.counterexample import outputs
-from prunecert.verifiers.sparse.threads import threads
+from prunecert.verifiers.adapters.sparse_search_engine import SparseSearch
+from prunecert.verifiers.base import Instance, Kind
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     from prunecert.verifiers.sparse.bab.search import Search
-    from prunecert.verifiers.sparse.onnx.neuron_names import Names
     from prunecert.verifiers.sparse.proofs.store import Earlier, Store
 
-#: Seconds kept back from an instance's limit: for the end of the step that is under way.
-_RESERVE_S = 0.05
 
-
-class _Sparse(SparseVerifier):
-    """What both share."""
-
-    tightens = True
-    #: Settings that must be at least 1; the others at least 0.
-    _positive: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        for key, value in merged.items():
-            least = 1 if key in cls._positive else 0
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
-                raise UserError(f"Setting {key!r} of verifier {cls.name!r} is {value}; it must be {least} or more.")
-        return merged
-
-    def start(self) -> None:
-        """Imports the engine and has its kernels compiled, or read from their cache."""
-        from prunecert.verifiers.sparse.bab.outcome import Limits
-        from prunecert.verifiers.sparse.bab.search import Search
-        from prunecert.verifiers.sparse.warmup import warm_up
-
-        self._make_limits, self._make_search = Limits, Search
-        warm_up()
-
-    def load(self, onnx: Path) -> None:
-        """Reads the network."""
-        from prunecert.verifiers.sparse.certify import Checker
-        from prunecert.verifiers.sparse.crown.engine import Engine
-        from prunecert.verifiers.sparse.onnx.reader import read_network
-
-        self._network = read_network(onnx)
-        self._names: Names | None = None
-        self._engine = Engine(self._network, threads())
-        self._checker = Checker(self._network, threads())
-
-    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
-        """Answers them one by one."""
-        return [self._solve(instance) for instance in instances]
-
-    @staticmethod
-    def _replay(instance: Instance, x: FloatArray) -> FloatArray:
-        """Runs the file in onnxruntime, as the judge of a counterexample will."""
-        (output,) = outputs(instance.onnx, x.reshape(1, *instance.lower.shape))
-        return np.asarray(output, dtype=np.float32)
-
-    def _limits(self) -> dict[str, Any]:
-        """Returns arguments of `verifiers.sparse.bab.outcome.Limits`."""
-        raise NotImplementedError
-
-    def _find(self, instance: Instance) -> Earlier | None:
-        """Returns what there is to start from."""
-        return None
-
-    def _keep(self, run: Search) -> str:
-        """Stores what the next network's search may start from; returns what to say about reuse."""
-        return ""
-
-    def _solve(self, instance: Instance) -> Verdict:
-        if instance.norm != "linf":
-            return boxes_only(self.name, instance)
-        deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
-        limits = self._make_limits(**self._limits())
-        earlier = self._find(instance)
-        run = self._make_search(
-            self._engine,
-            self._checker,
-            instance.lower,
-            instance.upper,
-            instance.spec,
-            limits,
-            deadline,
-            earlier,
-            self._names,
-            instance.allowance,
-            functools.partial(self._replay, instance),
-        )
-        out = run.run()
-        detail = self._keep(run)
-        bounds = out.bounds
-        if bounds is not None and not all(np.isfinite(bounds)):
-            bounds = None
-        return Verdict(
-            out.status,
-            "; ".join(filter(None, (out.detail, detail))),
-            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
-            bounds=bounds,
-            times=Times(bound_s=out.bound_s, search_s=out.search_s),
-            stage=out.stage,
-            unstable=out.unstable,
-            domains=out.domains,
-            iterations=out.rounds,
-        )
-
-
-class SparseAlphaCrown(_Sparse):
-    """CROWN, then optimised slopes (α) for the disjuncts that it leaves open, certified in float64.
-
-    Settings:
-        iterations: Steps of the optimiser, 1 or more.
-    """
+class SparseAlphaCrown(SparseSearch):
+    """CROWN, then optimised slopes (α) for the disjuncts that it leaves open, certified in float64."""
 
     name = "sparse-alpha-crown"
     kind = Kind.INCOMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20}
-    _positive = frozenset({"iterations"})
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "iterations": Setting(default=20, at_least=1, help="steps of the optimiser")
+    }
 
     def _limits(self) -> dict[str, Any]:
         return {"root_steps": self.settings["iterations"], "attack_steps": 0, "splits": False}
 
 
-class SparseBab(_Sparse):
+class SparseBab(SparseSearch):
     """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64.
 
-    Settings:
-        root_iterations: Steps of the optimiser on the whole box, 1 or more.
-        iterations: Steps for a pair of children, 1 or more.
-        candidates: Splits whose children are bounded before one is chosen, 1 or more; 1: none is.
-        batch: Subdomains split together; 0: by the size of what is left of the network.
-        attack_steps: Gradient steps of an attack; 0: no attack, during the search neither.
-        memory_mb: Most memory in MiB that open subdomains, or what is left of the network, may take, 1 or more.
-        seed: Of the attack's random starts.
-        proofs: Folder of counterexamples and trees to start from and to add to, by box and property: of the same
-            network at another compression ratio, or of this one; empty: none. A counterexample is tried before
-            anything else, a tree once CROWN has left the box open; each leaf is certified anew. It changes how long
-            an answer takes, not what is proved. Of a search that runs out of time only a small tree is kept.
+    The folder `proofs` holds, by box and property, what searches on the same network at another compression ratio, or
+    on this one, have found. A counterexample is tried before anything else, a tree once CROWN has left the box open;
+    each leaf is certified anew. It changes how long an answer takes, not what is proved. Of a search that runs out of
+    time only a small tree is kept.
     """
 
     name = "sparse-bab"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "root_iterations": 60,
-        "iterations": 12,
-        "candidates": 6,
-        "batch": 0,
-        "attack_steps": 20,
-        "memory_mb": 3072,
-        "seed": 0,
-        "proofs": "",
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "root_iterations": Setting(default=60, at_least=1, help="steps of the optimiser on the whole box"),
+        "iterations": Setting(default=12, at_least=1, help="steps for a pair of children"),
+        "candidates": Setting(
+            default=6, at_least=1, help="splits whose children are bounded before one is chosen; 1: none is"
+        ),
+        "batch": Setting(
+            default=0, at_least=0, help="subdomains split together; 0: by the size of what is left of the network"
+        ),
+        "attack_steps": Setting(
+            default=20, at_least=0, help="gradient steps of an attack; 0: no attack, during the search neither"
+        ),
+        "memory_mb": Setting(
+            default=3072,
+            at_least=1,
+            help="most memory in MiB that open subdomains, or what is left of the network, may take",
+        ),
+        "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
+        "proofs": Setting(
+            default="",
+            help="folder of counterexamples and trees of other searches, to start from and to add to; empty: none",
+        ),
     }
-    _positive = frozenset({"root_iterations", "iterations", "candidates", "memory_mb"})
 
     def _limits(self) -> dict[str, Any]:
         own = self.settings

@@ -158,23 +158,9 @@ def is_rewritten(model: Any) -> bool:
     return any(item.key == _REWRITTEN for item in model.metadata_props)
 
 
-@functools.lru_cache(maxsize=64)
 def spec_kind(spec: OutputSpec, classes: int) -> SpecKind:
     """Says whether an unsafe set is that of a label against all other classes, or something else."""
-    import numpy as np
-
-    if len(spec.disjuncts) != classes - 1:
-        return "dnf"
-    first = spec.disjuncts[0][0]
-    labels = np.flatnonzero(first[0] == 1.0) if first.shape == (1, classes) else np.zeros(0, dtype=np.int64)
-    if labels.size != 1:
-        return "dnf"
-    wanted = OutputSpec.robustness(int(labels[0]), classes)
-    same = all(
-        a.shape == c.shape and np.array_equal(a, c) and np.array_equal(b, d)
-        for (a, b), (c, d) in zip(spec.disjuncts, wanted.disjuncts, strict=True)
-    )
-    return "robustness" if same else "dnf"
+    return "robustness" if spec.label is not None and len(spec.disjuncts) == classes - 1 else "dnf"
 
 
 def takes_native(info: NetworkInfo, allowed: Capabilities) -> bool:

@@ -36,7 +36,6 @@ __all__ = [
     "read_counterexample",
     "read_property",
     "read_text",
-    "robustness_label",
     "to_vnnlib",
     "write",
     "write_counterexample",
@@ -130,7 +129,7 @@ class Property:
         made = []
         for i, case in enumerate(self.cases):
             lower, upper = case.outer()
-            label = robustness_label(case.spec, self.outputs)
+            label = case.spec.label
             made.append(
                 Instance(
                     onnx=onnx,
@@ -161,19 +160,6 @@ def _round(values: DoubleArray, *, up: bool) -> FloatArray:
             f"X_{int(np.argmin(np.isfinite(rounded)))} has a bound beyond float32 ({values[~np.isfinite(rounded)][0]})."
         )
     return rounded
-
-
-def robustness_label(spec: OutputSpec, classes: int) -> int | None:
-    """Returns the label if the unsafe outputs are those where another class reaches it, None otherwise."""
-    found: set[tuple[int, int]] = set()
-    for a, b in spec.disjuncts:
-        if a.shape != (1, classes) or b[0] != 0.0 or np.count_nonzero(a) != 2:
-            return None
-        if a.max() != 1.0 or a.min() != -1.0:
-            return None
-        found.add((int(a.argmax()), int(a.argmin())))
-    labels = {label for label, _ in found}
-    return labels.pop() if len(labels) == 1 and len(found) == len(spec.disjuncts) == classes - 1 else None
 
 
 def _in_order(spec: OutputSpec, label: int) -> OutputSpec:

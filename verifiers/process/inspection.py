@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunecert.errors import UserError
+from prunecert.onnx.io import external_files
 from prunecert.verifiers.base import Norm, Verifier
 from prunecert.verifiers.formats.support import SpecKind, check_question, network_info, takes_native, unknown_operator
 
 #: Operators beyond the normal form's that some verifiers take as they are.
 _KEPT = frozenset({"MaxPool"})
 _GRACE_S = 5.0
+#: Seconds that making the normal form of a network may take, and MiB that it may take beside what is there already and
+#: for each MiB of the file and its weights: a file of a few kilobytes can ask for any amount of either.
+READ_LIMIT_S = 45.0
+READ_MEMORY_MB = 2048.0
+READ_MEMORY_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,6 @@ def inspect_network(onnx: Path, *, keep: Collection[str] = (), outputs: int | No
 @functools.lru_cache(maxsize=256)
 def _inspect(onnx: Path, _sha256: str, keep: tuple[str, ...], outputs: int | None) -> Inspection:
     from prunecert.verifiers.process.parent import Process, ProcessError
-    from prunecert.verifiers.process.worker import READ_LIMIT_S, read_memory_mb
 
     process = Process(log=None, threads=1, memory_limit_mb=None)
     try:
@@ -94,3 +99,13 @@ def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: Spec
     if found.refusal:
         return None if takes_native(network_info(onnx), verifier.capabilities()) else found.refusal
     return unknown_operator(verifier, found.operators, onnx.name)
+
+
+def read_memory_mb(onnx: Path) -> float:
+    """Returns how much memory making a network's normal form may take, MiB.
+
+    Args:
+        onnx: The network; the caller has read it before.
+    """
+    files = (onnx, *external_files(onnx))
+    return READ_MEMORY_MB + READ_MEMORY_FACTOR * sum(file.stat().st_size for file in files) / 2**20

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 
 from prunecert.errors import UserError
-from prunecert.onnx.io import external_files
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, Times, Verdict, Verifier
 from prunecert.verifiers.formats.support import check_instance
+from prunecert.verifiers.process.inspection import READ_LIMIT_S, read_memory_mb
 from prunecert.verifiers.process.judge import judge
 from prunecert.verifiers.process.parent import Process, ProcessError
 from prunecert.verifiers.rounding import guard
@@ -36,11 +36,6 @@ _Key = tuple[str, int]
 #: Seconds that starting (imports) and loading a network may take before they count as hung.
 START_LIMIT_S = 300.0
 LOAD_LIMIT_S = 300.0
-#: Seconds that making the normal form of a network may take, and MiB that it may take beside what is there already and
-#: for each MiB of the file and its weights: a file of a few kilobytes can ask for any amount of either.
-READ_LIMIT_S = 45.0
-READ_MEMORY_MB = 2048.0
-READ_MEMORY_FACTOR = 10.0
 #: How often in a row a process may die while it starts, and while it reads or loads one network, before that counts.
 START_TRIES = 4
 LOAD_TRIES = 3
@@ -58,7 +53,7 @@ class Worker:
 
     Args:
         verifier: Registered name.
-        settings: Values for keys of the verifier's `defaults`.
+        settings: Values for keys of the verifier's `known_settings`.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         memory_limit_mb: Limit in MiB on the resident size of the process and all below it, summed; None for none.
             Pages that forked processes share count once for each.
@@ -387,16 +382,6 @@ class Worker:
 
     def _failed(self, status: Status, detail: str) -> Verdict:
         return Verdict(status, detail, device=self.device, verifier=self.name, version=self._availability.version)
-
-
-def read_memory_mb(onnx: Path) -> float:
-    """Returns how much memory making a network's normal form may take, MiB.
-
-    Args:
-        onnx: The network; the caller has read it before.
-    """
-    files = (onnx, *external_files(onnx))
-    return READ_MEMORY_MB + READ_MEMORY_FACTOR * sum(file.stat().st_size for file in files) / 2**20
 
 
 def _key(instance: Instance) -> _Key:

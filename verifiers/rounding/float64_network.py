@@ -12,12 +12,9 @@ by the network itself, so that cancellation and sharing count as they are.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.formats.support import network_info
-
-Array = npt.NDArray[np.float64]
+from prunecert.verifiers.rounding.float64_rules import RULES, Array, is_real
 
 #: Unit roundoff of float32.
 UNIT = 2.0**-24
@@ -168,7 +164,7 @@ class Network:
         return self._squares[id(value)]
 
     def _apply(self, node: _Node, arguments: list[Any], noise: np.random.Generator | None) -> Sequence[Any]:
-        rule = _RULES.get(node.operator)
+        rule = RULES.get(node.operator)
         if rule is None:
             results = node.reference.run(*arguments)
             if noise is None or node.operator in _EXACT:
@@ -180,7 +176,7 @@ class Network:
                 mean = node.operator == "ReduceMean"
                 return (_disturbed(value, np.sqrt(squares / terms if mean else squares), terms, noise),)
             return tuple(
-                _disturbed(result, _OTHERS * np.abs(result), 1, noise) if _real(result) else result
+                _disturbed(result, _OTHERS * np.abs(result), 1, noise) if is_real(result) else result
                 for result in (results if isinstance(results, tuple) else (results,))
             )
         value, squares, terms = rule(node.attributes, arguments, None if noise is None else self._square)
@@ -189,216 +185,15 @@ class Network:
         return (value,)
 
 
-def _real(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
 def _wide(value: Any) -> Any:
     """Returns float arrays as float64 ones."""
-    return value.astype(np.float64, copy=False) if _real(value) else value
+    return value.astype(np.float64, copy=False) if is_real(value) else value
 
 
 def _disturbed(value: Array, size: Array, terms: float, noise: np.random.Generator) -> Array:
     deviation = UNIT * math.sqrt(max(terms, 1) / 3) * np.maximum(size, np.abs(value))
     disturbed: Array = value + deviation * noise.standard_normal(value.shape)
     return disturbed
-
-
-_Result = tuple[Array, Array | None, float]
-_Square = Callable[[Array], Array] | None
-
-
-def _product(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    left, right = arguments
-    value = left @ right
-    return value, None if square is None else square(left) @ square(right), left.shape[-1]
-
-
-def _gemm(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    left = arguments[0].T if attributes.get("transA", 0) else arguments[0]
-    right = arguments[1].T if attributes.get("transB", 0) else arguments[1]
-    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
-    value = left @ right if alpha == 1.0 else alpha * (left @ right)
-    size = None
-    if square is not None:
-        squares = square(arguments[1])
-        size = alpha * alpha * (square(left) @ (squares.T if attributes.get("transB", 0) else squares))
-    if len(arguments) > 2 and arguments[2] is not None:
-        shift = beta * arguments[2]
-        value = value + shift
-        size = None if size is None else size + shift * shift
-    return value, size, left.shape[-1] + 1
-
-
-def _windows(x: Array, kernel: Sequence[int], attributes: dict[str, Any], fill: float = 0.0) -> npt.NDArray[Any]:
-    """Returns the windows of [1, C, *sizes] as a view [C, *positions, *kernel] of its padded form."""
-    rank = len(kernel)
-    strides = list(attributes.get("strides", [1] * rank))
-    dilations = list(attributes.get("dilations", [1] * rank))
-    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    auto = attributes.get("auto_pad", b"NOTSET")
-    pads = list(attributes.get("pads", [0] * 2 * rank))
-    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        missing = [
-            max(0, (-(-size // stride) - 1) * stride + far - size)
-            for size, stride, far in zip(x.shape[2:], strides, reach, strict=True)
-        ]
-        less = [size // 2 for size in missing]
-        more = [size - half for size, half in zip(missing, less, strict=True)]
-        pads = [*less, *more] if auto == b"SAME_UPPER" else [*more, *less]
-    elif auto == b"VALID":
-        pads = [0] * 2 * rank
-    padded = np.pad(x[0], [(0, 0), *zip(pads[:rank], pads[rank:], strict=True)], constant_values=fill)
-    view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(1, rank + 1)))
-    steps = tuple(slice(None, None, stride) for stride in strides)
-    inner = tuple(slice(None, None, step) for step in dilations)
-    result: npt.NDArray[Any] = view[(slice(None), *steps, *inner)]
-    return result
-
-
-def _convolution(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    x, weight = arguments[0], arguments[1]
-    if len(x) != 1:
-        raise ValueError("a batch of more than one")
-    rank, groups = weight.ndim - 2, int(attributes.get("group", 1))
-    view = _windows(x, weight.shape[2:], attributes)
-    places = view.shape[1 : 1 + rank]
-    # [positions, channels * kernel], group by group.
-    columns = np.moveaxis(view, 0, rank).reshape(math.prod(places), groups, -1)
-    flat = weight.reshape(groups, weight.shape[0] // groups, -1)
-    value = _grouped(columns, flat, places)
-    size = None if square is None else _grouped(columns * columns, square(weight).reshape(flat.shape), places)
-    if len(arguments) > 2 and arguments[2] is not None:
-        shift = arguments[2].reshape(1, -1, *[1] * rank)
-        value = value + shift
-        size = None if size is None else size + shift * shift
-    return value, size, flat.shape[-1] + 1
-
-
-def _grouped(columns: Array, weights: Array, places: Sequence[int]) -> Array:
-    parts = [weights[group] @ columns[:, group].T for group in range(len(weights))]
-    return np.concatenate(parts).reshape(1, -1, *places)
-
-
-def _average(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    (x,) = arguments
-    if attributes.get("ceil_mode", 0) or len(x) != 1:
-        raise ValueError("ceil_mode or a batch of more than one")
-    kernel = attributes["kernel_shape"]
-    axes = tuple(range(-len(kernel), 0))
-    counted: Any = 1.0 if attributes.get("count_include_pad", 0) else 0.0
-    counts = _windows(np.ones((1, 1, *x.shape[2:])), kernel, attributes, counted).sum(axis=axes)
-    view = _windows(x, kernel, attributes)
-    value = (view.sum(axis=axes) / counts)[None]
-    size = None if square is None else ((view * view).sum(axis=axes) / counts**2)[None]
-    return value, size, math.prod(kernel)
-
-
-def _global_average(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    (x,) = arguments
-    axes = tuple(range(2, x.ndim))
-    count = math.prod(x.shape[2:])
-    value = x.mean(axis=axes, keepdims=True)
-    return value, None if square is None else (x * x).sum(axis=axes, keepdims=True) / count**2, count
-
-
-def _normalise(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    if attributes.get("training_mode", 0):
-        raise ValueError("in training mode it is no function of its input")
-    x = arguments[0]
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    scale, shift, mean, variance = (item.reshape(shape) for item in arguments[1:5])
-    # The default is a float32 number like every attribute.
-    epsilon = float(attributes.get("epsilon", np.float32(1e-5)))
-    factor = scale / np.sqrt(variance + epsilon)
-    value = (x - mean) * factor + shift
-    # The runtime may take the mean and the shift together first, so each of the three counts.
-    size = None if square is None else (x * factor) ** 2 + (mean * factor) ** 2 + shift**2
-    return value, size, 8
-
-
-def _sum(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    value = functools.reduce(np.add, arguments)
-    return (
-        value,
-        None if square is None else functools.reduce(np.add, [item * item for item in arguments]),
-        len(arguments),
-    )
-
-
-def _difference(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    left, right = arguments
-    return left - right, None if square is None else left * left + right * right, 1
-
-
-def _multiply(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    value = arguments[0] * arguments[1]
-    return value, None if square is None else value * value, 1
-
-
-def _divide(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    if not (_real(arguments[0]) and _real(arguments[1])):
-        raise ValueError("a division of integers")
-    value = arguments[0] / arguments[1]
-    return value, None if square is None else value * value, 1
-
-
-def _identity(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    return arguments[0], None, 1
-
-
-def _rectify(attributes: dict[str, Any], arguments: list[Any], square: _Square) -> _Result:
-    return np.maximum(arguments[0], 0), None, 1
-
-
-_RULES: dict[str, Any] = {
-    "Add": _sum,
-    "AveragePool": _average,
-    "BatchNormalization": _normalise,
-    "Conv": _convolution,
-    "Div": _divide,
-    "Gemm": _gemm,
-    "GlobalAveragePool": _global_average,
-    "Identity": _identity,
-    "MatMul": _product,
-    "Mul": _multiply,
-    "Relu": _rectify,
-    "Sub": _difference,
-    "Sum": _sum,
-}
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Has NumPy's products run in one thread, where its OpenBLAS can be told so.
-
-    These are small products beside verifiers that keep all cores busy, where threads that wait for each other take
-    twenty times as long as one.
-    """
-    before = [(library, library[1]()) for library in _blas()]
-    for (assign, _), _ in before:
-        assign(1)
-    try:
-        yield
-    finally:
-        for (assign, _), threads in before:
-            assign(threads)
-
-
-@functools.cache
-def _blas() -> list[tuple[Callable[[int], None], Callable[[], int]]]:
-    """Returns how to set and to get the threads of the OpenBLAS in NumPy's wheel."""
-    found = []
-    for path in sorted((Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*")):
-        with contextlib.suppress(OSError):
-            library = ctypes.CDLL(str(path))
-            for start, end in itertools.product(("scipy_openblas", "openblas"), ("64_", "")):
-                assign, query = (getattr(library, f"{start}_{verb}_num_threads{end}", None) for verb in ("set", "get"))
-                if assign is not None and query is not None:
-                    assign.argtypes, assign.restype, query.restype = [ctypes.c_int], None, ctypes.c_int
-                    found.append((assign, query))
-                    break
-    return found
 
 
 @functools.lru_cache(maxsize=2)

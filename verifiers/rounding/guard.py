@@ -42,6 +42,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers.base import FloatArray, Instance, Status, Verdict, Verifier
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.rounding import float64_network
+from prunecert.verifiers.rounding.blas_threads import one_thread
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +57,7 @@ _DRAWN = 4
 _FEW = 64
 #: Rows whose falling corners are tried.
 _ROWS = 16
-#: Relative allowance where float64 can't be had, as in `verifiers.adapters.lirpa`.
+#: Relative allowance where float64 can't be had, as in `verifiers.adapters.lirpa.engine`.
 _BLIND = 1e-5
 #: Of what a verifier without certificates is asked to prove.
 _FOREIGN = 4.0
@@ -187,7 +188,7 @@ def _float64(instance: Instance, points: FloatArray) -> tuple[Array, Array]:
     try:
         network = float64_network.read(instance.onnx, instance.onnx_sha256, instance.classes)
         count = int(np.clip(_WEIGHTS // max(network.weights, 1), _LEAST, _MOST))
-        with float64_network.one_thread():
+        with one_thread():
             exact = [network.run(point) for point in points[:count]]
             # A point, or a sliver, gives too few to tell a deviation from.
             random = [network.run(points[index % len(exact)], rng) for index in range(_LEAST + 1)]

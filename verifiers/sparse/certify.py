@@ -94,7 +94,7 @@ def _concretise(coefficients: Array, low: Array, high: Array, sums: Array) -> No
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds:
+class CheckedBounds:
     """Bounds of every node's value over a box that hold in real arithmetic.
 
     Args:
@@ -207,7 +207,7 @@ class Checker:
             self._sums += 3.0 * node.size
         self._gammas = [(gamma(a), gamma(b)) for a, b in zip(linear, relu, strict=True)]
 
-    def intervals(self, node: int, bounds: Bounds) -> tuple[Array, Array]:
+    def intervals(self, node: int, bounds: CheckedBounds) -> tuple[Array, Array]:
         """Returns interval bounds of a node from bounds of the nodes before it."""
         bias = self.network.nodes[node].bias.astype(np.float64)
         middle, size = bias.copy(), np.abs(bias)
@@ -233,7 +233,7 @@ class Checker:
         edge = 4 * _UNIT * (np.abs(middle) + slack)
         return low - edge, high + edge
 
-    def charge(self, node: int, bounds: Bounds) -> Array:
+    def charge(self, node: int, bounds: CheckedBounds) -> Array:
         """Returns what one unit of |μ| of each neuron of a node is charged for the products behind it, [size].
 
         Args:
@@ -259,7 +259,7 @@ class Checker:
         self,
         start: int,
         rows: Array,
-        bounds: Bounds,
+        bounds: CheckedBounds,
         planes: dict[int, Planes] | None = None,
         constant: Array | None = None,
     ) -> Array:
@@ -269,8 +269,8 @@ class Checker:
             start: The node.
             rows: Coefficients of its value, [rows, size], taken as exact.
             bounds: Of all nodes before `start`; they hold over the box.
-            planes: Dual variables of the unstable neurons of nodes before it, in the order of `Bounds.unstable`; for a
-                node that is missing, CROWN's slopes: 1 where u >= -l, else 0.
+            planes: Dual variables of the unstable neurons of nodes before it, in the order of
+                `CheckedBounds.unstable`; for a node that is missing, CROWN's slopes: 1 where u >= -l, else 0.
             constant: What is added to each row, [rows].
 
         Returns:
@@ -313,13 +313,17 @@ class Checker:
         result: Array = bound.reshape(-1)[:count]
         return result
 
-    def _relax(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
+    def _relax(
+        self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
+    ) -> tuple[Array, Array]:
         """Replaces relu(z) by z: coefficients [groups, neurons, LANES] and constants [groups, unstable, LANES]."""
         # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
         with np.errstate(invalid="ignore", over="ignore"):
             return self._relaxed(coefficients, node, bounds, planes)
 
-    def _relaxed(self, coefficients: Array, node: int, bounds: Bounds, planes: Planes | None) -> tuple[Array, Array]:
+    def _relaxed(
+        self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
+    ) -> tuple[Array, Array]:
         low, high = bounds.lower[node], bounds.upper[node]
         coefficients *= (high > 0)[:, None]
         free = bounds.unstable(node)
@@ -346,7 +350,7 @@ class Checker:
         return coefficients, shift
 
 
-def adopt(checker: Checker, lower: Array, upper: Array, hidden: Mapping[int, tuple[Array, Array]]) -> Bounds:
+def adopt(checker: Checker, lower: Array, upper: Array, hidden: Mapping[int, tuple[Array, Array]]) -> CheckedBounds:
     """Returns bounds of all nodes over a box: the better of intervals and of those that are given.
 
     Args:
@@ -355,7 +359,7 @@ def adopt(checker: Checker, lower: Array, upper: Array, hidden: Mapping[int, tup
         upper: Upper corner.
         hidden: Bounds of nodes that hold in real arithmetic.
     """
-    bounds = Bounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
+    bounds = CheckedBounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
     for node in range(1, checker.last + 1):
         low, high = checker.intervals(node, bounds)
         if node in hidden:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ import numpy as np
 import psutil
 import pytest
 
-from prunecert.bench import run as run_module
 from prunecert.bench.planning.certificates import CertifyPlan
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Stage
 from prunecert.bench.running import cluster, outlook
+from prunecert.bench.running.request import Cluster, RunRequest, RunResult
+from prunecert.bench.running.run import run_suite
 from prunecert.bench.running.slurm import Resources
 from prunecert.bench.schema.cell import Cell, Protocol
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.verifiers.base import Kind, Status
@@ -211,7 +216,7 @@ def test_jobs_of_an_earlier_submission_are_waited_for(tmp_path: Path) -> None:
         cluster.run(
             [],
             tmp_path,
-            [],
+            partial(cluster.Part, run_suite, asked()),
             Backend(folder, Resources()),
             Resources(),
             lambda _: ({}, {}),
@@ -244,7 +249,7 @@ def test_a_killed_task_is_sent_again_and_nothing_is_done_twice(
 ) -> None:
     monkeypatch.setattr(cluster, "_POLL_S", (0.2, 0.2))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(run_module, "conclude", lambda *_, **__: 0)
+    monkeypatch.setattr("prunecert.bench.running.run.conclude", lambda *_, **__: None)
     out = tmp_path / "run"
     # The tasks are processes of their own, which know the real verifiers only.
     suite = tmp_path / "tiny.yaml"
@@ -271,8 +276,27 @@ def test_a_killed_task_is_sent_again_and_nothing_is_done_twice(
     assert {tuple(row["shard"]) for row in rows if row["type"] == "session"} >= {(1, 2), (2, 2)}
 
 
+def asked() -> RunRequest:
+    return RunRequest(suite=load_suite("cifar10-4nets"), cluster=Cluster("submitit", Resources()))
+
+
+answered_requests: list[RunRequest] = []
+
+
+def answered(request: RunRequest) -> RunResult:
+    answered_requests.append(request)
+    return RunResult(Path("run"), (), {})
+
+
 def test_a_part_that_is_put_back_does_not_retry_again() -> None:
     pytest.importorskip("submitit", reason="pip install submitit")
-    part = cluster.Part(["--suite", "x", "--retry", "error"], 2, 3, retry=True)
+    part = cluster.Part(answered, replace(asked(), retry=frozenset({Status.ERROR})), 2, 3, retry=True)
     again = part.checkpoint().function
-    assert (again.argv, again.number, again.count, again.retry) == (part.argv, 2, 3, False)
+    assert (again.request, again.number, again.count, again.retry) == (part.request, 2, 3, False)
+    # It travels as a pickle, and what it asks for is a part, in one process, which nobody but the sender concludes.
+    part, again = (pickle.loads(pickle.dumps(one)) for one in (part, again))
+    assert part() == again() == 0
+    first, second = answered_requests
+    assert first == replace(part.request, shard=(2, 3), cluster=None, part=True)
+    assert first.retry == {Status.ERROR}
+    assert second == replace(first, retry=frozenset())

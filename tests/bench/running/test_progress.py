@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.results.words import duration
 from prunecert.bench.running.cascade import Batch, CellCascade
-from prunecert.bench.running.progress import Display, Estimate, duration
+from prunecert.bench.running.progress import Display, Estimate
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.running.test_cascade import stage
 

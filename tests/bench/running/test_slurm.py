@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from prunecert.bench.run import parser
+from prunecert.bench.run_options import cluster_of
 from prunecert.bench.running import slurm
 from prunecert.bench.running.slurm import Resources
 from prunecert.errors import UserError
@@ -15,18 +16,21 @@ def options(*words: str) -> argparse.Namespace:
 
 
 def test_the_local_executor_asks_nothing_of_slurm() -> None:
-    assert slurm.check(options()) is None
-    assert slurm.check(options("--executor", "local")) is None
+    assert cluster_of(options()) is None
+    assert cluster_of(options("--executor", "local")) is None
 
 
 def test_what_is_asked_is_passed_on() -> None:
-    found = slurm.check(
+    cluster = cluster_of(
         options(
             *("--executor", "submitit", "--chunk", "100", "--slurm-partition", "gpu,long", "--slurm-time", "1-2:30:01"),
             *("--slurm-cpus", "4", "--slurm-mem", "16G", "--slurm-gres", "gpu:a100:1", "--slurm-parallel", "8"),
             *("--slurm-extra", "account=verify", "--slurm-extra", "qos=low"),
         )
     )
+    assert cluster is not None
+    assert cluster.executor == "submitit"
+    found = cluster.resources
     extra = {"account": "verify", "qos": "low"}
     assert found == Resources("gpu,long", 26 * 60 + 31, 4, "16G", "gpu:a100:1", 8, 100, extra)
     assert found.parameters() == {
@@ -95,4 +99,4 @@ def test_a_task_is_signalled_well_before_its_limit() -> None:
 )
 def test_nonsense_is_refused_in_a_sentence(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        slurm.check(options(*words))
+        cluster_of(options(*words))

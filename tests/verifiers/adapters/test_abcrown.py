@@ -85,7 +85,7 @@ def test_flat_settings_have_the_reviewed_defaults() -> None:
         value: Any = DEFAULTS
         for key in path:
             value = value[key]
-        assert AbCrown.defaults[name] == value
+        assert AbCrown.known_settings[name].default == value
     assert DEFAULTS["general"]["complete_verifier"] == "bab"
     assert DEFAULTS["general"]["save_adv_example"] is True
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers.adapters.autoattack import VERSIONS, AutoAttack, _fitting, ball
+from prunecert.verifiers.adapters.autoattack.adapter import AutoAttack
+from prunecert.verifiers.adapters.autoattack.boxes import VERSIONS, ball, fitting
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -131,11 +132,11 @@ def test_balls_are_recognised(network: Path) -> None:
 
 
 def test_small_networks_are_spared_what_they_cannot_take() -> None:
-    assert _fitting(VERSIONS["standard"], True, 10) == ["apgd-ce", "apgd-t", "fab-t", "square"]
-    assert _fitting(VERSIONS["standard"], False, 10) == ["apgd-ce", "apgd-t", "fab-t"]
-    assert _fitting(VERSIONS["standard"], True, 3) == ["apgd-ce", "apgd-dlr", "fab-t", "square"]
-    assert _fitting(VERSIONS["standard"], False, 2) == ["apgd-ce", "fab-t"]
-    assert _fitting(VERSIONS["plus"], False, 3) == ["apgd-ce", "apgd-dlr", "fab", "fab-t"]
+    assert fitting(VERSIONS["standard"], True, 10) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert fitting(VERSIONS["standard"], False, 10) == ["apgd-ce", "apgd-t", "fab-t"]
+    assert fitting(VERSIONS["standard"], True, 3) == ["apgd-ce", "apgd-dlr", "fab-t", "square"]
+    assert fitting(VERSIONS["standard"], False, 2) == ["apgd-ce", "fab-t"]
+    assert fitting(VERSIONS["plus"], False, 3) == ["apgd-ce", "apgd-dlr", "fab", "fab-t"]
 
 
 @pytest.mark.parametrize(

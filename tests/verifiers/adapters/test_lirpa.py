@@ -16,7 +16,8 @@ from onnx import helper
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
-from prunecert.verifiers.adapters.lirpa import AlphaCrown, Crown, Ibp, Rows
+from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, Ibp
+from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -285,7 +286,7 @@ def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
     ("kind", "given", "said"),
     [
         (Ibp, {"tolerance": 0.0}, "from 1e-7"),
-        (AlphaCrown, {"iterations": 0}, "1 is the least"),
+        (AlphaCrown, {"iterations": 0}, "1 or more"),
         (Crown, {"iterations": 5}, "Unknown setting"),
         (Ibp, {"tolerance": "small"}, "must be of type float"),
     ],

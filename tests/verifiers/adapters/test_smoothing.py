@@ -225,7 +225,7 @@ def test_nonsense_is_an_error(verdict: Verdict, reason: str, line: Path) -> None
 
 
 def test_nobody_else_gives_certificates(line: Path) -> None:
-    from prunecert.verifiers.adapters.lirpa import Ibp
+    from prunecert.verifiers.adapters.lirpa.adapter import Ibp
 
     found = judge.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
     assert found is not None

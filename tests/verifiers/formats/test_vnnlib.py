@@ -20,7 +20,6 @@ from prunecert.verifiers.formats.vnnlib import (
     parse_property,
     read_counterexample,
     read_property,
-    robustness_label,
     to_vnnlib,
     write,
     write_counterexample,
@@ -386,17 +385,6 @@ def test_files_plain_and_gzipped(tmp_path: Path) -> None:
 def test_instances_want_the_networks_inputs() -> None:
     with pytest.raises(UserError, match=r"has 2 inputs but the network n\.onnx has 3"):
         parse_property(text(*BOX, "(<= Y_0 0)")).instances(Path("n.onnx"), "", (3,), 1.0, "p")
-
-
-def test_robustness_is_recognised_in_any_order() -> None:
-    spec = OutputSpec.robustness(2, 4)
-    assert robustness_label(OutputSpec(spec.disjuncts[::-1]), 4) == 2
-    assert robustness_label(OutputSpec(spec.disjuncts[:-1]), 4) is None
-    assert robustness_label(OutputSpec((*spec.disjuncts[:-1], spec.disjuncts[0])), 4) is None
-    assert robustness_label(OutputSpec(tuple((a, b + 1) for a, b in spec.disjuncts)), 4) is None
-    assert robustness_label(OutputSpec(tuple((2 * a, b) for a, b in spec.disjuncts)), 4) is None
-    assert robustness_label(OutputSpec(tuple((-a, b) for a, b in spec.disjuncts)), 4) is None
-    assert robustness_label(OutputSpec.robustness(0, 2), 2) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.reduced_network import Array, Reduced, reduce
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.certify import Bounds, Checker, adopt
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, adopt
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
@@ -53,7 +53,7 @@ class Prepared:
         self.offsets = np.concatenate([b for _, b in spec.disjuncts])
         self.root = self.engine.bound(Question(self.lower, self.upper, self.rows, self.offsets))
         hidden = {node: (self.root.lower[node], self.root.upper[node]) for node in self.root.lower}
-        self.bounds: Bounds = adopt(self.checker, self.lower.astype(float), self.upper.astype(float), hidden)
+        self.bounds: CheckedBounds = adopt(self.checker, self.lower.astype(float), self.upper.astype(float), hidden)
         self.net: Reduced = reduce(self.checker, self.bounds, self.rows, self.offsets)
         ends = np.cumsum([len(b) for _, b in spec.disjuncts])
         spans = [(int(end - len(b)), int(end)) for end, (_, b) in zip(ends, spec.disjuncts, strict=True)]

@@ -20,7 +20,7 @@ from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.bab.prover import adopt_crown
 from prunecert.verifiers.sparse.bab.tree_transplant import plant
 from prunecert.verifiers.sparse.certify import Checker
-from prunecert.verifiers.sparse.crown.engine import METHODS, Bounds, Engine, Question
+from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx import layers
 from prunecert.verifiers.sparse.onnx.reader import read_network
@@ -249,7 +249,7 @@ def exactly(network: Network, x: npt.NDArray[np.float32]) -> list[list[Fraction]
     return values
 
 
-def holds(found: Bounds, asked: Question, values: list[list[Fraction]]) -> None:
+def holds(found: CrownBounds, asked: Question, values: list[list[Fraction]]) -> None:
     for index, low in found.lower.items():
         for i, value in enumerate(values[index]):
             # An infinity is no Fraction, and holds; what is not a number holds nothing.
@@ -294,7 +294,7 @@ def test_awkward_networks_in_rational_arithmetic(seed: int, scale: float, center
 # What is left over from one question to the next.
 
 
-def same(first: Bounds, second: Bounds) -> None:
+def same(first: CrownBounds, second: CrownBounds) -> None:
     np.testing.assert_array_equal(first.rows, second.rows)
     assert first.unstable == second.unstable
     for index, low in first.lower.items():
@@ -330,7 +330,7 @@ def test_no_thread_goes_on_after_an_exception(monkeypatch: pytest.MonkeyPatch) -
     ended = []
     bound = Engine._bound
 
-    def slow(self: Engine, slot: int, *more: object) -> Bounds:
+    def slow(self: Engine, slot: int, *more: object) -> CrownBounds:
         if len(more[0].lower) == 1:  # type: ignore[attr-defined]
             # Not before the other thread is at work.
             running.acquire()

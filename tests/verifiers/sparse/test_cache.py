@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,14 +24,14 @@ def _package(tmp_path: Path) -> Path:
     """A package whose kernels stand in a subfolder, and take a constant from another by way of a third module."""
     package = tmp_path / "package"
     (package / "crown").mkdir(parents=True)
-    (package / "kernels.py").write_text("import numba\nfrom verifiers.sparse.network import ERROR\n")
+    (package / "kernels.py").write_text("import numba\nfrom prunecert.verifiers.sparse.network import ERROR\n")
     (package / "network.py").write_text("ERROR = 1\n")
     (package / "search.py").write_text("PATIENCE = 1\n")
     (package / "crown" / "__init__.py").write_text("")
     (package / "crown" / "walk.py").write_text(
-        "import numba\nfrom verifiers.sparse.crown.engine import (\n    rounding,\n)\nfrom .steps import STEP\n"
+        "import numba\nfrom prunecert.verifiers.sparse.crown import (\n    rounding,\n)\nfrom .steps import STEP\n"
     )
-    (package / "crown" / "rounding.py").write_text("from verifiers.sparse.crown.engine.units import UNIT\n")
+    (package / "crown" / "rounding.py").write_text("from prunecert.verifiers.sparse.crown.units import UNIT\n")
     (package / "crown" / "units.py").write_text("UNIT = 1\n")
     (package / "crown" / "steps.py").write_text("STEP = 1\n")
     (package / "crown" / "report.py").write_text("WIDTH = 1\n")
@@ -49,6 +50,21 @@ def test_any_change_of_what_is_compiled_has_its_folder(package: Path) -> None:
     # Nothing of this is compiled.
     for source in ("search", "crown/report"):
         (package / f"{source}.py").write_text("PATIENCE = 2\n")
+    assert cache.key(package) == first
+
+
+def test_the_engines_own_constants_are_part_of_its_key(tmp_path: Path) -> None:
+    """By the imports as they really stand: a package renamed without `cache` knowing would keep old kernels."""
+    package = tmp_path / "sparse"
+    shutil.copytree(Path(cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    first = cache.key(package)
+    for source in ("network", "threads", "crown/units/intervals", "crown/units/state", "llvm/vectors", "bab/dual"):
+        path = package / f"{source}.py"
+        before = path.read_text()
+        path.write_text(before + "SLACK = 2\n")
+        assert cache.key(package) != first, source
+        path.write_text(before)
+    (package / "proofs" / "store.py").write_text("PATIENCE = 2\n")
     assert cache.key(package) == first
 
 
@@ -147,19 +163,20 @@ def test_a_package_of_another_user_leaves_the_users_cache_folder(package: Path, 
 def test_without_a_cache_the_command_works_and_says_so(tmp_path: Path) -> None:
     """No folder can be trusted: a new one is made, and gone afterwards; nothing of the old one is read."""
     copy = tmp_path / "copy"
-    (copy / "verifiers").mkdir(parents=True)
     source = Path(cache.__file__).parent
-    (copy / "verifiers" / "__init__.py").write_text("")
-    (copy / "verifiers" / "sparse").mkdir()
+    package = copy / "prunecert" / "verifiers" / "sparse"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package.parent.parent):
+        (folder / "__init__.py").write_text("")
     for name in ("__init__.py", "cache.py"):
-        (copy / "verifiers" / "sparse" / name).write_bytes((source / name).read_bytes())
-    os.chown(copy / "verifiers" / "sparse", NOBODY, NOBODY)
+        (package / name).write_bytes((source / name).read_bytes())
+    os.chown(package, NOBODY, NOBODY)
     temporary = tmp_path / "tmp"
     planted = temporary / f"prunecert-{os.geteuid()}"
     planted.mkdir(parents=True)
     os.chown(planted, NOBODY, NOBODY)
     run = subprocess.run(
-        [sys.executable, "-c", "import os, verifiers.sparse as s; print(os.environ['NUMBA_CACHE_DIR'])"],
+        [sys.executable, "-c", "import os, prunecert.verifiers.sparse as s; print(os.environ['NUMBA_CACHE_DIR'])"],
         cwd=copy,
         env={
             "PATH": os.environ["PATH"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse.certify import Bounds, Planes, grouped
+from prunecert.verifiers.sparse.certify import CheckedBounds, Planes, grouped
 from prunecert.verifiers.sparse.network import Network
 from tests.verifiers.sparse.searching import Prepared, draw, search
 
@@ -28,7 +28,7 @@ def planes_of(made: Prepared, batch: object) -> dict[int, Planes]:
     return planes
 
 
-def exactly(network: Network, bounds: Bounds, row: np.ndarray, planes: dict[int, Planes], lane: int) -> Fraction:
+def exactly(network: Network, bounds: CheckedBounds, row: np.ndarray, planes: dict[int, Planes], lane: int) -> Fraction:
     """The bound of a row of the output that planes give, in rational arithmetic."""
     group, lane = divmod(lane, 16)
     linear: Exact = {len(network.nodes) - 1: [Fraction(float(value)) for value in row]}

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from prunecert.verifiers.adapters.abcrown import install
 from prunecert.verifiers.adapters.hardware import describe, domains_that_fit, use_device, visible_devices
 from prunecert.verifiers.adapters.torch_adapter import run_module
@@ -35,6 +35,7 @@ from prunecert.verifiers.base import (
 )
 from prunecert.verifiers.formats.support import OPERATORS
 from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.settings import Setting
 
 #: Every status that upstream's sources can give, with what it means here and the stage that decided. Each is
 #: compared as a whole: `'safe' in 'unsafe-pgd'` is true.
@@ -65,22 +66,18 @@ FLAT: Mapping[str, tuple[str, ...]] = {
     "pgd_steps": ("attack", "pgd_steps"),
     "seed": ("general", "seed"),
 }
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "branching": ("kfsb", "babsr", "fsb", "kfsb-intercept-only"),
-    "pgd_order": ("before", "after", "skip"),
-    "split": ("auto", "hidden", "input"),
-}
 #: Inputs up to this size are split themselves, as upstream does.
 INPUT_SPLIT_UP_TO = 20
 #: Smooth activations have no normal form; upstream bounds them itself, beside these.
 NATIVE = OPERATORS | {"Constant", "Identity", "MatMul", "Mul", "Sigmoid", "Sub", "Tanh", "Transpose"}
 
 
-def _default(path: tuple[str, ...]) -> Any:
+def _flat(name: str, meaning: str, **limits: Any) -> Setting:
+    """Declares a setting whose default is that of the configuration."""
     value: Any = DEFAULTS
-    for key in path:
+    for key in FLAT[name]:
         value = value[key]
-    return value
+    return Setting(default=value, help=meaning, **limits)
 
 
 def parse_status(word: object, seconds: float, limit: float) -> tuple[Status, str | None, str]:
@@ -105,44 +102,43 @@ def parse_status(word: object, seconds: float, limit: float) -> tuple[Status, st
 
 
 class AbCrown(Verifier):
-    """Attack, alpha-CROWN, then beta-CROWN with branch and bound.
-
-    Settings (defaults in `default.yaml`):
-        alpha_iterations, alpha_lr: Of alpha-CROWN's slopes before the search.
-        batch_size: Most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,024.
-        beta_iterations, beta_lr: Of each bound in the search.
-        branching: ``kfsb``, ``babsr``, ``fsb`` or ``kfsb-intercept-only``; `branching_candidates` for the k.
-        extra: Any further settings, nested as in upstream's files.
-        pgd_order: Attack ``before`` or ``after`` alpha-CROWN, or ``skip``; with `pgd_steps` and `pgd_restarts`.
-        seed: Of everything random.
-        split: ``auto``: inputs up to 20 numbers are split themselves, else ReLUs; ``hidden``; ``input``.
-    """
+    """Attack, alpha-CROWN, then beta-CROWN with branch and bound."""
 
     name = "abcrown"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **{name: _default(path) for name, path in FLAT.items()},
-        "batch_size": 0,
-        "extra": {},
-        "split": "auto",
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "alpha_iterations": _flat("alpha_iterations", "steps on alpha-CROWN's slopes before the search", at_least=0),
+        "alpha_lr": _flat("alpha_lr", "learning rate of these steps"),
+        "beta_iterations": _flat("beta_iterations", "steps on each bound in the search", at_least=0),
+        "beta_lr": _flat("beta_lr", "learning rate of these steps"),
+        "branching": _flat(
+            "branching",
+            "which ReLU to split",
+            choices=("kfsb", "babsr", "fsb", "kfsb-intercept-only"),
+        ),
+        "branching_candidates": _flat("branching_candidates", "the k of kfsb", at_least=1),
+        "pgd_order": _flat(
+            "pgd_order",
+            "attack before or after alpha-CROWN, or not at all",
+            choices=("before", "after", "skip"),
+        ),
+        "pgd_restarts": _flat("pgd_restarts", "restarts of the attack", at_least=1),
+        "pgd_steps": _flat("pgd_steps", "gradient steps of a restart", at_least=0),
+        "seed": _flat("seed", "of everything random"),
+        "batch_size": Setting(
+            default=0,
+            at_least=0,
+            help="most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,024",
+        ),
+        "extra": Setting(default={}, help="any further settings, nested as in upstream's files"),
+        "split": Setting(
+            default="auto",
+            choices=("auto", "hidden", "input"),
+            help="auto: inputs up to 20 numbers are split themselves, else ReLUs",
+        ),
     }
     recycle_after = 200
     tightens = True
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types; keys of `extra` are checked by upstream's configuration on start."""
-        merged = super().resolve(settings)
-        for key, allowed in CHOICES.items():
-            if merged[key] not in allowed:
-                raise UserError(did_you_mean(f"value of abcrown's {key!r}", merged[key], allowed))
-        for key in ("alpha_iterations", "batch_size", "beta_iterations", "pgd_steps"):
-            if merged[key] < 0:
-                raise UserError(f"Setting {key!r} of verifier 'abcrown' is {merged[key]}; it must be 0 or more.")
-        for key in ("branching_candidates", "pgd_restarts"):
-            if merged[key] < 1:
-                raise UserError(f"Setting {key!r} of verifier 'abcrown' is {merged[key]}; it must be 1 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

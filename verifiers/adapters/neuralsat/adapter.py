@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.verifiers.adapters.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
 from prunecert.verifiers.adapters.torch_adapter import run_module
 from prunecert.verifiers.base import (
@@ -33,6 +32,7 @@ from prunecert.verifiers.base import (
 )
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS
 from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.settings import Setting
 
 #: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
 #: that ends with them has gone wrong.
@@ -55,41 +55,34 @@ def parse_status(word: object) -> tuple[Status, str]:
 
 
 class NeuralSat(Verifier):
-    """NeuralSAT driven through its Python classes, one search object an instance.
-
-    Settings:
-        batch: Most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,000.
-        attack_seconds: Limit of the random and PGD attack, after the first bounds and before the search; 0: no attack,
-            during the search neither.
-        restart: Restarts with learned clauses; upstream does so only above 30 s of time limit.
-        split: ``auto``: on inputs up to 200 perturbed pixels, else on ReLUs; ``input``; ``hidden``.
-        seed: Of the attacks.
-    """
+    """NeuralSAT driven through its Python classes, one search object an instance."""
 
     name = "neuralsat"
     kind = Kind.COMPLETE
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "batch": 0,
-        "attack_seconds": 1.0,
-        "restart": True,
-        "split": "auto",
-        "seed": 0,
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "batch": Setting(
+            default=0,
+            at_least=0,
+            help="most domains bounded together; 0: by free memory and the number of ReLUs, at most 1,000",
+        ),
+        "attack_seconds": Setting(
+            default=1.0,
+            at_least=0,
+            help="limit of the random and PGD attack, after the first bounds and before the search; 0: no attack, "
+            "during the search neither",
+        ),
+        "restart": Setting(
+            default=True, help="restarts with learned clauses; upstream does so only above 30 s of time limit"
+        ),
+        "split": Setting(
+            default="auto",
+            choices=("auto", "input", "hidden"),
+            help="auto: on inputs up to 200 perturbed pixels, else on ReLUs",
+        ),
+        "seed": Setting(default=0, help="of the attacks"),
     }
     recycle_after = 200
     tightens = True
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["split"] not in ("auto", "input", "hidden"):
-            raise UserError(
-                did_you_mean("value of neuralsat's setting 'split'", merged["split"], ("auto", "input", "hidden"))
-            )
-        for key in ("batch", "attack_seconds"):
-            if merged[key] < 0:
-                raise UserError(f"Setting {key!r} of verifier 'neuralsat' is {merged[key]}; it must be 0 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError
 from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
 from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
 from prunecert.verifiers.base import (
@@ -31,6 +30,7 @@ from prunecert.verifiers.base import (
     Verdict,
 )
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -43,31 +43,26 @@ MARGIN = 1e-6
 
 
 class Pgd(TorchVerifier):
-    """PGD with restarts on the box or ball, many images in a batch.
-
-    Settings:
-        steps: Gradient steps of a restart, 1 or more.
-        restarts: Tries; the first starts at the centre, the others at random points; only images that have withstood
-            all before are tried again.
-        step_size: Length of a step relative to the radius, above 0.
-        seed: Of the random starts; an image's starts don't depend on the others of its batch.
-    """
+    """PGD with restarts on the box or ball, many images in a batch."""
 
     name = "pgd"
     kind = Kind.ATTACK
-    defaults: ClassVar[Mapping[str, Any]] = {"steps": 40, "restarts": 3, "step_size": 0.1, "seed": 0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "steps": Setting(default=40, above=0, help="gradient steps of a restart"),
+        "restarts": Setting(
+            default=3,
+            above=0,
+            help="tries; the first starts at the centre, the others at random points; only images that have withstood "
+            "all before are tried again",
+        ),
+        "step_size": Setting(default=0.1, above=0, help="length of a step relative to the radius"),
+        "seed": Setting(
+            default=0,
+            at_least=0,
+            help="of the random starts; an image's starts don't depend on the others of its batch",
+        ),
+    }
     batch_size = 100
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        for key in ("steps", "restarts", "step_size"):
-            if not merged[key] > 0:
-                raise UserError(f"Setting {key!r} of verifier 'pgd' is {merged[key]}; it must be above 0.")
-        if merged["seed"] < 0:
-            raise UserError(f"Setting 'seed' of verifier 'pgd' is {merged['seed']}; it must be 0 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:

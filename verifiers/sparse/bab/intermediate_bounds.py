@@ -13,13 +13,13 @@ import numpy as np
 
 from prunecert.verifiers.sparse.bab.dual import Dual
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
-from prunecert.verifiers.sparse.certify import Bounds, Checker, Planes, grouped
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
 
 #: Neurons that are bounded, and certified, together.
 _TOGETHER = 128
 
 
-def tighten(checker: Checker, bounds: Bounds, steps: int, deadline: float) -> int:
+def tighten(checker: Checker, bounds: CheckedBounds, steps: int, deadline: float) -> int:
     """Improves hidden bounds in place, node by node.
 
     Args:
@@ -56,7 +56,9 @@ def tighten(checker: Checker, bounds: Bounds, steps: int, deadline: float) -> in
     return gone
 
 
-def _improve(checker: Checker, bounds: Bounds, net: Reduced, node: int, first: int, last: int, steps: int) -> None:
+def _improve(
+    checker: Checker, bounds: CheckedBounds, net: Reduced, node: int, first: int, last: int, steps: int
+) -> None:
     """Bounds unstable neurons first to last of the reduced network, all of one node, from below and from above."""
     start = next(a for a, b in net.levels if a <= first < b)
     count = last - first

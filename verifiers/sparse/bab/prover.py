@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.outcome import Outcome
-from prunecert.verifiers.sparse.certify import Bounds, Checker, Planes, gamma, grouped
-from prunecert.verifiers.sparse.crown.engine import Bounds as Crown
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
+from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 TOGETHER = 64
 
 
-def adopt_crown(checker: Checker, lower: Array, upper: Array, found: Crown) -> Bounds:
+def adopt_crown(checker: Checker, lower: Array, upper: Array, found: CrownBounds) -> CheckedBounds:
     """Returns CROWN's bounds of all nodes over a box as the checker's, with intervals where CROWN gives none.
 
     Args:
@@ -28,7 +28,7 @@ def adopt_crown(checker: Checker, lower: Array, upper: Array, found: Crown) -> B
         upper: Upper corner.
         found: Bounds of the box; they hold in real arithmetic and are no worse than intervals.
     """
-    bounds = Bounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
+    bounds = CheckedBounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
     for node in range(1, checker.last + 1):
         if node in found.lower:
             low, high = found.lower[node].copy(), found.upper[node].copy()
@@ -40,7 +40,7 @@ def adopt_crown(checker: Checker, lower: Array, upper: Array, found: Crown) -> B
     return bounds
 
 
-def unstable(checker: Checker, bounds: Bounds) -> tuple[Indices, Indices]:
+def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Indices, Indices]:
     """Returns node and index of the unstable neurons, in the order of `reduced_network.Reduced`."""
     free = [bounds.unstable(node) for node in checker.activated]
     nodes = np.repeat(np.array(checker.activated, dtype=np.int64), [len(index) for index in free])
@@ -58,7 +58,7 @@ class Prover:
         outcome: Where the time is counted.
     """
 
-    def __init__(self, checker: Checker, bounds: Bounds, rows: Array, offsets: Array, outcome: Outcome) -> None:
+    def __init__(self, checker: Checker, bounds: CheckedBounds, rows: Array, offsets: Array, outcome: Outcome) -> None:
         self._checker, self._bounds = checker, bounds
         self._rows, self._offsets = rows, offsets
         self.nodes, self.indices = unstable(checker, bounds)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.sparse.certify import LANES, Bounds, Checker, grouped
+from prunecert.verifiers.sparse.certify import LANES, CheckedBounds, Checker, grouped
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
@@ -71,7 +71,7 @@ class Reduced:
         return x
 
 
-def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array, deadline: float = math.inf) -> Reduced:
+def reduce(checker: Checker, bounds: CheckedBounds, rows: Array, offsets: Array, deadline: float = math.inf) -> Reduced:
     """Composes the stable neurons away.
 
     Args:
@@ -138,7 +138,7 @@ def reduce(checker: Checker, bounds: Bounds, rows: Array, offsets: Array, deadli
 
 def _compose(
     checker: Checker,
-    bounds: Bounds,
+    bounds: CheckedBounds,
     node: int,
     seeds: Array,
     free: dict[int, Indices],

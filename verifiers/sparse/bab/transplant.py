@@ -12,7 +12,7 @@ from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted, plant
-from prunecert.verifiers.sparse.certify import Bounds
+from prunecert.verifiers.sparse.certify import CheckedBounds
 from prunecert.verifiers.sparse.llvm.row_gather import LANES
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import MOST_ENTRIES, Proof, pack
@@ -30,7 +30,12 @@ _PLANTING = 32
 
 
 def transplant(
-    earlier: Earlier | None, names: Names | None, bounds: Bounds, places: Places, open_: Indices, memory_mb: float
+    earlier: Earlier | None,
+    names: Names | None,
+    bounds: CheckedBounds,
+    places: Places,
+    open_: Indices,
+    memory_mb: float,
 ) -> Planted | None:
     """Puts a stored tree onto the network at hand; None where nothing of it applies.
 
@@ -67,7 +72,7 @@ def transplant(
     return plant(proof, {int(k): i for i, k in enumerate(open_)}, place, phase, _slopes(bounds, places))
 
 
-def _slopes(bounds: Bounds, places: Places) -> Single:
+def _slopes(bounds: CheckedBounds, places: Places) -> Single:
     """Returns CROWN's lower slopes of the unstable neurons, [U]."""
     nodes, indices = places
     slopes = np.zeros(len(nodes), dtype=np.float32)
@@ -86,7 +91,7 @@ def _weights(disjuncts: list[tuple[int, int]], chosen: Indices) -> Single:
     return weights
 
 
-def whole(bounds: Bounds, places: Places, disjuncts: list[tuple[int, int]], chosen: Indices) -> Batch:
+def whole(bounds: CheckedBounds, places: Places, disjuncts: list[tuple[int, int]], chosen: Indices) -> Batch:
     """Returns the whole box for some disjuncts, with CROWN's slopes, equal weights and no bounds yet.
 
     Args:

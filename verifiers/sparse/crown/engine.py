@@ -32,7 +32,7 @@ FEW_ENTRIES = 170_000
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds:
+class CrownBounds:
     """Bounds for one input box.
 
     Args:
@@ -108,18 +108,20 @@ class Engine:
         made = [self.__dict__[name] for name in ("_by_rows", "_by_units") if name in self.__dict__]
         return sum(item.multiplications() for item in made)
 
-    def bound(self, question: Question, method: Method = "crown", hidden: bool = True) -> Bounds:
+    def bound(self, question: Question, method: Method = "crown", hidden: bool = True) -> CrownBounds:
         """Bounds one image; CROWN's rows are shared by the threads where that pays.
 
         Without `hidden`, only the rows' bounds are kept.
         """
         return self._bound(0, question, method, self.threads > 1, hidden)
 
-    def bound_many(self, questions: Sequence[Question], method: Method = "crown", hidden: bool = True) -> list[Bounds]:
+    def bound_many(
+        self, questions: Sequence[Question], method: Method = "crown", hidden: bool = True
+    ) -> list[CrownBounds]:
         """Bounds many images, each in one thread, or one after the other where there are fewer than threads."""
         if len(questions) < self.threads or self.threads == 1:
             return [self.bound(question, method, hidden) for question in questions]
-        results: list[Bounds | None] = [None] * len(questions)
+        results: list[CrownBounds | None] = [None] * len(questions)
         places = itertools.count()
 
         def work(slot: int) -> None:
@@ -134,7 +136,7 @@ class Engine:
         """Calls work(slot) in every thread."""
         together(self.threads, [functools.partial(work, slot) for slot in range(self.threads)])
 
-    def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> Bounds:
+    def _bound(self, slot: int, question: Question, method: Method, parallel: bool, hidden: bool) -> CrownBounds:
         outputs = self.network.nodes[-1].size
         if not np.size(question.lower) == np.size(question.upper) == self._input:
             raise ValueError(f"the box has {np.size(question.lower)} numbers; the network takes {self._input}")
@@ -152,4 +154,4 @@ class Engine:
         for index in self._hidden if hidden else ():
             lower[index], upper[index] = run.hidden(slot, index)
         rows[np.isnan(rows)] = -np.inf
-        return Bounds(rows, lower, upper, unstable)
+        return CrownBounds(rows, lower, upper, unstable)

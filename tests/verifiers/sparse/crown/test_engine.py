@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.crown import passes
-from prunecert.verifiers.sparse.crown.engine import METHODS, Bounds, Engine, Method, Question
+from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine, Method, Question
 from prunecert.verifiers.sparse.crown.rows.layout import lay_flat
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import convolution, dense
@@ -58,7 +58,7 @@ def points(asked: Question, count: int, seed: int) -> Array:
     return np.clip(low + share * (high - low), low, high)
 
 
-def assert_contained(network: Network, asked: Question, found: Bounds, x: Array) -> None:
+def assert_contained(network: Network, asked: Question, found: CrownBounds, x: Array) -> None:
     values = network.forward(x)
     for index, low in found.lower.items():
         # The values are computed in float64: some 1e-16 of the sums behind them.
@@ -134,7 +134,7 @@ def convolutions(seed: int) -> Network:
     return Network("convolutions", (2, 5, 19), tuple(nodes))
 
 
-def rational(network: Network, asked: Question, bounds: Bounds, row: dict[int, Fraction], node: int) -> Fraction:
+def rational(network: Network, asked: Question, bounds: CrownBounds, row: dict[int, Fraction], node: int) -> Fraction:
     """Bounds a linear function of a node's values from below by CROWN, in rational arithmetic.
 
     Args:

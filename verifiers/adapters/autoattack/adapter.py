@@ -11,52 +11,45 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.verifiers.adapters.autoattack.boxes import VERSIONS, ball, fitting, mapped, reshaped
 from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
 from prunecert.verifiers.adapters.pgd.adapter import MARGIN
 from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
 from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-VERSIONS = {
-    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
-    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
-}
 _TARGETS = 9
 #: Least height and width for which Square's windows make sense.
 _SMALLEST_IMAGE = 4
 
 
 class AutoAttack(TorchVerifier):
-    """AutoAttack on boxes, many images in a batch.
-
-    Settings:
-        version: ``standard``, or ``plus`` with five restarts and the untargeted attacks as well.
-        seed: Of all random choices. An image's also depend on the others of its batch.
-    """
+    """AutoAttack on boxes, many images in a batch."""
 
     name = "autoattack"
     kind = Kind.ATTACK
-    defaults: ClassVar[Mapping[str, Any]] = {"version": "standard", "seed": 0}
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "version": Setting(
+            default="standard",
+            choices=tuple(VERSIONS),
+            help="plus: with five restarts, and the untargeted attacks as well",
+        ),
+        "seed": Setting(
+            default=0,
+            at_least=0,
+            help="of all random choices; an image's also depend on the others of its batch",
+        ),
+    }
     batch_size = 100
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["version"] not in VERSIONS:
-            raise UserError(did_you_mean("version of AutoAttack", merged["version"], VERSIONS))
-        if merged["seed"] < 0:
-            raise UserError(f"Setting 'seed' of verifier 'autoattack' is {merged['seed']}; it must be 0 or more.")
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:
@@ -127,7 +120,7 @@ class AutoAttack(TorchVerifier):
         shape = start.shape
         image = len(shape) == 4 and min(shape[2:]) >= _SMALLEST_IMAGE
         classes = instances[0].classes
-        attacks = tuple(_fitting(VERSIONS[self.settings["version"]], image, classes))
+        attacks = tuple(fitting(VERSIONS[self.settings["version"]], image, classes))
         # All its attacks take four axes.
         flat = start if len(shape) == 4 else start.reshape(len(start), 1, 1, -1)
         network = module if len(shape) == 4 else reshaped(module, tuple(shape[1:]))
@@ -163,57 +156,3 @@ class AutoAttack(TorchVerifier):
         good = own - others < -MARGIN * outputs.abs().amax(dim=1).clamp(min=1.0)
         arrays: FloatArray = inside.numpy()
         return [arrays[i].reshape(item.lower.shape) if bool(good[i]) else None for i, item in enumerate(instances)]
-
-
-def _fitting(attacks: Sequence[str], image: bool, classes: int) -> list[str]:
-    """Returns the attacks that a network of this size can be given; DLR in the place of its targeted form."""
-    found = []
-    for name in attacks:
-        if name == "apgd-t" and classes < 4:
-            name = "apgd-dlr"
-        if (name == "square" and not image) or (name == "apgd-dlr" and classes < 3) or name in found:
-            continue
-        found.append(name)
-    return found
-
-
-def ball(instance: Instance) -> tuple[FloatArray, float] | None:
-    """Returns centre and radius if the box is an l-infinity ball clipped to [0, 1], up to float32 rounding, else None.
-
-    Args:
-        instance: The question; a pixel that is clipped on one side has its centre from the other.
-    """
-    lower, upper = instance.lower.astype(np.float64), instance.upper.astype(np.float64)
-    eps = float(instance.eps if instance.eps is not None else (upper - lower).max(initial=0.0) / 2)
-    if not (eps > 0 and lower.min(initial=0.0) >= 0 and upper.max(initial=1.0) <= 1):
-        return None
-    center = np.where(lower > 0, np.where(upper < 1, (lower + upper) / 2, lower + eps), upper - eps)
-    center = np.clip(center, 0.0, 1.0)
-    gaps = (np.clip(center - eps, 0, 1) - lower, np.clip(center + eps, 0, 1) - upper)
-    if max(float(np.abs(gap).max(initial=0.0)) for gap in gaps) > 1e-6:
-        return None
-    return center.astype(np.float32), eps
-
-
-def mapped(network: nn.Module, lower: torch.Tensor, upper: torch.Tensor) -> nn.Module:
-    """Returns the network over the unit cube, whose points stand for those of a box."""
-    from torch import nn
-
-    class Mapped(nn.Module):
-        def forward(self, u: torch.Tensor) -> torch.Tensor:
-            outputs: torch.Tensor = network(lower + u * (upper - lower))
-            return outputs
-
-    return Mapped().eval()
-
-
-def reshaped(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """Returns the network over inputs with four axes."""
-    from torch import nn
-
-    class Reshaped(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            outputs: torch.Tensor = network(x.reshape(len(x), *shape))
-            return outputs
-
-    return Reshaped().eval()

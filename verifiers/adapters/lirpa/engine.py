@@ -1,7 +1,4 @@
-"""Bounds by linear relaxation through auto_LiRPA: IBP, CROWN-IBP, CROWN and α-CROWN, many images in a batch.
-
-IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, "Efficient Neural Network Robustness Certification with General
-Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1.
+"""What the methods of auto_LiRPA share: a batch of bounds by linear relaxation, and when one is a proof.
 
 The bounds are computed in float32, rounded to nearest, so that a bound may be too high by what rounds in the sums
 behind it. `verifiers.rounding.lirpa` says by how much at most, over the instance's own input set; a bound above that is
@@ -26,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
-from prunecert.verifiers.adapters.hardware import describe, free_memory
+from prunecert.verifiers.adapters.hardware import describe
+from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.adapters.torch_adapter import run_module
 from prunecert.verifiers.base import (
     Availability,
@@ -42,19 +39,22 @@ from prunecert.verifiers.base import (
     Verifier,
 )
 from prunecert.verifiers.formats.support import OPERATORS
+from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
     import torch
 
 _Float64 = npt.NDArray[np.float64]
+TOLERANCE = Setting(
+    default=1e-5,
+    at_least=1e-7,
+    below=1,
+    help="relative margin of safety against float32 rounding; 1e-7 is the rounding of one float32 operation",
+)
 
 
-class _Lirpa(Verifier):
-    """What the four methods share: network, specification rows, chunks, verdicts.
-
-    Settings:
-        tolerance: Relative margin of safety against float32 rounding, see the module.
-    """
+class Lirpa(Verifier):
+    """What the four methods share: network, specification rows, chunks, verdicts."""
 
     kind = Kind.INCOMPLETE
     method: ClassVar[str]
@@ -63,19 +63,8 @@ class _Lirpa(Verifier):
     #: times as long an image as two.
     chunk: ClassVar[int] = 100
     chunk_cpu: ClassVar[int] = 100
-    defaults: ClassVar[Mapping[str, Any]] = {"tolerance": 1e-5}
+    known_settings: ClassVar[Mapping[str, Setting]] = {"tolerance": TOLERANCE}
     batch_size = 100
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if not 1e-7 <= merged["tolerance"] < 1:
-            raise UserError(
-                f"Setting 'tolerance' of verifier {cls.name!r} is {merged['tolerance']}; it must be from 1e-7 (the "
-                "rounding of one float32 operation) to below 1."
-            )
-        return merged
 
     @classmethod
     def availability(cls) -> Availability:
@@ -300,129 +289,3 @@ class _Lirpa(Verifier):
         else:
             detail = f"lowest bound {lowest:.4g}, {sum(bound <= margin for bound in bounds)} of {len(bounds)} open"
         return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)
-
-
-class Rows:
-    """The rows of all disjuncts of a batch of specifications, padded with rows of zeros.
-
-    Args:
-        instances: Whose specifications.
-
-    Attributes:
-        matrix: [images, rows, classes].
-        offsets: [images, rows].
-    """
-
-    def __init__(self, instances: Sequence[Instance]) -> None:
-        self._counts = [[len(b) for _, b in item.spec.disjuncts] for item in instances]
-        most = max((sum(counts) for counts in self._counts), default=0)
-        classes = instances[0].spec.disjuncts[0][0].shape[1] if instances[0].spec.disjuncts else instances[0].classes
-        self.matrix = np.zeros((len(instances), most, classes))
-        self.offsets = np.zeros((len(instances), most))
-        for index, item in enumerate(instances):
-            for start, (a, b) in zip(self._starts(index), item.spec.disjuncts, strict=True):
-                self.matrix[index, start : start + len(b)] = a
-                self.offsets[index, start : start + len(b)] = b
-
-    def _starts(self, index: int) -> list[int]:
-        return [sum(self._counts[index][:k]) for k in range(len(self._counts[index]))]
-
-    def disjuncts(self, index: int, lower: _Float64) -> tuple[float, ...]:
-        """Returns each disjunct's best row bound; a disjunct without rows holds everywhere, so it has none."""
-        return tuple(
-            float(lower[start : start + count].max()) if count else -math.inf
-            for start, count in zip(self._starts(index), self._counts[index], strict=True)
-        )
-
-    def open_rows(self, index: int, lower: _Float64, margin: float) -> npt.NDArray[np.int64]:
-        """Returns the rows of the disjuncts that no row excludes yet."""
-        bounds = self.disjuncts(index, lower)
-        spans = zip(self._starts(index), self._counts[index], bounds, strict=True)
-        rows = [row for start, count, bound in spans if not bound > margin for row in range(start, start + count)]
-        return np.array(rows, dtype=np.int64)
-
-
-class Ibp(_Lirpa):
-    """Interval bound propagation."""
-
-    name = "ibp"
-    method = "IBP"
-
-
-class CrownIbp(_Lirpa):
-    """CROWN for the outputs over IBP's bounds of the hidden neurons."""
-
-    name = "crown-ibp"
-    method = "CROWN-IBP"
-
-
-class Crown(_Lirpa):
-    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
-
-    name = "crown"
-    method = "CROWN"
-    chunk = 10
-    chunk_cpu = 2
-
-    def _room(self, instances: list[Instance]) -> int:
-        sizes = [math.prod(relu.inputs[0].output_shape[1:]) for relu in self._bounded.relus]
-        # The largest coefficient matrix an image may need, four times: lower, upper and what is made of them.
-        widest = max((4 * 4 * size * max(sizes[:i]) for i, size in enumerate(sizes) if i), default=1)
-        return int(0.5 * free_memory(self.device) / widest)
-
-
-class AlphaCrown(Crown):
-    """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds.
-
-    Settings:
-        iterations: Steps of the optimiser, 1 or more.
-        tolerance: Relative margin of safety against float32 rounding, see the module.
-    """
-
-    name = "alpha-crown"
-    defaults: ClassVar[Mapping[str, Any]] = {"iterations": 20, "tolerance": 1e-5}
-
-    @classmethod
-    def resolve(cls, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Checks values as well as types."""
-        merged = super().resolve(settings)
-        if merged["iterations"] < 1:
-            raise UserError(f"Setting 'iterations' of verifier {cls.name!r} is {merged['iterations']}; 1 is the least.")
-        return merged
-
-    def _options(self) -> dict[str, Any]:
-        optimize = {"iteration": self.settings["iterations"], "keep_best": True}
-        return {"verbosity": 0, "optimize_bound_args": optimize}
-
-    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
-        lower = super()._bound(instances, rows)
-        margins = self._margins(instances, rows)
-        hidden = {
-            relu.inputs[0].name: (relu.inputs[0].lower.detach(), relu.inputs[0].upper.detach())
-            for relu in self._bounded.relus
-        }
-        still = {i: rows.open_rows(i, lower[i], float(margins[i])) for i in range(len(instances))}
-        for index, open_rows in still.items():
-            if len(open_rows):
-                better = self._optimise(instances[index], rows, index, open_rows, hidden)
-                lower[index, open_rows] = np.fmax(lower[index, open_rows], better)
-        for relu in self._bounded.relus:
-            relu.inputs[0].lower, relu.inputs[0].upper = hidden[relu.inputs[0].name]
-        return lower
-
-    def _optimise(
-        self,
-        instance: Instance,
-        rows: Rows,
-        index: int,
-        open_rows: npt.NDArray[np.int64],
-        hidden: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
-    ) -> _Float64:
-        """Returns optimised lower bounds of one image's open rows."""
-        matrix = self._matrix(rows)[index : index + 1, open_rows]
-        known = {name: (low[index : index + 1], high[index : index + 1]) for name, (low, high) in hidden.items()}
-        lower, _ = self._bounded.compute_bounds(
-            x=(self._input([instance]),), C=matrix, method="CROWN-Optimized", bound_upper=False, interm_bounds=known
-        )
-        better: _Float64 = self._array(lower)[0] - rows.offsets[index, open_rows]
-        return better

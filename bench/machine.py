@@ -1,0 +1,69 @@
+"""What a run is made on and when: the clock, versions, processors, and a command as one types it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import prunecert
+
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "neuralsat", "auto_LiRPA", "foolbox")
+
+
+def utc_now() -> str:
+    """Returns the time as ``2026-01-31T12:00:00Z``."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that have a say in the results; nothing is imported."""
+    found = {"prunecert": prunecert.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cores() -> int:
+    """Returns how many processors this process may use: no more than Slurm has given it, confined or not."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(found, int(given)) if given.isdecimal() and int(given) else found
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a timing depends on: system, processor, cores, memory. No host name: results get published."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def quote(argv: Sequence[str]) -> str:
+    """Returns a command as one types it."""
+    import shlex
+
+    return shlex.join(["python" if word == sys.executable else word for word in argv])

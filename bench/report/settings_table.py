@@ -1,0 +1,72 @@
+"""The table of all settings of all verifiers, for `bench.ls` and for `docs/settings.md`.
+
+``python -m bench.report.settings_table`` writes it into the document; a test sees to it that it was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prunecert.bench.report.medium import Table
+from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.files import write_text
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.settings import rows
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+BEGIN, END = (
+    "<!-- made by python -m bench.report.settings_table: begin -->",
+    "<!-- made by python -m bench.report.settings_table: end -->",
+)
+HEADINGS = ("setting", "default", "allowed", "meaning")
+
+
+def tables() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """Yields each verifier that has settings, with a line (`HEADINGS`) for each of them."""
+    for name in VERIFIERS:
+        lines = list(rows(VERIFIERS.get(name).known_settings))
+        if lines:
+            yield name, lines
+
+
+def render() -> str:
+    """Returns a section for each verifier that this package brings along, in Markdown."""
+    parts: list[str] = []
+    for name, lines in tables():
+        adapter = VERIFIERS.get(name)
+        if not adapter.__module__.startswith("prunecert."):
+            continue
+        summary = (adapter.__doc__ or "").splitlines()[0]
+        cells = [(f"`{key}`", f"`{default}`", allowed, meaning) for key, default, allowed, meaning in lines]
+        table = Table([(heading, False) for heading in HEADINGS], cells)
+        parts += [f"### {name}", "", summary, "", *table.markdown(), ""]
+    return "\n".join(parts)
+
+
+def updated(text: str) -> str:
+    """Returns the document with the tables as they are to be.
+
+    Raises:
+        UserError: It lacks the marks between which they stand.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"The document is refused because it lacks the marks {BEGIN} and {END}; put them back.")
+    return f"{before}{BEGIN}\n\n{render()}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report.settings_table", description=__doc__)
+    parser.add_argument("--document", type=Path, default=DOCUMENT, help="default: docs/settings.md")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    write_text(options.document, updated(options.document.read_text(encoding="utf-8")))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_main(main)

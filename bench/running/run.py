@@ -1,0 +1,261 @@
+"""Runs a suite: plan, verify, store, conclude. This is the door for programs; `bench.run` is the one for people.
+
+request ─ refuse ─ choose cells ─ networks ─ mode.plans ─┬─ dry run: say so
+├─ cluster: send parts, each of them a request ─┐
+└─ here: mode.work into the log ────────────────┴─ conclude
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from prunecert.bench.machine import cores, utc_now
+from prunecert.bench.planning import select
+from prunecert.bench.planning.card import card_cells, card_plans, read_card
+from prunecert.bench.planning.certificates import describe_certificates
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.report.conclude import conclude
+from prunecert.bench.results.row_types import EndRow
+from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
+from prunecert.bench.running import resources
+from prunecert.bench.running.asking import OpenRun
+from prunecert.bench.running.certificates import known_certificates
+from prunecert.bench.running.modes import Mode, Workload, Workshop, mode_of
+from prunecert.bench.running.progress import Output
+from prunecert.bench.running.recording import read_done
+from prunecert.bench.running.request import RunRequest, RunResult
+from prunecert.bench.running.session import session_row, unpublishable
+from prunecert.bench.schema.cell import Protocol
+from prunecert.bench.schema.suite import Suite
+from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+
+if TYPE_CHECKING:
+    from prunecert.bench.running.cluster import Backend
+    from prunecert.bench.running.outlook import Known
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request, and all that was found out about it before anything is done."""
+
+    request: RunRequest
+    mode: Mode
+    out: Path
+    devices: tuple[str, ...]
+    console: Console
+    asked: Mapping[str, Protocol]
+    skipped: Mapping[str, str]
+    missing: Mapping[str, str]
+    data: Sequence[Dataset]
+    workload: Workload
+
+    def tell(self, text: str) -> None:
+        """Says a line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def result(self) -> RunResult:
+        """Returns what has come of it when nothing was done."""
+        return RunResult(self.out, self.workload.plans, dict(self.asked))
+
+
+def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
+    """Runs a suite, or goes on where an earlier run in the same directory stopped.
+
+    Example:
+        result = run_suite(RunRequest(suite=load_suite("cifar10-4nets", "smoke"), out=Path("run")))
+
+    Args:
+        request: What is asked for.
+        console: Where progress and tables are shown; None: on standard output.
+
+    Returns:
+        What has come of it; its `exit_code` is the command's.
+
+    Raises:
+        UserError: Anything about the input; what was answered before is kept.
+    """
+    console = Output() if console is None else console
+    devices = resources.parse_devices(request.device)
+    mode = mode_of(request.suite)
+    mode.refuse(request)
+    if len(devices) > 1:
+        # Whether they can be shared out is known before anything is done.
+        resources.share_out(devices, request.workers)
+    prepared, backend = _prepare(request, mode, devices, console)
+    workload = prepared.workload
+    if request.dry_run:
+        for line in (*select.describe(workload.plans), *describe_certificates(workload.certified)):
+            prepared.tell(line)
+        prepared.tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
+    if backend is not None:
+        return _send(prepared, backend)
+    return prepared.result() if request.dry_run else _run_here(prepared)
+
+
+def refuse_other_suite(out: Path, suite: Suite) -> None:
+    """Refuses a run directory that holds another suite's results.
+
+    Raises:
+        UserError: It does.
+    """
+    if is_run(out):
+        for session in Log(out).all_sessions():
+            if session.suite != suite.name:
+                raise UserError(
+                    f"--out {out} is refused: it holds results of suite {session.suite!r}, not {suite.name!r}; "
+                    "choose another directory."
+                )
+
+
+def _prepare(
+    request: RunRequest, mode: Mode, devices: tuple[str, ...], console: Console
+) -> tuple[_Prepared, Backend | None]:
+    """Finds out what there is to be done, and what takes the jobs if it is to be sent."""
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    suite, away = request.suite, request.cluster is not None
+    select.use_abcrown(request.abcrown)
+    offered, exported = _offered(request)
+    cells = select.choose(offered, request.cells, request.verifiers, request.images)
+    cells = select.set_compact(cells, request.compact)
+    # What sends jobs need not have the devices on which they run.
+    installed, skipped = select.check_installed(cells, "cpu" if away else devices[0], request.skip_unavailable)
+    own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
+    out = request.out or Path("results/runs") / f"{suite.name}-{suite.profile}{own}"
+    refuse_other_suite(out, suite)
+    backend = _backend(request, out, console)
+    for name, hint in skipped.items():
+        tell(f"left out: {name} ({hint})")
+    data = select.load_data(cells, request.data_root, request.image_seed, sample=request.shard is None)
+    for reason in unpublishable(tuple(data.values())):
+        tell(f"NOT PUBLISHABLE: {reason}")
+    exports = request.exports / suite.name / "onnx"
+    missing: dict[str, str] = {}
+    if exported:
+        plans = tuple(card_plans(cells, exported, installed, data, tell))
+    else:
+        plans, missing = select.prepare(suite, cells, installed, data, request.checkpoints, exports, tell)
+    if missing:
+        tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
+        for line in select.describe_missing(missing):
+            tell(f"  {line}")
+    if not plans:
+        raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first.")
+    workload = mode.plans(plans, request, Workshop(installed, exports, tell))
+    prepared = _Prepared(
+        request=request,
+        mode=mode,
+        out=out,
+        devices=devices,
+        console=console,
+        asked={cell.name: protocol for cell, protocol in offered.cells},
+        skipped=skipped,
+        missing=missing,
+        data=tuple(data.values()),
+        workload=workload,
+    )
+    return prepared, backend
+
+
+def _offered(request: RunRequest) -> tuple[Suite, dict[str, Export]]:
+    """Returns the suite, with the cards' cells instead of its own where there are cards, and those cells' networks."""
+    if not request.cards:
+        return request.suite, {}
+    if request.compact is not None:
+        raise UserError("--compact goes without --card: a card's network is verified as its file has it.")
+    entered, exported = card_cells(request.suite, [read_card(path) for path in request.cards])
+    return replace(request.suite, cells=entered), exported
+
+
+def _backend(request: RunRequest, out: Path, console: Console) -> Backend | None:
+    """Returns what takes the jobs; None: there are none."""
+    if request.cluster is None:
+        return None
+    from prunecert.bench.running.cluster import make_backend
+
+    return make_backend(
+        request.cluster.executor,
+        out.absolute() / "slurm",
+        request.cluster.resources,
+        dry_run=request.dry_run,
+        tell=partial(console.print, markup=False, soft_wrap=True),
+    )
+
+
+def _send(prepared: _Prepared, backend: Backend) -> RunResult:
+    """Has the parts worked off by a batch system, and concludes the run when all are done."""
+    from prunecert.bench.running import cluster
+
+    request, workload, out = prepared.request, prepared.workload, prepared.out
+    assert request.cluster is not None
+
+    def known(again: bool) -> Known:
+        retry = request.retry if again else frozenset()
+        done = read_done(out, retry)[0]
+        certificates = known_certificates(out, retry) if workload.certified else {}
+        return done.correct, {**done.verdicts, **certificates}
+
+    cluster.run(
+        [*workload.plans, *workload.certified],
+        out,
+        partial(cluster.Part, run_suite, request),
+        backend,
+        request.cluster.resources,
+        known,
+        prepared.tell,
+        workers=request.workers,
+        dry_run=request.dry_run,
+    )
+    if request.dry_run:
+        return prepared.result()
+    return replace(prepared.result(), conclusion=conclude(out, prepared.console))
+
+
+def _run_here(prepared: _Prepared) -> RunResult:
+    """Does everything, or one part of it, in this process and its verifier processes."""
+    request, out, plans = prepared.request, prepared.out, prepared.workload.plans
+    devices = prepared.devices
+    asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
+    workers = prepared.mode.begin(out, asked, devices[0])
+    name = MAIN_WRITER if request.shard is None else f"shard-{request.shard[0]}-of-{request.shard[1]}"
+    began = time.monotonic()
+    with Writer(out, name) as writer:
+        if writer.cut:
+            prepared.tell(
+                f"{writer.path.name}: cut off an unfinished last line ({writer.cut} bytes); its instance is done again."
+            )
+        done, notes = read_done(out, request.retry)
+        for note in notes:
+            prepared.tell(note)
+        if done.verdicts:
+            prepared.tell(f"going on with {out}: {len(done.verdicts)} verdicts are there already")
+        session = session_row(
+            request.suite,
+            plans,
+            prepared.data,
+            writer=name,
+            missing=prepared.missing,
+            skipped=prepared.skipped,
+            device=request.device,
+            workers=workers,
+            threads=max(1, cores() // workers),
+            shard=request.shard,
+            argv=request.argv,
+        )
+        writer.append(session)
+        prepared.mode.work(prepared.workload, OpenRun(request, writer, done, workers, prepared.console))
+        writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))
+    result = replace(prepared.result(), session=session)
+    if request.part:
+        return result
+    return replace(result, conclusion=conclude(out, prepared.console, part=request.shard is not None))

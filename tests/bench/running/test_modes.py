@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prunecert.bench.running.modes import Certified, Plain, Timed, mode_of
+from prunecert.bench.running.request import Cluster, RunRequest
+from prunecert.bench.running.slurm import Resources
+from prunecert.bench.schema.suite import available_suites, load_suite
+from prunecert.errors import UserError
+
+
+def test_times_are_neither_sent_nor_shared_out() -> None:
+    suite = load_suite("cifar10-timing")
+    for more, flag in (
+        ({"cluster": Cluster("submitit", Resources())}, "--executor"),
+        ({"shard": (1, 2)}, "--shard"),
+        ({"workers": 2}, "--workers"),
+        ({"device": "cuda:0,cuda:1"}, "--device"),
+        ({"submit": True}, "--submit"),
+    ):
+        request = replace(RunRequest(suite=suite, named="mine.yaml"), **more)
+        with pytest.raises(UserError, match=f"{flag} is refused: suite 'mine.yaml' takes times"):
+            mode_of(suite).refuse(request)
+
+
+def test_the_suite_says_what_it_is_for() -> None:
+    chosen = {name: mode_of(load_suite(name)) for name in available_suites()}
+    assert isinstance(chosen["cifar10-4nets"], Plain)
+    assert isinstance(chosen["cifar10-timing"], Timed)
+    smoothing = chosen["cifar10-smoothing"]
+    assert isinstance(smoothing, Certified)
+    assert isinstance(smoothing.first, Plain)

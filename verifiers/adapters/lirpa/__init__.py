@@ -1,0 +1,1 @@
+"""Bounds through auto_LiRPA."""

@@ -1,0 +1,101 @@
+"""IBP, CROWN-IBP, CROWN and α-CROWN through auto_LiRPA, many images in a batch.
+
+IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, "Efficient Neural Network Robustness Certification with General
+Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecert.verifiers.adapters.hardware import free_memory
+from prunecert.verifiers.adapters.lirpa.engine import TOLERANCE, Lirpa
+from prunecert.verifiers.adapters.lirpa.rows import Rows
+from prunecert.verifiers.base import Instance
+from prunecert.verifiers.settings import Setting
+
+if TYPE_CHECKING:
+    import torch
+
+_Float64 = npt.NDArray[np.float64]
+
+
+class Ibp(Lirpa):
+    """Interval bound propagation."""
+
+    name = "ibp"
+    method = "IBP"
+
+
+class CrownIbp(Lirpa):
+    """CROWN for the outputs over IBP's bounds of the hidden neurons."""
+
+    name = "crown-ibp"
+    method = "CROWN-IBP"
+
+
+class Crown(Lirpa):
+    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
+
+    name = "crown"
+    method = "CROWN"
+    chunk = 10
+    chunk_cpu = 2
+
+    def _room(self, instances: list[Instance]) -> int:
+        sizes = [math.prod(relu.inputs[0].output_shape[1:]) for relu in self._bounded.relus]
+        # The largest coefficient matrix an image may need, four times: lower, upper and what is made of them.
+        widest = max((4 * 4 * size * max(sizes[:i]) for i, size in enumerate(sizes) if i), default=1)
+        return int(0.5 * free_memory(self.device) / widest)
+
+
+class AlphaCrown(Crown):
+    """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds."""
+
+    name = "alpha-crown"
+    known_settings: ClassVar[Mapping[str, Setting]] = {
+        "iterations": Setting(default=20, at_least=1, help="steps of the optimiser"),
+        "tolerance": TOLERANCE,
+    }
+
+    def _options(self) -> dict[str, Any]:
+        optimize = {"iteration": self.settings["iterations"], "keep_best": True}
+        return {"verbosity": 0, "optimize_bound_args": optimize}
+
+    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
+        lower = super()._bound(instances, rows)
+        margins = self._margins(instances, rows)
+        hidden = {
+            relu.inputs[0].name: (relu.inputs[0].lower.detach(), relu.inputs[0].upper.detach())
+            for relu in self._bounded.relus
+        }
+        still = {i: rows.open_rows(i, lower[i], float(margins[i])) for i in range(len(instances))}
+        for index, open_rows in still.items():
+            if len(open_rows):
+                better = self._optimise(instances[index], rows, index, open_rows, hidden)
+                lower[index, open_rows] = np.fmax(lower[index, open_rows], better)
+        for relu in self._bounded.relus:
+            relu.inputs[0].lower, relu.inputs[0].upper = hidden[relu.inputs[0].name]
+        return lower
+
+    def _optimise(
+        self,
+        instance: Instance,
+        rows: Rows,
+        index: int,
+        open_rows: npt.NDArray[np.int64],
+        hidden: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    ) -> _Float64:
+        """Returns optimised lower bounds of one image's open rows."""
+        matrix = self._matrix(rows)[index : index + 1, open_rows]
+        known = {name: (low[index : index + 1], high[index : index + 1]) for name, (low, high) in hidden.items()}
+        lower, _ = self._bounded.compute_bounds(
+            x=(self._input([instance]),), C=matrix, method="CROWN-Optimized", bound_upper=False, interm_bounds=known
+        )
+        better: _Float64 = self._array(lower)[0] - rows.offsets[index, open_rows]
+        return better

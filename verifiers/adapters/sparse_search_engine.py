@@ -1,0 +1,108 @@
+"""One search of the sparse engine an instance: limits in, verdict out."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.base import FloatArray, Instance, Times, Verdict
+from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.sparse.threads import threads
+
+if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.bab.search import Search
+    from prunecert.verifiers.sparse.onnx.neuron_names import Names
+    from prunecert.verifiers.sparse.proofs.store import Earlier
+
+#: Seconds kept back from an instance's limit: for the end of the step that is under way.
+_RESERVE_S = 0.05
+
+
+class SparseSearch(SparseVerifier):
+    """What the adapters to the search share."""
+
+    tightens = True
+
+    def start(self) -> None:
+        """Imports the engine and has its kernels compiled, or read from their cache."""
+        from prunecert.verifiers.sparse.bab.outcome import Limits
+        from prunecert.verifiers.sparse.bab.search import Search
+        from prunecert.verifiers.sparse.warmup import warm_up
+
+        self._make_limits, self._make_search = Limits, Search
+        warm_up()
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network."""
+        from prunecert.verifiers.sparse.certify import Checker
+        from prunecert.verifiers.sparse.crown.engine import Engine
+        from prunecert.verifiers.sparse.onnx.reader import read_network
+
+        self._network = read_network(onnx)
+        self._names: Names | None = None
+        self._engine = Engine(self._network, threads())
+        self._checker = Checker(self._network, threads())
+
+    def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
+        """Answers them one by one."""
+        return [self._solve(instance) for instance in instances]
+
+    @staticmethod
+    def _replay(instance: Instance, x: FloatArray) -> FloatArray:
+        """Runs the file in onnxruntime, as the judge of a counterexample will."""
+        (output,) = outputs(instance.onnx, x.reshape(1, *instance.lower.shape))
+        return np.asarray(output, dtype=np.float32)
+
+    def _limits(self) -> dict[str, Any]:
+        """Returns arguments of `verifiers.sparse.bab.outcome.Limits`."""
+        raise NotImplementedError
+
+    def _find(self, instance: Instance) -> Earlier | None:
+        """Returns what there is to start from."""
+        return None
+
+    def _keep(self, run: Search) -> str:
+        """Stores what the next network's search may start from; returns what to say about reuse."""
+        return ""
+
+    def _solve(self, instance: Instance) -> Verdict:
+        if instance.norm != "linf":
+            return boxes_only(self.name, instance)
+        deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
+        limits = self._make_limits(**self._limits())
+        earlier = self._find(instance)
+        run = self._make_search(
+            self._engine,
+            self._checker,
+            instance.lower,
+            instance.upper,
+            instance.spec,
+            limits,
+            deadline,
+            earlier,
+            self._names,
+            instance.allowance,
+            functools.partial(self._replay, instance),
+        )
+        out = run.run()
+        detail = self._keep(run)
+        bounds = out.bounds
+        if bounds is not None and not all(np.isfinite(bounds)):
+            bounds = None
+        return Verdict(
+            out.status,
+            "; ".join(filter(None, (out.detail, detail))),
+            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
+            bounds=bounds,
+            times=Times(bound_s=out.bound_s, search_s=out.search_s),
+            stage=out.stage,
+            unstable=out.unstable,
+            domains=out.domains,
+            iterations=out.rounds,
+        )

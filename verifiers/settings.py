@@ -1,0 +1,158 @@
+"""What can be set of a verifier: each setting declared once, with its default, what is allowed and what it means."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunecert.errors import UserError, did_you_mean, shortened
+
+#: Longest part of a refused value that is repeated.
+_LONGEST_VALUE = 200
+#: What the verifiers keep a whole number in.
+_LARGEST_INT = 2**63 - 1
+_KINDS = {str: "text", bool: "true or false", dict: "a mapping", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting of a verifier.
+
+    Args:
+        default: Its default; every value must be of its type, but for whole numbers, which count as float, too.
+        at_least: Least value allowed; None: there is none.
+        above: What a value must be above.
+        at_most: Largest value allowed.
+        below: What a value must be below.
+        choices: Values allowed; empty: any of the type, within the range.
+        help: What it means, in one sentence without a full stop.
+    """
+
+    default: Any
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str
+
+    def __post_init__(self) -> None:
+        if type(self.default) not in _KINDS:
+            raise TypeError(f"A setting is text, a number, a truth value or a mapping: {self}.")
+        low = self.at_least is not None or self.above is not None
+        high = self.at_most is not None or self.below is not None
+        numeric = isinstance(self.default, int | float) and not isinstance(self.default, bool)
+        if None not in (self.at_least, self.above) or None not in (self.at_most, self.below):
+            raise TypeError(f"A setting has one lower and one upper limit at most: {self}.")
+        if (low or high) and (not numeric or not self._within(self.default)):
+            raise TypeError(f"A setting's limits are for numbers, and its default must keep them: {self}.")
+        if self.choices and self.default not in self.choices:
+            raise TypeError(f"A setting's default must be one of its choices: {self}.")
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed besides the type, e.g. ``"1 or more"``; empty: all values of the type."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.above is not None and self.below is not None:
+            return f"within ({_number(self.above)}, {_number(self.below)})"
+        if self.at_least is not None:
+            most = f"to {_number(self.at_most)}" if self.at_most is not None else ""
+            most = f"to below {_number(self.below)}" if self.below is not None else most
+            return f"from {_number(self.at_least)} {most}" if most else f"{_number(self.at_least)} or more"
+        low = "" if self.above is None else f"above {_number(self.above)}"
+        high = "" if self.at_most is None else f"at most {_number(self.at_most)}"
+        high = high if self.below is None else f"below {_number(self.below)}"
+        return " and ".join(filter(None, (low, high)))
+
+    def check(self, verifier: str, name: str, value: Any) -> Any:
+        """Returns a value as it is recorded: a whole number as float where the default is one.
+
+        Args:
+            verifier: Whose setting it is.
+            name: What it is called.
+            value: What was given.
+
+        Raises:
+            UserError: It is of another type than the default, none of the choices, or out of range.
+        """
+        wanted = type(self.default)
+        if wanted in (int, float) and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) > (_LARGEST_INT if wanted is int else sys.float_info.max):
+                raise UserError(
+                    f"Setting {name!r} of verifier {verifier!r} is refused: it has too many digits; it must be "
+                    f"{self.allowed or 'a smaller number'}."
+                )
+            value = wanted(value)
+        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+            raise UserError(
+                f"Setting {name!r} of verifier {verifier!r} is {_shown(value)}; it must be of type "
+                f"{wanted.__name__} (default {self.default!r})."
+            )
+        if self.choices and value not in self.choices:
+            raise UserError(did_you_mean(f"value of {verifier}'s setting {name!r}", value, self.choices))
+        if not self._within(value):
+            raise UserError(f"Setting {name!r} of verifier {verifier!r} is {_shown(value)}; it must be {self.allowed}.")
+        return value
+
+    def _within(self, value: Any) -> bool:
+        """Whether a value keeps the limits, which what is not a number never does."""
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def resolve(verifier: str, declared: Mapping[str, Setting], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns all settings of a verifier: what was given, and the defaults of the others.
+
+    Args:
+        verifier: Its name.
+        declared: Its settings.
+        given: Values by name.
+
+    Raises:
+        UserError: A name or a value is refused.
+    """
+    values = {name: setting.default for name, setting in declared.items()}
+    for name, value in (given or {}).items():
+        if name not in declared:
+            raise UserError(did_you_mean(f"setting of verifier {verifier!r}", name, declared))
+        values[name] = declared[name].check(verifier, name, value)
+    return values
+
+
+def rows(declared: Mapping[str, Setting]) -> Iterable[tuple[str, str, str, str]]:
+    """Yields a line of text for each setting: its name, default, what is allowed, and what it means."""
+    for name, setting in declared.items():
+        default = _number(setting.default) if isinstance(setting.default, float) else str(setting.default)
+        if isinstance(setting.default, bool):
+            default = default.lower()
+        yield name, default or '""', setting.allowed or _KINDS[type(setting.default)], setting.help
+
+
+def paragraph(declared: Mapping[str, Setting]) -> str:
+    """Returns the section ``Settings:`` of a verifier's docstring."""
+    lines = ["Settings:"]
+    for name, default, allowed, meaning in rows(declared):
+        text = f"{name}: {meaning} (default {default}; {allowed})."
+        lines += textwrap.wrap(text, 116, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    # 1e-7, not 1e-07.
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}".replace("e-0", "e-")
+
+
+def _shown(value: Any) -> str:
+    """Returns a refused value as text; Python writes no whole number of thousands of digits."""
+    try:
+        return shortened(repr(value), _LONGEST_VALUE)
+    except ValueError:
+        return "a number of thousands of digits"
