@@ -21,8 +21,8 @@ from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.result import GateResult
 from prunecert.bench.schema.cell import fitting
-from prunecert.bench.schema.gate import RuleSet, load_rules
-from prunecert.bench.schema.suite import available_suites, load_suite
+from prunecert.bench.schema.gate import RuleSet
+from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
 

@@ -64,7 +64,7 @@ def open_images(
 ) -> dict[int, Instance]:
     """Returns, by index, questions about the images that are classified correctly and that CROWN leaves open."""
     from prunecert.verifiers.sparse.crown.engine import Engine, Question
-    from prunecert.verifiers.sparse.network import read_network
+    from prunecert.verifiers.sparse.onnx.reader import read_network
 
     network = read_network(onnx)
     engine = Engine(network)

@@ -1,3 +1,3 @@
-"""What `bench`, `models` and `verifiers` share: the user-error class, registries, hashes, the version."""
+"""`bench`, `models` and `verifiers`, and what they share: ONNX, errors, registries, files, hashes, the version."""
 
 __version__ = "0.1.0"

@@ -30,7 +30,8 @@ from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.sparse.crown.engine import Engine, Method, Question
 from prunecert.verifiers.sparse.crown.units.state import LANES
 from prunecert.verifiers.sparse.llvm import backward_unit
-from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.onnx.reader import read_network
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -97,7 +97,7 @@ def with_certificates(
 
 
 def _plan(plan: CellPlan, installed: Installed, tell: Callable[[str], None]) -> CertifyPlan | None:
-    from prunecert.verifiers.formats.support import check_supported
+    from prunecert.verifiers.process.inspection import check_supported
 
     wanted = plan.protocol.certify
     if wanted is None:

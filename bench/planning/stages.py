@@ -123,7 +123,7 @@ def make_stages(protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
 
 def supported_stages(stages: Sequence[Stage], onnx: Path) -> tuple[tuple[Stage, ...], dict[str, str]]:
     """Splits stages into those that take a network, and why the others don't, by name."""
-    from prunecert.verifiers.formats.support import check_supported
+    from prunecert.verifiers.process.inspection import check_supported
 
     taken, refused = [], {}
     for stage in stages:

@@ -20,10 +20,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.yamlfile import Document, Section
+from prunecert.bench.schema.yamlfile import Section
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import NETWORKS
 from prunecert.printable import shortened
@@ -223,22 +222,3 @@ def parse_rules(section: Section | None, source: str, cells: Collection[str] | N
         one = group.section(pattern)
         patterns.append((pattern, _values(one) if one else {}))
     return RuleSet(source, _values(section, ("networks", "cells")), networks, tuple(patterns))
-
-
-def load_rules(path: Path) -> RuleSet:
-    """Reads a YAML file with a ``gate`` section, alone in the file or in a suite.
-
-    Raises:
-        UserError: There is no such section, or something in it is refused.
-    """
-    root = Document(path).root
-    if "cells" in root:
-        from prunecert.bench.schema.suite import load_suite
-
-        rules = load_suite(str(path)).gate
-    else:
-        rules = parse_rules(root.section("gate"), path.name)
-        root.finish()
-    if rules is None:
-        raise root.refusal("gate", "the key 'gate' is missing; it must hold the rules, e.g. gate: {verified: -0.5pp}.")
-    return rules

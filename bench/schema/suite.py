@@ -374,3 +374,20 @@ def _recipes(root: Section) -> dict[str, dict[str, Any]]:
                 raise section.refusal(key, str(error)) from error
         recipes[key] = section.take(key, dict)
     return recipes
+
+
+def load_rules(path: Path) -> RuleSet:
+    """Reads a YAML file with a ``gate`` section, alone in the file or in a suite.
+
+    Raises:
+        UserError: There is no such section, or something in it is refused.
+    """
+    root = Document(path).root
+    if "cells" in root:
+        rules = load_suite(str(path)).gate
+    else:
+        rules = parse_rules(root.section("gate"), path.name)
+        root.finish()
+    if rules is None:
+        raise root.refusal("gate", "the key 'gate' is missing; it must hold the rules, e.g. gate: {verified: -0.5pp}.")
+    return rules

@@ -54,6 +54,7 @@ def adopt(out: Path, *changes: str) -> int:
     return main([*options, "--objective", "mtl-ibp", "--out", str(out), "--images", "10", *changes])
 
 
+@pytest.mark.slow
 def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adopt(tmp_path) == 0
     name = "narrow_mtl-ibp_eps2_dense_x1_s0"
@@ -77,6 +78,7 @@ def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys
         assert float(difference.max()) < 0.01
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     adopt(tmp_path)
     with pytest.raises(UserError, match=r"is there already; allowed are --force"):
@@ -100,6 +102,7 @@ def test_wrong_options_are_refused(tmp_path: Path, changes: tuple[str, ...], mes
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parent", "pruner", "message"),
     [

@@ -40,6 +40,7 @@ def test_a_shard_out_of_range(run: Run, tmp_path: Path, shard: str, capsys: pyte
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_merge_of_shards_of_different_suites(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(zoo.suite.read_text().replace("name: tiny", "name: other"))

@@ -33,6 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_baseline_is_made_and_updated_with_its_reasons(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -444,6 +444,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 WRONG: tuple[Any, ...] = (None, True, -7, 1e300, 10**400, float("nan"), "x", "\ud800", [], {}, [[]], {"": 1})
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_a_file_is_a_problem_and_no_crash() -> None:
     entry = boards.make()
     for path in leaves(entry)[1:]:

@@ -152,6 +152,7 @@ def test_a_question_beyond_the_domain_is_not_answered(masked: Export, tmp_path: 
         assert "compacted for inputs from 0 to 1" in reason
 
 
+@pytest.mark.slow
 def test_a_run_verifies_compact_networks_and_says_so(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_run_verifies_compact_networks_and_says_so(
     assert old["compaction"] is None
 
 
+@pytest.mark.slow
 def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -237,6 +239,7 @@ def exported(zoo: Zoo, out: Path, *more: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_export_names_compact_networks_and_keeps_the_masked_ones(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,6 +332,7 @@ def verified(tmp_path: Path, text: str, *more: str, verifier: str = "fake-breake
     return main([*files, "--verifier", verifier, "--out", str(tmp_path / "out"), *more]), tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_anybodys_network_is_compacted_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = verified(tmp_path, spec(*BOX, "(>= Y_0 0.4)"), "--compact")
     assert code == 0

@@ -51,6 +51,7 @@ class Tool(loop.NeuralSat):
         )
 
 
+@pytest.mark.slow
 def test_the_loop_starts_the_verifier_once_an_instance_and_holds_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
+from tests.bench.gating.test_outputs import check_junit, outcome
 from tests.bench.rowkit import documents
-from tests.bench.test_gate_output import check_junit, outcome
 
 Run = Callable[..., int]
 FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"}
@@ -60,6 +60,7 @@ def first_proved(run: Path, verifier: str) -> dict[str, Any]:
     return next(r for r in documents(run, "verdict") if (r["status"], r["verifier"]) == ("unsat", verifier))
 
 
+@pytest.mark.slow
 def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(done, copy) == 0
     printed = capsys.readouterr().out

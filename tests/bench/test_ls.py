@@ -12,7 +12,7 @@ from rich.console import Console
 from prunecert.bench import ls
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
-from tests.bench.test_store import fill
+from tests.bench.results.test_store import fill
 
 
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
     assert found["data"][0]["fingerprint"] in printed
 
 
+@pytest.mark.slow
 def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, "--images", "6")
@@ -75,12 +76,14 @@ def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: 
     assert summary(out)["cells"][0]["images"] == 6
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(run: Run, tmp_path: Path) -> None:
     for workers in ("1", "3"):
         assert run(tmp_path / workers, "--images", "14", "--workers", workers) == 0
     assert verdicts(tmp_path / "1") == verdicts(tmp_path / "3")
 
 
+@pytest.mark.slow
 def test_shards_cover_everything_once(run: Run, tmp_path: Path) -> None:
     run(tmp_path / "whole", "--images", "15")
     for number in (1, 2, 3):

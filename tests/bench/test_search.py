@@ -149,6 +149,7 @@ def command(folder: Path, *more: str) -> list[str]:
     return [*known, "--out", str(folder / "out"), "--criterion", "clean", *more]
 
 
+@pytest.mark.slow
 def test_a_search_finds_what_learns_and_goes_on_where_it_was(
     tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """What the benchmarks share: ratios with their baseline, an exported network, and plans made of thin air.
 
-`pytest tests/benchmarks --benchmark-enable` measures; PRUNECERT_UPDATE_RATIOS=1 writes the baseline. Without
+`pytest tests/benchmarks -m '' --benchmark-enable` measures; PRUNECERT_UPDATE_RATIOS=1 writes the baseline. Without
 --benchmark-enable every benchmark does its work once, as a test.
 """
 
@@ -32,6 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measures only where pytest-benchmark does."""
     option = config.getoption
     config.stash[_RATIOS] = Ratios(not option("benchmark_disable") or bool(option("benchmark_enable")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks all of them as slow."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from prunecert.bench.engine import kernels as engine_benchmark
 from prunecert.bench.planning.exports import Export
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Method
-from prunecert.verifiers.sparse.network import read_network
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.benchmarks.ratios import Ratios, once
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from prunecert.bench.planning.plan import CellPlan
@@ -46,6 +47,7 @@ def test_round_trip(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan)
         )
 
 
+@pytest.mark.slow
 def test_whole_way(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan, tmp_path: Path) -> None:
     """From the plan to the row on the disk, in batches of 100, the process's start left out."""
     count = iter(range(1_000_000))

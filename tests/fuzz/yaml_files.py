@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 from prunecert.bench.planning.card import read_card
-from prunecert.bench.schema.gate import load_rules
 from prunecert.bench.schema.search_space import draw, read_space
-from prunecert.bench.schema.suite import SUITES, load_suite
+from prunecert.bench.schema.suite import SUITES, load_rules, load_suite
 from prunecert.bench.schema.yamlfile import load_scalar
 from prunecert.models.recipe import Recipe
 from tests.fuzz import harness, mutate

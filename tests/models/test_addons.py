@@ -93,6 +93,7 @@ def test_tightness_counts_in_the_spread_of_pixels() -> None:
     assert value(same) == pytest.approx(0.5 * 0.75 * (2.0 - 0.1 / (value(bounds.boxes[0][1].mean()) / 4)) / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_terms_do_not_move_batch_norm_s_statistics() -> None:
     from prunecert.models.training import Trainer
 
@@ -203,6 +204,7 @@ def test_symbolic_margins_are_those_of_the_forward_zonotope(tiny: nn.Sequential)
         assert found[image].detach().numpy() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_symbolic_margins_bound_and_are_tighter_than_intervals(tiny: nn.Sequential) -> None:
     torch.manual_seed(2)
     x, y = torch.rand(5, 3, 8, 8), torch.randint(0, 10, (5,))
@@ -216,6 +218,7 @@ def test_symbolic_margins_bound_and_are_tighter_than_intervals(tiny: nn.Sequenti
         assert bool((symbolic <= margins + 1e-5).all())
 
 
+@pytest.mark.slow
 def test_mixtrain_adds_the_robust_loss_in_a_share_of_the_steps(tiny: nn.Sequential) -> None:
     torch.manual_seed(2)
     x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))

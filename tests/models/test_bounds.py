@@ -29,6 +29,7 @@ def sampled(model: nn.Module, x: Tensor, y: Tensor, eps: float, count: int) -> t
     return margins.amin(0), entropy.amax(0)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), eps=st.floats(0.0, 0.3), sparsity=st.floats(0, 0.9))
 def test_bounds_contain_sampled_outputs(seed: int, eps: float, sparsity: float) -> None:
@@ -60,6 +61,7 @@ def test_bounds_contain_sampled_outputs(seed: int, eps: float, sparsity: float) 
         assert float(crown.gather(1, y[:, None]).abs().max()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10_000), eps=st.floats(0.0, 0.1), count=st.integers(1, 5))
@@ -133,6 +135,7 @@ def test_bounds_in_evaluation_leave_the_statistics_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crown", [False, True])
 def test_gradients_are_those_of_differences(crown: bool) -> None:
     model = normalised(2).double()
@@ -159,6 +162,7 @@ def test_gradients_are_those_of_differences(crown: bool) -> None:
         assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn-small", "cnn-large"])
 def test_bounds_are_exact_at_radius_zero(name: str) -> None:
     torch.manual_seed(0)

@@ -47,6 +47,7 @@ def saved(folder: Path, ratio: float = 10, network: str = "cnn-small") -> tuple[
     return folder / "cell.safetensors", model, masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1, 2, 10, 100])
 @pytest.mark.parametrize("network", ["cnn-small", "vgg16"])
 def test_round_trip(tmp_path: Path, ratio: float, network: str) -> None:
@@ -60,6 +61,7 @@ def test_round_trip(tmp_path: Path, ratio: float, network: str) -> None:
     assert not again.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1, 10])
 @pytest.mark.parametrize("network", ["cnn-small", "vgg-8"])
 def test_weights_rounded_to_half_take_half_the_bytes_and_come_back_the_same(
@@ -168,6 +170,7 @@ def test_damaged_cards_are_refused(tmp_path: Path, text: str, message: str) -> N
         load_card(tmp_path / "a.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -211,6 +214,7 @@ def test_a_card_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
 SHIPPED = sorted(ZOO.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_checkpoints_load_and_are_what_their_names_say(file: Path) -> None:
     _, masks, read = load_model(file)

@@ -36,6 +36,7 @@ def restless(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_every_network_exports(network: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import NETWORKS
-from models.bounds import propagate
-from models.masks import prunable
+from prunecert.models import NETWORKS
+from prunecert.models.bounds import propagate
+from prunecert.models.masks import prunable
 
 
 @pytest.mark.parametrize(

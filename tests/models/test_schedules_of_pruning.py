@@ -164,6 +164,7 @@ def test_every_schedule_takes_the_dense_control_s_epochs(tmp_path: Path, name: s
     assert not list((tmp_path / "work").glob("*.done.pt")), "nothing is left of a finished cell"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop_after", "format_"), [(1, "contiguous"), (3, "contiguous"), (4, "channels-last")])
 @pytest.mark.parametrize("name", TRAINING)
 def test_an_interrupted_schedule_resumes_to_the_same_weights(

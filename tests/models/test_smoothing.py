@@ -58,6 +58,7 @@ def test_the_stability_loss_is_cross_entropy_and_divergence() -> None:
     assert found.item() == pytest.approx((F.cross_entropy(model(x), y) + 2 * divergence).item(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NOISE_OBJECTIVES))
 def test_a_cell_is_trained_pruned_and_measured_under_noise(tmp_path: Path, name: str) -> None:
     recipe = Recipe.from_dict(

@@ -67,6 +67,7 @@ def pipeline(folder: Path, report: object = quiet, images: int = 200) -> Pipelin
     return Pipeline(folder, folder / "work", *data, "cpu", report)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["natural", "ibp", "crown-ibp", "pgd"])
 def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -> None:
     card = pipeline(tmp_path).run(job(objective=objective, pretrain_epochs=4))
@@ -126,6 +127,7 @@ def certified(network: str, **changes: Any) -> Job:
     return replace(job(objective="mtl-ibp"), network=network, recipe=recipe("mtl-ibp", **{**FIELD, **changes}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"average": 0.9}, {"precision": "bfloat16", "memory_format": "channels-last"}])
 def test_a_network_with_batch_norm_resumes_to_the_same_weights(
     tmp_path: Path, changes: dict[str, Any], small_network: str
@@ -151,6 +153,7 @@ def test_a_network_with_batch_norm_resumes_to_the_same_weights(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["mtl-ibp", "sabr"])
 @pytest.mark.parametrize("network", ["cnn-small", "small-residual"])
 def test_scores_learn_from_objectives_that_attack(
@@ -164,6 +167,7 @@ def test_scores_learn_from_objectives_that_attack(
     assert learned.mask_sha256 != pipeline(tmp_path / "b", images=60).run(still).mask_sha256
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_learns(tmp_path: Path, small_network: str) -> None:
     losses: list[float] = []
     # Few images and large steps: what is learned is learned in a few seconds.
@@ -174,6 +178,7 @@ def test_a_network_with_batch_norm_learns(tmp_path: Path, small_network: str) ->
     assert card.accuracy["clean"] > 0.5
 
 
+@pytest.mark.slow
 def test_pruning_and_averaging_set_batch_norm_s_statistics_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_network: str
 ) -> None:

@@ -80,6 +80,7 @@ def compacted(
     return found
 
 
+@pytest.mark.slow
 def test_most_of_the_networks_lose_something(compacted: dict[str, tuple[Path, Network, Compaction]]) -> None:
     shrunk = [record for _, _, record in compacted.values() if record.shrank]
     assert len(shrunk) >= 10

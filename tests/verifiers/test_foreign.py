@@ -22,7 +22,7 @@ from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.process.worker import Worker
-from tests.verifiers.test_reading import build, layers, perceptron
+from tests.verifiers.process.test_reading import build, layers, perceptron
 
 Node = helper.make_node
 Rng = np.random.Generator
@@ -203,6 +203,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Instance, Stat
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["sparse-bab", "neuralsat", "crown", "ibp", "pgd", "sparse-crown", "marabou"])
 def test_foreign_networks_are_answered(verifier: str, table: list[tuple[Instance, Status]]) -> None:
     if not VERIFIERS.get(verifier).availability().installed:

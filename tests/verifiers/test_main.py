@@ -12,7 +12,8 @@ from onnx import helper
 
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.__main__ import main, survey
-from prunecert.verifiers.formats.support import check_supported, network_info
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.process.inspection import check_supported
 
 
 def test_every_verifier_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

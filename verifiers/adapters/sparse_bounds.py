@@ -37,7 +37,7 @@ class _SparseBounds(SparseVerifier):
 
     def load(self, onnx: Path) -> None:
         """Reads the network and lays it out for the kernels."""
-        from prunecert.verifiers.sparse.network import read_network
+        from prunecert.verifiers.sparse.onnx.reader import read_network
 
         self._network = read_network(onnx)
         self._engine = self._crown.Engine(self._network)

@@ -42,7 +42,7 @@ class SparseSearch(SparseVerifier):
         """Reads the network."""
         from prunecert.verifiers.sparse.certify import Checker
         from prunecert.verifiers.sparse.crown.engine import Engine
-        from prunecert.verifiers.sparse.network import read_network
+        from prunecert.verifiers.sparse.onnx.reader import read_network
 
         self._network = read_network(onnx)
         self._names: Names | None = None

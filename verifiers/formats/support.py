@@ -2,7 +2,7 @@
 
 What a file says of itself (`network_info`) is read here: it is parsed and hashed, never evaluated. What its normal form
 is (`prunecert.onnx`) takes evaluating constants, which a foreign file can make as long and large as it likes, so that
-is asked in a process with limits (`inspect_network`).
+is asked in a process with limits (`verifiers.process.inspection`).
 """
 
 from __future__ import annotations
@@ -163,33 +163,6 @@ def spec_kind(spec: OutputSpec, classes: int) -> SpecKind:
     return "robustness" if spec.label is not None and len(spec.disjuncts) == classes - 1 else "dnf"
 
 
-def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: SpecKind) -> str | None:
-    """Says why a verifier doesn't take a network or a property.
-
-    Args:
-        verifier: The adapter.
-        onnx: The network; its normal form is made in a process with limits, unless it is in normal form already.
-        norm: Norm of the input set.
-        spec: Kind of the property, see `spec_kind`.
-
-    Returns:
-        One sentence with what is not supported and what is, or None if all is.
-
-    Raises:
-        UserError: The file is no ONNX network.
-    """
-    reason = check_question(verifier, norm, spec)
-    if reason is not None:
-        return reason
-    from prunecert.verifiers.process.inspection import inspect_network
-
-    taken = verifier.capabilities().operators
-    found = inspect_network(onnx, keep=taken)
-    if found.refusal:
-        return None if takes_native(network_info(onnx), verifier.capabilities()) else found.refusal
-    return unknown_operator(verifier, found.operators, onnx.name)
-
-
 def takes_native(info: NetworkInfo, allowed: Capabilities) -> bool:
     """Whether a verifier takes a network that has no normal form as it is."""
     return info.input_type == "float32" and all(operator in allowed.native for operator, _ in info.operators)
@@ -214,7 +187,7 @@ def unknown_operator(verifier: type[Verifier], operators: tuple[tuple[str, str],
 
 
 def check_question(verifier: type[Verifier], norm: Norm, spec: SpecKind) -> str | None:
-    """Says why a verifier doesn't take an input set or a property, whatever the network; see `check_supported`."""
+    """Says why a verifier doesn't take an input set or a property, whatever the network."""
     allowed = verifier.capabilities()
     if norm not in allowed.norms:
         return f"{verifier.name} doesn't take the norm {norm}; it takes {', '.join(allowed.norms)}."

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import external_files
-from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.base import Norm, Verifier
+from prunecert.verifiers.formats.support import SpecKind, check_question, network_info, takes_native, unknown_operator
 
 #: Operators beyond the normal form's that some verifiers take as they are.
 _KEPT = frozenset({"MaxPool"})
@@ -73,6 +74,31 @@ def _inspect(onnx: Path, _sha256: str, keep: tuple[str, ...], outputs: int | Non
         process.close()
     operators = tuple((str(operator), str(node)) for operator, node in reply["operators"])
     return Inspection(operators, int(reply["outputs"]), str(reply["last"]))
+
+
+def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: SpecKind) -> str | None:
+    """Says why a verifier doesn't take a network or a property.
+
+    Args:
+        verifier: The adapter.
+        onnx: The network; its normal form is made in a process with limits, unless it is in normal form already.
+        norm: Norm of the input set.
+        spec: Kind of the property, see `verifiers.formats.support.spec_kind`.
+
+    Returns:
+        One sentence with what is not supported and what is, or None if all is.
+
+    Raises:
+        UserError: The file is no ONNX network.
+    """
+    reason = check_question(verifier, norm, spec)
+    if reason is not None:
+        return reason
+    taken = verifier.capabilities().operators
+    found = inspect_network(onnx, keep=taken)
+    if found.refusal:
+        return None if takes_native(network_info(onnx), verifier.capabilities()) else found.refusal
+    return unknown_operator(verifier, found.operators, onnx.name)
 
 
 def read_memory_mb(onnx: Path) -> float:

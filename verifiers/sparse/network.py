@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -152,16 +151,3 @@ class Network:
     def evaluate(self, x: npt.ArrayLike, threads: int = 1) -> Float64Array:
         """Computes the outputs in float64: [n, ...] to [n, outputs]."""
         return self.forward(x, threads)[-1]
-
-
-def read_network(path: Path) -> Network:
-    """Reads an ONNX file.
-
-    Raises:
-        UserError: It is no ONNX network, or a weight is not finite.
-        UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
-    """
-    from prunecert.onnx.io import load_model
-    from prunecert.verifiers.sparse.onnx.reader import GraphReader
-
-    return GraphReader(load_model(path), path.name).read()

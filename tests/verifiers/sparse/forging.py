@@ -14,8 +14,8 @@ import numpy as np
 
 from prunecert.hashing import sha256_file
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
-from prunecert.verifiers.sparse.network import read_network
 from prunecert.verifiers.sparse.onnx.neuron_names import names_of
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.proofs.file import Proof, Summary
 from prunecert.verifiers.sparse.proofs.store import Store, key
 from tests.soundness.networks import Network as Drawn

@@ -17,7 +17,8 @@ from prunecert.verifiers.sparse.bab.reduced_network import Array, Reduced, reduc
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, adopt
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
-from prunecert.verifiers.sparse.network import Network, read_network
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import convolutional, fully_connected, residual, residual_conv
 

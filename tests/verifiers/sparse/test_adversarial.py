@@ -21,8 +21,9 @@ from prunecert.verifiers.sparse.bab.prover import adopt_crown
 from prunecert.verifiers.sparse.bab.tree_transplant import plant
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine, Question
-from prunecert.verifiers.sparse.network import Network, Node, Term, read_network
+from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx import layers
+from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.proofs.file import Proof, Summary
 
 Rng = np.random.Generator

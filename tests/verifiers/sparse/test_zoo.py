@@ -12,7 +12,7 @@ from prunecert.models.data import load
 from prunecert.models.export import export_onnx
 from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
-from prunecert.verifiers.sparse.network import read_network
+from prunecert.verifiers.sparse.onnx.reader import read_network
 
 NAMES = (
     "cnn-small_ibp_eps2_dense_x1_s0",
@@ -27,6 +27,7 @@ MODES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN"}
 
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", PRESENT)

@@ -8,7 +8,7 @@ float64, where it is little, and the float64 bounds decide, and are the ones tha
 Besides, a bound must be above `tolerance`, or 16 times the network's own relative rounding error where that is more
 (float32 against float64 outputs, measured on loading), times the scale of the outputs, the largest |A| |y| + |b| of any
 row at the centre of the input set, or 1 if that is less: the network that is run is a float32 one, too. What is between
-is `unknown`, and says so. `tests/verifiers/test_lirpa.py` compares float32 with float64 bounds.
+is `unknown`, and says so. `tests/verifiers/adapters/test_lirpa.py` compares float32 with float64 bounds.
 """
 
 from __future__ import annotations

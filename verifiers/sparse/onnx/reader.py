@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -353,3 +354,15 @@ def _ones(value: _Value) -> FloatArray:
 def _scaling(factors: Float64Array) -> scipy.sparse.csr_array:
     """Returns a float64 diagonal matrix; zeros are left out."""
     return wide(layers.diagonal(np.ones(len(factors), dtype=np.float32))) @ scipy.sparse.diags_array(factors).tocsr()
+
+
+def read_network(path: Path) -> Network:
+    """Reads an ONNX file.
+
+    Raises:
+        UserError: It is no ONNX network, or a weight is not finite.
+        UnsupportedError: A node's operator, or the way it is used, isn't taken; the node is named.
+    """
+    from prunecert.onnx.io import load_model
+
+    return GraphReader(load_model(path), path.name).read()

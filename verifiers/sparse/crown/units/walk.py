@@ -6,7 +6,6 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
-from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.intervals import (
     RUN,
     SMALLEST,
@@ -21,6 +20,7 @@ from prunecert.verifiers.sparse.crown.units.intervals import (
     start,
     unstable_rows,
 )
+from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.state import LANES, Image, Scratch
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
 
