@@ -41,6 +41,7 @@ def weights(model: onnx.ModelProto) -> dict[str, Floats]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @cases
 def test_outputs_are_equal_to_the_bit(

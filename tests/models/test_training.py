@@ -78,6 +78,7 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
     assert not list((tmp_path / "work").glob("*finetune*")), "no state is left of a finished cell"
 
 
+@pytest.mark.slow
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
     line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)), images=60)
@@ -87,6 +88,7 @@ def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     assert stages == ["pretrain", "pretrain", "finetune", "finetune", "finetune", "finetune", "scores", "finetune"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["lwm", "hydra"])
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner: str, stop_after: int) -> None:
@@ -331,6 +333,7 @@ def test_seeds_differ_between_stages() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 30])
 def test_evaluation_orders_its_measures(tmp_path: Path, limit: int | None) -> None:
     torch.manual_seed(0)
