@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = out / name
         # A run that goes on would be measured without what is done already.
         shutil.rmtree(target, ignore_errors=True)
-        command = [sys.executable, "-m", "bench.run", *common, "--verifiers", ",".join(verifiers)]
+        command = [sys.executable, "-m", "prunecert.bench.run", *common, "--verifiers", ",".join(verifiers)]
         command += ["--workers", str(workers), "--exports", str(out / "exports"), "--out", str(target)]
         with Meter() as meter:
             ended = meter.run(command, log=out / f"{name}.log")
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(common: Sequence[str], out: Path, limit: float, suite: str) -> list[Task]:
     folder = out / "exports" / suite
-    command = [sys.executable, "-m", "bench.export", *common, "--timeout", f"{limit:g}", "--out", str(folder)]
+    command = [sys.executable, "-m", "prunecert.bench.export", *common, "--timeout", f"{limit:g}", "--out", str(folder)]
     with Meter() as meter:
         ended = meter.run(command, log=out / "export.log")
     if ended.code != 0:

@@ -14,7 +14,8 @@ from pathlib import Path
 def main() -> None:
     """Declares what torchvision lacks and becomes the script."""
     script = Path(sys.argv[1])
-    root = str(Path(__file__).resolve().parents[2])
+    # By the package's own path: in a checkout its folders are links to others.
+    root = str(Path(__file__).absolute().parents[3])
     sys.path.append(root)
     from prunecert.vision import import_torchvision
 

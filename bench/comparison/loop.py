@@ -148,7 +148,7 @@ def run_loop(
         result = out / f"{number}.txt"
         result.unlink(missing_ok=True)
         ended = meter.run(
-            [sys.executable, str(Path(launch.__file__).resolve()), *tool.command(task, result)],
+            [sys.executable, str(Path(launch.__file__).absolute()), *tool.command(task, result)],
             log=out / f"{number}.log",
             limit_s=task.timeout + GRACE_S,
             folder=tool.folder,
