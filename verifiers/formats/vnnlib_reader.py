@@ -133,7 +133,8 @@ def _read_1(text: str, name: str) -> _Question:
     declared: dict[str, Variable] = {}
     bounds = _PlainBounds(name)
     first = _ORDERED.search(text)
-    if first is None or text.rfind("(assert", first.start()) < 0:
+    # What is taken out below has no place in the order any more, so that none of it may follow such a command.
+    if first is None or max(text.rfind(word, first.start()) for word in ("(assert", "(declare-")) < 0:
 
         def declare(match: re.Match[str]) -> None:
             declared[f"{match[1]}_{match[2]}"] = (match[1].upper(), int(match[2]))

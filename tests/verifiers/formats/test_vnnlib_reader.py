@@ -129,6 +129,18 @@ def test_commands_of_a_script_are_skipped() -> None:
         assert made.upper.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("end", ["(exit)", "(pop 1)"])
+def test_what_an_order_leaves_out_is_not_declared(end: str) -> None:
+    """A declaration after `exit`, or within what is popped, is none: only then may the order be left aside."""
+    before = "(push 1)" if end == "(pop 1)" else ""
+    declared = (
+        "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= Y_0 0))"
+    )
+    late = "(declare-const Y_1 Real)"
+    text = f"{declared}{before}{late}{end}" if before else f"{declared}{end}{late}"
+    assert parse_property(text, "t").outputs == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ["(check-sat)(assert (<= Y_1 0))", "(check-sat)(check-sat)", "(check-sat-assuming (a))", "(reset-assertions)"],
