@@ -195,7 +195,8 @@ def test_a_network_that_is_no_function_is_unsupported(tmp_path: Path) -> None:
     constants = {
         "ratio": np.array(0.5, dtype=np.float32),
         "training": np.array(True),
-        "w": np.ones((1, 16), dtype=np.float32),
+        # Powers of 2, so that no two choices of what is dropped have one sum.
+        "w": np.exp2(np.arange(16, dtype=np.float32))[None],
     }
     nodes = [
         helper.make_node("Dropout", ["input", "ratio", "training"], ["dropped"]),
