@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunecert.bench.report.medium import Table
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.bench.results.schema import between_marks
+from prunecert.errors import EXIT_OK, run_main
 from prunecert.files import write_text
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.settings import rows
@@ -52,11 +53,7 @@ def updated(text: str) -> str:
     Raises:
         UserError: It lacks the marks between which they stand.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"The document is refused because it lacks the marks {BEGIN} and {END}; put them back.")
-    return f"{before}{BEGIN}\n\n{render()}\n{END}{after}"
+    return between_marks(text, BEGIN, END, render())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -102,17 +102,26 @@ def render() -> str:
     return "\n".join(lines)
 
 
+def between_marks(text: str, begin: str, end: str, content: str) -> str:
+    """Returns a document with other content between two marks.
+
+    Raises:
+        UserError: It lacks one of the marks.
+    """
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise UserError(f"The document is refused because it lacks the marks {begin} and {end}; put them back.")
+    return f"{before}{begin}\n\n{content}\n{end}{after}"
+
+
 def updated(text: str) -> str:
     """Returns the document with the tables as they are to be.
 
     Raises:
         UserError: It lacks the marks between which they stand.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"The document is refused because it lacks the marks {BEGIN} and {END}; put them back.")
-    return f"{before}{BEGIN}\n\n{render()}\n{END}{after}"
+    return between_marks(text, BEGIN, END, render())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
