@@ -61,12 +61,12 @@ class UserError(Exception):
         return type(self), (self.sentence, self.details)
 
 
-def did_you_mean(kind: str, given: str, available: Iterable[str]) -> str:
+def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     """Words the refusal of an unknown name.
 
     Args:
         kind: What the name stands for, e.g. ``"network"``.
-        given: The name that is not known.
+        name: The name that is not known.
         available: The names that are.
 
     Returns:
@@ -74,9 +74,9 @@ def did_you_mean(kind: str, given: str, available: Iterable[str]) -> str:
     """
     names = sorted(available)
     # Names of foreign files may be as long as their author likes; none of ours is.
-    near = difflib.get_close_matches(given[:_LONGEST_NAME], names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {shortened(repr(given))}.{hint} Available: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {shortened(repr(name))}.{hint} Available: {', '.join(names) or 'none'}."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -37,7 +37,9 @@ def test_an_example_that_is_wrong_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "wrong_example.py").write_text('def f():\n    """A.\n\n    >>> 1 + 1\n    3\n    >>> 2\n    2\n    """\n')
+    (tmp_path / "wrong_example.py").write_text(
+        'def f():\n    """A.\n\n    >>> 1 + 1\n    3\n    >>> 2\n    2\n    """\n'
+    )
     count, said = failures("wrong_example", capsys)
     assert count == 2
     assert "Expected:\n    3\nGot:\n    2" in said

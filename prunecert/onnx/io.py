@@ -141,13 +141,13 @@ def _no_network(path: Path, reason: str) -> UserError:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Returns the size of a regular file, and what changes when it is written or replaced."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"Network {path} can't be read ({reason}); an ONNX file is needed.") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UserError(f"Network {path} is refused because it is no regular file; an ONNX file is needed.")
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _parse(path: Path, limit: int) -> onnx.ModelProto:
@@ -207,8 +207,8 @@ def _segment(path: Path, tensor: onnx.TensorProto) -> Segment | None:
 
 @functools.lru_cache(maxsize=256)
 def _segments(path: Path, _key: tuple[int, ...]) -> tuple[Segment, ...]:
-    found = (_segment(path, tensor) for tensor in tensors(_parse(path, LIMIT)))
-    return tuple(segment for segment in found if segment is not None)
+    segments = (_segment(path, tensor) for tensor in tensors(_parse(path, LIMIT)))
+    return tuple(segment for segment in segments if segment is not None)
 
 
 @functools.lru_cache(maxsize=256)

@@ -44,8 +44,8 @@ CONV = {"w": weights(3, 2, 3, 3), "b": weights(3)}
 )
 @pytest.mark.parametrize("kernel", [{}, {"kernel_shape": [3, 3]}])
 def test_convolutions(attributes: dict[str, Any], kernel: dict[str, Any]) -> None:
-    made = assert_same(build(_conv(**attributes, **kernel), CONV))
-    assert operators(made) == ["Conv", "Flatten"]
+    normal = assert_same(build(_conv(**attributes, **kernel), CONV))
+    assert operators(normal) == ["Conv", "Flatten"]
 
 
 def test_grouped_convolutions_behind_factors_and_shifts() -> None:
@@ -162,8 +162,8 @@ def test_padded_averages_that_count_what_is_inside_go_into_the_next_layer() -> N
         N("Flatten", ["p"], ["f"]),
         N("Gemm", ["f", "w"], ["y"]),
     ]
-    made = assert_same(build(nodes, {"w": weights(72, 3)}))
-    assert operators(made) == ["Conv", "Flatten", "Gemm"]
+    normal = assert_same(build(nodes, {"w": weights(72, 3)}))
+    assert operators(normal) == ["Conv", "Flatten", "Gemm"]
 
 
 def test_averages_without_pads_next_to_auto_pad() -> None:
@@ -369,10 +369,10 @@ def test_channels_last_there_and_back() -> None:
         N("MatMul", ["f", "g"], ["y"]),
     ]
     constants = CONV | {"k": weights(3), "v2": weights(2, 3, 3, 3), "b2": weights(2), "s": np.array([1, -1])}
-    made = assert_same(build(nodes, constants | {"g": weights(24, 3)}, (1, 5, 6, 2)))
-    assert operators(made) == ["Conv", "Relu", "Conv", "Flatten", "Gemm"]
-    assert made.input_order is not None
-    assert [dim.dim_value for dim in made.model.graph.input[0].type.tensor_type.shape.dim] == [1, 2, 5, 6]
+    normal = assert_same(build(nodes, constants | {"g": weights(24, 3)}, (1, 5, 6, 2)))
+    assert operators(normal) == ["Conv", "Relu", "Conv", "Flatten", "Gemm"]
+    assert normal.input_order is not None
+    assert [dim.dim_value for dim in normal.model.graph.input[0].type.tensor_type.shape.dim] == [1, 2, 5, 6]
 
 
 def test_channels_last_after_normalisation_and_reshape() -> None:
@@ -382,8 +382,8 @@ def test_channels_last_after_normalisation_and_reshape() -> None:
         N("Transpose", ["m"], ["t"], perm=[0, 3, 1, 2]),
         N("Conv", ["t", "w", "b"], ["y"]),
     ]
-    made = assert_same(build(nodes, CONV | {"k": weights(2), "s": np.array([1, 4, 5, 2])}, (1, 40)))
-    assert operators(made) == ["Conv", "Flatten"]
+    normal = assert_same(build(nodes, CONV | {"k": weights(2), "s": np.array([1, 4, 5, 2])}, (1, 40)))
+    assert operators(normal) == ["Conv", "Flatten"]
 
 
 def test_channel_shuffle_is_a_small_convolution() -> None:
@@ -429,8 +429,8 @@ def test_constants_are_summed_as_the_runtime_sums_them() -> None:
     nodes = [N("MatMul", ["a", "o"], ["sum"]), N("Add", ["x", "sum"], ["h"]), N("Gemm", ["h", "w"], ["y"])]
     constants = {"a": row, "o": np.ones((4096, 1), np.float32), "w": np.ones((1, 1), np.float32)}
     model = build(nodes, constants, (1, 1))
-    made = assert_same(model)
-    bias = numpy_helper.to_array(made.model.graph.initializer[1])
+    normal = assert_same(model)
+    bias = numpy_helper.to_array(normal.model.graph.initializer[1])
     direct = build([N("MatMul", ["a", "o"], ["sum"]), N("Add", ["x", "sum"], ["y"])], constants, (1, 1))
     assert bias[0] == np.float32(normalise_run(direct))
 
@@ -447,9 +447,9 @@ def test_sparse_weights() -> None:
         helper.make_tensor("w_i", TensorProto.INT64, [3], [0, 5, 11]),
         [3, 4],
     )
-    made = assert_same(build([N("Gemm", ["x", "w"], ["y"], transB=1)], {}, (1, 4), sparse=[values]))
-    found = numpy_helper.to_array(made.model.graph.initializer[0])
-    np.testing.assert_array_equal(found, [[1, 0, 0, 0], [0, -2, 0, 0], [0, 0, 0, 3]])
+    normal = assert_same(build([N("Gemm", ["x", "w"], ["y"], transB=1)], {}, (1, 4), sparse=[values]))
+    matrix = numpy_helper.to_array(normal.model.graph.initializer[0])
+    np.testing.assert_array_equal(matrix, [[1, 0, 0, 0], [0, -2, 0, 0], [0, 0, 0, 3]])
     values.indices.CopyFrom(helper.make_tensor("w_i", TensorProto.INT64, [3], [0, 5, 12]))
     with pytest.raises(UserError, match="sparse tensor 'w' is damaged"):
         normalise(build([N("Gemm", ["x", "w"], ["y"], transB=1)], {}, (1, 4), sparse=[values]))
@@ -462,8 +462,8 @@ def test_sparse_weights() -> None:
 def test_other_types(kind: int, dtype: Any, tolerance: float) -> None:
     nodes = [N("Gemm", ["x", "w", "b"], ["h"]), N("Relu", ["h"], ["r"]), N("Gemm", ["r", "v"], ["y"])]
     constants = {"w": weights(5, 4).astype(dtype), "b": weights(4).astype(dtype), "v": weights(4, 2).astype(dtype)}
-    made = assert_same(build(nodes, constants, (1, 5), kind=kind), tolerance=tolerance)
-    assert any("verified in float32" in note for note in made.notes)
+    normal = assert_same(build(nodes, constants, (1, 5), kind=kind), tolerance=tolerance)
+    assert any("verified in float32" in note for note in normal.notes)
 
 
 def test_bytes_as_input() -> None:
@@ -479,16 +479,16 @@ def test_every_opset(opset: int) -> None:
         N("Flatten", ["r"], ["f"]),
         N("Gemm", ["f", "g", "h"], ["y"]),
     ]
-    made = assert_same(build(nodes, CONV | {"g": weights(27, 3), "h": weights(3)}, opset=opset))
-    assert operators(made) == ["Conv", "Relu", "Flatten", "Gemm"]
+    normal = assert_same(build(nodes, CONV | {"g": weights(27, 3), "h": weights(3)}, opset=opset))
+    assert operators(normal) == ["Conv", "Relu", "Flatten", "Gemm"]
 
 
 @pytest.mark.parametrize(("operator", "last"), [("Softmax", "order"), ("LogSoftmax", "difference")])
 @pytest.mark.parametrize("opset", [11, 13])
 def test_a_last_softmax_is_removed(operator: str, last: str, opset: int) -> None:
     nodes = [N("Gemm", ["x", "w"], ["l"]), N(operator, ["l"], ["s"], axis=1), N("Identity", ["s"], ["y"])]
-    made = assert_same(build(nodes, {"w": weights(5, 3)}, (1, 5), opset=opset))
-    assert (made.last, made.removed) == (last, operator)
+    normal = assert_same(build(nodes, {"w": weights(5, 3)}, (1, 5), opset=opset))
+    assert (normal.last, normal.removed) == (last, operator)
     nodes = [N(operator, ["x"], ["s"]), N("Gemm", ["s", "w"], ["y"])]
     with pytest.raises(UnsupportedNetworkError, match=f"after {operator}"):
         normalise(build(nodes, {"w": weights(5, 3)}, (1, 5), opset=opset))
