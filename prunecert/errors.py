@@ -50,6 +50,12 @@ class UserError(Exception):
     Args:
         sentence: The message, on one line; line breaks of foreign text in it are shown as text.
         details: Further lines below it, e.g. one a problem.
+
+    >>> error = UserError("The suite has two mistakes:", ["line 3: no such network", "line 9: a radius below 0"])
+    >>> print(error)
+    The suite has two mistakes:
+      line 3: no such network
+      line 9: a radius below 0
     """
 
     def __init__(self, sentence: str, details: Sequence[str] = ()) -> None:
@@ -71,6 +77,9 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
 
     Returns:
         One sentence with the nearest known name, if one is near, and all known names.
+
+    >>> did_you_mean("pruner", "hydr", ["lwm", "hydra"])
+    "Unknown pruner 'hydr'. Did you mean 'hydra'? Available: hydra, lwm."
     """
     names = sorted(available)
     # Names of foreign files may be as long as their author likes; none of ours is.

@@ -65,6 +65,17 @@ def check(
         UserError: onnxruntime can't run the given network.
         UnsupportedNetworkError: A Sigmoid or Tanh was removed that may give different values as one float32 number.
         RuntimeError: They differ by more than rounding.
+
+    >>> from prunecert.onnx.normalise import normalise
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}> { h = Gemm <transB = 1> (x, w) y = Abs (h) }'''
+    >>> model = onnx.parser.parse_model(text)
+    >>> check(model, normalise(model), [-1, -1], [1, 1])
+    0.0
+    >>> other = onnx.parser.parse_model(text.replace("Abs", "Relu"))
+    >>> check(model, normalise(other), [-1, -1], [1, 1])
+    Traceback (most recent call last):
+    RuntimeError: the normal form's outputs differ from the network's by 1 in onnxruntime
     """
     if not normalised.changed:
         return 0.0

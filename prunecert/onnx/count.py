@@ -109,6 +109,17 @@ def count_layers(path: Path) -> list[Layer]:
 
     Raises:
         UserError: The file is no ONNX network, or the weights of a layer depend on the network's input.
+
+    A mask that the graph multiplies in counts; the weights that it clears are zeros:
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 3] y)
+    ... <float[3, 2] w = {1, 2, 3, 4, 5, 6}, float[3, 2] mask = {1, 0, 0, 1, 0, 0}>
+    ... { v = Mul (w, mask) y = Gemm <transB = 1> (x, v) }'''
+    >>> onnx.save(onnx.parser.parse_model(text), "masked.onnx")
+    >>> count_layers(Path("masked.onnx"))
+    [Layer(name='Gemm_1', kind='Gemm', shape=(3, 2), weights=6, zeros=4)]
+    >>> totals(count_layers(Path("masked.onnx")))
+    (6, 2)
     """
     layers: list[Layer] = []
     origins: set[str] = set()
@@ -135,6 +146,14 @@ def count_shapes(path: Path) -> Shapes:
 
     Raises:
         UserError: See `count_layers`; or the network has no normal form.
+
+    A kernel of four weights, one of them zero, at four places:
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 1, 3, 3] x) => (float[1, 4] y)
+    ... <float[1, 1, 2, 2] w = {1, 0, 2, 3}> { c = Conv (x, w) r = Relu (c) y = Flatten (r) }'''
+    >>> onnx.save(onnx.parser.parse_model(text), "small.onnx")
+    >>> count_shapes(Path("small.onnx"))
+    Shapes(neurons=4, weights=4, nonzero=3, macs=16, sparse_macs=12)
     """
     model = load_model(path)
     shapes, neurons = read_shapes(model, path.name)

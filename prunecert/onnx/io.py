@@ -55,6 +55,15 @@ def load_model(path: Path, limit: int = LIMIT) -> onnx.ModelProto:
 
     Raises:
         UserError: The file is missing, too large, no ONNX network or cut off, or refers to data outside of its folder.
+
+    >>> import onnx
+    >>> text = '<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y) { y = Relu (x) }'
+    >>> onnx.save(onnx.parser.parse_model(text), "relu.onnx")
+    >>> load_model(Path("relu.onnx")).graph.node[0].op_type
+    'Relu'
+    >>> load_model(Path("none.onnx"))
+    Traceback (most recent call last):
+    prunecert.errors.UserError: Network none.onnx can't be read (No such file or directory); an ONNX file is needed.
     """
     import onnx
 
@@ -90,6 +99,14 @@ def identity(path: Path) -> str:
 
     Raises:
         UserError: See `load_model`; the graph is not checked.
+
+    >>> import onnx
+    >>> text = '<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y) { y = Relu (x) }'
+    >>> for name, graph in (("a", text), ("b", text), ("c", text.replace("Relu", "Abs"))):
+    ...     onnx.save(onnx.parser.parse_model(graph), f"{name}.onnx")
+    >>> a, b, c = (identity(Path(f"{name}.onnx")) for name in "abc")
+    >>> a == b, a == c, a == sha256_file(Path("a.onnx"))
+    (True, False, True)
     """
     files = (path, *external_files(path))
     return _identity(path, tuple(_stamp(file) for file in files))

@@ -74,6 +74,11 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     Args:
         model: What `prunecert.onnx.io.load_model` returned.
         keep: Operators that are taken besides: ``MaxPool``.
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}, float[2] b = {0, 1}> { h = Gemm <transB = 1> (x, w, b) y = Relu (h) }'''
+    >>> is_normal(onnx.parser.parse_model(text)), is_normal(onnx.parser.parse_model(text.replace("Relu", "Elu")))
+    (True, False)
     """
     graph = model.graph
     opsets = [item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS]

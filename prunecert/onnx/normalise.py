@@ -70,6 +70,16 @@ def normalise(
     Raises:
         UserError: The file is damaged.
         UnsupportedNetworkError: A node isn't taken.
+
+    A leaky ReLU of slope 0.5 is half its argument and half a ReLU of it; both factors go into layers:
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}> { h = Gemm <transB = 1> (x, w) y = LeakyRelu <alpha = 0.5> (h) }'''
+    >>> form = normalise(onnx.parser.parse_model(text))
+    >>> [node.op_type for node in form.model.graph.node]
+    ['Gemm', 'Relu', 'Gemm', 'Gemm', 'Add']
+    >>> form.relus, form.notes
+    (2, ('LeakyRelu is written as a x + (1 - a) ReLU(x).',))
     """
     if is_normal(model, keep):
         only = model.graph.output[0]

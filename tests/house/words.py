@@ -64,7 +64,7 @@ def _is_truth(value: ast.expr) -> bool:
         case ast.Call(func=ast.Name(id=name)):
             return name in _QUESTIONS
         case ast.Call(func=ast.Attribute(attr=name)):
-            return name in ("all", "any", "exists", "is_dir", "is_file", "startswith", "endswith")
+            return name in ("all", "any", "HasField", "exists", "is_dir", "is_file", "startswith", "endswith")
     return False
 
 
