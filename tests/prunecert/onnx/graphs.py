@@ -13,8 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.onnx.evaluate import evaluate
 from prunecert.onnx.normalise import Normalised, is_normal, normalise
+from prunecert.onnx.values import Value
 
 Array = NDArray[Any]
+Nodes = list[onnx.NodeProto]
 N = helper.make_node
 _KINDS: dict[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -27,6 +29,24 @@ _KINDS: dict[int, Any] = {
 def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     """Random numbers of about unit size."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+#: Weights of a convolution of two channels into three, 3 by 3.
+CONV = {"w": weights(3, 2, 3, 3), "b": weights(3)}
+
+
+def conv(**attributes: Any) -> Nodes:
+    """A network of one convolution with the weights `CONV`."""
+    return [N("Conv", ["x", "w", "b"], ["y"], name="c", **attributes)]
+
+
+def reduction(operator: str, axes: list[int] | None, keepdims: int, opset: int) -> onnx.ModelProto:
+    """A network of one reduction, whose axes are an attribute or an input, as the opset has them; None: left out."""
+    as_input = opset >= 18 or (operator == "ReduceSum" and opset >= 13)
+    inputs = ["x", "a"] if as_input and axes is not None else ["x"]
+    more: dict[str, Any] = {} if as_input or axes is None else {"axes": axes}
+    constants = {"a": np.array(axes, np.int64)} if as_input and axes is not None else {}
+    return build([N(operator, inputs, ["y"], keepdims=keepdims, **more)], constants, (1, 3, 4, 2), opset=opset)
 
 
 def build(
@@ -109,6 +129,18 @@ def assert_same(
 
 def _largest(values: Array) -> float:
     return max(1.0, float(np.abs(values).max()))
+
+
+def evaluated(value: Value, nodes: Sequence[Array]) -> NDArray[np.float64]:
+    """What a value is, given its nodes' values, element by element."""
+    result = np.zeros(value.size) if value.shift is None else value.shift.copy()
+    for term in value.terms:
+        flat = nodes[term.source].reshape(-1).astype(np.float64)
+        for place in range(value.size):
+            index = place if term.index is None else int(term.index[place])
+            if index >= 0:
+                result[place] += flat[index] * (1.0 if term.scale is None else term.scale[place])
+    return result.reshape(value.shape)
 
 
 def operators(normal: Normalised) -> list[str]:

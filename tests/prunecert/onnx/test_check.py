@@ -12,7 +12,6 @@ from onnx import TensorProto, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.onnx.check import check
-from prunecert.onnx.evaluate import evaluate, intervals
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
 from tests.prunecert.onnx.graphs import N, build, weights
 
@@ -86,23 +85,3 @@ def test_outputs_that_saturate_are_refused(last: str) -> None:
     check(model, normal, LOW, HIGH)
     with pytest.raises(UnsupportedNetworkError, match=f"The last operator, {last}, may get arguments up to"):
         check(model, normal, LOW * 100, HIGH * 100)
-
-
-def test_intervals_hold_all_outputs() -> None:
-    nodes = [
-        N("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
-        N("LeakyRelu", ["c"], ["a"]),
-        N("AveragePool", ["a"], ["p"], kernel_shape=[2, 2]),
-        N("Add", ["p", "k"], ["q"]),
-        N("Relu", ["q"], ["y"]),
-    ]
-    model = normalise(build(nodes, {"w": weights(2, 2, 3, 3), "k": weights(1, 2, 5, 5)})).model
-    rng = np.random.default_rng(0)
-    low, high = -rng.random(72), rng.random(72)
-    lowest, highest = intervals(model, low, high)
-    for _ in range(50):
-        outputs = evaluate(model, low + (high - low) * rng.integers(0, 2, 72))[0]
-        assert (lowest - 1e-9 <= outputs).all()
-        assert (outputs <= highest + 1e-9).all()
-    point = evaluate(model, low)[0]
-    np.testing.assert_allclose(intervals(model, low, low), [point, point], atol=1e-9)
