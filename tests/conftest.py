@@ -40,6 +40,6 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Says how many slow tests were left out."""
-    if config.getoption("markexpr") == QUICK:
-        number = config.stash.get(_LEFT_OUT, 0)
+    number = config.stash.get(_LEFT_OUT, 0)
+    if number and config.getoption("markexpr") == QUICK:
         terminalreporter.write_line(f"{number:,} slow tests left out: tox or -m '' runs them; of one file: -m '' FILE.")
