@@ -20,7 +20,7 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
-from tests.bench.gating.test_outputs import check_junit, outcome
+from tests.bench.gating.test_junit import check_junit, outcome
 from tests.bench.rowkit import documents
 
 Run = Callable[..., int]

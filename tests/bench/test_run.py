@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from prunecert.bench.planning.select import describe_missing
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
@@ -130,15 +129,6 @@ def test_a_contradiction_fails_the_run(run: Run, tmp_path: Path, capsys: pytest.
     assert run(out, "--images", "4") == 1
     assert f"image {proved['image']}: fake-bound proves it, other breaks it" in capsys.readouterr().out
     assert len(summary(out)["contradictions"]) == 1
-
-
-def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
-    names = [f"cnn-large_ibp_eps2_{rest}" for rest in ("dense_x1_s0", "lwm_x2_s0")] + ["vgg16_pgd_eps8_dense_x1_s0"]
-    lines = describe_missing({name: f"train --cells {name}" for name in names})
-    assert lines == [
-        "cnn-large_ibp_eps2: dense_x1_s0, lwm_x2_s0; train with: train --cells 'cnn-large_ibp_eps2_*'",
-        "vgg16_pgd_eps8: dense_x1_s0; train with: train --cells vgg16_pgd_eps8_dense_x1_s0",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from prunecert.bench.planning import select
+from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.timing import Timing
+from prunecert.compaction import Mode
+from tests.bench.conftest import SUITE
+
+
+def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE)
+    protocol = load_suite(str(path)).cells[0][1]
+    assert select.compact_mode(replace(protocol, timing=Timing())) is Mode.OFF
+    noisy = replace(protocol, certify=object())  # type: ignore[arg-type]
+    assert select.compact_mode(noisy) is Mode.ALL_INPUTS
+    assert select.compact_mode(replace(noisy, compact=Mode.OFF)) is Mode.OFF
+
+
+def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
+    names = [f"cnn-large_ibp_eps2_{rest}" for rest in ("dense_x1_s0", "lwm_x2_s0")] + ["vgg16_pgd_eps8_dense_x1_s0"]
+    lines = describe_missing({name: f"train --cells {name}" for name in names})
+    assert lines == [
+        "cnn-large_ibp_eps2: dense_x1_s0, lwm_x2_s0; train with: train --cells 'cnn-large_ibp_eps2_*'",
+        "vgg16_pgd_eps8: dense_x1_s0; train with: train --cells vgg16_pgd_eps8_dense_x1_s0",
+    ]
