@@ -69,6 +69,7 @@ def test_an_earlier_site_is_replaced_and_nothing_else(tmp_path: Path) -> None:
         main([str(empty), "--out", str(out)])
 
 
+@pytest.mark.slow
 def test_a_page_of_the_board_is_made_fast_enough(tmp_path: Path) -> None:
     entries = [boards.make("lwm", 2.0 + i / 10, seed=i % 5) for i in range(100)]
     root = boards.write(tmp_path / "results", *entries)

@@ -119,6 +119,7 @@ def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: 
     assert made.is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tests.bench.verify_fakes", "--instances", str(bench / "instances.csv")]

@@ -91,6 +91,7 @@ def test_no_count_of_verified_images_has_them(finished: Path) -> None:
     assert NOISY not in "".join(map(str, verified_table.rows(summary)))
 
 
+@pytest.mark.slow
 def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Path) -> None:
     """The same log with every certificate as good as can be gives the same verified accuracy, and so does the gate."""
     best = certificate(3, 60, n0=10, n=60, alpha=0.01, sigma=0.5).to_json()
@@ -107,6 +108,7 @@ def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Pat
     assert of_run(tmp_path).cells["cnn-small_ibp_eps2_dense_x1_s0"] == of_run(finished).cells[PROVED]
 
 
+@pytest.mark.slow
 def test_the_gate_leaves_them_out(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from prunecert.bench.baseline import main as make_baseline
     from prunecert.bench.gate import main as gate
@@ -181,6 +183,7 @@ def run_noisy(noisy: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     return lambda out, *more: main(noisy.arguments(out, "--workers", "1", *more))
 
 
+@pytest.mark.slow
 def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count(f"<h2>{certificates_table.CAPTION}</h2>") == 1
@@ -201,6 +204,7 @@ def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     assert asked[PROVED]["trained_sigma"] is None
 
 
+@pytest.mark.slow
 def test_a_network_with_noise_is_not_shrunk_to_pixels(finished: Path) -> None:
     """Units that do nothing for pixels in [0, 1] may do something beyond: certificates are about the masked network."""
     session = rows(finished, "session")[0]
@@ -222,6 +226,7 @@ def test_an_export_has_no_property_for_a_network_with_noise(
     assert (tmp_path / "onnx" / f"{NOISY}.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_only_certificates_make_a_report(finished: Path) -> None:
     summary = summarise_run(finished)
     summary["cells"] = []
