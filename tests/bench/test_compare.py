@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench import compare
+from prunecert.bench.results.vnncomp import Key
 from prunecert.errors import UserError
 from tests.bench.comparison.sidekit import CELL, result_of, side, task
 
 
 def test_samples_are_drawn_by_the_seed(tmp_path: Path) -> None:
-    tasks = [task(tmp_path, image) for image in range(9)]
-    assert compare._sample(tasks, None, 0) == tasks
-    assert compare._sample(tasks, 4, 1) == compare._sample(tasks, 4, 1)
-    assert len({tuple(t.name for t in compare._sample(tasks, 4, seed)) for seed in range(5)}) > 1
+    questions = [(Key(CELL, image), task(tmp_path, image)) for image in range(9)]
+    assert compare._sample(questions, None, 0) == questions
+    assert compare._sample(questions, 4, 1) == compare._sample(questions, 4, 1)
+    assert len({tuple(key for key, _ in compare._sample(questions, 4, seed)) for seed in range(5)}) > 1
 
 
 @pytest.mark.parametrize(

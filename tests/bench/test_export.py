@@ -8,6 +8,7 @@ import pytest
 
 from prunecert.bench import export
 from prunecert.bench.planning import select
+from prunecert.bench.results.vnncomp import read_keys
 from prunecert.compaction import Compaction
 from prunecert.models.data import Dataset
 from tests.bench.conftest import CELLS, Zoo
@@ -36,6 +37,11 @@ def test_export_names_compact_networks_and_keeps_the_masked_ones(
         f"onnx/{CELLS[1]}.compact.onnx",
     }
     assert (tmp_path / "a" / "onnx" / f"{CELLS[1]}.onnx").is_file()
+    # What each row is about stands beside it, and is not read out of its names.
+    keys = read_keys(tmp_path / "a")
+    for key, line in zip(keys, text.splitlines(), strict=True):
+        assert key.cell in line
+        assert f"vnnlib/test{key.image}_eps" in line
     assert Compaction.of(onnx.load(tmp_path / "a" / "onnx" / f"{CELLS[1]}.compact.onnx").metadata_props) is not None
     assert exported(zoo, tmp_path / "b", "--no-compact") == 0
     assert "compact" not in (tmp_path / "b" / "instances.csv").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 from prunecert.bench.comparison.report import record
 from prunecert.bench.comparison.sides import Found, Side
-from prunecert.bench.results.vnncomp import Task
+from prunecert.bench.results.vnncomp import Key, Task
 from prunecert.verifiers.base import Status
 
 CELL = "cnn-small_ibp_eps2_lwm_x10_s0"
@@ -24,7 +24,7 @@ def task(folder: Path, image: int, timeout: float = 5.0) -> Task:
 
 def side(name: str, wall_s: float, **statuses: str) -> Side:
     """Returns a side that answered so: ``i3="sat"`` for image 3."""
-    found = {(CELL, int(key[1:])): Found(Status(status), 2.0, name) for key, status in statuses.items()}
+    found = {Key(CELL, int(key[1:])): Found(Status(status), 2.0, name) for key, status in statuses.items()}
     return Side(name, "words", ["command"], wall_s, 100.0, found)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from prunecert.bench.comparison.report import markdown
 from prunecert.bench.comparison.sides import Found, Side
+from prunecert.bench.results.vnncomp import Key
 from prunecert.verifiers.base import Status
 from tests.bench.comparison.sidekit import CELL, result_of, side
 
@@ -15,7 +16,7 @@ def test_ratios_are_of_wall_clock_times_and_a_sampled_loop_is_scaled() -> None:
     text = markdown(full)
     assert "| run | words | 2 | 4 s | 10.0 | 100 | sat 1, unsat 1 |" in text
     found = dict(loop_.found)
-    found[CELL, 2] = Found(Status.SAT, 6.0, "loop")
+    found[Key(CELL, 2)] = Found(Status.SAT, 6.0, "loop")
     part = Side("loop", "words", [], 40.0, 100.0, found)
     sampled = result_of([run, part], 20)
     ratio = sampled["loop_over"]["run"]

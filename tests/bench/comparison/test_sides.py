@@ -8,10 +8,10 @@ from prunecert.bench.comparison import sides
 from prunecert.bench.comparison.sides import Found
 from prunecert.bench.results.row_types import VerdictRow
 from prunecert.bench.results.store import Writer
-from prunecert.bench.results.vnncomp import Task
+from prunecert.bench.results.vnncomp import Key
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
-from tests.bench.comparison.sidekit import CELL, side, task
+from tests.bench.comparison.sidekit import CELL, side
 from tests.bench.rowkit import typed
 
 
@@ -36,15 +36,8 @@ def test_a_run_is_read_with_its_deciding_verifier_and_its_own_contradictions(tmp
         writer.append(verdict(1, "ibp", "unknown"), verdict(1, "neuralsat", "unsat"))
         writer.append(verdict(2, "pgd", "sat"), verdict(2, "neuralsat", "unsat"), verdict(3, "neuralsat", "timeout"))
     found, wrong = sides.read_run(tmp_path, {CELL: "a"})
-    assert found[CELL, 1] == Found(Status.UNSAT, 3.0, "neuralsat")
-    assert found[CELL, 3] == Found(Status.TIMEOUT, 1.5)
+    assert found[Key(CELL, 1)] == Found(Status.UNSAT, 3.0, "neuralsat")
+    assert found[Key(CELL, 3)] == Found(Status.TIMEOUT, 1.5)
     assert wrong == [f"{CELL} image 2: pgd sat, neuralsat unsat, in {tmp_path.name}"]
     with pytest.raises(UserError, match="is about another network"):
         sides.read_run(tmp_path, {CELL: "b"})
-
-
-def test_names_of_exports_tell_cell_and_image(tmp_path: Path) -> None:
-    assert sides.key_of(task(tmp_path, 17)) == (CELL, 17)
-    strange = Task("c", tmp_path / "net.onnx", tmp_path / "prop_x.vnnlib", 1.0, "n")
-    with pytest.raises(UserError, match="no property that bench"):
-        sides.key_of(strange)

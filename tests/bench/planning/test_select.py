@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from prunecert.bench.planning import select
 from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.results.session_types import Missing
+from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
@@ -22,9 +25,22 @@ def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Pat
 
 
 def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
-    names = [f"cnn-large_ibp_eps2_{rest}" for rest in ("dense_x1_s0", "lwm_x2_s0")] + ["vgg16_pgd_eps8_dense_x1_s0"]
-    lines = describe_missing({name: f"train --cells {name}" for name in names})
-    assert lines == [
+    cells = [
+        Cell(network, objective, Fraction(eps, 255), pruner, ratio, 0)
+        for network, objective, eps, pruner, ratio in (
+            ("cnn-large", "ibp", 2, "dense", 1),
+            ("cnn-large", "ibp", 2, "lwm", 2),
+            ("vgg16", "pgd", 8, "dense", 1),
+        )
+    ]
+    missing = [
+        Missing(name=cell.name, command=f"train --cells {cell.name}", family=cell.family, member=cell.member)
+        for cell in cells
+    ]
+    assert describe_missing(missing) == [
         "cnn-large_ibp_eps2: dense_x1_s0, lwm_x2_s0; train with: train --cells 'cnn-large_ibp_eps2_*'",
         "vgg16_pgd_eps8: dense_x1_s0; train with: train --cells vgg16_pgd_eps8_dense_x1_s0",
     ]
+    # What an older run has written down is no more than a name, and nothing is read out of it.
+    old = [Missing(name=cell.name, command=f"train --cells {cell.name}") for cell in cells[:2]]
+    assert describe_missing(old) == [f"{cell.name}; train with: train --cells {cell.name}" for cell in cells[:2]]

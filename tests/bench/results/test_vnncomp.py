@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prunecert.bench.results.vnncomp import RESULT_WORDS, category_of, read_instances
+from prunecert.bench.results.vnncomp import RESULT_WORDS, Key, category_of, read_instances, read_keys, write_keys
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 from tests.bench.propertykit import HOLDS, identity
@@ -52,3 +55,19 @@ def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path) -> None:
 def test_categories_are_named_by_their_folder(tmp_path: Path) -> None:
     assert category_of(tmp_path / "acasxu_2023") == "acasxu_2023"
     assert category_of(tmp_path / "acasxu_2023" / "2.0") == "acasxu_2023"
+
+
+@given(st.lists(st.builds(Key, st.text("abc,_-\"' 0", min_size=1), st.integers(0, 10_000)), max_size=5))
+def test_cells_and_images_are_read_as_they_were_written(keys: list[Key]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_keys(Path(folder), keys)
+        assert read_keys(Path(folder)) == keys
+
+
+@pytest.mark.parametrize("line", ["cnn", "cnn,x", "cnn,-1", ",1", "cnn,1,2", "cnn,²", ""])
+def test_a_damaged_list_of_cells_is_refused_by_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "cells.csv").write_text(f"cnn,1\n{line}\n")
+    with pytest.raises(UserError, match=r"cells\.csv, line 2: is not understood; allowed are cell,image"):
+        read_keys(tmp_path)
+    with pytest.raises(UserError, match="cells"):
+        read_keys(tmp_path / "nowhere")
