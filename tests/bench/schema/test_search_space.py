@@ -9,18 +9,13 @@ from hypothesis import strategies as st
 from prunecert.bench.schema.search_space import Choice, Range, apply, draw, read_space, scale_epochs
 from prunecert.errors import UserError
 from prunecert.models.recipe import Recipe
+from tests.bench.trainkit import written
 
 SPACE = """
 lr: {low: 1.0e-4, high: 1.0e-2, log: true}
 pretrain_epochs: {low: 4, high: 5}
 pruners.drop-grow.every: [2, 3]
 """
-
-
-def written(folder: Path, text: str) -> Path:
-    file = folder / "space.yaml"
-    file.write_text(text)
-    return file
 
 
 def test_spaces_are_read_and_drawn_from(tmp_path: Path) -> None:
