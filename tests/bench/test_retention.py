@@ -99,9 +99,9 @@ def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pyte
 
 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
-    found = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
-    assert found is not None
-    assert set(found.shares) == {"clean %", "attacked %"}
+    row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
+    assert row is not None
+    assert set(row.shares) == {"clean %", "attacked %"}
 
 
 @pytest.mark.parametrize(
