@@ -1,4 +1,10 @@
-"""Join the parts of a run (`bench.run --shard I/N --out DIR`) into one run directory."""
+"""Join the parts of a run (`bench.run --shard I/N --out DIR`) into one run directory.
+
+A/instances.main.jsonl ──────────► OUT/instances.part1-main.jsonl         row by row, under another writer's name
+B/instances.main.jsonl ──────────► OUT/instances.part2-main.jsonl
+B/instances.shard-2-of-2.jsonl ──► OUT/instances.part2-shard-2-of-2.jsonl
+A/witnesses/*  B/witnesses/* ────► OUT/witnesses/*                        named by content, so equal ones are one
+"""
 
 from __future__ import annotations
 
