@@ -24,7 +24,8 @@ def test_no_field_may_be_left_out(field: str) -> None:
 
 
 def test_there_is_at_least_one_cell_and_one_image_in_each() -> None:
-    for change in ({"cells": []}, {"cells": [{**DATA["cells"][0], "instances": []}]}):
+    changes: tuple[dict[str, Any], ...] = ({"cells": []}, {"cells": [{**DATA["cells"][0], "instances": []}]})
+    for change in changes:
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({**DATA, **change}, Baseline)
 

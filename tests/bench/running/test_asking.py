@@ -12,7 +12,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.store import Writer
-from prunecert.bench.running import asking
+from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun, ask_all
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.recording import read_done
@@ -97,7 +97,7 @@ def test_parts_of_a_run_have_logs_of_their_own(request_: RunRequest, tmp_path: P
 
 
 def test_several_devices_are_shared_out(request_: RunRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking.resources, "share_out", lambda devices, workers: list(devices))
+    monkeypatch.setattr(resources, "share_out", lambda devices, workers: list(devices))
     ask(replace(request_, device="cuda:0,cuda:1"), tmp_path / "run")
     assert Executor.options["devices"] == ["cuda:0", "cuda:1"]
     ask(request_, tmp_path / "other")

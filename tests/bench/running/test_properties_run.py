@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,18 +101,18 @@ def test_verifiers_that_disagree_end_with_1(
 def test_what_goes_wrong_is_one_rows_error_and_is_asked_again_on_request(
     tmp_path: Path, problems: list[Problem], solved: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = properties_run.solve
+    honest: Callable[[Problem, Any], Verdict] = vars(properties_run)["solve"]
 
     def broken(problem: Problem, crew: Any) -> Verdict:
         if "holds" in problem.task.name:
             raise ZeroDivisionError("by nothing\nat all")
-        return kind(problem, crew)
+        return honest(problem, crew)
 
     monkeypatch.setattr(properties_run, "solve", broken)
     assert go(tmp_path / "out", problems, "one") == EXIT_USAGE
     assert words(tmp_path / "out" / "results.csv") == ["error", "sat"]
     assert Log(tmp_path / "out").properties()[0]["detail"] == "ZeroDivisionError: by nothing"
-    monkeypatch.setattr(properties_run, "solve", kind)
+    monkeypatch.setattr(properties_run, "solve", honest)
     assert go(tmp_path / "out", problems, "one") == EXIT_USAGE
     assert go(tmp_path / "out", problems, "one", retry=frozenset({Status.ERROR})) == EXIT_OK
 
@@ -119,12 +120,12 @@ def test_what_goes_wrong_is_one_rows_error_and_is_asked_again_on_request(
 def test_a_full_disk_ends_it_and_what_is_answered_stands(
     tmp_path: Path, problems: list[Problem], solved: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = properties_run.solve
+    honest: Callable[[Problem, Any], Verdict] = vars(properties_run)["solve"]
 
     def full(problem: Problem, crew: Any) -> Verdict:
         if "breaks" in problem.task.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return kind(problem, crew)
+        return honest(problem, crew)
 
     monkeypatch.setattr(properties_run, "solve", full)
     with pytest.raises(OSError, match="No space"):
