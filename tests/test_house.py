@@ -27,7 +27,6 @@ LONG_VERBS = {
     "merge",
     "publish",
     "retention",
-    "search",
     "sparse_benchmark",
     "train",
     "verify",

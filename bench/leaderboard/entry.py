@@ -18,7 +18,6 @@ from prunecert.bench.leaderboard.entry_types import TRAINING
 from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.weights import count_layers, totals
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.outcome import seconds
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
@@ -29,6 +28,7 @@ from prunecert.bench.schema.cell import Protocol
 from prunecert.errors import UserError
 from prunecert.files import read_regular
 from prunecert.hashing import digest
+from prunecert.onnx.count import count_layers, totals
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
@@ -53,13 +53,17 @@ def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, An
 
 
 def make_entry(
-    plan: CellPlan, asked: Protocol, session: Mapping[str, Any], answers: Mapping[str, Mapping[int, Answered]], by: str
+    plan: CellPlan,
+    protocol: Protocol,
+    session: Mapping[str, Any],
+    answers: Mapping[str, Mapping[int, Answered]],
+    by: str,
 ) -> Entry:
     """Returns the entry of one cell.
 
     Args:
         plan: The cell as it was verified.
-        asked: How the suite says that it should be verified.
+        protocol: How the suite says that it should be verified.
         session: The session row of the run.
         answers: See `read_answers`.
         by: Who submits it.
@@ -105,7 +109,7 @@ def make_entry(
             **{key: session[key] for key in ("suite", "profile", "suite_digest", "started", "versions")},
             "command": [_without_folder(word) for word in session["command"]],
             **{key: session[key] for key in ("machine", "device", "workers", "threads", "float32")},
-            "asked": asked.to_json(),
+            "asked": protocol.to_json(),
             "image_key": plan.image_key,
             "stages": described["stages"],
             "unsupported": described["unsupported"],

@@ -65,10 +65,19 @@ class Machine(Struct, kw_only=True, omit_defaults=True):
 
 
 class Missing(Struct, kw_only=True, omit_defaults=True):
-    """A cell without a checkpoint, with the command that trains it."""
+    """A cell without a checkpoint, with the command that trains it.
+
+    Args:
+        name: Of the cell.
+        command: What trains it.
+        family: How it is called with all cells of its network, objective and radius; rows of older versions lack it.
+        member: How it is called among them; rows of older versions lack it.
+    """
 
     name: Name
     command: str
+    family: str = ""
+    member: str = ""
 
 
 class LayerSizes(Struct, kw_only=True, omit_defaults=True):
@@ -156,7 +165,7 @@ class SmoothingSettings(Struct, kw_only=True, omit_defaults=True):
 
 
 class Sizes(Struct, kw_only=True, omit_defaults=True):
-    """What a network costs to evaluate; see `bench.planning.shapes`."""
+    """What a network costs to evaluate; see `prunecert.onnx.count`."""
 
     neurons: Count
     weights: Count
@@ -170,18 +179,18 @@ def indices_of(images: int, indices: list[int] | None) -> Sequence[int]:
     return range(images) if indices is None else indices
 
 
-def present(numbers: Sequence[int], known: Iterable[int]) -> list[int]:
+def present(numbers: Sequence[int], images: Iterable[int]) -> list[int]:
     """Returns which of a cell's images are among those known, in the cell's order.
 
     Args:
         numbers: The cell's, see `CellInfo.numbers`.
-        known: Images of which there is a row.
+        images: Images of which there is a row.
     """
-    known = set(known)
+    images = set(images)
     if isinstance(numbers, range):
         # Not number by number: a file may say that there are millions.
-        return sorted(number for number in known if number in numbers)
-    return [number for number in numbers if number in known]
+        return sorted(number for number in images if number in numbers)
+    return [number for number in numbers if number in images]
 
 
 class SessionCertify(Struct, kw_only=True, omit_defaults=True):

@@ -5,6 +5,14 @@ in `bench.results.row_types`; every line is held to their types and ranges when 
 
 Only whole lines count. A process that is killed while writing leaves at most one line without its line break,
 which readers leave out and the next writer cuts off. `results/README.md` describes every field.
+
+    run/instances.main.jsonl            one file a writer, locked by it, only ever appended to
+        {"type":"session", …}           what is done, with what; one for each start
+        {"type":"image", …}             is it classified correctly?   found by image key and image
+        {"type":"verdict", …}           an answer                     found by stage key and image
+        {"type":"verdict", …            killed here: left out, cut off by the next writer
+    run/instances.shard-2-of-3.jsonl    another part, on another machine
+    run/witnesses/<id>.npy              counterexamples, named by their rows
 """
 
 from __future__ import annotations
@@ -94,8 +102,8 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
         # A bound that isn't finite is no bound; JSON has no word for it either.
         data["bounds"] = [float(f"{b:.7g}") if np.isfinite(b) else None for b in data["bounds"]]
     if data["peak_memory_mb"] is not None:
-        known = math.isfinite(data["peak_memory_mb"])
-        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1) if known else None
+        finite = math.isfinite(data["peak_memory_mb"])
+        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1) if finite else None
     return {key: value for key, value in data.items() if value not in (None, "", {})}
 
 
@@ -206,15 +214,27 @@ def _last_line_break(file: io.FileIO, size: int) -> int:
         start = max(0, end - 65_536)
         file.seek(start)
         chunk = file.read(end - start) or b""
-        found = chunk.rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        place = chunk.rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
         end = start
     return 0
 
 
 class Log:
     """A run's rows, read from all its writers' files.
+
+    Example:
+        >>> from prunecert.bench.running.session import session_row
+        >>> from prunecert.bench.schema.suite import load_suite
+        >>> session = session_row(
+        ...     load_suite("cifar10-4nets"), plans=[], datasets=[], writer="main", missing=[], skipped={},
+        ...     device="cpu", workers=1, threads=1, shard=None, argv=[],
+        ... )  # fmt: skip
+        >>> with Writer(Path("run")) as writer:
+        ...     writer.append(session)
+        >>> [row.suite for row in Log(Path("run")).rows()]
+        ['cifar10-4nets']
 
     Args:
         directory: The run directory.
@@ -287,13 +307,13 @@ class Log:
 
     def all_sessions(self) -> list[SessionRow | VerifySessionRow]:
         """Returns the first rows of all files without reading the rest: enough to say what the results are."""
-        found = []
+        sessions = []
         for path in writer_files(self.directory):
             with open_log(path) as stream:
                 line = stream.readline(_LONGEST)
             if line.endswith(b"\n"):
-                found.append(first_session(path, line[:-1]))
-        return found
+                sessions.append(first_session(path, line[:-1]))
+        return sessions
 
     def sessions(self) -> list[SessionRow]:
         """Returns the first sessions of a run's files; see `all_sessions`.

@@ -1,8 +1,10 @@
 """Runs a suite: plan, verify, store, conclude. This is the door for programs; `bench.run` is the one for people.
 
-request ─ refuse ─ choose cells ─ networks ─ mode.plans ─┬─ dry run: say so
-├─ cluster: send parts, each of them a request ─┐
-└─ here: mode.work into the log ────────────────┴─ conclude
+RunRequest ─ mode.refuse ─ cells ─ data ─ networks ─ mode.plans ─┐
+                                                                 │
+    ┌── dry run ── says what would be done                       │
+    ├── cluster ── parts, each of them a RunRequest ──┐ ◄────────┘
+    └── here ───── mode.work, row by row into the log ┴─ conclude ─ RunResult
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.row_types import EndRow
+from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
 from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun
 from prunecert.bench.running.certificates import known_certificates
-from prunecert.bench.running.modes import Mode, Workload, Workshop, mode_of
+from prunecert.bench.running.modes import RunMode, Workload, Workshop, mode_of
 from prunecert.bench.running.progress import Output
 from prunecert.bench.running.recording import read_done
 from prunecert.bench.running.request import RunRequest, RunResult
@@ -39,7 +42,7 @@ from prunecert.models.data import Dataset
 
 if TYPE_CHECKING:
     from prunecert.bench.running.cluster import Backend
-    from prunecert.bench.running.outlook import Known
+    from prunecert.bench.running.outlook import KnownAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,13 @@ class _Prepared:
     """A request, and all that was found out about it before anything is done."""
 
     request: RunRequest
-    mode: Mode
+    mode: RunMode
     out: Path
     devices: tuple[str, ...]
     console: Console
-    asked: Mapping[str, Protocol]
+    protocols: Mapping[str, Protocol]
     skipped: Mapping[str, str]
-    missing: Mapping[str, str]
+    missing: Sequence[Missing]
     data: Sequence[Dataset]
     workload: Workload
 
@@ -63,14 +66,21 @@ class _Prepared:
 
     def result(self) -> RunResult:
         """Returns what has come of it when nothing was done."""
-        return RunResult(self.out, self.workload.plans, dict(self.asked))
+        return RunResult(self.out, self.workload.plans, dict(self.protocols))
 
 
 def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
     """Runs a suite, or goes on where an earlier run in the same directory stopped.
 
     Example:
-        result = run_suite(RunRequest(suite=load_suite("cifar10-4nets", "smoke"), out=Path("run")))
+        >>> from prunecert.bench.schema.suite import load_suite
+        >>> suite = load_suite("cifar10-4nets", "smoke")
+        >>> run_suite(RunRequest(suite=suite, out=Path("run"))).exit_code  # doctest: +SKIP
+        0
+        >>> run_suite(RunRequest(suite=suite, cells="cnn-smal_*"))
+        Traceback (most recent call last):
+            ...
+        prunecert.errors.UserError: --cells: Unknown cell of suite 'cifar10-4nets' 'cnn-smal_*'. ...
 
     Args:
         request: What is asked for.
@@ -116,7 +126,7 @@ def refuse_other_suite(out: Path, suite: Suite) -> None:
 
 
 def _prepare(
-    request: RunRequest, mode: Mode, devices: tuple[str, ...], console: Console
+    request: RunRequest, mode: RunMode, devices: tuple[str, ...], console: Console
 ) -> tuple[_Prepared, Backend | None]:
     """Finds out what there is to be done, and what takes the jobs if it is to be sent."""
 
@@ -140,7 +150,7 @@ def _prepare(
     for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
-    missing: dict[str, str] = {}
+    missing: tuple[Missing, ...] = ()
     if exported:
         plans = tuple(card_plans(cells, exported, installed, data, tell))
     else:
@@ -158,7 +168,7 @@ def _prepare(
         out=out,
         devices=devices,
         console=console,
-        asked={cell.name: protocol for cell, protocol in offered.cells},
+        protocols={cell.name: protocol for cell, protocol in offered.cells},
         skipped=skipped,
         missing=missing,
         data=tuple(data.values()),
@@ -199,11 +209,11 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     request, workload, out = prepared.request, prepared.workload, prepared.out
     assert request.cluster is not None
 
-    def known(again: bool) -> Known:
+    def read_answers(again: bool) -> KnownAnswers:
         retry = request.retry if again else frozenset()
-        done = read_done(out, retry)[0]
+        answers = read_done(out, retry)[0]
         certificates = known_certificates(out, retry) if workload.certified else {}
-        return done.correct, {**done.verdicts, **certificates}
+        return answers.correct, {**answers.verdicts, **certificates}
 
     cluster.run(
         [*workload.plans, *workload.certified],
@@ -211,7 +221,7 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
         partial(cluster.Part, run_suite, request),
         backend,
         request.cluster.resources,
-        known,
+        read_answers,
         prepared.tell,
         workers=request.workers,
         dry_run=request.dry_run,
@@ -225,8 +235,8 @@ def _run_here(prepared: _Prepared) -> RunResult:
     """Does everything, or one part of it, in this process and its verifier processes."""
     request, out, plans = prepared.request, prepared.out, prepared.workload.plans
     devices = prepared.devices
-    asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
-    workers = prepared.mode.begin(out, asked, devices[0])
+    workers_asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
+    workers = prepared.mode.begin(out, workers_asked, devices[0])
     name = MAIN_WRITER if request.shard is None else f"shard-{request.shard[0]}-of-{request.shard[1]}"
     began = time.monotonic()
     with Writer(out, name) as writer:
@@ -234,11 +244,11 @@ def _run_here(prepared: _Prepared) -> RunResult:
             prepared.tell(
                 f"{writer.path.name}: cut off an unfinished last line ({writer.cut} bytes); its instance is done again."
             )
-        done, notes = read_done(out, request.retry)
+        answers, notes = read_done(out, request.retry)
         for note in notes:
             prepared.tell(note)
-        if done.verdicts:
-            prepared.tell(f"going on with {out}: {len(done.verdicts)} verdicts are there already")
+        if answers.verdicts:
+            prepared.tell(f"going on with {out}: {len(answers.verdicts)} verdicts are there already")
         session = session_row(
             request.suite,
             plans,
@@ -253,7 +263,7 @@ def _run_here(prepared: _Prepared) -> RunResult:
             argv=request.argv,
         )
         writer.append(session)
-        prepared.mode.work(prepared.workload, OpenRun(request, writer, done, workers, prepared.console))
+        prepared.mode.work(prepared.workload, OpenRun(request, writer, answers, workers, prepared.console))
         writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))
     result = replace(prepared.result(), session=session)
     if request.part:

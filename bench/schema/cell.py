@@ -27,6 +27,10 @@ _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})
 class Cell:
     """One network of the grid: what it is, how it is trained, pruned and at which radius it is verified.
 
+    Example:
+        >>> Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0).name
+        'cnn-small_ibp_eps2_lwm_x10_s0'
+
     Args:
         network: Name in `models.NETWORKS`.
         objective: Name in `models.OBJECTIVES`.
@@ -55,8 +59,18 @@ class Cell:
 
         Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
         """
+        return f"{self.family}_{self.member}"
+
+    @property
+    def family(self) -> str:
+        """How the name begins for all cells of this network, objective and radius: ``cnn-small_ibp_eps2``."""
         radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
-        return f"{self.network}_{self.objective}_{radius}_{self.pruner}_x{self.compression:g}_s{self.seed}"
+        return f"{self.network}_{self.objective}_{radius}"
+
+    @property
+    def member(self) -> str:
+        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``."""
+        return f"{self.pruner}_x{self.compression:g}_s{self.seed}"
 
     @property
     def sparsity(self) -> float:
@@ -144,6 +158,10 @@ class Protocol:
 def parse_eps(text: str) -> Fraction:
     """Reads a radius written ``"2/255"`` or ``"0.01"``, exactly.
 
+    Example:
+        >>> parse_eps("8/255"), parse_eps("0.25")
+        (Fraction(8, 255), Fraction(1, 4))
+
     Raises:
         UserError: It is no number, or not within (0, 1].
     """
@@ -163,13 +181,22 @@ def parse_eps(text: str) -> Fraction:
 
 
 def show_eps(eps: Fraction) -> str:
-    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction."""
+    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction.
+
+    Example:
+        >>> show_eps(Fraction(2, 255)), show_eps(Fraction(1, 4))
+        ('2/255', '1/4')
+    """
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
 
 
 def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
     """Returns the names that fit one of some shell patterns, in their order.
+
+    Example:
+        >>> fitting(["cnn_dense_x1", "cnn_lwm_x10", "vgg_lwm_x10"], "cnn_*, *dense*", "suite 's'")
+        ['cnn_dense_x1', 'cnn_lwm_x10']
 
     Args:
         names: Names of cells.
@@ -180,10 +207,10 @@ def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
         UserError: There is no pattern, or one that fits nothing.
     """
     names = list(names)
-    asked = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
-    if not asked:
+    wildcards = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    if not wildcards:
         raise UserError(f"--cells is empty; name at least one cell of {what}, or leave it out.")
-    for pattern in asked:
+    for pattern in wildcards:
         if not fnmatch.filter(names, pattern):
             raise UserError(f"--cells: {did_you_mean(f'cell of {what}', pattern, names)}")
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in asked)]
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in wildcards)]

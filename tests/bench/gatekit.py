@@ -9,10 +9,13 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
+from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.gating.result import GateResult
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.decode import build, plain
 from prunecert.bench.results.session_types import CellInfo, StageSettings
+from prunecert.bench.schema.gate import RuleSet
 from prunecert.verifiers.base import Kind
 from tests.bench.rowkit import MACHINE
 
@@ -73,10 +76,10 @@ def cell(*images: Answers | None, name: str = NAME, onnx: str = "b" * 64, **info
     }
     records = {}
     for index, answers in enumerate(images):
-        found = {name: Answer(*answer) for name, answer in (answers or {}).items()}
-        question = f"{onnx[:4]}-{index}" if found else None
-        details = {name: "it crashed" for name, answer in found.items() if answer.status == "error"}
-        records[index] = Image(index, index % 10, answers is not None, question, found, details)
+        by_verifier = {name: Answer(*answer) for name, answer in (answers or {}).items()}
+        question = f"{onnx[:4]}-{index}" if by_verifier else None
+        details = {name: "it crashed" for name, answer in by_verifier.items() if answer.status == "error"}
+        records[index] = Image(index, index % 10, answers is not None, question, by_verifier, details)
     return CellRecord(build(CellInfo, data), stages(), records)
 
 
@@ -167,11 +170,34 @@ def answers(draw: st.DrawFn) -> Answers | None:
         return None
     open_ = ["unknown", "timeout", "memout", "error"]
     truth = draw(st.sampled_from(["unsat", "sat"]))
-    found = {"ibp": (draw(st.sampled_from([*open_, truth] if truth == "unsat" else open_)), draw(seconds))}
-    found["pgd"] = (draw(st.sampled_from([*open_, truth] if truth == "sat" else open_)), draw(seconds))
-    if all(status in open_ for status, _ in found.values()):
-        found["bab"] = (draw(st.sampled_from([*open_, truth, truth])), draw(seconds))
-    return found
+    by_verifier = {"ibp": (draw(st.sampled_from([*open_, truth] if truth == "unsat" else open_)), draw(seconds))}
+    by_verifier["pgd"] = (draw(st.sampled_from([*open_, truth] if truth == "sat" else open_)), draw(seconds))
+    if all(status in open_ for status, _ in by_verifier.values()):
+        by_verifier["bab"] = (draw(st.sampled_from([*open_, truth, truth])), draw(seconds))
+    return by_verifier
 
 
 images = st.lists(answers(), min_size=1, max_size=25)
+
+
+OTHER_NAME = "cnn-small_ibp_eps2_dense_x1_s0"
+NASTY = "<b>|`x`\n::error::boo\x00,:%"
+
+
+def result() -> GateResult:
+    """Returns a red gate: one cell that lost and gained images, one that fared well."""
+    base = snapshot(
+        cell(PROVED, SEARCHED, SLOW, BROKEN, TIMEOUT, MISCLASSIFIED, *[PROVED] * 94),
+        cell(*[PROVED] * 3, TIMEOUT, name=OTHER_NAME),
+    )
+    run = snapshot(
+        cell(BROKEN, TIMEOUT, TIMEOUT, PROVED, PROVED, PROVED, *[PROVED] * 94, onnx=OTHER),
+        cell(*[PROVED] * 4, name=OTHER_NAME, onnx=OTHER),
+    )
+    return compare(base, run, RuleSet())
+
+
+def crashed() -> GateResult:
+    """Returns a gate of a run in which a verifier crashed."""
+    base = snapshot(cell(PROVED, SEARCHED))
+    return compare(base, snapshot(cell(PROVED, ERROR, onnx=OTHER)), RuleSet())
