@@ -1,4 +1,14 @@
-"""Drives the compiled passes over one network: what is kept for each thread, and where threads share the work."""
+"""Drives the compiled passes over one network: what is kept for each thread, and where threads share the work.
+
+    level by level, upwards:
+        intervals     input ──> level 1 ──> level 2 ──> … ──> outputs         every row of the level
+        walks (CROWN) input <── level 1 <── level 2's unstable rows           in blocks, which threads may share
+        relaxed       level 2 joins the walks of the levels above
+    at the end:
+        specification input <── level 1 <── level 2 <── … <── outputs <── its rows
+
+IBP takes the first of these alone, CROWN-IBP the first and the last.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 A file is a fixed start, a header in JSON with a checksum, and the arrays with another. The header says what a search
 must know before it decides to use the tree at all (`Summary`), and is read without the arrays.
+
+    start │ header: what `Summary` has, checksum │ arrays: the tree's splits, leaves' slopes and multipliers, checksum
+          └─ read always ────────────────────────┴─ read where the tree is to be tried
 """
 
 from __future__ import annotations
