@@ -13,7 +13,8 @@ from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 @given(st.lists(st.integers(1, 5), max_size=6), st.integers(0, 1000))
 def test_entries_stay_where_they_were_added(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    tree, rows = Tree(), []
+    tree = Tree()
+    rows: list[list[int]] = []
     for size in sizes:
         part = rng.integers(-1, 9, (4, size))
         places = tree.add(*part)
