@@ -19,6 +19,7 @@ ROW_BY_ROW = 10**9
 def affine(seed: int, stripes: bool) -> Network:
     """Returns two layers, of taps or of rows, that keep the sign of all hidden values positive."""
     rng = np.random.default_rng(seed)
+    shape: tuple[int, ...]
     if stripes:
         weight = rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
         matrix, shape = convolution(weight, (2, 6, 6), (1, 1), (1, 1, 1, 1), (1, 1), 1)
