@@ -15,7 +15,8 @@ from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.threads import together
 from tests.verifiers import onnxnets
 
-PASSES: list[type[Pass]] = [RowPass, UnitPass]
+Kind = type[RowPass] | type[UnitPass]
+PASSES: list[Kind] = [RowPass, UnitPass]
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "connected": onnxnets.connected,
     "residual": onnxnets.residual,
@@ -23,11 +24,11 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def driver(kind: type[Pass], network: Network, threads: int) -> Pass:
+def driver(kind: Kind, network: Network, threads: int) -> Pass:
     def each(work: Callable[[int], None]) -> None:
         together(threads, [lambda slot=slot: work(slot) for slot in range(threads)])  # type: ignore[misc]
 
-    return kind(network, threads, each)  # type: ignore[call-arg]
+    return kind(network, threads, each)
 
 
 def question(network: Network, eps: float) -> passes.QuestionArrays:
@@ -39,7 +40,7 @@ def question(network: Network, eps: float) -> passes.QuestionArrays:
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("kind", PASSES)
-def test_rows_and_hidden_values_are_within_their_bounds(kind: type[Pass], name: str, tmp_path: Path) -> None:
+def test_rows_and_hidden_values_are_within_their_bounds(kind: Kind, name: str, tmp_path: Path) -> None:
     network = read_network(MAKERS[name](tmp_path / "net.onnx"))
     low, high, matrix, offsets = question(network, 0.05)
     run = driver(kind, network, 1)
@@ -69,7 +70,7 @@ def test_both_give_the_same_bounds_but_for_rounding(name: str, tmp_path: Path) -
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("kind", PASSES)
 def test_threads_that_share_an_image_bound_it_alike(
-    kind: type[Pass], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "_MOST_COLUMNS", 0)
     monkeypatch.setattr(passes, "_MOST_PRODUCTS", 0)
