@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.hashing import sha256_file
 from prunecert.verifiers import VERIFIERS
@@ -47,7 +48,13 @@ class Prepared:
         spec: The unsafe set.
     """
 
-    def __init__(self, network: Network, lower: Float64Array, upper: Float64Array, spec: OutputSpec) -> None:
+    def __init__(
+        self,
+        network: Network,
+        lower: npt.NDArray[np.floating],
+        upper: npt.NDArray[np.floating],
+        spec: OutputSpec,
+    ) -> None:
         self.lower, self.upper = lower.astype(np.float32), upper.astype(np.float32)
         self.engine, self.checker = Engine(network, 1), Checker(network)
         self.rows = np.concatenate([a for a, _ in spec.disjuncts])

@@ -23,11 +23,9 @@ def below(question: Prepared, gap: float) -> OutputSpec:
     t = np.random.default_rng(0).uniform(-1, 1, (4000, len(question.net.pixels)))
     least = float(question.checker.network.evaluate(question.net.point(np.sign(t)))[:, 0].min())
     one = np.array([[1.0, 0.0, 0.0]])
-    bound = float(
-        Prepared(question.checker.network, question.lower, question.upper, OutputSpec(((one, np.zeros(1)),))).root.rows[
-            0
-        ]
-    )
+    unbounded = OutputSpec(((one, np.zeros(1)),))
+    root = Prepared(question.checker.network, question.lower, question.upper, unbounded).root
+    bound = float(root.rows[0])
     return OutputSpec(((one, np.array([bound + gap * (least - bound)])),))
 
 

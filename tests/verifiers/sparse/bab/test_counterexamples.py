@@ -55,10 +55,12 @@ def test_a_safe_property_has_none_and_points_outside_are_drawn_into_the_box(tmp_
     hunt = hunter(question, safe, known=question.lower)
     assert hunt.replay() is None
     assert hunt.quick(np.array([0]), everything(safe)) is None
-    assert hunt.confirm(np.stack([question.lower, question.upper]).astype(float)) is None
+    assert hunt.confirm(np.stack([question.lower, question.upper]).astype(np.float64)) is None
     broken = OutputSpec(((np.array([[1.0, 0.0, 0.0]]), np.array([1e6])),))
     np.testing.assert_array_equal(hunter(question, broken, known=question.lower - 5).replay(), question.lower)
-    np.testing.assert_array_equal(hunter(question, broken).confirm(question.upper[None] + 9.0), question.upper)
+    np.testing.assert_array_equal(
+        hunter(question, broken).confirm(question.upper[None].astype(np.float64) + 9.0), question.upper
+    )
 
 
 def test_in_what_is_left_the_root_s_attack_reaches_what_random_points_reach(tmp_path: Path) -> None:

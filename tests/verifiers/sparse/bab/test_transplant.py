@@ -95,9 +95,9 @@ def test_a_tree_that_would_fill_the_memory_is_refused_with_the_reason(tmp_path: 
     reasons: list[str] = []
     type_ = type("Known", (), {"tree": proof, "refuse_tree": staticmethod(reasons.append)})
     arguments = (names, question.bounds, places, np.arange(2))
-    assert transplant.transplant(type_(), *arguments, memory_mb=1e-9) is None  # type: ignore[arg-type]
+    assert transplant.transplant(type_(), *arguments, memory_mb=1e-9) is None
     assert "more than the limit of 1e-09 MiB" in reasons[0]
-    planted = transplant.transplant(type_(), *arguments, memory_mb=100)  # type: ignore[arg-type]
+    planted = transplant.transplant(type_(), *arguments, memory_mb=100)
     assert planted is not None
     assert sorted(planted.disjunct.tolist()) == [0, 1]
     assert not planted.inner.any()
