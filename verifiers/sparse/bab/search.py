@@ -20,7 +20,7 @@ from prunecert.verifiers.sparse.bab import branching, leaf_lp, transplant
 from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual, Indices
-from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome, Tree
 from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown
@@ -91,6 +91,8 @@ class Search:
         self.hunt = Hunt(checker, spec, self.lower, self.upper, limits, known, allowance, replay)
         self.tree = Tree()
         self.leaves: list[Batch] = []
+        #: How hidden bounds were improved, if they were.
+        self.tightened: list[Tightened] = []
         self._pending: list[Batch] = []
         self._pool = Pool()
         self._stuck = 0
@@ -186,7 +188,8 @@ class Search:
         """
         self._tightened = again
         if again:
-            tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline)
+            self.tightened = []
+            tighten(self.checker, self.bounds, self.limits.tighten_steps, self.deadline, self.tightened)
         self.tree, self.leaves, self._pending, self._pool, self._stuck = Tree(), [], [], Pool(), 0
         self._proved[self.open] = np.inf
         self.prover = Prover(self.checker, self.bounds, self.rows, self.offsets, self.outcome)
