@@ -23,12 +23,13 @@ _SLOPES = {1: "u1", 2: "<u2", 4: "<f4"}
 
 
 class Report(NamedTuple):
-    """What was checked: the answer, leaves, and the least bound of a leaf (for `sat`: how the witness was evaluated)."""
+    """What was checked: the answer, leaves, and the least bound of a leaf (for `sat`: the witness, and how it was evaluated)."""
 
     answer: str
     leaves: int
     lowest: float
     how: str
+    witness: Any = None
 
     def describe(self) -> str:
         """Returns the report as one line."""
@@ -239,7 +240,7 @@ def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
         answers, how = [_meets(atoms, x, exact, exact) for atoms in alternatives], "exactly"
     if True not in answers:
         raise RefusedError("the witness isn't shown to be unsafe in real arithmetic")
-    return Report("sat", 0, 0.0, how)
+    return Report("sat", 0, 0.0, how, x)
 
 
 def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:

@@ -1,4 +1,7 @@
-"""VNN-LIB 1.0: which outputs are unsafe over which boxes of inputs. Decimals are taken as the real numbers they are."""
+"""VNN-LIB 1.0: which outputs are unsafe over which boxes of inputs.
+
+A decimal is the binary64 number nearest to it, as for VNN-COMP's checker; what is computed from these is computed exactly.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 from .files import need
 
 _TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
-_NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
 _VARIABLE = re.compile(r"[XY]_(0|[1-9]\d{0,8})")
 _DEEPEST, _MOST_ATOMS = 64, 2**22
 
@@ -27,8 +30,8 @@ class Case(NamedTuple):
     Args:
         lower: Float64, rounded down.
         upper: Rounded up.
-        rows: [R, outputs], each exact up to a positive factor.
-        limits: [R], times the same factors, rounded up.
+        rows: [R, outputs], exact.
+        limits: [R], rounded up.
         spans: First and last row of each alternative.
         alternatives: All constraints of each, inputs' and outputs', exact.
     """
@@ -60,7 +63,7 @@ def _term(term: Any) -> dict[str, Fraction]:
     """Returns the coefficients of a linear term; the constant is that of ""."""
     if isinstance(term, str):
         need(_NUMBER.fullmatch(term) or _VARIABLE.fullmatch(term), f"the property has {term[:40]!r}, which isn't taken")
-        return {term: Fraction(1)} if term[0] in "XY" else {"": Fraction(term)}
+        return {term: Fraction(1)} if term[0] in "XY" else {"": Fraction(float(term))}
     parts, total = [_term(part) for part in term[1:]], dict[str, Fraction]()
     if term[0] == "*" and len(parts) == 2 and min(map(len, parts)) == 1 and "" in (*parts[0], *parts[1]):
         factor, other = parts if list(parts[0]) == [""] else parts[::-1]
@@ -98,16 +101,12 @@ def _rounded(value: Fraction, up: bool) -> float:
     return math.nextafter(nearest, math.inf if up else -math.inf)
 
 
-def _row(atom: Atom, outputs: int) -> tuple[Any, float]:
-    """Returns a constraint on outputs as floats; a positive factor turns decimals into whole numbers, if need be."""
-    coefficients, limit, _ = atom
-    dyadic = all(float(value) == value for value in coefficients.values())
-    factor = 1 if dyadic else math.lcm(*(value.denominator for value in coefficients.values()))
+def _row(atom: Atom, outputs: int) -> Any:
     row = np.zeros(outputs)
-    for name, value in coefficients.items():
-        row[int(name[2:])] = float(value * factor)
-        need(float(value * factor) == value * factor, "the property has a coefficient that float64 doesn't hold")
-    return row, _rounded(limit * factor, True)
+    for name, value in atom[0].items():
+        row[int(name[2:])] = float(value)
+        need(float(value) == value, "the property has a coefficient that float64 doesn't hold")
+    return row
 
 
 def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
@@ -138,9 +137,9 @@ def _case(boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], 
     need(None not in low and None not in high, "the property leaves an input without a bound")
     if any(a > b for a, b in zip(low, high, strict=True)):
         return []
-    rows = [_row(atom, outputs) for unsafe, _ in alternatives for atom in unsafe]
+    rows = [atom for unsafe, _ in alternatives for atom in unsafe]
     ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in alternatives)]).tolist()
-    matrix, limits = np.array([row for row, _ in rows]).reshape(-1, outputs), np.array([limit for _, limit in rows])
+    matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(limit, True) for _, limit, _ in rows]
     corners = [np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True))]
     spans = list(zip(ends, ends[1:], strict=False))
-    return [Case(*corners, matrix, limits, spans, [atoms for _, atoms in alternatives])]
+    return [Case(*corners, matrix, np.array(limits), spans, [atoms for _, atoms in alternatives])]
