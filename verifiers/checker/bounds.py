@@ -89,7 +89,13 @@ class Bounds:
             self.lines[at] = default, slope, np.where(free, shift, 0.0), np.where(free, error, 0.0)
 
     def below(
-        self, start: int, rows: Any, stop: int, slopes: Any = None, splits: dict[int, Any] | None = None, box: Any = None
+        self,
+        start: int,
+        rows: Any,
+        stop: int,
+        slopes: Any = None,
+        splits: dict[int, Any] | None = None,
+        box: Any = None,
     ) -> Any:
         """Bounds rows [B, size] of a node's value v from below, over the region or parts of it: CROWN, with α and β.
 

@@ -73,4 +73,7 @@ class Stream:
 
     def end(self) -> None:
         """Refuses what comes after the end, and a wrong checksum."""
-        need(not self._fill(1) and self._unpack.eof and not self._unpack.unused_data, "the certificate goes on, or is cut off")
+        need(
+            not self._fill(1) and self._unpack.eof and not self._unpack.unused_data,
+            "the certificate goes on, or is cut off",
+        )

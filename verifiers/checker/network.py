@@ -113,7 +113,10 @@ class Conv(Node):
             flat = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
             grid = flat.reshape(-1, *self._grid)
         else:
-            grid, parts = np.zeros((len(rows), *self._grid)), self.weights.swapaxes(1, 2) @ rows.reshape(-1, *self._target)
+            grid, parts = (
+                np.zeros((len(rows), *self._grid)),
+                self.weights.swapaxes(1, 2) @ rows.reshape(-1, *self._target),
+            )
             parts = parts.reshape(*grid.shape[:3], len(self._windows), -1)
             for at, window in enumerate(self._windows):
                 grid[window] += parts[:, :, :, at].reshape(grid[window].shape)
@@ -128,13 +131,13 @@ class Network(NamedTuple):
     output: int
 
 
-#: Operators and their attributes. Those of `_FIXED` must have the value there, which is their default.
+#: Operators: how many inputs they may have, and their attributes. Those of `_FIXED` must have their defaults.
 _OPERATORS = {
-    "Conv": "auto_pad dilations group kernel_shape pads strides",
-    "AveragePool": "auto_pad ceil_mode count_include_pad kernel_shape pads strides",
-    "Gemm": "alpha beta transA transB",
-    **{"Flatten": "axis", "Reshape": "allowzero", "Constant": "value"},
-    **dict.fromkeys(("Add", "Identity", "MatMul", "Relu", "Sub"), ""),
+    "Conv": (3, "auto_pad dilations group kernel_shape pads strides"),
+    "AveragePool": (1, "auto_pad ceil_mode count_include_pad kernel_shape pads strides"),
+    "Gemm": (3, "alpha beta transA transB"),
+    **{"Flatten": (1, "axis"), "Reshape": (2, "allowzero"), "Constant": (0, "value"), "MatMul": (2, "")},
+    **{"Relu": (1, ""), "Identity": (1, ""), "Add": (2, ""), "Sub": (2, "")},
 }
 _FIXED = {"auto_pad": "NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0, "ceil_mode": 0, "axis": 1, "allowzero": 0}
 
@@ -149,19 +152,20 @@ def read_network(content: bytes) -> Network:
     need(batch in (0, 1), f"the network takes {batch} inputs at once; taken is one")
     nodes, places = [Node([], first, [])], {entry: (0, tuple(first))}
     for kind, inputs, name, given in operations:
-        taken = kind in _OPERATORS and given.keys() <= set(_OPERATORS[kind].split())
-        need(taken and all(_FIXED.get(key, value) == value for key, value in given.items()), f"{kind} {given} isn't taken")
+        most, names = _OPERATORS.get(kind, (-1, ""))
+        plain = all(key in names.split() and _FIXED.get(key, value) == value for key, value in given.items())
+        need(plain and len(inputs) <= most, f"the network has an operator {kind} {given}, which isn't taken")
         need(name not in constants and name not in places, f"the network computes {name!r} twice")
         if kind == "Constant":
             constants[name] = given["value"]
             continue
         values, fixed = [places[i] for i in inputs if i in places], [constants[i] for i in inputs if i in constants]
-        most = {"Conv": 3, "Gemm": 3, "Relu": 1, "Identity": 1, "Flatten": 1}.get(kind, 2)
-        need(values and len(values) + len(fixed) == len(list(filter(None, inputs))) <= most, f"inputs of {kind}")
-        (source, shape), swapped, weight = values[0], inputs[0] not in places, fixed[0] if fixed else np.zeros((), "<f4")
-        need(len(values) == 1 or (kind in ("Add", "Sub") and not fixed and values[1][1] == shape), f"inputs of {kind}")
-        need(not swapped or kind in ("Add", "Sub"), f"the first input of {kind} is a constant")
-        need({array.dtype.kind for array in fixed} <= {"i" if kind == "Reshape" else "f"}, f"inputs of {kind}")
+        sums, swapped, (source, shape) = kind in ("Add", "Sub"), inputs[0] not in places, values[0]
+        weight = fixed[0] if fixed else np.zeros((), "<f4")
+        fits = len(values) == 1 or (sums and not fixed and values[1][1] == shape)
+        fits = fits and (sums or not swapped) and len(values) + len(fixed) == len([i for i in inputs if i])
+        fits = fits and {array.dtype.kind for array in fixed} <= {"i" if kind == "Reshape" else "f"}
+        need(fits, f"the network has an operator {kind} whose inputs aren't taken")
         if kind in ("Identity", "Flatten", "Reshape"):
             whole = (1, *shape)
             target = whole if kind == "Identity" else (1, -1) if kind == "Flatten" else weight.tolist()

@@ -16,14 +16,14 @@ from .vnnlibfile import Case, read_property
 
 LEAF, SPLIT, CUT, BOUNDS = range(4)
 #: Splits above a leaf; bounds within bounds; numbers in an array of a walk.
-LARGEST_DEPTH, LARGEST_NESTING, _LARGEST_BATCH = 10_000, 32, 2**19
+LARGEST_DEPTH, LARGEST_NESTING, _LARGEST_BATCH = 1000, 32, 2**19
 #: Bytes of a property's text.
 LARGEST_TEXT = 2**27
 _SLOPES = {1: "u1", 2: "<u2", 4: "<f4"}
 
 
 class Report(NamedTuple):
-    """What was checked: the answer, leaves, and the least bound of a leaf (for `sat`: the witness, and how it was evaluated)."""
+    """What was checked: the answer, leaves and their least bound; of `sat` the witness and how it was evaluated."""
 
     answer: str
     leaves: int
@@ -39,22 +39,14 @@ class Report(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A part of a case's box: inputs in [low, high], and splits (the one above, node, neuron, sign) of neurons."""
+    """A part of a case's box: inputs in [low, high], and splits (node, neuron, sign) of neurons, topmost first."""
 
     bounds: Any
     low: Any
     high: Any
-    splits: Any = None
+    splits: tuple[tuple[int, int, int], ...] = ()
     depth: int = 0
     nesting: int = 0
-
-
-def _path(splits: Any) -> list[tuple[int, int, int]]:
-    path = []
-    while splits is not None:
-        splits, *split = splits
-        path.append(tuple(split))
-    return path[::-1]
 
 
 class Tree:
@@ -73,7 +65,9 @@ class Tree:
         if not kind:
             return None
         need(kind in _SLOPES, f"the certificate has slopes of kind {kind}")
-        slopes = self._file.take(_SLOPES[kind], count * width).reshape(count, width) / {1: 255.0, 2: 65535.0, 4: 1.0}[kind]
+        slopes = (
+            self._file.take(_SLOPES[kind], count * width).reshape(count, width) / {1: 255.0, 2: 65535.0, 4: 1.0}[kind]
+        )
         need(((slopes >= 0) & (slopes <= 1)).all(), "the certificate has a slope outside [0, 1]")
         return slopes
 
@@ -86,24 +80,30 @@ class Tree:
         """
         file, bounds = self._file, Bounds(self.nodes, region.low, region.high)
         need(region.nesting < LARGEST_NESTING, f"the certificate has bounds nested {region.nesting} deep")
-        splits, width = _path(region.splits), 0
+        width = 0
         for at in range(1, len(self.nodes)):
             bounds.open(at)
             low, high = bounds.lower[at], bounds.upper[at]
             if region.bounds is not None:
                 np.maximum(low, region.bounds.lower[at], out=low)
                 np.minimum(high, region.bounds.upper[at], out=high)
-            for _, neuron, sign in (split for split in splits if split[0] == at):
+            for _, neuron, sign in (split for split in region.splits if split[0] == at):
                 low[neuron] = max(low[neuron], 0.0) if sign > 0 else low[neuron]
                 high[neuron] = min(high[neuron], 0.0) if sign < 0 else high[neuron]
             if at in self._sites:
                 for kind, stop in file.take("<u4", 2 * int(file.take("<u4")[0])).reshape(-1, 2).tolist():
                     need(kind < 2, f"the certificate has bounds of kind {kind}")
-                    index = file.take("<u4", int(file.take("<u4")[0])) if kind else np.flatnonzero((low < 0) & (high > 0))
-                    need(len(index) <= len(low) and (index < len(low)).all(), "the certificate bounds what is no neuron")
+                    index = (
+                        file.take("<u4", int(file.take("<u4")[0])) if kind else np.flatnonzero((low < 0) & (high > 0))
+                    )
+                    need(
+                        len(index) <= len(low) and (index < len(low)).all(), "the certificate bounds what is no neuron"
+                    )
                     self._walk(bounds, at, index, stop, self._slopes(2 * len(index), width) if kind else None)
                 own = file.take("<u4", int(file.take("<u4")[0]))
-                need(len(own) <= len(low) and (own < len(low)).all(), "the certificate names a neuron that is not there")
+                need(
+                    len(own) <= len(low) and (own < len(low)).all(), "the certificate names a neuron that is not there"
+                )
                 bounds.slots[at], width = (width, own), width + len(own)
             bounds.close(at, at in self._sites)
         return region._replace(bounds=bounds, nesting=region.nesting + 1)
@@ -144,15 +144,14 @@ class Tree:
                 elif kind == SPLIT:
                     at, neuron = file.take("<u4", 2).tolist()
                     need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
-                    for sign in (-1, 1):
-                        splits = region.splits, at, neuron, sign
-                        todo.append(region._replace(splits=splits, depth=region.depth + 1))
+                    sides = [{"splits": (*region.splits, (at, neuron, sign))} for sign in (-1, 1)]
+                    todo += [region._replace(depth=region.depth + 1, **side) for side in sides]
                 elif kind == CUT:
                     (at,), (value,) = file.take("<u4").tolist(), file.take("<f8").tolist()
                     need(abs(value) < np.inf, "the certificate splits an input at no number")
                     low, high = region.low.copy(), region.high.copy()
                     low[at], high[at] = max(low[at], value), min(high[at], value)
-                    todo += [region._replace(low=low, depth=region.depth + 1), region._replace(high=high, depth=region.depth + 1)]
+                    todo += [region._replace(depth=region.depth + 1, **side) for side in ({"low": low}, {"high": high})]
                 else:
                     need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
                     todo.append(self._bounded(region))
@@ -160,12 +159,13 @@ class Tree:
 
     def _leaf(self, region: Region, first: int, last: int) -> tuple[Any, ...]:
         (stop,) = self._file.take("<u4").tolist()
-        weights, path = np.zeros(len(self.nodes[-1].bias)), _path(region.splits)
+        weights = np.zeros(len(self.nodes[-1].bias))
         weights[first:last] = self._file.take("<f4", last - first)
         slopes = self._slopes(1, sum(len(own) for _, own in region.bounds.slots.values()))
-        beta = self._file.take("<f4", len(path)).astype(np.float64)
-        need(((weights >= 0) & (weights < 1e30)).all() and ((beta >= 0) & (beta < 1e30)).all(), "the certificate has a multiplier that is negative, infinite or no number")
-        return id(region.bounds), stop, slopes is None, region, weights, slopes, [(*split, b) for split, b in zip(path, beta, strict=True)]
+        beta = self._file.take("<f4", len(region.splits)).astype(np.float64)
+        multipliers = np.concatenate([weights, beta])
+        need(((multipliers >= 0) & (multipliers < 1e30)).all(), "the certificate has a multiplier outside [0, 1e30)")
+        return id(region.bounds), stop, slopes is None, region, weights, slopes, beta
 
     def _settle(self, leaves: list[Any]) -> None:
         """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.
@@ -174,11 +174,11 @@ class Tree:
         """
         if not leaves:
             return
-        _, stops, default, regions, weights, slopes, paths = zip(*leaves, strict=True)
+        _, stops, default, regions, weights, slopes, betas = zip(*leaves, strict=True)
         splits: dict[int, Any] = {}
-        for row, path in enumerate(paths):
-            for at, neuron, sign, beta in path:
-                splits.setdefault(at, []).append((row, neuron, sign, beta))
+        for row, (region, beta) in enumerate(zip(regions, betas, strict=True)):
+            for (at, neuron, sign), multiplier in zip(region.splits, beta, strict=True):
+                splits.setdefault(at, []).append((row, neuron, sign, multiplier))
         splits = {at: [np.array(column) for column in zip(*items, strict=True)] for at, items in splits.items()}
         box = np.stack([region.low for region in regions]), np.stack([region.high for region in regions])
         alphas = None if default[0] else np.concatenate(slopes)

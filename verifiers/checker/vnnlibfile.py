@@ -1,6 +1,6 @@
 """VNN-LIB 1.0: which outputs are unsafe over which boxes of inputs.
 
-A decimal is the binary64 number nearest to it, as for VNN-COMP's checker; what is computed from these is computed exactly.
+A decimal is the binary64 number nearest to it, as for VNN-COMP's checker; what is computed from these is exact.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,14 +46,14 @@ class Case(NamedTuple):
 
 def _statements(text: str) -> list[Any]:
     stack: list[list[Any]] = [[]]
-    for token in _TOKEN.findall(text):
-        if token == "(":
+    for word in _TOKEN.findall(text):
+        if word == "(":
             stack.append([])
-        elif token == ")":
+        elif word == ")":
             closed = stack.pop()
             stack[-1].append(closed)
-        elif token[0] != ";":
-            stack[-1].append(token)
+        elif word[0] != ";":
+            stack[-1].append(word)
         need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
@@ -113,22 +113,27 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     """Reads what a network of so many inputs and outputs must not do; alternatives whose box is empty are left out."""
     names, formulas = [], []
     for kind, *rest in _statements(content.decode()):
-        declares = kind == "declare-const" and len(rest) == 2 or kind == "declare-fun" and len(rest) == 3 and not rest[1]
-        need(kind == "assert" and len(rest) == 1 or declares and rest[-1] == "Real", f"the property has a command {kind}")
-        (formulas if kind == "assert" else names).append(rest[0])
-    need(sorted(names) == sorted([f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]),
-         f"the property doesn't declare {inputs} inputs and {outputs} outputs, as the network has")  # fmt: skip
+        declares = rest[-1] == "Real" and (kind, rest[1:-1]) in (("declare-const", []), ("declare-fun", [[]]))
+        need(declares or (kind == "assert" and len(rest) == 1), f"the property has a command {kind} that isn't taken")
+        (names if declares else formulas).append(rest[0])
+    expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
+    need(sorted(names) == sorted(expected), f"the property doesn't declare {inputs} inputs and {outputs} outputs")
     cases: dict[Any, tuple[list[Atom], list[tuple[list[Atom], list[Atom]]]]] = {}
     for atoms in _alternatives(["and", *formulas]):
         boxed = [atom for atom in atoms if len(atom[0]) == 1 and next(iter(atom[0]))[0] == "X"]
         unsafe = [atom for atom in atoms if {name[0] for name in atom[0]} == {"Y"}]
-        need(len(boxed) + len(unsafe) == len(atoms), "the property has a constraint that isn't on one input, or on outputs")
+        need(
+            len(boxed) + len(unsafe) == len(atoms),
+            "the property has a constraint that isn't on one input, or on outputs",
+        )
         # Alternatives that share their constraints on inputs, as objects, share a box.
         cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append((unsafe, atoms))
     return [case for shared in cases.values() for case in _case(*shared, inputs, outputs)]
 
 
-def _case(boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], inputs: int, outputs: int) -> list[Case]:
+def _case(
+    boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], inputs: int, outputs: int
+) -> list[Case]:
     low, high = [None] * inputs, [None] * inputs
     for coefficients, limit, _ in boxed:
         ((name, factor),) = coefficients.items()
@@ -141,5 +146,5 @@ def _case(boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], 
     ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in alternatives)]).tolist()
     matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(limit, True) for _, limit, _ in rows]
     corners = [np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True))]
-    spans = list(zip(ends, ends[1:], strict=False))
+    spans = list(pairwise(ends))
     return [Case(*corners, matrix, np.array(limits), spans, [atoms for _, atoms in alternatives])]

@@ -138,16 +138,18 @@ class Certifier:
         finally:
             draft.unlink(missing_ok=True)
         ended = time.monotonic()
-        return Written(
-            Status(report.answer), "", how, report.leaves, len(content), searched - begin, ended - searched
-        )
+        return Written(Status(report.answer), "", how, report.leaves, len(content), searched - begin, ended - searched)
 
     def _case(self, case: Case, deadline: float, limits: Limits) -> tuple[CaseProof | Single, str]:
         """Returns a proof of one box, or a counterexample, and how it came about."""
         leaves: list[Leaf | None] = [None] * len(case.spans)
         plain = [SiteBounds() for _ in self._network.sites]
         walked = [SiteBounds((Walk(),) if self._walks(site) else ()) for site in self._network.sites]
-        for how, bounds, stop in (("intervals", plain, self._last_relu()), ("crown-ibp", plain, 0), ("crown", walked, 0)):
+        for how, bounds, stop in (
+            ("intervals", plain, self._last_relu()),
+            ("crown-ibp", plain, 0),
+            ("crown", walked, 0),
+        ):
             least = self._rows(case, bounds, stop)
             for k, (first, last) in enumerate(case.spans):
                 part = least[first:last]
@@ -214,7 +216,9 @@ class Certifier:
             elif left.index(k) in split:
                 entries.append(split[left.index(k)])
             else:
-                raise UncertifiedError(Status.UNKNOWN, f"the search proved alternative {k} at the root, the checker not")
+                raise UncertifiedError(
+                    Status.UNKNOWN, f"the search proved alternative {k} at the root, the checker not"
+                )
         return CaseProof(sites(run, {mine: self._walks(site) for mine, site in places.items()}), entries), "bab"
 
 

@@ -1,4 +1,4 @@
-"""Ways to corrupt a certificate, each a function of a proof (or its bytes) and a generator; none may prove what is false."""
+"""Ways to corrupt a certificate: functions of a proof, or its bytes, and a generator. None may prove what is false."""
 
 from __future__ import annotations
 
