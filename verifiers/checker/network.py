@@ -153,13 +153,14 @@ def read_network(content: bytes) -> Network:
     nodes, places = [Node([], first, [])], {entry: (0, tuple(first))}
     for kind, inputs, name, given in operations:
         most, names = _OPERATORS.get(kind, (-1, ""))
-        plain = all(key in names.split() and _FIXED.get(key, value) == value for key, value in given.items())
+        plain = given.keys() <= set(names.split()) and all(given[key] == _FIXED[key] for key in given.keys() & _FIXED)
         need(plain and len(inputs) <= most, f"the network has an operator {kind} {given}, which isn't taken")
         need(name not in constants and name not in places, f"the network computes {name!r} twice")
         if kind == "Constant":
             constants[name] = given["value"]
             continue
         values, fixed = [places[i] for i in inputs if i in places], [constants[i] for i in inputs if i in constants]
+        need(values, f"the network has an operator {kind} whose inputs aren't computed from its input")
         sums, swapped, (source, shape) = kind in ("Add", "Sub"), inputs[0] not in places, values[0]
         weight = fixed[0] if fixed else np.zeros((), "<f4")
         fits = len(values) == 1 or (sums and not fixed and values[1][1] == shape)
@@ -174,6 +175,7 @@ def read_network(content: bytes) -> Network:
             places[name] = source, new[1:]
             continue
         if kind == "Relu":
+            need(source, "the network has a ReLU on its input itself, which isn't taken")
             node = Node([source], shape, [], relu=True)
         elif kind in ("Add", "Sub"):
             minus = 1.0 if kind == "Add" else -1.0

@@ -124,7 +124,7 @@ class Tree:
         """Checks the tree of each span of rows: there is no input of the box for which all of its rows are <= 0.
 
         A tree is written from the top, a part before what follows it, so it can't but cover its region: a split is
-        followed by both of its sides, z <= 0 and z >= 0 of a neuron, or x <= c and x >= c of an input.
+        followed by both of its sides, z >= 0 and z <= 0 of a neuron, or x <= c and x >= c of an input.
 
         Raises:
             RefusedError: A leaf's bound is not above 0.
