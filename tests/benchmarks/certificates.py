@@ -59,7 +59,7 @@ def main() -> None:
     command.add_argument("--match", default="*", help="names of networks")
     command.add_argument("--properties", type=int, default=20, help="of each network")
     command.add_argument("--timeout", type=float, default=30.0, help="seconds of each search")
-    command.add_argument("--scratch", type=Path, default=Path("/tmp"))  # noqa: S108 (a default that can be changed)
+    command.add_argument("--scratch", type=Path, default=Path("/tmp"))
     options = command.parse_args()
     pairs: dict[str, list[Path]] = {}
     for network, vnnlib, _ in csv.reader((options.folder / "instances.csv").read_text().splitlines()):

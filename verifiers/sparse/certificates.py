@@ -193,14 +193,16 @@ class Certifier:
         )
         if not same:
             raise UncertifiedError(Status.UNKNOWN, "the search reads the network's layers otherwise than the checker")
-        lower, upper = _outwards(case.lower, -np.inf), _outwards(case.upper, np.inf)
+        lower, upper = _rounded(case.lower, -np.inf), _rounded(case.upper, np.inf)
         left = [k for k, leaf in enumerate(leaves) if leaf is None]
         spans = [case.spans[k] for k in left]
         spec = OutputSpec(tuple((case.rows[a:b], case.limits[a:b]) for a, b in spans))
         run = Search(engine, checker, lower, upper, spec, limits, deadline)
         outcome = run.run()
         if outcome.status is Status.SAT and outcome.witness is not None:
-            return outcome.witness, "witness"
+            # The box that was searched is rounded outwards.
+            inner = _rounded(case.lower, np.inf), _rounded(case.upper, -np.inf)
+            return np.clip(outcome.witness, *inner).astype(np.float32), "witness"
         if outcome.status is not Status.UNSAT or not run.leaves:
             reason = outcome.detail or "CROWN proves it by less than the rounding that the checker charges"
             raise UncertifiedError(outcome.status if outcome.status is not Status.UNSAT else Status.UNKNOWN, reason)
@@ -229,8 +231,8 @@ def _stream(proof: CaseProof) -> files.Stream:
     return files.Stream(io.BytesIO(encode_unsat(bytes(32), bytes(32), [proof])))
 
 
-def _outwards(values: Array, direction: float) -> Single:
-    """Rounds to float32 away from the box."""
+def _rounded(values: Array, direction: float) -> Single:
+    """Rounds to float32 in one direction."""
     nearest = values.astype(np.float32)
     wrong = nearest > values if direction < 0 else nearest < values
     return np.where(wrong, np.nextafter(nearest, np.float32(direction)), nearest).astype(np.float32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def random_network(rng: np.random.Generator, spread: float) -> Network:
     """Draws layers whose weights differ by many orders of magnitude, so that rounding is felt."""
     sizes = [3, 6, 5, 2]
     nodes: list[Node] = [Node([], [3], [])]
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         scale = 10.0 ** rng.uniform(-spread, spread, (outputs, inputs))
         weights = (rng.standard_normal((outputs, inputs)) * scale).astype(np.float32)
         nodes.append(Dense(len(nodes) - 1, weights, rng.standard_normal(outputs).astype(np.float32)))
