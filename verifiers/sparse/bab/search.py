@@ -86,6 +86,11 @@ class Search:
         """The subdomains that are proved, with their dual variables."""
         return [] if self._bab is None else self._bab.leaves
 
+    @property
+    def branched(self) -> BranchAndBound | None:
+        """What split the box, if anything did."""
+        return self._bab
+
     def run(self) -> Outcome:
         """Answers the question."""
         begin = time.monotonic()
