@@ -15,7 +15,7 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "crown": "prunecert.verifiers.adapters.lirpa.adapter:Crown",
         "crown-ibp": "prunecert.verifiers.adapters.lirpa.adapter:CrownIbp",
         "ibp": "prunecert.verifiers.adapters.lirpa.adapter:Ibp",
-        "marabou": "prunecert.verifiers.adapters.marabou:Marabou",
+        "marabou": "prunecert.verifiers.adapters.marabou.adapter:Marabou",
         "neuralsat": "prunecert.verifiers.adapters.neuralsat.adapter:NeuralSat",
         "pgd": "prunecert.verifiers.adapters.pgd.adapter:Pgd",
         "sparse-alpha-crown": "prunecert.verifiers.adapters.sparse_search:SparseAlphaCrown",
@@ -24,5 +24,6 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "sparse-crown-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseCrownIbp",
         "sparse-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseIbp",
         "smoothing": "prunecert.verifiers.adapters.smoothing:Smoothing",
+        "vibecheck": "prunecert.verifiers.adapters.vibecheck.adapter:Vibecheck",
     },
 )

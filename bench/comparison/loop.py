@@ -66,7 +66,7 @@ class AbCrown:
 
     def __init__(self, config: Path) -> None:
         from prunecert.verifiers.adapters.abcrown import install
-        from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS
+        from prunecert.verifiers.adapters.abcrown.configuration import DEFAULTS
 
         found = install.find()
         if isinstance(found, str):

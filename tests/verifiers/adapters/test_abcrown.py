@@ -15,7 +15,9 @@ import pytest
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters.abcrown import install
-from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
+from prunecert.verifiers.adapters.abcrown.adapter import AbCrown
+from prunecert.verifiers.adapters.abcrown.configuration import DEFAULTS, FLAT
+from prunecert.verifiers.adapters.abcrown.words import STATUS, parse_status
 from prunecert.verifiers.adapters.hardware import visible_devices
 from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.process.worker import Worker

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers.adapters.marabou import STATUS, Marabou, parse_status
+from prunecert.verifiers.adapters.marabou.adapter import Marabou
+from prunecert.verifiers.adapters.marabou.words import STATUS, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers.adapters.neuralsat.adapter import STATUS, NeuralSat, parse_status
+from prunecert.verifiers.adapters.neuralsat.adapter import NeuralSat
+from prunecert.verifiers.adapters.neuralsat.words import STATUS, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact
