@@ -102,7 +102,7 @@ class Smoothing(TorchVerifier):
         except _OutOfTimeError:
             spent = Times(bound_s=time.perf_counter() - begin)
             return Verdict(Status.TIMEOUT, "out of time before the last sample", times=spent, device=self._label)
-        found = certificate(
+        claim = certificate(
             predicted,
             int(second[predicted]),
             n0=options["n0"],
@@ -112,11 +112,11 @@ class Smoothing(TorchVerifier):
         )
         return Verdict(
             Status.UNKNOWN,
-            f"abstained: class {predicted} in {found.count} of {found.n} samples"
-            if found.abstained
-            else f"class {predicted} within an l2 radius of {found.radius:.4g}",
+            f"abstained: class {predicted} in {claim.count} of {claim.n} samples"
+            if claim.abstained
+            else f"class {predicted} within an l2 radius of {claim.radius:.4g}",
             times=Times(bound_s=time.perf_counter() - begin),
-            certificate=found,
+            certificate=claim,
             device=self._label,
         )
 

@@ -60,12 +60,14 @@ class _SparseBounds(SparseVerifier):
     def _solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
         boxes = [instance for instance in instances if instance.norm == "linf"]
-        found = iter(
+        results = iter(
             self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
-            self._verdict(instance, next(found), share) if instance.norm == "linf" else boxes_only(self.name, instance)
+            self._verdict(instance, next(results), share)
+            if instance.norm == "linf"
+            else boxes_only(self.name, instance)
             for instance in instances
         ]
 
@@ -76,12 +78,12 @@ class _SparseBounds(SparseVerifier):
             offsets.append(b)
         return self._crown.Question(instance.lower, instance.upper, np.concatenate(matrices), np.concatenate(offsets))
 
-    def _verdict(self, instance: Instance, found: Any, seconds: float) -> Verdict:
-        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": found.unstable}
+    def _verdict(self, instance: Instance, result: Any, seconds: float) -> Verdict:
+        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": result.unstable}
         bounds, first = [], 0
         for _, b in instance.spec.disjuncts:
             # A disjunct without rows holds everywhere.
-            bounds.append(float(found.rows[first : first + len(b)].max(initial=-math.inf)))
+            bounds.append(float(result.rows[first : first + len(b)].max(initial=-math.inf)))
             first += len(b)
         if not all(math.isfinite(bound) for bound in bounds):
             return Verdict(Status.UNKNOWN, "a bound is infinite", **common)

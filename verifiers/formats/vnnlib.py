@@ -127,11 +127,11 @@ class Property:
                 f"{name or self.path}: the property has {self.inputs} inputs but the network {onnx.name} has "
                 f"{int(np.prod(shape))} (shape {shape}); they must be equal."
             )
-        made = []
+        questions = []
         for i, case in enumerate(self.cases):
             lower, upper = case.outer()
             label = case.spec.label
-            made.append(
+            questions.append(
                 Instance(
                     onnx=onnx,
                     onnx_sha256=onnx_sha256,
@@ -146,7 +146,7 @@ class Property:
                     vnnlib=self.path,
                 )
             )
-        return made
+        return questions
 
 
 def _round(values: DoubleArray, *, up: bool) -> FloatArray:

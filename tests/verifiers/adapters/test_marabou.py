@@ -108,6 +108,6 @@ def test_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = Marabou.availability()
-    assert not found.installed
-    assert "prunecert[marabou]" in found.hint
+    answer = Marabou.availability()
+    assert not answer.installed
+    assert "prunecert[marabou]" in answer.hint

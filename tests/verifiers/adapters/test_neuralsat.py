@@ -149,6 +149,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, missing: st
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = NeuralSat.availability()
-    assert not found.installed
-    assert f"pip install {missing}" in found.hint
+    answer = NeuralSat.availability()
+    assert not answer.installed
+    assert f"pip install {missing}" in answer.hint

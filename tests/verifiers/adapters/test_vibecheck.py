@@ -88,11 +88,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return python
 
 
-def ask(asked: list[Instance], act: str = "", grace_s: float = 5.0) -> list[Verdict]:
+def ask(instances: list[Instance], act: str = "", grace_s: float = 5.0) -> list[Verdict]:
     os.environ["VIBECHECK_ACT"] = act
     try:
         with Worker("vibecheck", threads=1, grace_s=grace_s) as worker:
-            return worker.verify(asked)
+            return worker.verify(instances)
     finally:
         del os.environ["VIBECHECK_ACT"]
 
@@ -161,14 +161,14 @@ def test_the_question_put_is_the_property(
     target = folder / "more.onnx"
     onnx.save(extended(onnx.load(str(path)), instance), str(target))
     onnx.checker.check_model(str(target))
-    asked = parse_property(thresholds(instance))
-    assert (asked.inputs, asked.outputs) == (12, sum(shape))
+    read = parse_property(thresholds(instance))
+    assert (read.inputs, read.outputs) == (12, sum(shape))
     points = onnxnets.samples(instance, 50)
     before = counterexample.outputs(path, points, 10).astype(np.float64)
     after = counterexample.outputs(target, points, sum(shape)).astype(np.float64)
     exact_rows = np.concatenate([before @ a.T - b for a, b in disjuncts], axis=1)
     np.testing.assert_allclose(after, exact_rows, atol=1e-4)
-    (case,) = asked.cases
+    (case,) = read.cases
     starts = np.cumsum([0, *shape])
     for rows, output in zip(exact_rows, after, strict=True):
         if np.abs(rows).min() > 1e-3:

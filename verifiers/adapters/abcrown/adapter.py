@@ -56,10 +56,10 @@ class AbCrown(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for ABCROWN_HOME or the package `abcrown`, and for all that it imports."""
-        found = install.find()
-        if isinstance(found, str):
-            return Availability(False, hint=found)
-        return Availability(True, found.version, devices=visible_devices(), source=f"alpha-beta-CROWN {found.version}")
+        place = install.find()
+        if isinstance(place, str):
+            return Availability(False, hint=place)
+        return Availability(True, place.version, devices=visible_devices(), source=f"alpha-beta-CROWN {place.version}")
 
     @classmethod
     def capabilities(cls) -> Capabilities:
@@ -69,13 +69,13 @@ class AbCrown(Verifier):
     def start(self) -> None:
         """Imports alpha-beta-CROWN; a missing CUDA device is an error, not the CPU."""
         self._label = describe(self.device)
-        found = install.find()
-        if isinstance(found, str):
-            raise UserError(found)
+        place = install.find()
+        if isinstance(place, str):
+            raise UserError(place)
         from prunecert.verifiers.adapters.abcrown.engine import Engine
 
         self._device = use_device(self.device)
-        self._engine = Engine(found, self._device, [DEFAULTS, nested(self.settings), self.settings["extra"]])
+        self._engine = Engine(place, self._device, [DEFAULTS, nested(self.settings), self.settings["extra"]])
 
     def load(self, onnx: Path) -> None:
         """Converts the network and moves it to the device."""
@@ -97,24 +97,26 @@ class AbCrown(Verifier):
         if instance.norm == "l2":
             # Halving a box is no way to part a ball.
             on_input = False
-        found = self._engine.solve(instance, self._network, self._shape, batch=self._batch, split=on_input)
-        self._batch = found.batch
-        status, stage, detail = parse_status(found.word, found.seconds, instance.timeout)
-        if status is Status.UNKNOWN and found.exhausted:
-            detail = found.open_leaf or "every ReLU of a domain is split and its bound does not exclude the unsafe set"
+        outcome = self._engine.solve(instance, self._network, self._shape, batch=self._batch, split=on_input)
+        self._batch = outcome.batch
+        status, stage, detail = parse_status(outcome.word, outcome.seconds, instance.timeout)
+        if status is Status.UNKNOWN and outcome.exhausted:
+            detail = (
+                outcome.open_leaf or "every ReLU of a domain is split and its bound does not exclude the unsafe set"
+            )
         witness = None
         if status is Status.SAT:
-            if found.witness is None:
-                return Verdict(Status.ERROR, f"alpha-beta-CROWN ended with {found.word!r} but gave no counterexample")
-            witness = np.asarray(found.witness, dtype=np.float32).reshape(instance.lower.shape)
+            if outcome.witness is None:
+                return Verdict(Status.ERROR, f"alpha-beta-CROWN ended with {outcome.word!r} but gave no counterexample")
+            witness = np.asarray(outcome.witness, dtype=np.float32).reshape(instance.lower.shape)
         return Verdict(
             status,
             detail,
             witness=witness,
-            times=Times(bound_s=max(0.0, found.seconds - found.bab_seconds), search_s=found.bab_seconds),
+            times=Times(bound_s=max(0.0, outcome.seconds - outcome.bab_seconds), search_s=outcome.bab_seconds),
             stage=stage,
-            unstable=found.unstable,
-            domains=found.domains,
-            iterations=found.iterations,
+            unstable=outcome.unstable,
+            domains=outcome.domains,
+            iterations=outcome.iterations,
             device=self._label,
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from prunecert.verifiers.rounding.lirpa import Computed
-
 if TYPE_CHECKING:
     import torch
 
     from prunecert.verifiers.formats.onnx_torch import OnnxModule
+    from prunecert.verifiers.rounding.lirpa import Computed
 
 #: Classes of nodes, by the class of the layer that they were made from.
 _CLASSES = {
@@ -67,6 +66,8 @@ def computed(
     Returns:
         None where a ReLU has no bounds.
     """
+    from prunecert.verifiers.rounding.lirpa import Computed
+
     bounds: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for result, key, arguments in module.steps:
         if type(module.layers[key]).__name__ == "ReLU":
