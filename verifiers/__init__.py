@@ -1,4 +1,16 @@
-"""Adapters to bounds, attacks and complete verifiers; usable alone on anybody's ONNX file."""
+"""Adapters to bounds, attacks and complete verifiers; usable alone on anybody's ONNX file.
+
+A verifier is found by its name, and asked in a process of its own:
+
+>>> from prunecert.verifiers import VERIFIERS
+>>> bounds = VERIFIERS.get("sparse-crown")
+>>> bounds.name, str(bounds.kind)
+('sparse-crown', 'incomplete')
+>>> VERIFIERS.get("sparse-crwn")  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+    ...
+prunecert.errors.UserError: Unknown verifier 'sparse-crwn'. Did you mean 'sparse-crown'? ...
+"""
 
 from __future__ import annotations
 

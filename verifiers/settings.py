@@ -22,6 +22,14 @@ _KINDS = {str: "text", bool: "true or false", dict: "a mapping", int: "a whole n
 class Setting:
     """A setting of a verifier.
 
+    >>> steps = Setting(default=40, above=0, help="gradient steps of a restart")
+    >>> steps.allowed, steps.check("pgd", "steps", 100)
+    ('above 0', 100)
+    >>> steps.check("pgd", "steps", 0)
+    Traceback (most recent call last):
+        ...
+    prunecert.errors.UserError: Setting 'steps' of verifier 'pgd' is 0; it must be above 0.
+
     Args:
         default: Its default; every value must be of its type, but for whole numbers, which count as float, too.
         at_least: Least value allowed; None: there is none.

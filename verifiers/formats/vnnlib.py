@@ -246,7 +246,20 @@ def write(instance: Instance, path: Path) -> None:
 
 
 def parse_property(text: str, name: str = "VNN-LIB text", path: Path | None = None) -> Property:
-    """Parses VNN-LIB text; see `read_property` for errors."""
+    """Parses VNN-LIB text; see `read_property` for errors.
+
+    >>> text = '''
+    ... (declare-const X_0 Real)
+    ... (declare-const Y_0 Real)
+    ... (declare-const Y_1 Real)
+    ... (assert (>= X_0 -1.0))
+    ... (assert (<= X_0 0.5))
+    ... (assert (<= Y_0 Y_1))
+    ... '''
+    >>> (case,) = parse_property(text).cases
+    >>> case.lower.tolist(), case.upper.tolist(), case.spec.violated_by([1.0, 2.0])
+    ([-1.0], [0.5], True)
+    """
     parsed = parse(text, name)
     cases = []
     for case in parsed.cases:

@@ -88,7 +88,7 @@ class Lirpa(Verifier):
 
         self._torch = torch
         # Its convolutions are Winograd's and FFT's, whose rounding nobody bounds here.
-        torch.backends.nnpack.set_flags(False)
+        torch.backends.nnpack.set_flags(False)  # type: ignore[no-untyped-call]
         self._library = autolirpa.library()
         self._label = describe(self.device)
         self._target = torch.device(self.device)
