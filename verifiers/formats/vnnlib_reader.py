@@ -388,8 +388,8 @@ def _assemble(name: str, version: str, question: _Question) -> Parsed:
                 f"{name} takes over {MAX_CELLS} numbers once its boxes and constraints are written out; split the file."
             )
         alternatives.append([*rows, *(atom for atom in clause if atom.letter == "Y")])
-    read = tuple(
+    parsed_cases = tuple(
         ParsedCase(box.lower, box.upper, box.inner_lower, box.inner_upper, specification(alternatives, outputs, name))
         for box, alternatives in cases.values()
     )
-    return Parsed(inputs, outputs, read, version, "" if read else empty)
+    return Parsed(inputs, outputs, parsed_cases, version, "" if parsed_cases else empty)

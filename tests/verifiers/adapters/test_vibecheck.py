@@ -176,14 +176,14 @@ def test_the_question_put_is_the_property(
     target = folder / "more.onnx"
     onnx.save(extended(onnx.load(str(path)), instance), str(target))
     onnx.checker.check_model(str(target))
-    read = parse_property(thresholds(instance))
-    assert (read.inputs, read.outputs) == (12, sum(shape))
+    prop = parse_property(thresholds(instance))
+    assert (prop.inputs, prop.outputs) == (12, sum(shape))
     points = onnxnets.samples(instance, 50)
     before = counterexample.outputs(path, points, 10).astype(np.float64)
     after = counterexample.outputs(target, points, sum(shape)).astype(np.float64)
     exact_rows = np.concatenate([before @ a.T - b for a, b in disjuncts], axis=1)
     np.testing.assert_allclose(after, exact_rows, atol=1e-4)
-    (case,) = read.cases
+    (case,) = prop.cases
     starts = np.cumsum([0, *shape])
     for rows, output in zip(exact_rows, after, strict=True):
         if np.abs(rows).min() > 1e-3:

@@ -35,9 +35,9 @@ def instance(lower: FloatArray, upper: FloatArray, spec: OutputSpec, classes: in
     return Instance(Path("net.onnx"), "0" * 64, lower, upper, spec, 10.0, classes=classes, **more)
 
 
-def back(copy: Property, like: Instance) -> Instance:
-    (read,) = copy.instances(like.onnx, like.onnx_sha256, like.lower.shape, like.timeout)
-    return read
+def back(prop: Property, like: Instance) -> Instance:
+    (question,) = prop.instances(like.onnx, like.onnx_sha256, like.lower.shape, like.timeout)
+    return question
 
 
 def text(*assertions: str, inputs: int = 2, outputs: int = 2) -> str:
@@ -153,9 +153,9 @@ def test_a_point_in_the_sliver_is_no_counterexample() -> None:
 
 
 def test_bounds_beyond_float32_are_unsupported() -> None:
-    read = parse_property(text(*BOX[:3], "(<= X_1 1e39)", "(<= Y_0 Y_1)"))
+    prop = parse_property(text(*BOX[:3], "(<= X_1 1e39)", "(<= Y_0 Y_1)"))
     with pytest.raises(UnsupportedPropertyError, match="X_1 has a bound beyond float32"):
-        read.cases[0].outer()
+        prop.cases[0].outer()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_any_and_or_means_what_it_says(assertions: list[str], y: list[int]) -> N
 
 
 def test_input_disjunctions_become_cases() -> None:
-    read = parse_property(
+    prop = parse_property(
         text(
             "(or (and (>= X_0 0) (<= X_0 1)) (and (>= X_0 2) (<= X_0 3)))",
             "(>= X_1 0)",
@@ -223,23 +223,23 @@ def test_input_disjunctions_become_cases() -> None:
             "(or (<= Y_0 0) (<= Y_1 0))",
         )
     )
-    assert [(c.lower.tolist(), c.upper.tolist()) for c in read.cases] == [([0, 0], [1, 0.5]), ([2, 0], [3, 0.5])]
-    assert [len(c.spec.disjuncts) for c in read.cases] == [2, 2]
-    names = [i.name for i in read.instances(Path("n.onnx"), "", (1, 2), 1.0, "p")]
+    assert [(c.lower.tolist(), c.upper.tolist()) for c in prop.cases] == [([0, 0], [1, 0.5]), ([2, 0], [3, 0.5])]
+    assert [len(c.spec.disjuncts) for c in prop.cases] == [2, 2]
+    names = [i.name for i in prop.instances(Path("n.onnx"), "", (1, 2), 1.0, "p")]
     assert names == ["p case 1 of 2", "p case 2 of 2"]
 
 
 def test_each_case_keeps_its_own_outputs() -> None:
-    read = parse_property(text("(or (and (<= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_1 5)))", *BOX))
-    assert [(c.lower[0], c.upper[0], c.spec.disjuncts[0][1].tolist()) for c in read.cases] == [
+    prop = parse_property(text("(or (and (<= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_1 5)))", *BOX))
+    assert [(c.lower[0], c.upper[0], c.spec.disjuncts[0][1].tolist()) for c in prop.cases] == [
         (-1, 0, [0]),
         (0, 1, [5]),
     ]
 
 
 def test_impossible_combinations_are_dropped() -> None:
-    read = parse_property(text(*BOX, "(<= Y_0 0)", "(or (<= X_0 0.5) (>= X_0 2))"))
-    assert [(c.lower[0], c.upper[0]) for c in read.cases] == [(-1, 0.5)]
+    prop = parse_property(text(*BOX, "(<= Y_0 0)", "(or (<= X_0 0.5) (>= X_0 2))"))
+    assert [(c.lower[0], c.upper[0]) for c in prop.cases] == [(-1, 0.5)]
 
 
 def test_bounds_in_any_form_and_order() -> None:
