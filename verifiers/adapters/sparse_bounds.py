@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
 
@@ -45,17 +46,9 @@ class _SparseBounds(SparseVerifier):
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
-        begin = time.perf_counter()
         limit = sum(instance.timeout for instance in instances)
-        verdicts: list[Verdict] = []
-        for first in range(0, len(instances), self.chunk):
-            part = instances[first : first + self.chunk]
-            if time.perf_counter() - begin > limit:
-                late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
-                verdicts += [late] * len(part)
-            else:
-                verdicts += self._solve(part)
-        return verdicts
+        parts = (instances[first : first + self.chunk] for first in range(0, len(instances), self.chunk))
+        return in_time(parts, limit, self._solve)
 
     def _solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
@@ -89,9 +82,7 @@ class _SparseBounds(SparseVerifier):
             return Verdict(Status.UNKNOWN, "a bound is infinite", **common)
         if bounds and min(bounds) > 0:
             return Verdict(Status.UNSAT, bounds=tuple(bounds), stage="incomplete", **common)
-        lowest = min(bounds, default=0.0)
-        detail = f"lowest bound {lowest:.4g}, {sum(bound <= 0 for bound in bounds)} of {len(bounds)} open"
-        return Verdict(Status.UNKNOWN, detail, bounds=tuple(bounds), **common)
+        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=tuple(bounds), **common)
 
 
 class SparseIbp(_SparseBounds):

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.hardware import describe
 from prunecert.verifiers.adapters.lirpa import nodes
 from prunecert.verifiers.adapters.lirpa.rows import Rows
@@ -139,24 +140,21 @@ class Lirpa(Verifier):
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
-        begin = time.perf_counter()
         limit = sum(instance.timeout for instance in instances)
         verdicts: dict[int, Verdict] = {}
         kinds: dict[tuple[str, float | None], list[int]] = {}
         for index, instance in enumerate(instances):
             eps = instance.eps if instance.norm == "l2" else None
             kinds.setdefault((instance.norm, eps), []).append(index)
+        parts: list[list[int]] = []
         for (norm, _), indices in kinds.items():
             if norm == "l2" and not self._ball_first:
                 reason = f"{self.name} takes l2 balls only where the first layer is a convolution or linear"
                 verdicts.update(dict.fromkeys(indices, Verdict(Status.UNSUPPORTED, reason)))
                 continue
-            for part in self._chunks([instances[i] for i in indices], indices):
-                if time.perf_counter() - begin > limit:
-                    late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
-                    verdicts.update(dict.fromkeys(part, late))
-                else:
-                    verdicts.update(zip(part, self._attempt([instances[i] for i in part]), strict=True))
+            parts += self._chunks([instances[i] for i in indices], indices)
+        answers = in_time(parts, limit, lambda part: self._attempt([instances[i] for i in part]))
+        verdicts.update(zip((i for part in parts for i in part), answers, strict=True))
         return [verdicts[index] for index in range(len(instances))]
 
     def _chunks(self, instances: list[Instance], indices: list[int]) -> list[list[int]]:
@@ -336,5 +334,5 @@ class Lirpa(Verifier):
         if lowest > 0:
             detail = f"lowest bound {lowest:.3g} is within float32 tolerance ({margin:.3g}) of 0"
         else:
-            detail = f"lowest bound {lowest:.4g}, {sum(bound <= margin for bound in bounds)} of {len(bounds)} open"
+            detail = what_is_open(bounds, margin)
         return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)
