@@ -1,8 +1,8 @@
 """Randomized smoothing (Cohen et al. 2019, arXiv 1902.02918): l2 radii that hold with probability 1 - alpha.
 
 CERTIFY of the paper's section 3.2.2: the class that leads among `n0` noisy copies of the image is the candidate; `n`
-more copies give a lower bound of its probability, and the bound a radius, or the classifier abstains. See
-`verifiers.certificate` for what is claimed. The answer is `unknown` always, with the certificate beside it.
+more copies give a lower bound of its probability, and the bound a radius, or the classifier abstains. What is claimed:
+`verifiers.certificate`. The answer is `unknown` always, with the certificate beside it.
 
 The base classifier is the network in float32, its argmax with ties to the lower class. The noise is float32 from
 torch's generator on the device, so that a repetition gives the same certificate on the same kind of device; what an

@@ -319,7 +319,7 @@ class _Charges:
                 error = self._gamma(_BESIDES) * layer(first.size)
                 self._charge(result, error)
                 chain = chain + error
-            return _Values(layer(first.size), layer(first.hidden), chain)
+            return self._hidden(_Values(layer(first.size), layer(first.hidden), chain))
         if isinstance(layer, nn.ReLU):
             return self._relu(result, first)
         if isinstance(layer, nn.MaxPool2d):
@@ -330,7 +330,7 @@ class _Charges:
             self._charge(result, error)
             self._lose(area, first.size)
             self._lose(1, size)
-            return _Values(size, hidden, layer(first.chain) + error)
+            return self._hidden(_Values(size, hidden, layer(first.chain) + error))
         if isinstance(layer, _Combine):
             second = values[1]
             size = first.size + second.size

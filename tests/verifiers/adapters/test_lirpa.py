@@ -318,18 +318,3 @@ def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
 def test_settings_are_checked(kind: type[Ibp], values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         kind.resolve(values)
-
-
-def test_an_old_upstream_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "auto_LiRPA"
-    package.mkdir()
-    (package / "__init__.py").write_text('__version__ = "0.3"\nraise RuntimeError("must not be imported")\n')
-    monkeypatch.syspath_prepend(tmp_path)
-    place = autolirpa.find.__wrapped__()
-    assert "0.3 is too old" in place.why_not
-    assert not place.upstream
-    assert "in neuralsat" in place.source
-    (package / "__init__.py").write_text('__version__ = "0.7.1"\n')
-    newer = autolirpa.find.__wrapped__()
-    assert newer.upstream
-    assert newer.source == "auto_LiRPA 0.7.1"

@@ -1,9 +1,8 @@
 """NeuralSAT (PyPI `neuralsat`), a complete verifier on CPU and CUDA; adapter tested with 0.2.17 and torch 2.13.
 
-A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound
-exceeds the threshold strictly. So it is given a property that leaves room for rounding
-(`verifiers.rounding.guard.search`). What is changed against upstream, and why, is in
-`verifiers.adapters.neuralsat.engine`.
+A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound exceeds the
+threshold strictly. So it is given a property that leaves room for rounding (`verifiers.rounding.guard.search`). What is
+changed against upstream, and why, is in `verifiers.adapters.neuralsat.engine`.
 """
 
 from __future__ import annotations
