@@ -171,7 +171,11 @@ def test_the_question_put_is_the_property(
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("question")
     path = onnxnets.linear(folder / "net.onnx", seed=seed)
-    disjuncts = tuple((rng.integers(-2, 3, (rows, 10)).astype(np.float64), rng.standard_normal(rows)) for rows in shape)
+    disjuncts = tuple(
+        # Numbers of float64 as well, some of them with digits that a float32 has no room for.
+        (rng.integers(-2, 3, (rows, 10)) / rng.choice([1.0, 2.0, 3.0]), rng.standard_normal(rows))
+        for rows in shape
+    )
     instance = onnxnets.instance(path, 0.1, seed, spec=OutputSpec(disjuncts))
     target = folder / "more.onnx"
     onnx.save(extended(onnx.load(str(path)), instance), str(target))
@@ -213,15 +217,25 @@ def test_a_limit_is_rounded_so_that_the_unsafe_set_gets_no_smaller(limit: float)
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (OutputSpec(((np.full((1, 10), 0.1), np.zeros(1)),)), "float32"),
         (OutputSpec(((np.zeros((0, 10)), np.zeros(0)),)), "without rows"),
-        (OutputSpec(()), "with rows"),
+        (OutputSpec(()), "without rows"),
     ],
 )
 def test_a_property_that_cannot_be_put_is_refused(spec: OutputSpec, said: str, tmp_path: Path) -> None:
     path = onnxnets.linear(tmp_path / "net.onnx")
     with pytest.raises(UnsupportedError, match=said):
         extended(onnx.load(str(path)), onnxnets.instance(path, 0.1, spec=spec))
+
+
+def test_digits_beyond_float32_are_kept(tmp_path: Path) -> None:
+    path = onnxnets.linear(tmp_path / "net.onnx")
+    row = np.full((1, 10), 1 / 3)
+    model = extended(onnx.load(str(path)), onnxnets.instance(path, 0.1, spec=OutputSpec(((row, np.zeros(1)),))))
+    constants = {item.name: onnx.numpy_helper.to_array(item).astype(np.float64) for item in model.graph.initializer}
+    high, low = (value for name, value in constants.items() if name.endswith("_weight0"))
+    assert np.abs(high - row).max() > 1e-9
+    assert np.abs(high + low - row).max() < 1e-15
+    assert [node.op_type for node in model.graph.node][-3:] == ["Gemm", "Gemm", "Add"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.verifiers.base import Instance, UnsupportedError
 
@@ -23,7 +24,7 @@ def extended(model: Any, instance: Instance) -> Any:
         instance: Whose property.
 
     Raises:
-        UnsupportedError: A disjunct has no rows, or a coefficient is no float32.
+        UnsupportedError: A disjunct has no rows, or there is none.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -32,9 +33,10 @@ def extended(model: Any, instance: Instance) -> Any:
         raise UnsupportedError("Vibecheck takes no disjunct without rows")
     rows = np.concatenate([a for a, _ in instance.spec.disjuncts] or [np.zeros((0, instance.classes))])
     limits = np.concatenate([b for _, b in instance.spec.disjuncts] or [np.zeros(0)])
-    weight = rows.astype(np.float32)
-    if not np.array_equal(weight, rows) or not len(rows):
-        raise UnsupportedError("Vibecheck takes properties with rows whose coefficients are float32 numbers")
+    if not len(rows):
+        raise UnsupportedError("Vibecheck takes no property without rows")
+    high = rows.astype(np.float32)
+    low = (rows - high).astype(np.float32)
     # Rounded so that the unsafe set gets no smaller.
     bias = -limits.astype(np.float32)
     bias = np.where(-bias.astype(np.float64) < limits, np.nextafter(bias, np.float32(-np.inf)), bias)
@@ -42,14 +44,27 @@ def extended(model: Any, instance: Instance) -> Any:
     result.CopyFrom(model)
     graph = result.graph
     before = graph.output[0].name
-    names = {name for node in graph.node for name in (*node.input, *node.output)}
-    new = [next(f"{stem}{i}" for i in range(len(names) + 1) if f"{stem}{i}" not in names) for stem in "wbr"]
-    graph.initializer.extend(
-        numpy_helper.from_array(value, name) for value, name in zip((weight, bias), new[:2], strict=True)
-    )
-    graph.node.append(helper.make_node("Gemm", [before, *new[:2]], [new[2]], name=new[2], transB=1))
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    used |= {item.name for item in (*graph.initializer, *graph.input)}
+
+    def name(stem: str) -> str:
+        return next(f"{stem}{i}" for i in range(len(used) + 1) if f"{stem}{i}" not in used)
+
+    def add_layer(weight: npt.NDArray[np.float32], limit: npt.NDArray[np.float32], stem: str) -> str:
+        names = [name(f"{stem}_{part}") for part in ("weight", "bias", "rows")]
+        for value, constant in zip((weight, limit), names[:2], strict=True):
+            graph.initializer.append(numpy_helper.from_array(value, constant))
+        graph.node.append(helper.make_node("Gemm", [before, *names[:2]], [names[2]], name=names[2], transB=1))
+        return names[2]
+
+    last = add_layer(high, bias, "high")
+    if low.any():
+        # What a float32 coefficient leaves of a float64 one is a layer beside.
+        both, end = (last, add_layer(low, np.zeros_like(bias), "low")), name("sum_rows")
+        graph.node.append(helper.make_node("Add", both, [end], name=end))
+        last = end
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(new[2], onnx.TensorProto.FLOAT, [1, len(rows)]))
+    graph.output.append(helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, [1, len(rows)]))
     return result
 
 
