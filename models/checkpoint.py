@@ -253,10 +253,10 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
         raise UserError(
             f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {card.command}"
         )
-    found = sha256_file(file)
-    if found != card.sha256:
+    sha256 = sha256_file(file)
+    if sha256 != card.sha256:
         raise UserError(
-            f"The checkpoint {str(file)!r} is refused: its SHA-256 is {found[:16]}… and its card says "
+            f"The checkpoint {str(file)!r} is refused: its SHA-256 is {sha256[:16]}… and its card says "
             f"{card.sha256[:16]}…, so it is truncated or another file; fetch it again or train it."
         )
     model = NETWORKS.get(card.network)()

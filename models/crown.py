@@ -97,10 +97,10 @@ def _symbolic_layer(
         return interval
     unit = torch.zeros(count, lower.shape[1], device=x.device, dtype=x.dtype).scatter_(1, chosen[:, None], 1.0)
     rows = torch.cat([unit, -unit]).expand(len(x), -1, -1).reshape(len(x), 2 * count, *interval[0].shape[1:])
-    found = _backward(x, eps, bounds, pre, rows, x.new_zeros(len(x), 2 * count), parallel=True, source=source)
+    tighter = _backward(x, eps, bounds, pre, rows, x.new_zeros(len(x), 2 * count), parallel=True, source=source)
     tight = (
-        lower.index_copy(1, chosen, found[:, :count].to(lower.dtype)),
-        upper.index_copy(1, chosen, -found[:, count:].to(upper.dtype)),
+        lower.index_copy(1, chosen, tighter[:, :count].to(lower.dtype)),
+        upper.index_copy(1, chosen, -tighter[:, count:].to(upper.dtype)),
     )
     return tight[0].view_as(interval[0]), tight[1].view_as(interval[1])
 

@@ -83,10 +83,10 @@ def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: 
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
     model.eval()
-    made = GraphWriter(_SHAPE).write(model, metadata)
+    network = GraphWriter(_SHAPE).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as scratch:
-        onnx.save(made, scratch)
+        onnx.save(network, scratch)
         difference = _check(scratch, model, masks)
     zeros, total = count_zeros(out)
     return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
@@ -105,9 +105,9 @@ def count_zeros(path: Path) -> tuple[int, int]:
 
 def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     """Checks the file with `onnx.checker`, by operators, by zeros and by logits; returns the logits' difference."""
-    made = onnx.load(path)
-    onnx.checker.check_model(made, full_check=True)
-    foreign = {node.op_type for node in made.graph.node} - OPERATORS
+    network = onnx.load(path)
+    onnx.checker.check_model(network, full_check=True)
+    foreign = {node.op_type for node in network.graph.node} - OPERATORS
     if foreign:
         raise ValueError(f"{path.name} holds operators {sorted(foreign)}, which no export should")
     zeros, total = count_zeros(path)
@@ -120,11 +120,11 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     generator = np.random.default_rng(0)
     inputs = generator.random((_CHECK_IMAGES, *_SHAPE), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
+    logits = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
     with torch.no_grad():
-        wanted = model(torch.from_numpy(inputs)).numpy()
-    difference = float(np.abs(found - wanted).max())
+        reference = model(torch.from_numpy(inputs)).numpy()
+    difference = float(np.abs(logits - reference).max())
     # Sums of a few thousand float32 products in another order; a wrong fold is off by far more.
-    if not np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(wanted).max()))):
+    if not np.allclose(logits, reference, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(reference).max()))):
         raise ValueError(f"{path.name}: logits differ from PyTorch's by up to {difference:.3g}")
     return difference

@@ -16,7 +16,7 @@ from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, read_state, seed_everything, write_state
 
 
-def given(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[str, Any]:
+def keywords_of(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `lent` that the function has a keyword for."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in lent.items() if name in names}

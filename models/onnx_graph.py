@@ -70,11 +70,11 @@ class GraphWriter:
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, with_outputs.out_features])],
             self.initializers,
         )
-        made = helper.make_model(
+        network = helper.make_model(
             graph, producer_name="prunecert", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
-        helper.set_model_props(made, dict(sorted(metadata.items())))
-        return made
+        helper.set_model_props(network, dict(sorted(metadata.items())))
+        return network
 
     def _sequence(self, layers: Sequence[tuple[str, nn.Module]], x: str) -> str:
         index = 0

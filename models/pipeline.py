@@ -24,7 +24,7 @@ from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.initialisation import ibp_init
-from prunecert.models.lent import LentTraining, given
+from prunecert.models.lent import LentTraining, keywords_of
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate, budget
 from prunecert.models.pruners.contract import begins_at_start, can_be_asked
@@ -108,7 +108,7 @@ class Job:
             if self.pruner == DENSE:
                 return
             prune = PRUNERS.get(self.pruner)
-            if "allocation" in given(prune, {"allocation": ""}):
+            if "allocation" in keywords_of(prune, {"allocation": ""}):
                 allocate(shapes, kept, self.recipe.allocation)
             if can_be_asked(prune):
                 prune(model, self.compression, **self.recipe.pruners.get(self.pruner, {}))
@@ -316,7 +316,7 @@ class Pipeline:
         prune = PRUNERS.get(job.pruner)
         lent: dict[str, Any] = {"allocation": job.recipe.allocation, "seed": job.seed, "train": train}
         settings = job.recipe.pruners.get(job.pruner, {})
-        return prune(model, job.compression, **given(prune, lent), **settings)
+        return prune(model, job.compression, **keywords_of(prune, lent), **settings)
 
 
 def check_device(device: str) -> str:

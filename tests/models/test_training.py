@@ -80,11 +80,11 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
 
 @pytest.mark.slow
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
-    line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)), images=60)
+    epochs: list[tuple[str, int]] = []
+    line = pipeline(tmp_path, lambda stage, epoch, *_: epochs.append((stage, epoch)), images=60)
     for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
         line.run(job(pruner, ratio))
-    stages = [stage for stage, _ in seen]
+    stages = [stage for stage, _ in epochs]
     assert stages == ["pretrain", "pretrain", "finetune", "finetune", "finetune", "finetune", "scores", "finetune"]
 
 
@@ -309,9 +309,9 @@ def test_augmentation_moves_and_mirrors_whole_images(crop: int, least: int) -> N
     places = range(2 * crop + 1)
     windows = [padded[:, i : i + 32, j : j + 32] for i in places for j in places]
     known = {window.numpy().tobytes() for window in windows} | {window.flip(2).numpy().tobytes() for window in windows}
-    found = {one.numpy().tobytes() for one in moved}
-    assert found <= known
-    assert len(found) >= least
+    contents = {one.numpy().tobytes() for one in moved}
+    assert contents <= known
+    assert len(contents) >= least
 
 
 def test_ibp_init_has_the_paper_s_variance() -> None:
@@ -369,8 +369,8 @@ def test_bad_recipes_are_refused(data: dict[str, object], message: str) -> None:
 
 
 def test_recipes_come_back_from_their_dictionary() -> None:
-    made = recipe("ibp", objective={"kappa_end": 0.25})
-    assert Recipe.from_dict(made.to_dict(), "ibp") == made
+    settings = recipe("ibp", objective={"kappa_end": 0.25})
+    assert Recipe.from_dict(settings.to_dict(), "ibp") == settings
 
 
 class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -399,8 +399,8 @@ def test_no_step_waits_for_a_cuda_device(name: str) -> None:
     objective = "crown-ibp" if name in ("hydra", "drop-grow") else name
     waits = []
     for images in (16, 64):
-        made = recipe(objective, batch_size=4, augment=True, optimizer="sgd", average=0.9, addons={"fast-ibp": {}})
-        trainer = Trainer(made, objective, blobs(images), "cpu", quiet, check_every=1000)
+        settings = recipe(objective, batch_size=4, augment=True, optimizer="sgd", average=0.9, addons={"fast-ibp": {}})
+        trainer = Trainer(settings, objective, blobs(images), "cpu", quiet, check_every=1000)
         model = NETWORKS.get("cnn-small")()
         stage = Stage("a", 1, 1e-4, 0.01, ramp=2)
 
