@@ -1,4 +1,12 @@
-"""Networks, data, objectives, pruners, checkpoints: everything up to the ONNX file."""
+"""Networks, data, objectives, pruners, checkpoints: everything up to the ONNX file.
+
+>>> network = NETWORKS.get("cnn-small")()
+>>> masks = PRUNERS.get("lwm")(network, 10.0)
+>>> masks.kept, masks.total
+(21476, 214760)
+>>> "mtl-ibp" in OBJECTIVES
+True
+"""
 
 from __future__ import annotations
 

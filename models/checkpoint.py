@@ -243,6 +243,10 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
 
     Raises:
         UserError: The file is missing, truncated, of another hash than its card says, or does not fit its network.
+
+    >>> model, masks, card = load_model(ZOO / "cnn-small_ibp_eps2_lwm_x10_s0")
+    >>> card.pruner, masks.kept, card.weights
+    ('lwm', 21476, 214760)
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

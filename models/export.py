@@ -55,6 +55,13 @@ def export_onnx(checkpoint: Path, out: Path) -> ExportInfo:
     Raises:
         UserError: The checkpoint is missing or damaged.
         ValueError: The written file fails one of its checks; nothing is left of it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from prunecert.models.checkpoint import ZOO
+    >>> with TemporaryDirectory() as folder:
+    ...     info = export_onnx(ZOO / "cnn-small_ibp_eps2_lwm_x10_s0.safetensors", Path(folder, "network.onnx"))
+    >>> info.path.name, f"{info.compression:.1f}"
+    ('network.onnx', '10.0')
     """
     model, masks, card = load_model(checkpoint)
     metadata = {
