@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
 from prunecert.models.graph import Graph, Node, graph_of
+from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 
 
@@ -57,8 +58,15 @@ class Intervals:
 
     @property
     def pre(self) -> list[tuple[Tensor, Tensor]]:
-        """Lower and upper pre-activations of each ReLU, in order."""
-        return [(center - radius, center + radius) for center, radius in self.boxes]
+        """Lower and upper pre-activations of each ReLU, in order; 0 for a grafted neuron, which isn't one."""
+        bounds = []
+        for index, (center, radius) in zip(self.graph.relus, self.boxes, strict=False):
+            module = self.graph.nodes[index].module
+            lower, upper = center - radius, center + radius
+            if isinstance(module, GraftedReLU):
+                lower, upper = (bound.masked_fill(module.grafted, 0.0) for bound in (lower, upper))
+            bounds.append((lower, upper))
+        return bounds
 
 
 def boundable(model: nn.Module) -> Graph:
@@ -212,6 +220,11 @@ def _step(
     if node.kind == "relu":
         intervals.boxes.append((one.batch[ahead:], one.radius))
         batch, radius = _IntervalRelu.apply(one.batch, one.radius, ahead)  # type: ignore[no-untyped-call]
+        if isinstance(module, GraftedReLU):
+            grafted, (slope, offset) = module.grafted, module.lines()
+            batch = torch.where(grafted, slope * one.batch + offset, batch)
+            radius = torch.where(grafted, slope.abs() * one.radius, radius)
+            return _Carried(None if rider is None else module(rider), batch, radius)
         if rider is not None:
             source = node.inputs[0]
             # Nobody else reads what an addition or a batch norm gave, nor do these keep it for their gradients.

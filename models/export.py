@@ -21,7 +21,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 
 #: Operators that an export may hold.
-OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Relu"})
+OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Mul", "Relu"})
 _SHAPE = (3, 32, 32)
 _CHECK_IMAGES = 32
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
 from prunecert.models.pruners.allocation import ALLOCATIONS
-from prunecert.models.pruners.contract import has_scores
+from prunecert.models.pruners.contract import method_of
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
 _RESERVED = frozenset({"model", "x", "y", "eps", "progress"})
@@ -219,7 +219,7 @@ class Recipe:
     def of_pruner(self, pruner: str) -> Recipe:
         """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""
         mine = {name: value for name, value in self.pruners.items() if name == pruner}
-        scored = pruner in PRUNERS and has_scores(PRUNERS.get(pruner))
+        scored = pruner in PRUNERS and method_of(PRUNERS.get(pruner)).learns_scores
         return replace(self, pruners=mine, score_lr=self.score_lr if scored else Recipe.score_lr)
 
 

@@ -72,8 +72,17 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
         weights = {
             name: float(size) if allocation == "uniform" else float(sum(shapes[name])) for name, size in sizes.items()
         }
-        shares = _fill(weights, sizes, kept)
+        return distribute(weights, sizes, kept)
     return _round(shares, sizes, kept)
+
+
+def distribute(weights: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
+    """Distributes `kept` weights in proportion to layers' `weights`; what a layer has no room for goes to the others.
+
+    Returns:
+        Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
+    """
+    return _round(_fill(weights, sizes, kept), sizes, kept)
 
 
 def _fill(weights: Mapping[str, float], room: Mapping[str, float], amount: float) -> dict[str, float]:

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import refuses_by_shape
+from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.units import Units, units_of
 
 LAYERS = ("uniform", "balanced", "global")
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters and neurons until the wanted number of weights is left.
 
@@ -41,13 +41,13 @@ def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floo
     return _prune(model, compression, units_of(model), layers, floor)
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune_filters(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters of convolutions only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "conv"], layers, floor)
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune_neurons(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes neurons of hidden linear layers only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "linear"], layers, floor)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from prunecert.errors import UserError
 from prunecert.models import OBJECTIVES
 from prunecert.models.faults import OutOfTimeError, first_bad, is_out_of_memory, memory_errors
+from prunecert.models.pruners.contract import Hooks
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, read_state
 from tests.models.conftest import blobs
@@ -84,8 +85,10 @@ def test_the_last_good_state_is_kept(tmp_path: Path) -> None:
     model = network()
 
     class Breaking(Trainer):
-        def loss(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
-            loss = super().loss(model, x, y, eps, progress)
+        def loss(
+            self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float, hooks: Hooks | None = None
+        ) -> Tensor:
+            loss = super().loss(model, x, y, eps, progress, hooks)
             return loss * torch.nan if state.exists() else loss
 
     breaking = Breaking(trainer.recipe, "natural", blobs(100), "cpu", quiet)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models import PRUNERS
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.contract import Step, begins_at_start
+from prunecert.models.pruners.contract import Step, method_of
 from prunecert.models.pruners.drop_grow import exchange
 from prunecert.models.pruners.iterative import rounds_to
 from tests.models.conftest import Lent
@@ -160,7 +160,7 @@ def test_every_schedule_takes_the_dense_control_s_epochs(tmp_path: Path, name: s
     settings = {"lwm-rewind": {"rate": 0.9}} if name == "lwm-rewind" else {}
     line.run(job(name, 10.0, pretrain_epochs=2 if name != "lwm-rewind" else 1, ramp_epochs=1, pruners=settings))
     assert stages == epochs
-    assert begins_at_start(PRUNERS.get(name)) == ("pretrain" not in epochs)
+    assert method_of(PRUNERS.get(name)).from_scratch == ("pretrain" not in epochs)
     assert not list((tmp_path / "work").glob("*.done.pt")), "nothing is left of a finished cell"
 
 

@@ -21,8 +21,10 @@ from prunecert.models.initialisation import ibp_init
 from prunecert.models.masks import Masks
 from prunecert.models.norms import estimate_statistics
 from prunecert.models.pipeline import Job, Pipeline
+from prunecert.models.pruners.contract import Group, Hooks
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
+from prunecert.models.running import optimizer_of
 from prunecert.models.schedules import Stage, ramp
 from prunecert.models.training import Trainer, augment, seed_everything
 from tests.models.conftest import blobs
@@ -221,7 +223,7 @@ def test_a_layer_without_bounds_is_refused_before_training(changes: dict[str, An
 def test_radam_rectifies_its_first_steps() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     trainer = Trainer(recipe(optimizer="radam", weight_decay=0.1), "natural", blobs(20), "cpu", quiet)
-    (group,) = trainer._optimizer(list(model.parameters()), 1e-3).param_groups
+    (group,) = optimizer_of([Group(list(model.parameters()))], trainer.recipe, 1e-3, trainer.device).param_groups
     assert group["decoupled_weight_decay"]
     assert group["weight_decay"] == 0.1
     trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
@@ -406,9 +408,9 @@ def test_no_step_waits_for_a_cuda_device(name: str) -> None:
 
         def train(model: nn.Module, epochs: int, trainer: Trainer = trainer, stage: Stage = stage, **more: Any) -> Any:
             # What drop-and-grow does every 100 steps may wait.
-            revise = (lambda _: None) if more["name"] == "sparse" else None
+            hooks = Hooks(before=lambda _: None) if more["name"] == "sparse" else None
             with _Waits() as mode:
-                masks = trainer.run(model, stage, parameters=more.get("scores"), masks=more.get("masks"), revise=revise)
+                masks = trainer.run(model, stage, parameters=more.get("scores"), masks=more.get("masks"), hooks=hooks)
             waits.append(mode.count)
             return masks
 
