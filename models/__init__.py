@@ -79,6 +79,7 @@ PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
     {
         "drop-grow": "prunecert.models.pruners.drop_grow:prune",
         "filter-l1": "prunecert.models.pruners.filter:prune",
+        "grafting": "prunecert.models.pruners.grafting:prune",
         "harp": "prunecert.models.pruners.harp:prune",
         "hydra": "prunecert.models.pruners.hydra:prune",
         "lwm": "prunecert.models.pruners.lwm:prune",
