@@ -77,8 +77,13 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
 PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
     "pruner",
     {
+        "ard": "prunecert.models.pruners.ard:prune",
+        "boosting": "prunecert.models.pruners.boosting:prune",
+        "connectivity": "prunecert.models.pruners.connectivity:prune",
         "drop-grow": "prunecert.models.pruners.drop_grow:prune",
         "filter-l1": "prunecert.models.pruners.filter:prune",
+        "flying-bird": "prunecert.models.pruners.flying_bird:prune",
+        "flying-bird-plus": "prunecert.models.pruners.flying_bird:prune_plus",
         "grafting": "prunecert.models.pruners.grafting:prune",
         "harp": "prunecert.models.pruners.harp:prune",
         "hydra": "prunecert.models.pruners.hydra:prune",
@@ -87,6 +92,8 @@ PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
         "lwm-iterative": "prunecert.models.pruners.iterative:prune",
         "lwm-rewind": "prunecert.models.pruners.rewind:prune",
         "random": "prunecert.models.pruners.random:prune",
+        "robust-bird": "prunecert.models.pruners.robust_bird:prune",
+        "sparse-vlr": "prunecert.models.pruners.sparse_vlr:prune",
         "structured": "prunecert.models.pruners.structured:prune",
         "structured-filters": "prunecert.models.pruners.structured:prune_filters",
         "structured-neurons": "prunecert.models.pruners.structured:prune_neurons",

@@ -164,8 +164,8 @@ def test_a_verifier_sees_lines_as_stable(tmp_path: Path) -> None:
 def test_the_most_unstable_and_least_active_are_grafted() -> None:
     unstable = [torch.tensor([0.9, 0.0, 0.5, 0.9]), torch.tensor([0.0, 0.8])]
     active = [torch.tensor([0.1, 1.0, 5.0, 3.0]), torch.tensor([0.2, 0.1])]
-    # Activations over their layer's mean are 0.04, 0.4, 2.2, 1.3 and 1.3, 0.7. Ranks of instability are 5, 1, 2.5, 5 and
-    # 1, 3.5, of silence 5.5, 4.5, 0.5, 2.5 and 1.5, 3.5; their sums 10.5, 5.5, 3, 7.5 and 2.5, 7.
+    # Activations over their layer's mean are 0.04, 0.4, 2.2, 1.3 and 1.3, 0.7. Ranks of instability are 5, 1, 2.5, 5
+    # and 1, 3.5, of silence 5.5, 4.5, 0.5, 2.5 and 1.5, 3.5; their sums 10.5, 5.5, 3, 7.5 and 2.5, 7.
     for share, expected in ((1 / 6, [[0], []]), (1 / 3, [[0, 3], []]), (1 / 2, [[0, 3], [1]])):
         masks = worst(unstable, active, share)
         assert [mask.nonzero().flatten().tolist() for mask in masks] == expected
