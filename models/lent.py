@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecert.models import BOUNDING, NOISE_OBJECTIVES
-from prunecert.models.feedback import attack
+from prunecert.models.feedback import IMAGES, STEPS, attack
 from prunecert.models.masks import Masks
 from prunecert.models.pruners.contract import Epoch, Feedback, Group, Hook, Hooks
 from prunecert.models.running import recall
@@ -188,9 +188,9 @@ class LentTraining:
         """Returns attacked images; see the contract."""
         return attack(model, x, y, self._eps)
 
-    def feedback(self, model: nn.Module) -> Feedback:
-        """Measures a network at the full radius."""
-        return self._trainer.feedback(model, self._eps)
+    def feedback(self, model: nn.Module, *, images: int = IMAGES, steps: int = STEPS) -> Feedback:
+        """Measures a network at the full radius; see the contract."""
+        return self._trainer.feedback(model, self._eps, images=images, steps=steps)
 
     def clean(self) -> None:
         """Removes the files of finished stretches."""

@@ -19,7 +19,6 @@ from prunecert.models.pruners.contract import Epoch, Hook, Hooks, Step, Train, d
 from prunecert.models.pruners.lwm import exactly, keep_largest
 
 GROWTHS = ("random", "gradient")
-#: Share of a layer's weights that is exchanged, at first and in the end.
 _MOST, _LEAST = 0.5, 0.005
 #: Flying Bird+: how much more goes, how much more comes, changes looked at, and the share of training before it begins.
 _EXTRA_DROP, _EXTRA_GROWTH, _CHANGES, _BEGINS = 0.4, 1.05, 4, 0.5
@@ -30,8 +29,6 @@ def quotas(sizes: dict[str, int], kept: int) -> dict[str, int]:
 
     The force is bisected; rounding is exact over the network (the public code's "IGQ").
     """
-    if kept == sum(sizes.values()):
-        return dict(sizes)
     low, high = 0.0, 1.0 * len(sizes)
     for _ in range(200):
         force = (low + high) / 2
@@ -67,7 +64,7 @@ def move(model: nn.Module, step: Step, growth: str, *, extra: bool = False, more
             masks[name] = mask
             continue
         dropped = math.ceil(share * kept)
-        leaving = min(kept - 1, dropped + (round(_EXTRA_DROP * share * kept) if extra else 0))
+        leaving = min(kept - 1, dropped + extra * round(_EXTRA_DROP * share * kept))
         stays = keep_largest(weight.abs().masked_fill(~mask, -1.0), kept - leaving)
         empty = total - kept + leaving
         coming = min(empty, round(dropped * (_EXTRA_GROWTH if more else 1.0)))
@@ -85,12 +82,9 @@ def wants(history: list[list[float]]) -> tuple[bool, bool]:
     Args:
         history: Gap of robust accuracy between training and held-out images, and robust loss on the latter, by epoch.
     """
-    last = history[-_CHANGES - 1 :]
-    if len(last) <= _CHANGES:
-        return False, False
-    changes = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(last)]
+    changes = [(two[0] - one[0], two[1] - one[1]) for one, two in itertools.pairwise(history[-_CHANGES - 1 :])]
     rising, stuck = sum(gap > 0 for gap, _ in changes), sum(loss >= 0 for _, loss in changes)
-    return 2 * rising >= _CHANGES, 2 * stuck >= _CHANGES
+    return len(changes) == _CHANGES and 2 * rising >= _CHANGES, len(changes) == _CHANGES and 2 * stuck >= _CHANGES
 
 
 @declares(Hook.STEP, from_scratch=True)

@@ -19,9 +19,6 @@ from prunecert.models.pruners.contract import Epoch, Hook, Hooks, Train, declare
 from prunecert.models.pruners.lwm import exactly, keep_largest
 from prunecert.models.pruners.units import units_of
 
-#: Below this share of removal hidden linear layers lose `_MORE` more (public code).
-_NEARLY_ALL, _MORE = 0.98, 0.02
-
 
 def removal(shape: torch.Size, share: float, *, last: bool) -> float:
     """Returns the share of its units that a layer loses, by Erdos-Renyi kernels of a share for the network."""
@@ -30,7 +27,8 @@ def removal(shape: torch.Size, share: float, *, last: bool) -> float:
         return share / 2 * spared
     if last:
         return share / 2
-    return share * spared + (_MORE if share < _NEARLY_ALL else 0.0)
+    # The addition is the public code's.
+    return share * spared + (0.02 if share < 0.98 else 0.0)
 
 
 @torch.no_grad()
