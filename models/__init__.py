@@ -77,6 +77,7 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
 PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
     "pruner",
     {
+        "anp-vs": "prunecert.models.pruners.anp_vs:prune",
         "ard": "prunecert.models.pruners.ard:prune",
         "boosting": "prunecert.models.pruners.boosting:prune",
         "coevolution": "prunecert.models.pruners.coevolution:prune",

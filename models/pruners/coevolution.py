@@ -116,7 +116,7 @@ def prune(
     refuse_outside("images", images, 1, 1e6, "a number of images")
     groups, weights = units_of(model), prunable(model)
     kept = budget(sum(weight.numel() for weight in weights.values()), compression)
-    plan = even_rounds(weights, groups, compression, bound, floor)
+    plan = even_rounds(model, groups, compression, bound, floor)
     rounds, epochs = len(plan), int(until * train.left)
     if rounds > max(1, epochs):
         raise UserError(

@@ -18,7 +18,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
 from prunecert.models.pruners.iterative import rounds_to
-from prunecert.models.pruners.structured import Place, count, masks_without, remove_units
+from prunecert.models.pruners.structured import Place, refuse_beyond, remove_units
 from prunecert.models.pruners.units import Units, units_of
 
 LOSSES = ("attacked", "own")
@@ -98,12 +98,7 @@ def prune(
         raise UserError(did_you_mean("loss", loss, LOSSES))
     groups, weights = units_of(model), prunable(model)
     total = sum(weight.numel() for weight in weights.values())
-    least = count(masks_without(weights, groups, removal_order(groups, [group.norms() for group in groups], floor)))
-    if least > budget(total, compression):
-        raise UserError(
-            f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, {least:,} "
-            f"weights remain; allowed is at most {total / least:.1f}, or a smaller 'floor'."
-        )
+    refuse_beyond(model, groups, compression, floor)
     epochs = int(until * train.left)
     rounds = min(rounds_to(compression, rate), max(1, epochs))
     masks = Masks.dense(model)

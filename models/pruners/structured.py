@@ -63,17 +63,27 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
         raise UserError(did_you_mean("layers", layers, LAYERS))
     if not 0 < floor < 1:
         raise UserError(f"floor {floor:g} is refused: it is a share of a layer's units, between 0 and 1.")
+    refuse_beyond(model, groups, compression, floor)
+    total = sum(weight.numel() for weight in prunable(model).values())
+    return remove_units(model, groups, _order(groups, layers, floor), budget(total, compression))
+
+
+def refuse_beyond(model: nn.Module, groups: Sequence[Units], compression: float, floor: float) -> None:
+    """Refuses a compression that a share of each layer's units that stay in any case, at least one, doesn't allow.
+
+    Raises:
+        UserError: It doesn't.
+    """
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
-    budgeted = budget(total, compression)
-    order = _order(groups, layers, floor)
-    least = count(masks_without(weights, groups, order))
-    if least > budgeted:
+    going = [group.size - max(1, math.ceil(floor * group.size)) for group in groups]
+    gone = [(index, unit) for index, number in enumerate(going) for unit in range(number)]
+    least = count(masks_without(weights, groups, gone))
+    if least > budget(total, compression):
         raise UserError(
             f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, {least:,} "
             f"weights remain; allowed is at most {total / least:.1f}, or a smaller 'floor'."
         )
-    return remove_units(model, groups, order, budgeted)
 
 
 def masks_without(weights: Mapping[str, Tensor], groups: Sequence[Units], gone: Sequence[Place]) -> dict[str, Tensor]:
@@ -120,7 +130,7 @@ def remove_units(model: nn.Module, groups: Sequence[Units], order: Sequence[Plac
 
 
 def even_rounds(
-    weights: Mapping[str, Tensor], groups: Sequence[Units], compression: float, bound: float, floor: float
+    model: nn.Module, groups: Sequence[Units], compression: float, bound: float, floor: float
 ) -> list[list[int]]:
     """Returns how many units of each group go in each round, so that a compression is reached in the end.
 
@@ -129,8 +139,9 @@ def even_rounds(
     Raises:
         UserError: More are left at the floor.
     """
-    total = sum(weight.numel() for weight in weights.values())
-    kept = budget(total, compression)
+    refuse_beyond(model, groups, compression, floor)
+    weights = prunable(model)
+    kept = budget(sum(weight.numel() for weight in weights.values()), compression)
     most = [group.size - max(1, math.ceil(floor * group.size)) for group in groups]
 
     def gone(share: float) -> list[int]:
@@ -139,11 +150,6 @@ def even_rounds(
     def left(counts: list[int]) -> int:
         return count(masks_without(weights, groups, [(g, u) for g, size in enumerate(counts) for u in range(size)]))
 
-    if left(most) > kept:
-        raise UserError(
-            f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, "
-            f"{left(most):,} weights remain; allowed is at most {total / left(most):.1f}, or a smaller 'floor'."
-        )
     share = next(number / 1000 for number in range(1001) if number == 1000 or left(gone(number / 1000)) <= kept)
     final = gone(share)
     rounds = max(

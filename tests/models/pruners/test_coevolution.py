@@ -19,7 +19,7 @@ from tests.models.conftest import Lent
 @pytest.mark.parametrize("bound", [0.1, 0.3])
 def test_the_bound_of_a_round_holds(tiny: nn.Module, ratio: float, bound: float) -> None:
     groups = units_of(tiny)
-    plan = even_rounds(prunable(tiny), groups, ratio, bound, 0.05)
+    plan = even_rounds(tiny, groups, ratio, bound, 0.05)
     sizes = [group.size for group in groups]
     for counts in plan:
         for index, going in enumerate(counts):
