@@ -19,11 +19,11 @@ from prunecert.models.checkpoint import load_model
 from prunecert.models.compact_export import export_compact
 from prunecert.models.crown import crown_ibp_margins, symbolic_margins
 from prunecert.models.export import export_model, export_onnx
-from prunecert.models.masks import Masks, prunable
+from prunecert.models.masks import Masks
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.pruners.contract import Altered
 from prunecert.models.pruners.grafting import prune, statistics, worst
-from prunecert.models.surgery import operate, replace_layer
+from prunecert.models.surgery import operate
 from prunecert.verifiers.process.worker import Worker
 from tests.models.conftest import Lent, small_residual
 from tests.models.test_training import job, pipeline
@@ -252,30 +252,3 @@ def test_what_cannot_be_grafted_is_refused(tiny: nn.Module) -> None:
     with pytest.raises(UserError, match="'grafting' is refused: it needs activation"):
         job("grafting", 2.0, objective="smoothing").refuse_unreachable()
     assert not lent.calls
-
-
-@pytest.mark.parametrize(
-    "surgery",
-    [
-        {"cut": {}},
-        {"grafted": {"0": [[6, 8, 8]] * 2}},
-        {"grafted": {"9": [[1], [1]]}},
-        {"grafted": {"1": [[-1], [-1]]}},
-        {"grafted": {"1": "ab"}},
-        {"grafted": {"1": [[6, 8, 8], [8, 1, 1]]}},
-        {"grafted": {"1": [[10**9], [10**9]]}},
-        {"grafted": 3},
-    ],
-)
-def test_surgery_that_fits_no_network_is_refused(tiny: nn.Module, surgery: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="is refused"):
-        operate(tiny, surgery)
-
-
-def test_layers_are_replaced_where_they_are(tiny: nn.Module) -> None:
-    relu = GraftedReLU((20,))
-    replace_layer(tiny.eval(), "6", relu)
-    assert tiny.get_submodule("6") is relu
-    assert not relu.training
-    assert isinstance(tiny(torch.rand(1, 3, 8, 8)), Tensor)
-    assert len(prunable(tiny)) == 4
