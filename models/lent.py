@@ -174,10 +174,15 @@ class LentTraining:
         return self._objective in BOUNDING
 
     def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the first so many training images, as they are, in the recipe's batches."""
+        """Yields the first so many training images, as they are, in the recipe's batches.
+
+        A pass has random numbers of its own, whether what went before it was trained now or found: what attacks draw
+        on the way is the same.
+        """
+        seed_everything(self._seed, f"pass with {self._left} epochs left")
         size = self._trainer.recipe.batch_size
         parts = (torch.split(part[:images], size) for part in (self._trainer.images, self._trainer.labels))
-        return zip(*parts, strict=True)
+        yield from zip(*parts, strict=True)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Returns the objective's loss at the full radius; see the contract."""

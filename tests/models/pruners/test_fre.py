@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from prunecert.models.masks import prunable
 from prunecert.models.pruners.fre import importances, prune, removal_order
 from prunecert.models.pruners.units import units_of
 from tests.models.conftest import Lent
+from tests.models.test_training import job, pipeline
 
 
 def test_a_filter_that_nothing_reads_has_no_importance(tiny: nn.Module) -> None:
@@ -86,3 +88,20 @@ def test_what_it_cannot_reach_is_refused_before_training(tiny: nn.Module) -> Non
     with pytest.raises(UserError, match="Compression 10 is refused: with 50% of the units"):
         prune(tiny, 10, train=lent, floor=0.5)
     assert not lent.calls
+
+
+@pytest.mark.slow
+def test_interrupted_between_rounds_it_ends_the_same(tmp_path: Path) -> None:
+    options = {"prune_epochs": 3, "finetune_epochs": 3, "pruners": {"fre": {"until": 0.7}}}
+    whole = pipeline(tmp_path / "whole", images=60).run(job("fre", 5.0, **options))
+    epochs = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal epochs
+        epochs += 1
+        if epochs == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline(tmp_path / "cut", interrupt, images=60).run(job("fre", 5.0, **options))
+    assert pipeline(tmp_path / "cut", images=60).run(job("fre", 5.0, **options)).sha256 == whole.sha256

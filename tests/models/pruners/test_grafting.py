@@ -24,6 +24,7 @@ from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.pruners.contract import Altered
 from prunecert.models.pruners.grafting import prune, statistics, worst
 from prunecert.models.surgery import operate
+from prunecert.onnx.count import count_layers, totals
 from prunecert.verifiers.process.worker import Worker
 from tests.models.conftest import Lent, small_residual
 from tests.models.test_training import job, pipeline
@@ -127,6 +128,7 @@ def test_the_export_computes_the_same_and_counts_the_same_weights(tmp_path: Path
     model = big(shapes)
     info = export_model(model, Masks.dense(model), {}, tmp_path / "net.onnx")
     assert info.sparsity == 0.0
+    assert totals(count_layers(info.path)) == (214_760, 214_760), "lines are no weights"
     assert info.max_difference < 1e-4
     operators = [node.op_type for node in onnx.load(info.path).graph.node]
     assert operators.count("Mul") == (3 if shapes is LARGE else 1)
