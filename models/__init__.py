@@ -11,15 +11,12 @@ True
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunecert.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from prunecert.models.masks import Masks
-    from prunecert.models.pruners.contract import Altered
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
@@ -72,9 +69,9 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
     },
 )
 
-#: Pruners: ``prune(model, compression, ...) -> Masks``, or another network; see `models.pruners` for what they may ask
+#: Pruners: ``prune(model, compression, ...) -> Masks``, some ``-> Altered``; see `models.pruners` for what they may ask
 #: for. Those that train do so through `models.pruners.contract.Train`: no pruner knows the objective.
-PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
+PRUNERS: Registry[Callable[..., Any]] = Registry(
     "pruner",
     {
         "anp-vs": "prunecert.models.pruners.anp_vs:prune",

@@ -121,7 +121,7 @@ def prune(
         return False
 
     def penalty() -> Tensor:
-        return hooks.memory["gamma"] * excess(rated, kept).float()
+        return excess(rated, kept).float() * float(hooks.memory["gamma"])
 
     hooks.epoch, hooks.regulariser = over, penalty
     with frozen_weights(model):

@@ -35,7 +35,7 @@ def test_temperature_does_not_change_the_gradient_of_small_logits() -> None:
     for temperature in (10.0, 30.0):
         student = torch.randn(16, 10, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
         teacher = torch.randn(16, 10, generator=torch.Generator().manual_seed(1))
-        soft_loss(student, teacher, temperature).backward()
+        soft_loss(student, teacher, temperature).backward()  # type: ignore[no-untyped-call]
         assert student.grad is not None
         norms.append(float(student.grad.norm()))
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
@@ -94,5 +94,5 @@ def test_settings_out_of_range_are_refused(tiny: nn.Module) -> None:
         ({"form": "x"}, "form"),
     ):
         with pytest.raises(UserError, match=message):
-            prune(tiny, 2, train=lent, **settings)  # type: ignore[arg-type]
+            prune(tiny, 2, train=lent, **settings)
     assert not lent.calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,7 +128,13 @@ def test_an_emptied_layer_gets_a_connection(tiny: nn.Module) -> None:
 
 @pytest.mark.slow
 def test_interrupted_it_ends_the_same(tmp_path: Path) -> None:
-    options = {"pretrain_epochs": 3, "augment": True, "optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4}
+    options: dict[str, Any] = {
+        "pretrain_epochs": 3,
+        "augment": True,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+    }
     whole = pipeline(tmp_path / "whole", images=60).run(job("connectivity", **options))
     epochs = 0
 

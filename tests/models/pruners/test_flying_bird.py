@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,12 @@ def test_flying_bird_plus_holds_its_density_or_loses_it(tiny: nn.Module) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flying-bird", "flying-bird-plus"])
 def test_interrupted_it_ends_the_same(tmp_path: Path, name: str) -> None:
-    options = {"pretrain_epochs": 4, "finetune_epochs": 4, "augment": True, "pruners": {name: {"every": 2}}}
+    options: dict[str, Any] = {
+        "pretrain_epochs": 4,
+        "finetune_epochs": 4,
+        "augment": True,
+        "pruners": {name: {"every": 2}},
+    }
     whole = pipeline(tmp_path / "whole", images=60).run(job(name, **options))
     epochs = 0
 
@@ -140,7 +146,7 @@ def test_bad_settings_are_refused_before_training(tiny: nn.Module) -> None:
     lent = Lent()
     for settings, message in (({"every": 0}, "every 0 is refused"), ({"growth": "fast"}, "growth")):
         with pytest.raises(UserError, match=message):
-            prune(tiny, 10, train=lent, **settings)  # type: ignore[arg-type]
+            prune(tiny, 10, train=lent, **settings)
     with pytest.raises(UserError, match="needs epoch with validation feedback, which training by smoothing lacks"):
         job("flying-bird-plus", objective="smoothing").refuse_unreachable()
     assert not lent.calls

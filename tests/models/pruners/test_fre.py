@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_what_it_cannot_reach_is_refused_before_training(tiny: nn.Module) -> Non
     lent = Lent()
     for settings, message in (({"until": 2}, "until 2"), ({"loss": "mine"}, "loss"), ({"images": 0}, "images 0")):
         with pytest.raises(UserError, match=message):
-            prune(tiny, 2, train=lent, **settings)  # type: ignore[arg-type]
+            prune(tiny, 2, train=lent, **settings)
     with pytest.raises(UserError, match="Compression 10 is refused: with 50% of the units"):
         prune(tiny, 10, train=lent, floor=0.5)
     assert not lent.calls
@@ -92,7 +93,7 @@ def test_what_it_cannot_reach_is_refused_before_training(tiny: nn.Module) -> Non
 
 @pytest.mark.slow
 def test_interrupted_between_rounds_it_ends_the_same(tmp_path: Path) -> None:
-    options = {"prune_epochs": 3, "finetune_epochs": 3, "pruners": {"fre": {"until": 0.7}}}
+    options: dict[str, Any] = {"prune_epochs": 3, "finetune_epochs": 3, "pruners": {"fre": {"until": 0.7}}}
     whole = pipeline(tmp_path / "whole", images=60).run(job("fre", 5.0, **options))
     epochs = 0
 

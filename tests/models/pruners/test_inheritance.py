@@ -54,5 +54,5 @@ def test_bad_settings_are_refused(tiny: nn.Module) -> None:
         ({"lean": 0.7, "full": 0.7}, "at most 1 together"),
     ):
         with pytest.raises(UserError, match=message):
-            prune(tiny, 5, train=lent, **settings)  # type: ignore[arg-type]
+            prune(tiny, 5, train=lent, **settings)
     assert not lent.calls

@@ -25,7 +25,7 @@ def test_on_a_linear_layer_with_squared_error_it_is_the_exact_change() -> None:
     ones = torch.ones(50, 1, 4)
     total = damage(x, ones, change).sum()
     weight = torch.zeros(4, 6, requires_grad=True)
-    hessian = torch.autograd.functional.hessian(
+    hessian = torch.autograd.functional.hessian(  # type: ignore[no-untyped-call]
         lambda w: 0.5 * ((x[:, 0] @ w.view(4, 6).T) ** 2).sum() / 50, weight.flatten()
     )
     flat = change.flatten()
@@ -59,11 +59,11 @@ def test_convolutions_are_sums_over_patches() -> None:
     linear.get_parameter("1.bias").data = conv.get_parameter("0.bias").data.clone()
     linear[2].load_state_dict(conv[2].state_dict())
     x, y = torch.rand(8, 2, 4, 4), torch.arange(8)
-    parts = []
+    parts: list[torch.Tensor] = []
     for model in (conv, linear):
         masks = {name: torch.full_like(weight, 0.5) for name, weight in prunable(model).items()}
         parts.append(next(iter(saliencies(model, x, y, masks).values())).flatten(1))
-    assert torch.allclose(*parts, atol=1e-7)
+    assert torch.allclose(parts[0], parts[1], atol=1e-7)
 
 
 def test_the_last_layer_keeps_the_same_in_each_row() -> None:

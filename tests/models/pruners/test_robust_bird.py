@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_masks_are_global_and_of_the_largest(tiny: nn.Module) -> None:
 def test_an_early_end_is_counted_and_resumed(tmp_path: Path) -> None:
     """The whole takes as many epochs as any other cell, also when it is interrupted after the search."""
     settings = {"threshold": 1.0, "most": 0.8}
-    options = {"pretrain_epochs": 8, "pruners": {"robust-bird": settings}}
+    options: dict[str, Any] = {"pretrain_epochs": 8, "pruners": {"robust-bird": settings}}
     stages: list[str] = []
     whole = pipeline(tmp_path / "whole", lambda stage, *_: stages.append(stage), images=60).run(
         job("robust-bird", **options)
