@@ -75,6 +75,7 @@ def test_auto_is_certified_where_the_objective_bounds(tiny: nn.Module) -> None:
         certifies("certified", lent, nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ibp", "pgd"])
 def test_a_cell_is_distilled_for_all_of_its_epochs(tmp_path: Path, objective: str) -> None:
     stages: list[str] = []

@@ -49,6 +49,7 @@ def test_the_fast_loss_is_that_of_one_step(tiny: nn.Module) -> None:
     assert torch.equal(fast(Batch(tiny, x, y, 0.0, 0.0, lambda: clean)), clean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["fgsm", "natural"])
 def test_a_cell_takes_the_dense_control_s_epochs(tmp_path: Path, search: str) -> None:
     stages: list[str] = []

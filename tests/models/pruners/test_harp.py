@@ -98,6 +98,7 @@ def test_the_penalty_s_weight_grows_until_the_target_is_met_and_stays(
     assert gammas == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ["uniform", "balanced"])
 def test_with_frozen_rates_it_is_hydra_to_the_bit(tmp_path: Path, allocation: str) -> None:
     settings: dict[str, Any] = {"allocation": allocation, "prune_epochs": 2}

@@ -39,6 +39,7 @@ def test_masks_of_one_damage_nothing(tiny: nn.Module) -> None:
     assert all(not bool(part.any()) for part in saliencies(tiny, x, y, ones).values())
 
 
+@pytest.mark.slow
 def test_learned_masks_lower_the_loss_and_leave_the_weights(tiny: nn.Module) -> None:
     x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
     before = {name: value.clone() for name, value in tiny.state_dict().items()}

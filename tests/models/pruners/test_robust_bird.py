@@ -77,6 +77,7 @@ def test_masks_are_global_and_of_the_largest(tiny: nn.Module) -> None:
     assert isinstance(masks, Masks)
 
 
+@pytest.mark.slow
 def test_an_early_end_is_counted_and_resumed(tmp_path: Path) -> None:
     """The whole takes as many epochs as any other cell, also when it is interrupted after the search."""
     settings = {"threshold": 1.0, "most": 0.8}

@@ -55,6 +55,7 @@ def test_the_share_is_the_smallest_that_reaches_the_compression(tiny: nn.Module,
     assert masks.kept == round(total / ratio)
 
 
+@pytest.mark.slow
 def test_units_come_back_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With masks in the backward pass this would be nothing: the weights would stay at zero."""
     living: list[torch.Tensor] = []
