@@ -90,11 +90,11 @@ def loss(batch: Batch, *, beta: float, suppression: float, images: int) -> Tenso
     state = torch.get_rng_state()
     clean, latents = features(model, x, held[0])
     torch.set_rng_state(state)
-    attacked, moved = features(model, point, held[0])
+    attacked, shifted = features(model, point, held[0])
     weights = (F.cross_entropy(clean, y) + 2 * F.cross_entropy(attacked, y)) / 3
     masked = F.cross_entropy(features(model, point, held[1])[0], y)
     divergence = torch.stack([gate.divergence() for gate in gates_of(model)]).sum()
-    return weights + suppression * vulnerability(latents, moved) + masked + beta * divergence / images
+    return weights + suppression * vulnerability(latents, shifted) + masked + beta * divergence / images
 
 
 @declares(Hook.FEATURES, Hook.REGULARISER)

@@ -75,8 +75,8 @@ def rewire(model: nn.Module, signs: dict[str, Tensor], step: Step, kept: int) ->
     for count, (name, weight) in zip(births, weights.items(), strict=True):
         dormant = (~masks[name] & ~dead[name]).flatten().nonzero().flatten()
         # An empty layer would be no network.
-        wanted = min(max(count, 1 - alive[name]), len(dormant))
-        places = dormant[torch.randperm(len(dormant), device=dormant.device)[:wanted]]
+        coming = min(max(count, 1 - alive[name]), len(dormant))
+        places = dormant[torch.randperm(len(dormant), device=dormant.device)[:coming]]
         masks[name].view(-1)[places] = True
         weight.view(-1)[places] = _BORN * signs[name].view(-1)[places]
     return Masks(masks)

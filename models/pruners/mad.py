@@ -50,21 +50,21 @@ def damage(inputs: Tensor, gradients: Tensor, change: Tensor) -> Tensor:
         change: What is taken from the weights [outputs, inputs].
     """
     flat = inputs.flatten(0, 1)
-    moved = (flat @ change.T).T @ flat / len(inputs)
-    return 0.5 * gradients.flatten(0, 1).square().mean(0)[:, None] * change * moved
+    products = (flat @ change.T).T @ flat / len(inputs)
+    return 0.5 * gradients.flatten(0, 1).square().mean(0)[:, None] * change * products
 
 
 def saliencies(model: nn.Module, x: Tensor, y: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the damage of each weight's change at the masked network, of the weights' shapes."""
     weights = {name: weight.detach() for name, weight in prunable(model).items()}
-    taken: dict[str, tuple[Tensor, Tensor]] = {}
+    passes: dict[str, tuple[Tensor, Tensor]] = {}
     handles = []
     for name in weights:
         layer = model.get_submodule(name.removesuffix(".weight"))
 
         def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
             output.retain_grad()
-            taken[name] = args[0].detach(), output
+            passes[name] = args[0].detach(), output
 
         handles.append(layer.register_forward_hook(note))
     try:
@@ -76,7 +76,7 @@ def saliencies(model: nn.Module, x: Tensor, y: Tensor, masks: dict[str, Tensor])
             handle.remove()
     parts = {}
     for name, weight in weights.items():
-        before, output = taken[name]
+        before, output = passes[name]
         gradient = output.grad
         assert gradient is not None
         layer = model.get_submodule(name.removesuffix(".weight"))

@@ -102,12 +102,12 @@ def share_for(model: nn.Module, compression: float) -> float:
         UserError: Even the largest share leaves more.
     """
     total = sum(weight.numel() for weight in prunable(model).values())
-    wanted = budget(total, compression)
+    kept_weights = budget(total, compression)
 
     def left(share: float) -> int:
         return sum(int(mask.sum()) for mask in masks_of(model, *alive(model, share)).values())
 
-    if left(1.0) > wanted:
+    if left(1.0) > kept_weights:
         raise UserError(
             f"Compression {compression:g} is refused for sparse-vlr: convolutions and the last layer keep half of "
             f"their units, so that {left(1.0):,} weights remain; allowed is at most {total / left(1.0):.1f}."
@@ -115,7 +115,7 @@ def share_for(model: nn.Module, compression: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (low, middle) if left(middle) <= wanted else (middle, high)
+        low, high = (low, middle) if left(middle) <= kept_weights else (middle, high)
     return high
 
 
