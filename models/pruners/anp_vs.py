@@ -20,8 +20,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.gated import Gate, gates_of
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Batch, Group, Hook, Hooks, Train, declares, refuse_outside
-from prunecert.models.pruners.fre import removal_order
-from prunecert.models.pruners.structured import refuse_beyond, remove_units
+from prunecert.models.pruners.removal import refuse_beyond, removal_order, remove_units
 from prunecert.models.pruners.units import Units, units_of
 from prunecert.models.surgery import replace_layer
 
