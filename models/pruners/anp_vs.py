@@ -86,9 +86,8 @@ def loss(batch: Batch, *, beta: float, suppression: float, images: int) -> Tenso
     for name, parameter in model.named_parameters():
         held[id(parameter) not in gates][name] = parameter.detach()
     # The same noise for clean and attacked images: what differs then is what the attack does.
-    state = torch.get_rng_state()
-    clean, latents = features(model, x, held[0])
-    torch.set_rng_state(state)
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        clean, latents = features(model, x, held[0])
     attacked, shifted = features(model, point, held[0])
     weights = (F.cross_entropy(clean, y) + 2 * F.cross_entropy(attacked, y)) / 3
     masked = F.cross_entropy(features(model, point, held[1])[0], y)
