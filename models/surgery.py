@@ -46,7 +46,7 @@ def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
 
 def _is_shape(shape: Any) -> TypeGuard[list[int]]:
     sizes = shape if isinstance(shape, list) and len(shape) in (1, 3) else [0]
-    return all(isinstance(size, int) and 0 < size <= _NEURONS for size in sizes) and math.prod(sizes) <= _NEURONS
+    return all(type(size) is int and 0 < size <= _NEURONS for size in sizes) and math.prod(sizes) <= _NEURONS
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:

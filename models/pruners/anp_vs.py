@@ -20,8 +20,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.gated import Gate, gates_of
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Batch, Group, Hook, Hooks, Train, declares, refuse_outside
-from prunecert.models.pruners.fre import removal_order
-from prunecert.models.pruners.structured import refuse_beyond, remove_units
+from prunecert.models.pruners.removal import refuse_beyond, removal_order, remove_units
 from prunecert.models.pruners.units import Units, units_of
 from prunecert.models.surgery import replace_layer
 
@@ -87,9 +86,8 @@ def loss(batch: Batch, *, beta: float, suppression: float, images: int) -> Tenso
     for name, parameter in model.named_parameters():
         held[id(parameter) not in gates][name] = parameter.detach()
     # The same noise for clean and attacked images: what differs then is what the attack does.
-    state = torch.get_rng_state()
-    clean, latents = features(model, x, held[0])
-    torch.set_rng_state(state)
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        clean, latents = features(model, x, held[0])
     attacked, shifted = features(model, point, held[0])
     weights = (F.cross_entropy(clean, y) + 2 * F.cross_entropy(attacked, y)) / 3
     masked = F.cross_entropy(features(model, point, held[1])[0], y)

@@ -19,7 +19,7 @@ from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
-from prunecert.models.pruners.structured import Place, even_rounds, masks_without, remove_units
+from prunecert.models.pruners.removal import Place, even_rounds, masks_without, remove_units
 from prunecert.models.pruners.units import Units, units_of
 
 #: Share of the units that a mutation exchanges.

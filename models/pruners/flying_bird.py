@@ -120,7 +120,7 @@ def prune_plus(
 def _fly(
     model: nn.Module, compression: float, train: Train, seed: int, every: int, growth: str, *, plus: bool
 ) -> Masks:
-    refuse_outside("every", every, 1, math.inf, "a number of steps")
+    refuse_outside("every", every, 1, 1e9, "a number of steps")
     if growth not in GROWTHS:
         raise UserError(did_you_mean("growth", growth, GROWTHS))
     sizes = {name: weight.numel() for name, weight in prunable(model).items()}
@@ -132,8 +132,7 @@ def _fly(
     def revise(step: Step) -> Masks | None:
         if step.number < hooks.memory["next"]:
             return None
-        late = step.number >= step.steps / 2
-        hooks.memory["next"] = step.number + round(every * (4 / 3 if late else 1))
+        hooks.memory["next"] = step.number + round(every * (4 / 3 if step.number >= step.steps / 2 else 1))
         extra, more = wants(hooks.memory["history"]) if plus and step.number >= _BEGINS * step.steps else (False, False)
         return move(model, step, growth, extra=extra, more=more)
 

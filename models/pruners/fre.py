@@ -7,8 +7,6 @@ The paper's abstract names the idea; the formula is our reading of it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +16,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
 from prunecert.models.pruners.iterative import rounds_to
-from prunecert.models.pruners.structured import Place, refuse_beyond, remove_units
+from prunecert.models.pruners.removal import refuse_beyond, removal_order, remove_units
 from prunecert.models.pruners.units import Units, units_of
 
 LOSSES = ("attacked", "own")
@@ -53,15 +51,6 @@ def _products(weight: Tensor) -> Tensor:
     """Returns the sum of w dL/dw of each row."""
     assert weight.grad is not None
     return (weight.detach() * weight.grad).flatten(1).sum(1).cpu()
-
-
-def removal_order(groups: list[Units], scores: list[Tensor], floor: float) -> list[Place]:
-    """Returns the units in the order of removal, lowest scores first, without those that stay in any case."""
-    ranked: list[tuple[float, int, int]] = []
-    for index, (group, score) in enumerate(zip(groups, scores, strict=True)):
-        going = group.size - max(1, math.ceil(floor * group.size))
-        ranked += [(float(score[unit]), index, int(unit)) for unit in torch.sort(score, stable=True).indices[:going]]
-    return [(index, unit) for _, index, unit in sorted(ranked)]
 
 
 @declares(Hook.GRADIENTS)

@@ -119,6 +119,7 @@ def prune(
     refuse_outside("share", share, 0, 1, "a share of the neurons")
     refuse_outside("before", before, 0, 1, "a share of the epochs")
     refuse_outside("images", images, 1, 1e6, "a number of images")
+    refuse_outside("line_factor", line_factor, 0, 1e6, "a factor of the learning rate")
     names = rectifiers(model)
     masks = lwm(model, compression, allocation=allocation) if compression > 1 else Masks.dense(model)
     masks.apply_(model)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from prunecert.errors import UserError
+from prunecert.models.checkpoint import ZOO, load_card, load_model
 from prunecert.models.masks import prunable
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.surgery import operate, replace_layer
@@ -36,6 +41,7 @@ def test_no_surgery_changes_nothing(tiny: nn.Module) -> None:
         {"grafted": {"9": [[1], [1]]}},
         {"grafted": {"1": [[-1], [-1]]}},
         {"grafted": {"1": "ab"}},
+        {"grafted": {"6": [[True], [True]]}},
         {"grafted": {"1": [[6, 8, 8], [8, 1, 1]]}},
         {"grafted": {"1": [[10**9], [10**9]]}},
         {"grafted": 3},
@@ -53,3 +59,18 @@ def test_layers_are_replaced_where_they_are(tiny: nn.Module) -> None:
     assert not relu.training
     assert isinstance(tiny(torch.rand(1, 3, 8, 8)), Tensor)
     assert len(prunable(tiny)) == 4
+
+
+def test_a_card_with_strange_surgery_names_its_checkpoint(tmp_path: Path) -> None:
+    for ending in (".json", ".safetensors"):
+        shutil.copy(ZOO / f"cnn-small_ibp_eps2_lwm_x10_s0{ending}", tmp_path / f"net{ending}")
+    assert load_card(tmp_path / "net").surgery == {}
+    card = json.loads((tmp_path / "net.json").read_text(encoding="utf-8"))
+    for surgery, message in (
+        ({"grafted": {"0": [[16], [16]]}}, "net.safetensors' is refused: The surgery on layer '0'"),
+        ({"grafted": {"1": [[16, 16, 16], [16, 1, 1]]}}, "does not fit network 'cnn-small'"),
+        ([], "is refused"),
+    ):
+        (tmp_path / "net.json").write_text(json.dumps({**card, "surgery": surgery}), encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            load_model(tmp_path / "net.safetensors")

@@ -35,6 +35,12 @@ def test_the_divergence_is_0_at_the_prior_and_finite_at_the_clamps() -> None:
         # Softplus of these is 1e-4 and 1: the prior itself.
         gate.a_raw.fill_(float(torch.tensor(1e-4).double().expm1().log()))
     assert float(gate.divergence().detach()) == pytest.approx(0, abs=1e-6)
+    for a in torch.logspace(-5, 1, 15).double():
+        for b in torch.logspace(-2, 1.5, 15).double():
+            with torch.no_grad():
+                gate.a_raw.fill_(float(a.expm1().log()))
+                gate.b_raw.fill_(float(b.expm1().log()))
+            assert float(gate.divergence().detach()) >= -1e-9, "no divergence is negative"
     for a in (-1000.0, -10.0, 0.0, 100.0):
         for b in (-1000.0, -10.0, 0.5413, 50.0, 1000.0):
             with torch.no_grad():

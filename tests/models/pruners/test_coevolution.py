@@ -10,7 +10,7 @@ from prunecert.errors import UserError
 from prunecert.models.masks import prunable
 from prunecert.models.pruners.coevolution import evolve, mutate, prune
 from prunecert.models.pruners.contract import Feedback
-from prunecert.models.pruners.structured import even_rounds
+from prunecert.models.pruners.removal import even_rounds
 from prunecert.models.pruners.units import units_of
 from tests.models.conftest import Lent
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models.masks import prunable
-from prunecert.models.pruners.fre import importances, prune, removal_order
+from prunecert.models.pruners.fre import importances, prune
+from prunecert.models.pruners.removal import removal_order
 from prunecert.models.pruners.units import units_of
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners import robust_bird
 from prunecert.models.pruners.robust_bird import at_rest, distance, flat, magnitudes, prune
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
@@ -103,6 +105,23 @@ def test_an_early_end_is_counted_and_resumed(tmp_path: Path) -> None:
     )
     assert resumed.sha256 == whole.sha256
     assert rest == ["ticket"] * 3
+
+
+@pytest.mark.slow
+def test_masks_come_to_rest_with_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue: list[Tensor] = []
+
+    def never(masks: list[Tensor], threshold: float) -> bool:
+        queue.append(masks[-1])
+        return False
+
+    monkeypatch.setattr(robust_bird, "at_rest", never)
+    # A learning rate that falls from the start.
+    options: dict[str, Any] = {"pretrain_epochs": 14, "decay": 1.0, "pruners": {"robust-bird": {"most": 0.8}}}
+    pipeline(tmp_path, images=200).run(job("robust-bird", 5.0, **options))
+    steps = [distance(one, two) for one, two in itertools.pairwise(queue)]
+    assert len(steps) == 12
+    assert sum(steps[-3:]) < 0.5 * sum(steps[:3])
 
 
 def test_too_few_epochs_are_refused(tiny: nn.Module) -> None:
