@@ -86,8 +86,8 @@ class Conv(Node):
             for y in range(0, tall * down, down) for x in range(0, wide * across, across)
         ]  # fmt: skip
         # Entry e of an output channel's kernel, at output unit n, is for place bases[n] + offsets[e] of the grid.
-        self._bases = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
-        self._bases = (self._bases + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
+        corner: Any = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
+        self._bases = (corner + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
         entry = np.arange(tall)[:, None] * down * broad + np.arange(wide) * across
         offsets = (np.arange(inner)[:, None, None] * high * broad + entry).ravel()
         channel, place = np.nonzero(matrix.reshape(outputs, -1))
