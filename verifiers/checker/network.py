@@ -110,14 +110,11 @@ class Conv(Node):
             entry = np.arange(len(each)) + np.repeat(self._ends[channel] - np.cumsum(counts) + counts, counts)
             size = math.prod(self._grid)
             place = row[each] * size + self._bases[unit[each]] + self._offsets[entry]
-            flat = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
-            grid = flat.reshape(-1, *self._grid)
+            grid: Any = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
+            grid = grid.reshape(-1, *self._grid)
         else:
-            grid, parts = (
-                np.zeros((len(rows), *self._grid)),
-                self.weights.swapaxes(1, 2) @ rows.reshape(-1, *self._target),
-            )
-            parts = parts.reshape(*grid.shape[:3], len(self._windows), -1)
+            grid, parts = np.zeros((len(rows), *self._grid)), rows.reshape(-1, *self._target)
+            parts = (self.weights.swapaxes(1, 2) @ parts).reshape(*grid.shape[:3], len(self._windows), -1)
             for at, window in enumerate(self._windows):
                 grid[window] += parts[:, :, :, at].reshape(grid[window].shape)
         return [grid[self._inside].reshape(len(rows), -1)]

@@ -181,10 +181,10 @@ class Certifier:
     ) -> tuple[CaseProof | Single, str]:
         if self._search is None:
             try:
-                network = read_sparse(self._onnx)
+                layers = read_sparse(self._onnx)
             except UnsupportedError as error:
                 raise UncertifiedError(Status.UNKNOWN, f"the search does not take the network: {error}") from error
-            self._search = Engine(network, threads()), Checker(network, threads())
+            self._search = Engine(layers, threads()), Checker(layers, threads())
         engine, checker = self._search
         nodes, network = checker.network.nodes, self._network
         same = len(checker.activated) == len(network.sites) and all(
