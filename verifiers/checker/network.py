@@ -86,8 +86,8 @@ class Conv(Node):
             for y in range(0, tall * down, down) for x in range(0, wide * across, across)
         ]  # fmt: skip
         # Entry e of an output channel's kernel, at output unit n, is for place bases[n] + offsets[e] of the grid.
-        self._bases = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
-        self._bases = (self._bases + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
+        corner: Any = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
+        self._bases = (corner + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
         entry = np.arange(tall)[:, None] * down * broad + np.arange(wide) * across
         offsets = (np.arange(inner)[:, None, None] * high * broad + entry).ravel()
         channel, place = np.nonzero(matrix.reshape(outputs, -1))
@@ -110,14 +110,11 @@ class Conv(Node):
             entry = np.arange(len(each)) + np.repeat(self._ends[channel] - np.cumsum(counts) + counts, counts)
             size = math.prod(self._grid)
             place = row[each] * size + self._bases[unit[each]] + self._offsets[entry]
-            flat = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
-            grid = flat.reshape(-1, *self._grid)
+            grid: Any = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
+            grid = grid.reshape(-1, *self._grid)
         else:
-            grid, parts = (
-                np.zeros((len(rows), *self._grid)),
-                self.weights.swapaxes(1, 2) @ rows.reshape(-1, *self._target),
-            )
-            parts = parts.reshape(*grid.shape[:3], len(self._windows), -1)
+            grid, parts = np.zeros((len(rows), *self._grid)), rows.reshape(-1, *self._target)
+            parts = (self.weights.swapaxes(1, 2) @ parts).reshape(*grid.shape[:3], len(self._windows), -1)
             for at, window in enumerate(self._windows):
                 grid[window] += parts[:, :, :, at].reshape(grid[window].shape)
         return [grid[self._inside].reshape(len(rows), -1)]

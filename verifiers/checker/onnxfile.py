@@ -48,6 +48,7 @@ def _decode(data: Any, message: str) -> dict[str, Any]:
     while at < len(data):
         key, at = _varint(data, at)
         field, wire = key >> 3, key & 7
+        value: Any
         value, at = (8, at) if wire == 1 else (4, at) if wire == 5 else _varint(data, at)
         if wire:
             need(wire in (1, 2, 5) and 0 <= value <= len(data) - at, "the ONNX file is cut off or damaged")

@@ -19,7 +19,8 @@ LEAF, SPLIT, CUT, BOUNDS = range(4)
 LARGEST_DEPTH, LARGEST_NESTING, _LARGEST_BATCH = 1000, 32, 2**19
 #: Bytes of a property's text.
 LARGEST_TEXT = 2**27
-_SLOPES = {1: "u1", 2: "<u2", 4: "<f4"}
+#: How slopes are stored, and what 1 is.
+_SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
 
 class Report(NamedTuple):
@@ -65,11 +66,16 @@ class Tree:
         if not kind:
             return None
         need(kind in _SLOPES, f"the certificate has slopes of kind {kind}")
-        slopes = (
-            self._file.take(_SLOPES[kind], count * width).reshape(count, width) / {1: 255.0, 2: 65535.0, 4: 1.0}[kind]
-        )
+        dtype, one = _SLOPES[kind]
+        slopes = self._file.take(dtype, count * width).reshape(count, width) / one
         need(((slopes >= 0) & (slopes <= 1)).all(), "the certificate has a slope outside [0, 1]")
         return slopes
+
+    def _neurons(self, size: int) -> Any:
+        (count,) = self._file.take("<u4").tolist()
+        index = self._file.take("<u4", count)
+        need(count <= size and (index < size).all(), "the certificate names a neuron that is not there")
+        return index
 
     def _bounded(self, region: Region) -> Region:
         """Bounds all nodes over a region, as the file says: what holds over a region holds over its parts.
@@ -93,30 +99,22 @@ class Tree:
             if at in self._sites:
                 for kind, stop in file.take("<u4", 2 * int(file.take("<u4")[0])).reshape(-1, 2).tolist():
                     need(kind < 2, f"the certificate has bounds of kind {kind}")
-                    index = (
-                        file.take("<u4", int(file.take("<u4")[0])) if kind else np.flatnonzero((low < 0) & (high > 0))
-                    )
-                    need(
-                        len(index) <= len(low) and (index < len(low)).all(), "the certificate bounds what is no neuron"
-                    )
+                    index = self._neurons(len(low)) if kind else np.flatnonzero((low < 0) & (high > 0))
                     self._walk(bounds, at, index, stop, self._slopes(2 * len(index), width) if kind else None)
-                own = file.take("<u4", int(file.take("<u4")[0]))
-                need(
-                    len(own) <= len(low) and (own < len(low)).all(), "the certificate names a neuron that is not there"
-                )
+                own = self._neurons(len(low))
                 bounds.slots[at], width = (width, own), width + len(own)
             bounds.close(at, at in self._sites)
         return region._replace(bounds=bounds, nesting=region.nesting + 1)
 
     def _walk(self, bounds: Bounds, at: int, index: Any, stop: int, slopes: Any) -> None:
         """Narrows the bounds of some neurons of a node: from below by rows of 1, from above by rows of -1."""
-        signs, places, least = np.repeat([1.0, -1.0], len(index)), np.tile(index, 2), []
+        signs, places, parts = np.repeat([1.0, -1.0], len(index)), np.tile(index, 2), [np.zeros(0)]
         for first in range(0, len(places), self._batch):
             part = np.s_[first : first + self._batch]
             rows = np.zeros((len(places[part]), self.nodes[at].size))
             rows[np.arange(len(rows)), places[part]] = signs[part]
-            least.append(bounds.below(at, rows, stop, None if slopes is None else slopes[part]))
-        least = np.concatenate([*least, np.zeros(0)])
+            parts.append(bounds.below(at, rows, stop, None if slopes is None else slopes[part]))
+        least = np.concatenate(parts)
         np.maximum.at(bounds.lower[at], index, least[: len(index)])
         np.minimum.at(bounds.upper[at], index, -least[len(index) :])
 
@@ -130,9 +128,9 @@ class Tree:
             RefusedError: A leaf's bound is not above 0.
         """
         for first, last in self._spans:
-            todo, leaves = [self.root], []
+            todo, file, leaves = [self.root], self._file, list[Any]()
             while todo:
-                region, file = todo.pop(), self._file
+                region = todo.pop()
                 (kind,) = file.take("u1").tolist()
                 need(region.depth <= LARGEST_DEPTH, f"the certificate has a leaf under {region.depth} splits")
                 if kind == LEAF:
@@ -144,14 +142,15 @@ class Tree:
                 elif kind == SPLIT:
                     at, neuron = file.take("<u4", 2).tolist()
                     need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
-                    sides = [{"splits": (*region.splits, (at, neuron, sign))} for sign in (-1, 1)]
-                    todo += [region._replace(depth=region.depth + 1, **side) for side in sides]
+                    sides = [(*region.splits, (at, neuron, sign)) for sign in (-1, 1)]
+                    todo += [region._replace(depth=region.depth + 1, splits=side) for side in sides]
                 elif kind == CUT:
                     (at,), (value,) = file.take("<u4").tolist(), file.take("<f8").tolist()
                     need(abs(value) < np.inf, "the certificate splits an input at no number")
                     low, high = region.low.copy(), region.high.copy()
                     low[at], high[at] = max(low[at], value), min(high[at], value)
-                    todo += [region._replace(depth=region.depth + 1, **side) for side in ({"low": low}, {"high": high})]
+                    part = region._replace(depth=region.depth + 1)
+                    todo += [part._replace(low=low), part._replace(high=high)]
                 else:
                     need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
                     todo.append(self._bounded(region))

@@ -111,7 +111,8 @@ def _row(atom: Atom, outputs: int) -> Any:
 
 def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     """Reads what a network of so many inputs and outputs must not do; alternatives whose box is empty are left out."""
-    names, formulas = [], []
+    names: list[Any] = []
+    formulas: list[Any] = []
     for kind, *rest in _statements(content.decode()):
         declares = rest[-1] == "Real" and (kind, rest[1:-1]) in (("declare-const", []), ("declare-fun", [[]]))
         need(declares or (kind == "assert" and len(rest) == 1), f"the property has a command {kind} that isn't taken")
@@ -134,7 +135,8 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
 def _case(
     boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], inputs: int, outputs: int
 ) -> list[Case]:
-    low, high = [None] * inputs, [None] * inputs
+    low: list[Any] = [None] * inputs
+    high: list[Any] = [None] * inputs
     for coefficients, limit, _ in boxed:
         ((name, factor),) = coefficients.items()
         at, value, side = int(name[2:]), limit / factor, high if factor > 0 else low
@@ -145,6 +147,6 @@ def _case(
     rows = [atom for unsafe, _ in alternatives for atom in unsafe]
     ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in alternatives)]).tolist()
     matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(limit, True) for _, limit, _ in rows]
-    corners = [np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True))]
+    lower, upper = (np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True)))
     spans = list(pairwise(ends))
-    return [Case(*corners, matrix, np.array(limits), spans, [atoms for _, atoms in alternatives])]
+    return [Case(lower, upper, matrix, np.array(limits), spans, [atoms for _, atoms in alternatives])]

@@ -10,7 +10,7 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +111,30 @@ class Certifier:
             content = files.read(vnnlib, LARGEST_TEXT)
             cases = read_property(content, nodes[0].size, nodes[self._network.output].size)
         digest = hashlib.sha256(content).digest()
-        how = "intervals"
+        limits, deadline = limits or Limits(), begin + timeout
         try:
-            proofs = []
-            for case in cases:
-                proof, kind = self._case(case, begin + timeout, limits or Limits())
-                if isinstance(proof, CaseProof):
-                    proofs.append(proof)
-                    how = max(how, kind, key=_HOW.index)
-                    continue
-                return self._checked(target, vnnlib, encode_sat(self._sha256, digest, proof), kind, begin)
-            return self._checked(target, vnnlib, encode_unsat(self._sha256, digest, proofs), how, begin)
+            # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
+            for attempt in (limits, replace(limits, tighten_after=0)):
+                how, content = self._proved(cases, digest, deadline, attempt)
+                try:
+                    return self._checked(target, vnnlib, content, how, begin)
+                except UncertifiedError:
+                    if how != "bab" or attempt.tighten_after == 0:
+                        raise
         except UncertifiedError as error:
             return Written(error.status, str(error), search_s=time.monotonic() - begin)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _proved(self, cases: Sequence[Case], digest: bytes, deadline: float, limits: Limits) -> tuple[str, bytes]:
+        """Returns a certificate of all boxes, or of a counterexample to one, and how it came about."""
+        proofs, hows = [], ["intervals"]
+        for case in cases:
+            proof, how = self._case(case, deadline, limits)
+            if not isinstance(proof, CaseProof):
+                return how, encode_sat(self._sha256, digest, proof)
+            proofs.append(proof)
+            hows.append(how)
+        return max(hows, key=_HOW.index), encode_unsat(self._sha256, digest, proofs)
 
     def _checked(self, target: Path, vnnlib: Path, content: bytes, how: str, begin: float) -> Written:
         """Checks a certificate under another name, and gives it its own only if it holds."""
@@ -142,23 +153,32 @@ class Certifier:
 
     def _case(self, case: Case, deadline: float, limits: Limits) -> tuple[CaseProof | Single, str]:
         """Returns a proof of one box, or a counterexample, and how it came about."""
-        leaves: list[Leaf | None] = [None] * len(case.spans)
         plain = [SiteBounds() for _ in self._network.sites]
         walked = [SiteBounds((Walk(),) if self._walks(site) else ()) for site in self._network.sites]
-        for how, bounds, stop in (
-            ("intervals", plain, self._last_relu()),
-            ("crown-ibp", plain, 0),
-            ("crown", walked, 0),
+        leaves: list[Leaf | None] = []
+        for how, bounds, stops in (
+            ("intervals", plain, (self._last_relu(),)),
+            ("crown-ibp", plain, (self._last_relu(), 0)),
+            ("crown", walked, (self._last_relu(), 0)),
         ):
-            least = self._rows(case, bounds, stop)
-            for k, (first, last) in enumerate(case.spans):
-                part = least[first:last]
-                if leaves[k] is None and len(part) and part.max() > 0:
-                    weights = (np.arange(last - first) == part.argmax()).astype(np.float32)
-                    leaves[k] = Leaf(weights, np.zeros(0, dtype=np.float32), None, stop)
+            leaves = self._leaves(case, bounds, stops)
             if None not in leaves:
                 return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
         return self._branched(case, leaves, deadline, limits)
+
+    def _leaves(self, case: Case, bounds: Sequence[SiteBounds], stops: tuple[int, ...]) -> list[Leaf | None]:
+        """Returns a leaf for each alternative that one walk over the whole box excludes, None for the others."""
+        leaves: list[Leaf | None] = [None] * len(case.spans)
+        with np.errstate(all="ignore"):
+            tree = Tree(_stream(CaseProof(bounds, [])), self._network, case)
+            for stop in stops:
+                least: Array = tree.root.bounds.below(len(tree.nodes) - 1, np.eye(len(case.rows)), stop)
+                for k, (first, last) in enumerate(case.spans):
+                    part = least[first:last]
+                    if leaves[k] is None and len(part) and part.max() > 0:
+                        weights = (np.arange(last - first) == part.argmax()).astype(np.float32)
+                        leaves[k] = Leaf(weights, np.zeros(0, dtype=np.float32), None, stop)
+        return leaves
 
     def _last_relu(self) -> int:
         """Returns the last ReLU before the output; walks that stop there are intervals."""
@@ -168,23 +188,15 @@ class Certifier:
         """Whether walks can improve a node's intervals: not if it is affine in the input."""
         return any(self._network.nodes[source].relu or source for source in self._network.nodes[site].sources)
 
-    def _rows(self, case: Case, bounds: Sequence[SiteBounds], stop: int) -> Array:
-        """Bounds all rows of a case from below by one walk."""
-        with np.errstate(all="ignore"):
-            tree = Tree(_stream(CaseProof(bounds, [])), self._network, case)
-            start = len(tree.nodes) - 1
-            least: Array = tree.root.bounds.below(start, np.eye(len(case.rows)), stop)
-        return least
-
     def _branched(
         self, case: Case, leaves: list[Leaf | None], deadline: float, limits: Limits
     ) -> tuple[CaseProof | Single, str]:
         if self._search is None:
             try:
-                network = read_sparse(self._onnx)
+                layers = read_sparse(self._onnx)
             except UnsupportedError as error:
                 raise UncertifiedError(Status.UNKNOWN, f"the search does not take the network: {error}") from error
-            self._search = Engine(network, threads()), Checker(network, threads())
+            self._search = Engine(layers, threads()), Checker(layers, threads())
         engine, checker = self._search
         nodes, network = checker.network.nodes, self._network
         same = len(checker.activated) == len(network.sites) and all(

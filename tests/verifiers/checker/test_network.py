@@ -27,7 +27,7 @@ def model(nodes: list[Any], shape: list[int], opset: int = 13, **constants: npt.
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     made: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return made.SerializeToString()
+    return bytes(made.SerializeToString())
 
 
 def values(network: Network, x: Array) -> list[Array]:
@@ -43,7 +43,7 @@ def floats(*shape: int) -> npt.NDArray[np.float32]:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-CONVOLUTIONS = [
+CONVOLUTIONS: list[dict[str, Any]] = [
     {},
     {"strides": [2, 1], "pads": [1, 0, 2, 1]},
     {"dilations": [2, 1], "pads": [1, 1, 1, 1]},

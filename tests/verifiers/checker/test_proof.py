@@ -13,6 +13,7 @@ from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SP
 from prunecert.verifiers.sparse.certificates import Certifier
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, SiteBounds, Split, encode_sat
 from tests.soundness.networks import Network
+from tests.soundness.questions import FAMILIES
 from tests.verifiers.checker import attacks, kit
 
 #: Families whose proofs have splits.
@@ -223,6 +224,6 @@ def test_certificates_agree_with_the_exact_answer(family: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [name for name in kit.FAMILIES if name not in ("conv-skip", "fc-pruned-80")])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("conv-skip", "fc-pruned-80")])
 def test_certificates_of_every_family_agree_with_the_exact_answer(family: str, tmp_path: Path) -> None:
     against_the_oracle(family, tmp_path)
