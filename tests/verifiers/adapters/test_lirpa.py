@@ -16,11 +16,13 @@ from onnx import helper
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
-from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, Ibp
+from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
+from prunecert.verifiers.adapters.lirpa.engine import Lirpa
 from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.rounding.lirpa import Apart
 from tests.verifiers import onnxnets
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
@@ -157,8 +159,10 @@ def test_float64_decides_where_float32_can_not(
     verifier.load(networks["convolutional"])
     certain = verifier._certain
 
-    def nothing(instances: list[Instance], rows: Rows, lower: NDArray[np.float64]) -> NDArray[np.float64]:
-        less = certain(instances, rows, lower)
+    def nothing(
+        instances: list[Instance], rows: Rows, lower: NDArray[np.float64], indices: list[int] | None, apart: Apart
+    ) -> NDArray[np.float64]:
+        less = certain(instances, rows, lower, indices, apart)
         return less - np.inf if verifier._dtype is torch.float32 else less
 
     asked = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(2)]
@@ -175,6 +179,26 @@ def test_float64_decides_where_float32_can_not(
     assert torch.get_default_dtype() is torch.float32
     for verdict in found:
         np.testing.assert_allclose(verdict.bounds or (), 0.01, atol=1e-3 if method is AlphaCrown else 1e-5)
+
+
+@pytest.mark.parametrize("method", [Ibp, CrownIbp, Crown])
+def test_an_ordinary_proof_needs_no_float64(
+    method: type[Lirpa], networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = method()
+    verifier.start()
+    verifier.load(networks["convolutional"])
+    types = []
+    bound = verifier._bound
+
+    def noted(instances: list[Instance], rows: Rows) -> NDArray[np.float64]:
+        types.append(verifier._dtype)
+        return bound(instances, rows)
+
+    monkeypatch.setattr(verifier, "_bound", noted)
+    verdicts = verifier.solve([onnxnets.instance(networks["convolutional"], 0.001, seed) for seed in range(2)])
+    assert [verdict.status for verdict in verdicts] == [Status.UNSAT] * 2
+    assert set(types) == {torch.float32}
 
 
 @pytest.mark.slow

@@ -58,6 +58,8 @@ class AlphaCrown(Crown):
     """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds."""
 
     name = "alpha-crown"
+    # The best slopes are not the last ones, and have no nodes.
+    keeps_coefficients = False
     known_settings: ClassVar[Mapping[str, Setting]] = {
         "iterations": Setting(default=20, at_least=1, help="steps of the optimiser"),
         "tolerance": TOLERANCE,
