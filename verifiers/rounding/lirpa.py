@@ -31,7 +31,9 @@ computed, whatever error they have. At a true point, each step may lower Λ·val
 Each N has the number of steps added, for the sum over steps. Where the coefficients are known the charge of a row is
 the sum of all that. Where they aren't, |Λ_a| <= |Λ_z| |W| and |Λ_z| <= |Λ_a| (0 for a dead neuron) turn the sums into
 one walk forwards: G of the input is γ_N m, G of z is |W| G_a + γ_n |W| m_a + γ_N |b|, and likewise for the others.
-Hidden bounds by CROWN are such rows, too, so that then H is the larger of H and G.
+Both hold up to the rounding of Λ itself, so that G is multiplied with the product of all steps' (1 + γ_n).
+Hidden bounds by CROWN are such rows, too, of whatever tensor, so that then H is the larger of H and G. They may also be
+looser than intervals, and intervals of later layers are made from them; so m is no less than their ends and H.
 
 All this is monotone in m, H, h and -l. So one walk does for many images, over the hull of their bounds.
 
@@ -60,7 +62,7 @@ from prunecert.verifiers.formats.onnx_torch import OnnxModule, _Combine, _Reshap
 UNITS = {torch.float32: (2.0**-24, 2.0**-126), torch.float64: (2.0**-53, 2.0**-1022)}
 #: Operations on a number besides the sum of products; also, how many layers may use one tensor.
 _BESIDES = 16
-#: Covers the rounding of this walk, and terms of second order.
+#: Covers the rounding of this walk.
 _OWN = 1.01
 #: auto_LiRPA moves bounds by 1e-8 where a chord would have no length.
 _NEAR = 1e-7
@@ -83,6 +85,7 @@ class Computed:
 
     Args:
         bounds: Of the inputs of ReLUs, by the name of the ReLU's result: lower and upper, [n, ...].
+        reaches: The larger magnitude of the bounds of whatever tensor has some, by its name, [n, ...].
         coefficients: Λ of each tensor, by its name: [rows, n, ...]; None where they aren't known, or where there are
             none.
         backward: Whether the rows are bounded backwards (CROWN), and not as intervals.
@@ -90,6 +93,7 @@ class Computed:
     """
 
     bounds: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    reaches: Mapping[str, torch.Tensor]
     coefficients: Mapping[str, torch.Tensor] | None
     backward: bool
     hidden_backward: bool
@@ -258,6 +262,8 @@ class _Charges:
             self._tiny = float(np.sqrt(self._tiny)) * max(1.0, *balls)
         #: Of coefficients that underflow, [1 or n].
         self._lost = torch.zeros(1, dtype=torch.float64, device=self._device)
+        #: How much larger computed coefficients may be than products of the layers' absolute weights.
+        self._growth = 1 + self._gamma(_BESIDES)
         #: Additions in the sum over steps.
         self._steps = len(self._module.steps) + _BESIDES
         self._sum: torch.Tensor | None = None
@@ -271,13 +277,14 @@ class _Charges:
         self._charge(module.input_name, chain)
         self._lose(1, size)
         for result, key, arguments in module.steps:
-            values[result] = self._step(result, key, arguments, [values[name] for name in arguments])
+            step = self._step(result, key, arguments, [values[name] for name in arguments])
+            values[result] = step if isinstance(module.layers[key], nn.ReLU) else self._hidden(result, step)
         end = values[module.output_name]
         rows = self._gamma(end.size[0].numel() + self._steps) * (self._rows(end.size) + self._offsets)
         if not computed.backward:
             rows = rows + self._rows(end.hidden)
         elif computed.coefficients is None:
-            rows = rows + self._rows(end.chain) + self._lost.unsqueeze(1)
+            rows = rows + self._growth * self._rows(end.chain) + self._lost.unsqueeze(1)
         else:
             assert self._sum is not None
             rows = rows + self._sum.T + self._lost.unsqueeze(1)
@@ -318,6 +325,7 @@ class _Charges:
             if arguments[0] in self._walk._crowded:
                 error = self._gamma(_BESIDES) * layer(first.size)
                 self._charge(result, error)
+                self._growth *= 1 + self._gamma(_BESIDES)
                 chain = chain + error
             return self._hidden(_Values(layer(first.size), layer(first.hidden), chain))
         if isinstance(layer, nn.ReLU):
@@ -325,8 +333,9 @@ class _Charges:
         if isinstance(layer, nn.MaxPool2d):
             size, hidden = layer(first.size), layer(first.hidden)
             area = int(np.prod(layer.kernel_size))
-            rate = self._gamma(area + _BESIDES) + self._gamma(size[0].numel() + self._steps)
-            error = 2 * hidden + rate * size
+            rate = self._gamma(area + _BESIDES)
+            self._growth *= 1 + rate
+            error = 2 * hidden + (rate + self._gamma(size[0].numel() + self._steps)) * size
             self._charge(result, error)
             self._lose(area, first.size)
             self._lose(1, size)
@@ -336,8 +345,8 @@ class _Charges:
             size = first.size + second.size
             error = self._gamma(_BESIDES) * size
             self._charge(result, error)
-            hidden = first.hidden + second.hidden + error
-            return self._hidden(_Values(size, hidden, first.chain + second.chain + error))
+            self._growth *= 1 + self._gamma(_BESIDES)
+            return _Values(size, first.hidden + second.hidden + error, first.chain + second.chain + error)
         if key in self._walk._layers:
             return self._linear(result, self._walk._layers[key], first)
         # What this walk has no rule for has no bound of its rounding.
@@ -345,11 +354,18 @@ class _Charges:
         self._charge(result, infinite)
         return _Values(infinite, infinite, infinite)
 
-    def _hidden(self, values: _Values) -> _Values:
+    def _hidden(self, name: str, values: _Values) -> _Values:
+        """Counts in that CROWN may have bounded a tensor; of ReLUs' results it only takes the bounds before over."""
         if not self._computed.hidden_backward:
             return values
         lost = self._lost.reshape(-1, *(1 for _ in values.chain.shape[1:]))
-        return _Values(values.size, torch.maximum(values.hidden, values.chain + lost), values.chain)
+        hidden, size = torch.maximum(values.hidden, self._growth * values.chain + lost), values.size
+        reach = self._computed.reaches.get(name)
+        if reach is not None:
+            reach = reach if self._index is None else reach[self._index]
+            reach = reach.amax(0, keepdim=True) if len(size) == 1 else reach
+            size = torch.maximum(size, reach.double() + hidden)
+        return _Values(size, hidden, values.chain)
 
     def _linear(self, result: str, layer: _Layer, first: _Values) -> _Values:
         rate = self._gamma(layer.forwards + _BESIDES) + layer.rounded
@@ -364,13 +380,14 @@ class _Charges:
             return _Values(size, hidden, hidden)
         back = self._gamma(layer.backwards + _BESIDES) + layer.rounded
         neurons = product[0].numel()
+        self._growth *= 1 + back
         error = back * product + (self._gamma(neurons + self._steps) + layer.rounded) * layer.bias
         self._charge(result, error)
         self._lose(layer.backwards, first.size)
         self._lose(1, layer.bias + torch.zeros_like(product[:1]))
         # Without a chain this isn't read.
         chain = layer(first.chain) + error if self._chained else error
-        return self._hidden(_Values(size, hidden, chain))
+        return _Values(size, hidden, chain)
 
     def _relu(self, result: str, first: _Values) -> _Values:
         lower, upper = self._computed.bounds[result]
@@ -390,6 +407,7 @@ class _Charges:
         crossing = alive & (lower < hidden + _NEAR)
         neurons = upper[0].numel()
         intercept = torch.where(crossing, torch.minimum(-lower, upper).clamp(min=0) + _NEAR, zero)
+        self._growth *= 1 + self._gamma(_BESIDES)
         error = (
             torch.where(crossing, after, zero)
             + self._gamma(_BESIDES) * size

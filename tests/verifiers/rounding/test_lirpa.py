@@ -20,8 +20,8 @@ from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownI
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
 from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.base import Instance, OutputSpec, Status
-from prunecert.verifiers.formats.onnx_torch import read_onnx
-from prunecert.verifiers.rounding.lirpa import Apart, Walk, certain
+from prunecert.verifiers.formats.onnx_torch import OnnxModule, read_onnx
+from prunecert.verifiers.rounding.lirpa import Apart, Computed, Walk, _Charges, _Values, certain
 from tests.verifiers import onnxnets
 
 KINDS: tuple[type[Lirpa], ...] = (Ibp, CrownIbp, Crown, AlphaCrown)
@@ -207,6 +207,108 @@ def test_without_coefficients_the_charge_is_no_smaller(tmp_path: Path) -> None:
     _, blind = less_in(verifier, instances, Apart.EVERYWHERE)
     assert np.all(np.isfinite(blind))
     assert np.all(blind <= less)
+
+
+def preactivation(path: Path) -> Path:
+    """z and what a layer makes of relu(z), added and rectified."""
+    rng = np.random.default_rng(3)
+    shapes = {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w3": (10, 4 * 6 * 6)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    padded = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    node = [
+        helper.make_node("Conv", ["input", "w1"], ["z"], **padded),
+        helper.make_node("Relu", ["z"], ["a"]),
+        helper.make_node("Conv", ["a", "w2"], ["c"], **padded),
+        helper.make_node("Add", ["z", "c"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w3"], ["output"], transB=1),
+    ]
+    return onnxnets.write(path, node, constants, (3, 6, 6))
+
+
+@pytest.mark.parametrize("kind", [Crown, AlphaCrown])
+def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_path: Path) -> None:
+    path = preactivation(tmp_path / "net.onnx")
+    verifier = started(kind, path)
+    asked = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
+    rows = Rows(asked)
+    verifier._bound(asked, rows)
+    graph = nodes.matched(verifier._bounded, verifier._module)
+    assert graph is not None
+    shape = (2, rows.matrix.shape[1])
+    computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=False)
+    assert computed is not None
+    kinds = {type(verifier._module.layers[key]).__name__: name for name, key, _ in reversed(verifier._module.steps)}
+    # Both images' bounds are there, after the optimiser, too.
+    assert {kinds["Conv2d"], kinds["_Combine"]} <= set(computed.reaches)
+    for name, reach in computed.reaches.items():
+        assert torch.equal(reach, torch.maximum(graph[name].lower.abs(), graph[name].upper.abs()))
+    walk = Walk(verifier._module)
+    for apart in Apart:
+        charges = walk.charges(asked, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
+        assert np.all(np.isfinite(charges))
+        # Intervals of the sum are made from bounds of z, which may be looser than intervals.
+        looser = {name: 100 * reach if name == kinds["Conv2d"] else reach for name, reach in computed.reaches.items()}
+        replaced = dataclasses.replace(computed, reaches=looser)
+        more = walk.charges(asked, rows.matrix, rows.offsets, replaced, torch.float32, None, apart)
+        assert np.all(more > charges)
+
+
+@pytest.mark.parametrize("coefficients", [True, False])
+def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, tmp_path: Path) -> None:
+    path = preactivation(tmp_path / "net.onnx")
+    verifier = started(Crown, path)
+    asked = [onnxnets.instance(path, 0.02, 1)]
+    rows = Rows(asked)
+    verifier._bound(asked, rows)
+    graph = nodes.matched(verifier._bounded, verifier._module)
+    assert graph is not None
+    shape = (1, rows.matrix.shape[1])
+    computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=coefficients)
+    assert computed is not None
+    charges = _Charges(
+        Walk(verifier._module), asked, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
+    )
+    kept: dict[str, _Values] = {}
+    finish = charges._hidden
+
+    def spy(name: str, values: _Values) -> _Values:
+        kept[name] = finish(name, values)
+        return kept[name]
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(charges, "_hidden", spy)
+        charges.run()
+    types = [type(verifier._module.layers[key]).__name__ for _, key, _ in verifier._module.steps]
+    assert set(kept) == {
+        result for (result, _, _), kind in zip(verifier._module.steps, types, strict=True) if kind != "ReLU"
+    }
+    for values in kept.values():
+        assert torch.all(values.hidden > values.chain)
+
+
+def test_coefficients_that_round_upwards_from_layer_to_layer_are_counted() -> None:
+    layers: dict[str, torch.nn.Module] = {}
+    steps = []
+    wide = 2**12
+    for index in range(4):
+        layers[f"n{index}"] = torch.nn.Linear(wide if index else 1, wide if index < 3 else 1)
+        for parameter in layers[f"n{index}"].parameters():
+            parameter.requires_grad_(False)
+            parameter.fill_(1.0)
+        steps.append((f"y{index}", f"n{index}", (f"y{index - 1}" if index else "x",)))
+    module = OnnxModule(steps, layers, "x", "y3", (1,), 1)
+    spec = OutputSpec(((np.array([[1.0]]), np.array([0.0])),))
+    point = np.ones((1,), np.float32)
+    question = Instance(Path("none"), "", point, point, spec, 1.0, classes=1)
+    computed = Computed({}, {}, None, backward=True, hidden_backward=False)
+    walk = Walk(module)
+    charges = _Charges(walk, [question], np.ones((1, 1, 1)), np.zeros((1, 1)), computed, torch.float32, None, Apart(1))
+    charges.run()
+    # Four sums of 1, 4096, 4096 and 4096 products, each of which may round each coefficient upwards.
+    unit = 2.0**-24
+    assert charges._growth >= (1 + wide * unit) ** 3
 
 
 def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> None:

@@ -66,21 +66,34 @@ def computed(
     Returns:
         None where a ReLU has no bounds.
     """
+    import torch
+
     from prunecert.verifiers.rounding.lirpa import Computed
 
     bounds: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for result, key, arguments in module.steps:
         if type(module.layers[key]).__name__ == "ReLU":
             before = nodes[arguments[0]]
-            if before.lower is None or before.upper is None or len(before.lower) != shape[0]:
+            if not _bounded(before, shape[0]):
                 return None
             bounds[result] = (before.lower.detach(), before.upper.detach())
+    reaches = {
+        name: torch.maximum(node.lower.abs(), node.upper.abs()).detach()
+        for name, node in nodes.items()
+        # The output's bounds are those of the rows.
+        if name != module.output_name and _bounded(node, shape[0])
+    }
     kept: dict[str, torch.Tensor] | None = None
     if method != "IBP" and coefficients:
         kept = {name: node.lA for name, node in nodes.items()}
         if not all(_fits(item, shape) for item in kept.values()):
             kept = None
-    return Computed(bounds, kept, backward=method != "IBP", hidden_backward=method not in ("IBP", "CROWN-IBP"))
+    return Computed(bounds, reaches, kept, backward=method != "IBP", hidden_backward=method not in ("IBP", "CROWN-IBP"))
+
+
+def _bounded(node: Any, images: int) -> bool:
+    """Whether a node has bounds for each of so many images."""
+    return node.lower is not None and node.upper is not None and len(node.lower) == images
 
 
 def _fits(coefficients: Any, shape: tuple[int, int]) -> bool:

@@ -88,7 +88,7 @@ class BranchAndBound:
     def __init__(self, task: Task, standing: Standing, root: Root) -> None:
         self._task, self._standing, self._root = task, standing, root
         self._outcome, self._limits = standing.outcome, task.limits
-        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, standing.outcome)
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, standing.outcome)
         self._composed: Composed | None = None
         self._postponed = root.postponed
         self.tree = Tree()
@@ -142,7 +142,7 @@ class BranchAndBound:
             tighten(task.checker, root.bounds, self._limits.tighten_steps, task.deadline, self.tightened)
         self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
         self._standing.proved[root.open] = np.inf
-        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, self._outcome)
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)
         earlier = None if self._outcome.rounds else task.earlier
         most = self._limits.memory_mb
         planted = transplant.transplant(earlier, task.names, root.bounds, self._places, root.open, most)
