@@ -327,7 +327,7 @@ class _Charges:
                 self._charge(result, error)
                 self._growth *= 1 + self._gamma(_BESIDES)
                 chain = chain + error
-            return self._hidden(_Values(layer(first.size), layer(first.hidden), chain))
+            return _Values(layer(first.size), layer(first.hidden), chain)
         if isinstance(layer, nn.ReLU):
             return self._relu(result, first)
         if isinstance(layer, nn.MaxPool2d):
@@ -339,7 +339,7 @@ class _Charges:
             self._charge(result, error)
             self._lose(area, first.size)
             self._lose(1, size)
-            return self._hidden(_Values(size, hidden, layer(first.chain) + error))
+            return _Values(size, hidden, layer(first.chain) + error)
         if isinstance(layer, _Combine):
             second = values[1]
             size = first.size + second.size
