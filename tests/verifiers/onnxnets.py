@@ -141,9 +141,9 @@ def convolutional(path: Path, seed: int = 0, sparsity: float = 0.0, shape: tuple
     return write(path, nodes, constants, shape)
 
 
-def normal_form(path: Path) -> Path:
+def normal_form(path: Path, keep: frozenset[str] = frozenset()) -> Path:
     """Returns a network's normal form, as a worker hands it to an adapter; written beside the network."""
-    normal = normalise(load_model(path))
+    normal = normalise(load_model(path), keep=keep)
     if not normal.changed:
         return path
     target = path.with_suffix(".normal.onnx")

@@ -43,7 +43,8 @@ def default_type() -> Iterator[None]:
 def started(kind: type[Lirpa], path: Path) -> Lirpa:
     verifier = kind({"iterations": 3} if kind is AlphaCrown else {})
     verifier.start()
-    verifier.load(onnxnets.normal_form(path))
+    # Maxima stay, as for these adapters.
+    verifier.load(onnxnets.normal_form(path, frozenset({"MaxPool"})))
     return verifier
 
 
@@ -112,6 +113,8 @@ def test_intervals_in_float64_differ_by_less_than_the_charge(seed: int, by: floa
     single, less = less_in(verifier, instances, Apart.EVERYWHERE)
     verifier._use(torch.float64)
     double, _ = less_in(verifier, instances, Apart.EVERYWHERE)
+    # The next example's network is made in float32.
+    verifier._use(torch.float32)
     assert np.abs(single - double).max() > 0
     assert np.all(less <= double)
     # It is no bound of everything, either.
@@ -150,6 +153,56 @@ def test_what_float32_alone_would_prove_wrongly_is_charged_more_than_it_is_wrong
         assert less[0, 0] <= -0.25
     (verdict,) = verifier.solve([question])
     assert verdict.status is Status.UNKNOWN
+
+
+def greatest(path: Path) -> Path:
+    """y is the largest of four inputs less a million."""
+    constants = {"w1": np.ones((1, 1, 1, 1), np.float32), "b": np.array([-1e6], np.float32)}
+    node = [
+        helper.make_node("Conv", ["input", "w1"], ["z"], kernel_shape=[1, 1]),
+        helper.make_node("MaxPool", ["z"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["m"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "one", "b"], ["output"], transB=1),
+    ]
+    return onnxnets.write(path, node, constants | {"one": np.ones((1, 1), np.float32)}, (1, 2, 2), outputs=1)
+
+
+def test_optimised_weights_of_a_maximum_do_not_grow_beyond_1(tmp_path: Path) -> None:
+    point = np.full((1, 2, 2), 1e6, np.float32)
+    # Unsafe: y <= 0, which it is everywhere; with weights of a sum of 1 + 2**-23 it would be 0.12.
+    question = dataclasses.replace(
+        onnxnets.instance(greatest(tmp_path / "net.onnx"), 0.0),
+        lower=point,
+        upper=point,
+        spec=OutputSpec(((np.array([[1.0]]), np.array([0.0])),)),
+        classes=1,
+    )
+    verifier = AlphaCrown({})
+    verifier.start()
+    verifier.load(onnxnets.normal_form(question.onnx, frozenset({"MaxPool"})))
+    assert any(isinstance(layer, torch.nn.MaxPool2d) for layer in verifier._module.layers.values())
+    for dtype in (torch.float32, torch.float64):
+        verifier._use(dtype)
+        lower, less = less_in(verifier, [question], Apart.EVERYWHERE)
+        assert less[0, 0] <= lower[0, 0] <= 0
+    verifier._use(torch.float32)
+    (verdict,) = verifier.solve([question])
+    assert verdict.status is Status.UNKNOWN
+
+
+@given(st.lists(st.floats(-2, 2, width=32), min_size=9, max_size=9))
+def test_weights_are_projected_to_a_sum_of_exactly_1(values: list[float]) -> None:
+    def project(weights: torch.Tensor) -> torch.Tensor:
+        positive = weights.clamp(min=0) + 1e-3
+        total: torch.Tensor = positive / positive.sum((-1, -2), keepdim=True)
+        return total
+
+    weights = torch.tensor(values, dtype=torch.float32).reshape(1, 1, 3, 3)
+    exact = nodes._onto_grid(project, weights)
+    assert exact.shape == weights.shape
+    assert torch.all(exact >= 0)
+    assert exact.double().sum() == 1
+    assert torch.all((exact - project(weights)).abs() < 1e-5)
 
 
 def pooled(path: Path) -> Path:

@@ -129,6 +129,7 @@ class Lirpa(Verifier):
                 bound_opts={**self._options(), "conv_mode": self._convolutions},
             )
             self._networks[dtype].eval()
+            nodes.weigh_exactly(self._networks[dtype])
         self._dtype, self._bounded = dtype, self._networks[dtype]
 
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from prunecert.verifiers.formats.onnx_torch import OnnxModule
     from prunecert.verifiers.rounding.lirpa import Computed
 
+#: Parts of 1 that a maximum's weights are multiples of.
+_GRID = 2.0**20
 #: Classes of nodes, by the class of the layer that they were made from.
 _CLASSES = {
     "AvgPool2d": ("BoundAveragePool",),
@@ -49,6 +52,31 @@ def matched(bounded: Any, module: OnnxModule) -> dict[str, Any] | None:
     entry = nodes.get(module.input_name)
     unknown = entry is None or entry not in bounded.roots() or any(result not in nodes for result, _, _ in module.steps)
     return None if unknown else nodes
+
+
+def weigh_exactly(bounded: Any) -> None:
+    """Makes the weights of a maximum's elements, which α-CROWN optimises, sum up to exactly 1.
+
+    A maximum is no less than a mean of its elements, whatever their weights; but where they are 1e6, weights whose sum
+    is 1 + 2**-23 make 0.1 more than that. auto_LiRPA has them in float32, whatever type the bounds are in, and projects
+    them onto the simplex after every step. Here they are then moved to multiples of 2**-20, and the largest such that
+    their sum is 1, all of which is exact in float32.
+
+    Args:
+        bounded: auto_LiRPA's ``BoundedModule``; its nodes are changed.
+    """
+    for node in bounded.nodes():
+        if type(node).__name__ == "BoundMaxPool":
+            node.project_simplex = functools.partial(_onto_grid, node.project_simplex)
+
+
+def _onto_grid(project: Callable[[torch.Tensor], torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Projects weights [..., height, width] as auto_LiRPA does, and then so that their sum is exactly 1."""
+    projected = project(weights)
+    counts = (projected.flatten(-2) * _GRID).floor()
+    largest = counts.argmax(-1, keepdim=True)
+    counts = counts.scatter_add(-1, largest, _GRID - counts.sum(-1, keepdim=True))
+    return (counts / _GRID).view(projected.shape)
 
 
 def computed(
