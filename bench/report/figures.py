@@ -200,6 +200,13 @@ def inline_svg(summary: Summary, name: str) -> str | None:
     return drawn[0] if drawn else None
 
 
+def figure(summary: Summary, name: str) -> Figure | None:
+    """Returns a figure as an object, in black on white; None without cells."""
+    drawn: list[Figure] = []
+    _draw(summary, name, FILE_INK, drawn.append)
+    return drawn[0] if drawn else None
+
+
 def save(summary: Summary, folder: Path) -> list[Path]:
     """Writes the figures as PNG and SVG and returns their paths."""
     paths: list[Path] = []
