@@ -22,6 +22,7 @@ from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.schema.cell import fitting
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models import DENSE
 
@@ -35,6 +36,7 @@ class Line:
 
     Args:
         group: Network, objective, radius and seed: what it shares with its dense control.
+        name: The cell's name, which a selection is matched against.
         pruner: Its pruner, or ``dense``.
         compression: The ratio asked for.
         shares: Accuracies in [0, 1] by the column's heading; what wasn't measured is missing.
@@ -44,6 +46,7 @@ class Line:
     """
 
     group: tuple[str, str, str, int]
+    name: str
     pruner: str
     compression: float
     shares: Mapping[str, float]
@@ -103,6 +106,7 @@ def of_card(card: Any) -> Line:
     rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
     return Line(
         group=(numbers.network, numbers.objective, numbers.eps, numbers.seed),
+        name=card.name,
         pruner=numbers.pruner,
         compression=numbers.compression,
         shares=shares,
@@ -126,6 +130,7 @@ def of_cell(cell: SummaryCell) -> Line | None:
     shown = f"{verified.value or 0.0:.1%} ({verified.low:.1%}–{verified.high:.1%})".replace("%", "")
     return Line(
         group=(cell.network, cell.objective, cell.eps, cell.seed),
+        name=cell.name,
         pruner=cell.pruner,
         compression=cell.compression,
         # A cell without images has no shares.
@@ -207,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "source", type=Path, nargs="?", help="a folder of checkpoints (default: the zoo), or a run's summary.json"
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
+    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     source = options.source
     if source is None:
@@ -220,6 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = _read_cards(source) if cards else _read_run(run)
     if options.compression is not None:
         lines = [line for line in lines if line.compression in options.compression]
+    if options.cells is not None:
+        names = set(fitting((line.name for line in lines), options.cells, str(source)))
+        lines = [line for line in lines if line.name in names]
     if not lines:
         raise UserError(f"{source} holds no finished network of those asked for.")
     if cards:

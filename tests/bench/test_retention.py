@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def line(pruner: str, compression: float, clean: float, *, seed: int = 0, epochs: int = 30) -> Line:
-    return Line(("net", "ibp", "2/255", seed), pruner, compression, {"clean %": clean}, {}, (epochs, 5000, "print"))
+    name = f"net_ibp_eps2_{pruner}_x{compression:g}_s{seed}"
+    return Line(
+        ("net", "ibp", "2/255", seed), name, pruner, compression, {"clean %": clean}, {}, (epochs, 5000, "print")
+    )
 
 
 def cells(text: str) -> list[list[str]]:
@@ -96,6 +99,17 @@ def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pyte
     assert len(table) == 2
     main([str(tmp_path), "--compression", "10"])
     assert [row[1] for row in cells(capsys.readouterr().out)] == ["lwm"]
+
+
+def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    zoo = ROOT / "results" / "zoo" / "cifar10-4nets-1000.json"
+    main([str(zoo), "--cells", "cnn-large_ibp*_x1_*,cnn-large_ibp*_lwm_x10_*"])
+    assert [(row[0], row[1]) for row in cells(capsys.readouterr().out)] == [
+        ("cnn-large, ibp, 2/255, 0", "dense"),
+        ("cnn-large, ibp, 2/255, 0", "lwm"),
+    ]
+    with pytest.raises(UserError, match="Did you mean"):
+        main([str(zoo), "--cells", "cnn-large_ipb*"])
 
 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:

@@ -1,0 +1,85 @@
+"""The pages lead where they say, and the commands that they name exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests import house
+
+PAGES = sorted([*house.ROOT.glob("*.md"), *house.ROOT.glob("docs/*.md"), house.ROOT / "results" / "README.md"])
+NAMES = [str(page.relative_to(house.ROOT)) for page in PAGES]
+
+
+def _prose(page: Path) -> str:
+    """The text without its fenced blocks, whose brackets are no links."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def _anchors(page: Path) -> set[str]:
+    """What a heading can be linked by: lower case, no punctuation, hyphens for blanks."""
+    headings = re.findall(r"^#+ (.*)$", _prose(page), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@cache
+def _options(*words: str) -> set[str]:
+    """The options that the help of a command, or of its subcommand, names."""
+    command = [sys.executable, "-m", *words, "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=house.ROOT, timeout=120).stdout
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in _anchors(file), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [house.ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        for target in re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", _prose(page)):
+            if not re.match(r"[a-z]+:", target):
+                waiting.append((page.parent / target).resolve())
+    assert {page for page in PAGES if page.parent.name == "docs"} <= reached
+
+
+def test_the_readme_is_short() -> None:
+    assert len((house.ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_name_verbs_that_exist(page: Path) -> None:
+    for verb in set(re.findall(r"python -m (bench\.\w+(?:\.\w+)*)", page.read_text(encoding="utf-8"))):
+        assert (house.ROOT / f"{verb.replace('.', '/')}.py").is_file(), verb
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_name_options_that_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        pytest.skip("it tells of options that are gone, too")
+    text = page.read_text(encoding="utf-8")
+    commands = re.findall(r"`(python -m bench\.[^`]*)`", text) + re.findall(r"(python -m bench\..*)$", text, flags=re.M)
+    for command in commands:
+        for part in re.split(r"&&|\|", command):
+            verb = re.search(r"python -m (bench\.\w+(?:\.\w+)*)(?: ([a-z]+)(?= --))?", part)
+            if verb:
+                options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.partition("`")[0])
+                assert set(options) <= _options(*filter(None, verb.groups())), part
