@@ -1,4 +1,12 @@
-"""Networks, data, objectives, pruners, checkpoints: everything up to the ONNX file."""
+"""Networks, data, objectives, pruners, checkpoints: everything up to the ONNX file.
+
+>>> network = NETWORKS.get("cnn-small")()
+>>> masks = PRUNERS.get("lwm")(network, 10.0)
+>>> masks.kept, masks.total
+(21476, 214760)
+>>> "mtl-ibp" in OBJECTIVES
+True
+"""
 
 from __future__ import annotations
 
@@ -11,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunecert.models.masks import Masks
+    from prunecert.models.pruners.contract import Altered
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
@@ -63,13 +72,14 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
     },
 )
 
-#: Pruners: ``prune(model, compression, ...) -> Masks``; see `models.pruners` for what they may ask for. Those that
-#: train do so through a closure: no pruner knows the objective.
-PRUNERS: Registry[Callable[..., Masks]] = Registry(
+#: Pruners: ``prune(model, compression, ...) -> Masks``, or another network; see `models.pruners` for what they may ask
+#: for. Those that train do so through `models.pruners.contract.Train`: no pruner knows the objective.
+PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
     "pruner",
     {
         "drop-grow": "prunecert.models.pruners.drop_grow:prune",
         "filter-l1": "prunecert.models.pruners.filter:prune",
+        "harp": "prunecert.models.pruners.harp:prune",
         "hydra": "prunecert.models.pruners.hydra:prune",
         "lwm": "prunecert.models.pruners.lwm:prune",
         "lwm-global": "prunecert.models.pruners.lwm:prune_global",

@@ -58,7 +58,7 @@ def pgd_linf(
     if eps == 0 or steps == 0:
         return x
     point = project_linf(x + torch.empty_like(x).uniform_(-eps, eps), x, eps)
-    chosen, highest = point, torch.full((len(x),), -torch.inf, device=x.device)
+    chosen, highest = point.detach(), torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps):
         point.requires_grad_(True)
         losses = F.cross_entropy(model(point), y, reduction="none")

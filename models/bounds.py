@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
 from prunecert.models.graph import Graph, Node, graph_of
+from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 
 
@@ -57,8 +58,15 @@ class Intervals:
 
     @property
     def pre(self) -> list[tuple[Tensor, Tensor]]:
-        """Lower and upper pre-activations of each ReLU, in order."""
-        return [(center - radius, center + radius) for center, radius in self.boxes]
+        """Lower and upper pre-activations of each ReLU, in order; 0 for a grafted neuron, which isn't one."""
+        bounds = []
+        for index, (center, radius) in zip(self.graph.relus, self.boxes, strict=False):
+            module = self.graph.nodes[index].module
+            lower, upper = center - radius, center + radius
+            if isinstance(module, GraftedReLU):
+                lower, upper = (bound.masked_fill(module.grafted, 0.0) for bound in (lower, upper))
+            bounds.append((lower, upper))
+        return bounds
 
 
 def boundable(model: nn.Module) -> Graph:
@@ -153,10 +161,10 @@ def propagate(
     for one, images, radius, intervals in known or ():
         if one is model and images is x and radius == eps:
             return intervals
-    made = _propagate(model, x, eps, x if clean is None else clean, points, count)
+    intervals = _propagate(model, x, eps, x if clean is None else clean, points, count)
     if known is not None:
-        known.append((model, x, eps, made))
-    return made
+        known.append((model, x, eps, intervals))
+    return intervals
 
 
 @dataclass
@@ -182,21 +190,23 @@ def _propagate(
     start = _Carried(clean if apart else None, torch.cat([*beside, center]) if beside else center, radius)
     last = graph.nodes[-1].module
     assert isinstance(last, nn.Linear)
-    made = Intervals(clean, center, radius, [], last, graph, len(boxed))
+    intervals = Intervals(clean, center, radius, [], last, graph, len(boxed))
     values: list[_Carried] = []
     for index, node in enumerate(graph.nodes[:-1]):
-        values.append(_step(made, index, node, values, ahead, start))
-        made.shapes[index] = values[-1].batch.shape[1:]
+        values.append(_step(intervals, index, node, values, ahead, start))
+        intervals.shapes[index] = values[-1].batch.shape[1:]
     end = values[graph.nodes[-1].inputs[0]]
-    made.center, made.radius = end.batch[ahead:], end.radius
-    made.logits = last(end.batch[: len(clean)] if end.rider is None else end.rider)
+    intervals.center, intervals.radius = end.batch[ahead:], end.radius
+    intervals.logits = last(end.batch[: len(clean)] if end.rider is None else end.rider)
     if points is not None:
-        made.points = last(end.batch[ahead - len(points) : ahead])
-    return made
+        intervals.points = last(end.batch[ahead - len(points) : ahead])
+    return intervals
 
 
-def _step(made: Intervals, index: int, node: Node, values: list[_Carried], ahead: int, start: _Carried) -> _Carried:
-    """Returns what stands behind a node; notes in `made` what going back will need."""
+def _step(
+    intervals: Intervals, index: int, node: Node, values: list[_Carried], ahead: int, start: _Carried
+) -> _Carried:
+    """Returns what stands behind a node; notes in `intervals` what going back will need."""
     if node.kind == "input":
         return start
     inputs = [values[one] for one in node.inputs]
@@ -208,24 +218,29 @@ def _step(made: Intervals, index: int, node: Node, values: list[_Carried], ahead
         return _Carried(sum_rider, one.batch + two.batch, one.radius + two.radius)
     assert module is not None
     if node.kind == "relu":
-        made.boxes.append((one.batch[ahead:], one.radius))
+        intervals.boxes.append((one.batch[ahead:], one.radius))
         batch, radius = _IntervalRelu.apply(one.batch, one.radius, ahead)  # type: ignore[no-untyped-call]
+        if isinstance(module, GraftedReLU):
+            grafted, (slope, offset) = module.grafted, module.lines()
+            batch = torch.where(grafted, slope * one.batch + offset, batch)
+            radius = torch.where(grafted, slope.abs() * one.radius, radius)
+            return _Carried(None if rider is None else module(rider), batch, radius)
         if rider is not None:
             source = node.inputs[0]
             # Nobody else reads what an addition or a batch norm gave, nor do these keep it for their gradients.
-            alone = made.graph.readers[source] == 1 and made.graph.nodes[source].kind in ("norm", "add")
+            alone = intervals.graph.readers[source] == 1 and intervals.graph.nodes[source].kind in ("norm", "add")
             rider = rider.relu_() if alone else rider.relu()
         return _Carried(rider, batch, radius)
     if node.kind in ("flatten", "pool"):
         return _Carried(None if rider is None else module(rider), module(one.batch), module(one.radius))
     if node.kind == "affine":
-        if index in made.graph.folded:
+        if index in intervals.graph.folded:
             # Its batch norm does the work for both: the weights depend on the statistics.
             return one
-        return _affine(made, index, module, one, *weights_of(module))
+        return _affine(intervals, index, module, one, *weights_of(module))
     assert isinstance(module, _BatchNorm)
-    place = made.graph.folds.get(index)
-    before = None if place is None else made.graph.nodes[place].module
+    place = intervals.graph.folds.get(index)
+    before = None if place is None else intervals.graph.nodes[place].module
     if before is not None and rider is not None:
         rider = apply_affine(before, rider, *weights_of(before))
     if rider is not None and module.training:
@@ -235,18 +250,18 @@ def _step(made: Intervals, index: int, node: Node, values: list[_Carried], ahead
         rider = None if rider is None else rider * per_channel(scale, rider) + per_channel(shift, rider)
     if place is not None and before is not None:
         weights = folded(*weights_of(before), scale, shift)
-        moved = _affine(made, place, before, _Carried(None, one.batch, one.radius), *weights)
-        made.shapes[place] = moved.batch.shape[1:]
+        moved = _affine(intervals, place, before, _Carried(None, one.batch, one.radius), *weights)
+        intervals.shapes[place] = moved.batch.shape[1:]
         return _Carried(rider, moved.batch, moved.radius)
-    made.scales[index] = scale, shift
+    intervals.scales[index] = scale, shift
     factor = per_channel(scale, one.batch)
     return _Carried(rider, one.batch * factor + per_channel(shift, one.batch), one.radius * factor.abs())
 
 
 def _affine(
-    made: Intervals, index: int, layer: nn.Module, at: _Carried, weight: Tensor, bias: Tensor | None
+    intervals: Intervals, index: int, layer: nn.Module, at: _Carried, weight: Tensor, bias: Tensor | None
 ) -> _Carried:
-    made.weights[index] = weight, bias
+    intervals.weights[index] = weight, bias
     rider = None if at.rider is None else apply_affine(layer, at.rider, weight, bias)
     batch = apply_affine(layer, at.batch, weight, bias)
     return _Carried(rider, batch, apply_affine(layer, at.radius, weight.abs(), None))

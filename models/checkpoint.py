@@ -27,6 +27,7 @@ from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models import NETWORKS
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.surgery import operate
 from prunecert.printable import shortened
 
 SCHEMA_VERSION = 1
@@ -70,6 +71,7 @@ class Card:
         schema_version: Of this card.
         throughput: Training images per second by stage, of the stages that were trained with this cell.
         unfit: Why the network must not be published (e.g. trained on a subset), or nothing.
+        surgery: Which layers are others than the architecture's; see `models.surgery`.
     """
 
     name: str
@@ -96,10 +98,14 @@ class Card:
     schema_version: int = field(default=SCHEMA_VERSION)
     throughput: Mapping[str, _Amount] = field(default_factory=dict)
     unfit: str = ""
+    surgery: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data."""
-        return asdict(self)
+        """Returns plain data; a network of its architecture's own layers has no surgery."""
+        data = asdict(self)
+        if not self.surgery:
+            del data["surgery"]
+        return data
 
 
 def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
@@ -199,7 +205,7 @@ def load_card(path: Path) -> Card:
         )
     names = {item.name for item in fields(Card)}
     # Older cards lack what came later, and mean its default.
-    needed = names - {"throughput", "unfit"}
+    needed = names - {"throughput", "unfit", "surgery"}
     if not needed <= set(data) <= names:
         missing, extra = sorted(needed - set(data)), sorted(set(data) - names)
         raise UserError(
@@ -243,6 +249,10 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
 
     Raises:
         UserError: The file is missing, truncated, of another hash than its card says, or does not fit its network.
+
+    >>> model, masks, card = load_model(ZOO / "cnn-small_ibp_eps2_lwm_x10_s0")
+    >>> card.pruner, masks.kept, card.weights
+    ('lwm', 21476, 214760)
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -253,13 +263,14 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
         raise UserError(
             f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {card.command}"
         )
-    found = sha256_file(file)
-    if found != card.sha256:
+    sha256 = sha256_file(file)
+    if sha256 != card.sha256:
         raise UserError(
-            f"The checkpoint {str(file)!r} is refused: its SHA-256 is {found[:16]}… and its card says "
+            f"The checkpoint {str(file)!r} is refused: its SHA-256 is {sha256[:16]}… and its card says "
             f"{card.sha256[:16]}…, so it is truncated or another file; fetch it again or train it."
         )
     model = NETWORKS.get(card.network)()
+    operate(model, card.surgery)
     try:
         stored = load_file(file)
         state, masks = _unpack(stored, model)

@@ -23,7 +23,6 @@ understood keep all channels round them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +68,11 @@ def compact(
     record = _record(plan, domain, exact, masked_sha256 or hashlib.sha256(model.SerializeToString()).hexdigest())
     if not record.shrank:
         return model, record
-    made = _Writer(plan).write()
-    del made.metadata_props[:]
+    smaller = _Writer(plan).write()
+    del smaller.metadata_props[:]
     known = {item.key: item.value for item in model.metadata_props}
-    helper.set_model_props(made, dict(sorted({**known, METADATA_KEY: record.dump()}.items())))
-    return made, record
+    helper.set_model_props(smaller, dict(sorted({**known, METADATA_KEY: record.dump()}.items())))
+    return smaller, record
 
 
 def compact_file(
@@ -101,10 +100,10 @@ def compact_file(
         # protobuf's decoding error and the checker's share no base class.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} is refused because it is no ONNX network or is cut off ({reason:.200}).") from error
-    made, record = compact(model, domain=domain, exact=exact, masked_sha256=hashlib.sha256(raw).hexdigest())
+    smaller, record = compact(model, domain=domain, exact=exact, masked_sha256=hashlib.sha256(raw).hexdigest())
     if record.shrank:
-        onnx.checker.check_model(made, full_check=True)
-        raw = made.SerializeToString()
+        onnx.checker.check_model(smaller, full_check=True)
+        raw = smaller.SerializeToString()
     write_bytes(target, raw)
     return record
 
@@ -199,8 +198,8 @@ class _Plan:
             gone &= ~self.shared[name]
         rows = self.keep[self.graph.find(node.output)]
         used = np.any(node.weight[rows] != 0, axis=(0, 2))
-        found: BoolArray = gone & used & self.values[node.inputs[0]].value.any(axis=1)
-        return found
+        folding: BoolArray = gone & used & self.values[node.inputs[0]].value.any(axis=1)
+        return folding
 
 
 def _record(plan: _Plan, domain: tuple[float, float] | None, exact: bool, masked_sha256: str) -> Compaction:
@@ -232,17 +231,17 @@ class _Writer:
 
     def __init__(self, plan: _Plan) -> None:
         self.plan, self.graph = plan, plan.graph
-        self.made = onnx.ModelProto()
-        self.made.CopyFrom(plan.graph.model)
+        self.smaller = onnx.ModelProto()
+        self.smaller.CopyFrom(plan.graph.model)
         self.new: dict[str, npt.NDArray[np.float32]] = {}
         self.uses: dict[str, int] = {}
-        for proto in self.made.graph.node:
+        for proto in self.smaller.graph.node:
             for name in proto.input:
                 self.uses[name] = self.uses.get(name, 0) + 1
 
     def write(self) -> onnx.ModelProto:
         """Returns the model."""
-        for node, proto in zip(self.graph.nodes, self.made.graph.node, strict=True):
+        for node, proto in zip(self.graph.nodes, self.smaller.graph.node, strict=True):
             if node.role is Role.DENSE:
                 self._dense(node, proto)
             elif node.output in self.graph.channels and not self.plan.final[self.graph.find(node.output)].all():
@@ -252,7 +251,7 @@ class _Writer:
                     # Its target shape names the old size.
                     self._flatten(proto)
         self._clean()
-        return self.made
+        return self.smaller
 
     def _put(self, proto: onnx.NodeProto, place: int, values: Array, role: str) -> None:
         """Makes `values` a node's input in a place, under the old name where no other node uses it."""
@@ -333,7 +332,7 @@ class _Writer:
 
     def _clean(self) -> None:
         """Writes the new constants, and drops the old ones, shapes of inner tensors included."""
-        graph = self.made.graph
+        graph = self.smaller.graph
         used = {name for proto in graph.node for name in proto.input}
         unused = [
             p for p in graph.node if p.op_type == "Constant" and (p.output[0] in self.new or p.output[0] not in used)
@@ -354,7 +353,7 @@ class _Writer:
             copies = [onnx.ValueInfoProto.FromString(item.SerializeToString()) for item in entries]
             del graph.input[:]
             graph.input.extend(copies)
-            self.made.ir_version = max(self.made.ir_version, 4)
+            self.smaller.ir_version = max(self.smaller.ir_version, 4)
         del graph.value_info[:]
 
 
@@ -363,41 +362,3 @@ def _set(proto: onnx.NodeProto, name: str, value: int) -> None:
         if attribute.name == name:
             proto.attribute.remove(attribute)
     proto.attribute.append(helper.make_attribute(name, value))
-
-
-Runner = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-
-
-def largest_difference(masked: Path, small: Path, inputs: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Runs both networks in onnxruntime, input by input.
-
-    Args:
-        masked: The network before.
-        small: The network after.
-        inputs: ``[n, ...]``, of the networks' input shape without the batch axis.
-
-    Returns:
-        The largest difference of an output, and the largest magnitude of one.
-    """
-    first, second = _runner(masked), _runner(small)
-    gap = size = 0.0
-    for x in inputs:
-        a, b = first(x[None]), second(x[None])
-        gap = max(gap, float(np.abs(a - b).max()))
-        size = max(size, float(np.abs(a).max()))
-    return gap, size
-
-
-def _runner(path: Path) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(session.run(None, {name: x})[0], dtype=np.float32)
-
-    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import onnx
 from prunecert.compaction import Compaction, Mode
 from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
-from prunecert.models.compact import compact_file, largest_difference
+from prunecert.models.compact import compact_file
 from prunecert.models.export import OPERATORS
 
 _CHECK_INPUTS = 32
@@ -89,3 +90,38 @@ def _check(masked: Path, small: Path, name: str) -> float:
     if not difference <= _TOLERANCE * max(1.0, size):
         raise ValueError(f"{name}: outputs differ from the masked network's by up to {difference:.3g}")
     return difference
+
+
+def largest_difference(masked: Path, small: Path, inputs: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Runs both networks in onnxruntime, input by input.
+
+    Args:
+        masked: The network before.
+        small: The network after.
+        inputs: ``[n, ...]``, of the networks' input shape without the batch axis.
+
+    Returns:
+        The largest difference of an output, and the largest magnitude of one.
+    """
+    first, second = _runner(masked), _runner(small)
+    gap = size = 0.0
+    for x in inputs:
+        a, b = first(x[None]), second(x[None])
+        gap = max(gap, float(np.abs(a - b).max()))
+        size = max(size, float(np.abs(a).max()))
+    return gap, size
+
+
+def _runner(path: Path) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.asarray(session.run(None, {name: x})[0], dtype=np.float32)
+
+    return run

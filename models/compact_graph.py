@@ -290,11 +290,11 @@ class Graph:
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Returns the shapes that are known; 0 for a free dimension."""
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for item in (*inferred.input, *inferred.value_info, *inferred.output):
         if item.type.tensor_type.HasField("shape"):
-            found[item.name] = tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)
-    return found
+            shapes[item.name] = tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)
+    return shapes
 
 
 def windows(shape: Sequence[int], node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:

@@ -50,23 +50,23 @@ def evaluate(graph: Graph, domain: tuple[float, float] | None) -> dict[str, Valu
         graph: The network.
         domain: Lowest and highest value of an input, or None for all inputs.
     """
-    found: dict[str, Values] = {}
+    known: dict[str, Values] = {}
     low, high = domain or (-np.inf, np.inf)
     for name in graph.tensors:
         shape = (graph.channels[name], graph.places[name])
         # Entries, and what comes out of nodes that we know nothing of; the rest is replaced below.
         bounds = (low, high) if name in graph.entries else (-np.inf, np.inf)
-        found[name] = Values(np.zeros(shape[0], bool), np.zeros(shape), *(np.full(shape, b) for b in bounds))
+        known[name] = Values(np.zeros(shape[0], bool), np.zeros(shape), *(np.full(shape, b) for b in bounds))
     for node in graph.nodes:
         if node.role is Role.BARRIER:
             continue
-        inputs = [found[name] for name in node.inputs]
+        inputs = [known[name] for name in node.inputs]
         with np.errstate(invalid="ignore"):
-            made = _STEPS[node.role](graph, node, inputs)
-        unknown = ~(np.isfinite(made.low) & np.isfinite(made.high))
-        made.low[unknown], made.high[unknown] = -np.inf, np.inf
-        found[node.output] = made
-    return found
+            result = _STEPS[node.role](graph, node, inputs)
+        unknown = ~(np.isfinite(result.low) & np.isfinite(result.high))
+        result.low[unknown], result.high[unknown] = -np.inf, np.inf
+        known[node.output] = result
+    return known
 
 
 def apply_dense(graph: Graph, node: Node, weight: Array, x: Array) -> Array:
@@ -88,8 +88,8 @@ def apply_dense(graph: Graph, node: Node, weight: Array, x: Array) -> Array:
     out = np.zeros((len(weight), rows * columns))
     for tap in range(weight.shape[2]):
         i, j = (tap // node.kernel[1]) * tall, (tap % node.kernel[1]) * wide
-        seen = padded[:, i : i + down * (rows - 1) + 1 : down, j : j + across * (columns - 1) + 1 : across]
-        out += weight[:, :, tap] @ seen.reshape(len(padded), -1)
+        window = padded[:, i : i + down * (rows - 1) + 1 : down, j : j + across * (columns - 1) + 1 : across]
+        out += weight[:, :, tap] @ window.reshape(len(padded), -1)
     return out
 
 

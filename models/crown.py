@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.bounds import Intervals, margin_rows, propagate
+from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import per_channel
 
 #: Lower and upper pre-activations of each ReLU, in order.
@@ -97,10 +98,10 @@ def _symbolic_layer(
         return interval
     unit = torch.zeros(count, lower.shape[1], device=x.device, dtype=x.dtype).scatter_(1, chosen[:, None], 1.0)
     rows = torch.cat([unit, -unit]).expand(len(x), -1, -1).reshape(len(x), 2 * count, *interval[0].shape[1:])
-    found = _backward(x, eps, bounds, pre, rows, x.new_zeros(len(x), 2 * count), parallel=True, source=source)
+    tighter = _backward(x, eps, bounds, pre, rows, x.new_zeros(len(x), 2 * count), parallel=True, source=source)
     tight = (
-        lower.index_copy(1, chosen, found[:, :count].to(lower.dtype)),
-        upper.index_copy(1, chosen, -found[:, count:].to(upper.dtype)),
+        lower.index_copy(1, chosen, tighter[:, :count].to(lower.dtype)),
+        upper.index_copy(1, chosen, -tighter[:, count:].to(upper.dtype)),
     )
     return tight[0].view_as(interval[0]), tight[1].view_as(interval[1])
 
@@ -140,7 +141,10 @@ def _backward(
             continue
         node, rows = graph.nodes[index], waiting.pop(index)
         if node.kind == "relu":
+            lines, straight = _through_lines(node.module, rows)
             rows, constant = _through_relu(rows, constant, *boxes[index], parallel=parallel)
+            if lines is not None:
+                rows, constant = rows + lines, constant + straight
         elif node.kind != "add":
             rows, constant = _through(bounds, index, rows, constant)
         for taken in node.inputs:
@@ -166,6 +170,15 @@ def _through_relu(
     negative = rows.clamp_max(0)
     constant = constant + (negative * offset).flatten(2).sum(2)
     return rows.clamp_min(0) * adaptive + negative * slope, constant
+
+
+def _through_lines(module: nn.Module | None, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Takes coefficients back through grafted neurons, which are linear; the others' come back as 0."""
+    if not isinstance(module, GraftedReLU):
+        return None, rows.new_zeros(())
+    slope, offset = module.lines()
+    rows = rows.view(*rows.shape[:2], *slope.shape)
+    return rows * slope, (rows * offset).flatten(2).sum(2)
 
 
 def _through(bounds: Intervals, index: int, rows: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,11 +45,11 @@ def load_ctrain(file: Path, network: str, sha256: str) -> nn.Module:
         raise UserError(f"CTRAIN has no network {network!r}; allowed are {', '.join(sorted(CLASSES))}.")
     if not file.is_file():
         raise UserError(f"There is no file {str(file)!r}; give a checkpoint that CTRAIN wrote.")
-    found = sha256_file(file)
-    if found != sha256.lower():
+    content = sha256_file(file)
+    if content != sha256.lower():
         raise UserError(
-            f"The file {str(file)!r} is refused: its SHA-256 is {found} and {sha256} was asked for; fetch it again, or "
-            "look up its hash where it is published."
+            f"The file {str(file)!r} is refused: its SHA-256 is {content} and {sha256} was asked for; fetch it "
+            "again, or look up its hash where it is published."
         )
     tensors = list(_tensors(file))
     model = NETWORKS.get(network)()

@@ -21,7 +21,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 
 #: Operators that an export may hold.
-OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Relu"})
+OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Mul", "Relu"})
 _SHAPE = (3, 32, 32)
 _CHECK_IMAGES = 32
 
@@ -55,6 +55,13 @@ def export_onnx(checkpoint: Path, out: Path) -> ExportInfo:
     Raises:
         UserError: The checkpoint is missing or damaged.
         ValueError: The written file fails one of its checks; nothing is left of it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from prunecert.models.checkpoint import ZOO
+    >>> with TemporaryDirectory() as folder:
+    ...     info = export_onnx(ZOO / "cnn-small_ibp_eps2_lwm_x10_s0.safetensors", Path(folder, "network.onnx"))
+    >>> info.path.name, f"{info.compression:.1f}"
+    ('network.onnx', '10.0')
     """
     model, masks, card = load_model(checkpoint)
     metadata = {
@@ -83,10 +90,10 @@ def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: 
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
     model.eval()
-    made = GraphWriter(_SHAPE).write(model, metadata)
+    network = GraphWriter(_SHAPE).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as scratch:
-        onnx.save(made, scratch)
+        onnx.save(network, scratch)
         difference = _check(scratch, model, masks)
     zeros, total = count_zeros(out)
     return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
@@ -105,9 +112,9 @@ def count_zeros(path: Path) -> tuple[int, int]:
 
 def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     """Checks the file with `onnx.checker`, by operators, by zeros and by logits; returns the logits' difference."""
-    made = onnx.load(path)
-    onnx.checker.check_model(made, full_check=True)
-    foreign = {node.op_type for node in made.graph.node} - OPERATORS
+    network = onnx.load(path)
+    onnx.checker.check_model(network, full_check=True)
+    foreign = {node.op_type for node in network.graph.node} - OPERATORS
     if foreign:
         raise ValueError(f"{path.name} holds operators {sorted(foreign)}, which no export should")
     zeros, total = count_zeros(path)
@@ -120,11 +127,11 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
     generator = np.random.default_rng(0)
     inputs = generator.random((_CHECK_IMAGES, *_SHAPE), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
+    logits = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
     with torch.no_grad():
-        wanted = model(torch.from_numpy(inputs)).numpy()
-    difference = float(np.abs(found - wanted).max())
+        reference = model(torch.from_numpy(inputs)).numpy()
+    difference = float(np.abs(logits - reference).max())
     # Sums of a few thousand float32 products in another order; a wrong fold is off by far more.
-    if not np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(wanted).max()))):
+    if not np.allclose(logits, reference, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(reference).max()))):
         raise ValueError(f"{path.name}: logits differ from PyTorch's by up to {difference:.3g}")
     return difference

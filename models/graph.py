@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
+from prunecert.models.networks.grafted import GraftedReLU
 
 Kind = Literal["input", "affine", "norm", "relu", "flatten", "pool", "add"]
 
@@ -81,7 +82,8 @@ class _Tracer(fx.Tracer):
     """Stops at torch's own layers, those with a parametrised weight included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d | nn.Linear | _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, nn.Conv2d | nn.Linear | _BatchNorm | GraftedReLU)
+        return own or super().is_leaf_module(m, module_qualified_name)
 
 
 #: The graphs of networks that are still alive, with the identities of the modules that they were made of.
@@ -186,7 +188,7 @@ def _kind(layer: nn.Module | None) -> Kind | None:
             return "affine"
         case nn.BatchNorm1d() | nn.BatchNorm2d() if layer.track_running_stats and layer.affine:
             return "norm"
-        case nn.ReLU():
+        case nn.ReLU() | GraftedReLU():
             return "relu"
         case nn.Flatten() if (layer.start_dim, layer.end_dim) == (1, -1):
             return "flatten"

@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from prunecert.models import BOUNDING, NOISE_OBJECTIVES
+from prunecert.models.feedback import attack
 from prunecert.models.masks import Masks
-from prunecert.models.pruners.contract import Revise
+from prunecert.models.pruners.contract import Epoch, Feedback, Group, Hook, Hooks
+from prunecert.models.running import recall
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, read_state, seed_everything, write_state
 
 
-def given(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[str, Any]:
+def keywords_of(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `lent` that the function has a keyword for."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in lent.items() if name in names}
+
+
+def offers(objective: str) -> frozenset[Hook]:
+    """Returns the hooks that training with an objective has; with noise in place of a radius, nothing is attacked."""
+    if objective in NOISE_OBJECTIVES:
+        return frozenset({Hook.STEP, Hook.SCORES, Hook.REGULARISER, Hook.SURGERY})
+    return frozenset(Hook)
+
+
+class Rehearsal:
+    """Stands in for training, to ask a pruner for its refusals: ends it where it first would train or look at data.
+
+    Args:
+        epochs: Epochs to spend.
+        learning: How many of them are for learning what to keep.
+        radius: Radius of training.
+        bounding: Whether the objective bounds the network.
+    """
+
+    class BeganError(Exception):
+        """The pruner has refused nothing and would begin."""
+
+    def __init__(self, epochs: int, learning: int, radius: float, *, bounding: bool) -> None:
+        self.left, self.learning, self.radius, self.bounding = epochs, learning, radius, bounding
+
+    def __call__(self, *_: object, **__: object) -> Masks | None:
+        """Ends the rehearsal."""
+        raise self.BeganError
+
+    batches = loss = attack = feedback = __call__
 
 
 class LentTraining:
@@ -36,13 +71,23 @@ class LentTraining:
         seed: The cell's seed; each stretch has random numbers of its own.
         eps: Radius of training.
         epochs: Epochs to spend.
+        objective: Name of the objective.
     """
 
     def __init__(
-        self, trainer: Trainer, cell: str, work: Path, key: str, *, seed: int, eps: float, epochs: int
+        self,
+        trainer: Trainer,
+        cell: str,
+        work: Path,
+        key: str,
+        *,
+        seed: int,
+        eps: float,
+        epochs: int,
+        objective: str,
     ) -> None:
         self._trainer, self._cell, self._work, self._key = trainer, cell, work, key
-        self._seed, self._eps = seed, eps
+        self._seed, self._eps, self._objective = seed, eps, objective
         self._left = epochs
         self._files: list[Path] = []
 
@@ -63,8 +108,9 @@ class LentTraining:
         *,
         name: str,
         scores: Sequence[nn.Parameter] | None = None,
+        groups: Sequence[Group] | None = None,
         masks: Masks | None = None,
-        revise: Revise | None = None,
+        hooks: Hooks | None = None,
         restart: bool = False,
         first: int = 0,
     ) -> Masks | None:
@@ -75,7 +121,7 @@ class LentTraining:
         """
         if epochs > self._left:
             raise ValueError(f"{epochs} epochs asked for, {self._left} left")
-        self._left -= epochs
+        hooks = hooks or Hooks()
         recipe = self._trainer.recipe
         length = first + epochs
         stage = Stage(name, length, recipe.score_lr if scores is not None else recipe.finetune_lr, self._eps)
@@ -91,16 +137,82 @@ class LentTraining:
             state = read_state(done)
             if state["key"] == key:
                 model.load_state_dict(state["model"])
+                recall(hooks, state)
+                self._left -= state.get("epochs", epochs)
                 return None if state["masks"] is None else Masks(state["masks"])
         seed_everything(self._seed, name)
+        counted = _Counted(hooks, epochs)
         final = self._trainer.run(
-            model, stage, masks=masks, parameters=scores, revise=revise, state_file=self._work / f"{stem}.pt", key=key
+            model,
+            stage,
+            masks=masks,
+            parameters=scores,
+            groups=groups,
+            hooks=counted.hooks,
+            state_file=self._work / f"{stem}.pt",
+            key=key,
         )
-        state = {"key": key, "model": model.state_dict(), "masks": None if final is None else dict(final)}
+        self._left -= counted.epochs
+        state = {
+            "key": key,
+            "model": model.state_dict(),
+            "masks": None if final is None else dict(final),
+            "memory": hooks.memory,
+            "epochs": counted.epochs,
+        }
         write_state(state, done)
         return final
+
+    @property
+    def radius(self) -> float:
+        """The full radius of training."""
+        return self._eps
+
+    @property
+    def bounding(self) -> bool:
+        """Whether the objective bounds the network."""
+        return self._objective in BOUNDING
+
+    def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the first so many training images, as they are, in the recipe's batches."""
+        size = self._trainer.recipe.batch_size
+        parts = (torch.split(part[:images], size) for part in (self._trainer.images, self._trainer.labels))
+        return zip(*parts, strict=True)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Returns the objective's loss at the full radius; see the contract."""
+        loss: Tensor = self._trainer.objective(model, x, y, self._eps, progress=1.0)
+        return loss
+
+    def attack(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Returns attacked images; see the contract."""
+        return attack(model, x, y, self._eps)
+
+    def feedback(self, model: nn.Module) -> Feedback:
+        """Measures a network at the full radius."""
+        return self._trainer.feedback(model, self._eps)
 
     def clean(self) -> None:
         """Removes the files of finished stretches."""
         for file in self._files:
             file.unlink(missing_ok=True)
+
+
+class _Counted:
+    """Counts the epochs of a stretch that a hook may end early.
+
+    Args:
+        hooks: The stretch's hooks.
+        epochs: Its epochs.
+    """
+
+    def __init__(self, hooks: Hooks, epochs: int) -> None:
+        self.epochs, self._ends = epochs, hooks.epoch
+        self.hooks = hooks if hooks.epoch is None else replace(hooks, epoch=self._ask)
+
+    def _ask(self, epoch: Epoch) -> bool:
+        assert self._ends is not None
+        over = self._ends(epoch)
+        if over:
+            self.epochs = epoch.number
+        return over

@@ -3,6 +3,10 @@
 Written by hand rather than by torch's exporter, so that the same weights give the same bytes under every torch
 version, with the old opset and IR version that all verifiers read. Batch norm is folded into the layer before it;
 where an addition or a pooling stands before it, it becomes a 1x1 depthwise convolution, which is exact.
+
+A grafted neuron's line a x + b is written as a (Relu(x + s) - s) + b with a shift s for which x + s is above 0 for all
+images in [0, 1]: any verifier sees a ReLU that is stably active, and none has to know of grafting. The constants that
+are added stay apart from the next layer's bias, which padding would not see.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
+from prunecert.models.bounds import propagate
+from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.networks.normalised import ResidualBlock
 from prunecert.models.networks.wideresnet import PreactivationBlock
 
@@ -46,6 +53,7 @@ class GraphWriter:
         self.shape = tuple(shape)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.lowest: dict[str, Tensor] = {}
 
     def write(self, model: nn.Module, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Returns the ONNX model, batch size 1, float32.
@@ -59,6 +67,7 @@ class GraphWriter:
         """
         if not isinstance(model, nn.Sequential):
             raise UserError(f"Only sequential networks can be exported, not {type(model).__name__}.")
+        self.lowest = _lowest(model, self.shape)
         last = self._sequence(list(model.named_children()), INPUT)
         self.nodes[-1].output[0] = OUTPUT
         assert last
@@ -70,11 +79,11 @@ class GraphWriter:
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, with_outputs.out_features])],
             self.initializers,
         )
-        made = helper.make_model(
+        network = helper.make_model(
             graph, producer_name="prunecert", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
-        helper.set_model_props(made, dict(sorted(metadata.items())))
-        return made
+        helper.set_model_props(network, dict(sorted(metadata.items())))
+        return network
 
     def _sequence(self, layers: Sequence[tuple[str, nn.Module]], x: str) -> str:
         index = 0
@@ -101,6 +110,8 @@ class GraphWriter:
                 return self._linear(name, layer, x)
             case nn.BatchNorm2d():
                 return self._norm(name, layer, x)
+            case GraftedReLU():
+                return self._grafted(name, layer, x)
             case nn.ReLU():
                 return self._node("Relu", name, [x])
             case nn.Flatten():
@@ -169,6 +180,24 @@ class GraphWriter:
         ]
         return self._node("Conv", name, [x, *weights], kernel_shape=[1, 1], group=len(scale))
 
+    def _grafted(self, name: str, relu: GraftedReLU, x: str) -> str:
+        slope, offset = (_array(part) for part in relu.lines())
+        grafted = relu.grafted.cpu().numpy()
+        low = _array(self.lowest[name])
+        # A little more than needed, so that rounding in a verifier's bounds leaves it stable.
+        shift = np.where(grafted, np.maximum(0, -low) * 1.001 + 1e-3, 0.0).astype(np.float32).astype(np.float64)
+        scale, rest = np.where(grafted, slope, 1.0), np.where(grafted, offset - slope * shift, 0.0)
+        x = self._node("Add", f"{name}_shifted", [x, self._weight(f"{name}_shift", shift[None])])
+        x = self._node("Relu", name, [x])
+        if scale.ndim == 3 and all((part == part[:, :1, :1]).all() for part in (scale, rest)):
+            weights = [
+                self._weight(f"{NORM_PREFIX}{name}_scale", scale[:, :1, :1, None]),
+                self._weight(f"{NORM_PREFIX}{name}_rest", rest[:, 0, 0]),
+            ]
+            return self._node("Conv", f"{name}_lines", [x, *weights], kernel_shape=[1, 1], group=len(scale))
+        x = self._node("Mul", f"{name}_scaled", [x, self._weight(f"{name}_scale", scale[None])])
+        return self._node("Add", f"{name}_lines", [x, self._weight(f"{name}_rest", rest[None])])
+
     def _weight(self, name: str, values: npt.NDArray[np.float64]) -> str:
         # -0.0 is a zero like any other, but not for those who compare bytes.
         array = (values.astype(np.float32) + np.float32(0)).astype(np.float32)
@@ -179,6 +208,19 @@ class GraphWriter:
         output = f"{name}_out"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}_{name}", **attributes))
         return output
+
+
+@torch.no_grad()
+def _lowest(model: nn.Module, shape: Sequence[int]) -> dict[str, Tensor]:
+    """Returns lower bounds of the pre-activations of grafted layers over all images in [0, 1], by layer."""
+    if not any(isinstance(module, GraftedReLU) for module in model.modules()):
+        return {}
+    device = next(model.parameters()).device
+    bounds = propagate(model, torch.full((1, *shape), 0.5, device=device), 0.5)
+    return {
+        bounds.graph.nodes[index].name: (center - radius)[0]
+        for index, (center, radius) in zip(bounds.graph.relus, bounds.boxes, strict=True)
+    }
 
 
 def _scale_shift(norm: _BatchNorm) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,10 @@ from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.initialisation import ibp_init
-from prunecert.models.lent import LentTraining, given
+from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate, budget
-from prunecert.models.pruners.contract import begins_at_start, can_be_asked
+from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
@@ -79,7 +80,7 @@ class Job:
     @property
     def from_scratch(self) -> bool:
         """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
-        return self.pruner != DENSE and begins_at_start(PRUNERS.get(self.pruner))
+        return self.pruner != DENSE and method_of(PRUNERS.get(self.pruner)).from_scratch
 
     @property
     def pretrains(self) -> bool:
@@ -91,7 +92,8 @@ class Job:
 
         Raises:
             UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
-                compression cannot be reached: too few weights, or the pruner says so from the network's shape.
+                compression cannot be reached: too few weights, or the pruner says so from the network's shape; or the
+            pruner needs a hook that training with the objective lacks, or refuses a setting, or too few epochs.
         """
         model = NETWORKS.get(self.network)()
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
@@ -108,12 +110,24 @@ class Job:
             if self.pruner == DENSE:
                 return
             prune = PRUNERS.get(self.pruner)
-            if "allocation" in given(prune, {"allocation": ""}):
+            if "allocation" in keywords_of(prune, {"allocation": ""}):
                 allocate(shapes, kept, self.recipe.allocation)
-            if can_be_asked(prune):
-                prune(model, self.compression, **self.recipe.pruners.get(self.pruner, {}))
+            refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
+            self._rehearse(prune, model)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+
+    def _rehearse(self, prune: Callable[..., Any], model: nn.Module) -> None:
+        """Asks a pruner that trains, or that refuses by shape, what it would refuse."""
+        recipe = self.recipe
+        epochs = self.epochs + (recipe.pretrain_epochs if self.from_scratch else 0)
+        radius = self.eps * recipe.train_eps_factor
+        train = Rehearsal(epochs, recipe.prune_epochs, radius, bounding=self.objective in BOUNDING)
+        lent = keywords_of(prune, {"allocation": recipe.allocation, "seed": self.seed, "train": train})
+        if "train" not in lent and not method_of(prune).refuses_by_shape:
+            return
+        with contextlib.suppress(Rehearsal.BeganError):
+            prune(model, self.compression, **lent, **recipe.pruners.get(self.pruner, {}))
 
 
 def parent_file(job: Job, folder: Path) -> Path:
@@ -135,7 +149,7 @@ def parent_file(job: Job, folder: Path) -> Path:
             "the name of a dense checkpoint, without its ending."
         )
     card = load_card(file)
-    if card.network != job.network or card.kept != card.weights:
+    if card.network != job.network or card.kept != card.weights or card.surgery:
         raise UserError(
             f"{job.name}: the parent {name!r} is refused: it is a {card.network} that keeps {card.kept:,} of "
             f"{card.weights:,} weights; it must be a dense {job.network}."
@@ -206,7 +220,7 @@ class Pipeline:
 
     def trainer(self, job: Job) -> Trainer:
         """Returns a trainer for a job's recipe and objective."""
-        return Trainer(job.recipe, job.objective, self.train, self.device, self.report, stop=self.stop)
+        return Trainer(job.recipe, job.objective, self.train, self.device, self.report, stop=self.stop, val=self.val)
 
     def initial(self, job: Job) -> nn.Module:
         """Returns the job's network with its initial weights, on the CPU."""
@@ -270,8 +284,10 @@ class Pipeline:
             seed=job.seed,
             eps=job.eps * recipe.train_eps_factor,
             epochs=job.epochs + (recipe.pretrain_epochs if job.from_scratch else 0),
+            objective=job.objective,
         )
-        masks = self._masks(job, model, train)
+        pruned = self._prune(job, model, train)
+        model, masks = pruned.model, pruned.masks
         masks.apply_(model)
         if job.pruner != DENSE:
             trainer.estimate_statistics(model)
@@ -305,18 +321,20 @@ class Pipeline:
             command=job.command,
             throughput={stage: round(images / seconds) for stage, (images, seconds) in self._seconds.items()},
             unfit=self.unfit,
+            surgery=pruned.surgery,
         )
         train.clean()
         return card
 
-    def _masks(self, job: Job, model: nn.Module, train: LentTraining) -> Masks:
-        """Returns the pruner's masks; it may have trained the network."""
+    def _prune(self, job: Job, model: nn.Module, train: LentTraining) -> Altered:
+        """Returns the pruner's network, which it may have trained, and masks."""
         if job.pruner == DENSE:
-            return Masks.dense(model)
+            return Altered(model, Masks.dense(model), {})
         prune = PRUNERS.get(job.pruner)
         lent: dict[str, Any] = {"allocation": job.recipe.allocation, "seed": job.seed, "train": train}
         settings = job.recipe.pruners.get(job.pruner, {})
-        return prune(model, job.compression, **given(prune, lent), **settings)
+        pruned = prune(model, job.compression, **keywords_of(prune, lent), **settings)
+        return pruned if isinstance(pruned, Altered) else Altered(model, pruned, {})
 
 
 def check_device(device: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
 from prunecert.models.pruners.allocation import ALLOCATIONS
-from prunecert.models.pruners.contract import has_scores
+from prunecert.models.pruners.contract import method_of
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
-_GIVEN = frozenset({"model", "x", "y", "eps", "progress"})
+_RESERVED = frozenset({"model", "x", "y", "eps", "progress"})
 LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
 #: Keys that a card written before they existed lacks. At their defaults they are left out, so that such a card, and
 #: what was pre-trained for it, is still recognised as made by the same recipe.
@@ -151,7 +151,9 @@ class Recipe:
                 raise UserError(f"{where}: " + did_you_mean("key", key, known))
             default = known[key].default
             if key == "objective":
-                _check_settings(value, f"objective {objective!r}", OBJECTIVES.get(objective), _GIVEN, f"{where}: {key}")
+                _check_settings(
+                    value, f"objective {objective!r}", OBJECTIVES.get(objective), _RESERVED, f"{where}: {key}"
+                )
             elif key in ("addons", "pruners"):
                 _check_named(value, key, where)
             elif key == "lr_milestones":
@@ -217,7 +219,7 @@ class Recipe:
     def of_pruner(self, pruner: str) -> Recipe:
         """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""
         mine = {name: value for name, value in self.pruners.items() if name == pruner}
-        scored = pruner in PRUNERS and has_scores(PRUNERS.get(pruner))
+        scored = pruner in PRUNERS and method_of(PRUNERS.get(pruner)).learns_scores
         return replace(self, pruners=mine, score_lr=self.score_lr if scored else Recipe.score_lr)
 
 
@@ -225,21 +227,23 @@ def _check_named(value: Any, key: str, where: str) -> None:
     """Checks ``addons`` or ``pruners``: a mapping of names to settings."""
     if not isinstance(value, Mapping):
         raise UserError(f"{where}: {key} is {value!r}; it must be a mapping of names to their settings.")
-    registry, given = (ADDONS, _GIVEN) if key == "addons" else (PRUNERS, LENT)
+    registry, reserved = (ADDONS, _RESERVED) if key == "addons" else (PRUNERS, LENT)
     for name, settings in value.items():
         try:
             registry.check(name)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         target: Callable[..., Any] = registry.get(name)
-        _check_settings(settings or {}, f"{registry.kind} {name!r}", target, given, f"{where}: {key}.{name}")
+        _check_settings(settings or {}, f"{registry.kind} {name!r}", target, reserved, f"{where}: {key}.{name}")
 
 
-def _check_settings(settings: Any, what: str, function: Callable[..., Any], given: frozenset[str], where: str) -> None:
+def _check_settings(
+    settings: Any, what: str, function: Callable[..., Any], reserved: frozenset[str], where: str
+) -> None:
     """Checks settings against the keywords of the function that they go to: each exists, and is of its type."""
     if not isinstance(settings, Mapping):
         raise UserError(f"{where} is {settings!r}; it must be a mapping of settings.")
-    allowed = {n: p for n, p in inspect.signature(function).parameters.items() if n not in given}
+    allowed = {n: p for n, p in inspect.signature(function).parameters.items() if n not in reserved}
     for key, value in settings.items():
         if key not in allowed:
             raise UserError(f"{where}: " + did_you_mean(f"setting of {what}", key, allowed))

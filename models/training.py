@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,12 @@ from prunecert.models import ADDONS, OBJECTIVES
 from prunecert.models.bounds import shared_bounds
 from prunecert.models.data import Dataset
 from prunecert.models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
+from prunecert.models.feedback import measure
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.norms import estimate_statistics, norms_of, uncounted
-from prunecert.models.pruners.contract import Revise, Step
+from prunecert.models.pruners.contract import Batch, Epoch, Feedback, Group, Hooks, Step, StepHook
 from prunecert.models.recipe import Recipe
+from prunecert.models.running import Running, optimizer_of
 from prunecert.models.schedules import Stage
 
 #: Called after every epoch with the stage, the epoch's number from 1, the epochs in all, mean loss and images/s.
@@ -85,58 +86,6 @@ def augment(images: Tensor, crop: int = 4, padding: str = "zero") -> Tensor:
     return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-@dataclass
-class _Run:
-    """What changes in a stretch of training."""
-
-    model: nn.Module
-    trained: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    masks: Masks | None
-    averaged: list[Tensor] | None = None
-    held: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-
-    def hold(self, masks: Masks | None) -> None:
-        """Holds other weights at zero from now on."""
-        self.masks = masks
-        if masks is not None:
-            weights = prunable(self.model)
-            self.held = [(weights[name], masks[name].to(self.device)) for name in masks]  # type: ignore[misc]
-
-    @torch.no_grad()
-    def revise(self, masks: Masks) -> None:
-        """Changes the masks: what goes becomes zero, and what comes starts with no memory in the optimizer."""
-        self.hold(masks)
-        for weight, mask in self.held:
-            weight.mul_(mask)
-            for value in self.optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.mul_(mask)
-
-    def state(self) -> dict[str, Any]:
-        """Returns all of it, and the generators' states, by reference."""
-        cuda = self.device.type == "cuda"
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "averaged": self.averaged,
-            "masks": None if self.masks is None else dict(self.masks),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes back to a state."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.averaged = state["averaged"]
-        self.hold(None if state["masks"] is None else Masks(state["masks"]))
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-
-
 class Trainer:
     """Runs stages on one network.
 
@@ -148,6 +97,7 @@ class Trainer:
         report: Told of every epoch.
         stop: Asked after every epoch, with its seconds.
         check_every: Steps between two looks at the loss; 1 on the CPU and `CUDA_CHECK` on CUDA by default.
+        val: The held-out split that hooks get their feedback from; without it they get none.
     """
 
     def __init__(
@@ -160,6 +110,7 @@ class Trainer:
         *,
         stop: Stop | None = None,
         check_every: int | None = None,
+        val: Dataset | None = None,
     ) -> None:
         self.recipe = recipe
         self.objective = partial(OBJECTIVES.get(objective), **recipe.objective)
@@ -169,19 +120,36 @@ class Trainer:
         with memory_errors(f"Placing {len(data):,} training images on {device}"):
             self.images = torch.from_numpy(data.images).to(self.device)
             self.labels = torch.from_numpy(data.labels).to(self.device)
-        self.report, self.stop = report, stop
+        self.report, self.stop, self.val = report, stop, val
         self.check_every = check_every or (CUDA_CHECK if self.device.type == "cuda" else 1)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
-        """Returns the objective's loss and the recipe's additions to it."""
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float, hooks: Hooks | None = None
+    ) -> Tensor:
+        """Returns the objective's loss, or the hooks' in its place, and the recipe's and hooks' additions to it."""
         with shared_bounds(), torch.autocast(self.device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
-            loss = self.objective(model, x, y, eps, progress=progress)
-            with uncounted():
-                for addon in self.addons:
-                    loss = loss + addon(model, x, y, eps, progress=progress)
+            own = partial(self._own, model, x, y, eps, progress)
+            instead = None if hooks is None else hooks.loss
+            loss = own() if instead is None else instead(Batch(model, x, y, eps, progress, own))
         if self.recipe.l1:
             loss = loss + self.recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
+        if hooks is not None and hooks.regulariser is not None:
+            loss = loss + hooks.regulariser()
         return loss
+
+    def _own(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
+        loss: Tensor = self.objective(model, x, y, eps, progress=progress)
+        with uncounted():
+            for addon in self.addons:
+                loss = loss + addon(model, x, y, eps, progress=progress)
+        return loss
+
+    def feedback(self, model: nn.Module, eps: float) -> Feedback:
+        """Measures a network at a radius, on training and on held-out images."""
+        assert self.val is not None, "a pruner that declares its hooks is refused before"
+        held_out = (torch.from_numpy(part).to(self.device) for part in (self.val.images, self.val.labels))
+        images, labels = held_out
+        return measure(model, (self.images, self.labels), (images, labels), eps)
 
     def run(
         self,
@@ -190,7 +158,8 @@ class Trainer:
         *,
         masks: Masks | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
-        revise: Revise | None = None,
+        groups: Sequence[Group] | None = None,
+        hooks: Hooks | None = None,
         state_file: Path | None = None,
         key: str = "",
     ) -> Masks | None:
@@ -201,7 +170,8 @@ class Trainer:
             stage: What to run.
             masks: Weights to hold at zero.
             parameters: What to train; all of the network by default.
-            revise: May change the masks at every step; only with `masks`.
+            groups: What to train, at rates of their own, in place of `parameters`.
+            hooks: What is asked back; those that change masks only with `masks`.
             state_file: Where the state after each epoch is kept, and found again; removed at the end.
             key: What the state must belong to; a state of another key is not used.
 
@@ -212,8 +182,11 @@ class Trainer:
         recipe = self.recipe
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained = list(model.parameters() if parameters is None else parameters)
-        run = _Run(model, trained, self._optimizer(trained, stage.lr), self.device, masks)
+        if groups is None:
+            groups = [Group(list(model.parameters() if parameters is None else parameters))]
+        trained = [parameter for group in groups for parameter in group.parameters]
+        hooks = hooks or Hooks()
+        run = Running(model, trained, optimizer_of(groups, recipe, stage.lr, self.device), self.device, masks, hooks)
         run.hold(masks)
         first = stage.first
         if state_file is not None and state_file.exists():
@@ -225,12 +198,14 @@ class Trainer:
         count = len(self.labels)
         for epoch in range(first, stage.end):
             start = time.perf_counter()
-            total = float(self._epoch(run, stage, epoch, revise))
+            total = float(self._epoch(run, stage, epoch))
             if not all(bool(torch.isfinite(p).all()) for p in trained):
                 raise self._no_number(run, stage, epoch, math.ceil(count / recipe.batch_size) - 1)
             seconds = time.perf_counter() - start
             done, length = epoch + 1 - stage.first, stage.end - stage.first
             self.report(stage.name, done, length, total / count, count / seconds)
+            if hooks.epoch is not None and hooks.epoch(Epoch(done, length, partial(self.feedback, model, stage.eps))):
+                break
             if epoch + 1 < stage.end:
                 if state_file is not None:
                     write_state({"key": key, "epoch": epoch + 1, **run.state()}, state_file)
@@ -258,17 +233,7 @@ class Trainer:
         if norms_of(model) and batches:
             estimate_statistics(model, batches)
 
-    def _optimizer(self, trained: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        recipe, fused = self.recipe, True if self.device.type == "cuda" else None
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(
-                trained, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
-            )
-        if recipe.optimizer == "radam":
-            return torch.optim.RAdam(trained, lr=lr, weight_decay=recipe.weight_decay, decoupled_weight_decay=True)
-        return torch.optim.AdamW(trained, lr=lr, weight_decay=recipe.weight_decay, fused=fused)
-
-    def _epoch(self, run: _Run, stage: Stage, epoch: int, revise: Revise | None) -> Tensor:
+    def _epoch(self, run: Running, stage: Stage, epoch: int) -> Tensor:
         """Trains one epoch; returns the sum of the losses."""
         size = self.recipe.batch_size
         order = torch.randperm(len(self.labels)).to(self.device)
@@ -281,7 +246,7 @@ class Trainer:
         while step < len(batches):
             if every > 1 and step % every == 0:
                 good = (step, copy.deepcopy(run.state()), total.clone())
-            total += self._step(run, stage, epoch, step, batches, revise, check=every == 1)
+            total += self._step(run, stage, epoch, step, batches, check=every == 1)
             step += 1
             if good is not None and (step % every == 0 or step == len(batches)) and not bool(torch.isfinite(total)):
                 # Some step since the last look went wrong: go back and look at each, to find the batch and layer.
@@ -291,28 +256,21 @@ class Trainer:
         return total
 
     def _step(
-        self,
-        run: _Run,
-        stage: Stage,
-        epoch: int,
-        step: int,
-        batches: tuple[Tensor, ...],
-        revise: Revise | None,
-        *,
-        check: bool,
+        self, run: Running, stage: Stage, epoch: int, step: int, batches: tuple[Tensor, ...], *, check: bool
     ) -> Tensor:
         """Trains on one batch; returns its loss times its images."""
-        recipe, model, steps = self.recipe, run.model, len(batches)
+        recipe, model, hooks, steps = self.recipe, run.model, run.hooks, len(batches)
         now = epoch + step / steps
         progress = stage.progress(now, recipe.ramp)
         eps = stage.eps * progress
         for group in run.optimizer.param_groups:
-            group["lr"] = stage.rate(now, recipe)
+            # States of older versions have no factors.
+            group["lr"] = stage.rate(now, recipe) * group.setdefault("factor", 1.0)
         x, y = self._batch(batches[step])
 
         def differentiate(images: int) -> Tensor:
             with nn.utils.parametrize.cached():
-                loss = self.loss(model, x[:images], y[:images], eps, progress)
+                loss = self.loss(model, x[:images], y[:images], eps, progress, hooks)
                 run.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
@@ -329,12 +287,10 @@ class Trainer:
             run.optimizer.zero_grad(set_to_none=True)
             fits = fitting_batch(len(y), differentiate, self.device)
             raise self._no_memory(stage, epoch, step, fits, memory)
-        if revise is not None:
-            assert run.masks is not None
-            done, length = (epoch - stage.first) * steps + step, (stage.end - stage.first) * steps
-            masks = revise(Step(done, length, run.masks, partial(_gradients, model)))
-            if masks is not None:
-                run.revise(masks)
+        done, length = (epoch - stage.first) * steps + step, (stage.end - stage.first) * steps
+        if hooks.before is not None:
+            self._ask(hooks.before, run, done, length)
+        if hooks.before is not None or hooks.after is not None:
             for weight, mask in run.held:
                 if weight.grad is not None:
                     weight.grad.mul_(mask)
@@ -348,11 +304,21 @@ class Trainer:
         with torch.no_grad():
             for weight, mask in run.held:
                 weight.mul_(mask)
+            if hooks.after is not None:
+                self._ask(hooks.after, run, done, length)
             if recipe.average and now >= stage.epochs * (1 - recipe.decay):
                 if run.averaged is None:
                     run.averaged = [p.detach().clone() for p in run.trained]
                 torch._foreach_lerp_(run.averaged, [p.detach() for p in run.trained], 1 - recipe.average)
         return health * len(y)
+
+    def _ask(self, hook: StepHook, run: Running, done: int, length: int) -> None:
+        """Asks a hook about a step, and holds the masks that it answers."""
+        assert run.masks is not None
+        lr = float(run.optimizer.param_groups[0]["lr"])
+        masks = hook(Step(done, length, run.masks, partial(_gradients, run.model), lr))
+        if masks is not None:
+            run.revise(masks)
 
     def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         x = self.images[chosen]
@@ -361,7 +327,7 @@ class Trainer:
         return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), self.labels[chosen]
 
     def _no_number(
-        self, run: _Run, stage: Stage, epoch: int, step: int, x: Tensor | None = None, eps: float = 0.0
+        self, run: Running, stage: Stage, epoch: int, step: int, x: Tensor | None = None, eps: float = 0.0
     ) -> UserError:
         bad = first_bad(run.model, self.images[:1] if x is None else x, eps)
         return UserError(

@@ -67,34 +67,43 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
         equal = _fill(dict.fromkeys(sizes, 1.0), sizes, kept / 2)
         room = {name: size - equal[name] for name, size in sizes.items()}
         rest = _fill({name: float(size) for name, size in sizes.items()}, room, kept - sum(equal.values()))
-        wanted = {name: equal[name] + rest[name] for name in sizes}
+        shares = {name: equal[name] + rest[name] for name in sizes}
     else:
         weights = {
             name: float(size) if allocation == "uniform" else float(sum(shapes[name])) for name, size in sizes.items()
         }
-        wanted = _fill(weights, sizes, kept)
-    return _round(wanted, sizes, kept)
+        return distribute(weights, sizes, kept)
+    return _round(shares, sizes, kept)
+
+
+def distribute(weights: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
+    """Distributes `kept` weights in proportion to layers' `weights`; what a layer has no room for goes to the others.
+
+    Returns:
+        Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
+    """
+    return _round(_fill(weights, sizes, kept), sizes, kept)
 
 
 def _fill(weights: Mapping[str, float], room: Mapping[str, float], amount: float) -> dict[str, float]:
     """Pours `amount` in proportion to `weights`; what does not fit in a layer's room goes to the others."""
-    given = dict.fromkeys(weights, 0.0)
+    amounts = dict.fromkeys(weights, 0.0)
     free = {name for name in weights if room[name] > 0}
     while free and amount > 1e-9:
         scale = amount / sum(weights[name] for name in free)
-        full = {name for name in free if given[name] + scale * weights[name] >= room[name]}
+        full = {name for name in free if amounts[name] + scale * weights[name] >= room[name]}
         for name in full or free:
-            more = room[name] - given[name] if full else scale * weights[name]
-            given[name] += more
+            more = room[name] - amounts[name] if full else scale * weights[name]
+            amounts[name] += more
             amount -= more
         free -= full or free
-    return given
+    return amounts
 
 
-def _round(wanted: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
+def _round(shares: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
     """Rounds by largest remainder, with at least one and at most all weights a layer, to the exact sum."""
-    whole = {name: min(max(int(value), 1), sizes[name]) for name, value in wanted.items()}
-    by_remainder = sorted(wanted, key=lambda name: wanted[name] - whole[name], reverse=True)
+    whole = {name: min(max(int(value), 1), sizes[name]) for name, value in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: shares[name] - whole[name], reverse=True)
     while (missing := kept - sum(whole.values())) != 0:
         step = 1 if missing > 0 else -1
         order = by_remainder if missing > 0 else sorted(whole, key=lambda name: whole[name], reverse=True)

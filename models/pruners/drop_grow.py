@@ -13,12 +13,12 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.contract import Step, Train, from_scratch
+from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.random import prune as random_masks
 
 
-@from_scratch
+@declares(Hook.STEP, from_scratch=True)
 def prune(
     model: nn.Module,
     compression: float,
@@ -68,7 +68,7 @@ def prune(
             return None
         return exchange(model, step, drop / 2 * (1 + math.cos(math.pi * step.number / end)))
 
-    trained = train(model, train.left, name="sparse", masks=masks, revise=revise, restart=True)
+    trained = train(model, train.left, name="sparse", masks=masks, hooks=Hooks(before=revise), restart=True)
     assert trained is not None
     return trained
 

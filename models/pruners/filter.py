@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import refuses_by_shape
+from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.lwm import keep_largest
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune(model: nn.Module, compression: float) -> Masks:
     """Removes filters until the wanted number of weights is left.
 

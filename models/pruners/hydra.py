@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate, budget
-from prunecert.models.pruners.contract import Train, learns_scores
+from prunecert.models.pruners.contract import Hook, Train, declares
 from prunecert.models.pruners.lwm import keep_largest, layer_masks
 
 
@@ -48,7 +50,24 @@ class _Scored(nn.Module):
         return weight * selected
 
 
-@learns_scores
+@contextmanager
+def frozen_weights(model: nn.Module) -> Iterator[None]:
+    """Freezes a network's parameters within it; afterwards they are trainable, and its weights not parametrised."""
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name in prunable(model):
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@declares(Hook.SCORES)
 def prune(model: nn.Module, compression: float, *, train: Train, allocation: str = "uniform") -> Masks:
     """Learns which weights to keep, with all weights frozen.
 
@@ -64,21 +83,11 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
     weights = prunable(model)
     kept = budget(sum(weight.numel() for weight in weights.values()), compression)
     counts = allocate({name: tuple(weight.shape) for name, weight in weights.items()}, kept, allocation)
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
     scored: dict[str, _Scored] = {}
-    try:
+    with frozen_weights(model):
         for name, weight in weights.items():
             layer = model.get_submodule(name.removesuffix(".weight"))
             scored[name] = _Scored(weight, counts[name]).to(weight.device)
             parametrize.register_parametrization(layer, "weight", scored[name])
         train(model, train.learning, name="scores", scores=[module.scores for module in scored.values()])
-        masks = layer_masks({name: module.scores.abs() for name, module in scored.items()}, compression, allocation)
-    finally:
-        for name in scored:
-            layer = model.get_submodule(name.removesuffix(".weight"))
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-    return masks
+        return layer_masks({name: module.scores.abs() for name, module in scored.items()}, compression, allocation)

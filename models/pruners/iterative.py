@@ -10,7 +10,7 @@ from torch import nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Step, Train
+from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import layer_masks
 
 
@@ -36,6 +36,7 @@ def cut(model: nn.Module, masks: Masks, compression: float, allocation: str) -> 
     return layer_masks(scores, compression, allocation)
 
 
+@declares(Hook.STEP)
 def prune(
     model: nn.Module,
     compression: float,
@@ -75,7 +76,7 @@ def prune(
         due = sum(step.number >= time for time in times)
         return cut(model, step.masks, compression ** (due / rounds), allocation)
 
-    masks = train(model, train.left, name="iterative", masks=Masks.dense(model), revise=revise)
+    masks = train(model, train.left, name="iterative", masks=Masks.dense(model), hooks=Hooks(before=revise))
     assert masks is not None
     # Without an epoch to spend there was no step to prune at.
     return masks if masks.kept == budget(total, compression) else cut(model, masks, compression, allocation)

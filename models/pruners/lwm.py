@@ -48,6 +48,11 @@ def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") 
 
     Raises:
         UserError: The compression cannot be reached.
+
+    >>> layer = nn.Sequential(nn.Linear(2, 2))
+    >>> _ = layer[0].weight.data.copy_(torch.tensor([[0.1, -3.0], [2.0, 0.5]]))
+    >>> prune(layer, 2.0)["0.weight"].tolist()
+    [[False, True], [True, False]]
     """
     return layer_masks({name: weight.abs() for name, weight in prunable(model).items()}, compression, allocation)
 

@@ -7,11 +7,11 @@ from torch import nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Train, from_scratch
+from prunecert.models.pruners.contract import Train, declares
 from prunecert.models.pruners.iterative import cut, rounds_to
 
 
-@from_scratch
+@declares(from_scratch=True)
 def prune(
     model: nn.Module,
     compression: float,

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import refuses_by_shape
+from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.units import Units, units_of
 
 LAYERS = ("uniform", "balanced", "global")
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters and neurons until the wanted number of weights is left.
 
@@ -41,13 +41,13 @@ def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floo
     return _prune(model, compression, units_of(model), layers, floor)
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune_filters(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes filters of convolutions only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "conv"], layers, floor)
 
 
-@refuses_by_shape
+@declares(refuses_by_shape=True)
 def prune_neurons(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
     """Removes neurons of hidden linear layers only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "linear"], layers, floor)
@@ -60,7 +60,7 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
         raise UserError(f"floor {floor:g} is refused: it is a share of a layer's units, between 0 and 1.")
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
-    wanted = budget(total, compression)
+    budgeted = budget(total, compression)
     order = _order(groups, layers, floor)
 
     def left(removed: int) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
         return sum(int(mask.sum()) for mask in masks.values())
 
     least = count(left(len(order)))
-    if least > wanted:
+    if least > budgeted:
         raise UserError(
             f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, {least:,} "
             f"weights remain; allowed is at most {total / least:.1f}, or a smaller 'floor'."
@@ -84,9 +84,9 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if count(left(middle)) <= wanted else (middle + 1, high)
+        low, high = (low, middle) if count(left(middle)) <= budgeted else (middle + 1, high)
     masks = left(low)
-    missing = wanted - count(masks)
+    missing = budgeted - count(masks)
     if missing:
         # One unit more would be too many weights: of the last one removed, its largest weights stay.
         fuller = left(low - 1)

@@ -140,7 +140,7 @@ class Builder:
 
     def model(self, last: str) -> onnx.ModelProto:
         """Returns the network that ends there."""
-        made = helper.make_model(
+        model = helper.make_model(
             helper.make_graph(
                 self.nodes,
                 "random",
@@ -151,73 +151,73 @@ class Builder:
             opset_imports=[helper.make_opsetid("", 13)],
             ir_version=7,
         )
-        onnx.checker.check_model(made, full_check=True)
-        return made
+        onnx.checker.check_model(model, full_check=True)
+        return model
 
 
 def connected(rng: Rng, zeros: float = 0.5, rows: float = 0.3, columns: float = 0.2) -> onnx.ModelProto:
     """Linear layers in all the ways to write them."""
-    made = Builder(rng, zeros, rows, columns)
-    x = made.start(5)
+    builder = Builder(rng, zeros, rows, columns)
+    x = builder.start(5)
     for _ in range(int(rng.integers(1, 4))):
         kind = ("Gemm", "MatMul")[int(rng.integers(2))]
-        x = made.linear(
+        x = builder.linear(
             x, int(rng.integers(2, 9)), kind, **({"transB": int(rng.integers(2))} if kind == "Gemm" else {})
         )
         if kind == "MatMul":
-            x = made.arithmetic(x, ("Add", "Sub")[int(rng.integers(2))], first=bool(rng.integers(2)))
-        x = made.relu(x)
+            x = builder.arithmetic(x, ("Add", "Sub")[int(rng.integers(2))], first=bool(rng.integers(2)))
+        x = builder.relu(x)
         if rng.random() < 0.3:
-            x = made.node(("Identity", "Dropout")[int(rng.integers(2))], [x], made.shapes[x])
-    return made.model(made.linear(x, 3, transB=1))
+            x = builder.node(("Identity", "Dropout")[int(rng.integers(2))], [x], builder.shapes[x])
+    return builder.model(builder.linear(x, 3, transB=1))
 
 
 def convolutional(rng: Rng, zeros: float = 0.5, rows: float = 0.3, columns: float = 0.2) -> onnx.ModelProto:
     """Convolutions with strides and paddings of all kinds, poolings, normalisations, and linear layers behind them."""
-    made = Builder(rng, zeros, rows, columns)
-    x = made.start(2, 8, 8)
+    builder = Builder(rng, zeros, rows, columns)
+    x = builder.start(2, 8, 8)
     for _ in range(int(rng.integers(1, 4))):
         size = int(rng.integers(1, 4))
         stride, pad = int(rng.integers(1, 3)), int(rng.integers(0, 2))
-        if made.shapes[x][1] + 2 * pad < size:
+        if builder.shapes[x][1] + 2 * pad < size:
             break
-        x = made.conv(x, int(rng.integers(2, 6)), size, stride, pad, bias=bool(rng.integers(4)))
+        x = builder.conv(x, int(rng.integers(2, 6)), size, stride, pad, bias=bool(rng.integers(4)))
         match int(rng.integers(10)):
             case 0:
-                x = made.scaling(x)
+                x = builder.scaling(x)
             case 1:
-                x = made.norm(x)
+                x = builder.norm(x)
             case 2:
-                x = made.arithmetic(x, ("Add", "Sub", "Mul", "Div")[int(rng.integers(4))])
-        x = made.relu(x)
-        if made.shapes[x][0] == 4 and rng.random() < 0.3:
-            x = made.grouped(x)
-        if made.shapes[x][1] >= 2 and rng.random() < 0.4:
+                x = builder.arithmetic(x, ("Add", "Sub", "Mul", "Div")[int(rng.integers(4))])
+        x = builder.relu(x)
+        if builder.shapes[x][0] == 4 and rng.random() < 0.3:
+            x = builder.grouped(x)
+        if builder.shapes[x][1] >= 2 and rng.random() < 0.4:
             if rng.integers(2):
-                x = made.pool(x, "MaxPool", int(rng.integers(2)))
+                x = builder.pool(x, "MaxPool", int(rng.integers(2)))
             else:
-                x = made.pool(x, "AveragePool", int(rng.integers(2)), count_include_pad=int(rng.integers(2)))
-    if made.shapes[x][1] in (1, 2, 4) and rng.random() < 0.3:
-        x = made.node("GlobalAveragePool", [x], (made.shapes[x][0], 1, 1))
-    x = made.flatten(x, reshape=bool(rng.integers(2)))
+                x = builder.pool(x, "AveragePool", int(rng.integers(2)), count_include_pad=int(rng.integers(2)))
+    if builder.shapes[x][1] in (1, 2, 4) and rng.random() < 0.3:
+        x = builder.node("GlobalAveragePool", [x], (builder.shapes[x][0], 1, 1))
+    x = builder.flatten(x, reshape=bool(rng.integers(2)))
     if rng.random() < 0.7:
-        x = made.relu(made.linear(x, int(rng.integers(2, 7)), transB=1))
-    return made.model(made.linear(x, 3))
+        x = builder.relu(builder.linear(x, int(rng.integers(2, 7)), transB=1))
+    return builder.model(builder.linear(x, 3))
 
 
 def residual(rng: Rng, zeros: float = 0.5, rows: float = 0.3, columns: float = 0.2) -> onnx.ModelProto:
     """Blocks as of a pre-activation residual network, with and without a convolution in the shortcut."""
-    made = Builder(rng, zeros, rows, columns)
-    x = made.conv(made.start(2, 6, 6), int(rng.integers(2, 5)), 3, 1, 1, bias=bool(rng.integers(2)))
+    builder = Builder(rng, zeros, rows, columns)
+    x = builder.conv(builder.start(2, 6, 6), int(rng.integers(2, 5)), 3, 1, 1, bias=bool(rng.integers(2)))
     for _ in range(int(rng.integers(1, 3))):
         stride = int(rng.integers(1, 3))
-        outputs = made.shapes[x][0] if stride == 1 else int(rng.integers(2, 5))
-        activated = made.relu(made.scaling(x) if rng.random() < 0.6 else x)
-        inner = made.relu(made.conv(activated, int(rng.integers(2, 5)), 3, stride, 1))
-        inner = made.conv(inner, outputs, 3, 1, 1, bias=bool(rng.integers(2)))
-        x = made.add(inner, x if stride == 1 else made.conv(activated, outputs, 1, stride, bias=False))
-    x = made.flatten(made.relu(x))
-    return made.model(made.linear(x, 3, transB=1))
+        outputs = builder.shapes[x][0] if stride == 1 else int(rng.integers(2, 5))
+        activated = builder.relu(builder.scaling(x) if rng.random() < 0.6 else x)
+        inner = builder.relu(builder.conv(activated, int(rng.integers(2, 5)), 3, stride, 1))
+        inner = builder.conv(inner, outputs, 3, 1, 1, bias=bool(rng.integers(2)))
+        x = builder.add(inner, x if stride == 1 else builder.conv(activated, outputs, 1, stride, bias=False))
+    x = builder.flatten(builder.relu(x))
+    return builder.model(builder.linear(x, 3, transB=1))
 
 
 FAMILIES = {"connected": connected, "convolutional": convolutional, "residual": residual}

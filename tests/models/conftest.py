@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prunecert.models import NETWORKS
+from prunecert.models.attack import pgd_linf
 from prunecert.models.data import Dataset
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.normalised import ResidualBlock
 from prunecert.models.networks.wideresnet import PreactivationBlock
-from prunecert.models.pruners.contract import Revise, Step
+from prunecert.models.pruners.contract import Epoch, Feedback, Group, Hooks, Step
 
 
 @pytest.fixture
@@ -100,7 +104,8 @@ class Lent:
         epochs: Epochs to spend.
         learn: What to do to scores.
         update: What to do to the network at each step, after the masks were revised.
-        gradients: What revisions get as gradients; random ones by default.
+        gradients: What hooks get as gradients; random ones by default.
+        scripted: What feedback says, in order; always the same by default, and afterwards.
     """
 
     def __init__(
@@ -109,11 +114,14 @@ class Lent:
         learn: Callable[[nn.Module, Sequence[nn.Parameter]], None] | None = None,
         update: Callable[[nn.Module], None] | None = None,
         gradients: Callable[[nn.Module], dict[str, Tensor]] | None = None,
+        scripted: Sequence[Feedback] = (),
     ) -> None:
         self.left, self.learning = epochs, 3
+        self.radius, self.bounding = 2 / 255, False
+        self.scripted = list(scripted)
         self.calls: list[dict[str, Any]] = []
         self.history: list[Masks] = []
-        self._learn, self._update, self._gradients = learn, update, gradients
+        self._learn, self._update, self._gradients = learn, update, gradients or _random
 
     def __call__(
         self,
@@ -122,8 +130,9 @@ class Lent:
         *,
         name: str,
         scores: Sequence[nn.Parameter] | None = None,
+        groups: Sequence[Group] | None = None,
         masks: Masks | None = None,
-        revise: Revise | None = None,
+        hooks: Hooks | None = None,
         restart: bool = False,
         first: int = 0,
     ) -> Masks | None:
@@ -131,21 +140,57 @@ class Lent:
         self.left -= epochs
         weights = {n: w.detach().clone() for n, w in prunable(model).items()} if scores is None else {}
         self.calls.append(
-            {"name": name, "epochs": epochs, "restart": restart, "first": first, "masks": masks, "weights": weights}
+            {
+                "name": name,
+                "epochs": epochs,
+                "restart": restart,
+                "first": first,
+                "masks": masks,
+                "weights": weights,
+                "groups": groups,
+                "hooks": hooks,
+            }
         )
         if scores is not None and self._learn is not None:
             self._learn(model, scores)
-        for number in range(10 * epochs if revise is not None else 0):
-            assert revise is not None
-            assert masks is not None
-            found = revise(Step(number, 10 * epochs, masks, lambda: (self._gradients or _random)(model)))
-            masks = found or masks
-            masks.apply_(model)
-            self.history.append(masks)
+        hooks = hooks or Hooks()
+        stepping = hooks != Hooks() or self._update is not None
+        for number in range(10 * epochs if stepping else 0):
+            step = Step(number, 10 * epochs, masks or Masks.dense(model), partial(self._gradients, model), 0.1)
+            if hooks.before is not None:
+                masks = self._hold(model, hooks.before(step) or masks)
             if self._update is not None:
                 self._update(model)
-                masks.apply_(model)
+                if masks is not None:
+                    masks.apply_(model)
+            if hooks.after is not None:
+                masks = self._hold(model, hooks.after(replace(step, masks=masks or Masks.dense(model))) or masks)
+            if number % 10 == 9 and hooks.epoch is not None:
+                done = number // 10 + 1
+                if hooks.epoch(Epoch(done, epochs, lambda: self.feedback(model))):
+                    self.left += epochs - done
+                    break
         return masks
+
+    def _hold(self, model: nn.Module, masks: Masks | None) -> Masks | None:
+        if masks is not None:
+            masks.apply_(model)
+            self.history.append(masks)
+        return masks
+
+    def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(0, images, 20):
+            yield torch.rand(20, 3, 8, 8, generator=generator), torch.arange(20) % 10
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+    def attack(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return pgd_linf(model, x, y, self.radius, steps=2, step_size=self.radius / 2)
+
+    def feedback(self, model: nn.Module) -> Feedback:
+        return self.scripted.pop(0) if self.scripted else Feedback(0.5, 0.5, 1.0, 0.6)
 
 
 def _random(model: nn.Module) -> dict[str, Tensor]:

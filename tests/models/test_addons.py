@@ -52,8 +52,8 @@ def test_nrs_by_hand() -> None:
     pair = torch.tensor([[0.5, 0.5], [0.9, 0.5]])
     products = [[1.8 * 2.2 / 0.04, -0.3 * 0.5 / 0.16], [2.2 * 2.6 / 0.04, 0.5 * 1.3 / 0.16]]
     by_hand = sum(-math.tanh(1 + one) for row in products for one in row) / 2
-    found = term(two_layers(), pair, torch.tensor([0, 1]), 0.1, weight=1.0)
-    assert value(found) == pytest.approx(by_hand, rel=1e-4)
+    actual = term(two_layers(), pair, torch.tensor([0, 1]), 0.1, weight=1.0)
+    assert value(actual) == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_nrs_does_not_reward_a_smaller_scale() -> None:
@@ -72,8 +72,8 @@ def test_tightness_by_hand() -> None:
     # Radius 0.1 at the input; 0.2 and 0.4 after the layer, 0.3 on average; the ratio 1/3 is below tau.
     term = ADDONS.get("fast-ibp")
     expected = 0.5 * (1 - 0.25) * (0.5 - 0.1 / 0.3) / 0.5
-    found = term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0)
-    assert value(found) == pytest.approx(expected, rel=1e-4)
+    actual = term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0)
+    assert value(actual) == pytest.approx(expected, rel=1e-4)
     assert value(term(two_layers(), HALF, LABEL, 0.1, progress=1.0)) == 0
     # Looser than tau allows nothing is due.
     assert value(term(two_layers(), HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=0.3)) == 0
@@ -85,10 +85,10 @@ def test_tightness_counts_in_the_spread_of_pixels() -> None:
     model, wide = two_layers(), two_layers()
     with torch.no_grad():
         wide.get_parameter("0.weight").div_(4)
-    found = term(model, HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=2.0, spread=0.25)
+    actual = term(model, HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=2.0, spread=0.25)
     bounds = propagate(model, HALF, 0.1)
     ratio = 0.4 / value(bounds.boxes[0][1].mean())
-    assert value(found) == pytest.approx(0.5 * 0.75 * (2.0 - ratio) / 2.0, rel=1e-4)
+    assert value(actual) == pytest.approx(0.5 * 0.75 * (2.0 - ratio) / 2.0, rel=1e-4)
     same = term(wide, HALF, LABEL, 0.1, progress=0.25, relu=0.0, tau=2.0, spread=0.25 * 4)
     assert value(same) == pytest.approx(0.5 * 0.75 * (2.0 - 0.1 / (value(bounds.boxes[0][1].mean()) / 4)) / 2, rel=1e-4)
 
@@ -97,8 +97,8 @@ def test_tightness_counts_in_the_spread_of_pixels() -> None:
 def test_terms_do_not_move_batch_norm_s_statistics() -> None:
     from prunecert.models.training import Trainer
 
-    made = recipe("sabr", addons={"fast-ibp": {}, "nrs": {}})
-    trainer = Trainer(made, "sabr", blobs(20), "cpu", quiet)
+    settings = recipe("sabr", addons={"fast-ibp": {}, "nrs": {}})
+    trainer = Trainer(settings, "sabr", blobs(20), "cpu", quiet)
     model = NETWORKS.get("resnet-2b")().train()
     trainer.loss(model, trainer.images, trainer.labels, EPS, 0.5)
     # SABR's box is another than the terms', so that these have a pass of their own.
@@ -148,8 +148,8 @@ def test_bounds_are_shared_between_objective_and_addons(monkeypatch: pytest.Monk
     monkeypatch.setattr(prunecert.models.bounds, "_propagate", counting)
     from prunecert.models.training import Trainer
 
-    made = recipe("ibp", addons={"fast-ibp": {}, "nrs": {"weight": 0.02}})
-    trainer = Trainer(made, "ibp", blobs(20), "cpu", quiet)
+    settings = recipe("ibp", addons={"fast-ibp": {}, "nrs": {"weight": 0.02}})
+    trainer = Trainer(settings, "ibp", blobs(20), "cpu", quiet)
     model = NETWORKS.get("cnn-small")()
     loss = trainer.loss(model, trainer.images, trainer.labels, EPS, 0.5)
     assert calls == 1
@@ -198,10 +198,10 @@ def test_symbolic_margins_are_those_of_the_forward_zonotope(tiny: nn.Sequential)
     model = tiny.double()
     torch.manual_seed(2)
     x, y = torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.tensor([1, 7, 3])
-    found = symbolic_margins(model, x, EPS, y)
+    actual = symbolic_margins(model, x, EPS, y)
     for image in range(3):
         expected = zonotope_margins(model, x[image].numpy().ravel(), EPS, int(y[image]))
-        assert found[image].detach().numpy() == pytest.approx(expected, abs=1e-9)
+        assert actual[image].detach().numpy() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.slow
@@ -229,9 +229,9 @@ def test_mixtrain_adds_the_robust_loss_in_a_share_of_the_steps(tiny: nn.Sequenti
     values = [value(loss(tiny, x, y, EPS, probability=0.3, samples=1)) for _ in range(300)]
     assert 0.2 < sum(one > clean + 1e-6 for one in values) / 300 < 0.4
     torch.manual_seed(7)
-    found = value(loss(tiny, x, y, EPS, probability=1.0, samples=2, progress=0.5, weight_start=0.25, weight_end=4.0))
+    actual = value(loss(tiny, x, y, EPS, probability=1.0, samples=2, progress=0.5, weight_start=0.25, weight_end=4.0))
     torch.manual_seed(7)
     torch.rand(())
     chosen = torch.randint(6, (2,))
     robust = F.cross_entropy(-symbolic_margins(tiny, x[chosen], EPS, y[chosen]), y[chosen])
-    assert found == pytest.approx(clean + value(robust), rel=1e-5), "half-way the weight is the geometric mean, 1"
+    assert actual == pytest.approx(clean + value(robust), rel=1e-5), "half-way the weight is the geometric mean, 1"

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecert.compaction import METADATA_KEY, Compaction
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from prunecert.models.compact import compact, compact_file, largest_difference
+from prunecert.models.compact import compact, compact_file
+from prunecert.models.compact_export import largest_difference
 from prunecert.models.compact_graph import Graph
 from prunecert.models.compact_values import evaluate
 from tests.models.compact_networks import FAMILIES, Builder, Floats, points, run
@@ -75,7 +76,7 @@ def test_every_neuron_that_is_left_is_the_masked_networks(
     small, record = compact(model, domain=domain, exact=exact)
     inputs = points(model, 3, rng)
     masked = inner(model)
-    found = inner(small)
+    actual = inner(small)
     for tensor, mask in record.kept.items():
         if record.merged or mask.sum() == 1:
             # A shared constant, or a zero that stands for nothing.
@@ -84,7 +85,7 @@ def test_every_neuron_that_is_left_is_the_masked_networks(
         indices = record.indices(tensor, b[0].size // int(mask.sum()))
         assert indices is not None
         assert np.array_equal(a.reshape(len(a), -1)[:, indices], b.reshape(len(b), -1))
-    assert masked.keys() >= found.keys()
+    assert masked.keys() >= actual.keys()
 
 
 def inner(model: onnx.ModelProto) -> dict[str, str]:
@@ -93,11 +94,11 @@ def inner(model: onnx.ModelProto) -> dict[str, str]:
 
 def exposed(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     """Makes an inner tensor the output."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.output[:]
-    made.graph.output.extend([helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)])
-    return made
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend([helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)])
+    return probe
 
 
 @settings(deadline=None, max_examples=40)
@@ -148,11 +149,11 @@ def test_bounds_hold_for_every_tensor_as_it_runs(family: str, seed: int) -> None
 @given(seed=st.integers(0, 2**32 - 1), pad=st.integers(0, 1), stride=st.integers(1, 2))
 def test_planted_dead_units_are_all_found(seed: int, pad: int, stride: int) -> None:
     rng = np.random.default_rng(seed)
-    made = Builder(rng, zeros=0, rows=0, columns=0)
-    x = made.relu(made.conv(made.start(2, 7, 7), 4, 3, stride, pad))
-    x = made.relu(made.conv(x, 3, 2, 1, pad))
-    x = made.relu(made.linear(made.flatten(x), 5, transB=1))
-    model = made.model(made.linear(x, 3, transB=1))
+    builder = Builder(rng, zeros=0, rows=0, columns=0)
+    x = builder.relu(builder.conv(builder.start(2, 7, 7), 4, 3, stride, pad))
+    x = builder.relu(builder.conv(x, 3, 2, 1, pad))
+    x = builder.relu(builder.linear(builder.flatten(x), 5, transB=1))
+    model = builder.model(builder.linear(x, 3, transB=1))
     for item in model.graph.initializer:
         # No weight is zero, so that nothing but what is planted can go.
         values = numpy_helper.to_array(item)
@@ -191,8 +192,8 @@ def test_planted_dead_units_are_all_found(seed: int, pad: int, stride: int) -> N
 
 
 def test_files_carry_the_record_and_a_network_that_loses_nothing_stays_the_same_file(tmp_path: Path) -> None:
-    made = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
-    dense = made.model(made.linear(made.relu(made.linear(made.start(3), 4, transB=1)), 2, transB=1))
+    builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
+    dense = builder.model(builder.linear(builder.relu(builder.linear(builder.start(3), 4, transB=1)), 2, transB=1))
     for item in dense.graph.initializer:
         item.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(item)) + np.float32(0.5), item.name))
     onnx.save(dense, tmp_path / "dense.onnx")
@@ -232,8 +233,8 @@ def test_bad_files_and_domains_are_refused(tmp_path: Path) -> None:
         compact_file(tmp_path / "junk.onnx", tmp_path / "a.onnx")
     with pytest.raises(UserError, match="can't be read"):
         compact_file(tmp_path / "gone.onnx", tmp_path / "a.onnx")
-    made = Builder(np.random.default_rng(0))
-    model = made.model(made.linear(made.start(3), 2))
+    builder = Builder(np.random.default_rng(0))
+    model = builder.model(builder.linear(builder.start(3), 2))
     for domain in ((1.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)):
         with pytest.raises(UserError, match="domain"):
             compact(model, domain=domain)

@@ -33,20 +33,20 @@ def chain(
     weights_: list[Floats], biases: list[Floats], pad: int = 1, size: int = 6, stride: int = 1, head: bool = True
 ) -> onnx.ModelProto:
     """Returns convolutions with ReLUs behind them, and a linear layer that reads all."""
-    made = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
-    x = made.start(weights_[0].shape[1], size, size)
+    builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
+    x = builder.start(weights_[0].shape[1], size, size)
     for weight, bias in zip(weights_, biases, strict=True):
-        names = [x, made.constant(weight), made.constant(bias)]
-        side = (made.shapes[x][1] + 2 * pad - 3) // stride + 1
-        x = made.node(
+        names = [x, builder.constant(weight), builder.constant(bias)]
+        side = (builder.shapes[x][1] + 2 * pad - 3) // stride + 1
+        x = builder.node(
             "Conv", names, (len(weight), side, side), kernel_shape=[3, 3], pads=[pad] * 4, strides=[stride] * 2
         )
-        x = made.relu(x)
+        x = builder.relu(x)
     if not head:
-        return made.model(x)
-    flat = made.flatten(x)
-    ones = made.constant(np.ones((2, made.shapes[flat][0])))
-    return made.model(made.node("Gemm", [flat, ones], (2,), transB=1))
+        return builder.model(x)
+    flat = builder.flatten(x)
+    ones = builder.constant(np.ones((2, builder.shapes[flat][0])))
+    return builder.model(builder.node("Gemm", [flat, ones], (2,), transB=1))
 
 
 def random_conv(outputs: int, inputs: int, seed: int = 0) -> Floats:
@@ -133,18 +133,20 @@ def test_a_constant_that_becomes_larger_than_float32_is_no_silent_infinity(tmp_p
 
 def test_a_sums_channel_goes_only_if_no_branch_and_no_reader_needs_it() -> None:
     def block(stem_row: float, branch_row: float, column: float, head_column: float) -> onnx.ModelProto:
-        made = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
+        builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
         stem, inner, outer = (np.ones(shape, dtype=np.float32) for shape in ((2, 1, 1, 1), (1, 2, 1, 1), (2, 1, 1, 1)))
         stem[1], outer[1], inner[:, 1] = stem_row, branch_row, column
-        zero = made.constant(np.zeros(2))
-        x = made.start(1, 2, 2)
-        x = made.node("Conv", [x, made.constant(stem), zero], (2, 2, 2), kernel_shape=[1, 1])
-        y = made.relu(made.node("Conv", [made.relu(x), made.constant(inner)], (1, 2, 2), kernel_shape=[1, 1]))
-        y = made.node("Conv", [y, made.constant(outer)], (2, 2, 2), kernel_shape=[1, 1])
+        zero = builder.constant(np.zeros(2))
+        x = builder.start(1, 2, 2)
+        x = builder.node("Conv", [x, builder.constant(stem), zero], (2, 2, 2), kernel_shape=[1, 1])
+        y = builder.relu(
+            builder.node("Conv", [builder.relu(x), builder.constant(inner)], (1, 2, 2), kernel_shape=[1, 1])
+        )
+        y = builder.node("Conv", [y, builder.constant(outer)], (2, 2, 2), kernel_shape=[1, 1])
         head = np.ones((2, 8), dtype=np.float32)
         head[:, 4:] = head_column
-        flat = made.flatten(made.add(y, x))
-        return made.model(made.node("Gemm", [flat, made.constant(head)], (2,), transB=1))
+        flat = builder.flatten(builder.add(y, x))
+        return builder.model(builder.node("Gemm", [flat, builder.constant(head)], (2,), transB=1))
 
     def left(*values: float) -> int:
         model = block(*values)
@@ -167,15 +169,15 @@ def test_a_sums_channel_goes_only_if_no_branch_and_no_reader_needs_it() -> None:
 
 
 def test_a_residual_loop_that_nobody_reads_goes() -> None:
-    made = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
-    x = made.conv(made.start(1, 2, 2), 2, 1)
-    inner = made.relu(x)
+    builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
+    x = builder.conv(builder.start(1, 2, 2), 2, 1)
+    inner = builder.relu(x)
     # Channel 1 of the stream is made of channel 1 and read for channel 1 only.
-    loop = made.constant(np.diag([1.0, 1.0])[:, :, None, None])
-    y = made.add(made.node("Conv", [inner, loop], (2, 2, 2), kernel_shape=[1, 1]), x)
+    loop = builder.constant(np.diag([1.0, 1.0])[:, :, None, None])
+    y = builder.add(builder.node("Conv", [inner, loop], (2, 2, 2), kernel_shape=[1, 1]), x)
     head = np.ones((2, 8), dtype=np.float32)
     head[:, 4:] = 0
-    model = made.model(made.node("Gemm", [made.flatten(y), made.constant(head)], (2,), transB=1))
+    model = builder.model(builder.node("Gemm", [builder.flatten(y), builder.constant(head)], (2,), transB=1))
     small, record = compact(model)
     # (With one channel left, the loop's convolution looks like a scaling.)
     assert shapes(record) == {"v0": (1, 1, 1, 1), "v2": (1, 1, 1, 1), "v5": (2, 4)}
@@ -196,12 +198,12 @@ def test_a_network_that_is_constant_keeps_one_unit_a_layer(bias: float) -> None:
 
 
 def test_a_relu_that_no_pixel_can_switch_on_goes_for_pixels_only() -> None:
-    made = Builder(np.random.default_rng(0))
-    x = made.start(2)
+    builder = Builder(np.random.default_rng(0))
+    x = builder.start(2)
     weight = np.array([[1, 1], [1, 1], [-1, -1]], dtype=np.float32)
     bias = np.array([-2.5, -1.5, 0], dtype=np.float32)
-    x = made.relu(made.node("Gemm", [x, made.constant(weight), made.constant(bias)], (3,), transB=1))
-    model = made.model(made.node("Gemm", [x, made.constant(np.ones((2, 3)))], (2,), transB=1))
+    x = builder.relu(builder.node("Gemm", [x, builder.constant(weight), builder.constant(bias)], (3,), transB=1))
+    model = builder.model(builder.node("Gemm", [x, builder.constant(np.ones((2, 3)))], (2,), transB=1))
     assert not compact(model)[1].shrank
     _, record = compact(model, domain=PIXELS)
     # The third is at most 0, but only in exact arithmetic, and 0 is within its error.
@@ -219,25 +221,25 @@ def test_a_relu_at_the_edge_of_rounding_stays(seed: int, count: int) -> None:
     # At the corner of ones the input is 0 in exact arithmetic, to the rounding of the bias: what float32 makes of it
     # depends on the order of the sum.
     bias = np.array([-weight.astype(np.float64).sum()], dtype=np.float32)
-    made = Builder(rng)
-    x = made.start(count)
-    x = made.relu(made.node("Gemm", [x, made.constant(weight), made.constant(bias)], (1,), transB=1))
-    model = made.model(made.node("Gemm", [x, made.constant(np.ones((2, 1)))], (2,), transB=1))
+    builder = Builder(rng)
+    x = builder.start(count)
+    x = builder.relu(builder.node("Gemm", [x, builder.constant(weight), builder.constant(bias)], (1,), transB=1))
+    model = builder.model(builder.node("Gemm", [x, builder.constant(np.ones((2, 1)))], (2,), transB=1))
     graph = Graph(model)
     assert not evaluate(graph, PIXELS)["v1"].constant.any()
 
 
 def test_what_is_not_understood_keeps_its_channels() -> None:
-    made = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
-    x = made.start(3)
+    builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
+    x = builder.start(3)
     weight = np.zeros((4, 3), dtype=np.float32)
     weight[0] = 1
-    x = made.node("Gemm", [x, made.constant(weight)], (4,), transB=1)
-    x = made.node("Sigmoid", [x], (4,))
-    x = made.relu(made.linear(x, 3, transB=1))
+    x = builder.node("Gemm", [x, builder.constant(weight)], (4,), transB=1)
+    x = builder.node("Sigmoid", [x], (4,))
+    x = builder.relu(builder.linear(x, 3, transB=1))
     last = np.ones((2, 3), dtype=np.float32)
     last[:, 1] = 0
-    model = made.model(made.node("Gemm", [x, made.constant(last)], (2,), transB=1))
+    model = builder.model(builder.node("Gemm", [x, builder.constant(last)], (2,), transB=1))
     small, record = compact(model)
     assert shapes(record) == {"v0": (4, 3), "v2": (2, 4), "v4": (2, 2)}
     inputs = points(model, 4, np.random.default_rng(0), -8, 8)
@@ -245,12 +247,12 @@ def test_what_is_not_understood_keeps_its_channels() -> None:
 
 
 def test_weights_that_layers_share_are_not_mixed_up() -> None:
-    made = Builder(np.random.default_rng(0))
-    x = made.start(2)
-    shared = made.constant(np.array([[1, 0], [0, 0]]))
-    x = made.relu(made.node("Gemm", [x, shared], (2,), transB=1))
-    x = made.relu(made.node("Gemm", [x, shared], (2,), transB=1))
-    model = made.model(made.node("Gemm", [x, made.constant(np.ones((3, 2)))], (3,), transB=1))
+    builder = Builder(np.random.default_rng(0))
+    x = builder.start(2)
+    shared = builder.constant(np.array([[1, 0], [0, 0]]))
+    x = builder.relu(builder.node("Gemm", [x, shared], (2,), transB=1))
+    x = builder.relu(builder.node("Gemm", [x, shared], (2,), transB=1))
+    model = builder.model(builder.node("Gemm", [x, builder.constant(np.ones((3, 2)))], (3,), transB=1))
     small, record = compact(model)
     assert shapes(record) == {"v0": (1, 2), "v2": (1, 1), "v4": (3, 1)}
     inputs = points(model, 4, np.random.default_rng(0), -8, 8)
@@ -258,11 +260,11 @@ def test_weights_that_layers_share_are_not_mixed_up() -> None:
 
 
 def test_constants_written_as_nodes_or_as_inputs_are_understood() -> None:
-    made = Builder(np.random.default_rng(3), zeros=0.5, rows=0.5, columns=0.3)
-    x = made.relu(made.linear(made.start(4), 6, transB=1))
-    model = made.model(made.linear(x, 3, transB=1))
-    wanted = shapes(compact(model)[1])
-    assert wanted != {layer.name: layer.before for layer in compact(model)[1].layers}
+    builder = Builder(np.random.default_rng(3), zeros=0.5, rows=0.5, columns=0.3)
+    x = builder.relu(builder.linear(builder.start(4), 6, transB=1))
+    model = builder.model(builder.linear(x, 3, transB=1))
+    expected = shapes(compact(model)[1])
+    assert expected != {layer.name: layer.before for layer in compact(model)[1].layers}
     inputs = points(model, 4, np.random.default_rng(0), -8, 8)
     as_nodes = onnx.ModelProto()
     as_nodes.CopyFrom(model)
@@ -279,5 +281,5 @@ def test_constants_written_as_nodes_or_as_inputs_are_understood() -> None:
     for variant in (as_nodes, as_inputs):
         small, record = compact(variant)
         onnx.checker.check_model(small, full_check=True)
-        assert shapes(record) == wanted
+        assert shapes(record) == expected
         assert np.array_equal(run(model, inputs), run(small, inputs))

@@ -37,8 +37,8 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_download", lambda target: (None, "no network"))
 
 
-@pytest.mark.parametrize("given", ["folder", "file"])
-def test_a_packed_copy_is_named_with_the_command_that_unpacks_it(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_packed_copy_is_named_with_the_command_that_unpacks_it(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "my data"
     folder.mkdir()
     archive = folder / "cifar-10-python.tar.gz"
@@ -46,7 +46,7 @@ def test_a_packed_copy_is_named_with_the_command_that_unpacks_it(tmp_path: Path,
     with pytest.raises(
         UserError, match=r"still packed; unpack it with: tar -xzf '.*/my data/cifar-10-python.tar.gz' -C"
     ):
-        data.load("test", folder if given == "folder" else archive)
+        data.load("test", folder if form == "folder" else archive)
     # Nothing is written where no output was asked for.
     assert list(folder.iterdir()) == [archive]
 

@@ -44,14 +44,14 @@ def test_every_network_exports(network: str, tmp_path: Path) -> None:
     masks = PRUNERS.get("lwm")(model, 10)
     masks.apply_(model)
     info = export_model(model, masks, {"mask_sha256": masks.sha256()}, tmp_path / "a.onnx")
-    made = onnx.load(info.path)
-    assert {node.op_type for node in made.graph.node} <= OPERATORS
-    assert made.ir_version <= 8
-    assert 13 <= made.opset_import[0].version <= 17
-    assert {p.key: p.value for p in made.metadata_props} == {"mask_sha256": masks.sha256()}
+    network = onnx.load(info.path)
+    assert {node.op_type for node in network.graph.node} <= OPERATORS
+    assert network.ir_version <= 8
+    assert 13 <= network.opset_import[0].version <= 17
+    assert {p.key: p.value for p in network.metadata_props} == {"mask_sha256": masks.sha256()}
     assert info.sparsity == pytest.approx(masks.sparsity)
     assert info.sha256 == sha256_file(info.path)
-    assert all(numpy_helper.to_array(t).dtype == np.float32 for t in made.graph.initializer)
+    assert all(numpy_helper.to_array(t).dtype == np.float32 for t in network.graph.initializer)
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,10 +93,10 @@ def test_checkpoints_export_with_their_provenance(tmp_path: Path) -> None:
     model = NETWORKS.get("cnn-small")()
     masks = PRUNERS.get("lwm")(model, 20)
     masks.apply_(model)
-    made = save(tmp_path, model, masks, **card(compression=20.0))
+    written = save(tmp_path, model, masks, **card(compression=20.0))
     info = export_onnx(tmp_path / "cell.safetensors", tmp_path / "sub" / "cell.onnx")
     metadata = {p.key: p.value for p in onnx.load(info.path).metadata_props}
-    assert metadata["checkpoint_sha256"] == made.sha256
+    assert metadata["checkpoint_sha256"] == written.sha256
     assert metadata["mask_sha256"] == masks.sha256()
     assert metadata["objective"] == "ibp"
     assert float(metadata["sparsity"]) == pytest.approx(info.sparsity)

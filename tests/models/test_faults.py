@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from prunecert.errors import UserError
 from prunecert.models import OBJECTIVES
 from prunecert.models.faults import OutOfTimeError, first_bad, is_out_of_memory, memory_errors
+from prunecert.models.pruners.contract import Hooks
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Trainer, read_state
 from tests.models.conftest import blobs
@@ -49,14 +50,14 @@ def test_the_batch_is_named_however_rarely_losses_are_looked_at(check_every: int
 
 
 def test_rare_looks_change_nothing() -> None:
-    found = []
+    states = []
     for check_every in (1, 3):
         model = network()
         torch.manual_seed(1)
         trainer = Trainer(recipe(augment=True), "pgd", blobs(100), "cpu", quiet, check_every=check_every)
         trainer.run(model, Stage("pretrain", 2, 1e-3, 0.02))
-        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert torch.equal(*found)
+        states.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*states)
 
 
 def test_the_first_bad_thing_is_named() -> None:
@@ -84,8 +85,10 @@ def test_the_last_good_state_is_kept(tmp_path: Path) -> None:
     model = network()
 
     class Breaking(Trainer):
-        def loss(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
-            loss = super().loss(model, x, y, eps, progress)
+        def loss(
+            self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float, hooks: Hooks | None = None
+        ) -> Tensor:
+            loss = super().loss(model, x, y, eps, progress, hooks)
             return loss * torch.nan if state.exists() else loss
 
     breaking = Breaking(trainer.recipe, "natural", blobs(100), "cpu", quiet)
@@ -161,14 +164,14 @@ def test_what_counts_as_out_of_memory() -> None:
 
 def test_stopping_keeps_the_state(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
-    asked: list[float] = []
+    times: list[float] = []
 
     def stop(seconds: float) -> bool:
-        asked.append(seconds)
-        return len(asked) == 2
+        times.append(seconds)
+        return len(times) == 2
 
     trainer = Trainer(recipe(), "natural", blobs(20), "cpu", quiet, stop=stop)
     with pytest.raises(OutOfTimeError):
         trainer.run(network(), Stage("pretrain", 5, 1e-3, 0.0), state_file=state)
     assert read_state(state)["epoch"] == 2
-    assert all(seconds > 0 for seconds in asked)
+    assert all(seconds > 0 for seconds in times)

@@ -39,10 +39,10 @@ def test_values_and_gradients_are_those_of_elementary_operations(channels_last: 
         grads.append((outputs, x.grad, norm.weight.grad, norm.bias.grad))
     for one, two in zip(grads[0][0], grads[1][0], strict=True):
         assert torch.allclose(one, two)
-    for found, expected in zip(grads[0][1:], grads[1][1:], strict=True):
-        assert found is not None
+    for actual, expected in zip(grads[0][1:], grads[1][1:], strict=True):
+        assert actual is not None
         assert expected is not None
-        assert torch.allclose(found, expected)
+        assert torch.allclose(actual, expected)
 
 
 def test_the_gradient_of_the_statistics_alone() -> None:
@@ -79,9 +79,9 @@ def test_a_frozen_network_is_the_one_in_evaluation_and_gives_gradients_to_images
             expected = model(x)
             (grad,) = torch.autograd.grad(F.cross_entropy(expected, torch.arange(6)), x)
         model.train()
-        found = frozen_forward(model)(x)
-        assert torch.allclose(found, expected, atol=1e-5)
-        (again,) = torch.autograd.grad(F.cross_entropy(found, torch.arange(6)), x)
+        actual = frozen_forward(model)(x)
+        assert torch.allclose(actual, expected, atol=1e-5)
+        (again,) = torch.autograd.grad(F.cross_entropy(actual, torch.arange(6)), x)
         assert torch.allclose(again, grad, atol=1e-6)
         assert all(parameter.grad is None for parameter in model.parameters())
         assert all(module.training for module in model.modules())

@@ -146,11 +146,11 @@ def test_certified_objectives_train_through_batch_norm(name: str, network: str) 
 def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
     x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
     loss = OBJECTIVES.get("mtl-ibp")
-    found = {}
+    actual = {}
     for statistics in ("clean", "attacked"):
         model = normalised(0)
         torch.manual_seed(3)
-        found[statistics] = value(loss(model, x, y, EPS, alpha=0.0, statistics=statistics, steps=2))
+        actual[statistics] = value(loss(model, x, y, EPS, alpha=0.0, statistics=statistics, steps=2))
         moved = model.get_buffer("1.running_mean")
         clean, attacked = normalised(0), normalised(0)
         torch.manual_seed(3)
@@ -159,8 +159,8 @@ def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
         clean(x)
         reference = clean if statistics == "clean" else attacked
         assert torch.allclose(moved, reference.get_buffer("1.running_mean"), atol=1e-6)
-    assert found["attacked"] == pytest.approx(value(expected), rel=1e-4)
-    assert found["clean"] != pytest.approx(found["attacked"], rel=1e-4)
+    assert actual["attacked"] == pytest.approx(value(expected), rel=1e-4)
+    assert actual["clean"] != pytest.approx(actual["attacked"], rel=1e-4)
     with pytest.raises(UserError, match=r"statistics of mtl-ibp 'cleen'.*clean"):
         loss(normalised(0), x, y, EPS, statistics="cleen")
 
@@ -189,8 +189,10 @@ def test_mtl_ibp_s_share_is_the_interval_loss_of_the_first_images(batch: tuple[t
     x, y = batch
     loss = OBJECTIVES.get("mtl-ibp")
     half = len(y) // 2
-    found = value(loss(model, x, y, EPS, alpha=1.0, share=0.5))
-    assert found == pytest.approx(value(OBJECTIVES.get("ibp")(model, x[:half], y[:half], EPS, kappa_end=0.0)), rel=1e-5)
+    actual = value(loss(model, x, y, EPS, alpha=1.0, share=0.5))
+    assert actual == pytest.approx(
+        value(OBJECTIVES.get("ibp")(model, x[:half], y[:half], EPS, kappa_end=0.0)), rel=1e-5
+    )
 
 
 def test_the_best_iterate_is_no_worse_than_the_last(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -223,7 +225,7 @@ def test_the_best_iterate_costs_one_more_pass() -> None:
 
 def test_sabr_searches_as_far_as_it_is_told() -> None:
     torch.manual_seed(0)
-    model, seen = NETWORKS.get("cnn-small")(), []
+    model, radii = NETWORKS.get("cnn-small")(), []
     x, y = torch.rand(4, 3, 32, 32) * 0.5 + 0.25, torch.randint(0, 10, (4,))
     for factor, expected in ((0.0, 0.9), (1.56, 1.56)):
         with shared_bounds():
@@ -232,5 +234,5 @@ def test_sabr_searches_as_far_as_it_is_told() -> None:
             assert shared
             _, point, radius, _ = shared[0]
         assert radius == pytest.approx(0.1 * EPS)
-        seen.append(value((point - x).abs().max()))
-        assert seen[-1] == pytest.approx(expected * EPS, rel=1e-3)
+        radii.append(value((point - x).abs().max()))
+        assert radii[-1] == pytest.approx(expected * EPS, rel=1e-3)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models import PRUNERS
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.contract import Step, begins_at_start
+from prunecert.models.pruners.contract import Step, method_of
 from prunecert.models.pruners.drop_grow import exchange
 from prunecert.models.pruners.iterative import rounds_to
 from tests.models.conftest import Lent
@@ -129,10 +129,10 @@ def test_drop_and_grow_keeps_every_layer_s_count_and_comes_to_rest(tiny: nn.Modu
 
 def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path) -> None:
     """In a real training, grown weights have moved off zero, and the optimizer forgot the dropped ones."""
-    seen: list[tuple[Masks, dict[str, Tensor]]] = []
+    records: list[tuple[Masks, dict[str, Tensor]]] = []
 
     def spy(model: nn.Module, step: Step, share: float) -> Masks:
-        seen.append((step.masks, {name: value.clone() for name, value in step.gradients().items()}))
+        records.append((step.masks, {name: value.clone() for name, value in step.gradients().items()}))
         return exchange(model, step, share)
 
     import prunecert.models.pruners.drop_grow
@@ -143,10 +143,10 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
     finally:
         prunecert.models.pruners.drop_grow.exchange = original
     assert card.kept == 21_476
-    assert len(seen) == 4
-    for masks, gradients in seen:
+    assert len(records) == 4
+    for masks, gradients in records:
         assert bool(gradients["5.weight"][~masks["5.weight"]].any())
-    assert not torch.equal(seen[0][0]["5.weight"], seen[-1][0]["5.weight"])
+    assert not torch.equal(records[0][0]["5.weight"], records[-1][0]["5.weight"])
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
      ("lwm-rewind", ["round 0", "round 1", "round 1"])],
 )  # fmt: skip
 def test_every_schedule_takes_the_dense_control_s_epochs(tmp_path: Path, name: str, epochs: list[str]) -> None:
-    seen: list[str] = []
-    line = pipeline(tmp_path, lambda stage, *_: seen.append(stage), images=60)
+    stages: list[str] = []
+    line = pipeline(tmp_path, lambda stage, *_: stages.append(stage), images=60)
     settings = {"lwm-rewind": {"rate": 0.9}} if name == "lwm-rewind" else {}
     line.run(job(name, 10.0, pretrain_epochs=2 if name != "lwm-rewind" else 1, ramp_epochs=1, pruners=settings))
-    assert seen == epochs
-    assert begins_at_start(PRUNERS.get(name)) == ("pretrain" not in epochs)
+    assert stages == epochs
+    assert method_of(PRUNERS.get(name)).from_scratch == ("pretrain" not in epochs)
     assert not list((tmp_path / "work").glob("*.done.pt")), "nothing is left of a finished cell"
 
 

@@ -21,10 +21,10 @@ class Recorder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[torch.Tensor] = []
+        self.inputs: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(x)
+        self.inputs.append(x)
         return x.flatten(1)[:, :10]
 
 
@@ -34,7 +34,7 @@ def test_the_noise_is_gaussian_and_not_clipped(name: str, sigma: float) -> None:
     torch.manual_seed(0)
     x, model = torch.rand(40, 3, 32, 32), Recorder()
     OBJECTIVES.get(name)(model, x, torch.zeros(40, dtype=torch.long), sigma)
-    noise = (model.seen[-1] - x).flatten() / sigma
+    noise = (model.inputs[-1] - x).flatten() / sigma
     # 122,880 numbers: the mean is known within 0.003, the share beyond 1 and 2 likewise.
     assert noise.mean().item() == pytest.approx(0, abs=0.015)
     assert noise.std().item() == pytest.approx(1, abs=0.01)
@@ -49,13 +49,13 @@ def test_the_stability_loss_is_cross_entropy_and_divergence() -> None:
     model = NETWORKS.get("cnn-small")()
     x, y = torch.rand(6, 3, 32, 32), torch.randint(0, 10, (6,))
     torch.manual_seed(1)
-    found = OBJECTIVES.get("smoothing-stability")(model, x, y, 0.25, beta=2.0)
+    actual = OBJECTIVES.get("smoothing-stability")(model, x, y, 0.25, beta=2.0)
     torch.manual_seed(1)
     noisy = model(x + 0.25 * torch.randn_like(x)).softmax(1)
     clean = model(x).softmax(1)
     divergence = (clean * (clean.log() - noisy.log())).sum(1).mean()
     assert divergence.item() > 0
-    assert found.item() == pytest.approx((F.cross_entropy(model(x), y) + 2 * divergence).item(), rel=1e-4)
+    assert actual.item() == pytest.approx((F.cross_entropy(model(x), y) + 2 * divergence).item(), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -84,8 +84,8 @@ def test_more_noise_leaves_less() -> None:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    found = [evaluate_noise(model, data, sigma) for sigma in (0.0, 4.0, 30.0)]
-    assert found[0]["noisy"] == found[0]["clean"] > 0.6
-    assert found[0]["noisy"] > found[1]["noisy"] > found[2]["noisy"]
-    assert {item["clean"] for item in found} == {found[0]["clean"]}
-    assert evaluate_noise(model, data, 4.0) == found[1]
+    actual = [evaluate_noise(model, data, sigma) for sigma in (0.0, 4.0, 30.0)]
+    assert actual[0]["noisy"] == actual[0]["clean"] > 0.6
+    assert actual[0]["noisy"] > actual[1]["noisy"] > actual[2]["noisy"]
+    assert {item["clean"] for item in actual} == {actual[0]["clean"]}
+    assert evaluate_noise(model, data, 4.0) == actual[1]

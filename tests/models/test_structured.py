@@ -17,12 +17,12 @@ NAMES = ("structured", "structured-filters", "structured-neurons")
 
 def dead(model: nn.Module) -> list[tuple[int, int]]:
     """Units without a weight left, and all units, by group."""
-    found = []
+    units = []
     for group in units_of(model):
         rows = torch.stack([w.detach().abs().flatten(1).sum(1) for w in group.producers.values()]).sum(0)
         columns = sum(w.detach().abs().transpose(0, 1).reshape(group.size, -1).sum(1) for w in group.consumers.values())
-        found.append((int(((rows == 0) & (columns == 0)).sum()), group.size))
-    return found
+        units.append((int(((rows == 0) & (columns == 0)).sum()), group.size))
+    return units
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from prunecert.models.initialisation import ibp_init
 from prunecert.models.masks import Masks
 from prunecert.models.norms import estimate_statistics
 from prunecert.models.pipeline import Job, Pipeline
+from prunecert.models.pruners.contract import Group, Hooks
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
+from prunecert.models.running import optimizer_of
 from prunecert.models.schedules import Stage, ramp
 from prunecert.models.training import Trainer, augment, seed_everything
 from tests.models.conftest import blobs
@@ -80,11 +82,11 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
 
 @pytest.mark.slow
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
-    line = pipeline(tmp_path, lambda stage, epoch, *_: seen.append((stage, epoch)), images=60)
+    epochs: list[tuple[str, int]] = []
+    line = pipeline(tmp_path, lambda stage, epoch, *_: epochs.append((stage, epoch)), images=60)
     for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
         line.run(job(pruner, ratio))
-    stages = [stage for stage, _ in seen]
+    stages = [stage for stage, _ in epochs]
     assert stages == ["pretrain", "pretrain", "finetune", "finetune", "finetune", "finetune", "scores", "finetune"]
 
 
@@ -221,7 +223,7 @@ def test_a_layer_without_bounds_is_refused_before_training(changes: dict[str, An
 def test_radam_rectifies_its_first_steps() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     trainer = Trainer(recipe(optimizer="radam", weight_decay=0.1), "natural", blobs(20), "cpu", quiet)
-    (group,) = trainer._optimizer(list(model.parameters()), 1e-3).param_groups
+    (group,) = optimizer_of([Group(list(model.parameters()))], trainer.recipe, 1e-3, trainer.device).param_groups
     assert group["decoupled_weight_decay"]
     assert group["weight_decay"] == 0.1
     trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
@@ -309,9 +311,9 @@ def test_augmentation_moves_and_mirrors_whole_images(crop: int, least: int) -> N
     places = range(2 * crop + 1)
     windows = [padded[:, i : i + 32, j : j + 32] for i in places for j in places]
     known = {window.numpy().tobytes() for window in windows} | {window.flip(2).numpy().tobytes() for window in windows}
-    found = {one.numpy().tobytes() for one in moved}
-    assert found <= known
-    assert len(found) >= least
+    contents = {one.numpy().tobytes() for one in moved}
+    assert contents <= known
+    assert len(contents) >= least
 
 
 def test_ibp_init_has_the_paper_s_variance() -> None:
@@ -369,8 +371,8 @@ def test_bad_recipes_are_refused(data: dict[str, object], message: str) -> None:
 
 
 def test_recipes_come_back_from_their_dictionary() -> None:
-    made = recipe("ibp", objective={"kappa_end": 0.25})
-    assert Recipe.from_dict(made.to_dict(), "ibp") == made
+    settings = recipe("ibp", objective={"kappa_end": 0.25})
+    assert Recipe.from_dict(settings.to_dict(), "ibp") == settings
 
 
 class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -399,16 +401,16 @@ def test_no_step_waits_for_a_cuda_device(name: str) -> None:
     objective = "crown-ibp" if name in ("hydra", "drop-grow") else name
     waits = []
     for images in (16, 64):
-        made = recipe(objective, batch_size=4, augment=True, optimizer="sgd", average=0.9, addons={"fast-ibp": {}})
-        trainer = Trainer(made, objective, blobs(images), "cpu", quiet, check_every=1000)
+        settings = recipe(objective, batch_size=4, augment=True, optimizer="sgd", average=0.9, addons={"fast-ibp": {}})
+        trainer = Trainer(settings, objective, blobs(images), "cpu", quiet, check_every=1000)
         model = NETWORKS.get("cnn-small")()
         stage = Stage("a", 1, 1e-4, 0.01, ramp=2)
 
         def train(model: nn.Module, epochs: int, trainer: Trainer = trainer, stage: Stage = stage, **more: Any) -> Any:
             # What drop-and-grow does every 100 steps may wait.
-            revise = (lambda _: None) if more["name"] == "sparse" else None
+            hooks = Hooks(before=lambda _: None) if more["name"] == "sparse" else None
             with _Waits() as mode:
-                masks = trainer.run(model, stage, parameters=more.get("scores"), masks=more.get("masks"), revise=revise)
+                masks = trainer.run(model, stage, parameters=more.get("scores"), masks=more.get("masks"), hooks=hooks)
             waits.append(mode.count)
             return masks
 
