@@ -25,7 +25,7 @@ from prunecert.bench.comparison.report import markdown, record
 from prunecert.bench.machine import cores, quote
 from prunecert.bench.options import IMAGES, SEED, WORKERS
 from prunecert.bench.planning import select
-from prunecert.bench.results.vnncomp import Task, read_instances
+from prunecert.bench.results.vnncomp import Key, Task, read_instances, read_keys
 from prunecert.bench.results.words import duration
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, did_you_mean, run_main
@@ -36,6 +36,7 @@ from prunecert.verifiers.base import Kind
 
 TOOLS = ("neuralsat", "abcrown")
 SIDES = ("run", "alone", "loop")
+Question = tuple[Key, Task]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,11 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag, value in (("--images", options.images), ("--image-seed", options.image_seed)):
         common += [] if value is None else [flag, str(value)]
     common += [] if options.data_root is None else ["--data-root", str(options.data_root)]
-    tasks = _export(common, out, limit, load_suite(options.suite, options.profile).name)
-    networks = {sides.key_of(task)[0]: identity(task.onnx) for task in tasks}
-    sample = _sample(tasks, options.loop_sample, options.seed)
+    questions = _export(common, out, limit, load_suite(options.suite, options.profile).name)
+    networks = {key.cell: identity(task.onnx) for key, task in questions}
+    sample = _sample(questions, options.loop_sample, options.seed)
     print(
-        f"{len(tasks)} instances of {len(networks)} networks, {limit:g} s each for {tool.name} {tool.version}, "
+        f"{len(questions)} instances of {len(networks)} networks, {limit:g} s each for {tool.name} {tool.version}, "
         f"{workers} processes side by side",
         flush=True,
     )
@@ -169,13 +170,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=["python", "-m", "bench.compare", *arguments],
         limit=limit,
         workers=workers,
-        instances=len(tasks),
+        instances=len(questions),
         version=tool.version,
     )
     return _write(result, out)
 
 
-def _export(common: Sequence[str], out: Path, limit: float, suite: str) -> list[Task]:
+def _export(common: Sequence[str], out: Path, limit: float, suite: str) -> list[Question]:
+    """Exports the cells and returns their instances, each with its cell and image."""
     folder = out / "exports" / suite
     command = [sys.executable, "-m", "prunecert.bench.export", *common, "--timeout", f"{limit:g}", "--out", str(folder)]
     with Meter() as meter:
@@ -183,18 +185,19 @@ def _export(common: Sequence[str], out: Path, limit: float, suite: str) -> list[
     if ended.code != 0:
         tail = (out / "export.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise UserError(f"Exporting failed: {' '.join(tail)} (see {out / 'export.log'})")
-    return read_instances(folder.absolute() / "instances.csv")
+    return list(zip(read_keys(folder), read_instances(folder.absolute() / "instances.csv"), strict=True))
 
 
-def _sample(tasks: Sequence[Task], count: int | None, seed: int) -> list[Task]:
-    if count is None or count >= len(tasks):
-        return list(tasks)
-    chosen = random.Random(seed).sample(range(len(tasks)), count)  # noqa: S311 - nothing secret is drawn
-    return [tasks[number] for number in sorted(chosen)]
+def _sample(questions: Sequence[Question], count: int | None, seed: int) -> list[Question]:
+    if count is None or count >= len(questions):
+        return list(questions)
+    chosen = random.Random(seed).sample(range(len(questions)), count)  # noqa: S311 - nothing secret is drawn
+    return [questions[number] for number in sorted(chosen)]
 
 
-def _loop(tool: loop.Tool, tasks: Sequence[Task], out: Path, workers: int) -> sides.Side:
+def _loop(tool: loop.Tool, questions: Sequence[Question], out: Path, workers: int) -> sides.Side:
     threads = max(1, cores() // workers)
+    tasks = [task for _, task in questions]
     done = 0
 
     def told(number: int, task: Task, answer: loop.Answer) -> None:
@@ -209,8 +212,8 @@ def _loop(tool: loop.Tool, tasks: Sequence[Task], out: Path, workers: int) -> si
         answers = loop.run_loop(tool, tasks, out, meter, workers=workers, threads=threads, told=told)
     wall_s = time.perf_counter() - begin
     findings = {
-        sides.key_of(task): sides.Found(answer.status, round(answer.seconds, 3), tool.name, answer.detail)
-        for task, answer in zip(tasks, answers, strict=True)
+        key: sides.Found(answer.status, round(answer.seconds, 3), tool.name, answer.detail)
+        for (key, _), answer in zip(questions, answers, strict=True)
     }
     print(f"loop: {duration(wall_s)}", flush=True)
     command = tool.command(tasks[0], out / "0.txt")

@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     cells = select.set_compact(cells, options.compact)
     present, missing = select.find_checkpoints(suite, cells, options.checkpoints)
     out = options.out or Path("onnx_exports") / suite.name
-    for name, command in missing.items():
-        print(f"{name}: no checkpoint yet; train it with: {command}")
+    for absent in missing:
+        print(f"{absent.name}: no checkpoint yet; train it with: {absent.command}")
     if not present:
         raise UserError(f"None of the {len(cells)} cells has a checkpoint in {options.checkpoints}; nothing to export.")
     if options.shapes:
@@ -55,11 +55,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.check is not None:
         return compare(present, options, out / "onnx")
     from prunecert.bench.planning.plan import is_correct, robustness_instance
+    from prunecert.bench.results.vnncomp import Key, write_keys
     from prunecert.verifiers.formats.counterexample import outputs
     from prunecert.verifiers.formats.vnnlib import write
 
     data = select.load_data(present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
+    keys: list[Key] = []
     written: set[Path] = set()
     exports = _exports(present, options.checkpoints, out / "onnx")
     for (cell, protocol), export in zip(present, exports.values(), strict=True):
@@ -81,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 write(robustness_instance(export, split, position, cell.eps, limit, name), target)
                 written.add(target)
             rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
+            keys.append(Key(cell.name, int(split.indices[position])))
         print(
             f"{cell.name}: sparsity {export.sparsity:.4f} ({export.compression:.4g}x), {len(right)} of {count} images "
             f"classified correctly, sha256 {export.sha256[:12]}"
@@ -88,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(out / "instances.csv", text.getvalue())
+    write_keys(out, keys)
     shrunk = shapes.rows((c.name, c.compression, e.record) for (c, _), e in zip(present, exports.values(), strict=True))
     if shrunk:
         print("\nremoved before verification (--shapes: layer by layer; --no-compact: the masked networks):")

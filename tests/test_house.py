@@ -20,7 +20,6 @@ LONG_VERBS = {
     "merge",
     "publish",
     "retention",
-    "search",
     "sparse_benchmark",
     "train",
     "verify",

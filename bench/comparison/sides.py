@@ -12,12 +12,9 @@ from prunecert.bench.results.outcome import contradictions, seconds, settle
 from prunecert.bench.results.row_types import VerdictRow
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, collector_off
-from prunecert.bench.results.vnncomp import Task
+from prunecert.bench.results.vnncomp import Key
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
-
-#: Cell and image.
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -64,19 +61,6 @@ class Side:
         return dict(sorted(Counter(str(found.status) for found in self.found.values()).items()))
 
 
-def key_of(task: Task) -> Key:
-    """Returns the cell and image of a line of `instances.csv` that `bench.export` wrote.
-
-    Raises:
-        UserError: The names are of another make.
-    """
-    cell = task.onnx.name.removesuffix(".gz").removesuffix(".onnx").removesuffix(".compact")
-    image = task.vnnlib.name.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
-    if not image.isdecimal():
-        raise UserError(f"{task.vnnlib} is no property that bench.export wrote; its name tells no image.")
-    return cell, int(image)
-
-
 def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found], list[str]]:
     """Reads what a run found.
 
@@ -101,7 +85,7 @@ def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found]
                             "new --out."
                         )
             elif isinstance(row, VerdictRow):
-                rows.setdefault((row.cell, row.image), []).append(row)
+                rows.setdefault(Key(row.cell, row.image), []).append(row)
     found, wrong = {}, []
     for key, answers in rows.items():
         decided = [row for row in answers if row.status.decided]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import prunecert.models
 from prunecert.bench.planning.exports import Export, compact_export, export_cell
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
+from prunecert.bench.results.session_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.suite import Suite
@@ -121,23 +122,24 @@ def _shuffled(data: Dataset, seed: int) -> Dataset:
     return replace(data, images=data.images[order], labels=data.labels[order], indices=data.indices[order])
 
 
-def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, dict[str, str]]:
-    """Splits cells into those with a checkpoint and, for the rest, the command that trains them.
+def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, tuple[Missing, ...]]:
+    """Splits cells into those with a checkpoint and the rest, with the command that trains each.
 
     Raises:
         UserError: The folder does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
-    found = []
-    missing = {}
+    present: list[tuple[Cell, Protocol]] = []
+    missing: list[Missing] = []
     for cell, protocol in cells:
         if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
-            found.append((cell, protocol))
+            present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
-            missing[cell.name] = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
-    return tuple(found), missing
+            command = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
+            missing.append(Missing(name=cell.name, command=command, family=cell.family, member=cell.member))
+    return tuple(present), tuple(missing)
 
 
 def prepare(
@@ -148,7 +150,7 @@ def prepare(
     checkpoints: Path,
     exports: Path,
     tell: Callable[[str], None],
-) -> tuple[tuple[CellPlan, ...], dict[str, str]]:
+) -> tuple[tuple[CellPlan, ...], tuple[Missing, ...]]:
     """Exports each cell that has a checkpoint and asks each verifier whether it takes the network.
 
     Args:
@@ -222,21 +224,22 @@ def use_abcrown(home: Path | None) -> None:
     os.environ["ABCROWN_HOME"] = str(home.resolve())
 
 
-def describe_missing(missing: Mapping[str, str]) -> list[str]:
+def describe_missing(missing: Iterable[Missing]) -> list[str]:
     """Returns one line for each network, objective and radius: its cells without a checkpoint and what trains them.
 
     Args:
-        missing: The commands by cell name.
+        missing: The cells; one of an older run, which does not say of which family it is, has a line of its own.
     """
-    groups: dict[str, list[str]] = {}
-    for name in missing:
-        groups.setdefault("_".join(name.split("_")[:3]), []).append(name)
+    families: dict[str, list[Missing]] = {}
+    for cell in missing:
+        families.setdefault(cell.family or cell.name, []).append(cell)
     lines = []
-    for group, names in groups.items():
-        command = missing[names[0]]
-        if len(names) > 1:
-            command = command.replace(f"--cells {names[0]}", f"--cells '{group}_*'")
-        lines.append(f"{group}: {', '.join(n.removeprefix(f'{group}_') for n in names)}; train with: {command}")
+    for family, cells in families.items():
+        command = cells[0].command
+        if len(cells) > 1:
+            command = command.replace(f"--cells {cells[0].name}", f"--cells '{family}_*'")
+        members = ", ".join(cell.member for cell in cells)
+        lines.append(f"{family}: {members}; train with: {command}" if members else f"{family}; train with: {command}")
     return lines
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report.medium import Table
+from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
 
 Summary = Mapping[str, Any]
@@ -127,8 +129,8 @@ def notes(summary: Summary) -> list[str]:
             lines.append(f"{cell['name']}: {cell['note']}.")
         lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
-    missing = describe_missing({item["name"]: item["command"] for item in summary["missing"]})
-    lines += [f"no checkpoint yet: {line}" for line in missing]
+    missing = msgspec.convert(summary["missing"], list[Missing])
+    lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
     lines += [
         f"data: the {data['split']} split is an unofficial copy of CIFAR-10 (its files' checksums are not the "
         f"published ones); fingerprint of its pixels and labels: {data['fingerprint']}."

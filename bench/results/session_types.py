@@ -65,10 +65,19 @@ class Machine(Struct, kw_only=True, omit_defaults=True):
 
 
 class Missing(Struct, kw_only=True, omit_defaults=True):
-    """A cell without a checkpoint, with the command that trains it."""
+    """A cell without a checkpoint, with the command that trains it.
+
+    Args:
+        name: Of the cell.
+        command: What trains it.
+        family: How it is called with all cells of its network, objective and radius; rows of older versions lack it.
+        member: How it is called among them; rows of older versions lack it.
+    """
 
     name: Name
     command: str
+    family: str = ""
+    member: str = ""
 
 
 class LayerSizes(Struct, kw_only=True, omit_defaults=True):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
@@ -40,6 +41,22 @@ RESULT_WORDS = {
 MAX_NAME = 200
 #: Most seconds of a limit: over three months.
 MAX_TIMEOUT_S = 1e7
+
+
+#: Beside an `instances.csv` that `bench.export` wrote: cell and image of each of its rows, in their order.
+CELLS_FILE = "cells.csv"
+
+
+class Key(NamedTuple):
+    """What a run calls an instance by.
+
+    Args:
+        cell: Name of the cell.
+        image: Index of the image in its split.
+    """
+
+    cell: str
+    image: int
 
 
 @dataclass(frozen=True)
@@ -260,6 +277,28 @@ def _steps(folder: Path, path: Path) -> list[str]:
     """Returns the steps of a path from the list's folder on, without the ending."""
     steps = Path(os.path.relpath(path, folder)).parts
     return [*(step for step in steps[:-1] if step != ".."), Path(steps[-1].removesuffix(".gz")).stem]
+
+
+def write_keys(folder: Path, keys: Iterable[Key]) -> None:
+    """Writes which cell and image each row of a folder's `instances.csv` is about, so that no name has to tell it."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(keys)
+    write_bytes(folder / CELLS_FILE, buffer.getvalue().encode())
+
+
+def read_keys(folder: Path) -> list[Key]:
+    """Returns which cell and image each row of a folder's `instances.csv` is about.
+
+    Raises:
+        UserError: The folder was not written by `bench.export`, or its file is damaged.
+    """
+    path = folder / CELLS_FILE
+    keys = []
+    for number, row in enumerate(csv.reader(read_text(path, "cells").splitlines()), start=1):
+        if len(row) != 2 or not row[0] or not (row[1].isascii() and row[1].isdecimal()):
+            raise UserError(f"{shortened(path, 200)}, line {number}: is not understood; allowed are cell,image.")
+        keys.append(Key(row[0], int(row[1])))
+    return keys
 
 
 def write_results(path: Path, rows: Iterable[tuple[Task, Status, float, float]]) -> None:

@@ -23,6 +23,7 @@ from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.row_types import EndRow
+from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
 from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun
@@ -53,7 +54,7 @@ class _Prepared:
     console: Console
     asked: Mapping[str, Protocol]
     skipped: Mapping[str, str]
-    missing: Mapping[str, str]
+    missing: Sequence[Missing]
     data: Sequence[Dataset]
     workload: Workload
 
@@ -140,7 +141,7 @@ def _prepare(
     for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
-    missing: dict[str, str] = {}
+    missing: tuple[Missing, ...] = ()
     if exported:
         plans = tuple(card_plans(cells, exported, installed, data, tell))
     else:

@@ -9,8 +9,8 @@ import msgspec
 
 from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.results.decode import build, why
-from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.results.decode import build, plain, why
+from prunecert.bench.results.session_types import Missing, SessionRow
 from prunecert.bench.results.store import SCHEMA_VERSION
 from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError
@@ -37,7 +37,7 @@ def session_row(
     datasets: Sequence[Dataset],
     *,
     writer: str,
-    missing: Mapping[str, str],
+    missing: Sequence[Missing],
     skipped: Mapping[str, str],
     device: str,
     workers: int,
@@ -88,7 +88,7 @@ def session_row(
         "float32": "TF32 off",
         "shard": None if shard is None else list(shard),
         "unpublishable": [*unpublishable(datasets), *unfit(plans)],
-        "missing": [{"name": name, "command": command} for name, command in missing.items()],
+        "missing": [plain(cell) for cell in missing],
         "skipped": dict(skipped),
         "cells": [plan.to_json() for plan in plans],
     }

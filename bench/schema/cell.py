@@ -55,8 +55,18 @@ class Cell:
 
         Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
         """
+        return f"{self.family}_{self.member}"
+
+    @property
+    def family(self) -> str:
+        """How the name begins for all cells of this network, objective and radius: ``cnn-small_ibp_eps2``."""
         radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
-        return f"{self.network}_{self.objective}_{radius}_{self.pruner}_x{self.compression:g}_s{self.seed}"
+        return f"{self.network}_{self.objective}_{radius}"
+
+    @property
+    def member(self) -> str:
+        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``."""
+        return f"{self.pruner}_x{self.compression:g}_s{self.seed}"
 
     @property
     def sparsity(self) -> float:

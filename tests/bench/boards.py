@@ -10,6 +10,7 @@ from prunecert.bench.leaderboard.entry import Entry, dump, seal
 from prunecert.bench.planning.plan import image_key, stage_key
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.hashing import digest
+from tests.bench import boards
 
 IMAGES = 12
 
@@ -194,3 +195,22 @@ def small_board() -> list[Entry]:
             for pruner in ("lwm", "hydra"):
                 found += [make(pruner, ratio, network=network, eps=eps) for ratio in (2.0, 10.0, 100.0)]
     return found
+
+
+NASTY = "<script>alert(1)</script>"
+
+
+QUOTED = "\"'><img src=x onerror=alert(1)>"
+
+
+def nasty_board() -> list[Entry]:
+    """Returns the small board and entries whose texts are tags, scripts and formulas."""
+    entries = boards.small_board()
+    entries.append(boards.make(NASTY, 20.0, network=QUOTED, objective=NASTY, by=NASTY, title=NASTY, name="nasty"))
+    entries.append(boards.make("dense", 1.0, network=QUOTED, objective=NASTY, by=NASTY, name="nasty-dense"))
+    entries.append(boards.make("attack-only", 4.0, verifiers=("pgd",), by="=1+1", title="@SUM(A1)"))
+    entries[-3]["method"].update(url="https://example.org/?a=1&b=2", notes=NASTY)
+    entries[-3]["protocol"]["command"].append(NASTY)
+    entries[-3]["weights"]["layers"][0]["name"] = NASTY
+    entries[-3] = seal(entries[-3])
+    return entries

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from prunecert.verifiers import VERIFIERS
 from tests.bench import fakes
+
+if TYPE_CHECKING:
+    from prunecert.bench.planning.exports import Export
 
 SUITE = """\
 name: tiny
@@ -122,3 +125,24 @@ def run(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return main(zoo.arguments(out, "--workers", "1", *more))
 
     return call
+
+
+@pytest.fixture(scope="session")
+def masked(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Returns the tenfold pruned network of the zoo, some of whose units are made dead."""
+    import onnx
+    from onnx import numpy_helper
+
+    from prunecert.bench.planning.exports import export_cell
+    from prunecert.hashing import sha256_file
+
+    folder = tmp_path_factory.mktemp("masked")
+    whole = export_cell(zoo.checkpoints / f"{CELLS[1]}.safetensors", folder)
+    model = onnx.load(whole.path)
+    for item in model.graph.initializer:
+        if item.name in ("0_weight", "0_bias", "5_weight"):
+            values = numpy_helper.to_array(item).copy()
+            values[:3] = -1 if item.name == "0_bias" else 0
+            item.CopyFrom(numpy_helper.from_array(values, item.name))
+    onnx.save(model, whole.path)
+    return replace(whole, sha256=sha256_file(whole.path))

@@ -9,10 +9,13 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
+from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.gating.result import GateResult
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.decode import build, plain
 from prunecert.bench.results.session_types import CellInfo, StageSettings
+from prunecert.bench.schema.gate import RuleSet
 from prunecert.verifiers.base import Kind
 from tests.bench.rowkit import MACHINE
 
@@ -175,3 +178,26 @@ def answers(draw: st.DrawFn) -> Answers | None:
 
 
 images = st.lists(answers(), min_size=1, max_size=25)
+
+
+OTHER_NAME = "cnn-small_ibp_eps2_dense_x1_s0"
+NASTY = "<b>|`x`\n::error::boo\x00,:%"
+
+
+def result() -> GateResult:
+    """Returns a red gate: one cell that lost and gained images, one that fared well."""
+    base = snapshot(
+        cell(PROVED, SEARCHED, SLOW, BROKEN, TIMEOUT, MISCLASSIFIED, *[PROVED] * 94),
+        cell(*[PROVED] * 3, TIMEOUT, name=OTHER_NAME),
+    )
+    run = snapshot(
+        cell(BROKEN, TIMEOUT, TIMEOUT, PROVED, PROVED, PROVED, *[PROVED] * 94, onnx=OTHER),
+        cell(*[PROVED] * 4, name=OTHER_NAME, onnx=OTHER),
+    )
+    return compare(base, run, RuleSet())
+
+
+def crashed() -> GateResult:
+    """Returns a gate of a run in which a verifier crashed."""
+    base = snapshot(cell(PROVED, SEARCHED))
+    return compare(base, snapshot(cell(PROVED, ERROR, onnx=OTHER)), RuleSet())

@@ -119,6 +119,7 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
         make(tmp_path / "nothing", tmp_path / "b.json")
 
 
+@pytest.mark.slow
 def test_cells_are_dropped_on_purpose_only(done: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     make(done, out)

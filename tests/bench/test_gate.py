@@ -20,7 +20,7 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS, Zoo
-from tests.bench.gating.test_outputs import check_junit, outcome
+from tests.bench.gating.test_junit import check_junit, outcome
 from tests.bench.rowkit import documents
 
 Run = Callable[..., int]
@@ -145,6 +145,7 @@ def test_opposite_answers_to_one_question_fail(done: Path, copy: Path, capsys: p
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_images_and_limits_are_refused(done: Path, run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "5")
     with pytest.raises(UserError, match=r"image set: 12 images in the baseline, 5 in the run \(every cell\)"):
@@ -165,6 +166,7 @@ def other_run(run: Run, zoo: Zoo, tmp_path: Path, suite: Path) -> Path:
     return tmp_path / "other"
 
 
+@pytest.mark.slow
 def test_the_one_line_form_runs_and_gates(
     done: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +182,7 @@ def test_the_one_line_form_runs_and_gates(
     assert gate.main(["--baseline", str(done / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 1
 
 
+@pytest.mark.slow
 def test_a_suites_own_rules_hold(done: Path, zoo: Zoo, run: Run, tmp_path: Path) -> None:
     suite = tmp_path / "tiny.yaml"
     suite.write_text(zoo.suite.read_text() + "gate: {verified_min: 100%}\n")
@@ -261,6 +264,7 @@ def test_help_is_quick() -> None:
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_thirty_cells_of_a_thousand_images_take_seconds(tmp_path: Path) -> None:
     images = [kit.SEARCHED, kit.PROVED] * 500
     path = tmp_path / "b.json"

@@ -24,6 +24,7 @@ def parts(run: Run, tmp_path: Path) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_parts_become_the_whole(run: Run, parts: list[Path], tmp_path: Path) -> None:
     assert not summarise(parts[0])["finished"]
     assert not (parts[0] / "summary.json").exists()
@@ -44,6 +45,7 @@ def test_parts_become_the_whole(run: Run, parts: list[Path], tmp_path: Path) -> 
     assert len({row["writer"] for row in documents(again, "session")}) == 3
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_fit_are_refused(run: Run, parts: list[Path], zoo: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "joined"
     run(tmp_path / "half", "--profile", "half", "--images", "1")

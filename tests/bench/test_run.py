@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from prunecert.bench.planning.select import describe_missing
 from prunecert.errors import UserError
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents
@@ -94,6 +93,7 @@ def test_shards_cover_everything_once(run: Run, tmp_path: Path) -> None:
     assert len(rows) == len(set(rows))
 
 
+@pytest.mark.slow
 def test_a_claimed_counterexample_that_is_none_is_an_error_and_a_verifier_that_never_works_is_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +107,7 @@ def test_a_claimed_counterexample_that_is_none_is_an_error_and_a_verifier_that_n
     assert "fake-liar error 3" in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_retry_does_failed_instances_again(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ("--images", "2", "--verifiers", "fake-liar", "--cells", "*dense*")
@@ -119,6 +120,7 @@ def test_retry_does_failed_instances_again(run: Run, tmp_path: Path) -> None:
         run(out, "--retry", "unsat")
 
 
+@pytest.mark.slow
 def test_a_contradiction_fails_the_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert run(out, "--images", "4") == 0
@@ -130,15 +132,6 @@ def test_a_contradiction_fails_the_run(run: Run, tmp_path: Path, capsys: pytest.
     assert run(out, "--images", "4") == 1
     assert f"image {proved['image']}: fake-bound proves it, other breaks it" in capsys.readouterr().out
     assert len(summary(out)["contradictions"]) == 1
-
-
-def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
-    names = [f"cnn-large_ibp_eps2_{rest}" for rest in ("dense_x1_s0", "lwm_x2_s0")] + ["vgg16_pgd_eps8_dense_x1_s0"]
-    lines = describe_missing({name: f"train --cells {name}" for name in names})
-    assert lines == [
-        "cnn-large_ibp_eps2: dense_x1_s0, lwm_x2_s0; train with: train --cells 'cnn-large_ibp_eps2_*'",
-        "vgg16_pgd_eps8: dense_x1_s0; train with: train --cells vgg16_pgd_eps8_dense_x1_s0",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +155,7 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_missing_verifiers_are_left_out_on_request_and_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +165,7 @@ def test_missing_verifiers_are_left_out_on_request_and_named(
     assert summary(tmp_path / "run")["skipped"] == {"fake-missing": "install fake-missing by hand."}
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_suite_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "1")
     other = tmp_path / "other.yaml"
@@ -190,6 +185,7 @@ def test_a_truncated_checkpoint_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -
         run(tmp_path / "run", "--checkpoints", str(tmp_path / "zoo"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,35 +11,15 @@ import pytest
 import prunecert.models.data
 from prunecert.bench import train
 from prunecert.bench.planning.select import CHECKPOINTS
+from prunecert.bench.running import training
 from prunecert.bench.running.session import unfit
-from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.models.checkpoint import load_card
 from prunecert.models.data import Dataset
 from prunecert.models.recipe import Recipe
+from tests.bench.trainkit import SUITE, jobs
 from tests.models.conftest import blobs
-
-SUITE = """
-schema_version: 1
-name: tiny
-description: A tiny suite
-data: cifar10
-cells:
-  - networks: [cnn-small]
-    objectives: [natural]
-    eps: [2/255]
-    pruners: [lwm, drop-grow]
-    compression: [1, 2, 10]
-    seeds: [0, 1]
-verify:
-  images: 2
-  cascade: [ibp]
-  timeouts: {ibp: 10}
-recipes:
-  default: {pretrain_epochs: 2, warmup_epochs: 0, ramp_epochs: 1, prune_epochs: 1, finetune_epochs: 1, batch_size: 20}
-  cnn-small: {augment: false, pruners: {drop-grow: {every: 2}}}
-"""
 
 
 @pytest.fixture
@@ -51,20 +31,6 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     file = tmp_path / "tiny.yaml"
     file.write_text(SUITE)
     return str(file)
-
-
-def jobs(suite: str, pattern: str = "*") -> list[Any]:
-    return train.plan(load_suite(suite), pattern, suite)
-
-
-def test_cells_are_chosen_by_patterns_and_one_that_fits_nothing_is_refused(suite: str) -> None:
-    names = [job.name for job in jobs(suite)]
-    both = [job.name for job in jobs(suite, "*lwm_x10_s0, *dense_x1_s0")]
-    assert len(both) == 2
-    assert both == [name for name in names if name in both], "in the suite's order"
-    for patterns, message in (("*dense_x1_s0,cnn-tiny*", r"Unknown cell of suite .* 'cnn-tiny\*'"), (" , ", "empty")):
-        with pytest.raises(UserError, match=message):
-            jobs(suite, patterns)
 
 
 def test_cells_are_trained_once(suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +73,7 @@ def test_a_card_from_before_a_key_existed_means_its_default(suite: str, tmp_path
     data["recipe"]["optimizer"] = "adamw"
     card.write_text(json.dumps(data))
     (job,) = jobs(suite, "*dense_x1_s0")
-    assert train.is_done(tmp_path / "zoo", job)
+    assert training.is_done(tmp_path / "zoo", job)
 
 
 def test_the_rate_of_scores_concerns_only_pruners_that_learn_them(suite: str, tmp_path: Path) -> None:
@@ -119,9 +85,9 @@ def test_the_rate_of_scores_concerns_only_pruners_that_learn_them(suite: str, tm
     for job in jobs(suite):
         if job.pruner == "hydra":
             with pytest.raises(UserError, match=r"another recipe \(different: score_lr\)"):
-                train.is_done(tmp_path / "zoo", job)
+                training.is_done(tmp_path / "zoo", job)
         else:
-            assert train.is_done(tmp_path / "zoo", job)
+            assert training.is_done(tmp_path / "zoo", job)
 
 
 def test_shipped_cards_say_their_recipes_as_they_would_be_written_now() -> None:
@@ -180,26 +146,20 @@ def test_subsets_are_marked_and_kept_out_of_the_zoo(suite: str, tmp_path: Path) 
     assert unfit(plans) == ["a: trained on 10 images only"]
 
 
-def test_the_most_telling_cells_come_first(suite: str) -> None:
-    names = [job.name.removeprefix("cnn-small_natural_eps2_") for job in train.by_value(jobs(suite))]
-    assert names[:5] == ["dense_x1_s0", "lwm_x10_s0", "drop-grow_x10_s0", "lwm_x2_s0", "drop-grow_x2_s0"]
-    assert all(name.endswith("s1") for name in names[5:])
-
-
 def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
     suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("prunecert.bench.train.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prunecert.bench.running.training.time.monotonic", lambda: clock[0])
     epochs: list[str] = []
-    original = train.Progress.epoch
+    original = training.Progress.epoch
 
-    def hourly(self: train.Progress, stage: str, epoch: int, *rest: Any) -> None:
+    def hourly(self: training.Progress, stage: str, epoch: int, *rest: Any) -> None:
         epochs.append(f"{stage} {epoch}")
         clock[0] += 3600
         original(self, stage, epoch, *rest)
 
-    monkeypatch.setattr(train.Progress, "epoch", hourly)
+    monkeypatch.setattr(training.Progress, "epoch", hourly)
     command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*lwm_x10_s0"]
     assert train.main([*command, "--budget", "2.5h"]) == 0
     assert epochs == ["pretrain 1", "pretrain 2", "finetune 1"]
@@ -211,23 +171,6 @@ def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
     stopped = load_card(tmp_path / "zoo" / "cnn-small_natural_eps2_lwm_x10_s0.json")
     train.main(["--suite", suite, "--out", str(tmp_path / "whole"), "--cells", "*lwm_x10_s0"])
     assert load_card(tmp_path / "whole" / f"{stopped.name}.json").sha256 == stopped.sha256
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("25m", 1500), ("1.5h", 5400), ("90", 90), ("90s", 90), (None, None)])
-def test_budgets_are_times(text: str | None, seconds: float | None) -> None:
-    assert train.parse_budget(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "0", "-5m", "5 days"])
-def test_other_budgets_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--budget .* is refused; write a time above 0"):
-        train.parse_budget(text)
-
-
-def test_progress_counts_what_will_be_trained(suite: str) -> None:
-    chosen = [job for job in jobs(suite) if job.seed == 0 and job.compression in (1, 10)]
-    # Dense and LWM share two epochs of pre-training; drop-and-grow has its own; each has two more.
-    assert train.Progress(chosen)._left == 2 + 2 + 3 * 2
 
 
 @pytest.mark.parametrize(

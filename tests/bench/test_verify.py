@@ -10,41 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from prunecert.bench.results.vnncomp import RESULT_WORDS, category_of, read_instances
-from prunecert.bench.running.properties import combined
-from prunecert.bench.schema.settings import settings_for
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
-from prunecert.verifiers.base import Status, Times, Verdict
 from prunecert.verifiers.formats.vnnlib import read_counterexample
+from tests.bench.propertykit import BOX, BREAKS, HOLDS, identity, log, spec
 from tests.bench.verify_fakes import register
-from tests.soundness.networks import Network
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> None:
     register()
-
-
-def identity(name: str = "net", inputs: int = 2) -> Network:
-    """y = x."""
-    net = Network(name, (inputs,))
-    net.gemm(0, np.eye(inputs), np.zeros(inputs))
-    return net
-
-
-def spec(*assertions: str, inputs: int = 2, outputs: int = 2) -> str:
-    declared = [f"(declare-const X_{i} Real)" for i in range(inputs)]
-    declared += [f"(declare-const Y_{i} Real)" for i in range(outputs)]
-    return "\n".join([*declared, *(f"(assert {a})" for a in assertions)])
-
-
-BOX = ("(>= X_0 0)", "(<= X_0 0.5)", "(>= X_1 0.25)", "(<= X_1 1)")
-HOLDS = spec(*BOX, "(>= Y_0 0.75)")
-BREAKS = spec(*BOX, "(>= Y_0 0.5)")
 
 
 @pytest.fixture
@@ -68,10 +45,6 @@ def bench(tmp_path: Path) -> Path:
 def results(path: Path) -> list[list[str]]:
     with path.open(newline="") as stream:
         return list(csv.reader(stream))
-
-
-def log(out: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (out / "instances.main.jsonl").read_text().splitlines()]
 
 
 def one(tmp_path: Path, text: str, *more: str, verifier: str = "fake-breaker") -> tuple[int, Path]:
@@ -146,6 +119,7 @@ def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: 
     assert made.is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tests.bench.verify_fakes", "--instances", str(bench / "instances.csv")]
@@ -275,44 +249,12 @@ def test_a_counterexample_must_lie_in_the_files_own_box(tmp_path: Path) -> None:
     assert 0.0999999 < x[0] <= 0.1
 
 
-def test_boxes_combine() -> None:
-    def verdict(status: Status, **more: object) -> Verdict:
-        return Verdict(status, "why", times=Times(wall_s=1.0), domains=2, **more)  # type: ignore[arg-type]
-
-    unsat, unknown, timeout, error, sat = (
-        verdict(s) for s in (Status.UNSAT, Status.UNKNOWN, Status.TIMEOUT, Status.ERROR, Status.SAT)
-    )
-    assert combined([unsat, unsat], 2).status is Status.UNSAT
-    assert combined([unsat, unknown], 2).status is Status.UNKNOWN
-    assert combined([unknown, timeout, unsat], 3).status is Status.TIMEOUT
-    assert combined([timeout, error], 2).status is Status.ERROR
-    assert combined([error, sat], 2).status is Status.SAT
-    joined = combined([unsat, unknown, unsat], 3)
-    assert (joined.times.wall_s, joined.domains, joined.detail) == (3.0, 6, "box 2 of 3: why")
-    assert combined([unsat], 1) is unsat
-
-
 def test_the_limit_is_shared_by_the_boxes(tmp_path: Path) -> None:
     boxes = " ".join(f"(and (>= X_0 {i}) (<= X_0 {i + 0.25}))" for i in range(-40, 0))
     _, out = one(tmp_path, spec(f"(or {boxes})", *BOX[2:], "(>= Y_0 0.5)"), "--timeout", "0.002")
     row = log(out)[-1]
     assert row["status"] == "timeout"
     assert "before this box's turn" in str(row["detail"])
-
-
-def test_every_status_has_a_word_of_the_scorer() -> None:
-    assert set(RESULT_WORDS) == set(Status)
-    assert set(RESULT_WORDS.values()) <= {"sat", "unsat", "unknown", "timeout", "error"}
-
-
-def test_settings_are_read_as_numbers_and_words() -> None:
-    assert settings_for(["a", "b"], ["n=3", "a.lr=0.5", "b.word=kfsb", "b.on=true"]) == {
-        "a": {"n": 3, "lr": 0.5},
-        "b": {"n": 3, "word": "kfsb", "on": True},
-    }
-    for wrong in ("n", "=3", "c.n=3", "n=["):
-        with pytest.raises(UserError, match="--settings"):
-            settings_for(["a", "b"], [wrong])
 
 
 def refused(tmp_path: Path, *arguments: str) -> str:
@@ -355,45 +297,6 @@ def test_bad_input_is_refused_before_the_work(tmp_path: Path) -> None:
     assert "Nothing to verify" in refused(tmp_path, "--verifier", "fake-prover", "--onnx", str(net))
     both = ["--instances", "a.csv", "--onnx", str(net)]
     assert "one or the other" in refused(tmp_path, "--verifier", "fake-prover", *both)
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ("", "has no instance"),
-        ("net.onnx,good.vnnlib\n", "line 1: has 2 fields"),
-        ("\nnet.onnx,good.vnnlib,soon\n", "line 2: the timeout 'soon'"),
-        ("net.onnx,good.vnnlib,-1\n", "line 1: the timeout '-1'"),
-        ("net.onnx,none.vnnlib,1\n", "line 1: The VNN-LIB file"),
-        ("a,b,c\nnet.onnx,good.vnnlib,1\nnet.onnx,good.vnnlib\n", "line 3: has 2 fields"),
-        ("net.onnx,good.vnnlib,1e300\n", "line 1: the timeout '1e300'"),
-        ("x" * 131_073, "line 1: is not understood"),
-        ("a.onnx," + "p/" * 60_000 + ",1", "line 1: The ONNX file .* does not exist"),
-        ("net.onnx," + "p" * 5_000 + ",1", "line 1: The VNN-LIB file .* can't be reached"),
-    ],
-)
-def test_bad_instances_are_refused(tmp_path: Path, content: str, why: str) -> None:
-    identity().save(tmp_path / "net.onnx")
-    (tmp_path / "good.vnnlib").write_text(HOLDS)
-    (tmp_path / "instances.csv").write_text(content)
-    with pytest.raises(UserError, match=why):
-        read_instances(tmp_path / "instances.csv")
-
-
-def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path) -> None:
-    for part in ("medical", "robot"):
-        (tmp_path / "onnx" / part).mkdir(parents=True)
-        identity().save(tmp_path / "onnx" / part / "net.onnx")
-    (tmp_path / "p.vnnlib").write_text(HOLDS)
-    (tmp_path / "instances.csv").write_text("onnx/medical/net.onnx,p.vnnlib,1\nonnx/robot/net.onnx,p.vnnlib,2.5\n")
-    tasks = read_instances(tmp_path / "instances.csv", "safe")
-    assert [(task.name, task.timeout) for task in tasks] == [("medical_net_p", 1.0), ("robot_net_p", 2.5)]
-    assert tasks[0].counterexample(tmp_path) == tmp_path / "safe/medical_net_p.counterexample.gz"
-
-
-def test_categories_are_named_by_their_folder(tmp_path: Path) -> None:
-    assert category_of(tmp_path / "acasxu_2023") == "acasxu_2023"
-    assert category_of(tmp_path / "acasxu_2023" / "2.0") == "acasxu_2023"
 
 
 def test_a_network_without_batch_axis_is_unsupported(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.base import Verdict
 from prunecert.verifiers.formats.vnnlib import read_counterexample
 from prunecert.verifiers.process.worker import Worker
-from tests.bench.test_verify import BOX, BREAKS, HOLDS, identity, log, one, results, spec
+from tests.bench.propertykit import BOX, BREAKS, HOLDS, identity, log, spec
+from tests.bench.test_verify import one, results
 from tests.bench.verify_fakes import register
 
 

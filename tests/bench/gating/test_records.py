@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from prunecert.bench.gating.records import Details, Snapshot, of_rows
 from prunecert.bench.results.summary import Rows, summary_of
 from tests.bench import gatekit as kit
-from tests.bench.report.test_table import cell, session
 from tests.bench.rowkit import all_typed
+from tests.bench.summarykit import cell, session
 
 NAMES = ("ibp", "pgd", "bab")
 STATUSES = ("unsat", "sat", "unknown", "timeout", "memout", "error")

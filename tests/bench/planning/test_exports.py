@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from prunecert.bench.planning.exports import export_cell
+from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench.conftest import CELLS, Zoo
 
 
@@ -28,3 +31,36 @@ def test_exports_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_pa
     assert export_cell(checkpoint, tmp_path) == first
     with pytest.raises(UserError, match="There is no card"):
         export_cell(zoo.checkpoints / "nothing.safetensors", tmp_path)
+
+
+@pytest.mark.parametrize("mode", [Mode.PIXELS, Mode.ALL_INPUTS, Mode.EXACT])
+def test_compact_exports_are_made_once_and_again_when_something_changed(
+    masked: Export, tmp_path: Path, mode: Mode
+) -> None:
+    first = compact_export(masked, tmp_path, mode)
+    assert first.path.parent == tmp_path
+    assert first.sha256 == sha256_file(first.path) != masked.sha256
+    assert (first.masked_path, first.masked_sha256) == (masked.path, masked.sha256)
+    assert (first.sparsity, first.compression) == (masked.sparsity, masked.compression)
+    stamp = first.path.stat().st_mtime_ns
+    again = compact_export(masked, tmp_path, mode)
+    assert first.path.stat().st_mtime_ns == stamp
+    assert again.record == first.record
+    assert first.compaction is not None
+    assert first.compaction.layers[0].after == (13, 3, 4, 4)
+    first.path.write_bytes(b"cut")
+    assert compact_export(masked, tmp_path, mode).sha256 == first.sha256 == sha256_file(first.path)
+    record = next(tmp_path.glob("*.json"))
+    record.write_text(record.read_text()[:100])
+    assert compact_export(masked, tmp_path, mode).sha256 == first.sha256
+    points = np.random.default_rng(1).random((8, 3, 32, 32), dtype=np.float32)
+    np.testing.assert_allclose(outputs(masked.path, points), outputs(first.path, points), atol=1e-5)
+
+
+def test_a_network_that_loses_nothing_stays_the_masked_file(zoo: Zoo, tmp_path: Path) -> None:
+    dense = export_cell(zoo.checkpoints / f"{CELLS[0]}.safetensors", tmp_path)
+    found = compact_export(dense, tmp_path, Mode.ALL_INPUTS)
+    assert (found.path, found.sha256) == (dense.path, dense.sha256)
+    assert compact_export(dense, tmp_path, Mode.ALL_INPUTS).sha256 == dense.sha256
+    assert compact_export(dense, tmp_path, Mode.OFF) is dense
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".onnx"]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from prunecert.bench.results import stats
+from prunecert.bench.results.stats import paired_ratio
 
 with warnings.catch_warnings():
     # statsmodels imports pandas parts that announce their own future.
@@ -133,3 +136,27 @@ def test_nonsense_is_refused(call: object) -> None:
     assert callable(call)
     with pytest.raises(ValueError, match=r"must|need|at least"):
         call()
+
+
+def test_paired_ratio_covers_and_takes_the_ends() -> None:
+    rng = np.random.default_rng(0)
+    shares = (0.4, 0.03, 0.08, 0.49)
+    true = (shares[0] + shares[1]) / (shares[0] + shares[2])
+    hits = [low <= true <= high for low, high in _intervals(rng.multinomial(50, shares, size=2000))]
+    assert 0.93 <= np.mean(hits) <= 0.985
+    ratio, low, high = paired_ratio(0, 0, 9)
+    assert ratio == low == 0
+    assert 0 < high < 1
+    assert paired_ratio(9, 0, 0)[0] == 1
+    a, b = paired_ratio(20, 7, 2), paired_ratio(20, 2, 7)
+    assert a[0] == pytest.approx(1 / b[0])
+    assert a[1] == pytest.approx(1 / b[2])
+    for wrong in ((0, 3, 0), (-1, 2, 3)):
+        with pytest.raises(ValueError, match="counts"):
+            paired_ratio(*wrong)
+
+
+def _intervals(tables: Any) -> Iterator[tuple[float, float]]:
+    for both, first, second, _ in tables.tolist():
+        _, low, high = paired_ratio(both, first, second)
+        yield low, high

@@ -8,46 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 import pytest
 from rich.console import Console
 
 from prunecert.bench.gating.records import of_run
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.report import certificates_figure, certificates_table, html
+from prunecert.bench.report import certificates_table, html
 from prunecert.bench.report import table as verified_table
-from prunecert.bench.results.certificates import Found, broken, summarise
-from prunecert.bench.results.row_types import CertificateFields
-from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.summary import summarise as summarise_run
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.verifiers.certificate import certificate
-from tests.bench import rowkit
+from tests.bench.certificatekit import NOISY, PROVED, suite_text
 from tests.bench.conftest import SUITE, Zoo
 from tests.bench.rowkit import documents
-
-NOISY = "cnn-small_smoothing_sigma0.25_dense_x1_s0"
-PROVED = "cnn-small_ibp_eps2_dense_x1_s0"
-BLOCKS = """\
-cells:
-  - networks: [cnn-small]
-    objectives: [smoothing]
-    sigma: [0.25]
-    compression: [1]
-    verify: {certify: {n: 60, n0: 10, images: 6, alpha: 0.01}}
-  - networks: [cnn-small]
-    objectives: [ibp]
-    eps: [2/255]
-    compression: [1]
-    verify: {images: 10, certify: {sigma: 0.5, n: 60, n0: 10, images: 4, alpha: 0.01}}
-"""
-
-
-def suite_text(blocks: str = BLOCKS) -> str:
-    before, rest = SUITE.split("cells:\n")
-    return before + blocks + "verify:\n" + rest.split("verify:\n")[1]
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +91,7 @@ def test_no_count_of_verified_images_has_them(finished: Path) -> None:
     assert NOISY not in "".join(map(str, verified_table.rows(summary)))
 
 
+@pytest.mark.slow
 def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Path) -> None:
     """The same log with every certificate as good as can be gives the same verified accuracy, and so does the gate."""
     best = certificate(3, 60, n0=10, n=60, alpha=0.01, sigma=0.5).to_json()
@@ -133,6 +108,7 @@ def test_certificates_that_all_hold_verify_nothing(finished: Path, tmp_path: Pat
     assert of_run(tmp_path).cells["cnn-small_ibp_eps2_dense_x1_s0"] == of_run(finished).cells[PROVED]
 
 
+@pytest.mark.slow
 def test_the_gate_leaves_them_out(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from prunecert.bench.baseline import main as make_baseline
     from prunecert.bench.gate import main as gate
@@ -207,6 +183,7 @@ def run_noisy(noisy: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     return lambda out, *more: main(noisy.arguments(out, "--workers", "1", *more))
 
 
+@pytest.mark.slow
 def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count(f"<h2>{certificates_table.CAPTION}</h2>") == 1
@@ -227,6 +204,7 @@ def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     assert asked[PROVED]["trained_sigma"] is None
 
 
+@pytest.mark.slow
 def test_a_network_with_noise_is_not_shrunk_to_pixels(finished: Path) -> None:
     """Units that do nothing for pixels in [0, 1] may do something beyond: certificates are about the masked network."""
     session = rows(finished, "session")[0]
@@ -248,72 +226,7 @@ def test_an_export_has_no_property_for_a_network_with_noise(
     assert (tmp_path / "onnx" / f"{NOISY}.onnx").is_file()
 
 
-def cell_of(images: int = 5) -> SessionCell:
-    settings = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "batch": 500, "seed": 0}
-    asked = {"key": "k", "indices": None, "images": images, "settings": settings, "trained_sigma": 0.5}
-    asked |= {"verifier": "smoothing", "version": "1", "device": "cpu", "settings_hash": "h", "onnx_sha256": "o"}
-    return rowkit.cell(certify={**asked, "timeout": 9.0})
-
-
-def found(label: int, predicted: int, count: int) -> Found:
-    made = certificate(predicted, count, n0=100, n=1000, alpha=0.001, sigma=0.5)
-    return Found("unknown", label, msgspec.convert(made.to_json(), CertificateFields), 0.5)
-
-
-def test_the_numbers_are_what_they_say() -> None:
-    answers = {0: found(1, 1, 1000), 1: found(1, 1, 900), 2: found(2, 1, 1000), 3: found(1, 1, 500)}
-    answers[4] = Found("timeout", 1, None, 9.0)
-    correct = {"i": {0: True, 1: True, 2: False, 3: True, 4: False}}
-    (cell,) = summarise([cell_of(), rowkit.cell(name="none")], {"k": answers}, correct, 0.95)
-    large, small = answers[0].radius, answers[1].radius
-    assert large is not None
-    assert small is not None
-    assert cell["acr"] == pytest.approx((large + small) / 5)
-    values = [large, small, 0, 0, 0]
-    assert cell["acr_error"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(5))
-    assert (cell["abstained"], cell["wrong"], cell["failed"]) == (1, 1, {"timeout": 1})
-    assert cell["clean"]["k"] == 3
-    by_radius = {item["radius"]: item["k"] for item in cell["certified"]}
-    assert by_radius == {r: sum(value >= r and value > 0 for value in values) for r in by_radius}
-    assert by_radius[0.0] == 2
-    assert by_radius[1.0] == 1
-    # What 1,000 samples can't show is no column.
-    assert max(by_radius) < cell["largest_radius"] == pytest.approx(large)
-    assert cell["time"]["samples_per_s"] == pytest.approx(2200)
-    assert cell["finished"]
-    (part,) = summarise([cell_of(images=6)], {"k": answers}, correct, 0.95)
-    assert not part["finished"]
-    assert part["certified"][0]["n"] == 5
-
-
-def test_nothing_done_yet_has_no_numbers() -> None:
-    (cell,) = summarise([cell_of()], {}, {}, 0.95)
-    assert cell["acr"] is None
-    assert cell["certified"][0]["value"] is None
-    shown = {"certificates": [cell], "confidence": 0.95}
-    assert certificates_table.rows(shown)[0][-2] == "0 + 5 to do"
-    assert certificates_figure.panels(shown) == {}
-
-
-def test_a_verifier_that_only_fails_is_broken() -> None:
-    answers = {i: Found("error", 1, None, 0.0) for i in range(5)}
-    assert broken(summarise([cell_of()], {"k": answers}, {}, 0.95)) == ["smoothing"]
-    answers[0] = found(1, 1, 900)
-    assert broken(summarise([cell_of()], {"k": answers}, {}, 0.95)) == []
-
-
-def test_the_curve_is_the_share_certified() -> None:
-    answers = {i: found(1, 1, count) for i, count in enumerate((1000, 900, 900, 700, 400))}
-    (cell,) = summarise([cell_of()], {"k": answers}, {}, 0.95)
-    x, y = certificates_figure.curve(cell)
-    assert len(x) == len(y)
-    for r in (0.0, 0.1, *cell["radii"], 0.3, 0.9, 2.0):
-        wanted = 100 * sum(radius >= r for radius in cell["radii"]) / 5
-        # With steps-pre the value at r is that of the first corner not before r.
-        at = next((height for corner, height in zip(x, y, strict=True) if corner >= r), 0.0)
-        assert at == wanted, r
-
-
+@pytest.mark.slow
 def test_only_certificates_make_a_report(finished: Path) -> None:
     summary = summarise_run(finished)
     summary["cells"] = []
@@ -324,44 +237,3 @@ def test_only_certificates_make_a_report(finished: Path) -> None:
     verified_table.show(summary, console)
     assert "unsmoothed %" in console.export_text()
     assert "verified by" not in verified_table.markdown(summary)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("sigma: [0.25]", "eps: [2/255]", "'sigma', the standard deviation"),
-        ("sigma: [0.25]", "sigma: [0]", "above 0"),
-        ("objectives: [smoothing]", "objectives: [smoothing, pgd]", "each kind in blocks of its own"),
-        ("eps: [2/255]", "sigma: [0.25]", "have 'eps', a radius in the sup norm"),
-        ("certify: {sigma: 0.5,", "certify: {", "needs 'sigma'"),
-        ("{certify: {n: 60, n0: 10, images: 6, alpha: 0.01}}", "{images: 5}", "add 'verify.certify'"),
-        ("alpha: 0.01, images", "alhpa: 0.01, images", "Did you mean 'alpha'"),
-        ("n: 60, n0: 10, images: 6", "n: 0, n0: 10, images: 6", "within 1 and"),
-        ("images: 6, alpha: 0.01", "images: 6, alpha: 1.0", "within 0 and 1"),
-        ("images: 6, alpha", "images: 60000, alpha", "within 1 and 10,000"),
-        ("cascade: [fake-bound, fake-complete]", "cascade: [fake-bound, smoothing]", "ask for them with 'certify'"),
-    ],
-)
-def test_what_a_suite_must_not_say(tmp_path: Path, before: str, after: str, message: str) -> None:
-    text = suite_text(BLOCKS.replace("n: 60, n0: 10, images: 4, alpha: 0.01", "alpha: 0.01, images: 4"))
-    assert before in text
-    path = tmp_path / "bad.yaml"
-    path.write_text(text.replace(before, after, 1))
-    with pytest.raises(UserError, match=message) as refused:
-        load_suite(str(path))
-    assert "bad.yaml, line" in str(refused.value)
-
-
-def test_names_and_digests(tmp_path: Path) -> None:
-    path = tmp_path / "noisy.yaml"
-    path.write_text(suite_text())
-    suite = load_suite(str(path))
-    (cell, protocol), (other, _) = suite.cells
-    assert cell.name == NOISY
-    assert (cell.norm, other.norm) == ("l2", "linf")
-    assert cell.to_json()["eps"] == "1/4"
-    assert cell.to_json()["norm"] == "l2"
-    assert "norm" not in other.to_json()
-    assert protocol.cascade == ()
-    path.write_text(suite_text(BLOCKS.replace("n: 60, n0: 10, images: 4", "n: 61, n0: 10, images: 4")))
-    assert load_suite(str(path)).digest() != suite.digest()

@@ -15,8 +15,8 @@ from prunecert.bench.running.warmstart import WarmStart, warm_plans
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Kind, Status
 from tests.bench.conftest import Zoo
-from tests.bench.results.test_timing import plan, stage
 from tests.bench.rowkit import documents
+from tests.bench.timekit import plan, stage
 
 Run = Callable[..., int]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from prunecert.bench.running.training import is_done, plan
 from prunecert.bench.schema.cell import Cell, parse_eps, show_eps
 from prunecert.bench.schema.suite import available_suites, load_suite
-from prunecert.bench.train import is_done, plan
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO
 from prunecert.models.recipe import Recipe

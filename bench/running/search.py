@@ -1,0 +1,225 @@
+"""Searches for a recipe: trains trials rung by rung, measures them on validation images, keeps the best.
+
+Resumable: what has a checkpoint is not trained again, so the same request goes on where it was, and one for more trials
+adds to those there are. Test images are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunecert.bench.report.medium import Table
+from prunecert.bench.results.summary import summarise
+from prunecert.bench.running.request import RunRequest
+from prunecert.bench.running.run import run_suite
+from prunecert.bench.running.search_request import (
+    MEASURES,
+    Criterion,
+    SearchRequest,
+    Trial,
+    Verification,
+    plan_trials,
+    survivors,
+)
+from prunecert.bench.running.training import Progress, first_images, is_done, prepare_torch
+from prunecert.bench.schema.search_space import apply
+from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import UserError
+from prunecert.files import write_text
+from prunecert.models.checkpoint import load_card
+from prunecert.models.faults import OutOfTimeError, memory_errors
+from prunecert.models.pipeline import Job, Pipeline, exclusive
+
+#: By number and rung of a trial: what was measured of each of its cells.
+Measured = dict[tuple[int, int], list[dict[str, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What has come of a search.
+
+    Args:
+        plans: All trials, each on every rung.
+        scores: By number: the criterion of those on the last rung; empty if time ran out before.
+        best: Number of the best; None if time ran out before.
+    """
+
+    plans: list[list[Trial]]
+    scores: Mapping[int, float]
+    best: int | None
+
+
+def run_search(request: SearchRequest) -> SearchResult:
+    """Runs a search, or goes on with it; writes ``table.md`` and ``recipe.yaml`` when all rungs are done.
+
+    Raises:
+        UserError: Anything about the request; it is found out before the first trial is trained.
+    """
+    plans = plan_trials(request)
+    for job in plans[0][0].jobs:
+        job.refuse_unreachable()
+    return _Search(request, plans).run()
+
+
+class _Search:
+    """A search under way: what has been trained and measured."""
+
+    def __init__(self, request: SearchRequest, plans: list[list[Trial]]) -> None:
+        import prunecert.models.data as data
+
+        prepare_torch(request.device, request.threads)
+        self.request, self.plans = request, plans
+        self.train = first_images(data.load("train", request.data_root, allow_sample=False), request.subset)
+        self.val = first_images(data.load("val", request.data_root, allow_sample=False), request.subset)
+        self.unfit = "a trial of a recipe search" + (f" on {request.subset:,} images" if request.subset else "")
+        self.measured: Measured = {}
+
+    def run(self) -> SearchResult:
+        request = self.request
+        alive = list(range(len(self.plans)))
+        scores: dict[int, float] = {}
+        for rung in range(request.rungs):
+            trials = [self.plans[number][rung] for number in alive]
+            try:
+                self._train(trials)
+            except OutOfTimeError:
+                print(f"The budget of {request.deadline.text} is spent; the same command goes on from here.")
+                return SearchResult(self.plans, {}, None)
+            if request.verification is not None and rung == request.rungs - 1:
+                for trial in trials:
+                    self._verify(trial, request.verification)
+            scores = {trial.number: request.criterion.score(self.measured[trial.number, rung]) for trial in trials}
+            alive = survivors(scores, len(self.plans), rung + 1, request.eta)
+        best = min(scores, key=lambda number: (-scores[number], number))
+        self._write(scores, best)
+        return SearchResult(self.plans, scores, best)
+
+    def _train(self, trials: Sequence[Trial]) -> None:
+        """Trains what is not trained yet; what another process is at is waited for in the end."""
+        todo = [(t, job) for t in trials for job in t.jobs if not is_done(t.folder, job, self.unfit)]
+        progress = Progress([job for _, job in todo])
+        for wait in (False, True):
+            for number, (trial, job) in enumerate(todo, 1):
+                with exclusive(trial.folder / ".work" / f"{job.name}.lock", wait=wait) as mine:
+                    if not mine or is_done(trial.folder, job, self.unfit):
+                        continue
+                    if self.request.deadline.late():
+                        raise OutOfTimeError
+                    progress.begin(number, replace(job, name=f"{trial.folder.name} {job.name}"))
+                    with memory_errors(f"Training {job.name} on {self.request.device}"):
+                        self._pipeline(trial, progress).run(job)
+        for trial in trials:
+            cards = [load_card(trial.folder / f"{job.name}.json") for job in trial.jobs]
+            self.measured[trial.number, trial.rung] = [dict(card.accuracy) for card in cards]
+
+    def _pipeline(self, trial: Trial, progress: Progress) -> Pipeline:
+        return Pipeline(
+            trial.folder,
+            trial.folder / ".work",
+            self.train,
+            self.val,
+            self.request.device,
+            progress.epoch,
+            stop=self.request.deadline.late,
+            unfit=self.unfit,
+            pretrained=self.request.out / ".pretrained",
+        )
+
+    def _verify(self, trial: Trial, verification: Verification) -> None:
+        """Runs a cascade of verifiers on validation images, and notes the verified accuracies."""
+        file, out = trial.folder / "search.yaml", trial.folder / "run"
+        # A file, so that the run can be gone on with, and looked at, by hand.
+        file.write_text(yaml.safe_dump(_suite_of(trial.jobs, verification), sort_keys=False))
+        code = run_suite(_run_of(self.request, trial, file, out)).exit_code
+        if code:
+            raise UserError(f"Verifying trial {trial.number} failed (exit {code}); see {out}.")
+        verified = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
+        for job, measures in zip(trial.jobs, self.measured[trial.number, trial.rung], strict=True):
+            measures["verified"] = verified[job.name]
+
+    def _write(self, scores: Mapping[int, float], best: int) -> None:
+        """Writes ``table.md`` and ``recipe.yaml``, and shows both."""
+        request, winner = self.request, self.plans[best][0]
+        table = search_table(self.plans, self.measured, request.criterion)
+        write_text(request.out / "table.md", table)
+        print(table)
+        own = f"; the suite's own recipe has {scores[0]:.4f}" if best and 0 in scores else ""
+        words = (
+            f"# Trial {best} of {len(self.plans)}: {request.criterion.text} = {scores[best]:.4f} on {len(self.val):,} "
+            f"validation images, mean of {len(winner.jobs)} cells\n# ({request.cells}, seed {request.seed}){own}.\n"
+        )
+        network, objective = winner.jobs[0].network, winner.jobs[0].objective
+        recipe = request.suite.recipe(network, objective)
+        better = apply(recipe, winner.changes)
+        differing = {key: better[key] for key in better if better[key] != recipe.get(key)}
+        text = yaml.safe_dump({"recipes": {f"{network}/{objective}": differing}}, sort_keys=False)
+        write_text(request.out / "recipe.yaml", words + text)
+        print(f"Trial {best} is best. {request.out / 'recipe.yaml'}:\n{words}{text}", end="")
+
+
+def _suite_of(jobs: Sequence[Job], verification: Verification) -> dict[str, Any]:
+    """Returns a suite of the trained cells, as it is written."""
+    return {
+        "schema_version": 1,
+        "name": "search",
+        "description": "A trial of a recipe search, on validation images",
+        "data": "cifar10",
+        "cells": [
+            {
+                "networks": [job.network],
+                "objectives": [job.objective],
+                "eps": [job.eps_text],
+                "pruners": [job.pruner],
+                "compression": [job.compression],
+                "seeds": [job.seed],
+            }
+            for job in jobs
+        ],
+        "verify": {
+            "split": "val",
+            "images": verification.images,
+            "cascade": list(verification.verifiers),
+            "timeouts": dict.fromkeys(verification.verifiers, verification.timeout),
+        },
+    }
+
+
+def _run_of(request: SearchRequest, trial: Trial, suite: Path, out: Path) -> RunRequest:
+    exports, root = trial.folder / "onnx", request.data_root
+    argv = ["--suite", str(suite), "--out", str(out), "--device", request.device]
+    argv += ["--checkpoints", str(trial.folder), "--exports", str(exports)]
+    argv += ["--data-root", str(root)] if root else []
+    return RunRequest(
+        suite=load_suite(str(suite)),
+        named=str(suite),
+        out=out,
+        device=request.device,
+        checkpoints=trial.folder,
+        exports=exports,
+        data_root=root,
+        argv=tuple(argv),
+    )
+
+
+def search_table(plans: Sequence[Sequence[Trial]], measured: Measured, criterion: Criterion) -> str:
+    """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
+    names = [name for name in MEASURES if any(name in one for members in measured.values() for one in members)]
+    numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")
+    rows = []
+    for number, rung in sorted(measured, key=lambda key: (-key[1], -criterion.score(measured[key]), key[0])):
+        members, trial = measured[number, rung], plans[number][rung]
+        means = [
+            f"{100 * sum(one[name] for one in members) / len(members):.2f}"
+            if all(name in one for one in members)
+            else ""
+            for name in names
+        ]
+        cells = [str(number), str(rung), str(trial.epochs), *means, f"{criterion.score(members):.4f}"]
+        rows.append([*cells, trial.describe()])
+    table = Table([*((heading, True) for heading in numbers), ("what changed", False)], rows)
+    return "\n".join([*table.markdown(), ""])

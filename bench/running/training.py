@@ -1,0 +1,245 @@
+"""What training takes beside the pipeline: jobs of a suite's cells, what is trained already, budgets, progress."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunecert.errors import UserError
+
+if TYPE_CHECKING:
+    from prunecert.bench.schema.cell import Cell
+    from prunecert.bench.schema.suite import Suite
+    from prunecert.models.checkpoint import Card
+    from prunecert.models.data import Dataset
+    from prunecert.models.pipeline import Job
+    from prunecert.models.recipe import Recipe
+
+#: Compressions in the order in which a short budget should see them: the control, the headline, the extreme.
+_BY_VALUE = (1, 10, 100, 2, 20)
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_budget(text: str | None) -> float | None:
+    """Returns a time like ``25m``, ``1.5h``, ``90s`` or ``90`` in seconds; None for None.
+
+    Example:
+        >>> parse_budget("1.5h")
+        5400.0
+
+    Raises:
+        UserError: It is no such time, or not above 0.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"--budget {text!r} is refused; write a time above 0 like 25m, 1.5h or 90s.")
+    return seconds
+
+
+class Deadline:
+    """When to stop: so long after it was made, or never.
+
+    Args:
+        text: How long, as `parse_budget` reads it; None: for ever.
+
+    Raises:
+        UserError: It is no such time.
+    """
+
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text
+        self._budget = parse_budget(text)
+        self._start = time.monotonic()
+
+    def late(self, seconds: float = 0.0) -> bool:
+        """Whether it will have passed in so many seconds."""
+        return self._budget is not None and time.monotonic() - self._start + seconds > self._budget
+
+
+def prepare_torch(device: str, threads: int) -> None:
+    """Makes torch compute as a benchmark must: float32 that is float32, and the same again after a resumption.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        threads: CPU threads; 0 for torch's number.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    os.environ.setdefault("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "0")
+    import torch
+
+    from prunecert.models.pipeline import check_device
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    check_device(device)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def by_value(jobs: list[Job]) -> list[Job]:
+    """Returns the jobs with the most telling ones first, so that a budget which ends early was well spent.
+
+    The networks keep the suite's order, since a later one may be far larger; of each come first the dense control, then
+    10x, 100x and the others, of the first seed and then of the rest.
+    """
+    networks = list(dict.fromkeys(job.network for job in jobs))
+    seeds = sorted({job.seed for job in jobs})
+
+    def value(job: Job) -> tuple[int, int, int]:
+        rank = _BY_VALUE.index(int(job.compression)) if job.compression in _BY_VALUE else len(_BY_VALUE)
+        return networks.index(job.network), seeds.index(job.seed), rank
+
+    return sorted(jobs, key=value)
+
+
+def first_images(data: Dataset, count: int | None) -> Dataset:
+    """Returns the first images of a split; all of them for None."""
+    if count is None:
+        return data
+    return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
+
+
+def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
+    """Returns the jobs of the suite's cells whose names fit comma-separated shell patterns, in the suite's order.
+
+    Raises:
+        UserError: A pattern fits no cell, or a recipe of the suite is refused.
+    """
+    from prunecert.bench.schema.cell import fitting
+    from prunecert.models.recipe import Recipe
+
+    names = [cell.name for cell, _ in suite.cells]
+    chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
+    jobs = []
+    for cell, _ in suite.cells:
+        if cell.name not in chosen:
+            continue
+        where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
+        whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
+        command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
+        jobs.append(make_job(cell, whole, command))
+    return jobs
+
+
+def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
+    """Returns the job of a cell.
+
+    Args:
+        cell: The cell.
+        recipe: That of its network and objective, for all pruners.
+        command: What to write on the card.
+    """
+    from prunecert.bench.schema.cell import show_eps
+    from prunecert.models.pipeline import Job
+
+    return Job(
+        name=cell.name,
+        network=cell.network,
+        objective=cell.objective,
+        eps=float(cell.eps),
+        eps_text=show_eps(cell.eps),
+        pruner=cell.pruner,
+        compression=cell.compression,
+        seed=cell.seed,
+        recipe=recipe.of_pruner(cell.pruner),
+        command=command,
+    )
+
+
+def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
+    """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
+    from prunecert.models.checkpoint import load_card
+
+    file = folder / f"{job.name}.json"
+    if not file.exists():
+        return False
+    card = load_card(file)
+    recipe, old_recipe = job.recipe.to_dict(), _as_written_now(card)
+    keys = sorted(key for key in {*recipe, *old_recipe} if old_recipe.get(key) != recipe.get(key))
+    if keys or card.unfit != unfit:
+        what = (
+            f"with another recipe (different: {', '.join(keys)})"
+            if keys
+            else f"on other data ({card.unfit or 'all images'})"
+        )
+        raise UserError(f"{file} was trained {what}; allowed are --force, which replaces it, or another --out.")
+    return True
+
+
+def _as_written_now(card: Card) -> dict[str, Any]:
+    """Returns a card's recipe as its pruner's is written today; one that is refused today is returned as it is."""
+    from prunecert.models.recipe import Recipe
+
+    try:
+        return Recipe.from_dict(card.recipe, card.objective).of_pruner(card.pruner).to_dict()
+    except UserError:
+        return dict(card.recipe)
+
+
+class Throughput:
+    """Gathers images per second by network, objective and stage, from the cards of the cells trained."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, card: Card) -> None:
+        """Notes a card's."""
+        stages = self._rates.setdefault(f"{card.network}, {card.objective}", {})
+        for stage, rate in card.throughput.items():
+            stages.setdefault(stage, []).append(rate)
+
+    def lines(self) -> list[str]:
+        """Returns a line a network and objective: the median over its cells."""
+        return [
+            f"Throughput, {name}: "
+            + ", ".join(f"{stage} {statistics.median(rates):,.0f}" for stage, rates in stages.items())
+            + " images/s"
+            for name, stages in self._rates.items()
+        ]
+
+
+class Progress:
+    """Says how far training is: a bar on a terminal, a line an epoch elsewhere; with an estimate of the rest.
+
+    Args:
+        jobs: All jobs to come.
+    """
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if job.pretrains}
+        own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
+        self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
+        self._done = 0
+        self._start = time.monotonic()
+        self._label = ""
+
+    def begin(self, number: int, job: Job) -> None:
+        """Starts a cell; cells before it that were found done no longer count."""
+        self._label = f"[{number}/{len(self._jobs)}] {job.name}"
+
+    def epoch(self, stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
+        """Shows an epoch."""
+        self._done += 1
+        seconds = (time.monotonic() - self._start) / self._done * max(0, self._left - self._done)
+        eta = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
+        line = f"{self._label}  {stage} {epoch}/{epochs}  loss {loss:.4f}  {rate:,.0f} images/s  all done in {eta}"
+        if sys.stderr.isatty():
+            filled = 20 * epoch // epochs
+            print(f"\r\033[K{'█' * filled}{'░' * (20 - filled)} {line}", end="", file=sys.stderr, flush=True)
+            if epoch == epochs:
+                print(file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)

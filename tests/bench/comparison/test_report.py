@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from prunecert.bench.comparison.report import markdown
+from prunecert.bench.comparison.sides import Found, Side
+from prunecert.bench.results.vnncomp import Key
+from prunecert.verifiers.base import Status
+from tests.bench.comparison.sidekit import CELL, result_of, side
+
+
+def test_ratios_are_of_wall_clock_times_and_a_sampled_loop_is_scaled() -> None:
+    run, loop_ = side("run", 4.0, i1="unsat", i2="sat"), side("loop", 40.0, i1="unsat", i2="sat")
+    full = result_of([run, loop_], 2)
+    assert full["loop_over"] == {"run": {"value": 10.0, "low": 10.0, "high": 10.0}}
+    text = markdown(full)
+    assert "| run | words | 2 | 4 s | 10.0 | 100 | sat 1, unsat 1 |" in text
+    found = dict(loop_.found)
+    found[Key(CELL, 2)] = Found(Status.SAT, 6.0, "loop")
+    part = Side("loop", "words", [], 40.0, 100.0, found)
+    sampled = result_of([run, part], 20)
+    ratio = sampled["loop_over"]["run"]
+    # Times of 2 and 6 seconds: 20 instances at a mean of 4 s by two processes, beside 4 s.
+    assert ratio["value"] == pytest.approx(10.0)
+    assert ratio["low"] == pytest.approx(5.0)
+    assert ratio["high"] == pytest.approx(15.0)
+    assert "10.0 (5.0–15.0)" in markdown(sampled)
+    assert "scaled from 2 instances in 40 s" in markdown(sampled)

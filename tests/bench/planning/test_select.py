@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from prunecert.bench.planning import select
+from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.results.session_types import Missing
+from prunecert.bench.schema.cell import Cell
+from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.timing import Timing
+from prunecert.compaction import Mode
+from tests.bench.conftest import SUITE
+
+
+def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE)
+    protocol = load_suite(str(path)).cells[0][1]
+    assert select.compact_mode(replace(protocol, timing=Timing())) is Mode.OFF
+    noisy = replace(protocol, certify=object())  # type: ignore[arg-type]
+    assert select.compact_mode(noisy) is Mode.ALL_INPUTS
+    assert select.compact_mode(replace(noisy, compact=Mode.OFF)) is Mode.OFF
+
+
+def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
+    cells = [
+        Cell(network, objective, Fraction(eps, 255), pruner, ratio, 0)
+        for network, objective, eps, pruner, ratio in (
+            ("cnn-large", "ibp", 2, "dense", 1),
+            ("cnn-large", "ibp", 2, "lwm", 2),
+            ("vgg16", "pgd", 8, "dense", 1),
+        )
+    ]
+    missing = [
+        Missing(name=cell.name, command=f"train --cells {cell.name}", family=cell.family, member=cell.member)
+        for cell in cells
+    ]
+    assert describe_missing(missing) == [
+        "cnn-large_ibp_eps2: dense_x1_s0, lwm_x2_s0; train with: train --cells 'cnn-large_ibp_eps2_*'",
+        "vgg16_pgd_eps8: dense_x1_s0; train with: train --cells vgg16_pgd_eps8_dense_x1_s0",
+    ]
+    # What an older run has written down is no more than a name, and nothing is read out of it.
+    old = [Missing(name=cell.name, command=f"train --cells {cell.name}") for cell in cells[:2]]
+    assert describe_missing(old) == [f"{cell.name}; train with: train --cells {cell.name}" for cell in cells[:2]]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunecert.bench.running.search_request import Criterion, SearchRequest, plan_trials, survivors
+from prunecert.bench.schema.search_space import Choice, Space
+from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import UserError
+from tests.bench.trainkit import SUITE
+
+
+def test_criteria() -> None:
+    criterion = Criterion.parse("0.7*crown_ibp + 0.3*clean")
+    assert criterion.weights == {"crown_ibp": 0.7, "clean": 0.3}
+    cells = [{"crown_ibp": 0.4, "clean": 0.6}, {"crown_ibp": 0.2, "clean": 0.4}]
+    assert criterion.score(cells) == pytest.approx(0.7 * 0.3 + 0.3 * 0.5)
+    with pytest.raises(UserError, match="Did you mean 'crown_ibp'"):
+        Criterion.parse("crownibp")
+    with pytest.raises(UserError, match="'x' is no number"):
+        Criterion.parse("x*clean")
+    with pytest.raises(UserError, match=r"no 'verified'.*needs --verify"):
+        Criterion.parse("verified").score(cells)
+
+
+def test_the_best_third_goes_on() -> None:
+    scores = {0: 0.3, 1: 0.5, 2: 0.5, 3: 0.1, 4: 0.9}
+    assert survivors(scores, 9, 1, 3.0) == [4, 1, 2]
+    assert survivors(scores, 9, 2, 3.0) == [4]
+    assert survivors(scores, 2, 5, 3.0) == [4], "one at least"
+
+
+@given(st.dictionaries(st.integers(0, 30), st.floats(0, 1), min_size=1), st.floats(1.5, 5), st.integers(1, 4))
+def test_survivors_are_no_worse_than_those_who_go(scores: dict[int, float], eta: float, rung: int) -> None:
+    alive = survivors(scores, len(scores), rung, eta)
+    assert alive
+    assert len(alive) == len(set(alive)) <= max(1, -(-len(scores) // eta**rung))
+    assert [scores[number] for number in alive] == sorted((scores[n] for n in alive), reverse=True)
+    others = [scores[number] for number in scores if number not in alive]
+    assert not others or min(scores[number] for number in alive) >= max(others)
+
+
+def request(folder: Path, space: Space, **changes: object) -> SearchRequest:
+    (folder / "tiny.yaml").write_text(SUITE)
+    suite = load_suite(str(folder / "tiny.yaml"))
+    options = {"cells": "*dense_x1_s?", "criterion": Criterion.parse("clean"), **changes}
+    return SearchRequest(suite=suite, named="tiny", space=space, out=folder / "out", **options)  # type: ignore[arg-type]
+
+
+def test_rungs_have_growing_shares_of_the_epochs_and_folders_of_their_own(tmp_path: Path) -> None:
+    plans = plan_trials(request(tmp_path, {"lr": Choice((0.1, 0.2))}, trials=3, rungs=2, eta=2.0))
+    (whole,) = plan_trials(request(tmp_path, {"lr": Choice((0.1,))}, trials=1))[0]
+    assert [[trial.number for trial in rungs] for rungs in plans] == [[0, 0], [1, 1], [2, 2]]
+    for rungs in plans:
+        first, last = rungs
+        assert first.epochs < last.epochs == whole.epochs
+        assert [job.seed for job in last.jobs] == [0, 1]
+    trials = [trial for rungs in plans for trial in rungs]
+    assert len({trial.folder for trial in trials}) == len(trials)
+    assert plans[0][0].describe() == "the suite's recipe"
+    assert {rungs[0].describe() for rungs in plans[1:]} == {"lr=0.1", "lr=0.2"}
+    assert {rungs[0].jobs[0].recipe.lr for rungs in plans[1:]} == {0.1, 0.2}
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    space = {"lr": Choice((0.1,))}
+    with pytest.raises(UserError, match="measured on the last rung only"):
+        plan_trials(request(tmp_path, space, criterion=Criterion.parse("verified"), rungs=2))
+    with pytest.raises(UserError, match=r"'vgg\*' fits 0 cells of no network"):
+        plan_trials(request(tmp_path, space, cells="vgg*"))
+    with pytest.raises(UserError, match=r"trial 1 \(lr=-1\)"):
+        plan_trials(request(tmp_path, {"lr": Choice((-1,))}, trials=2))

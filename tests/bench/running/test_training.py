@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prunecert.bench.running import training
+from prunecert.errors import UserError
+from tests.bench.trainkit import SUITE, jobs
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> str:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SUITE)
+    return str(file)
+
+
+def test_cells_are_chosen_by_patterns_and_one_that_fits_nothing_is_refused(suite: str) -> None:
+    names = [job.name for job in jobs(suite)]
+    both = [job.name for job in jobs(suite, "*lwm_x10_s0, *dense_x1_s0")]
+    assert len(both) == 2
+    assert both == [name for name in names if name in both], "in the suite's order"
+    for patterns, message in (("*dense_x1_s0,cnn-tiny*", r"Unknown cell of suite .* 'cnn-tiny\*'"), (" , ", "empty")):
+        with pytest.raises(UserError, match=message):
+            jobs(suite, patterns)
+
+
+def test_the_most_telling_cells_come_first(suite: str) -> None:
+    names = [job.name.removeprefix("cnn-small_natural_eps2_") for job in training.by_value(jobs(suite))]
+    assert names[:5] == ["dense_x1_s0", "lwm_x10_s0", "drop-grow_x10_s0", "lwm_x2_s0", "drop-grow_x2_s0"]
+    assert all(name.endswith("s1") for name in names[5:])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("25m", 1500), ("1.5h", 5400), ("90", 90), ("90s", 90), (None, None)])
+def test_budgets_are_times(text: str | None, seconds: float | None) -> None:
+    assert training.parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-5m", "5 days"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--budget .* is refused; write a time above 0"):
+        training.parse_budget(text)
+
+
+def test_progress_counts_what_will_be_trained(suite: str) -> None:
+    chosen = [job for job in jobs(suite) if job.seed == 0 and job.compression in (1, 10)]
+    # Dense and LWM share two epochs of pre-training; drop-and-grow has its own; each has two more.
+    assert training.Progress(chosen)._left == 2 + 2 + 3 * 2
+
+
+def test_a_deadline_is_late_when_what_comes_next_would_overrun_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("prunecert.bench.running.training.time.monotonic", lambda: clock[0])
+    deadline = training.Deadline("90s")
+    assert [deadline.late(seconds) for seconds in (0, 90, 91)] == [False, False, True]
+    clock[0] += 60
+    assert [deadline.late(seconds) for seconds in (0, 30, 31)] == [False, False, True]
+    clock[0] += 31
+    assert deadline.late()
+    assert not training.Deadline().late(1e9)
+
+
+def test_throughput_is_the_median_over_the_cells_of_a_network() -> None:
+    rates = training.Throughput()
+    for network, rate in (("a", 10.0), ("a", 30.0), ("a", 20.0), ("b", 7000.0)):
+        card: Any = SimpleNamespace(network=network, objective="ibp", throughput={"pretrain": rate})
+        rates.add(card)
+    assert rates.lines() == ["Throughput, a, ibp: pretrain 20 images/s", "Throughput, b, ibp: pretrain 7,000 images/s"]
