@@ -70,6 +70,17 @@ class Compaction:
         relus: ReLU neurons before and after.
         folded: Constants other than 0 that were added to later biases.
         merged: Constant channels that one shared channel stands for, because the layer after them pads with zeros.
+
+    Of four channels of two neurons each, the second and the fourth are left:
+
+    >>> change = LayerChange("conv", "Conv", (4, 3, 1, 1), (2, 3, 1, 1))
+    >>> record = Compaction("ab" * 32, (0.0, 1.0), True, (change,), {"h": np.array([False, True, False, True])}, (8, 4))
+    >>> record.indices("h", inner=2)
+    array([2, 3, 6, 7])
+    >>> record.describe()
+    '12 to 6 weights, 8 to 4 ReLUs'
+    >>> Compaction.load(record.dump()).weights
+    (12, 6)
     """
 
     masked_sha256: str

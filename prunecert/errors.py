@@ -50,6 +50,12 @@ class UserError(Exception):
     Args:
         sentence: The message, on one line; line breaks of foreign text in it are shown as text.
         details: Further lines below it, e.g. one a problem.
+
+    >>> error = UserError("The suite has two mistakes:", ["line 3: no such network", "line 9: a radius below 0"])
+    >>> print(error)
+    The suite has two mistakes:
+      line 3: no such network
+      line 9: a radius below 0
     """
 
     def __init__(self, sentence: str, details: Sequence[str] = ()) -> None:
@@ -61,22 +67,25 @@ class UserError(Exception):
         return type(self), (self.sentence, self.details)
 
 
-def did_you_mean(kind: str, given: str, available: Iterable[str]) -> str:
+def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     """Words the refusal of an unknown name.
 
     Args:
         kind: What the name stands for, e.g. ``"network"``.
-        given: The name that is not known.
+        name: The name that is not known.
         available: The names that are.
 
     Returns:
         One sentence with the nearest known name, if one is near, and all known names.
+
+    >>> did_you_mean("pruner", "hydr", ["lwm", "hydra"])
+    "Unknown pruner 'hydr'. Did you mean 'hydra'? Available: hydra, lwm."
     """
     names = sorted(available)
     # Names of foreign files may be as long as their author likes; none of ours is.
-    near = difflib.get_close_matches(given[:_LONGEST_NAME], names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {shortened(repr(given))}.{hint} Available: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {shortened(repr(name))}.{hint} Available: {', '.join(names) or 'none'}."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -56,6 +56,12 @@ def read_regular(path: Path, most: int) -> bytes:
 
     Raises:
         UserError: There is none, it is no plain file, it is larger, or it can't be read.
+
+    >>> read_regular(write_text(Path("suite.yaml"), "name: x"), most=100)
+    b'name: x'
+    >>> read_regular(Path("suite.yaml"), most=3)
+    Traceback (most recent call last):
+    prunecert.errors.UserError: suite.yaml is refused: it has 7 bytes; at most 3 are read.
     """
     try:
         with open_regular(path) as stream:
@@ -94,6 +100,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file; its folder is there.
+
+    >>> with replacing(Path("summary.json")) as scratch:
+    ...     count = scratch.write_text("{}")
+    ...     Path("summary.json").exists()
+    False
+    >>> Path("summary.json").read_text(), scratch.exists()
+    ('{}', False)
     """
     # Without the file's own name, which may be as long as names can be.
     scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")

@@ -15,10 +15,20 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(data: Any) -> str:
-    """Returns `data` as JSON with sorted keys and no white space; NaN and infinity are refused."""
+    """Returns `data` as JSON with sorted keys and no white space; NaN and infinity are refused.
+
+    >>> canonical_json({"b": [1, 2.5], "a": None})
+    '{"a":null,"b":[1,2.5]}'
+    """
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(data: Any) -> str:
-    """Returns the SHA-256 of `data` in canonical JSON, as 64 hex digits."""
+    """Returns the SHA-256 of `data` in canonical JSON, as 64 hex digits.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    >>> digest([])[:12]
+    '4f53cda18c2b'
+    """
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()

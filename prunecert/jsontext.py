@@ -28,6 +28,12 @@ def parse_json(data: bytes) -> Any:
     Raises:
         ValueError: It is no JSON, no UTF-8, nested thousands deep, or holds a number that is infinite, NaN or of more
             than `LONGEST_NUMBER` characters; the message says so in a few words.
+
+    >>> parse_json(b'{"bounds": [0.5, 1]}')
+    {'bounds': [0.5, 1]}
+    >>> parse_json(b"[NaN]")
+    Traceback (most recent call last):
+    ValueError: it holds NaN, which is no number in JSON
     """
     text = data.decode("utf-8-sig")
     refuse_depth(text)

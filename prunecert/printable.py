@@ -13,6 +13,9 @@ def printable(text: object) -> str:
 
     Args:
         text: Anything that may come from a file, a file name or another program.
+
+    >>> print(printable("net\x1b[31m\n::error::ε"))
+    net\x1b[31m\n::error::ε
     """
     shown = str(text)
     if shown.isprintable():

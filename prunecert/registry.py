@@ -17,6 +17,15 @@ class Registry(Generic[T]):
     Args:
         kind: What the names stand for, in the singular; used in messages.
         targets: Initial names and targets.
+
+    >>> numbers: Registry[type] = Registry("number", {"exact": "fractions:Fraction", "decimal": "decimal:Decimal"})
+    >>> list(numbers), "exact" in numbers
+    (['decimal', 'exact'], True)
+    >>> numbers.get("exact")(1, 3)
+    Fraction(1, 3)
+    >>> numbers.get("exakt")
+    Traceback (most recent call last):
+    prunecert.errors.UserError: Unknown number 'exakt'. Did you mean 'exact'? Available: decimal, exact.
     """
 
     def __init__(self, kind: str, targets: Mapping[str, str] | None = None) -> None:

@@ -30,10 +30,10 @@ def test_the_floors_of_bench_and_verifiers_are_drawn_in_the_contracts_order() ->
 
 def test_every_room_that_a_journey_passes_is_there() -> None:
     journeys = PAGE[PAGE.index("## Five journeys") : PAGE.index("## Where to add what")]
-    known = {name.removeprefix("prunecert.") for name in house.modules()}
+    modules = {name.removeprefix("prunecert.") for name in house.modules()}
     named = {name.replace("/", ".") for name in re.findall(r"`([a-z_]+(?:[./][a-z_]+)+)`", journeys)}
     assert named
-    assert not {name for name in named if not any(f".{module}".endswith(f".{name}") for module in known)}
+    assert not {name for name in named if not any(f".{module}".endswith(f".{name}") for module in modules)}
 
 
 def test_where_to_add_what_names_folders() -> None:

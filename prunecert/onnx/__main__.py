@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb.add_argument("--output", help="name of the output that counts")
     verb.add_argument("--outputs", type=int, help="how many values the output that counts has")
     verb.add_argument("--keep", nargs="*", default=[], choices=["MaxPool"], help="operators that may stay")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        line, code = write(asked.source, asked.target, asked.output, asked.outputs, asked.keep), EXIT_OK
+        line, code = write(options.source, options.target, options.output, options.outputs, options.keep), EXIT_OK
     except UserError as error:
         kind = "unsupported" if isinstance(error, UnsupportedNetworkError) else "refused"
         line, code = json.dumps({"error": str(error), "kind": kind}), EXIT_USAGE
@@ -35,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(source: Path, target: Path, output: str | None, outputs: int | None, keep: Sequence[str]) -> str:
     """Normalises a file; see `main`."""
-    made = normalise(load_model(source), output=output, outputs=outputs, keep=keep, name=str(source))
-    if made.changed:
-        write_bytes(target, made.model.SerializeToString(deterministic=True))
+    normal = normalise(load_model(source), output=output, outputs=outputs, keep=keep, name=str(source))
+    if normal.changed:
+        write_bytes(target, normal.model.SerializeToString(deterministic=True))
     return json.dumps(
         {
-            "changed": made.changed,
-            "input_order": None if made.input_order is None else made.input_order.tolist(),
-            "outputs": made.outputs,
-            "last": made.last,
-            "notes": list(made.notes),
-            "output": made.output,
-            "removed": made.removed,
+            "changed": normal.changed,
+            "input_order": None if normal.input_order is None else normal.input_order.tolist(),
+            "outputs": normal.outputs,
+            "last": normal.last,
+            "notes": list(normal.notes),
+            "output": normal.output,
+            "removed": normal.removed,
         }
     )
 

@@ -65,38 +65,49 @@ def check(
         UserError: onnxruntime can't run the given network.
         UnsupportedNetworkError: A Sigmoid or Tanh was removed that may give different values as one float32 number.
         RuntimeError: They differ by more than rounding.
+
+    >>> from prunecert.onnx.normalise import normalise
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}> { h = Gemm <transB = 1> (x, w) y = Abs (h) }'''
+    >>> model = onnx.parser.parse_model(text)
+    >>> check(model, normalise(model), [-1, -1], [1, 1])
+    0.0
+    >>> other = onnx.parser.parse_model(text.replace("Abs", "Relu"))
+    >>> check(model, normalise(other), [-1, -1], [1, 1])
+    Traceback (most recent call last):
+    RuntimeError: the normal form's outputs differ from the network's by 1 in onnxruntime
     """
     if not normalised.changed:
         return 0.0
     low, high = (np.asarray(side, dtype=np.float64).reshape(-1) for side in (lower, upper))
     _check_saturation(normalised, low, high)
-    given, ours = _Runner(original, normalised.output), _Runner(normalised.model, "")
+    theirs, ours = _Runner(original, normalised.output), _Runner(normalised.model, "")
     coarse = not isinstance(original, Path) and any(t.data_type == onnx.TensorProto.FLOAT16 for t in tensors(original))
-    times = _TIMES * (_COARSER if coarse or given.kind == np.float16 else 1.0)
+    times = _TIMES * (_COARSER if coarse or theirs.kind == np.float16 else 1.0)
     finish = _finisher(normalised.removed)
     gap = rounding = largest = 0.0
     for number, point in enumerate(_points(low, high, points, np.random.default_rng(seed))):
-        exact_point = np.round(point) if given.kind == np.uint8 else point.astype(np.float32)
-        wanted = given(exact_point)
-        if not np.isfinite(wanted).all():
+        exact_point = np.round(point) if theirs.kind == np.uint8 else point.astype(np.float32)
+        expected = theirs(exact_point)
+        if not np.isfinite(expected).all():
             # An output that overflows says nothing; the replay of witnesses sees it as it is.
             continue
         turned = exact_point if normalised.input_order is None else exact_point[normalised.input_order]
-        found = ours(turned)
-        if found.shape != wanted.shape:
-            raise RuntimeError(f"the normal form has {found.size} outputs, the network {wanted.size}")
-        if not np.isfinite(found).all():
+        outputs = ours(turned)
+        if outputs.shape != expected.shape:
+            raise RuntimeError(f"the normal form has {outputs.size} outputs, the network {expected.size}")
+        if not np.isfinite(outputs).all():
             raise RuntimeError("the normal form's outputs overflow where the network's don't")
-        gap = _largest(gap, finish(found) - wanted)
-        largest = max(largest, float(np.abs(wanted).max()))
+        gap = _largest(gap, finish(outputs) - expected)
+        largest = max(largest, float(np.abs(expected).max()))
         if number in _EXACT:
             try:
                 exact, inside = evaluate(normalised.model, turned.astype(np.float32))
             except LargeError:
                 # Sums of so many numbers are rounded more often than is known here.
-                rounding = max(rounding, _UNKNOWN * float(np.abs(wanted).max()))
+                rounding = max(rounding, _UNKNOWN * float(np.abs(expected).max()))
                 continue
-            rounding = max(rounding, float(np.abs(finish(found) - finish(exact)).max()))
+            rounding = max(rounding, float(np.abs(finish(outputs) - finish(exact)).max()))
             largest = max(largest, _INSIDE * inside)
     # Written so that NaN is refused too.
     if not gap <= times * (rounding + _SHARE / _TIMES * largest):
@@ -129,16 +140,16 @@ def _check_saturation(normalised: Normalised, low: Float64Array, high: Float64Ar
 
 
 def _largest(gap: float, differences: Float64Array) -> float:
-    found = float(np.abs(differences).max())
-    return found if np.isnan(found) else max(gap, found)
+    largest = float(np.abs(differences).max())
+    return largest if np.isnan(largest) else max(gap, largest)
 
 
 def _points(low: Float64Array, high: Float64Array, number: int, rng: np.random.Generator) -> list[Float64Array]:
-    found = [(low + high) / 2, low, high]
-    while len(found) < number:
-        shares = rng.integers(0, 2, low.size) if len(found) % 2 else rng.random(low.size)
-        found.append(low + (high - low) * shares)
-    return [np.clip(point, low, high) for point in found[: max(1, number)]]
+    points = [(low + high) / 2, low, high]
+    while len(points) < number:
+        shares = rng.integers(0, 2, low.size) if len(points) % 2 else rng.random(low.size)
+        points.append(low + (high - low) * shares)
+    return [np.clip(point, low, high) for point in points[: max(1, number)]]
 
 
 def _finisher(removed: str) -> Callable[[Float64Array], Float64Array]:
@@ -183,7 +194,7 @@ class _Runner:
     def __call__(self, point: Array) -> Float64Array:
         """Returns the outputs at a flat point."""
         try:
-            found = self._session.run(self._outputs, {self._name: point.astype(self.kind).reshape(self._shape)})[0]
+            outputs = self._session.run(self._outputs, {self._name: point.astype(self.kind).reshape(self._shape)})[0]
         except Exception as error:
             raise UserError(f"onnxruntime can't run the network ({first_line(error)}).") from error
-        return np.asarray(found, dtype=np.float64).reshape(-1)
+        return np.asarray(outputs, dtype=np.float64).reshape(-1)

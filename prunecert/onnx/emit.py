@@ -60,9 +60,9 @@ class Emitter:
         if len(terms) == 1 and term.index is None:
             if term.scale is None and shift is None:
                 return term.source, None
-            made = self._rescaled(term, shift)
-            if made is not None:
-                return made
+            rescaled = self._rescaled(term, shift)
+            if rescaled is not None:
+                return rescaled
             if term.scale is None:
                 size = math.prod(target)
                 if len(target) == 4 and shift is not None and source.shape == target:
@@ -109,10 +109,10 @@ class Emitter:
         self, terms: Sequence[Term], shift: Float64Array | None, target: Shape, source: Shape
     ) -> tuple[int, Float64Array | None] | None:
         """Writes terms of one image as one convolution, if they are one."""
-        found = [find_window(term, target, source) for term in terms]
+        candidates = [find_window(term, target, source) for term in terms]
         factors = [np.ones(math.prod(target)) if t.scale is None else t.scale for t in terms]
         scales = []
-        for term, factor, window in zip(terms, factors, found, strict=True):
+        for term, factor, window in zip(terms, factors, candidates, strict=True):
             if window is None:
                 return None
             present = np.ones(len(factor), bool) if term.index is None else term.index >= 0
@@ -120,7 +120,7 @@ class Emitter:
             if channels is None:
                 return None
             scales.append(channels)
-        windows = [window for window in found if window is not None]
+        windows = [window for window in candidates if window is not None]
         if len({w.down.stride for w in windows} | {1}) > 2 or len({w.across.stride for w in windows} | {1}) > 2:
             return None
         strides = (max(w.down.stride for w in windows), max(w.across.stride for w in windows))
@@ -261,7 +261,7 @@ class Emitter:
             inputs = channels.reshape(groups, share)
             outs = weight.astype(np.float64).sum(axis=(2, 3)).reshape(groups, -1, share)
             bias = bias + np.einsum("goi,gi->go", outs, inputs).reshape(-1)
-        made = []
+        parts = []
         for term in value.terms:
             shape = self.layers.nodes[term.source].shape
             window = find_window(term, value.shape, shape) if len(shape) == 4 else None
@@ -291,7 +291,7 @@ class Emitter:
                 kernel = weight.astype(np.float64) * spread[:, :, None, None]
             if not same:
                 kernel = _onto_channels(kernel, window.channels, shape[1])
-            made.append(
+            parts.append(
                 (
                     term.source,
                     kernel,
@@ -299,7 +299,7 @@ class Emitter:
                     groups,
                 )
             )
-        return made, bias
+        return parts, bias
 
 
 def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:

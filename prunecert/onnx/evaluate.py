@@ -84,16 +84,16 @@ def _step(node: onnx.NodeProto, inputs: list[Float64Array], stored: Mapping[str,
         case "Conv":
             return _conv(x, stored[node.input[1]], stored[node.input[2]], attributes)
         case _:
-            taken = _taken(x, attributes["kernel_shape"], attributes.get("strides", (1, 1)), (1, 1))
-            return np.asarray(taken.mean(axis=(4, 5)) if node.op_type == "AveragePool" else taken.max(axis=(4, 5)))
+            windows = _taken(x, attributes["kernel_shape"], attributes.get("strides", (1, 1)), (1, 1))
+            return np.asarray(windows.mean(axis=(4, 5)) if node.op_type == "AveragePool" else windows.max(axis=(4, 5)))
 
 
 def _taken(x: Float64Array, kernel: list[int], strides: list[int], dilations: tuple[int, int]) -> Float64Array:
     """Returns the windows, [1, C, H', W', kh, kw]."""
     reach = [dilations[i] * (kernel[i] - 1) + 1 for i in range(2)]
     windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
-    taken: Float64Array = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
-    return taken
+    chosen: Float64Array = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    return chosen
 
 
 def _conv(x: Float64Array, weight: Array, bias: Array, attributes: dict[str, list[int]]) -> Float64Array:
@@ -104,12 +104,12 @@ def _conv(x: Float64Array, weight: Array, bias: Array, attributes: dict[str, lis
         raise LargeError(f"a convolution of {wide:,} columns")
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     dilations = attributes.get("dilations", [1, 1])
-    taken = _taken(padded, kernel, attributes.get("strides", [1, 1]), (dilations[0], dilations[1]))[0]
+    windows = _taken(padded, kernel, attributes.get("strides", [1, 1]), (dilations[0], dilations[1]))[0]
     share, outs = weight.shape[1], len(weight) // groups
-    sizes = taken.shape[1:3]
+    sizes = windows.shape[1:3]
     parts = []
     for group in range(groups):
-        columns = taken[group * share : (group + 1) * share].transpose(1, 2, 0, 3, 4).reshape(math.prod(sizes), -1)
+        columns = windows[group * share : (group + 1) * share].transpose(1, 2, 0, 3, 4).reshape(math.prod(sizes), -1)
         rows = weight[group * outs : (group + 1) * outs].reshape(outs, -1).astype(np.float64)
         parts.append((columns @ rows.T).T)
     return (np.concatenate(parts) + bias.astype(np.float64)[:, None]).reshape(1, len(weight), *sizes)

@@ -92,18 +92,18 @@ class Graph:
     def alive(self, output: str) -> tuple[set[int], dict[str, int]]:
         """Returns the nodes that an output depends on, and how often each value is read by them."""
         makers = {name: i for i, node in enumerate(self.proto.node) for name in node.output if name}
-        found: set[int] = set()
+        nodes: set[int] = set()
         uses: dict[str, int] = {output: 1}
         waiting = [output]
         while waiting:
             number = makers.get(waiting.pop())
-            if number is None or number in found:
+            if number is None or number in nodes:
                 continue
-            found.add(number)
+            nodes.add(number)
             for name in _read_names(self.proto.node[number]):
                 uses[name] = uses.get(name, 0) + 1
                 waiting.append(name)
-        return found, uses
+        return nodes, uses
 
 
 def _read_names(node: onnx.NodeProto) -> Iterator[str]:

@@ -55,6 +55,15 @@ def load_model(path: Path, limit: int = LIMIT) -> onnx.ModelProto:
 
     Raises:
         UserError: The file is missing, too large, no ONNX network or cut off, or refers to data outside of its folder.
+
+    >>> import onnx
+    >>> text = '<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y) { y = Relu (x) }'
+    >>> onnx.save(onnx.parser.parse_model(text), "relu.onnx")
+    >>> load_model(Path("relu.onnx")).graph.node[0].op_type
+    'Relu'
+    >>> load_model(Path("none.onnx"))
+    Traceback (most recent call last):
+    prunecert.errors.UserError: Network none.onnx can't be read (No such file or directory); an ONNX file is needed.
     """
     import onnx
 
@@ -90,6 +99,14 @@ def identity(path: Path) -> str:
 
     Raises:
         UserError: See `load_model`; the graph is not checked.
+
+    >>> import onnx
+    >>> text = '<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y) { y = Relu (x) }'
+    >>> for name, graph in (("a", text), ("b", text), ("c", text.replace("Relu", "Abs"))):
+    ...     onnx.save(onnx.parser.parse_model(graph), f"{name}.onnx")
+    >>> a, b, c = (identity(Path(f"{name}.onnx")) for name in "abc")
+    >>> a == b, a == c, a == sha256_file(Path("a.onnx"))
+    (True, False, True)
     """
     files = (path, *external_files(path))
     return _identity(path, tuple(_stamp(file) for file in files))
@@ -141,13 +158,13 @@ def _no_network(path: Path, reason: str) -> UserError:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Returns the size of a regular file, and what changes when it is written or replaced."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"Network {path} can't be read ({reason}); an ONNX file is needed.") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UserError(f"Network {path} is refused because it is no regular file; an ONNX file is needed.")
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _parse(path: Path, limit: int) -> onnx.ModelProto:
@@ -207,8 +224,8 @@ def _segment(path: Path, tensor: onnx.TensorProto) -> Segment | None:
 
 @functools.lru_cache(maxsize=256)
 def _segments(path: Path, _key: tuple[int, ...]) -> tuple[Segment, ...]:
-    found = (_segment(path, tensor) for tensor in tensors(_parse(path, LIMIT)))
-    return tuple(segment for segment in found if segment is not None)
+    segments = (_segment(path, tensor) for tensor in tensors(_parse(path, LIMIT)))
+    return tuple(segment for segment in segments if segment is not None)
 
 
 @functools.lru_cache(maxsize=256)

@@ -130,8 +130,8 @@ class Layers:
         if key not in self._known:
             inputs = math.prod(self.shape)
             self._known[key] = self.gemm(0, np.zeros((1, inputs), np.float32), np.zeros(1, np.float32))
-        made = self.gemm(self._known[key], np.zeros((values.size, 1), np.float32), values.reshape(-1))
-        return self.reshape(made, values.shape)
+        number = self.gemm(self._known[key], np.zeros((values.size, 1), np.float32), values.reshape(-1))
+        return self.reshape(number, values.shape)
 
     def conv(
         self,
@@ -205,7 +205,7 @@ class Layers:
         if not np.all(factor == 1):
             weight = old.weight.astype(np.float64) * factor.reshape(-1, *[1] * (old.weight.ndim - 1))
         bias = old.bias.astype(np.float64) * factor + shift
-        made = Node(
+        node = Node(
             old.operator,
             old.inputs,
             old.shape,
@@ -215,7 +215,7 @@ class Layers:
             old.pads,
             old.groups,
         )
-        return self._append(made)
+        return self._append(node)
 
     def _alive(self, output: int) -> set[int]:
         alive = {0, output}

@@ -42,7 +42,7 @@ def _conv(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> li
     if bias is not None and bias.shape != weight.shape[:1]:
         raise refuse(node, f"its bias {list(bias.shape)} doesn't fit {weight.shape[0]} channels")
     windows = read_windows(node, value, weight.shape[2:])
-    found = reading.emitter.convolution(
+    result = reading.emitter.convolution(
         reshaped(value, shape),
         weight if rank == 4 else weight[..., None],
         np.zeros(len(weight)) if bias is None else bias.astype(np.float64),
@@ -51,7 +51,7 @@ def _conv(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> li
         windows.dilations,
         groups,
     )
-    return [reshaped(found, unimage(found.shape, rank))]
+    return [reshaped(result, unimage(result.shape, rank))]
 
 
 def _gemm(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
@@ -76,10 +76,10 @@ def _gemm(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> li
 
 
 def _factor(node: onnx.NodeProto, attributes: dict[str, float], name: str) -> float:
-    found = float(np.float32(attributes.get(name, 1.0)))
-    if not math.isfinite(found):
+    factor = float(np.float32(attributes.get(name, 1.0)))
+    if not math.isfinite(factor):
         raise refuse(node, f"its {name} is infinite or not a number")
-    return found
+    return factor
 
 
 def _transposed(item: Input) -> Input:
@@ -127,19 +127,19 @@ def _times(reading: Reading, node: onnx.NodeProto, value: Value, weight: Array) 
     shape = (*extra, *lead, outputs) if weight.ndim > 1 else lead
     zeros = np.zeros(outputs)
     if rows == 1:
-        found = reading.emitter.linear(reshaped(value, (1, inputs)), flat.T, zeros)
-        return reshaped(found, shape)
+        result = reading.emitter.linear(reshaped(value, (1, inputs)), flat.T, zeros)
+        return reshaped(result, shape)
     check_size(value.size)
     # Rows as places of an image whose channels are the columns: the layer is a 1 x 1 convolution there.
     turned = moved(value, places(value).reshape(rows, inputs).T.reshape(1, inputs, rows, 1))
     if len(turned.terms) != 1 or turned.terms[0].index is None or rows * inputs * rows * outputs > DENSE:
         turned = settle_sum(reading, turned)
-        made = reading.emitter.convolution(turned, flat.T[:, :, None, None], zeros, (1, 1), (0, 0, 0, 0), (1, 1), 1)
-        return moved(made, places(made).reshape(outputs, rows).T.reshape(shape))
-    found = reading.emitter.linear(
+        columns = reading.emitter.convolution(turned, flat.T[:, :, None, None], zeros, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+        return moved(columns, places(columns).reshape(outputs, rows).T.reshape(shape))
+    result = reading.emitter.linear(
         reshaped(value, (1, value.size)), np.kron(np.eye(rows), flat.T), np.zeros(rows * outputs)
     )
-    return reshaped(found, shape)
+    return reshaped(result, shape)
 
 
 def _stacked(reading: Reading, value: Value, weight: Array) -> Value:
@@ -164,8 +164,8 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         whole = image(node, value)
         kernel = (whole[2] if 2 in axes else 1, whole[3] if 3 in axes else 1)
         number = reading.layers.pool("AveragePool", reading.emitter.node(reshaped(value, whole), whole), kernel, kernel)
-        found = Value(shape, (Term(number),))
-        found = found if node.op_type == "ReduceMean" else scaled(found, float(count))
+        result = Value(shape, (Term(number),))
+        result = result if node.op_type == "ReduceMean" else scaled(result, float(count))
     else:
         members = np.moveaxis(places(value), axes, range(len(axes))).reshape(count, -1)
         check_dense(reading.layers, members.shape[1], value.size, "A reduction")
@@ -173,9 +173,9 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         matrix[np.arange(members.shape[1])[None, :].repeat(count, 0), members] = (
             1.0 if node.op_type == "ReduceSum" else 1 / count
         )
-        found = reading.emitter.linear(value, matrix, np.zeros(len(matrix)))
+        result = reading.emitter.linear(value, matrix, np.zeros(len(matrix)))
     reading.note(f"{node.op_type} is written as {'pooling' if spatial else 'a linear layer'}.")
-    return [reshaped(found, final)]
+    return [reshaped(result, final)]
 
 
 def reduced_axes(
@@ -183,8 +183,8 @@ def reduced_axes(
 ) -> tuple[tuple[int, ...], bool]:
     """Returns the axes that a reduction goes over, and whether it keeps them."""
     attributes, rank = attributes_of(node), len(value.shape)
-    given = optional(node, inputs, 1, "list of axes")
-    axes = [int(axis) for axis in (given.reshape(-1) if given is not None else attributes.get("axes", ()))]
+    listed = optional(node, inputs, 1, "list of axes")
+    axes = [int(axis) for axis in (listed.reshape(-1) if listed is not None else attributes.get("axes", ()))]
     if any(not -rank <= axis < rank for axis in axes):
         raise refuse(node, f"its axes {axes} don't fit {rank}")
     if not axes and not attributes.get("noop_with_empty_axes", 0):
@@ -216,17 +216,17 @@ def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
         unit[number] = 1.0
         matrix[:, number] = (run({name: unit.reshape(value.shape)})[0] - origin).reshape(-1)
     reading.note(f"{node.op_type} is written as a linear layer.")
-    found = reading.emitter.linear(value, matrix, origin.reshape(-1).astype(np.float64))
-    return [reshaped(found, origin.shape)]
+    result = reading.emitter.linear(value, matrix, origin.reshape(-1).astype(np.float64))
+    return [reshaped(result, origin.shape)]
 
 
 def _transposed_conv(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
     stored(node, inputs, 1, "weight")
     bias = optional(node, inputs, 2, "bias")
-    found = _probed(reading, node, inputs[:2])[0]
+    result = _probed(reading, node, inputs[:2])[0]
     if bias is None:
-        return [found]
-    return [shifted(found, bias.astype(np.float64).reshape(1, -1, *[1] * (len(found.shape) - 2)))]
+        return [result]
+    return [shifted(result, bias.astype(np.float64).reshape(1, -1, *[1] * (len(result.shape) - 2)))]
 
 
 def _einsum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:

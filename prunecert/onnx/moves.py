@@ -104,13 +104,13 @@ def _numbered(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input], v
         if kind == np.float32 and offset > 2**24:
             break
         try:
-            found = reading.evaluator.session(plain, arrays, (), REARRANGED)({})
+            results = reading.evaluator.session(plain, arrays, (), REARRANGED)({})
         except UnsupportedNetworkError:
             raise
         except UserError as error:
             problem = problem or error
             continue
-        return [np.asarray(item).astype(np.int64) - 1 for item in found]
+        return [np.asarray(item).astype(np.int64) - 1 for item in results]
     assert problem is not None
     raise problem
 

@@ -74,6 +74,11 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     Args:
         model: What `prunecert.onnx.io.load_model` returned.
         keep: Operators that are taken besides: ``MaxPool``.
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}, float[2] b = {0, 1}> { h = Gemm <transB = 1> (x, w, b) y = Relu (h) }'''
+    >>> is_normal(onnx.parser.parse_model(text)), is_normal(onnx.parser.parse_model(text.replace("Relu", "Elu")))
+    (True, False)
     """
     graph = model.graph
     opsets = [item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS]
@@ -88,10 +93,10 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     shapes = {graph.input[0].name: shape}
     used: set[str] = {graph.output[0].name}
     for node in graph.node:
-        found = _result(node, shapes, constants, keep) if node.domain in DEFAULT_DOMAINS else None
-        if found is None or len(node.output) != 1:
+        result = _result(node, shapes, constants, keep) if node.domain in DEFAULT_DOMAINS else None
+        if result is None or len(node.output) != 1:
             return False
-        shapes[node.output[0]] = found
+        shapes[node.output[0]] = result
         used.update(node.input)
     if any(name not in used for name in shapes):
         return False
@@ -133,25 +138,25 @@ def _result(
         return None
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     shape = shapes[node.input[0]]
-    found: tuple[int, ...] | None = None
+    result: tuple[int, ...] | None = None
     match node.op_type:
         case "Relu" if len(node.input) == 1:
-            found = shape
+            result = shape
         case "Add" if len(node.input) == 2 and shapes.get(node.input[1]) == shape:
-            found = shape
+            result = shape
         case "Flatten" if attributes.get("axis", 1) == 1 and len(shape) >= 2:
-            found = (1, math.prod(shape[1:]))
+            result = (1, math.prod(shape[1:]))
         case "Reshape":
-            found = _reshaped(node, shape, constants, attributes)
+            result = _reshaped(node, shape, constants, attributes)
         case "Gemm":
-            found = _gemm(node, shape, constants, attributes)
+            result = _gemm(node, shape, constants, attributes)
         case "Conv":
-            found = _conv(node, shape, constants, attributes)
+            result = _conv(node, shape, constants, attributes)
         case "AveragePool" | "MaxPool" if node.op_type == "AveragePool" or "MaxPool" in keep:
-            found = _pool(node, shape, attributes)
+            result = _pool(node, shape, attributes)
         case _:
             pass
-    return found if found is not None and 0 not in found and math.prod(found) <= ELEMENTS else None
+    return result if result is not None and 0 not in result and math.prod(result) <= ELEMENTS else None
 
 
 def _reshaped(
@@ -159,11 +164,11 @@ def _reshaped(
 ) -> tuple[int, ...] | None:
     if len(node.input) != 2 or node.input[1] not in constants or attributes:
         return None
-    wanted = [int(size) for size in numpy_helper.to_array(constants[node.input[1]]).reshape(-1)]
-    if len(wanted) not in (2, 4) or wanted[0] not in (1, -1) or min(wanted[1:]) < 1:
+    sizes = [int(size) for size in numpy_helper.to_array(constants[node.input[1]]).reshape(-1)]
+    if len(sizes) not in (2, 4) or sizes[0] not in (1, -1) or min(sizes[1:]) < 1:
         return None
-    found = (1, *wanted[1:])
-    return found if math.prod(found) == math.prod(shape) else None
+    result = (1, *sizes[1:])
+    return result if math.prod(result) == math.prod(shape) else None
 
 
 def _gemm(
@@ -173,19 +178,19 @@ def _gemm(
         return None
     if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
         return None
-    found = _weights(node, constants, 2)
-    if found is None or found[0][1] != shape[1] or found[1] != found[0][:1]:
+    layer = _weights(node, constants, 2)
+    if layer is None or layer[0][1] != shape[1] or layer[1] != layer[0][:1]:
         return None
-    return 1, found[0][0]
+    return 1, layer[0][0]
 
 
 def _conv(
     node: onnx.NodeProto, shape: tuple[int, ...], constants: Mapping[str, TensorProto], attributes: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    found = _weights(node, constants, 4)
-    if found is None or len(shape) != 4 or found[1] != found[0][:1]:
+    layer = _weights(node, constants, 4)
+    if layer is None or len(shape) != 4 or layer[1] != layer[0][:1]:
         return None
-    weight, groups = found[0], int(attributes.get("group", 1))
+    weight, groups = layer[0], int(attributes.get("group", 1))
     if groups < 1 or weight[0] % groups or weight[1] * groups != shape[1]:
         return None
     if tuple(attributes.get("kernel_shape", ())) != weight[2:] or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":

@@ -70,6 +70,16 @@ def normalise(
     Raises:
         UserError: The file is damaged.
         UnsupportedNetworkError: A node isn't taken.
+
+    A leaky ReLU of slope 0.5 is half its argument and half a ReLU of it; both factors go into layers:
+
+    >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    ... <float[2, 2] w = {1, 0, 2, -1}> { h = Gemm <transB = 1> (x, w) y = LeakyRelu <alpha = 0.5> (h) }'''
+    >>> form = normalise(onnx.parser.parse_model(text))
+    >>> [node.op_type for node in form.model.graph.node]
+    ['Gemm', 'Relu', 'Gemm', 'Gemm', 'Add']
+    >>> form.relus, form.notes
+    (2, ('LeakyRelu is written as a x + (1 - a) ReLU(x).',))
     """
     if is_normal(model, keep):
         only = model.graph.output[0]
@@ -92,13 +102,13 @@ def _normalised(
     sizes: list[str] = []
     for chosen in _candidates(graph, output):
         try:
-            found = _read(graph, chosen, keep)
+            normal = _read(graph, chosen, keep)
         except UserError as error:
             problems.append(error)
             continue
-        if outputs is None or found.outputs == outputs:
-            return found
-        sizes.append(f"{chosen!r:.80} with {found.outputs}")
+        if outputs is None or normal.outputs == outputs:
+            return normal
+        sizes.append(f"{chosen!r:.80} with {normal.outputs}")
         if output is not None:
             break
     if problems and (outputs is None or not sizes):
@@ -122,11 +132,11 @@ def read_shapes(model: onnx.ModelProto, name: str) -> tuple[dict[str, Shape], in
     graph = Graph(inlined(model))
     try:
         reader = _Reader(graph, graph.proto.output[0].name, (), _input_shape(graph), None, reorder=False)
-        made = reader.read()
+        normal = reader.read()
     except UserError as error:
         raise UserError(f"{name} is refused. {error}") from error
-    shapes = {key: item.shape for key, item in reader.known.items() if isinstance(item, Value)}
-    return shapes, made.relus
+    shapes = {key: item.shape for key, item in reader.values.items() if isinstance(item, Value)}
+    return shapes, normal.relus
 
 
 def _candidates(graph: Graph, output: str | int | None) -> list[str]:
@@ -185,7 +195,7 @@ class _Reader:
         entry = Value(graph.shape, (Term(0),))
         if order is not None:
             entry = moved(Value((len(order),), (Term(0),)), np.argsort(order).reshape(graph.shape))
-        self.known: dict[str, Input] = {**graph.constants, graph.entry.name: entry, "": None}
+        self.values: dict[str, Input] = {**graph.constants, graph.entry.name: entry, "": None}
         self.alive, self.uses = graph.alive(output)
 
     def read(self) -> Normalised:
@@ -193,7 +203,7 @@ class _Reader:
         for number, node in enumerate(self.graph.proto.node):
             if number in self.alive:
                 self._node(node)
-        result = self.known.get(self.output)
+        result = self.values.get(self.output)
         if result is None:
             raise UserError(f"Its output {self.output!r:.80} is computed by no node.")
         value = result if isinstance(result, Value) else Value(result.shape, (), result.astype(np.float64).reshape(-1))
@@ -227,10 +237,10 @@ class _Reader:
 
     def _check_batch(self, shape: Shape) -> None:
         """Refuses several samples at once: a property speaks of one."""
-        given = self.graph.shape
-        if len(given) > 1 and given[0] > 1 and math.prod(given[1:]) > 1 and len(shape) > 1 and shape[0] == given[0]:
+        entry = self.graph.shape
+        if len(entry) > 1 and entry[0] > 1 and math.prod(entry[1:]) > 1 and len(shape) > 1 and shape[0] == entry[0]:
             raise UnsupportedNetworkError(
-                f"It takes {given[0]} samples at once (input {list(given)}, output {list(shape)}); allowed is one: "
+                f"It takes {entry[0]} samples at once (input {list(entry)}, output {list(shape)}); allowed is one: "
                 "export it with a batch of 1 or a free batch axis."
             )
 
@@ -268,21 +278,21 @@ class _Reader:
                     result.maker,
                 )
             if name:
-                self.known[name] = result
+                self.values[name] = result
 
     def _results(self, node: onnx.NodeProto) -> Sequence[Value | Array | None]:
         if node.domain not in DEFAULT_DOMAINS:
             raise refuse(node, f"its operator is of the domain {node.domain!r:.60}; read are ONNX's own")
         if node.op_type == "Constant":
             return [constant_value(node)]
-        missing = [name for name in node.input if name not in self.known]
+        missing = [name for name in node.input if name not in self.values]
         if missing:
             raise UserError(f"The node {label(node)} reads {missing[0]!r:.80}, which nothing computes.")
         if node.op_type == "If":
             return self._branch(node)
         if any(item.HasField("g") or item.graphs for item in node.attribute):
             raise refuse(node, _ADVICE.get(node.op_type, "it holds a graph of its own"))
-        inputs = [self.known[name] for name in node.input]
+        inputs = [self.values[name] for name in node.input]
         for name, item in zip(node.input, inputs, strict=True):
             if name and item is None:
                 raise refuse(node, f"it reads {name!r:.80}, which is no result that is taken")
@@ -308,22 +318,22 @@ class _Reader:
     def _folded(self, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> list[Array]:
         plain = onnx.NodeProto()
         plain.CopyFrom(node)
-        found: list[Any] = self.reading.evaluator.run(plain, arrays)
-        named = iter(found)
+        results: list[Any] = self.reading.evaluator.run(plain, arrays)
+        named = iter(results)
         return [next(named) if name else np.zeros(0) for name in node.output]
 
     def _branch(self, node: onnx.NodeProto) -> Sequence[Input]:
         """Reads the branch of an If whose condition is known."""
-        condition = self.known[node.input[0]]
+        condition = self.values[node.input[0]]
         if not isinstance(condition, np.ndarray) or condition.size != 1:
             raise refuse(node, "its condition depends on the network's input; export the network by tracing it")
-        wanted = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
-        graph = next(item.g for item in node.attribute if item.name == wanted)
+        branch = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        graph = next(item.g for item in node.attribute if item.name == branch)
         for item in graph.initializer:
-            self.known[item.name] = to_array(item)
+            self.values[item.name] = to_array(item)
         for inner in graph.node:
             self._node(inner)
-        return [self.known.get(item.name) for item in graph.output]
+        return [self.values.get(item.name) for item in graph.output]
 
     def _check_last(self, node: onnx.NodeProto, inputs: Sequence[Input]) -> None:
         for item in inputs:

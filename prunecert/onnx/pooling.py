@@ -104,11 +104,11 @@ def _average(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         windows.dilations,
         channels if grouped else 1,
     )
-    made = reading.layers.nodes[number].shape
-    if made[2:] != outputs:
-        raise refuse(node, f"its windows give {list(made[2:])} values, not {list(outputs)}")
-    found = Value(made, (Term(number, exclusive=True),))
-    return [reshaped(scaled(found, (common / divisors)[None, None]), unimage(made, rank))]
+    sizes = reading.layers.nodes[number].shape
+    if sizes[2:] != outputs:
+        raise refuse(node, f"its windows give {list(sizes[2:])} values, not {list(outputs)}")
+    sums = Value(sizes, (Term(number, exclusive=True),))
+    return [reshaped(scaled(sums, (common / divisors)[None, None]), unimage(sizes, rank))]
 
 
 def _maximum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
@@ -131,18 +131,18 @@ def _maximum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         number = reading.layers.pool("MaxPool", source, windows.kernel, windows.strides)
         return [Value(unimage(reading.layers.nodes[number].shape, rank), (Term(number),))]
     reading.note("MaxPool is written as ReLUs.")
-    found = Value(shape, (Term(source),))
+    maxima = Value(shape, (Term(source),))
     reads = [_reads(windows, axis, outputs[axis]) for axis in range(2)]
     if max(windows.kernel) > _LONGEST:
         raise refuse(node, f"its windows are {list(windows.kernel)} large; allowed are {_LONGEST} each way")
     if windows.strides[0] == windows.strides[1] > 1 and rank == 4:
         # Both axes at once, though it may take more ReLUs: some bounds take no convolution of unequal strides.
-        found = _across(reading, node, found, {2: reads[0], 3: reads[1]})
+        maxima = _across(reading, node, maxima, {2: reads[0], 3: reads[1]})
     else:
         # One axis after the other, so that neighbouring windows share the maxima of their columns.
         for axis in range(2):
-            found = _across(reading, node, found, {axis + 2: reads[axis]})
-    return [reshaped(found, unimage(found.shape, rank))]
+            maxima = _across(reading, node, maxima, {axis + 2: reads[axis]})
+    return [reshaped(maxima, unimage(maxima.shape, rank))]
 
 
 def _across(reading: Reading, node: onnx.NodeProto, value: Value, reads: Mapping[int, Array]) -> Value:
@@ -191,25 +191,25 @@ def _global_maximum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Inp
     shape = image(node, value)
     if max(shape[2:]) > _LONGEST:
         raise refuse(node, f"its image is {list(shape[2:])} large; allowed is {_LONGEST}")
-    found = reshaped(value, shape)
+    maxima = reshaped(value, shape)
     for axis in (2, 3):
-        found = _across(reading, node, found, {axis: np.arange(shape[axis])[None]})
+        maxima = _across(reading, node, maxima, {axis: np.arange(shape[axis])[None]})
     reading.note("GlobalMaxPool is written as ReLUs.")
-    return [reshaped(found, unimage(found.shape, len(value.shape)))]
+    return [reshaped(maxima, unimage(maxima.shape, len(value.shape)))]
 
 
 def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
     value = computed(node, inputs[0])
     axes, kept = reduced_axes(reading, node, value, inputs)
-    found = value if node.op_type == "ReduceMax" else scaled(value, -1.0)
+    extremes = value if node.op_type == "ReduceMax" else scaled(value, -1.0)
     for axis in axes:
         if value.shape[axis] > _LONGEST:
             raise refuse(node, f"an axis of it is {value.shape[axis]} long; allowed is {_LONGEST}")
-        found = _across(reading, node, found, {axis: np.arange(value.shape[axis])[None]})
-    found = found if node.op_type == "ReduceMax" else scaled(found, -1.0)
+        extremes = _across(reading, node, extremes, {axis: np.arange(value.shape[axis])[None]})
+    extremes = extremes if node.op_type == "ReduceMax" else scaled(extremes, -1.0)
     reading.note(f"{node.op_type} is written as ReLUs.")
     shape = tuple(size for i, size in enumerate(value.shape) if i not in axes)
-    return [found if kept else reshaped(found, shape)]
+    return [extremes if kept else reshaped(extremes, shape)]
 
 
 HANDLERS: dict[str, Handler] = {

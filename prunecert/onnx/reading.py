@@ -86,19 +86,19 @@ class Reading:
 
     def _passes(self, value: Value) -> bool:
         """Whether max(x, 0) may be taken before the rearrangement, at no neuron more."""
-        seen = np.zeros(value.size, np.int64)
+        reads = np.zeros(value.size, np.int64)
         for term in value.terms:
             if term.scale is not None:
                 return False
             if term.index is None:
-                seen += 1
+                reads += 1
                 continue
             kept = term.index[term.index >= 0]
             source = self.layers.nodes[term.source]
             if len(np.unique(kept)) != int(np.prod(source.shape)):
                 return False
-            seen += term.index >= 0
-        return int(seen.max()) <= 1 and (value.shift is None or not (value.shift[seen > 0]).any())
+            reads += term.index >= 0
+        return int(reads.max()) <= 1 and (value.shift is None or not (value.shift[reads > 0]).any())
 
     def maximum(self, first: Value, second: Value) -> Value:
         """Returns max(first, second), which is first + max(second - first, 0)."""

@@ -53,10 +53,10 @@ def present_per_channel(factor: Float64Array, present: Array, shape: Shape) -> F
     """Returns one factor a channel, if those at the places where something is read agree; 1 where nothing is."""
     table, there = factor.reshape(shape[1], -1), present.reshape(shape[1], -1)
     first = np.argmax(there, axis=1)
-    found = table[np.arange(shape[1]), first]
-    if not np.all((table == found[:, None]) | ~there):
+    factors = table[np.arange(shape[1]), first]
+    if not np.all((table == factors[:, None]) | ~there):
         return None
-    return np.where(there.any(axis=1), found, 1.0)
+    return np.where(there.any(axis=1), factors, 1.0)
 
 
 def find_window(term: Term, target: Shape, source: Shape) -> Window | None:
@@ -101,6 +101,6 @@ def _axis(reads: IntArray, size: int) -> Axis | None:
     if stride < 1:
         return None
     start = int(reads[first]) - stride * first
-    wanted = start + stride * np.arange(len(reads))
-    wanted = np.where((wanted >= 0) & (wanted < size), wanted, -1)
-    return Axis(start, stride, size, len(reads)) if np.array_equal(wanted, reads) else None
+    steps = start + stride * np.arange(len(reads))
+    steps = np.where((steps >= 0) & (steps < size), steps, -1)
+    return Axis(start, stride, size, len(reads)) if np.array_equal(steps, reads) else None

@@ -40,10 +40,10 @@ def image(node: onnx.NodeProto, value: Value) -> Shape:
     shape = value.shape
     if len(shape) not in (3, 4):
         raise refuse(node, f"its input has the shape {list(shape)}; allowed are [1, C, L] and [1, C, H, W]")
-    found = image_shape(shape)
-    if found is None:
+    whole = image_shape(shape)
+    if whole is None:
         raise refuse(node, f"its input holds {shape[0]} samples; allowed is one")
-    return found
+    return whole
 
 
 def unimage(shape: Shape, rank: int) -> Shape:
@@ -98,7 +98,7 @@ def read_windows(node: onnx.NodeProto, value: Value, kernel: Sequence[int] | Non
 
 
 def _axes(node: onnx.NodeProto, attributes: dict[str, Any], name: str, axes: int) -> tuple[int, ...]:
-    found = tuple(int(item) for item in attributes.get(name, ()) or (1,) * axes)
-    if len(found) != axes:
-        raise refuse(node, f"its {name} {list(found)} don't fit {axes} axes")
-    return found
+    sizes = tuple(int(item) for item in attributes.get(name, ()) or (1,) * axes)
+    if len(sizes) != axes:
+        raise refuse(node, f"its {name} {list(sizes)} don't fit {axes} axes")
+    return sizes

@@ -44,13 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Shows the ratios; none of them fails anything."""
     ratios = config.stash[_RATIOS]
-    if not ratios.taken:
+    if not ratios.values:
         return
     terminalreporter.section("ratios (lower is better)")
-    for line in [*compare(ratios.taken, read_baseline()), *ratios.notes]:
+    for line in [*compare(ratios.values, read_baseline()), *ratios.notes]:
         terminalreporter.write_line(line)
     if os.environ.get("PRUNECERT_UPDATE_RATIOS"):
-        write_baseline(ratios.taken)
+        write_baseline(ratios.values)
         terminalreporter.write_line("the baseline is written anew")
 
 

@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 def once(benchmark: BenchmarkFixture, work: Callable[[], _T]) -> _T:
     """Has pytest-benchmark time one call, after a call to warm up, and returns what it returned."""
-    found: _T = benchmark.pedantic(work, rounds=1, warmup_rounds=1)  # type: ignore[no-untyped-call]
-    return found
+    result: _T = benchmark.pedantic(work, rounds=1, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    return result
 
 
 def read_baseline(path: Path = BASELINE) -> dict[str, float]:
@@ -50,12 +50,12 @@ def compare(ratios: dict[str, float], baseline: dict[str, float]) -> list[str]:
     """Returns one line a ratio: its value, the baseline's, and whether it has got worse."""
     lines = []
     for name, value in sorted(ratios.items()):
-        known = baseline.get(name)
-        if known is None:
+        ratio = baseline.get(name)
+        if ratio is None:
             lines.append(f"{name}: {value:.3g} (not in the baseline)")
             continue
-        remark = "  SLOWER" if value > known * REMARK_ABOVE else "  faster" if value * REMARK_ABOVE < known else ""
-        lines.append(f"{name}: {value:.3g}, baseline {known:.3g} ({value / known:.2f} of it){remark}")
+        remark = "  SLOWER" if value > ratio * REMARK_ABOVE else "  faster" if value * REMARK_ABOVE < ratio else ""
+        lines.append(f"{name}: {value:.3g}, baseline {ratio:.3g} ({value / ratio:.2f} of it){remark}")
     return lines
 
 
@@ -65,12 +65,12 @@ class Ratios:
 
     Args:
         enabled: Whether to measure; if not, all work is done once, as a test.
-        taken: Ratios by name; lower is better.
+        values: Ratios by name; lower is better.
         notes: What else is worth showing.
     """
 
     enabled: bool
-    taken: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def measure(
@@ -108,7 +108,7 @@ class Ratios:
                 call()
                 list_.append(clock() - begin)
         one, other = statistics.median(seconds[0]) / each, statistics.median(seconds[1]) / yardstick_each
-        self.taken[name] = one / other
+        self.values[name] = one / other
         return one
 
     def note(self, text: str) -> None:

@@ -35,10 +35,10 @@ def loaded(name: str, plan: CellPlan) -> Verifier:
 
 def in_batches(verifier: Verifier, instances: list[Instance], size: int) -> Callable[[], list[Verdict]]:
     def solve() -> list[Verdict]:
-        found = []
+        verdicts = []
         for start in range(0, len(instances), size):
-            found += verifier.solve(instances[start : start + size])
-        return found
+            verdicts += verifier.solve(instances[start : start + size])
+        return verdicts
 
     return solve
 
@@ -50,8 +50,8 @@ def test_batches(
     verifier = loaded(name, plan)
     instances = [plan.instance(position, 0) for position in range(images)]
     one_by_one = in_batches(verifier, instances, 1)
-    found = once(benchmark, in_batches(verifier, instances, images))
-    assert [v.status for v in found] == [v.status for v in one_by_one()]
+    verdicts = once(benchmark, in_batches(verifier, instances, images))
+    assert [v.status for v in verdicts] == [v.status for v in one_by_one()]
     for size in sizes:
         together = in_batches(verifier, instances, size)
         ratios.measure(f"{name}: an image among {size} / alone", together, one_by_one)

@@ -50,10 +50,10 @@ def test_bounds_on_compact_networks(
     small = replace(plan, export=compact_export(plan.export, tmp_path))
     assert small.export.path != plan.export.path
 
-    def work(asked: CellPlan) -> Callable[[], list[Verdict]]:
-        return in_batches(loaded(name, asked), [asked.instance(position, 0) for position in range(images)], images)
+    def work(cell: CellPlan) -> Callable[[], list[Verdict]]:
+        return in_batches(loaded(name, cell), [cell.instance(position, 0) for position in range(images)], images)
 
     on_compact, on_masked = work(small), work(plan)
-    found = once(benchmark, on_compact)
-    assert [v.status for v in found] == [v.status for v in on_masked()]
+    verdicts = once(benchmark, on_compact)
+    assert [v.status for v in verdicts] == [v.status for v in on_masked()]
     ratios.measure(f"{name}: compact / masked network", on_compact, on_masked)

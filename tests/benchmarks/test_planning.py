@@ -20,8 +20,8 @@ IMAGES = 100
 
 def test_questions(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan) -> None:
     def questions() -> list[str]:
-        made = [plan.instance(position, 0) for position in range(IMAGES)]
-        return [instance_id(one, plan.stages[0]) + question_id(one) for one in made]
+        instances = [plan.instance(position, 0) for position in range(IMAGES)]
+        return [instance_id(one, plan.stages[0]) + question_id(one) for one in instances]
 
     def yardstick() -> None:
         outputs(plan.export.path, plan.data.images[:IMAGES])
@@ -37,9 +37,9 @@ def test_rows(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan, tmp_p
     with Writer(tmp_path) as writer:
 
         def rows() -> int:
-            found = verdict_rows(plan, batch, instances, verdicts, writer)
-            writer.append(*found)
-            return len(found)
+            lines = verdict_rows(plan, batch, instances, verdicts, writer)
+            writer.append(*lines)
+            return len(lines)
 
         def yardstick() -> None:
             outputs(plan.export.path, plan.data.images[:IMAGES])
@@ -49,10 +49,10 @@ def test_rows(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan, tmp_p
 
 
 def test_cascade(benchmark: BenchmarkFixture, ratios: Ratios, plan: CellPlan) -> None:
-    known = {(0, position): Status.UNSAT for position in range(0, IMAGES, 2)}
+    proofs = {(0, position): Status.UNSAT for position in range(0, IMAGES, 2)}
 
     def cascade() -> int:
-        cell = CellCascade(0, plan.stages * 5, range(IMAGES), known)
+        cell = CellCascade(0, plan.stages * 5, range(IMAGES), proofs)
         ready = cell.release()
         while ready:
             batch = ready.pop()

@@ -35,10 +35,12 @@ def one_thread() -> Iterator[None]:
 def take(ratios: Ratios, benchmark: BenchmarkFixture, name: str, path: Path, method: Method) -> None:
     network = read_network(path)
     engine, library = Engine(network, threads=1, intersect=False), engine_benchmark.Lirpa(path)
-    asked = engine_benchmark.questions(network, 1)
-    found = once(benchmark, lambda: engine.bound_many(asked, method, hidden=False))
-    np.testing.assert_allclose(found[0].rows, library.bound(asked, method)[0], atol=1e-4)
-    ratios.measure(name, lambda: engine.bound_many(asked, method, hidden=False), lambda: library.bound(asked, method))
+    questions = engine_benchmark.questions(network, 1)
+    bounds = once(benchmark, lambda: engine.bound_many(questions, method, hidden=False))
+    np.testing.assert_allclose(bounds[0].rows, library.bound(questions, method)[0], atol=1e-4)
+    ratios.measure(
+        name, lambda: engine.bound_many(questions, method, hidden=False), lambda: library.bound(questions, method)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -60,30 +60,30 @@ def _judged(root: Path) -> str:
 
 def entry(rng: random.Random, folder: Path) -> str:
     """Tries an entry with changed values, sometimes sealed again by its forger."""
-    made = mutate.data(rng, copy.deepcopy(rng.choice(_board()[::2])))
+    data = mutate.data(rng, copy.deepcopy(rng.choice(_board()[::2])))
     with contextlib.suppress(Exception):
         # A forger makes the digest fit, and all that follows from the rest, where it can be computed.
         if rng.random() < 0.5:
-            made["digest"] = entry_digest(made)
+            data["digest"] = entry_digest(data)
         elif rng.random() < 0.5:
-            made = seal(made)
-    name = made.get("name") if isinstance(made, dict) else None
+            data = seal(data)
+    name = data.get("name") if isinstance(data, dict) else None
     plain = isinstance(name, str) and 0 < len(name) < 200 and name.isprintable() and "/" not in name
-    return _judged(_tree(folder, _json(made), str(name) if plain else "zz"))
+    return _judged(_tree(folder, _json(data), str(name) if plain else "zz"))
 
 
 def text(rng: random.Random, folder: Path) -> str:
     """Tries an entry whose text was changed."""
-    made = rng.choice(_board()[::2])
-    return _judged(_tree(folder, mutate.text(rng, _json(made)), made["name"]))
+    data = rng.choice(_board()[::2])
+    return _judged(_tree(folder, mutate.text(rng, _json(data)), data["name"]))
 
 
 def site(rng: random.Random, folder: Path) -> str:
     """Tries to publish a board with a changed entry in it."""
-    made = mutate.data(rng, copy.deepcopy(_board()[0]))
+    data = mutate.data(rng, copy.deepcopy(_board()[0]))
     with contextlib.suppress(Exception):
-        made = seal(made)
-    root, out = _tree(folder, _json(made), "zz"), folder / "site"
+        data = seal(data)
+    root, out = _tree(folder, _json(data), "zz"), folder / "site"
     with contextlib.redirect_stdout(io.StringIO()):
         code = publish([str(root), "--out", str(out), "--skip-invalid"])
     page = out / "entries" / f"{_board()[1]['name']}.html"

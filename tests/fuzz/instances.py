@@ -80,15 +80,15 @@ def outcome(raw: bytes, good: list[str], folder: Path) -> tuple[str, str]:
     for task in tasks:
         if not task.refusal.isprintable() or len(task.refusal) > 1_000:
             return "message", task.refusal
-    asked = [task for task in tasks if fine(task)]
-    named = {(task.name, task.onnx.resolve(), task.vnnlib.resolve(), task.timeout) for task in asked}
+    fitting = [task for task in tasks if fine(task)]
+    named = {(task.name, task.onnx.resolve(), task.vnnlib.resolve(), task.timeout) for task in fitting}
     if len({name for name, *_ in named}) < len(named):
         return "names", str(named)
     left = iter(tasks)
     for row in good:
         onnx, vnnlib, limit = (field.strip() for field in row.split(",")[:3])
-        wanted = (folder / onnx, folder / vnnlib, float(limit))
-        if not any((task.onnx, task.vnnlib, task.timeout) == wanted and fine(task) for task in left):
+        expected = (folder / onnx, folder / vnnlib, float(limit))
+        if not any((task.onnx, task.vnnlib, task.timeout) == expected and fine(task) for task in left):
             return "lost", row
     return ("read" if all(map(fine, tasks)) else "read, some rows refused"), ""
 

@@ -250,11 +250,11 @@ def attempt(data: bytes, folder: Path) -> str:
     try:
         identity(path)
         model = load_model(path)
-        made = normalise(model)
-        if not made.changed:
+        normal = normalise(model)
+        if not normal.changed:
             return "normal"
         size = int(np.prod([max(1, dim.dim_value) for dim in model.graph.input[0].type.tensor_type.shape.dim]))
-        check(model, made, np.full(size, -1.0), np.full(size, 1.5), points=5)
+        check(model, normal, np.full(size, -1.0), np.full(size, 1.5), points=5)
         with contextlib.suppress(UserError):
             # There may be nothing to count.
             count_layers(path)
@@ -283,10 +283,10 @@ def _chunk(first: int, last: int, seed: int, keep: str, results: Any) -> None:
             results.put((number, "died"))
             data = mutated(np.random.default_rng([seed, number]))
             signal.alarm(_SECONDS)
-            found = attempt(data, Path(folder))
+            outcome = attempt(data, Path(folder))
             signal.alarm(0)
-            results.put((number, found))
-            if found.startswith("wrong") and keep:
+            results.put((number, outcome))
+            if outcome.startswith("wrong") and keep:
                 (Path(keep) / f"{number}.onnx").write_bytes(data)
 
 

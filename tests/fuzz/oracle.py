@@ -87,7 +87,7 @@ class Oracle:
         self.assertions: list[tuple[Any, int]] = []
         self.definitions: list[tuple[str, list[str], Any]] = []
         levels = [0]
-        asked: int | None = None
+        goals: int | None = None
         for statement in nest(lex(text)):
             if not isinstance(statement, list) or not statement or not isinstance(statement[0], str):
                 raise NotUnderstoodError("a statement")
@@ -96,10 +96,10 @@ class Oracle:
                 continue
             if head == "exit":
                 break
-            if asked is not None and head != "pop":
+            if goals is not None and head != "pop":
                 raise NotUnderstoodError("goes on")
             if head == "check-sat":
-                asked = len(self.assertions)
+                goals = len(self.assertions)
                 final = list(self.assertions)
             elif head == "push":
                 levels += [len(self.assertions)] * int(statement[1] if len(statement) > 1 else 1)
@@ -119,7 +119,7 @@ class Oracle:
                 self.definitions.append((statement[1], [p[0] for p in statement[2]], statement[4]))
             else:
                 raise NotUnderstoodError(head)
-        if asked is not None:
+        if goals is not None:
             self.assertions = final
         for letter in "XY":
             indices = sorted(i for kind, i in self.names.values() if kind == letter)
@@ -139,10 +139,10 @@ class Oracle:
 
     def _tensor(self, part: Any) -> None:
         match part:
-            case ["declare-input" | "declare-output" as kind, str(word), str(tensor)] if found := re.fullmatch(
+            case ["declare-input" | "declare-output" as kind, str(word), str(tensor)] if parts := re.fullmatch(
                 r"(real|float32|float64)\[([0-9,]*)\]", tensor
             ):
-                dims = [int(dim) for dim in found[2].split(",") if dim]
+                dims = [int(dim) for dim in parts[2].split(",") if dim]
                 letter = "X" if kind == "declare-input" else "Y"
                 for i, place in enumerate(itertools.product(*(range(dim) for dim in dims))):
                     name = f"{word}[{','.join(map(str, place))}]" if dims else word
@@ -155,35 +155,35 @@ class Oracle:
     def holds(self, x: Sequence[float], y: Sequence[float]) -> bool:
         """Whether a point and its outputs meet what the file asserts: a counterexample."""
         values = {"X": [Fraction(v) for v in x], "Y": [Fraction(v) for v in y]}
-        known: dict[str, Any] = {word: values[letter][i] for word, (letter, i) in self.names.items()}
-        return all(self._boolean(self._value(body, known, count)) for body, count in self.assertions)
+        scope: dict[str, Any] = {word: values[letter][i] for word, (letter, i) in self.names.items()}
+        return all(self._boolean(self._value(body, scope, count)) for body, count in self.assertions)
 
     def _boolean(self, value: Any) -> bool:
         if not isinstance(value, bool):
             raise NotUnderstoodError("no formula")
         return value
 
-    def _value(self, expression: Any, known: Mapping[str, Any], count: int) -> Any:
+    def _value(self, expression: Any, scope: Mapping[str, Any], count: int) -> Any:
         if isinstance(expression, str):
-            return self._word(expression, known, count)
+            return self._word(expression, scope, count)
         if not expression or not isinstance(expression[0], str):
             raise NotUnderstoodError("an expression")
         head, operands = expression[0], expression[1:]
         if head == "let":
-            inner = dict(known)
+            inner = dict(scope)
             for word, body in operands[0]:
-                inner[word] = self._value(body, known, count)
+                inner[word] = self._value(body, scope, count)
             return self._value(operands[1], inner, count)
-        values = [self._value(operand, known, count) for operand in operands]
+        values = [self._value(operand, scope, count) for operand in operands]
         for ordinal, (word, parameters, body) in enumerate(self.definitions[:count]):
             if word == head and len(parameters) == len(values) > 0:
-                variables = {w: known[w] for w in self.names}
+                variables = {w: scope[w] for w in self.names}
                 return self._value(body, {**variables, **dict(zip(parameters, values, strict=True))}, ordinal)
         return self._applied(head.lower(), values)
 
-    def _word(self, word: str, known: Mapping[str, Any], count: int) -> Any:
-        if word in known:
-            return known[word]
+    def _word(self, word: str, scope: Mapping[str, Any], count: int) -> Any:
+        if word in scope:
+            return scope[word]
         if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", word):
             value = float(word)
             if value in (float("inf"), float("-inf")):
@@ -193,7 +193,7 @@ class Oracle:
             return word.lower() == "true"
         for ordinal, (name, parameters, body) in enumerate(self.definitions[:count]):
             if name == word and not parameters:
-                return self._value(body, {w: known[w] for w in self.names}, ordinal)
+                return self._value(body, {w: scope[w] for w in self.names}, ordinal)
         raise NotUnderstoodError(word)
 
     def _applied(self, operator: str, values: list[Any]) -> Any:

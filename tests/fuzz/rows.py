@@ -121,7 +121,7 @@ def certificate_rows() -> list[Document]:
         **{"verifier": "smoothing", "version": "1", "settings": settings, "settings_hash": "h", "timeout": 9.0},
         **{"device": "cpu", "key": "s", "onnx_sha256": "o", "images": 3, "indices": None, "trained_sigma": 0.5},
     }
-    found = {
+    certificate = {
         "predicted": 0,
         "count": 99,
         "n0": 10,
@@ -133,7 +133,7 @@ def certificate_rows() -> list[Document]:
     }
     rows: list[Document] = [{"type": "session", "cells": [{"certify": certify, "images": 3}]}]
     rows += [{"type": "image", "image": image} for image in range(3)]
-    rows += [{"type": "certificate", "key": "s", "image": 0, "certificate": found, "times": {"wall_s": 0.2}}]
+    rows += [{"type": "certificate", "key": "s", "image": 0, "certificate": certificate, "times": {"wall_s": 0.2}}]
     rows += [{"type": "certificate", "key": "s", "image": 1, "status": "error", "detail": "it died"}]
     return [complete(row) for row in rows]
 
@@ -242,7 +242,7 @@ def _attempt(read: Callable[[Path], object], out: Path) -> str | None:
 def try_log(draw: random.Random, folder: Path) -> list[str]:
     """Changes a log and gives it to every reader; returns what went wrong."""
     rows = draw.choice(LOGS)()
-    done = [change(rows, draw) for _ in range(draw.choice((1, 1, 2, 3)))]
+    edits = [change(rows, draw) for _ in range(draw.choice((1, 1, 2, 3)))]
     lines = [_dump(row) for row in rows]
     if draw.random() < 0.1:
         place = draw.randrange(len(lines))
@@ -254,7 +254,7 @@ def try_log(draw: random.Random, folder: Path) -> list[str]:
         folder.mkdir()
         (folder / "instances.main.jsonl").write_bytes(b"\n".join(lines) + b"\n")
         if (problem := _attempt(read, folder)) is not None:
-            wrong.append(f"{name}: {'; '.join(done)}\n{problem}")
+            wrong.append(f"{name}: {'; '.join(edits)}\n{problem}")
     return wrong
 
 
@@ -264,11 +264,11 @@ def try_summary(draw: random.Random, folder: Path) -> list[str]:
     path = folder / "instances.main.jsonl"
     path.write_bytes(b"\n".join(_dump(row) for row in draw.choice((run_rows, certificate_rows))()) + b"\n")
     data = summarise(folder)
-    done = change(data, draw)
+    edit = change(data, draw)
     target = folder / "summary.json"
     target.write_bytes(_dump(data))
     problem = _attempt(lambda out: retention.main([str(out / "summary.json")]), folder)
-    return [] if problem is None else [f"retention: {done}\n{problem}"]
+    return [] if problem is None else [f"retention: {edit}\n{problem}"]
 
 
 def try_baseline(draw: random.Random, folder: Path) -> list[str]:
@@ -277,14 +277,14 @@ def try_baseline(draw: random.Random, folder: Path) -> list[str]:
     (folder / "instances.main.jsonl").write_bytes(b"\n".join(_dump(row) for row in _finished()) + b"\n")
     run = of_run(folder)
     data = json.loads(json.dumps(baseline_file.to_json(run)))
-    done = change(data, draw)
+    edit = change(data, draw)
     data.pop("digest", None)
     with contextlib.suppress(ValueError, RecursionError):
         data["digest"] = digest(data)
     target = folder / "b.json"
     target.write_bytes(_dump(data))
     problem = _attempt(lambda out: compare(baseline_file.read(out / "b.json"), run, RuleSet()).to_json(), folder)
-    return [] if problem is None else [f"baseline: {done}\n{problem}"]
+    return [] if problem is None else [f"baseline: {edit}\n{problem}"]
 
 
 def _finished() -> list[Document]:

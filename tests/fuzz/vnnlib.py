@@ -45,7 +45,7 @@ def outcome(raw: bytes, path: Path, draw: random.Random) -> tuple[str, str]:
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(LIMIT_S)
     try:
-        made = read_property(path)
+        spec = read_property(path)
     except UserError as error:
         word = "unsupported" if isinstance(error, UnsupportedPropertyError) else "refused"
         return ("message" if not presentable(str(error), _LONGEST) else word), str(error)
@@ -56,7 +56,7 @@ def outcome(raw: bytes, path: Path, draw: random.Random) -> tuple[str, str]:
     finally:
         signal.alarm(0)
     try:
-        wrong = difference(path.read_bytes().decode("utf-8"), made, draw)
+        wrong = difference(path.read_bytes().decode("utf-8"), spec, draw)
     except (NotUnderstoodError, RecursionError, UnicodeDecodeError, ValueError, TypeError, IndexError):
         return "read, not compared", ""
     return ("wrong", wrong) if wrong else ("read and compared", "")

@@ -66,10 +66,10 @@ def _written(rng: random.Random, folder: Path, source: str) -> Path:
 def suite(rng: random.Random, folder: Path) -> str:
     """Tries a changed suite, with its recipes."""
     path = _written(rng, folder, rng.choice(_shipped()))
-    found = load_suite(str(path), rng.choice(["default", "smoke"]))
-    found.digest()
-    for network, objective in sorted({(cell.network, cell.objective) for cell, _ in found.cells}):
-        Recipe.from_dict(found.recipe(network, objective), objective, where="the suite")
+    loaded = load_suite(str(path), rng.choice(["default", "smoke"]))
+    loaded.digest()
+    for network, objective in sorted({(cell.network, cell.objective) for cell, _ in loaded.cells}):
+        Recipe.from_dict(loaded.recipe(network, objective), objective, where="the suite")
     return "read"
 
 

@@ -109,19 +109,19 @@ def test_a_command_outlives_the_reader_of_its_output(tmp_path: Path) -> None:
     open({str(tmp_path / "done")!r}, "w").close()
     return {EXIT_REGRESSION}
 """
-    done = command(body, '"$1" -c "$2" | true')
+    process = command(body, '"$1" -c "$2" | true')
     assert (tmp_path / "done").exists()
-    assert done.returncode == EXIT_REGRESSION
-    assert done.stderr == ""
+    assert process.returncode == EXIT_REGRESSION
+    assert process.stderr == ""
 
 
 def test_text_that_the_output_cannot_encode_is_shown_as_escapes() -> None:
-    done = command('    print("ε → \\udc80", flush=True)\n    return 0', '"$1" -c "$2"', PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stdout) == (0, "\\u03b5 \\u2192 \\udc80\n")
+    process = command('    print("ε → \\udc80", flush=True)\n    return 0', '"$1" -c "$2"', PYTHONIOENCODING="ascii")
+    assert (process.returncode, process.stdout) == (0, "\\u03b5 \\u2192 \\udc80\n")
 
 
 def test_a_full_output_is_no_success() -> None:
-    done = command('    print("x")\n    return 0', '"$1" -c "$2" > /dev/full')
-    assert done.returncode == EXIT_USAGE
-    assert done.stderr.startswith("error: the disk is full")
-    assert "Traceback" not in done.stderr
+    process = command('    print("x")\n    return 0', '"$1" -c "$2" > /dev/full')
+    assert process.returncode == EXIT_USAGE
+    assert process.stderr.startswith("error: the disk is full")
+    assert "Traceback" not in process.stderr

@@ -14,5 +14,5 @@ def test_import_in_a_fresh_process() -> None:
         "assert import_torchvision() is module\n"
         "print(datasets.CIFAR10.__name__, transforms.ToTensor.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split() == ["CIFAR10", "ToTensor"]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert process.stdout.split() == ["CIFAR10", "ToTensor"]

@@ -13,7 +13,7 @@ from tests.prunecert.onnx.graphs import N, build, weights
 @functools.cache
 def models() -> tuple[onnx.ModelProto, ...]:
     """Returns the networks."""
-    found = (
+    networks = (
         _plain(),
         _residual(),
         _channels_last(),
@@ -24,12 +24,12 @@ def models() -> tuple[onnx.ModelProto, ...]:
         _products(),
         _constant(),
     )
-    for model in found:
+    for model in networks:
         # Their outputs' sizes are free, which the checker takes; a shape that is missing it doesn't.
         for output in model.graph.output:
             for _ in range(2):
                 output.type.tensor_type.shape.dim.add()
-    return found
+    return networks
 
 
 def _plain() -> onnx.ModelProto:

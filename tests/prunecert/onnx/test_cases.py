@@ -185,8 +185,8 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], tuple[Any, ...], in
 
 @pytest.mark.parametrize("name", CASES)
 def test_cases(name: str) -> None:
-    nodes, constants, shape, opset, wanted = CASES[name]
-    assert operators(assert_same(build(nodes, constants, shape, opset=opset))) == wanted
+    nodes, constants, shape, opset, expected = CASES[name]
+    assert operators(assert_same(build(nodes, constants, shape, opset=opset))) == expected
 
 
 @pytest.mark.parametrize("dynamo", [True, False])
@@ -210,8 +210,8 @@ def test_torch_exports(tmp_path: Path, dynamo: bool) -> None:
     path = tmp_path / "net.onnx"
     torch.onnx.export(network, (torch.zeros(1, 2, 6, 6),), str(path), dynamo=dynamo)
     model = load_model(path)
-    made = assert_same(model)
-    assert (made.last, made.outputs) == ("difference", 3)
+    normal = assert_same(model)
+    assert (normal.last, normal.outputs) == ("difference", 3)
     assert len(identity(path)) == 64
 
 

@@ -83,7 +83,7 @@ def test_an_identity_changes_with_the_file_beside(tmp_path: Path) -> None:
 
 def test_every_tensor_counts(tmp_path: Path) -> None:
     """Attributes of nodes and of subgraphs may lie beside the graph as well as initialisers."""
-    seen = []
+    identities = []
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         folder.mkdir()
@@ -93,8 +93,8 @@ def test_every_tensor_counts(tmp_path: Path) -> None:
         model = build([N("Constant", [], ["w"], value=tensor), N("Gemm", ["x", "w"], ["y"])], {}, (1, 5))
         (folder / "net.onnx").write_bytes(model.SerializeToString())
         assert external_files(folder / "net.onnx") == (folder / "w.data",)
-        seen.append(identity(folder / "net.onnx"))
-    assert seen[0] != seen[1]
+        identities.append(identity(folder / "net.onnx"))
+    assert identities[0] != identities[1]
 
 
 @pytest.mark.parametrize(

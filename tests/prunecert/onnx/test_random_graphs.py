@@ -47,18 +47,18 @@ class Writer:
         # What was made last is read most often, so that graphs are deep, and some values are read twice.
         names = list(self.values)
         name = names[-1] if self.rng.random() < 0.7 else self.some(*names)
-        made = self.node(name, self.values[name])
-        if made is None:
+        node = self.node(name, self.values[name])
+        if node is None:
             return
-        model = build([*self.nodes, made], self.constants, self.entry, outputs=list(made.output))
+        model = build([*self.nodes, node], self.constants, self.entry, outputs=list(node.output))
         try:
-            found = session(model).run(None, {"x": np.zeros(self.entry, np.float32)})
+            results = session(model).run(None, {"x": np.zeros(self.entry, np.float32)})
         except Exception:
             return
-        if any(item.size > 400 or item.size == 0 or item.ndim == 0 for item in found):
+        if any(item.size > 400 or item.size == 0 or item.ndim == 0 for item in results):
             return
-        self.nodes.append(made)
-        self.values.update(zip(made.output, (item.shape for item in found), strict=True))
+        self.nodes.append(node)
+        self.values.update(zip(node.output, (item.shape for item in results), strict=True))
 
     def node(self, name: str, shape: tuple[int, ...]) -> onnx.NodeProto | None:
         out, rank, rng = [f"v{len(self.nodes)}"], len(shape), self.rng
@@ -169,15 +169,15 @@ def compare(seed: int, steps: int) -> str:
     if model is None:
         return "empty"
     try:
-        made = normalise(model)
+        normal = normalise(model)
     except UserError as error:
         return f"refused: {error}"
     low, high = -2.0 * np.ones(size(model)), 1.5 * np.ones(size(model))
-    gap = check(model, made, low, high, points=6)
+    gap = check(model, normal, low, high, points=6)
     flat = np.linspace(-1.0, 1.0, size(model), dtype=np.float32)
-    wanted = run(model, flat)
-    found = run(made.model, flat if made.input_order is None else flat[made.input_order])
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
+    expected = run(model, flat)
+    outputs = run(normal.model, flat if normal.input_order is None else flat[normal.input_order])
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-4 * max(1.0, float(np.abs(expected).max())))
     return f"compared: {gap}"
 
 
@@ -197,16 +197,16 @@ def test_most_random_graphs_are_taken() -> None:
 def test_the_check_sees_a_mistake(seed: int) -> None:
     model = random_model(seed, 6)
     assert model is not None
-    made = normalise(model)
+    normal = normalise(model)
     wrong = build(
         [N("Flatten", ["x"], ["f"]), N("Gemm", ["f", "w", "b"], ["y"], transB=1)],
         {
-            "w": np.zeros((made.outputs, size(model)), np.float32),
-            "b": np.full(made.outputs, 1e6, np.float32),
+            "w": np.zeros((normal.outputs, size(model)), np.float32),
+            "b": np.full(normal.outputs, 1e6, np.float32),
         },
         (1, size(model)),
     )
-    object.__setattr__(made, "model", wrong)
-    object.__setattr__(made, "input_order", None)
+    object.__setattr__(normal, "model", wrong)
+    object.__setattr__(normal, "input_order", None)
     with pytest.raises(RuntimeError, match="differ from the network's"):
-        check(model, made, -np.ones(size(model)), np.ones(size(model)))
+        check(model, normal, -np.ones(size(model)), np.ones(size(model)))

@@ -1,22 +1,29 @@
-"""The house as imports draw it: modules, the arrows between them, and circles between rooms of one folder."""
+"""The house as imports draw it: modules, the arrows between them, and where each module's own tests are.
+
+`python -m tests.house` shows it and writes the files that the rules of `tests/test_house.py` are held against.
+"""
 
 from __future__ import annotations
 
 import ast
-import sys
+import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 #: Folders of the checkout, and the package that each is installed as.
 PACKAGES = {"bench": "prunecert.bench", "models": "prunecert.models", "verifiers": "prunecert.verifiers"}
 
 Arrow = tuple[str, str]
 
 
-def modules() -> dict[str, Path]:
-    """Returns all modules that are installed, by their dotted names; packages go by their `__init__.py`."""
-    folders = {ROOT / folder: package for folder, package in PACKAGES.items()} | {ROOT / "prunecert": "prunecert"}
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Returns all modules that are installed, by their dotted names; packages go by their `__init__.py`.
+
+    Args:
+        root: A checkout, of any age.
+    """
+    folders = {root / folder: package for folder, package in PACKAGES.items()} | {root / "prunecert": "prunecert"}
     sources: dict[str, Path] = {}
     for folder, package in folders.items():
         for source in sorted(folder.rglob("*.py")):
@@ -27,26 +34,33 @@ def modules() -> dict[str, Path]:
     return sources
 
 
-def arrows() -> set[Arrow]:
+@functools.cache
+def arrows(root: Path = ROOT) -> frozenset[Arrow]:
     """Returns all pairs (importer, imported) of modules, imports within functions included."""
-    sources = modules()
-    return {
+    sources = modules(root)
+    return frozenset(
         (name, target)
         for name, source in sources.items()
-        for target in _imported(ast.parse(source.read_bytes()), sources)
+        for target in _imports(ast.parse(source.read_bytes()), sources)
         if target != name
-    }
+    )
 
 
-def _imported(tree: ast.Module, known: Collection[str]) -> Iterator[str]:
+def _imports(tree: ast.Module, names: Collection[str]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
+            yield from (name for alias in node.names if (name := _installed(alias.name)) in names)
         elif isinstance(node, ast.ImportFrom) and node.module:
+            module = _installed(node.module)
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                if inner in known or node.module in known:
-                    yield inner if inner in known else node.module
+                inner = f"{module}.{alias.name}"
+                if inner in names or module in names:
+                    yield inner if inner in names else module
+
+
+def _installed(name: str) -> str:
+    """Returns a module's name as it is installed; until version 0.2 the folders were packages of their own."""
+    return f"prunecert.{name}" if name.partition(".")[0] in PACKAGES else name
 
 
 def rooms(pairs: Collection[Arrow]) -> set[Arrow]:
@@ -69,18 +83,18 @@ def circles(pairs: Collection[Arrow]) -> set[frozenset[str]]:
     for one, other in pairs:
         targets.setdefault(one, set()).add(other)
         targets.setdefault(other, set())
-    reached: dict[str, set[str]] = {}
+    reachable: dict[str, set[str]] = {}
     for start in targets:
-        todo, seen = [start], set[str]()
-        while todo:
-            for target in targets[todo.pop()] - seen:
-                seen.add(target)
-                todo.append(target)
-        reached[start] = seen
+        stack, reach = [start], set[str]()
+        while stack:
+            for target in targets[stack.pop()] - reach:
+                reach.add(target)
+                stack.append(target)
+        reachable[start] = reach
     return {
-        frozenset(other for other in reached[start] if start in reached[other])
+        frozenset(other for other in reachable[start] if start in reachable[other])
         for start in targets
-        if start in reached[start]
+        if start in reachable[start]
     }
 
 
@@ -103,19 +117,3 @@ def without_own_tests() -> list[str]:
         for module, source in modules().items()
         if source.name != "__init__.py" and not any(path.is_file() for path in own_tests(module))
     )
-
-
-def drawing(pairs: Collection[Arrow]) -> list[str]:
-    """Returns a line a folder: how many rooms and arrows between them it has, and which circles."""
-    lines = []
-    forks = rooms(pairs)
-    for folder in sorted({one.rpartition(".")[0] for one, _ in forks}):
-        inner = {(one, other) for one, other in forks if one.rpartition(".")[0] == folder}
-        loops = ["circle of " + ", ".join(sorted(loop)) for loop in circles(inner)] or ["no circle"]
-        lines.append(f"{folder}: {len(set().union(*inner))} rooms, {len(inner)} arrows, {'; '.join(sorted(loops))}")
-    return lines
-
-
-if __name__ == "__main__":
-    # python -m tests.house > tests/without_own_tests.txt; python -m tests.house rooms
-    print("\n".join(drawing(arrows()) if sys.argv[1:] == ["rooms"] else without_own_tests()))
