@@ -33,7 +33,7 @@ COMPLETE = ("sparse-bab", "neuralsat", "abcrown")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Target:
     """A network as it is asked about.
 
     Args:
@@ -74,7 +74,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_network(network: nn.Module | str | Path, example: Arrays | None) -> Iterator[Asked]:
+def opened_network(network: nn.Module | str | Path, example: Arrays | None) -> Iterator[Target]:
     """Yields a network as an ONNX file, which a module is exported to for the while.
 
     Args:
@@ -106,7 +106,7 @@ def _export(network: nn.Module | str | Path, path: Path, example: Arrays | None)
     export(network, path, example)
 
 
-def _looked_at(path: Path) -> Asked:
+def _looked_at(path: Path) -> Target:
     info = network_info(path)
     inspection = inspect_network(path)
     classes = inspection.outputs if inspection.outputs is not None else info.outputs[0].size
@@ -114,7 +114,7 @@ def _looked_at(path: Path) -> Asked:
         raise UserError(f"{path.name} leaves the number of its outputs open; export it with a fixed one.")
     if classes < 2:
         raise UserError(f"{path.name} has {classes} output; a classifier with two or more is needed.")
-    return Asked(path, info.sha256, info.sample_shape, classes)
+    return Target(path, info.sha256, info.sample_shape, classes)
 
 
 def chosen_verifiers(verifiers: str | Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
@@ -246,14 +246,14 @@ def verify(
     names = chosen_verifiers(verifiers, COMPLETE)
     is_path = isinstance(network, str | Path)
     sample = None if is_path else as_sample(x, None, bounds)
-    with asked_network(network, sample) as asked:
-        sample = as_sample(x, asked.shape, bounds)
-        taking = supported(names, asked.onnx)
-        logits = counterexample.outputs(asked.onnx, sample[None], asked.classes)[0]
+    with opened_network(network, sample) as target:
+        sample = as_sample(x, target.shape, bounds)
+        taking = supported(names, target.onnx)
+        logits = counterexample.outputs(target.onnx, sample[None], target.classes)[0]
         if not np.isfinite(logits).all():
             raise UserError("The network's outputs are not finite on x; train it again, or pass another input.")
-        kept = int(logits.argmax()) if label is None else as_label(label, asked.classes)
-        question = asked.question(sample, kept, radius, float(timeout), bounds, "x")
+        kept = int(logits.argmax()) if label is None else as_label(label, target.classes)
+        question = target.question(sample, kept, radius, float(timeout), bounds, "x")
         if np.delete(logits, kept).max() >= logits[kept]:
             return _broken_at_once(question, sample)
         return ask(question, taking, settings=settings, device=device)

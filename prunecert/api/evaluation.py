@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.api.asking import COMPLETE, Asked, asked_network, chosen_verifiers, supported
+from prunecert.api.asking import COMPLETE, Target, chosen_verifiers, opened_network, supported
 from prunecert.api.crew import CREW
 from prunecert.api.inputs import PIXELS, Bounds, Radius, as_data, as_radius
 from prunecert.api.pages import table
@@ -251,13 +251,13 @@ def evaluate(
     for one, role in ((dense, "dense"), (network, "network")):
         if one is None:
             continue
-        with asked_network(one, inputs[0]) as asked:
+        with opened_network(one, inputs[0]) as target:
             name = _name(one, role)
             say(f"{name}: {len(inputs)} images")
             statuses, verdicts, predicted = _decide(
-                asked, inputs, labels, radius, supported(names, asked.onnx), timeout, bounds, settings, device, say
+                target, inputs, labels, radius, supported(names, target.onnx), timeout, bounds, settings, device, say
             )
-            weights, kept = totals(count_layers(asked.onnx))
+            weights, kept = totals(count_layers(target.onnx))
         control = results[0] if results else None
         whole = max(weights, control.kept_weights) if control is not None else weights
         results.append(
@@ -285,7 +285,7 @@ def _name(network: nn.Module | str | Path, role: str) -> str:
 
 
 def _decide(
-    asked: Asked,
+    target: Target,
     inputs: FloatArray,
     labels: npt.NDArray[np.int64],
     eps: Fraction,
@@ -301,23 +301,23 @@ def _decide(
     Raises:
         UserError: Inputs or labels don't fit the network, or its outputs are not finite.
     """
-    if len(inputs.shape[1:]) != len(asked.shape) or any(
-        size not in (0, own) for own, size in zip(inputs.shape[1:], asked.shape, strict=True)
+    if len(inputs.shape[1:]) != len(target.shape) or any(
+        size not in (0, own) for own, size in zip(inputs.shape[1:], target.shape, strict=True)
     ):
         raise UserError(
-            f"The inputs have the shape {inputs.shape[1:]}, and {asked.onnx.name} takes {asked.shape}; pass inputs "
+            f"The inputs have the shape {inputs.shape[1:]}, and {target.onnx.name} takes {target.shape}; pass inputs "
             "[n, …] of that shape, channels first."
         )
-    if labels.max(initial=0) >= asked.classes:
+    if labels.max(initial=0) >= target.classes:
         raise UserError(
-            f"The labels reach up to {labels.max()}, and the network has {asked.classes} outputs; count classes from 0."
+            f"The labels reach up to {labels.max()}, and the network has {target.classes} outputs; count from 0."
         )
-    logits = counterexample.outputs(asked.onnx, inputs, asked.classes)
+    logits = counterexample.outputs(target.onnx, inputs, target.classes)
     if not np.isfinite(logits).all():
         raise UserError("The network's outputs are not finite on this data; train it again.")
     correct = [is_correct(row, int(label)) for row, label in zip(logits, labels, strict=True)]
     questions: dict[int, Instance] = {
-        number: asked.question(inputs[number], int(labels[number]), eps, timeout, bounds, f"image {number}")
+        number: target.question(inputs[number], int(labels[number]), eps, timeout, bounds, f"image {number}")
         for number in np.flatnonzero(correct).tolist()
     }
     verdicts: dict[int, Verdict] = {}

@@ -171,11 +171,11 @@ def as_example(example: Arrays) -> Tensor:
     Raises:
         UserError: It is no array of finite numbers, or empty.
     """
-    given = as_array(example, "example")
-    values = np.ascontiguousarray(given, dtype=np.float32)
-    if values.size == 0 or given.ndim == 0 or not np.isfinite(values).all():
+    array = as_array(example, "example")
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    if values.size == 0 or array.ndim == 0 or not np.isfinite(values).all():
         raise UserError(
-            f"The example of shape {given.shape} is refused; pass one input of finite numbers as the module takes it, "
+            f"The example of shape {array.shape} is refused; pass one input of finite numbers as the module takes it, "
             "e.g. torch.zeros(1, 3, 32, 32)."
         )
     return torch.from_numpy(values[None] if values.ndim in (1, 3) else values[:1])
@@ -251,7 +251,7 @@ def _by_trace(module: nn.Module, sample: Tensor, path: Path, opset: int) -> list
     return [
         f"{Path(item.filename).name}, line {item.lineno}"
         for item in caught
-        if issubclass(item.category, torch.jit.TracerWarning) and "Python boolean" in str(item.message)
+        if item.category.__name__ == "TracerWarning" and "Python boolean" in str(item.message)
     ]
 
 

@@ -195,7 +195,7 @@ def as_data(data: Data, images: int | None, bounds: Bounds | None = PIXELS) -> t
 def _pairs(data: Any, images: int | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Returns the inputs and the labels of whatever was passed; no more than `images`, if they are read one by one."""
     if hasattr(data, "images") and hasattr(data, "labels"):
-        return data.images, data.labels
+        return as_array(data.images, "x"), as_array(data.labels, "labels")
     if isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], tuple | list):
         return as_array(data[0], "x"), as_array(data[1], "labels")
     if not hasattr(data, "__iter__") and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):

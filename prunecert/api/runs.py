@@ -68,7 +68,7 @@ class Run:
                 "image": [row.image for row in answers],
                 "verifier": [row.verifier for row in answers],
                 "status": [str(row.status) for row in answers],
-                "seconds": [row.times.wall_s for row in answers],
+                "seconds": [row.times.wall_s if row.times is not None else float("nan") for row in answers],
                 "detail": [row.detail for row in answers],
             }
         )
@@ -90,9 +90,11 @@ class Run:
         return drawn
 
     def __repr__(self) -> str:
-        done = sum(cell["images"] for cell in self.summary["cells"])
+        images = sum(cell["images"] for cell in self.summary["cells"])
         state = "finished" if self.summary["finished"] else "not finished"
-        return f"<Run {self.folder}: {self.summary['suite']}, {len(self.networks)} networks, {done:,} images, {state}>"
+        return (
+            f"<Run {self.folder}: {self.summary['suite']}, {len(self.networks)} networks, {images:,} images, {state}>"
+        )
 
     def _repr_html_(self) -> str:
         headings = [heading for heading, _ in table.COLUMNS]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import prunecert
-from prunecert.api import asking
-from prunecert.api.asking import ask, asked_network, chosen_verifiers, supported
+from prunecert.api.asking import ask, chosen_verifiers, opened_network, supported
+from prunecert.api.crew import CREW
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Times, Verdict
 from tests.verifiers import onnxnets
@@ -21,14 +21,14 @@ from tests.verifiers import onnxnets
 def _answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
     """What each verifier answers, in the place of a process; the question is noted under the verifier's name."""
     answers: dict[str, Verdict] = {}
-    asked: list[tuple[str, Instance]] = []
+    questions: list[tuple[str, Instance]] = []
 
     def reply(verifier: str, instances: Sequence[Instance], **_: Any) -> list[Verdict]:
-        asked.extend((verifier, instance) for instance in instances)
+        questions.extend((verifier, instance) for instance in instances)
         return [answers[verifier] for _ in instances]
 
-    monkeypatch.setattr(asking.CREW, "ask", reply)
-    answers["asked"] = asked  # type: ignore[assignment]
+    monkeypatch.setattr(CREW, "ask", reply)
+    answers["questions"] = questions  # type: ignore[assignment]
     return answers
 
 
@@ -72,7 +72,7 @@ def test_the_box_is_cut_off_at_the_bounds(small: nn.Module, answers: dict[str, V
     x = torch.linspace(0, 1, 16).reshape(1, 4, 4)
     for bounds, low, high in (((0.0, 1.0), 0.0, 1.0), (None, -0.25, 1.25), ((-0.125, 2.0), -0.125, 1.25)):
         prunecert.verify(small, x, eps=0.25, verifiers="sparse-bab", bounds=bounds)
-        _, question = answers["asked"][-1]  # type: ignore[index]
+        _, question = answers["questions"][-1]  # type: ignore[index]
         assert (float(question.lower.min()), float(question.upper.max())) == (low, high)
         assert question.eps == 0.25
         assert question.classes == 3
@@ -90,7 +90,7 @@ def test_verifiers_are_asked_in_turn_within_one_limit(tmp_path: Path, answers: d
     decided = ask(question, ["a", "b", "c"])
     assert (decided.status, decided.verifier, decided.times.wall_s) == (Status.SAT, "b", 7.0)
     # Loading doesn't count towards the limit.
-    assert [instance.timeout for _, instance in answers["asked"]] == [10.0, 7.5]
+    assert [instance.timeout for _, instance in answers["questions"]] == [10.0, 7.5]
     assert ask(question, ["slow", "c"]).status is Status.TIMEOUT
     assert ask(question, ["a", "bad"]).verifier == "a"
     assert ask(question, ["bad"]).status is Status.ERROR
@@ -146,6 +146,6 @@ def test_a_checkpoint_is_taken_by_its_name(answers: dict[str, Verdict]) -> None:
 def test_a_network_of_one_output_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="1 output; a classifier"),
-        asked_network(onnxnets.linear(tmp_path / "net.onnx", outputs=1), None),
+        opened_network(onnxnets.linear(tmp_path / "net.onnx", outputs=1), None),
     ):
         pass

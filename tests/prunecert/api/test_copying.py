@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,21 +12,22 @@ from prunecert.errors import UserError
 
 
 def test_what_pruning_has_left_is_made_permanent_in_the_copy_alone(small: nn.Sequential) -> None:
-    prune.l1_unstructured(small[4], "weight", amount=0.5)
-    prune.random_structured(small[0], "weight", amount=1, dim=0)
-    prune.random_unstructured(small[0], "bias", amount=2)
-    prune.ln_structured(small[0], "weight", amount=1, n=2, dim=0)
+    pruning: Any = prune
+    pruning.l1_unstructured(small[4], "weight", amount=0.5)
+    pruning.random_structured(small[0], "weight", amount=1, dim=0)
+    pruning.random_unstructured(small[0], "bias", amount=2)
+    pruning.ln_structured(small[0], "weight", amount=1, n=2, dim=0)
     x = torch.rand(5, 1, 4, 4)
     # As after a step of training: what was computed last is older than the parameters.
     with torch.no_grad():
-        small[4].weight_orig.mul_(2.0)
+        small[4].get_parameter("weight_orig").mul_(2.0)
     copied = plain_copy(small)
     assert set(copied.permanent) == {"0.weight", "0.bias", "4.weight"}
     assert not [name for name, _ in copied.module.named_parameters() if name.endswith("_orig")]
     assert not list(copied.module.named_buffers(recurse=True))[3:]
     assert torch.equal(copied.module(x), small(x))
-    assert prune.is_pruned(small)  # type: ignore[no-untyped-call]
-    assert not prune.is_pruned(copied.module)  # type: ignore[no-untyped-call]
+    assert pruning.is_pruned(small)
+    assert not pruning.is_pruned(copied.module)
 
 
 def test_parametrised_weights_become_plain_ones(small: nn.Sequential) -> None:

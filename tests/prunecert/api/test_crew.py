@@ -85,12 +85,12 @@ def test_what_takes_long_is_said_where_kernels_may_be_compiled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crew, "PATIENCE_S", 0.01)
-    done = threading.Event()
+    never = threading.Event()
     with crew._said_if_long("pgd", False):
-        done.wait(0.1)
+        never.wait(0.1)
     assert not capsys.readouterr().err
     with crew._said_if_long("sparse-bab", True):
-        done.wait(0.3)
+        never.wait(0.3)
     assert "starting sparse-bab takes long because its kernels are being compiled" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import prunecert
-from prunecert.api import evaluation
+from prunecert.api.crew import CREW
 from prunecert.api.evaluation import MISCLASSIFIED, Evaluation, Kept, Share
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Verdict
@@ -61,7 +61,7 @@ def test_a_pruned_module_beside_its_dense_one(small: nn.Sequential) -> None:
     import copy
 
     pruned = copy.deepcopy(small)
-    prune_all = torch.nn.utils.prune.l1_unstructured
+    prune_all: Any = torch.nn.utils.prune.l1_unstructured
     prune_all(pruned[4], "weight", amount=0.9)
     x = torch.rand(12, 1, 4, 4)
     with torch.no_grad():
@@ -91,22 +91,22 @@ def test_who_comes_later_is_asked_about_what_is_open_alone(small: nn.Module, mon
     with torch.no_grad():
         labels = small(x).argmax(1)
     labels[0] = (labels[0] + 1) % 3
-    asked: dict[str, list[str]] = {}
+    questions: dict[str, list[str]] = {}
     answers = {
         "pgd": [Status.SAT, Status.ERROR, Status.UNKNOWN],
         "sparse-bab": [Status.TIMEOUT, Status.UNSAT],
     }
 
     def reply(verifier: str, instances: Sequence[Instance], **_: Any) -> list[Verdict]:
-        asked[verifier] = [instance.name for instance in instances]
+        questions[verifier] = [instance.name for instance in instances]
         return [Verdict(status, "why", verifier=verifier) for status in answers[verifier]]
 
-    monkeypatch.setattr(evaluation.CREW, "ask", reply)
-    found = prunecert.evaluate(small, (x, labels), 0.1, verifiers="pgd,sparse-bab")
-    assert asked == {"pgd": ["image 1", "image 2", "image 3"], "sparse-bab": ["image 2", "image 3"]}
+    monkeypatch.setattr(CREW, "ask", reply)
+    evaluation = prunecert.evaluate(small, (x, labels), 0.1, verifiers="pgd,sparse-bab")
+    assert questions == {"pgd": ["image 1", "image 2", "image 3"], "sparse-bab": ["image 2", "image 3"]}
     # That somebody failed stays in sight.
-    assert found.statuses == ("misclassified", "sat", "error", "unsat")
-    assert found.failures == {"pgd: why": 1}
+    assert evaluation.statuses == ("misclassified", "sat", "error", "unsat")
+    assert evaluation.failures == {"pgd: why": 1}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,11 @@ needs_onnxscript = pytest.mark.skipif(
 )
 
 
+def halve(layer: nn.Module) -> None:
+    l1_unstructured: Any = prune.l1_unstructured
+    l1_unstructured(layer, "weight", amount=0.5)
+
+
 def same(path: Path, module: nn.Module, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> bool:
     points = np.random.default_rng(1).uniform(low, high, (20, *shape)).astype(np.float32)
     with torch.no_grad():
@@ -34,7 +39,7 @@ def same(path: Path, module: nn.Module, shape: tuple[int, ...], low: float = 0.0
 
 
 def test_a_pruned_network_is_written_in_normal_form_with_its_zeros(small: nn.Sequential, tmp_path: Path) -> None:
-    prune.l1_unstructured(small[4], "weight", amount=0.5)
+    halve(small[4])
     written = prunecert.export(small, tmp_path / "net.onnx", torch.rand(2, 1, 4, 4))
     model = onnx.load(written.path)
     assert is_normal(model)
@@ -53,7 +58,7 @@ def test_a_pruned_network_is_written_in_normal_form_with_its_zeros(small: nn.Seq
 @needs_onnxscript
 @pytest.mark.slow
 def test_both_exporters_write_the_same_function(small: nn.Sequential, tmp_path: Path) -> None:
-    prune.l1_unstructured(small[4], "weight", amount=0.5)
+    halve(small[4])
     written = prunecert.export(small, tmp_path / "net.onnx", torch.rand(1, 1, 4, 4), exporter="dynamo")
     assert (written.exporter, written.refusal, written.kept) == ("dynamo", "", 316)
     assert same(written.path, small, (1, 4, 4))
@@ -162,7 +167,8 @@ def test_an_example_may_lack_its_batch_axis_and_must_be_numbers() -> None:
     for shape in ((1, 4, 4), (1, 1, 4, 4), (7, 1, 4, 4)):
         assert as_example(torch.zeros(shape)).shape == (1, 1, 4, 4)
     assert as_example(np.zeros(5)).shape == (1, 5)
-    for example in (np.zeros((0, 3)), np.float32(1), np.array([np.nan])):
+    wrong: tuple[Any, ...] = (np.zeros((0, 3)), np.float32(1), np.array([np.nan]))
+    for example in wrong:
         with pytest.raises(UserError, match="pass one input"):
             as_example(example)
 
