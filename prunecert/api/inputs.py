@@ -128,9 +128,11 @@ def as_sample(x: Arrays, shape: tuple[int, ...] | None, bounds: Bounds | None = 
                     f"x has the shape {sample.shape}, which is {sample.shape[0]} inputs; pass one, e.g. x[0], or call "
                     "prunecert.evaluate(module, (x, labels), eps) for many."
                 )
-            return sample[0]
+            first: FloatArray = sample[0]
+            return first
         return sample
-    for candidate in (sample, *([sample[0]] if sample.ndim > 1 and sample.shape[0] == 1 else [])):
+    candidates: tuple[FloatArray, ...] = (sample, *([sample[0]] if sample.ndim > 1 and sample.shape[0] == 1 else []))
+    for candidate in candidates:
         if _fits(candidate.shape, shape):
             return candidate
     if sample.ndim == len(shape) + 1 and _fits(sample.shape[1:], shape):
