@@ -198,13 +198,13 @@ def _sample(questions: Sequence[Question], count: int | None, seed: int) -> list
 def _loop(tool: loop.Tool, questions: Sequence[Question], out: Path, workers: int) -> sides.Side:
     threads = max(1, cores() // workers)
     tasks = [task for _, task in questions]
-    done = 0
+    count = 0
 
-    def told(number: int, task: Task, answer: loop.Answer) -> None:
-        nonlocal done
-        done += 1
+    def told(number: int, task: Task, answer: loop.ToolAnswer) -> None:
+        nonlocal count
+        count += 1
         print(
-            f"loop {done}/{len(tasks)}: {task.name} {answer.status} {answer.seconds:.1f} s {answer.detail}", flush=True
+            f"loop {count}/{len(tasks)}: {task.name} {answer.status} {answer.seconds:.1f} s {answer.detail}", flush=True
         )
 
     begin = time.perf_counter()
@@ -212,7 +212,7 @@ def _loop(tool: loop.Tool, questions: Sequence[Question], out: Path, workers: in
         answers = loop.run_loop(tool, tasks, out, meter, workers=workers, threads=threads, told=told)
     wall_s = time.perf_counter() - begin
     findings = {
-        key: sides.Found(answer.status, round(answer.seconds, 3), tool.name, answer.detail)
+        key: sides.Finding(answer.status, round(answer.seconds, 3), tool.name, answer.detail)
         for (key, _), answer in zip(questions, answers, strict=True)
     }
     print(f"loop: {duration(wall_s)}", flush=True)

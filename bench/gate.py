@@ -110,9 +110,9 @@ def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
     """Returns the run directory of the one-line form."""
     from prunecert.bench.run_options import run_parser
 
-    asked = run_parser().parse_args(["--suite", options.suite, *rest])
-    out: Path | None = asked.out
-    return out or Path("results/runs") / f"gate-{Path(options.suite).stem}-{asked.profile}"
+    run_options = run_parser().parse_args(["--suite", options.suite, *rest])
+    out: Path | None = run_options.out
+    return out or Path("results/runs") / f"gate-{Path(options.suite).stem}-{run_options.profile}"
 
 
 def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> None:

@@ -28,11 +28,11 @@ Rows = list[tuple[str, ...]]
 
 
 def _suites(_: Path) -> Rows:
-    found: Rows = [("suite", "cells", "profiles", "description")]
+    rows: Rows = [("suite", "cells", "profiles", "description")]
     for name in available_suites():
         suite = load_suite(name)
-        found.append((name, str(len(suite.cells)), ", ".join(suite.profiles), suite.description))
-    return found
+        rows.append((name, str(len(suite.cells)), ", ".join(suite.profiles), suite.description))
+    return rows
 
 
 def _names(kind: str, registry: Registry[Any]) -> Callable[[Path], Rows]:
@@ -40,14 +40,14 @@ def _names(kind: str, registry: Registry[Any]) -> Callable[[Path], Rows]:
 
 
 def _verifiers(_: Path) -> Rows:
-    found: Rows = [("verifier", "kind", "here", "version", "devices")]
+    rows: Rows = [("verifier", "kind", "here", "version", "devices")]
     for name in VERIFIERS:
         adapter = VERIFIERS.get(name)
         there = adapter.availability()
         version = f"{there.version} ({there.source})" if there.source else there.version
         state = ("yes", version, ", ".join(there.devices)) if there.installed else ("no", there.hint, "")
-        found.append((name, str(adapter.kind), *state))
-    return found
+        rows.append((name, str(adapter.kind), *state))
+    return rows
 
 
 def _settings(_: Path) -> Rows:
@@ -55,19 +55,19 @@ def _settings(_: Path) -> Rows:
 
 
 def _runs(folder: Path) -> Rows:
-    found: Rows = [("run", "suite", "profile", "begun", "cells", "summary")]
+    rows: Rows = [("run", "suite", "profile", "begun", "cells", "summary")]
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not is_run(path):
             continue
         sessions = Log(path).all_sessions()
         if not sessions:
-            found.append((str(path), "?", "?", "?", "?", "killed before it began"))
+            rows.append((str(path), "?", "?", "?", "?", "killed before it began"))
             continue
         first = min(sessions, key=lambda row: row.started)
         ended = "report.html" if (path / "report.html").is_file() else "not ended; run the same command again"
         shape = (first.profile, str(len(first.cells))) if isinstance(first, SessionRow) else ("", "")
-        found.append((str(path), first.suite, shape[0], first.started, shape[1], ended))
-    return found
+        rows.append((str(path), first.suite, shape[0], first.started, shape[1], ended))
+    return rows
 
 
 WHAT: dict[str, Callable[[Path], Rows]] = {
@@ -124,10 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             raise UserError(did_you_mean("thing to list", what, WHAT))
     console = Console()
-    wanted = list(options.what or WHAT)
-    if "verifiers" in wanted and "settings" not in wanted:
-        wanted.insert(wanted.index("verifiers") + 1, "settings")
-    for number, what in enumerate(wanted):
+    subjects = list(options.what or WHAT)
+    if "verifiers" in subjects and "settings" not in subjects:
+        subjects.insert(subjects.index("verifiers") + 1, "settings")
+    for number, what in enumerate(subjects):
         if number:
             console.print()
         show(WHAT[what](options.runs_dir), console, grouped=what == "settings")

@@ -25,20 +25,20 @@ def utc_now() -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that have a say in the results; nothing is imported."""
-    found = {"prunecert": prunecert.__version__, "python": platform.python_version()}
+    numbers = {"prunecert": prunecert.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def cores() -> int:
     """Returns how many processors this process may use: no more than Slurm has given it, confined or not."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(found, int(given)) if given.isdecimal() and int(given) else found
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(count, int(limit)) if limit.isdecimal() and int(limit) else count
 
 
 def machine() -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Line:
         compression: The ratio asked for.
         shares: Accuracies in [0, 1] by the column's heading; what wasn't measured is missing.
         shown: How a share is written, where that is more than the percentage.
-        made: What must be equal for a comparison with the control: how it was trained and measured.
+        origin: What must be equal for a comparison with the control: how it was trained and measured.
         note: Text of the last column.
     """
 
@@ -51,7 +51,7 @@ class Line:
     compression: float
     shares: Mapping[str, float]
     shown: Mapping[str, str]
-    made: tuple[object, ...]
+    origin: tuple[object, ...]
     note: str = ""
 
 
@@ -111,7 +111,7 @@ def of_card(card: Any) -> Line:
         compression=numbers.compression,
         shares=shares,
         shown={},
-        made=(epochs, measured, numbers.data_fingerprint),
+        origin=(epochs, measured, numbers.data_fingerprint),
         note=f"{epochs}" + (f", {rate:,.0f}/s on {numbers.device}" if rate else ""),
     )
 
@@ -136,7 +136,7 @@ def of_cell(cell: SummaryCell) -> Line | None:
         # A cell without images has no shares.
         shares={heading: share.value for heading, share in shares.items() if share.value is not None},
         shown={"verified % (95 %)": shown},
-        made=(cell.images, cell.data_fingerprint),
+        origin=(cell.images, cell.data_fingerprint),
         note=str(cell.undecided.total),
     )
 
@@ -177,7 +177,7 @@ def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int
         return ""
     if control is None:
         return "no dense control"
-    if control.made != line.made:
+    if control.origin != line.origin:
         return "the control was made in another way"
     both = [h for h in headings if h in line.shares and control.shares.get(h, 0.0) > 0]
     return " / ".join(f"{100 * line.shares[h] / control.shares[h]:.{digits}f}" for h in both)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result.exit_code
     # The leaderboard is about what is proved; certificates hold with a probability.
     proving = [plan for plan in result.plans if plan.protocol.cascade]
-    for path in submit(result.out, proving, result.asked, plain(result.session), by=options.by):
+    for path in submit(result.out, proving, result.protocols, plain(result.session), by=options.by):
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
     return result.exit_code
 

@@ -142,14 +142,14 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
     """
     if options.executor not in slurm.EXECUTORS:
         raise UserError(f"--executor: {did_you_mean('executor', options.executor, slurm.EXECUTORS)}")
-    given = [
+    names = [
         name
         for name in ("chunk", "slurm_partition", "slurm_time", "slurm_cpus", "slurm_mem", "slurm_gres")
         if getattr(options, name) is not None
     ] + [name for name in ("slurm_parallel", "slurm_extra") if getattr(options, name)]
     if options.executor == slurm.LOCAL:
-        if given:
-            flag = "--" + given[0].replace("_", "-")
+        if names:
+            flag = "--" + names[0].replace("_", "-")
             raise UserError(f"{flag} is refused with --executor local; it is for --executor submitit.")
         return None
     for name in ("shard", "submit", "card"):
@@ -158,7 +158,7 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
                 f"--{name} is refused with --executor {options.executor}, which makes its own parts"
                 + ("." if name == "shard" else "; give it to a local run into the same --out when the jobs are done.")
             )
-    wanted = slurm.parse_resources(
+    resources = slurm.parse_resources(
         partition=options.slurm_partition,
         time=options.slurm_time,
         cpus=options.slurm_cpus,
@@ -168,4 +168,4 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
         chunk=options.chunk,
         extra=options.slurm_extra,
     )
-    return Cluster(options.executor, wanted)
+    return Cluster(options.executor, resources)

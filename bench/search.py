@@ -61,11 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=EPOCHS, help="epochs of a cell on the last rung (default: the recipe's)")
     add("--rungs", type=RUNGS, default=1, help="rungs of successive halving (default: 1)")
     add("--eta", type=ETA, default=3.0, help="a rung has 1/eta of the trials (default: 3)")
-    add(
-        "--criterion",
-        default="crown_ibp",
-        help=f"{', '.join(MEASURES)}, or a sum: 0.7*ibp+0.3*clean (default: crown_ibp)",
-    )
+    add("--criterion", default="crown_ibp", help=f"{', '.join(MEASURES)}, or a sum (default: %(default)s)")
     add("--seed", type=SEED, default=0, help="seed of the draws (default: 0)")
     add("--verify", type=IMAGES, help="verify so many validation images, too, on the last rung")
     cascade = "ibp,crown-ibp,pgd,crown,alpha-crown,neuralsat"

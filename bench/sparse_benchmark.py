@@ -37,7 +37,7 @@ OURS = "sparse-bab"
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """One verifier on one image.
 
     Args:
@@ -86,13 +86,13 @@ def open_images(
     return questions
 
 
-def complete(options: argparse.Namespace) -> list[Answer]:
+def complete(options: argparse.Namespace) -> list[TimedAnswer]:
     """Asks every verifier about every open image."""
     names = [name for name in options.verifiers.split(",") if name]
     for name in names:
         VERIFIERS.get(name)
-    answers: list[Answer] = []
-    with workers(names, threads=options.threads) as made:
+    answers: list[TimedAnswer] = []
+    with workers(names, threads=options.threads) as crew:
         for onnx in options.onnx:
             questions = open_images(
                 onnx, options.split, options.images, options.eps, options.timeout, options.data_root
@@ -102,18 +102,18 @@ def complete(options: argparse.Namespace) -> list[Answer]:
                 continue
             for name in names:
                 # The first question pays for loading, compiling and first allocations.
-                made[name].verify(list(questions.values())[:1])
+                crew[name].verify(list(questions.values())[:1])
             for repeat in range(options.repeats):
                 for turn, (image, question) in enumerate(questions.items()):
                     start = (turn + repeat) % len(names)
                     for name in names[start:] + names[:start]:
-                        answers.append(_answer(image, question, name, made[name].verify([question])[0]))
+                        answers.append(_answer(image, question, name, crew[name].verify([question])[0]))
     return answers
 
 
-def reuse(options: argparse.Namespace) -> list[Answer]:
+def reuse(options: argparse.Namespace) -> list[TimedAnswer]:
     """Asks the search about every open image of a chain, without and with the proofs of the networks before."""
-    answers: list[Answer] = []
+    answers: list[TimedAnswer] = []
     for repeat in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             plain = Worker(OURS, {}, threads=options.threads)
@@ -138,10 +138,10 @@ def _warm(questions: Sequence[Instance]) -> list[Instance]:
     return [replace(item, lower=item.upper) for item in questions[:1]]
 
 
-def _answer(image: int, question: Instance, name: str, verdict: Verdict) -> Answer:
+def _answer(image: int, question: Instance, name: str, verdict: Verdict) -> TimedAnswer:
     seconds = verdict.times.wall_s
     print(f"  {question.name}: {name} {verdict.status} {seconds:.3f} s, {verdict.domains} domains", flush=True)
-    return Answer(
+    return TimedAnswer(
         question.onnx.name,
         image,
         name,
@@ -160,7 +160,7 @@ _COLUMNS = (
 )
 
 
-def table(answers: Sequence[Answer], timeout: float) -> str:
+def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
     """Returns a Markdown table: a line for each network and verifier."""
     rows = []
     for network, verifier, group in _groups(answers):
@@ -184,15 +184,17 @@ def table(answers: Sequence[Answer], timeout: float) -> str:
     return "\n".join(Table(_COLUMNS, rows).markdown())
 
 
-def _groups(answers: Sequence[Answer]) -> Iterator[tuple[str, str, list[Answer]]]:
+def _groups(answers: Sequence[TimedAnswer]) -> Iterator[tuple[str, str, list[TimedAnswer]]]:
     keys = dict.fromkeys((answer.network, answer.verifier) for answer in answers)
     for network, verifier in keys:
         yield network, verifier, [a for a in answers if (a.network, a.verifier) == (network, verifier)]
 
 
-def ratios(answers: Sequence[Answer], ours: str, others: Sequence[str], keep: Callable[[Answer], bool]) -> list[float]:
+def ratios(
+    answers: Sequence[TimedAnswer], ours: str, others: Sequence[str], keep: Callable[[TimedAnswer], bool]
+) -> list[float]:
     """Returns for each image the faster of the others' median time over ours; one that is not decided counts, too."""
-    found = []
+    factors = []
     for network, image in dict.fromkeys((a.network, a.image) for a in answers if keep(a)):
         mine = [a for a in answers if (a.network, a.image) == (network, image)]
         medians = {
@@ -201,22 +203,22 @@ def ratios(answers: Sequence[Answer], ours: str, others: Sequence[str], keep: Ca
             if any(a.verifier == name for a in mine)
         }
         if ours in medians and len(medians) > 1:
-            found.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
-    return found
+            factors.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
+    return factors
 
 
-def asked_before(answers: Sequence[Answer]) -> set[tuple[str, int]]:
+def asked_before(answers: Sequence[TimedAnswer]) -> set[tuple[str, int]]:
     """Returns networks and images for which an earlier network of the chain was asked about the image."""
-    found: set[tuple[str, int]] = set()
+    pairs: set[tuple[str, int]] = set()
     networks = list(dict.fromkeys(answer.network for answer in answers))
     images = {name: {answer.image for answer in answers if answer.network == name} for name in networks}
     for place, name in enumerate(networks):
         earlier = set().union(*(images[before] for before in networks[:place]))
-        found |= {(name, image) for image in images[name] & earlier}
-    return found
+        pairs |= {(name, image) for image in images[name] & earlier}
+    return pairs
 
 
-def contradictions(answers: Sequence[Answer]) -> list[str]:
+def contradictions(answers: Sequence[TimedAnswer]) -> list[str]:
     """Names images that are proved and broken."""
     claims = ((f"{a.network}, image {a.image}", a.status, a.verifier) for a in answers)
     return [
@@ -226,8 +228,8 @@ def contradictions(answers: Sequence[Answer]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    made = argparse.ArgumentParser(prog="python -m bench.sparse_benchmark", description=__doc__.split("\n\n")[0])
-    verbs = made.add_subparsers(dest="verb", required=True)
+    commands = argparse.ArgumentParser(prog="python -m bench.sparse_benchmark", description=__doc__.split("\n\n")[0])
+    verbs = commands.add_subparsers(dest="verb", required=True)
     for verb in ("complete", "reuse"):
         sub = verbs.add_parser(verb)
         sub.add_argument("--onnx", nargs="+", type=Path, required=True, help="networks; for reuse in the chain's order")
@@ -242,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.choices["complete"].add_argument(
         "--verifiers", default="sparse-bab,neuralsat,abcrown", help="comma-separated (default: %(default)s)"
     )
-    return made
+    return commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -260,15 +262,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ours, others = f"{OURS} + proofs", [OURS]
     print(table(answers, options.timeout))
     first = options.onnx[0].name if options.verb == "reuse" else None
-    found = ratios(answers, ours, others, lambda answer: answer.network != first)
-    if found:
-        low, middle, high = np.percentile(found, (25, 50, 75))
+    factors = ratios(answers, ours, others, lambda answer: answer.network != first)
+    if factors:
+        low, middle, high = np.percentile(factors, (25, 50, 75))
         what = "without proofs over with, after the first network" if first else "the faster of the others over ours"
-        print(f"ratio an image ({what}): median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(found)} images")
+        print(f"ratio an image ({what}): median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(factors)} images")
     if first:
-        seen = asked_before(answers)
-        earlier = ratios(answers, ours, others, lambda a: (a.network, a.image) in seen)
-        new = ratios(answers, ours, others, lambda a: a.network != first and (a.network, a.image) not in seen)
+        earlier_pairs = asked_before(answers)
+        earlier = ratios(answers, ours, others, lambda a: (a.network, a.image) in earlier_pairs)
+        new = ratios(answers, ours, others, lambda a: a.network != first and (a.network, a.image) not in earlier_pairs)
         for what, part in (("open at an earlier network, too", earlier), ("open for the first time", new)):
             if part:
                 low, middle, high = np.percentile(part, (25, 50, 75))

@@ -47,7 +47,7 @@ from prunecert.bench.results.vnncomp import (
 )
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
-from prunecert.bench.running.properties_run import Run, Unreadable, in_words
+from prunecert.bench.running.properties_run import Run, UnreadableRow, in_words
 from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
@@ -125,17 +125,17 @@ class Preparation:
         self._unpacked: dict[Path, Path] = {}
         self._compacted: dict[str, Problem] = {}
 
-    def entry(self, task: Task) -> Problem | Unreadable:
+    def entry(self, task: Task) -> Problem | UnreadableRow:
         """Returns what can be asked of a task, or why nothing can."""
         if task.refusal:
-            return Unreadable(task, task.refusal)
+            return UnreadableRow(task, task.refusal)
         try:
             return self._shrunk(prepare(task, self._scratch, self._unpacked))
         except UserError as error:
-            return Unreadable(task, in_words(error))
+            return UnreadableRow(task, in_words(error))
         except Exception as error:
             # Readers of networks raise anything; one file of a list costs no other its answer.
-            return Unreadable(
+            return UnreadableRow(
                 task, f"{shortened(task.onnx, 200)} with {shortened(task.vnnlib, 200)}: {in_words(error)}"
             )
 
@@ -151,7 +151,7 @@ class Preparation:
         return replace(problem, compact=first.compact, compact_sha256=first.compact_sha256, compaction=first.compaction)
 
 
-def entries_of(options: argparse.Namespace, tasks: Sequence[Task], scratch: Path) -> list[Problem | Unreadable]:
+def entries_of(options: argparse.Namespace, tasks: Sequence[Task], scratch: Path) -> list[Problem | UnreadableRow]:
     """Reads all files.
 
     Raises:
@@ -159,7 +159,7 @@ def entries_of(options: argparse.Namespace, tasks: Sequence[Task], scratch: Path
     """
     preparation = Preparation(scratch, Mode(options.compact), options.out / "networks")
     entries = [preparation.entry(task) for task in tasks]
-    if options.instances is None and isinstance(entries[0], Unreadable):
+    if options.instances is None and isinstance(entries[0], UnreadableRow):
         raise UserError(entries[0].reason)
     return entries
 

@@ -23,7 +23,7 @@ GRACE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class ToolAnswer:
     """What the verifier's own command said.
 
     Args:
@@ -37,7 +37,7 @@ class Answer:
     seconds: float
 
 
-class NeuralSat:
+class NeuralSatCommand:
     """NeuralSAT's `main.py`, with its own settings."""
 
     name = "neuralsat"
@@ -55,7 +55,7 @@ class NeuralSat:
         return ["main.py", *words, "--device", "cpu", "--result_file", str(result)]
 
 
-class AbCrown:
+class AbCrownCommand:
     """alpha-beta-CROWN's `abcrown.py`, with the settings that the harness gives it.
 
     Args:
@@ -68,11 +68,11 @@ class AbCrown:
         from prunecert.verifiers.adapters.abcrown import install
         from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS
 
-        found = install.find()
-        if isinstance(found, str):
-            raise UserError(found)
-        self.folder = found.folder
-        self.version = found.version
+        installation = install.find()
+        if isinstance(installation, str):
+            raise UserError(installation)
+        self.folder = installation.folder
+        self.version = installation.version
         self._config = config
         config.parent.mkdir(parents=True, exist_ok=True)
         settings = {**DEFAULTS, "general": {**DEFAULTS["general"], "device": "cpu"}}
@@ -84,7 +84,7 @@ class AbCrown:
         return ["abcrown.py", *words, "--results_file", str(result), "--timeout", f"{task.timeout:g}"]
 
 
-Tool = NeuralSat | AbCrown
+Tool = NeuralSatCommand | AbCrownCommand
 
 
 def make_tool(name: str, folder: Path) -> Tool:
@@ -97,7 +97,7 @@ def make_tool(name: str, folder: Path) -> Tool:
     Raises:
         UserError: The verifier is not installed.
     """
-    return NeuralSat() if name == NeuralSat.name else AbCrown(folder.absolute() / "abcrown.yaml")
+    return NeuralSatCommand() if name == NeuralSatCommand.name else AbCrownCommand(folder.absolute() / "abcrown.yaml")
 
 
 def read_result(path: Path, ended: Ended) -> tuple[Status, str]:
@@ -123,8 +123,8 @@ def run_loop(
     *,
     workers: int,
     threads: int,
-    told: Callable[[int, Task, Answer], None],
-) -> list[Answer]:
+    told: Callable[[int, Task, ToolAnswer], None],
+) -> list[ToolAnswer]:
     """Starts the verifier once an instance, `workers` of them side by side.
 
     Args:
@@ -143,7 +143,7 @@ def run_loop(
     environment = {**dict.fromkeys(names, str(threads)), "PYTHONPATH": ""}
     out = out.absolute()
 
-    def one(number: int) -> Answer:
+    def one(number: int) -> ToolAnswer:
         task = tasks[number]
         result = out / f"{number}.txt"
         result.unlink(missing_ok=True)
@@ -155,10 +155,10 @@ def run_loop(
             environment=environment,
         )
         status, detail = read_result(result, ended)
-        return Answer(status, detail, ended.seconds)
+        return ToolAnswer(status, detail, ended.seconds)
 
     out.mkdir(parents=True, exist_ok=True)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, ToolAnswer] = {}
     pool = ThreadPoolExecutor(workers)
     try:
         futures = {pool.submit(one, number): number for number in range(len(tasks))}

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 
 def record(
-    found: Sequence[Side],
+    measured_sides: Sequence[Side],
     contradictions: Sequence[str],
     differences: Sequence[str],
     *,
@@ -34,7 +34,7 @@ def record(
     busy from the first to the last; its interval is a bootstrap of the instances' times.
 
     Args:
-        found: The sides.
+        measured_sides: The sides.
         contradictions: One line each.
         differences: One line each.
         options: The command's options.
@@ -44,7 +44,7 @@ def record(
         instances: How many there are.
         version: The verifier's version.
     """
-    sides = {side.name: _side(side, instances, workers) for side in found}
+    sides = {side.name: _side(side, instances, workers) for side in measured_sides}
     ratios = {}
     if "loop" in sides:
         for name, side in sides.items():
@@ -70,16 +70,16 @@ def record(
         "loop_over": ratios,
         "contradictions": list(contradictions),
         "differences": list(differences),
-        "rows": _rows(found),
+        "rows": _rows(measured_sides),
     }
 
 
 def _side(side: Side, instances: int, workers: int) -> dict[str, Any]:
     """One side's numbers; `wall_s` stands for all instances, `measured_s` is what was measured."""
-    asked = len(side.found)
+    count = len(side.findings)
     wall = low = high = side.wall_s
-    if side.name == "loop" and asked < instances:
-        seconds = [found.seconds for found in side.found.values()]
+    if side.name == "loop" and count < instances:
+        seconds = [finding.seconds for finding in side.findings.values()]
         wall, low, high = (
             mean * instances / workers for mean in bootstrap_ratio(seconds, [1.0], np.mean, paired=False)
         )
@@ -90,18 +90,18 @@ def _side(side: Side, instances: int, workers: int) -> dict[str, Any]:
         "wall_low_s": low,
         "wall_high_s": high,
         "measured_s": side.wall_s,
-        "asked": asked,
+        "asked": count,
         "peak_mb": round(side.peak_mb, 1),
         "counts": side.counts(),
     }
 
 
-def _rows(found: Sequence[Side]) -> list[dict[str, Any]]:
+def _rows(sides: Sequence[Side]) -> list[dict[str, Any]]:
     rows = []
-    for cell, image in sorted({key for side in found for key in side.found}):
-        row: dict[str, Any] = {"cell": cell, "image": image}
-        for side in found:
-            answer = side.found.get((cell, image))
+    for key in sorted({key for side in sides for key in side.findings}):
+        row: dict[str, Any] = {"cell": key.cell, "image": key.image}
+        for side in sides:
+            answer = side.findings.get(key)
             row[f"{side.name}_status"] = "" if answer is None else str(answer.status)
             row[f"{side.name}_s"] = "" if answer is None else answer.seconds
             row[f"{side.name}_by"] = "" if answer is None else answer.by

@@ -18,7 +18,7 @@ from prunecert.verifiers.base import Status
 
 
 @dataclass(frozen=True)
-class Found:
+class Finding:
     """What a side found on one instance.
 
     Args:
@@ -44,7 +44,7 @@ class Side:
         command: What was run.
         wall_s: Wall-clock seconds of all of it.
         peak_mb: Peak of the memory of all its processes, summed.
-        found: By cell and image.
+        findings: By cell and image.
         networks: Hash of each cell's network.
     """
 
@@ -53,15 +53,15 @@ class Side:
     command: Sequence[str]
     wall_s: float
     peak_mb: float
-    found: Mapping[Key, Found]
+    findings: Mapping[Key, Finding]
     networks: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Returns how often each status was found."""
-        return dict(sorted(Counter(str(found.status) for found in self.found.values()).items()))
+        return dict(sorted(Counter(str(finding.status) for finding in self.findings.values()).items()))
 
 
-def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found], list[str]]:
+def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Finding], list[str]]:
     """Reads what a run found.
 
     Args:
@@ -86,7 +86,7 @@ def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found]
                         )
             elif isinstance(row, VerdictRow):
                 rows.setdefault(Key(row.cell, row.image), []).append(row)
-    found, wrong = {}, []
+    findings, wrong = {}, []
     for key, answers in rows.items():
         decided = [row for row in answers if row.status.decided]
         if contradictions((row.question, row.status, row.verifier) for row in decided):
@@ -95,8 +95,8 @@ def read_run(out: Path, network_of: Mapping[str, str]) -> tuple[dict[Key, Found]
         outcome = settle([_Step(row.verifier) for row in answers], [_whole(row) for row in answers])
         said = next(row for row in reversed(answers) if row.status == outcome.status)
         spent = sum(seconds(row.times, including=("load", "start")) for row in answers)
-        found[key] = Found(Status(outcome.status), round(spent, 6), outcome.by or "", said.detail)
-    return found, wrong
+        findings[key] = Finding(Status(outcome.status), round(spent, 6), outcome.by or "", said.detail)
+    return findings, wrong
 
 
 class _Step(NamedTuple):
@@ -126,15 +126,15 @@ def disagreements(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
         in wall-clock time allows. One line each.
     """
     opposed, differences = [], []
-    for key in dict.fromkeys(key for side in sides for key in side.found):
-        answers = {side.name: side.found[key] for side in sides if key in side.found}
-        decided = {found.status for found in answers.values() if found.status.decided}
+    for key in dict.fromkeys(key for side in sides for key in side.findings):
+        answers = {side.name: side.findings[key] for side in sides if key in side.findings}
+        decided = {finding.status for finding in answers.values() if finding.status.decided}
         words = ", ".join(
-            f"{name} {found.status}{f' ({found.by})' if found.by else ''} after {found.seconds:.1f} s"
-            for name, found in answers.items()
+            f"{name} {finding.status}{f' ({finding.by})' if finding.by else ''} after {finding.seconds:.1f} s"
+            for name, finding in answers.items()
         )
         if len(decided) > 1:
             opposed.append(f"{key[0]} image {key[1]}: {words}")
-        elif decided and any(not found.status.decided for found in answers.values()):
+        elif decided and any(not finding.status.decided for finding in answers.values()):
             differences.append(f"{key[0]} image {key[1]}: {words}")
     return opposed, differences

@@ -96,17 +96,17 @@ def questions(network: Network, count: int, images: FloatArray | None = None) ->
     if images is None:
         rng = np.random.default_rng(1)
         images = np.stack([rng.random(network.input_shape, dtype=np.float32) for _ in range(count)])
-    found = []
+    drawn_questions = []
     for image in images[:count]:
         label = int(network.evaluate(image[None])[0].argmax())
         outputs = network.nodes[-1].size
         matrix = np.delete(np.eye(outputs)[label] - np.eye(outputs), label, axis=0)
         lower, upper = np.clip(image - np.float32(EPS), 0, 1), np.clip(image + np.float32(EPS), 0, 1)
-        found.append(Question(lower, upper, matrix, np.zeros(len(matrix))))
-    return found
+        drawn_questions.append(Question(lower, upper, matrix, np.zeros(len(matrix))))
+    return drawn_questions
 
 
-class Lirpa:
+class LirpaBounds:
     """auto_LiRPA on the same questions.
 
     Args:
@@ -125,11 +125,11 @@ class Lirpa:
         )
         self._bounded.eval()
 
-    def bound(self, asked: Sequence[Question], method: Method, chunk: int = 1) -> npt.NDArray[np.float64]:
+    def bound(self, batch: Sequence[Question], method: Method, chunk: int = 1) -> npt.NDArray[np.float64]:
         """Returns lower bounds [images, rows]; `chunk` images are bounded together."""
         torch, rows = self._torch, []
-        for first in range(0, len(asked), chunk):
-            part = asked[first : first + chunk]
+        for first in range(0, len(batch), chunk):
+            part = batch[first : first + chunk]
             low, high = (
                 torch.from_numpy(np.stack([getattr(question, side) for question in part]))
                 for side in ("lower", "upper")
@@ -138,12 +138,12 @@ class Lirpa:
             box = self._library.BoundedTensor((low + high) / 2, ball)
             matrix = torch.from_numpy(np.stack([question.matrix for question in part])).float()
             with torch.no_grad():
-                found, _ = self._bounded.compute_bounds(x=(box,), C=matrix, method=method.upper(), bound_upper=False)
-            rows.append(found.double().numpy())
+                bounds, _ = self._bounded.compute_bounds(x=(box,), C=matrix, method=method.upper(), bound_upper=False)
+            rows.append(bounds.double().numpy())
         return np.concatenate(rows)
 
     def best_chunk(
-        self, asked: Sequence[Question], method: Method, seconds: float, clock: Callable[[], float]
+        self, batch: Sequence[Question], method: Method, seconds: float, clock: Callable[[], float]
     ) -> tuple[int, float]:
         """Returns the number of images together at which one takes least time, and that time.
 
@@ -152,11 +152,11 @@ class Lirpa:
         best, least = 1, math.inf
         begin = clock()
         for chunk in CHUNKS:
-            if chunk > len(asked) or (chunk > 1 and 2 * chunk * least > seconds - (clock() - begin)):
+            if chunk > len(batch) or (chunk > 1 and 2 * chunk * least > seconds - (clock() - begin)):
                 break
             for _ in range(2):
                 before = clock()
-                self.bound(asked[:chunk], method, chunk)
+                self.bound(batch[:chunk], method, chunk)
                 each = (clock() - before) / chunk
                 if each < least:
                     best, least = chunk, each
@@ -192,24 +192,24 @@ def compare(
 
     torch.set_num_threads(threads)
     network = read_network(path)
-    engine, library = Engine(network, threads), Lirpa(path)
+    engine, library = Engine(network, threads), LirpaBounds(path)
     for count in counts:
-        asked = questions(network, count)
-        library.bound(asked[:1], method, 1)
-        chunk, each = library.best_chunk(asked, method, seconds / 4, clock)
+        batch = questions(network, count)
+        library.bound(batch[:1], method, 1)
+        chunk, each = library.best_chunk(batch, method, seconds / 4, clock)
         times = max(1, min(repeats, int(seconds / (each * chunk))))
-        some = asked[: min(count, max(chunk, int(seconds / times / each) // chunk * chunk))]
+        some = batch[: min(count, max(chunk, int(seconds / times / each) // chunk * chunk))]
         mine: list[float] = []
         theirs, speeds = [], []
         for _ in range(2):
-            engine.bound_many(asked, method, hidden=False)
+            engine.bound_many(batch, method, hidden=False)
         for _ in range(times):
             before = engine.multiplications()
             # One image alone is too short for the clock of a busy machine.
             spent: list[float] = []
             while not spent or (len(spent) < 20 and sum(spent) < 0.02):
                 begin = clock()
-                found = engine.bound_many(asked, method, hidden=False)
+                results = engine.bound_many(batch, method, hidden=False)
                 spent.append(clock() - begin)
             mine.append(statistics.median(spent) / count)
             speeds.append(2e-9 * (engine.multiplications() - before) / sum(spent))
@@ -217,12 +217,12 @@ def compare(
             other = library.bound(some, method, chunk)
             theirs.append((clock() - begin) / len(some))
         ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
-        difference = float(np.mean(np.stack([item.rows for item in found[: len(some)]]) - other))
+        difference = float(np.mean(np.stack([item.rows for item in results[: len(some)]]) - other))
         print(
             f"{path.stem:<28} {count:>4} {1e3 * statistics.median(theirs):>11.3f} {chunk:>5} {len(some):>4} "
             f"{1e3 * statistics.median(mine):>9.3f} {statistics.median(ratios):>7.1f} "
             f"{ratios[0]:>6.1f} to {ratios[-1]:<6.1f} {len(ratios):>3} {difference:>9.1e} "
-            f"{statistics.mean(item.unstable for item in found):>9.0f} {statistics.median(speeds):>8.1f}",
+            f"{statistics.mean(item.unstable for item in results):>9.0f} {statistics.median(speeds):>8.1f}",
             flush=True,
         )
 

@@ -124,12 +124,12 @@ def _cell(path: Path, cell: BaselineCell) -> CellRecord:
             answers = msgspec.convert(row[_HEAD:], list[InstanceAnswer])
             if index in images:
                 raise ValueError(f"image {index} stands there twice")
-            found = {
+            by_verifier = {
                 name: Answer(str(answer[0]), answer[1])
                 for name, answer in zip(names, answers, strict=True)
                 if answer is not None
             }
-            images[index] = Image(index, label, bool(correct), question, found)
+            images[index] = Image(index, label, bool(correct), question, by_verifier)
     except ValueError as error:
         raise UserError(
             f"Baseline {path} is damaged: the instances of cell {cell.name}: {why(error)[1]}; make it again."

@@ -103,27 +103,27 @@ def _check(
             f"The run is not complete: {_list(unfinished)} lacks answers, so nothing is told about it. Run the same "
             "bench.run command again; it goes on where it stopped."
         )
-    asked = {verifier for name in names for verifier in base.cells[name].verifiers}
+    verifiers = {verifier for name in names for verifier in base.cells[name].verifiers}
     have = {verifier for name in names for verifier in run.cells[name].verifiers}
-    skipped = {name: hint for name, hint in run.skipped.items() if name in asked and name not in have}
+    skipped = {name: hint for name, hint in run.skipped.items() if name in verifiers and name not in have}
     if skipped and not skip_unavailable:
         words = "; ".join(f"{name}: {hint}" for name, hint in skipped.items())
         raise UserError(
             f"The run was made without verifiers of the baseline ({words}), so it can't show that what they proved "
             "still holds. Install them, or accept that with --skip-unavailable."
         )
-    found = []
+    refusals = []
     for name in names:
         for difference in differences(base.cells[name], run.cells[name], frozenset(skipped), any_version):
-            found.append((name, difference))
-    if found:
-        raise UserError(_refusal(found, len(names)))
+            refusals.append((name, difference))
+    if refusals:
+        raise UserError(_refusal(refusals, len(names)))
     return skipped
 
 
-def _refusal(found: list[tuple[str, str]], cells: int) -> str:
+def _refusal(refusals: list[tuple[str, str]], cells: int) -> str:
     by_difference: dict[str, list[str]] = {}
-    for name, difference in found:
+    for name, difference in refusals:
         by_difference.setdefault(difference, []).append(name)
     words = [
         f"{difference} ({'every cell' if len(names) == cells else _list(names)})"
@@ -156,8 +156,8 @@ def _cell(
 ) -> CellResult:
     without = frozenset(skipped)
     before, after = base.outcomes(without), run.outcomes(without)
-    known = base.errors()
-    errors = {place: why for place, why in run.errors().items() if place not in known}
+    old_errors = base.errors()
+    errors = {place: why for place, why in run.errors().items() if place not in old_errors}
     failed = {image for image, _ in errors}
     lost = [
         _change(base, image, before, after, _loss(before[image], after[image], image in failed, limits))
@@ -368,9 +368,9 @@ def _verifier(
             State.WARN,
             f"{name} no longer takes the network: {run.info.unsupported.get(name, 'no reason is given')}",
         )
-    asked = sum(name in image.answers for image in run.images.values())
+    count = sum(name in image.answers for image in run.images.values())
     mine = {image: why for (image, verifier), why in errors.items() if verifier == name}
     if mine:
         lines = [f"image {image}: {why}" for image, why in mine.items()]
-        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {plural(asked, 'image')}", lines)
-    return Case(base.name, title, State.PASS, f"{name} answered on {plural(asked, 'image')}")
+        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {plural(count, 'image')}", lines)
+    return Case(base.name, title, State.PASS, f"{name} answered on {plural(count, 'image')}")

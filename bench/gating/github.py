@@ -44,14 +44,14 @@ def annotation(level: str, title: str, message: str) -> str:
 
 def commands(result: GateResult) -> list[str]:
     """Returns an error for each failed or broken test case and a warning for each that warns."""
-    found = []
+    lines = []
     for level, states in (("error", (State.FAIL, State.ERROR)), ("warning", (State.WARN,))):
         cases = [case for case in result.all_cases if case.state in states]
         shown = cases if len(cases) <= SHOWN else cases[: SHOWN - 1]
-        found += [annotation(level, f"bench.gate: {case.cell or 'run'}, {case.name}", _text(case)) for case in shown]
+        lines += [annotation(level, f"bench.gate: {case.cell or 'run'}, {case.name}", _text(case)) for case in shown]
         if len(cases) > len(shown):
-            found.append(annotation(level, "bench.gate", f"and {len(cases) - len(shown)} more; see the summary"))
-    return found
+            lines.append(annotation(level, "bench.gate", f"and {len(cases) - len(shown)} more; see the summary"))
+    return lines
 
 
 def _text(case: Case) -> str:

@@ -24,22 +24,22 @@ def differences(base: CellRecord, run: CellRecord, skipped: frozenset[str], any_
         skipped: Verifiers that were not installed when the run was made.
         any_version: Whether verifiers may have other versions.
     """
-    found = [
+    sentences = [
         f"{word}: {_short(getattr(base.info, key))} in the baseline, {_short(getattr(run.info, key))} in the run"
         for key, word in _CELL.items()
         if getattr(base.info, key) != getattr(run.info, key)
     ]
-    found += _images(base, run)
+    sentences += _images(base, run)
     expected = [name for name in base.verifiers if name not in skipped and name not in run.info.unsupported]
     actual = [name for name in run.verifiers if name not in base.info.unsupported]
     if expected != actual:
-        found.append(f"verifiers: {_words(expected)} in the baseline, {_words(actual)} in the run")
-        return found
+        sentences.append(f"verifiers: {_words(expected)} in the baseline, {_words(actual)} in the run")
+        return sentences
     theirs = {stage.verifier: stage for stage in run.stages}
     for stage in base.stages:
         if stage.verifier in theirs:
-            found += _stage(stage, theirs[stage.verifier], any_version)
-    return found
+            sentences += _stage(stage, theirs[stage.verifier], any_version)
+    return sentences
 
 
 def _images(base: CellRecord, run: CellRecord) -> list[str]:
@@ -60,17 +60,17 @@ def _images(base: CellRecord, run: CellRecord) -> list[str]:
 
 
 def _stage(base: StageSettings, run: StageSettings, any_version: bool) -> list[str]:
-    name, found = base.verifier, []
+    name, sentences = base.verifier, []
     for key, word in {**_STAGE, **({} if any_version else _VERSION)}.items():
         a, b = getattr(base, key), getattr(run, key)
         if a != b:
-            found.append(f"{word} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
+            sentences.append(f"{word} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
     ours, theirs = base.settings, run.settings
     for key in sorted({*ours, *theirs}):
         a, b = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
         if a != b:
-            found.append(f"setting {key} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
-    return found
+            sentences.append(f"setting {key} of {name}: {_short(a)} in the baseline, {_short(b)} in the run")
+    return sentences
 
 
 def _short(value: object) -> str:

@@ -227,8 +227,8 @@ _ORDER = (State.PASS, State.SKIP, State.WARN, State.ERROR, State.FAIL)
 
 def worst(cases: Sequence[Case]) -> State:
     """Returns the gravest state: a regression is certain, an error leaves it open, so a regression comes first."""
-    found = max((case.state for case in cases), key=_ORDER.index, default=State.PASS)
-    return State.PASS if found is State.SKIP else found
+    state = max((case.state for case in cases), key=_ORDER.index, default=State.PASS)
+    return State.PASS if state is State.SKIP else state
 
 
 @dataclass(frozen=True)

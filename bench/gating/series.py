@@ -16,12 +16,12 @@ def bigger_is_better(result: GateResult) -> list[dict[str, Any]]:
 
     Each has its Wilson interval as `range`.
     """
-    found = []
+    entries = []
     for cell in result.cells:
         for name in METRICS:
             metric = cell.metrics[name]
             low, high = wilson(metric.run, metric.n)
-            found.append(
+            entries.append(
                 {
                     "name": f"{cell.name} {name}",
                     "unit": "%",
@@ -30,7 +30,7 @@ def bigger_is_better(result: GateResult) -> list[dict[str, Any]]:
                     "extra": f"{metric.run} of {metric.n} images\nbaseline {100 * metric.base / metric.n:.1f} %",
                 }
             )
-    return found
+    return entries
 
 
 def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
@@ -38,11 +38,11 @@ def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
 
     These are the proved images lost and, where times were compared, the median seconds of an image.
     """
-    found = []
+    entries = []
     for cell in result.cells:
-        found.append({"name": f"{cell.name} proved images lost", "unit": "images", "value": len(cell.lost)})
+        entries.append({"name": f"{cell.name} proved images lost", "unit": "images", "value": len(cell.lost)})
         if isinstance(cell.time, TimeRatio):
-            found.append(
+            entries.append(
                 {
                     "name": f"{cell.name} median time",
                     "unit": "s",
@@ -50,7 +50,7 @@ def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
                     "extra": f"{cell.time.images} images\nbaseline {cell.time.base_median:.3g} s",
                 }
             )
-    return found
+    return entries
 
 
 def badge(result: GateResult) -> dict[str, Any]:

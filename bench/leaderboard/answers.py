@@ -36,11 +36,11 @@ def shipped_suite(name: str, profile: str) -> Suite | None:
 def judge_protocol(entry: Entry) -> Iterator[tuple[str, str]]:
     """Judges verifiers, limits and settings by what the suite asks for."""
     protocol, data = entry["protocol"], entry["data"]
-    asked = protocol["asked"]
-    if data["images"] != asked["images"]:
-        yield "data.images", f"{data['images']} images; the suite asks for {asked['images']}: a truncated run"
-    if data["split"] != asked["split"]:
-        yield "data.split", f"{data['split']!r}; the suite asks for {asked['split']!r}"
+    rules = protocol["asked"]
+    if data["images"] != rules["images"]:
+        yield "data.images", f"{data['images']} images; the suite asks for {rules['images']}: a truncated run"
+    if data["split"] != rules["split"]:
+        yield "data.split", f"{data['split']!r}; the suite asks for {rules['split']!r}"
     names = [stage["verifier"] for stage in protocol["stages"]]
     if not names or len(set(names)) < len(names):
         yield "protocol.stages", "there must be at least one verifier, and none twice"
@@ -48,21 +48,21 @@ def judge_protocol(entry: Entry) -> Iterator[tuple[str, str]]:
     kinds = [str(kind) for kind in Kind if kind is not Kind.PROBABILISTIC]
     for number, stage in enumerate(protocol["stages"]):
         name, path = stage["verifier"], f"protocol.stages[{number}]"
-        limit = asked["timeouts"].get(name)
+        limit = rules["timeouts"].get(name)
         if limit is None:
             yield f"{path}.verifier", f"{name!r:.60} is refused: the suite sets no time limit for it, so it isn't asked"
         elif stage["timeout"] != limit:
             yield f"{path}.timeout", f"{stage['timeout']} s; the suite's limit is {limit} s"
-        if stage.get("memory_mb") != asked.get("memory_mb"):
-            yield f"{path}.memory_mb", f"{stage.get('memory_mb')}; the suite's limit is {asked.get('memory_mb')}"
-        if stage["everyone"] != (name in asked["cross_check"]):
+        if stage.get("memory_mb") != rules.get("memory_mb"):
+            yield f"{path}.memory_mb", f"{stage.get('memory_mb')}; the suite's limit is {rules.get('memory_mb')}"
+        if stage["everyone"] != (name in rules["cross_check"]):
             yield f"{path}.everyone", "it must be true for verifiers of the suite's cross_check, false for all others"
         if stage["kind"] not in kinds:
             yield f"{path}.kind", f"{stage['kind']!r:.60} is refused; allowed are {', '.join(kinds)}"
         elif name in VERIFIERS and VERIFIERS.get(name).kind != stage["kind"]:
             # Were it believed, an attack could prove, and a bound break.
             yield f"{path}.kind", f"{stage['kind']!r} is refused; {name} is {str(VERIFIERS.get(name).kind)!r}"
-        for key, value in asked.get("settings", {}).get(name, {}).items():
+        for key, value in rules.get("settings", {}).get(name, {}).items():
             if key not in stage["settings"] or digest(stage["settings"][key]) != digest(value):
                 yield f"{path}.settings.{key}", f"the suite asks for {shortened(repr(value), 60)}"
     suite = shipped_suite(protocol["suite"], protocol["profile"])
@@ -73,7 +73,7 @@ def judge_protocol(entry: Entry) -> Iterator[tuple[str, str]]:
 def _of_suite(entry: Entry, suite: Suite) -> Iterator[tuple[str, str]]:
     """Judges an entry by a suite that ships, in the very edition that the entry names."""
     cells = {cell.name: (cell, p) for cell, p in suite.cells}
-    asked, claimed = entry["protocol"]["asked"], entry["cell"]
+    stated, claimed = entry["protocol"]["asked"], entry["cell"]
     for number, stage in enumerate(entry["protocol"]["stages"]):
         if stage["verifier"] not in VERIFIERS:
             yield f"protocol.stages[{number}].verifier", f"{stage['verifier']!r:.60} is none that the suite could name"
@@ -87,8 +87,8 @@ def _of_suite(entry: Entry, suite: Suite) -> Iterator[tuple[str, str]]:
             rule = card_protocol(suite, claimed["network"], parse_eps(claimed["eps"]))
         except UserError:
             return  # The radius is no number; that has been said.
-    if digest(asked) != digest(rule.to_json()):
-        different = [key for key, value in rule.to_json().items() if digest(asked.get(key)) != digest(value)]
+    if digest(stated) != digest(rule.to_json()):
+        different = [key for key, value in rule.to_json().items() if digest(stated.get(key)) != digest(value)]
         yield (
             f"protocol.asked.{different[0] if different else ''}",
             f"this is not what suite {suite.name!r} asks for",

@@ -25,7 +25,7 @@ from prunecert.printable import printable, shortened
 
 
 @dataclass(frozen=True)
-class Problem:
+class EntryProblem:
     """One thing that is wrong.
 
     Args:
@@ -45,7 +45,7 @@ class Problem:
         return f"./{line}" if line.lstrip().startswith("::") else line
 
 
-def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = None) -> list[Problem]:
+def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = None) -> list[EntryProblem]:
     """Returns what is wrong with an entry, in the order of its fields.
 
     Args:
@@ -54,7 +54,7 @@ def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = No
         data: The test images, where they are at hand: labels and pixels are then compared, too.
     """
     file = f"{stem if stem is not None else entry.get('name') or 'entry'}.json"
-    problems = [Problem(file, field, what) for field, what in misshapen(entry)]
+    problems = [EntryProblem(file, field, what) for field, what in misshapen(entry)]
     if problems:
         # Values can't be judged where fields are missing.
         return problems
@@ -67,17 +67,17 @@ def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = No
         judge_protocol,
         judge_verdicts,
     ):
-        problems += [Problem(file, field, what) for field, what in judge(entry)]
+        problems += [EntryProblem(file, field, what) for field, what in judge(entry)]
     if not problems:
-        problems += [Problem(file, field, what) for field, what in judge_result(entry)]
+        problems += [EntryProblem(file, field, what) for field, what in judge_result(entry)]
     if stem is not None and stem != entry["name"]:
-        problems.append(Problem(file, "name", f"{entry['name']!r} is not the file's name; rename the file"))
+        problems.append(EntryProblem(file, "name", f"{entry['name']!r} is not the file's name; rename the file"))
     if data is not None:
-        problems += [Problem(file, field, what) for field, what in judge_against_data(entry, data)]
+        problems += [EntryProblem(file, field, what) for field, what in judge_against_data(entry, data)]
     return problems
 
 
-def contradictions(entries: Mapping[str, Entry]) -> list[Problem]:
+def contradictions(entries: Mapping[str, Entry]) -> list[EntryProblem]:
     """Returns the questions on which two entries disagree: same network, image and radius, `unsat` and `sat`.
 
     Both sides are named, each as a problem of its file: which of them is wrong can't be told without running them
@@ -108,7 +108,7 @@ def contradictions(entries: Mapping[str, Entry]) -> list[Problem]:
                 continue
             rival, its = next(iter(rivals.items()))
             problems += [
-                Problem(
+                EntryProblem(
                     f"{stem}.json",
                     f"verdicts.{verifier}.status",
                     f"image {image}: {status}, but {its} in {shortened(rival)}.json says otherwise",
@@ -143,7 +143,7 @@ def remarks(entry: Entry) -> list[str]:
     return sentences
 
 
-def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry], list[Problem]]:
+def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry], list[EntryProblem]]:
     """Checks every entry of a results tree.
 
     Args:
@@ -157,13 +157,13 @@ def check_tree(root: Path, data: Dataset | None = None) -> tuple[dict[str, Entry
         UserError: There is no such folder.
     """
     good: dict[str, Entry] = {}
-    problems: list[Problem] = []
+    problems: list[EntryProblem] = []
     for path in entry_files(root):
         try:
             entry = load_entry(path)
         except UserError as error:
             field, _, what = str(error).removeprefix(f"{shortened(path)}: ").partition(": ")
-            problems.append(Problem(path.name, field if what else "file", what or field))
+            problems.append(EntryProblem(path.name, field if what else "file", what or field))
             continue
         faults = check_entry(entry, path.stem, data)
         problems += faults

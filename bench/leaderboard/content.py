@@ -70,8 +70,8 @@ def judge_commands(entry: Entry) -> Iterator[tuple[str, str]]:
 def is_own_command(words: Sequence[str]) -> bool:
     """Whether a command, word by word, runs one of our verbs and nothing else."""
     verb = words[2:3] if list(words[:2]) == ["python", "-m"] else words[1:2] if words[:1] == ["prunecert"] else []
-    known = bool(verb) and re.fullmatch(r"(bench\.)?[a-z][a-z_]{0,30}", verb[0]) is not None
-    module = words[0] == "prunecert" or verb[0].startswith("bench.") if known else False
+    is_verb = bool(verb) and re.fullmatch(r"(bench\.)?[a-z][a-z_]{0,30}", verb[0]) is not None
+    module = words[0] == "prunecert" or verb[0].startswith("bench.") if is_verb else False
     return module and all(len(word) <= _LONGEST_WORD and word.isprintable() for word in words)
 
 
@@ -138,10 +138,10 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
     """Judges which images are meant, and what the network makes of them."""
     data, images = entry["data"], entry["images"]
     count = data["images"]
-    known = EXACT.get(count)
-    if data["official"] and known not in (None, data["images_sha256"]):
-        yield "data.official", f"CIFAR-10's first {count} test images have the SHA-256 {known}, so these are others"
-    if known == data["images_sha256"] and list(images["label"]) != known_labels(count):
+    pixels = EXACT.get(count)
+    if data["official"] and pixels not in (None, data["images_sha256"]):
+        yield "data.official", f"CIFAR-10's first {count} test images have the SHA-256 {pixels}, so these are others"
+    if pixels == data["images_sha256"] and list(images["label"]) != known_labels(count):
         yield "images.label", "these are not the labels that belong to the pixels"
     if data["sample"]:
         yield "data.sample", "these are the built-in sample images; only CIFAR-10's test images are taken"

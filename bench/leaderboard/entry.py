@@ -53,13 +53,17 @@ def read_answers(out: Path, plans: Sequence[CellPlan]) -> dict[str, dict[int, An
 
 
 def make_entry(
-    plan: CellPlan, asked: Protocol, session: Mapping[str, Any], answers: Mapping[str, Mapping[int, Answered]], by: str
+    plan: CellPlan,
+    protocol: Protocol,
+    session: Mapping[str, Any],
+    answers: Mapping[str, Mapping[int, Answered]],
+    by: str,
 ) -> Entry:
     """Returns the entry of one cell.
 
     Args:
         plan: The cell as it was verified.
-        asked: How the suite says that it should be verified.
+        protocol: How the suite says that it should be verified.
         session: The session row of the run.
         answers: See `read_answers`.
         by: Who submits it.
@@ -105,7 +109,7 @@ def make_entry(
             **{key: session[key] for key in ("suite", "profile", "suite_digest", "started", "versions")},
             "command": [_without_folder(word) for word in session["command"]],
             **{key: session[key] for key in ("machine", "device", "workers", "threads", "float32")},
-            "asked": asked.to_json(),
+            "asked": protocol.to_json(),
             "image_key": plan.image_key,
             "stages": described["stages"],
             "unsupported": described["unsupported"],

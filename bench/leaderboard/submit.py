@@ -21,7 +21,7 @@ _SHOWN = 5
 def submit(
     out: Path,
     plans: Sequence[CellPlan],
-    asked: Mapping[str, Protocol],
+    protocols: Mapping[str, Protocol],
     session: Mapping[str, Any],
     *,
     by: str,
@@ -32,7 +32,7 @@ def submit(
     Args:
         out: The run directory.
         plans: Its cells.
-        asked: How the suite says that each is verified, by cell name.
+        protocols: How the suite says that each is verified, by cell name.
         session: The session row of the run.
         by: Who submits.
         folder: Where entries go; an earlier one of the same name is replaced.
@@ -46,14 +46,14 @@ def submit(
     answers = read_answers(out, plans)
     entries = {}
     for plan in plans:
-        entry = make_entry(plan, asked[plan.cell.name], session, answers, by)
+        entry = make_entry(plan, protocols[plan.cell.name], session, answers, by)
         entries[entry["name"]] = entry
     if reasons := unfit(plans):
         raise UserError(f"--submit is refused, nothing was written to {folder}: {'; '.join(reasons[:_SHOWN])}.")
     problems = [problem for name, entry in entries.items() for problem in check_entry(entry, name)]
     if not problems:
-        known = check_tree(folder)[0] if folder.is_dir() else {}
-        problems = contradictions({**known, **entries})
+        board = check_tree(folder)[0] if folder.is_dir() else {}
+        problems = contradictions({**board, **entries})
     if problems:
         shown = "; ".join(map(str, problems[:_SHOWN]))
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -186,8 +186,8 @@ def measure(card: NetworkCard) -> tuple[Cell, Export]:
             f"{card.path}, pruner: the card says 'dense', but the file's compression is {compression:.4g}; name the "
             "pruner."
         )
-    asked = card.claimed if card.claimed is not None else (1.0 if card.pruner == DENSE else float(f"{compression:.4g}"))
-    cell = CardCell(card.network, card.objective, card.eps, card.pruner, asked, card.seed, card.name)
+    ratio = card.claimed if card.claimed is not None else (1.0 if card.pruner == DENSE else float(f"{compression:.4g}"))
+    cell = CardCell(card.network, card.objective, card.eps, card.pruner, ratio, card.seed, card.name)
     export = Export(card.onnx, identity(card.onnx), 1 - kept / dense, compression, "", card.to_json())
     return cell, export
 
@@ -232,9 +232,9 @@ def card_plans(
     plans = []
     for cell, protocol in cells:
         export, images = exports[cell.name], data[protocol.split]
-        found = outputs(export.path, images.images[:1])
-        if found.shape != (1, CLASSES):
-            raise UserError(f"{export.path.name} is refused: it has {found.shape[-1]} outputs; allowed are {CLASSES}.")
+        logits = outputs(export.path, images.images[:1])
+        if logits.shape != (1, CLASSES):
+            raise UserError(f"{export.path.name} is refused: it has {logits.shape[-1]} outputs; allowed are {CLASSES}.")
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
         for reason in unsupported.values():
             tell(f"{cell.name}: {reason} It is left out there.")

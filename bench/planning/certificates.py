@@ -86,28 +86,28 @@ def with_certificates(
     Returns:
         The cells, those that are certified with a word on that for the session row, and what is to be certified.
     """
-    found, certified = [], []
+    plans_out, certified = [], []
     for plan in plans:
-        made = _plan(plan, installed, tell)
-        if made is not None:
-            certified.append(made)
-            plan = replace(plan, extra={**plan.extra, "certify": made.describe()})
-        found.append(plan)
-    return tuple(found), tuple(certified)
+        certify_plan = _plan(plan, installed, tell)
+        if certify_plan is not None:
+            certified.append(certify_plan)
+            plan = replace(plan, extra={**plan.extra, "certify": certify_plan.describe()})
+        plans_out.append(plan)
+    return tuple(plans_out), tuple(certified)
 
 
 def _plan(plan: CellPlan, installed: Installed, tell: Callable[[str], None]) -> CertifyPlan | None:
     from prunecert.verifiers.process.inspection import check_supported
 
-    wanted = plan.protocol.certify
-    if wanted is None:
+    certify = plan.protocol.certify
+    if certify is None:
         return None
     export = plan.export
     if export.compaction is not None and export.compaction.domain is not None:
         # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
         export = replace(export, path=export.masked_path, sha256=export.masked_sha256, masked=None, compaction=None)
     trained = trained_sigma(plan)
-    sigma = trained if wanted.sigma is None else wanted.sigma
+    sigma = trained if certify.sigma is None else certify.sigma
     assert sigma is not None, "the suite's schema sees to it"
     adapter, available = VERIFIERS.get(VERIFIER), installed.of(VERIFIER)
     reason = available.hint or check_supported(adapter, export.path, "l2", "robustness")
@@ -122,8 +122,8 @@ def _plan(plan: CellPlan, installed: Installed, tell: Callable[[str], None]) -> 
         kind=adapter.kind,
         version=available.version,
         source=available.source,
-        settings=adapter.resolve(wanted.settings(sigma)),
-        timeout=wanted.timeout,
+        settings=adapter.resolve(certify.settings(sigma)),
+        timeout=certify.timeout,
         device=installed.device_of(VERIFIER),
         everyone=True,
         batch=1,
@@ -136,7 +136,7 @@ def _plan(plan: CellPlan, installed: Installed, tell: Callable[[str], None]) -> 
         stages=(stage,),
         unsupported={},
         data=plan.data,
-        images=min(wanted.images or plan.protocol.images, len(plan.data)),
+        images=min(certify.images or plan.protocol.images, len(plan.data)),
     )
 
 

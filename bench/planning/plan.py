@@ -174,7 +174,7 @@ def stage_key(
     version: str,
     settings_hash: str,
     timeout: float,
-    taken: tuple[int | str, ...] = (),
+    variation: tuple[int | str, ...] = (),
 ) -> str:
     """Returns what stands, in verdict rows, for all that decides an answer but the image.
 
@@ -185,10 +185,10 @@ def stage_key(
         version: Its version.
         settings_hash: See `Stage`.
         timeout: Seconds an instance.
-        taken: Where times are taken: which repeat, and how many images are handed over together; where attacks start
-            from other networks' counterexamples: the hashes of those.
+        variation: Where times are taken: which repeat, and how many images are handed over together; where attacks
+            start from other networks' counterexamples: the hashes of those.
     """
-    repeated = [list(taken)] if taken else []
+    repeated = [list(variation)] if variation else []
     return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf", *repeated])[:20]
 
 
@@ -198,8 +198,8 @@ def instance_id(instance: Instance, stage: Stage) -> str:
     Where times are taken, the repeat and the size of the batch are in it as well; where attacks start from other
     networks' counterexamples, those networks.
     """
-    taken = _taken(stage)
-    repeated = [list(taken)] if taken else []
+    variation = _taken(stage)
+    repeated = [list(variation)] if variation else []
     return digest([instance.digest(), stage.verifier, stage.version, dict(stage.settings), *repeated])[:32]
 
 

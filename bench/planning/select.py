@@ -40,8 +40,8 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
     """
     chosen = list(suite.cells)
     if cells is not None:
-        found = set(fitting([cell.name for cell, _ in chosen], cells, f"suite {suite.name!r}"))
-        chosen = [(cell, p) for cell, p in chosen if cell.name in found]
+        fits = set(fitting([cell.name for cell, _ in chosen], cells, f"suite {suite.name!r}"))
+        chosen = [(cell, p) for cell, p in chosen if cell.name in fits]
     if verifiers is not None:
         names = list(dict.fromkeys(name.strip() for name in verifiers.split(",") if name.strip()))
         if not names:
@@ -112,9 +112,9 @@ def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sampl
     if seed is not None and seed < 0:
         raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
     splits: tuple[Split, ...] = ("train", "val", "test")
-    wanted = {protocol.split for _, protocol in cells}
-    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in wanted}
-    return data if seed is None else {split: _shuffled(found, seed) for split, found in data.items()}
+    names = {protocol.split for _, protocol in cells}
+    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in names}
+    return data if seed is None else {split: _shuffled(dataset, seed) for split, dataset in data.items()}
 
 
 def _shuffled(data: Dataset, seed: int) -> Dataset:

@@ -74,17 +74,17 @@ class Installed:
 
     Args:
         device: The device asked for.
-        found: Filled as verifiers are asked for.
+        availabilities: Filled as verifiers are asked for.
     """
 
     device: str
-    found: dict[str, Availability] = field(default_factory=dict)
+    availabilities: dict[str, Availability] = field(default_factory=dict)
 
     def of(self, verifier: str) -> Availability:
         """Returns what the adapter says of itself."""
-        if verifier not in self.found:
-            self.found[verifier] = VERIFIERS.get(verifier).availability()
-        return self.found[verifier]
+        if verifier not in self.availabilities:
+            self.availabilities[verifier] = VERIFIERS.get(verifier).availability()
+        return self.availabilities[verifier]
 
     def missing(self, protocols: Sequence[Protocol]) -> dict[str, str]:
         """Returns, by name, what to do about the verifiers that the protocols ask for and that are not there."""
@@ -125,11 +125,11 @@ def supported_stages(stages: Sequence[Stage], onnx: Path) -> tuple[tuple[Stage, 
     """Splits stages into those that take a network, and why the others don't, by name."""
     from prunecert.verifiers.process.inspection import check_supported
 
-    taken, refused = [], {}
+    supported, refused = [], {}
     for stage in stages:
         reason = check_supported(VERIFIERS.get(stage.verifier), onnx, "linf", "robustness")
         if reason is None:
-            taken.append(stage)
+            supported.append(stage)
         else:
             refused[stage.verifier] = reason
-    return tuple(taken), refused
+    return tuple(supported), refused

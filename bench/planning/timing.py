@@ -61,7 +61,7 @@ def timed_plans(
     by_group: dict[str, list[CellPlan]] = {}
     for plan in plans:
         by_group.setdefault(group_name(plan.cell), []).append(plan)
-    found: list[CellPlan] = []
+    variants: list[CellPlan] = []
     groups = []
     for name, cells in by_group.items():
         first = cells[0].protocol
@@ -74,7 +74,7 @@ def timed_plans(
             tell(f"{name}: no image among the first {cells[0].images} is classified correctly by all; left out")
             continue
         tell(f"{name}: {right} images that all {len(members)} networks classify correctly, {len(data)} of them used")
-        numbers = range(len(found), len(found) + len(members))
+        numbers = range(len(variants), len(variants) + len(members))
         for member in members:
             ready = replace(member, data=data, images=len(data))
             extra = {
@@ -84,11 +84,11 @@ def timed_plans(
                 "keys": _keys(ready, first.timing),
                 "batches": {stage.verifier: stage.batch for stage in ready.stages},
             }
-            found.append(replace(ready, extra={**member.extra, **extra}))
+            variants.append(replace(ready, extra={**member.extra, **extra}))
         groups.append(Group(name, first.timing, tuple(numbers), len(data)))
-    if not found:
+    if not variants:
         raise UserError("There is nothing to be timed: no group of networks has an image that all classify correctly.")
-    return tuple(found), groups
+    return tuple(variants), groups
 
 
 def _variants(plan: CellPlan, timing: Timing, folder: Path, tell: Callable[[str], None]) -> list[CellPlan]:
@@ -98,19 +98,19 @@ def _variants(plan: CellPlan, timing: Timing, folder: Path, tell: Callable[[str]
     usual = plan.export
     export = replace(usual, path=usual.masked_path, sha256=usual.masked_sha256, masked=None, compaction=None)
     masked = _as(plan, MASKED, export, timing)
-    found = [masked]
+    variants = [masked]
     control = [stage for stage in masked.stages if stage.verifier in timing.control]
     if control and export.sparsity > 0:
         path = folder / FILLED / export.path.name
         filled = replace(export, path=path, sha256=fill_zeros(export.path, path))
-        found.append(replace(_as(plan, FILLED, filled, timing), stages=tuple(control)))
+        variants.append(replace(_as(plan, FILLED, filled, timing), stages=tuple(control)))
     if COMPACT in timing.variants:
         small = compact_export(export, folder)
         if small.sha256 == export.sha256:
             tell(f"{plan.cell.name}: no unit is dead, so that its compact network is the masked one")
         else:
-            found.append(_as(plan, COMPACT, small, timing))
-    return found
+            variants.append(_as(plan, COMPACT, small, timing))
+    return variants
 
 
 def _as(plan: CellPlan, variant: str, export: Export, timing: Timing) -> CellPlan:

@@ -21,12 +21,12 @@ _STYLES = ("-", "--", "-.", ":")
 
 def panels(summary: Mapping[str, Any]) -> dict[str, list[Cell]]:
     """Returns the certified cells by the title of their panel."""
-    found: dict[str, list[Cell]] = defaultdict(list)
+    cells_by_title: dict[str, list[Cell]] = defaultdict(list)
     for cell in summary["certificates"]:
         if cell["images"]:
             title = f"{cell['network']}, {cell['objective']}, σ = {cell['sigma']:g}, n = {cell['n']:,}"
-            found[title].append(cell)
-    return dict(found)
+            cells_by_title[title].append(cell)
+    return dict(cells_by_title)
 
 
 def curve(cell: Cell) -> tuple[list[float], list[float]]:

@@ -100,15 +100,15 @@ def conclude_times(out: Path, console: Console) -> tuple[dict[str, Any], list[Pa
     """Writes and shows the tables and figures of a timing run; returns the usual summary, and the paths written."""
     from prunecert.bench.report import timing_figures, timing_table
 
-    found = summarise_times(read(out))
+    times = summarise_times(read(out))
     paths = [
-        write_text(out / "timing.html", timing_table.html(found)),
-        write_text(out / "timing.json", json.dumps(found, indent=1, allow_nan=False) + "\n"),
-        write_text(out / "timing.md", timing_table.markdown(found)),
-        *timing_figures.save(found, out / "figures"),
+        write_text(out / "timing.html", timing_table.html(times)),
+        write_text(out / "timing.json", json.dumps(times, indent=1, allow_nan=False) + "\n"),
+        write_text(out / "timing.md", timing_table.markdown(times)),
+        *timing_figures.save(times, out / "figures"),
     ]
-    for group in found["groups"]:
+    for group in times["groups"]:
         console.print(Table(timing_table.COLUMNS, timing_table.rows(group)).terminal(group["name"]))
-    for line in timing_table.notes(found):
+    for line in timing_table.notes(times):
         console.print(line, markup=False, soft_wrap=True)
     return summarise(out), paths

@@ -27,14 +27,14 @@ def rows(cells: Iterable[tuple[str, float, Record | None]]) -> list[list[str]]:
     Args:
         cells: For each network: its name, its compression, and the record of its compaction, if there is one.
     """
-    found = []
+    lines = []
     for name, compression, record in cells:
         if record is None or all(layer["before"] == layer["after"] for layer in record["layers"]):
             continue
         before, after = (sum(math.prod(layer[key]) for layer in record["layers"]) for key in ("before", "after"))
         neurons, left = record["relus"]
         units = [(layer["before"][0], layer["after"][0]) for layer in record["layers"]]
-        found.append(
+        lines.append(
             [
                 name,
                 f"{compression:g}",
@@ -45,7 +45,7 @@ def rows(cells: Iterable[tuple[str, float, Record | None]]) -> list[list[str]]:
                 f"{100 * left / max(1, neurons):.1f}",
             ]
         )
-    return found
+    return lines
 
 
 def of_summary(summary: Mapping[str, Any]) -> list[list[str]]:

@@ -71,9 +71,9 @@ def _counts(cell: Mapping[str, Any], status: str) -> str:
 
 def undecided(cell: Mapping[str, Any]) -> str:
     """Returns the undecided images by their last status, those still to come, and all failures by verifier."""
-    found = cell["undecided"]
-    split = ", ".join(f"{status} {count}" for status, count in found.items() if status != "total" and count)
-    text = f"{found['total']} ({split})" if split else str(found["total"])
+    counts = cell["undecided"]
+    split = ", ".join(f"{status} {count}" for status, count in counts.items() if status != "total" and count)
+    text = f"{counts['total']} ({split})" if split else str(counts["total"])
     if cell["pending"] or cell["images"] < cell["images_asked"]:
         text += f" + {cell['pending'] + cell['images_asked'] - cell['images']} to do"
     failures = failures_of(cell)

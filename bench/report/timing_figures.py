@@ -92,15 +92,15 @@ def _bars(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
     statistic = "mean" if verifier["mean_is"] == "par2" else "median"
     rows = [row for row in verifier["factors"] if row["pruner"] != DENSE and row[statistic]["units"]]
     for place, row in enumerate(rows):
-        found, up, down = row[statistic], 0.0, 0.0
+        ratios, up, down = row[statistic], 0.0, 0.0
         for name, colour in _FACTORS.items():
-            if name not in found:
+            if name not in ratios:
                 continue
-            height = -math.log10(found[name]["ratio"])
+            height = -math.log10(ratios[name]["ratio"])
             bottom = up if height > 0 else down
             axes.bar(place, height, bottom=bottom, width=0.62, color=colour, label=_WORDS[name], linewidth=0)
             up, down = (up + height, down) if height > 0 else (up, down + height)
-        whole = found["whole"]
+        whole = ratios["whole"]
         middle = -math.log10(whole["ratio"])
         low, high = (middle if whole[key] is None else -math.log10(whole[key]) for key in ("high", "low"))
         axes.errorbar(
@@ -160,8 +160,8 @@ def _cactus(axes: Axes, group: Group, verifier: Mapping[str, Any]) -> None:
         )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.05 * max(row["images"] for row in verifier["networks"]))
-    known = [time for each in group["verifiers"] for row in each["networks"] for time in row["cactus_s"]] or [0.1]
-    axes.set_xlim(min(known) / 1.5, max(max(known), 10 * min(known)) * 1.5)
+    all_times = [time for each in group["verifiers"] for row in each["networks"] for time in row["cactus_s"]] or [0.1]
+    axes.set_xlim(min(all_times) / 1.5, max(max(all_times), 10 * min(all_times)) * 1.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -63,8 +63,8 @@ def rows(group: Group) -> list[list[str]]:
         for row in verifier["networks"]:
             network = networks[row["network"]]
             written.setdefault((network["pruner"], network["compression"]), {})[network["variant"]] = row
-        for (pruner, compression), found in written.items():
-            masked, compact = found.get("masked"), found.get("compact")
+        for (pruner, compression), variants in written.items():
+            masked, compact = variants.get("masked"), variants.get("compact")
             if masked is None:
                 continue
             factor = factors.get((pruner, compression), {})

@@ -29,7 +29,7 @@ _SHARED = ("name", "network", "objective", "pruner", "compression", "seed", "spl
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
-class Found(NamedTuple):
+class CertificateAnswer(NamedTuple):
     """One certificate, as far as the summary needs it; seconds are without start-up and loading."""
 
     status: str
@@ -50,9 +50,9 @@ class Found(NamedTuple):
         return self.certificate.radius
 
 
-def found_of(row: CertificateRow) -> Found:
+def found_of(row: CertificateRow) -> CertificateAnswer:
     """Reads a `certificate` row."""
-    return Found(row.status, row.label, row.certificate, seconds(row.times))
+    return CertificateAnswer(row.status, row.label, row.certificate, seconds(row.times))
 
 
 def largest_radius(settings: SmoothingSettings) -> float:
@@ -66,7 +66,7 @@ def largest_radius(settings: SmoothingSettings) -> float:
 
 def summarise(
     cells: Iterable[SessionCell],
-    certificates: Mapping[str, Mapping[int, Found]],
+    certificates: Mapping[str, Mapping[int, CertificateAnswer]],
     correct: Mapping[str, Mapping[int, bool]],
     confidence: float,
 ) -> list[dict[str, Any]]:
@@ -87,37 +87,37 @@ def summarise(
 
 def _cell(
     cell: SessionCell,
-    asked: SessionCertify,
-    found: Mapping[int, Found],
+    certify: SessionCertify,
+    answers_by_image: Mapping[int, CertificateAnswer],
     correct: Mapping[int, bool],
     confidence: float,
 ) -> dict[str, Any]:
-    answers = [found[i] for i in present(asked.numbers, found)]
-    n, settings = len(answers), asked.settings
+    answers = [answers_by_image[i] for i in present(certify.numbers, answers_by_image)]
+    n, settings = len(answers), certify.settings
     radii = np.array([answer.radius or 0.0 for answer in answers])
     right = np.array([answer.radius is not None for answer in answers], dtype=bool)
     reach = largest_radius(settings)
-    known = [correct[i] for i in present(asked.numbers, correct)]
+    verdicts = [correct[i] for i in present(certify.numbers, correct)]
     statuses = Counter(answer.status for answer in answers)
     spent = [answer.seconds for answer in answers if answer.certificate is not None]
     return {
         **{key: getattr(cell, key) for key in _SHARED},
         "sparsity": cell.measured_sparsity,
-        "onnx_sha256": asked.onnx_sha256,
+        "onnx_sha256": certify.onnx_sha256,
         "checkpoint_sha256": cell.checkpoint_sha256,
         "data_fingerprint": cell.data_fingerprint,
         **{key: getattr(settings, key) for key in ("sigma", "n0", "n", "alpha", "batch")},
         "noise_seed": settings.seed,
-        "trained_sigma": asked.trained_sigma,
+        "trained_sigma": certify.trained_sigma,
         "largest_radius": reach,
-        "verifier": asked.verifier,
-        "version": asked.version,
-        "device": asked.device,
-        "settings_hash": asked.settings_hash,
+        "verifier": certify.verifier,
+        "version": certify.version,
+        "device": certify.device,
+        "settings_hash": certify.settings_hash,
         "images": n,
-        "images_asked": asked.images,
-        "finished": n == asked.images,
-        "clean": _share(sum(known), len(known), confidence),
+        "images_asked": certify.images,
+        "finished": n == certify.images,
+        "clean": _share(sum(verdicts), len(verdicts), confidence),
         "certified": [
             {"radius": r, **_share(int((right & (radii >= r)).sum()), n, confidence)} for r in RADII if r <= reach
         ],
@@ -134,7 +134,7 @@ def _cell(
             "total_s": float(sum(spent)),
             "samples_per_s": _rate(settings.n0 + settings.n, float(np.median(spent))) if spent else None,
         },
-        "note": mismatch(asked.trained_sigma, settings.sigma) or "",
+        "note": mismatch(certify.trained_sigma, settings.sigma) or "",
     }
 
 
@@ -149,9 +149,9 @@ def _share(k: int, n: int, confidence: float) -> dict[str, Any]:
 
 def broken(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the verifiers that failed on every image that they were asked about."""
-    asked: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for item in summaries:
-        asked[item["verifier"]] += item["images"]
+        images[item["verifier"]] += item["images"]
         failed[item["verifier"]] += item["failed"].get("error", 0)
-    return sorted(name for name in asked if asked[name] and asked[name] == failed[name])
+    return sorted(name for name in images if images[name] and images[name] == failed[name])

@@ -50,9 +50,9 @@ def why(error: Exception) -> tuple[str, str]:
     what, where = match["what"], (match["where"] or "").lstrip(".")
     expected = _EXPECTED.fullmatch(what)
     if expected is not None:
-        wanted = expected["wanted"].replace(" | ", " or ")
-        given = expected["given"]
-        return where, f"it must be of type {wanted}" + (f", not {given}" if given else "")
+        expectation = expected["wanted"].replace(" | ", " or ")
+        got = expected["given"]
+        return where, f"it must be of type {expectation}" + (f", not {got}" if got else "")
     return where, what[:1].lower() + what[1:]
 
 

@@ -32,19 +32,19 @@ _ITEM = re.compile(r"^    ([a-z][a-z0-9_]*): (.*)$")
 
 def descriptions(kind: type) -> dict[str, str]:
     """Returns what a class's docstring, and those of its bases, say of the fields."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         _, begin, text = inspect.cleandoc(base.__doc__ or "").partition("\nArgs:\n")
         name = ""
         for line in text.splitlines() if begin else ():
             match = _ITEM.match(line)
             if match:
-                name, found[match[1]] = match[1], match[2]
+                name, texts[match[1]] = match[1], match[2]
             elif name and line.startswith("     "):
-                found[name] += f" {line.strip()}"
+                texts[name] += f" {line.strip()}"
             else:
                 name = ""
-    return found
+    return texts
 
 
 def _words(kind: msgspec.inspect.Type, structs: dict[str, type[Struct]]) -> str:
@@ -95,9 +95,9 @@ def render() -> str:
         lines += _section(kind, f"### `{tag}` – {kind.__name__}", structs)
     lines += _section(Summary, "### `summary.json` – Summary", structs)
     lines += _section(Baseline, "### `baselines/<name>.json` – Baseline", structs)
-    done: set[str] = set()
-    while left := [name for name in structs if name not in done]:
-        done.add(left[0])
+    described: set[str] = set()
+    while left := [name for name in structs if name not in described]:
+        described.add(left[0])
         lines += _section(structs[left[0]], f"#### {left[0]}", structs)
     return "\n".join(lines)
 

@@ -179,18 +179,18 @@ def indices_of(images: int, indices: list[int] | None) -> Sequence[int]:
     return range(images) if indices is None else indices
 
 
-def present(numbers: Sequence[int], known: Iterable[int]) -> list[int]:
+def present(numbers: Sequence[int], images: Iterable[int]) -> list[int]:
     """Returns which of a cell's images are among those known, in the cell's order.
 
     Args:
         numbers: The cell's, see `CellInfo.numbers`.
-        known: Images of which there is a row.
+        images: Images of which there is a row.
     """
-    known = set(known)
+    images = set(images)
     if isinstance(numbers, range):
         # Not number by number: a file may say that there are millions.
-        return sorted(number for number in known if number in numbers)
-    return [number for number in numbers if number in known]
+        return sorted(number for number in images if number in numbers)
+    return [number for number in numbers if number in images]
 
 
 class SessionCertify(Struct, kw_only=True, omit_defaults=True):

@@ -94,8 +94,8 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
         # A bound that isn't finite is no bound; JSON has no word for it either.
         data["bounds"] = [float(f"{b:.7g}") if np.isfinite(b) else None for b in data["bounds"]]
     if data["peak_memory_mb"] is not None:
-        known = math.isfinite(data["peak_memory_mb"])
-        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1) if known else None
+        finite = math.isfinite(data["peak_memory_mb"])
+        data["peak_memory_mb"] = round(data["peak_memory_mb"], 1) if finite else None
     return {key: value for key, value in data.items() if value not in (None, "", {})}
 
 
@@ -206,9 +206,9 @@ def _last_line_break(file: io.FileIO, size: int) -> int:
         start = max(0, end - 65_536)
         file.seek(start)
         chunk = file.read(end - start) or b""
-        found = chunk.rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        place = chunk.rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
         end = start
     return 0
 
@@ -287,13 +287,13 @@ class Log:
 
     def all_sessions(self) -> list[SessionRow | VerifySessionRow]:
         """Returns the first rows of all files without reading the rest: enough to say what the results are."""
-        found = []
+        sessions = []
         for path in writer_files(self.directory):
             with open_log(path) as stream:
                 line = stream.readline(_LONGEST)
             if line.endswith(b"\n"):
-                found.append(first_session(path, line[:-1]))
-        return found
+                sessions.append(first_session(path, line[:-1]))
+        return sessions
 
     def sessions(self) -> list[SessionRow]:
         """Returns the first sessions of a run's files; see `all_sessions`.

@@ -63,7 +63,7 @@ class Rows:
     answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     claims: Claims[tuple[str, int, str]] = field(default_factory=Claims)
     devices: set[str] = field(default_factory=set)
-    certificates: dict[str, dict[int, smoothing.Found]] = field(default_factory=lambda: defaultdict(dict))
+    certificates: dict[str, dict[int, smoothing.CertificateAnswer]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
@@ -88,11 +88,11 @@ class Rows:
 
     def contradictions(self) -> list[dict[str, Any]]:
         """Returns the questions that one verifier answered `unsat` and another `sat`."""
-        found = [
+        items = [
             {"cell": cell, "image": image, "unsat_by": verifier, "sat_by": broken[2], "question": question}
             for question, (cell, image, verifier), broken in self.claims.contradictions()
         ]
-        return sorted(found, key=lambda item: (item["cell"], item["image"]))
+        return sorted(items, key=lambda item: (item["cell"], item["image"]))
 
 
 def read(log: Log) -> Rows:
@@ -160,13 +160,13 @@ def summary_of(rows: Rows) -> dict[str, Any]:
 
 def _broken(cells: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the verifiers that were asked and failed every single time."""
-    asked: Counter[str] = Counter()
+    counts_asked: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for cell in cells:
         for name, counts in cell["by_verifier"].items():
-            asked[name] += counts["asked"]
+            counts_asked[name] += counts["asked"]
             failed[name] += counts["error"]
-    return sorted(name for name in asked if asked[name] and asked[name] == failed[name])
+    return sorted(name for name in counts_asked if counts_asked[name] and counts_asked[name] == failed[name])
 
 
 def _share(k: int, n: int) -> dict[str, Any]:
@@ -181,9 +181,9 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
         cell: Its entry in a session row.
         rows: The rows.
     """
-    known = rows.correct.get(cell.image_key, {})
-    there = present(cell.numbers, known)
-    correct = [i for i in there if known[i]]
+    right = rows.correct.get(cell.image_key, {})
+    there = present(cell.numbers, right)
+    correct = [i for i in there if right[i]]
     stages = cell.stages
     answers = [rows.answers.get(stage.key, {}) for stage in stages]
     decided_by: dict[str, Counter[str]] = {stage.verifier: Counter() for stage in stages}
@@ -191,7 +191,7 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
     outcome: Counter[str] = Counter()
     spent: list[float] = []
     for image in correct:
-        settled = settle(stages, [found.get(image) for found in answers])
+        settled = settle(stages, [by_image.get(image) for by_image in answers])
         if not settled.complete:
             outcome[PENDING] += 1
             continue
@@ -229,8 +229,8 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
             "images": int(timed.size),
         },
         "by_verifier": {
-            stage.verifier: _by_verifier(stage, [found[i] for i in correct if i in found])
-            for stage, found in zip(stages, answers, strict=True)
+            stage.verifier: _by_verifier(stage, [by_image[i] for i in correct if i in by_image])
+            for stage, by_image in zip(stages, answers, strict=True)
         },
         "unsupported": dict(cell.unsupported),
         "note": cell.note,

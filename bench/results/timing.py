@@ -49,25 +49,25 @@ _SPARSE = "sparse-"
 _STATISTICS: Mapping[str, Callable[..., Any]] = {"median": np.median, "mean": np.mean}
 
 
-def summarise_times(found: Observations) -> dict[str, Any]:
+def summarise_times(observations: Observations) -> dict[str, Any]:
     """Returns all numbers of a run, as plain data.
 
     Args:
-        found: Its observations.
+        observations: Its observations.
     """
-    session = found.session
-    cells = list(found.cells.values())
+    session = observations.session
+    cells = list(observations.cells.values())
     names = list(dict.fromkeys(cell.group for cell in cells))
-    groups = [_group(name, [cell for cell in cells if cell.group == name], found) for name in names]
+    groups = [_group(name, [cell for cell in cells if cell.group == name], observations) for name in names]
     head = plain(session)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "timing",
         **{key: head[key] for key in ("suite", "profile", "suite_digest", "description", "command", "started")},
         **{key: head[key] for key in ("versions", "machine", "device", "workers", "threads", "skipped", "data")},
-        "finished": found.finished,
+        "finished": observations.finished,
         "confidence": CONFIDENCE,
-        "load_average": _load(found.load_averages, session.machine.cores),
+        "load_average": _load(observations.load_averages, session.machine.cores),
         "groups": groups,
     }
 
@@ -82,7 +82,7 @@ def _load(averages: Sequence[float], cores: int) -> dict[str, Any]:
     }
 
 
-def _group(name: str, cells: list[SessionCell], found: Observations) -> dict[str, Any]:
+def _group(name: str, cells: list[SessionCell], observations: Observations) -> dict[str, Any]:
     order = sorted(cells, key=lambda cell: (cell.pruner != DENSE, cell.pruner, cell.compression))
     verifiers = list(dict.fromkeys(stage.verifier for cell in order for stage in cell.stages))
     return {
@@ -99,31 +99,33 @@ def _group(name: str, cells: list[SessionCell], found: Observations) -> dict[str
             }
             for cell in order
         ],
-        "verifiers": [numbers for verifier in verifiers if (numbers := _verifier(verifier, order, found)) is not None],
+        "verifiers": [
+            numbers for verifier in verifiers if (numbers := _verifier(verifier, order, observations)) is not None
+        ],
         "twins": [
             twin
             for verifier in verifiers
             if (dense := verifier.removeprefix(_SPARSE)) != verifier and dense in verifiers
             for cell in order
-            if (twin := _twin(dense, verifier, cell, found)) is not None
+            if (twin := _twin(dense, verifier, cell, observations)) is not None
         ],
     }
 
 
-def _verifier(verifier: str, cells: list[SessionCell], found: Observations) -> dict[str, Any] | None:
+def _verifier(verifier: str, cells: list[SessionCell], observations: Observations) -> dict[str, Any] | None:
     """Returns one verifier's numbers on a group, or None if it has answered nothing."""
     stage = next(s for cell in cells for s in cell.stages if s.verifier == verifier)
     complete = stage.kind is Kind.COMPLETE
     batch = max(cell.batches.get(verifier, 1) for cell in cells)
     timed = {
-        cell.name: units(found.taken[cell.name, verifier], batch, found.places(cells[0]))
+        cell.name: units(observations.times[cell.name, verifier], batch, observations.places(cells[0]))
         for cell in cells
-        if found.taken.get((cell.name, verifier))
+        if observations.times.get((cell.name, verifier))
     }
     if not timed:
         return None
     rows = [
-        _row(cell, verifier, timed[cell.name], stage.timeout if complete else None, found)
+        _row(cell, verifier, timed[cell.name], stage.timeout if complete else None, observations)
         for cell in cells
         if cell.name in timed
     ]
@@ -140,17 +142,17 @@ def _verifier(verifier: str, cells: list[SessionCell], found: Observations) -> d
     }
 
 
-def _twin(dense: str, sparse: str, cell: SessionCell, found: Observations) -> dict[str, Any] | None:
+def _twin(dense: str, sparse: str, cell: SessionCell, observations: Observations) -> dict[str, Any] | None:
     """Returns the ratio of times of a method that skips zeros over the same method on dense arithmetic, one network."""
-    answers = [found.taken.get((cell.name, verifier)) for verifier in (sparse, dense)]
+    answers = [observations.times.get((cell.name, verifier)) for verifier in (sparse, dense)]
     if not answers[0] or not answers[1]:
         return None
-    places = found.places(cell)
+    places = observations.places(cell)
     batches = [cell.batches.get(verifier, 1) for verifier in (sparse, dense)]
     # What was asked together has one time, which its images share. Where the two were asked differently, an image's
     # share is all that can be compared.
     batch = batches[0] if batches[0] == batches[1] else 1
-    times = [units(taken, batch, places) for taken in answers if taken]
+    times = [units(answer, batch, places) for answer in answers if answer]
     images = sorted(set(times[0].images) & set(times[1].images))
     shared = sorted(set(times[0].seconds) & set(times[1].seconds))
     if not shared:
@@ -165,20 +167,22 @@ def _twin(dense: str, sparse: str, cell: SessionCell, found: Observations) -> di
     }
 
 
-def _row(cell: SessionCell, verifier: str, taken: Units, limit: float | None, found: Observations) -> dict[str, Any]:
-    loads = found.loads.get((cell.name, verifier), [])
-    seconds = [value for value, _ in taken.images.values()]
+def _row(
+    cell: SessionCell, verifier: str, units: Units, limit: float | None, observations: Observations
+) -> dict[str, Any]:
+    loads = observations.loads.get((cell.name, verifier), [])
+    seconds = [value for value, _ in units.images.values()]
     return {
         "network": cell.name,
         "images": len(seconds),
-        "units": len(taken.seconds),
-        "decided": sum(decided for _, decided in taken.images.values()),
-        "median_s": float(np.median(list(taken.seconds.values()))),
-        "mean_s": float(np.mean(list(taken.costs(limit).values()))),
-        "unstable": taken.unstable,
-        "domains": taken.domains,
+        "units": len(units.seconds),
+        "decided": sum(decided for _, decided in units.images.values()),
+        "median_s": float(np.median(list(units.seconds.values()))),
+        "mean_s": float(np.mean(list(units.costs(limit).values()))),
+        "unstable": units.unstable,
+        "domains": units.domains,
         "load_s": float(np.median(loads)) if loads else None,
-        "cactus_s": sorted(value for value, decided in taken.images.values() if decided),
+        "cactus_s": sorted(value for value, decided in units.images.values() if decided),
     }
 
 
@@ -227,17 +231,17 @@ def factors(dense: Units, written: Mapping[str, Units], limit: float | None, sta
     """
     chain = [("dense", dense), *((name, written[name]) for name in (FILLED, MASKED, COMPACT) if name in written)]
     penalty = limit if statistic == "mean" else None
-    costs = [taken.costs(penalty) for _, taken in chain]
+    costs = [units.costs(penalty) for _, units in chain]
     shared = sorted(set.intersection(*(set(each) for each in costs)))
     if not shared:
         return {"units": 0}
     columns = {name: [each[unit] for unit in shared] for (name, _), each in zip(chain, costs, strict=True)}
     after = {FILLED: "search", MASKED: "arithmetic" if FILLED in columns else "search", COMPACT: "shapes"}
     names = list(columns)
-    found: dict[str, Any] = {"units": len(shared), "whole": _ratio(columns[names[-1]], columns["dense"], statistic)}
+    ratios: dict[str, Any] = {"units": len(shared), "whole": _ratio(columns[names[-1]], columns["dense"], statistic)}
     for before, name in itertools.pairwise(names):
-        found[after[name]] = _ratio(columns[name], columns[before], statistic)
-    return found
+        ratios[after[name]] = _ratio(columns[name], columns[before], statistic)
+    return ratios
 
 
 def _ratio(numerator: Sequence[float], denominator: Sequence[float], statistic: str) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ _LEAST_S = 1e-6
 
 
 @dataclass(frozen=True)
-class Taken:
+class Observation:
     """One answer and what it took.
 
     Args:
@@ -44,7 +44,7 @@ class Observations:
     Args:
         session: The latest session.
         cells: The networks' entries in it, by name.
-        taken: By network, verifier, and then repeat and image.
+        times: By network, verifier, and then repeat and image.
         loads: Seconds of loading, by network and verifier.
         load_averages: Of the machine, at each visit.
         finished: Whether the run came to its end.
@@ -52,18 +52,18 @@ class Observations:
 
     session: SessionRow
     cells: dict[str, SessionCell]
-    taken: dict[tuple[str, str], dict[tuple[int, int], Taken]] = field(default_factory=lambda: defaultdict(dict))
+    times: dict[tuple[str, str], dict[tuple[int, int], Observation]] = field(default_factory=lambda: defaultdict(dict))
     loads: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     load_averages: list[float] = field(default_factory=list)
     finished: bool = False
 
     def places(self, cell: SessionCell) -> dict[int, int]:
         """Returns the place among a network's images of each image of which there is an answer."""
-        known = {image for taken in self.taken.values() for _, image in taken}
+        images = {image for observed in self.times.values() for _, image in observed}
         numbers = cell.numbers
         if isinstance(numbers, range):
-            return {image: image for image in known if image in numbers}
-        return {image: place for place, image in enumerate(numbers) if image in known}
+            return {image: image for image in images if image in numbers}
+        return {image: place for place, image in enumerate(numbers) if image in images}
 
 
 def read(directory: Path) -> Observations:
@@ -83,7 +83,7 @@ def read(directory: Path) -> Observations:
     incomplete = [cell.name for cell in latest.cells if cell.shapes is None or cell.common is None]
     if incomplete:
         raise UserError(f"{directory} is damaged: its session lacks shapes or common of {incomplete[0]}; restore it.")
-    found = Observations(latest, {cell.name: cell for cell in latest.cells})
+    observations = Observations(latest, {cell.name: cell for cell in latest.cells})
     numbers = {cell.name: set(cell.numbers) if cell.indices is not None else cell.numbers for cell in latest.cells}
     places = {
         key: (cell.name, verifier, repeat)
@@ -95,16 +95,16 @@ def read(directory: Path) -> Observations:
         match row:
             case VerdictRow() if row.key in places and row.image in numbers[places[row.key][0]]:
                 name, verifier, repeat = places[row.key]
-                taken = Taken(max(seconds(row.times), _LEAST_S), row.status, row.unstable, row.domains)
-                found.taken[name, verifier][repeat, row.image] = taken
-            case VisitRow() if row.cell in found.cells:
-                found.loads[row.cell, row.verifier].append(row.load_s)
-                found.load_averages.append(row.load_average)
+                observation = Observation(max(seconds(row.times), _LEAST_S), row.status, row.unstable, row.domains)
+                observations.times[name, verifier][repeat, row.image] = observation
+            case VisitRow() if row.cell in observations.cells:
+                observations.loads[row.cell, row.verifier].append(row.load_s)
+                observations.load_averages.append(row.load_average)
             case SessionRow():
-                found.finished = False
+                observations.finished = False
             case EndRow():
-                found.finished = True
-    return found
+                observations.finished = True
+    return observations
 
 
 @dataclass(frozen=True)
@@ -138,16 +138,16 @@ def cost(seconds: float, decided: bool, limit: float | None) -> float:
     return seconds if limit is None or (decided and seconds <= limit) else 2 * limit
 
 
-def units(taken: Mapping[tuple[int, int], Taken], batch: int, places: Mapping[int, int]) -> Units:
+def units(observed: Mapping[tuple[int, int], Observation], batch: int, places: Mapping[int, int]) -> Units:
     """Returns the units of one network and verifier.
 
     Args:
-        taken: By repeat and image.
+        observed: By repeat and image.
         batch: How many images were asked together.
         places: Each image's place among the images.
     """
-    by_image: dict[int, list[Taken]] = defaultdict(list)
-    for (_, image), answer in taken.items():
+    by_image: dict[int, list[Observation]] = defaultdict(list)
+    for (_, image), answer in observed.items():
         by_image[image].append(answer)
     images = {
         image: (float(np.median([a.seconds for a in answers])), all(a.status in ("unsat", "sat") for a in answers))
@@ -159,7 +159,7 @@ def units(taken: Mapping[tuple[int, int], Taken], batch: int, places: Mapping[in
         for image, (value, solved) in images.items():
             seconds[0, places[image]], decided[0, places[image]] = value, solved
     else:
-        for (repeat, image), answer in taken.items():
+        for (repeat, image), answer in observed.items():
             unit = (repeat, places[image] // batch)
             seconds[unit] = answer.seconds
             decided[unit] = decided.get(unit, True) and answer.status in ("unsat", "sat")
@@ -167,11 +167,11 @@ def units(taken: Mapping[tuple[int, int], Taken], batch: int, places: Mapping[in
     return Units(seconds, decided, images, unstable, domains)
 
 
-def _median(by_image: Mapping[int, list[Taken]], name: str, over: Callable[[list[float]], Any]) -> float | None:
+def _median(by_image: Mapping[int, list[Observation]], name: str, over: Callable[[list[float]], Any]) -> float | None:
     """Returns an image's median over repeats, taken together over the images."""
     values = []
     for answers in by_image.values():
-        known = [value for answer in answers if (value := getattr(answer, name)) is not None]
-        if known:
-            values.append(float(np.median(known)))
+        numbers = [value for answer in answers if (value := getattr(answer, name)) is not None]
+        if numbers:
+            values.append(float(np.median(numbers)))
     return float(over(values)) if values else None

@@ -14,7 +14,7 @@ from prunecert.bench.results.store import Writer
 from prunecert.bench.running import resources
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.progress import Display
-from prunecert.bench.running.recording import Done, predict, verdict_rows
+from prunecert.bench.running.recording import LoggedAnswers, predict, verdict_rows
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.reuse import read_earlier, take_over
 from prunecert.bench.running.warmstart import WarmStart
@@ -31,14 +31,14 @@ class OpenRun:
     Args:
         request: What is asked for.
         writer: The log.
-        done: What earlier runs in the directory have found.
+        answers: What earlier runs in the directory have found.
         workers: Verifier processes side by side.
         console: Where progress is shown.
     """
 
     request: RunRequest
     writer: Writer
-    done: Done
+    answers: LoggedAnswers
     workers: int
     console: Console
 
@@ -50,14 +50,14 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
         plans: The networks.
         run: Where answers go and are looked up.
     """
-    request, writer, answers = run.request, run.writer, run.done.verdicts
+    request, writer, answers = run.request, run.writer, run.answers.verdicts
     earlier = read_earlier(request.reuse, machine(), request.device) if request.reuse else None
     warm = WarmStart(plans, writer.directory) if request.warm_start else None
     run.console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
-        positions = predict(plan, run.done, writer, request.shard)
-        known = {
+        positions = predict(plan, run.answers, writer, request.shard)
+        statuses = {
             (s, p): answers[key, int(plan.data.indices[p])]
             for s, key in enumerate(plan.keys)
             for p in positions
@@ -65,7 +65,7 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
         }
         look = None if earlier is None else partial(take_over, plan, earlier=earlier, writer=writer)
         ready = None if warm is None else partial(warm.ready, number)
-        cascades.append(CellCascade(number, plan.stages, positions, known, look, ready))
+        cascades.append(CellCascade(number, plan.stages, positions, statuses, look, ready))
     if warm is not None:
         warm.cascades = cascades
     display = Display(run.console, plans, cascades, run.workers)

@@ -51,14 +51,14 @@ class CellCascade:
         cell: int,
         stages: Sequence[Stage],
         positions: Iterable[int],
-        done: Mapping[tuple[int, int], Status] | None = None,
+        statuses: Mapping[tuple[int, int], Status] | None = None,
         lookup: Lookup | None = None,
         ready: Callable[[int], bool] | None = None,
     ) -> None:
         self.cell = cell
         self.stages = tuple(stages)
         self.positions = tuple(positions)
-        self._status = dict(done or {})
+        self._status = dict(statuses or {})
         self._lookup = lookup
         self._ready = ready
         self._current = -1

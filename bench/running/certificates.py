@@ -18,17 +18,17 @@ from prunecert.verifiers.base import Instance, Status, Verdict
 
 def known_certificates(out: Path, retry: frozenset[Status]) -> dict[tuple[str, int], Status]:
     """Returns what earlier runs have found, by key and image; failures named in `retry` are left out."""
-    found: dict[tuple[str, int], Status] = {}
+    statuses: dict[tuple[str, int], Status] = {}
     if not is_run(out):
-        return found
+        return statuses
     with collector_off():
         for row in Log(out).rows():
             if isinstance(row, CertificateRow):
                 if row.status in retry and row.certificate is None:
-                    found.pop((row.key, row.image), None)
+                    statuses.pop((row.key, row.image), None)
                 else:
-                    found[row.key, row.image] = row.status
-    return found
+                    statuses[row.key, row.image] = row.status
+    return statuses
 
 
 def certificate_rows(
@@ -63,14 +63,14 @@ def certify_all(plans: Sequence[CertifyPlan], run: OpenRun) -> None:
         plans: What is to be certified.
         run: Where certificates go and are looked up.
     """
-    known = known_certificates(run.writer.directory, run.request.retry)
+    statuses = known_certificates(run.writer.directory, run.request.retry)
     cascades = []
     for number, plan in enumerate(plans):
         indices = [int(index) for index in plan.data.indices[: plan.images]]
         mine = [p for p, index in enumerate(indices) if in_shard(plan.cell, index, run.request.shard)]
         (key,) = plan.keys
-        done = {(0, p): known[key, indices[p]] for p in mine if (key, indices[p]) in known}
-        cascades.append(CellCascade(number, plan.stages, mine, done))
+        answers = {(0, p): statuses[key, indices[p]] for p in mine if (key, indices[p]) in statuses}
+        cascades.append(CellCascade(number, plan.stages, mine, answers))
     run.console.print(f"certifying {len(plans)} networks by randomized smoothing", highlight=False)
     display = Display(run.console, plans, cascades, run.workers)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from prunecert.bench.machine import utc_now
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.running.outlook import Known, arrays, describe, left
+from prunecert.bench.running.outlook import KnownAnswers, arrays, describe, left
 from prunecert.bench.running.request import RunRequest, RunResult
 from prunecert.bench.running.slurm import SLURM, Resources
 from prunecert.errors import UserError, did_you_mean
@@ -82,7 +82,7 @@ class Watched:
         """Returns one line for each task that ended without having finished its part."""
         import submitit
 
-        found = []
+        lines = []
         for task in self.tasks:
             paths = submitit.core.utils.JobPaths(self.folder, task, 0)
             # Its part is finished if the function has returned; a result that says otherwise holds a traceback.
@@ -93,8 +93,8 @@ class Watched:
             # What Slurm says of a step's end says nothing about its cause.
             own = (line.strip() for line in reversed(log) if line.strip() and not line.startswith("srun:"))
             last = next(own, "it has printed nothing; it was killed, or never started")
-            found.append(f"task {task} ended before its part was finished: {last[:300]} (see {paths.stderr})")
-        return found
+            lines.append(f"task {task} ended before its part was finished: {last[:300]} (see {paths.stderr})")
+        return lines
 
 
 def has_slurm() -> bool:
@@ -145,15 +145,15 @@ class Slurm:
                 "--workers N on this machine, or --shard I/N under any other scheduler."
             )
         if resources.partition is not None:
-            known = _ask(["sinfo", "-h", "-o", "%R"]).split()
+            partitions = _ask(["sinfo", "-h", "-o", "%R"]).split()
             for name in resources.partition.split(","):
-                if name not in known:
-                    raise UserError(f"--slurm-partition: {did_you_mean('partition', name, set(known))}")
+                if name not in partitions:
+                    raise UserError(f"--slurm-partition: {did_you_mean('partition', name, set(partitions))}")
 
     def largest_array(self) -> int:
         """Returns Slurm's limit on the tasks of an array."""
-        found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]))
-        return max(1, int(found[1]) if found else _MAX_ARRAY)
+        match = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]))
+        return max(1, int(match[1]) if match else _MAX_ARRAY)
 
     def submit(self, parts: Sequence[Part]) -> list[str]:
         """Sends the parts and returns the task ids.
@@ -190,15 +190,15 @@ class Slurm:
         if answer.returncode:
             # Jobs that ended long ago are unknown to Slurm; of anything else nothing follows about the jobs.
             return {} if "Invalid job id" in answer.stderr else dict.fromkeys(tasks, "UNKNOWN")
-        found = {}
+        states = {}
         for line in answer.stdout.splitlines():
             task, state, reason = (*line.strip().split("|"), "", "")[:3]
             if task in set(tasks):
-                found[task] = f"{state} ({reason})" if "eld" in reason else state
-        return found
+                states[task] = f"{state} ({reason})" if "eld" in reason else state
+        return states
 
 
-class Trial:
+class DryRunBackend:
     """The same tasks as processes of this machine: to try a submission out, and for tests.
 
     Args:
@@ -241,17 +241,17 @@ class Trial:
 
         self._running = {task: job for task, job in self._running.items() if not job.done()}
         self._start()
-        found = {}
+        states = {}
         for task in tasks:
             if task in self._running:
-                found[task] = "RUNNING"
+                states[task] = "RUNNING"
             elif task not in self._ids and psutil.pid_exists(int(task)):
                 try:
                     if "submitit.local._local" in psutil.Process(int(task)).cmdline():
-                        found[task] = "RUNNING"
+                        states[task] = "RUNNING"
                 except psutil.Error:
                     continue
-        return found | dict.fromkeys((f"part {part.number}" for part in self._waiting), "PENDING")
+        return states | dict.fromkeys((f"part {part.number}" for part in self._waiting), "PENDING")
 
 
 def _ask(command: list[str]) -> str:
@@ -279,7 +279,7 @@ def remembered(folder: Path) -> list[str]:
         return []
 
 
-Backend = Slurm | Trial | Nowhere
+Backend = Slurm | DryRunBackend | Nowhere
 
 
 def make_backend(executor: str, folder: Path, resources: Resources, *, dry_run: bool, tell: Tell) -> Backend:
@@ -307,7 +307,7 @@ def make_backend(executor: str, folder: Path, resources: Resources, *, dry_run: 
             f"--executor {executor} needs the package submitit, which is not installed; install it with: "
             "pip install 'prunecert[slurm]' (or pip install submitit)."
         ) from error
-    return Slurm(folder, resources) if executor == SLURM else Trial(folder, resources)
+    return Slurm(folder, resources) if executor == SLURM else DryRunBackend(folder, resources)
 
 
 def run(
@@ -316,7 +316,7 @@ def run(
     make_part: Callable[[int, int, bool], Part],
     backend: Backend,
     resources: Resources,
-    known: Callable[[bool], Known],
+    read_answers: Callable[[bool], KnownAnswers],
     tell: Tell,
     *,
     workers: int | None,
@@ -330,7 +330,7 @@ def run(
         make_part: Makes a task of its number, their count, and whether ``--retry`` counts.
         backend: What takes the jobs.
         resources: What each task gets.
-        known: Returns what is finished; its argument says whether ``--retry`` counts.
+        read_answers: Returns what is finished; its argument says whether ``--retry`` counts.
         tell: Takes a line about what is going on.
         workers: Verifier processes of a task, or None.
         dry_run: Only say what would be done.
@@ -340,7 +340,7 @@ def run(
     """
     folder = backend.folder
     if dry_run:
-        for line in describe(out, plans, left(plans, known(True)), resources, workers, backend.largest_array()):
+        for line in describe(out, plans, left(plans, read_answers(True)), resources, workers, backend.largest_array()):
             tell(line)
         return
     earlier = remembered(folder)
@@ -348,7 +348,7 @@ def run(
         tell(f"{len(running)} tasks of an earlier submission still wait or run: waiting for them, sending no others")
         watch(backend, earlier, out, tell)
     retry, before = True, math.inf
-    while (total := sum(images := left(plans, known(retry)))) and total < before:
+    while (total := sum(images := left(plans, read_answers(retry)))) and total < before:
         before = total
         for line in describe(out, plans, images, resources, workers, backend.largest_array()):
             tell(line)

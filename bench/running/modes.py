@@ -59,7 +59,7 @@ class Workshop:
     tell: Callable[[str], None]
 
 
-class Mode(Protocol):
+class RunMode(Protocol):
     """What a suite is there for."""
 
     def refuse(self, request: RunRequest) -> None:
@@ -129,7 +129,7 @@ class Timed:
 
     def refuse(self, request: RunRequest) -> None:
         """Refuses what would make times that cannot be compared."""
-        for flag, given, why in (
+        for flag, is_set, why in (
             ("--device", "," in request.device, "one verifier process works at a time, on one device"),
             ("--workers", (request.workers or 1) != 1, "one verifier process works at a time, with all cores"),
             ("--shard", request.shard is not None, "times of different machines or loads are never compared"),
@@ -138,7 +138,7 @@ class Timed:
             ("--reuse", bool(request.reuse), "each of them is taken here and now"),
             ("--card", bool(request.cards), "its networks are the suite's own, dense and pruned"),
         ):
-            if given:
+            if is_set:
                 raise UserError(f"{flag} is refused: suite {request.suite_name!r} takes times, and {why}.")
         if request.cluster is not None:
             raise UserError(f"--executor is refused: suite {request.suite_name!r} takes times, on one machine.")
@@ -190,7 +190,7 @@ class Certified:
             certify_all(workload.certified, run)
 
 
-def mode_of(suite: Suite) -> Mode:
+def mode_of(suite: Suite) -> RunMode:
     """Returns what a suite is there for."""
     first = Timed() if suite.timed else Plain()
     certifies = any(protocol.certify is not None for protocol in (suite.base, *(p for _, p in suite.cells)))

@@ -14,20 +14,20 @@ from prunecert.bench.running.slurm import Resources
 from prunecert.verifiers.base import Status
 
 #: By image key and image, whether it is classified correctly; by stage key and image, the answers.
-Known = tuple[Mapping[tuple[str, int], bool], Mapping[tuple[str, int], Status]]
+KnownAnswers = tuple[Mapping[tuple[str, int], bool], Mapping[tuple[str, int], Status]]
 
 
-def left(plans: Sequence[CellPlan], known: Known) -> list[int]:
+def left(plans: Sequence[CellPlan], known_answers: KnownAnswers) -> list[int]:
     """Returns, for each cell, how many images still have something to be asked.
 
     Images of which nobody knows yet whether they are classified correctly count.
 
     Args:
         plans: The cells.
-        known: By image key and image, whether it is classified correctly; by stage key and image, the answers.
+        known_answers: By image key and image, whether it is classified correctly; by stage key and image, the answers.
     """
-    correct, verdicts = known
-    found = []
+    correct, verdicts = known_answers
+    counts = []
     for number, plan in enumerate(plans):
         indices = [int(plan.data.indices[p]) for p in range(plan.images)]
         if isinstance(plan, CertifyPlan):
@@ -43,9 +43,9 @@ def left(plans: Sequence[CellPlan], known: Known) -> list[int]:
             if (key, indices[p]) in verdicts
         }
         cascade = CellCascade(number, plan.stages, right, answers)
-        asked = {p for s in range(len(plan.stages)) for p in cascade.eligible(s) if (s, p) not in answers}
-        found.append(len(fresh) + len(asked))
-    return found
+        open_images = {p for s in range(len(plan.stages)) for p in cascade.eligible(s) if (s, p) not in answers}
+        counts.append(len(fresh) + len(open_images))
+    return counts
 
 
 def arrays(tasks: int, most: int) -> list[int]:
@@ -70,7 +70,7 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
     from prunecert.bench.results.store import Log, collector_off, is_run
 
     spent: dict[str, float] = {}
-    seen: dict[str, set[tuple[str, int]]] = {}
+    images_of: dict[str, set[tuple[str, int]]] = {}
     if is_run(out):
         network = {plan.name: plan.cell.network for plan in plans}
         with collector_off():
@@ -78,12 +78,12 @@ def measured_s(out: Path, plans: Sequence[CellPlan], images: Sequence[int], task
                 if isinstance(row, VerdictRow) and row.cell in network:
                     name = network[row.cell]
                     spent[name] = spent.get(name, 0.0) + seconds(row.times, including=("load", "start"))
-                    seen.setdefault(name, set()).add((row.cell, row.image))
+                    images_of.setdefault(name, set()).add((row.cell, row.image))
     total = 0.0
     for plan, count in zip(plans, images, strict=True):
-        if count and plan.cell.network not in seen:
+        if count and plan.cell.network not in images_of:
             return None
-        total += count * spent[plan.cell.network] / len(seen[plan.cell.network]) if count else 0.0
+        total += count * spent[plan.cell.network] / len(images_of[plan.cell.network]) if count else 0.0
     return total / max(1, tasks) / workers
 
 

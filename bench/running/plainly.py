@@ -12,11 +12,11 @@ from prunecert.verifiers.formats.vnnlib import Property
 from prunecert.verifiers.process.inspection import inspect_network
 
 
-def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict | None:
+def without_verifier(parsed: Property, instances: Sequence[Instance]) -> Verdict | None:
     """Answers a property that needs no verifier.
 
     Args:
-        made: The property.
+        parsed: The property.
         instances: A question about the network for each of its boxes.
 
     Returns:
@@ -27,9 +27,9 @@ def without_verifier(made: Property, instances: Sequence[Instance]) -> Verdict |
     Raises:
         UserError: The network can't be read within limits.
     """
-    if not made.cases:
-        return Verdict(Status.UNSAT, f"warning: {made.empty}; so the property holds for any network")
-    for case, instance in zip(made.cases, instances, strict=True):
+    if not parsed.cases:
+        return Verdict(Status.UNSAT, f"warning: {parsed.empty}; so the property holds for any network")
+    for case, instance in zip(parsed.cases, instances, strict=True):
         # The box's middle, or what float32 has next to it inside of the file's own box.
         middle = (instance.lower.astype(np.float64) + instance.upper) / 2
         point = case.nearest(middle.astype(np.float32)) if case.any_output else None

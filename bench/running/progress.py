@@ -73,13 +73,15 @@ class Estimate:
             expected = float(undecided)
             for number in range(max(current, 0), len(plan.stages)):
                 stage = plan.stages[number]
-                asked = float(open_) if number == current else len(cascade.positions) if stage.everyone else expected
+                questions = (
+                    float(open_) if number == current else len(cascade.positions) if stage.everyone else expected
+                )
                 spent, count = self._seconds.get((plan.cell.network, stage.verifier), (0.0, 0.0))
-                if asked and not count:
+                if questions and not count:
                     bound = True
-                total += asked * (spent / count if count else stage.timeout)
-                undecided_of, seen = self._passed.get(stage.verifier, (1, 1))
-                expected *= undecided_of / seen
+                total += questions * (spent / count if count else stage.timeout)
+                undecided_of, images = self._passed.get(stage.verifier, (1, 1))
+                expected *= undecided_of / images
         return total / self._workers, bound
 
 

@@ -69,11 +69,11 @@ class Problem:
             The property, and a question about the network as it was given for each of its boxes.
         """
         text = read_text(self.task.vnnlib, "VNN-LIB")
-        made = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
+        parsed = parse_property(text, str(self.task.vnnlib), self.task.vnnlib)
         shape = network_info(self.onnx).sample_shape
-        return made, made.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
+        return parsed, parsed.instances(self.onnx, self.onnx_sha256, shape, self.task.timeout, self.task.name)
 
-    def asked(self, instance: Instance) -> Instance:
+    def for_verifiers(self, instance: Instance) -> Instance:
         """Returns the question in the form in which verifiers get it."""
         if self.compact is None:
             return instance
@@ -135,22 +135,23 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
                 f"the network {task.onnx} takes the shape {info.input_shape} (0: free); allowed is a batch axis, 1 or "
                 "free, before fixed ones, or fixed ones alone"
             )
-        made = parse_property(text, str(task.vnnlib), task.vnnlib)
-        if math.prod(shape) != made.inputs == math.prod(shape[1:]):
+        parsed = parse_property(text, str(task.vnnlib), task.vnnlib)
+        if math.prod(shape) != parsed.inputs == math.prod(shape[1:]):
             raise UnsupportedPropertyError(
                 f"the network {task.onnx} takes {shape[0]} samples at once, {info.input_shape}; allowed is a batch "
                 "axis of 1 or free: export it with one sample"
             )
-        made.instances(onnx, info.sha256, shape, task.timeout, task.name)
+        parsed.instances(onnx, info.sha256, shape, task.timeout, task.name)
     except UnsupportedPropertyError as error:
         return replace(problem, refusal=str(error))
     # What the file leaves open is compared where the network is read, in the verifier's process: finding it out takes
     # evaluating it, and nothing of a foreign file is evaluated here.
     sizes = info.sizes()
-    if None not in sizes and made.outputs not in sizes:
-        found = " and ".join(str(size) for size in sizes)
+    if None not in sizes and parsed.outputs not in sizes:
+        sizes_text = " and ".join(str(size) for size in sizes)
         raise UserError(
-            f"{task.vnnlib} has {made.outputs} outputs but the network {task.onnx} has {found}; they must be equal."
+            f"{task.vnnlib} has {parsed.outputs} outputs but the network {task.onnx} has {sizes_text}; they must be "
+            "equal."
         )
     return problem
 
@@ -176,17 +177,17 @@ def solve(problem: Problem, worker: Worker) -> Verdict:
     )
     if problem.refusal:
         return failed
-    made, instances = problem.read()
-    plain = without_verifier(made, instances)
+    parsed, instances = problem.read()
+    plain = without_verifier(parsed, instances)
     if plain is not None:
         return replace(plain, device=failed.device, verifier=failed.verifier, version=failed.version)
     verdicts: list[Verdict] = []
-    for case, instance in zip(made.cases, instances, strict=True):
+    for case, instance in zip(parsed.cases, instances, strict=True):
         left = problem.task.timeout - sum(verdict.times.wall_s for verdict in verdicts)
         if left <= 0:
             verdicts.append(replace(failed, status=Status.TIMEOUT, detail="the limit ended before this box's turn"))
             break
-        (verdict,) = worker.verify([replace(problem.asked(instance), timeout=left)])
+        (verdict,) = worker.verify([replace(problem.for_verifiers(instance), timeout=left)])
         if problem.compact is not None:
             verdict = on_original(verdict, instance)
         verdicts.append(established(verdict, case, instance))
@@ -268,8 +269,8 @@ def combined(verdicts: Sequence[Verdict], cases: int) -> Verdict:
     detail = f"all {cases} boxes" if chosen.status is Status.UNSAT else f"box {number} of {cases}"
 
     def total(values: Sequence[int | None]) -> int | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if known else None
+        numbers = [value for value in values if value is not None]
+        return sum(numbers) if numbers else None
 
     return replace(
         chosen,

@@ -30,7 +30,7 @@ _SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableRow:
     """A row of an instance list that can't be asked: it ends in `error`, and no other row suffers.
 
     Args:
@@ -72,7 +72,7 @@ def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, 
     }
 
 
-def row_of_unreadable(entry: Unreadable, worker: Worker, identifier: str) -> Row:
+def row_of_unreadable(entry: UnreadableRow, worker: Worker, identifier: str) -> Row:
     """Makes the log's row of what can't be asked."""
     verdict = Verdict(
         Status.ERROR,
@@ -135,7 +135,7 @@ class Run:
     def __init__(
         self,
         out: Path,
-        entries: Sequence[Problem | Unreadable],
+        entries: Sequence[Problem | UnreadableRow],
         crew: Mapping[str, Worker],
         writer: Writer,
         rows: Sequence[Row],
@@ -146,7 +146,7 @@ class Run:
         self.writer = writer
         self.rows = list(rows)
         latest = {row["id"]: row for row in rows}
-        self.done = {identity: row for identity, row in latest.items() if Status(row["status"]) not in retry}
+        self.row_of = {identity: row for identity, row in latest.items() if Status(row["status"]) not in retry}
         self.folders = {name: out / name if len(crew) > 1 else out for name in crew}
         self.out = out
         self.identifiers = {name: self._identifiers(worker) for name, worker in crew.items()}
@@ -157,7 +157,7 @@ class Run:
         identity = worker.identity
         identifiers = []
         for entry in self.entries:
-            if isinstance(entry, Unreadable):
+            if isinstance(entry, UnreadableRow):
                 identifiers.append(digest([entry.key, identity]))
             else:
                 small = [] if entry.compact is None else [entry.compact_sha256]
@@ -177,12 +177,12 @@ class Run:
             for name in self.crew:
                 self.write_results(name)
 
-    def _answer(self, i: int, entry: Problem | Unreadable, name: str, worker: Worker) -> None:
+    def _answer(self, i: int, entry: Problem | UnreadableRow, name: str, worker: Worker) -> None:
         identifier = self.identifiers[name][i]
         again = "  (kept)"
-        if isinstance(entry, Unreadable):
+        if isinstance(entry, UnreadableRow):
             again = ""
-            if identifier not in self.done:
+            if identifier not in self.row_of:
                 self._append(row_of_unreadable(entry, worker, identifier))
         elif not self.kept(entry, name, identifier):
             again = ""
@@ -190,7 +190,7 @@ class Run:
             written, took = self._written[name]
             if time.monotonic() - written > took / _SHARE:
                 self.write_results(name)
-        row = self.done[identifier]
+        row = self.row_of[identifier]
         seconds = row.get("times", {}).get("wall_s", 0.0)
         detail = f"  {row['detail']}" if row.get("detail") else ""
         say(
@@ -216,7 +216,7 @@ class Run:
 
     def kept(self, problem: Problem, name: str, identifier: str) -> bool:
         """Whether the answer is there already, and its counterexample, if it has one, where this start wants it."""
-        row = self.done.get(identifier)
+        row = self.row_of.get(identifier)
         if row is None or row.get("counterexample") is None:
             return row is not None
         # The same question may have been asked under another name, or next to other verifiers.
@@ -241,14 +241,14 @@ class Run:
     def _append(self, row: Row) -> None:
         self.writer.append(row)
         self.rows.append(row)
-        self.done[row["id"]] = row
+        self.row_of[row["id"]] = row
 
     def write_results(self, name: str) -> None:
         """Writes a verifier's `results.csv` anew: at the start, at the end, and between them not too often."""
         begin = time.monotonic()
         lines = []
         for entry, identifier in zip(self.entries, self.identifiers[name], strict=True):
-            row = self.done.get(identifier)
+            row = self.row_of.get(identifier)
             if row is not None:
                 times = row.get("times", {})
                 lines.append((entry.task, Status(row["status"]), times.get("start_s", 0.0), times.get("wall_s", 0.0)))
@@ -258,7 +258,7 @@ class Run:
     def report(self) -> int:
         """Prints the summary; returns the exit code."""
         say()
-        answers = {name: [Status(self.done[i]["status"]) for i in self.identifiers[name]] for name in self.crew}
+        answers = {name: [Status(self.row_of[i]["status"]) for i in self.identifiers[name]] for name in self.crew}
         for name, statuses in answers.items():
             count_of = Counter(statuses)
             counts = ", ".join(f"{count_of[status]} {status}" for status in Status if count_of[status])

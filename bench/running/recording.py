@@ -19,7 +19,7 @@ from prunecert.verifiers.base import Instance, Status, Verdict
 
 
 @dataclass
-class Done:
+class LoggedAnswers:
     """What earlier runs in the same directory have found.
 
     Args:
@@ -44,25 +44,25 @@ def parse_statuses(text: str | None) -> frozenset[Status]:
     return frozenset(Status(word) for word in words)
 
 
-def read_done(out: Path, retry: frozenset[Status]) -> tuple[Done, list[str]]:
+def read_done(out: Path, retry: frozenset[Status]) -> tuple[LoggedAnswers, list[str]]:
     """Reads what is finished already, and what there is to say about the files."""
-    done = Done({}, {})
+    answers = LoggedAnswers({}, {})
     if not is_run(out):
-        return done, []
+        return answers, []
     log = Log(out)
     with collector_off():
         for row in log.rows():
             if isinstance(row, VerdictRow):
                 if row.status in retry:
-                    done.verdicts.pop((row.key, row.image), None)
+                    answers.verdicts.pop((row.key, row.image), None)
                 else:
-                    done.verdicts[row.key, row.image] = row.status
+                    answers.verdicts[row.key, row.image] = row.status
             elif isinstance(row, ImageRow):
-                done.correct[row.key, row.image] = row.correct
-    return done, log.notes
+                answers.correct[row.key, row.image] = row.correct
+    return answers, log.notes
 
 
-def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
+def predict(plan: CellPlan, answers: LoggedAnswers, writer: Writer, shard: tuple[int, int] | None) -> list[int]:
     """Finds out which images the exported network classifies correctly, and records what was not known.
 
     Returns:
@@ -75,7 +75,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
 
     data = plan.data
     mine = [p for p in range(plan.images) if in_shard(plan.cell, int(data.indices[p]), shard)]
-    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in done.correct]
+    new = [p for p in mine if (plan.image_key, int(data.indices[p])) not in answers.correct]
     logits = outputs(plan.export.path, data.images[new])
     if not np.all(np.isfinite(logits)):
         raise UserError(f"Cell {plan.cell.name}: its network gives logits that are not finite; train it again.")
@@ -83,7 +83,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
     for position, y in zip(new, logits, strict=True):
         label, index = int(data.labels[position]), int(data.indices[position])
         correct = is_correct(y, label)
-        done.correct[plan.image_key, index] = correct
+        answers.correct[plan.image_key, index] = correct
         rows.append(
             ImageRow(
                 key=plan.image_key,
@@ -96,7 +96,7 @@ def predict(plan: CellPlan, done: Done, writer: Writer, shard: tuple[int, int] |
         )
     if rows:
         writer.append(*rows)
-    return [p for p in mine if done.correct[plan.image_key, int(data.indices[p])]]
+    return [p for p in mine if answers.correct[plan.image_key, int(data.indices[p])]]
 
 
 def verdict_rows(

@@ -102,14 +102,14 @@ class RunResult:
     Args:
         out: The run directory.
         plans: The networks, and what was asked of each.
-        asked: How the suite says that each cell is verified, by name, whatever was narrowed for this run.
+        protocols: How the suite says that each cell is verified, by name, whatever was narrowed for this run.
         session: The row that says what this process has done, and with what; None if it was a dry run or jobs did it.
         conclusion: Summary, files and faults; None if it was a dry run, or a part that another process concludes.
     """
 
     out: Path
     plans: tuple[CellPlan, ...] = field(repr=False)
-    asked: dict[str, Protocol] = field(repr=False)
+    protocols: dict[str, Protocol] = field(repr=False)
     session: SessionRow | None = field(default=None, repr=False)
     conclusion: Conclusion | None = None
 

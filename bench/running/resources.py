@@ -76,19 +76,19 @@ def core_sets(workers: int) -> tuple[tuple[int, ...], ...] | None:
     """
     if not hasattr(os, "sched_getaffinity"):
         return None
-    seen = sorted(os.sched_getaffinity(0), key=_place)
-    if workers < 2 or workers > len(seen) or cores() < len(seen):
+    cpus = sorted(os.sched_getaffinity(0), key=_place)
+    if workers < 2 or workers > len(cpus) or cores() < len(cpus):
         return None
-    size = len(seen) // workers
-    return tuple(tuple(sorted(seen[number * size : (number + 1) * size])) for number in range(workers))
+    size = len(cpus) // workers
+    return tuple(tuple(sorted(cpus[number * size : (number + 1) * size])) for number in range(workers))
 
 
 def _place(cpu: int) -> tuple[int, int, int]:
     """Sorts processors by socket, core and number."""
-    found = []
+    numbers = []
     for name in ("physical_package_id", "core_id"):
         try:
-            found.append(int((_TOPOLOGY / f"cpu{cpu}" / "topology" / name).read_text()))
+            numbers.append(int((_TOPOLOGY / f"cpu{cpu}" / "topology" / name).read_text()))
         except (OSError, ValueError):
-            found.append(0)
-    return found[0], found[1], cpu
+            numbers.append(0)
+    return numbers[0], numbers[1], cpu

@@ -37,7 +37,7 @@ _Family = tuple[str, str, str, str, str, str, int]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _OldAnswer:
     """An earlier answer."""
 
     row: VerdictRow
@@ -55,8 +55,8 @@ class Earlier:
         families: By all but radius and limit.
     """
 
-    exact: dict[tuple[str, int], _Found] = field(default_factory=dict)
-    families: dict[_Family, list[_Found]] = field(default_factory=lambda: defaultdict(list))
+    exact: dict[tuple[str, int], _OldAnswer] = field(default_factory=dict)
+    families: dict[_Family, list[_OldAnswer]] = field(default_factory=lambda: defaultdict(list))
 
 
 def read_earlier(folders: Sequence[Path], machine: Mapping[str, Any], device: str) -> Earlier:
@@ -82,11 +82,11 @@ def read_earlier(folders: Sequence[Path], machine: Mapping[str, Any], device: st
                     stages |= {s.key: (session, cell, s) for cell in session.cells for s in cell.stages}
                 elif isinstance(row, VerdictRow) and row.key in stages and row.status in _TAKEN:
                     session, cell, stage = stages[row.key]
-                    found = _Found(row, log, session, Fraction(cell.eps))
-                    earlier.exact[row.key, row.image] = found
+                    old_answer = _OldAnswer(row, log, session, Fraction(cell.eps))
+                    earlier.exact[row.key, row.image] = old_answer
                     named = (cell.onnx_sha256, cell.data_fingerprint, cell.split)
                     how = (stage.verifier, stage.version, stage.settings_hash)
-                    earlier.families[(*named, *how, row.image)].append(found)
+                    earlier.families[(*named, *how, row.image)].append(old_answer)
     return earlier
 
 
@@ -115,10 +115,10 @@ def take_over(
     Returns:
         The answers taken over, by position.
     """
-    found = {p: row for p in positions if (row := _row(plan, p, stage, earlier, writer)) is not None}
-    if found:
-        writer.append(*found.values())
-    return {p: row.status for p, row in found.items()}
+    rows = {p: row for p in positions if (row := _row(plan, p, stage, earlier, writer)) is not None}
+    if rows:
+        writer.append(*rows.values())
+    return {p: row.status for p, row in rows.items()}
 
 
 def _row(plan: CellPlan, position: int, number: int, earlier: Earlier, writer: Writer) -> VerdictRow | None:
@@ -126,28 +126,28 @@ def _row(plan: CellPlan, position: int, number: int, earlier: Earlier, writer: W
     instance = plan.instance(position, number)
     identity = instance_id(instance, stage)
     same = earlier.exact.get((plan.keys[number], image))
-    for found in [same] if same is not None else _implying(plan, stage, instance, position, earlier):
+    for old_answer in [same] if same is not None else _implying(plan, stage, instance, position, earlier):
         row = replace(
-            found.row,
+            old_answer.row,
             id=identity,
             question=question_id(instance),
             key=plan.keys[number],
             cell=plan.name,
             timeout=stage.timeout,
             # The bounds of another box say nothing about this one.
-            bounds=None if same is None else found.row.bounds,
+            bounds=None if same is None else old_answer.row.bounds,
             witness="",
             witness_check=None,
             reused=ReusedFrom(
-                run=found.log.directory.name,
-                started=found.session.started,
-                id=found.row.id,
-                eps=None if same is not None else str(found.eps),
+                run=old_answer.log.directory.name,
+                started=old_answer.session.started,
+                id=old_answer.row.id,
+                eps=None if same is not None else str(old_answer.eps),
             ),
         )
         if row.status is not Status.SAT:
             return row
-        replayed = _replayed(instance, found)
+        replayed = _replayed(instance, old_answer)
         if replayed is not None:
             row.witness_check, point = replayed
             row.witness = writer.save_witness(identity, point)
@@ -155,25 +155,27 @@ def _row(plan: CellPlan, position: int, number: int, earlier: Earlier, writer: W
     return None
 
 
-def _implying(plan: CellPlan, stage: Stage, instance: Instance, position: int, earlier: Earlier) -> Iterator[_Found]:
+def _implying(
+    plan: CellPlan, stage: Stage, instance: Instance, position: int, earlier: Earlier
+) -> Iterator[_OldAnswer]:
     """Yields answers at other radii that settle the instance; a counterexample is still to be replayed."""
     named = (plan.export.sha256, plan.data.fingerprint, plan.data.split)
     family = (*named, stage.verifier, stage.version, stage.settings_hash, int(plan.data.indices[position]))
-    for found in earlier.families.get(family, ()):
-        lower, upper = box(plan.data.images[position], found.eps)
-        if found.row.status is Status.UNSAT:
+    for old_answer in earlier.families.get(family, ()):
+        lower, upper = box(plan.data.images[position], old_answer.eps)
+        if old_answer.row.status is Status.UNSAT:
             if bool(np.all(lower <= instance.lower) and np.all(upper >= instance.upper)):
-                yield found
-        elif found.row.status is Status.SAT and found.eps <= plan.cell.eps:
-            yield found
+                yield old_answer
+        elif old_answer.row.status is Status.SAT and old_answer.eps <= plan.cell.eps:
+            yield old_answer
 
 
-def _replayed(instance: Instance, found: _Found) -> tuple[dict[str, Any], Any] | None:
+def _replayed(instance: Instance, old_answer: _OldAnswer) -> tuple[dict[str, Any], Any] | None:
     """Replays an earlier counterexample on this instance; None if it is gone or is none."""
     from prunecert.verifiers.formats import counterexample
 
     try:
-        check, point = counterexample.replay(instance, found.log.witness(found.row))
+        check, point = counterexample.replay(instance, old_answer.log.witness(old_answer.row))
     except UserError:
         return None
     return (check.to_json(), point) if check.ok else None

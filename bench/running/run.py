@@ -28,7 +28,7 @@ from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
 from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun
 from prunecert.bench.running.certificates import known_certificates
-from prunecert.bench.running.modes import Mode, Workload, Workshop, mode_of
+from prunecert.bench.running.modes import RunMode, Workload, Workshop, mode_of
 from prunecert.bench.running.progress import Output
 from prunecert.bench.running.recording import read_done
 from prunecert.bench.running.request import RunRequest, RunResult
@@ -40,7 +40,7 @@ from prunecert.models.data import Dataset
 
 if TYPE_CHECKING:
     from prunecert.bench.running.cluster import Backend
-    from prunecert.bench.running.outlook import Known
+    from prunecert.bench.running.outlook import KnownAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class _Prepared:
     """A request, and all that was found out about it before anything is done."""
 
     request: RunRequest
-    mode: Mode
+    mode: RunMode
     out: Path
     devices: tuple[str, ...]
     console: Console
-    asked: Mapping[str, Protocol]
+    protocols: Mapping[str, Protocol]
     skipped: Mapping[str, str]
     missing: Sequence[Missing]
     data: Sequence[Dataset]
@@ -64,7 +64,7 @@ class _Prepared:
 
     def result(self) -> RunResult:
         """Returns what has come of it when nothing was done."""
-        return RunResult(self.out, self.workload.plans, dict(self.asked))
+        return RunResult(self.out, self.workload.plans, dict(self.protocols))
 
 
 def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
@@ -117,7 +117,7 @@ def refuse_other_suite(out: Path, suite: Suite) -> None:
 
 
 def _prepare(
-    request: RunRequest, mode: Mode, devices: tuple[str, ...], console: Console
+    request: RunRequest, mode: RunMode, devices: tuple[str, ...], console: Console
 ) -> tuple[_Prepared, Backend | None]:
     """Finds out what there is to be done, and what takes the jobs if it is to be sent."""
 
@@ -159,7 +159,7 @@ def _prepare(
         out=out,
         devices=devices,
         console=console,
-        asked={cell.name: protocol for cell, protocol in offered.cells},
+        protocols={cell.name: protocol for cell, protocol in offered.cells},
         skipped=skipped,
         missing=missing,
         data=tuple(data.values()),
@@ -200,11 +200,11 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     request, workload, out = prepared.request, prepared.workload, prepared.out
     assert request.cluster is not None
 
-    def known(again: bool) -> Known:
+    def read_answers(again: bool) -> KnownAnswers:
         retry = request.retry if again else frozenset()
-        done = read_done(out, retry)[0]
+        answers = read_done(out, retry)[0]
         certificates = known_certificates(out, retry) if workload.certified else {}
-        return done.correct, {**done.verdicts, **certificates}
+        return answers.correct, {**answers.verdicts, **certificates}
 
     cluster.run(
         [*workload.plans, *workload.certified],
@@ -212,7 +212,7 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
         partial(cluster.Part, run_suite, request),
         backend,
         request.cluster.resources,
-        known,
+        read_answers,
         prepared.tell,
         workers=request.workers,
         dry_run=request.dry_run,
@@ -226,8 +226,8 @@ def _run_here(prepared: _Prepared) -> RunResult:
     """Does everything, or one part of it, in this process and its verifier processes."""
     request, out, plans = prepared.request, prepared.out, prepared.workload.plans
     devices = prepared.devices
-    asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
-    workers = prepared.mode.begin(out, asked, devices[0])
+    workers_asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
+    workers = prepared.mode.begin(out, workers_asked, devices[0])
     name = MAIN_WRITER if request.shard is None else f"shard-{request.shard[0]}-of-{request.shard[1]}"
     began = time.monotonic()
     with Writer(out, name) as writer:
@@ -235,11 +235,11 @@ def _run_here(prepared: _Prepared) -> RunResult:
             prepared.tell(
                 f"{writer.path.name}: cut off an unfinished last line ({writer.cut} bytes); its instance is done again."
             )
-        done, notes = read_done(out, request.retry)
+        answers, notes = read_done(out, request.retry)
         for note in notes:
             prepared.tell(note)
-        if done.verdicts:
-            prepared.tell(f"going on with {out}: {len(done.verdicts)} verdicts are there already")
+        if answers.verdicts:
+            prepared.tell(f"going on with {out}: {len(answers.verdicts)} verdicts are there already")
         session = session_row(
             request.suite,
             plans,
@@ -254,7 +254,7 @@ def _run_here(prepared: _Prepared) -> RunResult:
             argv=request.argv,
         )
         writer.append(session)
-        prepared.mode.work(prepared.workload, OpenRun(request, writer, done, workers, prepared.console))
+        prepared.mode.work(prepared.workload, OpenRun(request, writer, answers, workers, prepared.console))
         writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))
     result = replace(prepared.result(), session=session)
     if request.part:

@@ -48,7 +48,7 @@ class Resources:
 
     def parameters(self) -> dict[str, Any]:
         """Returns the parameters in submitit's words."""
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "job_name": "prunecert",
             "time": self.minutes,
             "array_parallelism": self.parallel,
@@ -58,9 +58,9 @@ class Resources:
         }
         if self.cpus is not None:
             # Since Slurm 22.05 a step does not inherit the number from the job.
-            found |= {"cpus_per_task": self.cpus, "srun_args": [f"--cpus-per-task={self.cpus}"]}
+            fields |= {"cpus_per_task": self.cpus, "srun_args": [f"--cpus-per-task={self.cpus}"]}
         named = {"partition": self.partition, "mem": self.mem, "gres": self.gres}
-        return found | {key: value for key, value in named.items() if value is not None}
+        return fields | {key: value for key, value in named.items() if value is not None}
 
     def describe(self) -> str:
         """Returns the sbatch options as one types them."""
@@ -148,12 +148,12 @@ def parse_minutes(text: str) -> int:
 
 
 def _extra(words: Sequence[str]) -> dict[str, str]:
-    found = {}
+    options = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z-]*", key) or not value or "\n" in value:
             raise UserError(f"--slurm-extra {word!r} is refused; write KEY=VALUE, e.g. account=verify.")
         if key in ("array", "output", "error", "open-mode", "signal", "requeue", "time"):
             raise UserError(f"--slurm-extra {key} is refused: it is set already; see --slurm-time, --slurm-parallel.")
-        found[key] = value
-    return found
+        options[key] = value
+    return options

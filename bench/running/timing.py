@@ -83,28 +83,28 @@ class TimeTaker:
         self._workers: dict[tuple[str, str], Worker] = {}
         self._repeats: dict[tuple[int, int], CellPlan] = {}
 
-    def run(self, visits: Sequence[Visit], known: Mapping[tuple[str, int], Status]) -> None:
+    def run(self, visits: Sequence[Visit], statuses: Mapping[tuple[str, int], Status]) -> None:
         """Asks everything that has no answer yet.
 
         Args:
             visits: The schedule.
-            known: What there is already, by stage key and image.
+            statuses: What there is already, by stage key and image.
         """
-        todo = [(visit, batches) for visit in visits if (batches := self._left(visit, known))]
+        todo = [(visit, batches) for visit in visits if (batches := self._left(visit, statuses))]
         total = sum(len(batches) for _, batches in todo)
-        done, began = 0, time.monotonic()
+        count, began = 0, time.monotonic()
         said = began
         self._say(f"to do: {total} of {sum(len(visit.batches) for visit in visits)} timed questions")
         try:
             for visit, batches in todo:
                 self._visit(visit, batches)
-                done += len(batches)
+                count += len(batches)
                 now = time.monotonic()
-                if now - said >= _LINE_EVERY_S or done == total:
+                if now - said >= _LINE_EVERY_S or count == total:
                     said = now
                     plan = self._plans[visit.cell]
                     self._say(
-                        f"{done}/{total} questions · repeat {visit.repeat} · {plan.stages[visit.stage].verifier} on "
+                        f"{count}/{total} questions · repeat {visit.repeat} · {plan.stages[visit.stage].verifier} on "
                         f"{plan.name} · {duration(now - began)} so far"
                     )
         finally:
@@ -120,10 +120,12 @@ class TimeTaker:
             self._repeats[key] = at_repeat(self._plans[visit.cell], visit.repeat)
         return self._repeats[key]
 
-    def _left(self, visit: Visit, known: Mapping[tuple[str, int], Status]) -> list[tuple[int, ...]]:
+    def _left(self, visit: Visit, statuses: Mapping[tuple[str, int], Status]) -> list[tuple[int, ...]]:
         plan = self._plan(visit)
         key = plan.keys[visit.stage]
-        return [batch for batch in visit.batches if any((key, int(plan.data.indices[p])) not in known for p in batch)]
+        return [
+            batch for batch in visit.batches if any((key, int(plan.data.indices[p])) not in statuses for p in batch)
+        ]
 
     def _worker(self, stage: Stage) -> Worker:
         key = (stage.verifier, stage.settings_hash)
@@ -191,8 +193,8 @@ def time_all(plans: Sequence[CellPlan], groups: Sequence[Group], run: OpenRun) -
         run: Where answers go and are looked up.
     """
     for plan in plans:
-        predict(plan, run.done, run.writer, None)
+        predict(plan, run.answers, run.writer, None)
     logs = run.writer.directory / "logs"
     logs.mkdir(exist_ok=True)
     taker = TimeTaker(plans, run.writer, verdict_rows, threads=cores(), logs=logs, console=run.console)
-    taker.run(schedule(plans, groups), run.done.verdicts)
+    taker.run(schedule(plans, groups), run.answers.verdicts)

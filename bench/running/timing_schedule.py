@@ -51,7 +51,7 @@ def _turns(plans: Sequence[CellPlan], group: Group, verifier: str, repeat: int) 
     dose = group.timing.dose(verifier)
     if repeat > dose.repeats:
         return []
-    asked = [
+    questions = [
         (number, stage, step.batch)
         for number in group.members
         for stage, step in enumerate(plans[number].stages)
@@ -61,8 +61,8 @@ def _turns(plans: Sequence[CellPlan], group: Group, verifier: str, repeat: int) 
     # Whole batches, so that an image's place says which batch it is in.
     chunk, images = -(-group.timing.chunk // dose.batch) * dose.batch, min(dose.images, group.images)
     for start in range(0, images, chunk):
-        rank = {item: group.timing.order(group.name, verifier, repeat, start, item[0]) for item in asked}
-        turn = sorted(asked, key=lambda item: rank[item])
+        rank = {item: group.timing.order(group.name, verifier, repeat, start, item[0]) for item in questions}
+        turn = sorted(questions, key=lambda item: rank[item])
         places = range(start, min(start + chunk, images))
         for number, stage, size in turn:
             batches = tuple(tuple(places[i : i + size]) for i in range(0, len(places), size))

@@ -36,7 +36,7 @@ def _warm(stage: Stage) -> bool:
 def _chains(plans: Sequence[CellPlan]) -> dict[_Place, list[_Place]]:
     """Returns, for each attack of each cell, those before it in its chain, nearest first, as numbers."""
     order = sorted(range(len(plans)), key=lambda n: (plans[n].cell.compression, plans[n].cell.pruner, n))
-    seen: dict[tuple[object, ...], list[_Place]] = {}
+    chains_of: dict[tuple[object, ...], list[_Place]] = {}
     before: dict[_Place, list[_Place]] = {}
     for number in order:
         plan = plans[number]
@@ -44,7 +44,7 @@ def _chains(plans: Sequence[CellPlan]) -> dict[_Place, list[_Place]]:
         for place, stage in enumerate(plan.stages):
             if _warm(stage):
                 group = (cell.network, cell.objective, show_eps(cell.eps), cell.seed, plan.data.split)
-                chain = seen.setdefault((*group, stage.verifier, stage.settings_hash), [])
+                chain = chains_of.setdefault((*group, stage.verifier, stage.settings_hash), [])
                 before[number, place] = chain[::-1]
                 chain.append((number, place))
     return before
@@ -90,17 +90,17 @@ class WarmStart:
         """Returns a batch's instances with the starts that there are for them."""
         before = self._before.get((batch.cell, batch.stage), ())
         return [
-            replace(instance, starts=found) if (found := self._starts(before, position)) else instance
+            replace(instance, starts=starts) if (starts := self._starts(before, position)) else instance
             for position, instance in zip(batch.positions, instances, strict=True)
         ]
 
     def _starts(self, before: Sequence[_Place], position: int) -> dict[str, FloatArray]:
-        found: dict[str, FloatArray] = {}
+        points: dict[str, FloatArray] = {}
         for cell, place in before:
-            if len(found) < _MOST and self.cascades[cell].status(place, position) is Status.SAT:
+            if len(points) < _MOST and self.cascades[cell].status(place, position) is Status.SAT:
                 plan = self._plans[cell]
                 identity = instance_id(plan.instance(position, place), plan.stages[place])
                 path = self._run / "witnesses" / f"{identity}.npy"
                 if path.is_file():
-                    found[identity] = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        return found
+                    points[identity] = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        return points

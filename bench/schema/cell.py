@@ -190,10 +190,10 @@ def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
         UserError: There is no pattern, or one that fits nothing.
     """
     names = list(names)
-    asked = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
-    if not asked:
+    wildcards = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    if not wildcards:
         raise UserError(f"--cells is empty; name at least one cell of {what}, or leave it out.")
-    for pattern in asked:
+    for pattern in wildcards:
         if not fnmatch.filter(names, pattern):
             raise UserError(f"--cells: {did_you_mean(f'cell of {what}', pattern, names)}")
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in asked)]
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in wildcards)]

@@ -71,25 +71,25 @@ def take_certify(section: Section, base: Certify | None, most_images: int) -> Ce
     Raises:
         UserError: A key is unknown, or a value of the wrong type or out of range.
     """
-    made = base or Certify()
+    certify = base or Certify()
     if "sigma" in section:
-        made = replace(made, sigma=take_sigma(section))
+        certify = replace(certify, sigma=take_sigma(section))
     if "images" in section:
-        made = replace(made, images=_whole(section, "images", 1, most_images))
-    alpha, timeout = section.take("alpha", float, made.alpha), section.take("timeout", float, made.timeout)
+        certify = replace(certify, images=_whole(section, "images", 1, most_images))
+    alpha, timeout = section.take("alpha", float, certify.alpha), section.take("timeout", float, certify.timeout)
     if not 0 < alpha < 1:
         raise section.refusal("alpha", f"{alpha:g} is refused; it must be within 0 and 1, both excluded.")
     if not 0 < timeout <= 86_400:
         raise section.refusal("timeout", f"{timeout:g} is refused; it must be above 0 and at most 86,400 seconds.")
-    made = replace(
-        made,
+    certify = replace(
+        certify,
         alpha=alpha,
         timeout=timeout,
-        **{key: _whole(section, key, getattr(made, key), 10**8) for key in ("n0", "n", "batch")},
-        seed=_whole(section, "seed", made.seed, 2**31 - 1, least=0),
+        **{key: _whole(section, key, getattr(certify, key), 10**8) for key in ("n0", "n", "batch")},
+        seed=_whole(section, "seed", certify.seed, 2**31 - 1, least=0),
     )
     section.finish(("sigma", "images"))
-    return made
+    return certify
 
 
 def take_sigma(section: Section) -> float:

@@ -172,17 +172,17 @@ class RuleSet:
 
 
 def _values(section: Section, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    found = {}
+    values = {}
     for key, value in section.data.items():
         if key in also:
             continue
         if key not in _READERS:
             raise section.refusal(key, did_you_mean("key", key, [*_READERS, *also]))
         try:
-            found[key] = _READERS[key](value)
+            values[key] = _READERS[key](value)
         except UserError as error:
             raise section.refusal(key, str(error)) from error
-    return found
+    return values
 
 
 def parse_rules(section: Section | None, source: str, cells: Collection[str] | None = None) -> RuleSet | None:

@@ -107,16 +107,16 @@ def draw(space: Space, trials: int, seed: int) -> list[dict[str, Any]]:
         seed: Seed of the draws.
     """
     generator = np.random.default_rng(seed)
-    found: list[dict[str, Any]] = [{}]
-    while len(found) < trials:
+    draws: list[dict[str, Any]] = [{}]
+    while len(draws) < trials:
         for _ in range(_PATIENCE):
             changes = {key: domain.draw(generator) for key, domain in space.items()}
-            if changes not in found:
-                found.append(changes)
+            if changes not in draws:
+                draws.append(changes)
                 break
         else:
             break
-    return found
+    return draws
 
 
 def apply(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

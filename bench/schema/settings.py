@@ -10,12 +10,12 @@ from prunecert.errors import UserError
 from prunecert.printable import shortened
 
 
-def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[str, Any]]:
+def settings_for(names: Sequence[str], items: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads ``key=value`` (for every verifier) and ``verifier.key=value``.
 
     Args:
         names: The verifiers that are asked.
-        given: What stands on the command line.
+        items: What stands on the command line.
 
     Returns:
         Settings by verifier; see `bench.schema.yamlfile.load_scalar` for their values.
@@ -24,7 +24,7 @@ def settings_for(names: Sequence[str], given: Sequence[str]) -> dict[str, dict[s
         UserError: An item has another form, or names a verifier that isn't asked.
     """
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for item in given:
+    for item in items:
         shown = shortened(repr(item), 100)
         key, equals, text = item.partition("=")
         if not equals or not key:

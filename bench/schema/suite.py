@@ -211,7 +211,7 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
 def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
     """Reads ``eps``, or ``sigma`` for objectives that train with noise."""
     noise = {name in NOISE_OBJECTIVES for name in objectives}
-    wanted, other = ("sigma", "eps") if noise == {True} else ("eps", "sigma")
+    key, other = ("sigma", "eps") if noise == {True} else ("eps", "sigma")
     if len(noise) > 1 or other in block:
         raise block.refusal(
             other if other in block else "objectives",
@@ -219,7 +219,7 @@ def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
             "'sigma', the standard deviation of their noise; all others have 'eps', a radius in the sup norm; each "
             "kind in blocks of its own.",
         )
-    if wanted == "eps":
+    if key == "eps":
         return [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
     # Through the shortest decimal, so that 0.1 is 1/10.
     return [Fraction(repr(check_sigma(block, value))) for value in block.take_list("sigma", float)]
@@ -262,23 +262,25 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
     if "cross_check" in section:
         cross = _names(section, "cross_check", cascade)
     timeouts = dict(base.timeouts)
-    given = section.section("timeouts")
-    for name in given.data if given else ():
-        assert given is not None
-        _known_verifier(given, name)
-        timeouts[name] = given.take(name, float)
+    subsection = section.section("timeouts")
+    for name in subsection.data if subsection else ():
+        assert subsection is not None
+        _known_verifier(subsection, name)
+        timeouts[name] = subsection.take(name, float)
         if not 0 < timeouts[name] <= 86_400:
-            raise given.refusal(name, f"{timeouts[name]:g} is refused; it must be above 0 and at most 86,400 seconds.")
+            raise subsection.refusal(
+                name, f"{timeouts[name]:g} is refused; it must be above 0 and at most 86,400 seconds."
+            )
     settings = {name: dict(values) for name, values in base.settings.items()}
-    given = section.section("settings")
-    for name in given.data if given else ():
-        assert given is not None
-        _known_verifier(given, name)
-        settings.setdefault(name, {}).update(given.take(name, dict))
+    subsection = section.section("settings")
+    for name in subsection.data if subsection else ():
+        assert subsection is not None
+        _known_verifier(subsection, name)
+        settings.setdefault(name, {}).update(subsection.take(name, dict))
         try:
             VERIFIERS.get(name).resolve(settings[name])
         except UserError as error:
-            raise given.refusal(name, str(error)) from error
+            raise subsection.refusal(name, str(error)) from error
     memory = section.take("memory_mb", int, base.memory_mb if base.memory_mb is not None else 0)
     if "memory_mb" in section and memory < 256:
         raise section.refusal("memory_mb", f"{memory} is refused; a worker needs at least 256 MiB.")

@@ -96,14 +96,14 @@ def take_timing(section: Section, base: Timing | None, check_verifier: Callable[
     control = section.take_list("control", str, check_verifier, base.control)
     optional = section.take_list("optional", str, check_verifier, base.optional)
     by_verifier = {name: dict(values) for name, values in base.by_verifier.items()}
-    given = section.section("by_verifier")
-    for name in given.data if given else ():
-        assert given is not None
+    subsection = section.section("by_verifier")
+    for name in subsection.data if subsection else ():
+        assert subsection is not None
         try:
             check_verifier(name)
         except UserError as error:
-            raise given.refusal(name, str(error)) from error
-        own = given.section(name)
+            raise subsection.refusal(name, str(error)) from error
+        own = subsection.section(name)
         assert own is not None
         for key in ("images", "repeats", "batch"):
             if key in own:

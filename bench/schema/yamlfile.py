@@ -313,13 +313,13 @@ class Section:
         if not value:
             raise self.refusal(key, "the list is empty; it must hold at least one value.")
         items: list[T] = []
-        seen = set()
+        texts = set()
         for i, item in enumerate(value):
             typed = self._typed(item, kind, (*self.path, key, i))
             # By their texts: not everything that YAML holds can be in a set.
-            if repr(typed) in seen:
+            if repr(typed) in texts:
                 raise self.document.refusal((*self.path, key, i), f"{shortened(repr(item))} stands in the list twice.")
-            seen.add(repr(typed))
+            texts.add(repr(typed))
             if check is not None:
                 try:
                     check(typed)

@@ -48,7 +48,7 @@ def series(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     for row in rows:
         groups[row.cell["pruner"], row.entry["by"], row.cell["seed"]].append(row)
     submitters = {by for _, by, _ in groups}
-    found = []
+    lines = []
     colours: dict[str, int] = {}
     for key in sorted(groups, key=lambda key: (key[0] == DENSE, *key)):
         pruner, by, seed = key
@@ -59,8 +59,8 @@ def series(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
             line = sorted(groups.get((DENSE, by, seed), []), key=lambda row: row.name)[:1] + line
         name = pruner if len(submitters) == 1 else f"{pruner} ({by or 'anonymous'})"
         place = colours.setdefault(name, len(colours))
-        found.append((f"s{place}" if place < _COLOURS else "rest", name, line))
-    return found
+        lines.append((f"s{place}" if place < _COLOURS else "rest", name, line))
+    return lines
 
 
 def _legend(groups: Sequence[tuple[str, str, list[Row]]]) -> tuple[tuple[str, str], ...]:
@@ -154,8 +154,8 @@ def time(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
 
 def unstable(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     """Unstable ReLUs against sparsity, as one verifier counts them."""
-    wanted = [own] if own is not None and own.unstable else rows
-    names = Counter(name for row in rows for name in row.unstable if any(name in other.unstable for other in wanted))
+    subjects = [own] if own is not None and own.unstable else rows
+    names = Counter(name for row in rows for name in row.unstable if any(name in other.unstable for other in subjects))
     if not names:
         return None
     verifier = max(sorted(names), key=lambda name: names[name])

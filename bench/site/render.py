@@ -59,7 +59,7 @@ def environment() -> jinja2.Environment:
     """Returns the templates, with escaping on and every missing variable an error."""
     import jinja2
 
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("prunecert.bench.site", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -67,9 +67,9 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters.update(percent=_percent, interval=_interval, kept=_kept, seconds=seconds, pretty=_pretty)
-    made.globals.update(version=prunecert.__version__, seed=SEED_PAPER)
-    return made
+    templates.filters.update(percent=_percent, interval=_interval, kept=_kept, seconds=seconds, pretty=_pretty)
+    templates.globals.update(version=prunecert.__version__, seed=SEED_PAPER)
+    return templates
 
 
 def _percent(share: Mapping[str, Any]) -> str:

@@ -48,8 +48,8 @@ class Axis:
         zero: bool = False,
         top: float | None = None,
     ) -> None:
-        known = list(values)
-        low, high = (min(known), max(known)) if known else (1.0, 10.0)
+        numbers = list(values)
+        low, high = (min(numbers), max(numbers)) if numbers else (1.0, 10.0)
         high = high if top is None else max(high, top)
         if log:
             low, high = low / 1.25, high * 1.25

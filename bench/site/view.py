@@ -241,7 +241,7 @@ def _holds(row: Row, metric: str) -> list[bool]:
 
 def families(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """Returns the rows by family, in the order of the board."""
-    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    rows_of: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        found[row.family].append(row)
-    return dict(found)
+        rows_of[row.family].append(row)
+    return dict(rows_of)

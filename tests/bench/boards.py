@@ -188,13 +188,13 @@ def write(folder: Path, *entries: Entry) -> Path:
 
 def small_board() -> list[Entry]:
     """Two networks, dense and pruned, at two radii."""
-    found: list[Any] = []
+    entries: list[Any] = []
     for network in ("cnn-small", "cnn-large"):
         for eps in ("2/255", "8/255"):
-            found.append(make("dense", 1.0, network=network, eps=eps))
+            entries.append(make("dense", 1.0, network=network, eps=eps))
             for pruner in ("lwm", "hydra"):
-                found += [make(pruner, ratio, network=network, eps=eps) for ratio in (2.0, 10.0, 100.0)]
-    return found
+                entries += [make(pruner, ratio, network=network, eps=eps) for ratio in (2.0, 10.0, 100.0)]
+    return entries
 
 
 NASTY = "<script>alert(1)</script>"

@@ -20,7 +20,7 @@ def network(path: Path, *, zeros: int = 5, classes: int = 10, size: int = 32) ->
     flat = 2 * (size // 4) ** 2
     linear = rng.normal(size=(flat, classes)).astype(np.float32)
     linear.reshape(-1)[:zeros] = 0
-    made = helper.make_model(
+    model = helper.make_model(
         helper.make_graph(
             [
                 helper.make_node("Conv", ["input", "conv"], ["a"], "first", kernel_shape=[4, 4], strides=[4, 4]),
@@ -37,7 +37,7 @@ def network(path: Path, *, zeros: int = 5, classes: int = 10, size: int = 32) ->
         opset_imports=[helper.make_opsetid("", 13)],
         ir_version=7,
     )
-    onnx.save(made, path)
+    onnx.save(model, path)
     return path
 
 

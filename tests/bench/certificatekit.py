@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from prunecert.bench.results.certificates import Found
+from prunecert.bench.results.certificates import CertificateAnswer
 from prunecert.bench.results.row_types import CertificateFields
 from prunecert.bench.results.session_types import SessionCell
 from prunecert.verifiers.certificate import certificate
@@ -38,15 +38,15 @@ def suite_text(blocks: str = BLOCKS) -> str:
     return before + blocks + "verify:\n" + rest.split("verify:\n")[1]
 
 
-def found(label: int, predicted: int, count: int) -> Found:
+def answer_of(label: int, predicted: int, count: int) -> CertificateAnswer:
     """Returns the certificate of an image of this label, `count` of 1,000 samples being `predicted`."""
-    made = certificate(predicted, count, n0=100, n=1000, alpha=0.001, sigma=0.5)
-    return Found("unknown", label, msgspec.convert(made.to_json(), CertificateFields), 0.5)
+    issued = certificate(predicted, count, n0=100, n=1000, alpha=0.001, sigma=0.5)
+    return CertificateAnswer("unknown", label, msgspec.convert(issued.to_json(), CertificateFields), 0.5)
 
 
 def cell_of(images: int = 5) -> SessionCell:
     """Returns a session's cell that asks for certificates of `images` images."""
     settings = {"sigma": 0.5, "n0": 100, "n": 1000, "alpha": 0.001, "batch": 500, "seed": 0}
-    asked = {"key": "k", "indices": None, "images": images, "settings": settings, "trained_sigma": 0.5}
-    asked |= {"verifier": "smoothing", "version": "1", "device": "cpu", "settings_hash": "h", "onnx_sha256": "o"}
-    return rowkit.cell(certify={**asked, "timeout": 9.0})
+    fields = {"key": "k", "indices": None, "images": images, "settings": settings, "trained_sigma": 0.5}
+    fields |= {"verifier": "smoothing", "version": "1", "device": "cpu", "settings_hash": "h", "onnx_sha256": "o"}
+    return rowkit.cell(certify={**fields, "timeout": 9.0})

@@ -76,10 +76,10 @@ def cell(*images: Answers | None, name: str = NAME, onnx: str = "b" * 64, **info
     }
     records = {}
     for index, answers in enumerate(images):
-        found = {name: Answer(*answer) for name, answer in (answers or {}).items()}
-        question = f"{onnx[:4]}-{index}" if found else None
-        details = {name: "it crashed" for name, answer in found.items() if answer.status == "error"}
-        records[index] = Image(index, index % 10, answers is not None, question, found, details)
+        by_verifier = {name: Answer(*answer) for name, answer in (answers or {}).items()}
+        question = f"{onnx[:4]}-{index}" if by_verifier else None
+        details = {name: "it crashed" for name, answer in by_verifier.items() if answer.status == "error"}
+        records[index] = Image(index, index % 10, answers is not None, question, by_verifier, details)
     return CellRecord(build(CellInfo, data), stages(), records)
 
 
@@ -170,11 +170,11 @@ def answers(draw: st.DrawFn) -> Answers | None:
         return None
     open_ = ["unknown", "timeout", "memout", "error"]
     truth = draw(st.sampled_from(["unsat", "sat"]))
-    found = {"ibp": (draw(st.sampled_from([*open_, truth] if truth == "unsat" else open_)), draw(seconds))}
-    found["pgd"] = (draw(st.sampled_from([*open_, truth] if truth == "sat" else open_)), draw(seconds))
-    if all(status in open_ for status, _ in found.values()):
-        found["bab"] = (draw(st.sampled_from([*open_, truth, truth])), draw(seconds))
-    return found
+    by_verifier = {"ibp": (draw(st.sampled_from([*open_, truth] if truth == "unsat" else open_)), draw(seconds))}
+    by_verifier["pgd"] = (draw(st.sampled_from([*open_, truth] if truth == "sat" else open_)), draw(seconds))
+    if all(status in open_ for status, _ in by_verifier.values()):
+        by_verifier["bab"] = (draw(st.sampled_from([*open_, truth, truth])), draw(seconds))
+    return by_verifier
 
 
 images = st.lists(answers(), min_size=1, max_size=25)

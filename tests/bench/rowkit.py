@@ -114,22 +114,22 @@ def complete(row: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "session" and "verifiers" in row:
         shared = {key: SESSION[key] for key in VerifySessionRow.__struct_fields__ if key in SESSION}
         return copy.deepcopy({**shared, **row})
-    made = {**_KINDS[kind][1], **row}
+    whole = {**_KINDS[kind][1], **row}
     if kind == "session":
-        made["machine"] = {**MACHINE, **made["machine"]}
-        made["cells"] = [
+        whole["machine"] = {**MACHINE, **whole["machine"]}
+        whole["cells"] = [
             {**CELL, **cell, "stages": [{**STAGE, **stage} for stage in cell.get("stages", ())]}
-            for cell in made["cells"]
+            for cell in whole["cells"]
         ]
     # Tests change rows; what they all have must not change with them.
-    return copy.deepcopy(made)
+    return copy.deepcopy(whole)
 
 
 def typed(row: Mapping[str, Any]) -> Any:
     """Returns a row, with what it lacks filled in."""
-    made = complete(row)
-    kind = VerifySessionRow if "verifiers" in made else _KINDS[made["type"]][0]
-    return build(kind, {key: value for key, value in made.items() if key != "type"})
+    whole = complete(row)
+    kind = VerifySessionRow if "verifiers" in whole else _KINDS[whole["type"]][0]
+    return build(kind, {key: value for key, value in whole.items() if key != "type"})
 
 
 def all_typed(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -151,10 +151,10 @@ def documents(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
         kind: Their type; None for all.
     """
     log = Log(out)
-    read = [msgspec.to_builtins(row) for row in log.rows()]
+    decoded = [msgspec.to_builtins(row) for row in log.rows()]
     lines = [line for path in sorted(out.glob("instances.*.jsonl")) for line in path.read_text().split("\n") if line]
-    found = [json.loads(line) for line in lines[: len(read)]] if not log.notes else read
+    raw = [json.loads(line) for line in lines[: len(decoded)]] if not log.notes else decoded
     # What is read is all that was written: no field is lost on the way.
-    for one, other in zip(found, read, strict=True):
+    for one, other in zip(raw, decoded, strict=True):
         assert one == other
-    return [row for row in found if kind is None or row["type"] == kind]
+    return [row for row in raw if kind is None or row["type"] == kind]

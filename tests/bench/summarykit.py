@@ -94,9 +94,9 @@ def verdict(
 
 def summarise(*rows: dict[str, Any]) -> dict[str, Any]:
     """Returns what these rows amount to."""
-    found = Rows()
-    found.add(all_typed(rows))
-    return summary_of(found)
+    log = Rows()
+    log.add(all_typed(rows))
+    return summary_of(log)
 
 
 def everything() -> list[dict[str, Any]]:

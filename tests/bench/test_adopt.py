@@ -69,9 +69,9 @@ def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys
     assert train.main(["--suite", str(suite), "--cells", pruned, "--out", str(tmp_path)]) == 0
     assert "pretrain" not in capsys.readouterr().err
     parent, _, _ = load_model(tmp_path / f"{name}.safetensors")
-    model, masks, made = load_model(tmp_path / f"{pruned}.safetensors")
+    model, masks, pruned_card = load_model(tmp_path / f"{pruned}.safetensors")
     assert masks.kept == round(masks.total / 4)
-    assert made.recipe["parent"] == name
+    assert pruned_card.recipe["parent"] == name
     # A step of fine-tuning moves weights a little: they are still the parent's.
     for layer, mask in masks.items():
         difference = (model.get_parameter(layer) - parent.get_parameter(layer)).detach().abs()[mask]

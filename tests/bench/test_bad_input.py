@@ -18,7 +18,7 @@ Run = Callable[..., int]
 
 def refused(*command: str, **environment: str) -> str:
     """Runs a command that must be refused; returns what it says."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True,
         text=True,
@@ -26,9 +26,9 @@ def refused(*command: str, **environment: str) -> str:
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
-    assert done.returncode == EXIT_USAGE, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    assert process.returncode == EXIT_USAGE, process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stderr
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "1/0", "-1/2", "a/b"])

@@ -24,7 +24,7 @@ def make(run: Path, out: Path, *more: str, reason: str = "the first") -> int:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
     """Returns a finished run of two cells on eight images."""
     from prunecert.bench.run import main
 
@@ -35,11 +35,11 @@ def done(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
 
 @pytest.mark.slow
 def test_a_baseline_is_made_and_updated_with_its_reasons(
-    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "baselines" / "tiny.json"
-    assert make(done, out, reason="the  first\nrelease") == 0
-    assert make(done, out, reason="a new verifier") == 0
+    assert make(run_folder, out, reason="the  first\nrelease") == 0
+    assert make(run_folder, out, reason="a new verifier") == 0
     printed = capsys.readouterr().out
     assert f"made {out}: the first release" in printed
     assert f"update 1 of {out}: a new verifier" in printed
@@ -47,7 +47,7 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
     assert [entry["reason"] for entry in data["history"]] == ["the first release", "a new verifier"]
     assert set(data["history"][0]["cells"]) == set(CELLS)
     cell = data["history"][0]["cells"][CELLS[0]]
-    summary = json.loads((done / "summary.json").read_text())["cells"][0]
+    summary = json.loads((run_folder / "summary.json").read_text())["cells"][0]
     assert [cell[name] for name in ("verified", "attacked", "clean")] == [
         summary[name]["k"] for name in ("verified", "attacked", "clean")
     ]
@@ -55,22 +55,22 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
     assert f"{CELLS[0]}: verified {cell['verified']}/8 → {cell['verified']}/8" in printed
 
 
-def test_what_is_read_is_what_was_written(done: Path, tmp_path: Path) -> None:
+def test_what_is_read_is_what_was_written(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(done, out)
-    read, run = baseline_file.read(out), of_run(done)
-    assert list(read.cells) == list(run.cells)
+    make(run_folder, out)
+    baseline_, run = baseline_file.read(out), of_run(run_folder)
+    assert list(baseline_.cells) == list(run.cells)
     for name, cell in run.cells.items():
-        assert read.cells[name].info == cell.info
-        assert read.cells[name].stages == cell.stages
+        assert baseline_.cells[name].info == cell.info
+        assert baseline_.cells[name].stages == cell.stages
         for index, image in cell.images.items():
-            other = read.cells[name].images[index]
+            other = baseline_.cells[name].images[index]
             assert (other.label, other.correct, other.question) == (image.label, image.correct, image.question)
             assert {v: a.status for v, a in other.answers.items()} == {v: a.status for v, a in image.answers.items()}
     # A line an image, and no folder of the machine.
     assert sum(line.startswith("[") for line in out.read_text().splitlines()) == 16
-    assert str(done.parent) not in out.read_text()
-    assert baseline_file.to_json(read) == json.loads(out.read_text())
+    assert str(run_folder.parent) not in out.read_text()
+    assert baseline_file.to_json(baseline_) == json.loads(out.read_text())
 
 
 def test_a_run_that_must_not_be_published_is_taken_on_request_only(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_failures_are_taken_on_request_only() -> None:
     ("name", "reason", "message"),
     [("b.json", "  \n", "--reason is empty"), ("b.txt", "x", r"b\.txt is refused; the file's name must end in \.json")],
 )
-def test_bad_options_are_refused(done: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
+def test_bad_options_are_refused(run_folder: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make(done, tmp_path / name, reason=reason)
+        make(run_folder, tmp_path / name, reason=reason)
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cells_are_dropped_on_purpose_only(done: Path, run: Run, tmp_path: Path) -> None:
+def test_cells_are_dropped_on_purpose_only(run_folder: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(done, out)
+    make(run_folder, out)
     run(tmp_path / "one", "--images", "8", "--cells", CELLS[0])
     with pytest.raises(UserError, match=rf"lacks 1 cells of .*{CELLS[1]}.*--drop-cells"):
         make(tmp_path / "one", out)
@@ -130,11 +130,11 @@ def test_cells_are_dropped_on_purpose_only(done: Path, run: Run, tmp_path: Path)
     assert list(baseline_file.read(out).cells) == [CELLS[0]]
 
 
-def test_another_suites_baseline_is_not_overwritten(done: Path, tmp_path: Path) -> None:
+def test_another_suites_baseline_is_not_overwritten(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     baseline_file.write(out, kit.snapshot(kit.cell(kit.PROVED), suite="other"))
     with pytest.raises(UserError, match=r"it is the baseline of suite 'other', and the run is of 'tiny'"):
-        make(done, out)
+        make(run_folder, out)
 
 
 # --- files that are refused ---

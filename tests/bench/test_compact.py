@@ -73,16 +73,16 @@ def test_a_question_beyond_the_domain_is_not_answered(masked: Export, tmp_path: 
     assert network_info(small.path).domain == (0.0, 1.0)
     assert network_info(masked.path).domain is None
 
-    def asked(found: Export, low: float, high: float) -> str | None:
+    def refusal_of(export_: Export, low: float, high: float) -> str | None:
         lower, upper = (np.full((3, 32, 32), value, dtype=np.float32) for value in (low, high))
-        instance = Instance(found.path, found.sha256, lower, upper, OutputSpec.robustness(0, 10), 1.0)
+        instance = Instance(export_.path, export_.sha256, lower, upper, OutputSpec.robustness(0, 10), 1.0)
         return check_instance(VERIFIERS.get("ibp"), instance)
 
-    assert asked(small, 0, 1) is None
-    assert asked(masked, -1, 2) is None
-    assert asked(compact_export(masked, tmp_path, Mode.ALL_INPUTS), -1, 2) is None
+    assert refusal_of(small, 0, 1) is None
+    assert refusal_of(masked, -1, 2) is None
+    assert refusal_of(compact_export(masked, tmp_path, Mode.ALL_INPUTS), -1, 2) is None
     for low, high in ((-0.001, 1), (0, 1.001), (-np.inf, np.inf)):
-        reason = asked(small, low, high)
+        reason = refusal_of(small, low, high)
         assert reason is not None
         assert "compacted for inputs from 0 to 1" in reason
 
@@ -113,9 +113,9 @@ def test_a_run_verifies_compact_networks_and_says_so(
     entries: list[Any] = []
 
     def spying(*arguments: Any, **more: Any) -> list[Path]:
-        out, plans, asked, session = arguments
+        out, plans, protocols, session = arguments
         answers = read_answers(out, plans)
-        entries.extend(make_entry(plan, asked[plan.cell.name], session, answers, "") for plan in plans)
+        entries.extend(make_entry(plan, protocols[plan.cell.name], session, answers, "") for plan in plans)
         return []
 
     monkeypatch.setattr("prunecert.bench.run.submit", spying)
@@ -158,19 +158,19 @@ def test_a_witness_is_one_for_the_masked_network_too(tmp_path: Path, monkeypatch
         assert x.grad is not None
         point = np.where(x.grad[0].numpy() > 0, upper, lower)
         instance = Instance(small.path, small.sha256, lower, upper, OutputSpec.robustness(label, 10), 1.0)
-        found = replay(instance, point)[0]
+        check = replay(instance, point)[0]
         there = replace(instance, onnx=whole.path, onnx_sha256=whole.sha256)
-        assert replay(there, point)[0].ok == found.ok
-        broken += found.ok
+        assert replay(there, point)[0].ok == check.ok
+        broken += check.ok
     assert broken >= 5
 
 
 def test_the_gate_knows_a_network_in_its_compact_form() -> None:
     base, run = pair([kit.PROVED], [kit.BROKEN])
     # Baselines of old have no such field: they are about masked networks.
-    known = with_info(run, masked_sha256=base.cells[kit.NAME].info.onnx_sha256)
+    run_of_both = with_info(run, masked_sha256=base.cells[kit.NAME].info.onnx_sha256)
     lax = RuleSet(base={"verified": -1, "attacked": -1, "clean": -1, "broken": Budget(9)})
-    result = compare(base, known, lax)
+    result = compare(base, run_of_both, lax)
     assert result.cells[0].same_network
     assert result.exit_code == 1
     assert "image 0: unsat by ibp in the baseline, sat by pgd in the run" in str(result.all_cases)

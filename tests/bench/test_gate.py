@@ -28,7 +28,7 @@ FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmar
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
     """Returns a folder with a finished run of two cells on twelve images, and its baseline."""
     from prunecert.bench.run import main
 
@@ -40,13 +40,13 @@ def done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
 
 
 @pytest.fixture
-def copy(done: Path, tmp_path: Path) -> Path:
+def copy(run_folder: Path, tmp_path: Path) -> Path:
     """Returns a copy of the run that a test may damage."""
-    return Path(shutil.copytree(done / "run", tmp_path / "run"))
+    return Path(shutil.copytree(run_folder / "run", tmp_path / "run"))
 
 
-def check(done: Path, run: Path, *more: str, **environment: str) -> int:
-    return gate.main(["--baseline", str(done / "b.json"), "--run", str(run), *more], environment)
+def check(run_folder: Path, run: Path, *more: str, **environment: str) -> int:
+    return gate.main(["--baseline", str(run_folder / "b.json"), "--run", str(run), *more], environment)
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
@@ -61,8 +61,10 @@ def first_proved(run: Path, verifier: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(done, copy) == 0
+def test_a_run_passes_against_its_own_baseline(
+    run_folder: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(run_folder, copy) == 0
     printed = capsys.readouterr().out
     assert "PASSED: 2 cells, no regression; 0 proved images lost, 0 gained" in printed
     assert "::error" not in printed
@@ -75,7 +77,7 @@ def test_a_run_passes_against_its_own_baseline(done: Path, copy: Path, capsys: p
 
 
 def test_worse_weights_fail_and_the_images_are_named(
-    done: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
@@ -94,9 +96,9 @@ def test_worse_weights_fail_and_the_images_are_named(
     capsys.readouterr()
     summary = tmp_path / "summary.md"
     environment = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
-    assert check(done, tmp_path / "run", "--report", str(tmp_path / "report"), **environment) == 1
+    assert check(run_folder, tmp_path / "run", "--report", str(tmp_path / "report"), **environment) == 1
     printed = capsys.readouterr().out
-    before = baseline_file.read(done / "b.json").cells[CELLS[0]].outcomes()
+    before = baseline_file.read(run_folder / "b.json").cells[CELLS[0]].outcomes()
     wrong = {row["image"] for row in documents(tmp_path / "run", "image") if not row["correct"]}
     lost = [image for image in sorted(wrong) if before[image].status == "unsat"]
     assert lost
@@ -108,52 +110,54 @@ def test_worse_weights_fail_and_the_images_are_named(
     root = check_junit((tmp_path / "report" / "junit.xml").read_text())
     assert outcome(root, CELLS[0], "images") == "failure"
     assert outcome(root, CELLS[1], "images") == "system-out"
-    assert check(done, tmp_path / "run", "--cells", CELLS[1]) == 0
+    assert check(run_folder, tmp_path / "run", "--cells", CELLS[1]) == 0
 
 
 def test_a_killed_run_is_refused_and_no_old_report_is_left(
-    done: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(done, copy)
+    check(run_folder, copy)
     log = copy / "instances.main.jsonl"
     lines = [line for line in log.read_text().splitlines(keepends=True) if '"type":"end"' not in line]
     log.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
     summary = tmp_path / "summary.md"
     with pytest.raises(UserError, match=r"The run is not complete: cnn-small_\S+ lacks answers"):
-        check(done, copy, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
+        check(run_folder, copy, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
     assert {path.name for path in (copy / "gate").iterdir()} == {"junit.xml"}
     assert outcome(check_junit((copy / "gate" / "junit.xml").read_text()), "run", "comparison") == "error"
     assert "BROKEN: nothing was compared" in summary.read_text()
     assert "::error title=bench.gate::The run is not complete" in capsys.readouterr().out
 
 
-def test_a_crashed_verifier_is_an_error(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crashed_verifier_is_an_error(run_folder: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     proved = first_proved(copy, "fake-complete")
     edit(copy, lambda row: {**row, "status": "error", "detail": "segfault"} if row.get("id") == proved["id"] else row)
-    assert check(done, copy) == 2
+    assert check(run_folder, copy) == 2
     printed = capsys.readouterr().out
     assert f"ERROR: {proved['cell']}, verifier {proved['verifier']}: " in printed
     assert f"  image {proved['image']}: segfault" in printed
     assert "BROKEN: errors in 1 of 2 cells" in printed
 
 
-def test_opposite_answers_to_one_question_fail(done: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_opposite_answers_to_one_question_fail(
+    run_folder: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     proved = first_proved(copy, "fake-bound")
     edit(copy, lambda row: {**row, "status": "sat"} if row.get("id") == proved["id"] else row)
-    assert check(done, copy) == 1
+    assert check(run_folder, copy) == 1
     words = f"  image {proved['image']}: unsat by {proved['verifier']} in the baseline, sat by {proved['verifier']} in"
     assert words in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_other_images_and_limits_are_refused(done: Path, run: Run, zoo: Zoo, tmp_path: Path) -> None:
+def test_other_images_and_limits_are_refused(run_folder: Path, run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "5")
     with pytest.raises(UserError, match=r"image set: 12 images in the baseline, 5 in the run \(every cell\)"):
-        check(done, tmp_path / "run")
+        check(run_folder, tmp_path / "run")
     other = tmp_path / "other.yaml"
     other.write_text(zoo.suite.read_text().replace("fake-complete: 5", "fake-complete: 6").replace("2/255", "3/255"))
     with pytest.raises(UserError, match=r"The run lacks 2 of the baseline's 2 cells: cnn-small_ibp_eps2_dense"):
-        check(done, other_run(run, zoo, tmp_path, other))
+        check(run_folder, other_run(run, zoo, tmp_path, other))
 
 
 def other_run(run: Run, zoo: Zoo, tmp_path: Path, suite: Path) -> Path:
@@ -168,43 +172,43 @@ def other_run(run: Run, zoo: Zoo, tmp_path: Path, suite: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_one_line_form_runs_and_gates(
-    done: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text("gate: {verified_min: 1%, cells: {'nothing*': {clean: 0pp}}}\n")
     arguments = zoo.arguments(tmp_path / "run", "--images", "12", "--rules", str(rules), "--skip-unavailable")
-    assert gate.main(["--baseline", str(done / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 0
+    assert gate.main(["--baseline", str(run_folder / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 0
     printed = capsys.readouterr().out
     assert "PASSED: 1 cell, no regression" in printed
     assert "note: rules that fit no cell compared here: nothing*." in printed
     assert json.loads((tmp_path / "run" / "gate" / "gate.json").read_text())["rules"] == "rules.yaml"
     rules.write_text("gate: {verified_min: 100%}\n")
-    assert gate.main(["--baseline", str(done / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 1
+    assert gate.main(["--baseline", str(run_folder / "b.json"), *arguments, "--cells", CELLS[0]], {}) == 1
 
 
 @pytest.mark.slow
-def test_a_suites_own_rules_hold(done: Path, zoo: Zoo, run: Run, tmp_path: Path) -> None:
+def test_a_suites_own_rules_hold(run_folder: Path, zoo: Zoo, run: Run, tmp_path: Path) -> None:
     suite = tmp_path / "tiny.yaml"
     suite.write_text(zoo.suite.read_text() + "gate: {verified_min: 100%}\n")
     arguments = zoo.arguments(tmp_path / "run", "--images", "12", "--suite", str(suite))
-    assert gate.main(["--baseline", str(done / "b.json"), *arguments], {}) == 1
+    assert gate.main(["--baseline", str(run_folder / "b.json"), *arguments], {}) == 1
     assert json.loads((tmp_path / "run" / "gate" / "gate.json").read_text())["rules"] == "tiny.yaml"
 
 
 def test_the_run_directory_has_a_name_of_its_own(
-    done: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_folder: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[RunRequest] = []
+    requests: list[RunRequest] = []
 
     def stop(request: RunRequest) -> RunResult:
-        asked.append(request)
+        requests.append(request)
         raise UserError("stopped")
 
     monkeypatch.setattr("prunecert.bench.running.run.run_suite", stop)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="stopped"):
-        gate.main(["--baseline", str(done / "b.json"), "--suite", str(zoo.suite), "--profile", "half"], {})
-    (request,) = asked
+        gate.main(["--baseline", str(run_folder / "b.json"), "--suite", str(zoo.suite), "--profile", "half"], {})
+    (request,) = requests
     assert request.argv == ("--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half")
     assert (request.suite.profile, request.out) == ("half", Path("results/runs/gate-tiny-half"))
 
@@ -218,9 +222,9 @@ def test_the_run_directory_has_a_name_of_its_own(
         (("--report", "/dev/null"), r"--report /dev/null is refused: it is a file"),
     ],
 )
-def test_bad_options_are_refused(done: Path, copy: Path, more: tuple[str, ...], message: str) -> None:
+def test_bad_options_are_refused(run_folder: Path, copy: Path, more: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check(done, copy, *more)
+        check(run_folder, copy, *more)
 
 
 @pytest.mark.parametrize(
@@ -238,21 +242,21 @@ def test_wrong_usage_ends_with_2(arguments: list[str], message: str, capsys: pyt
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_run_leaves_nothing_behind(done: Path, tmp_path: Path) -> None:
+def test_a_missing_run_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run"):
-        check(done, tmp_path / "no" / "such" / "run")
+        check(run_folder, tmp_path / "no" / "such" / "run")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="is no run"):
-        check(done, tmp_path / "none", "--report", str(tmp_path / "a" / "report"))
+        check(run_folder, tmp_path / "none", "--report", str(tmp_path / "a" / "report"))
     assert outcome(check_junit((tmp_path / "a" / "report" / "junit.xml").read_text()), "run", "comparison") == "error"
 
 
 def test_the_command_ends_as_the_contract_says(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gate", "--baseline", str(tmp_path / "b.json"), "--run", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: Baseline ")
-    assert "Traceback" not in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: Baseline ")
+    assert "Traceback" not in process.stderr
 
 
 def test_help_is_quick() -> None:

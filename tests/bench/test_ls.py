@@ -99,6 +99,6 @@ def test_help_imports_nothing_heavy(module: str) -> None:
         "except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules or 'onnxruntime' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "usage: python -m" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "usage: python -m" in process.stdout

@@ -22,8 +22,8 @@ def test_a_machine_is_described_without_its_name() -> None:
 def test_slurm_lowers_the_number_of_cores_and_never_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     everything = machine.cores()
-    for given, cores in (("1", 1), ("100000", everything), ("0", everything), ("many", everything)):
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    for text, cores in (("1", 1), ("100000", everything), ("0", everything), ("many", everything)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", text)
         assert machine.cores() == cores
 
 

@@ -17,16 +17,16 @@ SUITE = ("--suite", "cifar10-4nets")
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "value"),
+    ("reader", "text", "value"),
     [(IMAGES, "50000", 50_000), (THREADS, "1", 1), (SEED, "0", 0), (SECONDS, "1e-3", 0.001), (RADIUS, "1", 1.0)],
 )
-def test_what_makes_sense_is_taken(read: object, text: str, value: float) -> None:
-    assert callable(read)
-    assert read(text) == value
+def test_what_makes_sense_is_taken(reader: object, text: str, value: float) -> None:
+    assert callable(reader)
+    assert reader(text) == value
 
 
 @pytest.mark.parametrize(
-    ("read", "texts"),
+    ("reader", "texts"),
     [
         (THREADS, ("0", "-5", "100000", "1.5", "two", "", "1_0", "٣", "9" * 5000, "1e3", "nan", "\x1b[2J")),
         (WORKERS, ("0", "-1", "5000")),
@@ -38,23 +38,23 @@ def test_what_makes_sense_is_taken(read: object, text: str, value: float) -> Non
         (RADIUS, ("0", "1.1")),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(read: object, texts: tuple[str, ...]) -> None:
-    assert callable(read)
+def test_what_makes_no_sense_is_refused_in_a_sentence(reader: object, texts: tuple[str, ...]) -> None:
+    assert callable(reader)
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError, match="is refused; it must be") as caught:
-            read(text)
+            reader(text)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 250
 
 
 @given(st.integers(-(10**25), 10**25))
 def test_limits_are_where_they_are_said_to_be(value: int) -> None:
-    read = whole("things", -7, 10**19)
+    reader = whole("things", -7, 10**19)
     if -7 <= value <= 10**19:
-        assert read(str(value)) == value
+        assert reader(str(value)) == value
     else:
         with pytest.raises(argparse.ArgumentTypeError):
-            read(str(value))
+            reader(str(value))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_limits_are_where_they_are_said_to_be(value: int) -> None:
     ids=lambda words: " ".join(words[-2:])[:40],
 )
 def test_every_verb_refuses_it_with_exit_2(words: tuple[str, ...]) -> None:
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == EXIT_USAGE
-    assert f"argument {words[-2]}: " in done.stderr
-    assert "is refused" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == EXIT_USAGE
+    assert f"argument {words[-2]}: " in process.stderr
+    assert "is refused" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -113,9 +113,9 @@ def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
-    found = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
-    assert found is not None
-    assert set(found.shares) == {"clean %", "attacked %"}
+    row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
+    assert row is not None
+    assert set(row.shares) == {"clean %", "attacked %"}
 
 
 @pytest.mark.parametrize(

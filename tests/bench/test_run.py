@@ -41,9 +41,9 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
     for name in ("report.html", "summary.json", "table.md", "figures/time.png", "figures/verified-accuracy.svg"):
         assert (out / name).is_file()
         assert f"wrote {out / name}" in printed
-    found = summary(out)
-    assert [cell["name"] for cell in found["cells"]] == list(CELLS)
-    dense = found["cells"][0]
+    written_summary = summary(out)
+    assert [cell["name"] for cell in written_summary["cells"]] == list(CELLS)
+    dense = written_summary["cells"][0]
     assert dense["clean"]["k"] == dense["images"] == 12
     assert dense["attacked"]["k"] == 12
     by = dense["by_verifier"]
@@ -51,12 +51,12 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
     assert by["fake-complete"]["asked"] == 12 - by["fake-bound"]["unsat"]
     assert dense["verified"]["k"] == by["fake-bound"]["unsat"] + by["fake-complete"]["unsat"]
     assert dense["undecided"]["total"] == dense["undecided"]["timeout"] == by["fake-complete"]["timeout"]
-    assert found["finished"]
+    assert written_summary["finished"]
     # A copy with other checksums may be published, with its fingerprint.
-    assert found["publishable"]
-    assert not found["data"][0]["official"]
+    assert written_summary["publishable"]
+    assert not written_summary["data"][0]["official"]
     assert "unofficial copy of CIFAR-10 (its files' checksums are not the published ones); fingerprint" in printed
-    assert found["data"][0]["fingerprint"] in printed
+    assert written_summary["data"][0]["fingerprint"] in printed
 
 
 @pytest.mark.slow

@@ -108,15 +108,15 @@ def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: 
     (bench / "vnnlib/breaks.vnnlib.gz").rename(bench / "vnnlib/broken.vnnlib.gz")
     (bench / "instances.csv").write_text("onnx/net.onnx,vnnlib/broken.vnnlib,5\n")
     main([*arguments, "fake-breaker,fake-robust"])
-    made = out / "fake-breaker/toy/net_broken.counterexample.gz"
-    assert made.read_bytes() == (out / "toy/net_breaks.counterexample.gz").read_bytes()
-    assert made.with_name("net_broken.counterexample.check.json").is_file()
+    file = out / "fake-breaker/toy/net_broken.counterexample.gz"
+    assert file.read_bytes() == (out / "toy/net_breaks.counterexample.gz").read_bytes()
+    assert file.with_name("net_broken.counterexample.check.json").is_file()
     assert len(log(out)) == 2 + 4 + 1
     # Where it is gone altogether, the question is asked again.
-    made.unlink()
+    file.unlink()
     (out / "toy/net_breaks.counterexample.gz").unlink()
     main([*arguments, "fake-breaker,fake-robust"])
-    assert made.is_file()
+    assert file.is_file()
 
 
 @pytest.mark.slow

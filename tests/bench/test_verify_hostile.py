@@ -161,9 +161,9 @@ def test_names_that_are_too_long_together_lose_no_answer(folder: Path) -> None:
 
 
 def test_shortened_names_differ_where_long_ones_do() -> None:
-    made = {bounded_name("é" * 150 + str(i)) for i in range(50)}
-    assert len(made) == 50
-    assert all(len(os.fsencode(name)) <= 200 for name in made)
+    names = {bounded_name("é" * 150 + str(i)) for i in range(50)}
+    assert len(names) == 50
+    assert all(len(os.fsencode(name)) <= 200 for name in names)
     assert bounded_name("net_p") == "net_p"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.comparison.report import record
-from prunecert.bench.comparison.sides import Found, Side
+from prunecert.bench.comparison.sides import Finding, Side
 from prunecert.bench.results.vnncomp import Key, Task
 from prunecert.verifiers.base import Status
 
@@ -24,8 +24,8 @@ def task(folder: Path, image: int, timeout: float = 5.0) -> Task:
 
 def side(name: str, wall_s: float, **statuses: str) -> Side:
     """Returns a side that answered so: ``i3="sat"`` for image 3."""
-    found = {Key(CELL, int(key[1:])): Found(Status(status), 2.0, name) for key, status in statuses.items()}
-    return Side(name, "words", ["command"], wall_s, 100.0, found)
+    findings = {Key(CELL, int(key[1:])): Finding(Status(status), 2.0, name) for key, status in statuses.items()}
+    return Side(name, "words", ["command"], wall_s, 100.0, findings)
 
 
 def result_of(sides: Sequence[Side], instances: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from prunecert.verifiers.base import Status
 from tests.bench.comparison.sidekit import task
 
 
-class Tool(loop.NeuralSat):
+class Tool(loop.NeuralSatCommand):
     """A verifier of our own make: a script that writes what the property's name asks for."""
 
     def __init__(self, folder: Path) -> None:

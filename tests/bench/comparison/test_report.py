@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from prunecert.bench.comparison.report import markdown
-from prunecert.bench.comparison.sides import Found, Side
+from prunecert.bench.comparison.sides import Finding, Side
 from prunecert.bench.results.vnncomp import Key
 from prunecert.verifiers.base import Status
 from tests.bench.comparison.sidekit import CELL, result_of, side
@@ -15,9 +15,9 @@ def test_ratios_are_of_wall_clock_times_and_a_sampled_loop_is_scaled() -> None:
     assert full["loop_over"] == {"run": {"value": 10.0, "low": 10.0, "high": 10.0}}
     text = markdown(full)
     assert "| run | words | 2 | 4 s | 10.0 | 100 | sat 1, unsat 1 |" in text
-    found = dict(loop_.found)
-    found[Key(CELL, 2)] = Found(Status.SAT, 6.0, "loop")
-    part = Side("loop", "words", [], 40.0, 100.0, found)
+    findings = dict(loop_.findings)
+    findings[Key(CELL, 2)] = Finding(Status.SAT, 6.0, "loop")
+    part = Side("loop", "words", [], 40.0, 100.0, findings)
     sampled = result_of([run, part], 20)
     ratio = sampled["loop_over"]["run"]
     # Times of 2 and 6 seconds: 20 instances at a mean of 4 s by two processes, beside 4 s.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench.comparison import sides
-from prunecert.bench.comparison.sides import Found
+from prunecert.bench.comparison.sides import Finding
 from prunecert.bench.results.row_types import VerdictRow
 from prunecert.bench.results.store import Writer
 from prunecert.bench.results.vnncomp import Key
@@ -28,16 +28,16 @@ def test_a_proof_beside_a_counterexample_is_named_and_a_time_out_is_no_contradic
 def test_a_run_is_read_with_its_deciding_verifier_and_its_own_contradictions(tmp_path: Path) -> None:
     def verdict(image: int, verifier: str, status: str) -> VerdictRow:
         row = {"type": "verdict", "cell": CELL, "image": image, "question": f"q{image}", "verifier": verifier}
-        made: VerdictRow = typed({**row, "status": status, "times": {"wall_s": 1.0, "start_s": 0.5}})
-        return made
+        row_: VerdictRow = typed({**row, "status": status, "times": {"wall_s": 1.0, "start_s": 0.5}})
+        return row_
 
     with Writer(tmp_path) as writer:
         writer.append(typed({"type": "session", "cells": [{"name": CELL, "onnx_sha256": "a"}]}))
         writer.append(verdict(1, "ibp", "unknown"), verdict(1, "neuralsat", "unsat"))
         writer.append(verdict(2, "pgd", "sat"), verdict(2, "neuralsat", "unsat"), verdict(3, "neuralsat", "timeout"))
-    found, wrong = sides.read_run(tmp_path, {CELL: "a"})
-    assert found[Key(CELL, 1)] == Found(Status.UNSAT, 3.0, "neuralsat")
-    assert found[Key(CELL, 3)] == Found(Status.TIMEOUT, 1.5)
+    findings, wrong = sides.read_run(tmp_path, {CELL: "a"})
+    assert findings[Key(CELL, 1)] == Finding(Status.UNSAT, 3.0, "neuralsat")
+    assert findings[Key(CELL, 3)] == Finding(Status.TIMEOUT, 1.5)
     assert wrong == [f"{CELL} image 2: pgd sat, neuralsat unsat, in {tmp_path.name}"]
     with pytest.raises(UserError, match="is about another network"):
         sides.read_run(tmp_path, {CELL: "b"})

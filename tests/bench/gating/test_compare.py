@@ -28,8 +28,8 @@ def gate(
 
 
 def case(result: GateResult, name: str) -> Case:
-    (found,) = [one for cell in result.cells for one in cell.cases if one.name == name]
-    return found
+    (match,) = [one for cell in result.cells for one in cell.cases if one.name == name]
+    return match
 
 
 def failing(result: GateResult) -> set[str]:
@@ -53,11 +53,11 @@ def test_a_run_passes_against_its_own_baseline(images: list[kit.Answers | None])
 def test_so_it_does_after_writing_and_reading(tmp_path_factory: pytest.TempPathFactory, images: list[Any]) -> None:
     run, path = snapshot(kit.cell(*images)), tmp_path_factory.mktemp("base") / "b.json"
     baseline_file.write(path, run)
-    read = baseline_file.read(path)
-    assert read.head == run.head
-    assert read.history == run.history
-    assert compare(read, run, RuleSet()).exit_code == 0
-    for one, other in zip(read.cells.values(), run.cells.values(), strict=True):
+    copy = baseline_file.read(path)
+    assert copy.head == run.head
+    assert copy.history == run.history
+    assert compare(copy, run, RuleSet()).exit_code == 0
+    for one, other in zip(copy.cells.values(), run.cells.values(), strict=True):
         assert {i: one.outcome(i)[:2] for i in one.images} == {i: other.outcome(i)[:2] for i in other.images}
 
 
@@ -148,8 +148,8 @@ def test_opposite_answers_to_the_same_question_fail_whatever_the_rules_allow() -
 
 def test_contradictions_within_the_run_fail() -> None:
     base, run = pair([PROVED], [PROVED])
-    found = {"cell": kit.NAME, "image": 0, "unsat_by": "ibp", "sat_by": "pgd", "question": "q"}
-    result = compare(base, replace(run, contradictions=(found,)), LAX)
+    contradiction = {"cell": kit.NAME, "image": 0, "unsat_by": "ibp", "sat_by": "pgd", "question": "q"}
+    result = compare(base, replace(run, contradictions=(contradiction,)), LAX)
     assert result.exit_code == 1
     assert result.cases[0].lines == [f"{kit.NAME} image 0: ibp proves it, pgd breaks it"]
 

@@ -49,16 +49,16 @@ some = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(STATUSES))
 @settings(deadline=None)
 def test_outcomes_are_counted_as_the_summary_counts_them(images: list[dict[str, str] | None]) -> None:
     snapshot, summary = read(images)
-    (found,) = summary["cells"]
+    (counted_cell,) = summary["cells"]
     outcomes = Counter(outcome.status for outcome in snapshot.cells["c"].outcomes().values())
     n = len(images)
-    assert outcomes["unsat"] == found["verified"]["k"]
-    assert n - outcomes["misclassified"] == found["clean"]["k"]
-    assert n - outcomes["misclassified"] - outcomes["sat"] == found["attacked"]["k"]
+    assert outcomes["unsat"] == counted_cell["verified"]["k"]
+    assert n - outcomes["misclassified"] == counted_cell["clean"]["k"]
+    assert n - outcomes["misclassified"] - outcomes["sat"] == counted_cell["attacked"]["k"]
     for status in STATUSES[2:]:
-        assert outcomes[status] == found["undecided"][status]
+        assert outcomes[status] == counted_cell["undecided"][status]
     spent = sum(outcome.seconds for outcome in snapshot.cells["c"].outcomes().values())
-    assert abs(spent - found["time"]["total_s"]) < 1e-9
+    assert abs(spent - counted_cell["time"]["total_s"]) < 1e-9
     assert list(snapshot.contradictions) == summary["contradictions"]
     assert not snapshot.unfinished
 

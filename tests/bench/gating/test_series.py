@@ -39,12 +39,12 @@ def test_series_are_what_github_action_benchmark_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "message", "colour", "error"),
+    ("make", "message", "colour", "error"),
     [(result, "failed, 1 of 2 cells", "red", False), (crashed, "broken, 1 of 1 cell", "lightgrey", True)],
 )
-def test_badges(made: object, message: str, colour: str, error: bool) -> None:
-    assert callable(made)
-    badge = series.badge(made())
+def test_badges(make: object, message: str, colour: str, error: bool) -> None:
+    assert callable(make)
+    badge = series.badge(make())
     assert badge == {
         "schemaVersion": 1,
         "label": "verified accuracy",

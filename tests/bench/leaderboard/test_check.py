@@ -223,14 +223,14 @@ def test_images_that_are_called_official_are_the_known_ones() -> None:
     entry = boards.make(images=count)
     assert fields(entry) == ["data.official"]
 
-    def known(entry: dict[str, Any]) -> None:
+    def official(entry: dict[str, Any]) -> None:
         entry["data"]["images_sha256"] = EXACT[count]
 
     # The pixels are those, but not the labels that the entry counts by.
-    assert fields(changed(known, entry=entry)) == ["images.label"]
+    assert fields(changed(official, entry=entry)) == ["images.label"]
 
     def labelled(entry: dict[str, Any]) -> None:
-        known(entry)
+        official(entry)
         entry["images"].update(label=known_labels(count), predicted=[9, *known_labels(count)[1:]])
 
     assert fields(changed(labelled, entry=entry)) == []

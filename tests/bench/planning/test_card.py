@@ -46,11 +46,11 @@ def test_a_network_of_another_shape_is_refused(run: Run, tmp_path: Path) -> None
 
 def test_channels_last_are_refused_with_the_way_out(run: Run, tmp_path: Path) -> None:
     (tmp_path / "card.yaml").write_text(CARD)
-    made = onnx.load(network(tmp_path / "theirs.onnx"))
-    made.graph.input[0].CopyFrom(helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 32, 32, 3]))
-    made.graph.node.insert(0, helper.make_node("Transpose", ["input"], ["first"], perm=[0, 3, 1, 2]))
-    made.graph.node[1].input[0] = "first"
-    onnx.save(made, tmp_path / "theirs.onnx")
+    model = onnx.load(network(tmp_path / "theirs.onnx"))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 32, 32, 3]))
+    model.graph.node.insert(0, helper.make_node("Transpose", ["input"], ["first"], perm=[0, 3, 1, 2]))
+    model.graph.node[1].input[0] = "first"
+    onnx.save(model, tmp_path / "theirs.onnx")
     with pytest.raises(UserError, match=r"channels last; .* `python -m prunecert\.onnx normalise"):
         run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"))
 

@@ -59,8 +59,8 @@ def test_compact_exports_are_made_once_and_again_when_something_changed(
 
 def test_a_network_that_loses_nothing_stays_the_masked_file(zoo: Zoo, tmp_path: Path) -> None:
     dense = export_cell(zoo.checkpoints / f"{CELLS[0]}.safetensors", tmp_path)
-    found = compact_export(dense, tmp_path, Mode.ALL_INPUTS)
-    assert (found.path, found.sha256) == (dense.path, dense.sha256)
+    compact = compact_export(dense, tmp_path, Mode.ALL_INPUTS)
+    assert (compact.path, compact.sha256) == (dense.path, dense.sha256)
     assert compact_export(dense, tmp_path, Mode.ALL_INPUTS).sha256 == dense.sha256
     assert compact_export(dense, tmp_path, Mode.OFF) is dense
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".onnx"]

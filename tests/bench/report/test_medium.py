@@ -27,9 +27,9 @@ def test_no_text_breaks_a_line_or_adds_a_column(row: list[str]) -> None:
     assert cell("plain") == "plain"
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("|", r"\|"), (r"\|", r"\\\|"), (r"a\b", r"a\b"), (r"\\|", r"\\\\\|")])
-def test_backslashes_do_not_undo_an_escape(text: str, wanted: str) -> None:
-    assert cell(text) == wanted
+@pytest.mark.parametrize(("text", "escaped"), [("|", r"\|"), (r"\|", r"\\\|"), (r"a\b", r"a\b"), (r"\\|", r"\\\\\|")])
+def test_backslashes_do_not_undo_an_escape(text: str, escaped: str) -> None:
+    assert cell(text) == escaped
 
 
 def test_a_terminal_shows_text_as_it_is() -> None:

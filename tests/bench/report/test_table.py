@@ -21,11 +21,11 @@ def test_failures_are_seen_in_the_table() -> None:
 
 def test_what_is_still_to_come_is_pending_not_undecided() -> None:
     rows = [row for row in everything() if not (row["type"] == "verdict" and row["image"] == 5 and "bab" in row["key"])]
-    (found,) = summarise(session(cell(images=9)), *rows)["cells"]
-    assert found["pending"] == 1
-    assert not found["finished"]
-    assert found["undecided"]["timeout"] == 0
-    assert "4 to do" in table.undecided(found)
+    (whole,) = summarise(session(cell(images=9)), *rows)["cells"]
+    assert whole["pending"] == 1
+    assert not whole["finished"]
+    assert whole["undecided"]["timeout"] == 0
+    assert "4 to do" in table.undecided(whole)
     cross_check_missing = [row for row in everything() if not (row.get("key") == "k-pgd-c" and row["image"] == 1)]
     assert summarise(session(cell()), *cross_check_missing)["cells"][0]["pending"] == 1
 

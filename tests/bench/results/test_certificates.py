@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunecert.bench.results.certificates import Found, broken, summarise
+from prunecert.bench.results.certificates import CertificateAnswer, broken, summarise
 from tests.bench import rowkit
-from tests.bench.certificatekit import cell_of, found
+from tests.bench.certificatekit import answer_of, cell_of
 
 
 def test_the_numbers_are_what_they_say() -> None:
-    answers = {0: found(1, 1, 1000), 1: found(1, 1, 900), 2: found(2, 1, 1000), 3: found(1, 1, 500)}
-    answers[4] = Found("timeout", 1, None, 9.0)
+    answers = {0: answer_of(1, 1, 1000), 1: answer_of(1, 1, 900), 2: answer_of(2, 1, 1000), 3: answer_of(1, 1, 500)}
+    answers[4] = CertificateAnswer("timeout", 1, None, 9.0)
     correct = {"i": {0: True, 1: True, 2: False, 3: True, 4: False}}
     (cell,) = summarise([cell_of(), rowkit.cell(name="none")], {"k": answers}, correct, 0.95)
     large, small = answers[0].radius, answers[1].radius
@@ -35,7 +35,7 @@ def test_the_numbers_are_what_they_say() -> None:
 
 
 def test_a_verifier_that_only_fails_is_broken() -> None:
-    answers = {i: Found("error", 1, None, 0.0) for i in range(5)}
+    answers = {i: CertificateAnswer("error", 1, None, 0.0) for i in range(5)}
     assert broken(summarise([cell_of()], {"k": answers}, {}, 0.95)) == ["smoothing"]
-    answers[0] = found(1, 1, 900)
+    answers[0] = answer_of(1, 1, 900)
     assert broken(summarise([cell_of()], {"k": answers}, {}, 0.95)) == []

@@ -78,11 +78,11 @@ def test_an_outcome_is_text_that_json_takes() -> None:
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from(STATUSES), st.integers())))
 @settings(deadline=None)
 def test_contradictions_are_questions_answered_both_ways(claims: list[tuple[str, str, int]]) -> None:
-    found = {item.question: (item.proved, item.broken) for item in contradictions(claims)}
+    answers = {item.question: (item.proved, item.broken) for item in contradictions(claims)}
     for question in "pqr":
-        proved = [who for asked, status, who in claims if asked == question and status == "unsat"]
-        broken = [who for asked, status, who in claims if asked == question and status == "sat"]
-        assert found.get(question) == ((proved[0], broken[0]) if proved and broken else None)
+        proved = [who for about, status, who in claims if about == question and status == "unsat"]
+        broken = [who for about, status, who in claims if about == question and status == "sat"]
+        assert answers.get(question) == ((proved[0], broken[0]) if proved and broken else None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from(STATUSES), st.integers())))
@@ -95,8 +95,8 @@ def test_a_dispute_names_all_sides(
         claims
     )
     for question, proving, breaking in all_sides:
-        assert list(proving) == [who for asked, status, who in claims if (asked, status) == (question, "unsat")]
-        assert list(breaking) == [who for asked, status, who in claims if (asked, status) == (question, "sat")]
+        assert list(proving) == [who for about, status, who in claims if (about, status) == (question, "unsat")]
+        assert list(breaking) == [who for about, status, who in claims if (about, status) == (question, "sat")]
 
 
 def test_seconds_leave_out_starting_and_loading_unless_asked() -> None:

@@ -64,8 +64,8 @@ def test_a_log_of_before_compaction_reads_the_same() -> None:
     rows = documents(OLD)
     assert {row["type"] for row in rows} == {"session", "image", "verdict", "end"}
     assert "masked_sha256" not in rows[0]["cells"][0]
-    done, notes = read_done(OLD, frozenset())
-    assert (len(done.correct), notes) == (4, [])
+    answers, notes = read_done(OLD, frozenset())
+    assert (len(answers.correct), notes) == (4, [])
     was, now = json.loads((OLD / "summary.json").read_text()), summarise(OLD)
     (old,), (new,) = was.pop("cells"), now.pop("cells")
     assert {key: now[key] for key in was} == was
@@ -83,13 +83,13 @@ def test_what_is_written_is_read(tmp_path: Path, make: Any) -> None:
 
 
 def test_every_field_of_a_verdict_has_a_place() -> None:
-    found = certificate(3, 90, n0=10, n=100, alpha=0.01, sigma=0.5)
+    issued = certificate(3, 90, n0=10, n=100, alpha=0.01, sigma=0.5)
     verdict = Verdict(
         Status.ERROR, "died", None, (0.5,), Times(1, 2, 3, 4, 5), "bab", 1, 2, 3, 4.5, 6, "cuda:0 (x)", "ibp", "1"
     )
     full = {**verdict_fields(verdict), "witness_check": {"ok": True, "outputs": [1.0, "inf"]}, "log_tail": "x"}
     for kind in (VerdictRow, CertificateRow, PropertyRow):
-        extra = {"certificate": msgspec.to_builtins(found.to_json())} if kind is CertificateRow else {}
+        extra = {"certificate": msgspec.to_builtins(issued.to_json())} if kind is CertificateRow else {}
         row = {"type": kind.__struct_config__.tag, **full, **extra}
         assert complete(row).items() <= complete({**plain(typed(row))}).items()
     # What a verifier says and JSON has no word for is left out.
@@ -156,9 +156,9 @@ def test_one_sentence_names_file_line_and_field(tmp_path: Path, changed: dict[st
         lambda: merge.merge([folder], tmp_path / "m"),
         lambda: summarise(folder),
     ]
-    for read in readers:
+    for reader in readers:
         with pytest.raises(UserError) as caught:
-            read()
+            reader()
         assert message in str(caught.value)
         assert "instances.main.jsonl" in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -258,9 +258,9 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    for read in (summarise, lambda folder: merge.merge([folder], tmp_path / "m")):
+    for reader in (summarise, lambda folder: merge.merge([folder], tmp_path / "m")):
         with pytest.raises(UserError, match=r"run can't be read \(Permission denied\)"):
-            read(run)
+            reader(run)
 
 
 def test_only_the_runs_own_counterexamples_are_read(tmp_path: Path) -> None:
@@ -284,10 +284,10 @@ def test_results_of_bench_verify_are_no_run(tmp_path: Path) -> None:
 def test_commands_end_with_two(tmp_path: Path) -> None:
     run = log(tmp_path / "run", correct="yes")
     command = [sys.executable, "-m", "bench.merge", str(run), "--out", str(tmp_path / "m")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert "Traceback" not in process.stderr
 
 
 def test_a_schema_comes_with_the_types() -> None:

@@ -23,8 +23,8 @@ SESSION = rowkit.typed({"type": "session"})
 
 
 def row(number: int) -> VerdictRow:
-    made: VerdictRow = rowkit.typed({"type": "verdict", "id": str(number), "detail": "ä\n\u2028" * (number % 7)})
-    return made
+    verdict: VerdictRow = rowkit.typed({"type": "verdict", "id": str(number), "detail": "ä\n\u2028" * (number % 7)})
+    return verdict
 
 
 def fill(folder: Path, count: int, writer: str = "main") -> Path:

@@ -8,28 +8,28 @@ from tests.bench.summarykit import cell, everything, image, session, summarise, 
 
 def test_counts_are_those_of_the_definitions() -> None:
     summary = summarise(session(cell()), *everything())
-    (found,) = summary["cells"]
-    assert (found["clean"]["k"], found["clean"]["n"]) == (5, 6)
-    assert found["verified"]["k"] == 2
-    assert found["attacked"]["k"] == 4
-    assert found["verified"]["low"] == pytest.approx(0.0968, abs=1e-4)
-    assert found["undecided"] == {"total": 2, "unknown": 0, "timeout": 1, "memout": 0, "error": 1, "unsupported": 0}
-    assert found["decided_by"] == {
+    (counts,) = summary["cells"]
+    assert (counts["clean"]["k"], counts["clean"]["n"]) == (5, 6)
+    assert counts["verified"]["k"] == 2
+    assert counts["attacked"]["k"] == 4
+    assert counts["verified"]["low"] == pytest.approx(0.0968, abs=1e-4)
+    assert counts["undecided"] == {"total": 2, "unknown": 0, "timeout": 1, "memout": 0, "error": 1, "unsupported": 0}
+    assert counts["decided_by"] == {
         "ibp": {"unsat": 1, "sat": 0},
         "pgd": {"unsat": 0, "sat": 1},
         "bab": {"unsat": 1, "sat": 0},
     }
-    assert found["finished"]
+    assert counts["finished"]
     assert summary["publishable"]
     # Up to the deciding verifier, without loading: 0.001; 4.011; 0.011; 1.011; 9.011.
-    assert found["time"]["median_s"] == pytest.approx(1.011)
-    assert found["time"]["total_s"] == pytest.approx(0.001 + 4.011 + 0.011 + 1.011 + 9.011)
+    assert counts["time"]["median_s"] == pytest.approx(1.011)
+    assert counts["time"]["total_s"] == pytest.approx(0.001 + 4.011 + 0.011 + 1.011 + 9.011)
 
 
 def test_a_proved_image_that_is_broken_counts_as_broken_and_is_named() -> None:
     summary = summarise(session(cell()), *everything(), verdict("pgd", 1, "sat"))
-    (found,) = summary["cells"]
-    assert (found["verified"]["k"], found["attacked"]["k"]) == (1, 3)
+    (counts,) = summary["cells"]
+    assert (counts["verified"]["k"], counts["attacked"]["k"]) == (1, 3)
     assert summary["contradictions"] == [
         {"cell": "c", "image": 1, "unsat_by": "ibp", "sat_by": "pgd", "question": "c1"}
     ]
@@ -47,9 +47,9 @@ def test_a_run_that_was_killed_before_it_began_is_refused() -> None:
 
 
 def test_a_later_answer_replaces_an_earlier_one() -> None:
-    (found,) = summarise(session(cell()), *everything(), verdict("bab", 4, "unsat"))["cells"]
-    assert found["verified"]["k"] == 3
-    assert found["by_verifier"]["bab"]["error"] == 0
+    (counts,) = summarise(session(cell()), *everything(), verdict("bab", 4, "unsat"))["cells"]
+    assert counts["verified"]["k"] == 3
+    assert counts["by_verifier"]["bab"]["error"] == 0
 
 
 def test_a_verifier_that_always_fails_is_broken() -> None:

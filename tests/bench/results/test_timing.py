@@ -11,7 +11,7 @@ from prunecert.bench.report.timing_figures import slug
 from prunecert.bench.report.timing_table import faster, markdown
 from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.timing import factors, summarise_times
-from prunecert.bench.results.timing_observations import Observations, Taken, Units
+from prunecert.bench.results.timing_observations import Observation, Observations, Units
 from prunecert.verifiers.base import Kind
 from tests.bench import rowkit
 
@@ -44,16 +44,16 @@ def test_factors_multiply_to_the_whole(
 ) -> None:
     columns = [_units([row[i][0] for row in rows], [row[i][1] for row in rows]) for i in range(4)]
     written = {"masked": columns[1]} | {name: columns[2 if name == "filled" else 3] for name in also}
-    found = factors(columns[0], written, limit, statistic)
-    parts = [found[name]["ratio"] for name in ("search", "arithmetic", "shapes") if name in found]
+    ratios = factors(columns[0], written, limit, statistic)
+    parts = [ratios[name]["ratio"] for name in ("search", "arithmetic", "shapes") if name in ratios]
     assert len(parts) == 1 + len(also)
-    assert math.isclose(math.prod(parts), found["whole"]["ratio"], rel_tol=1e-9)
+    assert math.isclose(math.prod(parts), ratios["whole"]["ratio"], rel_tol=1e-9)
     for name in ("whole", "search", "arithmetic", "shapes"):
-        if name in found:
+        if name in ratios:
             # Few images say nothing of how far a ratio may be off.
-            assert (found[name]["low"] is None) == (len(rows) < 5)
-            assert len(rows) < 5 or found[name]["low"] <= found[name]["high"]
-    assert found["units"] == len(rows)
+            assert (ratios[name]["low"] is None) == (len(rows) < 5)
+            assert len(rows) < 5 or ratios[name]["low"] <= ratios[name]["high"]
+    assert ratios["units"] == len(rows)
 
 
 def test_factors_say_what_changed() -> None:
@@ -63,11 +63,11 @@ def test_factors_say_what_changed() -> None:
         "masked": _units([1.0, 1.0, 2.0, 1.0, 4.0], [True] * 5),
         "compact": _units([0.5, 0.5, 1.0, 0.5, 2.0], [True] * 5),
     }
-    found = factors(dense, written, None, "median")
-    assert [found[name]["ratio"] for name in ("search", "arithmetic", "shapes", "whole")] == [0.5, 0.25, 0.5, 1 / 16]
+    ratios = factors(dense, written, None, "median")
+    assert [ratios[name]["ratio"] for name in ("search", "arithmetic", "shapes", "whole")] == [0.5, 0.25, 0.5, 1 / 16]
     # Every image changes alike, so that no resampling changes a ratio.
-    assert found["whole"] == {"ratio": 1 / 16, "low": 1 / 16, "high": 1 / 16}
-    assert faster(found["whole"]) == "16.00 (16.00–16.00)"
+    assert ratios["whole"] == {"ratio": 1 / 16, "low": 1 / 16, "high": 1 / 16}
+    assert faster(ratios["whole"]) == "16.00 (16.00–16.00)"
     del written["filled"]
     assert factors(dense, written, None, "median")["search"]["ratio"] == 1 / 8
     assert "arithmetic" not in factors(dense, written, None, "median")
@@ -107,22 +107,22 @@ def observations(load: float) -> Observations:
         cell("thin", "lwm", 10, "masked"),
         cell("small", "lwm", 10, "compact"),
     ]
-    found = Observations(session, {c.name: c for c in cells}, load_averages=[0.5, load], finished=True)
+    run = Observations(session, {c.name: c for c in cells}, load_averages=[0.5, load], finished=True)
     for name, seconds, statuses in (
         ("dense", (4.0, 12.0), "ut"),
         ("thin", (2.0, 2.0), "uu"),
         ("small", (1.0, 1.0), "us"),
     ):
-        found.taken[name, "slow"] = {
-            (1, image): Taken(s, {"u": "unsat", "t": "timeout", "s": "sat"}[w], 6, 2)
+        run.times[name, "slow"] = {
+            (1, image): Observation(s, {"u": "unsat", "t": "timeout", "s": "sat"}[w], 6, 2)
             for image, s, w in zip((4, 7), seconds, statuses, strict=True)
         }
-    return found
+    return run
 
 
 def test_the_numbers_of_a_run() -> None:
-    found = summarise_times(observations(1.9))
-    (group,) = found["groups"]
+    times = summarise_times(observations(1.9))
+    (group,) = times["groups"]
     (verifier,) = group["verifiers"]
     assert verifier["mean_is"] == "par2"
     rows = {row["network"]: row for row in verifier["networks"]}
@@ -134,20 +134,20 @@ def test_the_numbers_of_a_run() -> None:
     assert factor["mean"]["search"]["ratio"] == 2 / 12
     assert factor["median"]["shapes"]["ratio"] == 0.5
     assert factor["unstable"] == 1.0
-    assert not found["load_average"]["busy"]
-    text = markdown(found)
+    assert not times["load_average"]["busy"]
+    text = markdown(times)
     assert "WARNING" not in text
     assert "| slow | lwm | 10 | 2 | 2 |" in text
     assert slug(group) == "cnn-small-ibp-eps-2-255"
 
 
 def test_skipping_zeros_is_compared_with_the_same_method_on_dense_arithmetic() -> None:
-    found = observations(1.0)
-    for entry in found.cells.values():
+    run = observations(1.0)
+    for entry in run.cells.values():
         entry.keys["sparse-slow"] = [entry.name]
         entry.stages.append(structs.replace(entry.stages[0], verifier="sparse-slow", kind=Kind.INCOMPLETE))
-    found.taken["thin", "sparse-slow"] = {(1, 4): Taken(0.5, "unsat", 6, None)}
-    summary = summarise_times(found)
+    run.times["thin", "sparse-slow"] = {(1, 4): Observation(0.5, "unsat", 6, None)}
+    summary = summarise_times(run)
     (twin,) = summary["groups"][0]["twins"]
     assert (twin["verifier"], twin["over"], twin["network"], twin["images"]) == ("sparse-slow", "slow", "thin", 1)
     assert twin["median"]["ratio"] == twin["mean"]["ratio"] == 0.25
@@ -155,6 +155,6 @@ def test_skipping_zeros_is_compared_with_the_same_method_on_dense_arithmetic() -
 
 
 def test_a_busy_machine_is_warned_of() -> None:
-    found = summarise_times(observations(3.1))
-    assert found["load_average"]["busy"]
-    assert "the load average reached 3.1 on 2 cores" in markdown(found)
+    times = summarise_times(observations(3.1))
+    assert times["load_average"]["busy"]
+    assert "the load average reached 3.1 on 2 cores" in markdown(times)

@@ -21,20 +21,20 @@ def work_off(
     cascade: CellCascade, answer: Callable[[int, int], Status], pick: Callable[[int], int] = lambda n: 0
 ) -> list[Batch]:
     """Answers everything, taking open batches in the order that `pick` says; returns what was asked."""
-    ready, asked = cascade.release(), []
+    ready, batches = cascade.release(), []
     while ready:
         batch = ready.pop(pick(len(ready)))
-        asked.append(batch)
+        batches.append(batch)
         ready += cascade.record(batch, [answer(batch.stage, p) for p in batch.positions])
-    return asked
+    return batches
 
 
 def test_decided_images_drop_out_and_cross_checkers_see_everyone() -> None:
     stages = [stage("a", batch=3), stage("b", everyone=True, batch=10), stage("c")]
     cascade = CellCascade(5, stages, [0, 1, 2, 4, 6])
     statuses = {(0, 0): UNSAT, (0, 4): UNSAT, (1, 2): SAT}
-    asked = work_off(cascade, lambda s, p: statuses.get((s, p), UNKNOWN))
-    assert asked == [
+    batches = work_off(cascade, lambda s, p: statuses.get((s, p), UNKNOWN))
+    assert batches == [
         Batch(0, 5, (0, 1, 2)),
         Batch(0, 5, (4, 6)),
         Batch(1, 5, (0, 1, 2, 4, 6)),
@@ -60,8 +60,8 @@ def test_a_stage_waits_for_the_one_before() -> None:
 def test_timeouts_and_failures_go_on_to_the_next_verifier() -> None:
     cascade = CellCascade(0, [stage("a"), stage("b")], [0, 1, 2])
     first = dict(enumerate((TIMEOUT, Status.ERROR, Status.MEMOUT)))
-    asked = work_off(cascade, lambda s, p: first[p] if s == 0 else UNSAT)
-    assert len(asked) == 6
+    batches = work_off(cascade, lambda s, p: first[p] if s == 0 else UNSAT)
+    assert len(batches) == 6
     assert cascade.settled == 3
 
 
@@ -89,20 +89,20 @@ def test_interrupted_anywhere_it_asks_the_same_once(
     calm = work_off(CellCascade(0, stages, range(count)), lambda s, p: table[s, p])
     expected = {(b.stage, p) for b in calm for p in b.positions}
     assert sum(len(b.positions) for b in calm) == len(expected)
-    done: dict[tuple[int, int], Status] = {}
-    asked: list[tuple[int, int]] = []
+    answers: dict[tuple[int, int], Status] = {}
+    questions: list[tuple[int, int]] = []
     for _ in range(3):
-        cascade = CellCascade(0, stages, range(count), done)
+        cascade = CellCascade(0, stages, range(count), answers)
         ready, left = cascade.release(), data.draw(st.integers(0, 10))
         while ready and left:
             left -= 1
             batch = ready.pop(data.draw(st.integers(0, len(ready) - 1)))
-            asked += [(batch.stage, p) for p in batch.positions]
-            done.update({(batch.stage, p): table[batch.stage, p] for p in batch.positions})
+            questions += [(batch.stage, p) for p in batch.positions]
+            answers.update({(batch.stage, p): table[batch.stage, p] for p in batch.positions})
             ready += cascade.record(batch, [table[batch.stage, p] for p in batch.positions])
-    last = work_off(CellCascade(0, stages, range(count), done), lambda s, p: table[s, p])
-    asked += [(b.stage, p) for b in last for p in b.positions]
-    assert sorted(asked) == sorted(expected)
+    last = work_off(CellCascade(0, stages, range(count), answers), lambda s, p: table[s, p])
+    questions += [(b.stage, p) for b in last for p in b.positions]
+    assert sorted(questions) == sorted(expected)
 
 
 def test_statuses_must_fit_the_batch() -> None:

@@ -59,17 +59,17 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_certificates_are_rows_of_their_own(finished: Path) -> None:
-    found = rows(finished, "certificate")
-    assert sorted((row["cell"], row["image"]) for row in found) == sorted(
+    certificates = rows(finished, "certificate")
+    assert sorted((row["cell"], row["image"]) for row in certificates) == sorted(
         [(NOISY, i) for i in range(6)] + [(PROVED, i) for i in range(4)]
     )
-    for row in found:
+    for row in certificates:
         assert row["status"] == "unknown"
         assert row["verifier"] == "smoothing"
-        given = row["certificate"]
-        assert given["sigma"] == (0.25 if row["cell"] == NOISY else 0.5)
+        fields = row["certificate"]
+        assert fields["sigma"] == (0.25 if row["cell"] == NOISY else 0.5)
         keys = ("n0", "n", "alpha", "sigma")
-        assert given == certificate(given["predicted"], given["count"], **{k: given[k] for k in keys}).to_json()
+        assert fields == certificate(fields["predicted"], fields["count"], **{k: fields[k] for k in keys}).to_json()
     # Nobody's verdict is about the network that was trained with noise, and no verdict is smoothing's.
     verdicts = rows(finished, "verdict")
     assert {row["cell"] for row in verdicts} == {PROVED}
@@ -199,9 +199,9 @@ def test_report_and_table_have_a_section_of_their_own(finished: Path) -> None:
     assert {path.name for path in (finished / "figures").iterdir()} >= {"certified-radius.svg", "certified-radius.png"}
     # The session's cells say what was asked for.
     session = rows(finished, "session")[0]
-    asked = {cell["name"]: cell["certify"] for cell in session["cells"]}
-    assert asked[NOISY]["trained_sigma"] == 0.25
-    assert asked[PROVED]["trained_sigma"] is None
+    requests = {cell["name"]: cell["certify"] for cell in session["cells"]}
+    assert requests[NOISY]["trained_sigma"] == 0.25
+    assert requests[PROVED]["trained_sigma"] is None
 
 
 @pytest.mark.slow

@@ -119,8 +119,8 @@ def test_what_is_left_is_what_has_something_to_be_asked() -> None:
     assert outlook.left([one], (correct, answers)) == [3]
     assert outlook.left([one], ({}, {})) == [6]
     certified = plan(CertifyPlan, (stage("smoothing", True),), 6)
-    known = {(certified.keys[0], image): Status.UNKNOWN for image in (1, 5)}
-    assert outlook.left([one, certified], (correct, {**answers, **known})) == [3, 4]
+    statuses = {(certified.keys[0], image): Status.UNKNOWN for image in (1, 5)}
+    assert outlook.left([one, certified], (correct, {**answers, **statuses})) == [3, 4]
 
 
 @submitit
@@ -204,7 +204,7 @@ def test_jobs_of_an_earlier_submission_are_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     states: list[dict[str, str]] = [{"5_0": "RUNNING", "5_1": "PENDING"}, {"5_1": "RUNNING"}, {}]
 
-    class Backend(cluster.Trial):
+    class Backend(cluster.DryRunBackend):
         def alive(self, tasks: Any) -> dict[str, str]:
             assert list(tasks) == ["5_0", "5_1"]
             return states.pop(0)
@@ -216,7 +216,7 @@ def test_jobs_of_an_earlier_submission_are_waited_for(tmp_path: Path) -> None:
         cluster.run(
             [],
             tmp_path,
-            partial(cluster.Part, run_suite, asked()),
+            partial(cluster.Part, run_suite, cluster_request()),
             Backend(folder, Resources()),
             Resources(),
             lambda _: ({}, {}),
@@ -276,7 +276,7 @@ def test_a_killed_task_is_sent_again_and_nothing_is_done_twice(
     assert {tuple(row["shard"]) for row in rows if row["type"] == "session"} >= {(1, 2), (2, 2)}
 
 
-def asked() -> RunRequest:
+def cluster_request() -> RunRequest:
     return RunRequest(suite=load_suite("cifar10-4nets"), cluster=Cluster("submitit", Resources()))
 
 
@@ -290,7 +290,7 @@ def answered(request: RunRequest) -> RunResult:
 
 def test_a_part_that_is_put_back_does_not_retry_again() -> None:
     pytest.importorskip("submitit", reason="pip install submitit")
-    part = cluster.Part(answered, replace(asked(), retry=frozenset({Status.ERROR})), 2, 3, retry=True)
+    part = cluster.Part(answered, replace(cluster_request(), retry=frozenset({Status.ERROR})), 2, 3, retry=True)
     again = part.checkpoint().function
     assert (again.request, again.number, again.count, again.retry) == (part.request, 2, 3, False)
     # It travels as a pickle, and what it asks for is a part, in one process, which nobody but the sender concludes.

@@ -16,8 +16,8 @@ from tests.bench.running.test_cascade import stage
 
 
 def plan(*stages: Any) -> CellPlan:
-    found = SimpleNamespace(stages=stages, cell=SimpleNamespace(network="net", name="cell"))
-    return cast(CellPlan, found)
+    fake = SimpleNamespace(stages=stages, cell=SimpleNamespace(network="net", name="cell"))
+    return cast(CellPlan, fake)
 
 
 def verdicts(status: Status, seconds: float, count: int) -> list[Verdict]:

@@ -34,9 +34,9 @@ def test_a_counterexample_of_the_compact_network_alone_settles_nothing(tmp_path:
     equal = Verdict(Status.SAT, witness=corner, stage="attack")
     assert on_original(equal, instance).status is Status.SAT
     shifted = Verdict(Status.SAT, witness=np.array([0.5, 0.4], dtype=np.float32), stage="attack")
-    found = on_original(shifted, instance)
-    assert found.status is Status.UNKNOWN
-    assert "none for the original" in found.detail
-    assert found.witness is None
+    verdict = on_original(shifted, instance)
+    assert verdict.status is Status.UNKNOWN
+    assert "none for the original" in verdict.detail
+    assert verdict.witness is None
     proved = Verdict(Status.UNSAT)
     assert on_original(proved, instance) is proved

@@ -47,11 +47,11 @@ def test_an_unchanged_network_is_not_asked_again(run: Run, tmp_path: Path, capsy
     assert run(second, *IMAGES, "--reuse", str(first)) == 0
     before = {row["id"]: row for row in verdicts(first)}
     after = {row["id"]: row for row in verdicts(second)}
-    taken = {key for key, row in after.items() if "reused" in row}
+    reused = {key for key, row in after.items() if "reused" in row}
     # A limit may be too short here and not there: those are asked again.
-    assert taken == {key for key, row in before.items() if row["status"] != "timeout"}
-    assert taken < set(after) == set(before)
-    for key in taken:
+    assert reused == {key for key, row in before.items() if row["status"] != "timeout"}
+    assert reused < set(after) == set(before)
+    for key in reused:
         source = after[key].pop("reused")
         assert source == {"run": "first", "started": source["started"], "id": key}
         assert after[key] == before[key]
@@ -103,11 +103,11 @@ def test_a_proof_over_a_larger_box_settles_a_smaller_one(run: Run, tmp_path: Pat
     run(first, *IMAGES)
     _as_if_at(first, eps)
     run(second, *IMAGES, "--reuse", str(first))
-    taken = [row for row in verdicts(second) if "reused" in row]
+    reused = [row for row in verdicts(second) if "reused" in row]
     proved = {(row["verifier"], row["image"]) for row in verdicts(first) if row["status"] == "unsat"}
     assert proved
-    assert {(row["verifier"], row["image"]) for row in taken} == (proved if settles else set())
-    for row in taken:
+    assert {(row["verifier"], row["image"]) for row in reused} == (proved if settles else set())
+    for row in reused:
         assert row["status"] == "unsat"
         assert row["reused"]["eps"] == str(Fraction(eps))
         # Those bounds are of another question.
@@ -116,10 +116,10 @@ def test_a_proof_over_a_larger_box_settles_a_smaller_one(run: Run, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("eps", "inside", "taken"), [("1/255", True, True), ("2/255", True, True), ("1/255", False, False)]
+    ("eps", "inside", "is_reused"), [("1/255", True, True), ("2/255", True, True), ("1/255", False, False)]
 )
 def test_a_counterexample_counts_by_replay_and_not_by_the_earlier_log(
-    run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eps: str, inside: bool, taken: bool
+    run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eps: str, inside: bool, is_reused: bool
 ) -> None:
     from prunecert.models.data import load
 
@@ -142,9 +142,9 @@ def test_a_counterexample_counts_by_replay_and_not_by_the_earlier_log(
     # The untrained network is not broken really, so that the replay's outputs are made up; its box check is not.
     monkeypatch.setattr("prunecert.verifiers.base.OutputSpec.violated_by", lambda self, output: True)
     run(second, *IMAGES, "--reuse", str(first))
-    found = [row for row in verdicts(second) if row.get("reused") and row["status"] == "sat"]
-    assert bool(found) == taken
-    for row in found:
+    reused = [row for row in verdicts(second) if row.get("reused") and row["status"] == "sat"]
+    assert bool(reused) == is_reused
+    for row in reused:
         assert (second / row["witness"]).is_file()
         assert row["witness_check"]["ok"]
     if eps != "2/255":

@@ -22,7 +22,7 @@ from tests.bench.rowkit import documents
 BENCH = Path(modes.__file__).parents[1]
 
 
-def asked(zoo: Zoo, out: Path, **more: Any) -> RunRequest:
+def request_of(zoo: Zoo, out: Path, **more: Any) -> RunRequest:
     request = RunRequest(
         suite=load_suite(str(zoo.suite)),
         out=out,
@@ -40,7 +40,7 @@ def quiet() -> Console:
 
 
 def test_a_program_runs_a_suite_and_gets_what_has_come_of_it(zoo: Zoo, tmp_path: Path) -> None:
-    request = asked(zoo, tmp_path / "run", argv=("as", "typed"))
+    request = request_of(zoo, tmp_path / "run", argv=("as", "typed"))
     result = run_suite(request, quiet())
     assert result.exit_code == 0
     assert result.conclusion is not None
@@ -48,7 +48,7 @@ def test_a_program_runs_a_suite_and_gets_what_has_come_of_it(zoo: Zoo, tmp_path:
     assert not result.conclusion.broken_verifiers
     assert [cell["name"] for cell in result.conclusion.summary["cells"]] == [plan.name for plan in result.plans]
     assert [plan.name for plan in result.plans] == list(CELLS)
-    assert set(CELLS) < set(result.asked)
+    assert set(CELLS) < set(result.protocols)
     assert tmp_path / "run" / "report.html" in result.conclusion.paths
     assert all(path.is_file() for path in result.conclusion.paths)
     assert result.session is not None
@@ -62,7 +62,7 @@ def test_a_program_runs_a_suite_and_gets_what_has_come_of_it(zoo: Zoo, tmp_path:
 
 
 def test_verifiers_that_contradict_each_other_make_the_result_a_regression(zoo: Zoo, tmp_path: Path) -> None:
-    request = asked(zoo, tmp_path / "run", cells=CELLS[0], verifiers="fake-liar,fake-finder")
+    request = request_of(zoo, tmp_path / "run", cells=CELLS[0], verifiers="fake-liar,fake-finder")
     text = StringIO()
     result = run_suite(request, Console(file=text, width=230))
     conclusion = result.conclusion
@@ -74,7 +74,7 @@ def test_verifiers_that_contradict_each_other_make_the_result_a_regression(zoo: 
 
 def test_a_dry_run_writes_nothing(zoo: Zoo, tmp_path: Path) -> None:
     text = StringIO()
-    result = run_suite(asked(zoo, tmp_path / "run", dry_run=True), Console(file=text, width=230))
+    result = run_suite(request_of(zoo, tmp_path / "run", dry_run=True), Console(file=text, width=230))
     assert (result.session, result.conclusion, result.exit_code) == (None, None, 0)
     assert "Nothing was run." in text.getvalue()
     assert not (tmp_path / "run").exists()
@@ -95,7 +95,7 @@ def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(
     zoo: Zoo, tmp_path: Path, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        run_suite(asked(zoo, tmp_path / "run", **more), quiet())
+        run_suite(request_of(zoo, tmp_path / "run", **more), quiet())
     assert not (tmp_path / "run").exists()
 
 

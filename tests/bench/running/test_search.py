@@ -57,9 +57,9 @@ def test_a_search_finds_what_learns_and_goes_on_where_it_was(
     recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["recipes"]["cnn-small/natural"]
     assert recipe in ({}, {"lr": 0.003})
     assert "1e-06" not in (tmp_path / "out" / "recipe.yaml").read_text()
-    done = len(ran)
+    count = len(ran)
     assert search.main(halving) == 0
-    assert len(ran) == done, "nothing is trained twice"
+    assert len(ran) == count, "nothing is trained twice"
     assert "validation images" in capsys.readouterr().out
     capsys.readouterr()
 
@@ -67,7 +67,7 @@ def test_a_search_finds_what_learns_and_goes_on_where_it_was(
 def test_verified_accuracy_is_measured_on_validation_images(
     tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
 
     def run(request: RunRequest) -> RunResult:
         suite, folder = request.suite, request.checkpoints
@@ -77,16 +77,16 @@ def test_verified_accuracy_is_measured_on_validation_images(
         assert request.argv[:10] == (*own, *folders)
         assert all(protocol.split == "val" and protocol.images == 7 for _, protocol in suite.cells)
         assert all((folder / f"{cell.name}.safetensors").exists() for cell, _ in suite.cells)
-        asked.append({"folder": folder, "names": [cell.name for cell, _ in suite.cells]})
+        requests.append({"folder": folder, "names": [cell.name for cell, _ in suite.cells]})
         return RunResult(request.out, (), {})
 
     def summarise(out: Path) -> dict[str, Any]:
         value = 0.75 if "trial001" in str(out) else 0.25
-        return {"cells": [{"name": name, "verified": {"value": value}} for name in asked[-1]["names"]]}
+        return {"cells": [{"name": name, "verified": {"value": value}} for name in requests[-1]["names"]]}
 
     monkeypatch.setattr("prunecert.bench.running.search.run_suite", run)
     monkeypatch.setattr("prunecert.bench.running.search.summarise", summarise)
     options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
     assert search.main([*options, "--criterion", "verified"]) == 0
-    assert len(asked) == 2
+    assert len(requests) == 2
     assert "Trial 1 of 2: verified = 0.7500" in (tmp_path / "out" / "recipe.yaml").read_text()

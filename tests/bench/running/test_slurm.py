@@ -30,10 +30,10 @@ def test_what_is_asked_is_passed_on() -> None:
     )
     assert cluster is not None
     assert cluster.executor == "submitit"
-    found = cluster.resources
+    resources = cluster.resources
     extra = {"account": "verify", "qos": "low"}
-    assert found == Resources("gpu,long", 26 * 60 + 31, 4, "16G", "gpu:a100:1", 8, 100, extra)
-    assert found.parameters() == {
+    assert resources == Resources("gpu,long", 26 * 60 + 31, 4, "16G", "gpu:a100:1", 8, 100, extra)
+    assert resources.parameters() == {
         "job_name": "prunecert",
         "time": 1591,
         "array_parallelism": 8,
@@ -45,7 +45,7 @@ def test_what_is_asked_is_passed_on() -> None:
         "mem": "16G",
         "gres": "gpu:a100:1",
     }
-    assert found.describe() == (
+    assert resources.describe() == (
         "--time=1591 --requeue --partition=gpu,long --cpus-per-task=4 --mem=16G --gres=gpu:a100:1 --account=verify "
         "--qos=low"
     )

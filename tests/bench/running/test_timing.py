@@ -58,21 +58,21 @@ def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.Captu
     assert run(out, "--suite", clock) == 0
     printed = capsys.readouterr().out
     assert "left out: fake-missing (install fake-missing by hand.)" in printed
-    found = rows(out, "verdict")
+    verdicts = rows(out, "verdict")
     masked, small, thin = f"{CELLS[0]}_masked", f"{CELLS[1]}_compact", f"{CELLS[1]}_masked"
     filled = f"{CELLS[1]}_filled"
-    names = {row["cell"] for row in found}
+    names = {row["cell"] for row in verdicts}
     assert {masked, thin, filled} <= names <= {masked, thin, filled, small, f"{CELLS[0]}_compact"}
-    asked = Counter((row["cell"], row["verifier"], row["repeat"]) for row in found)
+    repeats_of = Counter((row["cell"], row["verifier"], row["repeat"]) for row in verdicts)
     for name in names:
-        assert asked[name, "fake-bound", 1] == asked[name, "fake-bound", 2] == 5
+        assert repeats_of[name, "fake-bound", 1] == repeats_of[name, "fake-bound", 2] == 5
         # The control is for the verifiers that are named only; others take what their dose says.
-        assert asked[name, "fake-complete", 1] == (0 if name == filled else 3)
-        assert asked[name, "fake-complete", 2] == 0
-    assert len({row["id"] for row in found}) == len(found)
-    assert {row["batch"] for row in found if row["verifier"] == "fake-bound"} == {2, 3}
+        assert repeats_of[name, "fake-complete", 1] == (0 if name == filled else 3)
+        assert repeats_of[name, "fake-complete", 2] == 0
+    assert len({row["id"] for row in verdicts}) == len(verdicts)
+    assert {row["batch"] for row in verdicts if row["verifier"] == "fake-bound"} == {2, 3}
     # All networks are asked about the same images, which all of them get right.
-    assert len({frozenset(row["image"] for row in found if row["cell"] == name) for name in names}) == 1
+    assert len({frozenset(row["image"] for row in verdicts if row["cell"] == name) for name in names}) == 1
     assert all(row["correct"] for row in rows(out, "image"))
     visits = rows(out, "visit")
     # A network whose turn comes twice running is there already.
@@ -82,7 +82,7 @@ def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.Captu
         assert (row["load_s"] > 0) == (now != previous)
         previous = now
     assert sum(row["start_s"] > 0 for row in visits) == 2
-    for row in found:
+    for row in verdicts:
         assert "load_s" not in row["times"]
         assert "start_s" not in row["times"]
     for name in ("timing.json", "timing.md", "timing.html", "figures/factors-cnn-small-ibp-eps-2-255.svg"):
@@ -107,12 +107,12 @@ def test_a_timing_run_goes_on_where_it_was_stopped(run: Run, clock: str, tmp_pat
 
     out, real, left = tmp_path / "run", TimeTaker._visit, 5
 
-    def stop(self: TimeTaker, *given: Any) -> None:
+    def stop(self: TimeTaker, *arguments: Any) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        real(self, *given)
+        real(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TimeTaker, "_visit", stop)

@@ -21,7 +21,7 @@ class Made:
 
 
 @st.composite
-def made(draw: st.DrawFn) -> Made:
+def cases(draw: st.DrawFn) -> Made:
     images = draw(st.integers(1, 13))
     doses = {
         name: {"images": draw(st.integers(1, 15)), "repeats": draw(st.integers(1, 3)), "batch": draw(st.integers(1, 5))}
@@ -35,10 +35,10 @@ def made(draw: st.DrawFn) -> Made:
 
 
 @settings(deadline=None)
-@given(made())
+@given(cases())
 def test_every_image_ratio_and_repeat_is_asked_once_and_networks_take_turns(case: Made) -> None:
     visits = schedule(case.plans, case.groups)
-    asked = Counter(
+    questions = Counter(
         (case.plans[v.cell].stages[v.stage].verifier, v.repeat, v.cell, place)
         for v in visits
         for batch in v.batches
@@ -51,8 +51,8 @@ def test_every_image_ratio_and_repeat_is_asked_once_and_networks_take_turns(case
         for repeat in range(1, case.timing.dose(step.verifier).repeats + 1)
         for place in range(min(case.timing.dose(step.verifier).images, case.groups[0].images))
     }
-    assert set(asked) == expected
-    assert set(asked.values()) == {1}
+    assert set(questions) == expected
+    assert set(questions.values()) == {1}
     assert [v.repeat for v in visits] == sorted(v.repeat for v in visits)
     # All networks meet a chunk of images before any of them meets the next chunk.
     turns: dict[tuple[str, int], list[tuple[int, int]]] = {}

@@ -39,9 +39,9 @@ def test_networks_before_it_are_part_of_an_attacks_ids() -> None:
         # What is not started from elsewhere keeps its ids, so that its answers are found again.
         assert before.keys[0] == after.keys[0]
         assert (before.keys[1] == after.keys[1]) == (after.cell.compression == 1)
-    asked = warm_plans([attack(2, everyone=False), attack(1, everyone=False)])
+    attacks = warm_plans([attack(2, everyone=False), attack(1, everyone=False)])
     # Which images it sees would depend on how far others got.
-    assert all(step.after == () for p in asked for step in p.stages)
+    assert all(step.after == () for p in attacks for step in p.stages)
 
 
 def test_an_attack_waits_for_those_before_it_and_gets_the_nearest_counterexamples(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_an_attack_waits_for_those_before_it_and_gets_the_nearest_counterexample
 
     cells = warm.cascades = [CellCascade(n, p.stages, places, {}, None, ready(n)) for n, p in enumerate(plans)]
     unknown = [Status.UNKNOWN] * 4
-    asked = {n: cell.release() for n, cell in enumerate(cells)}
-    assert all(batches == [Batch(0, n, (0, 1, 2, 3))] for n, batches in asked.items())
+    released = {n: cell.release() for n, cell in enumerate(cells)}
+    assert all(batches == [Batch(0, n, (0, 1, 2, 3))] for n, batches in released.items())
     # The bounds of the 10x and the 2x network are there: their attacks wait for the dense one's.
-    assert cells[0].record(asked[0][0], unknown) == []
-    assert cells[1].record(asked[1][0], unknown) == []
-    (first,) = cells[2].record(asked[2][0], unknown)
+    assert cells[0].record(released[0][0], unknown) == []
+    assert cells[1].record(released[1][0], unknown) == []
+    (first,) = cells[2].record(released[2][0], unknown)
     assert first == Batch(1, 2, (0, 1, 2, 3))
     broken: dict[tuple[int, int], str] = {}
 

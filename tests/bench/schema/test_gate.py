@@ -17,7 +17,7 @@ def rules(tmp_path: Path, text: str) -> RuleSet:
 
 
 def test_a_cell_goes_before_its_network_and_that_before_the_rest(tmp_path: Path) -> None:
-    found = rules(
+    rule_set = rules(
         tmp_path,
         """\
   verified: -0.5pp
@@ -31,15 +31,15 @@ def test_a_cell_goes_before_its_network_and_that_before_the_rest(tmp_path: Path)
     "cnn-large_*_x10_*": {verified_min: 12.5%}
 """,
     )
-    assert found.of("cnn-small_ibp_x1_s0", "cnn-small") == Limits(
+    assert rule_set.of("cnn-small_ibp_x1_s0", "cnn-small") == Limits(
         verified=Fraction(-1, 200), attacked=Fraction(-1, 50), timeouts=Budget(share=Fraction(1, 50)), strict_below=0.25
     )
-    large = found.of("cnn-large_ibp_x1_s0", "cnn-large")
+    large = rule_set.of("cnn-large_ibp_x1_s0", "cnn-large")
     assert (large.verified, large.broken) == (Fraction(-3, 100), Budget(4))
-    both = found.of("cnn-large_ibp_x10_s0", "cnn-large")
+    both = rule_set.of("cnn-large_ibp_x10_s0", "cnn-large")
     assert (both.verified, both.broken, both.verified_min) == (Fraction(0), Budget(4), Fraction(1, 8))
-    assert found.idle(["cnn-small_ibp_x10_s0"]) == ["cnn-large_*_x10_*"]
-    assert found.source == "rules.yaml"
+    assert rule_set.idle(["cnn-small_ibp_x10_s0"]) == ["cnn-large_*_x10_*"]
+    assert rule_set.source == "rules.yaml"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_csv_has_full_precision_and_no_formula(site: Path) -> None:
 def test_parquet_holds_the_same_records(site: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow (extra 'publish')")
     table = parquet.read_table(site / "leaderboard.parquet").to_pylist()
-    wanted = [downloads.record(row) for row in make_rows(nasty_board())]
-    assert table == wanted
+    records = [downloads.record(row) for row in make_rows(nasty_board())]
+    assert table == records
 
 
 def test_without_pyarrow_the_extra_is_named_and_nothing_links_to_parquet(

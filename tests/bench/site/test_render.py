@@ -17,18 +17,18 @@ class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.seen: list[str] = []
+        self.names: list[str] = []
         self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
+        self.names.append(tag)
         self.addresses += [value or "" for key, value in attrs if key in ("href", "src", "action", "data")]
         assert not any(key.startswith("on") or key == "style" for key, _ in attrs)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
+        self.names.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -43,8 +43,8 @@ def test_pages_are_well_formed_escaped_and_ask_nobody(site: Path) -> None:
         tags.feed(text)
         assert tags.open == []
         assert "alert(1)" not in "".join(re.findall(r"<script[^>]*>([^<]*)", text))
-        assert "img" not in tags.seen
-        assert tags.seen.count("script") == 2
+        assert "img" not in tags.names
+        assert tags.names.count("script") == 2
         for address in tags.addresses:
             outside = re.match(r"[a-z]+:|//", address)
             assert outside is None or address in ("data:,", "https://example.org/?a=1&b=2"), address
