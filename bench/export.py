@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     from prunecert.verifiers.formats.counterexample import outputs
     from prunecert.verifiers.formats.vnnlib import write
 
-    data = select.load_data(present, options.data_root, options.image_seed)
+    data = select.load_data(suite.data, present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
     keys: list[Key] = []
     written: set[Path] = set()
@@ -135,7 +135,7 @@ def compare(present: select.Cells, options: argparse.Namespace, folder: Path) ->
     from prunecert.models.compact_export import check_inputs
     from prunecert.verifiers.formats.counterexample import outputs
 
-    data = select.load_data(present, options.data_root)
+    data = select.load_data(suite.data, present, options.data_root)
     changed = 0
     for (cell, protocol), export in zip(present, _exports(present, options.checkpoints, folder).values(), strict=True):
         if export.path == export.masked_path:

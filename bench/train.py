@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
         job.refuse_unreachable()
         if job.recipe.parent:
             parent_file(job, options.out)
-    from prunecert.models.data import load
+    from prunecert.models.datasets.source import load_split
     from prunecert.models.faults import OutOfTimeError, memory_errors
     from prunecert.models.pipeline import Pipeline, exclusive
 
     prepare_torch(options.device, options.threads)
-    train = first_images(load("train", options.data_root, allow_sample=False), options.subset)
-    val = first_images(load("val", options.data_root, allow_sample=False), options.subset)
+    train = first_images(load_split(suite.data, "train", options.data_root), options.subset)
+    val = first_images(load_split(suite.data, "val", options.data_root), options.subset)
     progress = Progress(todo)
     work = options.out / ".work"
     throughput = Throughput()

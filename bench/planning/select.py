@@ -19,7 +19,8 @@ from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
-from prunecert.models.data import Dataset, Split, load
+from prunecert.models.data import Dataset, Split
+from prunecert.models.datasets.source import DataSource, load_split
 from prunecert.verifiers import VERIFIERS
 
 CHECKPOINTS = Path(prunecert.models.__file__).parent / "checkpoints"
@@ -96,10 +97,13 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
     return installed, missing
 
 
-def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True) -> dict[str, Dataset]:
+def load_data(
+    source: DataSource, cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True
+) -> dict[str, Dataset]:
     """Loads the splits that the cells need.
 
     Args:
+        source: The data set.
         cells: The cells.
         root: Folder that holds the data, or None to look for it.
         seed: Of the order in which the images are taken; None for the order in which they lie.
@@ -113,7 +117,9 @@ def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sampl
         raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
     splits: tuple[Split, ...] = ("train", "val", "test")
     names = {protocol.split for _, protocol in cells}
-    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in names}
+    data: dict[str, Dataset] = {
+        split: load_split(source, split, root, allow_sample=sample) for split in splits if split in names
+    }
     return data if seed is None else {split: _shuffled(dataset, seed) for split, dataset in data.items()}
 
 

@@ -137,7 +137,7 @@ def _prepare(
     backend = _backend(request, out, console)
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = select.load_data(cells, request.data_root, request.image_seed, sample=request.shard is None)
+    data = select.load_data(suite.data, cells, request.data_root, request.image_seed, sample=request.shard is None)
     for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
