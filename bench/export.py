@@ -30,6 +30,7 @@ from prunecert.files import write_text
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
+    from prunecert.bench.schema.suite import Suite
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         show_shapes(_exports(present, options.checkpoints, out / "onnx"))
         return EXIT_OK
     if options.check is not None:
-        return compare(present, options, out / "onnx")
+        return compare(suite, present, options, out / "onnx")
     from prunecert.bench.planning.plan import is_correct, robustness_instance
     from prunecert.bench.results.vnncomp import Key, write_keys
     from prunecert.verifiers.formats.counterexample import outputs
@@ -126,7 +127,7 @@ def show_shapes(exports: Mapping[str, Export]) -> None:
             show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
 
 
-def compare(present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
+def compare(suite: Suite, present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
     """Runs masked and compact networks on the same inputs and prints how far their outputs are apart.
 
     Returns:

@@ -132,9 +132,8 @@ def notes(summary: Summary) -> list[str]:
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
     lines += [
-        f"data: the {data['split']} split is an unofficial copy of {data['source'].partition(' (')[0]} (its files' checksums are "
-        "not the "
-        f"published ones); fingerprint of its pixels and labels: {data['fingerprint']}."
+        f"data: the {data['split']} split is an unofficial copy of {data['source'].partition(' (')[0]} (its files' "
+        f"checksums are not the published ones); fingerprint of its pixels and labels: {data['fingerprint']}."
         for data in summary["data"]
         if not (data["official"] or data["sample"])
     ]

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from prunecert.api.asking import COMPLETE, Target, chosen_verifiers, opened_network, supported
 from prunecert.api.crew import CREW
 from prunecert.api.inputs import PIXELS, Bounds, Radius, as_data, as_radius
-from prunecert.api.pages import table
 from prunecert.bench.planning.plan import is_correct
 from prunecert.bench.results.stats import paired_ratio, wilson
 from prunecert.errors import UserError
 from prunecert.onnx.count import count_layers, totals
+from prunecert.pages import table
 from prunecert.verifiers.base import FloatArray, Instance, Status, Verdict
 from prunecert.verifiers.formats import counterexample
 

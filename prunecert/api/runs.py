@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prunecert.api.evaluation import data_frame
-from prunecert.api.pages import table as html_table
 from prunecert.bench.report import figures, table
 from prunecert.bench.results.row_types import VerdictRow
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import summarise
 from prunecert.errors import UserError, did_you_mean
+from prunecert.pages import table as html_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import prunecert
-from prunecert.api import pages, zoo
+from prunecert.api import zoo
 from prunecert.errors import UserError
 
 #: Modules of which some examples start verifiers.
@@ -63,11 +63,3 @@ def test_checkpoints_are_found_by_name_and_by_path() -> None:
     for wrong, why in (("cnn-small_ibp_eps2_lwm_x11_s0", "Did you mean"), ("nowhere.safetensors", "no checkpoint")):
         with pytest.raises(UserError, match=why):
             zoo.load(wrong)
-
-
-def test_pages_escape_what_they_are_given() -> None:
-    assert pages.definitions({"<a>": "&"}) == "<table><tr><th>&lt;a&gt;</th><td>&amp;</td></tr></table>"
-    text = pages.table(["<h>"], [["1 < 2"]], "<c>")
-    assert "&lt;h&gt;" in text
-    assert "1 &lt; 2" in text
-    assert "<caption>&lt;c&gt;</caption>" in text

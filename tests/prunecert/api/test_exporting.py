@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import prunecert
-from prunecert.api.exporting import as_example, largest_difference
+from prunecert.api.exporting import as_example
+from prunecert.bench.planning.module_export import largest_difference
 from prunecert.errors import UserError
 from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.normal import is_normal
