@@ -56,6 +56,12 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
             f"{directory} is refused: {plural(len(run.contradictions), 'contradiction')} between verifiers, first on "
             f"{first['cell']} image {first['image']}; a baseline must not hold a wrong answer."
         )
+    untaken = [name for name, cell in run.cells.items() if cell.untaken]
+    if untaken:
+        raise UserError(
+            f"{directory} is refused: no verifier takes {', '.join(untaken[:_SHOWN])}, so that nothing could be held "
+            "to it; ask others, or leave it out of the suite."
+        )
     failed = [(name, place) for name, cell in run.cells.items() for place in cell.errors()]
     if failed and not allow_errors:
         cell, (image, verifier) = failed[0]

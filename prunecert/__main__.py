@@ -32,6 +32,7 @@ class Verb(NamedTuple):
 #: In groups, as the help shows them.
 GROUPS: Mapping[str, Mapping[str, Verb]] = {
     "Verify": {
+        "add": Verb("prunecert.bench.add:main", "verify a network of your own, and say what pruning has kept"),
         "run": Verb("prunecert.bench.run:command", "verify a suite's networks, store every verdict, write the report"),
         "verify": Verb("prunecert.bench.verify:main", "one ONNX file with a VNN-LIB property, or a list of instances"),
         "verifiers": Verb("prunecert.verifiers.__main__:main", "which verifiers are installed, on which devices"),

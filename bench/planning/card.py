@@ -239,7 +239,7 @@ def card_plans(
                 f"{export.path.name} is refused: it has {logits.shape[-1]} outputs; allowed are {images.classes}."
             )
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
-        for reason in unsupported.values():
+        for reason in dict.fromkeys(unsupported.values()):
             tell(f"{cell.name}: {reason} It is left out there.")
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, images, min(protocol.images, len(images))))
     return tuple(plans)

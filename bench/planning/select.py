@@ -16,6 +16,7 @@ from prunecert.bench.planning.stages import Installed, make_stages, supported_st
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
+from prunecert.bench.schema.own import OwnCell
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -139,6 +140,9 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
     present: list[tuple[Cell, Protocol]] = []
     missing: list[Missing] = []
     for cell, protocol in cells:
+        if isinstance(cell, OwnCell):
+            # It is no checkpoint's; see `bench.planning.own`.
+            continue
         if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
             present.append((cell, protocol))
         else:

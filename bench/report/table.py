@@ -127,7 +127,7 @@ def notes(summary: Summary) -> list[str]:
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
-        lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
+        lines += [f"{cell['name']}: {reason}" for reason in dict.fromkeys(cell["unsupported"].values())]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]

@@ -119,13 +119,15 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
         UserError: A pattern fits no cell, or a recipe of the suite is refused.
     """
     from prunecert.bench.schema.cell import fitting
+    from prunecert.bench.schema.own import OwnCell
     from prunecert.models.recipe import Recipe
 
     names = [cell.name for cell, _ in suite.cells]
     chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
     jobs = []
     for cell, _ in suite.cells:
-        if cell.name not in chosen:
+        if cell.name not in chosen or isinstance(cell, OwnCell):
+            # One's own networks are trained elsewhere.
             continue
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)

@@ -14,6 +14,7 @@ from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
+from prunecert.bench.schema.own import is_own, own_cells
 from prunecert.bench.schema.timing import take_timing
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
@@ -140,7 +141,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     for key in sorted(names):
         cells: dict[Cell, tuple[Cell, Protocol]] = {}
         for block in blocks:
-            for cell, protocol in _block(block, overrides[key], key, names, sizes):
+            for cell, protocol in _block(block, overrides[key], key, names, sizes, path.parent):
                 if cell in cells and cells[cell][1] != protocol:
                     raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
                 cells[cell] = (cell, protocol)
@@ -166,8 +167,13 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
 
 
 def _block(
-    block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int]
+    block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int], folder: Path
 ) -> list[tuple[Cell, Protocol]]:
+    if is_own(block):
+        radii = [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+        own = own_cells(block, radii, folder)
+        protocol = _block_protocol(block, base, profile, profiles, sizes)
+        return [(cell, protocol) for cell in own]
     networks = block.take_list("networks", str, NETWORKS.check)
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
     radii = _radii(block, objectives)
@@ -176,6 +182,26 @@ def _block(
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
+    protocol = _block_protocol(block, base, profile, profiles, sizes)
+    ways = len(compressions) * max(1, len(pruners))
+    if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
+        raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
+    cells = []
+    for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
+        for compression in compressions:
+            if compression == 1:
+                cells.append(Cell(network, objective, eps, DENSE, 1.0, seed))
+            else:
+                cells.extend(
+                    Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
+                )
+    return [(cell, protocol) for cell in cells]
+
+
+def _block_protocol(
+    block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int]
+) -> Protocol:
+    """Returns how a block's cells are verified; nothing else of the block may be left then."""
     protocol = _override(block, "verify", base, sizes)
     own = block.section("profiles")
     if own is not None:
@@ -196,19 +222,7 @@ def _block(
     _check_protocol(block, protocol, noise="sigma" in block)
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
-    ways = len(compressions) * max(1, len(pruners))
-    if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
-        raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
-    cells = []
-    for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
-        for compression in compressions:
-            if compression == 1:
-                cells.append(Cell(network, objective, eps, DENSE, 1.0, seed))
-            else:
-                cells.extend(
-                    Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
-                )
-    return [(cell, protocol) for cell in cells]
+    return protocol
 
 
 def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
