@@ -7,12 +7,14 @@ prunecert verify --onnx net.onnx --vnnlib property.vnnlib --verifier sparse-bab
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import prunecert
 from prunecert.errors import EXIT_OK, EXIT_USAGE, did_you_mean, run_main
+from prunecert.registry import PLUGINS
 
 
 class Verb(NamedTuple):
@@ -66,7 +68,13 @@ VERBS: Mapping[str, Verb] = {name: verb for group in GROUPS.values() for name, v
 
 def usage() -> str:
     """Returns the help."""
-    lines = ["usage: prunecert VERB [options]", "       prunecert VERB --help | --version | --help", ""]
+    lines = [
+        "usage: prunecert [--plugin MODULE] VERB [options]",
+        "       prunecert VERB --help | --version | --help",
+        "",
+        "--plugin imports a module first, which registers pruners, objectives, verifiers, …",
+        "",
+    ]
     for group, verbs in GROUPS.items():
         lines += [f"{group}:", *(f"  {name:<17} {verb.summary}" for name, verb in verbs.items()), ""]
     lines.append("From Python: import prunecert; prunecert.verify(module, x, eps='2/255'); help(prunecert)")
@@ -83,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: Anything about the verb's input.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    while arguments[:1] == ["--plugin"] or (arguments and arguments[0].startswith("--plugin=")):
+        word = arguments.pop(0)
+        name = word.partition("=")[2] or (arguments.pop(0) if arguments else "")
+        # By the environment, so that parts of a run in processes of their own import it as well.
+        os.environ[PLUGINS] = ",".join(filter(None, (os.environ.get(PLUGINS, ""), name)))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return EXIT_OK if arguments else EXIT_USAGE

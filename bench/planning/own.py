@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from prunecert.errors import UserError
 from prunecert.models.datasets.source import DataSource
 from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.io import first_line, identity
+from prunecert.registry import imported
 
 Tell = Callable[[str], None]
 
@@ -106,13 +104,13 @@ def _file(network: OwnNetwork, name: str, data: DataSource, folder: Path) -> Pat
 
     from prunecert.bench.planning.module_export import export_module
 
-    module = imported(network.target)
+    module = module_of(network.target)
     target = folder / f"{name.replace(' ', '-')}.onnx"
     sample = torch.full((1, *data.shape), 0.5)
     return export_module(module.eval(), target, sample).path
 
 
-def imported(target: str) -> Any:
+def module_of(target: str) -> Any:
     """Returns the module that ``module:attribute`` stands for, called if it is a function or a class that makes one.
 
     The current folder is searched, too.
@@ -122,13 +120,8 @@ def imported(target: str) -> Any:
     """
     from torch import nn
 
-    name, _, attribute = target.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109
-        sys.path.append(os.getcwd())  # noqa: PTH109
+    value: Any = imported(target, "network")
     try:
-        value: Any = importlib.import_module(name)
-        for part in attribute.split("."):
-            value = getattr(value, part)
         network = value if isinstance(value, nn.Module) else value()
     except Exception as error:
         # Whatever foreign code raises.

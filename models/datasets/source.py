@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from prunecert.models import data as cifar10
 from prunecert.models.data import SPLITS, Dataset, Split
 from prunecert.models.datasets import DATASETS, SHAPES
 from prunecert.models.datasets.reading import Pixels
+from prunecert.registry import imported
 
 CIFAR10 = "cifar10"
 #: Of each class of the training set, a tenth is held out, and at most so many.
@@ -136,15 +136,7 @@ def _classes(classes: Any, name: str) -> int:
 def _reader(source: DataSource) -> Callable[..., Pixels]:
     if ":" not in source.reader:
         return DATASETS.get(source.reader)
-    module, _, attribute = source.reader.partition(":")
-    try:
-        return cast(Callable[..., Pixels], getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"The reader {source.reader!r} of data set {source.name!r} can't be imported ({error}); write "
-            "module:function of a module that Python finds, or "
-            f"one of {', '.join(DATASETS)}."
-        ) from error
+    return cast(Callable[..., Pixels], imported(source.reader, "data set's reader"))
 
 
 def _check_options(source: DataSource) -> None:

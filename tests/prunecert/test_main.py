@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -69,3 +70,23 @@ def test_bad_input_of_a_verb_ends_with_2_and_a_sentence(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert run.stderr.startswith("error: Unknown suite 'cifar10-5nets'. Did you mean 'cifar10-4nets'?")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_plugin_is_imported_before_the_verb(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from prunecert.models import PRUNERS\nPRUNERS.register('mine', 'mine:prune')\n"
+        "def prune(model, compression):\n    raise AssertionError\n"
+    )
+    command = [sys.executable, "-m", "prunecert", "--plugin", "mine", "ls", "pruners"]
+    run = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(house.ROOT)}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "mine" in run.stdout
+    command[4] = "nobody"
+    run = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(house.ROOT)}, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: The plug-in 'nobody' can't be imported")
