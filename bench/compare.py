@@ -200,7 +200,7 @@ def _loop(tool: loop.Tool, questions: Sequence[Question], out: Path, workers: in
     tasks = [task for _, task in questions]
     count = 0
 
-    def told(number: int, task: Task, answer: loop.ToolAnswer) -> None:
+    def on_answer(number: int, task: Task, answer: loop.ToolAnswer) -> None:
         nonlocal count
         count += 1
         print(
@@ -209,7 +209,7 @@ def _loop(tool: loop.Tool, questions: Sequence[Question], out: Path, workers: in
 
     begin = time.perf_counter()
     with Meter() as meter:
-        answers = loop.run_loop(tool, tasks, out, meter, workers=workers, threads=threads, told=told)
+        answers = loop.run_loop(tool, tasks, out, meter, workers=workers, threads=threads, on_answer=on_answer)
     wall_s = time.perf_counter() - begin
     findings = {
         key: sides.Finding(answer.status, round(answer.seconds, 3), tool.name, answer.detail)

@@ -67,6 +67,11 @@ def _prints(session: SessionRow) -> dict[str, str]:
 def merge(parts: Sequence[Path], out: Path) -> None:
     """Copies the rows and counterexamples of all parts into `out`; each part's files keep apart by their names.
 
+        A/instances.main.jsonl          ──► OUT/instances.part1-main.jsonl    row by row, under another writer's name
+        B/instances.main.jsonl          ──► OUT/instances.part2-main.jsonl
+        B/instances.shard-2-of-2.jsonl  ──► OUT/instances.part2-shard-2-of-2.jsonl
+        A/witnesses/*, B/witnesses/*    ──► OUT/witnesses/*                   named by the instances that they answer
+
     The files appear when all are whole, so that a merge that was stopped is no run.
 
     Raises:

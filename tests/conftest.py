@@ -1,18 +1,45 @@
-"""`pytest` without arguments is quick, and says what it left out."""
+"""`pytest` without arguments is quick: it uses two to four cores, leaves slow tests out, and says so."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 #: What `pytest` runs unless -m asks for something else, see ``addopts`` in pyproject.toml.
 QUICK = "not slow"
+#: Workers beyond these would save less than they take to import torch.
+MOST_WORKERS = 4
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Returns how many processes ``-n auto`` starts: one a core for all tests, none of its own for those of a path."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Counts slow tests that are left out, and tells the process that started this worker."""
+    for item in items[:1]:
+        slow = sum(other.get_closest_marker("slow") is not None for other in items)
+        item.config.stash[_LEFT_OUT] = item.config.stash.get(_LEFT_OUT, 0) + slow
+        getattr(item.config, "workeroutput", {})["left_out"] = item.config.stash[_LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes what a worker told; all collect the same tests."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says that slow tests were left out, with how many where that is known (not with -n)."""
-    if config.getoption("markexpr") == QUICK:
-        deselected = len(terminalreporter.stats.get("deselected", ()))
-        terminalreporter.write_line(
-            f"Left out: {deselected or 'all'} tests marked slow. With them: pytest -n 2 -m '' (or tox); "
-            "of one file: pytest -m '' FILE"
-        )
+    """Says how many slow tests were left out."""
+    number = config.stash.get(_LEFT_OUT, 0)
+    if number and config.getoption("markexpr") == QUICK:
+        terminalreporter.write_line(f"{number:,} slow tests left out: tox or -m '' runs them; of one file: -m '' FILE.")

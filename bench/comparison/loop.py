@@ -123,7 +123,7 @@ def run_loop(
     *,
     workers: int,
     threads: int,
-    told: Callable[[int, Task, ToolAnswer], None],
+    on_answer: Callable[[int, Task, ToolAnswer], None],
 ) -> list[ToolAnswer]:
     """Starts the verifier once an instance, `workers` of them side by side.
 
@@ -134,7 +134,7 @@ def run_loop(
         meter: Runs the commands.
         workers: How many side by side.
         threads: Threads of each.
-        told: Called with each answer, in the order in which they come.
+        on_answer: Called with each answer, in the order in which they come.
 
     Returns:
         The answers, in the order of the tasks.
@@ -165,7 +165,7 @@ def run_loop(
         for future in as_completed(futures):
             number = futures[future]
             answers[number] = future.result()
-            told(number, tasks[number], answers[number])
+            on_answer(number, tasks[number], answers[number])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return [answers[number] for number in range(len(tasks))]

@@ -27,8 +27,8 @@ from numba.extending import intrinsic
 
 from prunecert.errors import UserError, did_you_mean, run_main
 from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.engine import Engine, Method, Question
-from prunecert.verifiers.sparse.crown.units.state import LANES
 from prunecert.verifiers.sparse.llvm import backward_unit
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
@@ -233,13 +233,11 @@ def _multiply_adds(typing: Any, rounds: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         del signature
-        vector = ir.VectorType(ir.FloatType(), backward_unit.WIDTH)
-        factor = ir.Constant(vector, [0.999] * backward_unit.WIDTH)
-        sums = [
-            cgutils.alloca_once_value(builder, ir.Constant(vector, [float(k)] * backward_unit.WIDTH)) for k in range(16)
-        ]
+        vector = ir.VectorType(ir.FloatType(), LANES32)
+        factor = ir.Constant(vector, [0.999] * LANES32)
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [float(k)] * LANES32)) for k in range(16)]
         fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{backward_unit.WIDTH}f32"
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{LANES32}f32"
         )
         zero, one = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), 1)
         with cgutils.for_range_slice(builder, zero, args[0], one, ir.IntType(64)):
@@ -285,27 +283,30 @@ def _best(work: Callable[[], object], repeats: int = 7) -> float:
 def kernel() -> None:
     """Prints the machine's limits, and what the kernels reach of them, for one core."""
     rounds = 1_000_000
-    peak = 2 * 16 * backward_unit.WIDTH * rounds / _best(lambda: _peak(rounds)) / 1e9
+    peak = 2 * 16 * LANES32 * rounds / _best(lambda: _peak(rounds)) / 1e9
     big = np.zeros(32 * 2**20, dtype=np.float32)
     copy = np.empty_like(big)
     bandwidth = 2 * big.nbytes / _best(lambda: np.copyto(copy, big)) / 1e9
     print(f"one core: {peak:.0f} GFLOP/s of float32 multiply-adds, {bandwidth:.1f} GB/s memory (copy)")
-    print(f"a column of a unit, {LANES} rows a block: nanoseconds (GFLOP/s, share of the peak)")
+    print(f"a column of a unit, {PAIRED_LANES32} rows a block: nanoseconds (GFLOP/s, share of the peak)")
     rng = np.random.default_rng(0)
     units, each = 64, 512
-    print(f"{'neurons':>8} " + " ".join(f"{f'{count * LANES * 4 // 1024} KiB of targets':>28}" for count in SPREADS))
+    print(
+        f"{'neurons':>8} "
+        + " ".join(f"{f'{count * PAIRED_LANES32 * 4 // 1024} KiB of targets':>28}" for count in SPREADS)
+    )
     for height, process in ((1, backward_unit.process1), (4, backward_unit.process4), (8, backward_unit.process8)):
         run, cells = _unit_loop(process, height), []
         for count in SPREADS:
-            coefficients = np.zeros((units * height + count, LANES), dtype=np.float32)
+            coefficients = np.zeros((units * height + count, PAIRED_LANES32), dtype=np.float32)
             planes = np.ones((units * height, 4), dtype=np.float32)
             columns = np.concatenate([np.sort(rng.choice(count, each, replace=False)) for _ in range(units)])
             columns = (columns + units * height).astype(np.int32)
             weights = rng.standard_normal(units * each * height).astype(np.float32)
-            sums = np.zeros(LANES, dtype=np.float32)
+            sums = np.zeros(PAIRED_LANES32, dtype=np.float32)
             seconds = _best(lambda: run(coefficients, planes, units, sums, columns, each, weights, 20))  # noqa: B023
             column = seconds / (20 * units * each)
-            speed = 2 * height * LANES / column / 1e9
+            speed = 2 * height * PAIRED_LANES32 / column / 1e9
             cells.append(f"{f'{column * 1e9:.2f} ({speed:.0f}, {speed / peak:.0%})':>28}")
         print(f"{height:>8} " + " ".join(cells))
 

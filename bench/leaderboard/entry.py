@@ -18,7 +18,6 @@ from prunecert.bench.leaderboard.entry_types import TRAINING
 from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.weights import count_layers, totals
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.outcome import seconds
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
@@ -29,6 +28,7 @@ from prunecert.bench.schema.cell import Protocol
 from prunecert.errors import UserError
 from prunecert.files import read_regular
 from prunecert.hashing import digest
+from prunecert.onnx.count import count_layers, totals
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 

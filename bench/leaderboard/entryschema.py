@@ -118,9 +118,9 @@ def _converted(value: Any, kind: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _words(what: str) -> str:
     """Returns the decoder's complaint in our words."""
-    got = re.fullmatch(r"Expected `(.*)`, got `(.*)`", what)
-    if got:
-        return f"{_kind(got[2])} is refused; it must be {_kind(got[1])}"
+    expectation = re.fullmatch(r"Expected `(.*)`, got `(.*)`", what)
+    if expectation:
+        return f"{_kind(expectation[2])} is refused; it must be {_kind(expectation[1])}"
     return f"out of bounds: {what[:1].lower()}{what[1:]}"
 
 

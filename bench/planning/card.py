@@ -13,13 +13,13 @@ from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.select import Cells
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
-from prunecert.bench.planning.weights import count_layers, totals
 from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
 from prunecert.bench.schema.suite import Suite
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.errors import UserError, describe_os_error
 from prunecert.models import DENSE
 from prunecert.models.data import Dataset
+from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.io import identity
 from prunecert.printable import shortened
 

@@ -31,6 +31,12 @@ Cells = tuple[tuple[Cell, Protocol], ...]
 def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int | None) -> Cells:
     """Returns the suite's cells narrowed to what the options ask for.
 
+    Example:
+        >>> from prunecert.bench.schema.suite import load_suite
+        >>> cells = choose(load_suite("cifar10-4nets"), "cnn-small_ibp_*_x100_*", "ibp,pgd", images=5)
+        >>> [(cell.pruner, protocol.cascade, protocol.images) for cell, protocol in cells][0]
+        ('lwm', ('ibp', 'pgd'), 5)
+
     Args:
         suite: The suite.
         cells: Shell patterns of cell names, comma-separated, or None for all.

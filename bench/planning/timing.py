@@ -11,12 +11,12 @@ import numpy as np
 
 from prunecert.bench.planning.exports import Export, compact_export
 from prunecert.bench.planning.plan import CellPlan, is_correct
-from prunecert.bench.planning.shapes import count_shapes
 from prunecert.bench.planning.stages import supported_stages
 from prunecert.bench.schema.cell import Cell, show_eps
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED, Timing
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
+from prunecert.onnx.count import count_shapes
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,15 @@ Column = tuple[str, bool]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
+    r"""A table of text.
+
+    Example:
+        >>> table = Table([("pruner", False), ("verified %", True)], [["lwm", "47.0"], ["a|b", "3.1"]])
+        >>> print("\n".join(table.markdown()))
+        | pruner | verified % |
+        |---|---:|
+        | lwm | 47.0 |
+        | a\|b | 3.1 |
 
     Args:
         columns: Its columns.

@@ -51,8 +51,8 @@ def why(error: Exception) -> tuple[str, str]:
     expected = _EXPECTED.fullmatch(what)
     if expected is not None:
         expectation = expected["wanted"].replace(" | ", " or ")
-        got = expected["given"]
-        return where, f"it must be of type {expectation}" + (f", not {got}" if got else "")
+        actual = expected["given"]
+        return where, f"it must be of type {expectation}" + (f", not {actual}" if actual else "")
     return where, what[:1].lower() + what[1:]
 
 

@@ -87,6 +87,14 @@ def seconds(times: PhaseTimes | None, including: Collection[Phase] = ()) -> floa
 def settle(stages: Sequence[Stage], answers: Iterable[Answer | None], *, breaking: bool = True) -> Outcome:
     """Returns what became of a correctly classified image.
 
+    Example:
+        >>> from types import SimpleNamespace as Fields
+        >>> stages = [Fields(verifier=name, timeout=10.0, everyone=False) for name in ("ibp", "neuralsat")]
+        >>> settle(stages, [Fields(status="unknown", seconds=0.5), Fields(status="unsat", seconds=2.0)])
+        Outcome(status='unsat', by='neuralsat', seconds=2.5, share=0.2, complete=True)
+        >>> settle(stages, [Fields(status="unknown", seconds=0.5), None]).complete
+        False
+
     Args:
         stages: The verifiers, in the order in which an undecided image meets them.
         answers: Theirs, in the same order; None where there is none.
@@ -149,7 +157,12 @@ class Claims(Generic[W]):
             pair[place] = who
 
     def contradictions(self) -> list[Contradiction[W]]:
-        """Returns the questions that were answered both ways, in the order in which they were first decided."""
+        """Returns the questions that were answered both ways, in the order in which they were first decided.
+
+        Example:
+            >>> contradictions([("image 3", "unsat", "ibp"), ("image 4", "unsat", "ibp"), ("image 3", "sat", "pgd")])
+            [Contradiction(question='image 3', proved='ibp', broken='pgd')]
+        """
         return [
             Contradiction(question, proved, broken)
             for question, (proved, broken) in self._first.items()
@@ -185,6 +198,10 @@ class Dispute(NamedTuple, Generic[Q, W]):
 
 def disputes(claims: Iterable[tuple[Q, str, W]]) -> list[Dispute[Q, W]]:
     """Returns the contradictions among claims with all who take a side, in the order in which they were first decided.
+
+    Example:
+        >>> disputes([(3, "unsat", "ibp"), (3, "sat", "pgd"), (3, "unsat", "crown"), (4, "timeout", "pgd")])
+        [Dispute(question=3, proving=['ibp', 'crown'], breaking=['pgd'])]
 
     Args:
         claims: Triples: a question, a status, and who says so.

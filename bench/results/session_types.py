@@ -165,7 +165,7 @@ class SmoothingSettings(Struct, kw_only=True, omit_defaults=True):
 
 
 class Sizes(Struct, kw_only=True, omit_defaults=True):
-    """What a network costs to evaluate; see `bench.planning.shapes`."""
+    """What a network costs to evaluate; see `prunecert.onnx.count`."""
 
     neurons: Count
     weights: Count

@@ -28,6 +28,11 @@ def _check(k: int, n: int, confidence: float) -> None:
 def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927), without continuity correction.
 
+    Example:
+        >>> low, high = wilson(47, 100)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.375 to 0.567
+
     Args:
         k: Successes.
         n: Trials, at least 1.
@@ -48,6 +53,11 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
     """The exact interval of a proportion (Clopper and Pearson 1934); never covers less than asked.
 
+    Example:
+        >>> low, high = clopper_pearson(0, 10)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.000 to 0.308
+
     Args:
         k: Successes.
         n: Trials, at least 1.
@@ -67,6 +77,10 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
 
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided p value of McNemar's exact test on paired yes/no outcomes.
+
+    Example:
+        >>> mcnemar_exact(5, 0)
+        0.0625
 
     Args:
         b: Images that changed from yes to no.
@@ -94,6 +108,11 @@ def paired_difference(b: int, c: int, n: int, confidence: float = 0.95) -> tuple
 
     The interval of Agresti and Min (2005, Statistics in Medicine 24:729): Wald's after adding 1/2 to each cell of
     the paired table, which keeps its coverage in small samples and needs the discordant counts only.
+
+    Example:
+        >>> difference, low, high = paired_difference(b=2, c=7, n=100)
+        >>> print(f"{difference:+.2f} ({low:+.3f} to {high:+.3f})")
+        +0.05 (-0.011 to +0.109)
 
     Args:
         b: Images that changed from yes to no.
@@ -144,6 +163,10 @@ def bootstrap_ratio(
 
     Efron and Tibshirani 1993, chapter 13.
 
+    Example:
+        >>> bootstrap_ratio([2.0, 4.0, 8.0], [1.0, 2.0, 4.0], np.median, repeats=100)
+        (2.0, 2.0, 2.0)
+
     Args:
         numerator: Times, each above 0.
         denominator: Times, each above 0; of the same images in the same order if `paired`.
@@ -179,6 +202,10 @@ def bootstrap_ratio(
 def par2(times: Sequence[float], solved: Sequence[bool], timeout: float) -> float:
     """Penalised average running time: an unsolved instance, or one over the limit, counts twice the limit.
 
+    Example:
+        >>> par2([3.0, 10.0], solved=[True, False], timeout=10.0)
+        11.5
+
     Args:
         times: Seconds by instance.
         solved: Whether the instance was decided.
@@ -196,7 +223,12 @@ def par2(times: Sequence[float], solved: Sequence[bool], timeout: float) -> floa
 
 
 def median(values: Sequence[float]) -> float | None:
-    """The median, or None of nothing."""
+    """The median, or None of nothing.
+
+    Example:
+        >>> median([3.0, 1.0, 2.0])
+        2.0
+    """
     return float(np.median(np.asarray(values, dtype=np.float64))) if len(values) else None
 
 
@@ -205,6 +237,11 @@ def paired_ratio(both: int, first: int, second: int, confidence: float = 0.95) -
 
     The hybrid score interval of Bonett and Price (2006, Biometrics 62:1135), for paired yes/no outcomes; images on
     which both say no have no say in a ratio.
+
+    Example:
+        >>> ratio, low, high = paired_ratio(both=40, first=2, second=8)
+        >>> print(f"{ratio:.3f} ({low:.3f} to {high:.3f})")
+        0.875 (0.758 to 1.010)
 
     Args:
         both: Images on which both say yes.

@@ -5,6 +5,14 @@ in `bench.results.row_types`; every line is held to their types and ranges when 
 
 Only whole lines count. A process that is killed while writing leaves at most one line without its line break,
 which readers leave out and the next writer cuts off. `results/README.md` describes every field.
+
+    run/instances.main.jsonl            one file a writer, locked by it, only ever appended to
+        {"type":"session", …}           what is done, with what; one for each start
+        {"type":"image", …}             is it classified correctly?   found by image key and image
+        {"type":"verdict", …}           an answer                     found by stage key and image
+        {"type":"verdict", …            killed here: left out, cut off by the next writer
+    run/instances.shard-2-of-3.jsonl    another part, on another machine
+    run/witnesses/<id>.npy              counterexamples, named by their rows
 """
 
 from __future__ import annotations
@@ -215,6 +223,18 @@ def _last_line_break(file: io.FileIO, size: int) -> int:
 
 class Log:
     """A run's rows, read from all its writers' files.
+
+    Example:
+        >>> from prunecert.bench.running.session import session_row
+        >>> from prunecert.bench.schema.suite import load_suite
+        >>> session = session_row(
+        ...     load_suite("cifar10-4nets"), plans=[], datasets=[], writer="main", missing=[], skipped={},
+        ...     device="cpu", workers=1, threads=1, shard=None, argv=[],
+        ... )  # fmt: skip
+        >>> with Writer(Path("run")) as writer:
+        ...     writer.append(session)
+        >>> [row.suite for row in Log(Path("run")).rows()]
+        ['cifar10-4nets']
 
     Args:
         directory: The run directory.

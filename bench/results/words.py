@@ -7,7 +7,12 @@ TABLE_WIDTH = 230
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
+    """Returns seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``.
+
+    Example:
+        >>> duration(0.4), duration(75), duration(5000)
+        ('0 s', '1 min 15 s', '1 h 23 min')
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -3,6 +3,12 @@
 The order that costs least sorts verifiers by cost over the chance to decide (IBP, CROWN-IBP, an attack, CROWN, …, a
 complete verifier last). Verifiers that see everyone (`Stage.everyone`) are asked about every correctly classified
 image; the others only about images that nobody before them has decided.
+
+    images    0  1  2  3  4  5        ✓ unsat   ✗ sat   · undecided   (blank: not asked)
+    ibp  all  ✓  ·  ·  ·  ✓  ·
+    pgd  all  ·  ✗  ·  ·  ·  ·        sees everyone, so that a proof it breaks is found
+    crown           ✓  ·     ·        0, 4 are proved and 1 is broken: 2, 3 and 5 are left
+    neuralsat          ✓     ·        released in batches when all of crown's are answered
 """
 
 from __future__ import annotations
@@ -41,7 +47,7 @@ class CellCascade:
         cell: Number of the cell.
         stages: Its verifiers, in order.
         positions: Places of its correctly classified images, in order.
-        done: What earlier runs found, by stage and position.
+        statuses: What earlier runs found, by stage and position.
         lookup: Asked, before a verifier is, what is known of (stage, positions) elsewhere; returns it by position.
         ready: Whether a verifier's turn may come, where it has to wait for other cells; None: it never has.
     """

@@ -34,6 +34,10 @@ class LoggedAnswers:
 def parse_statuses(text: str | None) -> frozenset[Status]:
     """Reads the statuses of ``--retry``, comma-separated; None is none of them.
 
+    Example:
+        >>> sorted(parse_statuses("timeout, error"))
+        [<Status.ERROR: 'error'>, <Status.TIMEOUT: 'timeout'>]
+
     Raises:
         UserError: One is unknown, or is an answer that nobody needs to ask for again.
     """

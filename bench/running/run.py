@@ -1,8 +1,10 @@
 """Runs a suite: plan, verify, store, conclude. This is the door for programs; `bench.run` is the one for people.
 
-request ─ refuse ─ choose cells ─ networks ─ mode.plans ─┬─ dry run: say so
-├─ cluster: send parts, each of them a request ─┐
-└─ here: mode.work into the log ────────────────┴─ conclude
+RunRequest ─ mode.refuse ─ cells ─ data ─ networks ─ mode.plans ─┐
+                                                                 │
+    ┌── dry run ── says what would be done                       │
+    ├── cluster ── parts, each of them a RunRequest ──┐ ◄────────┘
+    └── here ───── mode.work, row by row into the log ┴─ conclude ─ RunResult
 """
 
 from __future__ import annotations
@@ -72,7 +74,14 @@ def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
     """Runs a suite, or goes on where an earlier run in the same directory stopped.
 
     Example:
-        result = run_suite(RunRequest(suite=load_suite("cifar10-4nets", "smoke"), out=Path("run")))
+        >>> from prunecert.bench.schema.suite import load_suite
+        >>> suite = load_suite("cifar10-4nets", "smoke")
+        >>> run_suite(RunRequest(suite=suite, out=Path("run"))).exit_code  # doctest: +SKIP
+        0
+        >>> run_suite(RunRequest(suite=suite, cells="cnn-smal_*"))
+        Traceback (most recent call last):
+            ...
+        prunecert.errors.UserError: --cells: Unknown cell of suite 'cifar10-4nets' 'cnn-smal_*'. ...
 
     Args:
         request: What is asked for.

@@ -27,6 +27,10 @@ _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})
 class Cell:
     """One network of the grid: what it is, how it is trained, pruned and at which radius it is verified.
 
+    Example:
+        >>> Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0).name
+        'cnn-small_ibp_eps2_lwm_x10_s0'
+
     Args:
         network: Name in `models.NETWORKS`.
         objective: Name in `models.OBJECTIVES`.
@@ -155,6 +159,10 @@ class Protocol:
 def parse_eps(text: str) -> Fraction:
     """Reads a radius written ``"2/255"`` or ``"0.01"``, exactly.
 
+    Example:
+        >>> parse_eps("8/255"), parse_eps("0.25")
+        (Fraction(8, 255), Fraction(1, 4))
+
     Raises:
         UserError: It is no number, or not within (0, 1].
     """
@@ -174,13 +182,22 @@ def parse_eps(text: str) -> Fraction:
 
 
 def show_eps(eps: Fraction) -> str:
-    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction."""
+    """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction.
+
+    Example:
+        >>> show_eps(Fraction(2, 255)), show_eps(Fraction(1, 4))
+        ('2/255', '1/4')
+    """
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
 
 
 def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:
     """Returns the names that fit one of some shell patterns, in their order.
+
+    Example:
+        >>> fitting(["cnn_dense_x1", "cnn_lwm_x10", "vgg_lwm_x10"], "cnn_*, *dense*", "suite 's'")
+        ['cnn_dense_x1', 'cnn_lwm_x10']
 
     Args:
         names: Names of cells.

@@ -97,6 +97,12 @@ def available_suites() -> list[str]:
 def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     """Reads and checks a suite.
 
+    Example:
+        >>> suite = load_suite("cifar10-4nets", "smoke")
+        >>> cell, protocol = suite.cells[0]
+        >>> cell.name, protocol.images
+        ('cnn-small_ibp_eps2_dense_x1_s0', 5)
+
     Args:
         name_or_path: Name of a shipped suite, or a path that ends in ``.yaml``.
         profile: Name of one of its profiles.

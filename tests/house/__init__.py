@@ -34,9 +34,17 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return sources
 
 
-@functools.cache
 def arrows(root: Path = ROOT) -> frozenset[Arrow]:
-    """Returns all pairs (importer, imported) of modules, imports within functions included."""
+    """Returns all pairs (importer, imported) of modules, imports within functions included.
+
+    Args:
+        root: A checkout, of any age.
+    """
+    return _arrows(root.resolve())
+
+
+@functools.cache
+def _arrows(root: Path) -> frozenset[Arrow]:
     sources = modules(root)
     return frozenset(
         (name, target)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--more", action="store_true", help="with --write: let them grow")
     options = parser.parse_args(arguments)
     for checkout in (options.arrows or [ROOT]) if options.arrows is not None else ():
-        lines = [str(folder) for folder in floors(arrows(checkout.resolve()))]
+        lines = [str(folder) for folder in floors(arrows(checkout))]
         print("\n".join([f"{checkout}:", *lines]))
     if options.words is not None:
         files = [file for path in options.words for file in (path.rglob("*.py") if path.is_dir() else [path])]

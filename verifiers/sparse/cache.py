@@ -43,14 +43,14 @@ def key(package: Path) -> str:
     """
     texts = {source.relative_to(package).with_suffix("").parts: source.read_bytes() for source in package.rglob("*.py")}
     todo = [name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text]
-    taken: set[tuple[str, ...]] = set()
+    sources: set[tuple[str, ...]] = set()
     while todo:
         name = todo.pop()
-        if name not in taken:
-            taken.add(name)
+        if name not in sources:
+            sources.add(name)
             todo += [other for other in _imported(name, texts[name]) if other in texts]
     digest = hashlib.sha256()
-    for name in sorted(taken):
+    for name in sorted(sources):
         digest.update("/".join(name).encode() + b"\0" + texts[name] + b"\0")
     return digest.hexdigest()[:16]
 
@@ -96,17 +96,17 @@ def flaw(folder: Path) -> str | None:
 
 def _open_to_others(place: Path, passing: bool = False) -> str | None:
     """Says why others could write to a place; `passing` if it is only on the way."""
-    found = place.lstat()
-    if found.st_uid not in (0, os.geteuid()):
-        return f"{place} belongs to the user {found.st_uid}"
-    if stat.S_ISLNK(found.st_mode) or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+    status = place.lstat()
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{place} belongs to the user {status.st_uid}"
+    if stat.S_ISLNK(status.st_mode) or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
         return f"{place} is neither a folder nor a file"
-    sticky = passing and bool(found.st_mode & stat.S_ISVTX)
-    others = bool(found.st_mode & stat.S_IWOTH)
+    sticky = passing and bool(status.st_mode & stat.S_ISVTX)
+    others = bool(status.st_mode & stat.S_IWOTH)
     # Where each user has a group of their own, files are writable by it by default.
-    group = bool(found.st_mode & stat.S_IWGRP) and not _own_group(found.st_gid)
+    group = bool(status.st_mode & stat.S_IWGRP) and not _own_group(status.st_gid)
     if (others or group) and not sticky:
-        return f"{place} can be written by {'others' if others else f'the group {found.st_gid}'}"
+        return f"{place} can be written by {'others' if others else f'the group {status.st_gid}'}"
     return None
 
 
@@ -135,8 +135,8 @@ def folder(package: Path, environment: Mapping[str, str]) -> tuple[Path | None, 
         each place that was refused.
     """
     bases = []
-    if given := environment.get(_VARIABLE, ""):
-        base = Path(given)
+    if preferred := environment.get(_VARIABLE, ""):
+        base = Path(preferred)
         bases.append(base.parent if base.name.startswith(_PREFIX) else base)
     if os.access(package, os.W_OK):
         bases.append(package / "__pycache__")

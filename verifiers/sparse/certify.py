@@ -40,7 +40,7 @@ Array = npt.NDArray[np.float64]
 Signs = npt.NDArray[np.int8]
 
 #: Rows that are walked back together: two AVX-512 registers of float64.
-LANES = 16
+LANES64 = 16
 _UNIT = 2.0**-53
 _HUGE = 1e50
 _LARGEST = 1e100
@@ -51,27 +51,27 @@ _TINY = 1e-200
 def back(
     indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int32], data: Array, coefficients: Array, out: Array
 ) -> None:
-    """Adds matrix.T @ coefficients to out; both are [groups, neurons, LANES]."""
+    """Adds matrix.T @ coefficients to out; both are [groups, neurons, LANES64]."""
     for group in numba.prange(coefficients.shape[0]):
         for row in range(len(indptr) - 1):
             filled = False
-            for lane in range(LANES):
+            for lane in range(LANES64):
                 if coefficients[group, row, lane] != 0.0:
                     filled = True
             if filled:
                 for entry in range(indptr[row], indptr[row + 1]):
                     column = indices[entry]
                     weight = data[entry]
-                    for lane in range(LANES):
+                    for lane in range(LANES64):
                         out[group, column, lane] += weight * coefficients[group, row, lane]
 
 
 @numba.njit(cache=True, parallel=True)
 def _sum_up(mu: Array, bias: Array, charge: Array, sums: Array) -> None:
-    """Adds mu * bias, |mu * bias|, |mu| * charge to sums[0], [1], [2] [3, groups, LANES]; the largest |mu| to [3]."""
+    """Adds mu * bias, |mu * bias|, |mu| * charge to sums[0], [1], [2] [3, groups, LANES64]; the largest |mu| to [3]."""
     for group in numba.prange(mu.shape[0]):
         for neuron in range(mu.shape[1]):
-            for lane in range(LANES):
+            for lane in range(LANES64):
                 value = mu[group, neuron, lane]
                 sums[0, group, lane] += value * bias[neuron]
                 sums[1, group, lane] += abs(value * bias[neuron])
@@ -86,7 +86,7 @@ def _concretise(coefficients: Array, low: Array, high: Array, sums: Array) -> No
     """Adds the minimum over the box to sums[0], and the magnitudes of its terms to sums[1]."""
     for group in numba.prange(coefficients.shape[0]):
         for neuron in range(coefficients.shape[1]):
-            for lane in range(LANES):
+            for lane in range(LANES64):
                 value = coefficients[group, neuron, lane]
                 end = value * low[neuron] if value > 0 else value * high[neuron]
                 sums[0, group, lane] += end
@@ -114,10 +114,10 @@ class CheckedBounds:
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """Dual variables of the unstable neurons of one node, for rows in groups of `LANES`.
+    """Dual variables of the unstable neurons of one node, for rows in groups of `LANES64`.
 
     Args:
-        sign: [groups, neurons, LANES]; 1: split active, -1: split inactive, 0: free.
+        sign: [groups, neurons, LANES64]; 1: split active, -1: split inactive, 0: free.
         alpha: Slopes of free neurons in [0, 1], likewise.
         beta: Multipliers of split neurons, 0 or more, likewise.
     """
@@ -128,12 +128,12 @@ class Planes:
 
 
 def grouped(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns [rows, neurons] as [groups, neurons, LANES]; what is not filled is 0."""
+    """Returns [rows, neurons] as [groups, neurons, LANES64]; what is not filled is 0."""
     count, width = rows.shape
-    groups = -(-count // LANES)
-    padded = np.zeros((groups * LANES, width), dtype=rows.dtype)
+    groups = -(-count // LANES64)
+    padded = np.zeros((groups * LANES64, width), dtype=rows.dtype)
     padded[:count] = rows
-    return np.ascontiguousarray(padded.reshape(groups, LANES, width).transpose(0, 2, 1))
+    return np.ascontiguousarray(padded.reshape(groups, LANES64, width).transpose(0, 2, 1))
 
 
 def gamma(terms: npt.ArrayLike) -> Array:
@@ -162,9 +162,9 @@ class Product:
     exact: bool
 
     def back(self, mu: Array, target: dict[int, Array]) -> None:
-        """Adds what coefficients of the node's value, [groups, size, LANES], make of its source."""
+        """Adds what coefficients of the node's value, [groups, size, LANES64], make of its source."""
         if self.source not in target:
-            target[self.source] = np.zeros((mu.shape[0], self.matrix.shape[1], LANES))
+            target[self.source] = np.zeros((mu.shape[0], self.matrix.shape[1], LANES64))
         back(self.matrix.indptr, self.matrix.indices, self.matrix.data, mu, target[self.source])
 
 
@@ -282,7 +282,7 @@ class Checker:
         groups = linear[start].shape[0]
         numba.set_num_threads(self.threads if groups > 1 else 1)
         # Value, magnitude, error and largest coefficient of each row.
-        sums = np.zeros((4, groups, LANES))
+        sums = np.zeros((4, groups, LANES64))
         if constant is not None:
             sums[0].reshape(-1)[:count] = constant
             sums[1] += np.abs(sums[0])
@@ -316,7 +316,7 @@ class Checker:
     def _relax(
         self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
     ) -> tuple[Array, Array]:
-        """Replaces relu(z) by z: coefficients [groups, neurons, LANES] and constants [groups, unstable, LANES]."""
+        """Replaces relu(z) by z: coefficients [groups, neurons, LANES64] and constants [groups, unstable, LANES64]."""
         # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
         with np.errstate(invalid="ignore", over="ignore"):
             return self._relaxed(coefficients, node, bounds, planes)
@@ -328,7 +328,7 @@ class Checker:
         coefficients *= (high > 0)[:, None]
         free = bounds.unstable(node)
         if not len(free):
-            return coefficients, np.zeros((coefficients.shape[0], 0, LANES))
+            return coefficients, np.zeros((coefficients.shape[0], 0, LANES64))
         lam = coefficients[:, free, :]
         l, u = low[free][:, None], high[free][:, None]  # noqa: E741 (the field's letters)
         if planes is None:

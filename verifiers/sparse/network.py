@@ -20,10 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32Array
 from prunecert.verifiers.sparse.threads import divide, together
-
-FloatArray = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 
 #: Relative error of a stored weight against the real number that it stands for: one rounding to float32, after some
 #: in float64.
@@ -34,9 +32,9 @@ _SHARED = 500_000
 
 @numba.njit(cache=True, nogil=True)
 def _product(
-    starts: npt.NDArray[np.int32],
-    columns: npt.NDArray[np.int32],
-    weights: FloatArray,
+    starts: Int32Array,
+    columns: Int32Array,
+    weights: Float32Array,
     x: Float64Array,
     out: Float64Array,
     low: int,
@@ -93,8 +91,8 @@ class Node:
     size: int
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
-    bias: FloatArray
-    bias_error: FloatArray
+    bias: Float32Array
+    bias_error: Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +138,9 @@ class Network:
             total = np.tile(node.bias.astype(np.float64), (len(array), 1))
             for term in node.terms:
                 value, matrix = values[term.source], term.matrix
-                taken = np.ascontiguousarray(np.maximum(value, 0.0) if term.activated else value)
+                inputs = np.ascontiguousarray(np.maximum(value, 0.0) if term.activated else value)
                 # SciPy would make a copy of the weights in float64 for each product.
-                factors = matrix.indptr, matrix.indices, matrix.data, taken, total
+                factors = matrix.indptr, matrix.indices, matrix.data, inputs, total
                 shared = threads if matrix.nnz >= _SHARED else 1
                 together(shared, [functools.partial(_product, *factors, *span) for span in divide(node.size, shared)])
             values.append(total)

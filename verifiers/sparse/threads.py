@@ -33,8 +33,8 @@ def together(count: int, tasks: Sequence[Callable[[], None]]) -> None:
     running = [_pool(count).submit(task) for task in tasks]
     # After an exception in one, too, no thread goes on in what the next question will use.
     wait(running)
-    for done in running:
-        done.result()
+    for future in running:
+        future.result()
 
 
 def divide(size: int, parts: int) -> list[tuple[int, int]]:

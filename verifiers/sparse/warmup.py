@@ -6,9 +6,9 @@ import math
 import time
 
 import numpy as np
-import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.arrays import Float32Array
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense, diagonal
@@ -64,8 +64,6 @@ def _input(shape: tuple[int, ...]) -> Node:
     return _node("input", shape, ())
 
 
-def _node(
-    name: str, shape: tuple[int, ...], terms: tuple[Term, ...], bias: npt.NDArray[np.float32] | None = None
-) -> Node:
+def _node(name: str, shape: tuple[int, ...], terms: tuple[Term, ...], bias: Float32Array | None = None) -> Node:
     zeros = np.zeros(math.prod(shape), dtype=np.float32)
     return Node(name, len(zeros), shape, terms, zeros if bias is None else bias, zeros)

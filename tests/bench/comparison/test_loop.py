@@ -46,17 +46,23 @@ def test_the_loop_starts_the_verifier_once_an_instance_and_holds_its_limit(
     )
     monkeypatch.setattr(launch, "__file__", str(launcher))
     tasks = [task(tmp_path, image, timeout=1.0) for image in range(5)]
-    told: list[int] = []
+    order: list[int] = []
     with Meter() as meter:
         answers = loop.run_loop(
-            Tool(tmp_path), tasks, tmp_path / "out", meter, workers=2, threads=1, told=lambda n, *_: told.append(n)
+            Tool(tmp_path),
+            tasks,
+            tmp_path / "out",
+            meter,
+            workers=2,
+            threads=1,
+            on_answer=lambda n, *_: order.append(n),
         )
     words = [answer.status for answer in answers]
     assert words == [Status.UNSAT, Status.SAT, Status.ERROR, Status.TIMEOUT, Status.ERROR]
     assert answers[2].detail == "its result file says 'safe', exit status 0"
     assert answers[4].detail == "it wrote no result file, exit status 0"
     assert 5.0 <= answers[3].seconds < 30
-    assert sorted(told) == [0, 1, 2, 3, 4]
+    assert sorted(order) == [0, 1, 2, 3, 4]
     assert meter.peak_mb > 1
 
 

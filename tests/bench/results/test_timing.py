@@ -9,11 +9,10 @@ from msgspec import structs
 
 from prunecert.bench.report.timing_figures import slug
 from prunecert.bench.report.timing_table import faster, markdown
-from prunecert.bench.results.session_types import SessionCell
 from prunecert.bench.results.timing import factors, summarise_times
-from prunecert.bench.results.timing_observations import Observation, Observations, Units
+from prunecert.bench.results.timing_observations import Observation, Units
 from prunecert.verifiers.base import Kind
-from tests.bench import rowkit
+from tests.bench.timekit import observations
 
 # --- the schedule ---
 
@@ -77,47 +76,6 @@ def test_only_what_all_networks_have_is_compared() -> None:
     dense = _units([8.0, 100.0], [True] * 2)
     assert factors(dense, {"masked": _units([4.0], [True])}, None, "mean")["whole"]["ratio"] == 0.5
     assert factors(dense, {"masked": _units([], [])}, None, "mean") == {"units": 0}
-
-
-def cell(name: str, pruner: str, compression: float, variant: str) -> SessionCell:
-    return rowkit.cell(
-        name=name,
-        pruner=pruner,
-        compression=compression,
-        variant=variant,
-        measured_sparsity=1 - 1 / compression,
-        shapes={"neurons": 9, "weights": 90, "nonzero": 9, "macs": 900, "sparse_macs": 90},
-        onnx_sha256=name,
-        group="cnn-small, ibp, ε = 2/255",
-        common=5,
-        images=2,
-        indices=[4, 7],
-        timing={},
-        batches={"slow": 1},
-        keys={"slow": [name]},
-        stages=[{"verifier": "slow", "timeout": 10.0}],
-    )
-
-
-def observations(load: float) -> Observations:
-    machine = {"cores": 2, "cpu": "a processor", "memory_gib": 8.0}
-    session = rowkit.typed({"type": "session", "machine": machine, "workers": 1, "threads": 2})
-    cells = [
-        cell("dense", "dense", 1, "masked"),
-        cell("thin", "lwm", 10, "masked"),
-        cell("small", "lwm", 10, "compact"),
-    ]
-    run = Observations(session, {c.name: c for c in cells}, load_averages=[0.5, load], finished=True)
-    for name, seconds, statuses in (
-        ("dense", (4.0, 12.0), "ut"),
-        ("thin", (2.0, 2.0), "uu"),
-        ("small", (1.0, 1.0), "us"),
-    ):
-        run.times[name, "slow"] = {
-            (1, image): Observation(s, {"u": "unsat", "t": "timeout", "s": "sat"}[w], 6, 2)
-            for image, s, w in zip((4, 7), seconds, statuses, strict=True)
-        }
-    return run
 
 
 def test_the_numbers_of_a_run() -> None:

@@ -12,9 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from prunecert.bench import merge
-from prunecert.bench.planning.shapes import count_shapes
 from prunecert.errors import UserError
 from prunecert.models.filled import fill_zeros
+from prunecert.onnx.count import count_shapes
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench.conftest import CELLS, Zoo
 from tests.bench.rowkit import documents

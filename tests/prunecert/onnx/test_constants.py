@@ -121,7 +121,7 @@ def test_a_node_is_run_again_with_other_free_inputs() -> None:
 
 def test_types_that_onnxruntime_has_no_kernel_for_are_computed_by_onnx_itself() -> None:
     (result,) = Evaluator(13).run(N("Abs", ["a"], ["y"]), {"a": np.array([-1, 2], np.float16)})
-    assert (result.dtype, result.tolist()) == (np.float16, [1, 2])
+    assert (str(result.dtype), result.tolist()) == ("float16", [1, 2])
 
 
 def test_labels_are_short_and_printable() -> None:

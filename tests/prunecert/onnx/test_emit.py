@@ -131,7 +131,7 @@ def test_the_inputs_own_order_is_asked_for_once() -> None:
     order = np.arange(24).reshape(4, 3, 2).transpose(2, 0, 1).reshape(-1)
     with pytest.raises(ReorderError) as caught:
         Emitter(layers).node(Value(IMAGE, (Term(0, order),)))
-    np.testing.assert_array_equal(caught.value.order, order)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(caught.value.order, order)
     assert caught.value.shape == IMAGE
 
 

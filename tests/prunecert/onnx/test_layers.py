@@ -13,7 +13,8 @@ from prunecert.onnx.layers import Layers, ReorderError
 from prunecert.onnx.normal import UnsupportedNetworkError, is_normal
 from tests.prunecert.onnx.graphs import Array, N, build, run, weights
 
-IMAGE = (1, 2, 7, 6)
+IMAGE = (1, 2, 7, 7)
+POINT = weights(98)
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -35,9 +36,9 @@ def test_uneven_pads_and_dilations_become_zeros_of_the_kernel(
     layers = Layers(IMAGE)
     weight, bias = weights(2, 2 // groups, *kernel), weights(2, seed=1)
     node = N("Conv", ["x", "w", "b"], ["y"], strides=strides, dilations=dilations, pads=pads, group=groups)
-    expected = run(build([node], {"w": weight, "b": bias}, IMAGE), weights(84))
+    expected = run(build([node], {"w": weight, "b": bias}, IMAGE), POINT)
     number = layers.conv(0, weight, bias, strides, pads, dilations, groups)
-    np.testing.assert_allclose(value(layers, number, weights(84)), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(value(layers, number, POINT), expected, rtol=0, atol=1e-5)
     assert np.prod(layers.nodes[number].shape) == len(expected)
 
 
@@ -73,11 +74,11 @@ def test_a_rescaled_copy_leaves_the_layer_alone() -> None:
 def test_sums_and_pools() -> None:
     layers = Layers(IMAGE)
     pooled = layers.pool("AveragePool", 0, (2, 3), (2, 1))
-    assert layers.nodes[pooled].shape == (1, 2, 3, 4)
+    assert layers.nodes[pooled].shape == (1, 2, 3, 5)
     twice = layers.add(pooled, pooled)
     node = N("AveragePool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 1])
-    expected = 2 * run(build([node], {}, IMAGE), weights(84))
-    np.testing.assert_allclose(value(layers, twice, weights(84)), expected, rtol=0, atol=1e-6)
+    expected = 2 * run(build([node], {}, IMAGE), POINT)
+    np.testing.assert_allclose(value(layers, twice, POINT), expected, rtol=0, atol=1e-6)
     assert layers.nodes[layers.add(layers.relu(pooled), layers.relu(pooled))].positive
     assert not layers.nodes[twice].positive
 

@@ -14,7 +14,7 @@ from prunecert.onnx.emit import Emitter
 from prunecert.onnx.evaluate import evaluate
 from prunecert.onnx.layers import Layers
 from prunecert.onnx.normal import UnsupportedNetworkError
-from prunecert.onnx.reading import Reading, attributes_of, computed, optional, stored
+from prunecert.onnx.reading import Input, Reading, attributes_of, computed, optional, stored
 from prunecert.onnx.values import Term, Value, constant, moved, places, scaled, shifted
 from tests.prunecert.onnx.graphs import Array, N, evaluated, weights
 
@@ -87,13 +87,14 @@ def test_inputs_are_there_or_refused() -> None:
     np.testing.assert_array_equal(stored(node, [value, np.ones(3)], 1, "weight"), np.ones(3))
     assert optional(node, [value, None], 1, "bias") is None
     assert optional(node, [value], 1, "bias") is None
-    for inputs, words in (
+    refusals: list[tuple[list[Input], str]] = [
         ([value, None], "its weight is missing"),
         ([value], "its weight is missing"),
         ([value, value], "its weight must be a constant, but depends on the network's input"),
         ([value, np.array(["a"])], "its weight is of type <U1"),
         ([value, np.array([1.0, np.nan, np.inf])], "its weight holds 2 values that are infinite or not a number"),
-    ):
+    ]
+    for inputs, words in refusals:
         with pytest.raises(UnsupportedNetworkError, match=words):
             stored(node, inputs, 1, "weight")
     with pytest.raises(UnsupportedNetworkError, match=r"The node 'g' \(Gemm\) isn't taken: an input is missing"):

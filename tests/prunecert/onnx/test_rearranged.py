@@ -57,16 +57,16 @@ def test_a_node_as_it_is_is_one_where_shapes_agree() -> None:
 
 def test_one_number_a_channel() -> None:
     table = np.repeat([1.0, 2.0], 6)
-    np.testing.assert_array_equal(per_channel(table, (1, 2, 2, 3)), [1, 2])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(per_channel(table, (1, 2, 2, 3)), [1, 2])
     assert per_channel(table, (1, 3, 2, 2)) is None
     present = np.arange(12) % 2 == 0
     np.testing.assert_array_equal(
         present_per_channel(np.where(present, table, 9.0), present, (1, 2, 2, 3)),
-        [1, 2],  # type: ignore[arg-type]
+        [1, 2],
     )
     np.testing.assert_array_equal(
         present_per_channel(table, np.arange(12) < 6, (1, 2, 2, 3)),
-        [1, 1],  # type: ignore[arg-type]
+        [1, 1],
     )
     assert present_per_channel(np.arange(12.0), present, (1, 2, 2, 3)) is None
 

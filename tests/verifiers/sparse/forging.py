@@ -44,7 +44,7 @@ def network(share: float) -> Drawn:
 class Question:
     """A network with a question, the file of its tree, and the right answer."""
 
-    asked: Instance
+    query: Instance
     file: Path
     store: Store
     answer: Status
@@ -58,7 +58,7 @@ class Question:
             self.clear()
             if content is not None:
                 self.file.write_bytes(content)
-            verdicts += verifier.solve([self.asked])
+            verdicts += verifier.solve([self.query])
         self.clear()
         return verdicts
 
@@ -69,22 +69,22 @@ class Question:
 
 def pose(folder: Path) -> list[Question]:
     """One that holds, and one of a network with the same layers that does not, for a quarter of its box."""
-    made = []
+    prepared = []
     for share, answer in ((1.0, Status.UNSAT), (0.5, Status.SAT)):
         net = network(share)
         path = net.save(folder / f"{answer}.onnx")
         corner = np.ones(2, dtype=np.float32)
         spec = OutputSpec.robustness(0, 3)
-        asked = Instance(path, sha256_file(path), -corner, corner, spec, 20.0, "test", 0, 3)
+        query = Instance(path, sha256_file(path), -corner, corner, spec, 20.0, "test", 0, 3)
         proofs = folder / str(answer)
         proofs.mkdir()
         store = Store(proofs, names_of(read_network(path), path))
         verifiers = [bab(path, proofs=str(proofs), attack_steps=steps) for steps in (0, 20)]
-        made.append(Question(asked, store.paths(key(asked))[1], store, answer, verifiers))
+        prepared.append(Question(query, store.paths(key(query))[1], store, answer, verifiers))
         # The right answer by evaluation, not by the verifier.
         outputs = net.evaluate(np.random.default_rng(0).uniform(-1, 1, (4000, 2)))
         assert (answer is Status.SAT) == bool((outputs.argmax(axis=1) != 0).any())
-    return made
+    return prepared
 
 
 def tree(splits: list[Entry], leaf: list[int] | None = None, /, **changes: Any) -> Proof:
@@ -106,7 +106,7 @@ def tree(splits: list[Entry], leaf: list[int] | None = None, /, **changes: Any) 
         "beta_neuron": [],
         "beta": np.zeros(0, dtype=np.float32),
     }
-    said: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "network": "0" * 64,
         "layout": (2, 6, 3),
         "status": "unsat",
@@ -117,12 +117,12 @@ def tree(splits: list[Entry], leaf: list[int] | None = None, /, **changes: Any) 
         "leaves": len(leaf),
     }
     for name, value in changes.items():
-        (arrays if name in arrays else said)[name] = value
+        (arrays if name in arrays else summary)[name] = value
     typed: dict[str, Any] = {
         name: np.asarray(value, dtype=np.int32) if isinstance(value, list) or value.dtype == np.int64 else value
         for name, value in arrays.items()
     }
-    return Proof(Summary(**said), **typed)
+    return Proof(Summary(**summary), **typed)
 
 
 def repeated(neuron: int, times: int) -> list[Entry]:
@@ -153,7 +153,7 @@ def shape(name: str, *sizes: int) -> Callable[[dict[str, Any]], object]:
     return lambda header: header["shapes"].update({name: list(sizes)})
 
 
-def said(**what: Any) -> Callable[[dict[str, Any]], object]:
+def altered(**what: Any) -> Callable[[dict[str, Any]], object]:
     return lambda header: header["summary"].update(what)
 
 

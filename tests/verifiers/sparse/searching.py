@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.hashing import sha256_file
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verifier
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.bab.reduced_network import Array, Reduced, reduce
+from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, adopt
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
@@ -46,7 +48,13 @@ class Prepared:
         spec: The unsafe set.
     """
 
-    def __init__(self, network: Network, lower: Array, upper: Array, spec: OutputSpec) -> None:
+    def __init__(
+        self,
+        network: Network,
+        lower: npt.NDArray[np.floating],
+        upper: npt.NDArray[np.floating],
+        spec: OutputSpec,
+    ) -> None:
         self.lower, self.upper = lower.astype(np.float32), upper.astype(np.float32)
         self.engine, self.checker = Engine(network, 1), Checker(network)
         self.rows = np.concatenate([a for a, _ in spec.disjuncts])
@@ -72,7 +80,7 @@ class Prepared:
 
 
 def search(
-    network: Network, lower: Array, upper: Array, spec: OutputSpec, seconds: float = 20.0, **limits: Any
+    network: Network, lower: Float64Array, upper: Float64Array, spec: OutputSpec, seconds: float = 20.0, **limits: Any
 ) -> tuple[Search, Outcome]:
     """Runs a search."""
     run = Search(

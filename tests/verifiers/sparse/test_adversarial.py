@@ -53,12 +53,12 @@ def ask(low: npt.ArrayLike, high: npt.ArrayLike, matrix: npt.ArrayLike, offsets:
     )
 
 
-def certified(network: Network, asked: Question) -> npt.NDArray[np.float64]:
+def certified(network: Network, query: Question) -> npt.NDArray[np.float64]:
     """The rows' bounds by the float64 certificate, with CROWN's slopes."""
-    made = Checker(network)
-    low, high = (corner.reshape(-1).astype(np.float64) for corner in (asked.lower, asked.upper))
-    bounds = adopt_crown(made, low, high, Engine(network, 1).bound(asked))
-    return made.lower(made.last, asked.matrix, bounds, constant=-asked.offsets)
+    prepared = Checker(network)
+    low, high = (corner.reshape(-1).astype(np.float64) for corner in (query.lower, query.upper))
+    bounds = adopt_crown(prepared, low, high, Engine(network, 1).bound(query))
+    return prepared.lower(prepared.last, query.matrix, bounds, constant=-query.offsets)
 
 
 @pytest.mark.parametrize("few_entries", WAYS)
@@ -66,19 +66,19 @@ def certified(network: Network, asked: Question) -> npt.NDArray[np.float64]:
 def test_what_underflows_in_float64_is_not_gone(method: str, few_entries: int) -> None:
     """y = x, by way of 2**-1134."""
     network = chain([2.0**-126] * 9 + [2.0**126] * 9)
-    asked = ask([0.5], [1.0], [[-1.0], [1.0]], [-0.25, 0.75])
-    found = Engine(network, 1, few_entries=few_entries).bound(asked, method)  # type: ignore[arg-type]
-    assert np.all(found.rows <= [-0.75, -0.25])
-    assert found.lower[9] <= 0 < found.upper[9]
-    assert np.all(certified(network, asked) <= [-0.75, -0.25])
+    query = ask([0.5], [1.0], [[-1.0], [1.0]], [-0.25, 0.75])
+    result = Engine(network, 1, few_entries=few_entries).bound(query, method)  # type: ignore[arg-type]
+    assert np.all(result.rows <= [-0.75, -0.25])
+    assert result.lower[9] <= 0 < result.upper[9]
+    assert np.all(certified(network, query) <= [-0.75, -0.25])
 
 
 def test_huge_neurons_that_are_scaled_away_prove_nothing() -> None:
     """The walk's coefficient of a neuron of 2**630 underflows, y = 2**-504 x does not."""
     network = chain([2.0**126] * 5 + [2.0**-126] * 9)
-    asked = ask([1.0], [1.0], [[-1.0]], [-1e-160])
+    query = ask([1.0], [1.0], [[-1.0]], [-1e-160])
     assert Fraction(2) ** -504 > Fraction(1e-160)
-    assert certified(network, asked)[0] <= 0
+    assert certified(network, query)[0] <= 0
 
 
 @pytest.mark.parametrize("few_entries", WAYS)
@@ -86,9 +86,9 @@ def test_tiny_and_huge_rows_of_a_specification_prove_nothing_false(few_entries: 
     network = chain([1.0])
     rows = [[-5e-324], [-1e-300], [-1e300], [np.inf], [np.nan]]
     for method in METHODS:
-        found = Engine(network, 1, few_entries=few_entries).bound(ask([0.3], [0.4], rows, np.zeros(5)), method)
-        assert not np.isnan(found.rows).any()
-        assert np.all(found.rows <= 0)
+        result = Engine(network, 1, few_entries=few_entries).bound(ask([0.3], [0.4], rows, np.zeros(5)), method)
+        assert not np.isnan(result.rows).any()
+        assert np.all(result.rows <= 0)
 
 
 # Files whose numbers are not what they seem.
@@ -99,9 +99,9 @@ def write(path: Path, nodes: list[tuple[str, list[str], dict[str, Any]]], consta
     shape = constants.pop("shape")
     arrays = {name: np.asarray(value) for name, value in constants.items()}
     kind = TensorProto.DOUBLE if any(a.dtype == np.float64 for a in arrays.values()) else TensorProto.FLOAT
-    made = [helper.make_node(kind_, names, [f"y{i + 1}"], **more) for i, (kind_, names, more) in enumerate(nodes)]
+    prepared = [helper.make_node(kind_, names, [f"y{i + 1}"], **more) for i, (kind_, names, more) in enumerate(nodes)]
     graph = helper.make_graph(
-        made,
+        prepared,
         "net",
         [helper.make_tensor_value_info("x", kind, [1, *shape])],  # type: ignore[misc]
         [helper.make_tensor_value_info(f"y{len(nodes)}", kind, [1, "outputs"])],
@@ -132,8 +132,8 @@ def test_averages_are_rounded_once(size: int, tmp_path: Path) -> None:
             (scaled, factor.reshape(1, 1, 1, 1), total[0] * Fraction(float(factor))),
         ):
             network = read_network(write(tmp_path / "n.onnx", nodes, {"c": constant, "shape": (1, size, size)}))
-            asked = ask(x, x, [[1.0], [-1.0]], np.zeros(2))
-            for rows in (certified(network, asked), Engine(network, 1).bound(asked).rows):
+            query = ask(x, x, [[1.0], [-1.0]], np.zeros(2))
+            for rows in (certified(network, query), Engine(network, 1).bound(query).rows):
                 assert Fraction(float(rows[0])) <= exact <= -Fraction(float(rows[1]))
                 assert rows[0] == pytest.approx(float(exact), abs=1e-5)
 
@@ -157,8 +157,8 @@ def test_weights_that_cancel_are_not_lost(tmp_path: Path) -> None:
     difference = (Fraction(1, 3) - Fraction(float(np.float32(1 / 3)))) * 2**60
     for file, exact in ((path, Fraction(1)), (other, difference)):
         network = read_network(file)
-        asked = ask([1.0], [1.0], [[1.0], [-1.0]], np.zeros(2))
-        for rows in (certified(network, asked), Engine(network, 1).bound(asked).rows):
+        query = ask([1.0], [1.0], [[1.0], [-1.0]], np.zeros(2))
+        for rows in (certified(network, query), Engine(network, 1).bound(query).rows):
             assert Fraction(float(rows[0])) <= exact <= -Fraction(float(rows[1]))
 
 
@@ -181,8 +181,8 @@ def test_a_part_of_a_shape_is_that_part(tmp_path: Path) -> None:
     constants = {"one": np.array([1]), "w": kernel, "shape": (1, 4, 3)}
     network = read_network(write(tmp_path / "n.onnx", nodes, constants))
     x = np.random.default_rng(0).random((1, 1, 4, 3))
-    wanted = [(x[0, 0, y : y + 2] * kernel[0, 0]).sum() for y in range(3)]
-    np.testing.assert_allclose(network.evaluate(x)[0], wanted)
+    expected = [(x[0, 0, y : y + 2] * kernel[0, 0]).sum() for y in range(3)]
+    np.testing.assert_allclose(network.evaluate(x)[0], expected)
 
 
 # Random networks of awkward layers and numbers.
@@ -249,20 +249,20 @@ def exactly(network: Network, x: npt.NDArray[np.float32]) -> list[list[Fraction]
     return values
 
 
-def holds(found: CrownBounds, asked: Question, values: list[list[Fraction]]) -> None:
-    for index, low in found.lower.items():
+def holds(result: CrownBounds, query: Question, values: list[list[Fraction]]) -> None:
+    for index, low in result.lower.items():
         for i, value in enumerate(values[index]):
             # An infinity is no Fraction, and holds; what is not a number holds nothing.
             assert not low[i] > 0 or Fraction(float(low[i])) <= value
-            for bound, side in ((low[i], 1), (found.upper[index][i], -1)):
+            for bound, side in ((low[i], 1), (result.upper[index][i], -1)):
                 assert not np.isfinite(bound) or side * Fraction(float(bound)) <= side * value
-    assert_rows(found.rows, asked, values)
+    assert_rows(result.rows, query, values)
 
 
-def assert_rows(rows: npt.NDArray[np.float64], asked: Question, values: list[list[Fraction]]) -> None:
-    for k, row in enumerate(asked.matrix):
+def assert_rows(rows: npt.NDArray[np.float64], query: Question, values: list[list[Fraction]]) -> None:
+    for k, row in enumerate(query.matrix):
         exact = sum((Fraction(float(a)) * y for a, y in zip(row, values[-1], strict=True)), Fraction(0))
-        exact -= Fraction(float(asked.offsets[k]))
+        exact -= Fraction(float(query.offsets[k]))
         assert rows[k] == -np.inf or Fraction(float(rows[k])) <= exact
 
 
@@ -280,15 +280,15 @@ def test_awkward_networks_in_rational_arithmetic(seed: int, scale: float, center
     middle = center * rng.random(size)
     wide = radius * (rng.random(size) < 0.6)
     low, high = (middle - wide).astype(np.float32), (middle + wide).astype(np.float32)
-    asked = ask(low, high, rng.standard_normal((4, 3)), rng.standard_normal(4))
+    query = ask(low, high, rng.standard_normal((4, 3)), rng.standard_normal(4))
     corners = np.where(rng.random((3, size)) < 0.5, low, high)
     true = [exactly(network, x) for x in corners]
-    found = [Engine(network, 1, few_entries=way).bound(asked, method) for way in WAYS for method in METHODS]
-    proved = certified(network, asked)
+    result = [Engine(network, 1, few_entries=way).bound(query, method) for way in WAYS for method in METHODS]
+    proved = certified(network, query)
     for values in true:
-        for bounds in found:
-            holds(bounds, asked, values)
-        assert_rows(proved, asked, values)
+        for bounds in result:
+            holds(bounds, query, values)
+        assert_rows(proved, query, values)
 
 
 # What is left over from one question to the next.
@@ -312,16 +312,16 @@ def test_questions_leave_nothing_behind(few_entries: int) -> None:
     boxes = [(low, low), (low, low + 1), (low - 1, low + 3e38), (0 * low - np.inf, 0 * low + np.inf), (low, low + 0.1)]
     boxes.append((low, np.where(np.arange(size) == 3, np.nan, low).astype(np.float32)))
     matrix, offsets = rng.standard_normal((40, 3)), rng.standard_normal(40)
-    asked = [ask(*box, matrix, offsets) for box in boxes]
-    fresh = [Engine(network, 1, few_entries=few_entries).bound(item) for item in asked]
+    query = [ask(*box, matrix, offsets) for box in boxes]
+    fresh = [Engine(network, 1, few_entries=few_entries).bound(item) for item in query]
     assert np.all(fresh[3].rows == -np.inf)
     for threads in (1, 2):
         engine = Engine(network, threads, few_entries=few_entries)
         for order in (range(6), reversed(range(6)), [1, 3, 1, 5, 4, 2, 4]):
             for index in order:
-                same(engine.bound(asked[index]), fresh[index])
-        for bounds, wanted in zip(engine.bound_many([asked[i] for i in (3, 1, 5, 4)]), (3, 1, 5, 4), strict=True):
-            same(bounds, fresh[wanted])
+                same(engine.bound(query[index]), fresh[index])
+        for bounds, expected in zip(engine.bound_many([query[i] for i in (3, 1, 5, 4)]), (3, 1, 5, 4), strict=True):
+            same(bounds, fresh[expected])
 
 
 def test_no_thread_goes_on_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:

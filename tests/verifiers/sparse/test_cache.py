@@ -92,9 +92,9 @@ def test_a_folder_that_others_can_write_to_is_refused(package: Path, tmp_path: P
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(mode)
-    found, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(shared)})
-    assert found is not None
-    assert found.parent == package / "__pycache__"
+    result, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(shared)})
+    assert result is not None
+    assert result.parent == package / "__pycache__"
     (sentence,) = refused
     assert str(shared) in sentence
     assert "can be written by others" in sentence
@@ -129,30 +129,30 @@ def test_another_users_folder_is_refused(package: Path, tmp_path: Path, mode: in
     foreign.mkdir()
     foreign.chmod(mode)
     os.chown(foreign, NOBODY, NOBODY)
-    found, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(foreign)})
-    assert found is not None
-    assert found.parent == package / "__pycache__"
+    result, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(foreign)})
+    assert result is not None
+    assert result.parent == package / "__pycache__"
     assert f"belongs to the user {NOBODY}" in refused[0]
 
 
 @as_root
 def test_another_users_kernel_in_ones_own_folder_is_refused(package: Path) -> None:
-    found, _ = cache.folder(package, {})
-    assert found is not None
-    (found / "kernel.nbc").write_bytes(b"")
-    os.chown(found / "kernel.nbc", NOBODY, NOBODY)
-    assert f"belongs to the user {NOBODY}" in (cache.flaw(found) or "")
+    result, _ = cache.folder(package, {})
+    assert result is not None
+    (result / "kernel.nbc").write_bytes(b"")
+    os.chown(result / "kernel.nbc", NOBODY, NOBODY)
+    assert f"belongs to the user {NOBODY}" in (cache.flaw(result) or "")
 
 
 @as_root
 def test_a_package_of_another_user_leaves_the_users_cache_folder(package: Path, tmp_path: Path) -> None:
     os.chown(package, NOBODY, NOBODY)
     home = tmp_path / "home"
-    found, _ = cache.folder(package, {"HOME": str(home)})
-    assert found is not None
-    assert found.parent == home / ".cache" / "prunecert"
+    result, _ = cache.folder(package, {"HOME": str(home)})
+    assert result is not None
+    assert result.parent == home / ".cache" / "prunecert"
     assert cache.folder(package, {"HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "xdg")})[0] == (
-        tmp_path / "xdg" / "prunecert" / found.name
+        tmp_path / "xdg" / "prunecert" / result.name
     )
     nothing, refused = cache.folder(package, {})
     assert nothing is None
@@ -196,6 +196,6 @@ def test_without_a_cache_the_command_works_and_says_so(tmp_path: Path) -> None:
 
 
 def test_kernels_are_in_the_folder_of_their_sources() -> None:
-    wanted = cache.key(Path(cache.__file__).parent)
-    assert wanted in numba.config.CACHE_DIR
-    assert wanted in intervals.reference.stats.cache_path
+    expected = cache.key(Path(cache.__file__).parent)
+    assert expected in numba.config.CACHE_DIR
+    assert expected in intervals.reference.stats.cache_path

@@ -17,12 +17,12 @@ KINDS = ("fc", "conv", "skip", "conv-skip")
 Exact = dict[int, list[Fraction]]
 
 
-def planes_of(made: Prepared, batch: object) -> dict[int, Planes]:
+def planes_of(prepared: Prepared, batch: object) -> dict[int, Planes]:
     planes = {}
-    for first, last in made.net.levels:
+    for first, last in prepared.net.levels:
         span = slice(first, last)
         sign, alpha, beta = (getattr(batch, name)[:, span] for name in ("sign", "alpha", "beta"))
-        planes[int(made.net.nodes[first])] = Planes(
+        planes[int(prepared.net.nodes[first])] = Planes(
             grouped(sign), grouped(alpha.astype(np.float64)), grouped(beta.astype(np.float64))
         )
     return planes
@@ -73,17 +73,17 @@ def test_certificates_are_just_below_the_rational_bound(kind: str, tmp_path: Pat
     drawn, network = draw(kind, 4, tmp_path)
     rng = np.random.default_rng(4)
     center = rng.random(drawn.inputs)
-    made = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
-    batch = made.dual.optimise(made.random(rng, 5), 5, target=np.inf)
-    planes = planes_of(made, batch)
+    prepared = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
+    batch = prepared.dual.optimise(prepared.random(rng, 5), 5, target=np.inf)
+    planes = planes_of(prepared, batch)
     rows = np.zeros((5, drawn.classes))
-    rows[np.arange(5)] = made.rows[batch.disjunct]
-    certified = made.checker.lower(made.checker.last, rows, made.bounds, planes)
+    rows[np.arange(5)] = prepared.rows[batch.disjunct]
+    certified = prepared.checker.lower(prepared.checker.last, rows, prepared.bounds, planes)
     # Where the reader has merged layers, weights or biases are within a rounding to float32.
     merged = any(node.bias_error.any() or not all(term.exact for term in node.terms) for node in network.nodes)
     slack = 1e-5 if merged else 1e-9
     for d in range(5):
-        exact = exactly(network, made.bounds, rows[d], planes, d)
+        exact = exactly(network, prepared.bounds, rows[d], planes, d)
         assert Fraction(float(certified[d])) <= exact
         assert float(exact) - certified[d] < slack
         # The search, in float32, found the same.
@@ -93,14 +93,16 @@ def test_certificates_are_just_below_the_rational_bound(kind: str, tmp_path: Pat
 def test_huge_and_missing_numbers_prove_nothing(tmp_path: Path) -> None:
     drawn, network = draw("fc", 4, tmp_path)
     center = np.random.default_rng(4).random(drawn.inputs)
-    made = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
+    prepared = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
     for beta in (np.inf, np.nan, 1e60):
-        batch = made.random(np.random.default_rng(1), 3)
+        batch = prepared.random(np.random.default_rng(1), 3)
         batch.beta[batch.sign != 0] = 0.1
-        planes = planes_of(made, batch)
+        planes = planes_of(prepared, batch)
         for plane in planes.values():
             plane.beta[plane.sign != 0] = beta
-        certified = made.checker.lower(made.checker.last, made.rows[batch.disjunct], made.bounds, planes)
+        certified = prepared.checker.lower(
+            prepared.checker.last, prepared.rows[batch.disjunct], prepared.bounds, planes
+        )
         touched = (batch.sign != 0).any(axis=1)
         assert touched.any()
         assert np.all(certified[touched] == -np.inf)
@@ -111,16 +113,16 @@ def test_nonsense_planes_are_only_weak(tmp_path: Path) -> None:
     drawn, network = draw("skip", 6, tmp_path)
     rng = np.random.default_rng(6)
     center = rng.random(drawn.inputs)
-    made = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
-    points = made.net.point(rng.uniform(-1, 1, (4000, len(made.net.pixels))))
-    least = (network.evaluate(points) @ made.rows.T).min(axis=0)
+    prepared = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
+    points = prepared.net.point(rng.uniform(-1, 1, (4000, len(prepared.net.pixels))))
+    least = (network.evaluate(points) @ prepared.rows.T).min(axis=0)
     for scale in (1.0, 10.0, -10.0):
-        batch = made.dual.start(np.arange(len(made.rows)))
-        planes = planes_of(made, batch)
+        batch = prepared.dual.start(np.arange(len(prepared.rows)))
+        planes = planes_of(prepared, batch)
         for plane in planes.values():
             plane.alpha[:] = rng.normal(size=plane.alpha.shape) * scale
             plane.beta[:] = rng.normal(size=plane.beta.shape) * scale
-        certified = made.checker.lower(made.checker.last, made.rows, made.bounds, planes)
+        certified = prepared.checker.lower(prepared.checker.last, prepared.rows, prepared.bounds, planes)
         assert np.all(certified <= least)
 
 
@@ -134,20 +136,20 @@ def test_a_leaf_that_fails_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for shift in (0.0, 0.05):
 
         def lie(self: Dual, batch: object, *args: object, add: float = shift, **more: object) -> object:
-            seen = walk(self, batch, *args, **more)  # type: ignore[arg-type]
+            visited = walk(self, batch, *args, **more)  # type: ignore[arg-type]
             batch.bound[:] += np.float32(add)  # type: ignore[attr-defined]
-            return seen
+            return visited
 
         monkeypatch.setattr(Dual, "_walk", lie)
-        found = []
+        result = []
         rng = np.random.default_rng(8)
         for _ in range(12):
             center, radius = rng.random(drawn.inputs), rng.uniform(0.05, 0.25)
             label = int(network.evaluate(center[None])[0].argmax())
             spec = OutputSpec.robustness(label, drawn.classes)
             _, out = search(network, center - radius, center + radius, spec)
-            found.append((out.status, out.refused))
-        answers.append(found)
+            result.append((out.status, out.refused))
+        answers.append(result)
     assert [status for status, _ in answers[0]] == [status for status, _ in answers[1]]
     assert sum(refused for _, refused in answers[1]) > sum(refused for _, refused in answers[0])
     assert {Status.SAT, Status.UNSAT} <= {status for status, _ in answers[0]}

@@ -52,13 +52,13 @@ def test_bounds_are_auto_lirpas(name: str, tmp_path: Path) -> None:
             rows, _ = bounded.compute_bounds(
                 x=(box,), C=torch.from_numpy(matrix).float()[None], method=MODES[method], bound_upper=False
             )
-        found = engine.bound(Question(lower, upper, matrix, np.zeros(10)), method)
-        np.testing.assert_allclose(found.rows, rows[0].double().numpy(), atol=1e-4)
-        hidden = [index for index in sorted(found.lower) if index != len(engine.network.nodes) - 1]
+        result = engine.bound(Question(lower, upper, matrix, np.zeros(10)), method)
+        np.testing.assert_allclose(result.rows, rows[0].double().numpy(), atol=1e-4)
+        hidden = [index for index in sorted(result.lower) if index != len(engine.network.nodes) - 1]
         for index, relu in zip(hidden, bounded.relus, strict=True):
             before = relu.inputs[0]
             # Of the others, auto_LiRPA keeps intervals, or nothing where it needs none.
-            unstable = (found.lower[index] < 0) & (found.upper[index] > 0)
-            for mine, theirs in ((found.lower[index], before.lower), (found.upper[index], before.upper)):
+            unstable = (result.lower[index] < 0) & (result.upper[index] > 0)
+            for mine, theirs in ((result.lower[index], before.lower), (result.upper[index], before.upper)):
                 np.testing.assert_allclose(mine[unstable], theirs.detach().flatten().numpy()[unstable], atol=1e-4)
-        assert any(np.any(found.lower[index] < 0) for index in hidden)
+        assert any(np.any(result.lower[index] < 0) for index in hidden)

@@ -3,262 +3,347 @@
 A group of 16 subdomains keeps its dual variables, coefficients and values neuron by neuron with the lanes innermost, in
 a work space that stays in the cache, and walks through the rows of the reduced network's sparse matrices: backwards by
 columns, so that the coefficient of a neuron is a sum in registers, and forwards by rows.
+
+    rows ──backward──> lam, mu of every neuron, last to first ──> t, the minimiser in the box, and the bound
+      ^                                                                           │
+    weights, alpha, beta <──step── z of every neuron, first to last <──forward────┘
+
+What is not compiled apart but into the loop over groups, by Numba's own inlining, is one function a step of that way.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-from prunecert.verifiers.sparse.llvm.row_gather import LANES, gather
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array
+from prunecert.verifiers.sparse.bab.ascent_state import Problem, Schedule, Sight, Subdomains, Workspace
+from prunecert.verifiers.sparse.llvm.row_gather import gather
 
-Single = npt.NDArray[np.float32]
-Signs = npt.NDArray[np.int8]
-Places = npt.NDArray[np.int64]
-Columns = npt.NDArray[np.int32]
-
-#: Of `walk`: how many vectors of 16 a group needs for each neuron, specification row and pixel.
-PER_NEURON, PER_ROW, PER_PIXEL = 12, 4, 1
-SPARE = 4
+#: Sums may be taken in any order; infinities and what is not a number stay what they are.
+_FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"nsz", "contract", "reassoc", "arcp"})
+@numba.njit(inline="always")
+def _workspace(work: Float32Array, begin: int, neurons: int, rows: int, pixels: int) -> Workspace:
+    """Cuts a workspace out of what all threads have, from `begin` on."""
+    u, r, p = neurons * LANES32, rows * LANES32, pixels * LANES32
+    after_mu = begin + 2 * u + r
+    weights = after_mu + 10 * u
+    t = weights + 3 * r
+    sums = t + p
+    return Workspace(
+        lam=work[begin : begin + u],
+        mu=work[begin + u : after_mu],
+        z=work[after_mu : after_mu + u],
+        relu=work[after_mu + u : after_mu + 2 * u],
+        alpha=work[after_mu + 2 * u : after_mu + 3 * u],
+        beta=work[after_mu + 3 * u : after_mu + 4 * u],
+        sign=work[after_mu + 4 * u : after_mu + 5 * u],
+        first=work[after_mu + 5 * u : after_mu + 6 * u],
+        second=work[after_mu + 6 * u : after_mu + 7 * u],
+        scale=work[after_mu + 7 * u : after_mu + 8 * u],
+        best_alpha=work[after_mu + 8 * u : after_mu + 9 * u],
+        best_beta=work[after_mu + 9 * u : after_mu + 10 * u],
+        weights=work[weights : weights + r],
+        best_weights=work[weights + r : weights + 2 * r],
+        rows=work[weights + 2 * r : weights + 3 * r],
+        t=work[t:sums],
+        sums=work[sums : sums + LANES32],
+        total=work[sums + LANES32 : sums + 2 * LANES32],
+        top=work[sums + 2 * LANES32 : sums + 3 * LANES32],
+        won=work[sums + 3 * LANES32 : sums + 4 * LANES32],
+    )
+
+
+@numba.njit(inline="always")
+def _enter(subdomains: Subdomains, work: Workspace, group: int, neurons: int, rows: int) -> None:
+    """Copies a group's dual variables into the workspace; lanes without a subdomain repeat the last one."""
+    for lane in range(LANES32):
+        d = min(group * LANES32 + lane, len(subdomains.sign) - 1)
+        for i in range(neurons):
+            at = i * LANES32 + lane
+            work.alpha[at] = subdomains.alpha[d, i]
+            work.beta[at] = subdomains.beta[d, i]
+            work.best_alpha[at] = subdomains.alpha[d, i]
+            work.best_beta[at] = subdomains.beta[d, i]
+            work.sign[at] = subdomains.sign[d, i]
+        for r in range(rows):
+            work.weights[r * LANES32 + lane] = subdomains.weights[d, r]
+            work.best_weights[r * LANES32 + lane] = subdomains.weights[d, r]
+        work.top[lane] = -np.inf
+    for at in range(neurons * LANES32):
+        work.first[at] = 0.0
+        work.second[at] = 0.0
+
+
+@numba.njit(inline="always")
+def _backward(problem: Problem, work: Workspace, neurons: int, rows: int, pixels: int) -> None:
+    """Walks from the weighted rows to the pixels: coefficients, minimisers and bounds of the step's dual variables."""
+    for lane in range(LANES32):
+        work.total[lane] = 0.0
+    for r in range(rows):
+        for lane in range(LANES32):
+            work.mu[(neurons + r) * LANES32 + lane] = work.weights[r * LANES32 + lane]
+            work.total[lane] += work.weights[r * LANES32 + lane] * problem.c[neurons + r]
+    for i in range(neurons - 1, -1, -1):
+        begin, end = problem.nt_starts[i], problem.nt_starts[i + 1]
+        gather(work.mu, 0, problem.nt_rows, problem.nt_values, begin, end, work.lam, i * LANES32)
+        slope, low, bias = problem.slope[i], problem.lower[i], problem.c[i]
+        for lane in range(LANES32):
+            at = i * LANES32 + lane
+            lam, phase = work.lam[at], work.sign[at]
+            below = slope * lam
+            free = below if lam < 0 else work.alpha[at] * lam
+            shift = -below * low if lam < 0 else np.float32(0.0)
+            split = lam - work.beta[at] if phase > 0 else work.beta[at]
+            mu = free if phase == 0 else split
+            work.mu[at] = mu
+            work.total[lane] += mu * bias + (shift if phase == 0 else np.float32(0.0))
+    for p in range(pixels):
+        begin, end = problem.mt_starts[p], problem.mt_starts[p + 1]
+        gather(work.mu, 0, problem.mt_rows, problem.mt_values, begin, end, work.sums, 0)
+        for lane in range(LANES32):
+            value = work.sums[lane]
+            work.total[lane] -= abs(value)
+            work.t[p * LANES32 + lane] = np.float32(-1.0) if value > 0 else np.float32(1.0)
+
+
+@numba.njit(inline="always")
+def _keep(work: Workspace, neurons: int, rows: int, target: float) -> bool:
+    """Keeps the dual variables of the lanes whose bounds are the best so far; returns whether all exceed the target."""
+    any_won = False
+    above = True
+    for lane in range(LANES32):
+        better = work.total[lane] > work.top[lane]
+        work.won[lane] = np.float32(1.0) if better else np.float32(0.0)
+        if better:
+            work.top[lane] = work.total[lane]
+            any_won = True
+        if not work.top[lane] > target:
+            above = False
+    if any_won:
+        for i in range(neurons):
+            for lane in range(LANES32):
+                at = i * LANES32 + lane
+                better = work.won[lane] > 0
+                work.best_alpha[at] = work.alpha[at] if better else work.best_alpha[at]
+                work.best_beta[at] = work.beta[at] if better else work.best_beta[at]
+        for r in range(rows):
+            for lane in range(LANES32):
+                at = r * LANES32 + lane
+                work.best_weights[at] = work.weights[at] if work.won[lane] > 0 else work.best_weights[at]
+    return above
+
+
+@numba.njit(inline="always")
+def _measure(work: Workspace, neurons: int) -> None:
+    """Sets the scales of β by the coefficients of the first walk."""
+    for lane in range(LANES32):
+        work.sums[lane] = 0.0
+    for i in range(neurons):
+        for lane in range(LANES32):
+            work.sums[lane] += abs(work.lam[i * LANES32 + lane])
+    for i in range(neurons):
+        for lane in range(LANES32):
+            at = i * LANES32 + lane
+            work.scale[at] = max(abs(work.lam[at]), np.float32(0.1) * work.sums[lane] / neurons)
+
+
+@numba.njit(inline="always")
+def _forward(
+    problem: Problem,
+    work: Workspace,
+    neurons: int,
+    ascend: bool,
+    step: int,
+    rate_alpha: np.float32,
+    rate_beta: np.float32,
+) -> None:
+    """Follows the chosen lines from the minimiser through the neurons; with `ascend`, each takes its step there."""
+    c1 = np.float32(1.0 / (1.0 - 0.9 ** (step + 1)))
+    c2 = np.float32(1.0 / (1.0 - 0.99 ** (step + 1)))
+    for i in range(neurons):
+        begin, end = problem.m_starts[i], problem.m_starts[i + 1]
+        gather(work.t, 0, problem.m_columns, problem.m_values, begin, end, work.z, i * LANES32)
+        begin, end = problem.n_starts[i], problem.n_starts[i + 1]
+        gather(work.relu, 0, problem.n_columns, problem.n_values, begin, end, work.sums, 0)
+        slope, low, bias = problem.slope[i], problem.lower[i], problem.c[i]
+        for lane in range(LANES32):
+            at = i * LANES32 + lane
+            z, phase, lam = work.z[at] + work.sums[lane] + bias, work.sign[at], work.lam[at]
+            work.z[at] = z
+            free = slope * (z - low) if lam < 0 else work.alpha[at] * z
+            split = z if phase > 0 else np.float32(0.0)
+            work.relu[at] = free if phase == 0 else split
+            if ascend:
+                _step(work, at, z, phase, lam, c1, c2, rate_alpha, rate_beta)
+
+
+@numba.njit(inline="always")
+def _step(
+    work: Workspace,
+    at: int,
+    z: np.float32,
+    phase: np.float32,
+    lam: np.float32,
+    c1: np.float32,
+    c2: np.float32,
+    rate_alpha: np.float32,
+    rate_beta: np.float32,
+) -> None:
+    """Moves a neuron's α, or β where it is split, in one lane: Adam with projection.
+
+    Args:
+        work: The workspace.
+        at: Place of neuron and lane.
+        z: The ReLU's input.
+        phase: 1 or -1 where it is split, else 0.
+        lam: Its coefficient.
+        c1: Corrects the first moment's bias.
+        c2: Likewise, the second one's.
+        rate_alpha: Step size.
+        rate_beta: Likewise, times the neuron's scale.
+    """
+    rising = lam * z if lam > 0 else np.float32(0.0)
+    gradient = rising if phase == 0 else -phase * z * work.scale[at]
+    first = np.float32(0.9) * work.first[at] + np.float32(0.1) * gradient
+    second = np.float32(0.99) * work.second[at] + np.float32(0.01) * gradient * gradient
+    work.first[at] = first
+    work.second[at] = second
+    move = c1 * first / (np.sqrt(c2 * second) + np.float32(1e-12))
+    alpha = min(max(work.alpha[at] + rate_alpha * move, np.float32(0.0)), np.float32(1.0))
+    beta = max(work.beta[at] + rate_beta * work.scale[at] * move, np.float32(0.0))
+    work.alpha[at] = alpha if phase == 0 else work.alpha[at]
+    work.beta[at] = work.beta[at] if phase == 0 else beta
+
+
+@numba.njit(inline="always")
+def _evaluate(problem: Problem, work: Workspace, neurons: int, rows: int) -> None:
+    """Follows the lines from the neurons to the rows."""
+    for r in range(rows):
+        i = neurons + r
+        begin, end = problem.m_starts[i], problem.m_starts[i + 1]
+        gather(work.t, 0, problem.m_columns, problem.m_values, begin, end, work.rows, r * LANES32)
+        begin, end = problem.n_starts[i], problem.n_starts[i + 1]
+        gather(work.relu, 0, problem.n_columns, problem.n_values, begin, end, work.sums, 0)
+        for lane in range(LANES32):
+            work.rows[r * LANES32 + lane] += work.sums[lane] + problem.c[i]
+
+
+@numba.njit(inline="always")
+def _weigh(
+    subdomains: Subdomains, work: Float32Array, weights: int, values: int, group: int, rows: int, rate: np.float32
+) -> None:
+    """Exponentiated-gradient ascent on the weights of a disjunct's rows.
+
+    Over the whole of the work space and not its slices: how LLVM takes the quotients, by divisions or by one reciprocal
+    for several, depends on what it knows of the places, and with it the last bit.
+
+    Args:
+        subdomains: For the members.
+        work: The work space.
+        weights: Where the group's weights begin there.
+        values: Where the rows' values begin.
+        group: The group.
+        rows: R.
+        rate: Step size.
+    """
+    for lane in range(LANES32):
+        d = min(group * LANES32 + lane, len(subdomains.sign) - 1)
+        high, least = np.float32(-np.inf), np.float32(np.inf)
+        for r in range(rows):
+            if subdomains.member[d, r]:
+                high = max(high, work[values + r * LANES32 + lane])
+                least = min(least, work[values + r * LANES32 + lane])
+        whole = np.float32(0.0)
+        for r in range(rows):
+            at = weights + r * LANES32 + lane
+            if subdomains.member[d, r]:
+                push = (work[values + r * LANES32 + lane] - high) / (high - least + np.float32(1e-12))
+                work[at] = max(work[at], np.float32(1e-4)) * np.exp(np.float32(2.0) * rate * push)
+                whole += work[at]
+        for r in range(rows):
+            work[weights + r * LANES32 + lane] /= whole
+
+
+@numba.njit(inline="always")
+def _show(sight: Sight, work: Workspace, group: int, neurons: int, rows: int, pixels: int) -> None:
+    """Writes what a group's last walk saw."""
+    for lane in range(min(LANES32, len(sight.lam) - group * LANES32)):
+        d = group * LANES32 + lane
+        for i in range(neurons):
+            sight.lam[d, i] = work.lam[i * LANES32 + lane]
+            sight.z[d, i] = work.z[i * LANES32 + lane]
+        for p in range(pixels):
+            sight.t[d, p] = work.t[p * LANES32 + lane]
+        for r in range(rows):
+            sight.rows[d, r] = work.rows[r * LANES32 + lane]
+
+
+@numba.njit(inline="always")
+def _leave(subdomains: Subdomains, work: Workspace, group: int, neurons: int, rows: int) -> None:
+    """Writes a group's best bounds and their dual variables."""
+    for lane in range(min(LANES32, len(subdomains.sign) - group * LANES32)):
+        d = group * LANES32 + lane
+        subdomains.bound[d] = work.top[lane]
+        for i in range(neurons):
+            subdomains.alpha[d, i] = work.best_alpha[i * LANES32 + lane]
+            subdomains.beta[d, i] = work.best_beta[i * LANES32 + lane]
+        for r in range(rows):
+            subdomains.weights[d, r] = work.best_weights[r * LANES32 + lane]
+
+
+@numba.njit(cache=True, fastmath=_FAST)
+def _ascend(
+    problem: Problem,
+    subdomains: Subdomains,
+    sight: Sight,
+    schedule: Schedule,
+    work: Float32Array,
+    begin: int,
+    group: int,
+) -> None:
+    """Ascends with a group of 16, in the work space from `begin` on."""
+    neurons, rows, pixels = len(problem.lower), subdomains.weights.shape[1], len(problem.mt_starts) - 1
+    space = _workspace(work, begin, neurons, rows, pixels)
+    _enter(subdomains, space, group, neurons, rows)
+    rate_alpha, rate_beta = np.float32(schedule.rate_alpha), np.float32(schedule.rate_beta)
+    for step in range(schedule.steps + 1):
+        _backward(problem, space, neurons, rows, pixels)
+        above = _keep(space, neurons, rows, schedule.target)
+        last = step == schedule.steps or above
+        if last and not schedule.look:
+            break
+        if step == 0:
+            _measure(space, neurons)
+        _forward(problem, space, neurons, not last, step, rate_alpha, rate_beta)
+        if schedule.several or last:
+            _evaluate(problem, space, neurons, rows)
+        if last:
+            _show(sight, space, group, neurons, rows, pixels)
+            break
+        if schedule.several:
+            weights, values = begin + (12 * neurons + rows) * LANES32, begin + (12 * neurons + 3 * rows) * LANES32
+            _weigh(subdomains, work, weights, values, group, rows, rate_alpha)
+        rate_alpha, rate_beta = np.float32(rate_alpha * schedule.decay), np.float32(rate_beta * schedule.decay)
+    _leave(subdomains, space, group, neurons, rows)
+
+
+@numba.njit(cache=True, parallel=True, fastmath=_FAST)
 def walk(
-    mt: tuple[Places, Columns, Single],
-    m: tuple[Places, Columns, Single],
-    nt: tuple[Places, Columns, Single],
-    n: tuple[Places, Columns, Single],
-    c: Single,
-    low: Single,
-    slope: Single,
-    sign: Signs,
-    alpha: Single,
-    beta: Single,
-    weights: Single,
-    member: npt.NDArray[np.bool_],
-    best: Single,
-    look: int,
-    lam_out: Single,
-    z_out: Single,
-    t_out: Single,
-    rows_out: Single,
-    steps: int,
-    rate_alpha: float,
-    rate_beta: float,
-    decay: float,
-    target: float,
-    several: bool,
-    work: Single,
-    size: int,
+    problem: Problem, subdomains: Subdomains, sight: Sight, schedule: Schedule, work: Float32Array, size: int
 ) -> None:
     """Ascends from dual variables and writes the best ones back.
 
     Args:
-        mt: Columns of M: (starts, row indices, values), a column for each pixel.
-        m: Rows of M, likewise.
-        nt: Columns of N.
-        n: Rows of N.
-        c: [U + R].
-        low: [U].
-        slope: [U] u / (u - l).
-        sign: [D, U].
-        alpha: [D, U]; overwritten by the best seen.
-        beta: Likewise.
-        weights: [D, R], likewise.
-        member: [D, R] which rows are the subdomain's.
-        best: [D]; overwritten by the best bound.
-        look: 1: the last walk writes the four arrays that follow, which may be empty otherwise.
-        lam_out: [D, U].
-        z_out: [D, U].
-        t_out: [D, P].
-        rows_out: [D, R].
-        steps: Gradient steps; a group ends early when all its bounds exceed `target`.
-        rate_alpha: First step size.
-        rate_beta: Likewise, relative to the first coefficient.
-        decay: Of both.
-        target: See `steps`.
-        several: Whether weights are optimised.
+        problem: The network.
+        subdomains: Where to start; overwritten.
+        sight: Written if the schedule says so.
+        schedule: How far to go.
         work: Work space, `size` for each thread.
-        size: See `work`; a multiple of 16.
+        size: Of `room`.
     """
-    # Numba takes no tuple into a parallel loop.
-    mt_at, mt_index, mt_value = mt
-    m_at, m_index, m_value = m
-    nt_at, nt_index, nt_value = nt
-    n_at, n_index, n_value = n
-    count, width = sign.shape
-    rows = weights.shape[1]
-    pixels = len(mt_at) - 1
-    for group in numba.prange((count + LANES - 1) // LANES):
-        start = numba.get_thread_id() * size
-        lam = start
-        mu = lam + width * LANES
-        z = mu + (width + rows) * LANES
-        a = z + width * LANES
-        al = a + width * LANES
-        be = al + width * LANES
-        sg = be + width * LANES
-        fi = sg + width * LANES
-        se = fi + width * LANES
-        sc = se + width * LANES
-        ba = sc + width * LANES
-        bb = ba + width * LANES
-        we = bb + width * LANES
-        bw = we + rows * LANES
-        va = bw + rows * LANES
-        t = va + rows * LANES
-        tmp = t + pixels * LANES
-        total = tmp + LANES
-        top = total + LANES
-        won = top + LANES
-        for lane in range(LANES):
-            d = min(group * LANES + lane, count - 1)
-            for i in range(width):
-                at = i * LANES + lane
-                work[al + at] = alpha[d, i]
-                work[be + at] = beta[d, i]
-                work[ba + at] = alpha[d, i]
-                work[bb + at] = beta[d, i]
-                work[sg + at] = sign[d, i]
-            for r in range(rows):
-                work[we + r * LANES + lane] = weights[d, r]
-                work[bw + r * LANES + lane] = weights[d, r]
-            work[top + lane] = -np.inf
-        for at in range(width * LANES):
-            work[fi + at] = 0.0
-            work[se + at] = 0.0
-        ra, rb = np.float32(rate_alpha), np.float32(rate_beta)
-        for step in range(steps + 1):
-            # Backwards.
-            for lane in range(LANES):
-                work[total + lane] = 0.0
-            for r in range(rows):
-                for lane in range(LANES):
-                    work[mu + (width + r) * LANES + lane] = work[we + r * LANES + lane]
-                    work[total + lane] += work[we + r * LANES + lane] * c[width + r]
-            for i in range(width - 1, -1, -1):
-                gather(work, mu, nt_index, nt_value, nt_at[i], nt_at[i + 1], work, lam + i * LANES)
-                s, l, b = slope[i], low[i], c[i]  # noqa: E741 (the field's letter)
-                for lane in range(LANES):
-                    at = i * LANES + lane
-                    value, phase = work[lam + at], work[sg + at]
-                    below = s * value
-                    free = below if value < 0 else work[al + at] * value
-                    shift = -below * l if value < 0 else np.float32(0.0)
-                    split = value - work[be + at] if phase > 0 else work[be + at]
-                    coefficient = free if phase == 0 else split
-                    work[mu + at] = coefficient
-                    work[total + lane] += coefficient * b + (shift if phase == 0 else np.float32(0.0))
-            for p in range(pixels):
-                gather(work, mu, mt_index, mt_value, mt_at[p], mt_at[p + 1], work, tmp)
-                for lane in range(LANES):
-                    value = work[tmp + lane]
-                    work[total + lane] -= abs(value)
-                    work[t + p * LANES + lane] = np.float32(-1.0) if value > 0 else np.float32(1.0)
-            # Keep the best.
-            any_won = False
-            done = True
-            for lane in range(LANES):
-                better = work[total + lane] > work[top + lane]
-                work[won + lane] = np.float32(1.0) if better else np.float32(0.0)
-                if better:
-                    work[top + lane] = work[total + lane]
-                    any_won = True
-                if not work[top + lane] > target:
-                    done = False
-            if any_won:
-                for i in range(width):
-                    for lane in range(LANES):
-                        at = i * LANES + lane
-                        better = work[won + lane] > 0
-                        work[ba + at] = work[al + at] if better else work[ba + at]
-                        work[bb + at] = work[be + at] if better else work[bb + at]
-                for r in range(rows):
-                    for lane in range(LANES):
-                        at = r * LANES + lane
-                        work[bw + at] = work[we + at] if work[won + lane] > 0 else work[bw + at]
-            last = step == steps or done
-            if last and look == 0:
-                break
-            # Forwards, with the step.
-            c1 = np.float32(1.0 / (1.0 - 0.9 ** (step + 1)))
-            c2 = np.float32(1.0 / (1.0 - 0.99 ** (step + 1)))
-            if step == 0:
-                for lane in range(LANES):
-                    work[tmp + lane] = 0.0
-                for i in range(width):
-                    for lane in range(LANES):
-                        work[tmp + lane] += abs(work[lam + i * LANES + lane])
-                for i in range(width):
-                    for lane in range(LANES):
-                        at = i * LANES + lane
-                        work[sc + at] = max(abs(work[lam + at]), np.float32(0.1) * work[tmp + lane] / width)
-            for i in range(width):
-                gather(work, t, m_index, m_value, m_at[i], m_at[i + 1], work, z + i * LANES)
-                gather(work, a, n_index, n_value, n_at[i], n_at[i + 1], work, tmp)
-                s, l, b = slope[i], low[i], c[i]  # noqa: E741
-                for lane in range(LANES):
-                    at = i * LANES + lane
-                    value, phase, coefficient = work[z + at] + work[tmp + lane] + b, work[sg + at], work[lam + at]
-                    work[z + at] = value
-                    free = s * (value - l) if coefficient < 0 else work[al + at] * value
-                    split = value if phase > 0 else np.float32(0.0)
-                    work[a + at] = free if phase == 0 else split
-                    if not last:
-                        rising = coefficient * value if coefficient > 0 else np.float32(0.0)
-                        g = rising if phase == 0 else -phase * value * work[sc + at]
-                        first = np.float32(0.9) * work[fi + at] + np.float32(0.1) * g
-                        second = np.float32(0.99) * work[se + at] + np.float32(0.01) * g * g
-                        work[fi + at] = first
-                        work[se + at] = second
-                        move = c1 * first / (np.sqrt(c2 * second) + np.float32(1e-12))
-                        new_alpha = min(max(work[al + at] + ra * move, np.float32(0.0)), np.float32(1.0))
-                        new_beta = max(work[be + at] + rb * work[sc + at] * move, np.float32(0.0))
-                        work[al + at] = new_alpha if phase == 0 else work[al + at]
-                        work[be + at] = work[be + at] if phase == 0 else new_beta
-            if several or (last and look == 1):
-                for r in range(rows):
-                    i = width + r
-                    gather(work, t, m_index, m_value, m_at[i], m_at[i + 1], work, va + r * LANES)
-                    gather(work, a, n_index, n_value, n_at[i], n_at[i + 1], work, tmp)
-                    for lane in range(LANES):
-                        work[va + r * LANES + lane] += work[tmp + lane] + c[i]
-            if last:
-                for lane in range(min(LANES, count - group * LANES)):
-                    d = group * LANES + lane
-                    for i in range(width):
-                        lam_out[d, i] = work[lam + i * LANES + lane]
-                        z_out[d, i] = work[z + i * LANES + lane]
-                    for p in range(pixels):
-                        t_out[d, p] = work[t + p * LANES + lane]
-                    for r in range(rows):
-                        rows_out[d, r] = work[va + r * LANES + lane]
-                break
-            if several:
-                # Exponentiated-gradient ascent on the weights of a disjunct's rows.
-                for lane in range(LANES):
-                    d = min(group * LANES + lane, count - 1)
-                    high, least = np.float32(-np.inf), np.float32(np.inf)
-                    for r in range(rows):
-                        if member[d, r]:
-                            high = max(high, work[va + r * LANES + lane])
-                            least = min(least, work[va + r * LANES + lane])
-                    whole = np.float32(0.0)
-                    for r in range(rows):
-                        at = we + r * LANES + lane
-                        if member[d, r]:
-                            push = (work[va + r * LANES + lane] - high) / (high - least + np.float32(1e-12))
-                            work[at] = max(work[at], np.float32(1e-4)) * np.exp(np.float32(2.0) * ra * push)
-                            whole += work[at]
-                    for r in range(rows):
-                        work[we + r * LANES + lane] /= whole
-            ra, rb = np.float32(ra * decay), np.float32(rb * decay)
-        for lane in range(min(LANES, count - group * LANES)):
-            d = group * LANES + lane
-            best[d] = work[top + lane]
-            for i in range(width):
-                alpha[d, i] = work[ba + i * LANES + lane]
-                beta[d, i] = work[bb + i * LANES + lane]
-            for r in range(rows):
-                weights[d, r] = work[bw + r * LANES + lane]
+    # The body is one call: what a parallel loop writes into a tuple's arrays is taken for dead by Numba, and left out.
+    for group in numba.prange((len(subdomains.sign) + LANES32 - 1) // LANES32):
+        _ascend(problem, subdomains, sight, schedule, work, numba.get_thread_id() * size, group)

@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.point_batch import Lanes, descend, pack, unpack
-from prunecert.verifiers.sparse.llvm.row_gather import LANES
 from prunecert.verifiers.sparse.network import Network
-
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 
 #: A point counts only if its margin is below 0 by so much of the outputs' scale: onnxruntime rounds otherwise. Nearer
 #: to 0, float32 and float64 arithmetic must agree.
@@ -36,8 +33,8 @@ class Attack:
         self,
         lanes: Lanes,
         disjuncts: list[tuple[int, int]],
-        box: tuple[Single, Single] | None = None,
-        shift: npt.NDArray[np.float64] | None = None,
+        box: tuple[Float32Array, Float32Array] | None = None,
+        shift: Float64Array | None = None,
     ) -> None:
         self.lanes = lanes
         self._box = box
@@ -46,7 +43,9 @@ class Attack:
         row = np.arange(lanes.rows)
         self._member = np.array([(row >= start) & (row < stop) for start, stop in disjuncts])
 
-    def descend(self, t: Single, target: Indices, steps: int, first: float = 0.6) -> tuple[Single, Single]:
+    def descend(
+        self, t: Float32Array, target: Int64Array, steps: int, first: float = 0.6
+    ) -> tuple[Float32Array, Float32Array]:
         """Lowers the largest row of each point's disjunct, until one point is unsafe.
 
         Args:
@@ -61,7 +60,7 @@ class Attack:
         count = len(t)
         t = pack(t)
         member = pack(self._member[target].astype(np.float32)) > 0
-        best, best_margin = np.empty_like(t), np.full((len(t), LANES), np.inf, dtype=np.float32)
+        best, best_margin = np.empty_like(t), np.full((len(t), LANES32), np.inf, dtype=np.float32)
         for step in range(steps + 1):
             rows = self.lanes.values(self._enter(t))
             if self._shift is not None:
@@ -81,26 +80,26 @@ class Attack:
             descend(t, self.lanes.gradient(weights), size)
         return unpack(best, count), best_margin.reshape(-1)[:count]
 
-    def _enter(self, t: Single) -> Single:
+    def _enter(self, t: Float32Array) -> Float32Array:
         if self._box is None:
             return t
-        x: Single = self._box[0][:, None] + self._box[1][:, None] * t
+        x: Float32Array = self._box[0][:, None] + self._box[1][:, None] * t
         return x
 
 
-Replay = Callable[[Single], npt.NDArray[np.floating]]
+Replay = Callable[[Float32Array], npt.NDArray[np.floating]]
 
 
 def confirm(
     network: Network,
     spec: OutputSpec,
-    lower: Single,
-    upper: Single,
-    points: npt.NDArray[np.float64],
+    lower: Float32Array,
+    upper: Float32Array,
+    points: Float64Array,
     threads: int = 1,
     allowance: Sequence[float] = (),
     replay: Replay | None = None,
-) -> Single | None:
+) -> Float32Array | None:
     """Returns the first point that, rounded to float32 in the box, is unsafe for the original network.
 
     Args:
@@ -117,13 +116,13 @@ def confirm(
         if not np.isfinite(point).all():
             # What the search's float32 arithmetic could not hold.
             continue
-        x: Single = np.clip(point.astype(np.float32), lower, upper)
+        x: Float32Array = np.clip(point.astype(np.float32), lower, upper)
         if unsafe(network, spec, x, *margins(network, spec, x, threads), allowance, replay):
             return x
     return None
 
 
-def margins(network: Network, spec: OutputSpec, x: Single, threads: int = 1) -> tuple[list[float], float]:
+def margins(network: Network, spec: OutputSpec, x: Float32Array, threads: int = 1) -> tuple[list[float], float]:
     """Returns the largest row of each disjunct at a point, in float64, and the outputs' scale.
 
     The scale is infinite where float32 arithmetic can't hold a value on the way.
@@ -142,7 +141,7 @@ def margins(network: Network, spec: OutputSpec, x: Single, threads: int = 1) -> 
 def unsafe(
     network: Network,
     spec: OutputSpec,
-    x: Single,
+    x: Float32Array,
     values: list[float],
     scale: float,
     allowance: Sequence[float] = (),
@@ -169,7 +168,7 @@ def unsafe(
     return spec.violated_by(_single(network, x) if replay is None else replay(x))
 
 
-def _single(network: Network, x: Single) -> Single:
+def _single(network: Network, x: Float32Array) -> Float32Array:
     """Evaluates the network in float32."""
     values = [x]
     with np.errstate(all="ignore"):

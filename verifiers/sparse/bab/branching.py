@@ -9,15 +9,12 @@ minimiser of the bound, which is 0 everywhere only if the minimiser is a true po
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual, Look
 
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 
-
-def scores(dual: Dual, batch: Batch, look: Look) -> tuple[Single, Single]:
+def scores(dual: Dual, batch: Batch, look: Look) -> tuple[Float32Array, Float32Array]:
     """Returns both scores [D, U], 0 or more; -1 for neurons that are split.
 
     Args:
@@ -39,7 +36,7 @@ def scores(dual: Dual, batch: Batch, look: Look) -> tuple[Single, Single]:
     return np.where(free, intercept, -1).astype(np.float32), np.where(free, gap, -1).astype(np.float32)
 
 
-def candidates(intercept: Single, gap: Single, count: int) -> Indices:
+def candidates(intercept: Float32Array, gap: Float32Array, count: int) -> Int64Array:
     """Returns `count` different neurons for each subdomain, [D, count], the best of both scores; -1 where none is left.
 
     Args:
@@ -58,11 +55,11 @@ def candidates(intercept: Single, gap: Single, count: int) -> Indices:
         best = np.minimum(best, rank + (0.5 if score is intercept else 0.0))
     best[gap < 0] = np.inf
     chosen = np.argpartition(best, count - 1, axis=1)[:, :count]
-    found: Indices = np.where(np.isinf(best[rows, chosen]), -1, chosen).astype(np.int64)
-    return found
+    neurons: Int64Array = np.where(np.isinf(best[rows, chosen]), -1, chosen).astype(np.int64)
+    return neurons
 
 
-def children(batch: Batch, neuron: Indices) -> Batch:
+def children(batch: Batch, neuron: Int64Array) -> Batch:
     """Returns the active children of all subdomains, then the inactive ones, with their parents' dual variables."""
     both = batch.take(np.tile(np.arange(len(batch)), 2))
     rows, columns = np.arange(2 * len(batch)), np.tile(neuron, 2)
@@ -71,7 +68,7 @@ def children(batch: Batch, neuron: Indices) -> Batch:
     return both
 
 
-def choose(dual: Dual, batch: Batch, look: Look, count: int, most: int = 1024) -> Indices:
+def choose(dual: Dual, batch: Batch, look: Look, count: int, most: int = 1024) -> Int64Array:
     """Returns the neuron to split for each subdomain, [D].
 
     Args:
@@ -81,16 +78,16 @@ def choose(dual: Dual, batch: Batch, look: Look, count: int, most: int = 1024) -
         count: Candidates whose children are bounded; with 1, none is.
         most: Subdomains to bound together.
     """
-    found = candidates(*scores(dual, batch, look), count)
-    if found.shape[1] == 1:
-        return found[:, 0]
-    owner, column = np.nonzero(found >= 0)
-    values = np.full(found.shape, -np.inf)
+    neurons = candidates(*scores(dual, batch, look), count)
+    if neurons.shape[1] == 1:
+        return neurons[:, 0]
+    owner, column = np.nonzero(neurons >= 0)
+    values = np.full(neurons.shape, -np.inf)
     for begin in range(0, len(owner), most // 2):
         part = slice(begin, begin + most // 2)
-        both = children(batch.take(owner[part]), found[owner[part], column[part]])
+        both = children(batch.take(owner[part]), neurons[owner[part], column[part]])
         bound = np.minimum(dual.bound(both), 0.0).reshape(2, -1) - batch.bound[owner[part]]
         # The weaker child decides; the stronger one breaks ties.
         values[owner[part], column[part]] = bound.min(axis=0) + 0.1 * bound.max(axis=0)
-    chosen: Indices = found[np.arange(len(batch)), values.argmax(axis=1)]
+    chosen: Int64Array = neurons[np.arange(len(batch)), values.argmax(axis=1)]
     return chosen

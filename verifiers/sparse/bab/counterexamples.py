@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import point_batch
 from prunecert.verifiers.sparse.bab.attack import Attack, Replay, confirm, margins, unsafe
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certify import Checker
-from prunecert.verifiers.sparse.llvm.row_gather import LANES
-
-Array = npt.NDArray[np.float64]
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 
 #: Gradient steps on the whole network, before anything is composed: nearly all that fall at all fall in one.
 _QUICK = 2
 #: Margin in the attack's own arithmetic below which a point is tried on the original network, and how many are.
 _NEAR, _TRIED = 1e-5, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Attackable:
+    """The disjuncts of a property one after the other, as `Hunt.quick` takes them.
+
+    Args:
+        rows: Of all disjuncts, [rows, outputs].
+        offsets: [rows].
+        starts: First row of each disjunct, and their number.
+    """
+
+    rows: Float64Array
+    offsets: Float64Array
+    starts: Int64Array
 
 
 class Hunt:
@@ -43,90 +54,93 @@ class Hunt:
         self,
         checker: Checker,
         spec: OutputSpec,
-        lower: Single,
-        upper: Single,
+        lower: Float32Array,
+        upper: Float32Array,
         limits: Limits,
-        known: Single | None,
+        known: Float32Array | None,
         allowance: tuple[float, ...] = (),
         replay: Replay | None = None,
     ) -> None:
         self._network, self._spec = checker.network, spec
         self._lower, self._upper = lower, upper
-        self._limits, self._threads = limits, checker.threads
+        self.limits, self._threads = limits, checker.threads
         # As it is tried, so that nothing overflows on the way there.
         self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
         self._near = np.arange(len(spec.disjuncts))
         self._allowance, self._replay = allowance, replay
 
-    def confirm(self, points: Array) -> Single | None:
+    def confirm(self, points: Float64Array) -> Float32Array | None:
         """Returns the first of [n, inputs] that is a counterexample."""
         box = (self._lower, self._upper)
         return confirm(self._network, self._spec, *box, points, self._threads, self._allowance, self._replay)
 
-    def replay(self) -> Single | None:
+    def replay(self) -> Float32Array | None:
         """Tries the known counterexample as it is."""
         if self._known is None:
             return None
-        found = margins(self._network, self._spec, self._known, self._threads)
+        values, scale = margins(self._network, self._spec, self._known, self._threads)
         # Disjuncts that the point is nearest to come first.
-        self._near = np.argsort(found[0], kind="stable")
+        self._near = np.argsort(values, kind="stable")
         known, judged = self._known, (self._allowance, self._replay)
-        return known if unsafe(self._network, self._spec, known, *found, *judged) else None
+        return known if unsafe(self._network, self._spec, known, values, scale, *judged) else None
 
-    def quick(self, open_: Indices, rows: Array, offsets: Array, starts: Indices) -> Single | None:
+    def quick(self, open_: Int64Array, everything: Attackable) -> Float32Array | None:
         """Descends on the whole network, from the centre towards each disjunct, and from the known point.
 
         Args:
             open_: Disjuncts that are not excluded yet.
-            rows: Of all disjuncts, [R, outputs].
-            offsets: [R].
-            starts: First row of each disjunct, and R.
+            everything: All disjuncts.
         """
-        if not self._limits.attack_steps or not self._limits.splits:
+        if not self.limits.attack_steps or not self.limits.splits:
             return None
         center = 0.5 * self._lower + 0.5 * self._upper
         radius = np.maximum(self._upper - center, center - self._lower)
-        net = point_batch.of_network(self._network, rows, offsets, self._threads)
-        attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(starts)], (center, radius))
+        net = point_batch.of_network(self._network, everything.rows, everything.offsets, self._threads)
+        attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(everything.starts)], (center, radius))
         target = open_
         t = np.zeros((len(open_), len(center)), dtype=np.float32)
         if self._known is not None:
             # No more than fills the lanes: towards other disjuncts the centre will do.
-            near = self._near[np.isin(self._near, open_)][: max(LANES - len(open_), 1)]
+            near = self._near[np.isin(self._near, open_)][: max(LANES32 - len(open_), 1)]
             point = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
             t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
             target = np.concatenate([near, open_])
-        points, reached = attack.descend(t, target, min(_QUICK, self._limits.attack_steps), first=1.0)
+        points, reached = attack.descend(t, target, min(_QUICK, self.limits.attack_steps), first=1.0)
         return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
 
-    def compose(self, dual: Dual, shift: Array) -> None:
-        """Goes on with what is left of the network.
 
-        Args:
-            dual: Of it; its offsets are the property's and what is to be proved beyond.
-            shift: The latter, for each of its rows.
-        """
-        self._dual = dual
+class ReducedHunt:
+    """Goes on with what is left of the network over the box.
+
+    Args:
+        hunt: Confirms what is reached, on the whole network.
+        dual: Of what is left; its offsets are the property's and what is to be proved beyond.
+        shift: The latter, for each of its rows.
+    """
+
+    def __init__(self, hunt: Hunt, dual: Dual, shift: Float64Array) -> None:
+        self._hunt, self._dual = hunt, dual
         self._attack = Attack(point_batch.of_reduced(dual), dual.disjuncts, shift=shift)
 
-    def root(self, batch: Batch) -> Single | None:
+    def root(self, batch: Batch) -> Float32Array | None:
         """Descends from the bounds' minimisers, the centre and random points."""
-        if not self._limits.attack_steps:
+        limits = self._hunt.limits
+        if not limits.attack_steps:
             return None
-        rng = np.random.default_rng(self._limits.seed)
-        pixels, count = len(self._dual.net.pixels), self._limits.attack_points
+        rng = np.random.default_rng(limits.seed)
+        pixels, count = len(self._dual.net.pixels), limits.attack_points
         random = rng.uniform(-1, 1, (count, pixels)).astype(np.float32)
         random[::2] = np.sign(random[::2])
         starts = [self._dual.look(batch).t, np.zeros((len(batch), pixels), dtype=np.float32), random]
         target = np.concatenate([batch.disjunct, batch.disjunct, batch.disjunct[np.arange(count) % len(batch)]])
-        return self.descend(np.concatenate(starts), target, self._limits.attack_steps)
+        return self.descend(np.concatenate(starts), target, limits.attack_steps)
 
-    def descend(self, t: Single, target: Indices, steps: int) -> Single | None:
+    def descend(self, t: Float32Array, target: Int64Array, steps: int) -> Float32Array | None:
         """Descends from points [n, pixels] of what is left, each towards a disjunct."""
         points, reached = self._attack.descend(t, target, steps)
-        return self.confirm(self._dual.net.point(points[_best(reached)]))
+        return self._hunt.confirm(self._dual.net.point(points[_best(reached)]))
 
 
-def _best(reached: Single) -> Indices:
-    best: Indices = np.argsort(reached)[:_TRIED]
+def _best(reached: Float32Array) -> Int64Array:
+    best: Int64Array = np.argsort(reached)[:_TRIED]
     return best[reached[best] < _NEAR]

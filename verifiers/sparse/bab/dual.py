@@ -22,13 +22,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import LANES32, BoolArray, Float32Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.bab import ascent
+from prunecert.verifiers.sparse.bab.ascent_state import Problem, Schedule, Sight, Subdomains, room
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
-from prunecert.verifiers.sparse.llvm.row_gather import LANES
-
-Single = npt.NDArray[np.float32]
-Signs = npt.NDArray[np.int8]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +42,13 @@ class Batch:
         place: [D] node of the search tree; -1 where there is none.
     """
 
-    disjunct: Indices
-    sign: Signs
-    alpha: Single
-    beta: Single
-    weights: Single
-    bound: Single
-    place: Indices
+    disjunct: Int64Array
+    sign: Int8Array
+    alpha: Float32Array
+    beta: Float32Array
+    weights: Float32Array
+    bound: Float32Array
+    place: Int64Array
 
     def __len__(self) -> int:
         return len(self.bound)
@@ -77,6 +74,42 @@ class Batch:
 FIELDS = ("disjunct", "sign", "alpha", "beta", "weights", "bound", "place")
 
 
+def equal_weights(disjuncts: list[tuple[int, int]], chosen: Int64Array, rows: int | None = None) -> Float32Array:
+    """Returns equal weights of each disjunct's rows, [D, R].
+
+    Args:
+        disjuncts: Rows (start, stop) of each disjunct.
+        chosen: Indices among them, [D].
+        rows: R; None: as many as the disjuncts have.
+    """
+    spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+    row = np.arange(spans[:, 1].max(initial=0) if rows is None else rows)
+    member = (row >= spans[chosen, :1]) & (row < spans[chosen, 1:])
+    weights: Float32Array = (member / member.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights
+
+
+def root(slopes: Float32Array, disjuncts: list[tuple[int, int]], chosen: Int64Array, rows: int | None = None) -> Batch:
+    """Returns the whole box for some disjuncts, with equal weights of their rows and no bounds yet.
+
+    Args:
+        slopes: CROWN's lower slopes of the unstable neurons, [U].
+        disjuncts: Rows (start, stop) of each disjunct.
+        chosen: Indices among them.
+        rows: Of the specification; None: as many as the disjuncts have.
+    """
+    count, width = len(chosen), len(slopes)
+    return Batch(
+        chosen,
+        np.zeros((count, width), dtype=np.int8),
+        np.tile(slopes, (count, 1)),
+        np.zeros((count, width), dtype=np.float32),
+        equal_weights(disjuncts, chosen, rows),
+        np.full(count, -np.inf, dtype=np.float32),
+        np.full(count, -1, dtype=np.int64),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """What the walk of a bound saw, for branching, for the attack and for the gradient.
@@ -88,10 +121,10 @@ class Look:
         rows: [D, R] the specification's rows there.
     """
 
-    lam: Single
-    z: Single
-    t: Single
-    rows: Single
+    lam: Float32Array
+    z: Float32Array
+    t: Float32Array
+    rows: Float32Array
 
 
 class Dual:
@@ -107,50 +140,42 @@ class Dual:
         self.net = net
         self.disjuncts = disjuncts
         self.rows = len(net.c) - net.unstable
-        self.slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
         self.several = any(stop - start > 1 for start, stop in disjuncts)
         self.threads = threads
-        self._m, self._mt = _both(net.M)
-        self._n, self._nt = _both(net.N)
-        size = ascent.PER_NEURON * net.unstable + ascent.PER_ROW * self.rows + ascent.PER_PIXEL * len(net.pixels)
-        self._size = LANES * (size + ascent.SPARE)
-        room = np.empty(threads * self._size + LANES, dtype=np.float32)
+        m, mt = _both(net.M)
+        n, nt = _both(net.N)
+        slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
+        self._problem = Problem(*mt, *m, *nt, *n, net.c, net.lower, slope)
+        self._size = room(net.unstable, self.rows, len(net.pixels))
+        raw = np.empty(threads * self._size + LANES32, dtype=np.float32)
         # Vectors that cross a cache line take two loads.
-        skip = (-room.ctypes.data // room.itemsize) % LANES
-        self._work = room[skip : skip + threads * self._size]
+        skip = (-raw.ctypes.data // raw.itemsize) % LANES32
+        self._work = raw[skip : skip + threads * self._size]
         #: Multiplications of a walk forwards and backwards, for one subdomain.
-        self.cost = 2 * (len(self._m[1]) + len(self._n[1]))
+        self.cost = 2 * (len(m[1]) + len(n[1]))
         self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def slope(self) -> Float32Array:
+        """Slopes of the chords of the unstable neurons, [U]."""
+        return self._problem.slope
 
     @property
     def matrices(self) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
         """Rows of M and of N: (starts, columns, values) of each."""
-        return self._m, self._n
+        p = self._problem
+        return (p.m_starts, p.m_columns, p.m_values), (p.n_starts, p.n_columns, p.n_values)
 
     def start(self, disjunct: npt.ArrayLike) -> Batch:
         """Returns the whole box for each disjunct, with CROWN's slopes and equal weights of its rows."""
-        index = np.asarray(disjunct, dtype=np.int64)
-        count, width = len(index), self.net.unstable
-        weights = np.zeros((count, self.rows), dtype=np.float32)
-        for d, k in enumerate(index):
-            first, last = self.disjuncts[k]
-            weights[d, first:last] = 1.0 / (last - first)
         crown = (self.net.upper >= -self.net.lower).astype(np.float32)
-        return Batch(
-            index,
-            np.zeros((count, width), dtype=np.int8),
-            np.tile(crown, (count, 1)),
-            np.zeros((count, width), dtype=np.float32),
-            weights,
-            np.full(count, -np.inf, dtype=np.float32),
-            np.full(count, -1, dtype=np.int64),
-        )
+        return root(crown, self.disjuncts, np.asarray(disjunct, dtype=np.int64), self.rows)
 
-    def member(self, batch: Batch) -> npt.NDArray[np.bool_]:
+    def member(self, batch: Batch) -> BoolArray:
         """Returns which rows belong to each subdomain's disjunct, [D, R]."""
         spans = self._spans[batch.disjunct]
         row = np.arange(self.rows)
-        inside: npt.NDArray[np.bool_] = (row >= spans[:, :1]) & (row < spans[:, 1:])
+        inside: BoolArray = (row >= spans[:, :1]) & (row < spans[:, 1:])
         return inside
 
     def _walk(
@@ -164,45 +189,16 @@ class Dual:
     ) -> Look:
         """Overwrites a batch's dual variables and bounds by the best of so many steps."""
         net, count = self.net, len(batch)
-        shown = count if look else 0
-        seen = Look(
-            *(
-                np.empty((shown, size), dtype=np.float32)
-                for size in (net.unstable, net.unstable, len(net.pixels), self.rows)
-            )
-        )
-        numba.set_num_threads(self.threads if count > LANES else 1)
-        ascent.walk(
-            self._mt,
-            self._m,
-            self._nt,
-            self._n,
-            net.c,
-            net.lower,
-            self.slope,
-            batch.sign,
-            batch.alpha,
-            batch.beta,
-            batch.weights,
-            self.member(batch),
-            batch.bound,
-            int(look),
-            seen.lam,
-            seen.z,
-            seen.t,
-            seen.rows,
-            steps,
-            rates[0],
-            rates[1],
-            decay,
-            target,
-            self.several,
-            self._work,
-            self._size,
-        )
-        return seen
+        viewed = count if look else 0
+        sizes = (net.unstable, net.unstable, len(net.pixels), self.rows)
+        sight = Sight(*(np.empty((viewed, size), dtype=np.float32) for size in sizes))
+        variables = Subdomains(batch.sign, self.member(batch), batch.alpha, batch.beta, batch.weights, batch.bound)
+        schedule = Schedule(steps, *rates, decay, target, self.several, look)
+        numba.set_num_threads(self.threads if count > LANES32 else 1)
+        ascent.walk(self._problem, variables, sight, schedule, self._work, self._size)
+        return Look(*sight)
 
-    def bound(self, batch: Batch) -> Single:
+    def bound(self, batch: Batch) -> Float32Array:
         """Returns the bounds [D] that the batch's dual variables give; they become the batch's."""
         if len(batch):
             self._walk(batch)
@@ -212,13 +208,13 @@ class Dual:
         """Bounds a batch, and returns what branching and attack need."""
         return self._walk(batch, look=True)
 
-    def gradient(self, batch: Batch) -> tuple[Single, Single, Single]:
+    def gradient(self, batch: Batch) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Returns derivatives of the bounds by α, β [D, U] and weights [D, R]; 0 for variables without effect."""
-        seen = self.look(batch)
+        look = self.look(batch)
         free = batch.sign == 0
-        by_alpha = np.where(free & (seen.lam > 0), seen.lam * seen.z, 0).astype(np.float32)
-        by_beta = np.where(free, 0, -batch.sign * seen.z).astype(np.float32)
-        return by_alpha, by_beta, np.where(self.member(batch), seen.rows, 0).astype(np.float32)
+        by_alpha = np.where(free & (look.lam > 0), look.lam * look.z, 0).astype(np.float32)
+        by_beta = np.where(free, 0, -batch.sign * look.z).astype(np.float32)
+        return by_alpha, by_beta, np.where(self.member(batch), look.rows, 0).astype(np.float32)
 
     def optimise(
         self,
@@ -243,7 +239,7 @@ class Dual:
         if not self.net.unstable and not self.several:
             steps = 0
         # About a tenth of a second at a time.
-        some = max(1, int(2e8 * self.threads / (max(self.cost, 1) * (steps + 1)) / LANES)) * LANES
+        some = max(1, int(2e8 * self.threads / (max(self.cost, 1) * (steps + 1)) / LANES32)) * LANES32
         for begin in range(0, len(best), some):
             if deadline is not None and begin and time.monotonic() > deadline:
                 break
@@ -256,13 +252,13 @@ class Dual:
 
 @numba.njit(cache=True)
 def _list(
-    dense: Single,
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    row_index: npt.NDArray[np.int32],
-    row_value: Single,
-    column_index: npt.NDArray[np.int32],
-    column_value: Single,
+    dense: Float32Array,
+    rows: Int64Array,
+    columns: Int64Array,
+    row_index: Int32Array,
+    row_value: Float32Array,
+    column_index: Int32Array,
+    column_value: Float32Array,
 ) -> int:
     """Lists a matrix's numbers that are not 0 by row and by column, and returns how many there are."""
     at = 0
@@ -285,7 +281,7 @@ def _list(
     return at
 
 
-def _both(dense: Single) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+def _both(dense: Float32Array) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
     """Returns rows and columns of a matrix's non-zeros: (starts, indices, values) of each."""
     rows, columns = (np.zeros(size + 1, dtype=np.int64) for size in dense.shape)
     indices = [np.empty(dense.size + 1, dtype=np.int32) for _ in range(2)]

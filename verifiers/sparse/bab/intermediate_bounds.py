@@ -88,6 +88,6 @@ def _improve(
     seeds = np.zeros((2 * count, checker.network.nodes[node].size))
     seeds[np.arange(count), places] = 1.0
     seeds[np.arange(count, 2 * count), places] = -1.0
-    found = checker.lower(node, seeds, bounds, planes)
-    bounds.lower[node][places] = np.maximum(bounds.lower[node][places], found[:count])
-    bounds.upper[node][places] = np.minimum(bounds.upper[node][places], -found[count:])
+    certified = checker.lower(node, seeds, bounds, planes)
+    bounds.lower[node][places] = np.maximum(bounds.lower[node][places], certified[:count])
+    bounds.upper[node][places] = np.minimum(bounds.upper[node][places], -certified[count:])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
-from prunecert.verifiers.sparse.bab.dual import Batch, Signs
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array
+from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
-
-Array = npt.NDArray[np.float64]
 
 #: Prices of a violated phase constraint, relative to the rows' scale; a higher one is tried where the region is empty
 #: or nearly so.
@@ -17,7 +15,7 @@ _PRICES = (1e2, 1e5, 1e8)
 _LARGEST = 1e20
 
 
-def affine(net: Reduced, sign: Signs) -> tuple[Array, Array]:
+def affine(net: Reduced, sign: Int8Array) -> tuple[Float64Array, Float64Array]:
     """Returns matrix [U + R, P] and constants [U + R] of z and the rows when every neuron has the phase of `sign`."""
     width = net.unstable
     matrix, constant = net.M.astype(np.float64), net.c.astype(np.float64)
@@ -31,7 +29,7 @@ def affine(net: Reduced, sign: Signs) -> tuple[Array, Array]:
 
 def settle(
     net: Reduced, leaf: Batch, rows: tuple[int, int], seconds: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Array] | None:
+) -> tuple[Float32Array, Float32Array, Float64Array] | None:
     """Solves a leaf.
 
     Minimises v + K w over t in the box, w >= 0 and v, where every row of the disjunct is at most v and every phase
@@ -69,18 +67,20 @@ def settle(
     for price in _PRICES:
         cost = np.zeros(pixels + 2)
         cost[pixels], cost[pixels + 1] = 1.0, price * scale
-        found = linprog(cost, A_ub=A, b_ub=b, bounds=limits, method="highs", options={"time_limit": max(seconds, 0.01)})
-        if found.status != 0:
+        solution = linprog(
+            cost, A_ub=A, b_ub=b, bounds=limits, method="highs", options={"time_limit": max(seconds, 0.01)}
+        )
+        if solution.status != 0:
             break
-        multipliers = np.maximum(-found.ineqlin.marginals, 0.0)
+        multipliers = np.maximum(-solution.ineqlin.marginals, 0.0)
         weights = np.zeros(len(constant) - width)
         weights[rows[0] : rows[1]] = multipliers[width:]
-        t = np.clip(found.x[:pixels], -1.0, 1.0)
+        t = np.clip(solution.x[:pixels], -1.0, 1.0)
         with np.errstate(over="ignore"):
             beta = multipliers[:width].astype(np.float32)
         if not np.isfinite(beta).all():
             break
         answer = (beta, weights.astype(np.float32), t)
-        if found.fun > 0 or found.x[pixels + 1] <= 1e-9:
+        if solution.fun > 0 or solution.x[pixels + 1] <= 1e-9:
             break
     return answer

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Int64Array
 from prunecert.verifiers.sparse.bab.dual import FIELDS, Batch
-
-Indices = npt.NDArray[np.int64]
 
 #: Subdomains of the first block and of the largest: what is there is never copied to make room.
 _LEAST, _MOST = 64, 4096
@@ -59,7 +57,7 @@ class Pool:
         self._count -= len(places)
         return Batch.join([block.take(rows) for block, rows, _ in self._split(places)])
 
-    def _split(self, places: Indices) -> list[tuple[Batch, Indices, slice]]:
+    def _split(self, places: Int64Array) -> list[tuple[Batch, Int64Array, slice]]:
         """Returns the blocks in which ascending places lie, the rows there, and which of the places these are."""
         ends = np.searchsorted(places, self._starts)
         return [

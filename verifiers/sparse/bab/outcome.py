@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from prunecert.verifiers.base import Status
-
-Indices = npt.NDArray[np.int64]
-Single = npt.NDArray[np.float32]
+from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Tree:
     sign: list[int] = field(default_factory=list)
     disjunct: list[int] = field(default_factory=list)
 
-    def add(self, parents: Indices, neurons: Indices, signs: Indices, disjuncts: Indices) -> Indices:
+    def add(self, parents: Int64Array, neurons: Int64Array, signs: Int64Array, disjuncts: Int64Array) -> Int64Array:
         """Appends entries and returns their places."""
         start = len(self.parent)
         self.parent += parents.tolist()
@@ -94,7 +91,7 @@ class Outcome:
 
     status: Status = Status.UNKNOWN
     detail: str = ""
-    witness: Single | None = None
+    witness: Float32Array | None = None
     bounds: tuple[float, ...] | None = None
     lowest: float = 0.0
     stage: str | None = None

@@ -15,18 +15,16 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
-from prunecert.verifiers.sparse.llvm.row_gather import LANES, gather
+from prunecert.verifiers.sparse.llvm.row_gather import gather
 from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.threads import divide, together
-
-Single = npt.NDArray[np.float32]
 
 #: Multiply-adds of 16 lanes that are worth handing to another thread.
 _SHARED = 200_000
@@ -35,10 +33,10 @@ _SHARED = 200_000
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
     place, begin, end, base = args[1], args[4], args[5], args[7]
-    lanes = Vectors(builder, FLOAT, LANES)
+    lanes = Vectors(builder, FLOAT, LANES32)
     value = lanes.load(values, place)
     with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
-        target = builder.add(base, builder.mul(read_index(builder, columns, entry), index(LANES)))
+        target = builder.add(base, builder.mul(read_index(builder, columns, entry), index(LANES32)))
         weight = lanes.splat(read(builder, weights, entry))
         lanes.store(lanes.fused(value, weight, lanes.load(out, target)), out, target)
     return context.get_dummy_value()
@@ -66,14 +64,14 @@ def scatter(
 
 @numba.njit(cache=True, nogil=True)
 def _ahead(
-    starts: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int32],
-    weights: Single,
+    starts: Int64Array,
+    columns: Int32Array,
+    weights: Float32Array,
     first: int,
     stop: int,
-    values: Single,
+    values: Float32Array,
     base: int,
-    out: Single,
+    out: Float32Array,
     place: int,
 ) -> None:
     """Adds rows first, first + 1, …, stop - 1 of a matrix times values at `base` to those at `place`."""
@@ -87,14 +85,14 @@ def _ahead(
 
 @numba.njit(cache=True, nogil=True)
 def _back(
-    starts: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int32],
-    weights: Single,
+    starts: Int64Array,
+    columns: Int32Array,
+    weights: Float32Array,
     first: int,
     stop: int,
-    values: Single,
+    values: Float32Array,
     place: int,
-    out: Single,
+    out: Float32Array,
     base: int,
 ) -> None:
     """Adds the transposed rows times values at `place` to those at `base`; rows of zeros are left out."""
@@ -109,8 +107,8 @@ def _back(
 
 
 @numba.njit(cache=True)
-def descend(t: Single, gradient: Single, size: float) -> None:
-    """Moves [groups, inputs, LANES] by a step against the gradient's signs, within [-1, 1]."""
+def descend(t: Float32Array, gradient: Float32Array, size: float) -> None:
+    """Moves [groups, inputs, LANES32] by a step against the gradient's signs, within [-1, 1]."""
     for group in range(t.shape[0]):
         for row in range(t.shape[1]):
             for lane in range(16):
@@ -132,9 +130,9 @@ class Step:
         activated: Whether the matrix takes the source's ReLU.
     """
 
-    starts: npt.NDArray[np.int64]
-    columns: npt.NDArray[np.int32]
-    weights: Single
+    starts: Int64Array
+    columns: Int32Array
+    weights: Float32Array
     first: int
     source: int
     activated: bool
@@ -153,17 +151,19 @@ class Lanes:
         threads: For groups of points, and for the rows of large matrices.
     """
 
-    def __init__(self, inputs: int, spans: Sequence[tuple[int, int, Single, list[Step]]], threads: int = 1) -> None:
+    def __init__(
+        self, inputs: int, spans: Sequence[tuple[int, int, Float32Array, list[Step]]], threads: int = 1
+    ) -> None:
         self.inputs = inputs
         self.spans = list(spans)
         self.size = self.spans[-1][1]
         self.rows = self.spans[-1][1] - self.spans[-1][0]
         self.threads = threads
-        self._raw: Single = np.empty((0, 0, LANES), dtype=np.float32)
+        self._raw: Float32Array = np.empty((0, 0, LANES32), dtype=np.float32)
 
     def _room(self, groups: int) -> None:
         if len(self._raw) != groups:
-            shape = (groups, self.size, LANES)
+            shape = (groups, self.size, LANES32)
             # Values, their ReLUs, derivatives by the values and by the ReLUs.
             self._raw, self._relu, self._by_raw, self._by_relu = (np.zeros(shape, dtype=np.float32) for _ in range(4))
 
@@ -174,14 +174,14 @@ class Lanes:
         """
         together(self.threads if entries >= _SHARED else 1, [functools.partial(run, *task) for task in tasks])
 
-    def values(self, x: Single) -> Single:
+    def values(self, x: Float32Array) -> Float32Array:
         """Evaluates the rows.
 
         Args:
-            x: Points [groups, inputs, LANES].
+            x: Points [groups, inputs, LANES32].
 
         Returns:
-            [groups, rows, LANES]; a view that the next call overwrites.
+            [groups, rows, LANES32]; a view that the next call overwrites.
         """
         groups = len(x)
         self._room(groups)
@@ -196,8 +196,8 @@ class Lanes:
                 tasks = [
                     (
                         *(step.starts, step.columns, step.weights, step.first + low, step.first + high),
-                        *(source[group].reshape(-1), step.source * LANES),
-                        *(raw[group].reshape(-1), (start + low) * LANES),
+                        *(source[group].reshape(-1), step.source * LANES32),
+                        *(raw[group].reshape(-1), (start + low) * LANES32),
                     )
                     for group in range(groups)
                     for low, high in divide(stop - start, parts)
@@ -206,14 +206,14 @@ class Lanes:
             np.maximum(raw[:, start:stop], 0, out=relu[:, start:stop])
         return raw[:, self.size - self.rows :]
 
-    def gradient(self, weights: Single) -> Single:
+    def gradient(self, weights: Float32Array) -> Float32Array:
         """Returns the gradient of weighted rows at the points of the last call of `values`.
 
         Args:
-            weights: [groups, rows, LANES].
+            weights: [groups, rows, LANES32].
 
         Returns:
-            [groups, inputs, LANES]; a view that the next call overwrites.
+            [groups, inputs, LANES32]; a view that the next call overwrites.
         """
         groups = len(weights)
         by_raw, by_relu = self._by_raw, self._by_relu
@@ -227,8 +227,8 @@ class Lanes:
                 tasks = [
                     (
                         *(step.starts, step.columns, step.weights, step.first, step.first + stop - start),
-                        *(by_raw[group].reshape(-1), start * LANES),
-                        *(target[group].reshape(-1), step.source * LANES),
+                        *(by_raw[group].reshape(-1), start * LANES32),
+                        *(target[group].reshape(-1), step.source * LANES32),
                     )
                     for group in range(groups)
                 ]
@@ -237,19 +237,17 @@ class Lanes:
 
 
 #: Work space of the network that was attacked last.
-_MADE: weakref.WeakKeyDictionary[Network, Lanes] = weakref.WeakKeyDictionary()
+_LATEST: weakref.WeakKeyDictionary[Network, Lanes] = weakref.WeakKeyDictionary()
 
 
-def of_network(
-    network: Network, rows: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64], threads: int = 1
-) -> Lanes:
+def of_network(network: Network, rows: Float64Array, offsets: Float64Array, threads: int = 1) -> Lanes:
     """Returns a network with rows @ outputs - offsets behind it; its matrices are shared, not copied.
 
     What was returned for the same network before, and as many rows, is overwritten.
     """
     first = np.cumsum([0, *(node.size for node in network.nodes)])
-    made = _MADE.get(network)
-    if made is None or made.rows != len(rows) or made.threads != threads:
+    lanes = _LATEST.get(network)
+    if lanes is None or lanes.rows != len(rows) or lanes.threads != threads:
         spans = []
         for index, node in enumerate(network.nodes[1:], 1):
             steps = [
@@ -266,13 +264,13 @@ def of_network(
             spans.append((int(first[index]), int(first[index + 1]), node.bias, steps))
         end = int(first[-1])
         spans.append((end, end + len(rows), np.zeros(len(rows), dtype=np.float32), []))
-        made = Lanes(network.nodes[0].size, spans, threads)
-        _MADE[network] = made
+        lanes = Lanes(network.nodes[0].size, spans, threads)
+        _LATEST[network] = lanes
     place, column = np.nonzero(rows)
     starts = np.searchsorted(place, np.arange(len(rows) + 1))
     step = Step(starts, column.astype(np.int32), rows[place, column].astype(np.float32), 0, int(first[-2]), False)
-    made.spans[-1] = (*made.spans[-1][:2], -offsets.astype(np.float32), [step])
-    return made
+    lanes.spans[-1] = (*lanes.spans[-1][:2], -offsets.astype(np.float32), [step])
+    return lanes
 
 
 def of_reduced(dual: Dual) -> Lanes:
@@ -287,18 +285,18 @@ def of_reduced(dual: Dual) -> Lanes:
     return Lanes(pixels, spans, dual.threads)
 
 
-def pack(points: Single) -> Single:
-    """Returns points [n, inputs] as [groups, inputs, LANES]; the last one fills the last group up."""
-    groups = -(-len(points) // LANES)
-    lanes = np.empty((groups, points.shape[1], LANES), dtype=points.dtype)
-    for lane in range(LANES):
+def pack(points: Float32Array) -> Float32Array:
+    """Returns points [n, inputs] as [groups, inputs, LANES32]; the last one fills the last group up."""
+    groups = -(-len(points) // LANES32)
+    lanes = np.empty((groups, points.shape[1], LANES32), dtype=points.dtype)
+    for lane in range(LANES32):
         for group in range(groups):
-            lanes[group, :, lane] = points[min(group * LANES + lane, len(points) - 1)]
+            lanes[group, :, lane] = points[min(group * LANES32 + lane, len(points) - 1)]
     return lanes
 
 
-def unpack(lanes: Single, count: int) -> Single:
-    """Returns [groups, width, LANES] as [count, width]."""
+def unpack(lanes: Float32Array, count: int) -> Float32Array:
+    """Returns [groups, width, LANES32] as [count, width]."""
     # A point box leaves no input, so that the number of points can't be told from the size.
-    flat: Single = lanes.transpose(0, 2, 1).reshape(len(lanes) * LANES, lanes.shape[1])[:count]
+    flat: Float32Array = lanes.transpose(0, 2, 1).reshape(len(lanes) * LANES32, lanes.shape[1])[:count]
     return flat

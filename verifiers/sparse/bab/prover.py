@@ -5,33 +5,30 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.outcome import Outcome
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
 from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
-
 #: Subdomains that are certified together.
 TOGETHER = 64
 
 
-def adopt_crown(checker: Checker, lower: Array, upper: Array, found: CrownBounds) -> CheckedBounds:
+def adopt_crown(checker: Checker, lower: Float64Array, upper: Float64Array, crown: CrownBounds) -> CheckedBounds:
     """Returns CROWN's bounds of all nodes over a box as the checker's, with intervals where CROWN gives none.
 
     Args:
         checker: Of the network.
         lower: Lower corner of the box, flat float64.
         upper: Upper corner.
-        found: Bounds of the box; they hold in real arithmetic and are no worse than intervals.
+        crown: Bounds of the box; they hold in real arithmetic and are no worse than intervals.
     """
     bounds = CheckedBounds([lower.copy()], [upper.copy()], [np.zeros(len(lower))])
     for node in range(1, checker.last + 1):
-        if node in found.lower:
-            low, high = found.lower[node].copy(), found.upper[node].copy()
+        if node in crown.lower:
+            low, high = crown.lower[node].copy(), crown.upper[node].copy()
         else:
             low, high = checker.intervals(node, bounds)
         bounds.charges.append(checker.charge(node, bounds))
@@ -40,7 +37,7 @@ def adopt_crown(checker: Checker, lower: Array, upper: Array, found: CrownBounds
     return bounds
 
 
-def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Indices, Indices]:
+def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:
     """Returns node and index of the unstable neurons, in the order of `reduced_network.Reduced`."""
     free = [bounds.unstable(node) for node in checker.activated]
     nodes = np.repeat(np.array(checker.activated, dtype=np.int64), [len(index) for index in free])
@@ -58,7 +55,9 @@ class Prover:
         outcome: Where the time is counted.
     """
 
-    def __init__(self, checker: Checker, bounds: CheckedBounds, rows: Array, offsets: Array, outcome: Outcome) -> None:
+    def __init__(
+        self, checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, outcome: Outcome
+    ) -> None:
         self._checker, self._bounds = checker, bounds
         self._rows, self._offsets = rows, offsets
         self.nodes, self.indices = unstable(checker, bounds)
@@ -67,7 +66,7 @@ class Prover:
         self._error = gamma(len(rows)) * (np.abs(rows) @ reach + np.abs(offsets)) * 1.01
         self._outcome = outcome
 
-    def certify(self, batch: Batch) -> Array:
+    def certify(self, batch: Batch) -> Float64Array:
         """Returns rigorous bounds of the weighted rows over a batch's subdomains, [D]."""
         begin = time.monotonic()
         parts = [
@@ -77,7 +76,7 @@ class Prover:
         self._outcome.certify_s += time.monotonic() - begin
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _together(self, part: Batch) -> Array:
+    def _together(self, part: Batch) -> Float64Array:
         planes = {}
         for node in np.unique(self.nodes):
             first, last = np.searchsorted(self.nodes, (node, node + 1))

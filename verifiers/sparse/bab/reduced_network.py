@@ -18,13 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.sparse.certify import LANES, CheckedBounds, Checker, grouped
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
+from prunecert.verifiers.sparse.certify import LANES64, CheckedBounds, Checker, grouped
 
-Array = npt.NDArray[np.float64]
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
-
-#: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES doubles for each neuron.
+#: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES64 doubles for each neuron.
 _GROUPS = 16
 
 
@@ -46,24 +43,24 @@ class Reduced:
         radius: [inputs] float64.
     """
 
-    nodes: Indices
-    indices: Indices
+    nodes: Int64Array
+    indices: Int64Array
     levels: tuple[tuple[int, int], ...]
-    lower: Single
-    upper: Single
-    M: Single
-    N: Single
-    c: Single
-    pixels: Indices
-    center: Array
-    radius: Array
+    lower: Float32Array
+    upper: Float32Array
+    M: Float32Array
+    N: Float32Array
+    c: Float32Array
+    pixels: Int64Array
+    center: Float64Array
+    radius: Float64Array
 
     @property
     def unstable(self) -> int:
         """U."""
         return len(self.nodes)
 
-    def point(self, t: npt.ArrayLike) -> Array:
+    def point(self, t: npt.ArrayLike) -> Float64Array:
         """Maps [..., P] in [-1, 1] to inputs [..., inputs]."""
         t = np.asarray(t, dtype=np.float64)
         x = np.broadcast_to(self.center, (*t.shape[:-1], len(self.center))).copy()
@@ -71,7 +68,9 @@ class Reduced:
         return x
 
 
-def reduce(checker: Checker, bounds: CheckedBounds, rows: Array, offsets: Array, deadline: float = math.inf) -> Reduced:
+def reduce(
+    checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, deadline: float = math.inf
+) -> Reduced:
     """Composes the stable neurons away.
 
     Args:
@@ -101,7 +100,7 @@ def reduce(checker: Checker, bounds: CheckedBounds, rows: Array, offsets: Array,
     M = np.zeros((total, len(pixels)), dtype=np.float32)
     N = np.zeros((total, count), dtype=np.float32)
     c = np.zeros(total)
-    step = _GROUPS * LANES
+    step = _GROUPS * LANES64
     for node, (first, last) in spans.items():
         if all(product.source == 0 for product in checker.products[node]):
             for product in checker.products[node]:
@@ -140,22 +139,22 @@ def _compose(
     checker: Checker,
     bounds: CheckedBounds,
     node: int,
-    seeds: Array,
-    free: dict[int, Indices],
+    seeds: Float64Array,
+    free: dict[int, Int64Array],
     spans: dict[int, tuple[int, int]],
-    center: Array,
-    radius: Array,
-    pixels: Indices,
-    out: tuple[Single, Single, Array],
+    center: Float64Array,
+    radius: Float64Array,
+    pixels: Int64Array,
+    out: tuple[Float32Array, Float32Array, Float64Array],
     begin: int,
 ) -> None:
     """Writes rows begin, begin + 1, … of M, N and c: rows `seeds` of a node's value, walked back."""
     M, N, c = out
     count = len(seeds)
     linear = {node: grouped(seeds)}
-    relu: dict[int, Array] = {}
+    relu: dict[int, Float64Array] = {}
     groups = linear[node].shape[0]
-    constant = np.zeros((groups, LANES))
+    constant = np.zeros((groups, LANES64))
     for at in range(node, 0, -1):
         value = linear.pop(at, None)
         if at in relu:
@@ -170,13 +169,13 @@ def _compose(
         for product in checker.products[at]:
             product.back(value, relu if product.activated else linear)
     if 0 not in linear:
-        linear[0] = np.zeros((groups, len(center), LANES))
+        linear[0] = np.zeros((groups, len(center), LANES64))
     inputs = linear[0]
     constant += np.einsum("gnk,n->gk", inputs, center)
     M[begin : begin + count] = _rows(inputs[:, pixels, :], count) * radius[pixels]
     c[begin : begin + count] = constant.reshape(-1)[:count]
 
 
-def _rows(groups: Array, count: int) -> Array:
-    rows: Array = groups.transpose(0, 2, 1).reshape(groups.shape[0] * LANES, groups.shape[1])[:count]
+def _rows(groups: Float64Array, count: int) -> Float64Array:
+    rows: Float64Array = groups.transpose(0, 2, 1).reshape(groups.shape[0] * LANES64, groups.shape[1])[:count]
     return rows

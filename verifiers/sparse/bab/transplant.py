@@ -6,22 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.sparse.bab.dual import Batch, Dual
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual, equal_weights, root
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted, plant
 from prunecert.verifiers.sparse.certify import CheckedBounds
-from prunecert.verifiers.sparse.llvm.row_gather import LANES
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import MOST_ENTRIES, Proof, pack
 from prunecert.verifiers.sparse.proofs.store import Earlier
 
-Array = npt.NDArray[np.float64]
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
-Places = tuple[Indices, Indices]
+Places = tuple[Int64Array, Int64Array]
 
 #: Largest tree of a search without an answer that is kept, in entries.
 _MOST_OPEN = 4096
@@ -34,7 +30,7 @@ def transplant(
     names: Names | None,
     bounds: CheckedBounds,
     places: Places,
-    open_: Indices,
+    open_: Int64Array,
     memory_mb: float,
 ) -> Planted | None:
     """Puts a stored tree onto the network at hand; None where nothing of it applies.
@@ -72,7 +68,7 @@ def transplant(
     return plant(proof, {int(k): i for i, k in enumerate(open_)}, place, phase, _slopes(bounds, places))
 
 
-def _slopes(bounds: CheckedBounds, places: Places) -> Single:
+def _slopes(bounds: CheckedBounds, places: Places) -> Float32Array:
     """Returns CROWN's lower slopes of the unstable neurons, [U]."""
     nodes, indices = places
     slopes = np.zeros(len(nodes), dtype=np.float32)
@@ -82,35 +78,16 @@ def _slopes(bounds: CheckedBounds, places: Places) -> Single:
     return slopes
 
 
-def _weights(disjuncts: list[tuple[int, int]], chosen: Indices) -> Single:
-    """Returns equal weights of each disjunct's rows, [D, R]."""
-    spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
-    row = np.arange(spans[:, 1].max(initial=0))
-    member = (row >= spans[chosen, :1]) & (row < spans[chosen, 1:])
-    weights: Single = (member / member.sum(axis=1, keepdims=True)).astype(np.float32)
-    return weights
-
-
-def whole(bounds: CheckedBounds, places: Places, disjuncts: list[tuple[int, int]], chosen: Indices) -> Batch:
+def whole(bounds: CheckedBounds, places: Places, disjuncts: list[tuple[int, int]], chosen: Int64Array) -> Batch:
     """Returns the whole box for some disjuncts, with CROWN's slopes, equal weights and no bounds yet.
 
     Args:
         bounds: Of all nodes over the box.
         places: Node and index of the unstable neurons.
         disjuncts: Rows (start, stop) of each disjunct.
-        chosen: Indices among them.
+        chosen: Int64Array among them.
     """
-    slopes = _slopes(bounds, places)
-    count, width = len(chosen), len(slopes)
-    return Batch(
-        chosen,
-        np.zeros((count, width), dtype=np.int8),
-        np.tile(slopes, (count, 1)),
-        np.zeros((count, width), dtype=np.float32),
-        _weights(disjuncts, chosen),
-        np.full(count, -np.inf, dtype=np.float32),
-        np.full(count, -1, dtype=np.int64),
-    )
+    return root(_slopes(bounds, places), disjuncts, chosen)
 
 
 def subdomains(planted: Planted, disjuncts: list[tuple[int, int]]) -> Batch:
@@ -121,13 +98,13 @@ def subdomains(planted: Planted, disjuncts: list[tuple[int, int]]) -> Batch:
         planted.signs,
         planted.alpha,
         planted.beta,
-        _weights(disjuncts, planted.disjunct),
+        equal_weights(disjuncts, planted.disjunct),
         np.full(count, -np.inf, dtype=np.float32),
         np.full(count, -1, dtype=np.int64),
     )
 
 
-def grow(tree: Tree, planted: Planted, chosen: Indices, batch: Batch, open_: Indices) -> None:
+def grow(tree: Tree, planted: Planted, chosen: Int64Array, batch: Batch, open_: Int64Array) -> None:
     """Adds some of a planted tree's entries, parents first, to a search's, and writes their places into the batch."""
     new = np.full(len(planted.parent) + 1, -1, dtype=np.int64)
     new[chosen] = len(tree.parent) + np.arange(len(chosen))
@@ -137,51 +114,51 @@ def grow(tree: Tree, planted: Planted, chosen: Indices, batch: Batch, open_: Ind
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Frontier:
     """Entries of a planted tree.
 
     Args:
-        seen: Those that were bounded, ascending.
+        bounded: Those that were bounded, ascending.
         proved: Topmost ones with bounds above the margin.
         left: Leaves without.
     """
 
-    seen: Indices
-    proved: Indices
-    left: Indices
+    bounded: Int64Array
+    proved: Int64Array
+    left: Int64Array
 
 
 def topmost(
     dual: Dual, planted: Planted, batch: Batch, margin: float, ascend: Callable[[Batch], Batch], most: int
-) -> Found | None:
+) -> Frontier | None:
     """Bounds a tree's entries from the top, and those below an entry only if it is not proved.
 
     Args:
         dual: Of the network at hand.
         planted: The tree.
-        batch: All its entries; dual variables and bounds of those seen are overwritten.
+        batch: All its entries; dual variables and bounds of those bounded are overwritten.
         margin: What counts as proved.
         ascend: Optimises subdomains.
         most: Entries after which None is returned.
     """
     level = np.flatnonzero(planted.parent < 0)
-    seen, proved, left = [], [], []
+    bounded, proved, left = [], [], []
     while len(level):
-        seen.append(level)
-        if sum(map(len, seen)) > most:
+        bounded.append(level)
+        if sum(map(len, bounded)) > most:
             return None
         part = batch.take(level)
         dual.bound(part)
         inner = planted.inner[level]
         # Few at the top can spare many below them; leaves must be bounded well in any case.
-        worth = np.flatnonzero(~(part.bound > margin) & (~inner | (len(level) <= LANES)))
+        worth = np.flatnonzero(~(part.bound > margin) & (~inner | (len(level) <= LANES32)))
         part.put(worth, ascend(part.take(worth)))
         batch.put(level, part)
         good = part.bound > margin
         proved.append(level[good])
         left.append(level[~good & ~inner])
         level = np.flatnonzero(np.isin(planted.parent, level[~good & inner]))
-    return Found(np.sort(np.concatenate(seen)), np.concatenate(proved), np.concatenate(left))
+    return Frontier(np.sort(np.concatenate(bounded)), np.concatenate(proved), np.concatenate(left))
 
 
 def keep(
@@ -189,7 +166,7 @@ def keep(
     names: Names,
     earlier: Earlier | None,
     outcome: Outcome,
-    bounds: tuple[Array, Array],
+    bounds: tuple[Float64Array, Float64Array],
     tree: Tree,
     leaves: list[Batch],
     places: Places,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import BoolArray, Float32Array, Int8Array, Int64Array
 from prunecert.verifiers.sparse.proofs.file import ALPHA, Proof
-
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +25,22 @@ class Planted:
         inner: [T] whether it has children.
     """
 
-    disjunct: Indices
-    parent: Indices
-    neuron: Indices
-    sign: Indices
-    signs: npt.NDArray[np.int8]
-    alpha: Single
-    beta: Single
-    inner: npt.NDArray[np.bool_]
+    disjunct: Int64Array
+    parent: Int64Array
+    neuron: Int64Array
+    sign: Int64Array
+    signs: Int8Array
+    alpha: Float32Array
+    beta: Float32Array
+    inner: BoolArray
 
 
 def plant(
     proof: Proof,
     open_: dict[int, int],
-    place: Indices,
-    phase: npt.NDArray[np.int8],
-    default: Single,
+    place: Int64Array,
+    phase: Int8Array,
+    default: Float32Array,
 ) -> Planted | None:
     """Copies the trees of the disjuncts that are still open.
 
@@ -70,12 +67,12 @@ def plant(
     signs: list[int] = []
     leaf: list[int] = []
     inner: list[bool] = []
-    seen: set[int] = set()
+    planted: set[int] = set()
     stack: list[tuple[int, int, int, int, int, dict[int, int]]] = []
     for entry in np.flatnonzero(proof.parent < 0).tolist():
         mine = open_.get(int(proof.disjunct[entry]))
-        if mine is not None and mine not in seen:
-            seen.add(mine)
+        if mine is not None and mine not in planted:
+            planted.add(mine)
             stack.append((entry, mine, -1, -1, 0, {}))
     while stack:
         old, mine, parent, neuron, sign, path = stack.pop()
@@ -123,7 +120,9 @@ def plant(
     )
 
 
-def _duals(proof: Proof, place: Indices, default: Single, leaf: Indices, count: int) -> tuple[Single, Single]:
+def _duals(
+    proof: Proof, place: Int64Array, default: Float32Array, leaf: Int64Array, count: int
+) -> tuple[Float32Array, Float32Array]:
     """Returns α and β [count, U] of the entries that are leaves of the proof; 0 for the others."""
     there = np.flatnonzero(place >= 0)
     alpha = np.zeros((count, len(default)), dtype=np.float32)

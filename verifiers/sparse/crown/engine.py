@@ -17,12 +17,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.crown.passes import Pass, RowPass, UnitPass
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.threads import threads as available
 from prunecert.verifiers.sparse.threads import together
 
-Float64Array = npt.NDArray[np.float64]
 Method = Literal["ibp", "crown-ibp", "crown"]
 METHODS: tuple[Method, ...] = ("ibp", "crown-ibp", "crown")
 
@@ -105,8 +105,8 @@ class Engine:
 
     def multiplications(self) -> int:
         """Returns how many products of a weight and a coefficient the walks have taken since the start."""
-        made = [self.__dict__[name] for name in ("_by_rows", "_by_units") if name in self.__dict__]
-        return sum(item.multiplications() for item in made)
+        passes = [self.__dict__[name] for name in ("_by_rows", "_by_units") if name in self.__dict__]
+        return sum(item.multiplications() for item in passes)
 
     def bound(self, question: Question, method: Method = "crown", hidden: bool = True) -> CrownBounds:
         """Bounds one image; CROWN's rows are shared by the threads where that pays.

@@ -1,4 +1,14 @@
-"""Drives the compiled passes over one network: what is kept for each thread, and where threads share the work."""
+"""Drives the compiled passes over one network: what is kept for each thread, and where threads share the work.
+
+    level by level, upwards:
+        intervals     input ──> level 1 ──> level 2 ──> … ──> outputs         every row of the level
+        walks (CROWN) input <── level 1 <── level 2's unstable rows           in blocks, which threads may share
+        relaxed       level 2 joins the walks of the levels above
+    at the end:
+        specification input <── level 1 <── level 2 <── … <── outputs <── its rows
+
+IBP takes the first of these alone, CROWN-IBP the first and the last.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +17,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32, Float64Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import lay_out
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
 from prunecert.verifiers.sparse.crown.rows.layout import State, lay_flat, make_state
 from prunecert.verifiers.sparse.crown.units import intervals
-from prunecert.verifiers.sparse.crown.units.state import LANES, Image, Scratch, make_image, make_scratch
+from prunecert.verifiers.sparse.crown.units.state import Image, Scratch, make_image, make_scratch
 from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification, finish_level
-from prunecert.verifiers.sparse.llvm.backward_unit import WIDTH
 from prunecert.verifiers.sparse.network import Network
 
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 #: Corners of the box, rows of the specification and what is subtracted from them; contiguous float64.
-Asked = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
+QuestionArrays = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
 #: Blocks that a thread takes at once, while there are many.
 _BLOCKS = 8
@@ -47,13 +54,13 @@ class Pass(ABC):
 
     @abstractmethod
     def bound(
-        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+        self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool
     ) -> tuple[Float64Array, int]:
         """Bounds an image.
 
         Args:
             slot: Where; with `parallel`, all are used.
-            asked: The question.
+            question: Corners of the box, rows and offsets.
             tighten: Whether unstable rows are bounded by walks.
             walk: Whether the specification's rows are.
             intersect: Whether the better of walks and intervals counts.
@@ -103,19 +110,19 @@ class RowPass(Pass):
             self._scratches.append(make_scratch(variables, variables, True))
 
     def bound(
-        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+        self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool
     ) -> tuple[Float64Array, int]:
         """Bounds an image, see `Pass`."""
         self.reserve(slot + 1)
         program, taps, state, scratch = self._program, self._taps, self._states[slot], self._scratches[slot]
-        low, high, matrix, offsets = asked
+        low, high, matrix, offsets = question
         levels, most = len(program.kinds), _MOST_PRODUCTS if parallel else np.iinfo(np.int64).max
-        found = np.empty(len(offsets))
+        bounds = np.empty(len(offsets))
         level = row_walk.bound_image(
-            program, taps, state, scratch, low, high, matrix, offsets, tighten, walk, intersect, most, found
+            program, taps, state, scratch, low, high, matrix, offsets, tighten, walk, intersect, most, bounds
         )
         if level == levels:
-            return found, int(state.counts[3])
+            return bounds, int(state.counts[3])
         self.reserve(self._threads)
 
         def rows(slot: int, begin: int, end: int) -> None:
@@ -123,11 +130,11 @@ class RowPass(Pass):
 
         while level < levels:
             row_walk.build_all(program, taps, state, scratch, level)
-            self._share(rows, int(state.counts[2]), int(state.counts[1]), WIDTH)
+            self._share(rows, int(state.counts[2]), int(state.counts[1]), LANES32)
             row_walk.close_level(program, taps, state, level)
             level = row_walk.advance(program, taps, state, scratch, low, high, level + 1, tighten, intersect, most)
-        row_walk.bound_specification(program, taps, state, scratch, matrix, offsets, walk, intersect, found)
-        return found, int(state.counts[3])
+        row_walk.bound_specification(program, taps, state, scratch, matrix, offsets, walk, intersect, bounds)
+        return bounds, int(state.counts[3])
 
     def hidden(self, slot: int, node: int) -> tuple[Float64Array, Float64Array]:
         """Returns a node's bounds, see `Pass`."""
@@ -137,7 +144,7 @@ class RowPass(Pass):
 
     def multiplications(self) -> int:
         """Returns the products since the start."""
-        return sum(int(scratch.work[0]) for scratch in self._scratches) * WIDTH
+        return sum(int(scratch.work[0]) for scratch in self._scratches) * LANES32
 
 
 class UnitPass(Pass):
@@ -150,7 +157,7 @@ class UnitPass(Pass):
         self._weights = 2 * len(self._program.columns)
         self._images: list[Image] = []
         self._scratches: list[Scratch] = []
-        self._buffers: list[IntArray] = []
+        self._buffers: list[Int64Array] = []
         self._merged: list[Float64Array] = []
 
     def reserve(self, slots: int) -> None:
@@ -164,29 +171,29 @@ class UnitPass(Pass):
             self._merged.append(np.zeros(len(program.level)))
 
     def bound(
-        self, slot: int, asked: Asked, tighten: bool, walk: bool, intersect: bool, parallel: bool
+        self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool
     ) -> tuple[Float64Array, int]:
         """Bounds an image, see `Pass`."""
         self.reserve(max(slot + 1, self._threads if parallel else 0))
-        while not self._levels(slot, asked, tighten, intersect, parallel):
+        while not self._levels(slot, question, tighten, intersect, parallel):
             self._weights *= 2
             self._images[slot] = make_image(self._program, self._weights)
-        _, _, matrix, offsets = asked
-        found = np.empty(len(offsets))
+        _, _, matrix, offsets = question
+        bounds = np.empty(len(offsets))
         image, order = self._images[slot], self._layout.orders[-1]
         bound_specification(
             self._program, image, self._scratches[slot], self._merged[slot], np.ascontiguousarray(matrix[:, order]),
-            offsets, intersect, found,
+            offsets, intersect, bounds,
         )  # fmt: skip
-        return found, int(intervals.count_unstable(self._program, image))
+        return bounds, int(intervals.count_unstable(self._program, image))
 
-    def _levels(self, slot: int, asked: Asked, tighten: bool, intersect: bool, parallel: bool) -> bool:
+    def _levels(self, slot: int, question: QuestionArrays, tighten: bool, intersect: bool, parallel: bool) -> bool:
         """Bounds all levels; returns whether the image's arrays were large enough."""
         program, image, scratch, rows = (
             self._program, self._images[slot], self._scratches[slot], self._buffers[slot],
         )  # fmt: skip
         order = self._layout.orders[0]
-        low, high = asked[0][order], asked[1][order]
+        low, high = question[0][order], question[1][order]
         most = _MOST_COLUMNS if parallel else np.iinfo(np.int64).max
         level = 0
 
@@ -194,10 +201,10 @@ class UnitPass(Pass):
             bound_rows(program, image, self._scratches[slot], level, rows, begin, end, intersect)
 
         while True:
-            level, count, done = advance(program, image, scratch, low, high, level, tighten, rows, intersect, most)
+            level, count, walked = advance(program, image, scratch, low, high, level, tighten, rows, intersect, most)
             if level < 0 or level == len(program.kinds):
                 return bool(level > 0)
-            self._share(work, done, count, LANES // 2)
+            self._share(work, walked, count, PAIRED_LANES32 // 2)
             if not finish_level(program, image, level):
                 return False
             level += 1
@@ -213,4 +220,4 @@ class UnitPass(Pass):
     def multiplications(self) -> int:
         """Returns the products since the start."""
         work = sum((scratch.work for scratch in self._scratches), np.zeros(3, dtype=np.int64))
-        return int(work @ np.array([1, 4, 8])) * LANES
+        return int(work @ np.array([1, 4, 8])) * PAIRED_LANES32

@@ -14,12 +14,9 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.network import Network, Node
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 #: Kinds of levels; those of ReLUs are the last two.
 INPUT, RAW, FUSED, OVER = 0, 1, 2, 3
@@ -52,21 +49,21 @@ class Program(NamedTuple):
         lives: By level: its first place in `live`, [L + 1].
     """
 
-    starts: IntArray
-    kinds: IntArray
-    bounded: IntArray
-    heights: IntArray
-    groups: IntArray
-    inexact: IntArray
-    pointers: IntArray
-    columns: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
+    starts: Int64Array
+    kinds: Int64Array
+    bounded: Int64Array
+    heights: Int64Array
+    groups: Int64Array
+    inexact: Int64Array
+    pointers: Int64Array
+    columns: Int32Array
+    weights: Float32Array
     bias: Float64Array
     bias_error: Float64Array
     gamma: Float64Array
-    level: npt.NDArray[np.int32]
-    live: IntArray
-    lives: IntArray
+    level: Int32Array
+    live: Int64Array
+    lives: Int64Array
 
 
 class Layout(NamedTuple):
@@ -81,7 +78,7 @@ class Layout(NamedTuple):
     """
 
     program: Program
-    orders: tuple[IntArray, ...]
+    orders: tuple[Int64Array, ...]
     values: tuple[int, ...]
     nodes: tuple[int, ...]
     places: dict[tuple[int, bool], int]
@@ -168,16 +165,14 @@ def lay_out(network: Network, flat: bool = False) -> Layout:
     return Layout(program, tuple(orders), tuple(values), nodes, place)
 
 
-def _order(shape: tuple[int, ...]) -> IntArray:
+def _order(shape: tuple[int, ...]) -> Int64Array:
     size = int(np.prod(shape))
     if len(shape) != 3:
         return np.arange(size)
     return np.arange(size).reshape(shape).transpose(1, 2, 0).reshape(-1)
 
 
-def _rows(
-    order: IntArray, parts: list[tuple[object, npt.NDArray[np.int32]]]
-) -> tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def _rows(order: Int64Array, parts: list[tuple[object, Int32Array]]) -> tuple[Int64Array, Int32Array, Float32Array]:
     """Returns lengths, columns and weights of the rows in order, each row sorted by column."""
     lengths = np.zeros(len(order), dtype=np.int64)
     for matrix, _ in parts:
@@ -221,7 +216,7 @@ def _sort_rows(begins, ends, columns, weights):  # type: ignore[no-untyped-def]
             weights[b:e] = weights[b:e][by]
 
 
-def _height(lengths: IntArray, columns: npt.NDArray[np.int32], group: int, variables: int) -> int:
+def _height(lengths: Int64Array, columns: Int32Array, group: int, variables: int) -> int:
     """Chooses how many neurons a unit holds, by the time that its columns take."""
     pointers = np.concatenate([[0], np.cumsum(lengths)])
     costs = {1: COLUMN_COST[1] * len(columns)}
@@ -233,14 +228,14 @@ def _height(lengths: IntArray, columns: npt.NDArray[np.int32], group: int, varia
 @numba.njit(cache=True, nogil=True)
 def _count_columns(pointers, columns, height, group, variables):  # type: ignore[no-untyped-def]
     """Counts the columns of all units, when every `height` neurons of a position form one."""
-    seen = np.full(variables, -1, dtype=np.int64)
+    last_used = np.full(variables, -1, dtype=np.int64)
     rows = len(pointers) - 1
     total = 0
     for row in range(rows):
         unit = (row // group) * (group // height + 1) + (row % group) // height
         for k in range(pointers[row], pointers[row + 1]):
-            if seen[columns[k]] != unit:
-                seen[columns[k]] = unit
+            if last_used[columns[k]] != unit:
+                last_used[columns[k]] = unit
                 total += 1
     return total
 
@@ -253,14 +248,14 @@ def _count_chains(pointers, columns, height, group, chains):  # type: ignore[no-
     m // height + 1 units, and at most as many as rows that have the column.
     """
     most = group // height + 1 if height > 1 else group
-    seen = np.full(len(chains), -1, dtype=np.int64)
+    last_used = np.full(len(chains), -1, dtype=np.int64)
     here = np.zeros(len(chains), dtype=np.int64)
     for row in range(len(pointers) - 1):
         position = row // group
         for k in range(pointers[row], pointers[row + 1]):
             column = columns[k]
-            if seen[column] != position:
-                seen[column] = position
+            if last_used[column] != position:
+                last_used[column] = position
                 here[column] = 0
             if here[column] < most:
                 here[column] += 1

@@ -16,10 +16,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from prunecert.verifiers.sparse.arrays import LANES32
 from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, LANE, Vectors, data, index, read, read_index
 
-#: Rows that one vector holds.
-WIDTH = 16
 #: Independent sums of `accumulate`, so that one addition need not wait for the last.
 _CHAINS = 4
 
@@ -32,9 +31,9 @@ def _unit(height: int) -> Any:
             data(context, builder, signature, args, position) for position in (0, 1, 3, 4, 7)
         )
         first, begin, end, offset = args[2], args[5], args[6], args[8]
-        rows = Vectors(builder, FLOAT, WIDTH)
-        lanes = index(WIDTH * count)
-        accumulators = [rows.load(sums, index(WIDTH * k)) for k in range(count)]
+        rows = Vectors(builder, FLOAT, LANES32)
+        lanes = index(LANES32 * count)
+        accumulators = [rows.load(sums, index(LANES32 * k)) for k in range(count)]
         relaxed = []
         for row in range(height):
             neuron = builder.add(first, index(row))
@@ -44,7 +43,7 @@ def _unit(height: int) -> Any:
             )
             parts = []
             for k in range(count):
-                place = builder.add(base, index(WIDTH * k))
+                place = builder.add(base, index(LANES32 * k))
                 value = rows.load(coefficients, place)
                 rows.store(rows.zero, coefficients, place)
                 positive = rows.larger(value, rows.zero)
@@ -55,13 +54,13 @@ def _unit(height: int) -> Any:
                 parts.append(rows.fused(positive, lower_slope, builder.fmul(negative, upper_slope)))
             relaxed.append(parts)
         for k in range(count):
-            rows.store(accumulators[k], sums, index(WIDTH * k))
+            rows.store(accumulators[k], sums, index(LANES32 * k))
         with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
             base = builder.mul(read_index(builder, columns, entry), lanes)
             place = builder.add(offset, builder.mul(builder.sub(entry, begin), index(height)))
             factors = [rows.splat(read(builder, weights, builder.add(place, index(r)))) for r in range(height)]
             for k in range(count):
-                target = builder.add(base, index(WIDTH * k))
+                target = builder.add(base, index(LANES32 * k))
                 value = rows.load(coefficients, target)
                 if height == 1:
                     value = rows.fused(relaxed[0][k], factors[0], value)

@@ -14,12 +14,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from prunecert.verifiers.sparse.arrays import CONV_WIDTH
 from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, INDEX, Vectors, data, index
 
-#: Numbers side by side: one AVX-512 register of float64.
-WIDTH = 8
 #: What reading two numbers for one may read beyond the last.
-PADDING = 2 * WIDTH
+PADDING = 2 * CONV_WIDTH
 
 _U53 = 2.0**-53
 _LEAST = 2.0**-600
@@ -31,12 +30,12 @@ def _spans(builder: Any, count: Any, widths: tuple[int, ...], body: Callable[[Ve
     whole = builder.and_(count, index(-widths[0]))
     with cgutils.for_range_slice(builder, index(0), whole, index(widths[0]), INDEX) as (at, _):
         body(lanes[0], at)
-    done = whole
+    position = whole
     for lane in lanes[1:]:
         bit = builder.and_(count, index(lane.width))
         with builder.if_then(builder.icmp_signed("!=", bit, index(0))):
-            body(lane, done)
-        done = builder.add(done, bit)
+            body(lane, position)
+        position = builder.add(position, bit)
 
 
 def _stripe(step: int) -> Any:
@@ -53,7 +52,7 @@ def _stripe(step: int) -> Any:
                 total = lanes.fused(lanes.splat(factor), lanes.load(values, inner, step), lanes.load(sums, out))
                 lanes.store(total, sums, out)
 
-        _spans(builder, count, (WIDTH, 4, 2, 1), body)
+        _spans(builder, count, (CONV_WIDTH, 4, 2, 1), body)
         return context.get_dummy_value()
 
     def stripe(
@@ -103,8 +102,8 @@ def _settle(rectified: bool) -> Any:
             low, high = builder.fsub(value, radius), builder.fadd(value, radius)
             lanes.store(low, arrays["lower"], place)
             lanes.store(high, arrays["upper"], place)
-            spread = lanes.load(arrays["peaks"], index(WIDTH))
-            lanes.store(builder.fadd(spread, builder.fsub(high, low)), arrays["peaks"], index(WIDTH))
+            spread = lanes.load(arrays["peaks"], index(CONV_WIDTH))
+            lanes.store(builder.fadd(spread, builder.fsub(high, low)), arrays["peaks"], index(CONV_WIDTH))
             if rectified:
                 # A bound that isn't a number stays one.
                 low = builder.select(builder.fcmp_ordered("<", low, zero), zero, low)
@@ -120,7 +119,7 @@ def _settle(rectified: bool) -> Any:
             most = lanes.larger(size, lanes.load(arrays["peaks"], index(0)))
             lanes.store(most, arrays["peaks"], index(0))
 
-        _spans(builder, builder.sub(end, begin), (WIDTH, 4, 2, 1), body)
+        _spans(builder, builder.sub(end, begin), (CONV_WIDTH, 4, 2, 1), body)
         return context.get_dummy_value()
 
     def settle(

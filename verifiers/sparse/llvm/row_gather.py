@@ -12,10 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from prunecert.verifiers.sparse.arrays import LANES32
 from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
-
-#: Subdomains side by side: one AVX-512 register of float32.
-LANES = 16
 
 #: Sums that don't wait for each other.
 _CHAINS = 4
@@ -24,12 +22,12 @@ _CHAINS = 4
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
     base, begin, end, place = args[1], args[4], args[5], args[7]
-    lanes = Vectors(builder, FLOAT, LANES)
+    lanes = Vectors(builder, FLOAT, LANES32)
     sums = [cgutils.alloca_once_value(builder, lanes.zero) for _ in range(_CHAINS)]
 
     def add(entry: Any, chain: int) -> None:
         column = read_index(builder, columns, entry)
-        value = lanes.load(values, builder.add(base, builder.mul(column, index(LANES))))
+        value = lanes.load(values, builder.add(base, builder.mul(column, index(LANES32))))
         weight = lanes.splat(read(builder, weights, entry))
         builder.store(lanes.fused(value, weight, builder.load(sums[chain])), sums[chain])
 

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from prunecert.verifiers.sparse.network import FloatArray, Node, Term
-
-Float64Array = npt.NDArray[np.float64]
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
+from prunecert.verifiers.sparse.network import Node, Term
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,19 +121,19 @@ def finish(drafts: Sequence[Draft]) -> tuple[Node, ...]:
 
 def _combine(terms: Sequence[Term]) -> list[Term]:
     """Adds terms of the same value, so that a node has one for each."""
-    found: dict[tuple[int, bool], Term] = {}
+    terms_by_source: dict[tuple[int, bool], Term] = {}
     for term in terms:
         key = (term.source, term.activated)
-        if key in found:
-            first = found[key]
+        if key in terms_by_source:
+            first = terms_by_source[key]
             both = (wide(first.matrix) + wide(term.matrix)).tocsr()
             # Without a common position nothing was added.
             apart = both.nnz == first.matrix.nnz + term.matrix.nnz
             both.eliminate_zeros()
-            found[key] = Term(*key, both, exact=apart and first.exact and term.exact)
+            terms_by_source[key] = Term(*key, both, exact=apart and first.exact and term.exact)
         else:
-            found[key] = term
-    return list(found.values())
+            terms_by_source[key] = term
+    return list(terms_by_source.values())
 
 
 def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
@@ -149,7 +148,7 @@ def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((data, indices, pointers), shape=matrix.shape)
 
 
-def _up(values: Float64Array) -> FloatArray:
+def _up(values: Float64Array) -> Float32Array:
     """Rounds to float32 upwards."""
     nearest = values.astype(np.float32)
     return np.where(nearest < values, np.nextafter(nearest, np.float32(np.inf)), nearest)

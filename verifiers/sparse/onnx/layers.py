@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 
 
 def csr(
@@ -27,19 +26,19 @@ def csr(
     return matrix
 
 
-def diagonal(values: npt.NDArray[np.float32]) -> scipy.sparse.csr_array:
+def diagonal(values: Float32Array) -> scipy.sparse.csr_array:
     """Returns the square matrix with these values on its diagonal."""
     positions = np.arange(len(values))
     return csr(positions, positions, values, (len(values), len(values)))
 
 
-def dense(weight: npt.NDArray[np.float32]) -> scipy.sparse.csr_array:
+def dense(weight: Float32Array) -> scipy.sparse.csr_array:
     """Returns the non-zeros of a matrix [outputs, inputs]."""
     rows, columns = np.nonzero(weight)
     return csr(rows, columns, weight[rows, columns], (weight.shape[0], weight.shape[1]))
 
 
-def windows(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> IntArray:
+def windows(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> Int64Array:
     """Returns where each window of one axis reads: positions [outputs, kernel], -1 in the padding.
 
     There are no outputs where the kernel doesn't fit.
@@ -50,7 +49,7 @@ def windows(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation
 
 
 def convolution(
-    weight: npt.NDArray[np.float32],
+    weight: Float32Array,
     shape: tuple[int, int, int],
     strides: Sequence[int],
     pads: Sequence[int],

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import Int32Array, Int64Array
 from prunecert.verifiers.sparse.network import Network
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +21,9 @@ class Names:
     """
 
     layout: tuple[int, ...]
-    original: tuple[Indices | None, ...]
+    original: tuple[Int64Array | None, ...]
 
-    def places(self, nodes: Indices, indices: Indices) -> npt.NDArray[np.int32]:
+    def places(self, nodes: Int64Array, indices: Int64Array) -> Int32Array:
         """Returns the places before compaction of neurons of nodes."""
         result = indices.astype(np.int32)
         for node in np.unique(nodes):

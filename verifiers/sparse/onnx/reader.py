@@ -15,11 +15,10 @@ import scipy.sparse
 from prunecert.errors import UserError
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.formats import support
-from prunecert.verifiers.sparse.network import WEIGHT_ERROR, FloatArray, Network, Term
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
+from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Term
 from prunecert.verifiers.sparse.onnx import layers
 from prunecert.verifiers.sparse.onnx.folding import Draft, finish, fold, wide
-
-Float64Array = npt.NDArray[np.float64]
 
 #: What is taken: the normal form, and what can be folded into it with exact account of all rounding; Cast, Concat,
 #: Gather, Shape and Slice only where the inputs are constants or shapes.
@@ -171,13 +170,13 @@ class GraphReader:
         error: Float64Array | None = None,
     ) -> _Value:
         zeros = np.zeros(math.prod(shape))
-        made = tuple(Term(value.node, value.activated, matrix, exact) for value, matrix, exact in terms)
+        summands = tuple(Term(value.node, value.activated, matrix, exact) for value, matrix, exact in terms)
         self._drafts.append(
-            Draft(name, shape, made, zeros if bias is None else bias, zeros if error is None else error)
+            Draft(name, shape, summands, zeros if bias is None else bias, zeros if error is None else error)
         )
         return _Value(len(self._drafts) - 1, False, shape)
 
-    def _constant(self, name: str, node: Any, label: str, what: str) -> FloatArray:
+    def _constant(self, name: str, node: Any, label: str, what: str) -> Float32Array:
         if name not in self._constants:
             raise self._refuse(node, label, f"its {what} must be a constant")
         return np.asarray(self._constants[name], dtype=np.float32)
@@ -320,17 +319,17 @@ class GraphReader:
             raise self._refuse(node, label, "the new shape must be a constant")
         value = self._values[names[0]]
         old = (1, *value.shape)
-        wanted = [int(item) for item in self._constants[names[1]].reshape(-1)] if len(names) > 1 else None
+        sizes = [int(item) for item in self._constants[names[1]].reshape(-1)] if len(names) > 1 else None
         empty = np.broadcast_to(np.zeros(()), old)
         try:
             if node.op_type == "Reshape":
-                assert wanted is not None
-                new = np.reshape(empty, [old[i] if item == 0 else item for i, item in enumerate(wanted)]).shape
+                assert sizes is not None
+                new = np.reshape(empty, [old[i] if item == 0 else item for i, item in enumerate(sizes)]).shape
             elif node.op_type == "Flatten":
                 axis = int(attributes.get("axis", 1)) % (len(old) + 1)
                 new = (math.prod(old[:axis]), math.prod(old[axis:]))
             else:
-                axes = tuple(wanted if wanted is not None else (int(axis) for axis in attributes.get("axes", ())))
+                axes = tuple(sizes if sizes is not None else (int(axis) for axis in attributes.get("axes", ())))
                 new = (
                     np.squeeze(empty, axes or None).shape
                     if node.op_type == "Squeeze"
@@ -347,7 +346,7 @@ def _label(node: Any, index: int) -> str:
     return node.name or f"number {index}"
 
 
-def _ones(value: _Value) -> FloatArray:
+def _ones(value: _Value) -> Float32Array:
     return np.ones(math.prod(value.shape), dtype=np.float32)
 
 

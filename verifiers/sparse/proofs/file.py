@@ -2,6 +2,9 @@
 
 A file is a fixed start, a header in JSON with a checksum, and the arrays with another. The header says what a search
 must know before it decides to use the tree at all (`Summary`), and is read without the arrays.
+
+    start │ header: what `Summary` has, checksum │ arrays: the tree's splits, leaves' slopes and multipliers, checksum
+          └─ read always ────────────────────────┴─ read where the tree is to be tried
 """
 
 from __future__ import annotations
@@ -21,11 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import Status
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
-
-Array = npt.NDArray[np.float64]
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
 
 SCHEMA_VERSION = 3
 _MAGIC = b"sparse-proof\n"
@@ -89,7 +89,7 @@ class Summary:
     entries: int
     leaves: int
 
-    def promises(self, crown: Array, open_: Indices) -> bool:
+    def promises(self, crown: Float64Array, open_: Int64Array) -> bool:
         """Whether the tree proves the disjuncts that are open, if its bounds fall as CROWN's have.
 
         Args:
@@ -123,17 +123,17 @@ class Proof:
     """
 
     summary: Summary
-    node: npt.NDArray[np.int32]
-    index: npt.NDArray[np.int32]
-    parent: npt.NDArray[np.int32]
-    neuron: npt.NDArray[np.int32]
-    sign: npt.NDArray[np.int8]
-    disjunct: npt.NDArray[np.int32]
-    leaf: npt.NDArray[np.int32]
+    node: Int32Array
+    index: Int32Array
+    parent: Int32Array
+    neuron: Int32Array
+    sign: Int8Array
+    disjunct: Int32Array
+    leaf: Int32Array
     alpha: npt.NDArray[np.uint16]
-    beta_leaf: npt.NDArray[np.int32]
-    beta_neuron: npt.NDArray[np.int32]
-    beta: Single
+    beta_leaf: Int32Array
+    beta_neuron: Int32Array
+    beta: Float32Array
 
     def check(self) -> None:
         """Refuses what no search can have written.
@@ -337,9 +337,9 @@ def _within(values: npt.NDArray[np.integer], low: int, high: int) -> bool:
 def pack(
     names: Names,
     said: dict[str, Any],
-    unstable: tuple[Indices, Indices],
+    unstable: tuple[Int64Array, Int64Array],
     tree: tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]],
-    leaves: tuple[Indices, Single, Single],
+    leaves: tuple[Int64Array, Float32Array, Float32Array],
 ) -> Proof:
     """Makes a proof of a search's results.
 

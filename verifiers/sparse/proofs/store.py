@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import Instance
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import (
     SCHEMA_VERSION,
@@ -37,10 +38,6 @@ from prunecert.verifiers.sparse.proofs.file import (
     write,
 )
 
-Array = npt.NDArray[np.float64]
-Single = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
-
 _MAGIC = b"sparse-point\n"
 #: Schema, hash of the layout, checksum of the point.
 _START = struct.Struct("<I32sI")
@@ -51,9 +48,9 @@ def key(instance: Instance) -> str:
     """Returns the name under which proofs of a box and a property are kept, whatever the network."""
     spec = [part for pair in instance.spec.disjuncts for part in pair]
     arrays: list[npt.NDArray[np.floating]] = [instance.lower, instance.upper, *spec]
-    found = hashlib.sha256(repr([(array.dtype.str, array.shape) for array in arrays]).encode())
-    found.update(b"".join([array.tobytes() for array in arrays]))
-    return found.hexdigest()[:32]
+    digest = hashlib.sha256(repr([(array.dtype.str, array.shape) for array in arrays]).encode())
+    digest.update(b"".join([array.tobytes() for array in arrays]))
+    return digest.hexdigest()[:32]
 
 
 class Store:
@@ -79,7 +76,7 @@ class Store:
         """Returns what is kept for a box and a property; nothing is read yet."""
         return Earlier(*self.paths(name), self._layout, self._digest)
 
-    def keep_witness(self, name: str, witness: Single) -> None:
+    def keep_witness(self, name: str, witness: Float32Array) -> None:
         """Stores a counterexample in the place of the one before; the tree stays."""
         data = witness.astype(np.float32).tobytes()
         write(self.paths(name)[0], _MAGIC + _START.pack(SCHEMA_VERSION, self._digest, zlib.crc32(data)) + data)
@@ -106,7 +103,7 @@ class Earlier:
         self.refused: list[str] = []
 
     @cached_property
-    def witness(self) -> Single | None:
+    def witness(self) -> Float32Array | None:
         """The counterexample, flat; None if there is none that can be used."""
         try:
             content = read(self._files[0], _MOST_BYTES)
@@ -121,7 +118,7 @@ class Earlier:
                 raise RefusedProofError("its checksum is another")
             if digest != self._digest:
                 raise RefusedProofError("it is of a network with other layers")
-            point: Single = np.frombuffer(data, dtype=np.float32)
+            point: Float32Array = np.frombuffer(data, dtype=np.float32)
             if not np.isfinite(point).all():
                 raise RefusedProofError("it is not finite")
         except FileNotFoundError:
@@ -175,7 +172,7 @@ class Earlier:
             return None
         return proof
 
-    def promises(self, crown: Array, open_: Indices, most: int) -> bool:
+    def promises(self, crown: Float64Array, open_: Int64Array, most: int) -> bool:
         """Whether a proof is to be expected of the tree, so that it goes before an attack.
 
         Args:

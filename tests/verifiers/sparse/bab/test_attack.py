@@ -27,8 +27,8 @@ def test_values_and_gradients_are_the_network_s(kind: str, count: int, tmp_path:
     x = rng.random((count, drawn.inputs)).astype(np.float32)
     weights = rng.normal(size=(count, 5)).astype(np.float32)
     net = point_batch.of_network(network, rows, offsets, 2)
-    found = point_batch.unpack(net.values(point_batch.pack(x)), count)
-    np.testing.assert_allclose(found, network.evaluate(x) @ rows.T - offsets, atol=2e-5)
+    result = point_batch.unpack(net.values(point_batch.pack(x)), count)
+    np.testing.assert_allclose(result, network.evaluate(x) @ rows.T - offsets, atol=2e-5)
     gradient = point_batch.unpack(net.gradient(point_batch.pack(weights)), count)
     direction = rng.normal(size=x.shape)
     step = 1e-6
@@ -44,12 +44,12 @@ def test_what_is_left_of_a_network_has_its_values(kind: str, tmp_path: Path) -> 
     drawn, network = draw(kind, 7, tmp_path)
     rng = np.random.default_rng(7)
     center = rng.random(drawn.inputs)
-    made = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
-    assert made.net.unstable
-    t = rng.uniform(-1, 1, (20, len(made.net.pixels))).astype(np.float32)
-    found = point_batch.unpack(point_batch.of_reduced(made.dual).values(point_batch.pack(t)), 20)
-    exact = network.evaluate(made.net.point(t)) @ made.rows.T - made.offsets
-    np.testing.assert_allclose(found, exact, atol=1e-4)
+    prepared = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    assert prepared.net.unstable
+    t = rng.uniform(-1, 1, (20, len(prepared.net.pixels))).astype(np.float32)
+    result = point_batch.unpack(point_batch.of_reduced(prepared.dual).values(point_batch.pack(t)), 20)
+    exact = network.evaluate(prepared.net.point(t)) @ prepared.rows.T - prepared.offsets
+    np.testing.assert_allclose(result, exact, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [5, 40])
@@ -60,15 +60,15 @@ def test_threads_compute_the_same(kind: str, count: int, tmp_path: Path, monkeyp
     rows, offsets = rng.normal(size=(5, drawn.classes)), rng.normal(size=5)
     x = rng.random((count, drawn.inputs)).astype(np.float32)
     weights = rng.normal(size=(count, 5)).astype(np.float32)
-    found = []
+    result = []
     for threads in (1, 3):
         net = point_batch.of_network(network, rows, offsets, threads)
         values = net.values(point_batch.pack(x)).copy()
-        found.append((values, net.gradient(point_batch.pack(weights)).copy(), network.evaluate(x, threads)))
+        result.append((values, net.gradient(point_batch.pack(weights)).copy(), network.evaluate(x, threads)))
         # The second time every matrix is large.
         monkeypatch.setattr("prunecert.verifiers.sparse.bab.point_batch._SHARED", 1)
         monkeypatch.setattr("prunecert.verifiers.sparse.network._SHARED", 1)
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*result, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -103,7 +103,7 @@ def test_a_foreign_point_is_confirmed_or_left(tmp_path: Path) -> None:
     low, high = x - np.float32(1e-4), x + np.float32(1e-4)
     for known in (x, x + 5, np.full_like(x, np.nan), x[:-1]):
         assert Hunt(Checker(network), safe, low, high, Limits(), known).replay() is None
-    found = Hunt(Checker(network), unsafe, low, high, Limits(), x + 5).replay()
-    assert found is not None
-    assert np.all((low <= found) & (found <= high))
-    assert confirm(network, unsafe, low, high, found[None].astype(float)) is not None
+    result = Hunt(Checker(network), unsafe, low, high, Limits(), x + 5).replay()
+    assert result is not None
+    assert np.all((low <= result) & (result <= high))
+    assert confirm(network, unsafe, low, high, result[None].astype(float)) is not None

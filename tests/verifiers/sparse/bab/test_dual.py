@@ -1,4 +1,4 @@
-"""Bounds, gradients and what is left of a network over a box."""
+"""Bounds of subdomains and their gradients."""
 
 from __future__ import annotations
 
@@ -32,24 +32,9 @@ def prepared(kind: str, seed: int, folder: Path, radius: float = 0.5, several: b
     return Prepared(network, center - radius, center + radius, spec)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_reduced_network_is_the_network(kind: str, tmp_path: Path) -> None:
-    made = prepared(kind, 1, tmp_path)
-    net, width = made.net, made.net.unstable
-    assert width > 3
-    t = np.random.default_rng(0).uniform(-1, 1, (50, len(net.pixels)))
-    values = made.checker.network.forward(net.point(t))
-    z = t @ net.M.T.astype(float) + net.c
-    for start, stop in (*net.levels, (width, len(net.c))):
-        z[:, start:stop] += np.maximum(z[:, :start], 0) @ net.N[start:stop, :start].T
-    for number, (node, index) in enumerate(zip(net.nodes, net.indices, strict=True)):
-        np.testing.assert_allclose(z[:, number], values[node][:, index], atol=1e-5)
-    np.testing.assert_allclose(z[:, width:], values[-1] @ made.rows.T - made.offsets, atol=1e-5)
-
-
-def by_torch(made: Prepared, batch: Batch, d: int) -> tuple[float, list[Any]]:
+def by_torch(question: Prepared, batch: Batch, d: int) -> tuple[float, list[Any]]:
     """The bound of one subdomain in float64, written again, and its gradient by autograd."""
-    net, width = made.net, made.net.unstable
+    net, width = question.net, question.net.unstable
     m, n, c = (torch.from_numpy(array.astype(np.float64)) for array in (net.M, net.N, net.c))
     alpha, beta, weights = (
         torch.from_numpy(array[d].astype(np.float64)).requires_grad_()
@@ -82,13 +67,13 @@ def by_torch(made: Prepared, batch: Batch, d: int) -> tuple[float, list[Any]]:
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_autograds(kind: str, several: bool, tmp_path: Path) -> None:
-    made = prepared(kind, 2, tmp_path, several=several)
-    batch = made.random(np.random.default_rng(3), 21)
-    by_alpha, by_beta, by_weights = made.dual.gradient(batch.take(np.arange(21)))
-    bounds = made.dual.bound(batch.take(np.arange(21)))
-    member = made.dual.member(batch)
+    question = prepared(kind, 2, tmp_path, several=several)
+    batch = question.random(np.random.default_rng(3), 21)
+    by_alpha, by_beta, by_weights = question.dual.gradient(batch.take(np.arange(21)))
+    bounds = question.dual.bound(batch.take(np.arange(21)))
+    member = question.dual.member(batch)
     for d in range(21):
-        bound, (alpha, beta, weights) = by_torch(made, batch, d)
+        bound, (alpha, beta, weights) = by_torch(question, batch, d)
         assert bounds[d] == pytest.approx(bound, abs=2e-5)
         np.testing.assert_allclose(by_alpha[d], alpha, atol=2e-5)
         np.testing.assert_allclose(by_beta[d], beta, atol=2e-5)
@@ -98,39 +83,41 @@ def test_gradients_are_autograds(kind: str, several: bool, tmp_path: Path) -> No
 
 
 def test_gradients_are_finite_differences(tmp_path: Path) -> None:
-    made = prepared("fc", 5, tmp_path)
-    batch = made.random(np.random.default_rng(5), 1)
-    by_alpha, by_beta, _ = made.dual.gradient(batch.take([0]))
+    question = prepared("fc", 5, tmp_path)
+    batch = question.random(np.random.default_rng(5), 1)
+    by_alpha, by_beta, _ = question.dual.gradient(batch.take([0]))
     step = np.float32(1e-3)
     agreed = 0
-    for i in range(made.net.unstable):
+    for i in range(question.net.unstable):
         split = batch.sign[0, i] != 0
         values = []
         for side in (-1, 1):
             moved = batch.take([0])
             (moved.beta if split else moved.alpha)[0, i] += side * step
-            values.append(float(made.dual.bound(moved)[0]))
+            values.append(float(question.dual.bound(moved)[0]))
         slope = (values[1] - values[0]) / (2 * step)
         # A kink between the two points is rare, and rounding is about 1e-6.
         agreed += abs(slope - (by_beta if split else by_alpha)[0, i]) < 5e-3
-    assert agreed >= made.net.unstable - 1
+    assert agreed >= question.net.unstable - 1
 
 
 @settings(max_examples=30, deadline=None)
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 10_000), several=st.booleans())
 def test_bounds_hold_in_their_part_of_the_box(kind: str, seed: int, several: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made = prepared(kind, seed, Path(folder), radius=0.3, several=several)
+        question = prepared(kind, seed, Path(folder), radius=0.3, several=several)
     rng = np.random.default_rng(seed)
-    batch = made.random(rng, 4)
-    bounds = made.dual.bound(batch)
-    t = rng.uniform(-1, 1, (2000, len(made.net.pixels)))
+    batch = question.random(rng, 4)
+    bounds = question.dual.bound(batch)
+    t = rng.uniform(-1, 1, (2000, len(question.net.pixels)))
     t[::2] = np.sign(t[::2])
-    values = made.checker.network.forward(made.net.point(t))
-    z = np.stack([values[n][:, i] for n, i in zip(made.net.nodes, made.net.indices, strict=True)] or [t[:, 0] * 0], 1)
-    rows = values[-1] @ made.rows.T - made.offsets
+    values = question.checker.network.forward(question.net.point(t))
+    z = np.stack(
+        [values[n][:, i] for n, i in zip(question.net.nodes, question.net.indices, strict=True)] or [t[:, 0] * 0], 1
+    )
+    rows = values[-1] @ question.rows.T - question.offsets
     for d in range(4):
-        sign = batch.sign[d] if made.net.unstable else np.zeros(1)
+        sign = batch.sign[d] if question.net.unstable else np.zeros(1)
         inside = np.all(z * sign >= 0, axis=1)
         if inside.any():
             assert bounds[d] <= (rows[inside] @ batch.weights[d]).min() + 1e-4
@@ -138,14 +125,14 @@ def test_bounds_hold_in_their_part_of_the_box(kind: str, seed: int, several: boo
 
 @pytest.mark.parametrize("several", [False, True])
 def test_ascent_improves_and_keeps_the_best(several: bool, tmp_path: Path) -> None:
-    made = prepared("fc", 7, tmp_path, several=several)
-    batch = made.random(np.random.default_rng(1), 40)
-    before = made.dual.bound(batch.take(np.arange(40))).copy()
-    after = made.dual.optimise(batch, 30, target=np.inf)
+    question = prepared("fc", 7, tmp_path, several=several)
+    batch = question.random(np.random.default_rng(1), 40)
+    before = question.dual.bound(batch.take(np.arange(40))).copy()
+    after = question.dual.optimise(batch, 30, target=np.inf)
     assert np.all(after.bound >= before - 1e-6)
     assert np.mean(after.bound > before + 1e-3) > 0.9
     # What is kept is what gives the bound.
-    np.testing.assert_allclose(made.dual.bound(after.take(np.arange(40))), after.bound, atol=1e-6)
+    np.testing.assert_allclose(question.dual.bound(after.take(np.arange(40))), after.bound, atol=1e-6)
     assert after.alpha.min() >= 0
     assert after.alpha.max() <= 1
     assert after.beta.min() >= 0
@@ -154,34 +141,34 @@ def test_ascent_improves_and_keeps_the_best(several: bool, tmp_path: Path) -> No
 
 def test_groups_don_t_mix(tmp_path: Path) -> None:
     """A subdomain's bound is the same alone and among 40, whatever the number of threads."""
-    made = prepared("conv", 3, tmp_path)
-    batch = made.random(np.random.default_rng(1), 40)
-    together = made.dual.optimise(batch, 5, target=np.inf)
+    question = prepared("conv", 3, tmp_path)
+    batch = question.random(np.random.default_rng(1), 40)
+    together = question.dual.optimise(batch, 5, target=np.inf)
     for d in (0, 15, 16, 39):
-        alone = made.dual.optimise(batch.take([d]), 5, target=np.inf)
+        alone = question.dual.optimise(batch.take([d]), 5, target=np.inf)
         assert alone.bound[0] == together.bound[d]
         np.testing.assert_array_equal(alone.alpha[0], together.alpha[d])
 
 
 def test_branching_prefers_what_helps(tmp_path: Path) -> None:
     """The neuron chosen with real bounds of the children is at least as good as the first by score."""
-    made = prepared("fc", 11, tmp_path)
-    batch = made.dual.optimise(made.dual.start(np.arange(2)), 30, target=np.inf)
-    look = made.dual.look(batch)
+    question = prepared("fc", 11, tmp_path)
+    batch = question.dual.optimise(question.dual.start(np.arange(2)), 30, target=np.inf)
+    look = question.dual.look(batch)
     gains = []
-    for count in (1, made.net.unstable):
-        neuron = branching.choose(made.dual, batch, look, count)
+    for count in (1, question.net.unstable):
+        neuron = branching.choose(question.dual, batch, look, count)
         assert np.all(batch.sign[np.arange(2), neuron] == 0)
         both = branching.children(batch, neuron)
-        bound = np.minimum(made.dual.bound(both), 0).reshape(2, -1) - batch.bound
+        bound = np.minimum(question.dual.bound(both), 0).reshape(2, -1) - batch.bound
         gains.append(bound.min(axis=0) + 0.1 * bound.max(axis=0))
     assert np.all(gains[1] >= gains[0] - 1e-6)
 
 
 def test_split_neurons_are_no_candidates(tmp_path: Path) -> None:
-    made = prepared("fc", 11, tmp_path)
-    batch = made.random(np.random.default_rng(0), 8)
+    question = prepared("fc", 11, tmp_path)
+    batch = question.random(np.random.default_rng(0), 8)
     batch.sign[:] = 1
     batch.sign[:, 2] = 0
-    found = branching.candidates(*branching.scores(made.dual, batch, made.dual.look(batch)), 3)
-    assert set(found[:, :].reshape(-1).tolist()) == {-1, 2}
+    neurons = branching.candidates(*branching.scores(question.dual, batch, question.dual.look(batch)), 3)
+    assert set(neurons[:, :].reshape(-1).tolist()) == {-1, 2}

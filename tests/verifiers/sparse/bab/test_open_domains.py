@@ -28,25 +28,25 @@ def test_what_comes_out_is_what_went_in_worst_first(seed: int, monkeypatch: pyte
     monkeypatch.setattr(open_domains, "_LEAST", 4)
     monkeypatch.setattr(open_domains, "_MOST", 16)
     rng = np.random.default_rng(seed)
-    made, inside, number = Pool(), {}, 0
-    assert made.lowest() == np.inf
+    pool, inside, number = Pool(), {}, 0
+    assert pool.lowest() == np.inf
     for _ in range(60):
         if rng.random() < 0.6:
             count = int(rng.integers(0, 40))
             part = batch(rng, range(number, number + count))
             number += count
-            made.put(part)
+            pool.put(part)
             inside.update({int(place): part.take([k]) for k, place in enumerate(part.place)})
-        elif len(made):
+        elif len(pool):
             most = int(rng.integers(1, 50))
-            taken = made.take(most)
-            assert len(taken) == min(most, len(inside))
-            gone = {int(place): inside.pop(int(place)) for place in taken.place}
-            assert len(gone) == len(taken)
-            for k, place in enumerate(taken.place):
+            worst = pool.take(most)
+            assert len(worst) == min(most, len(inside))
+            gone = {int(place): inside.pop(int(place)) for place in worst.place}
+            assert len(gone) == len(worst)
+            for k, place in enumerate(worst.place):
                 for name in FIELDS:
-                    np.testing.assert_array_equal(getattr(taken, name)[k], getattr(gone[int(place)], name)[0])
+                    np.testing.assert_array_equal(getattr(worst, name)[k], getattr(gone[int(place)], name)[0])
             if inside:
-                assert taken.bound.max() <= min(item.bound[0] for item in inside.values())
-        assert len(made) == len(inside)
-        assert made.lowest() == min((float(item.bound[0]) for item in inside.values()), default=np.inf)
+                assert worst.bound.max() <= min(item.bound[0] for item in inside.values())
+        assert len(pool) == len(inside)
+        assert pool.lowest() == min((float(item.bound[0]) for item in inside.values()), default=np.inf)

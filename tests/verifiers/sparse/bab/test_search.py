@@ -25,7 +25,7 @@ KINDS = ("fc", "conv", "skip", "conv-skip")
 def test_answers_are_exact(kind: str, tmp_path: Path) -> None:
     drawn, network = draw(kind, 12, tmp_path)
     rng = np.random.default_rng(12)
-    seen = set()
+    visited = set()
     for number in range(8):
         center = rng.random(drawn.inputs)
         y = network.evaluate(center[None])[0]
@@ -47,9 +47,9 @@ def test_answers_are_exact(kind: str, tmp_path: Path) -> None:
             assert out.witness is not None
             assert np.all((run.lower <= out.witness) & (out.witness <= run.upper))
             assert spec.violated_by(network.evaluate(out.witness[None])[0] - 1e-12)
-        seen.add(str(out.status) + ("" if not out.rounds else " by splits"))
+        visited.add(str(out.status) + ("" if not out.rounds else " by splits"))
     # Half the weights of the last are zero, and CROWN is nearly exact.
-    assert {"sat", "unsat" if kind == "conv-skip" else "unsat by splits"} <= seen
+    assert {"sat", "unsat" if kind == "conv-skip" else "unsat by splits"} <= visited
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_better_hidden_bounds_hold(tmp_path: Path) -> None:
     drawn, network = draw("fc", 5, tmp_path)
     rng = np.random.default_rng(5)
     center = rng.random(drawn.inputs)
-    made = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
-    widths = [high - low for low, high in zip(made.bounds.lower, made.bounds.upper, strict=True)]
+    prepared = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    widths = [high - low for low, high in zip(prepared.bounds.lower, prepared.bounds.upper, strict=True)]
     old = [width.copy() for width in widths]
-    tighten(made.checker, made.bounds, 15, time.monotonic() + 60)
-    new = [high - low for low, high in zip(made.bounds.lower, made.bounds.upper, strict=True)]
+    tighten(prepared.checker, prepared.bounds, 15, time.monotonic() + 60)
+    new = [high - low for low, high in zip(prepared.bounds.lower, prepared.bounds.upper, strict=True)]
     assert max((a - b).max() for a, b in zip(old, new, strict=True)) > 1e-3
-    points = made.net.point(np.sign(rng.uniform(-1, 1, (3000, len(made.net.pixels)))))
+    points = prepared.net.point(np.sign(rng.uniform(-1, 1, (3000, len(prepared.net.pixels)))))
     for node, values in enumerate(network.forward(points)):
-        assert np.all(made.bounds.lower[node] <= values.min(axis=0) + 1e-9)
-        assert np.all(made.bounds.upper[node] >= values.max(axis=0) - 1e-9)
+        assert np.all(prepared.bounds.lower[node] <= values.min(axis=0) + 1e-9)
+        assert np.all(prepared.bounds.upper[node] >= values.max(axis=0) - 1e-9)
 
 
 def test_alpha_crown_lies_between_crown_and_the_exact_margin(tmp_path: Path) -> None:

@@ -49,24 +49,24 @@ def question(network: Network, eps: float, seed: int, rows: int = 4) -> Question
     )
 
 
-def points(asked: Question, count: int, seed: int) -> Array:
+def points(query: Question, count: int, seed: int) -> Array:
     """Returns points of the box: corners, and any."""
     rng = np.random.default_rng(seed)
-    low, high = asked.lower.astype(np.float64), asked.upper.astype(np.float64)
+    low, high = query.lower.astype(np.float64), query.upper.astype(np.float64)
     share = rng.random((count, *low.shape))
     share[::2] = np.round(share[::2])
     return np.clip(low + share * (high - low), low, high)
 
 
-def assert_contained(network: Network, asked: Question, found: CrownBounds, x: Array) -> None:
+def assert_contained(network: Network, query: Question, result: CrownBounds, x: Array) -> None:
     values = network.forward(x)
-    for index, low in found.lower.items():
+    for index, low in result.lower.items():
         # The values are computed in float64: some 1e-16 of the sums behind them.
         slack = 1e-12 * (1 + np.abs(values[index]).max())
         assert np.all(values[index] >= low - slack)
-        assert np.all(values[index] <= found.upper[index] + slack)
-    rows = values[-1] @ asked.matrix.T - asked.offsets
-    assert np.all(rows >= found.rows - 1e-12 * (1 + np.abs(rows).max()))
+        assert np.all(values[index] <= result.upper[index] + slack)
+    rows = values[-1] @ query.matrix.T - query.offsets
+    assert np.all(rows >= result.rows - 1e-12 * (1 + np.abs(rows).max()))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -82,20 +82,20 @@ def test_bounds_contain_what_the_network_computes(
 ) -> None:
     network = read_network(MAKERS[name](tmp_path / "net.onnx", seed, sparsity))
     engine = Engine(network, threads=1, few_entries=few_entries)
-    asked = question(network, eps, seed)
-    x = points(asked, 200, seed)
-    found = {method: engine.bound(asked, method) for method in METHODS}
-    for bounds in found.values():
-        assert_contained(network, asked, bounds, x)
+    query = question(network, eps, seed)
+    x = points(query, 200, seed)
+    result = {method: engine.bound(query, method) for method in METHODS}
+    for bounds in result.values():
+        assert_contained(network, query, bounds, x)
     # Each is at least as tight as the one before, but for the last bits where they sum in another order.
-    rows = found["ibp"].rows
-    assert np.all(found["crown-ibp"].rows >= rows - 1e-12 * (1 + np.abs(rows)))
-    assert found["crown"].unstable <= found["ibp"].unstable
-    for index, low in found["ibp"].lower.items():
+    rows = result["ibp"].rows
+    assert np.all(result["crown-ibp"].rows >= rows - 1e-12 * (1 + np.abs(rows)))
+    assert result["crown"].unstable <= result["ibp"].unstable
+    for index, low in result["ibp"].lower.items():
         # Intervals of smaller intervals are smaller but for the last bits.
-        slack = 1e-12 * (1 + np.abs(low).max() + np.abs(found["ibp"].upper[index]).max())
-        assert np.all(found["crown"].lower[index] >= low - slack)
-        assert np.all(found["crown"].upper[index] <= found["ibp"].upper[index] + slack)
+        slack = 1e-12 * (1 + np.abs(low).max() + np.abs(result["ibp"].upper[index]).max())
+        assert np.all(result["crown"].lower[index] >= low - slack)
+        assert np.all(result["crown"].upper[index] <= result["ibp"].upper[index] + slack)
 
 
 def chain(sizes: tuple[int, ...], seed: int, sparsity: float = 0.0) -> Network:
@@ -134,7 +134,7 @@ def convolutions(seed: int) -> Network:
     return Network("convolutions", (2, 5, 19), tuple(nodes))
 
 
-def rational(network: Network, asked: Question, bounds: CrownBounds, row: dict[int, Fraction], node: int) -> Fraction:
+def rational(network: Network, query: Question, bounds: CrownBounds, row: dict[int, Fraction], node: int) -> Fraction:
     """Bounds a linear function of a node's values from below by CROWN, in rational arithmetic.
 
     Args:
@@ -168,7 +168,7 @@ def rational(network: Network, asked: Question, bounds: CrownBounds, row: dict[i
                 slope = Fraction(int(high > -low))
             constant += value * shift
             row[j] = value * slope
-    low_corner, high_corner = asked.lower.reshape(-1), asked.upper.reshape(-1)
+    low_corner, high_corner = query.lower.reshape(-1), query.upper.reshape(-1)
     return constant + sum(
         (value * Fraction(float((low_corner if value > 0 else high_corner)[j])) for j, value in row.items()),
         Fraction(0),
@@ -194,27 +194,27 @@ def test_no_bound_of_a_convolution_is_above_the_exact_one(seed: int, few_entries
     assert_exact(network, question(network, 0.1, seed), few_entries, Fraction(3, 10**4), needed=True)
 
 
-def assert_exact(network: Network, asked: Question, few_entries: int, near: Fraction, needed: bool) -> None:
+def assert_exact(network: Network, query: Question, few_entries: int, near: Fraction, needed: bool) -> None:
     def room(size: Fraction) -> Fraction:
         """Returns how far below the exact bound one may be."""
         return near * (size if size > 1 else 1)
 
-    bounds = Engine(network, threads=1, intersect=False, few_entries=few_entries).bound(asked)
+    bounds = Engine(network, threads=1, intersect=False, few_entries=few_entries).bound(query)
     compared = 0
     for node in range(2, len(network.nodes) - 1):
         for i in range(network.nodes[node].size):
             if not bounds.lower[node][i] < 0 < bounds.upper[node][i]:
                 continue
-            low = rational(network, asked, bounds, {i: Fraction(1)}, node)
-            high = -rational(network, asked, bounds, {i: Fraction(-1)}, node)
+            low = rational(network, query, bounds, {i: Fraction(1)}, node)
+            high = -rational(network, query, bounds, {i: Fraction(-1)}, node)
             assert low - room(high - low) <= Fraction(float(bounds.lower[node][i])) <= low
             assert high <= Fraction(float(bounds.upper[node][i])) <= high + room(high - low)
             compared += 2
     assert compared or not needed
     last = len(network.nodes) - 1
-    for k, coefficients in enumerate(asked.matrix):
+    for k, coefficients in enumerate(query.matrix):
         row = {i: Fraction(float(value)) for i, value in enumerate(coefficients)}
-        exact = rational(network, asked, bounds, row, last) - Fraction(float(asked.offsets[k]))
+        exact = rational(network, query, bounds, row, last) - Fraction(float(query.offsets[k]))
         assert exact - room(abs(exact)) <= Fraction(float(bounds.rows[k])) <= exact
 
 
@@ -231,22 +231,22 @@ def halves() -> tuple[Network, Question, Fraction]:
         Node("h", 2, (2,), (first,), np.array([2.0, 4.0], dtype=np.float32), none),
         Node("y", 1, (1,), (second,), none[:1], none[:1]),
     )
-    asked = Question(-np.ones(1, dtype=np.float32), np.ones(1, dtype=np.float32), np.ones((1, 1)), np.zeros(1))
-    return Network("halves", (1,), nodes), asked, 1 + Fraction(3, 2**24)
+    query = Question(-np.ones(1, dtype=np.float32), np.ones(1, dtype=np.float32), np.ones((1, 1)), np.zeros(1))
+    return Network("halves", (1,), nodes), query, 1 + Fraction(3, 2**24)
 
 
 def test_rounding_to_nearest_would_prove_what_is_false() -> None:
-    network, asked, exact = halves()
+    network, query, exact = halves()
     one, small_number = np.float32(1), np.float32(2.0**-24)
     slope, shift = one + small_number, np.float32(2) + small_number * np.float32(4)
     naive = float(shift - slope)
     assert Fraction(naive) > exact
     for method, way in itertools.product(METHODS, WAYS):
-        (bound,) = Engine(network, threads=1, few_entries=way).bound(asked, method).rows
+        (bound,) = Engine(network, threads=1, few_entries=way).bound(query, method).rows
         assert Fraction(float(bound)) <= exact
         assert bound == pytest.approx(1, abs=1e-5)
     # The property "y is above the naive bound" is false, by a hair.
-    false = Question(asked.lower, asked.upper, asked.matrix, np.array([naive]))
+    false = Question(query.lower, query.upper, query.matrix, np.array([naive]))
     for method, way in itertools.product(METHODS, WAYS):
         assert Engine(network, threads=1, few_entries=way).bound(false, method).rows[0] <= 0
 
@@ -260,8 +260,8 @@ def test_threads_and_batches_change_nothing(
 ) -> None:
     """However little work is left to one thread."""
     network = read_network(onnxnets.residual(tmp_path / "net.onnx", seed=1, sparsity=sparsity, shape=(3, 12, 12)))
-    asked = [question(network, 0.01 * (1 + seed), seed) for seed in range(5)]
-    alone = [Engine(network, threads=1, few_entries=few_entries).bound(item, method) for item in asked]
+    query = [question(network, 0.01 * (1 + seed), seed) for seed in range(5)]
+    alone = [Engine(network, threads=1, few_entries=few_entries).bound(item, method) for item in query]
     shared = []
     share = passes.Pass._share
 
@@ -274,7 +274,7 @@ def test_threads_and_batches_change_nothing(
         monkeypatch.setattr(passes, "_MOST_COLUMNS", most)
         monkeypatch.setattr(passes, "_MOST_PRODUCTS", most)
         engine = Engine(network, threads=2, few_entries=few_entries)
-        for results in (engine.bound_many(asked, method), [engine.bound(item, method) for item in asked]):
+        for results in (engine.bound_many(query, method), [engine.bound(item, method) for item in query]):
             for first, second in zip(alone, results, strict=True):
                 np.testing.assert_array_equal(first.rows, second.rows)
                 assert first.unstable == second.unstable
@@ -293,9 +293,9 @@ def test_both_ways_of_walking_agree(name: str, sparsity: float, tmp_path: Path) 
     first, second = (Engine(network, threads=1, few_entries=way) for way in WAYS)
     # One after the other in the same engines: nothing is left over of the image before.
     for seed in range(6):
-        asked = question(network, 0.005 * 4 ** (seed % 3), seed, rows=(4, 20, 40)[seed % 3])
+        query = question(network, 0.005 * 4 ** (seed % 3), seed, rows=(4, 20, 40)[seed % 3])
         for method in METHODS:
-            one, other = first.bound(asked, method), second.bound(asked, method)
+            one, other = first.bound(query, method), second.bound(query, method)
             np.testing.assert_allclose(one.rows, other.rows, rtol=1e-4, atol=3e-4)
             assert one.unstable == other.unstable
             for index, low in one.lower.items():
@@ -315,15 +315,15 @@ def test_what_is_zero_for_certain_is_stable() -> None:
     half[: nodes[2].size // 3, nodes[1].size // 2 :] = 0
     nodes[2] = replace(nodes[2], terms=(replace(nodes[2].terms[0], matrix=half.tocsr()),))
     network = replace(network, nodes=tuple(nodes))
-    asked = question(network, 0.1, 0)
-    found = [Engine(network, threads=1, few_entries=way).bound(asked, "crown-ibp") for way in WAYS]
-    assert found[0].unstable == found[1].unstable
-    zeros = (found[1].lower[1] == 0) & (found[1].upper[1] == 0)
+    query = question(network, 0.1, 0)
+    result = [Engine(network, threads=1, few_entries=way).bound(query, "crown-ibp") for way in WAYS]
+    assert result[0].unstable == result[1].unstable
+    zeros = (result[1].lower[1] == 0) & (result[1].upper[1] == 0)
     assert zeros[: nodes[1].size // 2].all()
     (term,) = nodes[2].terms
     reads = np.abs(term.matrix) @ np.where(zeros, 0.0, 1.0)
     assert (reads == 0).any()
-    for bounds in found:
+    for bounds in result:
         assert not bounds.lower[2][reads == 0].any()
         assert not bounds.upper[2][reads == 0].any()
 
@@ -331,11 +331,11 @@ def test_what_is_zero_for_certain_is_stable() -> None:
 @pytest.mark.parametrize("few_entries", WAYS)
 def test_more_rows_than_a_block_holds(few_entries: int, tmp_path: Path) -> None:
     network = read_network(onnxnets.convolutional(tmp_path / "net.onnx", seed=2))
-    asked = question(network, 0.02, 0, rows=75)
+    query = question(network, 0.02, 0, rows=75)
     engine = Engine(network, threads=1, few_entries=few_entries)
-    together = engine.bound(asked, "crown").rows
+    together = engine.bound(query, "crown").rows
     for k in range(75):
-        one = Question(asked.lower, asked.upper, asked.matrix[k : k + 1], asked.offsets[k : k + 1])
+        one = Question(query.lower, query.upper, query.matrix[k : k + 1], query.offsets[k : k + 1])
         (alone,) = engine.bound(one, "crown").rows
         # Rows that intervals prove keep the interval's bound in a large specification.
         assert together[k] == pytest.approx(alone, abs=1e-12) or 0 < together[k] <= alone
@@ -353,12 +353,12 @@ def test_overflow_and_underflow_prove_nothing_false(scale: float, few_entries: i
         for node in network.nodes
     ]
     scaled = replace(network, nodes=tuple(nodes))
-    asked = question(scaled, 0.3, 0)
-    x = points(asked, 500, 0)
+    query = question(scaled, 0.3, 0)
+    x = points(query, 500, 0)
     for method in METHODS:
-        found = Engine(scaled, threads=1, few_entries=few_entries).bound(asked, method)
-        assert_contained(scaled, asked, found, x)
-        assert not np.isnan(found.rows).any()
+        result = Engine(scaled, threads=1, few_entries=few_entries).bound(query, method)
+        assert_contained(scaled, query, result, x)
+        assert not np.isnan(result.rows).any()
 
 
 def test_a_box_of_another_size_is_refused(tmp_path: Path) -> None:

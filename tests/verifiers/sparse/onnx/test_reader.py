@@ -28,8 +28,8 @@ from tests.verifiers.onnxnets import write
 def compare(path: Path) -> Network:
     network = read_network(path)
     x = np.random.default_rng(3).random((5, *network.input_shape), dtype=np.float32)
-    wanted = counterexample.outputs(path, x)
-    np.testing.assert_allclose(network.evaluate(x), wanted, atol=1e-5 * max(1.0, float(np.abs(wanted).max())))
+    expected = counterexample.outputs(path, x)
+    np.testing.assert_allclose(network.evaluate(x), expected, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
     for node in network.nodes:
         for term in node.terms:
             assert term.matrix.dtype == np.float32

@@ -20,11 +20,11 @@ from tests.verifiers.sparse.forging import (
     MAGIC,
     START,
     Question,
+    altered,
     pose,
     random_tree,
     repeated,
     rewrite,
-    said,
     shape,
     tree,
 )
@@ -165,14 +165,14 @@ HEADERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "no shapes": lambda header: header.pop("shapes"),
     "no checksum": lambda header: header.pop("crc32"),
     "arrays that aren't packed": lambda header: header.update(packed=True),
-    "fewer bounds than CROWN's": said(proved=[1.0]),
-    "more bounds than CROWN's": said(proved=[1.0, 1.0, 1.0]),
-    "bounds that are none": said(crown=["a", "b"]),
-    "a bound alone": said(crown=1.0),
-    "infinitely many entries": said(entries=float("inf")),
-    "no leaves": said(leaves=-1),
-    "no layout": said(layout=None),
-    "an endless number": said(witness="9" * 5000),
+    "fewer bounds than CROWN's": altered(proved=[1.0]),
+    "more bounds than CROWN's": altered(proved=[1.0, 1.0, 1.0]),
+    "bounds that are none": altered(crown=["a", "b"]),
+    "a bound alone": altered(crown=1.0),
+    "infinitely many entries": altered(entries=float("inf")),
+    "no leaves": altered(leaves=-1),
+    "no layout": altered(layout=None),
+    "an endless number": altered(witness="9" * 5000),
     "no summary": lambda header: header.update(summary=[]),
     "another schema": lambda header: header.update(schema_version=[float("nan")]),
 }
@@ -196,8 +196,8 @@ def test_trees_that_would_fill_the_memory_are_refused(questions: list[Question])
     """Small in its file, and large with the slopes of all neurons that are unstable here."""
     question = questions[0]
     tree([*BOTH, *[(-1, -1, 0, 0)] * 59_000]).save(question.file)
-    verifier = bab(question.asked.onnx, proofs=str(question.file.parent), memory_mb=1)
-    verdict = verifier.solve([question.asked])[0]
+    verifier = bab(question.query.onnx, proofs=str(question.file.parent), memory_mb=1)
+    verdict = verifier.solve([question.query])[0]
     assert verdict.status is Status.UNSAT
     assert "more than the limit of 1 MiB" in verdict.detail
 
@@ -224,7 +224,7 @@ def test_a_header_says_nothing_that_the_body_must_prove(questions: list[Question
     whole = asdict(tree(BOTH).summary)
     for proof in (tree(BOTH[:2]), tree([*ROOTS, (1, 3, 1, 1), (1, 3, -1, 1)]), tree(BOTH[:4])):
         lying = {**whole, "entries": len(proof.parent), "leaves": len(proof.leaf)}
-        rightly(questions, lambda question, p=proof, s=lying: rewrite(p, question.file, said(**s)))  # type: ignore[misc]
+        rightly(questions, lambda question, p=proof, s=lying: rewrite(p, question.file, altered(**s)))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("then", ["gone", "cut", "partial", "roots", "larger", "other"])
@@ -274,9 +274,9 @@ def test_stored_points_are_evaluated_and_within_the_box(what: str, questions: li
     for question in questions:
         for steps in (0, 1):
             question.clear()
-            question.store.keep_witness(key(question.asked), POINTS[what])
+            question.store.keep_witness(key(question.query), POINTS[what])
             tree(BOTH).save(question.file)
-            verdict = question.verifiers[steps].solve([question.asked])[0]
+            verdict = question.verifiers[steps].solve([question.query])[0]
             assert verdict.status is question.answer, verdict
             if verdict.witness is not None:
                 assert (np.abs(verdict.witness) <= 1).all()

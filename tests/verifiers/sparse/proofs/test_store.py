@@ -29,16 +29,16 @@ def chain(folder: Path) -> list[tuple[Drawn, Path]]:
     for number, share in enumerate((0.0, 0.2, 0.5)):
         rng = np.random.default_rng(5)
         net = fully_connected("net", rng, [6, 16, 16, 3])
-        made = Drawn("net", net.shape)
+        prepared = Drawn("net", net.shape)
         value = 0
         for index, node in enumerate(net.nodes):
             if isinstance(node, Affine):
                 weight = node.matrix.copy()
                 weight[np.abs(weight) < np.quantile(np.abs(weight), share)] = 0
-                value = made.gemm(value, weight, node.shift)
+                value = prepared.gemm(value, weight, node.shift)
                 if index < len(net.nodes) - 1:
-                    value = made.relu(value)
-        nets.append((made, made.save(folder / f"net{number}.onnx")))
+                    value = prepared.relu(value)
+        nets.append((prepared, prepared.save(folder / f"net{number}.onnx")))
     return nets
 
 
@@ -333,17 +333,17 @@ def test_other_layers_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     other = fully_connected("net", rng, [6, 16, 17, 3])
     onnx = other.save(tmp_path / "other.onnx")
-    for file, asked, which in ((witness, unsafe, 0), (tree, question, 1)):
+    for file, query, which in ((witness, unsafe, 0), (tree, question, 1)):
         mine, foreign = (Store(file.parent, names_of(read_network(net), net)) for net in (path, onnx))
 
-        def found(store: Store, asked: Instance = asked, which: int = which) -> tuple[bool, list[str]]:
-            earlier = store.find(key(asked))
+        def result(store: Store, query: Instance = query, which: int = which) -> tuple[bool, list[str]]:
+            earlier = store.find(key(query))
             return (earlier.tree if which else earlier.witness) is not None, earlier.refused
 
-        assert found(mine) == (True, [])
-        assert found(foreign) == (False, [])
-        foreign.paths(key(asked))[which].write_bytes(file.read_bytes())
-        used, why = found(foreign)
+        assert result(mine) == (True, [])
+        assert result(foreign) == (False, [])
+        foreign.paths(key(query))[which].write_bytes(file.read_bytes())
+        used, why = result(foreign)
         assert not used
         assert "other layers" in why[0]
 
@@ -374,21 +374,21 @@ def test_a_proof_goes_before_an_attack_only_if_bounds_promise_it(tmp_path: Path)
 
 def test_large_trees_without_an_answer_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, path = chain(tmp_path)[0]
-    asked = [ask(path, net, *item) for item in ITEMS]
-    hard = next(q for q in asked if (bab(path).solve([q])[0].domains or 0) > 8)
+    query = [ask(path, net, *item) for item in ITEMS]
+    hard = next(q for q in query if (bab(path).solve([q])[0].domains or 0) > 8)
     verifier: Verifier = bab(path, proofs=str(tmp_path / "open"), root_iterations=1, iterations=1, candidates=1)
     search = verifier._make_search  # type: ignore[attr-defined]
 
     def ended(*arguments: Any) -> Any:
-        made = search(*arguments)
-        run = made._branch
+        prepared = search(*arguments)
+        run = prepared._branch
 
         def branch() -> None:
             run()
-            made.outcome.status = Status.TIMEOUT
+            prepared.outcome.status = Status.TIMEOUT
 
-        monkeypatch.setattr(made, "_branch", branch)
-        return made
+        monkeypatch.setattr(prepared, "_branch", branch)
+        return prepared
 
     monkeypatch.setattr(verifier, "_make_search", ended)
     monkeypatch.setattr("prunecert.verifiers.sparse.bab.transplant._MOST_OPEN", 3)

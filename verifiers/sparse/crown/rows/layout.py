@@ -14,14 +14,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import CONV_WIDTH, Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Layout, Program, lay_out
-from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING, WIDTH
+from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING
 from prunecert.verifiers.sparse.network import Network, Node, Term
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _U53 = 2.0**-53
 #: Neurons that a rectangle must have on average.
@@ -55,13 +52,13 @@ class Taps(NamedTuple):
         shallow: Whether a level reads nothing but the input, [L]: intervals are then CROWN's bounds.
     """
 
-    tapped: IntArray
-    channels: IntArray
-    begins: IntArray
-    ends: IntArray
-    taps: IntArray
+    tapped: Int64Array
+    channels: Int64Array
+    begins: Int64Array
+    ends: Int64Array
+    taps: Int64Array
     weights: Float64Array
-    places: IntArray
+    places: Int64Array
     loss: Float64Array
     added: Float64Array
     fixed: Float64Array
@@ -69,10 +66,10 @@ class Taps(NamedTuple):
     grow: Float64Array
     gamma: Float64Array
     own: Float64Array
-    sources: IntArray
-    listed: IntArray
+    sources: Int64Array
+    listed: Int64Array
     base: Float64Array
-    shallow: IntArray
+    shallow: Int64Array
 
 
 class State(NamedTuple):
@@ -115,13 +112,13 @@ class State(NamedTuple):
     peaks: Float64Array
     errors: Float64Array
     tiny: Float64Array
-    planes: npt.NDArray[np.float32]
-    columns: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
-    ends: IntArray
-    stamps: IntArray
-    rows: IntArray
-    counts: IntArray
+    planes: Float32Array
+    columns: Int32Array
+    weights: Float32Array
+    ends: Int64Array
+    stamps: Int64Array
+    rows: Int64Array
+    counts: Int64Array
     merged: Float64Array
 
 
@@ -134,19 +131,19 @@ def lay_flat(network: Network) -> tuple[Layout, Taps]:
     sources = np.zeros((levels, levels), dtype=np.int64)
     channels, begins, ends, taps = [0], [], [], [0]
     weights: list[Float64Array] = []
-    places: list[IntArray] = []
+    places: list[Int64Array] = []
     for level in range(levels):
         first, last = int(program.starts[level]), int(program.starts[level + 1])
         read = program.columns[program.pointers[first] : program.pointers[last]]
         used = np.bincount(program.level[read], minlength=levels) > 0
         sources[level] = used
         node = network.nodes[layout.nodes[level]]
-        found = None
+        parts = None
         if program.kinds[level] not in (INPUT, OVER) and not program.inexact[level] and len(node.shape) == 3:
-            found = _taps(node, network, first, layout)
-        if found is not None:
+            parts = _taps(node, network, first, layout)
+        if parts is not None:
             tapped[level] = 1
-            channel, weight, place = found
+            channel, weight, place = parts
             area = node.size // node.shape[0]
             loose = np.reshape(node.bias_error != 0, (node.shape[0], area)).any(axis=1)
             counts = np.bincount(channel, minlength=node.shape[0])
@@ -202,19 +199,21 @@ def _sizes(pointers, weights):  # type: ignore[no-untyped-def]
     return sums
 
 
-def _pairs(starts: IntArray) -> list[tuple[int, int]]:
+def _pairs(starts: Int64Array) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in itertools.pairwise(starts)]
 
 
-def _taps(node: Node, network: Network, first: int, layout: Layout) -> tuple[IntArray, Float64Array, IntArray] | None:
+def _taps(
+    node: Node, network: Network, first: int, layout: Layout
+) -> tuple[Int64Array, Float64Array, Int64Array] | None:
     """Returns channel, weight and place of each tap of a node, in the order of channels; None if it isn't made so."""
     parts = []
     for term in node.terms:
         shape = network.nodes[term.source].shape
-        found = _rectangles(term, node.shape, shape) if len(shape) == 3 else None
-        if found is None:
+        rectangles = _rectangles(term, node.shape, shape) if len(shape) == 3 else None
+        if rectangles is None:
             return None
-        channel, weight, place = found
+        channel, weight, place = rectangles
         place[:, 0] += first
         place[:, 1] += layout.places[term.source, term.activated]
         parts.append((channel, weight, place))
@@ -225,10 +224,10 @@ def _taps(node: Node, network: Network, first: int, layout: Layout) -> tuple[Int
 
 def _rectangles(
     term: Term, shape: tuple[int, ...], source: tuple[int, ...]
-) -> tuple[IntArray, Float64Array, IntArray] | None:
+) -> tuple[Int64Array, Float64Array, Int64Array] | None:
     matrix = term.matrix
     pointers, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    best: tuple[IntArray, Float64Array, IntArray] | None = None
+    best: tuple[Int64Array, Float64Array, Int64Array] | None = None
     # Rectangles of few neurons are no faster than rows.
     most = len(indices) // _LEAST
     for down, across in itertools.product(_steps(shape[1], source[1]), _steps(shape[2], source[2])):
@@ -264,7 +263,7 @@ def _rectangles(
     return best
 
 
-def _join(place: IntArray) -> None:
+def _join(place: Int64Array) -> None:
     """Makes one stripe of rows that follow one another in both channels."""
     whole = (place[:, 3] == place[:, 4]) & (place[:, 5] == place[:, 3] * place[:, 6])
     place[whole, 3] *= place[whole, 2]
@@ -345,7 +344,7 @@ def make_state(program: Program, taps: Taps) -> State:
         q=np.append(np.abs(y[:variables]) * taps.loss[program.level], np.zeros(PADDING)),
         slack=long.copy(),
         quantities=quantities,
-        peaks=np.zeros((levels, 2 * WIDTH)),
+        peaks=np.zeros((levels, 2 * CONV_WIDTH)),
         errors=np.zeros(levels),
         tiny=np.zeros(levels + 1),
         planes=np.zeros((variables, 4), dtype=np.float32),

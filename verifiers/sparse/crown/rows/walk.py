@@ -10,13 +10,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from prunecert.verifiers.sparse.arrays import LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 from prunecert.verifiers.sparse.crown.rows.intervals import finish_level, open_level, start
 from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
 from prunecert.verifiers.sparse.crown.units.intervals import RUN, adopt, below, flush, plane, reference
 from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.state import Scratch
-from prunecert.verifiers.sparse.llvm.backward_unit import WIDTH, process1
+from prunecert.verifiers.sparse.llvm.backward_unit import process1
 
 _NARROW = (0,)
 _WIDE = (0, 0)
@@ -27,14 +28,14 @@ def _build(program: Program, taps: Taps, state: State, level, rows):  # type: ig
     """Relaxes variables of a level and writes their rows without the variables that don't deviate, where not done."""
     pointers, sources, values = program.pointers, program.columns, program.weights
     planes, columns, weights, ends, stamps = state.planes, state.columns, state.weights, state.ends, state.stamps
-    lower, upper, centers, r, given, radii = state.lower, state.upper, state.centers, state.r, state.slack, state.radii
+    lower, upper, centers, r, slacks, radii = state.lower, state.upper, state.centers, state.r, state.slack, state.radii
     kind, tapped, stamp = program.kinds[level], taps.tapped[level], state.counts[0]
     gamma, grow, error = taps.gamma[level], taps.grow[level], state.errors[level]
     rectified = kind >= FUSED
     for row in rows:
         if stamps[row] == stamp:
             continue
-        slack = (gamma * radii[row] + error) * grow if tapped else given[row]
+        slack = (gamma * radii[row] + error) * grow if tapped else slacks[row]
         low, high = lower[row], upper[row]
         y, _ = reference(rectified, low, high)
         planes[row, 0], planes[row, 1], planes[row, 2], planes[row, 3] = plane(kind, low, high, centers[row], y, slack)
@@ -120,11 +121,11 @@ def _bound_block(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def bound_rows(program: Program, taps: Taps, state: State, scratch: Scratch, level, begin, end, intersect):  # type: ignore[no-untyped-def]
-    """Bounds the unstable rows begin ... end - 1 of the level in work; blocks begin at multiples of `WIDTH`."""
+    """Bounds the unstable rows begin ... end - 1 of the level in work; blocks begin at multiples of `LANES32`."""
     at = begin
     while at < end:
-        if end - at > WIDTH // 2:
-            stop = min(at + WIDTH, end)
+        if end - at > LANES32 // 2:
+            stop = min(at + LANES32, end)
             _bound_block(
                 program, taps, state, scratch, scratch.coefficients, _WIDE, level, state.rows[at:stop], intersect
             )
@@ -157,7 +158,7 @@ def advance(  # type: ignore[no-untyped-def]
         level: First level; 0 begins an image.
         tighten: Whether unstable rows are bounded by walks (CROWN), not by intervals alone.
         intersect: Whether bounds by walks are combined with those by intervals.
-        most: Products of a weight with `WIDTH` coefficients, a neuron counting as four, that a level's remaining
+        most: Products of a weight with `LANES32` coefficients, a neuron counting as four, that a level's remaining
             blocks may take here, going by its first block.
 
     Returns:
@@ -170,13 +171,13 @@ def advance(  # type: ignore[no-untyped-def]
         count = state.counts[1]
         if tighten and program.bounded[now] and not taps.shallow[now] and count > 0:
             before = scratch.work[0] + 4 * scratch.work[1]
-            done = min(count, WIDTH)
-            bound_rows(program, taps, state, scratch, now, 0, done, intersect)
-            state.counts[2] = done
-            blocks = (count - done + WIDTH - 1) // WIDTH
+            walked = min(count, LANES32)
+            bound_rows(program, taps, state, scratch, now, 0, walked, intersect)
+            state.counts[2] = walked
+            blocks = (count - walked + LANES32 - 1) // LANES32
             if blocks > 1 and blocks * (scratch.work[0] + 4 * scratch.work[1] - before) > most:
                 return now
-            bound_rows(program, taps, state, scratch, now, done, count, intersect)
+            bound_rows(program, taps, state, scratch, now, walked, count, intersect)
         finish_level(program, taps, state, now)
     return len(program.kinds)
 
@@ -190,8 +191,8 @@ def bound_functions(program: Program, taps: Taps, state: State, scratch: Scratch
     """
     at = 0
     while at < len(chosen):
-        if len(chosen) - at > WIDTH:
-            stop = min(at + 2 * WIDTH, len(chosen))
+        if len(chosen) - at > LANES32:
+            stop = min(at + 2 * LANES32, len(chosen))
             _functions_block(
                 program, taps, state, scratch, scratch.coefficients, _WIDE, matrix, first, chosen[at:stop], out[at:stop]
             )
@@ -230,7 +231,7 @@ def bound_specification(  # type: ignore[no-untyped-def]
     intervals(program, state.y, state.r, state.merged, first, matrix, offsets, out)
     if walk:
         chosen = np.empty(len(out), dtype=np.int64)
-        chosen = chosen[: choose(out, 2 * WIDTH if intersect else len(out), chosen)]
+        chosen = chosen[: choose(out, 2 * LANES32 if intersect else len(out), chosen)]
         walked = np.empty(len(chosen))
         bound_functions(program, taps, state, scratch, matrix, first, chosen, walked)
         conclude(state.y, state.r, first, matrix, offsets, walked, chosen, intersect, out)

@@ -220,5 +220,5 @@ def adopt(lower, upper, row, z, slack, down, up, intersect):  # type: ignore[no-
 @numba.njit(cache=True, nogil=True)
 def below(total, tiny):  # type: ignore[no-untyped-def]
     """Returns a rigorous lower bound from a walk's sum and its underflow, -inf if it has overflowed."""
-    found = total - tiny - 4 * U53 * abs(total)
-    return found if np.isfinite(found) else -np.inf
+    bound = total - tiny - 4 * U53 * (abs(total) + tiny)
+    return bound if np.isfinite(bound) else -np.inf

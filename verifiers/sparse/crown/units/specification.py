@@ -64,16 +64,16 @@ def intervals(program: Program, y, r, merged, first, matrix, offsets, out):  # t
         if inexact:
             relative += 2 * WEIGHT_ERROR
         size = size * relative * (1 + 2.0**-20) + error * (1 + 2.0**-40)
-        found = center - radius - size - offsets[k]
-        out[k] = found - 4 * U53 * (abs(found) + abs(offsets[k])) - LEAST
+        bound = center - radius - size - offsets[k]
+        out[k] = bound - 4 * U53 * (abs(bound) + abs(offsets[k])) - LEAST
 
 
 @numba.njit(cache=True, nogil=True)
-def choose(found, most, chosen):  # type: ignore[no-untyped-def]
+def choose(bounds, most, chosen):  # type: ignore[no-untyped-def]
     """Writes the rows to walk to `chosen`, and returns how many: those not above 0, or all where there are few."""
     count = 0
-    for k in range(len(found)):
-        if len(found) <= most or not found[k] > 0.0:
+    for k in range(len(bounds)):
+        if len(bounds) <= most or not bounds[k] > 0.0:
             chosen[count] = k
             count += 1
     return count
@@ -106,7 +106,7 @@ def conclude(y, r, first, matrix, offsets, walked, chosen, intersect, out):  # t
                 size += abs(factor * y[first + output])
                 lost += abs(factor - np.float64(np.float32(factor))) * r[first + output]
         error = lost * (1 + 2.0**-40) + 2 * (outputs + 8) * U53 * size
-        found = value - offsets[row] + walked[k] - error
+        bound = value - offsets[row] + walked[k] - error
         # What isn't a number is no bound, and where there is an interval's, no better one.
-        if not intersect or found > out[row] or np.isnan(out[row]):
-            out[row] = found
+        if not intersect or bound > out[row] or np.isnan(out[row]):
+            out[row] = bound

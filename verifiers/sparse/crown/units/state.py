@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prunecert.verifiers.sparse.arrays import (
+    LANES32,
+    PAIRED_LANES32,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+)
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
-from prunecert.verifiers.sparse.llvm.backward_unit import WIDTH
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-#: Rows a block: two vectors.
-LANES = 2 * WIDTH
 
 
 class Image(NamedTuple):
@@ -50,21 +50,21 @@ class Image(NamedTuple):
     lower: Float64Array
     upper: Float64Array
     slack: Float64Array
-    number: npt.NDArray[np.int32]
+    number: Int32Array
     planes: Float32Array
-    first: IntArray
-    height: IntArray
-    entries: IntArray
-    offsets: IntArray
-    feeders: IntArray
-    columns: npt.NDArray[np.int32]
+    first: Int64Array
+    height: Int64Array
+    entries: Int64Array
+    offsets: Int64Array
+    feeders: Int64Array
+    columns: Int32Array
     weights: Float32Array
-    fed: npt.NDArray[np.int32]
-    unit: npt.NDArray[np.int32]
-    begins: IntArray
-    mark: IntArray
-    spot: IntArray
-    used: IntArray
+    fed: Int32Array
+    unit: Int32Array
+    begins: Int64Array
+    mark: Int64Array
+    spot: Int64Array
+    used: Int64Array
     tiny: Float64Array
 
 
@@ -72,13 +72,13 @@ class Scratch(NamedTuple):
     """What one thread needs for a walk; all zero between walks.
 
     Args:
-        coefficients: Float32 [V, LANES].
-        narrow: Float32 [V, LANES / 2], for few rows.
+        coefficients: Float32 [V, PAIRED_LANES32].
+        narrow: Float32 [V, PAIRED_LANES32 / 2], for few rows.
         flags: Whether a unit has coefficients, uint8 [U].
         words: The flags, eight a number: a view, [U / 8].
         touched: List of a level's touched variables, by `direct`, int32 [V].
-        sums: Float32 [LANES].
-        totals: Float64 [LANES].
+        sums: Float32 [PAIRED_LANES32].
+        totals: Float64 [PAIRED_LANES32].
         work: What was taken since the start: by `walk`, columns of units of 1, 4 and 8 neurons; by `direct`, products
             of a weight with 16 coefficients, and neurons; [3].
     """
@@ -87,10 +87,10 @@ class Scratch(NamedTuple):
     narrow: Float32Array
     flags: npt.NDArray[np.uint8]
     words: npt.NDArray[np.uint64]
-    touched: npt.NDArray[np.int32]
+    touched: Int32Array
     sums: Float32Array
     totals: Float64Array
-    work: IntArray
+    work: Int64Array
 
 
 def make_image(program: Program, weights: int) -> Image:
@@ -132,13 +132,13 @@ def make_scratch(places: int, units: int, narrow: bool) -> Scratch:
     """Returns what a thread needs for walks over so many places, in so many units; `narrow` ones, too."""
     flags = np.zeros(units + (-units) % 8, dtype=np.uint8)
     return Scratch(
-        coefficients=_aligned(places, LANES),
-        narrow=_aligned(places if narrow else 0, WIDTH),
+        coefficients=_aligned(places, PAIRED_LANES32),
+        narrow=_aligned(places if narrow else 0, LANES32),
         flags=flags,
         words=flags.view(np.uint64),
         touched=np.zeros(places + 8 if narrow else 0, dtype=np.int32),
-        sums=np.zeros(LANES, dtype=np.float32),
-        totals=np.zeros(LANES),
+        sums=np.zeros(PAIRED_LANES32, dtype=np.float32),
+        totals=np.zeros(PAIRED_LANES32),
         work=np.zeros(3, dtype=np.int64),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from prunecert.verifiers.sparse.arrays import PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 from prunecert.verifiers.sparse.crown.units.intervals import (
     RUN,
@@ -21,7 +22,7 @@ from prunecert.verifiers.sparse.crown.units.intervals import (
     unstable_rows,
 )
 from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
-from prunecert.verifiers.sparse.crown.units.state import LANES, Image, Scratch
+from prunecert.verifiers.sparse.crown.units.state import Image, Scratch
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
 
 _VECTORS = (0, 0)
@@ -173,9 +174,9 @@ def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ig
                 run += height
                 if run >= RUN:
                     run = 0
-                    flush(sums, totals, LANES)
+                    flush(sums, totals, PAIRED_LANES32)
             words[word] = 0
-    flush(sums, totals, LANES)
+    flush(sums, totals, PAIRED_LANES32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -184,12 +185,12 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
 
     A block is 16 rows with both signs: the upper bound of z is minus the lower bound of -z.
     """
-    half = LANES // 2
+    half = PAIRED_LANES32 // 2
     pointers, columns, weights, centers = program.pointers, program.columns, program.weights, image.centers
     number, unit_of, flags, coefficients = image.number, image.unit, scratch.flags, scratch.coefficients
     for block in range(begin, end, half):
         count = min(half, end - block)
-        for lane in range(LANES):
+        for lane in range(PAIRED_LANES32):
             scratch.totals[lane] = 0.0
         for lane in range(count):
             row = rows[block + lane]
@@ -216,9 +217,9 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, matrix, fi
     """
     levels = len(program.kinds)
     number, unit_of, flags, coefficients = image.number, image.unit, scratch.flags, scratch.coefficients
-    for block in range(0, len(chosen), LANES):
-        count = min(LANES, len(chosen) - block)
-        for lane in range(LANES):
+    for block in range(0, len(chosen), PAIRED_LANES32):
+        count = min(PAIRED_LANES32, len(chosen) - block)
+        for lane in range(PAIRED_LANES32):
             scratch.totals[lane] = 0.0
         for column in range(matrix.shape[1]):
             place = number[first + column]
@@ -253,7 +254,7 @@ def advance(  # type: ignore[no-untyped-def]
         The level whose remaining rows are more work than that, or the number of levels where all is done, or -1 if
         the image's arrays are too small; how many unstable rows the level has, and how many of them are done.
     """
-    half = LANES // 2
+    half = PAIRED_LANES32 // 2
     if level == 0:
         start(program, image, low, high)
     for now in range(level, len(program.kinds)):
@@ -262,12 +263,12 @@ def advance(  # type: ignore[no-untyped-def]
         if tighten and now > 1:
             count = unstable_rows(program, image, now, rows)
             before = scratch.work.sum()
-            done = min(count, half)
-            bound_rows(program, image, scratch, now, rows, 0, done, intersect)
-            blocks = (count - done + half - 1) // half
+            walked = min(count, half)
+            bound_rows(program, image, scratch, now, rows, 0, walked, intersect)
+            blocks = (count - walked + half - 1) // half
             if blocks > 1 and blocks * (scratch.work.sum() - before) > most:
-                return now, count, done
-            bound_rows(program, image, scratch, now, rows, done, count, intersect)
+                return now, count, walked
+            bound_rows(program, image, scratch, now, rows, walked, count, intersect)
         if not finish_level(program, image, now):
             return -1, 0, 0
     return len(program.kinds), 0, 0
@@ -293,7 +294,7 @@ def bound_specification(  # type: ignore[no-untyped-def]
     y, r = image.quantities[:, 0], image.quantities[:, 2]
     intervals(program, y, r, merged, first, matrix, offsets, out)
     chosen = np.empty(len(out), dtype=np.int64)
-    chosen = chosen[: choose(out, LANES if intersect else len(out), chosen)]
+    chosen = chosen[: choose(out, PAIRED_LANES32 if intersect else len(out), chosen)]
     walked = np.empty(len(chosen))
     bound_functions(program, image, scratch, matrix, first, chosen, walked)
     conclude(y, r, first, matrix, offsets, walked, chosen, intersect, out)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunecert.bench.schema.cell import Cell, Protocol, fitting, parse_eps, show_eps
+from prunecert.bench.schema.certificates import VERIFIER, Certify
+from prunecert.errors import UserError
+
+CELL = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0)
+RADII = st.fractions(min_value=Fraction(1, 10**6), max_value=1, max_denominator=10**6)
+
+
+@given(RADII)
+def test_a_radius_is_read_as_it_is_shown(eps: Fraction) -> None:
+    assert parse_eps(show_eps(eps)) == eps
+
+
+@pytest.mark.parametrize("text", ["0", "-1/255", "256/255", "1.5", "1e-99999999", "1/0", "two", "", "1/" + "9" * 45])
+def test_other_radii_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"Radius .* is refused"):
+        parse_eps(text)
+
+
+def test_names_have_a_family_and_a_member() -> None:
+    assert (CELL.family, CELL.member, CELL.name) == (
+        "cnn-small_ibp_eps2",
+        "lwm_x10_s0",
+        "cnn-small_ibp_eps2_lwm_x10_s0",
+    )
+    noisy = Cell("cnn-small", "smoothing", Fraction(1, 4), "dense", 1.0, 3)
+    assert (noisy.family, noisy.member, noisy.norm) == ("cnn-small_smoothing_sigma0.25", "dense_x1_s3", "l2")
+    assert "norm" not in CELL.to_json()
+    assert noisy.to_json()["norm"] == "l2"
+
+
+@given(st.floats(1, 1000))
+def test_sparsity_and_compression_say_the_same(compression: float) -> None:
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", compression, 0)
+    assert 0 <= cell.sparsity < 1
+    assert (1 - cell.sparsity) * compression == pytest.approx(1)
+
+
+NAMES = ["cnn-small_ibp_eps2_dense_x1_s0", "cnn-small_ibp_eps2_lwm_x10_s0", "vgg16_pgd_eps8_dense_x1_s0"]
+
+
+def test_patterns_choose_in_the_order_of_the_names() -> None:
+    assert fitting(NAMES, "vgg*, *dense*", "x") == [NAMES[0], NAMES[2]]
+    assert fitting(iter(NAMES), "*", "x") == NAMES
+    with pytest.raises(UserError, match="--cells is empty"):
+        fitting(NAMES, " ,", "suite 's'")
+    with pytest.raises(UserError, match=r"Unknown cell of suite 's' 'cnn-smal_\*'"):
+        fitting(NAMES, "*dense*,cnn-smal_*", "suite 's'")
+
+
+def test_a_protocol_is_narrowed_without_losing_its_kind() -> None:
+    protocol = Protocol(
+        cascade=("ibp", "pgd", "neuralsat"),
+        cross_check=("ibp", "pgd"),
+        timeouts={"ibp": 1.0, "pgd": 1.0, "neuralsat": 9.0},
+        certify=Certify(sigma=0.5, images=20),
+    )
+    fewer = protocol.only(("neuralsat", "ibp"))
+    assert (fewer.cascade, fewer.cross_check, fewer.certify) == (("neuralsat", "ibp"), ("ibp",), None)
+    assert protocol.only((VERIFIER,)).certify == protocol.certify
+    first = protocol.first(7)
+    assert first.certify is not None
+    assert (first.images, first.certify.images) == (7, 7)
+    # A cell that is only attacked stays so, whatever verifiers are named.
+    attacked = Protocol(cascade=("pgd",), timeouts={"pgd": 1.0}, note="attack only")
+    assert attacked.only(("pgd", "neuralsat")).cascade == ("pgd",)
+    data = protocol.to_json()
+    assert data["cascade"] == ["ibp", "pgd", "neuralsat"]
+    assert "timing" not in data

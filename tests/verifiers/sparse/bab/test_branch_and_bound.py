@@ -1,0 +1,101 @@
+"""Splitting one box: every answer is decided by leaves, and they cover it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, compose, timeout
+from prunecert.verifiers.sparse.bab.counterexamples import Hunt
+from prunecert.verifiers.sparse.bab.open_domains import Pool
+from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
+from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
+from tests.verifiers.sparse.bab.test_dual import prepared
+from tests.verifiers.sparse.searching import Prepared
+
+
+def below(question: Prepared, gap: float) -> OutputSpec:
+    """Returns the unsafe set y0 <= b, b some way above CROWN's bound of y0, in shares of what it leaves open."""
+    t = np.random.default_rng(0).uniform(-1, 1, (4000, len(question.net.pixels)))
+    least = float(question.checker.network.evaluate(question.net.point(np.sign(t)))[:, 0].min())
+    one = np.array([[1.0, 0.0, 0.0]])
+    unbounded = OutputSpec(((one, np.zeros(1)),))
+    root = Prepared(question.checker.network, question.lower, question.upper, unbounded).root
+    bound = float(root.rows[0])
+    return OutputSpec(((one, np.array([bound + gap * (least - bound)])),))
+
+
+def start(question: Prepared, spec: OutputSpec, limits: Limits, seconds: float = 60) -> tuple[BranchAndBound, Standing]:
+    question = Prepared(question.checker.network, question.lower, question.upper, spec)
+    hunt = Hunt(question.checker, spec, question.lower, question.upper, limits, None)
+    task = Task(question.checker, hunt, limits, time.monotonic() + seconds, None, None)
+    standing = Standing(spec, ())
+    shift = np.zeros(1)
+    root = Root(np.array([0]), question.rows, question.offsets, shift, [(0, 1)], question.bounds, None)
+    return BranchAndBound(task, standing, root), standing
+
+
+@pytest.mark.parametrize("tighten_after", [0, 8])
+def test_leaves_cover_the_box(tighten_after: int, tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, standing = start(question, below(question, 0.8), Limits(tighten_after=tighten_after, root_steps=3, steps=2))
+    if bab.start(again=False):
+        bab.branch()
+    out = standing.outcome
+    assert out.status is Status.UNSAT
+    assert out.bounds is not None
+    assert min(out.bounds) > 0
+    assert out.rounds > 0
+    net = bab.composed.net
+    t = np.random.default_rng(1).uniform(-1, 1, (500, len(net.pixels)))
+    values = question.checker.network.forward(net.point(t))
+    z = np.stack([values[node][:, index] for node, index in zip(net.nodes, net.indices, strict=True)], 1)
+    signs = np.concatenate([leaf.sign for leaf in bab.leaves])
+    assert np.all((z[:, None] * signs[None] >= 0).all(axis=2).any(axis=1))
+
+
+def test_what_is_unsafe_is_broken(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    spec = below(question, 1.2)
+    bab, standing = start(question, spec, Limits())
+    if bab.start(again=False):
+        bab.branch()
+    out = standing.outcome
+    assert out.status is Status.SAT
+    assert out.witness is not None
+    assert question.checker.network.evaluate(out.witness[None])[0, 0] <= spec.disjuncts[0][1][0] + 1e-5
+
+
+def test_at_the_deadline_what_is_open_is_said(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, standing = start(question, below(question, 0.8), Limits(root_steps=3, attack_steps=0), seconds=-1)
+    with pytest.raises(TimeoutError):
+        bab.start(again=False)
+    timeout(standing.outcome, bab.pool)
+    assert standing.outcome.status is Status.TIMEOUT
+
+
+def test_the_pool_s_lowest_bound_is_reported(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    pool, out = Pool(), Outcome()
+    batch = question.dual.start([0, 1])
+    batch.bound[:] = [-2.5, -1.0]
+    pool.put(batch)
+    timeout(out, pool)
+    assert (out.status, out.lowest) == (Status.TIMEOUT, -2.5)
+    assert out.detail == "global lower bound -2.5, 2 subdomains open"
+
+
+def test_composing_gives_a_dual_of_the_open_rows(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    spec = OutputSpec.robustness(0, 3)
+    hunt = Hunt(question.checker, spec, question.lower, question.upper, Limits(), None)
+    task = Task(question.checker, hunt, Limits(), time.monotonic() + 60, None, None)
+    root = Root(np.array([1]), question.rows[1:], question.offsets[1:], np.zeros(1), [(0, 1)], question.bounds, None)
+    composed = compose(task, root)
+    assert composed.dual.rows == 1
+    np.testing.assert_array_equal(composed.net.nodes, question.net.nodes)

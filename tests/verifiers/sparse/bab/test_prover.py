@@ -1,0 +1,59 @@
+"""Certified bounds of subdomains hold."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunecert.verifiers.sparse.bab.outcome import Outcome
+from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown, unstable
+from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
+
+
+@settings(max_examples=15, deadline=None)
+@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 1000), several=st.booleans())
+def test_no_point_of_a_subdomain_is_below_its_bound(kind: str, seed: int, several: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        question = prepared(kind, seed, Path(folder), radius=0.3, several=several)
+    outcome = Outcome()
+    prover = Prover(question.checker, question.bounds, question.rows, question.offsets, outcome)
+    np.testing.assert_array_equal(prover.nodes, question.net.nodes)
+    np.testing.assert_array_equal(prover.indices, question.net.indices)
+    rng = np.random.default_rng(seed)
+    batch = question.random(rng, TOGETHER + 3)
+    bounds = prover.certify(batch)
+    assert len(bounds) == len(batch)
+    assert outcome.certify_s > 0
+    t = rng.uniform(-1, 1, (1000, len(question.net.pixels)))
+    t[::2] = np.sign(t[::2])
+    values = question.checker.network.forward(question.net.point(t))
+    z = np.stack([values[n][:, i] for n, i in zip(prover.nodes, prover.indices, strict=True)] or [t[:, 0] * 0], 1)
+    rows = values[-1] @ question.rows.T - question.offsets
+    for d in range(len(batch)):
+        sign = batch.sign[d] if question.net.unstable else np.zeros(1)
+        inside = np.all(z * sign >= 0, axis=1)
+        if inside.any():
+            assert bounds[d] <= (rows[inside] @ batch.weights[d].astype(np.float64)).min()
+
+
+def test_nothing_is_certified_of_nothing(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    prover = Prover(question.checker, question.bounds, question.rows, question.offsets, Outcome())
+    assert len(prover.certify(question.dual.start([]))) == 0
+
+
+def test_crown_s_bounds_are_taken_over_with_the_unstable_neurons_in_their_order(tmp_path: Path) -> None:
+    question = prepared("skip", 1, tmp_path)
+    lower, upper = question.lower.astype(np.float64), question.upper.astype(np.float64)
+    bounds = adopt_crown(question.checker, lower, upper, question.root)
+    for node, low in question.root.lower.items():
+        np.testing.assert_array_equal(bounds.lower[node], low)
+    assert len(bounds.charges) == len(bounds.lower) == question.checker.last + 1
+    nodes, indices = unstable(question.checker, bounds)
+    assert np.all(np.diff(nodes) >= 0)
+    for node, index in zip(nodes, indices, strict=True):
+        assert bounds.lower[node][index] < 0 < bounds.upper[node][index]

@@ -1,0 +1,330 @@
+r"""Branch and bound on ReLUs over one box: the tree of subdomains, its open leaves and its proofs.
+
+         the whole box               a round: the worst open subdomains are taken out, one ReLU of each is split,
+          /         \                and the children's dual variables ascend from their parents'
+      z5 >= 0     z5 <= 0
+      /     \        |                     ┌── bound > margin ──> pending ──> certified ──> leaves (proofs)
+  z2 >= 0  z2 <= 0  leaf           child ──┤                          │ fails: margin grows
+    |         |                            ├── else ──────────────> pool (open domains) <──┘
+   leaf     open                           └── no ReLU left ──────> a linear programme: leaf, `sat` or stuck
+
+A child whose bound is above the margin is certified by `verifiers.sparse.certify` with the dual variables that it has;
+it goes back to the open ones if that fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunecert.verifiers.base import Status
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.bab import branching, leaf_lp, transplant
+from prunecert.verifiers.sparse.bab.counterexamples import ReducedHunt
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual
+from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.bab.open_domains import Pool
+from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
+from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover
+from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
+from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
+from prunecert.verifiers.sparse.bab.tree_transplant import Planted
+from prunecert.verifiers.sparse.onnx.neuron_names import Names
+from prunecert.verifiers.sparse.proofs.file import Proof
+
+#: Gradient steps of an attack from open subdomains.
+_STEPS = 6
+#: Most leaves of an earlier tree that are certified before anything is composed.
+DIRECT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Composed:
+    """What is left of the network over the box.
+
+    Args:
+        net: The reduced network.
+        dual: Bounds its subdomains.
+        hunt: Looks for counterexamples in it.
+    """
+
+    net: Reduced
+    dual: Dual
+    hunt: ReducedHunt
+
+
+def compose(task: Task, root: Root) -> Composed:
+    """Composes what is stable away.
+
+    Raises:
+        TimeoutError: The deadline passed.
+    """
+    net = reduce(task.checker, root.bounds, root.rows, root.offsets, task.deadline)
+    dual = Dual(net, root.disjuncts, task.checker.threads)
+    return Composed(net, dual, ReducedHunt(task.hunt, dual, root.shift))
+
+
+def timeout(outcome: Outcome, pool: Pool) -> None:
+    """Says that the time is over."""
+    outcome.status = Status.TIMEOUT
+    if len(pool):
+        outcome.lowest = pool.lowest()
+    outcome.detail = f"global lower bound {outcome.lowest:.4g}, {len(pool)} subdomains open"
+
+
+class BranchAndBound:
+    """Splits the box of one question.
+
+    Args:
+        task: The question.
+        standing: What is proved; written.
+        root: The box.
+    """
+
+    def __init__(self, task: Task, standing: Standing, root: Root) -> None:
+        self._task, self._standing, self._root = task, standing, root
+        self._outcome, self._limits = standing.outcome, task.limits
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, standing.outcome)
+        self._composed: Composed | None = None
+        self._postponed = root.postponed
+        self.tree = Tree()
+        self.leaves: list[Batch] = []
+        self.pool = Pool()
+        self._pending: list[Batch] = []
+        self._stuck = 0
+        self._tightened = False
+        self._margin = 1e-6
+        #: Whether the earlier tree, as it is, was the proof.
+        self._same = False
+
+    @property
+    def composed(self) -> Composed:
+        """What is left of the network; there once an earlier tree's leaves alone are no proof."""
+        assert self._composed is not None
+        return self._composed
+
+    @property
+    def _places(self) -> transplant.Places:
+        return self._prover.nodes, self._prover.indices
+
+    def start(self, again: bool) -> bool:
+        """Bounds all of the box, by an earlier tree's entries where there is one; returns whether to split.
+
+        Args:
+            again: Whether the hidden bounds are to be improved first.
+        """
+        task, root = self._task, self._root
+        self._tightened = again
+        if again:
+            tighten(task.checker, self._root.bounds, self._limits.tighten_steps, task.deadline)
+        self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
+        self._standing.proved[root.open] = np.inf
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, self._outcome)
+        earlier = None if self._outcome.rounds else task.earlier
+        most = self._limits.memory_mb
+        planted = transplant.transplant(earlier, task.names, root.bounds, self._places, root.open, most)
+        planned = set() if planted is None else set(planted.disjunct.tolist())
+        todo = self._whole(np.array([k for k in range(len(root.open)) if k not in planned], dtype=np.int64))
+        if planted is not None and int((~planted.inner).sum()) <= DIRECT:
+            todo = Batch.join([todo, self._leaves(planted)])
+            planted = None
+            if not len(todo):
+                self._same = True
+                return self._end()
+        if self._postponed is not None:
+            if self._standing.won(task.hunt.quick(root.open, self._postponed), "attack"):
+                return False
+            self._postponed = None
+        self._composed = composed = compose(task, root)
+        if not all(np.isfinite(array).all() for array in (composed.net.M, composed.net.N, composed.net.c)):
+            self._outcome.detail = "weights times inputs are larger than float32 holds, in which the search is done"
+            return False
+        if planted is not None:
+            few = 0 if again else self._limits.tighten_after
+            batch = self._descend(planted, few or len(planted.parent))
+            if batch is None:
+                return self.start(again=True)
+            self._accept(batch)
+        if not self._first(todo):
+            return False
+        return bool(len(self.pool) or self._stuck) or self._end()
+
+    def _whole(self, disjuncts: Int64Array) -> Batch:
+        """Returns the whole box for each disjunct, as roots of the tree."""
+        batch = transplant.whole(self._root.bounds, self._places, self._root.disjuncts, disjuncts)
+        none = np.full(len(batch), -1, dtype=np.int64)
+        batch.place[:] = self.tree.add(none, none, 0 * none, self._root.open[batch.disjunct])
+        self._outcome.domains += len(batch)
+        return batch
+
+    def _first(self, batch: Batch) -> bool:
+        """Ascends on the first subdomains, and attacks; returns False after `sat`."""
+        out, dual, steps = self._outcome, self.composed.dual, self._limits.root_steps
+        if len(batch):
+            batch = dual.optimise(batch, steps // 3, target=self._margin, deadline=self._task.deadline)
+            hard = batch.take(np.flatnonzero(~(batch.bound > self._margin)))
+            if len(hard):
+                if not out.rounds and self._standing.won(self.composed.hunt.root(hard), "attack"):
+                    return False
+                self._accept(batch.take(np.flatnonzero(batch.bound > self._margin)))
+                batch = dual.optimise(hard, steps, target=self._margin, deadline=self._task.deadline)
+            self._accept(batch)
+        self._flush()
+        return out.status is not Status.SAT
+
+    def _leaves(self, planted: Planted) -> Batch:
+        """Certifies an earlier tree's leaves as they are and returns those for which that fails."""
+        batch = transplant.subdomains(planted, self._root.disjuncts)
+        transplant.grow(self.tree, planted, np.arange(len(batch)), batch, self._root.open)
+        batch = batch.take(np.flatnonzero(~planted.inner))
+        self._outcome.domains += len(batch)
+        left, _ = self._certify(batch)
+        self._outcome.reused += len(batch) - len(left)
+        return left
+
+    def _descend(self, planted: Planted, most: int) -> Batch | None:
+        """Returns a tree's topmost proved entries, and the leaves that are not; None if it takes too many entries."""
+        batch = transplant.subdomains(planted, self._root.disjuncts)
+        ascend = functools.partial(
+            self.composed.dual.optimise, steps=self._limits.steps, target=self._margin, deadline=self._task.deadline
+        )
+        frontier = transplant.topmost(self.composed.dual, planted, batch, self._margin, ascend, most)
+        if frontier is None:
+            return None
+        transplant.grow(self.tree, planted, frontier.bounded, batch, self._root.open)
+        self._outcome.domains += len(frontier.bounded)
+        self._outcome.reused += len(frontier.proved)
+        return batch.take(np.concatenate([frontier.proved, frontier.left]))
+
+    def pack(self, network: str, names: Names) -> Proof | None:
+        """Returns the tree that the search on the next network, after the one of this hash, can start from, or None."""
+        leaves, earlier = [*self.leaves, *self._pending], self._task.earlier
+        if len(self.pool):
+            leaves.append(self.pool.take(len(self.pool)))
+        if not leaves or (self._same and earlier is not None and earlier.latest):
+            return None
+        bounds = (self._standing.crown, self._standing.proved)
+        return transplant.keep(network, names, earlier, self._outcome, bounds, self.tree, leaves, self._places)
+
+    def _end(self) -> bool:
+        out = self._outcome
+        if self._stuck:
+            out.status = Status.UNKNOWN
+            out.detail = f"{self._stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
+            return False
+        out.status, out.stage = Status.UNSAT, "bab" if out.rounds else "incomplete"
+        out.bounds, out.lowest = self._standing.reported(), float(self._standing.proved.min(initial=np.inf))
+        return False
+
+    def _accept(self, batch: Batch) -> None:
+        """Sorts bounded subdomains: proved ones to certification, open ones to the pool."""
+        proved = batch.bound > self._margin
+        if proved.any():
+            self._pending.append(batch.take(np.flatnonzero(proved)))
+        rest = batch.take(np.flatnonzero(~proved))
+        ended = (rest.sign != 0).all(axis=1)
+        self.pool.put(rest.take(np.flatnonzero(~ended)))
+        places = np.flatnonzero(ended)
+        for number, d in enumerate(places):
+            if self._outcome.status is Status.SAT:
+                break
+            if time.monotonic() > self._task.deadline:
+                # Each takes a linear programme. They stay open.
+                self.pool.put(rest.take(places[number:]))
+                raise TimeoutError
+            self._settle(rest.take([d]))
+
+    def _flush(self) -> None:
+        """Certifies what is proved; what fails becomes open again."""
+        if not self._pending:
+            return
+        batch = Batch.join(self._pending)
+        self._pending = []
+        bad, bounds = self._certify(batch)
+        if len(bad):
+            self._outcome.refused += len(bad)
+            # The search's own arithmetic is off by this much here; by how much, nobody knows where a bound is infinite.
+            off = (bad.bound - bounds)[np.isfinite(bounds)].max(initial=0.0)
+            self._margin = min(1e-2, max(self._margin, 2 * float(off)))
+            bad.bound[:] = np.minimum(bounds, 0.0)
+            self._accept(bad)
+
+    def _certify(self, batch: Batch) -> tuple[Batch, Float64Array]:
+        """Keeps the subdomains that are proved as leaves; returns the others, and their certified bounds."""
+        certified = self._prover.certify(batch)
+        good = certified > 0
+        leaves = batch.take(np.flatnonzero(good))
+        self._outcome.certified += len(leaves)
+        np.minimum.at(self._standing.proved, self._root.open[leaves.disjunct], certified[good])
+        if len(leaves):
+            self.leaves.append(leaves)
+        return batch.take(np.flatnonzero(~good)), certified[~good]
+
+    def _settle(self, leaf: Batch) -> None:
+        """Decides a subdomain whose neurons are all split."""
+        rows = self._root.disjuncts[int(leaf.disjunct[0])]
+        answer = leaf_lp.settle(self.composed.net, leaf, rows, self._task.deadline - time.monotonic())
+        if answer is not None:
+            beta, weights, t = answer
+            leaf.beta[0], leaf.weights[0] = beta, weights
+            if not len(self._certify(leaf)[0]):
+                return
+            if self._standing.won(self._task.hunt.confirm(self.composed.net.point(t[None])), "bab"):
+                return
+        self._stuck += 1
+
+    def _batch(self) -> int:
+        """Returns how many subdomains a round takes."""
+        if self._limits.batch:
+            return self._limits.batch
+        net = self.composed.net
+        work = max(net.unstable, 1) * max(len(net.pixels), 1)
+        return int(np.clip(6e7 / work, 8, 256))
+
+    def branch(self) -> None:
+        """Splits until nothing is open, or until the deadline."""
+        out = self._outcome
+        size = self._batch()
+        while len(self.pool):
+            if time.monotonic() > self._task.deadline:
+                timeout(out, self.pool)
+                return
+            if self.pool.megabytes > self._limits.memory_mb:
+                out.status, out.lowest = Status.UNKNOWN, self.pool.lowest()
+                out.detail = f"{len(self.pool)} open subdomains fill {self._limits.memory_mb:g} MiB"
+                return
+            if not self._tightened and 0 < self._limits.tighten_after < out.domains:
+                if not self.start(again=True):
+                    return
+                continue
+            out.rounds += 1
+            parents = self.pool.take(size)
+            look = self.composed.dual.look(parents)
+            if self._limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
+                worst = np.argsort(parents.bound)[:16]
+                if self._standing.won(
+                    self.composed.hunt.descend(look.t[worst], parents.disjunct[worst], _STEPS), "bab"
+                ):
+                    return
+            neuron = branching.choose(self.composed.dual, parents, look, self._limits.candidates)
+            both = branching.children(parents, neuron)
+            both.place[:] = self.tree.add(
+                np.tile(parents.place, 2),
+                np.tile(neuron, 2),
+                np.repeat([1, -1], len(parents)),
+                self._root.open[both.disjunct],
+            )
+            both = self.composed.dual.optimise(
+                both, self._limits.steps, target=self._margin, deadline=self._task.deadline
+            )
+            out.domains += len(both)
+            self._accept(both)
+            if sum(len(part) for part in self._pending) >= TOGETHER or not len(self.pool):
+                self._flush()
+            if out.status is Status.SAT:
+                return
+        if out.status is not Status.SAT:
+            self._end()
