@@ -128,6 +128,16 @@ def run(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
+def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a finished run of two cells on twelve images, which no test may change."""
+    from prunecert.bench.run import main
+
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def masked(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Returns the tenfold pruned network of the zoo, some of whose units are made dead."""
     import onnx

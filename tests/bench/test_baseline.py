@@ -23,23 +23,13 @@ def make(run: Path, out: Path, *more: str, reason: str = "the first") -> int:
     return baseline.main(["--run", str(run), "--out", str(out), "--reason", reason, *more])
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, zoo: Any) -> Path:
-    """Returns a finished run of two cells on eight images."""
-    from prunecert.bench.run import main
-
-    out = tmp_path_factory.mktemp("done") / "run"
-    assert main(zoo.arguments(out, "--images", "8", "--workers", "1")) == 0
-    return out
-
-
 @pytest.mark.slow
 def test_a_baseline_is_made_and_updated_with_its_reasons(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "baselines" / "tiny.json"
-    assert make(run_folder, out, reason="the  first\nrelease") == 0
-    assert make(run_folder, out, reason="a new verifier") == 0
+    assert make(finished_run, out, reason="the  first\nrelease") == 0
+    assert make(finished_run, out, reason="a new verifier") == 0
     printed = capsys.readouterr().out
     assert f"made {out}: the first release" in printed
     assert f"update 1 of {out}: a new verifier" in printed
@@ -47,18 +37,18 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
     assert [entry["reason"] for entry in data["history"]] == ["the first release", "a new verifier"]
     assert set(data["history"][0]["cells"]) == set(CELLS)
     cell = data["history"][0]["cells"][CELLS[0]]
-    summary = json.loads((run_folder / "summary.json").read_text())["cells"][0]
+    summary = json.loads((finished_run / "summary.json").read_text())["cells"][0]
     assert [cell[name] for name in ("verified", "attacked", "clean")] == [
         summary[name]["k"] for name in ("verified", "attacked", "clean")
     ]
-    assert (cell["n"], cell["onnx_sha256"]) == (8, summary["onnx_sha256"])
-    assert f"{CELLS[0]}: verified {cell['verified']}/8 → {cell['verified']}/8" in printed
+    assert (cell["n"], cell["onnx_sha256"]) == (12, summary["onnx_sha256"])
+    assert f"{CELLS[0]}: verified {cell['verified']}/12 → {cell['verified']}/12" in printed
 
 
-def test_what_is_read_is_what_was_written(run_folder: Path, tmp_path: Path) -> None:
+def test_what_is_read_is_what_was_written(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(run_folder, out)
-    baseline_, run = baseline_file.read(out), of_run(run_folder)
+    make(finished_run, out)
+    baseline_, run = baseline_file.read(out), of_run(finished_run)
     assert list(baseline_.cells) == list(run.cells)
     for name, cell in run.cells.items():
         assert baseline_.cells[name].info == cell.info
@@ -68,8 +58,8 @@ def test_what_is_read_is_what_was_written(run_folder: Path, tmp_path: Path) -> N
             assert (other.label, other.correct, other.question) == (image.label, image.correct, image.question)
             assert {v: a.status for v, a in other.answers.items()} == {v: a.status for v, a in image.answers.items()}
     # A line an image, and no folder of the machine.
-    assert sum(line.startswith("[") for line in out.read_text().splitlines()) == 16
-    assert str(run_folder.parent) not in out.read_text()
+    assert sum(line.startswith("[") for line in out.read_text().splitlines()) == 24
+    assert str(finished_run.parent) not in out.read_text()
     assert baseline_file.to_json(baseline_) == json.loads(out.read_text())
 
 
@@ -109,9 +99,9 @@ def test_failures_are_taken_on_request_only() -> None:
     ("name", "reason", "message"),
     [("b.json", "  \n", "--reason is empty"), ("b.txt", "x", r"b\.txt is refused; the file's name must end in \.json")],
 )
-def test_bad_options_are_refused(run_folder: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
+def test_bad_options_are_refused(finished_run: Path, tmp_path: Path, name: str, reason: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make(run_folder, tmp_path / name, reason=reason)
+        make(finished_run, tmp_path / name, reason=reason)
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
@@ -120,9 +110,9 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cells_are_dropped_on_purpose_only(run_folder: Path, run: Run, tmp_path: Path) -> None:
+def test_cells_are_dropped_on_purpose_only(finished_run: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
-    make(run_folder, out)
+    make(finished_run, out)
     run(tmp_path / "one", "--images", "8", "--cells", CELLS[0])
     with pytest.raises(UserError, match=rf"lacks 1 cells of .*{CELLS[1]}.*--drop-cells"):
         make(tmp_path / "one", out)
@@ -130,11 +120,11 @@ def test_cells_are_dropped_on_purpose_only(run_folder: Path, run: Run, tmp_path:
     assert list(baseline_file.read(out).cells) == [CELLS[0]]
 
 
-def test_another_suites_baseline_is_not_overwritten(run_folder: Path, tmp_path: Path) -> None:
+def test_another_suites_baseline_is_not_overwritten(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     baseline_file.write(out, kit.snapshot(kit.cell(kit.PROVED), suite="other"))
     with pytest.raises(UserError, match=r"it is the baseline of suite 'other', and the run is of 'tiny'"):
-        make(run_folder, out)
+        make(finished_run, out)
 
 
 # --- files that are refused ---

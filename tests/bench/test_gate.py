@@ -28,12 +28,10 @@ FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmar
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
     """Returns a folder with a finished run of two cells on twelve images, and its baseline."""
-    from prunecert.bench.run import main
-
-    folder = tmp_path_factory.mktemp("done")
-    assert main(zoo.arguments(folder / "run", "--images", "12", "--workers", "1")) == 0
+    folder = tmp_path_factory.mktemp("gate")
+    shutil.copytree(finished_run, folder / "run")
     options = ["--run", str(folder / "run"), "--out", str(folder / "b.json"), "--reason", "first"]
     assert baseline.main(options) == 0
     return folder
@@ -76,6 +74,7 @@ def test_a_run_passes_against_its_own_baseline(
     assert all(cell["same_network"] for cell in data["cells"])
 
 
+@pytest.mark.slow
 def test_worse_weights_fail_and_the_images_are_named(
     run_folder: Path, zoo: Zoo, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
