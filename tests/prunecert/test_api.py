@@ -34,11 +34,11 @@ def test_importing_the_package_imports_nothing_else() -> None:
 def test_every_name_is_there_for_programs_and_for_type_checkers() -> None:
     tree = ast.parse(Path(prunecert.__file__).read_text())
     (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {
+    homes = {
         alias.name: node.module for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert seen == prunecert._HOMES
-    assert set(prunecert.__all__) == {*seen, "__version__"}
+    assert homes == prunecert._HOMES
+    assert set(prunecert.__all__) == {*homes, "__version__"}
     assert set(prunecert.__all__) <= set(dir(prunecert))
     for name in prunecert.__all__:
         assert getattr(prunecert, name) is not None

@@ -21,10 +21,10 @@ def test_every_command_of_bench_is_a_verb() -> None:
 
 
 def test_every_verb_is_there_and_named_in_a_help_of_80_columns() -> None:
-    known = house.modules()
+    sources = house.modules()
     for name, verb in VERBS.items():
         module, _, function = verb.target.partition(":")
-        assert f"def {function}(" in known[module].read_text(), name
+        assert f"def {function}(" in sources[module].read_text(), name
         assert f"  {name}" in usage()
     assert not [line for line in usage().splitlines() if len(line) > 100]
     assert sum(map(len, GROUPS.values())) == len(VERBS)
