@@ -38,10 +38,11 @@ def test_planes_are_on_their_side_of_the_relu(
     low, high = sorted(ends)
     if high <= 0:
         return
+    # NumPy would round a float32 times a Python float to float32, where compiled code does not.
     middle = 0.5 * low + 0.5 * high
     center = middle + shift * (high - low) * 0.01
     y, _ = reference.py_func(True, low, high)
-    lower_slope, upper_slope, positive, negative = plane.py_func(FUSED, low, high, center, y, slack)
+    lower_slope, upper_slope, positive, negative = plane.py_func(FUSED, *map(np.float64, (low, high, center, y, slack)))
     z = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(share)
     relu = max(z, Fraction(0))
     for off in (-slack, slack):
@@ -55,7 +56,7 @@ def test_planes_are_on_their_side_of_the_relu(
 def test_the_input_s_planes_are_the_box(ends: tuple[float, float], share: float) -> None:
     low, high = sorted(ends)
     y, _ = reference.py_func(False, low, high)
-    lower_slope, upper_slope, positive, negative = plane.py_func(INPUT, low, high, y, y, 0.0)
+    lower_slope, upper_slope, positive, negative = plane.py_func(INPUT, *map(np.float64, (low, high, y, y, 0.0)))
     assert lower_slope == upper_slope == 0
     x = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(share)
     assert Fraction(float(positive)) <= x - Fraction(y) <= Fraction(float(negative))

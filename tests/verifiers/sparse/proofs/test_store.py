@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.neuron_names import names_of
@@ -377,20 +378,13 @@ def test_large_trees_without_an_answer_are_not_kept(tmp_path: Path, monkeypatch:
     query = [ask(path, net, *item) for item in ITEMS]
     hard = next(q for q in query if (bab(path).solve([q])[0].domains or 0) > 8)
     verifier: Verifier = bab(path, proofs=str(tmp_path / "open"), root_iterations=1, iterations=1, candidates=1)
-    search = verifier._make_search  # type: ignore[attr-defined]
+    branch = BranchAndBound.branch
 
-    def ended(*arguments: Any) -> Any:
-        prepared = search(*arguments)
-        run = prepared._branch
+    def ended(search: BranchAndBound) -> None:
+        branch(search)
+        search._outcome.status = Status.TIMEOUT
 
-        def branch() -> None:
-            run()
-            prepared.outcome.status = Status.TIMEOUT
-
-        monkeypatch.setattr(prepared, "_branch", branch)
-        return prepared
-
-    monkeypatch.setattr(verifier, "_make_search", ended)
+    monkeypatch.setattr(BranchAndBound, "branch", ended)
     monkeypatch.setattr("prunecert.verifiers.sparse.bab.transplant._MOST_OPEN", 3)
     assert verifier.solve([hard])[0].status is Status.TIMEOUT
     assert not list((tmp_path / "open").glob("*.tree"))
