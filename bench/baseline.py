@@ -23,7 +23,7 @@ _SHOWN = 8
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m bench.baseline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert baseline", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory to take")
     parser.add_argument("--out", type=Path, required=True, help="baseline file, e.g. results/baselines/NAME.json")
     parser.add_argument("--reason", required=True, help="why, in a sentence; it is recorded in the file")

@@ -157,7 +157,7 @@ def compare(suite: Suite, present: select.Cells, options: argparse.Namespace, fo
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert export", description=__doc__)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")

@@ -104,7 +104,7 @@ def _line(card: Card) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--out", type=Path, default=select.CHECKPOINTS, help="folder of checkpoints (default: the zoo)")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DENSE = "dense"
 #: Network builders: ``build(shape, classes) -> nn.Module`` for inputs [N, *shape] in [0, 1]; those without these
 #: parameters are for CIFAR-10.
-NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     "network",
     {
         "cnn-large": "prunecert.models.networks.cnn:cnn_large",

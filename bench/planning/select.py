@@ -153,7 +153,7 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
             present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
-            command = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
+            command = f"prunecert train --suite {suite_name} --cells {cell.name}"
             missing.append(Missing(name=cell.name, command=command, family=cell.family, member=cell.member))
     return tuple(present), tuple(missing)
 

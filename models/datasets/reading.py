@@ -22,13 +22,13 @@ class Pixels:
 
     Args:
         images: [N, C, H, W]: uint8, of which 255 stands for 1, or float32 within [0, 1].
-        labels: int64 [N], from 0.
+        labels: [N], from 0; int64 once it is made.
         origin: Where they come from, in words without a path.
         official: False if files have other checksums than were published; True also where none were.
     """
 
     images: npt.NDArray[Any]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.integer[Any]]
     origin: str
     official: bool = True
 

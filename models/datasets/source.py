@@ -196,7 +196,7 @@ def load_split(
         raise UserError(f"Data set {source.name!r} has too few images for a {split} split; ten of a class are needed.")
     return Dataset(
         images=pixels.floats(indices),
-        labels=pixels.labels[indices],
+        labels=pixels.labels[indices].astype(np.int64),
         indices=indices.astype(np.int64),
         split=split,
         fingerprint=hashlib.sha256(pixels.images.tobytes() + pixels.labels.tobytes()).hexdigest(),
@@ -230,7 +230,7 @@ def _check(source: DataSource, part: str, pixels: Pixels) -> None:
         )
 
 
-def held_out_indices(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.int64]:
+def held_out_indices(labels: npt.NDArray[np.integer[Any]], classes: int) -> npt.NDArray[np.int64]:
     """Returns the positions of the held-out images: a tenth of each class, at most 500, sorted, always the same."""
     generator = np.random.default_rng(_HELD_OUT_SEED)
     chosen = []

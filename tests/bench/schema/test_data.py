@@ -38,7 +38,7 @@ def test_an_entry_says_where_the_images_lie(tmp_path: Path) -> None:
     entry = "data: {name: mine, shape: [1, 4, 4], classes: 3, reader: npz, options: {path: mine.npz}}"
     suite = load_suite(write(tmp_path / "own.yaml", entry, images=1_000_000))
     assert (suite.data.shape, suite.data.classes, suite.data.options) == ((1, 4, 4), 3, {"path": "mine.npz"})
-    assert suite.to_json()["data"]["reader"] == "npz"  # type: ignore[index]
+    assert suite.to_json()["data"]["reader"] == "npz"
 
 
 @pytest.mark.parametrize(

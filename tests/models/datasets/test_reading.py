@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_whole_numbers_are_of_255_and_floats_are_as_they_are() -> None:
         (np.full((2, 1, 2, 2), 255.0), np.zeros(2, dtype=int), "the option range"),
     ],
 )
-def test_what_is_no_image_is_refused(images: np.ndarray, labels: np.ndarray, why: str) -> None:  # type: ignore[type-arg]
+def test_what_is_no_image_is_refused(images: Any, labels: Any, why: str) -> None:
     with pytest.raises(UserError, match=f"tests: .*{why}"):
         Pixels(images, labels, "tests")
 

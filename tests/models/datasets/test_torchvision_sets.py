@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from prunecert.errors import UserError
+from prunecert.models.data import SPLITS
 from prunecert.models.datasets.source import load_split, source_of
 
 Images = npt.NDArray[np.uint8]
@@ -92,7 +93,7 @@ def test_gtsrb(tmp_path: Path) -> None:
     test = load_split(source_of("gtsrb"), "test", tmp_path)
     assert (test.images.shape, test.labels.tolist(), test.classes) == ((1, 3, 32, 32), [17], 43)
     assert (test.images == np.float32(7) / np.float32(255)).all()
-    train, val = (load_split(source_of("gtsrb"), split, tmp_path) for split in ("train", "val"))  # type: ignore[arg-type]
+    train, val = (load_split(source_of("gtsrb"), split, tmp_path) for split in SPLITS[:2])
     assert (len(train), len(val)) == (18, 2)
 
 
