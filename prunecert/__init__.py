@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunecert.api.asking import verify
     from prunecert.api.crew import close
+    from prunecert.api.critical import CriticalRadius, critical_radius
     from prunecert.api.evaluation import Evaluation, evaluate
     from prunecert.api.exporting import ExportedNetwork, export, standardised
     from prunecert.api.runs import Run, load_run, run_suite
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CriticalRadius",
     "Evaluation",
     "ExportedNetwork",
     "Run",
@@ -31,6 +33,7 @@ __all__ = [
     "__version__",
     "available",
     "close",
+    "critical_radius",
     "evaluate",
     "export",
     "load",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CriticalRadius": "prunecert.api.critical",
     "Evaluation": "prunecert.api.evaluation",
     "ExportedNetwork": "prunecert.api.exporting",
     "Run": "prunecert.api.runs",
@@ -49,6 +53,7 @@ _HOMES = {
     "Verdict": "prunecert.verifiers.base",
     "available": "prunecert.api.zoo",
     "close": "prunecert.api.crew",
+    "critical_radius": "prunecert.api.critical",
     "evaluate": "prunecert.api.evaluation",
     "export": "prunecert.api.exporting",
     "load": "prunecert.api.zoo",

@@ -16,7 +16,7 @@ from prunecert.api import zoo
 from prunecert.errors import UserError
 
 #: Modules of which some examples start verifiers.
-STARTING = ("asking", "evaluation")
+STARTING = ("asking", "critical", "evaluation")
 QUIET = ("exporting", "inputs", "zoo")
 
 
