@@ -27,7 +27,7 @@ def _panels(summary: Summary) -> dict[str, list[Cell]]:
     panels: dict[str, list[Cell]] = defaultdict(list)
     for cell in summary["cells"]:
         if cell["images"]:
-            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}"].append(cell)
+            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, n = {cell['images']}"].append(cell)
     return dict(panels)
 
 
