@@ -19,6 +19,8 @@ from prunecert.hashing import digest
 from prunecert.verifiers.base import Instance, Verdict
 from prunecert.verifiers.process.worker import Worker
 
+#: Seconds that starting may take: on a slow machine compiling the kernels does, and it is done only if it ends.
+START_LIMIT_S = 1800.0
 #: Seconds after which it is said why an answer is waited for.
 PATIENCE_S = 15.0
 #: Exported networks that are kept while nobody asks about them; a worker has its last one's path.
@@ -56,7 +58,7 @@ class Crew:
         with self._lock:
             worker = self._workers.get(key)
             if worker is None or worker.closed():
-                worker = self._workers[key] = Worker(verifier, settings, device)
+                worker = self._workers[key] = Worker(verifier, settings, device, start_limit_s=START_LIMIT_S)
             return worker
 
     def close(self) -> None:
