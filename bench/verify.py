@@ -45,6 +45,7 @@ from prunecert.bench.results.vnncomp import (
     pair_name,
     read_rows,
 )
+from prunecert.bench.running.certifying import write_file
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, UnreadableRow, in_words
@@ -90,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
         "--memory-limit", type=MEMORY_MB, metavar="MB", help="limit on a verifier's resident size in MiB"
     )
     command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
+    command.add_argument(
+        "--certificate", type=Path, metavar="FILE",
+        help="of one pair: write a proof that verifiers/checker accepts, found by the sparse engine, if there is one",
+    )  # fmt: skip
     command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
     command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
     command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
@@ -179,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")
         os.environ["ABCROWN_HOME"] = str(options.abcrown.resolve())
     tasks = tasks_of(options)
+    if options.certificate is not None and options.instances is not None:
+        raise UserError("--certificate is written for one pair; give --onnx and --vnnlib in place of --instances.")
     out: Path = options.out
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
@@ -217,7 +224,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = Log(out).properties() if is_run(out) else []
         run = Run(out, entries, crew, writer, rows, retry)
         run.go()
-        return run.report()
+        code = run.report()
+        if options.certificate is not None:
+            try:
+                write_file(options.certificate, tasks[0].onnx, tasks[0].vnnlib, tasks[0].timeout)
+            except UserError as error:
+                # The answers stand all the same.
+                say(f"uncertified: {error}")
+        return code
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ True
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunecert.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from prunecert.models.masks import Masks
-    from prunecert.models.pruners.contract import Altered
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
@@ -73,20 +70,34 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
     },
 )
 
-#: Pruners: ``prune(model, compression, ...) -> Masks``, or another network; see `models.pruners` for what they may ask
+#: Pruners: ``prune(model, compression, ...) -> Masks``, some ``-> Altered``; see `models.pruners` for what they may ask
 #: for. Those that train do so through `models.pruners.contract.Train`: no pruner knows the objective.
-PRUNERS: Registry[Callable[..., Masks | Altered]] = Registry(
+PRUNERS: Registry[Callable[..., Any]] = Registry(
     "pruner",
     {
+        "anp-vs": "prunecert.models.pruners.anp_vs:prune",
+        "ard": "prunecert.models.pruners.ard:prune",
+        "boosting": "prunecert.models.pruners.boosting:prune",
+        "coevolution": "prunecert.models.pruners.coevolution:prune",
+        "connectivity": "prunecert.models.pruners.connectivity:prune",
+        "deadwooding": "prunecert.models.pruners.deadwooding:prune",
         "drop-grow": "prunecert.models.pruners.drop_grow:prune",
         "filter-l1": "prunecert.models.pruners.filter:prune",
+        "flying-bird": "prunecert.models.pruners.flying_bird:prune",
+        "flying-bird-plus": "prunecert.models.pruners.flying_bird:prune_plus",
+        "fre": "prunecert.models.pruners.fre:prune",
+        "grafting": "prunecert.models.pruners.grafting:prune",
         "harp": "prunecert.models.pruners.harp:prune",
         "hydra": "prunecert.models.pruners.hydra:prune",
+        "inheritance": "prunecert.models.pruners.inheritance:prune",
         "lwm": "prunecert.models.pruners.lwm:prune",
         "lwm-global": "prunecert.models.pruners.lwm:prune_global",
         "lwm-iterative": "prunecert.models.pruners.iterative:prune",
         "lwm-rewind": "prunecert.models.pruners.rewind:prune",
+        "mad": "prunecert.models.pruners.mad:prune",
         "random": "prunecert.models.pruners.random:prune",
+        "robust-bird": "prunecert.models.pruners.robust_bird:prune",
+        "sparse-vlr": "prunecert.models.pruners.sparse_vlr:prune",
         "structured": "prunecert.models.pruners.structured:prune",
         "structured-filters": "prunecert.models.pruners.structured:prune_filters",
         "structured-neurons": "prunecert.models.pruners.structured:prune_neurons",

@@ -273,7 +273,10 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
             f"{card.sha256[:16]}…, so it is truncated or another file; fetch it again or train it."
         )
     model = build_for(card.network, card.data)
-    operate(model, card.surgery)
+    try:
+        operate(model, card.surgery)
+    except UserError as error:
+        raise UserError(f"The checkpoint {str(file)!r} is refused: {error}") from error
     try:
         stored = load_file(file)
         state, masks = _unpack(stored, model)

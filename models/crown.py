@@ -141,7 +141,7 @@ def _backward(
             continue
         node, rows = graph.nodes[index], waiting.pop(index)
         if node.kind == "relu":
-            lines, straight = _through_lines(node.module, rows)
+            lines, straight = _through_lines(node.module, rows, boxes[index][0].shape[1:])
             rows, constant = _through_relu(rows, constant, *boxes[index], parallel=parallel)
             if lines is not None:
                 rows, constant = rows + lines, constant + straight
@@ -172,12 +172,12 @@ def _through_relu(
     return rows.clamp_min(0) * adaptive + negative * slope, constant
 
 
-def _through_lines(module: nn.Module | None, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+def _through_lines(module: nn.Module | None, rows: Tensor, shape: torch.Size) -> tuple[Tensor | None, Tensor]:
     """Takes coefficients back through grafted neurons, which are linear; the others' come back as 0."""
     if not isinstance(module, GraftedReLU):
         return None, rows.new_zeros(())
     slope, offset = module.lines()
-    rows = rows.view(*rows.shape[:2], *slope.shape)
+    rows = rows.view(*rows.shape[:2], *shape)
     return rows * slope, (rows * offset).flatten(2).sum(2)
 
 

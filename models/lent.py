@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecert.models import BOUNDING, NOISE_OBJECTIVES
-from prunecert.models.feedback import attack
+from prunecert.models.feedback import IMAGES, STEPS, attack
 from prunecert.models.masks import Masks
 from prunecert.models.pruners.contract import Epoch, Feedback, Group, Hook, Hooks
 from prunecert.models.running import recall
@@ -174,10 +174,15 @@ class LentTraining:
         return self._objective in BOUNDING
 
     def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the first so many training images, as they are, in the recipe's batches."""
+        """Yields the first so many training images, as they are, in the recipe's batches.
+
+        A pass has random numbers of its own, whether what went before it was trained now or found: what attacks draw
+        on the way is the same.
+        """
+        seed_everything(self._seed, f"pass with {self._left} epochs left")
         size = self._trainer.recipe.batch_size
         parts = (torch.split(part[:images], size) for part in (self._trainer.images, self._trainer.labels))
-        return zip(*parts, strict=True)
+        yield from zip(*parts, strict=True)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Returns the objective's loss at the full radius; see the contract."""
@@ -188,9 +193,9 @@ class LentTraining:
         """Returns attacked images; see the contract."""
         return attack(model, x, y, self._eps)
 
-    def feedback(self, model: nn.Module) -> Feedback:
-        """Measures a network at the full radius."""
-        return self._trainer.feedback(model, self._eps)
+    def feedback(self, model: nn.Module, *, images: int = IMAGES, steps: int = STEPS) -> Feedback:
+        """Measures a network at the full radius; see the contract."""
+        return self._trainer.feedback(model, self._eps, images=images, steps=steps)
 
     def clean(self) -> None:
         """Removes the files of finished stretches."""

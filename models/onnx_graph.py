@@ -5,8 +5,11 @@ version, with the old opset and IR version that all verifiers read. Batch norm i
 where an addition or a pooling stands before it, it becomes a 1x1 depthwise convolution, which is exact.
 
 A grafted neuron's line a x + b is written as a (Relu(x + s) - s) + b with a shift s for which x + s is above 0 for all
-images in [0, 1]: any verifier sees a ReLU that is stably active, and none has to know of grafting. The constants that
-are added stay apart from the next layer's bias, which padding would not see.
+images in [0, 1]: any verifier sees a ReLU that is stably active, and none has to know of grafting. Where the neurons of
+a channel share their slope, lines and rectifiers are two branches that are added up, in each of which the other's
+neurons are shifted below 0, so that a convolution of one number a channel does the scaling; a slope of each neuron
+takes a multiplication, which those verifiers that know only convolutions get as a large matrix. Constants stay apart
+from the next layer's bias, which padding would not see.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class GraphWriter:
         self.shape = tuple(shape)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.lowest: dict[str, Tensor] = {}
+        self.reach: dict[str, tuple[Tensor, Tensor]] = {}
 
     def write(self, model: nn.Module, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Returns the ONNX model, batch size 1, float32.
@@ -67,7 +70,7 @@ class GraphWriter:
         """
         if not isinstance(model, nn.Sequential):
             raise UserError(f"Only sequential networks can be exported, not {type(model).__name__}.")
-        self.lowest = _lowest(model, self.shape)
+        self.reach = _reach(model, self.shape)
         last = self._sequence(list(model.named_children()), INPUT)
         self.nodes[-1].output[0] = OUTPUT
         assert last
@@ -127,8 +130,10 @@ class GraphWriter:
         raise UserError(f"The layer {name!r} ({type(layer).__name__}) has no ONNX translation here.")
 
     def _block(self, name: str, block: PreactivationBlock, x: str) -> str:
-        activated = self._node("Relu", f"{name}_relu1", [self._norm(f"{name}_bn1", block.bn1, x)])
-        inner = self._node("Relu", f"{name}_relu2", [self._conv(f"{name}_conv1", block.conv1, activated, block.bn2)])
+        activated = self._layer(f"{name}_relu1", block.relu1, self._norm(f"{name}_bn1", block.bn1, x))
+        inner = self._layer(
+            f"{name}_relu2", block.relu2, self._conv(f"{name}_conv1", block.conv1, activated, block.bn2)
+        )
         residual = self._conv(f"{name}_conv2", block.conv2, inner)
         if block.shortcut is not None:
             assert isinstance(block.shortcut, nn.Conv2d)
@@ -136,14 +141,14 @@ class GraphWriter:
         return self._node("Add", name, [residual, x])
 
     def _residual_block(self, name: str, block: ResidualBlock, x: str) -> str:
-        inner = self._node("Relu", f"{name}_relu1", [self._conv(f"{name}_conv1", block.conv1, x, block.bn1)])
+        inner = self._layer(f"{name}_relu1", block.relu1, self._conv(f"{name}_conv1", block.conv1, x, block.bn1))
         residual = self._conv(f"{name}_conv2", block.conv2, inner, block.bn2)
         if isinstance(block.shortcut, nn.Sequential):
             conv, norm = block.shortcut
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             x = self._conv(f"{name}_shortcut", conv, x, norm)
-        return self._node("Relu", f"{name}_relu2", [self._node("Add", name, [residual, x])])
+        return self._layer(f"{name}_relu2", block.relu2, self._node("Add", name, [residual, x]))
 
     def _linear(self, name: str, linear: nn.Linear, x: str, norm: nn.BatchNorm1d | None = None) -> str:
         weight = _array(linear.weight)
@@ -181,22 +186,30 @@ class GraphWriter:
         return self._node("Conv", name, [x, *weights], kernel_shape=[1, 1], group=len(scale))
 
     def _grafted(self, name: str, relu: GraftedReLU, x: str) -> str:
-        slope, offset = (_array(part) for part in relu.lines())
-        grafted = relu.grafted.cpu().numpy()
-        low = _array(self.lowest[name])
-        # A little more than needed, so that rounding in a verifier's bounds leaves it stable.
-        shift = np.where(grafted, np.maximum(0, -low) * 1.001 + 1e-3, 0.0).astype(np.float32).astype(np.float64)
-        scale, rest = np.where(grafted, slope, 1.0), np.where(grafted, offset - slope * shift, 0.0)
-        x = self._node("Add", f"{name}_shifted", [x, self._weight(f"{name}_shift", shift[None])])
-        x = self._node("Relu", name, [x])
-        if scale.ndim == 3 and all((part == part[:, :1, :1]).all() for part in (scale, rest)):
-            weights = [
-                self._weight(f"{NORM_PREFIX}{name}_scale", scale[:, :1, :1, None]),
-                self._weight(f"{NORM_PREFIX}{name}_rest", rest[:, 0, 0]),
-            ]
-            return self._node("Conv", f"{name}_lines", [x, *weights], kernel_shape=[1, 1], group=len(scale))
-        x = self._node("Mul", f"{name}_scaled", [x, self._weight(f"{name}_scale", scale[None])])
-        return self._node("Add", f"{name}_lines", [x, self._weight(f"{name}_rest", rest[None])])
+        slope, offset, grafted = _array(relu.slope), _array(relu.offset), relu.grafted.cpu().numpy()
+        # A little more than needed, so that rounding in a verifier's bounds leaves all stable.
+        low, high = (1.001 * np.maximum(_array(bound), 0) + 1e-3 for bound in self.reach[name])
+        if slope.shape == grafted.shape:
+            shift = np.where(grafted, low, 0.0).astype(np.float32).astype(np.float64)
+            scale, rest = np.where(grafted, slope, 1.0), np.where(grafted, offset - slope * shift, 0.0)
+            x = self._rectified(f"{name}", x, shift)
+            x = self._node("Mul", f"{name}_scaled", [x, self._weight(f"{name}_scale", scale[None])])
+            return self._add(f"{name}_lines", x, rest)
+        shift = np.where(grafted, low, -high).astype(np.float32).astype(np.float64)
+        lines = self._rectified(f"{name}_straight", x, shift)
+        weights = [
+            self._weight(f"{NORM_PREFIX}{name}_scale", slope[..., None]),
+            self._weight(f"{NORM_PREFIX}{name}_zero", np.zeros(len(slope))),
+        ]
+        lines = self._node("Conv", f"{name}_scaled", [lines, *weights], kernel_shape=[1, 1], group=len(slope))
+        lines = self._add(f"{name}_lines", lines, np.where(grafted, offset - slope * shift, 0.0))
+        return self._node("Add", f"{name}_sum", [self._rectified(name, x, np.where(grafted, -high, 0.0)), lines])
+
+    def _rectified(self, name: str, x: str, shift: npt.NDArray[np.float64]) -> str:
+        return self._node("Relu", name, [self._add(f"{name}_shifted", x, shift)])
+
+    def _add(self, name: str, x: str, constant: npt.NDArray[np.float64]) -> str:
+        return self._node("Add", name, [x, self._weight(f"{name}_constant", constant[None])])
 
     def _weight(self, name: str, values: npt.NDArray[np.float64]) -> str:
         # -0.0 is a zero like any other, but not for those who compare bytes.
@@ -211,14 +224,14 @@ class GraphWriter:
 
 
 @torch.no_grad()
-def _lowest(model: nn.Module, shape: Sequence[int]) -> dict[str, Tensor]:
-    """Returns lower bounds of the pre-activations of grafted layers over all images in [0, 1], by layer."""
+def _reach(model: nn.Module, shape: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns how far below and above 0 pre-activations may reach over all images in [0, 1], by grafted layer."""
     if not any(isinstance(module, GraftedReLU) for module in model.modules()):
         return {}
     device = next(model.parameters()).device
     bounds = propagate(model, torch.full((1, *shape), 0.5, device=device), 0.5)
     return {
-        bounds.graph.nodes[index].name: (center - radius)[0]
+        bounds.graph.nodes[index].name.replace(".", "_"): ((radius - center)[0], (center + radius)[0])
         for index, (center, radius) in zip(bounds.graph.relus, bounds.boxes, strict=True)
     }
 

@@ -1,13 +1,14 @@
 """Networks with other layers than their architecture has, as plain data that a card carries.
 
-``{"grafted": {"1": [16, 16, 16]}}``: layer 1, a ReLU, is a `GraftedReLU` of that shape.
+``{"grafted": {"1": [[16, 16, 16], [16, 1, 1]]}}``: layer 1, a ReLU, is a `GraftedReLU` of neurons and slopes of these
+shapes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -31,16 +32,21 @@ def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
     for kind, places in surgery.items():
         if kind != "grafted" or not isinstance(places, Mapping):
             raise UserError(f"The surgery {kind!r} is refused; allowed is 'grafted', a mapping of layers to shapes.")
-        for name, shape in places.items():
+        for name, shapes in places.items():
             layer = dict(model.named_modules()).get(name)
-            sizes = shape if isinstance(shape, list | tuple) else []
-            fits = all(isinstance(size, int) and size > 0 for size in sizes) and 0 < len(sizes) <= 3
-            if not isinstance(layer, nn.ReLU) or not fits or math.prod(sizes) > _NEURONS:
+            neurons, slopes = shapes if isinstance(shapes, list | tuple) and len(shapes) == 2 else (None, None)
+            shared = _is_shape(neurons) and slopes == [neurons[0], 1, 1]
+            if not isinstance(layer, nn.ReLU) or not _is_shape(neurons) or not (shared or slopes == neurons):
                 raise UserError(
-                    f"The surgery on layer {name!r} with shape {shape!r} is refused: it needs a ReLU of the network, "
-                    "and the shape of its neurons."
+                    f"The surgery on layer {name!r} with shapes {shapes!r} is refused: it needs a ReLU of the network, "
+                    "the shape of its neurons, and that of their slopes, the same or one a channel."
                 )
-            replace_layer(model, name, GraftedReLU(sizes))
+            replace_layer(model, name, GraftedReLU(neurons, slopes))
+
+
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
+    sizes = shape if isinstance(shape, list) and len(shape) in (1, 3) else [0]
+    return all(type(size) is int and 0 < size <= _NEURONS for size in sizes) and math.prod(sizes) <= _NEURONS
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -21,7 +21,7 @@ from prunecert.models import ADDONS, OBJECTIVES
 from prunecert.models.bounds import shared_bounds
 from prunecert.models.data import Dataset
 from prunecert.models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
-from prunecert.models.feedback import measure
+from prunecert.models.feedback import IMAGES, STEPS, measure
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.norms import estimate_statistics, norms_of, uncounted
 from prunecert.models.pruners.contract import Batch, Epoch, Feedback, Group, Hooks, Step, StepHook
@@ -144,12 +144,12 @@ class Trainer:
                 loss = loss + addon(model, x, y, eps, progress=progress)
         return loss
 
-    def feedback(self, model: nn.Module, eps: float) -> Feedback:
+    def feedback(self, model: nn.Module, eps: float, *, images: int = IMAGES, steps: int = STEPS) -> Feedback:
         """Measures a network at a radius, on training and on held-out images."""
         assert self.val is not None, "a pruner that declares its hooks is refused before"
         held_out = (torch.from_numpy(part).to(self.device) for part in (self.val.images, self.val.labels))
-        images, labels = held_out
-        return measure(model, (self.images, self.labels), (images, labels), eps)
+        x, y = held_out
+        return measure(model, (self.images, self.labels), (x, y), eps, images=images, steps=steps)
 
     def run(
         self,

@@ -37,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, Verb]] = {
         "add": Verb("prunecert.bench.add:main", "verify a network of your own, and say what pruning has kept"),
         "run": Verb("prunecert.bench.run:command", "verify a suite's networks, store every verdict, write the report"),
         "verify": Verb("prunecert.bench.verify:main", "one ONNX file with a VNN-LIB property, or a list of instances"),
+        "certificate": Verb("prunecert.bench.certificate:main", "proofs of a property that anybody can check"),
         "vnncomp": Verb("prunecert.bench.vnncomp:main", "one instance, answered as the competition asks"),
         "verifiers": Verb("prunecert.verifiers.__main__:main", "which verifiers are installed, on which devices"),
     },

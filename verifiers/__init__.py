@@ -1,4 +1,16 @@
-"""Adapters to bounds, attacks and complete verifiers; usable alone on anybody's ONNX file."""
+"""Adapters to bounds, attacks and complete verifiers; usable alone on anybody's ONNX file.
+
+A verifier is found by its name, and asked in a process of its own:
+
+>>> from prunecert.verifiers import VERIFIERS
+>>> bounds = VERIFIERS.get("sparse-crown")
+>>> bounds.name, str(bounds.kind)
+('sparse-crown', 'incomplete')
+>>> VERIFIERS.get("sparse-crwn")  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+    ...
+prunecert.errors.UserError: Unknown verifier 'sparse-crwn'. Did you mean 'sparse-crown'? ...
+"""
 
 from __future__ import annotations
 
@@ -15,7 +27,7 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "crown": "prunecert.verifiers.adapters.lirpa.adapter:Crown",
         "crown-ibp": "prunecert.verifiers.adapters.lirpa.adapter:CrownIbp",
         "ibp": "prunecert.verifiers.adapters.lirpa.adapter:Ibp",
-        "marabou": "prunecert.verifiers.adapters.marabou:Marabou",
+        "marabou": "prunecert.verifiers.adapters.marabou.adapter:Marabou",
         "neuralsat": "prunecert.verifiers.adapters.neuralsat.adapter:NeuralSat",
         "pgd": "prunecert.verifiers.adapters.pgd.adapter:Pgd",
         "sparse-alpha-crown": "prunecert.verifiers.adapters.sparse_search:SparseAlphaCrown",
@@ -24,5 +36,6 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "sparse-crown-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseCrownIbp",
         "sparse-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseIbp",
         "smoothing": "prunecert.verifiers.adapters.smoothing:Smoothing",
+        "vibecheck": "prunecert.verifiers.adapters.vibecheck.adapter:Vibecheck",
     },
 )

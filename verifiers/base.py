@@ -82,6 +82,20 @@ class Kind(enum.StrEnum):
 class Instance:
     """One question to a verifier: does the ONNX network stay out of the unsafe set over the input set?
 
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> image = np.full((3, 32, 32), 0.5, dtype=np.float32)
+    >>> question = Instance(
+    ...     onnx=Path("net.onnx"),
+    ...     onnx_sha256="",
+    ...     lower=image - np.float32(2 / 255),
+    ...     upper=image + np.float32(2 / 255),
+    ...     spec=OutputSpec.robustness(label=3, classes=10),
+    ...     timeout=30.0,
+    ... )
+    >>> question.contains(image), question.contains(image + np.float32(0.1))
+    (True, False)
+
     Args:
         onnx: Path of the network.
         onnx_sha256: The network's identity, `prunecert.onnx.io.identity`: hash of that file, and of the weights that it

@@ -79,14 +79,14 @@ def certificate(predicted: int, count: int, *, n0: int, n: int, alpha: float, si
     return Certificate(predicted, count, n0, n, alpha, sigma, p_lower, radius)
 
 
-def flaw(given: Certificate, classes: int) -> str | None:
+def flaw(claim: Certificate, classes: int) -> str | None:
     """Says what about a certificate can't be, or None; bound and radius are computed again from the counts."""
-    numbers = (given.alpha, given.sigma, given.p_lower, given.radius)
-    if not all(math.isfinite(value) for value in numbers) or not (0 < given.alpha < 1 and given.sigma > 0):
-        return f"gave a certificate whose numbers can't be: {given}"
-    if not (0 <= given.predicted < classes and given.n0 >= 1 and 0 <= given.count <= given.n and given.n >= 1):
-        return f"gave a certificate whose counts can't be: {given}"
-    wanted = certificate(given.predicted, given.count, n0=given.n0, n=given.n, alpha=given.alpha, sigma=given.sigma)
-    if given != wanted:
-        return f"gave a radius of {given.radius} and a bound of {given.p_lower}; the counts give {wanted}"
+    numbers = (claim.alpha, claim.sigma, claim.p_lower, claim.radius)
+    if not all(math.isfinite(value) for value in numbers) or not (0 < claim.alpha < 1 and claim.sigma > 0):
+        return f"gave a certificate whose numbers can't be: {claim}"
+    if not (0 <= claim.predicted < classes and claim.n0 >= 1 and 0 <= claim.count <= claim.n and claim.n >= 1):
+        return f"gave a certificate whose counts can't be: {claim}"
+    own = certificate(claim.predicted, claim.count, n0=claim.n0, n=claim.n, alpha=claim.alpha, sigma=claim.sigma)
+    if claim != own:
+        return f"gave a radius of {claim.radius} and a bound of {claim.p_lower}; the counts give {own}"
     return None

@@ -29,7 +29,14 @@ class OutputSpec:
 
     @classmethod
     def robustness(cls, label: int, classes: int) -> OutputSpec:
-        """Unsafe if another class's logit reaches the label's: OR over j of (y_label - y_j <= 0)."""
+        """Unsafe if another class's logit reaches the label's: OR over j of (y_label - y_j <= 0).
+
+        >>> spec = OutputSpec.robustness(label=0, classes=3)
+        >>> spec.violated_by([2.0, 1.0, 0.5]), spec.violated_by([2.0, 1.0, 2.0])
+        (False, True)
+        >>> spec.label
+        0
+        """
         pairs = []
         for j in range(classes):
             if j != label:

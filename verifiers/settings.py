@@ -22,6 +22,14 @@ _KINDS = {str: "text", bool: "true or false", dict: "a mapping", int: "a whole n
 class Setting:
     """A setting of a verifier.
 
+    >>> steps = Setting(default=40, above=0, help="gradient steps of a restart")
+    >>> steps.allowed, steps.check("pgd", "steps", 100)
+    ('above 0', 100)
+    >>> steps.check("pgd", "steps", 0)
+    Traceback (most recent call last):
+        ...
+    prunecert.errors.UserError: Setting 'steps' of verifier 'pgd' is 0; it must be above 0.
+
     Args:
         default: Its default; every value must be of its type, but for whole numbers, which count as float, too.
         at_least: Least value allowed; None: there is none.
@@ -80,18 +88,18 @@ class Setting:
         Raises:
             UserError: It is of another type than the default, none of the choices, or out of range.
         """
-        wanted = type(self.default)
-        if wanted in (int, float) and isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) > (_LARGEST_INT if wanted is int else sys.float_info.max):
+        kind = type(self.default)
+        if kind in (int, float) and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) > (_LARGEST_INT if kind is int else sys.float_info.max):
                 raise UserError(
                     f"Setting {name!r} of verifier {verifier!r} is refused: it has too many digits; it must be "
                     f"{self.allowed or 'a smaller number'}."
                 )
-            value = wanted(value)
-        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+            value = kind(value)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise UserError(
                 f"Setting {name!r} of verifier {verifier!r} is {_shown(value)}; it must be of type "
-                f"{wanted.__name__} (default {self.default!r})."
+                f"{kind.__name__} (default {self.default!r})."
             )
         if self.choices and value not in self.choices:
             raise UserError(did_you_mean(f"value of {verifier}'s setting {name!r}", value, self.choices))
@@ -109,19 +117,19 @@ class Setting:
         )
 
 
-def resolve(verifier: str, declared: Mapping[str, Setting], given: Mapping[str, Any] | None) -> dict[str, Any]:
+def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns all settings of a verifier: what was given, and the defaults of the others.
 
     Args:
         verifier: Its name.
         declared: Its settings.
-        given: Values by name.
+        overrides: Values by name.
 
     Raises:
         UserError: A name or a value is refused.
     """
     values = {name: setting.default for name, setting in declared.items()}
-    for name, value in (given or {}).items():
+    for name, value in (overrides or {}).items():
         if name not in declared:
             raise UserError(did_you_mean(f"setting of verifier {verifier!r}", name, declared))
         values[name] = declared[name].check(verifier, name, value)

@@ -66,7 +66,7 @@ class AbCrownCommand:
 
     def __init__(self, config: Path) -> None:
         from prunecert.verifiers.adapters.abcrown import install
-        from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS
+        from prunecert.verifiers.adapters.abcrown.configuration import DEFAULTS
 
         installation = install.find()
         if isinstance(installation, str):

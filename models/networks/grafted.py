@@ -16,14 +16,15 @@ class GraftedReLU(nn.Module):
 
     Args:
         shape: Shape of the neurons, without the batch axis.
+        slopes: Shape of the slopes: that of the neurons, or [C, 1, 1] where those of a channel share one.
     """
 
     grafted: Tensor
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], slopes: Sequence[int] | None = None) -> None:
         super().__init__()
         self.register_buffer("grafted", torch.zeros(*shape, dtype=torch.bool))
-        self.slope = nn.Parameter(torch.full(tuple(shape), SLOPE))
+        self.slope = nn.Parameter(torch.full(tuple(slopes or shape), SLOPE))
         self.offset = nn.Parameter(torch.zeros(*shape))
 
     def forward(self, x: Tensor) -> Tensor:

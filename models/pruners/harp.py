@@ -103,8 +103,8 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    refuse_outside("gamma", gamma, 0, math.inf, "the growth of a penalty's weight")
-    refuse_outside("rate_factor", rate_factor, 0, math.inf, "a factor of the learning rate")
+    refuse_outside("gamma", gamma, 0, 1e6, "the growth of a penalty's weight")
+    refuse_outside("rate_factor", rate_factor, 0, 1e6, "a factor of the learning rate")
     weights = prunable(model)
     sizes = {name: weight.numel() for name, weight in weights.items()}
     kept = budget(sum(sizes.values()), compression)
@@ -121,7 +121,7 @@ def prune(
         return False
 
     def penalty() -> Tensor:
-        return hooks.memory["gamma"] * excess(rated, kept).float()
+        return excess(rated, kept).float() * float(hooks.memory["gamma"])
 
     hooks.epoch, hooks.regulariser = over, penalty
     with frozen_weights(model):

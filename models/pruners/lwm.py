@@ -38,6 +38,30 @@ def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: st
     return Masks({name: keep_largest(score, counts[name]) for name, score in scores.items()})
 
 
+def global_masks(scores: Mapping[str, Tensor], kept: int, least: Mapping[str, int] | None = None) -> Masks:
+    """Keeps the weights of largest score in the whole network.
+
+    Args:
+        scores: Scores by parameter name, each of its parameter's shape.
+        kept: Weights to keep in all.
+        least: How many of a layer stay in any case, its largest; 1 by default, since an empty layer is no network.
+    """
+    least = least or dict.fromkeys(scores, 1)
+    # What stays in any case comes before everything else.
+    ranked = [score.detach().masked_fill(keep_largest(score, least[name]), torch.inf) for name, score in scores.items()]
+    mask = keep_largest(torch.cat([score.flatten() for score in ranked]), kept)
+    parts = torch.split(mask, [score.numel() for score in ranked])
+    return Masks({name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)})
+
+
+def exactly(model: nn.Module, masks: Masks, kept: int) -> Masks:
+    """Returns masks of exactly `kept` weights: the network's smallest go, or empty places come, first ones first."""
+    sizes = {
+        name: weight.detach().abs().cpu().masked_fill(~masks[name], -1.0) for name, weight in prunable(model).items()
+    }
+    return global_masks(sizes, kept)
+
+
 def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") -> Masks:
     """Keeps the largest |w| of each layer.
 
@@ -80,10 +104,4 @@ def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) ->
             f"{sum(least.values()):,} weights; allowed is at most {total / sum(least.values()):.1f}, or a smaller "
             "floor."
         )
-    magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
-    # What stays in any case comes before everything else.
-    ranked = [size.masked_fill(keep_largest(size, least[name]), torch.inf) for name, size in magnitudes.items()]
-    flat = torch.cat([size.flatten() for size in ranked])
-    mask = keep_largest(flat, budget(flat.numel(), compression))
-    parts = torch.split(mask, [weight.numel() for weight in weights.values()])
-    return Masks({name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)})
+    return global_masks({name: weight.abs() for name, weight in weights.items()}, budget(total, compression), least)

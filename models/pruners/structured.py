@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import declares
-from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.pruners.removal import Place, refuse_beyond, remove_units
 from prunecert.models.pruners.units import Units, units_of
 
 LAYERS = ("uniform", "balanced", "global")
@@ -58,47 +58,12 @@ def _prune(model: nn.Module, compression: float, groups: list[Units], layers: st
         raise UserError(did_you_mean("layers", layers, LAYERS))
     if not 0 < floor < 1:
         raise UserError(f"floor {floor:g} is refused: it is a share of a layer's units, between 0 and 1.")
-    weights = prunable(model)
-    total = sum(weight.numel() for weight in weights.values())
-    budgeted = budget(total, compression)
-    order = _order(groups, layers, floor)
-
-    def left(removed: int) -> dict[str, Tensor]:
-        masks = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
-        kept = [torch.ones(group.size, dtype=torch.bool) for group in groups]
-        for index, unit in order[:removed]:
-            kept[index][unit] = False
-        for group, mask in zip(groups, kept, strict=True):
-            group.remove(mask, masks)
-        return masks
-
-    def count(masks: dict[str, Tensor]) -> int:
-        return sum(int(mask.sum()) for mask in masks.values())
-
-    least = count(left(len(order)))
-    if least > budgeted:
-        raise UserError(
-            f"Compression {compression:g} is refused: with {floor:.0%} of the units of each layer left, {least:,} "
-            f"weights remain; allowed is at most {total / least:.1f}, or a smaller 'floor'."
-        )
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count(left(middle)) <= budgeted else (middle + 1, high)
-    masks = left(low)
-    missing = budgeted - count(masks)
-    if missing:
-        # One unit more would be too many weights: of the last one removed, its largest weights stay.
-        fuller = left(low - 1)
-        room = {name: fuller[name] & ~masks[name] for name in masks}
-        scores = torch.cat([w.detach().abs().cpu()[room[name]] for name, w in weights.items()])
-        chosen = iter(torch.split(keep_largest(scores, missing), [int(mask.sum()) for mask in room.values()]))
-        for name in masks:
-            masks[name][room[name]] = next(chosen)
-    return Masks(masks)
+    refuse_beyond(model, groups, compression, floor)
+    total = sum(weight.numel() for weight in prunable(model).values())
+    return remove_units(model, groups, _order(groups, layers, floor), budget(total, compression))
 
 
-def _order(groups: list[Units], layers: str, floor: float) -> list[tuple[int, int]]:
+def _order(groups: list[Units], layers: str, floor: float) -> list[Place]:
     """Returns (group, unit) in the order of removal, without those that stay in any case."""
     steps = []
     sizes = [sum(w.numel() for w in (*group.producers.values(), *group.consumers.values())) for group in groups]

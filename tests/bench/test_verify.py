@@ -14,6 +14,7 @@ import pytest
 
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.verifiers.checker import check
 from prunecert.verifiers.formats.vnnlib import read_counterexample
 from tests.bench.propertykit import BOX, BREAKS, HOLDS, identity, log, spec
 from tests.bench.verify_fakes import register
@@ -336,3 +337,19 @@ def test_help_imports_nothing_heavy() -> None:
     code += "print(sorted({'torch', 'onnx', 'onnxruntime', 'torchvision', 'vnnlib'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_certificate_is_written_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx, holds, proof = identity().save(tmp_path / "net.onnx"), tmp_path / "holds.vnnlib", tmp_path / "proof"
+    holds.write_text(spec(*BOX, "(>= Y_0 0.75)"))
+    pair = ["--onnx", str(onnx), "--vnnlib", str(holds), "--verifier", "sparse-crown", "--certificate", str(proof)]
+    assert main([*pair, "--out", str(tmp_path / "out")]) == EXIT_OK
+    assert "unsat, certified by intervals" in capsys.readouterr().out
+    assert check(proof, onnx, holds).answer == "unsat"
+    holds.write_text(spec(*BOX, "(not (< Y_0 0.75))"))
+    assert main([*pair, "--out", str(tmp_path / "other")]) == EXIT_OK
+    assert "uncertified: " in capsys.readouterr().out
+    rows = tmp_path / "rows.csv"
+    rows.write_text("net.onnx,holds.vnnlib,1\n")
+    with pytest.raises(UserError, match="for one pair"):
+        main(["--instances", str(rows), "--verifier", "sparse-crown", "--certificate", str(proof), "--timeout", "1"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from prunecert.bench.running.training import plan
 from prunecert.bench.schema.suite import load_suite
-from prunecert.bench.train import plan
 from prunecert.hashing import digest
 
 #: By suite and cell: the first letters of the keys of its pre-trained network and of its own states, for made-up data.

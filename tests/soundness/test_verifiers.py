@@ -78,8 +78,14 @@ TRIALS = (
     Trial("neuralsat", 0.9, 0.9, {"attack_seconds": 0.1, "split": "hidden"}, 15, "relus"),
     Trial("abcrown", 0.9, 0.95, {}, 7),
     Trial("marabou", 0.95, 0.95, {}, 3),
+    Trial("vibecheck", 0.9, 0.9, {}, 21),
 )
-MARKED = {"abcrown": pytest.mark.abcrown, "autoattack": pytest.mark.autoattack, "marabou": pytest.mark.marabou}
+MARKED = {
+    "abcrown": pytest.mark.abcrown,
+    "autoattack": pytest.mark.autoattack,
+    "marabou": pytest.mark.marabou,
+    "vibecheck": pytest.mark.vibecheck,
+}
 
 _answers: dict[str, dict[str, Verdict]] = {}
 

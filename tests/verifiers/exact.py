@@ -104,15 +104,15 @@ def smallest(network: Tiny, lower: npt.ArrayLike, upper: npt.ArrayLike, row: npt
     factors = np.asarray(row, dtype=np.float64)
     cost = np.zeros(columns)
     cost[before] = factors @ weight
-    found = milp(
+    solution = milp(
         cost,
         constraints=LinearConstraint(np.array(rows), rlo, rhi),
         bounds=Bounds(lo, hi),
         integrality=integer,
         options={"mip_rel_gap": 0.0},
     )
-    assert found.status == 0, found.message
-    return float(found.fun + factors @ bias)
+    assert solution.status == 0, solution.message
+    return float(solution.fun + factors @ bias)
 
 
 def margin(network: Tiny, lower: npt.ArrayLike, upper: npt.ArrayLike, label: int) -> float:
@@ -159,10 +159,10 @@ def instance(network: Tiny, center: FloatArray, eps: float, label: int, timeout:
 
 def questions(folder: Path, networks: int, factors: tuple[float, ...], seed: int = 0) -> list[tuple[Instance, bool]]:
     """Returns instances with radii of `factors` times the exact one, and whether the property holds."""
-    found: list[tuple[Instance, bool]] = []
+    pairs: list[tuple[Instance, bool]] = []
     shapes = ((5, 8, 4), (4, 8, 8, 3), (6, 12, 5), (5, 8, 6, 6, 3))
     attempt = seed * 1000
-    while len(found) < networks * len(factors):
+    while len(pairs) < networks * len(factors):
         sizes = shapes[attempt % len(shapes)]
         network = tiny(folder / f"net{attempt}.onnx", sizes, attempt, sparsity=0.5 if attempt % 2 else 0.0)
         center = np.random.default_rng(attempt + 7).uniform(0.2, 0.8, size=sizes[0]).astype(np.float32)
@@ -170,8 +170,8 @@ def questions(folder: Path, networks: int, factors: tuple[float, ...], seed: int
         exact = radius(network, center, label)
         attempt += 1
         if exact is not None and exact > 1e-3:
-            found += [(instance(network, center, exact * factor, label), factor < 1) for factor in factors]
-    return found
+            pairs += [(instance(network, center, exact * factor, label), factor < 1) for factor in factors]
+    return pairs
 
 
 def load(path: Path) -> Tiny:

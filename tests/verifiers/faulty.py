@@ -209,15 +209,15 @@ def unsupported(_: Instance) -> Verdict:
 
 def _pipes() -> list[int]:
     """The worker's own pipes: every descriptor above the standard ones that can be written to and is a pipe."""
-    found = []
+    results = []
     for entry in Path("/proc/self/fd").iterdir():
         number = int(entry.name)
         info = Path(f"/proc/self/fdinfo/{number}")
         if number > 2 and info.exists() and str(entry.readlink()).startswith("pipe:"):
             flags = int(info.read_text().split("flags:")[1].split()[0], 8)
             if flags & os.O_ACCMODE == os.O_WRONLY:
-                found.append(number)
-    return found
+                results.append(number)
+    return results
 
 
 def half_message(_: Instance) -> Verdict:

@@ -67,15 +67,15 @@ def _convolution(middle: list[Any], size: int, **attributes: Any) -> Callable[[P
 
 
 def constant_nodes(path: Path, rng: Rng) -> Path:
-    made = layers(rng)
-    constants = [Node("Constant", [], [name], value=numpy_helper.from_array(value)) for name, value in made.items()]
+    stack = layers(rng)
+    constants = [Node("Constant", [], [name], value=numpy_helper.from_array(value)) for name, value in stack.items()]
     return build(path, [*constants, *perceptron()], {})
 
 
 def without_bias(path: Path, rng: Rng) -> Path:
-    made = layers(rng)
+    stack = layers(rng)
     nodes = [*perceptron()[:2], Node("MatMul", ["r", "w"], ["y"])]
-    return build(path, nodes, {"w1": made["w1"], "b1": made["b1"], "w": np.ascontiguousarray(made["w2"].T)})
+    return build(path, nodes, {"w1": stack["w1"], "b1": stack["b1"], "w": np.ascontiguousarray(stack["w2"].T)})
 
 
 def transposed_weights(path: Path, rng: Rng) -> Path:
@@ -84,10 +84,10 @@ def transposed_weights(path: Path, rng: Rng) -> Path:
 
 
 def without_batch(path: Path, rng: Rng) -> Path:
-    made = layers(rng)
+    stack = layers(rng)
     nodes = [Node("MatMul", ["w1", "x"], ["m"]), Node("Add", ["m", "b1"], ["a"]), Node("Relu", ["a"], ["r"])]
     nodes += [Node("MatMul", ["w2", "r"], ["n"]), Node("Add", ["n", "b2"], ["y"])]
-    return build(path, nodes, made, (4,), (("y", (3,)),))
+    return build(path, nodes, stack, (4,), (("y", (3,)),))
 
 
 def free_batch(path: Path, rng: Rng) -> Path:
@@ -121,13 +121,13 @@ def position_bias(path: Path, rng: Rng) -> Path:
 
 
 def concatenated(path: Path, rng: Rng) -> Path:
-    made = layers(rng)
+    stack = layers(rng)
     nodes = [
         *perceptron()[:2],
         Node("Concat", ["r", "x"], ["z"], axis=1),
         Node("Gemm", ["z", "w", "b2"], ["y"], transB=1),
     ]
-    return build(path, nodes, {**made, "w": _weights(rng, 3, 10)})
+    return build(path, nodes, {**stack, "w": _weights(rng, 3, 10)})
 
 
 def two_outputs(path: Path, rng: Rng) -> Path:
@@ -171,8 +171,8 @@ def questions(path: Path, rng: Rng) -> list[tuple[Instance, Status]]:
     """Returns a question whose answer is `unsat`, and one whose answer is `sat`."""
     shape = network_info(path).sample_shape
     center = rng.random(shape, dtype=np.float32)
-    asked = []
-    for eps, wanted in ((0.01, Status.UNSAT), (0.3, Status.SAT)):
+    table = []
+    for eps, status in ((0.01, Status.UNSAT), (0.3, Status.SAT)):
         lower, upper = center - np.float32(eps), center + np.float32(eps)
         weights = rng.random((200, *shape), dtype=np.float32)
         weights[:100] = np.round(weights[:100])
@@ -182,15 +182,15 @@ def questions(path: Path, rng: Rng) -> list[tuple[Instance, Status]]:
         order = 1 if gaps.mean() > 0 else -1
         spread = float(np.ptp(gaps))
         row = np.array([[order, -order, 0.0]])
-        limit = float((order * gaps).min()) + (0.1 * spread if wanted is Status.SAT else -3 * spread - 1e-3)
+        limit = float((order * gaps).min()) + (0.1 * spread if status is Status.SAT else -3 * spread - 1e-3)
         if path.stem == "softmax":
             # Comparisons alone keep their meaning.
-            row, limit = (row if wanted is Status.UNSAT else -row), 0.0
+            row, limit = (row if status is Status.UNSAT else -row), 0.0
         instance = Instance(
             path, identity(path), lower, upper, OutputSpec(((row, np.array([limit])),)), 30.0, path.stem
         )
-        asked.append((Instance(**{**instance.__dict__, "classes": 3}), wanted))
-    return asked
+        table.append((Instance(**{**instance.__dict__, "classes": 3}), status))
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +212,9 @@ def test_foreign_networks_are_answered(verifier: str, table: list[tuple[Instance
         verdicts = subject.verify([instance for instance, _ in table])
     complete = VERIFIERS.get(verifier).kind is Kind.COMPLETE
     wrong = [
-        f"{instance.name}: {verdict.status} for {wanted}: {verdict.detail}"
-        for (instance, wanted), verdict in zip(table, verdicts, strict=True)
-        if verdict.status is not wanted and (complete or verdict.status is not Status.UNKNOWN)
+        f"{instance.name}: {verdict.status} for {expectation}: {verdict.detail}"
+        for (instance, expectation), verdict in zip(table, verdicts, strict=True)
+        if verdict.status is not expectation and (complete or verdict.status is not Status.UNKNOWN)
     ]
     assert wrong == []
     assert any(verdict.status.decided for verdict in verdicts)

@@ -45,8 +45,10 @@ def test_nothing_heavy_is_imported() -> None:
         "import sys; from verifiers.__main__ import main; main([]); "
         "heavy = {'torch', 'onnx', 'onnxruntime', 'foolbox'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
 
 
 def test_what_is_not_supported_is_said_before_the_work(tmp_path: Path) -> None:

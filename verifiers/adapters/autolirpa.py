@@ -43,8 +43,8 @@ class Found:
 
 
 def _version_in(path: Path) -> str:
-    found = re.search(r"""__version__\s*=\s*['"]([^'"]+)['"]""", path.read_text(encoding="utf-8"))
-    return found.group(1) if found else "0"
+    match = re.search(r"""__version__\s*=\s*['"]([^'"]+)['"]""", path.read_text(encoding="utf-8"))
+    return match.group(1) if match else "0"
 
 
 def _commit() -> str:
@@ -86,10 +86,10 @@ def availability() -> Availability:
     """Says whether bounds can be computed here, and by which copy."""
     if importlib.util.find_spec("torch") is None:
         return Availability(False, hint="torch is missing: python -m pip install torch")
-    found = find()
-    if found.path is None:
-        return Availability(False, hint=found.why_not)
-    return Availability(True, found.version, devices=visible_devices(), source=found.source)
+    place = find()
+    if place.path is None:
+        return Availability(False, hint=place.why_not)
+    return Availability(True, place.version, devices=visible_devices(), source=place.source)
 
 
 @functools.cache
@@ -102,18 +102,18 @@ def library() -> Any:
     Raises:
         RuntimeError: There is none.
     """
-    found = find()
-    if found.path is None:
-        raise RuntimeError(found.why_not)
-    name = "auto_LiRPA" if found.upstream else _ALIAS
+    place = find()
+    if place.path is None:
+        raise RuntimeError(place.why_not)
+    name = "auto_LiRPA" if place.upstream else _ALIAS
     filters = warnings.filters[:]
     with warnings.catch_warnings():
         # Both copies compile small functions with torch.jit.script, which torch 2.13 deprecates.
         warnings.simplefilter("ignore")
-        if found.upstream:
+        if place.upstream:
             module = importlib.import_module(name)
         else:
-            spec = importlib.util.spec_from_file_location(name, found.path)
+            spec = importlib.util.spec_from_file_location(name, place.path)
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)

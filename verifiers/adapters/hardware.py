@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from prunecert.verifiers.base import Availability
+
 
 def first_missing(*distributions: str) -> str | None:
     """Returns the first of the named distributions that is not installed, or None; nothing is imported."""
@@ -16,6 +18,25 @@ def first_missing(*distributions: str) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             return name
     return None
+
+
+def packaged(distribution: str, *needed: str, cuda: bool = True, install: str = "", whose: str = "") -> Availability:
+    """Says whether a verifier that is a distribution from PyPI can run here.
+
+    Args:
+        distribution: The verifier.
+        needed: Others that it needs.
+        cuda: Whether it runs on CUDA.
+        install: What to install where something is missing; empty: what is missing.
+        whose: What a person calls the verifier; empty: the distribution.
+    """
+    missing = first_missing(distribution, *needed)
+    if missing is not None:
+        hint = f"{whose or distribution} needs {missing}: python -m pip install {install or missing}"
+        return Availability(False, hint=hint)
+    version = importlib.metadata.version(distribution)
+    devices = visible_devices() if cuda else ("cpu",)
+    return Availability(True, version, devices=devices, source=f"{distribution} {version} (PyPI)")
 
 
 def visible_devices() -> tuple[str, ...]:

@@ -67,19 +67,19 @@ def decide(
     cost = np.zeros(A.shape[1])
     cost[-1] = 1.0
     bounds = [*zip(low.flatten().tolist(), high.flatten().tolist(), strict=True), (None, None)]
-    found = linprog(cost, A_ub=A, b_ub=b, bounds=bounds, options={"time_limit": SECONDS})
+    solution = linprog(cost, A_ub=A, b_ub=b, bounds=bounds, options={"time_limit": SECONDS})
     # 2: infeasible. Everything else that is no optimum proves nothing.
-    if found.status == 2 or (found.status == 0 and found.fun > SLACK):
+    if solution.status == 2 or (solution.status == 0 and solution.fun > SLACK):
         return None
-    if found.status != 0:
-        raise OpenLeafError(f"the linear program ended with status {found.status} ({found.message})")
-    point = torch.tensor(found.x[:-1], dtype=low.dtype, device=low.device).reshape(low.shape)
+    if solution.status != 0:
+        raise OpenLeafError(f"the linear program ended with status {solution.status} ({solution.message})")
+    point = torch.tensor(solution.x[:-1], dtype=low.dtype, device=low.device).reshape(low.shape)
     point = torch.minimum(torch.maximum(point, low), high)
     with torch.no_grad():
         output = _forward(net, point, lambda _name, value: value.relu())
     if bool((rows @ output.reshape(-1) <= limits.reshape(-1)).all()):
         return point
-    raise OpenLeafError(f"its optimum {found.fun:.1e} lies within {SLACK} of the threshold")
+    raise OpenLeafError(f"its optimum {solution.fun:.1e} lies within {SLACK} of the threshold")
 
 
 def _forward(net: Any, x: Any, relu: Any) -> Any:

@@ -1,8 +1,8 @@
 """Randomized smoothing (Cohen et al. 2019, arXiv 1902.02918): l2 radii that hold with probability 1 - alpha.
 
 CERTIFY of the paper's section 3.2.2: the class that leads among `n0` noisy copies of the image is the candidate; `n`
-more copies give a lower bound of its probability, and the bound a radius, or the classifier abstains. See
-`verifiers.certificate` for what is claimed. The answer is `unknown` always, with the certificate beside it.
+more copies give a lower bound of its probability, and the bound a radius, or the classifier abstains. What is claimed:
+`verifiers.certificate`. The answer is `unknown` always, with the certificate beside it.
 
 The base classifier is the network in float32, its argmax with ties to the lower class. The noise is float32 from
 torch's generator on the device, so that a repetition gives the same certificate on the same kind of device; what an
@@ -102,7 +102,7 @@ class Smoothing(TorchVerifier):
         except _OutOfTimeError:
             spent = Times(bound_s=time.perf_counter() - begin)
             return Verdict(Status.TIMEOUT, "out of time before the last sample", times=spent, device=self._label)
-        found = certificate(
+        claim = certificate(
             predicted,
             int(second[predicted]),
             n0=options["n0"],
@@ -112,11 +112,11 @@ class Smoothing(TorchVerifier):
         )
         return Verdict(
             Status.UNKNOWN,
-            f"abstained: class {predicted} in {found.count} of {found.n} samples"
-            if found.abstained
-            else f"class {predicted} within an l2 radius of {found.radius:.4g}",
+            f"abstained: class {predicted} in {claim.count} of {claim.n} samples"
+            if claim.abstained
+            else f"class {predicted} within an l2 radius of {claim.radius:.4g}",
             times=Times(bound_s=time.perf_counter() - begin),
-            certificate=found,
+            certificate=claim,
             device=self._label,
         )
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
 
@@ -45,27 +46,21 @@ class _SparseBounds(SparseVerifier):
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
-        begin = time.perf_counter()
         limit = sum(instance.timeout for instance in instances)
-        verdicts: list[Verdict] = []
-        for first in range(0, len(instances), self.chunk):
-            part = instances[first : first + self.chunk]
-            if time.perf_counter() - begin > limit:
-                late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
-                verdicts += [late] * len(part)
-            else:
-                verdicts += self._solve(part)
-        return verdicts
+        parts = (instances[first : first + self.chunk] for first in range(0, len(instances), self.chunk))
+        return in_time(parts, limit, self._solve)
 
     def _solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
         boxes = [instance for instance in instances if instance.norm == "linf"]
-        found = iter(
+        results = iter(
             self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
-            self._verdict(instance, next(found), share) if instance.norm == "linf" else boxes_only(self.name, instance)
+            self._verdict(instance, next(results), share)
+            if instance.norm == "linf"
+            else boxes_only(self.name, instance)
             for instance in instances
         ]
 
@@ -76,20 +71,18 @@ class _SparseBounds(SparseVerifier):
             offsets.append(b)
         return self._crown.Question(instance.lower, instance.upper, np.concatenate(matrices), np.concatenate(offsets))
 
-    def _verdict(self, instance: Instance, found: Any, seconds: float) -> Verdict:
-        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": found.unstable}
+    def _verdict(self, instance: Instance, result: Any, seconds: float) -> Verdict:
+        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": result.unstable}
         bounds, first = [], 0
         for _, b in instance.spec.disjuncts:
             # A disjunct without rows holds everywhere.
-            bounds.append(float(found.rows[first : first + len(b)].max(initial=-math.inf)))
+            bounds.append(float(result.rows[first : first + len(b)].max(initial=-math.inf)))
             first += len(b)
         if not all(math.isfinite(bound) for bound in bounds):
             return Verdict(Status.UNKNOWN, "a bound is infinite", **common)
         if bounds and min(bounds) > 0:
             return Verdict(Status.UNSAT, bounds=tuple(bounds), stage="incomplete", **common)
-        lowest = min(bounds, default=0.0)
-        detail = f"lowest bound {lowest:.4g}, {sum(bound <= 0 for bound in bounds)} of {len(bounds)} open"
-        return Verdict(Status.UNKNOWN, detail, bounds=tuple(bounds), **common)
+        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=tuple(bounds), **common)
 
 
 class SparseIbp(_SparseBounds):

@@ -86,9 +86,9 @@ def outputs(onnx: Path, points: npt.ArrayLike, count: int | None = None) -> npt.
     name = _output(info, count)
     rows: list[npt.NDArray[Any]] = []
     for point in np.ascontiguousarray(points, dtype=np.float32):
-        given = {info.input_name: point.reshape(_run_shape(info, point.size)).astype(info.input_type)}
+        feed = {info.input_name: point.reshape(_run_shape(info, point.size)).astype(info.input_type)}
         try:
-            values = session.run(None if name is None else [name], given)
+            values = session.run(None if name is None else [name], feed)
         except Exception as error:
             # onnxruntime's exception classes share no base of their own.
             raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
@@ -148,14 +148,14 @@ def representable(points: npt.ArrayLike, onnx: Path) -> FloatArray:
         UserError: The file is no ONNX network.
     """
     kind = np.dtype(network_info(onnx).input_type)
-    given = np.asarray(points, dtype=np.float32)
+    single = np.asarray(points, dtype=np.float32)
     if kind in (np.float32, np.float64):
-        return given
+        return single
     if kind.kind in "iu":
         limits = np.iinfo(kind)
-        return np.clip(np.rint(given), limits.min, limits.max).astype(np.float32)
+        return np.clip(np.rint(single), limits.min, limits.max).astype(np.float32)
     with np.errstate(over="ignore"):
-        return given.astype(kind).astype(np.float32)
+        return single.astype(kind).astype(np.float32)
 
 
 def replay(instance: Instance, witness: npt.ArrayLike, *, clip: bool = True) -> tuple[WitnessCheck, FloatArray]:

@@ -138,8 +138,8 @@ class _Reader:
             "Reshape": self._reshape,
         }
         computed = [name for name in names if name in self.values]
-        wanted = 2 if node.op_type == "Add" else 1
-        if node.op_type not in converters or len(computed) != wanted or names[:wanted] != computed:
+        arity = 2 if node.op_type == "Add" else 1
+        if node.op_type not in converters or len(computed) != arity or names[:arity] != computed:
             raise self._refuse(node, label, "its operator or inputs")
         try:
             module = converters[node.op_type](names, attributes).eval()
@@ -221,8 +221,8 @@ class _Reader:
         return _Reshape([self.values[names[0]].numel()])
 
     def _reshape(self, names: list[str], attributes: dict[str, Any]) -> nn.Module:
-        wanted = [int(item) for item in self.constants[names[1]].reshape(-1)]
-        new = list(self.values[names[0]].reshape(wanted).shape)
+        target = [int(item) for item in self.constants[names[1]].reshape(-1)]
+        new = list(self.values[names[0]].reshape(target).shape)
         if len(new) < 2 or new[0] != 1:
             raise ValueError("a shape that mixes samples of a batch")
         return _Reshape(new[1:])

@@ -176,12 +176,12 @@ def unknown_operator(verifier: type[Verifier], operators: tuple[tuple[str, str],
         operators: Pairs (operator, node), of a network in normal form.
         name: What to call the network.
     """
-    taken = verifier.capabilities().operators
+    known = verifier.capabilities().operators
     for operator, node in operators:
-        if operator not in taken:
+        if operator not in known:
             return (
                 f"{verifier.name} doesn't take the operator {operator} (node {node!r} of {name}); it takes "
-                f"{', '.join(sorted(taken))}."
+                f"{', '.join(sorted(known))}."
             )
     return None
 

@@ -127,11 +127,11 @@ class Property:
                 f"{name or self.path}: the property has {self.inputs} inputs but the network {onnx.name} has "
                 f"{int(np.prod(shape))} (shape {shape}); they must be equal."
             )
-        made = []
+        questions = []
         for i, case in enumerate(self.cases):
             lower, upper = case.outer()
             label = case.spec.label
-            made.append(
+            questions.append(
                 Instance(
                     onnx=onnx,
                     onnx_sha256=onnx_sha256,
@@ -146,7 +146,7 @@ class Property:
                     vnnlib=self.path,
                 )
             )
-        return made
+        return questions
 
 
 def _round(values: DoubleArray, *, up: bool) -> FloatArray:
@@ -246,7 +246,20 @@ def write(instance: Instance, path: Path) -> None:
 
 
 def parse_property(text: str, name: str = "VNN-LIB text", path: Path | None = None) -> Property:
-    """Parses VNN-LIB text; see `read_property` for errors."""
+    """Parses VNN-LIB text; see `read_property` for errors.
+
+    >>> text = '''
+    ... (declare-const X_0 Real)
+    ... (declare-const Y_0 Real)
+    ... (declare-const Y_1 Real)
+    ... (assert (>= X_0 -1.0))
+    ... (assert (<= X_0 0.5))
+    ... (assert (<= Y_0 Y_1))
+    ... '''
+    >>> (case,) = parse_property(text).cases
+    >>> case.lower.tolist(), case.upper.tolist(), case.spec.violated_by([1.0, 2.0])
+    ([-1.0], [0.5], True)
+    """
     parsed = parse(text, name)
     cases = []
     for case in parsed.cases:

@@ -147,7 +147,7 @@ class Box:
         """Returns the part of the box where the atoms about inputs hold."""
         if not atoms:
             return self
-        made = Box(
+        box = Box(
             self.name,
             self.lower.copy(),
             self.upper.copy(),
@@ -157,8 +157,8 @@ class Box:
         )
         for atom in atoms:
             ((index, scale),) = atom.terms
-            made._bound(index, scale > 0, atom.limit / scale, atom.strict)
-        return made
+            box._bound(index, scale > 0, atom.limit / scale, atom.strict)
+        return box
 
     def _bound(self, index: int, is_upper: bool, value: Fraction, strict: bool) -> None:
         current = self._current(index, is_upper)

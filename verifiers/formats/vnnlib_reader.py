@@ -381,15 +381,15 @@ def _assemble(name: str, version: str, question: _Question) -> Parsed:
             raise UnsupportedPropertyError(
                 f"{name} leaves X_{index} without a finite lower or upper bound; allowed are boxes."
             )
-        _, found = cases.setdefault(box.key(), (box, []))
-        cells += (0 if found else 4 * inputs) + outputs * (len(rows) + len(clause))
+        _, alternatives = cases.setdefault(box.key(), (box, []))
+        cells += (0 if alternatives else 4 * inputs) + outputs * (len(rows) + len(clause))
         if cells > MAX_CELLS:
             raise UnsupportedPropertyError(
                 f"{name} takes over {MAX_CELLS} numbers once its boxes and constraints are written out; split the file."
             )
-        found.append([*rows, *(atom for atom in clause if atom.letter == "Y")])
-    made = tuple(
-        ParsedCase(box.lower, box.upper, box.inner_lower, box.inner_upper, specification(found, outputs, name))
-        for box, found in cases.values()
+        alternatives.append([*rows, *(atom for atom in clause if atom.letter == "Y")])
+    parsed_cases = tuple(
+        ParsedCase(box.lower, box.upper, box.inner_lower, box.inner_upper, specification(alternatives, outputs, name))
+        for box, alternatives in cases.values()
     )
-    return Parsed(inputs, outputs, made, version, "" if made else empty)
+    return Parsed(inputs, outputs, parsed_cases, version, "" if parsed_cases else empty)

@@ -103,12 +103,12 @@ class Evaluator:
         if word.lower() in _OPERATORS or word in self._definitions or self._variable(word) or NUMBER.fullmatch(word):
             raise UserError(f"{self.name} defines {shown(word)}, which has a meaning already; take another name.")
         ordinal = len(self._definitions)
-        made: Value | Function
+        definition: Value | Function
         if parameters:
-            made = Function(tuple(str(p[0]) for p in parameters), body, ordinal)
+            definition = Function(tuple(str(p[0]) for p in parameters), body, ordinal)
         else:
-            made = complete(self._value(body, Scope(ordinal)))
-        self._definitions[word] = (ordinal, made)
+            definition = complete(self._value(body, Scope(ordinal)))
+        self._definitions[word] = (ordinal, definition)
 
     def spend(self, steps: int) -> None:
         """Counts steps.
@@ -179,8 +179,8 @@ class Evaluator:
         return result
 
     def _definition(self, word: str, scope: Scope) -> Value | Function | None:
-        ordinal, made = self._definitions.get(word, (0, None))
-        return made if made is not None and ordinal < scope.ordinal else None
+        ordinal, meaning = self._definitions.get(word, (0, None))
+        return meaning if meaning is not None and ordinal < scope.ordinal else None
 
     def _word(self, word: str, scope: Scope) -> Value:
         """Returns what a single word stands for."""

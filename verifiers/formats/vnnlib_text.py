@@ -57,13 +57,13 @@ def plain(text: str, name: str) -> str:
         raise UserError(f"{name} is refused: it has over {MAX_QUOTES} bars and quotation marks; leave them out.")
 
     def replaced(match: re.Match[str]) -> str:
-        found = match[0]
-        if found[0] == ";":
+        token = match[0]
+        if token[0] == ";":
             return ""
-        if found[0] == "|" and _SIMPLE.fullmatch(found[1:-1]):
-            return f" {found[1:-1]} "
+        if token[0] == "|" and _SIMPLE.fullmatch(token[1:-1]):
+            return f" {token[1:-1]} "
         # Nothing may be found inside of it, and two of them may not become one.
-        return f" {found[0]}{found[1:-1].encode('utf-8', 'surrogatepass').hex()}{found[0]} "
+        return f" {token[0]}{token[1:-1].encode('utf-8', 'surrogatepass').hex()}{token[0]} "
 
     return _QUOTED.sub(replaced, text)
 
@@ -130,7 +130,7 @@ def script(statements: list[Expression], name: str) -> Iterator[Expression]:
         UnsupportedPropertyError: The file asks several questions, or one under further assumptions.
     """
     levels: list[list[Expression]] = [[]]
-    asked: list[Expression] | None = None
+    answer: list[Expression] | None = None
     for statement in statements:
         match keyword(statement):
             case word if word in _IGNORED:
@@ -138,9 +138,9 @@ def script(statements: list[Expression], name: str) -> Iterator[Expression]:
             case "exit":
                 break
             case "check-sat":
-                if asked is not None:
+                if answer is not None:
                     raise _several(name)
-                asked = [kept for level in levels for kept in level]
+                answer = [kept for level in levels for kept in level]
             case "push" | "pop" as word:
                 count = _levels(statement, name)
                 if word == "push":
@@ -154,11 +154,11 @@ def script(statements: list[Expression], name: str) -> Iterator[Expression]:
                     f"{name} uses {word!r}; allowed is one question: assertions, and one (check-sat) if any."
                 )
             case _:
-                if asked is not None:
+                if answer is not None:
                     # Whether it was meant to count is not ours to guess.
                     raise _several(name)
                 levels[-1].append(statement)
-    yield from [kept for level in levels for kept in level] if asked is None else asked
+    yield from [kept for level in levels for kept in level] if answer is None else answer
 
 
 def _levels(statement: Expression, name: str) -> int:

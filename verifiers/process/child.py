@@ -197,31 +197,31 @@ class Server:
                 answers.append(None)
             except UnsupportedError as error:
                 answers.append(encode(Verdict(Status.UNSUPPORTED, str(error))))
-        asked = [instance for instance, answer in zip(instances, answers, strict=True) if answer is None]
-        verdicts = iter(self._solve(asked, questions) if asked else [])
+        fitting = [instance for instance, answer in zip(instances, answers, strict=True) if answer is None]
+        verdicts = iter(self._solve(fitting, questions) if fitting else [])
         return {
             "ok": True,
             "verdicts": [next(verdicts) if answer is None else answer for answer in answers],
             "peak_mb": peak_memory_mb(),
         }
 
-    def _solve(self, asked: Sequence[Instance], questions: Sequence[Instance]) -> list[dict[str, Any]]:
+    def _solve(self, originals: Sequence[Instance], questions: Sequence[Instance]) -> list[dict[str, Any]]:
         """Asks the adapter, and takes its answers back to the network as it was given.
 
         Args:
-            asked: The questions as the parent put them.
+            originals: The questions as the parent put them.
             questions: The same about the normal form.
         """
         assert self.verifier is not None
         assert self.reading is not None
-        self.reading.compare(asked[0], self.verifier.evaluate)
+        self.reading.compare(originals[0], self.verifier.evaluate)
         verdicts: Any = self.verifier.solve(questions)
         if not isinstance(verdicts, list | tuple):
             raise TypeError(f"the verifier returned {type(verdicts).__name__} where a list of verdicts belongs")
         if len(verdicts) != len(questions):
             raise ValueError(f"the verifier returned {len(verdicts)} verdicts for {len(questions)} instances")
         plain = []
-        for instance, verdict in zip(asked, verdicts, strict=True):
+        for instance, verdict in zip(originals, verdicts, strict=True):
             # First the types: what follows relies on them.
             encode(verdict)
             plain.append(encode(self.reading.settle(instance, verdict, self.verifier.evaluate)))

@@ -94,11 +94,11 @@ def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: Spec
     reason = check_question(verifier, norm, spec)
     if reason is not None:
         return reason
-    taken = verifier.capabilities().operators
-    found = inspect_network(onnx, keep=taken)
-    if found.refusal:
-        return None if takes_native(network_info(onnx), verifier.capabilities()) else found.refusal
-    return unknown_operator(verifier, found.operators, onnx.name)
+    known = verifier.capabilities().operators
+    inspection = inspect_network(onnx, keep=known)
+    if inspection.refusal:
+        return None if takes_native(network_info(onnx), verifier.capabilities()) else inspection.refusal
+    return unknown_operator(verifier, inspection.operators, onnx.name)
 
 
 def read_memory_mb(onnx: Path) -> float:

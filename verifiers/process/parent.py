@@ -106,7 +106,7 @@ class Process:
         self._reply, reply = os.pipe()
         control, self._control = os.pipe()
         self._status, status = os.pipe()
-        given = (request, reply, control, status)
+        ends = (request, reply, control, status)
         config = {
             "request": request,
             "reply": reply,
@@ -136,13 +136,13 @@ class Process:
                 [sys.executable, "-P", supervisor.__file__, json.dumps(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=given,
+                pass_fds=ends,
                 env=environment,
                 # Ctrl-C at a terminal goes to us, not to it: we end it.
                 start_new_session=True,
             )
         finally:
-            for fd in given:
+            for fd in ends:
                 os.close(fd)
         for fd in (self._request, self._reply, self._status):
             os.set_blocking(fd, False)

@@ -123,8 +123,8 @@ class Reading:
             spec=self._translate_spec(instance),
         )
 
-    def _forth(self, given: FloatArray) -> FloatArray:
-        flat = np.asarray(given).reshape(-1)
+    def _forth(self, point: FloatArray) -> FloatArray:
+        flat = np.asarray(point).reshape(-1)
         order = self._normal.input_order
         moved: FloatArray = (flat if order is None else flat[order]).reshape(self._shape)
         return moved
@@ -264,31 +264,31 @@ class Reading:
     def _difference(self, points: FloatArray, outputs: npt.NDArray[Any], evaluate: Evaluate) -> str | None:
         """Says how far the adapter's network, or the normal form, is from onnxruntime on the file as it was given."""
         moved = np.stack([self._forth(point) for point in points]) if self.changed else points
-        wanted = outputs
+        right = outputs
         if self.changed:
-            wanted = counterexample.outputs(self.path, moved)
+            right = counterexample.outputs(self.path, moved)
             unit = _HALF_UNIT if network_info(self._given).input_type == "float16" else 2.0**-24
-            if self._normal.last == "none" and not self._agree(moved, wanted, outputs, unit):
+            if self._normal.last == "none" and not self._agree(moved, right, outputs, unit):
                 return (
-                    f"the normal form of {self._given.name} differs from it by {_gap(wanted, outputs):.3g} in the box: "
+                    f"the normal form of {self._given.name} differs from it by {_gap(right, outputs):.3g} in the box: "
                     f"please report it ({'; '.join(self._normal.notes)[:300]})"
                 )
         read = evaluate(moved)
         if read is None:
             return None
         read = np.asarray(read).reshape(len(moved), -1)
-        if read.shape != wanted.shape:
-            return f"{self._given.name}: the verifier's network has outputs {read.shape}, onnxruntime {wanted.shape}"
-        if self._agree(moved, read, wanted):
+        if read.shape != right.shape:
+            return f"{self._given.name}: the verifier's network has outputs {read.shape}, onnxruntime {right.shape}"
+        if self._agree(moved, read, right):
             return None
-        gap = _gap(read, wanted)
+        gap = _gap(read, right)
         return f"{self._given.name}: the verifier's network differs from onnxruntime by {gap:.3g} in the box"
 
     def _agree(
-        self, moved: FloatArray, read: npt.NDArray[Any], wanted: npt.NDArray[Any], unit: float = 2.0**-24
+        self, moved: FloatArray, read: npt.NDArray[Any], right: npt.NDArray[Any], unit: float = 2.0**-24
     ) -> bool:
         """Whether two evaluations are of one function, as far as their rounding lets that be seen."""
-        wide, exact = np.asarray(read, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
+        wide, exact = np.asarray(read, dtype=np.float64), np.asarray(right, dtype=np.float64)
         whole = np.isfinite(wide) & np.isfinite(exact)
         with np.errstate(invalid="ignore", over="ignore"):
             scale = np.maximum(1.0, np.abs(exact).max(axis=1, keepdims=True, initial=0.0))
@@ -352,10 +352,10 @@ def _without_averages(normal: Normalised) -> Normalised:
 
 def operators_of(normal: Normalised) -> tuple[tuple[str, str], ...]:
     """Returns the pairs (operator, first node that uses it) of a normal form, in the order of the graph."""
-    found: dict[str, str] = {}
+    operators: dict[str, str] = {}
     for index, node in enumerate(normal.model.graph.node):
-        found.setdefault(node.op_type, node.name or f"number {index}")
-    return tuple(found.items())
+        operators.setdefault(node.op_type, node.name or f"number {index}")
+    return tuple(operators.items())
 
 
 def _last_activation(model: Any) -> str:
@@ -372,6 +372,6 @@ def _order(row: npt.NDArray[np.float64], limit: float) -> bool:
     return limit == 0.0 and len(values) in (0, 2) and math.fsum(values) == 0.0
 
 
-def _gap(read: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
+def _gap(read: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
     with np.errstate(invalid="ignore"):
-        return float(np.abs(np.asarray(read, np.float64) - np.asarray(wanted, np.float64)).max(initial=0.0))
+        return float(np.abs(np.asarray(read, np.float64) - np.asarray(right, np.float64)).max(initial=0.0))

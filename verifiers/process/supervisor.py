@@ -34,11 +34,11 @@ def _prctl(option: int, value: int) -> None:
 
 def children(pid: int) -> list[int]:
     """Returns the pids of a process's children, from ``/proc``; empty where there is none."""
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+            pids += [int(child) for child in (task / "children").read_text().split()]
+    return pids
 
 
 class Supervisor:

@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 @functools.cache
 def _blas() -> list[tuple[Callable[[int], None], Callable[[], int]]]:
     """Returns how to set and to get the threads of the OpenBLAS in NumPy's wheel."""
-    found = []
+    libraries = []
     for path in sorted((Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*")):
         with contextlib.suppress(OSError):
             library = ctypes.CDLL(str(path))
@@ -40,6 +40,6 @@ def _blas() -> list[tuple[Callable[[int], None], Callable[[], int]]]:
                 assign, query = (getattr(library, f"{start}_{verb}_num_threads{end}", None) for verb in ("set", "get"))
                 if assign is not None and query is not None:
                     assign.argtypes, assign.restype, query.restype = [ctypes.c_int], None, ctypes.c_int
-                    found.append((assign, query))
+                    libraries.append((assign, query))
                     break
-    return found
+    return libraries

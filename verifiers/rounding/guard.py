@@ -292,21 +292,21 @@ def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Ver
     if verdict.status is not Status.UNSAT:
         return verdict
     try:
-        seen = measure(instance)
+        measured = measure(instance)
     except UserError as error:
         return _refused(verdict, Status.ERROR, f"answered unsat, but the network can't be run: {error}", verifier)
-    if not seen.steady:
+    if not measured.steady:
         detail = "the network is no function of its input: onnxruntime gives two outputs for one point"
         return _refused(verdict, Status.UNSUPPORTED, detail, verifier)
-    infinite = ~np.isfinite(seen.outputs).all(axis=1)
+    infinite = ~np.isfinite(measured.outputs).all(axis=1)
     if infinite.any():
         why = "proved in real arithmetic, but outputs of onnxruntime's float32 are infinite or not a number"
-        return _refused(verdict, Status.UNKNOWN, f"{why} at {_describe(seen.points[infinite][0])}", verifier)
-    for index, output in enumerate(seen.outputs):
-        if instance.spec.violated_by(output) and instance.contains(seen.points[index]):
-            return _broken(verifier, instance, verdict, seen, index)
-    for disjunct, allowed in enumerate(seen.allowance):
-        sampled = min(_depth(instance, disjunct, output) for output in (*seen.outputs, *seen.exact))
+        return _refused(verdict, Status.UNKNOWN, f"{why} at {_describe(measured.points[infinite][0])}", verifier)
+    for index, output in enumerate(measured.outputs):
+        if instance.spec.violated_by(output) and instance.contains(measured.points[index]):
+            return _broken(verifier, instance, verdict, measured, index)
+    for disjunct, allowed in enumerate(measured.allowance):
+        sampled = min(_depth(instance, disjunct, output) for output in (*measured.outputs, *measured.exact))
         if sampled <= allowed:
             why = f"the property holds at a point of the box by {sampled:.3g} only"
         elif verdict.bounds is not None and verdict.bounds[disjunct] <= allowed:
@@ -336,20 +336,22 @@ def unconfirmed(instance: Instance, witness: FloatArray) -> bool:
     return any(_depth(instance, k, output) <= allowed for k, allowed in enumerate(allowance))
 
 
-def _broken(verifier: type[Verifier], instance: Instance, verdict: Verdict, seen: Measure, index: int) -> Verdict:
+def _broken(verifier: type[Verifier], instance: Instance, verdict: Verdict, measured: Measure, index: int) -> Verdict:
     """Says what a counterexample means for a proof."""
-    output = seen.outputs[index]
-    if index < len(seen.exact):
-        true: npt.NDArray[np.floating] = seen.exact[index]
+    output = measured.outputs[index]
+    if index < len(measured.exact):
+        true: npt.NDArray[np.floating] = measured.exact[index]
     else:
         try:
-            true = float64_network.read(instance.onnx, instance.onnx_sha256, instance.classes).run(seen.points[index])
+            true = float64_network.read(instance.onnx, instance.onnx_sha256, instance.classes).run(
+                measured.points[index]
+            )
         except float64_network.UnreadableError:
             true = output
-    where = _describe(seen.points[index])
-    allowed = max(seen.allowance)
+    where = _describe(measured.points[index])
+    allowed = max(measured.allowance)
     shown = ", ".join(f"{value:.9g}" for value in output[:10])
-    if all(_depth(instance, k, true) > -most for k, most in enumerate(seen.allowance)):
+    if all(_depth(instance, k, true) > -most for k, most in enumerate(measured.allowance)):
         why = "answered unsat, but onnxruntime's float32 breaks it at a point of the box, by no more than rounding"
         detail = f"{why} (allowance {allowed:.3g}): {where} gives {shown}"
         return _refused(verdict, Status.UNKNOWN, detail, verifier)

@@ -50,14 +50,14 @@ def test_the_time_to_go_is_foretold_from_cost_and_share_decided() -> None:
 
 def test_what_was_recorded_before_is_the_first_guess_and_is_scaled_by_what_is_measured() -> None:
     stages = (replace(stage("sparse-ibp", batch=10), timeout=60.0), replace(stage("sparse-bab"), timeout=60.0))
-    for network, known in (("cnn-small", True), ("a stranger's", False)):
+    for network, recorded in (("cnn-small", True), ("a stranger's", False)):
         fake = SimpleNamespace(stages=stages, cell=SimpleNamespace(network=network, name="cell"))
         cascade = CellCascade(0, stages, range(10))
         estimate = Estimate([cast(CellPlan, fake)], [cascade], workers=1)
         (first,) = cascade.release()
         ibp, bab = PRIORS["sparse-ibp"], PRIORS["sparse-bab"]
         guess = estimate.remaining_s()
-        assert guess == (pytest.approx(10 * ibp.seconds + 10 * ibp.undecided * bab.seconds) if known else None)
+        assert guess == (pytest.approx(10 * ibp.seconds + 10 * ibp.undecided * bab.seconds) if recorded else None)
         # Ten times as dear as in the recorded run, and half of the images stay open.
         answers = [*verdicts(Status.UNSAT, 10 * ibp.seconds, 5), *verdicts(Status.UNKNOWN, 10 * ibp.seconds, 5)]
         estimate.add(first, answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_the_penalty_is_nothing_under_the_target_and_the_excess_above(tiny: nn.M
     total = sum(module.scores.numel() for module in rated.values())
     assert excess(rated, total).item() == 0
     assert excess(rated, total // 4).item() == pytest.approx(1, rel=1e-2)
-    excess(rated, total // 4).backward()
+    excess(rated, total // 4).backward()  # type: ignore[no-untyped-call]
     assert all(module.rate.grad is not None and float(module.rate.grad) > 0 for module in rated.values())
 
 
@@ -84,7 +85,7 @@ def test_the_penalty_s_weight_grows_until_the_target_is_met_and_stays(
     gammas = []
 
     class Spy(Lent):
-        def __call__(self, model: nn.Module, epochs: int, **more: object) -> Masks | None:  # type: ignore[override]
+        def __call__(self, model: nn.Module, epochs: int, **more: object) -> Masks | None:
             hooks = more["hooks"]
             gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
             monkeypatch.setattr(harp, "excess", lambda *_: torch.tensor(next(excesses)))
@@ -97,9 +98,10 @@ def test_the_penalty_s_weight_grows_until_the_target_is_met_and_stays(
     assert gammas == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ["uniform", "balanced"])
 def test_with_frozen_rates_it_is_hydra_to_the_bit(tmp_path: Path, allocation: str) -> None:
-    settings = {"allocation": allocation, "prune_epochs": 2}
+    settings: dict[str, Any] = {"allocation": allocation, "prune_epochs": 2}
     frozen = pipeline(tmp_path / "a", images=60).run(
         job("harp", 10.0, pruners={"harp": {"gamma": 0.0, "rate_factor": 0.0}}, **settings)
     )
@@ -109,7 +111,11 @@ def test_with_frozen_rates_it_is_hydra_to_the_bit(tmp_path: Path, allocation: st
 
 @pytest.mark.slow
 def test_interrupted_while_rates_are_learned_it_ends_the_same(tmp_path: Path) -> None:
-    options = {"prune_epochs": 3, "score_lr": 1e-2, "pruners": {"harp": {"gamma": 0.1, "rate_factor": 10.0}}}
+    options: dict[str, Any] = {
+        "prune_epochs": 3,
+        "score_lr": 1e-2,
+        "pruners": {"harp": {"gamma": 0.1, "rate_factor": 10.0}},
+    }
     whole = pipeline(tmp_path / "whole", images=60).run(job("harp", **options))
     epochs = 0
 
@@ -128,7 +134,7 @@ def test_interrupted_while_rates_are_learned_it_ends_the_same(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "message"), [({"gamma": -1}, "gamma -1 is"), ({"rate_factor": -1}, "rate_factor")]
 )
-def test_settings_out_of_range_are_refused(tiny: nn.Module, settings: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(tiny: nn.Module, settings: dict[str, Any], message: str) -> None:
     lent = Lent()
     with pytest.raises(UserError, match=message):
         prune(tiny, 10, train=lent, **settings)

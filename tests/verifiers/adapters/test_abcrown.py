@@ -15,7 +15,9 @@ import pytest
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters.abcrown import install
-from prunecert.verifiers.adapters.abcrown.adapter import DEFAULTS, FLAT, STATUS, AbCrown, parse_status
+from prunecert.verifiers.adapters.abcrown.adapter import AbCrown
+from prunecert.verifiers.adapters.abcrown.configuration import DEFAULTS, FLAT
+from prunecert.verifiers.adapters.abcrown.words import STATUS, parse_status
 from prunecert.verifiers.adapters.hardware import visible_devices
 from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.process.worker import Worker
@@ -147,10 +149,10 @@ def hint(monkeypatch: pytest.MonkeyPatch, home: Path | None) -> str:
         monkeypatch.delenv("ABCROWN_HOME", raising=False)
     else:
         monkeypatch.setenv("ABCROWN_HOME", str(home))
-    found = AbCrown.availability()
-    assert not found.installed
-    assert "\n" not in found.hint
-    return found.hint
+    answer = AbCrown.availability()
+    assert not answer.installed
+    assert "\n" not in answer.hint
+    return answer.hint
 
 
 def test_nothing_there(monkeypatch: pytest.MonkeyPatch, modules: dict[str, Path | None]) -> None:
@@ -213,9 +215,9 @@ def test_a_whole_checkout_is_found_with_its_commit(
     (home / ".git" / "refs" / "heads").mkdir(parents=True)
     (home / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     (home / ".git" / "packed-refs").write_text(f"# pack-refs with: peeled\n{'a' * 40} refs/heads/main\n")
-    found = AbCrown.availability()
-    assert found.installed
-    assert found.version == f"0.7.0 ({'a' * 12}), auto_LiRPA 0.7.1"
+    answer = AbCrown.availability()
+    assert answer.installed
+    assert answer.version == f"0.7.0 ({'a' * 12}), auto_LiRPA 0.7.1"
     (home / ".git" / "refs" / "heads" / "main").write_text("b" * 40 + "\n")
     assert install.git_commit(home) == "b" * 40
     (home / ".git" / "HEAD").write_text("c" * 40 + "\n")
@@ -239,9 +241,9 @@ def test_an_installed_package_is_found(
 ) -> None:
     monkeypatch.delenv("ABCROWN_HOME", raising=False)
     modules["abcrown"] = checkout(tmp_path) / "complete_verifier" / "__init__.py"
-    found = install.find()
-    assert isinstance(found, install.Install)
-    assert found.folder == tmp_path / "abcrown" / "complete_verifier"
+    place = install.find()
+    assert isinstance(place, install.Install)
+    assert place.folder == tmp_path / "abcrown" / "complete_verifier"
 
 
 # --- the verifier itself --------------------------------------------------------------------------------------------

@@ -41,10 +41,10 @@ def worker() -> Iterator[Worker]:
 
 
 def test_finds_confirmed_counterexamples(worker: Worker, network: Path) -> None:
-    asked = [onnxnets.instance(network, 0.2, seed) for seed in range(6)]
-    verdicts = worker.verify(asked)
+    instances = [onnxnets.instance(network, 0.2, seed) for seed in range(6)]
+    verdicts = worker.verify(instances)
     assert [verdict.status for verdict in verdicts] == [Status.SAT] * 6, [v.detail for v in verdicts]
-    for question, verdict in zip(asked, verdicts, strict=True):
+    for question, verdict in zip(instances, verdicts, strict=True):
         assert verdict.witness is not None
         assert question.contains(verdict.witness)
         assert question.spec.violated_by(counterexample.outputs(network, verdict.witness[None])[0])
@@ -60,7 +60,7 @@ def test_finds_what_is_there_and_nothing_else(worker: Worker, small: Path) -> No
     base = network[0].astype(np.float64)
     axes = np.eye(12, dtype=np.float32).reshape(12, 3, 2, 2)
     weights = (counterexample.outputs(small, axes) - base).astype(np.float64)
-    asked = []
+    instances = []
     for seed in range(4):
         question = onnxnets.instance(small, 0.1, seed)
         assert question.center is not None
@@ -77,14 +77,14 @@ def test_finds_what_is_there_and_nothing_else(worker: Worker, small: Path) -> No
         for factor in (0.98, 1.02):
             eps = float(min(gaps)) * factor
             spec = type(question.spec).robustness(label, 3)
-            asked.append(
+            instances.append(
                 replace(question, lower=center - np.float32(eps), upper=center + np.float32(eps), eps=eps, spec=spec,
                         label=label, name=f"{seed} {factor}")
             )  # fmt: skip
-    for question, verdict in zip(asked, worker.verify(asked), strict=True):
-        wanted = Status.SAT if question.name.endswith("1.02") else Status.UNKNOWN
-        assert verdict.status is wanted, f"{question.name}: {verdict.detail}"
-        if wanted is Status.UNKNOWN:
+    for question, verdict in zip(instances, worker.verify(instances), strict=True):
+        expectation = Status.SAT if question.name.endswith("1.02") else Status.UNKNOWN
+        assert verdict.status is expectation, f"{question.name}: {verdict.detail}"
+        if expectation is Status.UNKNOWN:
             assert verdict.detail == "no counterexample by apgd-ce, apgd-dlr, fab-t"
 
 
@@ -94,9 +94,9 @@ def test_a_box_that_is_no_ball(worker: Worker, network: Path) -> None:
     lower, upper = question.lower.copy(), question.upper.copy()
     lower[0] = upper[0] = 0.25
     upper[1] = lower[1] + (upper[1] - lower[1]) * np.float32(0.5)
-    asked = replace(question, lower=lower, upper=upper, eps=None)
-    assert ball(asked) is None
-    (verdict,) = worker.verify([asked])
+    moved = replace(question, lower=lower, upper=upper, eps=None)
+    assert ball(moved) is None
+    (verdict,) = worker.verify([moved])
     assert verdict.status is Status.SAT, verdict.detail
     assert verdict.witness is not None
     assert np.all(verdict.witness[0] == 0.25)
@@ -111,19 +111,19 @@ def test_a_flat_input(worker: Worker, tmp_path: Path) -> None:
 def test_balls_are_recognised(network: Path) -> None:
     for seed, eps in ((0, 2 / 255), (1, 0.2), (2, 0.7)):
         question = onnxnets.instance(network, eps, seed)
-        found = ball(question)
-        assert found is not None
-        center, radius = found
+        fit = ball(question)
+        assert fit is not None
+        center, radius = fit
         assert radius == eps
         assert np.all(np.clip(center - eps, 0, 1) == pytest.approx(question.lower, abs=1e-6))
         assert np.all(np.clip(center + eps, 0, 1) == pytest.approx(question.upper, abs=1e-6))
     free = onnxnets.instance(network, 0.1, 0)
     assert question.center is not None
     clipped = (free.lower > 0) & (free.upper < 1)
-    found = ball(free)
-    assert found is not None
+    fit = ball(free)
+    assert fit is not None
     assert free.center is not None
-    np.testing.assert_allclose(found[0][clipped], free.center[clipped], atol=1e-6)
+    np.testing.assert_allclose(fit[0][clipped], free.center[clipped], atol=1e-6)
     # Without a radius it is half of the widest side; beyond [0, 1] the box is another.
     assert ball(replace(free, eps=None)) is not None
     assert ball(replace(free, lower=free.lower - np.float32(0.5))) is None

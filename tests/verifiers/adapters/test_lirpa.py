@@ -16,11 +16,13 @@ from onnx import helper
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
-from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, Ibp
+from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
+from prunecert.verifiers.adapters.lirpa.engine import Lirpa
 from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.rounding.lirpa import Apart
 from tests.verifiers import onnxnets
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
@@ -69,8 +71,8 @@ def scale(question: Instance) -> float:
 def test_bounds_contain_ten_thousand_outputs(
     worker: Worker, name: str, norm: Norm, radii: tuple[float, ...], networks: dict[str, Path]
 ) -> None:
-    asked = [onnxnets.instance(networks[name], eps, seed, norm=norm) for eps in radii for seed in range(2)]
-    for question, verdict in zip(asked, worker.verify(asked), strict=True):
+    instances = [onnxnets.instance(networks[name], eps, seed, norm=norm) for eps in radii for seed in range(2)]
+    for question, verdict in zip(instances, worker.verify(instances), strict=True):
         assert verdict.status in (Status.UNSAT, Status.UNKNOWN), verdict.detail
         assert verdict.bounds is not None
         smallest = margins(question, onnxnets.samples(question, 10_000))
@@ -82,8 +84,8 @@ def test_bounds_contain_ten_thousand_outputs(
 
 @pytest.mark.slow
 def test_a_point_has_its_own_output_as_bound(worker: Worker, networks: dict[str, Path]) -> None:
-    asked = [onnxnets.instance(path, 0.0, seed) for path in networks.values() for seed in range(2)]
-    for question, verdict in zip(asked, worker.verify(asked), strict=True):
+    instances = [onnxnets.instance(path, 0.0, seed) for path in networks.values() for seed in range(2)]
+    for question, verdict in zip(instances, worker.verify(instances), strict=True):
         assert verdict.bounds is not None
         exact = margins(question, question.lower[None])
         np.testing.assert_allclose(verdict.bounds, exact, atol=TOLERANCE * scale(question))
@@ -95,11 +97,11 @@ def test_a_point_has_its_own_output_as_bound(worker: Worker, networks: dict[str,
 def test_any_disjunctive_normal_form(worker: Worker, networks: dict[str, Path]) -> None:
     """Disjuncts of several rows, and batches whose specifications have different numbers of rows."""
     rng = np.random.default_rng(0)
-    asked = []
+    instances = []
     for seed, rows in enumerate([(1,), (3, 1, 2), (2, 2), (1,) * 12]):
         spec = OutputSpec(tuple((rng.standard_normal((m, 10)), rng.standard_normal(m) - 2) for m in rows))
-        asked.append(onnxnets.instance(networks["convolutional"], 0.01, seed, spec=spec))
-    for question, verdict in zip(asked, worker.verify(asked), strict=True):
+        instances.append(onnxnets.instance(networks["convolutional"], 0.01, seed, spec=spec))
+    for question, verdict in zip(instances, worker.verify(instances), strict=True):
         assert verdict.bounds is not None
         assert len(verdict.bounds) == len(question.spec.disjuncts)
         smallest = margins(question, onnxnets.samples(question, 3000))
@@ -135,9 +137,9 @@ def test_a_margin_within_rounding_is_no_proof(
 
 
 def test_a_batch_says_what_each_alone_says(worker: Worker, networks: dict[str, Path]) -> None:
-    asked = [onnxnets.instance(networks["residual"], 0.01 * (1 + seed % 3), seed) for seed in range(6)]
-    together = worker.verify(asked)
-    for question, verdict in zip(asked, together, strict=True):
+    instances = [onnxnets.instance(networks["residual"], 0.01 * (1 + seed % 3), seed) for seed in range(6)]
+    together = worker.verify(instances)
+    for question, verdict in zip(instances, together, strict=True):
         (alone,) = worker.verify([question])
         assert verdict.bounds is not None
         assert alone.bounds is not None
@@ -157,31 +159,53 @@ def test_float64_decides_where_float32_can_not(
     verifier.load(networks["convolutional"])
     certain = verifier._certain
 
-    def nothing(instances: list[Instance], rows: Rows, lower: NDArray[np.float64]) -> NDArray[np.float64]:
-        less = certain(instances, rows, lower)
+    def nothing(
+        instances: list[Instance], rows: Rows, lower: NDArray[np.float64], indices: list[int] | None, apart: Apart
+    ) -> NDArray[np.float64]:
+        less = certain(instances, rows, lower, indices, apart)
         return less - np.inf if verifier._dtype is torch.float32 else less
 
-    asked = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(2)]
-    plain = verifier.solve(asked)
+    questions = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(2)]
+    plain = verifier.solve(questions)
     # Thresholds a little below the bounds: several rows, which optimised slopes have to prove.
     below = []
-    for question, verdict in zip(asked, plain, strict=True):
+    for question, verdict in zip(questions, plain, strict=True):
         pairs = zip(question.spec.disjuncts, verdict.bounds or (), strict=True)
         spec = OutputSpec(tuple((a, b + bound - 0.01) for (a, b), bound in pairs))
         below.append(dataclasses.replace(question, spec=spec))
     monkeypatch.setattr(verifier, "_certain", nothing)
-    found = verifier.solve(below)
-    assert [verdict.status for verdict in found] == [Status.UNSAT] * 2, [verdict.detail for verdict in found]
+    verdicts = verifier.solve(below)
+    assert [verdict.status for verdict in verdicts] == [Status.UNSAT] * 2, [verdict.detail for verdict in verdicts]
     assert torch.get_default_dtype() is torch.float32
-    for verdict in found:
+    for verdict in verdicts:
         np.testing.assert_allclose(verdict.bounds or (), 0.01, atol=1e-3 if method is AlphaCrown else 1e-5)
+
+
+@pytest.mark.parametrize("method", [Ibp, CrownIbp, Crown])
+def test_an_ordinary_proof_needs_no_float64(
+    method: type[Lirpa], networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = method()
+    verifier.start()
+    verifier.load(networks["convolutional"])
+    types = []
+    bound = verifier._bound
+
+    def noted(instances: list[Instance], rows: Rows) -> NDArray[np.float64]:
+        types.append(verifier._dtype)
+        return bound(instances, rows)
+
+    monkeypatch.setattr(verifier, "_bound", noted)
+    verdicts = verifier.solve([onnxnets.instance(networks["convolutional"], 0.001, seed) for seed in range(2)])
+    assert [verdict.status for verdict in verdicts] == [Status.UNSAT] * 2
+    assert set(types) == {torch.float32}
 
 
 @pytest.mark.slow
 def test_optimised_slopes_are_never_worse(networks: dict[str, Path]) -> None:
-    asked = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(4)]
+    instances = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(4)]
     with Worker("crown", threads=1) as crown, Worker("alpha-crown", threads=1) as alpha:
-        plain, better = crown.verify(asked), alpha.verify(asked)
+        plain, better = crown.verify(instances), alpha.verify(instances)
     gains = [np.subtract(b.bounds, a.bounds) for a, b in zip(plain, better, strict=True)]  # type: ignore[arg-type]
     assert all(gain.min() > -1e-5 for gain in gains)
     assert max(gain.max() for gain in gains) > 1e-3
@@ -215,14 +239,14 @@ def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[s
             for adapter in (single, double):
                 adapter.start()
                 adapter.load(onnxnets.normal_form(path))
-            asked = [onnxnets.instance(path, eps, seed) for eps in (0.001, 0.01, 0.05) for seed in range(3)]
-            rows = Rows(asked)
-            low = single._bound(asked, rows)
+            instances = [onnxnets.instance(path, eps, seed) for eps in (0.001, 0.01, 0.05) for seed in range(3)]
+            rows = Rows(instances)
+            low = single._bound(instances, rows)
             network = double._module.double()
-            shape = (len(asked), *double._module.input_shape)
+            shape = (len(instances), *double._module.input_shape)
             corners = [
                 torch.from_numpy(np.stack(arrays).astype(np.float64)).reshape(shape)
-                for arrays in ([item.lower for item in asked], [item.upper for item in asked])
+                for arrays in ([item.lower for item in instances], [item.upper for item in instances])
             ]
             library = autolirpa.library()
             # auto_LiRPA makes constants of its own in the default type.
@@ -237,7 +261,7 @@ def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[s
                     )
             finally:
                 torch.set_default_dtype(torch.float32)
-            scales = np.array([scale(item) for item in asked])[:, None]
+            scales = np.array([scale(item) for item in instances])[:, None]
             worst = max(worst, float((np.abs(low - (exact.numpy() - rows.offsets)) / scales).max()))
             assert single.rounding < 1e-6
     print(f"largest relative difference {worst:.2e}")
@@ -256,15 +280,15 @@ def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[s
 def test_what_is_not_taken_is_named(
     nodes: list[tuple[str, dict[str, int], str]], said: str, ibp: Worker, tmp_path: Path
 ) -> None:
-    value, made = "input", []
+    value, operators = "input", []
     for i, (operator, attributes, name) in enumerate(nodes):
-        made.append(helper.make_node(operator, [value], [f"v{i}"], name=name, **attributes))  # type: ignore[arg-type]
+        operators.append(helper.make_node(operator, [value], [f"v{i}"], name=name, **attributes))  # type: ignore[arg-type]
         value = f"v{i}"
-    made += [
+    operators += [
         helper.make_node("GlobalAveragePool", [value], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["output"]),
     ]
-    path = onnxnets.write(tmp_path / "net.onnx", made, {}, (3, 9, 9), outputs=3)
+    path = onnxnets.write(tmp_path / "net.onnx", operators, {}, (3, 9, 9), outputs=3)
     (verdict,) = ibp.verify([onnxnets.instance(path, 0.01)])
     assert verdict.status is Status.UNSUPPORTED
     assert said in verdict.detail
@@ -283,7 +307,7 @@ def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "said"),
+    ("kind", "values", "said"),
     [
         (Ibp, {"tolerance": 0.0}, "from 1e-7"),
         (AlphaCrown, {"iterations": 0}, "1 or more"),
@@ -291,21 +315,6 @@ def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
         (Ibp, {"tolerance": "small"}, "must be of type float"),
     ],
 )
-def test_settings_are_checked(kind: type[Ibp], given: dict[str, object], said: str) -> None:
+def test_settings_are_checked(kind: type[Ibp], values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        kind.resolve(given)
-
-
-def test_an_old_upstream_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "auto_LiRPA"
-    package.mkdir()
-    (package / "__init__.py").write_text('__version__ = "0.3"\nraise RuntimeError("must not be imported")\n')
-    monkeypatch.syspath_prepend(tmp_path)
-    found = autolirpa.find.__wrapped__()
-    assert "0.3 is too old" in found.why_not
-    assert not found.upstream
-    assert "in neuralsat" in found.source
-    (package / "__init__.py").write_text('__version__ = "0.7.1"\n')
-    newer = autolirpa.find.__wrapped__()
-    assert newer.upstream
-    assert newer.source == "auto_LiRPA 0.7.1"
+        kind.resolve(values)

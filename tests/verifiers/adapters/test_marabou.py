@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers.adapters.marabou import STATUS, Marabou, parse_status
+from prunecert.verifiers.adapters.marabou.adapter import Marabou
+from prunecert.verifiers.adapters.marabou.words import STATUS, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact
@@ -107,6 +108,6 @@ def test_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = Marabou.availability()
-    assert not found.installed
-    assert "prunecert[marabou]" in found.hint
+    answer = Marabou.availability()
+    assert not answer.installed
+    assert "prunecert[marabou]" in answer.hint

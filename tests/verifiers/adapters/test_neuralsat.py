@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.verifiers.adapters.neuralsat.adapter import STATUS, NeuralSat, parse_status
+from prunecert.verifiers.adapters.neuralsat.adapter import NeuralSat
+from prunecert.verifiers.adapters.neuralsat.words import STATUS, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.process.worker import Worker
 from tests.verifiers import exact
@@ -148,6 +149,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, missing: st
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = NeuralSat.availability()
-    assert not found.installed
-    assert f"pip install {missing}" in found.hint
+    answer = NeuralSat.availability()
+    assert not answer.installed
+    assert f"pip install {missing}" in answer.hint

@@ -11,6 +11,7 @@ import pytest
 
 from prunecert.errors import UserError
 from prunecert.verifiers.adapters.pgd.adapter import Pgd
+from prunecert.verifiers.adapters.pgd.starts import start
 from prunecert.verifiers.base import Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -31,10 +32,10 @@ def pgd() -> Iterator[Worker]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l2", 3.0)])
 def test_finds_confirmed_counterexamples(pgd: Worker, norm: Norm, eps: float, network: Path) -> None:
-    asked = [onnxnets.instance(network, eps, seed, norm=norm) for seed in range(12)]
-    verdicts = pgd.verify(asked)
+    instances = [onnxnets.instance(network, eps, seed, norm=norm) for seed in range(12)]
+    verdicts = pgd.verify(instances)
     assert sum(verdict.status is Status.SAT for verdict in verdicts) >= 8
-    for question, verdict in zip(asked, verdicts, strict=True):
+    for question, verdict in zip(instances, verdicts, strict=True):
         assert verdict.status in (Status.SAT, Status.UNKNOWN), verdict.detail
         if verdict.status is Status.SAT:
             assert verdict.witness is not None
@@ -46,8 +47,8 @@ def test_finds_confirmed_counterexamples(pgd: Worker, norm: Norm, eps: float, ne
 
 
 def test_finds_nothing_where_nothing_is(pgd: Worker, network: Path) -> None:
-    asked = [onnxnets.instance(network, 1e-5, seed) for seed in range(5)]
-    assert {verdict.status for verdict in pgd.verify(asked)} == {Status.UNKNOWN}
+    instances = [onnxnets.instance(network, 1e-5, seed) for seed in range(5)]
+    assert {verdict.status for verdict in pgd.verify(instances)} == {Status.UNKNOWN}
 
 
 def test_a_start_that_is_a_counterexample_is_the_answer_and_others_do_no_harm(pgd: Worker, network: Path) -> None:
@@ -105,20 +106,18 @@ def test_conjunctions(pgd: Worker, network: Path) -> None:
 
 
 def test_depends_on_the_image_and_the_seed_alone(network: Path) -> None:
-    asked = [onnxnets.instance(network, 0.02, seed) for seed in range(4)]
-    given = {"restarts": 2, "steps": 1}
-    adapter, other = Pgd(given), Pgd({**given, "seed": 1})
-    first = adapter._start(asked[0], 1, "linf")
-    np.testing.assert_array_equal(first, adapter._start(asked[0], 1, "linf"))
-    assert not np.array_equal(first, adapter._start(asked[1], 1, "linf"))
-    assert not np.array_equal(first, adapter._start(asked[0], 2, "linf"))
-    assert not np.array_equal(first, other._start(asked[0], 1, "linf"))
-    assert np.linalg.norm(adapter._start(asked[0], 1, "l2")) <= 1
+    one, two = (onnxnets.instance(network, 0.02, seed) for seed in range(2))
+    first = start(one, 1, "linf", 0)
+    np.testing.assert_array_equal(first, start(one, 1, "linf", 0))
+    assert not np.array_equal(first, start(two, 1, "linf", 0))
+    assert not np.array_equal(first, start(one, 2, "linf", 0))
+    assert not np.array_equal(first, start(one, 1, "linf", 1))
+    assert np.linalg.norm(start(one, 1, "l2", 0)) <= 1
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"steps": 0}, "above 0"), ({"step_size": -1.0}, "above 0"), ({"seed": -1}, "0 or more")]
+    ("values", "said"), [({"steps": 0}, "above 0"), ({"step_size": -1.0}, "above 0"), ({"seed": -1}, "0 or more")]
 )
-def test_settings_are_checked(given: dict[str, object], said: str) -> None:
+def test_settings_are_checked(values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Pgd.resolve(given)
+        Pgd.resolve(values)

@@ -44,9 +44,9 @@ def question(onnx_file: Path, distance: float, name: str = "", *, classes: int =
     center[0, 0, 0] += shift
     center[0, 0, 1] -= shift
     box = np.zeros(SHAPE, dtype=np.float32)
-    made = onnxnets.instance(onnx_file, 0.1, 0)
+    base = onnxnets.instance(onnx_file, 0.1, 0)
     return replace(
-        made,
+        base,
         lower=box - 100,
         upper=box + 100,
         spec=OutputSpec.robustness(0, classes),
@@ -69,8 +69,8 @@ def subject(onnx_file: Path, **settings: Any) -> Smoothing:
 
 def certificates(verdicts: Sequence[Verdict]) -> list[Certificate]:
     assert {verdict.status for verdict in verdicts} == {Status.UNKNOWN}
-    found = [verdict.certificate for verdict in verdicts]
-    return [item for item in found if item is not None]
+    claims = [verdict.certificate for verdict in verdicts]
+    return [item for item in claims if item is not None]
 
 
 @pytest.mark.slow
@@ -84,9 +84,9 @@ def test_radii_are_too_large_as_seldom_as_said(line: Path) -> None:
     limit = int(binom.ppf(0.999, runs, alpha))
     wrong = naive = 0
     for seed in range(runs):
-        (found,) = certificates(subject(line, alpha=alpha, seed=seed).solve([question(line, distance)]))
-        wrong += found.radius > distance
-        naive += 0.5 * float(norm.ppf(found.count / found.n)) > distance
+        (claim,) = certificates(subject(line, alpha=alpha, seed=seed).solve([question(line, distance)]))
+        wrong += claim.radius > distance
+        naive += 0.5 * float(norm.ppf(claim.count / claim.n)) > distance
     assert wrong <= limit
     # The test can fail: what leaves the bound out fails it.
     assert naive > 2 * limit
@@ -98,45 +98,45 @@ def test_radii_are_too_large_as_seldom_as_said(line: Path) -> None:
 def test_the_counts_are_those_of_the_noise(line: Path) -> None:
     """The class wins with probability Phi(distance / sigma); 100,000 samples tell sigma within a per cent."""
     for distance in (-0.2, 0.0, 0.3):
-        (found,) = certificates(subject(line, n=100_000, n0=1000).solve([question(line, distance)]))
-        share = found.count / found.n if found.predicted == 0 else 1 - found.count / found.n
+        (claim,) = certificates(subject(line, n=100_000, n0=1000).solve([question(line, distance)]))
+        share = claim.count / claim.n if claim.predicted == 0 else 1 - claim.count / claim.n
         assert share == pytest.approx(float(norm.cdf(distance / 0.5)), abs=5 * 0.5 / np.sqrt(100_000))
 
 
 @pytest.mark.slow
 def test_the_radius_comes_near_the_distance(line: Path) -> None:
-    (found,) = certificates(subject(line, n=100_000).solve([question(line, 0.6)]))
-    assert found.predicted == 0
-    assert 0.97 * 0.6 < found.radius < 0.6
+    (claim,) = certificates(subject(line, n=100_000).solve([question(line, 0.6)]))
+    assert claim.predicted == 0
+    assert 0.97 * 0.6 < claim.radius < 0.6
 
 
 def test_it_abstains_on_the_edge(line: Path) -> None:
-    found = certificates([subject(line, seed=seed).solve([question(line, 0.0)])[0] for seed in range(30)])
-    assert sum(item.abstained for item in found) >= 28
-    assert {item.radius for item in found if item.abstained} == {0.0}
+    claims = certificates([subject(line, seed=seed).solve([question(line, 0.0)])[0] for seed in range(30)])
+    assert sum(item.abstained for item in claims) >= 28
+    assert {item.radius for item in claims if item.abstained} == {0.0}
 
 
 def test_the_class_need_not_be_the_label(line: Path) -> None:
-    (found,) = certificates(subject(line).solve([question(line, -1.0)]))
-    assert found.predicted == 1
-    assert found.radius > 0.5
-    assert not found.certifies(0, 0.0)
+    (claim,) = certificates(subject(line).solve([question(line, -1.0)]))
+    assert claim.predicted == 1
+    assert claim.radius > 0.5
+    assert not claim.certifies(0, 0.0)
 
 
 def test_the_same_question_has_the_same_noise(line: Path) -> None:
-    asked = [question(line, 0.2, name) for name in "abc"]
-    whole = certificates(subject(line).solve(asked))
+    instances = [question(line, 0.2, name) for name in "abc"]
+    whole = certificates(subject(line).solve(instances))
     # Alone or in company, in any order, with any time limit and any number of samples a pass.
-    assert [certificates(subject(line).solve([item]))[0] for item in asked] == whole
-    assert certificates(subject(line).solve(asked[::-1])) == whole[::-1]
-    assert certificates(subject(line).solve([replace(item, timeout=5.0) for item in asked])) == whole
+    assert [certificates(subject(line).solve([item]))[0] for item in instances] == whole
+    assert certificates(subject(line).solve(instances[::-1])) == whole[::-1]
+    assert certificates(subject(line).solve([replace(item, timeout=5.0) for item in instances])) == whole
     for batch in (7, 50, 130, 1000):
-        assert certificates(subject(line, batch=batch).solve(asked)) == whole
+        assert certificates(subject(line, batch=batch).solve(instances)) == whole
     # Another seed, another image: other noise.
-    assert len({found.count for found in whole}) > 1
-    other = certificates(subject(line, seed=1).solve(asked))
+    assert len({claim.count for claim in whole}) > 1
+    other = certificates(subject(line, seed=1).solve(instances))
     assert [item.count for item in other] != [item.count for item in whole]
-    other = certificates(subject(line, sigma=0.25).solve(asked))
+    other = certificates(subject(line, sigma=0.25).solve(instances))
     assert [item.count for item in other] != [item.count for item in whole]
 
 
@@ -145,10 +145,10 @@ def test_choice_and_estimate_use_different_samples(line: Path) -> None:
     verifier = subject(line)
     counts = []
     for seed in range(40):
-        asked = question(line, 0.0)
+        instance = question(line, 0.0)
         generator = verifier._torch.Generator().manual_seed(seed)
-        first = verifier._count(asked, 100, generator, np.inf)
-        second = verifier._count(asked, 100, generator, np.inf)
+        first = verifier._count(instance, 100, generator, np.inf)
+        second = verifier._count(instance, 100, generator, np.inf)
         counts.append((int(first.max()), int(second[int(first.argmax())])))
     assert np.mean([first for first, _ in counts]) > 52.5
     assert np.mean([second for _, second in counts]) == pytest.approx(50, abs=2.5)
@@ -177,15 +177,15 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    with Worker("smoothing", {"sigma": 0.5, "n": 300}, threads=1) as made:
-        yield made
+    with Worker("smoothing", {"sigma": 0.5, "n": 300}, threads=1) as subject:
+        yield subject
 
 
 @pytest.mark.slow
 def test_through_the_worker(worker: Worker, line: Path) -> None:
-    asked = [question(line, 0.5, name) for name in "ab"]
-    verdicts = worker.verify(asked)
-    direct = certificates(subject(line, n=300, n0=100).solve(asked))
+    instances = [question(line, 0.5, name) for name in "ab"]
+    verdicts = worker.verify(instances)
+    direct = certificates(subject(line, n=300, n0=100).solve(instances))
     assert certificates(verdicts) == direct
     assert verdicts[0].times.wall_s > 0
     assert "torch" in verdicts[0].version
@@ -219,17 +219,17 @@ class Prover(Smoothing):
     ],
 )
 def test_nonsense_is_an_error(verdict: Verdict, reason: str, line: Path) -> None:
-    found = judge.nonsense(Prover, question(line, 0.5), verdict)
-    assert found is not None
-    assert reason in found
+    flaw = judge.nonsense(Prover, question(line, 0.5), verdict)
+    assert flaw is not None
+    assert reason in flaw
 
 
 def test_nobody_else_gives_certificates(line: Path) -> None:
     from prunecert.verifiers.adapters.lirpa.adapter import Ibp
 
-    found = judge.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
-    assert found is not None
-    assert "no probabilistic verifier" in found
+    flaw = judge.nonsense(Ibp, question(line, 0.5), Verdict(Status.UNKNOWN, certificate=GOOD))
+    assert flaw is not None
+    assert "no probabilistic verifier" in flaw
 
 
 @pytest.mark.parametrize(

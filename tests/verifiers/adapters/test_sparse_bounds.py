@@ -34,10 +34,10 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 
 @pytest.mark.slow
 def test_verdicts_follow_the_bounds(worker: Worker, network: Path) -> None:
-    asked = [onnxnets.instance(network, eps, seed) for eps in (0.0, 0.001, 0.01, 0.3) for seed in range(3)]
-    verdicts = worker.verify(asked)
+    instances = [onnxnets.instance(network, eps, seed) for eps in (0.0, 0.001, 0.01, 0.3) for seed in range(3)]
+    verdicts = worker.verify(instances)
     assert {verdict.status for verdict in verdicts} == {Status.UNSAT, Status.UNKNOWN}
-    for question, verdict in zip(asked, verdicts, strict=True):
+    for question, verdict in zip(instances, verdicts, strict=True):
         assert verdict.bounds is not None
         assert len(verdict.bounds) == 9
         assert (verdict.status is Status.UNSAT) == (min(verdict.bounds) > 0)
@@ -51,12 +51,12 @@ def test_verdicts_follow_the_bounds(worker: Worker, network: Path) -> None:
 
 def test_any_disjunctive_normal_form(worker: Worker, network: Path) -> None:
     rng = np.random.default_rng(0)
-    asked = []
+    instances = []
     for seed, rows in enumerate([(1,), (3, 1, 2), (2, 0, 2), (1,) * 40, ()]):
         spec = OutputSpec(tuple((rng.standard_normal((m, 10)), rng.standard_normal(m) - 2) for m in rows))
-        asked.append(onnxnets.instance(network, 0.01, seed, spec=spec))
-    verdicts = worker.verify(asked)
-    for question, verdict in zip(asked, verdicts, strict=True):
+        instances.append(onnxnets.instance(network, 0.01, seed, spec=spec))
+    verdicts = worker.verify(instances)
+    for question, verdict in zip(instances, verdicts, strict=True):
         if any(len(b) == 0 for _, b in question.spec.disjuncts) or not question.spec.disjuncts:
             # A disjunct without rows is met by every output, and no disjunct by none: nothing is claimed of either.
             assert verdict.status is Status.UNKNOWN
@@ -102,10 +102,10 @@ def test_time_that_is_over_is_a_timeout(network: Path) -> None:
     adapter = VERIFIERS.get("sparse-crown")()
     adapter.start()
     adapter.load(network)
-    asked = [replace(onnxnets.instance(network, 0.01, seed), timeout=1e-9) for seed in range(12)]
-    statuses = [verdict.status for verdict in adapter.solve(asked)]
+    instances = [replace(onnxnets.instance(network, 0.01, seed), timeout=1e-9) for seed in range(12)]
+    statuses = [verdict.status for verdict in adapter.solve(instances)]
     assert statuses[10:] == [Status.TIMEOUT] * 2
-    assert {verdict.status for verdict in adapter.solve([replace(item, timeout=60.0) for item in asked])} <= {
+    assert {verdict.status for verdict in adapter.solve([replace(item, timeout=60.0) for item in instances])} <= {
         Status.UNSAT,
         Status.UNKNOWN,
     }
@@ -117,8 +117,8 @@ def test_listing_verifiers_imports_no_compiler() -> None:
         f"[VERIFIERS.get(name).availability() for name in {METHODS!r}]; "
         "print([name for name in ('numba', 'llvmlite', 'torch', 'onnx') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("missing", ["numba", "scipy"])

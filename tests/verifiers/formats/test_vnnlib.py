@@ -35,9 +35,9 @@ def instance(lower: FloatArray, upper: FloatArray, spec: OutputSpec, classes: in
     return Instance(Path("net.onnx"), "0" * 64, lower, upper, spec, 10.0, classes=classes, **more)
 
 
-def back(made: Property, like: Instance) -> Instance:
-    (read,) = made.instances(like.onnx, like.onnx_sha256, like.lower.shape, like.timeout)
-    return read
+def back(prop: Property, like: Instance) -> Instance:
+    (question,) = prop.instances(like.onnx, like.onnx_sha256, like.lower.shape, like.timeout)
+    return question
 
 
 def text(*assertions: str, inputs: int = 2, outputs: int = 2) -> str:
@@ -153,9 +153,9 @@ def test_a_point_in_the_sliver_is_no_counterexample() -> None:
 
 
 def test_bounds_beyond_float32_are_unsupported() -> None:
-    made = parse_property(text(*BOX[:3], "(<= X_1 1e39)", "(<= Y_0 Y_1)"))
+    prop = parse_property(text(*BOX[:3], "(<= X_1 1e39)", "(<= Y_0 Y_1)"))
     with pytest.raises(UnsupportedPropertyError, match="X_1 has a bound beyond float32"):
-        made.cases[0].outer()
+        prop.cases[0].outer()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_any_and_or_means_what_it_says(assertions: list[str], y: list[int]) -> N
 
 
 def test_input_disjunctions_become_cases() -> None:
-    made = parse_property(
+    prop = parse_property(
         text(
             "(or (and (>= X_0 0) (<= X_0 1)) (and (>= X_0 2) (<= X_0 3)))",
             "(>= X_1 0)",
@@ -223,39 +223,39 @@ def test_input_disjunctions_become_cases() -> None:
             "(or (<= Y_0 0) (<= Y_1 0))",
         )
     )
-    assert [(c.lower.tolist(), c.upper.tolist()) for c in made.cases] == [([0, 0], [1, 0.5]), ([2, 0], [3, 0.5])]
-    assert [len(c.spec.disjuncts) for c in made.cases] == [2, 2]
-    names = [i.name for i in made.instances(Path("n.onnx"), "", (1, 2), 1.0, "p")]
+    assert [(c.lower.tolist(), c.upper.tolist()) for c in prop.cases] == [([0, 0], [1, 0.5]), ([2, 0], [3, 0.5])]
+    assert [len(c.spec.disjuncts) for c in prop.cases] == [2, 2]
+    names = [i.name for i in prop.instances(Path("n.onnx"), "", (1, 2), 1.0, "p")]
     assert names == ["p case 1 of 2", "p case 2 of 2"]
 
 
 def test_each_case_keeps_its_own_outputs() -> None:
-    made = parse_property(text("(or (and (<= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_1 5)))", *BOX))
-    assert [(c.lower[0], c.upper[0], c.spec.disjuncts[0][1].tolist()) for c in made.cases] == [
+    prop = parse_property(text("(or (and (<= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_1 5)))", *BOX))
+    assert [(c.lower[0], c.upper[0], c.spec.disjuncts[0][1].tolist()) for c in prop.cases] == [
         (-1, 0, [0]),
         (0, 1, [5]),
     ]
 
 
 def test_impossible_combinations_are_dropped() -> None:
-    made = parse_property(text(*BOX, "(<= Y_0 0)", "(or (<= X_0 0.5) (>= X_0 2))"))
-    assert [(c.lower[0], c.upper[0]) for c in made.cases] == [(-1, 0.5)]
+    prop = parse_property(text(*BOX, "(<= Y_0 0)", "(or (<= X_0 0.5) (>= X_0 2))"))
+    assert [(c.lower[0], c.upper[0]) for c in prop.cases] == [(-1, 0.5)]
 
 
 def test_bounds_in_any_form_and_order() -> None:
-    made = parse_property(
+    prop = parse_property(
         "; comment (assert (<= X_0 0))\n" + text("(<= -1.5e0 X_0)", "(<= (* 2 X_0) 1)", "(<= Y_0 Y_1)", inputs=1)
     )
-    assert (made.cases[0].lower[0], made.cases[0].upper[0]) == (-1.5, 0.5)
-    made = parse_property(
+    assert (prop.cases[0].lower[0], prop.cases[0].upper[0]) == (-1.5, 0.5)
+    prop = parse_property(
         "(assert (<= Y_0 0)) (assert (>= X_0 .5)) (assert (<= X_0 1.)) (assert (<= X_0 0.75))\n"
         "(declare-fun X_0 () Real) (declare-const  Y_0  Real)"
     )
-    assert (made.cases[0].lower[0], made.cases[0].upper[0]) == (0.5, 0.75)
+    assert (prop.cases[0].lower[0], prop.cases[0].upper[0]) == (0.5, 0.75)
 
 
 def test_vnnlib_2_is_read_through_the_package() -> None:
-    made = parse_property(
+    prop = parse_property(
         """
         (vnnlib-version <2.0>)
         (declare-network N (declare-input X float32 [1,2,2]) (declare-output Y float32 [1,2]))
@@ -264,10 +264,10 @@ def test_vnnlib_2_is_read_through_the_package() -> None:
         (assert (or (>= Y[0,1] Y[0,0]) (<= Y[0,0] (+ (* 2.0 Y[0,1]) 3.0))))
         """
     )
-    assert (made.version, made.inputs, made.outputs) == ("2.0", 4, 2)
-    assert made.cases[0].lower.tolist() == [-0.1, 0.3, 0.5, -0.7]
-    assert made.cases[0].upper.tolist() == [0.2, 0.4, 0.6, -0.7]
-    assert [a.tolist() for a, _ in made.cases[0].spec.disjuncts] == [[[1, -1]], [[1, -2]]]
+    assert (prop.version, prop.inputs, prop.outputs) == ("2.0", 4, 2)
+    assert prop.cases[0].lower.tolist() == [-0.1, 0.3, 0.5, -0.7]
+    assert prop.cases[0].upper.tolist() == [0.2, 0.4, 0.6, -0.7]
+    assert [a.tolist() for a, _ in prop.cases[0].spec.disjuncts] == [[[1, -1]], [[1, -2]]]
 
 
 def test_vnnlib_2_with_two_networks_is_unsupported() -> None:

@@ -24,14 +24,14 @@ def read(*assertions: str, before: str = "", box: str = BOX) -> Property:
     return parse_property(DECLARED + box + before + "".join(f"(assert {a})" for a in assertions), "f.vnnlib")
 
 
-def only(made: Property) -> Case:
-    (case,) = made.cases
+def only(prop: Property) -> Case:
+    (case,) = prop.cases
     return case
 
 
-def rows(made: Property) -> list[list[list[float]]]:
+def rows(prop: Property) -> list[list[list[float]]]:
     """Rows of all disjuncts, each with its right-hand side."""
-    return [np.column_stack([a, b]).tolist() for a, b in only(made).spec.disjuncts]
+    return [np.column_stack([a, b]).tolist() for a, b in only(prop).spec.disjuncts]
 
 
 @settings(deadline=None, max_examples=150)
@@ -40,10 +40,10 @@ def test_the_sets_are_those_of_an_independent_evaluation(seed: int, version: str
     draw = random.Random(seed)
     text = Maker(draw, version).text()
     try:
-        made = parse_property(text)
+        prop = parse_property(text)
     except UnsupportedPropertyError:
         return
-    assert difference(text, made, draw) is None, text
+    assert difference(text, prop, draw) is None, text
 
 
 @pytest.mark.parametrize("operator", ["<", ">", "<=", ">="])
@@ -72,8 +72,8 @@ def test_strict_bounds_of_inputs() -> None:
 
 
 def test_robustness_by_strict_inequalities_keeps_its_label() -> None:
-    made = read("(or (> Y_0 Y_1))")
-    (instance,) = made.instances(__import__("pathlib").Path("n.onnx"), "", (2,), 1.0)
+    prop = read("(or (> Y_0 Y_1))")
+    (instance,) = prop.instances(__import__("pathlib").Path("n.onnx"), "", (2,), 1.0)
     assert instance.label == 1
     assert not instance.spec.violated_by([1.0, 1.0])
     assert "(> Y_0 Y_1)" in to_vnnlib(instance)
@@ -124,9 +124,9 @@ def test_commands_of_a_script_are_skipped() -> None:
         f'(set-info :note "(assert (<= X_0 0.5))"){DECLARED}{BOX}(assert (<= Y_0 0))(exit)(assert (<= Y_0 -5))',
         (DECLARED + BOX + "(assert (<= Y_0 0))").replace("X_", "x_").replace("Y_", "y_").replace("Real", "real"),
     ):
-        made = only(parse_property(text))
-        assert made.spec.digest() == plain, text
-        assert made.upper.tolist() == [1, 1]
+        case = only(parse_property(text))
+        assert case.spec.digest() == plain, text
+        assert case.upper.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("end", ["(exit)", "(pop 1)"])
@@ -183,13 +183,13 @@ def test_coefficients_neither_vanish_nor_overflow(row: str) -> None:
 
 
 def test_an_input_set_that_is_empty_has_no_case() -> None:
-    for made in (
+    for prop in (
         read("(<= Y_0 0)", "(>= X_0 2)"),
         read("(<= Y_0 0)", "(or (>= X_0 2) (<= X_1 -1))"),
         read("(<= Y_0 0)", "(>= X_0 (/ 7 3))"),
     ):
-        assert not made.cases
-        assert "its input set is empty: X_" in made.empty
+        assert not prop.cases
+        assert "its input set is empty: X_" in prop.empty
     for formula in ("false", "(<= 1 0)", "(and (<= Y_0 0) (< 0 0))", "(not true)"):
         assert read(formula).empty == "no output can meet what it asserts"
 
@@ -292,11 +292,11 @@ BOX_2 = "(assert (and (>= X[0,0] 0) (<= X [0, 0] 1e0) (>= X[0,1] 0.0) (<= X[0, 1
     "version", ["", "(vnnlib-version <2.0>)", "( vnnlib-version 2.0 )", "\ufeff(vnnlib-version <2.0>)"]
 )
 def test_version_2_says_the_same_as_version_1(version: str) -> None:
-    made = parse_property(f"{version}{NETWORK}{BOX_2}(assert (=> (> Y[0,0] 1) (>= Y[0,1] Y[0,0])))")
+    prop = parse_property(f"{version}{NETWORK}{BOX_2}(assert (=> (> Y[0,0] 1) (>= Y[0,1] Y[0,0])))")
     like = read("(=> (> Y_0 1) (>= Y_1 Y_0))")
-    assert made.version == "2.0"
-    assert only(made).spec.digest() == only(like).spec.digest()
-    assert only(made).upper.tolist() == only(like).upper.tolist()
+    assert prop.version == "2.0"
+    assert only(prop).spec.digest() == only(like).spec.digest()
+    assert only(prop).upper.tolist() == only(like).upper.tolist()
 
 
 @pytest.mark.parametrize(

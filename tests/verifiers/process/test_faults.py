@@ -184,8 +184,8 @@ def test_a_crash_that_does_not_repeat_is_retried(network: Path, pids: Path) -> N
 def test_loading_fails(name: str, status: Status, reason: str, network: Path, tmp_path: Path, pids: Path) -> None:
     bad = onnxnets.linear(tmp_path / f"{name}.onnx", seed=1)
     with worker("faulty-batch", load_limit_s=LIMIT_S) as subject:
-        asked = [*questions(network, "fine"), *questions(bad, "fine", "fine"), *questions(network, "fine")]
-        verdicts = subject.verify(asked)
+        instances = [*questions(network, "fine"), *questions(bad, "fine", "fine"), *questions(network, "fine")]
+        verdicts = subject.verify(instances)
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, status, status, Status.UNKNOWN]
     assert all(reason in verdict.detail for verdict in verdicts[1:3])
 
@@ -209,13 +209,13 @@ def test_output_goes_to_the_log_and_its_tail_into_failures(network: Path, tmp_pa
 
 
 def test_replaced_after_its_number_of_instances(network: Path, pids: Path) -> None:
-    seen = []
+    identities = []
     with worker("faulty-recycled") as subject:
         for _ in range(7):
             (verdict,) = subject.verify(questions(network, "fine"))
-            seen.append((subject.pid, verdict.times.start_s > 0))
-    assert len({pid for pid, _ in seen}) == 3
-    assert [started for _, started in seen] == [True, False, False, True, False, False, True]
+            identities.append((subject.pid, verdict.times.start_s > 0))
+    assert len({pid for pid, _ in identities}) == 3
+    assert [started for _, started in identities] == [True, False, False, True, False, False, True]
 
 
 def test_unavailable_and_unknown_are_user_errors() -> None:

@@ -66,8 +66,8 @@ def perceptron(last: str = "y") -> list[onnx.NodeProto]:
 def question(path: Path, shape: tuple[int, ...] = (4,), eps: float = 0.05, spec: OutputSpec | None = None) -> Instance:
     center = np.random.default_rng(9).random(shape, dtype=np.float32)
     lower, upper = center - np.float32(eps), center + np.float32(eps)
-    asked = spec or OutputSpec.robustness(0, 3)
-    return Instance(path, identity(path), lower, upper, asked, 20.0, "question", None, 3)
+    outputs = spec or OutputSpec.robustness(0, 3)
+    return Instance(path, identity(path), lower, upper, outputs, 20.0, "question", None, 3)
 
 
 def read(path: Path, folder: Path, outputs: int = 3, allowed: Capabilities = ALLOWED) -> Reading:
@@ -80,10 +80,10 @@ def runtime(path: Path) -> Callable[[FloatArray], NDArray[Any]]:
 
 def test_a_normal_network_is_handed_on_as_it_is(tmp_path: Path) -> None:
     path = build(tmp_path / "n.onnx", perceptron(), layers(np.random.default_rng(0)))
-    reading, asked = read(path, tmp_path), question(path)
+    reading, instance = read(path, tmp_path), question(path)
     assert reading.path == path
     assert not reading.changed
-    assert reading.translate(asked) is asked
+    assert reading.translate(instance) is instance
     assert not (tmp_path / "scratch").exists()
 
 
@@ -106,27 +106,27 @@ def test_points_find_their_way_there_and_back(seed: int, height: int, width: int
         helper.make_node("Gemm", ["f", "m", "c"], ["y"], transB=1),
     ]
     path = build(tmp_path / "n.onnx", nodes, constants, (1, height, width, 3))
-    reading, asked = read(path, tmp_path), question(path, (height, width, 3))
-    inner = reading.translate(asked)
+    reading, instance = read(path, tmp_path), question(path, (height, width, 3))
+    inner = reading.translate(instance)
     assert inner.lower.shape == (3, height, width)
-    wanted = counterexample.outputs(path, asked.upper[None])
-    np.testing.assert_allclose(counterexample.outputs(inner.onnx, inner.upper[None]), wanted, rtol=1e-4, atol=1e-5)
-    always = replace(asked, spec=OutputSpec(((np.zeros((1, 3)), np.zeros(1)),)))
+    right = counterexample.outputs(path, instance.upper[None])
+    np.testing.assert_allclose(counterexample.outputs(inner.onnx, inner.upper[None]), right, rtol=1e-4, atol=1e-5)
+    always = replace(instance, spec=OutputSpec(((np.zeros((1, 3)), np.zeros(1)),)))
     back = reading.settle(always, Verdict(Status.SAT, witness=inner.upper), runtime(reading.path))
     assert back.witness is not None
-    np.testing.assert_array_equal(back.witness, asked.upper)
+    np.testing.assert_array_equal(back.witness, instance.upper)
 
 
 def test_an_adapter_that_reads_another_network_proves_nothing(tmp_path: Path) -> None:
     path = build(tmp_path / "n.onnx", perceptron(), layers(np.random.default_rng(0)))
     other = build(tmp_path / "o.onnx", perceptron(), layers(np.random.default_rng(1)))
-    reading, asked = read(path, tmp_path), question(path)
+    reading, instance = read(path, tmp_path), question(path)
     with pytest.raises(RuntimeError, match="differs from onnxruntime"):
-        reading.compare(asked, runtime(other))
-    verdict = reading.settle(asked, Verdict(Status.UNSAT, bounds=(1.0, 1.0)), runtime(other))
+        reading.compare(instance, runtime(other))
+    verdict = reading.settle(instance, Verdict(Status.UNSAT, bounds=(1.0, 1.0)), runtime(other))
     assert verdict.status is Status.ERROR
     assert "differs from onnxruntime" in verdict.detail
-    assert reading.settle(asked, Verdict(Status.UNSAT, bounds=(1.0, 1.0)), runtime(path)).status is Status.UNSAT
+    assert reading.settle(instance, Verdict(Status.UNSAT, bounds=(1.0, 1.0)), runtime(path)).status is Status.UNSAT
 
 
 def test_a_difference_that_only_the_own_box_shows(tmp_path: Path) -> None:
@@ -153,24 +153,24 @@ def test_rounding_alone_is_no_difference(tmp_path: Path) -> None:
     def exact(points: FloatArray) -> NDArray[Any]:
         wide = {name: value.astype(np.float64) for name, value in constants.items()}
         hidden = np.maximum(points.reshape(len(points), 4) @ wide["w1"].T + wide["b1"], 0)
-        found: NDArray[Any] = hidden @ wide["w2"].T + wide["b2"]
-        return found
+        logits: NDArray[Any] = hidden @ wide["w2"].T + wide["b2"]
+        return logits
 
-    reading, asked = read(path, tmp_path), question(path)
-    points = asked.lower[None]
+    reading, instance = read(path, tmp_path), question(path)
+    points = instance.lower[None]
     assert np.abs(exact(points) - counterexample.outputs(path, points)).max() > 1e-3
-    reading.compare(asked, exact)
+    reading.compare(instance, exact)
     with pytest.raises(RuntimeError, match="differs"):
-        read(path, tmp_path).compare(asked, lambda points: exact(points) + 1000)
+        read(path, tmp_path).compare(instance, lambda points: exact(points) + 1000)
 
 
 def test_a_file_that_hides_its_randomness_is_no_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build(tmp_path / "n.onnx", perceptron(), layers(np.random.default_rng(0)))
-    reading, asked = read(path, tmp_path), question(path)
+    reading, instance = read(path, tmp_path), question(path)
     rng, run = np.random.default_rng(0), counterexample.outputs
-    monkeypatch.setattr(counterexample, "outputs", lambda *given: run(*given) * rng.random())
+    monkeypatch.setattr(counterexample, "outputs", lambda *arguments: run(*arguments) * rng.random())
     with pytest.raises(UnsupportedError, match="is no function"):
-        reading.compare(asked, lambda _: None)
+        reading.compare(instance, lambda _: None)
 
 
 def softmax(path: Path, operator: str) -> Path:
@@ -188,8 +188,8 @@ def test_a_last_activation_comes_off_for_comparisons(operator: str, tmp_path: Pa
     assert operator not in dict(reading.operators)
     for spec in (row(1, -1, 0), OutputSpec.robustness(0, 3)):
         inner = reading.translate(question(path, spec=spec)).spec
-        for (a, b), (wanted, limit) in zip(inner.disjuncts, spec.disjuncts, strict=True):
-            np.testing.assert_array_equal(a, wanted)
+        for (a, b), (rows, limit) in zip(inner.disjuncts, spec.disjuncts, strict=True):
+            np.testing.assert_array_equal(a, rows)
             # A little more than asked must be proved, so that float32 outputs differ, too.
             assert np.all(b > limit)
             assert np.all(b < limit + 0.1)
@@ -222,9 +222,9 @@ def test_a_saturated_activation_proves_nothing(tmp_path: Path) -> None:
 
 def test_a_witness_of_the_normal_form_alone_decides_nothing(tmp_path: Path) -> None:
     path = softmax(tmp_path / "n.onnx", "Softmax")
-    reading, asked = read(path, tmp_path), question(path)
-    safe = replace(asked, spec=row(0, 0, 0, limit=-1.0))
-    verdict = reading.settle(safe, Verdict(Status.SAT, witness=asked.lower), lambda _: None)
+    reading, instance = read(path, tmp_path), question(path)
+    safe = replace(instance, spec=row(0, 0, 0, limit=-1.0))
+    verdict = reading.settle(safe, Verdict(Status.SAT, witness=instance.lower), lambda _: None)
     assert verdict.status is Status.UNKNOWN
     assert verdict.witness is None
 
@@ -232,8 +232,8 @@ def test_a_witness_of_the_normal_form_alone_decides_nothing(tmp_path: Path) -> N
 def test_the_output_that_fits_the_property(tmp_path: Path) -> None:
     constants = layers(np.random.default_rng(0))
     path = build(tmp_path / "n.onnx", perceptron(), constants, outputs=(("g", (1, 6)), ("y", (1, 3))))
-    reading, asked = read(path, tmp_path), question(path)
-    points = asked.lower[None]
+    reading, instance = read(path, tmp_path), question(path)
+    points = instance.lower[None]
     np.testing.assert_array_equal(counterexample.outputs(reading.path, points), counterexample.outputs(path, points, 3))
     with pytest.raises(UserError):
         read(path, tmp_path, outputs=5)
@@ -266,11 +266,11 @@ def test_a_network_without_normal_form_goes_to_whom_takes_it(tmp_path: Path) -> 
 def test_other_types_are_run_in_their_own(kind: Any, tmp_path: Path) -> None:
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     path = build(tmp_path / "n.onnx", perceptron(), layers(np.random.default_rng(0), kind), kind=element)
-    reading, asked = read(path, tmp_path), question(path)
-    reading.compare(asked, runtime(reading.path))
-    point = counterexample.representable(asked.lower, path)
+    reading, instance = read(path, tmp_path), question(path)
+    reading.compare(instance, runtime(reading.path))
+    point = counterexample.representable(instance.lower, path)
     assert np.array_equal(point, point.astype(kind).astype(np.float32))
-    always = replace(asked, spec=OutputSpec(((np.zeros((1, 3)), np.zeros(1)),)))
-    check, checked = counterexample.replay(always, asked.lower + np.float32(0.01))
+    always = replace(instance, spec=OutputSpec(((np.zeros((1, 3)), np.zeros(1)),)))
+    check, checked = counterexample.replay(always, instance.lower + np.float32(0.01))
     assert check.ok
     assert np.array_equal(checked, checked.astype(kind).astype(np.float32))

@@ -138,9 +138,9 @@ def test_a_bad_network_is_one_sentence_and_stops_no_other(make: object, tmp_path
     good = build(tmp_path / "good.onnx", perceptron(), layers(np.random.default_rng(0)))
     bad = make(tmp_path / "bad.onnx")
     shape = network_info(bad).sample_shape
-    asked = [question(good), question(bad, shape), question(good)]
+    instances = [question(good), question(bad, shape), question(good)]
     with Worker("faulty", threads=1) as subject:
-        first, broken, last = subject.verify([replace(item, name="fine") for item in asked])
+        first, broken, last = subject.verify([replace(item, name="fine") for item in instances])
     assert broken.status in (Status.UNSUPPORTED, Status.ERROR)
     assert len(broken.detail.splitlines()) == 1
     assert "Traceback" not in broken.detail + broken.log_tail
@@ -153,11 +153,11 @@ def test_a_bad_network_is_one_sentence_and_stops_no_other(make: object, tmp_path
 
 def test_a_network_that_went_is_an_error_of_its_own(network: Path, tmp_path: Path) -> None:
     gone, other = (Path(shutil.copy(network, tmp_path / name)) for name in ("gone.onnx", "other.onnx"))
-    asked = [*fine(network, 1), *fine(gone, 1), *fine(other, 1)]
+    instances = [*fine(network, 1), *fine(gone, 1), *fine(other, 1)]
     gone.unlink()
     onnxnets.linear(other, seed=5)
     with Worker("faulty", threads=1) as subject:
-        verdicts = subject.verify(asked)
+        verdicts = subject.verify(instances)
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.ERROR, Status.ERROR]
     assert "can't be read" in verdicts[1].detail
     assert "was planned" in verdicts[2].detail
@@ -175,9 +175,9 @@ def test_networks_with_the_same_graph_and_other_weights_are_others(tmp_path: Pat
     first, second = (external(tmp_path / name, seed) for seed, name in enumerate("ab"))
     assert first.read_bytes() == second.read_bytes()
     assert network_info(first).sha256 != network_info(second).sha256
-    asked = question(first)
+    instance = question(first)
     with Worker("faulty", threads=1) as subject:
-        swapped = replace(asked, onnx=second, name="fine")
+        swapped = replace(instance, onnx=second, name="fine")
         (verdict,) = subject.verify([swapped])
     assert verdict.status is Status.ERROR
     assert "was planned" in verdict.detail

@@ -98,8 +98,8 @@ def test_random_errors_are_of_the_size_of_rounding(tmp_path: Path) -> None:
     exact = np.stack([network.run(point) for point in points])
     rng = np.random.default_rng(1)
     random = np.sqrt(np.mean((np.stack([network.run(point, rng) for point in points]) - exact) ** 2))
-    seen = np.sqrt(np.mean((counterexample.outputs(path, points) - exact) ** 2))
-    assert seen < random < 100 * seen
+    measured = np.sqrt(np.mean((counterexample.outputs(path, points) - exact) ** 2))
+    assert measured < random < 100 * measured
 
 
 def test_what_can_not_be_run_is_said(tmp_path: Path) -> None:

@@ -211,8 +211,8 @@ def test_a_network_that_is_no_function_is_unsupported(tmp_path: Path) -> None:
 def _near(tmp_path: Path, above: float) -> Instance:
     """A point whose first output, exact and in onnxruntime, is at least so far above the threshold."""
     point = onnxnets.instance(onnxnets.connected(tmp_path / "near.onnx", seed=3), 0.0, 3)
-    seen = guard.measure(point)
-    lowest = min(float(seen.exact[0, 0]), float(seen.outputs[0, 0]))
+    measured = guard.measure(point)
+    lowest = min(float(measured.exact[0, 0]), float(measured.outputs[0, 0]))
     return dataclasses.replace(point, spec=OutputSpec(((np.eye(10)[:1], np.array([lowest - above])),)))
 
 
@@ -231,9 +231,9 @@ def test_a_margin_within_the_allowance_is_unknown(above: float, status: Status, 
 @pytest.mark.slow
 @pytest.mark.parametrize("verifier", ["sparse-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab", "crown"])
 def test_verifiers_leave_room_for_rounding(verifier: str, tmp_path: Path) -> None:
-    asked = [_near(tmp_path, above) for above in (1e-8, 1e-3)]
+    instances = [_near(tmp_path, above) for above in (1e-8, 1e-3)]
     with Worker(verifier, threads=1) as worker:
-        near, far = worker.verify(asked)
+        near, far = worker.verify(instances)
     assert near.status is Status.UNKNOWN, near.detail
     assert far.status is Status.UNSAT, far.detail
     assert far.bounds is not None
@@ -262,18 +262,18 @@ def test_the_tightened_property_is_proved_with_its_margin(tmp_path: Path) -> Non
 
 def test_a_search_that_ends_in_the_gap_is_asked_again(tmp_path: Path) -> None:
     question = guard.prepare(_Tightens, _near(tmp_path, 1e-8))
-    seen = []
+    instances = []
 
-    def ask(asked: Instance) -> Verdict:
-        seen.append(asked)
-        violated = asked.spec.violated_by(guard.measure(question).exact[0])
+    def ask(instance: Instance) -> Verdict:
+        instances.append(instance)
+        violated = instance.spec.violated_by(guard.measure(question).exact[0])
         return Verdict(Status.SAT, witness=question.lower) if violated else Verdict(Status.UNSAT)
 
     verdict = guard.search(question, ask)
     assert verdict.status is Status.UNKNOWN
     assert verdict.witness is None
-    assert [asked.spec.disjuncts[0][1][0] > question.spec.disjuncts[0][1][0] for asked in seen] == [True, False]
-    assert seen[1].timeout <= question.timeout
+    assert [item.spec.disjuncts[0][1][0] > question.spec.disjuncts[0][1][0] for item in instances] == [True, False]
+    assert instances[1].timeout <= question.timeout
     # A proof of the first, or a counterexample to the second, is an answer.
     assert guard.search(question, lambda _: Verdict(Status.UNSAT)).status is Status.UNSAT
     below = dataclasses.replace(question, spec=OutputSpec(((np.eye(10)[:1], np.array([100.0])),)))
@@ -321,6 +321,6 @@ def test_a_measurement_is_the_same_twice(tmp_path: Path) -> None:
 
 def test_points_of_a_ball_lie_in_it(tmp_path: Path) -> None:
     question = onnxnets.instance(onnxnets.convolutional(tmp_path / "n.onnx", seed=2), 0.1, 1, norm="l2")
-    seen = guard.measure(question)
-    assert len(seen.points) > 5
-    assert all(question.contains(point) for point in seen.points)
+    measured = guard.measure(question)
+    assert len(measured.points) > 5
+    assert all(question.contains(point) for point in measured.points)

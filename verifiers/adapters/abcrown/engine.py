@@ -147,10 +147,10 @@ class Engine:
             remaining = self._without_leaves(net, d, stats)
             if remaining is None:
                 return {}
-            found = split_domain(net, domains, remaining, batch, stats=stats, **kwargs)
+            bounds = split_domain(net, domains, remaining, batch, stats=stats, **kwargs)
             # Upstream returns the bounds of the new domains, or a pair when no ReLU is left to split.
-            self._outcome.exhausted |= isinstance(found, tuple)
-            return found
+            self._outcome.exhausted |= isinstance(bounds, tuple)
+            return bounds
 
         def one_input_round(*args: Any, **kwargs: Any) -> Any:
             self._outcome.iterations += 1
@@ -263,17 +263,17 @@ class Engine:
                 batch //= 2
             gc.collect()
             torch.cuda.empty_cache()
-        found = self._outcome
-        found.word = str(result.status)
-        found.seconds = time.perf_counter() - begin
+        outcome = self._outcome
+        outcome.word = str(result.status)
+        outcome.seconds = time.perf_counter() - begin
         for _, _, domains, seconds in result.stats["bab"]:
-            found.domains += int(domains)
-            found.bab_seconds += float(seconds)
+            outcome.domains += int(domains)
+            outcome.bab_seconds += float(seconds)
         count = getattr(result.reference.get("model"), "tot_ambi_nodes", None)
-        found.unstable = None if count is None else int(count)
+        outcome.unstable = None if count is None else int(count)
         del result
         gc.collect()
-        return found
+        return outcome
 
     def _solver(self, instance: Instance, network: Any, shape: tuple[int, ...], config: dict[str, Any]) -> Any:
         low = torch.from_numpy(instance.lower).reshape(1, *shape)

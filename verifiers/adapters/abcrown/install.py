@@ -93,8 +93,8 @@ def find() -> Install | str:
         return f"alpha-beta-CROWN needs more Python packages: python -m pip install {' '.join(lacking)}"
     converter = _origin("onnx2pytorch")
     if converter is None or not _takes_quirks(converter):
-        found = "is not installed" if converter is None else "is not the fork that it needs (the one on PyPI is not)"
-        return f"alpha-beta-CROWN's onnx2pytorch {found}: python -m pip install git+{CONVERTER}"
+        flaw = "is not installed" if converter is None else "is not the fork that it needs (the one on PyPI is not)"
+        return f"alpha-beta-CROWN's onnx2pytorch {flaw}: python -m pip install git+{CONVERTER}"
     commit = git_commit(folder.parent)
     version = _version(folder) + (f" ({commit[:12]})" if commit else "")
     return Install(folder, tuple(paths), f"{version}, auto_LiRPA {lirpa_version}")
@@ -107,8 +107,8 @@ def _origin(module: str) -> Path | None:
 
 def _version(package: Path) -> str:
     """Reads `__version__` from a package's text."""
-    found = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", (package / "__init__.py").read_text(), re.MULTILINE)
-    return found.group(1) if found else "of unknown version"
+    match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", (package / "__init__.py").read_text(), re.MULTILINE)
+    return match.group(1) if match else "of unknown version"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -8,16 +8,15 @@ are left out, and the answer names those that ran: Square needs images, targeted
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from prunecert.verifiers.adapters.attacking import breaking, loss_of, verdicts_on
 from prunecert.verifiers.adapters.autoattack.boxes import VERSIONS, ball, fitting, mapped, reshaped
-from prunecert.verifiers.adapters.hardware import first_missing, visible_devices
-from prunecert.verifiers.adapters.pgd.adapter import MARGIN
+from prunecert.verifiers.adapters.hardware import packaged
 from prunecert.verifiers.adapters.torch_adapter import TorchVerifier
 from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Kind, Status, Times, Verdict
 from prunecert.verifiers.formats.support import OPERATORS
@@ -54,11 +53,7 @@ class AutoAttack(TorchVerifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for pyautoattack and torch."""
-        missing = first_missing("torch", "pyautoattack")
-        if missing is not None:
-            return Availability(False, hint=f"{missing} is missing: python -m pip install 'prunecert[autoattack]'")
-        version = importlib.metadata.version("pyautoattack")
-        return Availability(True, version, devices=visible_devices(), source=f"pyautoattack {version}")
+        return packaged("pyautoattack", "torch", install="'prunecert[autoattack]'")
 
     @classmethod
     def capabilities(cls) -> Capabilities:
@@ -77,40 +72,35 @@ class AutoAttack(TorchVerifier):
         begin = time.perf_counter()
         balls = [ball(item) for item in instances]
         groups: dict[tuple[float, int], list[int]] = {}
-        for i, found in enumerate(balls):
+        for i, item in enumerate(balls):
             # A box that is no ball is a group of one: its number tells it from the others.
-            groups.setdefault((-1.0, i) if found is None else (found[1], -1), []).append(i)
+            groups.setdefault((-1.0, i) if item is None else (item[1], -1), []).append(i)
         points: dict[int, FloatArray | None] = {}
         attacks: tuple[str, ...] = ()
         for (eps, _), members in groups.items():
             part = [instances[i] for i in members]
-            centers = [found[0] for i in members if (found := balls[i]) is not None]
+            centers = [item[0] for i in members if (item := balls[i]) is not None]
             answers, attacks = self._alone(part[0]) if eps < 0 else self._together(part, np.stack(centers), eps)
             points.update(zip(members, answers, strict=True))
         times = Times(bound_s=(time.perf_counter() - begin) / len(instances))
         missed = Verdict(Status.UNKNOWN, f"no counterexample by {', '.join(attacks)}", times=times, device=self._label)
-        return [
-            missed
-            if (point := points[i]) is None
-            else Verdict(Status.SAT, witness=point, times=times, stage="attack", device=self._label)
-            for i in range(len(instances))
-        ]
+        return verdicts_on(len(instances), points, missed, times)
 
     def _together(
         self, instances: Sequence[Instance], centers: FloatArray, eps: float
     ) -> tuple[list[FloatArray | None], tuple[str, ...]]:
         shape = (len(instances), *self._module.input_shape)
         start = self._torch.from_numpy(centers).reshape(shape)
-        found, attacks = self._run(self._module, start, instances, eps)
-        return self._judge(found, instances), attacks
+        points, attacks = self._run(self._module, start, instances, eps)
+        return self._judge(points, instances), attacks
 
     def _alone(self, instance: Instance) -> tuple[list[FloatArray | None], tuple[str, ...]]:
         shape = (1, *self._module.input_shape)
         corners = (instance.lower, instance.upper)
         lower, upper = (self._torch.from_numpy(corner).reshape(shape).to(self._target) for corner in corners)
         module = mapped(self._module, lower, upper)
-        found, attacks = self._run(module, self._torch.full(shape, 0.5), [instance], 0.5)
-        inside = lower + found.to(self._target) * (upper - lower)
+        points, attacks = self._run(module, self._torch.full(shape, 0.5), [instance], 0.5)
+        inside = lower + points.to(self._target) * (upper - lower)
         return self._judge(inside, [instance]), attacks
 
     def _run(
@@ -143,16 +133,4 @@ class AutoAttack(TorchVerifier):
         return points.detach().reshape(shape), attacks
 
     def _judge(self, points: torch.Tensor, instances: Sequence[Instance]) -> list[FloatArray | None]:
-        """Returns the points, moved into their boxes, that torch finds unsafe by a margin beyond its rounding."""
-        torch, shape = self._torch, (len(instances), *self._module.input_shape)
-        lower = torch.from_numpy(np.stack([item.lower for item in instances])).reshape(shape)
-        upper = torch.from_numpy(np.stack([item.upper for item in instances])).reshape(shape)
-        inside = torch.clamp(points.cpu(), lower, upper)
-        with torch.no_grad():
-            outputs = self._module(inside.to(self._target)).cpu()
-        labels = torch.tensor([item.label for item in instances])[:, None]
-        own = outputs.gather(1, labels)[:, 0]
-        others = outputs.scatter(1, labels, -np.inf).amax(dim=1)
-        good = own - others < -MARGIN * outputs.abs().amax(dim=1).clamp(min=1.0)
-        arrays: FloatArray = inside.numpy()
-        return [arrays[i].reshape(item.lower.shape) if bool(good[i]) else None for i, item in enumerate(instances)]
+        return breaking(self._module, points.to(self._target), instances, loss_of(instances, self._target))

@@ -22,14 +22,14 @@ VERSIONS = {
 
 def fitting(attacks: Sequence[str], image: bool, classes: int) -> list[str]:
     """Returns the attacks that a network of this size can be given; DLR in the place of its targeted form."""
-    found = []
+    chosen: list[str] = []
     for name in attacks:
         if name == "apgd-t" and classes < 4:
             name = "apgd-dlr"
-        if (name == "square" and not image) or (name == "apgd-dlr" and classes < 3) or name in found:
+        if (name == "square" and not image) or (name == "apgd-dlr" and classes < 3) or name in chosen:
             continue
-        found.append(name)
-    return found
+        chosen.append(name)
+    return chosen
 
 
 def ball(instance: Instance) -> tuple[FloatArray, float] | None:

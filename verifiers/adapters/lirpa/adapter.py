@@ -58,6 +58,8 @@ class AlphaCrown(Crown):
     """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds."""
 
     name = "alpha-crown"
+    # The best slopes are not the last ones, and have no nodes.
+    keeps_coefficients = False
     known_settings: ClassVar[Mapping[str, Setting]] = {
         "iterations": Setting(default=20, at_least=1, help="steps of the optimiser"),
         "tolerance": TOLERANCE,
@@ -74,13 +76,15 @@ class AlphaCrown(Crown):
             relu.inputs[0].name: (relu.inputs[0].lower.detach(), relu.inputs[0].upper.detach())
             for relu in self._bounded.relus
         }
+        before = [(node, node.lower, node.upper) for node in self._bounded.nodes()]
         still = {i: rows.open_rows(i, lower[i], float(margins[i])) for i in range(len(instances))}
         for index, open_rows in still.items():
             if len(open_rows):
                 better = self._optimise(instances[index], rows, index, open_rows, hidden)
                 lower[index, open_rows] = np.fmax(lower[index, open_rows], better)
-        for relu in self._bounded.relus:
-            relu.inputs[0].lower, relu.inputs[0].upper = hidden[relu.inputs[0].name]
+        # Those of all images, from which rounding is bounded.
+        for node, low, high in before:
+            node.lower, node.upper = low, high
         return lower
 
     def _optimise(

@@ -1,9 +1,10 @@
 """What the methods of auto_LiRPA share: a batch of bounds by linear relaxation, and when one is a proof.
 
 The bounds are computed in float32, rounded to nearest, so that a bound may be too high by what rounds in the sums
-behind it. `verifiers.rounding.lirpa` says by how much at most, over the instance's own input set; a bound above that is
-a proof. Most are not, because in float32 that is much; so where all disjuncts seem excluded they are bounded anew in
-float64, where it is little, and the float64 bounds decide, and are the ones that are reported.
+behind it. `verifiers.rounding.lirpa` says by how much at most, from the hidden bounds and coefficients that were just
+computed; a bound above that is a proof. That is first said of all images together, which costs next to nothing, then of
+each that is left by itself. Those whose bounds are smaller still are bounded anew in float64, where rounding is little:
+then the float64 bounds decide, and are the ones that are reported.
 
 Besides, a bound must be above `tolerance`, or 16 times the network's own relative rounding error where that is more
 (float32 against float64 outputs, measured on loading), times the scale of the outputs, the largest |A| |y| + |b| of any
@@ -24,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.adapters import autolirpa
+from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.hardware import describe
+from prunecert.verifiers.adapters.lirpa import nodes
 from prunecert.verifiers.adapters.lirpa.rows import Rows
 from prunecert.verifiers.adapters.torch_adapter import run_module
 from prunecert.verifiers.base import (
@@ -44,6 +47,8 @@ from prunecert.verifiers.settings import Setting
 if TYPE_CHECKING:
     import torch
 
+    from prunecert.verifiers.rounding.lirpa import Apart
+
 _Float64 = npt.NDArray[np.float64]
 TOLERANCE = Setting(
     default=1e-5,
@@ -58,6 +63,8 @@ class Lirpa(Verifier):
 
     kind = Kind.INCOMPLETE
     method: ClassVar[str]
+    #: Whether the coefficients that bounding leaves in the graph's nodes are those of the bounds.
+    keeps_coefficients: ClassVar[bool] = True
     #: Images bounded together on a card, and on the CPU. CROWN bounds a neuron for all images of a chunk if one leaves
     #: it unstable, so that large chunks cost more an image than they save: on the CPU, ten together take 1.6 to 2.2
     #: times as long an image as two.
@@ -81,6 +88,8 @@ class Lirpa(Verifier):
         import torch
 
         self._torch = torch
+        # Its convolutions are Winograd's and FFT's, whose rounding nobody bounds here.
+        torch.backends.nnpack.set_flags(False)  # type: ignore[no-untyped-call]
         self._library = autolirpa.library()
         self._label = describe(self.device)
         self._target = torch.device(self.device)
@@ -99,6 +108,7 @@ class Lirpa(Verifier):
         self.rounding = gap / max(1.0, exact.abs().max().item())
         self._module = module.to(self._target)
         self._networks: dict[Any, Any] = {}
+        self._nodes: dict[Any, Any] = {}
         self._convolutions = "patches"
         self._walk: Any = None
         self._use(torch.float32)
@@ -130,24 +140,21 @@ class Lirpa(Verifier):
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
-        begin = time.perf_counter()
         limit = sum(instance.timeout for instance in instances)
         verdicts: dict[int, Verdict] = {}
         kinds: dict[tuple[str, float | None], list[int]] = {}
         for index, instance in enumerate(instances):
             eps = instance.eps if instance.norm == "l2" else None
             kinds.setdefault((instance.norm, eps), []).append(index)
+        parts: list[list[int]] = []
         for (norm, _), indices in kinds.items():
             if norm == "l2" and not self._ball_first:
                 reason = f"{self.name} takes l2 balls only where the first layer is a convolution or linear"
                 verdicts.update(dict.fromkeys(indices, Verdict(Status.UNSUPPORTED, reason)))
                 continue
-            for part in self._chunks([instances[i] for i in indices], indices):
-                if time.perf_counter() - begin > limit:
-                    late = Verdict(Status.TIMEOUT, "the time of the batch was over before its turn")
-                    verdicts.update(dict.fromkeys(part, late))
-                else:
-                    verdicts.update(zip(part, self._attempt([instances[i] for i in part]), strict=True))
+            parts += self._chunks([instances[i] for i in indices], indices)
+        answers = in_time(parts, limit, lambda part: self._attempt([instances[i] for i in part]))
+        verdicts.update(zip((i for part in parts for i in part), answers, strict=True))
         return [verdicts[index] for index in range(len(instances))]
 
     def _chunks(self, instances: list[Instance], indices: list[int]) -> list[list[int]]:
@@ -171,6 +178,7 @@ class Lirpa(Verifier):
                 raise
             self._convolutions = "matrix"
             self._networks.clear()
+            self._nodes.clear()
             self._use(self._torch.float32)
             return self._solve(instances)
 
@@ -181,44 +189,83 @@ class Lirpa(Verifier):
         lower = self._bound(instances, rows)
         unstable = self._unstable(len(instances))
         margins = self._margins(instances, rows)
-        certain = self._certain(instances, rows, lower)
         bounds = [rows.disjuncts(i, lower[i]) for i in range(len(instances))]
-        # What seems proved and is not yet.
-        again = [
-            i
-            for i, own in enumerate(bounds)
-            if min(own, default=0.0) > margins[i] and not min(rows.disjuncts(i, certain[i])) > 0
-        ]
-        proved = [i not in again for i in range(len(instances))]
+        seems = [i for i, own in enumerate(bounds) if min(own, default=0.0) > margins[i]]
+        unsure = self._unsure(instances, rows, lower, seems)
         # A float64 takes twice the room.
         some = max(1, len(instances) // 2)
-        for part in (again[first : first + some] for first in range(0, len(again), some)):
+        unproved = set(unsure)
+        for part in (unsure[first : first + some] for first in range(0, len(unsure), some)):
             exact = [instances[i] for i in part]
             own_rows = Rows(exact)
             self._use(self._torch.float64)
             try:
                 better = self._bound(exact, own_rows)
-                less = self._certain(exact, own_rows, better)
+                still = self._unsure(exact, own_rows, better, range(len(exact)))
             finally:
                 self._use(self._torch.float32)
+            unproved -= {i for place, i in enumerate(part) if place not in still}
             for place, i in enumerate(part):
                 bounds[i] = own_rows.disjuncts(place, better[place])
-                proved[i] = min(own_rows.disjuncts(place, less[place])) > 0
         share = (time.perf_counter() - begin) / len(instances)
         return [
-            self._verdict(own, float(margins[i]), proved[i], int(unstable[i]), share) for i, own in enumerate(bounds)
+            self._verdict(own, float(margins[i]), i not in unproved, int(unstable[i]), share)
+            for i, own in enumerate(bounds)
         ]
 
-    def _certain(self, instances: list[Instance], rows: Rows, lower: _Float64) -> _Float64:
-        """Returns bounds less what rounding may have raised them by, [images, rows]."""
+    def _unsure(self, instances: list[Instance], rows: Rows, lower: _Float64, indices: Sequence[int]) -> list[int]:
+        """Returns which of some images are not proved for certain, as rounding may have raised their bounds.
+
+        Args:
+            instances: The batch that was bounded just now.
+            rows: Its rows.
+            lower: Their bounds, [images, rows].
+            indices: The images.
+        """
+        from prunecert.verifiers.rounding.lirpa import Apart
+
+        left = list(indices)
+        for apart in Apart:
+            if left and (len(instances) > 1 or apart is Apart.EVERYWHERE):
+                # Of all images nothing has to be copied.
+                chosen = None if apart is Apart.NOWHERE else left
+                less = self._certain(instances, rows, lower, chosen, apart)
+                own = less[left] if chosen is None else less
+                left = [i for i, row in zip(left, own, strict=True) if not min(rows.disjuncts(i, row), default=0.0) > 0]
+        return left
+
+    def _certain(
+        self, instances: list[Instance], rows: Rows, lower: _Float64, indices: list[int] | None, apart: Apart
+    ) -> _Float64:
+        """Returns bounds less what rounding may have raised them by, [images, rows].
+
+        Args:
+            instances: The batch that was bounded just now.
+            rows: Its rows.
+            lower: Their bounds.
+            indices: The images that are meant; None: all.
+            apart: Where each is looked at by itself.
+        """
         from prunecert.verifiers.rounding import lirpa
 
+        less = lower if indices is None else lower[indices]
+        nothing = np.full_like(less, -np.inf)
         if self._dtype is self._torch.float32 and self._target.type != "cpu":
-            return np.full_like(lower, -np.inf)
+            return nothing
         if self._walk is None:
             self._walk = lirpa.Walk(self._module)
-        charges = self._walk.charges(instances, rows.matrix, rows.offsets, self._dtype)
-        return lirpa.certain(lower, charges)
+        if self._dtype not in self._nodes:
+            self._nodes[self._dtype] = nodes.matched(self._bounded, self._module)
+        graph = self._nodes[self._dtype]
+        if graph is None:
+            return nothing
+        computed = nodes.computed(
+            graph, self._module, method=self.method, shape=lower.shape, coefficients=self.keeps_coefficients
+        )
+        if computed is None:
+            return nothing
+        charges = self._walk.charges(instances, rows.matrix, rows.offsets, computed, self._dtype, indices, apart)
+        return lirpa.certain(less, charges)
 
     def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
         """Returns lower bounds of A y - b, [images, rows]."""
@@ -287,5 +334,5 @@ class Lirpa(Verifier):
         if lowest > 0:
             detail = f"lowest bound {lowest:.3g} is within float32 tolerance ({margin:.3g}) of 0"
         else:
-            detail = f"lowest bound {lowest:.4g}, {sum(bound <= margin for bound in bounds)} of {len(bounds)} open"
+            detail = what_is_open(bounds, margin)
         return Verdict(Status.UNKNOWN, detail, bounds=bounds, **common)

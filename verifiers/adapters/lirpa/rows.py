@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -25,29 +26,30 @@ class Rows:
     """
 
     def __init__(self, instances: Sequence[Instance]) -> None:
-        self._counts = [[len(b) for _, b in item.spec.disjuncts] for item in instances]
-        most = max((sum(counts) for counts in self._counts), default=0)
+        counts = [[len(b) for _, b in item.spec.disjuncts] for item in instances]
+        most = max((sum(own) for own in counts), default=0)
         classes = instances[0].spec.disjuncts[0][0].shape[1] if instances[0].spec.disjuncts else instances[0].classes
         self.matrix = np.zeros((len(instances), most, classes))
         self.offsets = np.zeros((len(instances), most))
-        for index, item in enumerate(instances):
-            for start, (a, b) in zip(self._starts(index), item.spec.disjuncts, strict=True):
-                self.matrix[index, start : start + len(b)] = a
-                self.offsets[index, start : start + len(b)] = b
-
-    def _starts(self, index: int) -> list[int]:
-        return [sum(self._counts[index][:k]) for k in range(len(self._counts[index]))]
+        #: For each image, first row and number of rows of each disjunct.
+        self._spans: list[list[tuple[int, int]]] = []
+        for index, (item, own) in enumerate(zip(instances, counts, strict=True)):
+            self._spans.append(list(zip(itertools.accumulate(own[:-1], initial=0), own, strict=True)) if own else [])
+            for (start, count), (a, b) in zip(self._spans[-1], item.spec.disjuncts, strict=True):
+                self.matrix[index, start : start + count] = a
+                self.offsets[index, start : start + count] = b
 
     def disjuncts(self, index: int, lower: _Float64) -> tuple[float, ...]:
         """Returns each disjunct's best row bound; a disjunct without rows holds everywhere, so it has none."""
+        values: list[float] = lower.tolist()
         return tuple(
-            float(lower[start : start + count].max()) if count else -math.inf
-            for start, count in zip(self._starts(index), self._counts[index], strict=True)
+            values[start] if count == 1 else float(lower[start : start + count].max()) if count else -math.inf
+            for start, count in self._spans[index]
         )
 
     def open_rows(self, index: int, lower: _Float64, margin: float) -> npt.NDArray[np.int64]:
         """Returns the rows of the disjuncts that no row excludes yet."""
         bounds = self.disjuncts(index, lower)
-        spans = zip(self._starts(index), self._counts[index], bounds, strict=True)
-        rows = [row for start, count, bound in spans if not bound > margin for row in range(start, start + count)]
+        spans = zip(self._spans[index], bounds, strict=True)
+        rows = [row for (start, count), bound in spans if not bound > margin for row in range(start, start + count)]
         return np.array(rows, dtype=np.int64)

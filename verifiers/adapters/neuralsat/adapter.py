@@ -1,14 +1,12 @@
 """NeuralSAT (PyPI `neuralsat`), a complete verifier on CPU and CUDA; adapter tested with 0.2.17 and torch 2.13.
 
-A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound
-exceeds the threshold strictly. So it is given a property that leaves room for rounding
-(`verifiers.rounding.guard.search`). What is changed against upstream, and why, is in
-`verifiers.adapters.neuralsat.engine`.
+A proof rests on float32 bounds without outward rounding: a disjunct counts as excluded once its lower bound exceeds the
+threshold strictly. So it is given a property that leaves room for rounding (`verifiers.rounding.guard.search`). What is
+changed against upstream, and why, is in `verifiers.adapters.neuralsat.engine`.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.adapters.hardware import describe, domains_that_fit, first_missing, use_device, visible_devices
+from prunecert.verifiers.adapters.hardware import describe, domains_that_fit, packaged, use_device
+from prunecert.verifiers.adapters.neuralsat.words import parse_status
 from prunecert.verifiers.adapters.torch_adapter import run_module
 from prunecert.verifiers.base import (
     Availability,
@@ -33,25 +32,6 @@ from prunecert.verifiers.base import (
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS
 from prunecert.verifiers.rounding import guard
 from prunecert.verifiers.settings import Setting
-
-#: Every word that NeuralSAT's search can end with. `restart` and `invalid_counterexample` are internal: a search
-#: that ends with them has gone wrong.
-STATUS: Mapping[str, tuple[Status, str]] = {
-    "unsat": (Status.UNSAT, ""),
-    "sat": (Status.SAT, ""),
-    "unknown": (Status.UNKNOWN, "NeuralSAT gave up: too many domains, or no memory for a single one"),
-    "early_stop": (Status.UNKNOWN, "NeuralSAT gave up: the first bound is hopeless, or too many iterations"),
-    "timeout": (Status.TIMEOUT, "NeuralSAT's own limit was reached"),
-    "restart": (Status.ERROR, "NeuralSAT ended with its internal word 'restart'"),
-    "invalid_counterexample": (Status.ERROR, "NeuralSAT found a counterexample that its network does not confirm"),
-}
-
-
-def parse_status(word: object) -> tuple[Status, str]:
-    """Returns status and detail of NeuralSAT's word; any other word is `error`."""
-    if isinstance(word, str) and word in STATUS:
-        return STATUS[word]
-    return Status.ERROR, f"NeuralSAT ended with {word!r}, which is none of its known words"
 
 
 class NeuralSat(Verifier):
@@ -87,11 +67,7 @@ class NeuralSat(Verifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for the distribution, and for the package that its licence check needs."""
-        missing = first_missing("neuralsat", "gurobipy", "torchvision")
-        if missing is not None:
-            return Availability(False, hint=f"NeuralSAT needs {missing}: python -m pip install {missing}")
-        version = importlib.metadata.version("neuralsat")
-        return Availability(True, version, devices=visible_devices(), source=f"neuralsat {version} (PyPI)")
+        return packaged("neuralsat", "gurobipy", "torchvision", whose="NeuralSAT")
 
     @classmethod
     def capabilities(cls) -> Capabilities:

@@ -168,10 +168,10 @@ class Engine(Upstream):  # type: ignore[misc]
     def _mip_attack(self, reference_bounds: Any) -> tuple[bool, Any]:
         """Runs the attack at the place of upstream's unfinished one by MIP, on the disjuncts that are left."""
         tic = time.perf_counter()
-        found, point = super()._pre_attack(copy.deepcopy(self._remaining), timeout=self._attack_limit)
-        self.attacked = found
+        breaks, point = super()._pre_attack(copy.deepcopy(self._remaining), timeout=self._attack_limit)
+        self.attacked = breaks
         self.bound_s += time.perf_counter() - tic
-        return found, point
+        return breaks, point
 
     def _init_abstractor(self, method: str, objective: Any, extra_opts: Any = None, preprocess: bool = False) -> None:
         super()._init_abstractor(method, objective, extra_opts or {}, preprocess=preprocess)

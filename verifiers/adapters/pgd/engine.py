@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from eagerpy.astensor import astensor
@@ -17,7 +17,8 @@ from torch import nn
 
 from prunecert.verifiers.base import Norm
 
-Loss = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+if TYPE_CHECKING:
+    from prunecert.verifiers.adapters.attacking import Loss
 
 
 class _Mapped(nn.Module):

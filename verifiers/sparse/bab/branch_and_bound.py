@@ -25,13 +25,14 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import branching, leaf_lp, transplant
 from prunecert.verifiers.sparse.bab.counterexamples import ReducedHunt
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
-from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted
+from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import Proof
 
@@ -87,11 +88,14 @@ class BranchAndBound:
     def __init__(self, task: Task, standing: Standing, root: Root) -> None:
         self._task, self._standing, self._root = task, standing, root
         self._outcome, self._limits = standing.outcome, task.limits
-        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, standing.outcome)
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, standing.outcome)
         self._composed: Composed | None = None
         self._postponed = root.postponed
         self.tree = Tree()
+        #: The subdomains that are proved, with their dual variables.
         self.leaves: list[Batch] = []
+        #: How hidden bounds were improved, if they were.
+        self.tightened: list[Tightened] = []
         self.pool = Pool()
         self._pending: list[Batch] = []
         self._stuck = 0
@@ -107,6 +111,21 @@ class BranchAndBound:
         return self._composed
 
     @property
+    def prover(self) -> Prover:
+        """Certifies this box's subdomains."""
+        return self._prover
+
+    @property
+    def checker(self) -> Checker:
+        """Of the network."""
+        return self._task.checker
+
+    @property
+    def disjuncts(self) -> list[tuple[int, int]]:
+        """Rows (start, stop) of each disjunct that is split."""
+        return self._root.disjuncts
+
+    @property
     def _places(self) -> transplant.Places:
         return self._prover.nodes, self._prover.indices
 
@@ -119,10 +138,11 @@ class BranchAndBound:
         task, root = self._task, self._root
         self._tightened = again
         if again:
-            tighten(task.checker, self._root.bounds, self._limits.tighten_steps, task.deadline)
+            self.tightened = []
+            tighten(task.checker, root.bounds, self._limits.tighten_steps, task.deadline, self.tightened)
         self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
         self._standing.proved[root.open] = np.inf
-        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, self._outcome)
+        self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)
         earlier = None if self._outcome.rounds else task.earlier
         most = self._limits.memory_mb
         planted = transplant.transplant(earlier, task.names, root.bounds, self._places, root.open, most)

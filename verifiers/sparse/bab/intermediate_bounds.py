@@ -8,9 +8,11 @@ result is then certified on the original layers before it replaces a bound.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
+from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
@@ -19,7 +21,26 @@ from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, g
 _TOGETHER = 128
 
 
-def tighten(checker: Checker, bounds: CheckedBounds, steps: int, deadline: float) -> int:
+@dataclass(frozen=True, eq=False)
+class Tightened:
+    """How some neurons of a node were bounded: U unstable neurons of earlier nodes.
+
+    Args:
+        node: The node.
+        places: The neurons, [n].
+        before: Nodes and indices of the earlier ones, [U] each.
+        alpha: Their slopes, [2 n, U]: first of the bounds from below, then of those from above.
+    """
+
+    node: int
+    places: Int64Array
+    before: tuple[Int64Array, Int64Array]
+    alpha: Float32Array
+
+
+def tighten(
+    checker: Checker, bounds: CheckedBounds, steps: int, deadline: float, record: list[Tightened] | None = None
+) -> int:
     """Improves hidden bounds in place, node by node.
 
     Args:
@@ -27,6 +48,7 @@ def tighten(checker: Checker, bounds: CheckedBounds, steps: int, deadline: float
         bounds: Of all nodes over a box.
         steps: Gradient steps for each neuron.
         deadline: Value of `time.monotonic` after which no further neurons are begun.
+        record: Where the slopes are kept.
 
     Returns:
         How many unstable neurons have become stable.
@@ -46,7 +68,9 @@ def tighten(checker: Checker, bounds: CheckedBounds, steps: int, deadline: float
         for first in range(start, stop, _TOGETHER):
             if time.monotonic() > deadline:
                 return gone
-            _improve(checker, bounds, net, node, first, min(first + _TOGETHER, stop), steps)
+            improved = _improve(checker, bounds, net, node, first, min(first + _TOGETHER, stop), steps)
+            if record is not None:
+                record.append(improved)
         gone += len(free) - len(bounds.unstable(node))
         for later in range(node + 1, checker.last + 1):
             low, high = checker.intervals(later, bounds)
@@ -58,7 +82,7 @@ def tighten(checker: Checker, bounds: CheckedBounds, steps: int, deadline: float
 
 def _improve(
     checker: Checker, bounds: CheckedBounds, net: Reduced, node: int, first: int, last: int, steps: int
-) -> None:
+) -> Tightened:
     """Bounds unstable neurons first to last of the reduced network, all of one node, from below and from above."""
     start = next(a for a, b in net.levels if a <= first < b)
     count = last - first
@@ -91,3 +115,4 @@ def _improve(
     certified = checker.lower(node, seeds, bounds, planes)
     bounds.lower[node][places] = np.maximum(bounds.lower[node][places], certified[:count])
     bounds.upper[node][places] = np.minimum(bounds.upper[node][places], -certified[count:])
+    return Tightened(node, places, (part.nodes, part.indices), batch.alpha)

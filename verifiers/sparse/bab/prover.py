@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,14 +53,22 @@ class Prover:
         bounds: Of all nodes over the box; `nodes` and `indices` of the batches' neurons follow from them.
         rows: Of the specification, [R, outputs].
         offsets: [R].
+        disjuncts: Rows (start, stop) of each disjunct.
         outcome: Where the time is counted.
     """
 
     def __init__(
-        self, checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, outcome: Outcome
+        self,
+        checker: Checker,
+        bounds: CheckedBounds,
+        rows: Float64Array,
+        offsets: Float64Array,
+        disjuncts: Sequence[tuple[int, int]],
+        outcome: Outcome,
     ) -> None:
         self._checker, self._bounds = checker, bounds
         self._rows, self._offsets = rows, offsets
+        self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
         self.nodes, self.indices = unstable(checker, bounds)
         reach = np.maximum(np.abs(bounds.lower[checker.last]), np.abs(bounds.upper[checker.last]))
         # What combining the rows may err by, for each unit of weight.
@@ -85,6 +94,10 @@ class Prover:
                 grouped(part.alpha[:, first:last].astype(np.float64)),
                 grouped(part.beta[:, first:last].astype(np.float64)),
             )
-        weights = part.weights.astype(np.float64)
+        # A sum above 0 proves a disjunct by its own rows, and by weights of 0 or more, only. Like α and β, weights are
+        # the search's, which is not trusted.
+        row, spans = np.arange(len(self._rows)), self._spans[part.disjunct]
+        own = (row >= spans[:, :1]) & (row < spans[:, 1:]) & (part.weights > 0)
+        weights = np.where(own, part.weights, 0.0).astype(np.float64)
         constant = -(weights @ self._offsets) - np.abs(weights) @ self._error
         return self._checker.lower(self._checker.last, weights @ self._rows, self._bounds, planes, constant=constant)

@@ -86,6 +86,11 @@ class Search:
         """The subdomains that are proved, with their dual variables."""
         return [] if self._bab is None else self._bab.leaves
 
+    @property
+    def branched(self) -> BranchAndBound | None:
+        """What split the box, if anything did."""
+        return self._bab
+
     def run(self) -> Outcome:
         """Answers the question."""
         begin = time.monotonic()
@@ -170,7 +175,7 @@ class Search:
     def _slopes(self, root: Root) -> None:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
         out, task, standing = self.outcome, self._task, self._standing
-        prover = Prover(task.checker, root.bounds, root.rows, root.offsets, out)
+        prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, out)
         dual = compose(task, root).dual
         batch = dual.start(np.arange(len(root.open)))
         batch = dual.optimise(batch, task.limits.root_steps, target=_MARGIN, deadline=task.deadline)

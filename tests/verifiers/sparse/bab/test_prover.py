@@ -20,7 +20,9 @@ def test_no_point_of_a_subdomain_is_below_its_bound(kind: str, seed: int, severa
     with tempfile.TemporaryDirectory() as folder:
         question = prepared(kind, seed, Path(folder), radius=0.3, several=several)
     outcome = Outcome()
-    prover = Prover(question.checker, question.bounds, question.rows, question.offsets, outcome)
+    prover = Prover(
+        question.checker, question.bounds, question.rows, question.offsets, question.dual.disjuncts, outcome
+    )
     np.testing.assert_array_equal(prover.nodes, question.net.nodes)
     np.testing.assert_array_equal(prover.indices, question.net.indices)
     rng = np.random.default_rng(seed)
@@ -40,9 +42,29 @@ def test_no_point_of_a_subdomain_is_below_its_bound(kind: str, seed: int, severa
             assert bounds[d] <= (rows[inside] @ batch.weights[d].astype(np.float64)).min()
 
 
+def test_rows_of_other_disjuncts_and_weights_below_0_prove_nothing(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path, several=True)
+    # The first disjunct's rows are above 0 everywhere, the second one's below.
+    first, second = question.dual.disjuncts
+    offsets = question.offsets.copy()
+    offsets[slice(*first)], offsets[slice(*second)] = -1e3, 1e3
+    prover = Prover(question.checker, question.bounds, question.rows, offsets, question.dual.disjuncts, Outcome())
+    batch = question.dual.start([0, 1, 1, 1, 0])
+    batch.weights[1] = batch.weights[0]
+    batch.weights[2] *= -1
+    batch.weights[3] = np.nan
+    batch.weights[4] += np.where(question.dual.member(batch)[4], 0, 1e6)
+    bounds = prover.certify(batch)
+    assert bounds[0] > 0
+    assert np.all(bounds[1:4] <= 0)
+    assert bounds[4] == bounds[0]
+
+
 def test_nothing_is_certified_of_nothing(tmp_path: Path) -> None:
     question = prepared("fc", 1, tmp_path)
-    prover = Prover(question.checker, question.bounds, question.rows, question.offsets, Outcome())
+    prover = Prover(
+        question.checker, question.bounds, question.rows, question.offsets, question.dual.disjuncts, Outcome()
+    )
     assert len(prover.certify(question.dual.start([]))) == 0
 
 

@@ -1,0 +1,80 @@
+"""One certificate: written, or checked with a word on what the float32 network does beside it; one line each."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
+from prunecert.printable import say, shortened
+from prunecert.verifiers.checker import RefusedError, Report, UnreadableError, check
+from prunecert.verifiers.checker.files import read
+from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.formats.vnnlib import read_property
+
+
+def check_file(certificate: Path, onnx: Path, vnnlib: Path) -> int:
+    """Checks a certificate and says what came of it; returns the exit code.
+
+    Raises:
+        UserError: A file can't be read by the checker.
+    """
+    try:
+        report = check(certificate, onnx, vnnlib)
+    except RefusedError as error:
+        say(f"{shortened(certificate, 200)}: refused: {error}")
+        return EXIT_REGRESSION
+    except UnreadableError as error:
+        raise UserError(f"{shortened(certificate, 200)} can't be checked: {error}.") from error
+    say(f"{shortened(certificate, 200)}: {report.describe()}{_replayed(report, onnx, vnnlib)}")
+    return EXIT_OK
+
+
+def write_file(certificate: Path, onnx: Path, vnnlib: Path, timeout: float) -> int:
+    """Writes a certificate and says how it came about; returns the exit code.
+
+    Raises:
+        UserError: A file can't be read, or the certificate can't be written.
+    """
+    from prunecert.verifiers.sparse.certificates import Certifier
+
+    certificate.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
+        written = Certifier(_unpacked(onnx, Path(scratch))).write(vnnlib, certificate, timeout)
+    if written.reason:
+        say(f"{written.status}, uncertified: {written.reason}")
+        return EXIT_REGRESSION
+    say(
+        f"{written.status}, certified by {written.how}: {written.leaves} leaves, {written.size} bytes, "
+        f"{written.search_s:.2f} s to find and {written.check_s:.2f} s to check"
+    )
+    return EXIT_OK
+
+
+def _unpacked(onnx: Path, scratch: Path) -> Path:
+    """Returns a network's file, not gzipped; certificates are for what was packed."""
+    with onnx.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return onnx
+    try:
+        content = read(onnx)
+    except (UnreadableError, OSError, EOFError) as error:
+        raise UserError(f"{shortened(onnx, 200)} can't be unpacked: {error}.") from error
+    target = scratch / "network.onnx"
+    target.write_bytes(content)
+    return target
+
+
+def _replayed(report: Report, onnx: Path, vnnlib: Path) -> str:
+    """Says what onnxruntime makes of a witness, where that is another thing than real arithmetic."""
+    if report.answer != "sat":
+        return ""
+    with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
+        plain = _unpacked(onnx, Path(scratch))
+        x = report.witness
+        (y,) = outputs(plain, x.reshape(1, *network_info(plain).sample_shape))
+    unsafe = any(case.contains(x) and case.spec.violated_by(np.asarray(y)) for case in read_property(vnnlib).cases)
+    return "; float32 (onnxruntime) agrees" if unsafe else "; float32 (onnxruntime) differs: there it is safe"

@@ -1,0 +1,144 @@
+"""CCRP (Wu et al. 2022, PPSN, "Neural Network Pruning by Cooperative Coevolution ... Robust"): filters by evolution.
+
+Each layer has a small evolution of its own, in which a mask is worth what the whole network is worth with only that
+layer pruned: clean and attacked accuracy on held-out images, in equal parts. The best masks are joined, the network is
+fine-tuned, and so on. The search itself follows the published predecessor's description; how many units go in a round
+follows from the compression here, so that masks of a layer differ in which, and never in how many.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
+from prunecert.models.pruners.removal import Place, even_rounds, masks_without, remove_units
+from prunecert.models.pruners.units import Units, units_of
+
+#: Share of the units that a mutation exchanges.
+_EXCHANGED = 0.3
+
+
+def fitness(
+    model: nn.Module, groups: list[Units], gone: list[Place], group: int, train: Train, images: int, units: Tensor
+) -> float:
+    """Returns half the clean plus half the attacked accuracy of a network without what is gone and units of a group."""
+    pruned = copy.deepcopy(model)
+    places = [*gone, *((group, int(unit)) for unit in units)]
+    Masks(masks_without(prunable(pruned), groups, places)).apply_(pruned)
+    feedback = train.feedback(pruned, images=images, steps=2)
+    return (feedback.clean + feedback.accuracy) / 2
+
+
+def mutate(chosen: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns a set of units of the same size in which some are exchanged for others, at least one if there are others.
+
+    Args:
+        chosen: Units that go.
+        candidates: Units that may go, those among them.
+        generator: Of the choice.
+    """
+    others = candidates[~torch.isin(candidates, chosen)]
+    exchanged = min(len(others), max(1, round(_EXCHANGED * len(chosen))))
+    stays = chosen[torch.randperm(len(chosen), generator=generator)[: len(chosen) - exchanged]]
+    comes = others[torch.randperm(len(others), generator=generator)[:exchanged]]
+    return torch.cat([stays, comes]).sort().values
+
+
+def evolve(
+    start: Tensor,
+    candidates: Tensor,
+    worth: Callable[[Tensor], float],
+    population: int,
+    generations: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Returns the best set of units to remove, of the size of the first one: mutation, and the fittest survive."""
+    if not len(start) or len(start) == len(candidates):
+        return start
+    known: dict[tuple[int, ...], float] = {}
+
+    def value(units: Tensor) -> float:
+        key = tuple(units.tolist())
+        if key not in known:
+            known[key] = worth(units)
+        return known[key]
+
+    members = [start, *(mutate(start, candidates, generator) for _ in range(population - 1))]
+    for _ in range(generations):
+        members += [mutate(member, candidates, generator) for member in members]
+        members = sorted({tuple(m.tolist()): m for m in members}.values(), key=value, reverse=True)[:population]
+    return max(members, key=value)
+
+
+@declares(Hook.EVALUATOR)
+def prune(
+    model: nn.Module,
+    compression: float,
+    *,
+    train: Train,
+    seed: int = 0,
+    bound: float = 0.2,
+    until: float = 0.6,
+    population: int = 5,
+    generations: int = 5,
+    images: int = 250,
+    floor: float = 0.05,
+) -> Masks:
+    """Removes filters and neurons in rounds, those that each layer's evolution finds.
+
+    Args:
+        model: The pre-trained network; fine-tuned between the rounds.
+        compression: All over kept weights, at least 1.
+        train: See `models.pruners.contract`.
+        seed: Seed of the evolution.
+        bound: Largest share of a layer's remaining units that a round removes (published: 0.1, with 20 rounds).
+        until: Share of the epochs that the rounds take, at least one each.
+        population: Masks of a layer that are kept alive.
+        generations: Times that each of them is mutated.
+        images: Held-out images that a mask's worth is measured on.
+        floor: Share of a layer's units that stay in any case, at least one of them.
+
+    Raises:
+        UserError: The compression cannot be reached, there are too few epochs for it, or a setting is out of range.
+    """
+    refuse_outside("bound", bound, 0.01, 0.9, "a share of a layer's units")
+    refuse_outside("floor", floor, 0, 1, "a share of a layer's units")
+    refuse_outside("population", population, 1, 1000, "a number of masks")
+    refuse_outside("generations", generations, 0, 1000, "a number of generations")
+    refuse_outside("images", images, 1, 1e6, "a number of images")
+    groups, weights = units_of(model), prunable(model)
+    kept = budget(sum(weight.numel() for weight in weights.values()), compression)
+    plan = even_rounds(model, groups, compression, bound, floor)
+    rounds, epochs = len(plan), int(until * train.left)
+    if rounds > max(1, epochs):
+        raise UserError(
+            f"Compression {compression:g} is refused for coevolution: at most {bound:.0%} of each layer's units a "
+            f"round take {rounds} rounds, and {epochs} epochs are set apart for them; allowed is a larger 'bound' or "
+            "'until', or a longer recipe."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    gone: list[Place] = []
+    masks = Masks.dense(model)
+    for number, sizes in enumerate(plan):
+        before = list(gone)
+        for index, going in enumerate(sizes):
+            worth = partial(fitness, model, groups, before, index, train, int(images))
+            alive = sorted(set(range(groups[index].size)) - {unit for group, unit in before if group == index})
+            norms = groups[index].norms()[alive]
+            start = torch.tensor(alive)[norms.argsort(stable=True)[:going]].sort().values
+            best = evolve(start, torch.tensor(alive), worth, int(population), int(generations), generator)
+            gone += [(index, int(unit)) for unit in best]
+        last = number == rounds - 1
+        masks = remove_units(model, groups, gone, kept) if last else Masks(masks_without(weights, groups, gone))
+        masks.apply_(model)
+        if length := epochs // rounds + (number < epochs % rounds):
+            train(model, length, name=f"round {number}", masks=masks)
+    return masks

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.bench.running import certifying
+from prunecert.verifiers.sparse.proofs.certificate import encode_sat
+from tests.verifiers.checker import kit
+
+
+def test_a_word_is_said_where_float32_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = kit.questions("conv-skip")[-1]
+    proof = tmp_path / "proof"
+    assert certifying.write_file(proof, files.onnx, files.vnnlib, 20.0) == 0
+    safe = np.full((1, files.question.net.classes), -100.0, dtype=np.float32)
+    safe[0, files.question.label or 0] = 100.0
+    monkeypatch.setattr(certifying, "outputs", lambda *_: safe)
+    assert certifying.check_file(proof, files.onnx, files.vnnlib) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("float32 (onnxruntime) differs: there it is safe")
+
+
+def test_a_witness_that_is_safe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = kit.questions("conv-skip")[0]
+    head = files.certificate(b"")
+    proof = tmp_path / "proof"
+    proof.write_bytes(encode_sat(head[11:43], head[43:75], files.question.lower))
+    assert certifying.check_file(proof, files.onnx, files.vnnlib) == 1
+    assert "isn't shown to be unsafe" in capsys.readouterr().out

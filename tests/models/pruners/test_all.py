@@ -1,0 +1,55 @@
+"""Every pruner, as the suites use it: a cell in bfloat16, from its rehearsal to its export."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunecert.models import PRUNERS
+from prunecert.models.checkpoint import load_model
+from prunecert.models.export import export_onnx
+from prunecert.models.pruners.contract import Hook, method_of
+from tests.models.test_training import job, pipeline
+
+#: Settings with which a few epochs suffice.
+SETTINGS = {
+    "boosting": {"share": 0.5},
+    "coevolution": {"bound": 0.9, "population": 1, "generations": 1, "images": 20},
+    "drop-grow": {"every": 2},
+    "flying-bird": {"every": 2},
+    "flying-bird-plus": {"every": 2},
+    "lwm-rewind": {"rate": 0.9},
+    "mad": {"images": 20, "steps": 2},
+    "robust-bird": {"most": 0.5},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PRUNERS))
+def test_a_cell_is_trained_saved_and_exported_and_comes_out_the_same_again(tmp_path: Path, name: str) -> None:
+    settings = {name: SETTINGS[name]} if name in SETTINGS else {}
+    one = job(name, 1.1 if name == "structured-filters" else 4.0, "mtl-ibp", precision="bfloat16", pruners=settings)
+    one.refuse_unreachable()
+    card = pipeline(tmp_path, images=40).run(one)
+    model, masks, _ = load_model(tmp_path / f"{card.name}.safetensors")
+    assert masks.holds(model)
+    # The density of Flying Bird+ and of sampled connections is their own business.
+    near = 0.2 if name == "flying-bird-plus" else 0.01 if name == "connectivity" else 1e-5
+    assert card.kept == pytest.approx(card.weights / one.compression, rel=near)
+    assert not list((tmp_path / "work").glob("*.done.pt"))
+    # This time the pre-trained network is found, which draws other random numbers than training it.
+    torch.manual_seed(123)
+    assert pipeline(tmp_path, images=40).run(one).sha256 == card.sha256
+    assert export_onnx(tmp_path / f"{card.name}.safetensors", tmp_path / "net.onnx").max_difference < 1e-3
+
+
+@pytest.mark.parametrize("name", list(PRUNERS))
+def test_what_a_pruner_is_lent_it_names(name: str) -> None:
+    prune = PRUNERS.get(name)
+    method, keywords = method_of(prune), inspect.signature(prune).parameters
+    assert "train" in keywords or not (method.needs or method.from_scratch)
+    assert method.needs <= frozenset(Hook)
+    assert (prune.__doc__ or "").strip()

@@ -1,0 +1,57 @@
+"""What pruners declare, and what is refused by it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from prunecert.errors import UserError
+from prunecert.models.masks import Masks
+from prunecert.models.pruners.contract import (
+    Hook,
+    Hooks,
+    Method,
+    declares,
+    method_of,
+    refuse_lacking,
+    refuse_outside,
+)
+
+
+def plain() -> Masks:
+    raise AssertionError
+
+
+@declares(Hook.SCORES, Hook.EPOCH, from_scratch=True)
+def demanding() -> Masks:
+    raise AssertionError
+
+
+def test_what_is_declared_is_read_and_nothing_is_the_default() -> None:
+    assert method_of(plain) == Method()
+    assert method_of(demanding) == Method(frozenset({Hook.SCORES, Hook.EPOCH}), from_scratch=True)
+    assert method_of(demanding).learns_scores
+    assert not method_of(plain).learns_scores
+
+
+def test_a_hook_that_is_lacking_is_named() -> None:
+    refuse_lacking("demanding", demanding, frozenset(Hook), "training")
+    with pytest.raises(
+        UserError, match="'demanding' is refused: it needs epoch with validation feedback, which a loop"
+    ):
+        refuse_lacking("demanding", demanding, frozenset({Hook.SCORES}), "a loop of steps")
+    refuse_lacking("plain", plain, frozenset(), "nothing")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+def test_a_setting_out_of_range_is_refused_with_what_it_is(value: float) -> None:
+    with pytest.raises(UserError, match=r"share .* is refused: it is a share of the epochs, in \[0, 1\]"):
+        refuse_outside("share", value, 0, 1, "a share of the epochs")
+    refuse_outside("share", 0.5, 0, 1, "a share of the epochs")
+
+
+def test_no_two_stretches_share_what_hooks_remember() -> None:
+    one, other = Hooks(), Hooks()
+    one.memory["count"] = 1
+    assert other.memory == {}

@@ -1,0 +1,109 @@
+"""What is lent to a pruner: epochs that are counted, data in order, and rehearsals that train nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from prunecert.errors import UserError
+from prunecert.models import OBJECTIVES
+from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
+from prunecert.models.masks import Masks
+from prunecert.models.pruners.contract import Epoch, Hook, Hooks
+from tests.models.test_training import job, pipeline
+
+
+def lent(folder: Path, objective: str = "ibp", epochs: int = 6) -> tuple[LentTraining, nn.Module]:
+    line, one = pipeline(folder, images=40), job(objective=objective)
+    training = LentTraining(
+        line.trainer(one), "cell", folder, "key", seed=0, eps=0.01, epochs=epochs, objective=objective
+    )
+    return training, line.initial(one)
+
+
+def test_a_stretch_that_a_hook_ends_leaves_its_epochs(tmp_path: Path) -> None:
+    training, model = lent(tmp_path)
+    ends: list[int] = []
+
+    def over(epoch: Epoch) -> bool:
+        ends.append(epoch.number)
+        return epoch.number == 2
+
+    training(model, 5, name="search", hooks=Hooks(epoch=over))
+    assert ends == [1, 2]
+    assert training.left == 4
+    # The same again, as after an interruption: nothing is trained, and as much is left.
+    again, fresh = lent(tmp_path)
+    hooks = Hooks(epoch=over, memory={"stale": 1})
+    again(fresh, 5, name="search", hooks=hooks)
+    assert again.left == 4
+    assert hooks.memory == {}
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+    with pytest.raises(ValueError, match="5 epochs asked for, 4 left"):
+        again(fresh, 5, name="more")
+    again.clean()
+    assert not list(tmp_path.glob("*.done.pt"))
+
+
+def test_data_and_losses_are_the_cell_s(tmp_path: Path) -> None:
+    training, model = lent(tmp_path)
+    batches = list(training.batches(30))
+    assert [len(y) for _, y in batches] == [20, 10]
+    x, y = batches[0]
+    expected = OBJECTIVES.get("ibp")(model, x, y, 0.01, progress=1.0)
+    assert torch.equal(training.loss(model, x, y), expected)
+    assert float((training.attack(model, x, y) - x).abs().max()) <= 0.01 + 1e-6
+    assert training.feedback(model, images=10, steps=1).clean <= 1
+    assert (training.radius, training.bounding, training.learning) == (0.01, True, 1)
+
+
+def test_regularisers_and_losses_of_hooks_are_trained(tmp_path: Path) -> None:
+    sizes = []
+    for number in range(3):
+        training, model = lent(tmp_path / str(number))
+        every = (Hooks(), Hooks(regulariser=partial(sum_of, model, 10.0)), Hooks(loss=lambda batch: 0 * batch.own()))
+        before = sum_of(model).item()
+        training(model, 2, name="a", hooks=every[number])
+        sizes.append(sum_of(model).item() - before)
+    assert sizes[1] < sizes[0], "a penalty on weights makes them smaller"
+    assert sizes[2] == 0, "a loss of nothing moves nothing"
+
+
+def sum_of(model: nn.Module, factor: float = 1.0) -> torch.Tensor:
+    return factor * torch.stack([parameter.abs().sum() for parameter in model.parameters()]).sum()
+
+
+def test_noise_offers_no_attacks() -> None:
+    assert offers("ibp") == frozenset(Hook)
+    assert Hook.EVALUATOR not in offers("smoothing")
+    assert Hook.STEP in offers("smoothing")
+
+
+def test_rehearsals_end_where_training_would_begin() -> None:
+    rehearsal = Rehearsal(10, 2, 0.1, bounding=False)
+    assert (rehearsal.left, rehearsal.learning, rehearsal.radius) == (10, 2, 0.1)
+    for use in (rehearsal, rehearsal.batches, rehearsal.loss, rehearsal.attack, rehearsal.feedback):
+        with pytest.raises(Rehearsal.BeganError):
+            use(1)
+
+
+def test_a_cell_is_rehearsed_before_anything_is_trained() -> None:
+    job("drop-grow", pruners={"drop-grow": {"drop": 0.5}}).refuse_unreachable()
+    for one, message in (
+        (job("drop-grow", pruners={"drop-grow": {"every": 0}}), "cell_drop-grow_10: every 0 is refused"),
+        (job("lwm-rewind", pruners={"lwm-rewind": {"epoch": 9}}), "Rewinding to epoch 9 is refused"),
+        (job("mad", objective="smoothing"), "Pruner 'mad' is refused: it needs curvature"),
+    ):
+        with pytest.raises(UserError, match=message):
+            one.refuse_unreachable()
+
+
+def test_keywords_are_those_that_a_function_names() -> None:
+    def function(model: nn.Module, *, seed: int = 0) -> Masks:
+        return Masks.dense(model)
+
+    assert keywords_of(function, {"seed": 3, "train": None}) == {"seed": 3}

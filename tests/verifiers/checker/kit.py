@@ -1,0 +1,85 @@
+"""Questions with exact answers, and certificates of them, for the checker's tests."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.vnnlibfile import read_property
+from prunecert.verifiers.formats.vnnlib import write
+from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof
+from tests.soundness.networks import Array, Network
+from tests.soundness.questions import FAMILIES, Question, _around, _robustness, _seeded
+
+FOLDER = Path(tempfile.mkdtemp(prefix="prunecert-checker-"))
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """A question as files."""
+
+    question: Question
+    onnx: Path
+    vnnlib: Path
+
+    def certificate(self, body: bytes, answer: int = 0) -> bytes:
+        """Returns a certificate of this question with such a body, whatever it says."""
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in (self.onnx, self.vnnlib)]
+        return HEAD.pack(MAGIC, VERSION, answer, *digests) + zlib.compress(body, 1)
+
+    def proof(self) -> CaseProof:
+        """Returns the proof that the engine finds."""
+        certifier = Certifier(self.onnx)
+        network = read_network(self.onnx.read_bytes())
+        sizes = network.nodes[0].size, network.nodes[network.output].size
+        (case,) = read_property(self.vnnlib.read_bytes(), *sizes)
+        proof, _ = certifier._case(case, np.inf, Limits(attack_steps=0))
+        assert isinstance(proof, CaseProof)
+        return proof
+
+
+@functools.cache
+def questions(family: str) -> tuple[Files, ...]:
+    """Returns eight boxes of growing radius round one centre; the last four are false."""
+    name = f"{family}-checker"
+    rng = _seeded(name)
+    net = FAMILIES[family](name, rng).balance(rng)
+    onnx = net.save(FOLDER / f"{family}.onnx")
+    made = []
+    for number, question in enumerate(_around(net, rng, name, 1, _robustness(net))):
+        vnnlib = FOLDER / f"{family}-{number}.vnnlib"
+        write(question.instance(onnx), vnnlib)
+        made.append(Files(question, onnx, vnnlib))
+    return tuple(made)
+
+
+def network_file(net: Network, name: str) -> Path:
+    """Saves a network."""
+    return net.save(FOLDER / f"{name}.onnx")
+
+
+def text(inputs: Sequence[tuple[float, float]], outputs: int, *asserts: str) -> bytes:
+    """Returns a property file of a box and assertions."""
+    lines = [f"(declare-const X_{i} Real)" for i in range(len(inputs))]
+    lines += [f"(declare-const Y_{i} Real)" for i in range(outputs)]
+    for i, (low, high) in enumerate(inputs):
+        lines += [f"(assert (>= X_{i} {low!r}))", f"(assert (<= X_{i} {high!r}))"]
+    return "\n".join([*lines, *(f"(assert {item})" for item in asserts)]).encode()
+
+
+def points(rng: np.random.Generator, lower: Array, upper: Array, count: int) -> Array:
+    """Draws points of a box, half of them corners."""
+    shares = rng.random((count, len(lower)))
+    shares[::2] = np.round(shares[::2])
+    return lower + shares * (upper - lower)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.verifiers.checker import RefusedError, UnreadableError, check
+from prunecert.verifiers.checker.files import HEAD
+from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SPLIT
+from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, SiteBounds, Split, encode_sat
+from tests.soundness.networks import Network
+from tests.soundness.questions import FAMILIES
+from tests.verifiers.checker import attacks, kit
+
+#: Families whose proofs have splits.
+SPLITTING = ("conv-skip", "skip", "conv")
+
+
+def verdict(files: kit.Files, content: bytes, folder: Path) -> str:
+    path = folder / "certificate"
+    path.write_bytes(content)
+    try:
+        return check(path, files.onnx, files.vnnlib).answer
+    except RefusedError as error:
+        return f"refused: {error}"
+    except UnreadableError as error:
+        return f"unreadable: {error}"
+
+
+def sides(family: str) -> tuple[kit.Files, list[kit.Files]]:
+    """Returns the largest box over which the property holds, and those over which it does not."""
+    every = kit.questions(family)
+    true = [files for files in every if files.question.margin.low > 0]
+    return true[-1], [files for files in every if files.question.margin.high < 0]
+
+
+def corrupted(family: str, each: int, folder: Path) -> dict[str, int]:
+    """Corrupts a proof in every way so often; returns how many were refused for a false property, by kind."""
+    true, false = sides(family)
+    proof, rng = true.proof(), np.random.default_rng(7)
+    assert any(isinstance(entry, Split) for tree in proof.trees for entry in tree)
+    assert verdict(true, true.certificate(proof.encoded()), folder) == "unsat"
+    refused = dict.fromkeys(attacks.KINDS, 0)
+    for kind in attacks.KINDS:
+        for number in range(each):
+            body = attacks.attacked(kind, proof, rng)
+            files = false[number % 2]
+            answer = verdict(files, files.certificate(body), folder)
+            assert answer != "unsat", f"{kind}: a proof of what is false"
+            refused[kind] += 1
+            # Nor does a corrupted proof of what is true do anything but hold or be refused.
+            assert verdict(true, true.certificate(body), folder).split(":")[0] in ("unsat", "refused", "unreadable")
+    return refused
+
+
+def test_no_corrupted_certificate_proves_what_is_false(tmp_path: Path) -> None:
+    refused = corrupted("conv-skip", 2, tmp_path)
+    assert len(refused) >= 20
+    assert sum(refused.values()) == 2 * len(attacks.KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SPLITTING)
+def test_none_of_thousands_of_corrupted_certificates_proves_what_is_false(family: str, tmp_path: Path) -> None:
+    assert sum(corrupted(family, 25, tmp_path).values()) >= 700
+
+
+@pytest.mark.parametrize("family", SPLITTING)
+def test_a_proof_of_one_box_is_none_of_a_larger_one_over_which_the_property_is_false(
+    family: str, tmp_path: Path
+) -> None:
+    true, false = sides(family)
+    body = true.proof().encoded()
+    for files in false:
+        assert verdict(files, files.certificate(body), tmp_path).startswith("refused: a leaf is not proved")
+
+
+@pytest.mark.parametrize("family", SPLITTING)
+def test_a_side_of_a_split_alone_is_no_proof_even_of_what_is_true(family: str, tmp_path: Path) -> None:
+    true, _ = sides(family)
+    proof = attacks.PROOFS["one side only"](true.proof(), np.random.default_rng(0))
+    assert verdict(true, true.certificate(proof.encoded()), tmp_path).startswith("refused: a leaf is not proved")
+
+
+def test_a_part_may_be_bounded_anew_and_an_input_divided(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    proof = true.proof()
+    body, at = proof.encoded(), attacks.first_tree(proof)
+    within = body[:at] + bytes([3]) + body[:at] + body[at:]
+    assert verdict(true, true.certificate(within), tmp_path) == "unsat"
+    first = replace(proof, sites=[], trees=proof.trees[:1]).encoded()
+    rest = replace(proof, sites=[], trees=proof.trees[1:]).encoded()
+    middle = np.float64(0.5 * true.question.lower[0] + 0.5 * true.question.upper[0]).tobytes()
+    divided = body[:at] + b"\x02" + bytes(4) + middle + first + first + rest
+    assert verdict(true, true.certificate(divided), tmp_path) == "unsat"
+    assert verdict(true, true.certificate(body[:at] + b"\x02" + bytes(4) + middle + first + rest), tmp_path) != "unsat"
+
+
+def test_an_empty_part_is_proved_without_rows(tmp_path: Path) -> None:
+    """z >= 0 where z < 0 everywhere: the multiplier alone shows that nothing is there."""
+    net = Network("farkas", (1,))
+    hidden = net.gemm(0, np.array([[1.0]]), np.array([-2.0]))
+    net.gemm(net.relu(hidden), np.array([[1.0], [0.0]]), np.array([0.0, 1.0]))
+    onnx = kit.network_file(net, "farkas")
+    vnnlib = tmp_path / "p.vnnlib"
+    vnnlib.write_bytes(kit.text([(0.0, 1.0)], 2, "(>= Y_0 Y_1)"))
+    files = kit.Files(kit.questions("conv")[0].question, onnx, vnnlib)
+    none, one = np.zeros(1, dtype=np.float32), np.ones(1, dtype=np.float32)
+    empty = Leaf(none, one)
+    for other, answer in ((Leaf(one, none), "unsat"), (empty, "refused")):
+        body = CaseProof([SiteBounds()], [[Split(1, 0), empty, other]]).encoded()
+        assert verdict(files, files.certificate(body), tmp_path).split(":")[0] == answer
+
+
+def test_depth_and_nesting_are_bounded(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    proof = true.proof()
+    body, at = proof.encoded(), attacks.first_tree(proof)
+    split = bytes([SPLIT]) + np.array([1, 0], dtype="<u4").tobytes()
+    deep = verdict(true, true.certificate(body[:at] + split * (LARGEST_DEPTH + 2)), tmp_path)
+    assert f"under {LARGEST_DEPTH + 1} splits" in deep
+    nested = verdict(true, true.certificate(body[:at] + (b"\x03" + body[:at]) * (LARGEST_NESTING + 1)), tmp_path)
+    assert f"nested {LARGEST_NESTING} deep" in nested
+
+
+def test_a_certificate_for_another_network_or_property_is_refused_by_name(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    other, _ = sides("skip")
+    content = true.certificate(true.proof().encoded())
+    assert "for another network" in verdict(other, content, tmp_path)
+    another = kit.Files(true.question, true.onnx, other.vnnlib)
+    assert "for another property" in verdict(another, content, tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 7, HEAD.size - 1, HEAD.size, HEAD.size + 5, -5, -1])
+def test_what_is_cut_off_is_unreadable(length: int, tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    content = true.certificate(true.proof().encoded())
+    assert verdict(true, content[:length], tmp_path).startswith("unreadable")
+
+
+def test_what_goes_on_after_its_end_is_unreadable(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    body = true.proof().encoded()
+    assert verdict(true, true.certificate(body) + b"x", tmp_path).startswith("unreadable")
+    assert verdict(true, true.certificate(body + b"x"), tmp_path).startswith("unreadable")
+
+
+def test_foreign_and_newer_files_are_unreadable(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    content = true.certificate(true.proof().encoded())
+    assert "begins otherwise" in verdict(true, b"PK" + content, tmp_path)
+    assert "version 2" in verdict(true, content[:8] + b"\x02" + content[9:], tmp_path)
+    assert verdict(true, content[: HEAD.size] + zlib.compress(b"")[:-1] + b"!", tmp_path).startswith("unreadable")
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    true, _ = sides("conv-skip")
+    with pytest.raises(UnreadableError, match="FileNotFoundError"):
+        check(tmp_path / "none", true.onnx, true.vnnlib)
+
+
+def tied(folder: Path) -> kit.Files:
+    """Returns a network whose two outputs are equal as real numbers at 1/4, whatever the order of summation."""
+    net = Network("tie", (1,))
+    hidden = net.gemm(0, np.array([[1.0], [1.0]]), np.array([-0.125, -0.125]))
+    net.gemm(net.relu(hidden), np.array([[1.0, 0.0], [0.0, 1.0]]), np.zeros(2))
+    vnnlib = folder / "tie.vnnlib"
+    vnnlib.write_bytes(kit.text([(0.0, 1.0)], 2, "(>= Y_0 Y_1)"))
+    return kit.Files(kit.questions("conv")[0].question, kit.network_file(net, "tie"), vnnlib)
+
+
+def witness(files: kit.Files, values: list[float]) -> bytes:
+    certificate = files.certificate(b"", answer=1)
+    return encode_sat(certificate[11:43], certificate[43:75], np.array(values, dtype=np.float32))
+
+
+def test_a_witness_on_a_tie_is_evaluated_exactly(tmp_path: Path) -> None:
+    files = tied(tmp_path)
+    path = tmp_path / "certificate"
+    path.write_bytes(witness(files, [0.25]))
+    report = check(path, files.onnx, files.vnnlib)
+    assert (report.answer, report.how, report.witness.tolist()) == ("sat", "exactly", [0.25])
+    assert "exactly" in report.describe()
+
+
+def test_a_witness_outside_the_box_or_safe_or_no_number_is_refused(tmp_path: Path) -> None:
+    files = tied(tmp_path)
+    assert "isn't shown" in verdict(files, witness(files, [1.0000001]), tmp_path)
+    assert "not finite" in verdict(files, witness(files, [float("nan")]), tmp_path)
+    assert "cut off" in verdict(files, witness(files, []), tmp_path)
+    files.vnnlib.write_bytes(kit.text([(0.0, 1.0)], 2, "(> Y_0 Y_1)"))
+    assert "isn't shown" in verdict(files, witness(files, [0.25]), tmp_path)
+
+
+def test_a_witness_must_break_all_rows_of_one_alternative(tmp_path: Path) -> None:
+    files = tied(tmp_path)
+    files.vnnlib.write_bytes(kit.text([(0.0, 1.0)], 2, "(or (and (>= Y_0 0.5) (<= Y_1 0.25)) (<= Y_0 -1.0))"))
+    assert "isn't shown" in verdict(files, witness(files, [0.75]), tmp_path)
+    files.vnnlib.write_bytes(kit.text([(0.0, 1.0)], 2, "(or (<= Y_0 -1.0) (and (>= Y_0 0.5) (<= Y_1 0.75)))"))
+    assert verdict(files, witness(files, [0.75]), tmp_path) == "sat"
+
+
+def against_the_oracle(family: str, folder: Path) -> None:
+    """Whatever is certified is true; and what is true by more than rounding is certified."""
+    for files in kit.questions(family):
+        margin = files.question.margin
+        target = folder / "proof"
+        written = Certifier(files.onnx).write(files.vnnlib, target, 10.0)
+        if margin.low > 1e-7:
+            assert str(written.status) == "unsat", written
+            assert check(target, files.onnx, files.vnnlib).answer == "unsat"
+        elif margin.high < 0:
+            assert str(written.status) != "unsat", written
+
+
+@pytest.mark.parametrize("family", ["conv-skip", "fc-pruned-80"])
+def test_certificates_agree_with_the_exact_answer(family: str, tmp_path: Path) -> None:
+    against_the_oracle(family, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("conv-skip", "fc-pruned-80")])
+def test_certificates_of_every_family_agree_with_the_exact_answer(family: str, tmp_path: Path) -> None:
+    against_the_oracle(family, tmp_path)

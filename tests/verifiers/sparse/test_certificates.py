@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.errors import UserError
+from prunecert.verifiers.base import Status
+from prunecert.verifiers.checker import RefusedError, check
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.vnnlibfile import read_property
+from prunecert.verifiers.sparse import certificates
+from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Split
+from tests.soundness.networks import Network
+from tests.verifiers.checker import kit
+
+
+def largest(family: str) -> kit.Files:
+    """Returns the largest box over which the property holds."""
+    return [files for files in kit.questions(family) if files.question.margin.low > 0][-1]
+
+
+@pytest.mark.parametrize("family", ["conv-skip", "skip", "fc-deep"])
+def test_proofs_are_written_and_counterexamples_too(family: str, tmp_path: Path) -> None:
+    for files in (kit.questions(family)[0], largest(family), kit.questions(family)[-1]):
+        target = tmp_path / "proof"
+        written = Certifier(files.onnx).write(files.vnnlib, target, 20.0)
+        report = check(target, files.onnx, files.vnnlib)
+        assert written.reason == ""
+        assert (report.answer, report.leaves) == (str(written.status), written.leaves)
+        assert written.size == target.stat().st_size
+        assert (written.status is Status.UNSAT) == (files.question.margin.low > 0)
+
+
+def test_the_cheapest_proof_is_taken(tmp_path: Path) -> None:
+    ways = []
+    for files in kit.questions("conv-skip")[:4]:
+        ways.append(Certifier(files.onnx).write(files.vnnlib, tmp_path / "proof", 20.0).how)
+    assert ways == sorted(ways, key=certificates._HOW.index)
+    assert ways[-1] == "bab"
+    assert ways[0] != "bab"
+
+
+@pytest.mark.parametrize("family", ["conv-pruned-70", "skip"])
+def test_bounds_that_the_search_improves_get_walks_of_their_own(family: str, tmp_path: Path) -> None:
+    files = largest(family)
+    certifier = Certifier(files.onnx)
+    network = read_network(files.onnx.read_bytes())
+    (case,) = read_property(files.vnnlib.read_bytes(), network.nodes[0].size, network.nodes[network.output].size)
+    limits = Limits(attack_steps=0, tighten_after=1, root_steps=1, steps=1)
+    proof, how = certifier._case(case, np.inf, limits)
+    assert isinstance(proof, CaseProof)
+    assert how == "bab"
+    assert any(walk.neurons is not None for site in proof.sites for walk in site.walks)
+    target = tmp_path / "proof"
+    target.write_bytes(files.certificate(proof.encoded()))
+    assert check(target, files.onnx, files.vnnlib).answer == "unsat"
+
+
+def test_a_proof_that_the_checker_refuses_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, target = kit.questions("conv-skip")[0], tmp_path / "proof"
+
+    def refuse(*_: Path) -> None:
+        raise RefusedError("a leaf is not proved")
+
+    monkeypatch.setattr(certificates, "check", refuse)
+    written = Certifier(files.onnx).write(files.vnnlib, target, 20.0)
+    assert (written.status, written.how) == (Status.UNKNOWN, "")
+    assert "does not accept the proof: a leaf is not proved" in written.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_ends_early_leaves_no_certificate(tmp_path: Path) -> None:
+    files = largest("conv-skip")
+    written = Certifier(files.onnx).write(files.vnnlib, tmp_path / "proof", 0.0)
+    assert written.status in (Status.TIMEOUT, Status.UNKNOWN)
+    assert written.reason
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_property_of_several_boxes_is_proved_box_by_box(tmp_path: Path) -> None:
+    net = Network("boxes", (1,))
+    net.gemm(net.relu(net.gemm(0, np.array([[1.0], [-1.0]]), np.array([-0.5, 0.25]))), np.ones((1, 2)), np.zeros(1))
+    onnx = kit.network_file(net, "boxes")
+    vnnlib, target = tmp_path / "p.vnnlib", tmp_path / "proof"
+    boxes = "(or (and (<= X_0 0.2) (<= Y_0 {low})) (and (>= X_0 0.75) (or (<= Y_0 0.2) (>= Y_0 0.6))))"
+    vnnlib.write_bytes(kit.text([(0.0, 1.0)], 1, boxes.format(low=0.04)))
+    written = Certifier(onnx).write(vnnlib, target, 20.0)
+    assert (written.status, written.leaves) == (Status.UNSAT, 3)
+    vnnlib.write_bytes(kit.text([(0.0, 1.0)], 1, boxes.format(low=0.06)))
+    written = Certifier(onnx).write(vnnlib, target, 20.0)
+    assert written.status is Status.SAT
+    vnnlib.write_bytes(kit.text([(1.0, 0.0)], 1, "(<= Y_0 0)"))
+    assert Certifier(onnx).write(vnnlib, target, 20.0).status is Status.UNSAT
+    assert check(target, onnx, vnnlib).leaves == 0
+
+
+def test_files_that_the_checker_does_not_take_are_named(tmp_path: Path) -> None:
+    files = kit.questions("conv-skip")[0]
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"no network")
+    with pytest.raises(UserError, match=r"bad is not taken by the checker"):
+        Certifier(bad)
+    with pytest.raises(UserError, match=r"bad is not taken by the checker"):
+        Certifier(files.onnx).write(bad, tmp_path / "proof", 1.0)
+
+
+def test_trees_have_splits_of_neurons_that_feed_relus() -> None:
+    files = largest("conv")
+    network = read_network(files.onnx.read_bytes())
+    splits = [entry for tree in files.proof().trees for entry in tree if isinstance(entry, Split)]
+    assert splits
+    assert all(split.node in network.sites and split.neuron < network.nodes[split.node].size for split in splits)

@@ -1,0 +1,1 @@
+"""Marabou, an extra."""

@@ -1,0 +1,114 @@
+"""A script that another Python interpreter runs, asked by lines of JSON over a pipe.
+
+For a verifier that can't share this interpreter: because of its licence, or of other versions of what both need. The
+script stays in the worker's process group, so that it is counted and killed with it, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: Seconds to ask an interpreter for a version.
+_PATIENCE = 60
+
+
+@functools.cache
+def version_in(python: str, distribution: str) -> str | None:
+    """Asks an interpreter for the version of a distribution.
+
+    Args:
+        python: Path of the interpreter.
+        distribution: Name on PyPI.
+
+    Returns:
+        None where it isn't installed there.
+
+    Raises:
+        OSError: There is no such interpreter, or it doesn't answer.
+    """
+    code = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    try:
+        answer = subprocess.run(
+            [python, "-I", "-c", code, distribution], capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"it gave no answer within {_PATIENCE} s") from error
+    if answer.returncode == 0:
+        return answer.stdout.strip()
+    if "PackageNotFoundError" in answer.stderr:
+        return None
+    raise OSError((answer.stderr.strip().splitlines() or [f"it ended with {answer.returncode}"])[-1])
+
+
+class OtherInterpreter:
+    """A running script.
+
+    Args:
+        python: Path of the interpreter.
+        script: The script: it reads a JSON object a line from its standard input, and writes one for each to its
+            standard output. What it writes to its standard error goes into the worker's log.
+    """
+
+    def __init__(self, python: str, script: Path) -> None:
+        # What this program needs on its path must not hide what the other has.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        self._process = subprocess.Popen(
+            [python, "-u", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends a request and waits for its answer; the worker's limits are those of this, too.
+
+        Raises:
+            RuntimeError: The script ended, or answered with anything but a JSON object.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = ""
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not line:
+            self.close()
+            raise RuntimeError(f"the other interpreter ended with exit code {self._process.returncode}")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self.close()
+            raise RuntimeError(f"the other interpreter answered {line[:80]!r}, which is no JSON object")
+        return answer
+
+    @property
+    def running(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Ends it."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    continue
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,1 @@
+"""Vibecheck, in an interpreter of its own."""

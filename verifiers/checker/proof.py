@@ -1,0 +1,273 @@
+"""Checks a certificate against a network and a property; `docs/certificates.md` has the format and what is believed."""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .bounds import Bounds
+from .files import RefusedError, Stream, UnreadableError, need, read
+from .network import Dense, Network, read_network
+from .vnnlibfile import Case, read_property
+
+LEAF, SPLIT, CUT, BOUNDS = range(4)
+#: Splits above a leaf; bounds within bounds; numbers in an array of a walk.
+LARGEST_DEPTH, LARGEST_NESTING, _LARGEST_BATCH = 1000, 32, 2**19
+#: Bytes of a property's text.
+LARGEST_TEXT = 2**27
+#: How slopes are stored, and what 1 is.
+_SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
+
+
+class Report(NamedTuple):
+    """What was checked: the answer, leaves and their least bound; of `sat` the witness and how it was evaluated."""
+
+    answer: str
+    leaves: int
+    lowest: float
+    how: str
+    witness: Any = None
+
+    def describe(self) -> str:
+        """Returns the report as one line."""
+        if self.answer == "sat":
+            return f"sat, checked: the witness is unsafe in real arithmetic (evaluated {self.how})"
+        return f"unsat, checked: {self.leaves} leaves, least bound {self.lowest:.4g}"
+
+
+class Region(NamedTuple):
+    """A part of a case's box: inputs in [low, high], and splits (node, neuron, sign) of neurons, topmost first."""
+
+    bounds: Any
+    low: Any
+    high: Any
+    splits: tuple[tuple[int, int, int], ...] = ()
+    depth: int = 0
+    nesting: int = 0
+
+
+class Tree:
+    """Reads and checks the trees of one case: a region is done if every part of it is, however it was divided."""
+
+    def __init__(self, file: Stream, network: Network, case: Case) -> None:
+        self._file, self._sites, self._spans = file, network.sites, case.spans
+        #: The rows of the unsafe sets follow the network as a matrix: s = rows @ y - limits.
+        self.nodes = [*network.nodes, Dense(network.output, case.rows, -case.limits)]
+        self._batch = max(1, min(256, _LARGEST_BATCH // max(node.size for node in self.nodes)))
+        self.root = self._bounded(Region(None, case.lower, case.upper))
+        self.leaves, self.lowest = 0, np.inf
+
+    def _slopes(self, count: int, width: int) -> Any:
+        (kind,) = self._file.take("u1").tolist()
+        if not kind:
+            return None
+        need(kind in _SLOPES, f"the certificate has slopes of kind {kind}")
+        dtype, one = _SLOPES[kind]
+        slopes = self._file.take(dtype, count * width).reshape(count, width) / one
+        need(((slopes >= 0) & (slopes <= 1)).all(), "the certificate has a slope outside [0, 1]")
+        return slopes
+
+    def _neurons(self, size: int) -> Any:
+        (count,) = self._file.take("<u4").tolist()
+        index = self._file.take("<u4", count)
+        need(count <= size and (index < size).all(), "the certificate names a neuron that is not there")
+        return index
+
+    def _bounded(self, region: Region) -> Region:
+        """Bounds all nodes over a region, as the file says: what holds over a region holds over its parts.
+
+        Bounds round a region may be narrowed by its splits, as it lies within them; so may the box, and where the two
+        ends cross the region is empty, and everything holds. Those of a node that feeds ReLUs are narrowed further by
+        walks from neurons of the file's choice, with its slopes: whatever it chooses, `Bounds.below` holds.
+        """
+        file, bounds = self._file, Bounds(self.nodes, region.low, region.high)
+        need(region.nesting < LARGEST_NESTING, f"the certificate has bounds nested {region.nesting} deep")
+        width = 0
+        for at in range(1, len(self.nodes)):
+            bounds.open(at)
+            low, high = bounds.lower[at], bounds.upper[at]
+            if region.bounds is not None:
+                np.maximum(low, region.bounds.lower[at], out=low)
+                np.minimum(high, region.bounds.upper[at], out=high)
+            for _, neuron, sign in (split for split in region.splits if split[0] == at):
+                low[neuron] = max(low[neuron], 0.0) if sign > 0 else low[neuron]
+                high[neuron] = min(high[neuron], 0.0) if sign < 0 else high[neuron]
+            if at in self._sites:
+                for kind, stop in file.take("<u4", 2 * int(file.take("<u4")[0])).reshape(-1, 2).tolist():
+                    need(kind < 2, f"the certificate has bounds of kind {kind}")
+                    index = self._neurons(len(low)) if kind else np.flatnonzero((low < 0) & (high > 0))
+                    self._walk(bounds, at, index, stop, self._slopes(2 * len(index), width) if kind else None)
+                own = self._neurons(len(low))
+                bounds.slots[at], width = (width, own), width + len(own)
+            bounds.close(at, at in self._sites)
+        return region._replace(bounds=bounds, nesting=region.nesting + 1)
+
+    def _walk(self, bounds: Bounds, at: int, index: Any, stop: int, slopes: Any) -> None:
+        """Narrows the bounds of some neurons of a node: from below by rows of 1, from above by rows of -1."""
+        signs, places, parts = np.repeat([1.0, -1.0], len(index)), np.tile(index, 2), [np.zeros(0)]
+        for first in range(0, len(places), self._batch):
+            part = np.s_[first : first + self._batch]
+            rows = np.zeros((len(places[part]), self.nodes[at].size))
+            rows[np.arange(len(rows)), places[part]] = signs[part]
+            parts.append(bounds.below(at, rows, stop, None if slopes is None else slopes[part]))
+        least = np.concatenate(parts)
+        np.maximum.at(bounds.lower[at], index, least[: len(index)])
+        np.minimum.at(bounds.upper[at], index, -least[len(index) :])
+
+    def check(self) -> None:
+        """Checks the tree of each span of rows: there is no input of the box for which all of its rows are <= 0.
+
+        A tree is written from the top, a part before what follows it, so it can't but cover its region: a split is
+        followed by both of its sides, z >= 0 and z <= 0 of a neuron, or x <= c and x >= c of an input.
+
+        Raises:
+            RefusedError: A leaf's bound is not above 0.
+        """
+        for first, last in self._spans:
+            todo, file, leaves = [self.root], self._file, list[Any]()
+            while todo:
+                region = todo.pop()
+                (kind,) = file.take("u1").tolist()
+                need(region.depth <= LARGEST_DEPTH, f"the certificate has a leaf under {region.depth} splits")
+                if kind == LEAF:
+                    leaf = self._leaf(region, first, last)
+                    if leaves and (len(leaves) == self._batch or leaf[:3] != leaves[0][:3]):
+                        self._settle(leaves)
+                        leaves = []
+                    leaves.append(leaf)
+                elif kind == SPLIT:
+                    at, neuron = file.take("<u4", 2).tolist()
+                    need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
+                    sides = [(*region.splits, (at, neuron, sign)) for sign in (-1, 1)]
+                    todo += [region._replace(depth=region.depth + 1, splits=side) for side in sides]
+                elif kind == CUT:
+                    (at,), (value,) = file.take("<u4").tolist(), file.take("<f8").tolist()
+                    need(abs(value) < np.inf, "the certificate splits an input at no number")
+                    low, high = region.low.copy(), region.high.copy()
+                    low[at], high[at] = max(low[at], value), min(high[at], value)
+                    part = region._replace(depth=region.depth + 1)
+                    todo += [part._replace(low=low), part._replace(high=high)]
+                else:
+                    need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
+                    todo.append(self._bounded(region))
+            self._settle(leaves)
+
+    def _leaf(self, region: Region, first: int, last: int) -> tuple[Any, ...]:
+        (stop,) = self._file.take("<u4").tolist()
+        weights = np.zeros(len(self.nodes[-1].bias))
+        weights[first:last] = self._file.take("<f4", last - first)
+        slopes = self._slopes(1, sum(len(own) for _, own in region.bounds.slots.values()))
+        beta = self._file.take("<f4", len(region.splits)).astype(np.float64)
+        multipliers = np.concatenate([weights, beta])
+        need(((multipliers >= 0) & (multipliers < 1e30)).all(), "the certificate has a multiplier outside [0, 1e30)")
+        return id(region.bounds), stop, slopes is None, region, weights, slopes, beta
+
+    def _settle(self, leaves: list[Any]) -> None:
+        """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.
+
+        With weights that are all 0 it shows that no input is there at all (Farkas).
+        """
+        if not leaves:
+            return
+        _, stops, default, regions, weights, slopes, betas = zip(*leaves, strict=True)
+        splits: dict[int, Any] = {}
+        for row, (region, beta) in enumerate(zip(regions, betas, strict=True)):
+            for (at, neuron, sign), multiplier in zip(region.splits, beta, strict=True):
+                splits.setdefault(at, []).append((row, neuron, sign, multiplier))
+        splits = {at: [np.array(column) for column in zip(*items, strict=True)] for at, items in splits.items()}
+        box = np.stack([region.low for region in regions]), np.stack([region.high for region in regions])
+        alphas = None if default[0] else np.concatenate(slopes)
+        bound = regions[0].bounds.below(len(self.nodes) - 1, np.stack(weights), stops[0], alphas, splits, box)
+        if not (bound > 0).all():
+            raise RefusedError(f"a leaf is not proved: its bound is {bound[~(bound > 0)][0]:.3g}, not above 0")
+        self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(bound.min()))
+
+
+def _exactly(network: Network, x: Any) -> list[Fraction] | None:
+    """Returns the network's outputs; all numbers are integers times a power of 1/2. None if a weight isn't the file's.
+
+    A float32 number is an integer times 2**-149; a layer's output has its weights' factor and its inputs'.
+    """
+    whole = np.frompyfunc(lambda value: int(value * 2.0**149), 1, 1)
+    values = [(whole(x.astype(np.float64)), 149)]
+    for node in network.nodes[1:]:
+        most = max(values[source][1] for source in node.sources)
+        inputs = [values[source][0] * 2 ** (most - values[source][1]) for source in node.sources]
+        if node.relu:
+            values.append((np.maximum(inputs[0], 0), most))
+        elif node.loose:
+            return None
+        else:
+            out = node.forward([value[None] for value in inputs], whole)[0] + whole(node.bias) * 2**most
+            values.append((out, most + 149))
+    numbers, shift = values[network.output]
+    return [Fraction(int(number), 2**shift) for number in numbers]
+
+
+def _meets(atoms: list[Any], x: Any, low: list[Fraction], high: list[Fraction]) -> bool | None:
+    """Whether constraints are met by an input and by outputs in [low, high]; None if that depends on the outputs."""
+    met: bool | None = True
+    for coefficients, limit, strict in atoms:
+        ends = [Fraction(), Fraction()]
+        for name, factor in coefficients.items():
+            at = int(name[2:])
+            pair = (Fraction(float(x[at])),) * 2 if name[0] == "X" else (low[at], high[at])
+            ends = [end + factor * value for end, value in zip(ends, pair if factor > 0 else pair[::-1], strict=True)]
+        if ends[0] > limit or (strict and ends[0] == limit):
+            return False
+        if ends[1] > limit or (strict and ends[1] == limit):
+            met = None
+    return met
+
+
+def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
+    """Checks that the network's value at the witness, as real numbers, is unsafe: by intervals, or exactly."""
+    x = file.take("<f4", network.nodes[0].size)
+    need(np.isfinite(x).all(), "the certificate has a witness that is not finite")
+    bounds = Bounds(network.nodes, x.astype(np.float64), x.astype(np.float64))
+    for at in range(1, len(network.nodes)):
+        bounds.open(at)
+        bounds.close(at, False)
+    low, high = ([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
+    alternatives = [atoms for case in cases for atoms in case.alternatives]
+    answers, how = [_meets(atoms, x, low, high) for atoms in alternatives], "by intervals"
+    if True not in answers and None in answers and (exact := _exactly(network, x)) is not None:
+        answers, how = [_meets(atoms, x, exact, exact) for atoms in alternatives], "exactly"
+    if True not in answers:
+        raise RefusedError("the witness isn't shown to be unsafe in real arithmetic")
+    return Report("sat", 0, 0.0, how, x)
+
+
+def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:
+    """Checks a certificate.
+
+    Raises:
+        RefusedError: It doesn't prove its claim, or it is one for another network or property.
+        UnreadableError: A file can't be read, or isn't taken.
+    """
+    try:
+        contents = {"network": read(onnx), "property": read(vnnlib, LARGEST_TEXT)}
+        with certificate.open("rb") as raw, np.errstate(all="ignore"):
+            file = Stream(raw)
+            for name, digest in (("network", file.network), ("property", file.property)):
+                if hashlib.sha256(contents[name]).digest() != digest:
+                    raise RefusedError(f"the certificate is for another {name}, of SHA-256 {digest.hex()[:16]}…")
+            network = read_network(contents["network"])
+            sizes = network.nodes[0].size, network.nodes[network.output].size
+            cases = read_property(contents["property"], *sizes)
+            report = _witness(file, network, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
+            for case in () if file.answer else cases:
+                tree = Tree(file, network, case)
+                tree.check()
+                report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
+            file.end()
+            return report
+    except (RefusedError, UnreadableError):
+        raise
+    except Exception as error:
+        # Whatever a damaged file makes of the code that reads it, it is not accepted.
+        raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error
