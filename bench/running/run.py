@@ -155,9 +155,9 @@ def _prepare(
     if exported:
         plans = tuple(card_plans(cells, exported, installed, data, tell))
     else:
-        named, own = split_own(cells)
+        named, foreign = split_own(cells)
         plans, missing = select.prepare(suite, named, installed, data, request.checkpoints, exports, tell)
-        plans += card_plans(*prepare_own(own, suite.data, exports, tell), installed, data, tell)
+        plans += card_plans(*prepare_own(foreign, suite.data, exports, tell), installed, data, tell)
     if missing:
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
         for line in select.describe_missing(missing):

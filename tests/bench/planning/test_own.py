@@ -25,7 +25,7 @@ def make() -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 10))
     with torch.no_grad():
-        net[1].weight[:, ::2] = 0
+        net[1].get_parameter("weight")[:, ::2] = 0
     return net
 
 
