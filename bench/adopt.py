@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.adopt", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert adopt", description=__doc__)
     parser.add_argument("--file", type=Path, required=True, help="what CTRAIN wrote: a state dictionary or checkpoint")
     parser.add_argument("--sha256", required=True, help="the file's SHA-256, as it is published")
     parser.add_argument("--network", required=True, help="cnn5-standardised or cnn7-standardised")

@@ -23,7 +23,7 @@ _SHOWN = 8
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m bench.baseline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert baseline", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory to take")
     parser.add_argument("--out", type=Path, required=True, help="baseline file, e.g. results/baselines/NAME.json")
     parser.add_argument("--reason", required=True, help="why, in a sentence; it is recorded in the file")
@@ -55,6 +55,12 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
         raise UserError(
             f"{directory} is refused: {plural(len(run.contradictions), 'contradiction')} between verifiers, first on "
             f"{first['cell']} image {first['image']}; a baseline must not hold a wrong answer."
+        )
+    untaken = [name for name, cell in run.cells.items() if cell.untaken]
+    if untaken:
+        raise UserError(
+            f"{directory} is refused: no verifier takes {', '.join(untaken[:_SHOWN])}, so that nothing could be held "
+            "to it; ask others, or leave it out of the suite."
         )
     failed = [(name, place) for name, cell in run.cells.items() for place in cell.errors()]
     if failed and not allow_errors:

@@ -25,7 +25,7 @@ from prunecert.errors import run_main
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
     command = argparse.ArgumentParser(
-        prog="python -m bench.certificate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="prunecert certificate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = command.add_subparsers(dest="verb", required=True, metavar="check|write")
     for verb, words in (("check", "check a certificate"), ("write", "find a proof or a counterexample and write it")):

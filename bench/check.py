@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: There is no such folder, or no entry in it.
     """
-    parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert check", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the results folder")
     parser.add_argument("--data-root", type=Path, help="compare labels and pixels with this copy of CIFAR-10, too")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)

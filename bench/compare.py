@@ -41,7 +41,7 @@ Question = tuple[Key, Task]
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert compare", description=__doc__)
     parser.add_argument("--suite", default="cifar10-4nets", help="name of a shipped suite, or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose limits hold on all sides (default: default)")
     parser.add_argument("--verifier", default="neuralsat", help=f"{' or '.join(TOOLS)} (default: neuralsat)")

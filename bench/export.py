@@ -30,6 +30,7 @@ from prunecert.files import write_text
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
+    from prunecert.bench.schema.suite import Suite
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,13 +54,13 @@ def main(argv: list[str] | None = None) -> int:
         show_shapes(_exports(present, options.checkpoints, out / "onnx"))
         return EXIT_OK
     if options.check is not None:
-        return compare(present, options, out / "onnx")
+        return compare(suite, present, options, out / "onnx")
     from prunecert.bench.planning.plan import is_correct, robustness_instance
     from prunecert.bench.results.vnncomp import Key, write_keys
     from prunecert.verifiers.formats.counterexample import outputs
     from prunecert.verifiers.formats.vnnlib import write
 
-    data = select.load_data(present, options.data_root, options.image_seed)
+    data = select.load_data(suite.data, present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
     keys: list[Key] = []
     written: set[Path] = set()
@@ -126,7 +127,7 @@ def show_shapes(exports: Mapping[str, Export]) -> None:
             show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
 
 
-def compare(present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
+def compare(suite: Suite, present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
     """Runs masked and compact networks on the same inputs and prints how far their outputs are apart.
 
     Returns:
@@ -135,7 +136,7 @@ def compare(present: select.Cells, options: argparse.Namespace, folder: Path) ->
     from prunecert.models.compact_export import check_inputs
     from prunecert.verifiers.formats.counterexample import outputs
 
-    data = select.load_data(present, options.data_root)
+    data = select.load_data(suite.data, present, options.data_root)
     changed = 0
     for (cell, protocol), export in zip(present, _exports(present, options.checkpoints, folder).values(), strict=True):
         if export.path == export.masked_path:
@@ -156,7 +157,7 @@ def compare(present: select.Cells, options: argparse.Namespace, folder: Path) ->
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert export", description=__doc__)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")

@@ -30,7 +30,7 @@ from prunecert.files import write_text
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.gate",
+        prog="prunecert gate",
         description=__doc__,
         allow_abbrev=False,
         epilog="With --suite, all other options go to bench.run; see python -m bench.run --help.",

@@ -114,7 +114,7 @@ def show(rows: Rows, console: Console, *, grouped: bool = False) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.ls", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert ls", description=__doc__)
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"any of {', '.join(WHAT)} (default: all)")
     parser.add_argument("--runs-dir", type=Path, default=RUNS, help="folder of runs (default: results/runs)")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)

@@ -142,7 +142,7 @@ def _copy_rows(source: Path, target: Path, writer: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring. Exit codes as `bench.run`."""
-    parser = argparse.ArgumentParser(prog="python -m bench.merge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert merge", description=__doc__)
     parser.add_argument("parts", nargs="+", type=Path, metavar="RUN", help="run directories of the parts")
     parser.add_argument("--out", type=Path, required=True, help="run directory to make")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)

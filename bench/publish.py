@@ -23,7 +23,7 @@ _SHOWN = 10
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert publish", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the results folder")
     parser.add_argument("--out", type=Path, default=Path("site"), help="folder of the site (default: site); replaced")
     parser.add_argument("--skip-invalid", action="store_true", help="leave out entries that bench.check refuses")

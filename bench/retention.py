@@ -207,7 +207,7 @@ def _ratios(text: str) -> set[float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.retention", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
     parser.add_argument(
         "source", type=Path, nargs="?", help="a folder of checkpoints (default: the zoo), or a run's summary.json"
     )

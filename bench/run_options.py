@@ -19,7 +19,7 @@ from prunecert.printable import shortened
 
 def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the argument parser of `bench.run`."""
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description=description)
+    parser = argparse.ArgumentParser(prog="prunecert run", description=description)
     parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
     parser.add_argument("--images", type=IMAGES, help="verify the first N images instead of the profile's number")

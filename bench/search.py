@@ -51,7 +51,7 @@ def request_of(options: argparse.Namespace) -> SearchRequest:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert search", description=__doc__)
     add = parser.add_argument
     add("--suite", required=True, help="a shipped suite's name, or a YAML file")
     add("--cells", required=True, help="shell pattern of cells, all of one network and objective")

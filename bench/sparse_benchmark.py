@@ -228,7 +228,7 @@ def contradictions(answers: Sequence[TimedAnswer]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    commands = argparse.ArgumentParser(prog="python -m bench.sparse_benchmark", description=__doc__.split("\n\n")[0])
+    commands = argparse.ArgumentParser(prog="prunecert sparse-benchmark", description=__doc__.split("\n\n")[0])
     verbs = commands.add_subparsers(dest="verb", required=True)
     for verb in ("complete", "reuse"):
         sub = verbs.add_parser(verb)

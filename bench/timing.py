@@ -14,7 +14,7 @@ from prunecert.errors import EXIT_OK, run_main
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.timing", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert timing", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of a timing suite, finished or not")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     console = Output()

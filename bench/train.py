@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
         job.refuse_unreachable()
         if job.recipe.parent:
             parent_file(job, options.out)
-    from prunecert.models.data import load
+    from prunecert.models.datasets.source import load_split
     from prunecert.models.faults import OutOfTimeError, memory_errors
     from prunecert.models.pipeline import Pipeline, exclusive
 
     prepare_torch(options.device, options.threads)
-    train = first_images(load("train", options.data_root, allow_sample=False), options.subset)
-    val = first_images(load("val", options.data_root, allow_sample=False), options.subset)
+    train = first_images(load_split(suite.data, "train", options.data_root), options.subset)
+    val = first_images(load_split(suite.data, "val", options.data_root), options.subset)
     progress = Progress(todo)
     work = options.out / ".work"
     throughput = Throughput()
@@ -104,7 +104,7 @@ def _line(card: Card) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--out", type=Path, default=select.CHECKPOINTS, help="folder of checkpoints (default: the zoo)")

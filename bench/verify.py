@@ -64,7 +64,7 @@ DEFAULT_OUT = Path("results/runs/verify")
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
     command = argparse.ArgumentParser(
-        prog="python -m bench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="prunecert verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
     command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")

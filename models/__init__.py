@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
-#: Network builders: ``build() -> nn.Module`` for inputs [N, 3, 32, 32] in [0, 1] and 10 logits.
-NETWORKS: Registry[Callable[[], nn.Module]] = Registry(
+#: Network builders: ``build(shape, classes) -> nn.Module`` for inputs [N, *shape] in [0, 1]; those without these
+#: parameters are for CIFAR-10.
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     "network",
     {
         "cnn-large": "prunecert.models.networks.cnn:cnn_large",

@@ -25,7 +25,7 @@ from prunecert.errors import UserError
 from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
-from prunecert.models import NETWORKS
+from prunecert.models.building import build_for
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.surgery import operate
 from prunecert.printable import shortened
@@ -72,6 +72,7 @@ class Card:
         throughput: Training images per second by stage, of the stages that were trained with this cell.
         unfit: Why the network must not be published (e.g. trained on a subset), or nothing.
         surgery: Which layers are others than the architecture's; see `models.surgery`.
+        data: Name, shape and classes of the data set; nothing for CIFAR-10.
     """
 
     name: str
@@ -99,12 +100,14 @@ class Card:
     throughput: Mapping[str, _Amount] = field(default_factory=dict)
     unfit: str = ""
     surgery: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; a network of its architecture's own layers has no surgery."""
         data = asdict(self)
-        if not self.surgery:
-            del data["surgery"]
+        for key in ("surgery", "data"):
+            if not data[key]:
+                del data[key]
         return data
 
 
@@ -205,7 +208,7 @@ def load_card(path: Path) -> Card:
         )
     names = {item.name for item in fields(Card)}
     # Older cards lack what came later, and mean its default.
-    needed = names - {"throughput", "unfit", "surgery"}
+    needed = names - {"throughput", "unfit", "surgery", "data"}
     if not needed <= set(data) <= names:
         missing, extra = sorted(needed - set(data)), sorted(set(data) - names)
         raise UserError(
@@ -269,7 +272,7 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
             f"The checkpoint {str(file)!r} is refused: its SHA-256 is {sha256[:16]}… and its card says "
             f"{card.sha256[:16]}…, so it is truncated or another file; fetch it again or train it."
         )
-    model = NETWORKS.get(card.network)()
+    model = build_for(card.network, card.data)
     try:
         operate(model, card.surgery)
     except UserError as error:

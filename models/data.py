@@ -41,14 +41,16 @@ class Dataset:
     """Images of one split.
 
     Args:
-        images: float32 [N, 3, 32, 32] in [0, 1].
-        labels: int64 [N] in 0..9.
+        images: float32 [N, C, H, W] in [0, 1].
+        labels: int64 [N], from 0.
         indices: int64 [N], positions in the original split (``val`` is cut from the training set).
         split: ``train``, ``val`` or ``test``.
         fingerprint: SHA-256 of the pixels and labels of the whole original split.
         official: Whether the files have the published checksums.
         sample: Whether this is the built-in sample.
         source: Where the images come from, in words without a path.
+        classes: How many classes there are.
+        name: The data set's.
     """
 
     images: npt.NDArray[np.float32]
@@ -59,6 +61,8 @@ class Dataset:
     official: bool
     sample: bool
     source: str
+    classes: int = 10
+    name: str = "cifar10"
 
     def __len__(self) -> int:
         return len(self.labels)

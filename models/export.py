@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from prunecert.errors import UserError
 from prunecert.files import replacing
 from prunecert.hashing import sha256_file
+from prunecert.models.building import SHAPE
 from prunecert.models.checkpoint import load_model
 from prunecert.models.graph import has_norms
 from prunecert.models.masks import Masks, prunable
@@ -22,7 +24,6 @@ from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
 
 #: Operators that an export may hold.
 OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Mul", "Relu"})
-_SHAPE = (3, 32, 32)
 _CHECK_IMAGES = 32
 
 
@@ -75,26 +76,29 @@ def export_onnx(checkpoint: Path, out: Path) -> ExportInfo:
         "pruner": card.pruner,
         "sparsity": f"{masks.sparsity:.9f}",
     }
-    return export_model(model, masks, metadata, out)
+    return export_model(model, masks, metadata, out, card.data.get("shape", SHAPE))
 
 
-def export_model(model: nn.Module, masks: Masks, metadata: dict[str, str], out: Path) -> ExportInfo:
+def export_model(
+    model: nn.Module, masks: Masks, metadata: dict[str, str], out: Path, shape: Sequence[int] = SHAPE
+) -> ExportInfo:
     """Exports a network that is in memory; see `export_onnx`.
 
     Args:
-        model: A sequential network for inputs [N, 3, 32, 32].
+        model: A sequential network.
         masks: Its masks, which it must honour.
         metadata: Goes into ``metadata_props``.
         out: The ONNX file to write.
+        shape: Shape of one input, without the batch axis.
     """
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
     model.eval()
-    network = GraphWriter(_SHAPE).write(model, metadata)
+    network = GraphWriter(shape).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as scratch:
         onnx.save(network, scratch)
-        difference = _check(scratch, model, masks)
+        difference = _check(scratch, model, masks, shape)
     zeros, total = count_zeros(out)
     return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
 
@@ -110,7 +114,7 @@ def count_zeros(path: Path) -> tuple[int, int]:
     return zeros, total
 
 
-def _check(path: Path, model: nn.Module, masks: Masks) -> float:
+def _check(path: Path, model: nn.Module, masks: Masks, shape: Sequence[int]) -> float:
     """Checks the file with `onnx.checker`, by operators, by zeros and by logits; returns the logits' difference."""
     network = onnx.load(path)
     onnx.checker.check_model(network, full_check=True)
@@ -125,7 +129,7 @@ def _check(path: Path, model: nn.Module, masks: Masks) -> float:
             f"{path.name} holds {zeros:,} zeros of {total:,} weights; {expected:,} of {masks.total:,} expected"
         )
     generator = np.random.default_rng(0)
-    inputs = generator.random((_CHECK_IMAGES, *_SHAPE), dtype=np.float32)
+    inputs = generator.random((_CHECK_IMAGES, *shape), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     logits = np.concatenate([session.run(None, {INPUT: image[None]})[0] for image in inputs])
     with torch.no_grad():

@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from torch import nn
 import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from prunecert.models import BOUNDING, DENSE, NETWORKS, NOISE_OBJECTIVES, PRUNERS
+from prunecert.models import BOUNDING, DENSE, NOISE_OBJECTIVES, PRUNERS
 from prunecert.models.bounds import boundable
+from prunecert.models.building import build_for
 from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
@@ -52,6 +53,7 @@ class Job:
         seed: Seed of everything.
         recipe: How.
         command: What to write on the card.
+        data: What the card says of the data set: name, shape and classes; nothing for CIFAR-10.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Job:
     seed: int
     recipe: Recipe
     command: str
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def pretraining(self) -> dict[str, Any]:
         """Returns what the pre-trained network depends on."""
@@ -95,7 +98,7 @@ class Job:
                 compression cannot be reached: too few weights, or the pruner says so from the network's shape; or the
             pruner needs a hook that training with the objective lacks, or refuses a setting, or too few epochs.
         """
-        model = NETWORKS.get(self.network)()
+        model = build_for(self.network, self.data)
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
         if bounding:
             try:
@@ -225,7 +228,7 @@ class Pipeline:
     def initial(self, job: Job) -> nn.Module:
         """Returns the job's network with its initial weights, on the CPU."""
         seed_everything(job.seed, "init")
-        model = NETWORKS.get(job.network)()
+        model = build_for(job.network, job.data)
         if job.recipe.init != "default":
             ibp_init(model, last=job.recipe.init == "ibp")
         return model
@@ -322,6 +325,7 @@ class Pipeline:
             throughput={stage: round(images / seconds) for stage, (images, seconds) in self._seconds.items()},
             unfit=self.unfit,
             surgery=pruned.surgery,
+            data=dict(job.data),
         )
         train.clean()
         return card

@@ -39,6 +39,8 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_but_prunecert_is_installed(installed: Path) -> None:
     names = {path.name.partition("-")[0] for path in installed.iterdir()}
     assert names == {"prunecert"}
+    (entry_points,) = installed.glob("prunecert-*.dist-info/entry_points.txt")
+    assert "prunecert = prunecert.__main__:command" in entry_points.read_text()
     package = installed / "prunecert"
     for name in (
         "bench/suites/cifar10-4nets.yaml",

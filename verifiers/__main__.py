@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code 0.
     """
-    parser = argparse.ArgumentParser(prog="python -m verifiers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunecert verifiers", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     rows = survey()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import html
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from prunecert.hashing import digest
+from prunecert.printable import shortened
 from prunecert.verifiers.certificate import Certificate
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.settings import Setting, paragraph, resolve
@@ -251,6 +253,21 @@ class Verdict:
     witness_check: Mapping[str, Any] | None = None
     certificate: Certificate | None = None
     log_tail: str = ""
+
+    def __repr__(self) -> str:
+        word = {Status.UNSAT: "proved", Status.SAT: "broken"}.get(self.status, "left open")
+        why = f" ({shortened(self.detail, 160)})" if self.detail and self.status is not Status.UNSAT else ""
+        return f"<Verdict {self.status}: {word} by {self.verifier or 'nobody'}{why}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "status": str(self.status),
+            "by": f"{self.verifier} {self.version}".strip(),
+            "detail": self.detail,
+            "seconds": f"{self.times.wall_s:.3g}",
+        }
+        cells = (f"<tr><th>{key}</th><td>{html.escape(text)}</td></tr>" for key, text in rows.items() if text)
+        return f"<table>{''.join(cells)}</table>"
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a result line; the witness is left out (it is stored beside)."""

@@ -103,6 +103,12 @@ def _check(
             f"The run is not complete: {_list(unfinished)} lacks answers, so nothing is told about it. Run the same "
             "bench.run command again; it goes on where it stopped."
         )
+    untaken = [name for name in names if run.cells[name].untaken or base.cells[name].untaken]
+    if untaken:
+        raise UserError(
+            f"No verifier takes {_list(untaken)}, so that nothing is told about it; ask others, or gate only some with "
+            "--cells."
+        )
     verifiers = {verifier for name in names for verifier in base.cells[name].verifiers}
     have = {verifier for name in names for verifier in run.cells[name].verifiers}
     skipped = {name: hint for name, hint in run.skipped.items() if name in verifiers and name not in have}

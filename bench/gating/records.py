@@ -69,6 +69,11 @@ class CellRecord:
         return self.info.name
 
     @property
+    def untaken(self) -> bool:
+        """Whether no verifier that was asked takes the network, so that nothing could be said of it."""
+        return not self.stages and bool(self.info.unsupported)
+
+    @property
     def network(self) -> str:
         """Hash of the network with its masks multiplied in, in whatever form the verifiers got it."""
         return self.info.masked

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from prunecert.bench.leaderboard.entry import NAME, Entry, entry_digest, entry_name
 from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, known_labels
-from prunecert.bench.planning.plan import CLASSES, image_key, stage_key
+from prunecert.bench.planning.plan import image_key, stage_key
 from prunecert.bench.schema.cell import parse_eps, show_eps
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from prunecert.models.data import Dataset
+from prunecert.models.data import CLASSES, Dataset
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = (
@@ -154,8 +154,8 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
     if images["index"] != list(range(count)):
         yield "images.index", f"it must count from 0 to {count - 1}: images are missing, twice or out of order"
     for key in ("label", "predicted"):
-        if not all(0 <= value < CLASSES for value in images[key]):
-            yield f"images.{key}", f"a class must be within 0 and {CLASSES - 1}"
+        if not all(0 <= value < len(CLASSES) for value in images[key]):
+            yield f"images.{key}", f"a class must be within 0 and {len(CLASSES) - 1}"
     for index, label, predicted, correct in zip(*(images[key] for key in images), strict=True):
         if correct and label != predicted:
             yield (

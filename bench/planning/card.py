@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.planning.exports import Export
-from prunecert.bench.planning.plan import CLASSES, CellPlan
+from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.select import Cells
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
 from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
@@ -25,7 +25,6 @@ from prunecert.printable import shortened
 
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-_INPUT = (3, 32, 32)
 #: A compression that the card claims may differ from the counted one by this share.
 _TOLERANCE = 0.01
 
@@ -151,23 +150,25 @@ def _text(root: Section, key: str, default: str | None = None, longest: int = 80
     return text
 
 
-def measure(card: NetworkCard) -> tuple[Cell, Export]:
+def measure(card: NetworkCard, shape: Sequence[int] = (3, 32, 32)) -> tuple[Cell, Export]:
     """Counts the weights in the file and compares them with what the card says.
 
     Raises:
-        UserError: Input or output have other sizes than CIFAR-10's, or the counted compression is not the claimed one.
+        UserError: Input or output have other sizes than the data set's, or the counted compression isn't the claimed
+            one.
     """
     from prunecert.verifiers.formats.support import network_info
 
     info = network_info(card.onnx)
-    if info.input_shape[1:] == (*_INPUT[1:], _INPUT[0]):
+    expected, allowed = tuple(shape), [1, *shape]
+    if info.input_shape[1:] == (*expected[1:], expected[0]) != expected:
         raise UserError(
             f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}, channels last; allowed is "
-            f"[1, 3, 32, 32]: `python -m prunecert.onnx normalise {card.onnx.name} NEW.onnx` writes such a network."
+            f"{allowed}: `python -m prunecert.onnx normalise {card.onnx.name} NEW.onnx` writes such a network."
         )
-    if info.input_shape[1:] != _INPUT:
+    if info.input_shape[1:] != expected:
         raise UserError(
-            f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}; allowed is [1, 3, 32, 32], "
+            f"{card.onnx.name} is refused: its input has shape {list(info.input_shape)}; allowed is {allowed}, "
             "pixels in [0, 1], with any normalisation inside of the network."
         )
     weights, kept = totals(count_layers(card.onnx))
@@ -205,7 +206,7 @@ def card_cells(suite: Suite, cards: Sequence[NetworkCard]) -> tuple[Cells, dict[
     for card in cards:
         if card.name in exports:
             raise UserError(f"{card.path}, name: {card.name!r} is another card's name already; give each its own.")
-        cell, exports[card.name] = measure(card)
+        cell, exports[card.name] = measure(card, suite.data.shape)
         cells.append((cell, card_protocol(suite, card.network, card.eps)))
     return tuple(cells), exports
 
@@ -233,10 +234,12 @@ def card_plans(
     for cell, protocol in cells:
         export, images = exports[cell.name], data[protocol.split]
         logits = outputs(export.path, images.images[:1])
-        if logits.shape != (1, CLASSES):
-            raise UserError(f"{export.path.name} is refused: it has {logits.shape[-1]} outputs; allowed are {CLASSES}.")
+        if logits.shape != (1, images.classes):
+            raise UserError(
+                f"{export.path.name} is refused: it has {logits.shape[-1]} outputs; allowed are {images.classes}."
+            )
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
-        for reason in unsupported.values():
+        for reason in dict.fromkeys(unsupported.values()):
             tell(f"{cell.name}: {reason} It is left out there.")
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, images, min(protocol.images, len(images))))
     return tuple(plans)

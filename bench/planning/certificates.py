@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prunecert.bench.planning.plan import CLASSES, CellPlan
+from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, Stage
 from prunecert.bench.schema.certificates import VERIFIER, mismatch
 from prunecert.hashing import digest
@@ -39,11 +39,11 @@ class CertifyPlan(CellPlan):
             onnx_sha256=self.export.sha256,
             lower=np.full_like(image, -np.inf),
             upper=np.full_like(image, np.inf),
-            spec=OutputSpec.robustness(label, CLASSES),
+            spec=OutputSpec.robustness(label, self.data.classes),
             timeout=self.stages[stage].timeout,
             name=f"{self.name} image {self.data.indices[position]}",
             label=label,
-            classes=CLASSES,
+            classes=self.data.classes,
             eps=0.0,
             norm="l2",
             center=image,

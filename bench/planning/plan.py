@@ -18,8 +18,6 @@ from prunecert.hashing import digest
 from prunecert.models.data import Dataset
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
 
-CLASSES = 10
-
 
 @dataclass(frozen=True, eq=False)
 class CellPlan:
@@ -120,11 +118,11 @@ def robustness_instance(
         onnx_sha256=export.sha256,
         lower=lower,
         upper=upper,
-        spec=_robustness(label),
+        spec=_robustness(label, data.classes),
         timeout=timeout,
         name=name,
         label=label,
-        classes=CLASSES,
+        classes=data.classes,
         eps=float(eps),
     )
 
@@ -135,8 +133,8 @@ def is_correct(logits: FloatArray, label: int) -> bool:
 
 
 @functools.cache
-def _robustness(label: int) -> OutputSpec:
-    return OutputSpec.robustness(label, CLASSES)
+def _robustness(label: int, classes: int) -> OutputSpec:
+    return OutputSpec.robustness(label, classes)
 
 
 def box(image: FloatArray, eps: Fraction) -> tuple[FloatArray, FloatArray]:

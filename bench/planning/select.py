@@ -16,10 +16,12 @@ from prunecert.bench.planning.stages import Installed, make_stages, supported_st
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
+from prunecert.bench.schema.own import OwnCell
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
-from prunecert.models.data import Dataset, Split, load
+from prunecert.models.data import Dataset, Split
+from prunecert.models.datasets.source import DataSource, load_split
 from prunecert.verifiers import VERIFIERS
 
 CHECKPOINTS = Path(prunecert.models.__file__).parent / "checkpoints"
@@ -102,10 +104,13 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
     return installed, missing
 
 
-def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True) -> dict[str, Dataset]:
+def load_data(
+    source: DataSource, cells: Cells, root: Path | None, seed: int | None = None, *, sample: bool = True
+) -> dict[str, Dataset]:
     """Loads the splits that the cells need.
 
     Args:
+        source: The data set.
         cells: The cells.
         root: Folder that holds the data, or None to look for it.
         seed: Of the order in which the images are taken; None for the order in which they lie.
@@ -119,7 +124,9 @@ def load_data(cells: Cells, root: Path | None, seed: int | None = None, *, sampl
         raise UserError(f"--image-seed {seed} is refused; it must be 0 or more.")
     splits: tuple[Split, ...] = ("train", "val", "test")
     names = {protocol.split for _, protocol in cells}
-    data: dict[str, Dataset] = {split: load(split, root, allow_sample=sample) for split in splits if split in names}
+    data: dict[str, Dataset] = {
+        split: load_split(source, split, root, allow_sample=sample) for split in splits if split in names
+    }
     return data if seed is None else {split: _shuffled(dataset, seed) for split, dataset in data.items()}
 
 
@@ -139,11 +146,14 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
     present: list[tuple[Cell, Protocol]] = []
     missing: list[Missing] = []
     for cell, protocol in cells:
+        if isinstance(cell, OwnCell):
+            # It is no checkpoint's; see `bench.planning.own`.
+            continue
         if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
             present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
-            command = f"python -m bench.train --suite {suite_name} --cells {cell.name}"
+            command = f"prunecert train --suite {suite_name} --cells {cell.name}"
             missing.append(Missing(name=cell.name, command=command, family=cell.family, member=cell.member))
     return tuple(present), tuple(missing)
 

@@ -43,11 +43,18 @@ class Conclusion:
         return names
 
     @property
+    def untaken(self) -> list[str]:
+        """Networks that no verifier takes, so that nothing is known of them."""
+        return [
+            cell["name"] for cell in self.summary.get("cells", ()) if cell["unsupported"] and not cell["by_verifier"]
+        ]
+
+    @property
     def exit_code(self) -> int:
-        """0; 1 if verifiers contradict each other; 2 if a verifier failed on everything it was asked."""
+        """0; 1 if verifiers contradict each other; 2 if one failed on everything, or none takes a network."""
         if self.contradictions:
             return EXIT_REGRESSION
-        return EXIT_USAGE if self.broken_verifiers else EXIT_OK
+        return EXIT_USAGE if self.broken_verifiers or self.untaken else EXIT_OK
 
 
 def conclude(out: Path, console: Console, *, part: bool = False) -> Conclusion:
@@ -87,6 +94,8 @@ def _name_faults(conclusion: Conclusion, console: Console) -> None:
         )
     if conclusion.contradictions:
         return
+    for name in conclusion.untaken:
+        console.print(f"NOT VERIFIED: no verifier that was asked takes {name}; see above", markup=False, soft_wrap=True)
     for name in conclusion.broken_verifiers:
         console.print(f"BROKEN: {name} failed on every instance; see the logs folder of the run", markup=False)
 

@@ -27,7 +27,7 @@ def _panels(summary: Summary) -> dict[str, list[Cell]]:
     panels: dict[str, list[Cell]] = defaultdict(list)
     for cell in summary["cells"]:
         if cell["images"]:
-            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}"].append(cell)
+            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, n = {cell['images']}"].append(cell)
     return dict(panels)
 
 
@@ -197,6 +197,13 @@ def inline_svg(summary: Summary, name: str) -> str | None:
     caption, _ = FIGURES[name]
     drawn: list[str] = []
     _draw(summary, name, PAGE_INK, lambda figure: drawn.append(page_svg(figure, caption)))
+    return drawn[0] if drawn else None
+
+
+def figure(summary: Summary, name: str) -> Figure | None:
+    """Returns a figure as an object, in black on white; None without cells."""
+    drawn: list[Figure] = []
+    _draw(summary, name, FILE_INK, drawn.append)
     return drawn[0] if drawn else None
 
 

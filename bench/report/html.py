@@ -7,7 +7,7 @@ from typing import Any
 
 from prunecert.bench.machine import quote
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import shapes, table
+from prunecert.bench.report import screen, shapes, table
 from prunecert.bench.report.figures import CERTIFIED, FIGURES, inline_svg
 from prunecert.bench.report.medium import templates
 
@@ -38,6 +38,7 @@ def render(summary: Mapping[str, Any]) -> str:
         run=summary,
         columns=table.COLUMNS,
         rows=table.rows(summary),
+        finding=screen.finding(summary),
         notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
         certified_title=certified.CAPTION,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
+from prunecert.bench.report import screen
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
@@ -127,13 +128,13 @@ def notes(summary: Summary) -> list[str]:
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
-        lines += [f"{cell['name']}: {reason}" for reason in cell["unsupported"].values()]
+        lines += [f"{cell['name']}: {reason}" for reason in dict.fromkeys(cell["unsupported"].values())]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
     lines += [
-        f"data: the {data['split']} split is an unofficial copy of CIFAR-10 (its files' checksums are not the "
-        f"published ones); fingerprint of its pixels and labels: {data['fingerprint']}."
+        f"data: the {data['split']} split is an unofficial copy of {data['source'].partition(' (')[0]} (its files' "
+        f"checksums are not the published ones); fingerprint of its pixels and labels: {data['fingerprint']}."
         for data in summary["data"]
         if not (data["official"] or data["sample"])
     ]
@@ -143,13 +144,15 @@ def notes(summary: Summary) -> list[str]:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Prints the table and its notes: by network where the terminal is narrow."""
+    """Prints the table, its notes and the finding: by network where the terminal is narrow."""
     if summary["cells"]:
         _show_cells(summary, console)
     if summary["certificates"]:
         _show_certificates(summary, console)
     for line in (*notes(summary), *certified.notes(summary)):
         console.print(line, markup=False, soft_wrap=True)
+    if sentence := screen.finding(summary):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def _show_cells(summary: Summary, console: Console) -> None:
@@ -164,15 +167,10 @@ def _show_certificates(summary: Summary, console: Console) -> None:
 
 
 def _show_by_network(summary: Summary, console: Console) -> None:
-    """Prints a table for each network, objective, radius and number of images, which then need no columns."""
-    shared = [i for i, (heading, _) in enumerate(COLUMNS) if heading in ("network", "objective", "ε", "n")]
-    own = [i for i in range(len(COLUMNS)) if i not in shared]
-    groups: dict[tuple[str, ...], list[list[str]]] = {}
-    for row in rows(summary):
-        groups.setdefault(tuple(row[i] for i in shared), []).append(row)
-    for (network, objective, eps, images), members in groups.items():
-        title = f"{network}, {objective}, ε = {eps}, {images} images"
-        console.print(Table(COLUMNS, members).only(own).terminal(title))
+    """Prints a table for each network, objective, radius and number of images, in the columns that a screen has."""
+    for title, small in screen.tables(summary, console.width):
+        console.print(small.terminal(title))
+    console.print(screen.LEGEND, markup=False, highlight=False)
 
 
 def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:

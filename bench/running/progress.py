@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.words import TABLE_WIDTH, duration
 from prunecert.bench.running.cascade import Batch, CellCascade
-from prunecert.verifiers.base import Verdict
+from prunecert.bench.running.priors import LEAST, MOST, PRIORS, SHIPPED
+from prunecert.verifiers.base import Status, Verdict
 
 _LINE_EVERY_S = 10.0
 
@@ -41,6 +42,9 @@ class Output(Console):
 class Estimate:
     """Foretells the remaining seconds from what each verifier has cost and decided so far.
 
+    What has not been seen at work yet is guessed from recorded runs, scaled by how much dearer or cheaper this network
+    is for the verifiers that were. Starting processes and loading networks is left out: it comes once.
+
     Args:
         plans: The cells.
         cascades: Their states.
@@ -59,15 +63,15 @@ class Estimate:
         plan = self._plans[batch.cell]
         verifier = plan.stages[batch.stage].verifier
         cost = self._seconds[plan.cell.network, verifier]
-        cost[0] += sum(v.times.wall_s + v.times.start_s for v in verdicts)
+        cost[0] += sum(max(0.0, v.times.wall_s - v.times.load_s) for v in verdicts)
         cost[1] += len(verdicts)
         passed = self._passed[verifier]
         passed[0] += sum(not v.status.decided for v in verdicts)
         passed[1] += len(verdicts)
 
-    def remaining_s(self) -> tuple[float, bool]:
-        """Returns the seconds to go, and whether that is an upper bound (some verifier was not seen at work yet)."""
-        total, bound = 0.0, False
+    def remaining_s(self) -> float | None:
+        """Returns the seconds to go; None while nothing is known yet that they could be told from."""
+        total = 0.0
         for plan, cascade in zip(self._plans, self._cascades, strict=True):
             current, open_, undecided = cascade.outlook()
             expected = float(undecided)
@@ -76,13 +80,35 @@ class Estimate:
                 questions = (
                     float(open_) if number == current else len(cascade.positions) if stage.everyone else expected
                 )
-                spent, count = self._seconds.get((plan.cell.network, stage.verifier), (0.0, 0.0))
-                if questions and not count:
-                    bound = True
-                total += questions * (spent / count if count else stage.timeout)
-                undecided_of, images = self._passed.get(stage.verifier, (1, 1))
-                expected *= undecided_of / images
-        return total / self._workers, bound
+                if questions:
+                    cost = self._cost(plan.cell.network, stage.verifier)
+                    if cost is None:
+                        return None
+                    total += questions * min(cost, stage.timeout)
+                expected *= self._share_left(stage.verifier)
+        return total / self._workers
+
+    def _cost(self, network: str, verifier: str) -> float | None:
+        """Returns the seconds of an image, measured or guessed."""
+        spent, count = self._seconds.get((network, verifier), (0.0, 0.0))
+        if count:
+            return spent / count
+        prior = PRIORS.get(verifier)
+        measured = [
+            (own / images, PRIORS[name].seconds)
+            for (other, name), (own, images) in self._seconds.items()
+            if other == network and images and name in PRIORS
+        ]
+        if prior is None or (not measured and network not in SHIPPED):
+            return None
+        factor = sum(own for own, _ in measured) / sum(usual for _, usual in measured) if measured else 1.0
+        return prior.seconds * min(max(factor, LEAST), MOST)
+
+    def _share_left(self, verifier: str) -> float:
+        undecided, images = self._passed.get(verifier, (0, 0))
+        if images:
+            return undecided / images
+        return PRIORS[verifier].undecided if verifier in PRIORS else 1.0
 
 
 class Display:
@@ -102,29 +128,36 @@ class Display:
         self._cascades = cascades
         self._plans = plans
         self._estimate = Estimate(plans, cascades, workers)
-        self._counts: Counter[str] = Counter()
+        self._proved: set[tuple[int, int]] = set()
+        self._broken: set[tuple[int, int]] = set()
+        self._failed: Counter[str] = Counter()
+        self._began = time.monotonic()
         self._total = sum(len(c.positions) for c in cascades)
         self._last = time.monotonic()
         self._now = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if console.is_terminal:
+            # Two lines that fit 80 columns: how far it is, and what it is at.
             self._bar = Progress(
-                TextColumn("[bold]images"),
+                TextColumn("images"),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[words]}"),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[rest]}"),
+                TextColumn("\n{task.fields[words]}"),
                 console=console,
                 expand=True,
             )
-            self._task = self._bar.add_task("", total=self._total, completed=self._settled(), words=self._words())
+            self._task = self._bar.add_task(
+                "", total=self._total, completed=self._settled(), rest=self._rest(), words=self._words()
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         else:
-            self._console.print(f"to do: {self._words()}", highlight=False, soft_wrap=True)
+            self._console.print(f"to do: {self._line()}", highlight=False, soft_wrap=True)
         return self
 
     def __exit__(
@@ -135,7 +168,13 @@ class Display:
 
     def answered(self, batch: Batch, verdicts: Sequence[Verdict]) -> None:
         """Takes the answers to a batch; `refresh` then shows them."""
-        self._counts.update(str(v.status) for v in verdicts)
+        for position, verdict in zip(batch.positions, verdicts, strict=True):
+            if verdict.status is Status.UNSAT:
+                self._proved.add((batch.cell, position))
+            elif verdict.status is Status.SAT:
+                self._broken.add((batch.cell, position))
+            elif verdict.status in (Status.ERROR, Status.MEMOUT):
+                self._failed[str(verdict.status)] += 1
         self._estimate.add(batch, verdicts)
         plan = self._plans[batch.cell]
         self._now = f"{plan.stages[batch.stage].verifier} on {plan.cell.name}"
@@ -150,17 +189,34 @@ class Display:
             return
         self._last = time.monotonic()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._settled(), words=self._words())
+            self._bar.update(self._task, completed=self._settled(), rest=self._rest(), words=self._words())
         else:
-            self._console.print(self._words(), highlight=False, soft_wrap=True)
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _rest(self) -> str:
+        """Returns how long it will still take, in words."""
+        if self._settled() >= self._total:
+            return "done"
+        left = self._estimate.remaining_s()
+        return "estimating" if left is None else f"about {duration(left)} to go"
 
     def _words(self) -> str:
+        """Returns what has come of the images so far, and what is being asked."""
+        parts = [f"proved {len(self._proved)}", f"broken {len(self._broken)}"]
+        parts.append(f"open {max(0, self._total - self._settled())}")
+        parts += [f"FAILED: {status} {count}" for status, count in sorted(self._failed.items())]
+        return " · ".join([*parts, *([self._now] if self._now else [])])
+
+    def _line(self) -> str:
+        """Returns all of it as one plain line."""
+        elapsed = duration(time.monotonic() - self._began)
         cells = sum(cascade.finished for cascade in self._cascades)
-        left, bound = self._estimate.remaining_s()
-        parts = [f"cells {cells}/{len(self._cascades)}", f"images {self._settled()}/{self._total}"]
-        parts += [f"{status} {count}" for status, count in sorted(self._counts.items())]
-        if left > 0:
-            parts.append(f"{'at most ' if bound else ''}{duration(left)} to go")
-        if self._now:
-            parts.append(self._now)
-        return " · ".join(parts if self._bar is None else [parts[0], *parts[2:]])
+        return " · ".join(
+            [
+                f"images {self._settled()}/{self._total}",
+                f"networks {cells}/{len(self._cascades)}",
+                elapsed,
+                self._rest(),
+                self._words(),
+            ]
+        )

@@ -23,6 +23,7 @@ from prunecert.bench.planning import select
 from prunecert.bench.planning.card import card_cells, card_plans, read_card
 from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
+from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.row_types import EndRow
 from prunecert.bench.results.session_types import Missing
@@ -146,7 +147,7 @@ def _prepare(
     backend = _backend(request, out, console)
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = select.load_data(cells, request.data_root, request.image_seed, sample=request.shard is None)
+    data = select.load_data(suite.data, cells, request.data_root, request.image_seed, sample=request.shard is None)
     for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
@@ -154,7 +155,9 @@ def _prepare(
     if exported:
         plans = tuple(card_plans(cells, exported, installed, data, tell))
     else:
-        plans, missing = select.prepare(suite, cells, installed, data, request.checkpoints, exports, tell)
+        named, foreign = split_own(cells)
+        plans, missing = select.prepare(suite, named, installed, data, request.checkpoints, exports, tell)
+        plans += card_plans(*prepare_own(foreign, suite.data, exports, tell), installed, data, tell)
     if missing:
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")
         for line in select.describe_missing(missing):

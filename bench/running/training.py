@@ -7,6 +7,7 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,28 +119,31 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
         UserError: A pattern fits no cell, or a recipe of the suite is refused.
     """
     from prunecert.bench.schema.cell import fitting
+    from prunecert.bench.schema.own import OwnCell
     from prunecert.models.recipe import Recipe
 
     names = [cell.name for cell, _ in suite.cells]
     chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
     jobs = []
     for cell, _ in suite.cells:
-        if cell.name not in chosen:
+        if cell.name not in chosen or isinstance(cell, OwnCell):
+            # One's own networks are trained elsewhere.
             continue
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
         command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
-        jobs.append(make_job(cell, whole, command))
+        jobs.append(make_job(cell, whole, command, suite.data.card()))
     return jobs
 
 
-def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
+def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] | None = None) -> Job:
     """Returns the job of a cell.
 
     Args:
         cell: The cell.
         recipe: That of its network and objective, for all pruners.
         command: What to write on the card.
+        data: What the card says of the data set; nothing for CIFAR-10.
     """
     from prunecert.bench.schema.cell import show_eps
     from prunecert.models.pipeline import Job
@@ -155,6 +159,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str) -> Job:
         seed=cell.seed,
         recipe=recipe.of_pruner(cell.pruner),
         command=command,
+        data=data or {},
     )
 
 

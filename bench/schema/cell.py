@@ -59,7 +59,8 @@ class Cell:
 
         Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
         """
-        return f"{self.family}_{self.member}"
+        # What is named module:attribute has no colon in the names of files.
+        return f"{self.family}_{self.member}".replace(":", ".")
 
     @property
     def family(self) -> str:

@@ -12,19 +12,21 @@ from typing import Any
 
 from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
+from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
+from prunecert.bench.schema.own import is_own, own_cells
 from prunecert.bench.schema.timing import take_timing
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
 from prunecert.models import DENSE, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.models.datasets.source import DataSource
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parents[1] / "suites"
-SPLIT_SIZES = {"train": 50_000, "val": 50_000, "test": 10_000}
 ATTACK_ONLY = "attack-only"
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.
 _MOST_CELLS = 4_000
@@ -40,7 +42,7 @@ class Suite:
     Args:
         name: Its name, that of its file.
         description: One sentence.
-        data: Data set; ``"cifar10"``.
+        data: The data set.
         profile: The profile chosen.
         profiles: All profiles.
         cells: Every cell with its protocol, in the order of the file; no cell twice.
@@ -52,7 +54,7 @@ class Suite:
 
     name: str
     description: str
-    data: str
+    data: DataSource
     profile: str
     profiles: tuple[str, ...]
     cells: tuple[tuple[Cell, Protocol], ...]
@@ -77,7 +79,7 @@ class Suite:
         """Returns what decides a run, as plain data; recipes don't enter, their checkpoints do."""
         return {
             "name": self.name,
-            "data": self.data,
+            "data": self.data.to_json(),
             "profile": self.profile,
             "cells": [{**cell.to_json(), "name": cell.name, "verify": p.to_json()} for cell, p in self.cells],
         }
@@ -123,12 +125,12 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     name = root.take("name", str)
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
         raise root.refusal("name", f"{name!r} is refused; allowed are small letters, digits, '-' and '.'.")
-    if root.take("data", str, "cifar10") != "cifar10":
-        raise root.refusal("data", did_you_mean("data set", root.data["data"], ["cifar10"]))
+    data = take_data(root)
+    sizes = split_sizes(data)
     verify = root.section("verify")
     if verify is None:
         raise root.refusal("verify", "the key 'verify' is missing; it must say how the cells are verified.")
-    base = _protocol(verify, Protocol())
+    base = _protocol(verify, Protocol(), sizes)
     profiles = root.section("profiles")
     names = {"default", *(profiles.data if profiles else ())}
     if len(names) > _MOST_PROFILES:
@@ -136,7 +138,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     overrides = {}
     for key in sorted(names):
         section = profiles.section(key) if profiles else None
-        overrides[key] = base if section is None else _protocol(section, base)
+        overrides[key] = base if section is None else _protocol(section, base, sizes)
     if profile not in names:
         raise UserError(did_you_mean(f"profile of suite {name!r}", profile, names))
     # Blocks are read under every profile, so that a slip in one that is not chosen is found as well.
@@ -145,7 +147,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     for key in sorted(names):
         cells: dict[Cell, tuple[Cell, Protocol]] = {}
         for block in blocks:
-            for cell, protocol in _block(block, overrides[key], key, names):
+            for cell, protocol in _block(block, overrides[key], key, names, sizes, path.parent):
                 if cell in cells and cells[cell][1] != protocol:
                     raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
                 cells[cell] = (cell, protocol)
@@ -157,7 +159,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     suite = Suite(
         name=name,
         description=root.take("description", str),
-        data="cifar10",
+        data=data,
         profile=profile,
         profiles=tuple(sorted(names)),
         cells=chosen[profile],
@@ -170,7 +172,14 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     return suite
 
 
-def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> list[tuple[Cell, Protocol]]:
+def _block(
+    block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int], folder: Path
+) -> list[tuple[Cell, Protocol]]:
+    if is_own(block):
+        radii = [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+        own = own_cells(block, radii, folder)
+        protocol = _block_protocol(block, base, profile, profiles, sizes)
+        return [(cell, protocol) for cell in own]
     networks = block.take_list("networks", str, NETWORKS.check)
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
     radii = _radii(block, objectives)
@@ -179,26 +188,7 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
-    protocol = _override(block, "verify", base)
-    own = block.section("profiles")
-    if own is not None:
-        for key in own.data:
-            if key not in profiles:
-                raise own.refusal(key, did_you_mean("profile", key, profiles))
-            changed = _override(own, key, protocol)
-            if key == profile:
-                protocol = changed
-        own.finish()
-    block.finish(("eps", "sigma"))
-    if "sigma" in block:
-        # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
-        compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
-        note = protocol.note or _CERTIFY_ONLY_NOTE
-        images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
-        protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
-    _check_protocol(block, protocol, noise="sigma" in block)
-    if (protocol.timing is None) != (base.timing is None):
-        raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
+    protocol = _block_protocol(block, base, profile, profiles, sizes)
     ways = len(compressions) * max(1, len(pruners))
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
@@ -212,6 +202,33 @@ def _block(block: Section, base: Protocol, profile: str, profiles: set[str]) -> 
                     Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
                 )
     return [(cell, protocol) for cell in cells]
+
+
+def _block_protocol(
+    block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int]
+) -> Protocol:
+    """Returns how a block's cells are verified; nothing else of the block may be left then."""
+    protocol = _override(block, "verify", base, sizes)
+    own = block.section("profiles")
+    if own is not None:
+        for key in own.data:
+            if key not in profiles:
+                raise own.refusal(key, did_you_mean("profile", key, profiles))
+            changed = _override(own, key, protocol, sizes)
+            if key == profile:
+                protocol = changed
+        own.finish()
+    block.finish(("eps", "sigma"))
+    if "sigma" in block:
+        # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
+        compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
+        note = protocol.note or _CERTIFY_ONLY_NOTE
+        images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
+        protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
+    _check_protocol(block, protocol, noise="sigma" in block)
+    if (protocol.timing is None) != (base.timing is None):
+        raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
+    return protocol
 
 
 def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
@@ -241,12 +258,12 @@ def _check_seed(value: int) -> None:
         raise UserError(f"Seed {value} is refused; it must be at least 0 and below 2^31.")
 
 
-def _override(parent: Section, key: str, base: Protocol) -> Protocol:
+def _override(parent: Section, key: str, base: Protocol, sizes: Mapping[str, int]) -> Protocol:
     if parent.data.get(key) == ATTACK_ONLY:
         parent.take(key, str)
         return _attack_only(base)
     section = parent.section(key)
-    return base if section is None else _protocol(section, base)
+    return base if section is None else _protocol(section, base, sizes)
 
 
 def _attack_only(base: Protocol) -> Protocol:
@@ -256,13 +273,13 @@ def _attack_only(base: Protocol) -> Protocol:
     )
 
 
-def _protocol(section: Section, base: Protocol) -> Protocol:
+def _protocol(section: Section, base: Protocol, sizes: Mapping[str, int]) -> Protocol:
     split = section.take("split", str, base.split)
-    if split not in SPLIT_SIZES:
-        raise section.refusal("split", did_you_mean("split", split, SPLIT_SIZES))
+    if split not in sizes:
+        raise section.refusal("split", did_you_mean("split", split, sizes))
     images = section.take("images", int, base.images)
-    if not 1 <= images <= SPLIT_SIZES[split]:
-        raise section.refusal("images", f"{images} is refused; it must be within 1 and {SPLIT_SIZES[split]}.")
+    if not 1 <= images <= sizes[split]:
+        raise section.refusal("images", f"{images} is refused; it must be within 1 and {sizes[split]}.")
     cascade = section.take_list("cascade", str, _check_proving, base.cascade)
     cross = tuple(name for name in base.cross_check if name in cascade)
     if "cross_check" in section:
@@ -302,7 +319,7 @@ def _protocol(section: Section, base: Protocol) -> Protocol:
         except UserError as error:
             raise section.refusal("compact", str(error)) from error
     noise = section.section("certify")
-    certify = base.certify if noise is None else take_certify(noise, base.certify, SPLIT_SIZES[split])
+    certify = base.certify if noise is None else take_certify(noise, base.certify, sizes[split])
     section.finish(("cross_check", "compact"))
     return Protocol(
         split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify=certify

@@ -101,4 +101,4 @@ def test_help_imports_nothing_heavy(module: str) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    assert "usage: python -m" in process.stdout
+    assert "usage: prunecert" in process.stdout

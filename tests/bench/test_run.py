@@ -35,7 +35,7 @@ def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: p
     out = tmp_path / "run"
     assert run(out, "--images", "12", "--workers", "2") == 0
     printed = capsys.readouterr().out
-    assert "python -m bench.train --suite" in printed
+    assert "prunecert train --suite" in printed
     assert "--cells cnn-small_ibp_eps2_lwm_x20_s0" in printed
     assert "verified %" in printed
     for name in ("report.html", "summary.json", "table.md", "figures/time.png", "figures/verified-accuracy.svg"):

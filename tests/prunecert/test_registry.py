@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.registry import Registry
+from prunecert.registry import PLUGINS, Registry
 
 
 @pytest.fixture(name="registry")
@@ -56,3 +58,39 @@ def test_a_target_that_is_not_there_is_no_user_s_fault(registry: Registry[int]) 
         registry.get("absent")
     with pytest.raises(AttributeError):
         registry.get("empty")
+
+
+def test_a_target_may_stand_for_itself_and_modules_here_are_found(
+    registry: Registry[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    (tmp_path / "local_module.py").write_text("class Box:\n    VALUE = 5\n")
+    assert "local_module:Box" in registry
+    assert registry.get("local_module:Box.VALUE") == 5
+    assert "local_module:Box" not in list(registry)
+    for wrong in ("local_module:Bax", "no_such_module:X"):
+        with pytest.raises(UserError, match=f"The plug-in '{wrong}' can't be imported"):
+            registry.get(wrong)
+    assert "C:/not a target" not in registry
+
+
+def test_plugins_and_installed_packages_add_names_when_a_name_is_looked_for(
+    registry: Registry[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [EntryPoint("from-package", "heavy_plugin:LOADS", registry.group), EntryPoint("heavy", "x:y", "g")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries if group == registry.group else [])
+    assert registry.group == "prunecert.plugins"
+    assert registry.get("heavy") == 7
+    assert "from-package" not in registry._targets
+    assert registry.get("from-package") == 7
+    assert list(registry) == ["absent", "empty", "from-package", "heavy"]
+    assert Registry("add-on").group == "prunecert.addons"
+    assert Registry("data set").group == "prunecert.datasets"
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(registry: Registry[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLUGINS, "heavy_plugin, no_such_module")
+    with pytest.raises(UserError, match="The plug-in 'no_such_module' can't be imported"):
+        list(registry)
+    assert "heavy_plugin" in sys.modules

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.words import duration
 from prunecert.bench.running.cascade import Batch, CellCascade
+from prunecert.bench.running.priors import PRIORS
 from prunecert.bench.running.progress import Display, Estimate
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.running.test_cascade import stage
@@ -29,32 +31,56 @@ def test_the_time_to_go_is_foretold_from_cost_and_share_decided() -> None:
     cascades = [CellCascade(number, stages, range(10)) for number in range(2)]
     estimate = Estimate([plan(*stages)] * 2, cascades, workers=2)
     (first,), (second,) = cascades[0].release(), cascades[1].release()
-    # Nothing seen yet: every image at every verifier's limit (1 s), on two workers.
-    assert estimate.remaining_s() == (20.0, True)
+    # Nothing is known: neither was recorded before.
+    assert estimate.remaining_s() is None
     answers = [*verdicts(Status.UNSAT, 0.1, 8), *verdicts(Status.UNKNOWN, 0.1, 2)]
     estimate.add(first, answers)
     dear = cascades[0].record(first, [v.status for v in answers])
-    # Two images are left here; the other cell takes 10 x 0.1 s and will leave 2 as well; `dear` is still unknown.
-    seconds, bound = estimate.remaining_s()
-    assert seconds == pytest.approx((2 * 1.0 + 10 * 0.1 + 2 * 1.0) / 2)
-    assert bound
-    estimate.add(dear[0], verdicts(Status.UNSAT, 5.0, 1))
+    assert estimate.remaining_s() is None
+    estimate.add(dear[0], verdicts(Status.UNSAT, 0.5, 1))
     cascades[0].record(dear[0], [Status.UNSAT])
-    seconds, bound = estimate.remaining_s()
-    assert seconds == pytest.approx((1 * 5.0 + 10 * 0.1 + 2 * 5.0) / 2)
-    assert not bound
-    estimate.add(dear[1], verdicts(Status.TIMEOUT, 5.0, 1))
+    # One image is left here; the other cell takes 10 x 0.1 s and will leave 2 as well.
+    assert estimate.remaining_s() == pytest.approx((1 * 0.5 + 10 * 0.1 + 2 * 0.5) / 2)
+    estimate.add(dear[1], verdicts(Status.TIMEOUT, 0.5, 1))
     cascades[0].record(dear[1], [Status.TIMEOUT])
     estimate.add(second, verdicts(Status.UNSAT, 0.1, 10))
     cascades[1].record(second, [Status.UNSAT] * 10)
-    assert estimate.remaining_s()[0] == 0
+    assert estimate.remaining_s() == 0
 
 
-def shown(terminal: bool) -> str:
+def test_what_was_recorded_before_is_the_first_guess_and_is_scaled_by_what_is_measured() -> None:
+    stages = (replace(stage("sparse-ibp", batch=10), timeout=60.0), replace(stage("sparse-bab"), timeout=60.0))
+    for network, recorded in (("cnn-small", True), ("a stranger's", False)):
+        fake = SimpleNamespace(stages=stages, cell=SimpleNamespace(network=network, name="cell"))
+        cascade = CellCascade(0, stages, range(10))
+        estimate = Estimate([cast(CellPlan, fake)], [cascade], workers=1)
+        (first,) = cascade.release()
+        ibp, bab = PRIORS["sparse-ibp"], PRIORS["sparse-bab"]
+        guess = estimate.remaining_s()
+        assert guess == (pytest.approx(10 * ibp.seconds + 10 * ibp.undecided * bab.seconds) if recorded else None)
+        # Ten times as dear as in the recorded run, and half of the images stay open.
+        answers = [*verdicts(Status.UNSAT, 10 * ibp.seconds, 5), *verdicts(Status.UNKNOWN, 10 * ibp.seconds, 5)]
+        estimate.add(first, answers)
+        cascade.record(first, [v.status for v in answers])
+        assert estimate.remaining_s() == pytest.approx(5 * 10 * bab.seconds)
+
+
+def test_starting_and_loading_is_no_part_of_an_images_cost() -> None:
+    stages = (stage("cheap", batch=1),)
+    cascade = CellCascade(0, stages, range(3))
+    estimate = Estimate([plan(*stages)], [cascade], workers=1)
+    first = cascade.release()[0]
+    slow = Verdict(Status.UNSAT, times=Times(start_s=300.0, load_s=20.0, wall_s=20.5))
+    estimate.add(first, [slow])
+    cascade.record(first, [slow.status])
+    assert estimate.remaining_s() == pytest.approx(1.0)
+
+
+def shown(terminal: bool, width: int = 150) -> str:
     stream = io.StringIO()
     stages = (stage("cheap", batch=2),)
     cascade = CellCascade(0, stages, range(4))
-    console = Console(file=stream, force_terminal=terminal, width=150, color_system=None)
+    console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
     with Display(console, [plan(*stages)], [cascade], 1) as display:
         for batch in cascade.release():
             assert isinstance(batch, Batch)
@@ -69,14 +95,16 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
     text = shown(terminal=False)
     assert "\x1b" not in text
     lines = text.splitlines()
-    assert lines[0] == "to do: cells 0/1 · images 0/4 · at most 4 s to go"
-    assert lines[-1] == "cells 1/1 · images 4/4 · unsat 4 · cheap on cell"
+    assert lines[0] == "to do: images 0/4 · networks 0/1 · 0 s · estimating · proved 0 · broken 0 · open 4"
+    assert lines[-1] == "images 4/4 · networks 1/1 · 0 s · done · proved 4 · broken 0 · open 0 · cheap on cell"
 
 
-def test_in_a_terminal_there_is_a_bar() -> None:
-    text = shown(terminal=True)
+@pytest.mark.parametrize("width", [80, 120])
+def test_in_a_terminal_there_are_two_lines_without_a_cut_word(width: int) -> None:
+    text = shown(terminal=True, width=width)
     assert "4/4" in text
-    assert "cells 1/1 · unsat 4" in text
+    assert "proved 4 · broken 0 · open 0 · cheap on cell" in text
+    assert "…" not in text
 
 
 def test_durations_are_written_as_people_read_them() -> None:

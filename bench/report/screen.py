@@ -1,0 +1,125 @@
+"""A run's table on a screen of 80 or 120 columns: what is asked first; the files have all columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunecert.bench.report.medium import Table
+from prunecert.models import DENSE
+
+Summary = Mapping[str, Any]
+Cell = Mapping[str, Any]
+#: Screens from this width on have the wide columns, too.
+WIDE = 118
+#: Below so many images the interval says more than the share.
+FEW_IMAGES = 50
+_COLUMNS = (
+    ("pruner", False),
+    ("seed", True),
+    ("×", True),
+    ("clean %", True),
+    ("verified %", True),
+    ("kept %", True),
+    ("attack %", True),
+    ("open", True),
+)
+_WIDE_COLUMNS = (("s", True), ("verified by", False))
+
+
+def control(summary: Summary, cell: Cell) -> Cell | None:
+    """Returns the dense network of a pruned one's network, objective, radius and seed; None if it isn't there.
+
+    Its images must be as many and of the same split.
+    """
+    keys = ("network", "objective", "eps", "seed", "split", "images", "data_fingerprint")
+    if cell["pruner"] == DENSE:
+        return None
+    return next(
+        (one for one in summary["cells"] if one["pruner"] == DENSE and all(one[key] == cell[key] for key in keys)), None
+    )
+
+
+def kept(summary: Summary, cell: Cell) -> float | None:
+    """Returns a pruned network's verified images over its dense one's; None where there are none."""
+    dense = control(summary, cell)
+    return cell["verified"]["k"] / dense["verified"]["k"] if dense is not None and dense["verified"]["k"] else None
+
+
+def finding(summary: Summary) -> str:
+    """Returns what the run shows, in a sentence: how much the most pruned network that keeps nine tenths keeps.
+
+    Empty where no network has a dense one beside it.
+    """
+    shares = [(cell, share) for cell in summary["cells"] if (share := kept(summary, cell)) is not None]
+    if not shares:
+        return ""
+    good = [(cell, share) for cell, share in shares if share >= 0.9]
+    # The most pruned of those that keep nine tenths, else the one that keeps most.
+    cell, share = (
+        max(good, key=lambda one: (one[0]["measured_compression"], one[1]))
+        if good
+        else max(shares, key=lambda one: one[1])
+    )
+    dense = control(summary, cell)
+    assert dense is not None
+    few = f" Only {cell['images']} images: mind the intervals." if cell["images"] < FEW_IMAGES else ""
+    return (
+        f"Pruned to {cell['measured_compression']:.3g}× by {cell['pruner']}, {cell['network']} ({cell['objective']}, "
+        f"ε = {cell['eps']}) keeps {100 * share:.0f} % of its dense network's verified accuracy: "
+        f"{_percent(cell['verified'])} % of {cell['images']:,} images, dense {_percent(dense['verified'])} %.{few}"
+    )
+
+
+def tables(summary: Summary, width: int) -> list[tuple[str, Table]]:
+    """Returns a table for each network, objective, radius and number of images, with its title.
+
+    Args:
+        summary: A run's summary.
+        width: Columns of the screen.
+    """
+    groups: dict[str, list[list[str]]] = {}
+    wide = width >= WIDE
+    for cell in summary["cells"]:
+        few = ", few: mind the intervals" if cell["images"] < FEW_IMAGES else ""
+        title = f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, {cell['images']} images{few}"
+        groups.setdefault(title, []).append(_row(summary, cell, wide))
+    columns = (*_COLUMNS, *(_WIDE_COLUMNS if wide else ()))
+    return [(title, Table(columns, rows)) for title, rows in groups.items()]
+
+
+def _row(summary: Summary, cell: Cell, wide: bool) -> list[str]:
+    share = kept(summary, cell)
+    pending = cell["pending"] + cell["images_asked"] - cell["images"]
+    open_images = f"{cell['undecided']['total']}{f' +{pending}' if pending else ''}"
+    time = cell["time"]["median_s"]
+    row = [
+        cell["pruner"],
+        str(cell["seed"]),
+        f"{cell['compression']:g}",
+        _percent(cell["clean"]),
+        _interval(cell["verified"], 1 if wide else 0),
+        "" if share is None else f"{100 * share:.0f}",
+        _percent(cell["attacked"]),
+        open_images,
+    ]
+    by = ", ".join(f"{name} {counts['unsat']}" for name, counts in cell["decided_by"].items() if counts["unsat"])
+    return [*row, "–" if time is None else f"{time:.2g}", by or "–"] if wide else row
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return "–" if share["value"] is None else f"{100 * share['value']:.1f}"
+
+
+def _interval(share: Mapping[str, Any], digits: int) -> str:
+    if share["value"] is None:
+        return "–"
+    return f"{_percent(share)} ({100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f})"
+
+
+#: What the headings stand for.
+LEGEND = (
+    "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: of "
+    "the dense network's verified accuracy; open: undecided images; s: median seconds an image. More columns are in "
+    "table.md."
+)

@@ -1,0 +1,145 @@
+"""The critical radius of an input: up to where a network is proved to keep its class, and from where it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunecert.api.asking import COMPLETE, ask, chosen_verifiers, opened_network, supported
+from prunecert.api.inputs import PIXELS, Bounds, Radius, as_label, as_radius, as_sample
+from prunecert.errors import UserError
+from prunecert.pages import definitions
+from prunecert.verifiers.base import Status, Verdict
+from prunecert.verifiers.formats import counterexample
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunecert.api.inputs import Arrays
+
+
+@dataclass(frozen=True)
+class CriticalRadius:
+    """Where a network stops to keep its class; the critical radius lies between the two.
+
+    Args:
+        proved: Largest radius at which it is proved to keep it; 0 where none was.
+        broken: Smallest radius at which a counterexample was found; None where none was up to the highest one.
+        questions: How many radii were asked about.
+        witness_verdict: The verdict at `broken`, with its counterexample.
+    """
+
+    proved: Fraction
+    broken: Fraction | None
+    questions: int
+    witness_verdict: Verdict | None = None
+
+    def __repr__(self) -> str:
+        broken = "not broken" if self.broken is None else f"broken at {_shown(self.broken)}"
+        return f"<CriticalRadius: proved up to {_shown(self.proved)}, {broken}; {self.questions} questions>"
+
+    def _repr_html_(self) -> str:
+        broken = "–" if self.broken is None else _shown(self.broken)
+        return definitions({"proved up to": _shown(self.proved), "broken at": broken})
+
+
+def _shown(eps: Fraction) -> str:
+    return f"{float(eps * 255):.3g}/255"
+
+
+def critical_radius(
+    network: nn.Module | str | Path,
+    x: Arrays,
+    *,
+    label: int | None = None,
+    highest: Radius = "32/255",
+    tolerance: Radius = "1/1020",
+    verifiers: str | Sequence[str] | None = None,
+    timeout: float = 20.0,
+    bounds: Bounds | None = PIXELS,
+    device: str = "cpu",
+) -> CriticalRadius:
+    """Closes in on an input's critical radius, by bisection over proofs and counterexamples.
+
+    A proof at one radius holds for all smaller ones, a counterexample for all larger ones. A radius at which neither is
+    found in time parts the search in two: the largest proved one below it, and the smallest broken one above it.
+
+    Args:
+        network: A module in evaluation mode, an ONNX file, a checkpoint or its name.
+        x: One input.
+        label: Its class; None: the network's.
+        highest: The largest radius to ask about.
+        tolerance: How far apart the two ends may stay.
+        verifiers: Who is asked; None: complete ones that are installed.
+        timeout: Seconds for each radius.
+        bounds: Lowest and highest value of an input; None for none.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Example:
+        >>> import prunecert, torch
+        >>> image = torch.full((3, 32, 32), 0.5)
+        >>> critical = prunecert.critical_radius("cnn-small_ibp_eps2_lwm_x100_s0", image, tolerance="1/255")
+        >>> critical.broken is None or 0 <= critical.proved < critical.broken
+        True
+
+    Raises:
+        UserError: Anything about the input; or the network gives `x` itself another class.
+    """
+    top, step = as_radius(highest, bounds), as_radius(tolerance, bounds)
+    if not timeout > 0:
+        raise UserError(f"timeout={timeout} is refused; it must be above 0 seconds.")
+    names = chosen_verifiers(verifiers, COMPLETE)
+    example = None if isinstance(network, str | Path) else as_sample(x, None, bounds)
+    with opened_network(network, example) as target:
+        sample = as_sample(x, target.shape, bounds)
+        taking = supported(names, target.onnx)
+        logits = counterexample.outputs(target.onnx, sample[None], target.classes)[0]
+        kept = int(logits.argmax()) if label is None else as_label(label, target.classes)
+        if not np.isfinite(logits).all() or np.delete(logits, kept).max() >= logits[kept]:
+            raise UserError(f"The network doesn't give x the class {kept}, so that no radius keeps it; pass another x.")
+
+        def verdict_at(eps: Fraction) -> Verdict:
+            question = target.question(sample, kept, eps, float(timeout), bounds, f"x at {_shown(eps)}")
+            return ask(question, taking, device=device)
+
+        return bisect(verdict_at, top, step)
+
+
+def bisect(verdict_at: Callable[[Fraction], Verdict], highest: Fraction, tolerance: Fraction) -> CriticalRadius:
+    """Closes in on the critical radius.
+
+    Args:
+        verdict_at: Asks about a radius.
+        highest: The largest one.
+        tolerance: How far apart the ends may stay, where both are known.
+    """
+    proved, broken = Fraction(0), None
+    # Between these nobody could say anything.
+    gap: tuple[Fraction, Fraction] | None = None
+    witness: Verdict | None = None
+    questions = 0
+    waiting = [highest]
+    while waiting:
+        eps = waiting.pop()
+        verdict = verdict_at(eps)
+        questions += 1
+        if verdict.status is Status.UNSAT:
+            proved = max(proved, eps)
+        elif verdict.status is Status.SAT:
+            if broken is None or eps < broken:
+                broken, witness = eps, verdict
+        else:
+            gap = (eps, eps) if gap is None else (min(gap[0], eps), max(gap[1], eps))
+        if proved == highest:
+            break
+        below = gap[0] if gap is not None else broken
+        if below is not None and below - proved > tolerance:
+            waiting.append((proved + below) / 2)
+        elif gap is not None and broken is not None and broken - gap[1] > tolerance:
+            waiting.append((gap[1] + broken) / 2)
+    return CriticalRadius(proved, broken, questions, witness)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from prunecert.bench.report import screen
+
+
+def share(k: int, n: int = 100) -> dict[str, Any]:
+    return {"k": k, "n": n, "value": k / n, "low": max(0.0, k / n - 0.1), "high": min(1.0, k / n + 0.1)}
+
+
+def cell(pruner: str, compression: float, verified: int, *, seed: int = 0, images: int = 100) -> dict[str, Any]:
+    return {
+        "network": "cnn-small",
+        "objective": "crown-ibp",
+        "eps": "2/255",
+        "pruner": pruner,
+        "compression": compression,
+        "measured_compression": compression,
+        "seed": seed,
+        "split": "test",
+        "images": images,
+        "images_asked": images,
+        "pending": 0,
+        "data_fingerprint": "f",
+        "clean": share(70, images),
+        "verified": share(verified, images),
+        "attacked": share(verified + 3, images),
+        "undecided": {"total": 3},
+        "time": {"median_s": 0.01234},
+        "decided_by": {"sparse-crown-ibp": {"unsat": verified - 1, "sat": 0}, "sparse-bab": {"unsat": 1, "sat": 9}},
+    }
+
+
+SUMMARY = {
+    "cells": [
+        cell("dense", 1, 50),
+        cell("lwm", 10, 49),
+        cell("lwm-iterative", 100, 46),
+        cell("hydra", 100, 30),
+        cell("lwm", 10, 20, seed=1),
+    ]
+}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_word_is_cut_and_every_row_is_one_line(width: int) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
+    for title, table in screen.tables(SUMMARY, width):
+        assert title == "cnn-small, crown-ibp, ε = 2/255, 100 images"
+        console.print(table.terminal(title))
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    rows = [line for line in lines if "%" not in line and "(" in line]
+    assert len(rows) == len(SUMMARY["cells"])
+    assert ("50.0 (40–60)" if width == 80 else "50.0 (40.0–60.0)") in rows[0]
+    assert rows[2].split()[:3] == ["lwm-iterative", "0", "100"]
+    assert ("sparse-crown-ibp 45, sparse-bab 1" in rows[2]) == (width == 120)
+    for heading in ("pruner", "seed", "verified %", "kept %", "attack %"):
+        assert any(heading in line for line in lines), heading
+
+
+def test_what_is_kept_is_of_the_same_seeds_dense_network() -> None:
+    dense, lwm, _, hydra, other = SUMMARY["cells"]
+    assert screen.kept(SUMMARY, lwm) == pytest.approx(0.98)
+    assert screen.kept(SUMMARY, hydra) == pytest.approx(0.6)
+    assert screen.kept(SUMMARY, dense) is None
+    assert screen.kept(SUMMARY, other) is None
+    assert screen.kept({"cells": [dense, cell("lwm", 10, 49, images=90)]}, cell("lwm", 10, 49, images=90)) is None
+
+
+def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -> None:
+    assert screen.finding(SUMMARY) == (
+        "Pruned to 100× by lwm-iterative, cnn-small (crown-ibp, ε = 2/255) keeps 92 % of its dense network's verified "
+        "accuracy: 46.0 % of 100 images, dense 50.0 %."
+    )
+    bad = {"cells": [cell("dense", 1, 50, images=40), cell("lwm", 100, 10, images=40)]}
+    bad["cells"][0]["verified"]["k"] = 30
+    assert "keeps 33 % of" in screen.finding(bad)
+    assert screen.finding(bad).endswith("Only 40 images: mind the intervals.")
+    assert screen.finding({"cells": [cell("dense", 1, 50)]}) == ""
+
+
+def test_few_images_are_named() -> None:
+    ((title, _),) = screen.tables({"cells": [cell("dense", 1, 4, images=12)]}, 80)
+    assert title.endswith("12 images, few: mind the intervals")
