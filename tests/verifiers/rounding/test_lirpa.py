@@ -284,9 +284,9 @@ def preactivation(path: Path) -> Path:
 def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_path: Path) -> None:
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(kind, path)
-    asked = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
-    rows = Rows(asked)
-    verifier._bound(asked, rows)
+    instances = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     shape = (2, rows.matrix.shape[1])
@@ -299,12 +299,12 @@ def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_
         assert torch.equal(reach, torch.maximum(graph[name].lower.abs(), graph[name].upper.abs()))
     walk = Walk(verifier._module)
     for apart in Apart:
-        charges = walk.charges(asked, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
+        charges = walk.charges(instances, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
         assert np.all(np.isfinite(charges))
         # Intervals of the sum are made from bounds of z, which may be looser than intervals.
         looser = {name: 100 * reach if name == kinds["Conv2d"] else reach for name, reach in computed.reaches.items()}
         replaced = dataclasses.replace(computed, reaches=looser)
-        more = walk.charges(asked, rows.matrix, rows.offsets, replaced, torch.float32, None, apart)
+        more = walk.charges(instances, rows.matrix, rows.offsets, replaced, torch.float32, None, apart)
         assert np.all(more > charges)
 
 
@@ -312,16 +312,16 @@ def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_
 def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, tmp_path: Path) -> None:
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(Crown, path)
-    asked = [onnxnets.instance(path, 0.02, 1)]
-    rows = Rows(asked)
-    verifier._bound(asked, rows)
+    instances = [onnxnets.instance(path, 0.02, 1)]
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     shape = (1, rows.matrix.shape[1])
     computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=coefficients)
     assert computed is not None
     charges = _Charges(
-        Walk(verifier._module), asked, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
+        Walk(verifier._module), instances, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
     )
     kept: dict[str, _Values] = {}
     finish = charges._hidden
