@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,9 +86,10 @@ def test_notebooks_are_stored_without_outputs(path: Path) -> None:
 @lacks("nbclient", "nbformat", "ipykernel", "pandas", "sklearn")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nbformat
     from nbclient import NotebookClient
 
+    # Typed or not, as the version is.
+    nbformat: Any = importlib.import_module("nbformat")
     monkeypatch.setenv("PYTHONPATH", str(house.ROOT))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
