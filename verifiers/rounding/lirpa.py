@@ -288,8 +288,8 @@ class _Charges:
         else:
             assert self._sum is not None
             rows = rows + self._sum.T + self._lost.unsqueeze(1)
-        result: _Float64 = rows.cpu().numpy()
-        return result
+        charges: _Float64 = rows.cpu().numpy()
+        return charges
 
     def _gamma(self, terms: int) -> float:
         share = terms * self._unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,7 +268,7 @@ def preactivation(path: Path) -> Path:
     rng = np.random.default_rng(3)
     shapes = {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "w3": (10, 4 * 6 * 6)}
     constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    padded = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    padded: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     node = [
         helper.make_node("Conv", ["input", "w1"], ["z"], **padded),
         helper.make_node("Relu", ["z"], ["a"]),
