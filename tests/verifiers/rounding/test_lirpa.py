@@ -55,19 +55,19 @@ def moved(question: Instance, by: float, width: float) -> Instance:
     return dataclasses.replace(question, lower=lower, upper=lower + np.float32(width), center=None, eps=None)
 
 
-def less_in(verifier: Lirpa, asked: list[Instance], apart: Apart) -> tuple[Array, Array]:
+def less_in(verifier: Lirpa, instances: list[Instance], apart: Apart) -> tuple[Array, Array]:
     """Returns a verifier's own bounds and those less what they are charged, in the type that it uses now."""
-    rows = Rows(asked)
-    lower = verifier._bound(asked, rows)
-    return lower, verifier._certain(asked, rows, lower, None, apart)
+    rows = Rows(instances)
+    lower = verifier._bound(instances, rows)
+    return lower, verifier._certain(instances, rows, lower, None, apart)
 
 
-def exact_minimum(verifier: Lirpa, asked: list[Instance]) -> Array:
+def exact_minimum(verifier: Lirpa, instances: list[Instance]) -> Array:
     """Returns the least value of each row that 500 points of each box have in float64, [images, rows]."""
-    rows = Rows(asked)
-    module = read_onnx(onnxnets.normal_form(asked[0].onnx)).double()
+    rows = Rows(instances)
+    module = read_onnx(onnxnets.normal_form(instances[0].onnx)).double()
     smallest = []
-    for index, question in enumerate(asked):
+    for index, question in enumerate(instances):
         points = torch.from_numpy(onnxnets.samples(question, 500).astype(np.float64))
         with torch.no_grad():
             outputs = module(points.reshape(-1, *module.input_shape)).numpy()
@@ -92,11 +92,11 @@ def test_bounds_less_their_charge_hold_in_real_arithmetic(
 ) -> None:
     path = NETWORKS[name](tmp_path / f"{seed}.onnx", seed=seed)
     verifier = started(kind, path)
-    asked = [moved(onnxnets.instance(path, 0.0, seed + i), by, width * (1 + by * 1e-6)) for i in range(3)]
-    smallest = exact_minimum(verifier, asked)
+    instances = [moved(onnxnets.instance(path, 0.0, seed + i), by, width * (1 + by * 1e-6)) for i in range(3)]
+    smallest = exact_minimum(verifier, instances)
     charges = []
     for apart in Apart:
-        lower, less = less_in(verifier, asked, apart)
+        lower, less = less_in(verifier, instances, apart)
         # The points' own outputs are float64's.
         assert np.all(less <= smallest + 1e-9 * (1 + by))
         charges.append(lower - less)
@@ -110,10 +110,10 @@ def test_bounds_less_their_charge_hold_in_real_arithmetic(
 def test_intervals_in_float64_differ_by_less_than_the_charge(seed: int, by: float, tmp_path: Path) -> None:
     path = onnxnets.convolutional(tmp_path / f"{seed}.onnx", seed=seed)
     verifier = started(Ibp, path)
-    asked = [moved(onnxnets.instance(path, 0.0, seed + i), by, 0.01) for i in range(2)]
-    single, less = less_in(verifier, asked, Apart.EVERYWHERE)
+    instances = [moved(onnxnets.instance(path, 0.0, seed + i), by, 0.01) for i in range(2)]
+    single, less = less_in(verifier, instances, Apart.EVERYWHERE)
     verifier._use(torch.float64)
-    double, _ = less_in(verifier, asked, Apart.EVERYWHERE)
+    double, _ = less_in(verifier, instances, Apart.EVERYWHERE)
     # The next example's network is made in float32.
     verifier._use(torch.float32)
     assert np.abs(single - double).max() > 0
@@ -235,14 +235,14 @@ def test_every_step_has_its_node_and_finite_charges(
     verifier._convolutions = convolutions
     verifier._networks.clear()
     verifier._use(torch.float32)
-    asked = [onnxnets.instance(tmp_path / "net.onnx", 0.01, seed) for seed in range(2)]
-    lower, less = less_in(verifier, asked, Apart.NOWHERE)
+    instances = [onnxnets.instance(tmp_path / "net.onnx", 0.01, seed) for seed in range(2)]
+    lower, less = less_in(verifier, instances, Apart.NOWHERE)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     assert set(graph) == {verifier._module.input_name, *(result for result, _, _ in verifier._module.steps)}
     assert np.all(np.isfinite(less))
     assert np.all(less < lower)
-    assert np.all(less <= exact_minimum(verifier, asked) + 1e-9)
+    assert np.all(less <= exact_minimum(verifier, instances) + 1e-9)
 
 
 def test_a_graph_of_other_nodes_is_not_matched(tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ def test_a_graph_of_other_nodes_is_not_matched(tmp_path: Path) -> None:
 def test_without_coefficients_the_charge_is_no_smaller(tmp_path: Path) -> None:
     path = onnxnets.residual(tmp_path / "net.onnx", seed=1)
     verifier = started(CrownIbp, path)
-    asked = [onnxnets.instance(path, 0.02, seed) for seed in range(3)]
-    _, less = less_in(verifier, asked, Apart.EVERYWHERE)
+    instances = [onnxnets.instance(path, 0.02, seed) for seed in range(3)]
+    _, less = less_in(verifier, instances, Apart.EVERYWHERE)
     verifier.keeps_coefficients = False  # type: ignore[misc]
-    _, blind = less_in(verifier, asked, Apart.EVERYWHERE)
+    _, blind = less_in(verifier, instances, Apart.EVERYWHERE)
     assert np.all(np.isfinite(blind))
     assert np.all(blind <= less)
 
@@ -285,9 +285,9 @@ def preactivation(path: Path) -> Path:
 def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_path: Path) -> None:
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(kind, path)
-    asked = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
-    rows = Rows(asked)
-    verifier._bound(asked, rows)
+    instances = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     shape = (2, rows.matrix.shape[1])
@@ -300,12 +300,12 @@ def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_
         assert torch.equal(reach, torch.maximum(graph[name].lower.abs(), graph[name].upper.abs()))
     walk = Walk(verifier._module)
     for apart in Apart:
-        charges = walk.charges(asked, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
+        charges = walk.charges(instances, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
         assert np.all(np.isfinite(charges))
         # Intervals of the sum are made from bounds of z, which may be looser than intervals.
         looser = {name: 100 * reach if name == kinds["Conv2d"] else reach for name, reach in computed.reaches.items()}
         replaced = dataclasses.replace(computed, reaches=looser)
-        more = walk.charges(asked, rows.matrix, rows.offsets, replaced, torch.float32, None, apart)
+        more = walk.charges(instances, rows.matrix, rows.offsets, replaced, torch.float32, None, apart)
         assert np.all(more > charges)
 
 
@@ -313,16 +313,16 @@ def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_
 def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, tmp_path: Path) -> None:
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(Crown, path)
-    asked = [onnxnets.instance(path, 0.02, 1)]
-    rows = Rows(asked)
-    verifier._bound(asked, rows)
+    instances = [onnxnets.instance(path, 0.02, 1)]
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     shape = (1, rows.matrix.shape[1])
     computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=coefficients)
     assert computed is not None
     charges = _Charges(
-        Walk(verifier._module), asked, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
+        Walk(verifier._module), instances, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
     )
     kept: dict[str, _Values] = {}
     finish = charges._hidden
@@ -368,9 +368,9 @@ def test_coefficients_that_round_upwards_from_layer_to_layer_are_counted() -> No
 def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> None:
     path = onnxnets.connected(tmp_path / "net.onnx", seed=1)
     verifier = started(CrownIbp, path)
-    asked = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
-    rows = Rows(asked)
-    verifier._bound(asked, rows)
+    instances = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
     shape = (2, rows.matrix.shape[1])
@@ -379,7 +379,7 @@ def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> No
         assert computed is not None
         lower, _ = next(iter(computed.bounds.values()))
         lower[1, 0] = bad
-        charges = Walk(verifier._module).charges(asked, rows.matrix, rows.offsets, computed, torch.float32, [0, 1])
+        charges = Walk(verifier._module).charges(instances, rows.matrix, rows.offsets, computed, torch.float32, [0, 1])
         assert np.all(np.isinf(charges[1]))
         assert np.all(np.isfinite(charges[0]))
 
