@@ -56,6 +56,43 @@ def test_leaves_cover_the_box(tighten_after: int, tmp_path: Path) -> None:
     z = np.stack([values[node][:, index] for node, index in zip(net.nodes, net.indices, strict=True)], 1)
     signs = np.concatenate([leaf.sign for leaf in bab.leaves])
     assert np.all((z[:, None] * signs[None] >= 0).all(axis=2).any(axis=1))
+    # The tree that the next network's search starts from says the same of each leaf.
+    for leaf in bab.leaves:
+        for sign, place in zip(leaf.sign, leaf.place.tolist(), strict=True):
+            phases = np.zeros_like(sign)
+            while bab.tree.parent[place] >= 0:
+                phases[bab.tree.neuron[place]] = bab.tree.sign[place]
+                place = bab.tree.parent[place]
+            np.testing.assert_array_equal(phases, sign)
+
+
+@pytest.mark.parametrize("certified", [-0.5, 0.0, -np.inf, np.nan])
+def test_what_no_certificate_proves_stays_open(
+    certified: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, standing = start(question, below(question, 0.8), Limits(root_steps=3, steps=2, attack_steps=0))
+    assert bab.start(again=False)
+    batch = bab.pool.take(1)
+    assert not len(bab.pool)
+    monkeypatch.setattr(bab._prover, "certify", lambda batch: np.full(len(batch), certified))
+    batch.bound[:] = 1.0
+    bab._accept(batch)
+    assert len(bab._pending) == 1
+    bab._flush()
+    assert not bab.leaves
+    assert len(bab.pool) == 1
+    assert not bab.pool.take(1).bound > 0
+    assert (standing.outcome.certified, standing.outcome.refused) == (0, 1)
+
+
+def test_a_subdomain_that_is_stuck_leaves_no_proof(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, standing = start(question, below(question, 0.8), Limits())
+    bab._stuck = 1
+    assert not bab._end()
+    assert standing.outcome.status is Status.UNKNOWN
+    assert "1 subdomains with every ReLU fixed" in standing.outcome.detail
 
 
 def test_what_is_unsafe_is_broken(tmp_path: Path) -> None:
