@@ -134,15 +134,15 @@ def test_bounds_hold_for_every_tensor_as_it_runs(family: str, seed: int) -> None
     model = FAMILIES[family](rng)
     noisy(model, rng)
     graph = Graph(model)
-    known = evaluate(graph, PIXELS)
+    bounds = evaluate(graph, PIXELS)
     inputs = points(model, 4, rng)
     for node in model.graph.node:
         name = node.output[0]
-        values = run(exposed(model, name), inputs).astype(np.float64).reshape(len(inputs), *known[name].low.shape)
-        assert np.all(known[name].low <= values)
-        assert np.all(values <= known[name].high)
-        constant = known[name].constant
-        assert np.allclose(values[:, constant], known[name].value[constant], rtol=1e-5, atol=1e-5)
+        values = run(exposed(model, name), inputs).astype(np.float64).reshape(len(inputs), *bounds[name].low.shape)
+        assert np.all(bounds[name].low <= values)
+        assert np.all(values <= bounds[name].high)
+        constant = bounds[name].constant
+        assert np.allclose(values[:, constant], bounds[name].value[constant], rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=40)
