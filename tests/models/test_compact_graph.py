@@ -48,8 +48,18 @@ def test_what_an_operator_does_to_channels(name: str) -> None:
     entry = graph.nodes[0].output
     # Layers and barriers begin a class of their own; all others go on with their input's.
     assert (graph.find(node.output) == graph.find(entry)) == (role not in (Role.DENSE, Role.BARRIER))
-    # The input has all its channels; so has what a barrier reads.
-    assert (graph.find(entry) in graph.locked) == (graph.find(entry) == graph.find("input") or role is Role.BARRIER)
+
+
+@pytest.mark.parametrize("name", ["conv", "grouped", "divide by", "sigmoid"])
+def test_what_a_barrier_reads_keeps_all_its_channels(name: str) -> None:
+    add, role = ROLES[name]
+    graph, node = built(lambda b, x: b.conv(add(b, b.relu(b.conv(x, 4, 1))), 2, 1))
+    (inner,) = (other for other in graph.nodes if other.output == graph.nodes[-1].inputs[0])
+    assert inner.role is role
+    assert (graph.find(inner.inputs[0]) in graph.locked) == (role is Role.BARRIER)
+    assert (graph.find(inner.output) in graph.locked) == (role is Role.BARRIER)
+    assert graph.find("input") in graph.locked
+    assert graph.find(node.output) in graph.locked
 
 
 @pytest.mark.parametrize("kind", ["Gemm", "MatMul"])

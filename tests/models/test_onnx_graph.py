@@ -62,7 +62,7 @@ def networks() -> dict[str, nn.Sequential]:
             nn.BatchNorm2d(6),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(flat, 4, bias=False),
+            nn.Linear(flat, 4),
             nn.BatchNorm1d(4),
         ),
         "blocks": nn.Sequential(
