@@ -126,8 +126,8 @@ def test_differences_are_the_largest_of_all_inputs_and_outputs(tmp_path: Path) -
     paths = [tmp_path / f"{name}.onnx" for name in "ab"]
     for path, factor in zip(paths, (1.0, 1.5), strict=True):
         builder = Builder(np.random.default_rng(0))
-        names = [builder.start(2), builder.constant([[1, 0], [0, -4 * factor]]), builder.constant([0, 0])]
+        names = [builder.start(2), builder.constant([[1.0, 0.0], [0.0, -4 * factor]]), builder.constant([0, 0])]
         onnx.save(builder.model(builder.node("Gemm", names, (2,))), path)
     inputs = np.array([[1, 0.25], [0.5, 1], [1, 0.5]], dtype=np.float32)
     # Outputs (x, -4 y) and (x, -6 y).
-    assert largest_difference(*paths, inputs) == (2.0, 4.0)
+    assert largest_difference(paths[0], paths[1], inputs) == (2.0, 4.0)

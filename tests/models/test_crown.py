@@ -73,7 +73,7 @@ def least(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     rows = []
     for image, spread, label in zip(center, radius, y, strict=True):
         logits = model(image[None])[0]
-        jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None])[0], image)
+        jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None])[0], image)  # type: ignore[no-untyped-call]
         margins, slopes = logits[label] - logits, jacobian[label] - jacobian
         rows.append(margins - (slopes.abs() * spread).flatten(1).sum(1))
     return torch.stack(rows).detach()
@@ -85,9 +85,9 @@ def test_where_all_phases_are_fixed_the_bounds_are_exact(seed: int, graft: bool)
     model = convolutional(seed, graft=graft)
     with torch.no_grad():
         # Some units always on, others always off.
-        model[0].bias.copy_(torch.tensor([40.0, -40.0, 40.0, 40.0]))
-        model[2].weight.abs_()
-        model[6].bias.copy_(torch.tensor([900.0, -900.0] * 4))
+        model[0].bias.copy_(torch.tensor([40.0, -40.0, 40.0, 40.0]))  # type: ignore[operator]
+        model[2].weight.abs_()  # type: ignore[operator]
+        model[6].bias.copy_(torch.tensor([900.0, -900.0] * 4))  # type: ignore[operator]
     x, y = images()
     exact = least(model, x, y, 0.1)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_fused_row_is_exact_at_a_point_and_does_not_overflow() -> None:
     model = convolutional(1)
     x, y = images()
     with torch.no_grad():
-        model[8].weight.mul_(1000)
+        model[8].weight.mul_(1000)  # type: ignore[operator]
         entropy = F.cross_entropy(model(x), y, reduction="none")
         fused = fused_cross_entropy(model, x, 0.0, propagate(model, x, 0.0), y)
         assert torch.allclose(fused, entropy, rtol=1e-5, atol=1e-5)

@@ -32,8 +32,8 @@ def pruned(tmp_path: Path) -> Path:
         nn.Linear(20, 10),
     ).eval()
     with torch.no_grad():
-        model[0].weight[1] = 0
-        model[1].bias[0] = 0
+        model[0].weight[1] = 0  # type: ignore[operator]
+        model[1].bias[0] = 0  # type: ignore[operator]
     masks = PRUNERS.get("lwm")(model, 10)
     masks.apply_(model)
     return export_model(model, masks, {"cell": "x"}, tmp_path / "pruned.onnx").path

@@ -144,9 +144,9 @@ def test_equal_networks_are_equal_bytes() -> None:
 def test_weights_keep_their_names_zeros_have_no_sign_and_norms_are_no_weights() -> None:
     model = restless(networks()["norms"])
     with torch.no_grad():
-        model[1].weight[0, 0, 0, 0] = -0.0
-        model[2].weight.abs_()
-        model[1].weight[1, 0, 0, 0] = -1e-60
+        model[1].weight[0, 0, 0, 0] = -0.0  # type: ignore[operator]
+        model[2].weight.abs_()  # type: ignore[operator]
+        model[1].weight[1, 0, 0, 0] = -1e-60  # type: ignore[operator]
     constants = {item.name: numpy_helper.to_array(item) for item in written(model).graph.initializer}
     assert [name for name in constants if name.endswith("_weight")] == ["1_weight", "5_weight"]
     assert {name for name in constants if name.startswith(NORM_PREFIX)} == {"norm_0_scale", "norm_0_shift"}
@@ -155,7 +155,7 @@ def test_weights_keep_their_names_zeros_have_no_sign_and_norms_are_no_weights() 
     # Without batch norm behind it, a weight is the network's to the bit.
     plain = networks()["strides"]
     weights = {item.name: numpy_helper.to_array(item) for item in written(plain).graph.initializer}
-    np.testing.assert_array_equal(weights["2_weight"], plain[2].weight.detach().numpy())
+    np.testing.assert_array_equal(weights["2_weight"], plain[2].weight.detach().numpy())  # type: ignore[operator]
 
 
 def test_what_has_no_translation_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_library_that_is_missing_is_named_with_its_remedy(missing: str, monkey
 @pytest.mark.parametrize("seed", range(3))
 def test_it_evaluates_the_file_in_float64(seed: int, tmp_path: Path) -> None:
     path = onnxnets.normal_form(onnxnets.residual(tmp_path / "n.onnx", seed=seed, sparsity=0.5))
-    subject = VERIFIERS.get("sparse-ibp")()
+    subject: Any = VERIFIERS.get("sparse-ibp")()
     subject._network = read_network(path)
     points = np.random.default_rng(seed).random((5, 3, 6, 6), dtype=np.float32)
     outputs = subject.evaluate(points)

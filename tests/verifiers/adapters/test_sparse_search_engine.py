@@ -140,5 +140,6 @@ def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) 
         points = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
         outputs = counterexample.outputs(path, points)
         for values in (subject.evaluate(points), subject._checker.network.evaluate(points)):
+            assert values is not None
             np.testing.assert_allclose(values, outputs, rtol=1e-4, atol=1e-4)
     assert subject._names is None

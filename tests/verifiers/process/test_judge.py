@@ -197,7 +197,7 @@ def test_what_can_not_be(
     assert answer.status is Status.ERROR
     assert answer.detail == f"{verifier.name} {reason}"
     # What may be no numbers doesn't go on into results.
-    assert answer.witness is answer.bounds is answer.stage is answer.certificate is None
+    assert [answer.witness, answer.bounds, answer.stage, answer.certificate] == [None] * 4
 
 
 def test_a_certificate_is_counted_again(question: Instance, claim: Certificate) -> None:

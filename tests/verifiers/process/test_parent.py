@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecert.verifiers.process import parent
 from prunecert.verifiers.process.child import HEADER, MAGIC, frame
 from prunecert.verifiers.process.parent import Process, ProcessError
 from tests.verifiers import onnxnets
@@ -179,7 +178,7 @@ def test_threads_and_cores_are_set_where_it_is_asked(tmp_path: Path, monkeypatch
         raise Started
 
     before = len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
-    monkeypatch.setattr(parent.subprocess, "Popen", popen)
+    monkeypatch.setattr("subprocess.Popen", popen)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     for threads in (3, None):
         with pytest.raises(Started):

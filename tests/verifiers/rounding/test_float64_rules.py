@@ -113,8 +113,8 @@ def test_batch_norm(epsilon: float | None) -> None:
     value, size, _ = RULES["BatchNormalization"](attributes, [x, scale, shift, mean, variance], squared)
     # The default is the float32 number next to 1e-5, which is another one than 1e-5.
     small = float(np.float32(1e-5)) if epsilon is None else epsilon
-    norm = [torch.from_numpy(item) for item in (mean, variance, scale, shift)]
-    expected = F.batch_norm(torch.from_numpy(x), *norm, eps=small)
+    image, *norm = (torch.from_numpy(item) for item in (x, mean, variance, scale, shift))
+    expected = F.batch_norm(image, norm[0], norm[1], norm[2], norm[3], eps=small)
     np.testing.assert_allclose(value, expected.numpy(), rtol=1e-12)
     assert np.all(size >= value**2 / 3)
     with pytest.raises(ValueError, match="training mode"):
