@@ -157,13 +157,13 @@ def propagate(
     Raises:
         UserError: The network has a layer that these bounds don't handle; see `boundable`.
     """
-    known = _shared.get()
-    for one, images, radius, intervals in known or ():
+    shared = _shared.get()
+    for one, images, radius, intervals in shared or ():
         if one is model and images is x and radius == eps:
             return intervals
     intervals = _propagate(model, x, eps, x if clean is None else clean, points, count)
-    if known is not None:
-        known.append((model, x, eps, intervals))
+    if shared is not None:
+        shared.append((model, x, eps, intervals))
     return intervals
 
 

@@ -70,8 +70,8 @@ def compact(
         return model, record
     smaller = _Writer(plan).write()
     del smaller.metadata_props[:]
-    known = {item.key: item.value for item in model.metadata_props}
-    helper.set_model_props(smaller, dict(sorted({**known, METADATA_KEY: record.dump()}.items())))
+    properties = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(smaller, dict(sorted({**properties, METADATA_KEY: record.dump()}.items())))
     return smaller, record
 
 
@@ -152,14 +152,14 @@ class _Plan:
                 self.final[name][0] = True
 
     def _reading(self, node: Node, exact: bool) -> _Reading:
-        known = self.values[node.inputs[0]]
-        zero = known.constant & ~known.value.any(axis=1)
+        values = self.values[node.inputs[0]]
+        zero = values.constant & ~values.value.any(axis=1)
         nothing = np.zeros_like(zero)
         if exact:
             return _Reading(zero, nothing)
         if not node.is_conv:
-            return _Reading(known.constant, nothing)
-        uniform = known.constant & known.uniform()
+            return _Reading(values.constant, nothing)
+        uniform = values.constant & values.uniform()
         if node.padded:
             return _Reading(zero, uniform & ~zero)
         return _Reading(zero | uniform, nothing)
@@ -278,17 +278,17 @@ class _Writer:
         special = source in plan.stub or target in plan.stub or plan.shared[source].any() or plan.shared[target].any()
         if whole and not special and not folds.any():
             return
-        known = plan.values[node.inputs[0]]
+        values = plan.values[node.inputs[0]]
         weight, bias = node.weight.astype(np.float64), node.bias.copy()
         if node.is_conv:
-            bias += weight[:, folds].sum(axis=2) @ known.value[folds, 0]
+            bias += weight[:, folds].sum(axis=2) @ values.value[folds, 0]
         else:
-            bias += np.einsum("oct,ct->o", weight[:, folds], known.value[folds])
+            bias += np.einsum("oct,ct->o", weight[:, folds], values.value[folds])
         if source in plan.stub:
             weight[:, plan.stub[source]] = 0.0
         if plan.shared[source].sum() > 1:
             merge = plan.shared[source] & plan.readings[node.output].merge
-            merged = np.einsum("oct,c->ot", weight[:, merge], known.value[merge, 0])
+            merged = np.einsum("oct,c->ot", weight[:, merge], values.value[merge, 0])
             weight[:, plan.speaker[source]] = merged
         if target in plan.stub:
             weight[plan.stub[target]] = bias[plan.stub[target]] = 0.0

@@ -50,23 +50,23 @@ def evaluate(graph: Graph, domain: tuple[float, float] | None) -> dict[str, Valu
         graph: The network.
         domain: Lowest and highest value of an input, or None for all inputs.
     """
-    known: dict[str, Values] = {}
+    values: dict[str, Values] = {}
     low, high = domain or (-np.inf, np.inf)
     for name in graph.tensors:
         shape = (graph.channels[name], graph.places[name])
         # Entries, and what comes out of nodes that we know nothing of; the rest is replaced below.
         bounds = (low, high) if name in graph.entries else (-np.inf, np.inf)
-        known[name] = Values(np.zeros(shape[0], bool), np.zeros(shape), *(np.full(shape, b) for b in bounds))
+        values[name] = Values(np.zeros(shape[0], bool), np.zeros(shape), *(np.full(shape, b) for b in bounds))
     for node in graph.nodes:
         if node.role is Role.BARRIER:
             continue
-        inputs = [known[name] for name in node.inputs]
+        inputs = [values[name] for name in node.inputs]
         with np.errstate(invalid="ignore"):
             result = _STEPS[node.role](graph, node, inputs)
         unknown = ~(np.isfinite(result.low) & np.isfinite(result.high))
         result.low[unknown], result.high[unknown] = -np.inf, np.inf
-        known[node.output] = result
-    return known
+        values[node.output] = result
+    return values
 
 
 def apply_dense(graph: Graph, node: Node, weight: Array, x: Array) -> Array:

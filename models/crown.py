@@ -147,8 +147,8 @@ def _backward(
                 rows, constant = rows + lines, constant + straight
         elif node.kind != "add":
             rows, constant = _through(bounds, index, rows, constant)
-        for taken in node.inputs:
-            waiting[taken] = waiting[taken] + rows if taken in waiting else rows
+        for origin in node.inputs:
+            waiting[origin] = waiting[origin] + rows if origin in waiting else rows
     flat = waiting[0].flatten(2)
     lower, upper = (x - eps).clamp_min(0), (x + eps).clamp_max(1)
     center, radius = ((lower + upper) / 2).flatten(1), ((upper - lower) / 2).flatten(1)

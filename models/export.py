@@ -89,7 +89,23 @@ def export_model(
         masks: Its masks, which it must honour.
         metadata: Goes into ``metadata_props``.
         out: The ONNX file to write.
+<<<<<<< HEAD
         shape: Shape of one input, without the batch axis.
+=======
+
+    >>> from tempfile import TemporaryDirectory
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    >>> masks = Masks({"1.weight": torch.arange(30720).view(10, 3072) % 4 == 0})
+    >>> with TemporaryDirectory() as folder:
+    ...     export_model(network, masks, {}, Path(folder, "network.onnx"))
+    Traceback (most recent call last):
+    prunecert.errors.UserError: Export to '...network.onnx' is refused: a pruned weight is not zero; apply the masks...
+    >>> masks.apply_(network)
+    >>> with TemporaryDirectory() as folder:
+    ...     info = export_model(network, masks, {}, Path(folder, "network.onnx"))
+    >>> info.path.name, info.sparsity, info.compression
+    ('network.onnx', 0.75, 4.0)
+>>>>>>> h-last
     """
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")

@@ -100,9 +100,9 @@ def graph_of(model: nn.Module) -> Graph:
         UserError: It has a layer or an operation that this module has no node for; the message names it.
     """
     modules = tuple(map(id, model.modules()))
-    known = _known.get(model)
-    if known is not None and known[0] == modules:
-        return known[1]
+    entry = _known.get(model)
+    if entry is not None and entry[0] == modules:
+        return entry[1]
     graph = _trace(model)
     _known[model] = (modules, graph)
     return graph

@@ -130,11 +130,11 @@ class LentTraining:
             stage = Stage(name, length, recipe.lr, self._eps, recipe.warmup_epochs * share, recipe.ramp_epochs * share)
         stage.first = first
         stem = f"{self._cell}.{re.sub('[^a-z0-9]+', '-', name)}"
-        done = self._work / f"{stem}.done.pt"
+        result = self._work / f"{stem}.done.pt"
         key = f"{self._key} {name} {masks.sha256() if masks is not None else ''}"
-        self._files.append(done)
-        if done.exists():
-            state = read_state(done)
+        self._files.append(result)
+        if result.exists():
+            state = read_state(result)
             if state["key"] == key:
                 model.load_state_dict(state["model"])
                 recall(hooks, state)
@@ -160,7 +160,7 @@ class LentTraining:
             "memory": hooks.memory,
             "epochs": counted.epochs,
         }
-        write_state(state, done)
+        write_state(state, result)
         return final
 
     @property

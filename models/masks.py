@@ -26,6 +26,16 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 class Masks(Mapping[str, Tensor]):
     """One boolean tensor a prunable weight; True where the weight is kept.
 
+    >>> network = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> masks = Masks({**Masks.dense(network), "0.weight": torch.tensor([[True, False, False, True]] * 2)})
+    >>> masks.kept, masks.total, masks.sparsity_by_layer()
+    (6, 10, {'0.weight': 0.5, '2.weight': 0.0})
+    >>> masks.holds(network)
+    False
+    >>> masks.apply_(network)
+    >>> masks.holds(network), int(network[0].weight.count_nonzero())
+    (True, 4)
+
     Args:
         kept: Masks by parameter name, each of its parameter's shape.
 

@@ -145,11 +145,11 @@ class Recipe:
         Raises:
             UserError: A key is unknown, or a value has the wrong type or range.
         """
-        known = {item.name: item for item in fields(cls)}
+        keys = {item.name: item for item in fields(cls)}
         for key, value in data.items():
-            if key not in known:
-                raise UserError(f"{where}: " + did_you_mean("key", key, known))
-            default = known[key].default
+            if key not in keys:
+                raise UserError(f"{where}: " + did_you_mean("key", key, keys))
+            default = keys[key].default
             if key == "objective":
                 _check_settings(
                     value, f"objective {objective!r}", OBJECTIVES.get(objective), _RESERVED, f"{where}: {key}"
@@ -167,7 +167,7 @@ class Recipe:
                 raise UserError(f"{where}: {key} is {value!r}; allowed is a value of type {type(default).__name__}.")
         values: dict[str, Any] = {
             key: float(value)
-            if isinstance(known[key].default, float)
+            if isinstance(keys[key].default, float)
             else tuple(map(float, value))
             if key == "lr_milestones"
             else {name: dict(settings or {}) for name, settings in value.items()}

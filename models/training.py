@@ -202,9 +202,9 @@ class Trainer:
             if not all(bool(torch.isfinite(p).all()) for p in trained):
                 raise self._no_number(run, stage, epoch, math.ceil(count / recipe.batch_size) - 1)
             seconds = time.perf_counter() - start
-            done, length = epoch + 1 - stage.first, stage.end - stage.first
-            self.report(stage.name, done, length, total / count, count / seconds)
-            if hooks.epoch is not None and hooks.epoch(Epoch(done, length, partial(self.feedback, model, stage.eps))):
+            number, length = epoch + 1 - stage.first, stage.end - stage.first
+            self.report(stage.name, number, length, total / count, count / seconds)
+            if hooks.epoch is not None and hooks.epoch(Epoch(number, length, partial(self.feedback, model, stage.eps))):
                 break
             if epoch + 1 < stage.end:
                 if state_file is not None:
@@ -287,9 +287,9 @@ class Trainer:
             run.optimizer.zero_grad(set_to_none=True)
             fits = fitting_batch(len(y), differentiate, self.device)
             raise self._no_memory(stage, epoch, step, fits, memory)
-        done, length = (epoch - stage.first) * steps + step, (stage.end - stage.first) * steps
+        number, length = (epoch - stage.first) * steps + step, (stage.end - stage.first) * steps
         if hooks.before is not None:
-            self._ask(hooks.before, run, done, length)
+            self._ask(hooks.before, run, number, length)
         if hooks.before is not None or hooks.after is not None:
             for weight, mask in run.held:
                 if weight.grad is not None:
@@ -305,18 +305,18 @@ class Trainer:
             for weight, mask in run.held:
                 weight.mul_(mask)
             if hooks.after is not None:
-                self._ask(hooks.after, run, done, length)
+                self._ask(hooks.after, run, number, length)
             if recipe.average and now >= stage.epochs * (1 - recipe.decay):
                 if run.averaged is None:
                     run.averaged = [p.detach().clone() for p in run.trained]
                 torch._foreach_lerp_(run.averaged, [p.detach() for p in run.trained], 1 - recipe.average)
         return health * len(y)
 
-    def _ask(self, hook: StepHook, run: Running, done: int, length: int) -> None:
+    def _ask(self, hook: StepHook, run: Running, number: int, length: int) -> None:
         """Asks a hook about a step, and holds the masks that it answers."""
         assert run.masks is not None
         lr = float(run.optimizer.param_groups[0]["lr"])
-        masks = hook(Step(done, length, run.masks, partial(_gradients, run.model), lr))
+        masks = hook(Step(number, length, run.masks, partial(_gradients, run.model), lr))
         if masks is not None:
             run.revise(masks)
 

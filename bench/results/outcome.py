@@ -173,6 +173,12 @@ class Claims(Generic[W]):
 def contradictions(claims: Iterable[tuple[str, str, W]]) -> list[Contradiction[W]]:
     """Returns the contradictions among claims.
 
+    Example:
+        >>> contradictions([("q1", "unsat", "ibp"), ("q1", "unknown", "crown"), ("q2", "sat", "pgd")])
+        []
+        >>> contradictions([("q1", "unsat", "ibp"), ("q1", "sat", "pgd")])
+        [Contradiction(question='q1', proved='ibp', broken='pgd')]
+
     Args:
         claims: Triples: a question, a status, and who says so.
     """

@@ -166,9 +166,9 @@ class Lent:
             if hooks.after is not None:
                 masks = self._hold(model, hooks.after(replace(step, masks=masks or Masks.dense(model))) or masks)
             if number % 10 == 9 and hooks.epoch is not None:
-                done = number // 10 + 1
-                if hooks.epoch(Epoch(done, epochs, lambda: self.feedback(model))):
-                    self.left += epochs - done
+                epoch = number // 10 + 1
+                if hooks.epoch(Epoch(epoch, epochs, lambda: self.feedback(model))):
+                    self.left += epochs - epoch
                     break
         return masks
 

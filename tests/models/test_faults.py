@@ -97,10 +97,10 @@ def test_the_last_good_state_is_kept(tmp_path: Path) -> None:
     kept = read_state(state)
     assert kept["epoch"] == 1
     assert all(bool(torch.isfinite(value).all()) for value in kept["model"].values())
-    done: list[int] = []
-    trainer.report = lambda _, epoch, *__: done.append(epoch)
+    epochs: list[int] = []
+    trainer.report = lambda _, epoch, *__: epochs.append(epoch)
     trainer.run(model, Stage("pretrain", 3, 1e-3, 0.0), state_file=state, key="k")
-    assert done == [2, 3]
+    assert epochs == [2, 3]
 
 
 def test_weights_that_a_last_step_broke_are_not_kept(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Programme:
             for index, node in enumerate(net.nodes, start=1)
             if isinstance(node, Relu)
         }
-        self.count = sum(len(found) for found in unstable.values())
+        self.count = sum(len(neurons) for neurons in unstable.values())
         n = net.inputs
         self.binaries = n + self.count
         self.objective = n + 2 * self.count
@@ -184,9 +184,9 @@ class Programme:
 def exact_margin(net: Network, lower: Array, upper: Array, spec: OutputSpec) -> Margin:
     """Returns the margin of an instance."""
     programme = Programme(net, lower, upper)
-    found = [programme.margin(a, b) for a, b in spec.disjuncts]
-    best = min(found, key=lambda margin: margin.high)
-    return Margin(min(margin.low for margin in found), best.high, best.point)
+    margins = [programme.margin(a, b) for a, b in spec.disjuncts]
+    best = min(margins, key=lambda margin: margin.high)
+    return Margin(min(margin.low for margin in margins), best.high, best.point)
 
 
 def exact_radius(net: Network, center: Array, spec: OutputSpec, limit: float) -> float:

@@ -138,7 +138,7 @@ def _around(
     net: Network, rng: Rng, name: str, centers: int, make: Callable[[Array], tuple[OutputSpec, int | None]]
 ) -> Iterator[Question]:
     """Asks about boxes round some centres, below and above the exact radius of each."""
-    found = 0
+    count = 0
     for _ in range(60):
         center = as32(rng.random(net.inputs))
         # A third of the pixels at the ends of [0, 1], so that the boxes are clipped there.
@@ -149,11 +149,11 @@ def _around(
         if reached is None or reached < 0.01:
             continue
         radius = exact_radius(net, center, spec, reached * 1.001)
-        found += 1
+        count += 1
         for factor in FACTORS:
             lower, upper = np.clip(center - factor * radius, 0, 1), np.clip(center + factor * radius, 0, 1)
-            yield ask(f"{name} centre {found} x{factor:g}", net, lower, upper, spec, label)
-        if found == centers:
+            yield ask(f"{name} centre {count} x{factor:g}", net, lower, upper, spec, label)
+        if count == centers:
             return
     # A network that is nearly constant has too few centres with another class near: it keeps those it has.
 

@@ -39,19 +39,19 @@ def read(path: Path, name: str) -> Network:
         match node.op_type:
             case "Conv":
                 weight, bias = (constants[key] for key in node.input[1:])
-                made = net.conv(source, weight, bias, attributes["strides"][0], attributes["pads"][0])
+                place = net.conv(source, weight, bias, attributes["strides"][0], attributes["pads"][0])
             case "Gemm":
                 assert attributes["transB"] == 1
-                made = net.gemm(source, *(constants[key] for key in node.input[1:]))
+                place = net.gemm(source, *(constants[key] for key in node.input[1:]))
             case "Relu":
-                made = net.relu(source)
+                place = net.relu(source)
             case "Flatten":
-                made = net.flatten(source)
+                place = net.flatten(source)
             case "Add":
-                made = net.add(source, places[node.input[1]])
+                place = net.add(source, places[node.input[1]])
             case other:
                 raise AssertionError(f"the tests' networks have no {other}")
-        places[node.output[0]] = made
+        places[node.output[0]] = place
     return net
 
 
@@ -72,12 +72,12 @@ def compacted(
 ) -> dict[str, tuple[Path, Network, Compaction]]:
     """By network: the compact file, the same in the oracle's form, and what was removed."""
     folder = tmp_path_factory.mktemp(f"compact-{mode}")
-    found = {}
+    compacts = {}
     for name in sorted({question.net.name for question in pruned}):
         path = folder / f"{name}.onnx"
         record = compact_file(networks[name], path, domain=mode.domain, exact=mode is Mode.EXACT)
-        found[name] = (path, read(path, name), record)
-    return found
+        compacts[name] = (path, read(path, name), record)
+    return compacts
 
 
 @pytest.mark.slow
@@ -90,17 +90,17 @@ def test_most_of_the_networks_lose_something(compacted: dict[str, tuple[Path, Ne
 def test_the_exact_margin_is_the_same(
     mode: Mode, pruned: list[Question], compacted: dict[str, tuple[Path, Network, Compaction]]
 ) -> None:
-    asked = [question for question in pruned if compacted[question.net.name][2].shrank][::_SHARE]
-    assert len(asked) >= 20
+    sample = [question for question in pruned if compacted[question.net.name][2].shrank][::_SHARE]
+    assert len(sample) >= 20
     truths = set()
-    for question in asked:
+    for question in sample:
         net = compacted[question.net.name][1]
         corners = question.lower.astype(np.float64), question.upper.astype(np.float64)
-        found = exact_margin(net, *corners, question.spec)
+        margin = exact_margin(net, *corners, question.spec)
         # Nothing is rounded in the exact mode; otherwise biases are, which is covered by the margin's own tolerance.
         room = _SOLVER if mode is Mode.EXACT else _SOLVER + question.tolerance
-        assert abs(found.high - question.margin.high) <= room, question.name
-        assert abs(found.low - question.margin.low) <= room, question.name
+        assert abs(margin.high - question.margin.high) <= room, question.name
+        assert abs(margin.low - question.margin.low) <= room, question.name
         truths.add(question.truth)
     assert {Status.SAT, Status.UNSAT} <= truths
 
@@ -115,10 +115,10 @@ def test_what_breaks_one_breaks_the_other(
         path, net, record = compacted[question.net.name]
         if question.truth is not Status.SAT or question.structural or not record.shrank:
             continue
-        asked = question.instance(networks[question.net.name])
-        on_compact = Instance(**{**vars(asked), "onnx": path, "onnx_sha256": sha256_file(path)})
+        on_masked = question.instance(networks[question.net.name])
+        on_compact = Instance(**{**vars(on_masked), "onnx": path, "onnx_sha256": sha256_file(path)})
         point = question.margin.point.astype(np.float32).reshape(question.net.shape)
-        for instance in (asked, on_compact):
+        for instance in (on_masked, on_compact):
             assert replay(instance, point)[0].ok, question.name
         assert evaluated(net, question.spec, question.margin.point)[0] <= 0
         checked += 1
@@ -137,5 +137,5 @@ def test_a_network_that_is_not_the_same_would_be_noticed(
     wrong = path.with_name("wrong.onnx")
     onnx.save(model, wrong)
     corners = question.lower.astype(np.float64), question.upper.astype(np.float64)
-    found = exact_margin(read(wrong, "wrong"), *corners, question.spec)
-    assert abs(found.high - question.margin.high) > _SOLVER + question.tolerance
+    margin = exact_margin(read(wrong, "wrong"), *corners, question.spec)
+    assert abs(margin.high - question.margin.high) > _SOLVER + question.tolerance

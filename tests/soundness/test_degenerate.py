@@ -53,10 +53,10 @@ def test_every_question_ends_in_an_answer_that_nothing_refutes(verifier: str, tm
 
 def test_the_questions_are_hard(tmp_path: Path) -> None:
     """Points, slivers, cancelling and overflowing weights are among them, and proofs that the runtime would break."""
-    asked = list(degenerate.questions(1, NETWORKS, tmp_path))
-    points = [(net, question) for net, question in asked if np.array_equal(question.lower, question.upper)]
+    pairs = list(degenerate.questions(1, NETWORKS, tmp_path))
+    points = [(net, question) for net, question in pairs if np.array_equal(question.lower, question.upper)]
     assert len(points) > NETWORKS // 10
-    largest = [max(float(np.abs(weight).max()) for weight, _ in net.layers) for net, _ in asked]
+    largest = [max(float(np.abs(weight).max()) for weight, _ in net.layers) for net, _ in pairs]
     assert min(largest) < 1e3 < 1e20 < max(largest)
     disagreeing = 0
     for net, question in points:

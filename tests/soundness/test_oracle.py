@@ -104,9 +104,9 @@ def test_the_exported_network_is_the_oracles(questions: tuple[Question, ...], ne
         points = (question.lower + shares * (question.upper - question.lower)).astype(np.float32)
         exact = question.net.evaluate(points)
         session = sessions[question.net.name]
-        found = [session.run(None, {"input": x.reshape(1, *question.net.shape)})[0][0] for x in points]
+        outputs = [session.run(None, {"input": x.reshape(1, *question.net.shape)})[0][0] for x in points]
         for a, b in question.spec.disjuncts:
-            gap = np.max(exact @ a.T - b, axis=1) - np.max(np.array(found, dtype=float) @ a.T - b, axis=1)
+            gap = np.max(exact @ a.T - b, axis=1) - np.max(np.array(outputs, dtype=float) @ a.T - b, axis=1)
             assert np.max(np.abs(gap)) <= question.tolerance, question.name
 
 

@@ -107,11 +107,11 @@ def _trial(request: pytest.FixtureRequest) -> Trial:
 def _answers_of(
     trial: Trial, questions: tuple[Question, ...], networks: dict[str, Path]
 ) -> list[tuple[Question, Verdict]]:
-    asked = trial.asked(questions)
+    sample = trial.asked(questions)
     with Worker(trial.verifier, trial.settings, threads=1) as worker:
-        verdicts = worker.verify([question.instance(networks[question.net.name]) for question in asked])
-    _answers[trial.name] = {question.name: verdict for question, verdict in zip(asked, verdicts, strict=True)}
-    return list(zip(asked, verdicts, strict=True))
+        verdicts = worker.verify([question.instance(networks[question.net.name]) for question in sample])
+    _answers[trial.name] = {question.name: verdict for question, verdict in zip(sample, verdicts, strict=True)}
+    return list(zip(sample, verdicts, strict=True))
 
 
 def summary(name: str, answers: list[tuple[Question, Verdict]]) -> str:
@@ -201,9 +201,9 @@ def test_nothing_fails(trial: Trial, answers: list[tuple[Question, Verdict]]) ->
 
 def test_enough_is_decided(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
     for status, share in ((Status.UNSAT, trial.unsat), (Status.SAT, trial.sat)):
-        asked = [v for q, v in answers if q.truth is status and q.label is not None and not q.structural]
-        found = sum(verdict.status is status for verdict in asked)
-        assert found >= share * len(asked), f"{trial.name} answered {found} of {len(asked)} {status}"
+        verdicts = [v for q, v in answers if q.truth is status and q.label is not None and not q.structural]
+        count = sum(verdict.status is status for verdict in verdicts)
+        assert count >= share * len(verdicts), f"{trial.name} answered {count} of {len(verdicts)} {status}"
 
 
 def test_every_verifier_has_a_trial() -> None:
@@ -221,6 +221,6 @@ def test_no_two_verifiers_contradict_each_other(questions: tuple[Question, ...])
     if not _answers:
         pytest.skip("no verifier ran")
     for question in questions:
-        found = {name: by[question.name].status for name, by in _answers.items() if question.name in by}
+        statuses = {name: by[question.name].status for name, by in _answers.items() if question.name in by}
         if question.truth is not None:
-            assert not {Status.SAT, Status.UNSAT} <= set(found.values()), f"{question.name}: {found}"
+            assert not {Status.SAT, Status.UNSAT} <= set(statuses.values()), f"{question.name}: {statuses}"

@@ -118,8 +118,8 @@ class SparseBab(SparseSearch):
         if earlier.refused:
             said.append(f"a stored proof was not used: {', '.join(earlier.refused)}")
         try:
-            known = earlier.witness
-            if out.witness is not None and (known is None or not np.array_equal(out.witness, known)):
+            witness = earlier.witness
+            if out.witness is not None and (witness is None or not np.array_equal(out.witness, witness)):
                 self._store.keep_witness(self._key, out.witness)
             proof = run.pack(self._sha256, self._names)
             if proof is not None:

@@ -261,6 +261,26 @@ def read_onnx(path: Path, *, averages_as_convolutions: bool = False) -> OnnxModu
     Raises:
         UserError: The file is no ONNX network.
         UnsupportedError: A node is none of a network in normal form; it is named.
+
+    >>> import numpy as np, onnx
+    >>> from tempfile import TemporaryDirectory
+    >>> from onnx import TensorProto, helper, numpy_helper
+    >>> graph = helper.make_graph(
+    ...     [helper.make_node("Gemm", ["x", "w", "b"], ["g"], transB=1), helper.make_node("Relu", ["g"], ["y"])],
+    ...     "example",
+    ...     [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+    ...     [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+    ...     [
+    ...         numpy_helper.from_array(np.array([[1, 2], [-1, 0]], dtype=np.float32), "w"),
+    ...         numpy_helper.from_array(np.array([0.5, 0], dtype=np.float32), "b"),
+    ...     ],
+    ... )
+    >>> model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    >>> with TemporaryDirectory() as folder:
+    ...     onnx.save(model, Path(folder, "example.onnx"))
+    ...     network = read_onnx(Path(folder, "example.onnx"))
+    >>> network(torch.tensor([[1.0, 2.0]])).tolist()
+    [[5.5, 0.0]]
     """
     module = _Reader(load_model(path), path.name, averages_as_convolutions).read().eval()
     for parameter in module.parameters():

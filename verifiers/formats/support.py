@@ -176,12 +176,12 @@ def unknown_operator(verifier: type[Verifier], operators: tuple[tuple[str, str],
         operators: Pairs (operator, node), of a network in normal form.
         name: What to call the network.
     """
-    known = verifier.capabilities().operators
+    vocabulary = verifier.capabilities().operators
     for operator, node in operators:
-        if operator not in known:
+        if operator not in vocabulary:
             return (
                 f"{verifier.name} doesn't take the operator {operator} (node {node!r} of {name}); it takes "
-                f"{', '.join(sorted(known))}."
+                f"{', '.join(sorted(vocabulary))}."
             )
     return None
 

@@ -275,6 +275,17 @@ def read_property(path: Path) -> Property:
     Raises:
         UserError: The file is missing, cut off, too large, or no VNN-LIB.
         UnsupportedPropertyError: It is no union of boxes with linear output constraints.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> box = np.zeros(1, dtype=np.float32), np.ones(1, dtype=np.float32)
+    >>> question = Instance(Path("net.onnx"), "", *box, OutputSpec.robustness(0, 2), timeout=10.0, classes=2)
+    >>> with TemporaryDirectory() as folder:
+    ...     write(question, Path(folder, "question.vnnlib.gz"))
+    ...     prop = read_property(Path(folder, "question.vnnlib.gz"))
+    >>> prop.inputs, prop.outputs, prop.version, len(prop.cases)
+    (1, 2, '1.0', 1)
+    >>> prop.cases[0].upper.tolist(), prop.cases[0].spec.violated_by([1.0, 1.0])
+    ([1.0], True)
     """
     return parse_property(read_text(path, "VNN-LIB"), str(path), path)
 

@@ -132,21 +132,21 @@ class Evaluator:
                 pass
             case _:
                 raise self._strange(expression)
-        known = self._definition(head, scope)
+        definition = self._definition(head, scope)
         operator = head.lower()
-        if isinstance(known, Function):
+        if isinstance(definition, Function):
             values = yield from self._values(operands, scope)
-            if len(values) != len(known.parameters):
+            if len(values) != len(definition.parameters):
                 raise self._strange(expression)
-            inner = Scope(known.ordinal, {p: [v] for p, v in zip(known.parameters, values, strict=True)})
-            return (yield self._value(known.body, inner))
+            inner = Scope(definition.ordinal, {p: [v] for p, v in zip(definition.parameters, values, strict=True)})
+            return (yield self._value(definition.body, inner))
         if operator == "let":
             return (yield self._let(expression, scope))
         if operator == "!" and operands:
             # An annotation: (! formula :named a).
             return (yield self._value(operands[0], scope))
         values = yield from self._values(operands, scope)
-        if known is None and operator in _OPERATORS and values:
+        if definition is None and operator in _OPERATORS and values:
             return _OPERATORS[operator](self, values, expression)
         raise self._strange(expression)
 
@@ -195,9 +195,9 @@ class Evaluator:
             return Linear({}, Fraction(value))
         if word.lower() in ("true", "false"):
             return word.lower() == "true"
-        known = self._definition(word, scope)
-        if known is not None and not isinstance(known, Function):
-            return known
+        definition = self._definition(word, scope)
+        if definition is not None and not isinstance(definition, Function):
+            return definition
         if _LOOKS_LIKE_VARIABLE.fullmatch(word):
             raise UserError(f"{self.name} uses {shown(word)}, which it does not declare; {self._declared()}.")
         raise UserError(

@@ -94,8 +94,8 @@ def check_supported(verifier: type[Verifier], onnx: Path, norm: Norm, spec: Spec
     reason = check_question(verifier, norm, spec)
     if reason is not None:
         return reason
-    known = verifier.capabilities().operators
-    inspection = inspect_network(onnx, keep=known)
+    operators = verifier.capabilities().operators
+    inspection = inspect_network(onnx, keep=operators)
     if inspection.refusal:
         return None if takes_native(network_info(onnx), verifier.capabilities()) else inspection.refusal
     return unknown_operator(verifier, inspection.operators, onnx.name)

@@ -151,12 +151,12 @@ def test_bad_settings_are_named(settings: dict[str, object], message: str) -> No
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
-    known = importlib.metadata.version
+    installed_version = importlib.metadata.version
 
     def version(name: str) -> str:
         if name == "pyautoattack":
             raise importlib.metadata.PackageNotFoundError(name)
-        return known(name)
+        return installed_version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     there = AutoAttack.availability()

@@ -15,7 +15,6 @@ from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.process.inspection import check_supported, inspect_network
 from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker
 from tests.verifiers import faulty, onnxnets
 from tests.verifiers.process.test_reading import build, layers, perceptron, question
@@ -185,19 +184,6 @@ def test_networks_with_the_same_graph_and_other_weights_are_others(tmp_path: Pat
     before = network_info(first).sha256
     shutil.copy(second.with_name("net.onnx.data"), first.with_name("net.onnx.data"))
     assert identity(first) == network_info(second).sha256 != before
-
-
-def test_what_is_not_taken_is_named_before_the_long_work(tmp_path: Path) -> None:
-    sparse, crown = VERIFIERS.get("sparse-crown"), VERIFIERS.get("crown")
-    assert check_supported(crown, loop(tmp_path / "l.onnx"), "linf", "dnf")
-    assert "Dropout" in str(check_supported(sparse, dropout(tmp_path / "d.onnx"), "linf", "dnf"))
-    constants = {**layers(np.random.default_rng(0)), "slope": np.array(0.1, np.float32)}
-    nodes = perceptron()
-    nodes[1] = helper.make_node("LeakyRelu", ["g"], ["r"], alpha=0.1)
-    leaky = build(tmp_path / "leaky.onnx", nodes, constants)
-    assert check_supported(sparse, leaky, "linf", "dnf") is None
-    assert "norm l2" in str(check_supported(sparse, leaky, "l2", "dnf"))
-    assert {name for name, _ in inspect_network(leaky).operators} <= {"Gemm", "Relu", "Add"}
 
 
 def test_a_record_nested_beyond_reason_is_refused(tmp_path: Path) -> None:

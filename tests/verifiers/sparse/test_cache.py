@@ -79,12 +79,12 @@ def test_the_folder_is_private_and_chosen_again_by_a_child(package: Path, tmp_pa
     assert not refused
     assert beside is not None
     assert beside.parent == package / "__pycache__"
-    given, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(tmp_path / "given")})
+    folder, refused = cache.folder(package, {"NUMBA_CACHE_DIR": str(tmp_path / "given")})
     assert not refused
-    assert given is not None
-    assert given.parent == tmp_path / "given"
-    assert given.stat().st_mode & 0o777 == 0o700
-    assert cache.folder(package, {"NUMBA_CACHE_DIR": str(given)}) == (given, [])
+    assert folder is not None
+    assert folder.parent == tmp_path / "given"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert cache.folder(package, {"NUMBA_CACHE_DIR": str(folder)}) == (folder, [])
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757, 0o707])

@@ -75,7 +75,7 @@ def merge(base: dict[str, Any], changes: Mapping[str, Any], path: str = "") -> N
     for key, value in changes.items():
         name = f"{path}{key}"
         if key not in base:
-            raise UserError(did_you_mean("setting of alpha-beta-CROWN", name, (f"{path}{known}" for known in base)))
+            raise UserError(did_you_mean("setting of alpha-beta-CROWN", name, (f"{path}{option}" for option in base)))
         if isinstance(base[key], dict) != isinstance(value, Mapping):
             kind = "a group of settings" if isinstance(base[key], dict) else "a value"
             raise UserError(f"Setting {name!r} of alpha-beta-CROWN is {value!r}; it must be {kind}.")
@@ -225,8 +225,8 @@ class Engine:
             x = rng.random(full, dtype=np.float32)
             expected = np.asarray(session.run(None, {declared.name: x})[0]).reshape(-1)
             with torch.no_grad():
-                got = network(torch.from_numpy(x).reshape(1, *shape)).numpy().reshape(-1)
-            if got.shape != expected.shape or not np.allclose(got, expected, rtol=1e-4, atol=1e-4):
+                outputs = network(torch.from_numpy(x).reshape(1, *shape)).numpy().reshape(-1)
+            if outputs.shape != expected.shape or not np.allclose(outputs, expected, rtol=1e-4, atol=1e-4):
                 raise RuntimeError(f"alpha-beta-CROWN's conversion of {onnx.name} answers otherwise than onnxruntime")
         return network.to(self.device), tuple(shape)
 

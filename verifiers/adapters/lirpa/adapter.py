@@ -97,9 +97,9 @@ class AlphaCrown(Crown):
     ) -> _Float64:
         """Returns optimised lower bounds of one image's open rows."""
         matrix = self._matrix(rows)[index : index + 1, open_rows]
-        known = {name: (low[index : index + 1], high[index : index + 1]) for name, (low, high) in hidden.items()}
+        intervals = {name: (low[index : index + 1], high[index : index + 1]) for name, (low, high) in hidden.items()}
         lower, _ = self._bounded.compute_bounds(
-            x=(self._input([instance]),), C=matrix, method="CROWN-Optimized", bound_upper=False, interm_bounds=known
+            x=(self._input([instance]),), C=matrix, method="CROWN-Optimized", bound_upper=False, interm_bounds=intervals
         )
         better: _Float64 = self._array(lower)[0] - rows.offsets[index, open_rows]
         return better

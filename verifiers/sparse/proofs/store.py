@@ -180,8 +180,8 @@ class Earlier:
             open_: Disjuncts that are not proved.
             most: Leaves that are still soon tried.
         """
-        known = self.summary
-        return known is not None and known.leaves <= most and self.latest and known.promises(crown, open_)
+        summary = self.summary
+        return summary is not None and summary.leaves <= most and self.latest and summary.promises(crown, open_)
 
     def refuse_tree(self, why: str) -> None:
         """Says why the tree is not used although it can be read."""

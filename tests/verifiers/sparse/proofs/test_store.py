@@ -351,10 +351,10 @@ def test_other_layers_are_refused(tmp_path: Path) -> None:
 
 def test_a_proof_goes_before_an_attack_only_if_bounds_promise_it(tmp_path: Path) -> None:
     _, path, question, file = stored(tmp_path)
-    known = Proof.load(file).summary
+    summary = Proof.load(file).summary
     store = Store(file.parent, names_of(read_network(path), path))
-    crown: npt.NDArray[np.float64] = np.array(known.crown)
-    proved = np.array(known.proved)
+    crown: npt.NDArray[np.float64] = np.array(summary.crown)
+    proved = np.array(summary.proved)
     open_ = np.flatnonzero(crown <= 0)
     assert len(open_)
     assert (proved > 0).all()
@@ -366,10 +366,10 @@ def test_a_proof_goes_before_an_attack_only_if_bounds_promise_it(tmp_path: Path)
     assert promised(crown - 0.9 * proved)
     assert not promised(crown - 1.1 * proved)
     assert not promised(crown[:-1])
-    assert not promised(crown, known.leaves - 1)
+    assert not promised(crown, summary.leaves - 1)
     store.keep_witness(key(question), question.lower.reshape(-1))
     assert not promised(crown)
-    replace(Proof.load(file), summary=replace(known, witness=store.find(key(question)).mark)).save(file)
+    replace(Proof.load(file), summary=replace(summary, witness=store.find(key(question)).mark)).save(file)
     assert promised(crown)
 
 

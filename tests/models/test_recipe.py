@@ -1,0 +1,121 @@
+"""Recipes are read as they were written, refuse what can't be, and stay the same recipe when keys are added."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunecert.errors import UserError
+from prunecert.models.recipe import _CHOICES, _LATER, Recipe
+
+DEFAULT = Recipe()
+positive = st.floats(1e-6, 10.0)
+share = st.floats(0.0, 1.0)
+recipes = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: st.sampled_from(choices) for name, choices in _CHOICES.items()},
+        **dict.fromkeys(("lr", "finetune_lr", "score_lr", "train_eps_factor", "lr_gamma"), positive),
+        **dict.fromkeys(("decay", "average"), share),
+        **dict.fromkeys(("weight_decay", "l1", "grad_clip", "momentum"), st.floats(0.0, 1.0) | st.integers(0, 3)),
+        **dict.fromkeys(("prune_epochs", "finetune_epochs", "crop"), st.integers(0, 100)),
+        "batch_size": st.integers(1, 1000),
+        "pretrain_epochs": st.integers(30, 200),
+        "warmup_epochs": st.integers(0, 10),
+        "augment": st.booleans(),
+        "parent": st.sampled_from(["", "cnn7"]),
+        "lr_milestones": st.lists(st.floats(0.01, 0.99), min_size=1, unique=True).map(sorted),
+        "pruners": st.just({"hydra": None}) | st.just({"lwm": {}}),
+        "addons": st.just({}),
+        "objective": st.just({}),
+    },
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(recipes)
+def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
+    recipe = Recipe.from_dict(data, "natural")
+    for key, value in data.items():
+        if key not in ("pruners", "lr_milestones"):
+            assert getattr(recipe, key) == value
+            assert type(getattr(recipe, key)) is type(getattr(DEFAULT, key))
+    plain = json.loads(json.dumps(recipe.to_dict()))
+    assert Recipe.from_dict(plain, "natural") == recipe
+    assert Recipe.from_dict(plain, "natural").to_dict() == plain
+
+
+def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
+    names = {item.name for item in fields(Recipe)}
+    assert names >= _LATER
+    assert set(DEFAULT.to_dict()) == names - _LATER
+    for key, value in (("crop", 2), ("lr_milestones", [0.5]), ("parent", "cnn7"), ("pruners", {"lwm": {}})):
+        data = Recipe.from_dict({key: value}, "natural").to_dict()
+        assert set(data) == names - _LATER | {key}
+        assert data[key] == value
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({"epochs": 3}, "s: .*'epochs'"),
+        ({"learning_rate": 3}, "s: .*'learning_rate'"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; allowed is a value of type int"),
+        ({"batch_size": True}, "batch_size is True; allowed is int"),
+        ({"augment": 1}, "augment is 1; allowed is bool"),
+        ({"lr": "fast"}, "lr is 'fast'; allowed is a value of type float"),
+        ({"lr": 0}, "lr is 0.0; it must be above 0"),
+        ({"lr": float("nan")}, "lr is nan; it must be above 0"),
+        ({"batch_size": 0}, "batch_size is 0; it must be above 0"),
+        ({"l1": -1e-9}, "l1 is -1e-09; it must be at least 0"),
+        ({"momentum": float("nan")}, "momentum is nan; it must be at least 0"),
+        ({"decay": 1.01}, r"decay is 1.01; it must lie in \[0, 1\]"),
+        ({"average": -0.1}, r"average is -0.1; it must lie in \[0, 1\]"),
+        ({"warmup_epochs": 21}, "warmup_epochs . ramp_epochs is 41, more than pretrain_epochs = 40"),
+        ({"optimizer": "adamm"}, "Available: adamw, radam, sgd"),
+        ({"allocation": "uniforn"}, "Did you mean 'uniform'"),
+        ({"lr_milestones": []}, "lr_milestones is"),
+        ({"lr_milestones": [0.5, 0.5]}, "lr_milestones is"),
+        ({"lr_milestones": [0.8, 0.5]}, "lr_milestones is"),
+        ({"lr_milestones": [0.0, 0.5]}, "lr_milestones is"),
+        ({"lr_milestones": [0.5, 1]}, "lr_milestones is"),
+        ({"lr_milestones": [True]}, "lr_milestones is"),
+        ({"lr_milestones": "0.5"}, "lr_milestones is"),
+        ({"objective": 3}, "objective is 3; it must be a mapping"),
+        ({"objective": {"eps": 0.1}}, "setting of objective 'mtl-ibp'.*'eps'"),
+        ({"objective": {"alpha": "much"}}, r"objective.alpha is 'much'; it must be a number"),
+        ({"objective": {"alpha": True}}, r"objective.alpha is True; it must be a number"),
+        ({"addons": ["a"]}, "addons is .*must be a mapping of names"),
+        ({"pruners": {"hydr": {}}}, "s: .*Did you mean 'hydra'"),
+        ({"pruners": {"lwm": {"compression": 3}}}, "pruners.lwm.*'compression'"),
+        ({"pruners": {"lwm": 3}}, r"pruners.lwm is 3; it must be a mapping of settings"),
+    ],
+)
+def test_what_can_not_be_is_refused_with_its_place(data: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=f"^s.*{why}" if not why.startswith("s:") else why) as caught:
+        Recipe.from_dict(data, "mtl-ibp", where="s")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_ramp_may_end_with_pretraining() -> None:
+    assert Recipe.from_dict({"warmup_epochs": 20}, "natural").warmup_epochs == 20
+
+
+def test_settings_of_the_objective_belong_to_it() -> None:
+    assert Recipe.from_dict({"objective": {"alpha": 0.5}}, "mtl-ibp").objective == {"alpha": 0.5}
+    with pytest.raises(UserError, match="setting of objective 'natural'"):
+        Recipe.from_dict({"objective": {"alpha": 0.5}}, "natural")
+
+
+def test_a_pruner_s_recipe_does_not_depend_on_the_others() -> None:
+    recipe = replace(DEFAULT, score_lr=0.5, pruners={"lwm": {}, "hydra": {}})
+    hydra, magnitude = recipe.of_pruner("hydra"), recipe.of_pruner("lwm")
+    assert hydra == replace(recipe, pruners={"hydra": {}})
+    # Only those that learn scores have a rate for them.
+    assert magnitude == replace(recipe, pruners={"lwm": {}}, score_lr=DEFAULT.score_lr)
+    assert recipe.of_pruner("dense") == replace(recipe, pruners={}, score_lr=DEFAULT.score_lr)

@@ -1,0 +1,145 @@
+"""A search gets the instance's limits, and its outcome becomes a verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunecert.verifiers.adapters.sparse_search_engine import SparseSearch
+from prunecert.verifiers.base import FloatArray, Instance, Kind, Status
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.sparse.bab.outcome import Outcome
+from tests.verifiers import onnxnets
+
+
+class Searcher(SparseSearch):
+    """A search whose outcome is given; it writes down what it was asked."""
+
+    name = "searcher"
+    kind = Kind.COMPLETE
+    #: What the search says, and what `_keep` says.
+    outcome, said = Outcome(), ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine, self._checker, self._names = "engine", "checker", None  # type: ignore[assignment]
+        self._make_limits, self._make_search = dict, self._search  # type: ignore[assignment]
+        self.calls: list[tuple[Any, ...]] = []
+
+    def _limits(self) -> dict[str, Any]:
+        return {"steps": 7}
+
+    def _find(self, instance: Instance) -> Any:
+        return f"earlier of {instance.name}"
+
+    def _keep(self, run: Any) -> str:
+        assert run.run() is self.outcome
+        return self.said
+
+    def _search(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        outcome = self.outcome
+
+        class Run:
+            def run(self) -> Outcome:
+                return outcome
+
+        return Run()
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> Instance:
+    return onnxnets.instance(onnxnets.linear(tmp_path / "n.onnx"), 0.1, timeout=30.0)
+
+
+def test_a_search_gets_the_question_and_its_limits(question: Instance) -> None:
+    subject = Searcher()
+    begin = time.monotonic()
+    (verdict,) = subject.solve([replace(question, allowance=(0.25,) * 9)])
+    assert verdict.status is Status.UNKNOWN
+    ((engine, checker, lower, upper, spec, limits, deadline, earlier, names, allowance, replay),) = subject.calls
+    assert (engine, checker, names) == ("engine", "checker", None)
+    assert lower is question.lower
+    assert upper is question.upper
+    assert spec is question.spec
+    assert limits == {"steps": 7}
+    assert earlier == "earlier of image 0"
+    assert allowance == (0.25,) * 9
+    # A little is kept back for the end of the last step.
+    assert begin + 29.5 < deadline <= time.monotonic() + 30.0 - 0.04
+    assert_replays(replay, question)
+
+
+def assert_replays(replay: Callable[[FloatArray], FloatArray], question: Instance) -> None:
+    """A flat point is run on the file, as the judge does."""
+    output = replay(question.upper.reshape(-1))
+    assert output.dtype == np.float32
+    np.testing.assert_array_equal(output, counterexample.outputs(question.onnx, question.upper[None])[0])
+
+
+def test_of_a_short_limit_half_is_left(question: Instance) -> None:
+    subject = Searcher()
+    begin = time.monotonic()
+    subject.solve([replace(question, timeout=0.02)])
+    assert begin + 0.009 <= subject.calls[0][6] <= time.monotonic() + 0.011
+
+
+def test_what_it_answers_is_handed_on(question: Instance) -> None:
+    subject = Searcher()
+    subject.outcome = Outcome(
+        status=Status.SAT,
+        detail="one",
+        witness=question.upper.reshape(-1),
+        bounds=(-1.0, 2.0),
+        stage="attack",
+        unstable=3,
+        domains=5,
+        rounds=2,
+        bound_s=0.5,
+        search_s=0.25,
+    )
+    subject.said = "two"
+    (verdict,) = subject.solve([question])
+    assert verdict.status is Status.SAT
+    assert verdict.detail == "one; two"
+    assert verdict.witness is not None
+    np.testing.assert_array_equal(verdict.witness, question.upper)
+    assert verdict.bounds == (-1.0, 2.0)
+    assert (verdict.stage, verdict.unstable, verdict.domains, verdict.iterations) == ("attack", 3, 5, 2)
+    assert (verdict.times.bound_s, verdict.times.search_s) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("bound", [-np.inf, np.inf, np.nan])
+def test_bounds_that_are_no_numbers_are_none(bound: float, question: Instance) -> None:
+    subject = Searcher()
+    subject.outcome = Outcome(bounds=(1.0, bound))
+    (verdict,) = subject.solve([question])
+    assert verdict.bounds is None
+    assert verdict.detail == ""
+
+
+def test_instances_are_answered_one_by_one_and_balls_are_not_searched(question: Instance) -> None:
+    subject = Searcher()
+    ball = replace(question, norm="l2", center=question.lower, eps=0.1, name="ball")
+    verdicts = subject.solve([question, ball, question])
+    assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.UNSUPPORTED, Status.UNKNOWN]
+    assert len(subject.calls) == 2
+
+
+def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) -> None:
+    subject = Searcher()
+    for seed in range(2):
+        path = onnxnets.convolutional(tmp_path / f"{seed}.onnx", seed=seed)
+        subject.load(path)
+        points = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
+        outputs = counterexample.outputs(path, points)
+        for values in (subject.evaluate(points), subject._checker.network.evaluate(points)):
+            assert values is not None
+            np.testing.assert_allclose(values, outputs, rtol=1e-4, atol=1e-4)
+    assert subject._names is None
