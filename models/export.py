@@ -89,9 +89,7 @@ def export_model(
         masks: Its masks, which it must honour.
         metadata: Goes into ``metadata_props``.
         out: The ONNX file to write.
-<<<<<<< HEAD
         shape: Shape of one input, without the batch axis.
-=======
 
     >>> from tempfile import TemporaryDirectory
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
@@ -105,7 +103,6 @@ def export_model(
     ...     info = export_model(network, masks, {}, Path(folder, "network.onnx"))
     >>> info.path.name, info.sparsity, info.compression
     ('network.onnx', 0.75, 4.0)
->>>>>>> h-last
     """
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
