@@ -1,13 +1,16 @@
-"""One question to one network: CROWN and attack over the whole box, then α-CROWN, or branch and bound on ReLUs.
+"""One question to one network: CROWN and attack over the whole box, then α-CROWN, or branch and bound.
 
 Bounds of subdomains are taken in float32 on the reduced network, proofs in float64 on the original one.
-`branch_and_bound` beside this has what follows where CROWN and the attack leave the question open.
+`branch_and_bound` beside this has what follows where CROWN and the attack leave the question open, `input_splits` what
+comes before that where few inputs vary: inputs are split until the estimate there says that it won't do, or half of the
+time is over; then ReLUs for half of what is left; then inputs again.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.prover import Prover, adopt_crown
@@ -97,12 +101,11 @@ class Search:
                 root = self._bound()
                 if root is not None and not self._task.limits.splits:
                     self._slopes(root)
+                elif root is not None and (inputs := self._inputs(root)) is not None:
+                    out.bound_s = time.monotonic() - begin
+                    self._split(root, inputs)
                 elif root is not None:
-                    self._bab = BranchAndBound(self._task, self._standing, root)
-                    entries = 0 if self.earlier is None else self.earlier.entries
-                    if self._bab.start(again=entries > _LARGE * self._task.limits.tighten_after > 0):
-                        out.bound_s = time.monotonic() - begin
-                        self._bab.branch()
+                    self._branch(self._task, root, begin)
         except TimeoutError:
             timeout(out, Pool() if self._bab is None else self._bab.pool)
         finally:
@@ -166,6 +169,50 @@ class Search:
             bounds=adopt_crown(task.checker, low, high, crown),
             postponed=everything if held else None,
         )
+
+    def _inputs(self, root: Root) -> InputSplits | None:
+        """Returns branch and bound on the inputs if that is to be tried."""
+        split = self._task.limits.split
+        # Of what is proved so nothing is kept for the next network.
+        if split == "relu" or (split == "auto" and self.earlier is not None):
+            return None
+        if not possible(self._task, root, forced=split == "input"):
+            return None
+        return InputSplits(self._task, self._standing, root)
+
+    def _branch(self, task: Task, root: Root, begin: float) -> None:
+        """Splits ReLUs.
+
+        Raises:
+            TimeoutError: The task's deadline passed before the first split.
+        """
+        out = self.outcome
+        self._bab = BranchAndBound(task, self._standing, root)
+        entries = 0 if self.earlier is None else self.earlier.entries
+        if self._bab.start(again=entries > _LARGE * task.limits.tighten_after > 0):
+            out.bound_s = out.bound_s or time.monotonic() - begin
+            self._bab.branch()
+
+    def _split(self, root: Root, inputs: InputSplits) -> None:
+        """Splits inputs, and ReLUs for a while where that is not getting anywhere."""
+        out, end = self.outcome, self._task.deadline
+        forced = self._task.limits.split == "input"
+        try:
+            if inputs.run(to_the_end=forced):
+                return
+            now = time.monotonic()
+            task = replace(self._task, deadline=0.5 * now + 0.5 * end if len(inputs.pool) else end)
+            try:
+                self._branch(task, root, now)
+            except TimeoutError:
+                timeout(out, Pool() if self._bab is None else self._bab.pool)
+            if len(inputs.pool) and not out.status.decided:
+                out.status, out.detail = Status.UNKNOWN, ""
+                inputs.run(to_the_end=True)
+        finally:
+            out.domains += inputs.domains
+            out.rounds += inputs.rounds
+            out.certified += inputs.leaves
 
     def _slopes(self, root: Root) -> None:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
