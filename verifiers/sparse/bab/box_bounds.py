@@ -110,8 +110,9 @@ def lay_out(network: Network, bounds: CheckedBounds) -> BoxProgram:
         constant=np.concatenate([node.bias_error for node in nodes]).astype(np.float64),
         loose=loose,
         gamma=gamma(counts + 1),
-        lower=np.concatenate(bounds.lower),
-        upper=np.concatenate(bounds.upper),
+        # Of what is not a number nothing is known.
+        lower=np.nan_to_num(np.concatenate(bounds.lower), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
+        upper=np.nan_to_num(np.concatenate(bounds.upper), nan=np.inf, posinf=np.inf, neginf=-np.inf),
         varying=varying.astype(np.int64),
     )
 
@@ -150,7 +151,6 @@ class BoxScratch(NamedTuple):
 
 def columns(program: BoxProgram) -> int:
     """Returns how many columns forms can have: the constant, inputs that vary, ReLUs that are unstable over the box."""
-    # What is not a number is relaxed, too.
     stable = (program.lower >= 0) | (program.upper <= 0)
     return 1 + len(program.varying) + int((np.repeat(program.activated, np.diff(program.starts)) & ~stable).sum())
 

@@ -183,6 +183,8 @@ def test_hidden_bounds_that_are_no_numbers_prove_nothing(value: float) -> None:
     question.bounds.lower[1][:], question.bounds.upper[1][:] = -value, value
     program = lay_out(network, question.bounds)
     assert columns(program) >= 1 + 2 + 6
+    offsets = np.array([1e-9 + float(network.evaluate(np.random.default_rng(1).uniform(-1, 1, (500, 2))).min())])
+    assert not bound(program, question.rows, offsets, low, high)[1][0] > 0
     network.nodes[1].bias[:] = value
     with np.errstate(all="ignore"):
         _, bounds, _ = bound(lay_out(network, question.bounds), question.rows, question.offsets, low, high)

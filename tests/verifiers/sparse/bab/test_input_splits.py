@@ -23,6 +23,7 @@ from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.warmup import warm_up
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
@@ -32,6 +33,12 @@ from tests.verifiers.sparse.searching import search as answer
 
 #: How far from the exact minimum questions are asked, in shares of the outputs' spread.
 _SAFE, _UNSAFE = 1e-5, 1e-4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Compiling is no part of a question's time."""
+    warm_up()
 
 
 def randomly(rng: np.random.Generator, folder: Path) -> tuple[Drawn, Network]:
@@ -308,6 +315,8 @@ def test_images_go_the_way_that_they_went(tmp_path: Path, monkeypatch: pytest.Mo
     def never(*arguments: Any) -> None:
         raise AssertionError
 
+    small, _ = draw("fc", 5, tmp_path)
+    storing = bab(tmp_path / "net.onnx", proofs=str(tmp_path / "proofs"))
     monkeypatch.setattr(search, "InputSplits", never)
     drawn, network = draw("conv", 9, tmp_path)
     assert drawn.inputs > FEW
@@ -315,10 +324,9 @@ def test_images_go_the_way_that_they_went(tmp_path: Path, monkeypatch: pytest.Mo
     spec = OutputSpec.robustness(int(network.evaluate(center[None])[0].argmax()), drawn.classes)
     first, second = (answer(network, center - 0.3, center + 0.3, spec, split=split)[1] for split in ("auto", "relu"))
     assert (first.status, first.bounds, first.domains) == (second.status, second.bounds, second.domains)
-    drawn, _ = draw("fc", 5, tmp_path)
-    path = tmp_path / "net.onnx"
-    verdict = bab(path, proofs=str(tmp_path / "proofs")).solve([ask(path, drawn, np.full(4, 0.5), 0.2)])[0]
-    assert verdict.status.decided
+    again, _ = draw("fc", 5, tmp_path)
+    question = ask(tmp_path / "net.onnx", again, np.full(small.inputs, 0.5), 0.2)
+    assert storing.solve([question])[0].status.decided
 
 
 def test_the_setting_is_recorded_where_it_is_not_the_default() -> None:
