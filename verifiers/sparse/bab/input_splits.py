@@ -13,7 +13,7 @@ above 0 there, with all rounding charged; nothing else counts. The sub-boxes of 
 The estimate by which input splits are given up for ReLU splits (`promising`): each open sub-box has lost so many halves
 of the box, and its bound is so much better than the box's own; at that rate it takes so many further halves until the
 bound is above 0, and two to that power sub-boxes. Their sum, times the seconds that a sub-box has taken, must fit into
-the time that is left.
+the time that is left; and of the sub-boxes since the last look but one a quarter at least must have been proved.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, lay_out, scra
 from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
 from prunecert.verifiers.sparse.bab.open_boxes import Boxes, OpenBoxes
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
+from prunecert.verifiers.sparse.bab.row_combination import combine
 from prunecert.verifiers.sparse.threads import divide, together
 
 #: Most inputs that may vary for `auto` to try input splits.
@@ -41,6 +42,8 @@ _ROUND, _LEAST, _MOST, _ATTACKED = 4e8, 16, 1024, 32
 _TRIAL = 2048
 #: Margin in float64 below which a point is tried on the original network, and how many are.
 _NEAR, _TRIED = 1e-5, 4
+#: Share of sub-boxes that must have been proved lately.
+_PROVED = 0.25
 #: Most halves that the estimate looks ahead.
 _AHEAD = 60.0
 
@@ -67,18 +70,20 @@ class InputSplits:
         #: Sub-boxes bounded, those proved or cut off to nothing, rounds, and seconds that they took.
         self.domains, self.leaves, self.rounds, self.seconds = 0, 0, 0, 0.0
         self._stuck = 0
+        #: Sub-boxes bounded and proved at the last look but one, and at the last.
+        self._looks = ((0, 0), (0, 0))
         work = max(1, task.checker.network.nonzeros * self._scratch[0].table.shape[1])
         self._size = int(np.clip(_ROUND / work, _LEAST, _MOST))
 
-    def run(self, to_the_end: bool) -> bool:
-        """Splits until there is an answer; returns whether there is one.
+    def run(self, pause: float = np.inf) -> bool:
+        """Splits until there is an answer; returns whether there is one. A later call goes on.
 
         Args:
-            to_the_end: Whether to go on until the deadline; otherwise the estimate, or half of the time, may end it,
-                and a later call goes on.
+            pause: Value of `time.monotonic` at which to return without an answer, or earlier if the estimate says so;
+                from the deadline on there is no pause, and the answer is a timeout then.
         """
-        begin, before, next_look = time.monotonic(), self.seconds, _TRIAL
-        middle = 0.5 * begin + 0.5 * self._task.deadline
+        begin, before, next_look = time.monotonic(), self.seconds, max(_TRIAL, 2 * self.domains)
+        to_the_end = pause >= self._task.deadline
         if not self.domains:
             low, high = (corner[0][self._inputs] for corner in (self._root.bounds.lower, self._root.bounds.upper))
             count = len(self._root.open)
@@ -97,9 +102,13 @@ class InputSplits:
                 return True
             now = time.monotonic()
             self.seconds = before + now - begin
-            if not to_the_end and (now > middle or self.domains >= next_look):
+            if not to_the_end and now > pause:
+                return False
+            if not to_the_end and self.domains >= next_look:
                 next_look = 2 * self.domains
-                if now > middle or not self.promising():
+                good = self.promising()
+                self._looks = (self._looks[1], (self.domains, self.leaves))
+                if not good:
                     return False
         return self._end(to_the_end)
 
@@ -112,7 +121,9 @@ class InputSplits:
             gain = (boxes.bound - self._whole[boxes.disjunct]) / halved
             ahead = np.where(gain > 0, -boxes.bound / gain, _AHEAD)
             total = float(np.exp2(np.clip(np.nan_to_num(ahead, nan=_AHEAD), 0, _AHEAD)).sum())
-        return total * self.seconds / max(self.domains, 1) < self._task.deadline - time.monotonic()
+        domains, leaves = (now - then for now, then in zip((self.domains, self.leaves), self._looks[0], strict=True))
+        fits = total * self.seconds / max(self.domains, 1) < self._task.deadline - time.monotonic()
+        return fits and leaves >= _PROVED * domains
 
     def _bound(self, low: Float64Array, high: Float64Array, disjunct: Int64Array) -> bool:
         """Bounds, clips and attacks sub-boxes, whose corners are written, and opens the rest; returns whether `sat`."""
@@ -128,10 +139,14 @@ class InputSplits:
                 self._program, self._scratch[slot], self._root.rows, self._root.offsets, spans, low, high, begin, end,
                 lines, bounds, scores,
             )  # fmt: skip
-            clip_boxes(lines, rows, low, high, begin, end, empty)
+
+        def clip(begin: int, end: int) -> None:
+            clip_boxes(cuts, counts, low, high, begin, end, empty)
 
         parts = divide(count, min(len(self._scratch), count))
         together(len(parts), [functools.partial(work, slot, *part) for slot, part in enumerate(parts)])
+        cuts, counts = (lines, rows) if lines.shape[1] == 1 else (combine(lines, rows), rows + 1)
+        together(len(parts), [functools.partial(clip, *part) for part in parts])
         self.domains += count
         if not self.rounds:
             self._whole[disjunct] = bounds

@@ -2,8 +2,8 @@
 
 Bounds of subdomains are taken in float32 on the reduced network, proofs in float64 on the original one.
 `branch_and_bound` beside this has what follows where CROWN and the attack leave the question open, `input_splits` what
-comes before that where few inputs vary: inputs are split until the estimate there says that it won't do, or half of the
-time is over; then ReLUs for half of what is left; then inputs again.
+comes before that where few inputs vary: inputs are split until the estimate there says that it won't do, or for a
+sixteenth of the time; then ReLUs for an eighth; then inputs again; and at last what the estimate is for.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from prunecert.verifiers.sparse.proofs.store import Earlier
 _MARGIN = 1e-6
 #: A tree larger than this many times `tighten_after` says that hidden bounds are worth their time from the start.
 _LARGE = 4
+#: Shares of the time: when inputs pause for the first time, how long ReLUs are split then, and when inputs pause again.
+_TURNS = (1 / 16, 1 / 8, 3 / 8)
 
 
 class Search:
@@ -194,25 +196,37 @@ class Search:
             self._bab.branch()
 
     def _split(self, root: Root, inputs: InputSplits) -> None:
-        """Splits inputs, and ReLUs for a while where that is not getting anywhere."""
-        out, end = self.outcome, self._task.deadline
-        forced = self._task.limits.split == "input"
+        """Splits inputs and ReLUs in turns; at last what the estimate is for."""
+        out, begin, end = self.outcome, time.monotonic(), self._task.deadline
         try:
-            if inputs.run(to_the_end=forced):
+            if self._task.limits.split == "input":
+                inputs.run()
                 return
-            now = time.monotonic()
-            task = replace(self._task, deadline=0.5 * now + 0.5 * end if len(inputs.pool) else end)
-            try:
-                self._branch(task, root, now)
-            except TimeoutError:
-                timeout(out, Pool() if self._bab is None else self._bab.pool)
-            if len(inputs.pool) and not out.status.decided:
-                out.status, out.detail = Status.UNKNOWN, ""
-                inputs.run(to_the_end=True)
+            first, second, third = (share * (end - begin) for share in _TURNS)
+            if inputs.run(begin + first) or self._turn(replace(self._task, deadline=time.monotonic() + second), root):
+                return
+            out.status, out.detail = Status.UNKNOWN, ""
+            if inputs.run(begin + third):
+                return
+            if len(inputs.pool) and inputs.promising():
+                inputs.run()
+            else:
+                self._turn(self._task, root)
         finally:
             out.domains += inputs.domains
             out.rounds += inputs.rounds
             out.certified += inputs.leaves
+
+    def _turn(self, task: Task, root: Root) -> bool:
+        """Splits ReLUs, from the start, until a task's deadline; returns whether that was long enough for an answer.
+
+        An `unknown` is one, too: what is within rounding of the threshold stays so.
+        """
+        try:
+            self._branch(task, root, time.monotonic())
+        except TimeoutError:
+            timeout(self.outcome, Pool() if self._bab is None else self._bab.pool)
+        return self.outcome.status is not Status.TIMEOUT
 
     def _slopes(self, root: Root) -> None:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""
