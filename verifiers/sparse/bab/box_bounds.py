@@ -110,7 +110,7 @@ def lay_out(network: Network, bounds: CheckedBounds) -> BoxProgram:
         constant=np.concatenate([node.bias_error for node in nodes]).astype(np.float64),
         loose=loose,
         gamma=gamma(counts + 1),
-        # Of what is not a number nothing is known.
+        # What is not a number says nothing.
         lower=np.nan_to_num(np.concatenate(bounds.lower), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
         upper=np.nan_to_num(np.concatenate(bounds.upper), nan=np.inf, posinf=np.inf, neginf=-np.inf),
         varying=varying.astype(np.int64),
@@ -314,23 +314,23 @@ def _walk(program: BoxProgram, work: BoxScratch, low, high):  # type: ignore[no-
         table[v, 0], table[v, 1 + i] = center, half
         size[v] = (abs(center) + half) * (1.0 + 2.0 * _UNIT)
     for node in range(1, len(program.activated)):
-        known, lists = wide, (0, 0, wide)
+        width, lists = wide, (0, 0, wide)
         for v in range(program.starts[node], program.starts[node + 1]):
             row, bias = table[v], biases[v]
-            for q in range(_filled(known)):
+            for q in range(_filled(width)):
                 row[q] = 0.0
             row[0] = bias
             begin, rate = pointers[v], program.gamma[v]
             if not program.alike[v]:
-                lists = _pick(work, begin, pointers[v + 1], slots, known)
+                lists = _pick(work, begin, pointers[v + 1], slots, width)
             charge = _affine(
                 table, columns, size, error, symbol, radius, picked, places, marked, factors,
                 row, weights, begin, lists, rate, program.loose[v],
             )  # fmt: skip
             charge = (charge + rate * abs(bias) + program.constant[v]) * (1.0 + 8.0 * _UNIT) + _TINY
-            grow = 1.0 + 4.0 * _UNIT * (known + 8.0)
-            reach = _magnitude(row, 1, known) * grow
-            live[v], symbol[v], columns[v], error[v] = True, -1, known, charge
+            grow = 1.0 + 4.0 * _UNIT * (width + 8.0)
+            reach = _magnitude(row, 1, width) * grow
+            live[v], symbol[v], columns[v], error[v] = True, -1, width, charge
             size[v] = (abs(row[0]) + reach) * (1.0 + 4.0 * _UNIT)
             if not program.activated[node]:
                 continue

@@ -52,7 +52,7 @@ class OpenBoxes:
     @property
     def megabytes(self) -> float:
         """What they take."""
-        return self._count * (16 * self._boxes.low.shape[1] + 24) / 2**20
+        return float(self._count * (16 * self._boxes.low.shape[1] + 24) / 2**20)
 
     def lowest(self) -> float:
         """Returns the least bound; infinite if none is open."""

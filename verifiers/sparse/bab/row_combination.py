@@ -35,7 +35,7 @@ def _ascend(lines: Float64Array, counts: Int64Array) -> Float64Array:
     missing = rows >= counts[:, None]
     alone = np.where(missing, -np.inf, np.nan_to_num(base - np.abs(slopes).sum(axis=2), nan=-np.inf))
     best = alone.argmax(axis=1)
-    weights = (rows == best[:, None]).astype(np.float64)
+    weights: Float64Array = (rows == best[:, None]).astype(np.float64)
     least, at, slope = alone[boxes, best], base[boxes, best], slopes[boxes, best]
     for _ in range(_STEPS):
         turn = slopes - slope[:, None]
@@ -48,7 +48,7 @@ def _ascend(lines: Float64Array, counts: Int64Array) -> Float64Array:
         row, share = place // shares.shape[2], shares.reshape(len(lines), -1)[boxes, place]
         share = np.where(values[boxes, place] > least, share, 0.0)
         least = np.maximum(values[boxes, place], least)
-        weights += share[:, None] * ((rows == row[:, None]) - weights)
+        weights = weights + share[:, None] * ((rows == row[:, None]) - weights)
         at = at + share * (base[boxes, row] - at)
         slope = slope + share[:, None] * (slopes[boxes, row] - slope)
     return weights

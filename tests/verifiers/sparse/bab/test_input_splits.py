@@ -63,7 +63,7 @@ def moved(spec: OutputSpec, distance: float) -> OutputSpec:
 
 def check_networks(seeds: range, folder: Path) -> int:
     """Asks both ways of splitting about properties just above and below the exact minimum; returns how many splits."""
-    splits = 0
+    splits = undecided = 0
     for seed in seeds:
         rng = np.random.default_rng(seed)
         drawn, network = randomly(rng, folder)
@@ -77,12 +77,14 @@ def check_networks(seeds: range, folder: Path) -> int:
         for distance, truth in ((-_SAFE, Status.UNSAT), (-_FAR, Status.UNSAT), (_UNSAFE, Status.SAT)):
             question = moved(spec, (margin.low if truth is Status.UNSAT else margin.high) + distance * scale)
             for split in ("input", "auto", "relu"):
-                # Either alone may take too many splits where the minimum is nearly attained in more than a point.
-                hard = split != "auto" and distance == -_SAFE
+                # Either alone may take too many splits: of inputs where the minimum is nearly attained in more than a
+                # point, of ReLUs where rows keep apart.
+                hard = split == ("input" if distance == -_SAFE else "relu") or (split == "relu" and distance < 0)
                 run, out = answer(network, low, high, question, 1 if hard else 30, split=split)
                 assert out.status is truth or (hard and out.status is Status.TIMEOUT), (
                     f"network {seed}, {distance}, {split}: {out.status} {out.detail}"
                 )
+                undecided += out.status is Status.TIMEOUT
                 if out.status is Status.UNSAT:
                     assert out.bounds is not None
                     assert 0 < min(out.bounds) <= -distance * scale + 1e-6
@@ -92,11 +94,12 @@ def check_networks(seeds: range, folder: Path) -> int:
                 if split == "input":
                     splits += out.rounds
                     assert not run.leaves
+    assert undecided <= len(seeds) // 5
     return splits
 
 
 def test_answers_are_exact(tmp_path: Path) -> None:
-    assert check_networks(range(5), tmp_path) > 5
+    assert check_networks(range(3), tmp_path) > 3
 
 
 @pytest.mark.slow
@@ -182,7 +185,7 @@ def test_every_unsafe_point_stays_in_an_open_sub_box(tmp_path: Path) -> None:
     drawn, question = prepared(tmp_path)
     spec = just_safe(question, drawn, -0.3)
     splits, _ = start(question, spec, attack_steps=0)
-    points = np.random.default_rng(1).uniform(question.lower, question.upper, (40_000, 4))
+    points = np.random.default_rng(1).uniform(question.lower, question.upper, (10_000, 4))
     ((a, b),) = spec.disjuncts
     points = points[(question.checker.network.evaluate(points) @ a.T - b).max(axis=1) <= 0]
     assert len(points) > 20
@@ -218,7 +221,7 @@ def test_a_threshold_that_is_attained_is_never_proved() -> None:
 
     def status(b: float, *limits: Any, attack_steps: int = 20) -> Status:
         spec = OutputSpec(((np.ones((1, 1)), np.array([b])),), limits)
-        return answer(network, low, high, spec, seconds=2, split="input", attack_steps=attack_steps)[1].status
+        return answer(network, low, high, spec, seconds=0.25, split="input", attack_steps=attack_steps)[1].status
 
     assert status(-1e-7) is Status.UNSAT
     assert status(-1e-13) is not Status.SAT
@@ -231,8 +234,9 @@ def test_a_threshold_that_is_attained_is_never_proved() -> None:
 
 def test_inputs_that_do_not_vary_are_not_split(tmp_path: Path) -> None:
     drawn, network = draw("fc", 5, tmp_path)
-    center = np.float32(np.random.default_rng(5).random(drawn.inputs))
-    lower, upper = center - np.float32([0.4, 0, 0.4, 0]), center + np.float32([0.4, 0, 0.4, 0])
+    center = np.random.default_rng(5).random(drawn.inputs).astype(np.float32)
+    radius = np.array([0.4, 0, 0.4, 0], dtype=np.float32)
+    lower, upper = center - radius, center + radius
     question = Prepared(network, lower, upper, OutputSpec.robustness(0, 3))
     splits, standing = start(question, just_safe(question, drawn, 1e-4))
     assert splits.run()

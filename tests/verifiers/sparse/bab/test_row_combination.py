@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.row_combination import combine, weigh
 from tests.verifiers.sparse.bab.test_box_clipping import clipped, random_lines
 
 
-def least(line: np.ndarray) -> float:  # type: ignore[type-arg]
+def least(line: Float64Array) -> float:
     return float(line[0] - line[-1] - np.abs(line[1:-1]).sum())
 
 
