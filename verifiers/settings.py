@@ -37,6 +37,8 @@ class Setting:
         at_most: Largest value allowed.
         below: What a value must be below.
         choices: Values allowed; empty: any of the type, within the range.
+        later: Whether it came when results without it were published: at its default it is left out of what is
+            recorded, so that identifiers of questions stay.
         help: What it means, in one sentence without a full stop.
     """
 
@@ -46,6 +48,7 @@ class Setting:
     at_most: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    later: bool = False
     help: str
 
     def __post_init__(self) -> None:
@@ -118,7 +121,7 @@ class Setting:
 
 
 def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns all settings of a verifier: what was given, and the defaults of the others.
+    """Returns all settings of a verifier: what was given, and the defaults of the others but for `Setting.later` ones.
 
     Args:
         verifier: Its name.
@@ -133,7 +136,9 @@ def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[s
         if name not in declared:
             raise UserError(did_you_mean(f"setting of verifier {verifier!r}", name, declared))
         values[name] = declared[name].check(verifier, name, value)
-    return values
+    return {
+        name: value for name, value in values.items() if not (declared[name].later and value == declared[name].default)
+    }
 
 
 def rows(declared: Mapping[str, Setting]) -> Iterable[tuple[str, str, str, str]]:

@@ -1,9 +1,10 @@
 """α-CROWN and branch and bound by the sparse engine: bounds on the network that is left over each image's box.
 
 `sparse-alpha-crown` optimises the slopes of the disjuncts that CROWN leaves open. `sparse-bab` splits ReLUs from
-there until every subdomain is proved, a counterexample is found or time is up. Nothing counts as proved before
-`verifiers.sparse.certify` has bounded it on the original layers in float64 with all rounding charged, so `unsat` holds
-for the real-valued network whose weights are those of the file.
+there, or inputs where few vary, until every subdomain is proved, a counterexample is found or time is up. Nothing
+counts as proved before `verifiers.sparse.certify`, or `verifiers.sparse.bab.box_bounds` for a part of the box, has
+bounded it on the original layers in float64 with all rounding charged, so `unsat` holds for the real-valued network
+whose weights are those of the file.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class SparseAlphaCrown(SparseSearch):
 
 
 class SparseBab(SparseSearch):
-    """Branch and bound on ReLUs with α, β and filtered smart branching; every leaf is certified in float64.
+    """Branch and bound on ReLUs with α, β and filtered smart branching, or on inputs; leaves are certified in float64.
 
     The folder `proofs` holds, by box and property, what searches on the same network at another compression ratio, or
     on this one, have found. A counterexample is tried before anything else, a tree once CROWN has left the box open;
@@ -71,6 +72,13 @@ class SparseBab(SparseSearch):
             default="",
             help="folder of counterexamples and trees of other searches, to start from and to add to; empty: none",
         ),
+        "split": Setting(
+            default="relu",
+            choices=("auto", "input", "relu"),
+            later=True,
+            help="what is split; auto: inputs where at most 20 of them vary and an estimate says that it will do, and "
+            "ReLUs elsewhere, or where `proofs` are kept, in which splits of inputs are not stored",
+        ),
     }
 
     def _limits(self) -> dict[str, Any]:
@@ -83,6 +91,7 @@ class SparseBab(SparseSearch):
             "attack_steps": own["attack_steps"],
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
+            "split": own.get("split", "relu"),
         }
 
     def load(self, onnx: Path) -> None:

@@ -57,7 +57,8 @@ def warm_up() -> None:
     # Between CROWN's bound, -4.5, and the truth, -3.97: it takes a split.
     spec = OutputSpec(((np.array([[-1.0, 0.0]]), np.array([-4.2])),))
     engine, checker = Engine(network, 1), Checker(network)
-    Search(engine, checker, -corner, corner, spec, Limits(), time.monotonic() + 600).run()
+    for limits in (Limits(split="relu"), Limits(split="input")):
+        Search(engine, checker, -corner, corner, spec, limits, time.monotonic() + 600).run()
 
 
 def _input(shape: tuple[int, ...]) -> Node:

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse import certify
-from prunecert.verifiers.sparse.bab import ascent, point_batch
+from prunecert.verifiers.sparse.bab import ascent, box_bounds, box_clipping, point_batch
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
 from prunecert.verifiers.sparse.crown.units import walk as unit_walk
 from prunecert.verifiers.sparse.warmup import warm_up
@@ -21,6 +21,8 @@ def compiled() -> dict[str, int]:
     kernels: dict[str, Any] = {
         "ascent": ascent.walk,
         "attack": point_batch.descend,
+        "boxes": box_bounds.bound_boxes,
+        "clipping": box_clipping.clip_boxes,
         "certify": certify.back,
         "rows": row_walk.bound_image,
         "units": unit_walk.advance,
@@ -33,6 +35,7 @@ def test_all_kernels_are_compiled_and_a_question_needs_no_other() -> None:
     before = compiled()
     assert min(before.values()) > 0
     spec = OutputSpec.robustness(0, 4)
-    _, outcome = search(residual(0), np.zeros(5), np.ones(5), spec)
-    assert outcome.status in (Status.SAT, Status.UNSAT)
+    for split in ("input", "relu"):
+        _, outcome = search(residual(0), np.zeros(5), np.ones(5), spec, split=split)
+        assert outcome.status in (Status.SAT, Status.UNSAT)
     assert compiled() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class Limits:
         splits: Whether to split; without, this is α-CROWN.
         memory_mb: Most that open subdomains may take.
         seed: Of the attack's random starts.
+        split: What is split: `relu`, `input` (where sub-boxes can be bounded so), or `auto`: inputs where few vary and
+            an estimate says that it will do, else ReLUs.
     """
 
     root_steps: int = 60
@@ -39,6 +42,7 @@ class Limits:
     splits: bool = True
     memory_mb: float = 3072.0
     seed: int = 0
+    split: Literal["auto", "input", "relu"] = "relu"
 
 
 @dataclass(eq=False)

@@ -1,13 +1,16 @@
-"""One question to one network: CROWN and attack over the whole box, then α-CROWN, or branch and bound on ReLUs.
+"""One question to one network: CROWN and attack over the whole box, then α-CROWN, or branch and bound.
 
 Bounds of subdomains are taken in float32 on the reduced network, proofs in float64 on the original one.
-`branch_and_bound` beside this has what follows where CROWN and the attack leave the question open.
+`branch_and_bound` beside this has what follows where CROWN and the attack leave the question open, `input_splits` what
+comes before that where few inputs vary: inputs are split until the estimate there says that it won't do, or for a
+sixteenth of the time; then ReLUs for an eighth; then inputs again; and at last what the estimate is for.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.prover import Prover, adopt_crown
@@ -31,6 +35,8 @@ from prunecert.verifiers.sparse.proofs.store import Earlier
 _MARGIN = 1e-6
 #: A tree larger than this many times `tighten_after` says that hidden bounds are worth their time from the start.
 _LARGE = 4
+#: Shares of the time: when inputs pause for the first time, how long ReLUs are split then, and when inputs pause again.
+_TURNS = (1 / 16, 1 / 8, 3 / 8)
 
 
 class Search:
@@ -102,12 +108,11 @@ class Search:
                 root = self._bound()
                 if root is not None and not self._task.limits.splits:
                     self._slopes(root)
+                elif root is not None and (inputs := self._inputs(root)) is not None:
+                    out.bound_s = time.monotonic() - begin
+                    self._split(root, inputs)
                 elif root is not None:
-                    self._bab = BranchAndBound(self._task, self._standing, root)
-                    entries = 0 if self.earlier is None else self.earlier.entries
-                    if self._bab.start(again=entries > _LARGE * self._task.limits.tighten_after > 0):
-                        out.bound_s = time.monotonic() - begin
-                        self._bab.branch()
+                    self._branch(self._task, root, begin)
         except TimeoutError:
             timeout(out, Pool() if self._bab is None else self._bab.pool)
         finally:
@@ -171,6 +176,62 @@ class Search:
             bounds=adopt_crown(task.checker, low, high, crown),
             postponed=everything if held else None,
         )
+
+    def _inputs(self, root: Root) -> InputSplits | None:
+        """Returns branch and bound on the inputs if that is to be tried."""
+        split = self._task.limits.split
+        # Of what is proved so nothing is kept for the next network.
+        if split == "relu" or (split == "auto" and self.earlier is not None):
+            return None
+        if not possible(self._task, root, forced=split == "input"):
+            return None
+        return InputSplits(self._task, self._standing, root)
+
+    def _branch(self, task: Task, root: Root, begin: float) -> None:
+        """Splits ReLUs.
+
+        Raises:
+            TimeoutError: The task's deadline passed before the first split.
+        """
+        out = self.outcome
+        self._bab = BranchAndBound(task, self._standing, root)
+        entries = 0 if self.earlier is None else self.earlier.entries
+        if self._bab.start(again=entries > _LARGE * task.limits.tighten_after > 0):
+            out.bound_s = out.bound_s or time.monotonic() - begin
+            self._bab.branch()
+
+    def _split(self, root: Root, inputs: InputSplits) -> None:
+        """Splits inputs and ReLUs in turns; at last what the estimate is for."""
+        out, begin, end = self.outcome, time.monotonic(), self._task.deadline
+        try:
+            if self._task.limits.split == "input":
+                inputs.run()
+                return
+            first, second, third = (share * (end - begin) for share in _TURNS)
+            if inputs.run(begin + first) or self._turn(replace(self._task, deadline=time.monotonic() + second), root):
+                return
+            out.status, out.detail = Status.UNKNOWN, ""
+            if inputs.run(begin + third):
+                return
+            if len(inputs.pool) and inputs.promising():
+                inputs.run()
+            else:
+                self._turn(self._task, root)
+        finally:
+            out.domains += inputs.domains
+            out.rounds += inputs.rounds
+            out.certified += inputs.leaves
+
+    def _turn(self, task: Task, root: Root) -> bool:
+        """Splits ReLUs, from the start, until a task's deadline; returns whether that was long enough for an answer.
+
+        An `unknown` is one, too: what is within rounding of the threshold stays so.
+        """
+        try:
+            self._branch(task, root, time.monotonic())
+        except TimeoutError:
+            timeout(self.outcome, Pool() if self._bab is None else self._bab.pool)
+        return self.outcome.status is not Status.TIMEOUT
 
     def _slopes(self, root: Root) -> None:
         """α-CROWN: the better of CROWN's bounds and of certified ones with optimised slopes."""

@@ -376,7 +376,7 @@ def test_a_proof_goes_before_an_attack_only_if_bounds_promise_it(tmp_path: Path)
 def test_large_trees_without_an_answer_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, path = chain(tmp_path)[0]
     query = [ask(path, net, *item) for item in ITEMS]
-    hard = next(q for q in query if (bab(path).solve([q])[0].domains or 0) > 8)
+    hard = next(q for q in query if (bab(path, split="relu").solve([q])[0].domains or 0) > 8)
     verifier: Verifier = bab(path, proofs=str(tmp_path / "open"), root_iterations=1, iterations=1, candidates=1)
     branch = BranchAndBound.branch
 
