@@ -280,7 +280,7 @@ def test_where_the_estimate_says_no_relus_are_split(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(input_splits, "_MOST", 16)
     monkeypatch.setattr(InputSplits, "promising", lambda self: False)
     network, low, high = question.checker.network, question.lower.astype(float), question.upper.astype(float)
-    run, out = answer(network, low, high, spec)
+    run, out = answer(network, low, high, spec, split="auto")
     assert out.status is Status.UNSAT
     assert run.leaves
     alone = answer(network, low, high, spec, split="relu")[1]
@@ -299,7 +299,8 @@ def test_inputs_go_on_where_relus_run_out_of_time(tmp_path: Path, monkeypatch: p
         raise TimeoutError
 
     monkeypatch.setattr(search, "BranchAndBound", late)
-    run, out = answer(question.checker.network, question.lower.astype(float), question.upper.astype(float), spec)
+    low, high = question.lower.astype(float), question.upper.astype(float)
+    run, out = answer(question.checker.network, low, high, spec, split="auto")
     assert out.status is Status.UNSAT
     assert not run.leaves
 
