@@ -16,13 +16,14 @@ from tests.bench.conftest import CELLS, Zoo
 def official(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the made-up data for an official copy, so that a run on it counts as publishable."""
     import prunecert.bench.planning.select
-    from prunecert.models.data import Dataset, load
+    from prunecert.models.data import Dataset
+    from prunecert.models.datasets.source import load_split
 
     def publishable(*args: Any, **options: Any) -> Dataset:
-        data = load(*args, **options)
+        data = load_split(*args, **options)
         return Dataset(data.images, data.labels, data.indices, data.split, data.fingerprint, True, False, "CIFAR-10")
 
-    monkeypatch.setattr(prunecert.bench.planning.select, "load", publishable)
+    monkeypatch.setattr(prunecert.bench.planning.select, "load_split", publishable)
 
 
 @pytest.mark.slow
