@@ -45,6 +45,7 @@ def test_a_baseline_is_made_and_updated_with_its_reasons(
     assert f"{CELLS[0]}: verified {cell['verified']}/12 → {cell['verified']}/12" in printed
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_written(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     make(finished_run, out)

@@ -57,6 +57,7 @@ def test_limits_are_where_they_are_said_to_be(value: int) -> None:
             reader(str(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

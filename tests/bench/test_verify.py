@@ -150,6 +150,7 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "unsat", "sat"]
 
 
+@pytest.mark.slow
 def test_an_error_is_a_broken_run_and_can_be_asked_again(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +237,7 @@ def test_several_boxes_are_one_answer(tmp_path: Path, first: str, second: str, s
         assert x[0] <= 0.6
 
 
+@pytest.mark.slow
 def test_a_counterexample_must_lie_in_the_files_own_box(tmp_path: Path) -> None:
     """No float32 lies between the decimals, so the corner that breaks the float32 box proves nothing."""
     flat = spec("(>= X_0 0.1)", "(<= X_0 0.1)", *BOX[2:], "(>= Y_0 0.1)")
@@ -339,6 +341,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_certificate_is_written_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx, holds, proof = identity().save(tmp_path / "net.onnx"), tmp_path / "holds.vnnlib", tmp_path / "proof"
     holds.write_text(spec(*BOX, "(>= Y_0 0.75)"))

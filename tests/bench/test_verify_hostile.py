@@ -53,6 +53,7 @@ def answered(folder: Path, content: str | bytes, *more: str, verifier: str = "fa
 ROWS = "net.onnx,v/holds.vnnlib,5\nnet.onnx,v/breaks.vnnlib,5\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -85,6 +86,7 @@ def test_equal_rows_are_answered_once_and_listed_as_often_as_asked(
     assert len({task.name for task in read_rows(folder / "instances.csv")}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -299,6 +301,7 @@ def test_a_property_without_output_constraint_is_broken_by_any_point(folder: Pat
         assert x.tolist() == y.tolist() == [0.25, 0.625]
 
 
+@pytest.mark.slow
 def test_a_point_on_the_border_of_a_strict_inequality_breaks_nothing(tmp_path: Path) -> None:
     # The largest Y_0 is 0.5; the careless one takes that for a counterexample.
     for assertions, status in (

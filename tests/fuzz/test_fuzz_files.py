@@ -9,6 +9,7 @@ import pytest
 from tests.fuzz import entries, harness, yaml_files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attempts", "count"), [(yaml_files.ATTEMPTS, 150), (entries.ATTEMPTS, 60)])
 def test_changed_files_are_read_or_refused_in_a_sentence(
     tmp_path: Path, attempts: dict[str, harness.Try], count: int

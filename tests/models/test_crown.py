@@ -49,6 +49,7 @@ def images(count: int = 3, classes: int = 5) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, classes, (count,))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(seed=SEEDS, eps=st.floats(0.0, 0.5), graft=st.booleans())
 def test_sampled_margins_and_entropies_are_within_the_bounds(seed: int, eps: float, graft: bool) -> None:

@@ -51,6 +51,7 @@ def test_a_packed_copy_is_named_with_the_command_that_unpacks_it(tmp_path: Path,
     assert list(folder.iterdir()) == [archive]
 
 
+@pytest.mark.slow
 def test_an_unofficial_copy_is_used_with_a_warning(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     test = data.load("test", copy)
     assert "not the official one" in capsys.readouterr().err
@@ -66,6 +67,7 @@ def test_an_unofficial_copy_is_used_with_a_warning(copy: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == "", "once is enough"
 
 
+@pytest.mark.slow
 def test_validation_is_cut_from_training(copy: Path) -> None:
     train, val = data.load("train", copy), data.load("val", copy)
     assert len(train) == 45_000

@@ -39,6 +39,7 @@ def bad_batch(trainer: Trainer, image: int) -> int:
     return int(torch.nonzero(torch.randperm(100) == image)) // trainer.recipe.batch_size + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_every", [1, 2, 3, 50])
 @pytest.mark.parametrize("image", [3, 42, 77])
 def test_the_batch_is_named_however_rarely_losses_are_looked_at(check_every: int, image: int) -> None:
@@ -49,6 +50,7 @@ def test_the_batch_is_named_however_rarely_losses_are_looked_at(check_every: int
         trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
 
 
+@pytest.mark.slow
 def test_rare_looks_change_nothing() -> None:
     states = []
     for check_every in (1, 3):
@@ -79,6 +81,7 @@ def test_the_first_bad_thing_is_named() -> None:
     assert first_bad(model, x, 0.1) == "the weights '1.weight'"
 
 
+@pytest.mark.slow
 def test_the_last_good_state_is_kept(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     trainer = Trainer(recipe(grad_clip=0.0), "natural", blobs(100), "cpu", quiet)

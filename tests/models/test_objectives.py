@@ -130,6 +130,7 @@ def test_pgd_stays_in_the_ball_and_leaves_batch_norm_alone() -> None:
     assert int(model.get_buffer("1.num_batches_tracked")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BOUNDING & set(OBJECTIVES)))
 @pytest.mark.parametrize("network", ["vgg-8", "resnet-2b"])
 def test_certified_objectives_train_through_batch_norm(name: str, network: str) -> None:
@@ -143,6 +144,7 @@ def test_certified_objectives_train_through_batch_norm(name: str, network: str) 
     assert counted == {1}, "neither the attack nor bounds of a few images move statistics"
 
 
+@pytest.mark.slow
 def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
     x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
     loss = OBJECTIVES.get("mtl-ibp")

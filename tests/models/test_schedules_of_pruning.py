@@ -127,6 +127,7 @@ def test_drop_and_grow_keeps_every_layer_s_count_and_comes_to_rest(tiny: nn.Modu
     assert largest == pytest.approx(1 / 128**0.5 / density**0.5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path) -> None:
     """In a real training, grown weights have moved off zero, and the optimizer forgot the dropped ones."""
     records: list[tuple[Masks, dict[str, Tensor]]] = []
@@ -149,6 +150,7 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
     assert not torch.equal(records[0][0]["5.weight"], records[-1][0]["5.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [("lwm-iterative", ["pretrain"] * 2 + ["iterative"] * 2), ("drop-grow", ["sparse"] * 4),

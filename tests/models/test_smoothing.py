@@ -75,6 +75,7 @@ def test_a_cell_is_trained_pruned_and_measured_under_noise(tmp_path: Path, name:
     assert card.eps == "1/4"
 
 
+@pytest.mark.slow
 def test_more_noise_leaves_less() -> None:
     torch.manual_seed(0)
     model, data = NETWORKS.get("cnn-small")(), blobs(500)

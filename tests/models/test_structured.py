@@ -145,6 +145,7 @@ def test_an_unknown_layer_is_refused() -> None:
         units_of(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("network", ["cnn-small", "cnn-large", "vgg16", "wrn-28-4"])
 def test_no_allocation_empties_a_layer_at_a_hundredth(network: str, allocation: str) -> None:

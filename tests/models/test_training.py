@@ -205,6 +205,7 @@ def test_pruning_and_averaging_set_batch_norm_s_statistics_anew(
     assert calls == [60] * 4, "without batch norm there is nothing to estimate"
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path, small_network: str) -> None:
     assert pipeline(tmp_path, images=41).run(replace(job(objective="pgd"), network=small_network)).kept
 
@@ -229,6 +230,7 @@ def test_radam_rectifies_its_first_steps() -> None:
     trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
 
 
+@pytest.mark.slow
 def test_training_is_seeded(tmp_path: Path) -> None:
     first, second = (pipeline(tmp_path / name, images=60).run(job()) for name in ("a", "b"))
     assert first.sha256 == second.sha256
@@ -395,6 +397,7 @@ class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crown-ibp", "mtl-ibp", "trades", "hydra", "drop-grow"])
 def test_no_step_waits_for_a_cuda_device(name: str) -> None:
     """As many waits in an epoch of 16 steps as in one of 4; on the CPU, where it can be counted without a device."""

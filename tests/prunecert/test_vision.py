@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_import_in_a_fresh_process() -> None:
     code = (
         "from prunecert.vision import import_torchvision\n"

@@ -87,6 +87,7 @@ def test_most_of_the_networks_lose_something(compacted: dict[str, tuple[Path, Ne
     assert len(shrunk) > len(compacted) / 2
 
 
+@pytest.mark.slow
 def test_the_exact_margin_is_the_same(
     mode: Mode, pruned: list[Question], compacted: dict[str, tuple[Path, Network, Compaction]]
 ) -> None:

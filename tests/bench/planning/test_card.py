@@ -37,6 +37,7 @@ def test_a_card_that_is_wrong_is_refused_by_line_and_key(run: Run, tmp_path: Pat
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_network_of_another_shape_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "card.yaml").write_text(CARD)
     network(tmp_path / "theirs.onnx", size=28)

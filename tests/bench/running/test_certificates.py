@@ -154,6 +154,7 @@ def test_a_finished_run_asks_nothing_again(finished: Path, run_noisy: Callable[.
     assert run_noisy(finished) == EXIT_OK
 
 
+@pytest.mark.slow
 def test_they_can_be_asked_for_alone_or_left_out(noisy: Zoo, tmp_path: Path, run_noisy: Callable[..., int],
                                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     assert run_noisy(tmp_path, "--verifiers", "smoothing", "--dry-run") == EXIT_OK

@@ -39,6 +39,7 @@ def quiet() -> Console:
     return Console(file=StringIO())
 
 
+@pytest.mark.slow
 def test_a_program_runs_a_suite_and_gets_what_has_come_of_it(zoo: Zoo, tmp_path: Path) -> None:
     request = request_of(zoo, tmp_path / "run", argv=("as", "typed"))
     result = run_suite(request, quiet())
@@ -61,6 +62,7 @@ def test_a_program_runs_a_suite_and_gets_what_has_come_of_it(zoo: Zoo, tmp_path:
     assert documents(tmp_path / "run", "verdict") == before
 
 
+@pytest.mark.slow
 def test_verifiers_that_contradict_each_other_make_the_result_a_regression(zoo: Zoo, tmp_path: Path) -> None:
     request = request_of(zoo, tmp_path / "run", cells=CELLS[0], verifiers="fake-liar,fake-finder")
     text = StringIO()

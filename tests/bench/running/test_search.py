@@ -64,6 +64,7 @@ def test_a_search_finds_what_learns_and_goes_on_where_it_was(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_verified_accuracy_is_measured_on_validation_images(
     tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def choose(browser: Any, name: str, value: str) -> None:
     Select(browser.find_element("name", name)).select_by_visible_text(value)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_sort_filter_and_open_a_row_in_a_browser(site: Path, browser: Any) -> None:
     browser.get((site / "index.html").as_uri())
@@ -104,6 +105,7 @@ def test_sort_filter_and_open_a_row_in_a_browser(site: Path, browser: Any) -> No
     assert browser.find_element("id", "board")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_themes_and_narrow_screens_in_a_browser(site: Path, browser: Any) -> None:
     def colour() -> str:
@@ -140,6 +142,7 @@ def test_themes_and_narrow_screens_in_a_browser(site: Path, browser: Any) -> Non
     assert shown == sorted(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_scripts_the_whole_table_is_there(site: Path, browser: Any) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})

@@ -78,6 +78,7 @@ def test_lines_of_slope_0_are_pruned_neurons(tiny: nn.Module) -> None:
     assert torch.allclose(tiny(x), grafted, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shapes", [SHAPES, BY_CHANNEL])
 @pytest.mark.parametrize("eps", [0.01, 0.3])
 def test_bounds_hold_at_sampled_points(tiny: nn.Module, shapes: Shapes, eps: float) -> None:

@@ -40,6 +40,7 @@ def worker() -> Iterator[Worker]:
         yield subject
 
 
+@pytest.mark.slow
 def test_finds_confirmed_counterexamples(worker: Worker, network: Path) -> None:
     instances = [onnxnets.instance(network, 0.2, seed) for seed in range(6)]
     verdicts = worker.verify(instances)
@@ -54,6 +55,7 @@ def test_finds_confirmed_counterexamples(worker: Worker, network: Path) -> None:
         assert verdict.stage == "attack"
 
 
+@pytest.mark.slow
 def test_finds_what_is_there_and_nothing_else(worker: Worker, small: Path) -> None:
     """On a linear network the least radius of a counterexample is known: the attacks come within a per cent of it."""
     network = counterexample.outputs(small, np.zeros((1, 3, 2, 2), dtype=np.float32))

@@ -109,6 +109,7 @@ def test_any_disjunctive_normal_form(worker: Worker, networks: dict[str, Path]) 
         assert verdict.status is (Status.UNSAT if min(verdict.bounds) > TOLERANCE * 20 else Status.UNKNOWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("above", "status"), [(3e-6, Status.UNKNOWN), (1e-2, Status.UNSAT)])
 def test_a_margin_within_rounding_is_no_proof(
     worker: Worker, above: float, status: Status, networks: dict[str, Path]
@@ -294,6 +295,7 @@ def test_what_is_not_taken_is_named(
     assert said in verdict.detail
 
 
+@pytest.mark.slow
 def test_a_ball_needs_a_linear_first_layer(ibp: Worker, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Relu", ["input"], ["positive"]),

@@ -83,6 +83,7 @@ def _is_unsafe(instance: Instance, pair: tuple[Any, Any]) -> bool:
     return bool(exact.smallest(network, instance.lower, instance.upper, pair[0][0]) <= pair[1][0])
 
 
+@pytest.mark.slow
 def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     """A conjunction no row of which is excluded alone, beside a disjunct with another number of rows."""
     instance = cases[0][0]

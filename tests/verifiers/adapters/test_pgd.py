@@ -46,6 +46,7 @@ def test_finds_confirmed_counterexamples(pgd: Worker, norm: Norm, eps: float, ne
             assert not verdict.witness_check["clipped"]
 
 
+@pytest.mark.slow
 def test_finds_nothing_where_nothing_is(pgd: Worker, network: Path) -> None:
     instances = [onnxnets.instance(network, 1e-5, seed) for seed in range(5)]
     assert {verdict.status for verdict in pgd.verify(instances)} == {Status.UNKNOWN}

@@ -49,6 +49,7 @@ def test_verdicts_follow_the_bounds(worker: Worker, network: Path) -> None:
         assert np.all(np.array(verdict.bounds) <= smallest + 1e-5)
 
 
+@pytest.mark.slow
 def test_any_disjunctive_normal_form(worker: Worker, network: Path) -> None:
     rng = np.random.default_rng(0)
     instances = []

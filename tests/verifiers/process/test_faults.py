@@ -173,6 +173,7 @@ def test_a_crash_that_does_not_repeat_is_retried(network: Path, pids: Path) -> N
     assert (verdict.status, verdict.detail) == (Status.UNKNOWN, "fine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "status", "reason"),
     [
@@ -260,6 +261,7 @@ with Worker("faulty", grace_s=60.0) as subject:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_outlives_the_parent(signum: int, network: Path, pids: Path) -> None:
     """SIGKILL leaves the parent no time for anything; Ctrl-C must end all within seconds."""
@@ -286,6 +288,7 @@ def test_nothing_outlives_the_parent(signum: int, network: Path, pids: Path) -> 
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.slow
 def test_only_what_was_started_is_killed(network: Path, pids: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as bystander:
         with worker("faulty") as subject:

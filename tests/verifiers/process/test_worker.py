@@ -43,6 +43,7 @@ def mortal(place: str, deaths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return ledger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "tries"), [("start", START_TRIES), ("load", LOAD_TRIES)])
 def test_a_worker_killed_before_it_solves_is_replaced(
     place: str, tries: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +132,7 @@ def empty_bias(path: Path) -> Path:
     return build(path, perceptron(), {**layers(np.random.default_rng(0)), "b2": np.zeros(0, np.float32)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [loop, padded_to_19_gb, huge_constant, dropout, impossible_reshape, empty_bias])
 def test_a_bad_network_is_one_sentence_and_stops_no_other(make: object, tmp_path: Path) -> None:
     assert callable(make)

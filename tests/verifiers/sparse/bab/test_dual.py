@@ -64,6 +64,7 @@ def by_torch(question: Prepared, batch: Batch, d: int) -> tuple[float, list[Any]
     return float(bound.detach()), [np.zeros(0) if g is None else g.numpy() for g in gradients]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_autograds(kind: str, several: bool, tmp_path: Path) -> None:

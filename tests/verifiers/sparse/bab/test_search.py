@@ -146,6 +146,7 @@ def test_alpha_crown_lies_between_crown_and_the_exact_margin(tmp_path: Path) -> 
 
 
 # torch warns of its own older ONNX tracer, which auto_LiRPA goes through to read the module.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_alpha_crown_is_about_as_tight_as_auto_lirpa(tmp_path: Path) -> None:
