@@ -42,6 +42,7 @@ def said(project: Path, *arguments: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [["tests"], ["-n", "0", "-k", "a"], ["-n", "1"]])
 def test_it_says_how_many_tests_are_left_out(project: Path, how: list[str]) -> None:
     shown = said(project, *how)

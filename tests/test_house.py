@@ -33,6 +33,7 @@ LONG_VERBS = {
 }
 
 
+@pytest.mark.slow
 def test_there_is_no_circle_between_rooms_of_any_folder() -> None:
     assert house.circles(house.rooms(house.arrows())) == set()
 

@@ -91,6 +91,7 @@ def test_unknown_things_are_refused() -> None:
         ls.main(["suits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["bench.ls", "bench.run", "bench.merge"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (

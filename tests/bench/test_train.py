@@ -76,6 +76,7 @@ def test_a_card_from_before_a_key_existed_means_its_default(suite: str, tmp_path
     assert training.is_done(tmp_path / "zoo", job)
 
 
+@pytest.mark.slow
 def test_the_rate_of_scores_concerns_only_pruners_that_learn_them(suite: str, tmp_path: Path) -> None:
     text = SUITE.replace("[lwm, drop-grow]", "[lwm, hydra]").replace("[1, 2, 10]", "[1, 10]").replace("[0, 1]", "[0]")
     Path(suite).write_text(text)

@@ -175,6 +175,7 @@ def test_an_error_is_a_broken_run_and_can_be_asked_again(
     assert main(arguments) == EXIT_OK
 
 
+@pytest.mark.slow
 def test_a_contradiction_counts_more_than_an_error(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_property_beyond_the_verifier_is_unsupported(tmp_path: Path) -> None:
     assert log(out)[-1]["status"] == "unsat"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [("0.1", "0.2", "unsat"), ("0.1", "0.6", "sat"), ("0.6", "0.1", "sat")],

@@ -260,6 +260,7 @@ def test_a_folder_that_was_made_for_bad_input_goes_again(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_loses_no_answer(folder: Path) -> None:
     (folder / "instances.csv").write_text(ROWS * 3)
     command = f"{shlex.quote(sys.executable)} -m tests.bench.verify_fakes --instances {folder / 'instances.csv'}"

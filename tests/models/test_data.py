@@ -78,6 +78,7 @@ def test_validation_is_cut_from_training(copy: Path) -> None:
     assert np.array_equal(data.load("val", copy).indices, val.indices)
 
 
+@pytest.mark.slow
 def test_the_order_of_places(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_download(monkeypatch)
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "nowhere"))

@@ -54,6 +54,7 @@ def test_every_network_exports(network: str, tmp_path: Path) -> None:
     assert all(numpy_helper.to_array(t).dtype == np.float32 for t in network.graph.initializer)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), ratio=st.floats(1, 50), stride=st.sampled_from([1, 2]))
 def test_import_of_an_export_is_the_network(seed: int, ratio: float, stride: int, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def lent(folder: Path, objective: str = "ibp", epochs: int = 6) -> tuple[LentTra
     return training, line.initial(one)
 
 
+@pytest.mark.slow
 def test_a_stretch_that_a_hook_ends_leaves_its_epochs(tmp_path: Path) -> None:
     training, model = lent(tmp_path)
     ends: list[int] = []
@@ -61,6 +62,7 @@ def test_data_and_losses_are_the_cell_s(tmp_path: Path) -> None:
     assert (training.radius, training.bounding, training.learning) == (0.01, True, 1)
 
 
+@pytest.mark.slow
 def test_regularisers_and_losses_of_hooks_are_trained(tmp_path: Path) -> None:
     sizes = []
     for number in range(3):

@@ -101,6 +101,7 @@ def test_random_follows_its_seed() -> None:
     assert prune(model, 10, seed=1).sha256() != prune(model, 10, seed=2).sha256()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_hydra_starts_from_the_mask_of_lwm(allocation: str, ratio: float) -> None:

@@ -25,6 +25,7 @@ def dead(model: nn.Module) -> list[tuple[int, int]]:
     return units
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "ratio"), [("cnn-small", 2), ("cnn-small", 10), ("cnn-small", 100), ("cnn-large", 10), ("wrn-28-4", 10)]
 )
@@ -49,6 +50,7 @@ def test_units_go_whole_and_the_count_is_exact(network: str, ratio: float) -> No
     assert partial <= len(masks)
 
 
+@pytest.mark.slow
 def test_removed_units_have_no_effect_whatever_their_bias_or_scale() -> None:
     torch.manual_seed(0)
     model = NETWORKS.get("wrn-28-4")().eval()
@@ -66,6 +68,7 @@ def test_removed_units_have_no_effect_whatever_their_bias_or_scale() -> None:
         assert torch.allclose(model(x), before, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_residual_sums_lose_the_same_channels_everywhere() -> None:
     model = NETWORKS.get("wrn-28-4")()
     sums = [group for group in units_of(model) if len(group.producers) > 1]

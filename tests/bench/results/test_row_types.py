@@ -43,6 +43,7 @@ def test_every_published_summary_has_the_same_content() -> None:
         assert plain(read_summary(path)) == json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_every_published_baseline_has_the_same_content() -> None:
     paths = sorted((RESULTS / "baselines").glob("*.json"))
     assert paths

@@ -57,6 +57,7 @@ def test_the_score_is_the_slope_of_scaling_a_filter(tiny: nn.Module) -> None:
     assert torch.allclose(scores, expected.float(), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1.5, 4, 8])
 @pytest.mark.parametrize("loss", ["attacked", "own"])
 def test_rounds_end_at_the_exact_count(tiny: nn.Module, ratio: float, loss: str) -> None:

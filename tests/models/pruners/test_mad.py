@@ -75,6 +75,7 @@ def test_the_last_layer_keeps_the_same_in_each_row() -> None:
     assert masks["0.weight"].flatten().nonzero().flatten().tolist() == list(range(10, 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1, 2, 10, 40])
 def test_counts_are_near_the_budget(tiny: nn.Module, ratio: float) -> None:
     masks = prune(tiny, ratio, train=Lent(), images=40, steps=3)

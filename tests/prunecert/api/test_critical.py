@@ -16,6 +16,7 @@ from prunecert.verifiers.base import Status, Verdict
 radii = st.fractions(min_value=Fraction(1, 1000), max_value=Fraction(2))
 
 
+@pytest.mark.slow
 @given(radii, st.fractions(min_value=0, max_value=Fraction(1, 4)), st.fractions(Fraction(1, 500), Fraction(1, 10)))
 def test_the_ends_close_in_on_the_truth_and_never_pass_it(
     truth: Fraction, silence: Fraction, tolerance: Fraction

@@ -109,6 +109,7 @@ def test_who_comes_later_is_asked_about_what_is_open_alone(small: nn.Module, mon
     assert evaluation.failures == {"pgd: why": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

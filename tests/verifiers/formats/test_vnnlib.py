@@ -59,6 +59,7 @@ def test_written_boxes_read_back_bit_by_bit(a: FloatArray, b: FloatArray) -> Non
     assert read.digest() == like.digest()
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.integers(1, 3).flatmap(
@@ -195,6 +196,7 @@ formulas = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(formulas, min_size=1, max_size=3), st.lists(st.sampled_from([-3, -2, -1, 0, 1, 2]), min_size=2))
 def test_any_and_or_means_what_it_says(assertions: list[str], y: list[int]) -> None:
     (case,) = parse_property(text(*BOX, *assertions)).cases

@@ -55,6 +55,7 @@ def test_a_worker_killed_before_it_solves_is_replaced(
     assert len(ledger.read_text().splitlines()) == tries - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "tries"), [("start", START_TRIES), ("load", LOAD_TRIES)])
 def test_but_not_for_ever(
     place: str, tries: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +68,7 @@ def test_but_not_for_ever(
     assert len(ledger.read_text().splitlines()) == tries
 
 
+@pytest.mark.slow
 def test_what_a_network_failed_with_is_not_asked_again(network: Path, tmp_path: Path) -> None:
     bad = onnxnets.linear(tmp_path / "crashing.onnx", seed=1)
     with Worker("faulty", threads=1) as subject:
@@ -200,6 +202,7 @@ def test_a_record_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
         network_info(path)
 
 
+@pytest.mark.slow
 def test_sparse_initialisers_are_read(tmp_path: Path) -> None:
     """What onnxruntime's own script makes of pruned weights."""
     constants = layers(np.random.default_rng(0))

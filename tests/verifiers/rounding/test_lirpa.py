@@ -342,6 +342,7 @@ def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, t
         assert torch.all(values.hidden > values.chain)
 
 
+@pytest.mark.slow
 def test_coefficients_that_round_upwards_from_layer_to_layer_are_counted() -> None:
     layers: dict[str, torch.nn.Module] = {}
     steps = []

@@ -266,6 +266,7 @@ def assert_rows(rows: npt.NDArray[np.float64], query: Question, values: list[lis
         assert rows[k] == -np.inf or Fraction(float(rows[k])) <= exact
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**20),

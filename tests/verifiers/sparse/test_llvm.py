@@ -59,6 +59,7 @@ def _compiled(process: Any, vectors: tuple[int, ...]) -> Any:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", [(0,), (0, 0)])
 @pytest.mark.parametrize(("process", "height"), [(process1, 1), (process4, 4), (process8, 8)])
 def test_a_unit_is_relaxed_and_handed_on(process: Any, height: int, vectors: tuple[int, ...]) -> None:

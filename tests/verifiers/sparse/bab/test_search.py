@@ -122,6 +122,7 @@ def test_better_hidden_bounds_hold(tmp_path: Path) -> None:
         assert np.all(prepared.bounds.upper[node] >= values.max(axis=0) - 1e-9)
 
 
+@pytest.mark.slow
 def test_alpha_crown_lies_between_crown_and_the_exact_margin(tmp_path: Path) -> None:
     drawn, _ = draw("fc", 3, tmp_path)
     path = tmp_path / "net.onnx"

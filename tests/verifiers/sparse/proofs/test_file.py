@@ -282,6 +282,7 @@ def test_stored_points_are_evaluated_and_within_the_box(what: str, questions: li
                 assert (np.abs(verdict.witness) <= 1).all()
 
 
+@pytest.mark.slow
 def test_random_trees_change_no_answer(questions: list[Question]) -> None:
     rng = np.random.default_rng(3)
     accepted = 0

@@ -133,6 +133,7 @@ def test_damaged_files_are_refused_and_said_so(tmp_path: Path) -> None:
     assert refused >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_altered_trees_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
     """Arrays of the right types with wrong contents: whatever passes the checks can't change the answer."""
