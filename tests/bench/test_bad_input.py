@@ -55,6 +55,7 @@ def test_a_merge_of_shards_of_different_suites(run: Run, zoo: Zoo, tmp_path: Pat
     assert not (tmp_path / "joined").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_data(run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = tmp_path / "nowhere"
     arguments = zoo.arguments(tmp_path / "run", "--shard", "1/2", "--data-root", str(nowhere))

@@ -61,6 +61,7 @@ def test_export_shows_shapes_layer_by_layer(zoo: Zoo, tmp_path: Path, capsys: py
     assert f"{CELLS[1]}: not compacted" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_export_compares_outputs(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

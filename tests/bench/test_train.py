@@ -49,6 +49,7 @@ def test_cells_are_trained_once(suite: str, tmp_path: Path, capsys: pytest.Captu
     assert "1 cells, 1 trained already, 0 to train." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_recipe_or_other_data_is_not_overwritten(suite: str, tmp_path: Path) -> None:
     command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*dense_x1_s0"]
     train.main([*command, "--subset", "40"])
@@ -147,6 +148,7 @@ def test_subsets_are_marked_and_kept_out_of_the_zoo(suite: str, tmp_path: Path) 
     assert unfit(plans) == ["a: trained on 10 images only"]
 
 
+@pytest.mark.slow
 def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
     suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

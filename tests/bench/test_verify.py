@@ -82,6 +82,7 @@ def test_a_benchmark_gives_results_in_vnncomps_form(
     assert (out / "logs/fake-breaker.log").exists()
 
 
+@pytest.mark.slow
 def test_a_second_start_keeps_what_is_done(bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--instances",
@@ -102,6 +103,7 @@ def test_a_second_start_keeps_what_is_done(bench: Path, tmp_path: Path, capsys: 
     assert "(kept)" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--instances", str(bench / "instances.csv"), "--out", str(out), "--verifier"]
@@ -191,6 +193,7 @@ def test_what_cannot_be_asked_again_is_refused(text: str, tmp_path: Path) -> Non
         one(tmp_path, HOLDS, "--retry", text)
 
 
+@pytest.mark.slow
 def test_two_verifiers_that_contradict_each_other_exit_1(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +321,7 @@ def test_a_network_without_batch_axis_is_unsupported(tmp_path: Path) -> None:
     assert "batch axis" in str(log(tmp_path / "out")[-1]["detail"])
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_without_traceback(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -74,6 +74,7 @@ def test_lists_as_people_write_them(folder: Path, content: str | bytes) -> None:
     assert answered(folder, content) == (EXIT_OK, ["unsat", "sat"])
 
 
+@pytest.mark.slow
 def test_equal_rows_are_answered_once_and_listed_as_often_as_asked(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, m
         one(tmp_path, HOLDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
 def test_a_property_in_a_folder_that_may_not_be_entered(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
@@ -274,6 +276,7 @@ def test_a_reader_that_goes_loses_no_answer(folder: Path) -> None:
     assert [row[4] for row in results(folder / "out/fake-breaker/results.csv")] == ["unsat", "sat"] * 3
 
 
+@pytest.mark.slow
 def test_a_property_that_every_verifier_refuses_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "v/mixed.vnnlib").write_text(spec(*BOX, "(<= X_0 Y_0)"))
     assert answered(folder, ROWS + "net.onnx,v/mixed.vnnlib,5\n") == (EXIT_USAGE, ["unsat", "sat", "unknown"])

@@ -30,6 +30,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(6, 3, 32, 32), torch.randint(0, 10, (6,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_gives_gradients_to_all_weights(name: str, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     torch.manual_seed(0)
@@ -99,6 +100,7 @@ def test_sabr_shrinks_ibp_s_box(batch: tuple[torch.Tensor, torch.Tensor]) -> Non
     assert value(loss(model, *batch, EPS, lam=0.1)) < value(loss(model, *batch, EPS, lam=0.5)) < ibp
 
 
+@pytest.mark.slow
 def test_trades_weighs_the_divergence_by_beta(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = NETWORKS.get("cnn-small")()
     loss = OBJECTIVES.get("trades")

@@ -109,6 +109,7 @@ def test_what_is_written_computes_the_network(name: str) -> None:
     assert network.graph.output[0].type.tensor_type.shape.dim[1].dim_value == expected.shape[1]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_grafted_neurons_are_stably_active_rectifiers_over_all_images(seed: int) -> None:

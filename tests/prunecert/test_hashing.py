@@ -19,6 +19,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON), st.randoms())
 def test_the_order_of_keys_does_not_matter(data: dict[str, object], random: object) -> None:
     names = list(data)

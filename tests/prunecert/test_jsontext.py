@@ -37,6 +37,7 @@ def test_what_is_no_utf_8_is_refused() -> None:
         parse_json(b'"\xff"')
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists))
 def test_everything_else_is_read_as_json_has_it(data: object) -> None:
     assert parse_json(json.dumps(data).encode()) == data

@@ -51,6 +51,7 @@ def test_nothing_heavy_is_imported() -> None:
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.slow
 def test_what_is_not_supported_is_said_before_the_work(tmp_path: Path) -> None:
     from tests.verifiers import onnxnets
 

@@ -35,6 +35,7 @@ def test_a_signal_is_no_exit_status(tmp_path: Path) -> None:
     assert ended.code == -9
 
 
+@pytest.mark.slow
 def test_at_its_limit_a_command_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, time\n"

@@ -213,6 +213,7 @@ def test_a_network_with_noise_is_not_shrunk_to_pixels(finished: Path) -> None:
         assert cell["certify"]["onnx_sha256"] == cell["masked_sha256"]
 
 
+@pytest.mark.slow
 def test_an_export_has_no_property_for_a_network_with_noise(
     noisy: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

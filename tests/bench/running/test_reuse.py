@@ -156,6 +156,7 @@ def test_a_counterexample_counts_by_replay_and_not_by_the_earlier_log(
     assert not any(row["status"] == "sat" for row in verdicts(third))
 
 
+@pytest.mark.slow
 def test_runs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
     first = tmp_path / "first"
     run(first, "--images", "1", "--cells", "*dense*")

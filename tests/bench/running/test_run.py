@@ -101,6 +101,7 @@ def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_no_command_line_reaches_below_the_commands() -> None:
     for path in sorted(BENCH.glob("*/**/*.py")):
         tree = ast.parse(path.read_text())

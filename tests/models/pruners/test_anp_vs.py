@@ -103,6 +103,7 @@ def gradients(model: nn.Module, beta: float, suppression: float) -> dict[str, to
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_each_loss_reaches_its_own_parameters(tiny: nn.Module) -> None:
     torch.manual_seed(0)
     insert(tiny)

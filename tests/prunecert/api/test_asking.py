@@ -108,6 +108,7 @@ def test_verifiers_are_chosen_by_name_or_by_what_is_installed() -> None:
             chosen_verifiers(names, [])
 
 
+@pytest.mark.slow
 def test_a_network_that_nobody_takes_is_refused_with_the_layer(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 2)).eval()
     written = prunecert.export(net, tmp_path / "net.onnx", torch.rand(1, 1, 2, 2))
@@ -115,6 +116,7 @@ def test_a_network_that_nobody_takes_is_refused_with_the_layer(tmp_path: Path) -
         supported(["sparse-bab", "pgd"], written.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -86,6 +86,7 @@ def test_a_pruned_module_beside_its_dense_one(small: nn.Sequential) -> None:
             assert str(alone.status) == both.statuses[number]
 
 
+@pytest.mark.slow
 def test_who_comes_later_is_asked_about_what_is_open_alone(small: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.rand(4, 1, 4, 4)
     with torch.no_grad():

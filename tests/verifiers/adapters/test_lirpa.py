@@ -137,6 +137,7 @@ def test_a_margin_within_rounding_is_no_proof(
     assert ("within float32 tolerance" in verdict.detail) == (status is Status.UNKNOWN)
 
 
+@pytest.mark.slow
 def test_a_batch_says_what_each_alone_says(worker: Worker, networks: dict[str, Path]) -> None:
     instances = [onnxnets.instance(networks["residual"], 0.01 * (1 + seed % 3), seed) for seed in range(6)]
     together = worker.verify(instances)

@@ -93,6 +93,7 @@ def test_slopes_and_multipliers_of_any_kind_keep_bounds_true(seed: int) -> None:
     assert np.all(boxed <= (rows * values[-1]).sum(axis=1) + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["conv-skip", "conv", "fc-dead-units"])
 def test_at_a_point_bounds_are_close_to_the_exact_value_and_below_it(family: str) -> None:
     files = kit.questions(family)[0]

@@ -37,6 +37,7 @@ def test_sizes_are_refused_before_anything_is_read(count: int) -> None:
         stream(b"").take("<f4", count)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_unpacked_no_further_than_it_is_asked_for() -> None:
     file = stream(bytes(200 * 2**20))
     file.take("u1", 10)

@@ -19,6 +19,7 @@ def test_plain_and_gzipped_by_content(tmp_path: Path) -> None:
     assert read_text(tmp_path / "a.gz", "note") == read_text(tmp_path / "b", "note") == "hello"
 
 
+@pytest.mark.slow
 def test_what_unpacks_to_more_than_allowed_is_not_unpacked(tmp_path: Path) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = b"(assert (<= X_0 0.6))\n" * 48_000

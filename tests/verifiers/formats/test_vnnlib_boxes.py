@@ -134,6 +134,7 @@ def test_a_box_is_not_changed_by_its_parts() -> None:
     assert free().tightened(point).unbounded() is None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(atoms, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_rows_are_the_groups(groups: list[list[Atom]]) -> None:

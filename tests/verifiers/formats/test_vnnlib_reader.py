@@ -34,6 +34,7 @@ def rows(prop: Property) -> list[list[list[float]]]:
     return [np.column_stack([a, b]).tolist() for a, b in only(prop).spec.disjuncts]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 2**32), st.sampled_from(["1.0", "2.0"]))
 def test_the_sets_are_those_of_an_independent_evaluation(seed: int, version: str) -> None:
@@ -216,6 +217,7 @@ def test_nesting_is_read_or_refused(head: str, depth: int) -> None:
     assert time.process_time() - begin < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["(- ", "(+ 1 "])
 def test_nested_terms_are_read(head: str) -> None:
     begin = time.process_time()

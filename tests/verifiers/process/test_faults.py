@@ -209,6 +209,7 @@ def test_output_goes_to_the_log_and_its_tail_into_failures(network: Path, tmp_pa
     assert noisy.log_tail == quiet.log_tail == ""
 
 
+@pytest.mark.slow
 def test_replaced_after_its_number_of_instances(network: Path, pids: Path) -> None:
     identities = []
     with worker("faulty-recycled") as subject:

@@ -44,6 +44,7 @@ def test_the_cheapest_proof_is_taken(tmp_path: Path) -> None:
     assert ways[0] != "bab"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["conv-pruned-70", "skip"])
 def test_bounds_that_the_search_improves_get_walks_of_their_own(family: str, tmp_path: Path) -> None:
     files = largest(family)

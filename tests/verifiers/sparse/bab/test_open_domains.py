@@ -23,6 +23,7 @@ def batch(rng: np.random.Generator, places: range) -> Batch:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_what_comes_out_is_what_went_in_worst_first(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_domains, "_LEAST", 4)

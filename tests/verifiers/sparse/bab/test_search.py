@@ -72,6 +72,7 @@ def large(folder: Path) -> tuple[Drawn, Path]:
     return net, net.save(folder / "large.onnx")
 
 
+@pytest.mark.slow
 def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
     net, path = large(tmp_path)
     question = ask(path, net, np.full(net.inputs, 0.5), 0.1, timeout=0.6)

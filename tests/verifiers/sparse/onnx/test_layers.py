@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,7 @@ def test_a_convolution(
     assert not (matrix.data == 0).any()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     kernel=st.tuples(st.integers(2, 3), st.integers(2, 3)),

@@ -202,6 +202,7 @@ def test_trees_that_would_fill_the_memory_are_refused(questions: list[Question])
     assert "more than the limit of 1 MiB" in verdict.detail
 
 
+@pytest.mark.slow
 def test_headers_that_are_no_objects_are_refused(questions: list[Question]) -> None:
     for text in (b"", b"[]", b"null", b"{}", b"3", b"[" * 20_000, b"\xff\xfe", b'{"schema_version": 3}'):
         content = MAGIC + START.pack(len(text), zlib.crc32(text)) + text
