@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunecert.bench.report.medium import Table
-from prunecert.bench.results.schema import between_marks
-from prunecert.errors import EXIT_OK, run_main
-from prunecert.files import write_text
+from prunecert.bench.results.schema import between_marks, write_document
+from prunecert.errors import run_main
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.settings import rows
 
@@ -58,11 +55,7 @@ def updated(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report.settings_table", description=__doc__)
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="default: docs/settings.md")
-    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    write_text(options.document, updated(options.document.read_text(encoding="utf-8")))
-    return EXIT_OK
+    return write_document(argv, "python -m bench.report.settings_table", __doc__, DOCUMENT, updated)
 
 
 if __name__ == "__main__":

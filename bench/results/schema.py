@@ -9,7 +9,7 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,30 @@ def updated(text: str) -> str:
     return between_marks(text, BEGIN, END, render())
 
 
+def write_document(
+    argv: Sequence[str] | None, prog: str, description: str | None, document: Path, update: Callable[[str], str]
+) -> int:
+    """Runs a command that brings the generated part of a document up to date.
+
+    Args:
+        argv: Options; None for the process's.
+        prog: How the command is called.
+        description: What its help says of it.
+        document: The document, unless ``--document`` names another.
+        update: Returns the document's text as it is to be.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument(
+        "--document", type=Path, default=document, help=f"default: {document.parent.name}/{document.name}"
+    )
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    write_text(options.document, update(options.document.read_text(encoding="utf-8")))
+    return EXIT_OK
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.results.schema", description=__doc__)
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="default: results/README.md")
-    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    write_text(options.document, updated(options.document.read_text(encoding="utf-8")))
-    return EXIT_OK
+    return write_document(argv, "python -m bench.results.schema", __doc__, DOCUMENT, updated)
 
 
 if __name__ == "__main__":

@@ -180,3 +180,19 @@ def load(path: Path) -> Tiny:
         item.name: numpy_helper.to_array(item).astype(np.float64) for item in onnx.load(str(path)).graph.initializer
     }
     return Tiny(path, tuple((values[f"w{index}"], values[f"b{index}"]) for index in range(len(values) // 2)))
+
+
+#: An unsafe disjunct: rows and offsets.
+Disjunct = tuple[Matrix, Matrix]
+
+
+def disjuncts_around(instance: Instance) -> tuple[Disjunct, Disjunct, Disjunct]:
+    """Returns what the first output never reaches, a conjunction that only both rows exclude, and one that is met."""
+    network = load(instance.onnx)
+    row = np.eye(instance.classes)[:1]
+    low = smallest(network, instance.lower, instance.upper, row[0])
+    high = -smallest(network, instance.lower, instance.upper, -row[0])
+    middle, gap = (low + high) / 2, 0.2 * (high - low)
+    both = np.vstack([row, -row])
+    never = (row, np.array([low - 1.0]))
+    return never, (both, np.array([middle - gap, -middle - gap])), (both, np.array([middle + gap, -middle + gap]))

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecert.hashing import sha256_file
 from prunecert.onnx.io import load_model
 from prunecert.onnx.normalise import normalise
-from prunecert.verifiers.base import Instance, Norm, OutputSpec
+from prunecert.verifiers.base import Instance, Norm, OutputSpec, Verdict
 from prunecert.verifiers.formats import counterexample
 
 Rng = np.random.Generator
@@ -208,3 +208,13 @@ def samples(question: Instance, count: int, seed: int = 0) -> NDArray[np.float32
     weights[third : 2 * third][faces] = np.round(weights[third : 2 * third][faces])
     inside: NDArray[np.float32] = np.clip(lower + weights * (upper - lower), lower, upper).astype(np.float32)
     return inside
+
+
+def check_counterexample(question: Instance, verdict: Verdict) -> None:
+    """Fails unless a verdict's witness is a counterexample to the file itself, and its replay said so."""
+    assert verdict.witness is not None
+    assert question.contains(verdict.witness)
+    assert question.spec.violated_by(counterexample.outputs(question.onnx, verdict.witness[None])[0])
+    assert verdict.witness_check is not None
+    assert verdict.witness_check["ok"]
+    assert not verdict.witness_check["clipped"]

@@ -9,22 +9,12 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from prunecert.bench.planning.module_copy import plain_copy, unwrapped
 from prunecert.errors import UserError
+from tests import modules
 
 
 @pytest.fixture(name="small")
 def _small() -> nn.Module:
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, 8),
-        nn.ReLU(),
-        nn.Linear(8, 3),
-    )
-    net(torch.rand(32, 1, 4, 4))
-    return net.eval()
+    return modules.small()
 
 
 def test_what_pruning_has_left_is_made_permanent_in_the_copy_alone(small: nn.Sequential) -> None:

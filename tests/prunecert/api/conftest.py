@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 from torch import nn
 
 import prunecert
+from tests import modules
 
 
 @pytest.fixture(name="small")
 def _small() -> nn.Module:
-    """A convolution with batch norm and two linear layers, for inputs [1, 4, 4], three classes."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, 8),
-        nn.ReLU(),
-        nn.Linear(8, 3),
-    )
-    net(torch.rand(32, 1, 4, 4))
-    return net.eval()
+    return modules.small()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -282,14 +282,7 @@ def test_agrees_with_exact_answers(cases: list[tuple[Instance, bool]], split: st
 @needs
 def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     instance = cases[0][0]
-    network = exact.load(instance.onnx)
-    row = np.eye(instance.classes)[:1]
-    low = exact.smallest(network, instance.lower, instance.upper, row[0])
-    high = -exact.smallest(network, instance.lower, instance.upper, -row[0])
-    never = (row, np.array([low - 1.0]))
-    gap = 0.2 * (high - low)
-    empty = (np.vstack([row, -row]), np.array([(low + high) / 2 - gap, -(low + high) / 2 - gap]))
-    meets = (np.vstack([row, -row]), np.array([(low + high) / 2 + gap, -(low + high) / 2 + gap]))
+    never, empty, meets = exact.disjuncts_around(instance)
     verdicts = worker.verify(
         [replace(instance, spec=OutputSpec(disjuncts)) for disjuncts in ((never,), (never, empty), (never, meets))]
     )

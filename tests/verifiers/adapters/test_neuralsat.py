@@ -87,14 +87,7 @@ def _is_unsafe(instance: Instance, pair: tuple[Any, Any]) -> bool:
 def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     """A conjunction no row of which is excluded alone, beside a disjunct with another number of rows."""
     instance = cases[0][0]
-    network = exact.load(instance.onnx)
-    row = np.eye(instance.classes)[:1]
-    low = exact.smallest(network, instance.lower, instance.upper, row[0])
-    high = -exact.smallest(network, instance.lower, instance.upper, -row[0])
-    never = (row, np.array([low - 1.0]))
-    gap = 0.2 * (high - low)
-    empty = (np.vstack([row, -row]), np.array([(low + high) / 2 - gap, -(low + high) / 2 - gap]))
-    meets = (np.vstack([row, -row]), np.array([(low + high) / 2 + gap, -(low + high) / 2 + gap]))
+    never, empty, meets = exact.disjuncts_around(instance)
     assert worker.verify([replace(instance, spec=OutputSpec((never, empty)))])[0].status is Status.UNSAT
     verdict = worker.verify([replace(instance, spec=OutputSpec((never, meets)))])[0]
     assert verdict.status is Status.SAT, verdict.detail

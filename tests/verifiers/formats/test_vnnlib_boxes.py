@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +16,7 @@ from prunecert.verifiers.formats import vnnlib_boxes
 from prunecert.verifiers.formats.vnnlib_boxes import Box, clauses, rounded, specification
 from prunecert.verifiers.formats.vnnlib_formulas import Atom, Formula, Junction, Negation
 from prunecert.verifiers.formats.vnnlib_text import UnsupportedPropertyError
+from tests.verifiers.formats.formulakit import holds
 
 small = st.integers(-2, 2).map(Fraction)
 atoms = st.builds(
@@ -36,19 +36,6 @@ formulas = st.recursive(
     max_leaves=6,
 )
 POINTS = [(Fraction(a), Fraction(b)) for a in range(-2, 3) for b in range(-2, 3)]
-
-
-def holds(formula: Formula, point: Sequence[Fraction]) -> bool:
-    match formula:
-        case bool():
-            return formula
-        case Atom(terms=terms, limit=limit, strict=strict):
-            value = sum((c * point[i] for i, c in terms), Fraction(0))
-            return value < limit if strict else value <= limit
-        case Negation(part=part):
-            return not holds(part, point)
-        case Junction(all_of=both, parts=parts):
-            return (all if both else any)(holds(part, point) for part in parts)
 
 
 @settings(deadline=None, max_examples=40)

@@ -23,6 +23,7 @@ from prunecert.verifiers.formats.vnnlib_formulas import (
     number,
     varies,
 )
+from tests.verifiers.formats.formulakit import holds
 
 rationals = st.fractions(-3, 3, max_denominator=4)
 
@@ -59,11 +60,6 @@ def test_forms_that_people_write(token: str, value: float) -> None:
 def test_numbers_that_binary64_has_not(token: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         number(token, "f")
-
-
-def holds(atom: Atom, point: list[Fraction]) -> bool:
-    value = sum((c * point[i] for i, c in atom.terms), Fraction(0))
-    return value < atom.limit if atom.strict else value <= atom.limit
 
 
 @settings(deadline=None, max_examples=40)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from prunecert.errors import UserError
 from prunecert.verifiers.formats import vnnlib_terms
-from prunecert.verifiers.formats.vnnlib_formulas import Atom, Formula, Junction, Negation, Variable
+from prunecert.verifiers.formats.vnnlib_formulas import Atom, Formula, Variable
 from prunecert.verifiers.formats.vnnlib_terms import Evaluator
 from prunecert.verifiers.formats.vnnlib_text import UnsupportedPropertyError, expressions
+from tests.verifiers.formats.formulakit import holds
 
 COUNT = 3
 
@@ -36,19 +37,6 @@ def evaluator(*definitions: str) -> Evaluator:
 def formula(text: str, *definitions: str) -> Formula:
     (expression,) = expressions(text, "f")
     return evaluator(*definitions).formula(expression)
-
-
-def holds(value: Formula, y: Sequence[Fraction]) -> bool:
-    match value:
-        case bool():
-            return value
-        case Atom(terms=terms, limit=limit, strict=strict):
-            left = sum((c * y[i] for i, c in terms), Fraction(0))
-            return left < limit if strict else left <= limit
-        case Negation(part=part):
-            return not holds(part, y)
-        case Junction(all_of=both, parts=parts):
-            return (all if both else any)(holds(part, y) for part in parts)
 
 
 #: A term as text, and its value at a point.
