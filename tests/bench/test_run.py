@@ -294,12 +294,12 @@ def test_ctrl_c_ends_within_seconds_with_children_and_can_go_on(
     assert children
     began = time.monotonic()
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    printed, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
     assert process.returncode == 130, printed
     assert "interrupted: finished results are kept" in printed
     assert "Traceback" not in printed
-    _, alive = psutil.wait_procs(children, timeout=3)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     rows = documents(tmp_path / "run", "verdict")
     assert rows
