@@ -97,8 +97,9 @@ def test_answers_are_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_answers_of_a_hundred_networks_are_exact(tmp_path: Path) -> None:
-    assert check_networks(range(100, 200), tmp_path) > 100
+def test_answers_of_thirty_networks_are_exact(tmp_path: Path) -> None:
+    """Beside the soundness suite's 614 questions, which are asked with input splits, too."""
+    assert check_networks(range(100, 130), tmp_path) > 30
 
 
 @settings(max_examples=50, deadline=None)
