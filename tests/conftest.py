@@ -1,7 +1,7 @@
 """`pytest` without arguments is quick: it uses two to four cores, leaves slow tests out, and says so.
 
-Processes that share the cores share them out: each one's libraries, and the programs that it starts, use its part alone,
-or threads of one would wait for those of another.
+Processes that share the cores share them out: each one's libraries, and the programs that it starts, use its part
+alone, or threads of one would wait for those of another.
 """
 
 from __future__ import annotations
