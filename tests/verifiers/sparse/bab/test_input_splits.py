@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from prunecert.verifiers.sparse.threads import threads
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
+from tests.verifiers.sparse.bab import segments
 from tests.verifiers.sparse.bab.test_box_bounds import plain
 from tests.verifiers.sparse.searching import Prepared, ask, bab, draw
 from tests.verifiers.sparse.searching import search as answer
@@ -100,6 +102,36 @@ def test_answers_are_exact(tmp_path: Path) -> None:
 def test_answers_of_thirty_networks_are_exact(tmp_path: Path) -> None:
     """Beside the soundness suite's 614 questions, which are asked with input splits, too."""
     assert check_networks(range(100, 130), tmp_path) > 30
+
+
+def check_ties(seeds: range) -> int:
+    """Asks about networks of one input nearly at their exact margin; returns how many proofs there were."""
+    proofs = 0
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        net, first, last = segments.draw(rng)
+        with np.errstate(all="ignore"):
+            spec, margin = segments.tie(rng, net, first, last)
+        corners = np.array([first]), np.array([last])
+        out = answer(net, *corners, spec, seconds=0.05, split="input", attack_steps=20 * (seed % 2))[1]
+        if out.status is Status.UNSAT:
+            assert margin > 0, seed
+            assert out.bounds is not None
+            for value, disjunct in zip(out.bounds, spec.disjuncts, strict=True):
+                if np.isfinite(value):
+                    exact = segments.margin(net, float(first), float(last), OutputSpec((disjunct,)))
+                    assert Fraction(value) <= exact, seed
+            proofs += 1
+    return proofs
+
+
+def test_no_tie_is_proved() -> None:
+    assert check_ties(range(30)) > 3
+
+
+@pytest.mark.slow
+def test_no_tie_of_many_is_proved() -> None:
+    assert check_ties(range(1000, 1300)) > 30
 
 
 @settings(max_examples=50, deadline=None)
