@@ -11,11 +11,13 @@ import numpy.typing as npt
 import onnx
 
 from prunecert.compaction import Compaction, Mode
+from prunecert.errors import UserError
 from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
 from prunecert.models.compact import compact_file
 from prunecert.models.export import OPERATORS
 from prunecert.onnx.factors import fuse, is_marked
+from prunecert.onnx.io import load_model
 
 _CHECK_INPUTS = 32
 #: Largest difference of an output that passes, over the largest output: some hundred times the rounding of one float32
@@ -76,7 +78,11 @@ def export_compact(masked: Path, out: Path, mode: Mode = Mode.PIXELS) -> Compact
 
 def _fuse(masked: Path, scratch: Path) -> Path | None:
     """Writes a network of factors with their products, and returns the file; None for any other network."""
-    model = onnx.load(masked)
+    try:
+        model = load_model(masked)
+    except UserError:
+        # Compaction refuses it, and says why.
+        return None
     fused = fuse(model) if is_marked(model) else None
     if fused is None:
         return None
