@@ -231,7 +231,7 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     )
     if request.dry_run:
         return prepared.result()
-    return replace(prepared.result(), conclusion=conclude(out, prepared.console))
+    return replace(prepared.result(), conclusion=conclude(out, prepared.console, data=prepared.data))
 
 
 def _run_here(prepared: _Prepared) -> RunResult:
@@ -271,4 +271,5 @@ def _run_here(prepared: _Prepared) -> RunResult:
     result = replace(prepared.result(), session=session)
     if request.part:
         return result
-    return replace(result, conclusion=conclude(out, prepared.console, part=request.shard is not None))
+    part = request.shard is not None
+    return replace(result, conclusion=conclude(out, prepared.console, part=part, data=prepared.data))
