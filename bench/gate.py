@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from prunecert.bench.gating import baseline_file, github, junit, markdown, series, table
+from prunecert.bench.gating import badge, baseline_file, github, junit, markdown, series, table
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.refusal import planned, refuse_incomparable
@@ -30,6 +30,9 @@ from prunecert.bench.schema.gate import RuleSet
 from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
+
+#: What a gate that could compare leaves in its report folder beside ``junit.xml``.
+WRITTEN = ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json", "badge.svg")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,7 +180,8 @@ def _write(result: GateResult, folder: Path, console: Console) -> None:
         "gate.json": _json(result.to_json()),
         "benchmark-bigger.json": _json(series.bigger_is_better(result)),
         "benchmark-smaller.json": _json(series.smaller_is_better(result)),
-        "badge.json": _json(series.badge(result)),
+        "badge.json": _json(badge.endpoint(result)),
+        "badge.svg": badge.svg(result),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -191,7 +195,7 @@ def _json(data: object) -> str:
 def _refuse(message: str, folder: Path | None, environment: Mapping[str, str]) -> None:
     """Leaves the refusal where CI looks, so that reports of an earlier gate don't pass for this one's."""
     if folder is not None:
-        for name in ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"):
+        for name in WRITTEN:
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "junit.xml", junit.render_refusal(message))

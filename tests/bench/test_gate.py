@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from tests.bench.gating.test_junit import check_junit, outcome
 from tests.bench.rowkit import documents
 
 Run = Callable[..., int]
-FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"}
+FILES = {"junit.xml", *gate.WRITTEN}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_the_run_directory_has_a_name_of_its_own(
 ) -> None:
     requests: list[RunRequest] = []
 
-    def stop(request: RunRequest) -> RunResult:
+    def stop(request: RunRequest, **_: object) -> RunResult:
         requests.append(request)
         raise UserError("stopped")
 
@@ -210,6 +211,50 @@ def test_the_run_directory_has_a_name_of_its_own(
     (request,) = requests
     assert request.argv == ("--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half")
     assert (request.suite.profile, request.out) == ("half", Path("results/runs/gate-tiny-half"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--images", "11"), "image set: 12 images in the baseline, 11 in the run"),
+        (("--image-seed", "3", "--images", "12"), "image set: number 1 is image"),
+        (("--verifiers", "fake-bound", "--images", "12"), "verifiers: fake-bound, fake-complete in the baseline"),
+        (("--profile", "other", "--images", "12"), "time limit of fake-complete: 5.0 in the baseline, 6.0 in the run"),
+        (("--cells", "*_dense_*", "--images", "12", "--checkpoints", "{0}/none"), "No cell of suite 'tiny'"),
+        (("--images", "12", "--data-root", "{0}/none"), "which holds no CIFAR-10"),
+    ],
+)
+def test_what_forbids_a_comparison_is_found_before_the_first_image(
+    run_folder: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("an image was looked at")
+
+    monkeypatch.setattr("prunecert.bench.running.modes.Plain.work", work)
+    (tmp_path / "none").mkdir()
+    suite = tmp_path / "tiny.yaml"
+    profile = "  other: {timeouts: {fake-complete: 6}}\n"
+    suite.write_text(zoo.suite.read_text() + profile)
+    own = zoo.arguments(tmp_path / "run", "--workers", "1", *(word.format(tmp_path) for word in more))
+    own[own.index("--suite") + 1] = str(suite)
+    report = tmp_path / "report"
+    with pytest.raises(UserError, match=re.escape(message)):
+        gate.main(["--baseline", str(run_folder / "b.json"), "--report", str(report), *own], {})
+    assert not (tmp_path / "run").exists()
+    assert outcome(check_junit((report / "junit.xml").read_text()), "run", "comparison") == "error"
+
+
+def test_a_sample_never_stands_in_for_the_data_of_the_baseline(
+    run_folder: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    monkeypatch.setattr("prunecert.models.data._download", lambda _: (None, "no network"))
+    own = zoo.arguments(tmp_path / "run", "--images", "12")
+    del own[own.index("--data-root") : own.index("--data-root") + 2]
+    with pytest.raises(UserError, match=r"CIFAR-10 \(test split\) is needed and no copy was found"):
+        gate.main(["--baseline", str(run_folder / "b.json"), *own], {})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
