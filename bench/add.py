@@ -19,8 +19,9 @@ from pathlib import Path
 
 from prunecert.bench.options import IMAGES, SECONDS
 from prunecert.bench.running.adding import Addition, add, arrays_entry, kept_accuracies
+from prunecert.bench.running.critical_radii import RadiusRequest, find_radii
 from prunecert.bench.schema.cell import parse_eps
-from prunecert.errors import run_main
+from prunecert.errors import EXIT_REGRESSION, EXIT_USAGE, run_main
 from prunecert.printable import say
 
 
@@ -38,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--images", type=IMAGES, default=100, metavar="N", help="first test images (default: 100)")
     command.add_argument("--verifiers", default="", metavar="NAME,…", help="who is asked (default: what is installed)")
     command.add_argument("--timeout", type=SECONDS, default=20.0, metavar="S", help="for each image (default: 20)")
+    command.add_argument(
+        "--critical-radius", type=IMAGES, nargs="?", const=10, metavar="N",
+        help="close in on the radius up to which each of the first N images holds: proved, and broken (default: 10)",
+    )  # fmt: skip
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     command.add_argument("--out", type=Path, default=Path("results/runs/added"), metavar="DIR", help="run's folder")
     return command
@@ -62,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = add(addition)
     for kept in kept_accuracies(result.out):
         say(kept)
-    return result.exit_code
+    if options.critical_radius is None or result.exit_code == EXIT_USAGE:
+        return result.exit_code
+    contradictions = find_radii(result.plans, RadiusRequest(result.out, options.critical_radius), say)
+    for line in contradictions:
+        say(f"CONTRADICTION: {line}")
+    return EXIT_REGRESSION if contradictions else result.exit_code
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.house import ROOT, constraints
@@ -19,21 +20,9 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 VERSIONS = constraints.read((ROOT / "constraints.txt").read_text())
 
 
-def requirements(*extras: str) -> list[Requirement]:
-    texts = list(PROJECT["dependencies"])
-    for extra in extras:
-        for text in PROJECT["optional-dependencies"][extra]:
-            nested = Requirement(text)
-            if nested.name == "prunecert":
-                texts += [str(one) for one in requirements(*sorted(nested.extras))]
-            else:
-                texts.append(text)
-    return [Requirement(text) for text in texts]
-
-
 def test_constraints_name_a_fitting_version_of_all_that_is_asked_for() -> None:
-    for requirement in requirements(*constraints.EXTRAS):
-        name = requirement.name.lower()
+    for requirement in constraints.asked(*constraints.EXTRAS):
+        name = canonicalize_name(requirement.name)
         assert name in VERSIONS, f"{name}: {constraints.HEADER}"
         assert Version(VERSIONS[name]) in requirement.specifier, requirement
 
@@ -46,11 +35,11 @@ def test_constraints_say_how_they_were_written_and_name_no_server() -> None:
 
 
 def test_constraints_are_the_closure_of_what_is_installed() -> None:
-    versions = constraints.needed("prunecert", ("all",))
+    versions = constraints.needed(constraints.asked("all"))
     assert {"torch", "onnx", "llvmlite", "jinja2"} <= set(versions), "numba needs llvmlite, by way of which it comes"
     assert "prunecert" not in versions
     assert all("+" not in version for version in versions.values())
-    assert constraints.needed("no-such-package", ()) == {}
+    assert constraints.needed([Requirement("no-such-package>=1")]) == {}
 
 
 @pytest.mark.parametrize("line", ["torch>=2", "torch==2 --hash=x", "-r other.txt", "https://x/y.whl", "torch"])

@@ -11,25 +11,35 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.house import ROOT
 
 #: What CI and the image install. The others (marabou, slurm, docs, exporters, …) are asked for by hand.
 EXTRAS = ("all", "test", "lint")
 HEADER = "# Versions that go together. Written by: python -m tests.house.constraints > constraints.txt"
 
 
-def needed(package: str, extras: tuple[str, ...]) -> dict[str, str]:
-    """Returns the version of every installed package that `package` needs, directly or by way of others.
+def asked(*extras: str) -> list[Requirement]:
+    """Returns what pyproject.toml asks for, by itself and for these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [Requirement(text) for text in project["dependencies"]]
+    for extra in extras:
+        for text in project["optional-dependencies"][extra]:
+            requirement = Requirement(text)
+            nested = requirement.name == project["name"]
+            requirements += asked(*sorted(requirement.extras)) if nested else [requirement]
+    return requirements
 
-    Args:
-        package: Its name.
-        extras: Which of its extras count.
-    """
+
+def needed(requirements: Iterable[Requirement]) -> dict[str, str]:
+    """Returns the version of every installed package that is required, directly or by way of others."""
     versions: dict[str, str] = {}
-    waiting = [(canonicalize_name(package), extra) for extra in ("", *extras)]
+    waiting = [place for requirement in requirements for place in _places(requirement)]
     visited: set[tuple[str, str]] = set()
     while waiting:
         name, extra = waiting.pop()
@@ -40,18 +50,16 @@ def needed(package: str, extras: tuple[str, ...]) -> dict[str, str]:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        if name != canonicalize_name(package):
-            versions[name] = distribution.version.partition("+")[0]
-        for requirement in _requirements(distribution, extra):
-            waiting += [(canonicalize_name(requirement.name), more) for more in ("", *sorted(requirement.extras))]
+        versions[name] = distribution.version.partition("+")[0]
+        for text in distribution.requires or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                waiting += _places(requirement)
     return dict(sorted(versions.items()))
 
 
-def _requirements(distribution: importlib.metadata.Distribution, extra: str) -> Iterator[Requirement]:
-    for text in distribution.requires or ():
-        requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            yield requirement
+def _places(requirement: Requirement) -> list[tuple[str, str]]:
+    return [(canonicalize_name(requirement.name), extra) for extra in ("", *sorted(requirement.extras))]
 
 
 def read(text: str) -> dict[str, str]:
@@ -73,7 +81,7 @@ def read(text: str) -> dict[str, str]:
 def main() -> None:
     """Prints the file."""
     print(HEADER)
-    for name, version in needed("prunecert", EXTRAS).items():
+    for name, version in needed(asked(*EXTRAS)).items():
         print(f"{name}=={version}")
 
 
