@@ -114,8 +114,9 @@ class RadiusSummary:
         beyond = f" up to {shown_radius(self.highest)}" if self.broken[1] is None else ""
         few = "; few images, so take it as a hint" if self.images < 50 else ""
         return (
-            f"{self.network} ({self.pruner}): the median image is proved up to {middle} and {broken}{beyond}; quartiles of"
-            f" what is proved {low} and {high} ({self.images} images, {self.correct} classified correctly{few})"
+            f"{self.network} ({self.pruner}): the median image is proved up to {middle} and {broken}{beyond}; "
+            f"quartiles of what is proved {low} and {high} ({self.images} images, {self.correct} classified "
+            f"correctly{few})"
         )
 
 

@@ -121,13 +121,12 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     from prunecert.bench.schema.own import OwnCell
     from prunecert.models.recipe import Recipe
 
-    names = [cell.name for cell, _ in suite.cells]
-    chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
+    # One's own networks are trained elsewhere; one that is verified at several radii is trained once.
+    own = {cell.name for cell, _ in suite.cells if isinstance(cell, OwnCell)}
+    cells = {cell.as_trained.name: cell.as_trained for cell, _ in suite.cells}
+    chosen = set(cells if patterns is None else fitting(cells, patterns, f"suite {suite.name!r}")) - own
     jobs = []
-    for cell, _ in suite.cells:
-        if cell.name not in chosen or isinstance(cell, OwnCell):
-            # One's own networks are trained elsewhere.
-            continue
+    for cell in (cell for name, cell in cells.items() if name in chosen):
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
         command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"

@@ -44,8 +44,8 @@ def test_a_summary_has_the_middle_image_and_counts_a_misclassified_one_as_0() ->
     assert summary.proved == (Fraction(0), Fraction(1, 255), Fraction(3, 255))
     assert summary.broken == (Fraction(0), Fraction(2, 255), Fraction(5, 255))
     assert str(summary) == (
-        "mine (pruned): the median image is proved up to 1/255 and broken at 2/255; quartiles of what is proved 0/255 and "
-        "3/255 (4 images, 3 classified correctly; few images, so take it as a hint)"
+        "mine (pruned): the median image is proved up to 1/255 and broken at 2/255; quartiles of what is proved 0/255 "
+        "and 3/255 (4 images, 3 classified correctly; few images, so take it as a hint)"
     )
     (far,) = summarise_radii([row(0, "32/255", None)])
     assert far.broken == (None, None, None)
