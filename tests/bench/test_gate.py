@@ -257,6 +257,47 @@ def test_a_sample_never_stands_in_for_the_data_of_the_baseline(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_ones_own_network_from_its_file_to_a_badge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a release engineer does it: in a folder of his own, with an ONNX file and arrays of images."""
+    import numpy as np
+
+    from prunecert.bench import add
+    from prunecert.verifiers.formats.counterexample import outputs
+    from tests.verifiers import onnxnets
+
+    monkeypatch.chdir(tmp_path)
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 4))
+    images = np.random.default_rng(0).random((12, 1, 4, 4), dtype=np.float32)
+    labels = outputs(tmp_path / "net.onnx", images).argmax(1)
+    np.savez(tmp_path / "images.npz", x_test=images, y_test=labels)
+    words = ["net.onnx", "--name", "mine", "--data", "images.npz", "--eps", "1/255", "--images", "12", "--out", "first"]
+    assert add.main([*words, "--verifiers", "fake-bound,fake-complete"]) == 0
+    assert baseline.main(["--run", "first", "--out", "b.json", "--reason", "first release"]) == 0
+    check = ["--baseline", "b.json", "--suite", "first/suite.yaml", "--report", "gate", "--workers", "1"]
+    assert gate.main(check, {}) == 0
+    assert json.loads(Path("gate/badge.json").read_text())["color"] == "brightgreen"
+    # A worse one, by the same name; all its answers are others.
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 4), seed=9)
+    capsys.readouterr()
+    assert gate.main(check, {}) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL: mine_own_eps1_own, images: " in shown
+    assert "now misclassified" in shown
+    assert json.loads(Path("gate/badge.json").read_text())["color"] == "red"
+    assert "verified accuracy: " in Path("gate/badge.svg").read_text()
+    # Another shape is no comparison, and no badge of an earlier one is left.
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 5))
+    with pytest.raises(UserError, match=r"net\.onnx takes inputs of shape \[1, 4, 5\], and the data set 'images'"):
+        gate.main(check, {})
+    assert {path.name for path in Path("gate").iterdir()} == {"junit.xml"}
+    Path("images.npz").unlink()
+    with pytest.raises(UserError, match=r"There is no file 'images\.npz'"):
+        gate.main(check, {})
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
