@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunecert.bench.leaderboard.suites import shipped_suite
@@ -95,8 +95,3 @@ def card_text(entry: Mapping[str, Any]) -> str:
 def _scalar(value: Any) -> str:
     """Returns a value as a YAML scalar: JSON's strings are YAML's, too."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-
-
-def shown(commands: Iterable[str | None]) -> list[str]:
-    """Returns the commands that there are, each once."""
-    return list(dict.fromkeys(command for command in commands if command))
