@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prunecert.bench.leaderboard.check import check_tree, remarks
 from prunecert.bench.leaderboard.entry import entry_files
+from prunecert.bench.leaderboard.runs import larger_runs
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.printable import printable, shortened
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring.
 
     Returns:
-        0 if all entries are valid, 1 if one has a problem.
+        0 if all entries and the runs over more images are valid, 1 if one has a problem.
 
     Raises:
         UserError: There is no such folder, or no entry in it.
@@ -35,13 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not files:
         raise UserError(f"{shortened(options.results)} holds no leaderboard entry; bench.run --submit makes them.")
     good, problems = check_tree(options.results, data)
-    for problem in problems:
+    _, faults = larger_runs(options.results, good)
+    for problem in (*problems, *faults):
         print(problem)
     for stem, entry in good.items():
         for remark in remarks(entry):
             print(f"note: {shortened(stem)}.json: {printable(remark)}")
     print(f"{len(files)} entries: {len(good)} valid, {len(files) - len(good)} with problems ({len(problems)} in all)")
-    return EXIT_REGRESSION if problems else EXIT_OK
+    if faults:
+        print(f"runs over more images: {len(faults)} problems")
+    return EXIT_REGRESSION if problems or faults else EXIT_OK
 
 
 if __name__ == "__main__":

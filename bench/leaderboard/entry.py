@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from prunecert.bench.leaderboard.commands import without_places
 from prunecert.bench.leaderboard.entry_types import TRAINING
 from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
@@ -82,7 +83,10 @@ def make_entry(
         "name": "",
         "digest": "",
         "by": by,
-        "method": {key: card.get(key, "") for key in ("title", "url", "notes")},
+        "method": {
+            **{key: card.get(key, "") for key in ("title", "url", "notes")},
+            **({"authors": card["authors"]} if card.get("authors") else {}),
+        },
         "cell": {**plan.cell.to_json(), "name": plan.cell.name, "norm": "linf"},
         "weights": {
             "total": total,
@@ -107,7 +111,7 @@ def make_entry(
         },
         "protocol": {
             **{key: session[key] for key in ("suite", "profile", "suite_digest", "started", "versions")},
-            "command": [_without_folder(word) for word in session["command"]],
+            "command": [_without_folder(word) for word in without_places(session["command"])],
             **{key: session[key] for key in ("machine", "device", "workers", "threads", "float32")},
             "asked": protocol.to_json(),
             "image_key": plan.image_key,

@@ -26,6 +26,7 @@ class Method(_Strict):
     title: str
     url: str
     notes: str
+    authors: str = ""
 
 
 class CellRecord(_Strict):

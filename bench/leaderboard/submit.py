@@ -8,6 +8,7 @@ from typing import Any
 
 from prunecert.bench.leaderboard.check import check_entry, check_tree, contradictions
 from prunecert.bench.leaderboard.entry import dump, make_entry, read_answers
+from prunecert.bench.leaderboard.imagesets import LEAST_IMAGES
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.running.session import unfit
 from prunecert.bench.schema.cell import Protocol
@@ -41,8 +42,10 @@ def submit(
         The files written.
 
     Raises:
-        UserError: An entry has problems: a sample, truncated or unfinished run, a contradiction; none is written.
+        UserError: An entry has problems: a sample, truncated or unfinished run, too few images, a contradiction; none
+            is written.
     """
+    refuse_few(plans, folder)
     answers = read_answers(out, plans)
     entries = {}
     for plan in plans:
@@ -60,3 +63,17 @@ def submit(
         raise UserError(f"--submit is refused, nothing was written to {folder}: {shown}{more}.")
     folder.mkdir(parents=True, exist_ok=True)
     return [write_text(folder / f"{name}.json", dump(entry)) for name, entry in entries.items()]
+
+
+def refuse_few(plans: Sequence[CellPlan], folder: Path) -> None:
+    """Refuses a run on fewer images than the board takes.
+
+    Raises:
+        UserError: One of its cells has fewer.
+    """
+    few = [plan for plan in plans if plan.protocol.images < LEAST_IMAGES]
+    if few:
+        raise UserError(
+            f"--submit is refused, nothing was written to {folder}: {few[0].cell.name} has {few[0].protocol.images} "
+            f"images, and the board takes {LEAST_IMAGES} and more; run the profile default or paper."
+        )

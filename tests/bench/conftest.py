@@ -27,7 +27,7 @@ cells:
     pruners: [lwm]
     compression: [1, 10, 20]
 verify:
-  images: 40
+  images: 60
   cascade: [fake-bound, fake-complete]
   cross_check: [fake-bound]
   timeouts: {fake-bound: 5, fake-complete: 5,fake-liar: 5,fake-finder: 5,fake-missing: 5,ibp: 30,pgd: 30,crown-ibp: 30}

@@ -215,3 +215,26 @@ def test_rank_correlation_is_spearmans() -> None:
     assert stats.rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == (0.0, 1.0)
     with pytest.raises(ValueError, match="three pairs"):
         stats.rank_correlation([1.0], [2.0])
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_ratio_of_counts_lies_in_its_interval(n: int, data: st.DataObject) -> None:
+    k, base = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    ratio, low, high = stats.unpaired_ratio(k, base, n)
+    assert 0 <= low <= ratio == k / base <= high
+
+
+def test_a_ratio_of_counts_covers_the_true_ratio_as_often_as_promised() -> None:
+    n, first, second = 40, 0.45, 0.5
+    weights = [[math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)] for p in (first, second)]
+    covered = 0.0
+    for k in range(n + 1):
+        for base in range(1, n + 1):
+            _, low, high = stats.unpaired_ratio(k, base, n)
+            covered += weights[0][k] * weights[1][base] * (low <= first / second <= high)
+    assert 0.94 < covered < 0.97
+
+
+def test_a_ratio_of_counts_wants_a_denominator() -> None:
+    with pytest.raises(ValueError, match="base >= 1"):
+        stats.unpaired_ratio(3, 0, 10)
