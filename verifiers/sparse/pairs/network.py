@@ -84,7 +84,7 @@ class Pair:
 
     Raises:
         UserError: They have different architectures or inputs; the node is named.
-        UnsupportedError: A ReLU is taken of the input itself.
+        UnsupportedError: A ReLU is taken of the input itself, or a layer takes one value twice.
     """
 
     def __init__(self, first: Network, second: Network) -> None:
@@ -94,6 +94,9 @@ class Pair:
         self.activated = first.activated()
         if 0 in self.activated:
             raise UnsupportedError(f"{first.name}: a ReLU on the input itself isn't taken")
+        for node in first.nodes:
+            if len({(term.source, term.activated) for term in node.terms}) < len(node.terms):
+                raise UnsupportedError(f"{first.name}: the layer {node.name!r:.80} takes one value twice")
         self.sizes = tuple(node.size for node in first.nodes)
         self.terms = [
             [_pair_term(a, b) for a, b in zip(left.terms, right.terms, strict=True)]
