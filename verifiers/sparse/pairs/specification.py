@@ -1,4 +1,4 @@
-"""What is asked of a pair: linear rows over the outputs of both networks, and sums of rows that are worth bounding."""
+"""What is asked of a pair: linear rows over the outputs of both networks, and means of rows that are worth bounding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.pairs.network import UNIT
 
-#: Sums of two rows are tried where a disjunct has at most so many rows.
+#: Means of two rows are tried where a disjunct has at most so many rows.
 _MOST_ROWS = 128
 
 
@@ -56,10 +56,10 @@ def of_rows(rows: Float64Array, offsets: Float64Array, disjunct: Int64Array) -> 
 
 
 def candidates(spec: OutputSpec, more: Float64Array | None = None) -> Candidates:
-    """Returns what to bound for each disjunct: its rows, and sums of a row about each network.
+    """Returns what to bound for each disjunct: its rows, and means of a row about each network.
 
     Two rows of a disjunct that speak of one network each, such as "i is the first network's class" and "j is the
-    second's", may both be open where their sum, here y_j - y_i + y'_i - y'_j, which is a difference of differences,
+    second's", may both be open where their mean, here (y_j - y_i + y'_i - y'_j) / 2, which is about differences alone,
     is above 0 everywhere.
 
     Args:
@@ -78,9 +78,9 @@ def candidates(spec: OutputSpec, more: Float64Array | None = None) -> Candidates
         left, right = np.flatnonzero(about[0] & ~about[1]), np.flatnonzero(about[1] & ~about[0])
         pairs = [(i, j) for i in left for j in right if _cancels(matrix[i, :half], matrix[j, half:])]
         for i, j in pairs if len(bounds) <= _MOST_ROWS else []:
-            rows.append(matrix[i] + matrix[j])
-            # Rounded up.
-            total = limits[i] + limits[j]
+            # Half the sum is no more than the larger of the two.
+            rows.append(0.5 * (matrix[i] + matrix[j]))
+            total = 0.5 * limits[i] + 0.5 * limits[j]
             offsets.append(float(total + np.abs(total) * 2 * UNIT))
         places += [place] * (len(offsets) - len(places))
     width = spec.disjuncts[0][0].shape[1] if spec.disjuncts else 0
