@@ -147,7 +147,7 @@ class Worker:
     def _start_quietly(self) -> None:
         with self._lock:
             # A failure is said where an instance is asked, which tries again.
-            with contextlib.suppress(ProcessError):
+            with contextlib.suppress(ProcessError, OSError):
                 if not self.closed():
                     self._start()
             if self.closed():
