@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable
 
 from prunecert.compaction import Mode
+from prunecert.errors import UserError
 from prunecert.printable import shortened
+from prunecert.verifiers.base import Status
 
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:
@@ -95,3 +97,20 @@ def add_compact_option(parser: argparse.ArgumentParser) -> None:
         const=str(Mode.OFF),
         help="the masked networks as they are",
     )
+
+
+def parse_statuses(text: str | None) -> frozenset[Status]:
+    """Reads the statuses of ``--retry``, comma-separated; None is none of them.
+
+    Example:
+        >>> sorted(parse_statuses("timeout, error"))
+        [<Status.ERROR: 'error'>, <Status.TIMEOUT: 'timeout'>]
+
+    Raises:
+        UserError: One is unknown, or is an answer that nobody needs to ask for again.
+    """
+    allowed = [str(status) for status in Status if not status.decided]
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if any(word not in allowed for word in words):
+        raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
+    return frozenset(Status(word) for word in words)

@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option
+from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option, parse_statuses
 from prunecert.bench.planning import select
 from prunecert.bench.running import resources, slurm
-from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.running.request import Cluster, RunRequest
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError, did_you_mean
