@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("n", True),
     ("clean %", True),
     ("verified %", True),
-    ("attacked %", True),
+    ("under attack %", True),
     ("verified by", False),
     ("broken by", False),
     ("undecided", False),
@@ -121,9 +121,10 @@ def notes(summary: Summary) -> list[str]:
     lines = []
     if summary["cells"]:
         lines.append(
-            f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
-            "intervals; median s, mean s: all verifiers up to the deciding one, a correctly classified image, without "
-            "start-up (an undecided one counts with all that was spent), and which verifier took most of all time."
+            "verified ≤ true robust accuracy ≤ robust accuracy under attack; in brackets the "
+            f"{100 * summary['confidence']:.0f} % Wilson intervals; median s, mean s: all verifiers up to the deciding "
+            "one, a correctly classified image, without start-up (an undecided one counts with all that was spent), "
+            "and which verifier took most of all time."
         )
     for cell in summary["cells"]:
         if cell["note"]:
