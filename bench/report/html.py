@@ -34,12 +34,13 @@ def render(summary: Mapping[str, Any]) -> str:
             # Our own drawing: matplotlib escapes the names that it writes as text.
             place = certified_figures if name == CERTIFIED else figures
             place.append({"caption": caption(summary, name), "svg": Markup(svg)})  # noqa: S704
+    beneath = (*table.legend(summary), *table.notes(summary))
     return environment.get_template("report.html.j2").render(
         run=summary,
         columns=table.COLUMNS,
         rows=table.rows(summary),
         finding=screen.finding(summary),
-        notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
+        notes=[note for note in beneath if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
         certified_title=certified.CAPTION,
         certified_columns=certified.columns(summary),
