@@ -172,6 +172,6 @@ def test_axe_finds_nothing(site: Path, browser: Any) -> None:
             # What is folded is read, too.
             browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
             browser.execute_script(script)
-            found = browser.execute_async_script("axe.run().then(arguments[0])")
-            assert found["passes"]
-            assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+            verdict = browser.execute_async_script("axe.run().then(arguments[0])")
+            assert verdict["passes"]
+            assert [(rule["id"], rule["nodes"][0]["html"]) for rule in verdict["violations"]] == []
