@@ -107,7 +107,9 @@ def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str
 
     return {
         cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.name}.safetensors", folder), folder, select.compact_mode(protocol)
+            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
+            folder,
+            select.compact_mode(protocol),
         )
         for cell, protocol in present
     }

@@ -80,6 +80,7 @@ PRUNERS: Registry[Callable[..., Any]] = Registry(
         "boosting": "prunecert.models.pruners.boosting:prune",
         "coevolution": "prunecert.models.pruners.coevolution:prune",
         "connectivity": "prunecert.models.pruners.connectivity:prune",
+        "cstar": "prunecert.models.pruners.cstar:prune",
         "deadwooding": "prunecert.models.pruners.deadwooding:prune",
         "drop-grow": "prunecert.models.pruners.drop_grow:prune",
         "filter-l1": "prunecert.models.pruners.filter:prune",

@@ -201,6 +201,7 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[SessionCell, Rows]:
     }
     rows = Rows()
     rows.correct[protocol["image_key"]] = dict(zip(images["index"], images["correct"], strict=True))
+    rows.labels[protocol["image_key"]] = dict(zip(images["index"], images["label"], strict=True))
     for stage in protocol["stages"]:
         columns = (entry["verdicts"][stage["verifier"]][key] for key in COLUMNS[:5])
         for image, status, spent, unstable, domains in zip(*columns, strict=True):

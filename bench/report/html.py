@@ -12,11 +12,12 @@ from prunecert.bench.report.figures import CERTIFIED, FIGURES, caption, inline_s
 from prunecert.bench.report.medium import templates
 
 
-def render(summary: Mapping[str, Any]) -> str:
+def render(summary: Mapping[str, Any], impact: str = "") -> str:
     """Returns the page.
 
     Args:
         summary: A run's summary.
+        impact: The section of `bench.report.impact`.
     """
     from markupsafe import Markup
 
@@ -50,4 +51,6 @@ def render(summary: Mapping[str, Any]) -> str:
         shape_columns=shapes.COLUMNS,
         shapes=shapes.of_summary(summary),
         command=quote(summary["command"]),
+        # Made by a template that escapes what it shows.
+        impact=Markup(impact),  # noqa: S704
     )

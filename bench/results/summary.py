@@ -51,6 +51,7 @@ class Rows:
         sessions: The latest session of each writer.
         ended: Writers whose latest session came to its end.
         correct: By image key and image: whether it is classified correctly.
+        labels: By image key and image: its class.
         answers: By stage key and image.
         claims: Cell, image and verifier of what was decided, by question.
         devices: Devices named in verdicts.
@@ -60,6 +61,7 @@ class Rows:
     sessions: dict[str, SessionRow] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     correct: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+    labels: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     claims: Claims[tuple[str, int, str]] = field(default_factory=Claims)
     devices: set[str] = field(default_factory=set)
@@ -77,6 +79,7 @@ class Rows:
                 claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
             elif isinstance(row, ImageRow):
                 self.correct[row.key][row.image] = row.correct
+                self.labels[row.key][row.image] = row.label
             elif isinstance(row, CertificateRow):
                 self.certificates[row.key][row.image] = smoothing.found_of(row)
                 devices.add(row.device or "cpu")
@@ -85,6 +88,20 @@ class Rows:
                 self.ended.discard(row.writer)
             elif isinstance(row, EndRow):
                 self.ended.add(row.writer)
+
+    def latest(self) -> SessionRow:
+        """Returns the session that began last; there must be one."""
+        return max(self.sessions.values(), key=lambda row: row.started)
+
+    def cells(self) -> dict[str, SessionCell]:
+        """Returns the cells of all sessions by name, each as the latest session has it."""
+        cells: dict[str, SessionCell] = {}
+        for session in self.sessions.values():
+            for cell in session.cells:
+                cells.setdefault(cell.name, cell)
+        if self.sessions:
+            cells.update((cell.name, cell) for cell in self.latest().cells)
+        return cells
 
     def contradictions(self) -> list[dict[str, Any]]:
         """Returns the questions that one verifier answered `unsat` and another `sat`."""
@@ -122,13 +139,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     """
     if not rows.sessions:
         raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
-    latest = max(rows.sessions.values(), key=lambda row: row.started)
-    cells: dict[str, SessionCell] = {}
-    for session in rows.sessions.values():
-        for cell in session.cells:
-            cells.setdefault(cell.name, cell)
-    for cell in latest.cells:
-        cells[cell.name] = cell
+    latest, cells = rows.latest(), rows.cells()
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
     contradictions = rows.contradictions()

@@ -46,6 +46,7 @@ class RunRequest:
         out: The run directory; None: a folder of the suite's and profile's name under ``results/runs``.
         data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
         checkpoints: Folder of the trained cells.
+        sample: Whether the built-in sample may stand in for CIFAR-10 where there is none.
         exports: Folder for ONNX files.
         abcrown: A checkout of alpha-beta-CROWN.
         shard: (i, n): only part i of n, from 1.
@@ -73,6 +74,7 @@ class RunRequest:
     pinned: bool = True
     out: Path | None = None
     data_root: Path | None = None
+    sample: bool = True
     checkpoints: Path = select.CHECKPOINTS
     exports: Path = Path("onnx_exports")
     abcrown: Path | None = None

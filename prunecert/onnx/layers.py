@@ -299,8 +299,12 @@ def _check_kernel(shape: Shape) -> None:
 
 
 def _rounded(values: Array) -> Array:
-    with np.errstate(over="ignore"):
+    """Rounds to float32; what would become 0 stays as the smallest number, so that who charges rounding sees it."""
+    with np.errstate(over="ignore", under="ignore"):
         rounded = np.ascontiguousarray(values, dtype=np.float32)
+    lost = (rounded == 0) & (values != 0)
+    if lost.any():
+        rounded = np.where(lost, np.copysign(np.finfo(np.float32).smallest_subnormal, values), rounded)
     if not np.isfinite(rounded).all():
         raise UnsupportedNetworkError(
             f"{int((~np.isfinite(rounded)).sum())} weights of the network, folded, are infinite or not a number in "

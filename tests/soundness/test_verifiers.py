@@ -65,7 +65,7 @@ TRIALS = (
     Trial("ibp", 0.1, 0.0),
     Trial("crown-ibp", 0.3, 0.0),
     Trial("crown", 0.4, 0.0),
-    Trial("alpha-crown", 0.5, 0.0),
+    Trial("alpha-crown", 0.5, 0.0, {}, 3),
     Trial("pgd", 0.0, 0.6),
     Trial("autoattack", 0.0, 0.6, {}, 45),
     Trial("sparse-ibp", 0.1, 0.0),
@@ -166,7 +166,7 @@ def test_bounds_are_below_the_exact_margins(trial: Trial, answers: list[tuple[Qu
     if VERIFIERS.get(trial.verifier).kind is not Kind.INCOMPLETE:
         pytest.skip(f"{trial.verifier} gives no bounds")
     bounded = [(question, verdict) for question, verdict in answers if verdict.bounds is not None]
-    assert len(bounded) >= 400
+    assert len(bounded) >= 0.65 * len(answers)
     wrong = [
         f"{question.name}: bound {min(verdict.bounds or ()):.6f} above the exact {question.margin.high:.6f}"
         for question, verdict in bounded

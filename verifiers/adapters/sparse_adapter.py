@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
@@ -10,6 +10,7 @@ import prunecert
 from prunecert.verifiers.adapters.hardware import first_missing
 from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS
+from prunecert.verifiers.sparse import cache
 
 if TYPE_CHECKING:
     from prunecert.verifiers.sparse.network import Network
@@ -23,6 +24,8 @@ def boxes_only(name: str, instance: Instance) -> Verdict:
 class SparseVerifier(Verifier):
     """An adapter to the sparse engine: what it needs, and what it takes."""
 
+    #: Kernels that it uses.
+    kernels: ClassVar[cache.Part] = "search"
     _network: Network
 
     @classmethod
@@ -37,6 +40,11 @@ class SparseVerifier(Verifier):
     def capabilities(cls) -> Capabilities:
         """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
         return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
+
+    @classmethod
+    def preparation(cls) -> str:
+        """Says that kernels will be compiled, unless they are kept."""
+        return cache.pending(cls.kernels)
 
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
         """Computes the sparse matrices' outputs in float64."""

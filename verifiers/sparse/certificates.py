@@ -39,6 +39,7 @@ from prunecert.verifiers.sparse.proofs.certificate import (
     encode_unsat,
 )
 from prunecert.verifiers.sparse.threads import threads
+from prunecert.verifiers.sparse.warmup import warm_up
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
@@ -99,18 +100,19 @@ class Certifier:
         Args:
             vnnlib: The property.
             target: The file; not touched if there is no certificate.
-            timeout: Seconds for the search.
+            timeout: Seconds for the search; compiling kernels is no part of it.
             limits: Of the search.
 
         Raises:
             UserError: The property can't be read by the checker.
         """
-        begin = time.monotonic()
         nodes = self._network.nodes
         with refusing(vnnlib):
             content = files.read(vnnlib, LARGEST_TEXT)
             cases = read_property(content, nodes[0].size, nodes[self._network.output].size)
         digest = hashlib.sha256(content).digest()
+        warm_up()
+        begin = time.monotonic()
         limits, deadline = limits or Limits(), begin + timeout
         try:
             # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.

@@ -31,18 +31,25 @@ SETTINGS = {
 @pytest.mark.parametrize("name", list(PRUNERS))
 def test_a_cell_is_trained_saved_and_exported_and_comes_out_the_same_again(tmp_path: Path, name: str) -> None:
     settings = {name: SETTINGS[name]} if name in SETTINGS else {}
-    one = job(name, 1.1 if name == "structured-filters" else 4.0, "mtl-ibp", precision="bfloat16", pruners=settings)
+    one = job(
+        name,
+        1.1 if name == "structured-filters" else 4.0,
+        "mtl-ibp",
+        precision="bfloat16",
+        batch_size=10,
+        pruners=settings,
+    )
     one.refuse_unreachable()
-    card = pipeline(tmp_path, images=40).run(one)
+    card = pipeline(tmp_path, images=20).run(one)
     model, masks, _ = load_model(tmp_path / f"{card.name}.safetensors")
     assert masks.holds(model)
-    # The density of Flying Bird+ and of sampled connections is their own business.
-    near = 0.2 if name == "flying-bird-plus" else 0.01 if name == "connectivity" else 1e-5
+    # The density of Flying Bird+ and of sampled connections is their own business, and ranks are whole numbers.
+    near = {"flying-bird-plus": 0.2, "cstar": 0.05, "connectivity": 0.01}.get(name, 1e-5)
     assert card.kept == pytest.approx(card.weights / one.compression, rel=near)
     assert not list((tmp_path / "work").glob("*.done.pt"))
     # This time the pre-trained network is found, which draws other random numbers than training it.
     torch.manual_seed(123)
-    assert pipeline(tmp_path, images=40).run(one).sha256 == card.sha256
+    assert pipeline(tmp_path, images=20).run(one).sha256 == card.sha256
     assert export_onnx(tmp_path / f"{card.name}.safetensors", tmp_path / "net.onnx").max_difference < 1e-3
 
 

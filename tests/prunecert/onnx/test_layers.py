@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from prunecert.onnx import layers as layers_module
 from prunecert.onnx.evaluate import evaluate
@@ -101,6 +102,15 @@ def test_another_shape_of_the_input_is_asked_for_where_it_may_be() -> None:
     assert caught.value.shape == (1, 3, 2, 2)
     layers = Layers((1, 12), reorder=False)
     assert layers.nodes[layers.reshape(0, (1, 3, 2, 2))].operator == "Reshape"
+
+
+def test_what_underflows_stays_as_the_smallest_number() -> None:
+    """Who charges rounding sees a weight there; 0 would say that nothing is."""
+    layers = Layers((1, 3))
+    number = layers.gemm(0, np.array([[1e-50, -1e-60, 0.0]]), np.array([-1e-46]))
+    stored = [numpy_helper.to_array(item).reshape(-1) for item in layers.write(number, []).graph.initializer]
+    least = np.finfo(np.float32).smallest_subnormal
+    assert [array.tolist() for array in stored] == [[least, -least, 0.0], [-least]]
 
 
 def test_what_is_too_large_or_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

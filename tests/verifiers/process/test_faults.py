@@ -283,10 +283,10 @@ def test_nothing_outlives_the_parent(signum: int, network: Path, pids: Path) -> 
         assert len(below) >= 4
         begin = time.monotonic()
         parent.send_signal(signum)
-        parent.wait(10)
-        _, left = psutil.wait_procs(below, timeout=5)
+        parent.wait(30)
+        _, left = psutil.wait_procs(below, timeout=30)
     assert not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.slow

@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
-from prunecert.verifiers.base import UnsupportedError
-from prunecert.verifiers.formats import counterexample
+from prunecert.onnx.normalise import normalise
+from prunecert.verifiers.base import OutputSpec, UnsupportedError
+from prunecert.verifiers.formats import counterexample, support
+from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, lay_out, scratch
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx import layers
-from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.onnx.reader import GraphReader, read_network
+from tests.prunecert.onnx.graphs import build
 from tests.soundness import networks as small
 from tests.verifiers import onnxnets
 from tests.verifiers.onnxnets import write
+from tests.verifiers.sparse.searching import Prepared
 
 
 def compare(path: Path) -> Network:
@@ -243,3 +247,27 @@ def test_no_onnx_at_all(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_text("nothing of the kind")
     with pytest.raises(UserError, match="no ONNX network"):
         read_network(tmp_path / "net.onnx")
+
+
+def test_a_weight_that_underflows_as_it_is_folded_proves_nothing() -> None:
+    """1e-20 (1e-30 x) reaches 3e-12 over [0, 3e38], in float32 too, and its one weight 1e-50 is no float32."""
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Mul", ["h", "f"], ["y"])]
+    constants = {"w": np.array([[1e-30]], np.float32), "f": np.array([1e-20], np.float32)}
+    form = normalise(build(nodes, constants, (1, 1)))
+    assert form.changed
+    support.mark_rewritten(form.model)
+    network = GraphReader(form.model, "underflows").read()
+    low, high = np.zeros(1, np.float32), np.full(1, 3e38, np.float32)
+    below = OutputSpec(((np.array([[-1.0]]), np.array([-1e-12])),))
+    above = OutputSpec(((np.array([[-1.0]]), np.array([-1e-5])),))
+    for spec, provable in ((below, False), (above, True)):
+        question = Prepared(network, low, high, spec)
+        assert bool(question.root.rows[0] > 0) is provable
+        program = lay_out(network, question.bounds)
+        corners = low.astype(float)[None], high.astype(float)[None]
+        lines, bounds, scores = np.zeros((1, 1, 3)), np.zeros(1), np.zeros((1, 2, 1))
+        spans = np.array([[0, 1]])
+        bound_boxes(
+            program, scratch(program), question.rows, question.offsets, spans, *corners, 0, 1, lines, bounds, scores
+        )
+        assert bool(bounds[0] > 0) is provable
