@@ -164,6 +164,8 @@ def test_axe_finds_nothing(site: Path, browser: Any) -> None:
     axe = pytest.importorskip("axe_core_python", reason="needs axe-core-python (extra 'test')")
     script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     entry = boards.make("lwm", 10.0)["name"]
+    # On a busy machine it takes longer than the driver's half minute.
+    browser.set_script_timeout(300)
     for page in (site / "index.html", site / "entries" / f"{entry}.html"):
         for scheme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": scheme}]
