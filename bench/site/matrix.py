@@ -18,13 +18,13 @@ class Field:
     """A verifier on the networks of a family.
 
     Args:
-        asked: Questions.
+        questions: Those that it was asked.
         solved: Of them `unsat` or `sat`.
         par2: Mean seconds a question, an unsolved one for twice its limit.
         everyone: Whether it was asked about all correctly classified images, not about what others left.
     """
 
-    asked: int
+    questions: int
     solved: int
     par2: float
     everyone: bool
@@ -32,7 +32,7 @@ class Field:
     @property
     def undecided(self) -> int:
         """Questions that it left open."""
-        return self.asked - self.solved
+        return self.questions - self.solved
 
 
 def matrix(families: dict[Family, Sequence[Row]]) -> dict[str, dict[Family, Field]]:
@@ -58,7 +58,7 @@ def _rows(families: dict[Family, Sequence[Row]]) -> list[Row]:
 
 
 def _field(verifier: str, rows: Sequence[Row]) -> Field | None:
-    asked = solved = 0
+    questions = solved = 0
     penalised = 0.0
     everyone = True
     for row in rows:
@@ -67,7 +67,7 @@ def _field(verifier: str, rows: Sequence[Row]) -> Field | None:
         decided = [status in _SOLVED for status in columns["status"]]
         everyone = everyone and stage["everyone"]
         if decided:
-            asked += len(decided)
+            questions += len(decided)
             solved += sum(decided)
             penalised += len(decided) * par2(columns["seconds"], decided, stage["timeout"])
-    return Field(asked, solved, penalised / asked, everyone) if asked else None
+    return Field(questions, solved, penalised / questions, everyone) if questions else None

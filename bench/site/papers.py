@@ -265,7 +265,7 @@ def _plain(name: str) -> str:
 def papers(row: Row) -> list[tuple[str, Paper]]:
     """Returns pairs (what of the entry it is about, paper): its pruner and its objective, where they are known."""
     places = (("pruner", PRUNERS, row.cell["pruner"]), ("objective", OBJECTIVES, row.cell["objective"]))
-    return [(what, known[name]) for what, known, name in places if name in known]
+    return [(what, named[name]) for what, named, name in places if name in named]
 
 
 def citation(entry: Mapping[str, Any], title: str) -> str:

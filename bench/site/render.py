@@ -14,8 +14,9 @@ from markupsafe import Markup
 import prunecert
 from prunecert.bench.leaderboard import commands
 from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.report import impact_tables
 from prunecert.bench.report.table import seconds
-from prunecert.bench.site import figures, methods, papers
+from prunecert.bench.site import figures, impact, methods, papers
 from prunecert.bench.site.matrix import matrix
 from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
@@ -80,6 +81,7 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     templates.filters.update(percent=_percent, interval=_interval, kept=_kept, seconds=seconds, pretty=_pretty)
+    templates.filters.update(capitalize_first=_capitalized)
     templates.globals.update(version=prunecert.__version__, seed=SEED_PAPER)
     return templates
 
@@ -95,6 +97,11 @@ def _interval(share: Mapping[str, Any]) -> str:
 def _kept(kept: Kept) -> Markup:
     text = f"{100 * kept.value:.1f} <small>({100 * kept.low:.1f}–{100 * kept.high:.1f})</small>"
     return Markup(text)  # noqa: S704  # numbers alone
+
+
+def _capitalized(text: str) -> str:
+    """Returns a sentence that begins with a capital, and is as it is otherwise."""
+    return text[:1].upper() + text[1:]
 
 
 def _pretty(data: Any) -> str:
@@ -144,6 +151,9 @@ def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Ran
         tenfold=tenfold[:_MOST_TENFOLD],
         more_tenfold=max(0, len(tenfold) - _MOST_TENFOLD),
         unpaired=any(not kept.paired for row in main if row.kept for kept in row.kept.values()),
+        impacts=impact.impacts(main),
+        method_note=impact_tables.METHOD_NOTE,
+        exemplar_note=impact_tables.EXEMPLAR_NOTE,
         panels=[(family, figures.accuracy(members)) for family, members in by_family.items()],
     )
 
@@ -179,6 +189,8 @@ def entry(
         card=commands.card_text(row.entry),
         export=commands.export_again(row.entry),
         commands=_commands(row),
+        classes_table=impact.by_class(row),
+        class_note=impact_tables.CLASS_NOTE,
         outcomes=row.outcomes if row.own_images <= _MOST_OUTCOMES else (),
         classes=CLASSES,
         words=_WORDS,

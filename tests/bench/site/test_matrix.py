@@ -22,8 +22,8 @@ def test_an_open_question_counts_as_twice_its_limit() -> None:
     assert list(fields) == ["ibp", "pgd"]
     (field,) = fields["ibp"].values()
     left = boards.IMAGES - 21
-    assert (field.asked, field.solved, field.undecided) == (2 * (20 + left), 40, 2 * left)
-    assert field.par2 == pytest.approx((40 * 1.0 + left * 60.0 + left * 20.0) / field.asked)
+    assert (field.questions, field.solved, field.undecided) == (2 * (20 + left), 40, 2 * left)
+    assert field.par2 == pytest.approx((40 * 1.0 + left * 60.0 + left * 20.0) / field.questions)
     assert field.everyone
 
 

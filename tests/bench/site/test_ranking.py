@@ -67,8 +67,8 @@ def test_pairs_are_judged_as_statistics_says(rows: list[Any]) -> None:
 
 def test_answers_on_the_same_images_tell_more_than_intervals() -> None:
     better, worse = [True] * 60 + [False] * 40, [True] * 50 + [False] * 50
-    known = ranks([row("a", better), row("b", worse)])
-    assert (known["a"], known["b"]) == (Rank(1, 1, 1, 2), Rank(2, 2, 2, 2))
+    paired = ranks([row("a", better), row("b", worse)])
+    assert (paired["a"], paired["b"]) == (Rank(1, 1, 1, 2), Rank(2, 2, 2, 2))
     counts = ranks([row("a", better, answers=False), row("b", worse)])
     assert (str(counts["a"]), str(counts["b"])) == ("1 (1–2)", "2 (1–2)")
 
