@@ -10,11 +10,13 @@ import numpy as np
 
 from prunecert.onnx.layers import DENSE, Layers, ReorderError
 from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
-from prunecert.onnx.rearranged import find_window, image_shape, per_channel, present_per_channel
+from prunecert.onnx.rearranged import find_spread, find_window, image_shape, per_channel, present_per_channel
 from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
+#: From this many weights on, places are repeated by two convolutions of a channel each, rather than by one matrix.
+SPREAD = 2**20
 
 
 class Emitter:
@@ -81,6 +83,10 @@ class Emitter:
             made_conv = self._windows(terms, shift, target, source.shape)
             if made_conv is not None:
                 return made_conv
+            if len(terms) == 1 and math.prod(target) * math.prod(source.shape) > SPREAD:
+                spread = self._spread(term, target, source.shape)
+                if spread is not None:
+                    return spread, shift
         if len(target) == 4:
             self._consider_reorder(terms, target)
         return self._selected(terms, shift, math.prod(target)), None
@@ -157,6 +163,32 @@ class Emitter:
             groups=source[1] if grouped else 1,
         )
         return number, shift if bias is None else None
+
+    def _spread(self, term: Term, target: Shape, source: Shape) -> int | None:
+        """Repeats an image's places along both axes, or sets zeros between them.
+
+        In C order each place is followed by what is put beside it, so that places are channels of one place, and each
+        makes some channels; then rows are, [1, C * H, 1, W'].
+        """
+        spread = find_spread(term, target, source)
+        if spread is None:
+            return None
+        _, channels, height, width = source
+        number, size = term.source, math.prod(source)
+        if number == 0:
+            # The input stays as it is: what is put together anew is a copy.
+            ones = np.ones((channels, 1, 1, 1))
+            number = self.layers.conv(0, ones, np.zeros(channels), groups=channels, exact=True)
+        factor = np.ones(size) if spread.factor is None else spread.factor
+        if len(spread.across) > 1 or spread.factor is not None:
+            weight = np.outer(factor, spread.across).reshape(-1, 1, 1, 1)
+            places = self.layers.reshape(number, (1, size, 1, 1))
+            number = self.layers.conv(places, weight, np.zeros(len(weight)), groups=size, exact=spread.factor is None)
+        number = self.layers.reshape(number, (1, channels * height, 1, target[3]))
+        if len(spread.down) > 1:
+            weight = np.tile(spread.down.astype(np.float64), channels * height).reshape(-1, 1, 1, 1)
+            number = self.layers.conv(number, weight, np.zeros(len(weight)), groups=channels * height, exact=True)
+        return self.layers.reshape(number, target)
 
     def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
         index = terms[0].index

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, IntArray, UnsupportedNetworkError
+from prunecert.onnx.normal import ELEMENTS, EXACT, IR_VERSION, OPSET, Array, IntArray, UnsupportedNetworkError
 
 #: Most weights of one layer that isn't in the given file.
 DENSE = 2**25
@@ -33,6 +33,7 @@ class Node:
         groups: Of a convolution.
         kernel: Window of a pooling.
         positive: Whether no value of it is negative.
+        exact: Whether its weights are what they should be, and no numbers that were rounded.
     """
 
     operator: str
@@ -45,6 +46,7 @@ class Node:
     groups: int = 1
     kernel: tuple[int, int] = (1, 1)
     positive: bool = False
+    exact: bool = False
 
 
 class ReorderError(Exception):
@@ -142,6 +144,7 @@ class Layers:
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
         dilations: tuple[int, int] = (1, 1),
         groups: int = 1,
+        exact: bool = False,
     ) -> int:
         """Returns a convolution of a node of shape [1, C, H, W].
 
@@ -154,6 +157,7 @@ class Layers:
                 longer serves for both.
             dilations: Of both axes; the kernel grows by zeros that do the same.
             groups: Number of groups.
+            exact: Whether the weights are known to need no rounding.
         """
         shape = self.nodes[source].shape
         even = list(pads[:2])
@@ -180,6 +184,7 @@ class Layers:
             strides,
             (even[0], even[1]),
             groups,
+            exact=exact,
         )
         return self._append(node)
 
@@ -242,6 +247,8 @@ class Layers:
             if node.weight is not None and node.bias is not None:
                 for word, values in (("weight", node.weight), ("bias", node.bias)):
                     stored.append(numpy_helper.from_array(_rounded(values), f"{names[number]}_{word}"))
+                    if node.exact:
+                        stored[-1].doc_string = EXACT
                     inputs.append(stored[-1].name)
             operator = node.operator
             if operator == "Conv":

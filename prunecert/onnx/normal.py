@@ -25,6 +25,8 @@ OPSETS = range(13, 18)
 #: Most elements of one value, and of one constant.
 ELEMENTS = 2**27
 DEFAULT_DOMAINS = ("", "ai.onnx")
+#: What a stored tensor says of itself (``doc_string``) if its numbers are what they should be, and weren't rounded.
+EXACT = "exact"
 
 Last = Literal["none", "difference", "order"]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from prunecert.errors import UserError
+from prunecert.onnx.normal import EXACT
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.formats import support
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
@@ -59,6 +60,8 @@ class GraphReader:
         self._constants: dict[str, npt.NDArray[Any]] = {
             item.name: self._to_array(item) for item in self._graph.initializer
         }
+        #: Of those of a rewritten file, the ones that are known not to be rounded.
+        self._exact = {item.name for item in self._graph.initializer if item.doc_string == EXACT}
         self._values: dict[str, _Value] = {}
         self._drafts: list[Draft] = []
 
@@ -267,7 +270,8 @@ class GraphReader:
             bias = np.repeat(self._constant(names[2], node, label, "bias").astype(np.float64), new[1] * new[2])
             if len(bias) != matrix.shape[0]:
                 raise self._refuse(node, label, f"its bias doesn't fit {new[0]} channels")
-        return self._append(label, new, [(value, matrix, not self._rewritten)], bias, self._rounding(bias))
+        exact = not self._rewritten or names[1] in self._exact
+        return self._append(label, new, [(value, matrix, exact)], bias, self._rounding(bias))
 
     def _rounding(self, bias: Float64Array) -> Float64Array | None:
         """Returns how far a layer's stored bias may be from the number that it stands for."""
