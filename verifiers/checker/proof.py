@@ -260,12 +260,11 @@ def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Net
     try:
         with np.errstate(all="ignore"):
             file = Stream(certificate)
-            own = ("network", digest, file.network), ("property", hashlib.sha256(vnnlib).digest(), file.property)
-            for name, expected, claimed in own:
-                if expected != claimed:
+            pairs = ("network", digest, file.network), ("property", hashlib.sha256(vnnlib).digest(), file.property)
+            for name, own, claimed in pairs:
+                if own != claimed:
                     raise RefusedError(f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…")
-            known = network()
-            cases = read_property(vnnlib, known.nodes[0].size, known.nodes[known.output].size)
+            cases = read_property(vnnlib, (known := network()).nodes[0].size, known.nodes[known.output].size)
             report = _witness(file, known, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
             for case in () if file.answer else cases:
                 tree = Tree(file, known, case)

@@ -39,7 +39,7 @@ def test_proofs_are_written_and_counterexamples_too(family: str, tmp_path: Path)
         assert written.reason == ""
         assert (report.answer, report.leaves) == (str(written.status), written.leaves)
         assert written.size == target.stat().st_size
-        assert (written.status is Status.UNSAT) == (files.question.margin.low > 0)
+        assert (written.status == Status.UNSAT) == (files.question.margin.low > 0)
 
 
 def test_the_cheapest_proof_is_taken(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_a_property_of_several_boxes_is_proved_box_by_box(tmp_path: Path) -> Non
     assert (written.status, written.leaves) == (Status.UNSAT, 3)
     vnnlib.write_bytes(kit.text([(0.0, 1.0)], 1, boxes.format(low=0.06)))
     written = Certifier(onnx).write(vnnlib, target, 20.0)
-    assert written.status is Status.SAT
+    assert written.status == Status.SAT
     vnnlib.write_bytes(kit.text([(1.0, 0.0)], 1, "(<= Y_0 0)"))
-    assert Certifier(onnx).write(vnnlib, target, 20.0).status is Status.UNSAT
+    assert Certifier(onnx).write(vnnlib, target, 20.0).status == Status.UNSAT
     assert check(target, onnx, vnnlib).leaves == 0
 
 
