@@ -86,6 +86,8 @@ class Rows:
                 devices.add(row.device or "cpu")
             elif isinstance(row, ProofRow):
                 self.proofs[row.key][row.image] = row
+                if row.sha256:
+                    claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
             elif isinstance(row, SessionRow):
                 self.sessions[row.writer] = row
                 self.ended.discard(row.writer)

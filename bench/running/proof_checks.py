@@ -12,6 +12,7 @@ import io
 import itertools
 import multiprocessing
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +32,6 @@ from prunecert.errors import UserError
 from prunecert.files import read_regular
 from prunecert.models.data import SPLITS, Dataset
 from prunecert.models.datasets.source import DataSource, load_split
-from prunecert.onnx.io import identity
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.checker import RefusedError, UnreadableError, check_stream
@@ -120,7 +120,8 @@ def check_claims(claims: Iterable[Claim], workers: int = 1) -> Iterator[Checked]
         yield from map(check_claim, claims)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for chunk in itertools.batched(claims, _AHEAD * workers):
+        left = iter(claims)
+        while chunk := list(itertools.islice(left, _AHEAD * workers)):
             yield from pool.map(check_claim, chunk)
 
 
@@ -140,7 +141,7 @@ class Networks:
         """Returns the file of a network.
 
         Args:
-            sha256: `prunecert.onnx.io.identity`.
+            sha256: Of the file, unpacked if it was gzipped.
             name: The cell's: a file that is called so is looked at first.
 
         Raises:
@@ -153,8 +154,9 @@ class Networks:
         while sha256 not in self._known and self._left:
             path = self._left.pop(0)
             try:
-                self._known[identity(path)] = path
-            except UserError:
+                # What was packed counts; a certificate is for that, too.
+                self._known[hashlib.sha256(read(path)).hexdigest()] = path
+            except (UnreadableError, OSError, EOFError, zlib.error):
                 continue  # Whatever else lies there.
         if sha256 not in self._known:
             where = ", ".join(shortened(folder) for folder in self.folders)

@@ -179,12 +179,14 @@ class Certificates:
             # The run is being stopped: that it was not certified now says nothing.
             return False
         if not written.reason and written.status != job.status:
-            reason = f"the search answers {written.status}, with a proof that the checker accepts"
-            written, content = Written("error", f"CONTRADICTION: {reason}"), b""
+            # Both stand in the log, so that the run ends as any contradiction does.
+            proved = Status(written.status)
+            self._write(job._replace(status=proved, row=None), written, content, by=CERTIFIER)
+            written, content = Written("error", f"the checker accepts a certificate of {proved}"), b""
         self._write(job, written, content)
         return bool(content)
 
-    def _write(self, job: _Job, written: Written, content: bytes) -> None:
+    def _write(self, job: _Job, written: Written, content: bytes, by: str = "") -> None:
         plan, stage = job.plan, job.plan.stages[job.stage]
         question = question_id(plan.instance(job.position, job.stage))
         self.writer.append(
@@ -194,7 +196,7 @@ class Certificates:
                 cell=plan.name,
                 image=int(plan.data.indices[job.position]),
                 status=job.status,
-                verifier=stage.verifier,
+                verifier=by or stage.verifier,
                 sha256=save_certificate(self.writer.directory, content) if content else "",
                 size=len(content) if content else None,
                 how=written.how if content else "",

@@ -1,33 +1,62 @@
-"""A run with certificates: the zoo's networks, asked by the sparse engine's verifiers."""
+"""A run with certificates: a tiny network, asked by the sparse engine's verifiers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from tests.bench.conftest import CELLS, Zoo
+import numpy as np
 
-#: Whose answers are certified while the run goes on, and at its end.
-SUITE = """\
+from prunecert.bench.run_options import request_of, run_parser
+from prunecert.bench.running.certifying import Checking
+from prunecert.bench.running.request import RunResult
+from prunecert.bench.running.run import run_suite
+from tests.soundness.networks import Network
+from tests.verifiers.checker import kit
+
+#: One of them is broken, one needs a tree, intervals do for the others.
+IMAGES, PROVED = 6, 5
+CELL = "tiny_own_eps8_own"
+
+
+def write(folder: Path) -> Path:
+    """Writes network, images and suite into a folder; returns the suite."""
+    net = kit.questions("conv-pruned-70")[0].question.net
+    net.save(folder / "tiny.onnx")
+    images = np.random.default_rng(3).random((IMAGES, *net.shape), dtype=np.float32)
+    labels = np.array([label(net, image) for image in images])
+    np.savez(folder / "images.npz", x_test=images, y_test=labels)
+    suite = folder / "proved.yaml"
+    suite.write_text(
+        f"""\
 name: proved
-description: Untrained networks whose answers get certificates
+description: A tiny network whose answers get certificates
+data: {{name: tiny, shape: {list(net.shape)}, classes: {net.classes}, reader: npz, options: {{path: images.npz}}}}
 cells:
-  - networks: [cnn-small]
-    objectives: [ibp]
-    eps: [2/255]
-    pruners: [lwm]
-    compression: [1, 10]
+  - networks: {{onnx: tiny.onnx}}
+    eps: [8/255]
 verify:
-  images: 3
-  cascade: [sparse-ibp, pgd, sparse-bab]
-  cross_check: [pgd]
-  timeouts: {sparse-ibp: 10, pgd: 10, sparse-bab: 20}
+  images: {IMAGES}
+  cascade: [sparse-ibp, sparse-bab]
+  timeouts: {{sparse-ibp: 20, sparse-bab: 20}}
 """
+    )
+    return suite
 
 
-def arguments(zoo: Zoo, out: Path, *more: str) -> list[str]:
-    """Returns the arguments of a run on the zoo by the suite above."""
-    suite = zoo.data / "proved.yaml"
-    suite.write_text(SUITE)
-    words = zoo.arguments(out, "--workers", "1", "--cells", CELLS[1], "--certificates", *more)
-    words[words.index("--suite") + 1] = str(suite)
-    return words
+def label(net: Network, image: np.ndarray) -> int:
+    """Returns the network's own class."""
+    return int(np.argmax(net.evaluate(image.reshape(-1).astype(np.float64))))
+
+
+def run(suite: Path, out: Path, *more: str) -> RunResult:
+    """Runs the suite in this process, and its verifiers in theirs."""
+    folder = suite.parent
+    words = ["--suite", str(suite), "--out", str(out), "--workers", "1", "--data-root", str(folder)]
+    words += ["--exports", str(folder / "exports"), *more]
+    return run_suite(request_of(run_parser().parse_args(words), words))
+
+
+def checking(suite: Path, **fields: Any) -> Checking:
+    """Returns where the run's networks and images are."""
+    return Checking(exports=suite.parent, suite=str(suite), data_root=suite.parent, **fields)
