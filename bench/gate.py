@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--require", choices=REQUIREMENTS, default="", help="of each verified image, checked now (default: the rules')"
     )
-    parser.add_argument("--exports", type=Path, default=EXPORTS, help="folder for ONNX files")
+    parser.add_argument("--exports", type=Path, help=f"folder for ONNX files (default: {EXPORTS})")
     parser.add_argument("--data-root", type=Path, help="folder of the images")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder for junit.xml, gate.json, … (default: RUN/gate)"
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
             fail_on_time=options.fail_on_time,
         )
         if required:
-            sources = Sources(exports=options.exports, data_root=options.data_root, suite=options.suite)
+            sources = Sources(options.exports or EXPORTS, options.data_root, options.suite)
             result = with_certificates(result, snapshot, directory, sources)
     except UserError as error:
         # A mistyped --run is not to be made into a folder.
@@ -132,9 +132,9 @@ def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> N
     from prunecert.bench.run_options import request_of, run_parser
     from prunecert.bench.running.run import run_suite
 
-    argv = ["--suite", options.suite, *rest, "--out", str(directory), "--exports", str(options.exports)]
-    if options.data_root is not None:
-        argv += ["--data-root", str(options.data_root)]
+    argv = ["--suite", options.suite, *rest, "--out", str(directory)]
+    for flag, folder in (("--exports", options.exports), ("--data-root", options.data_root)):
+        argv += [] if folder is None else [flag, str(folder)]
     if options.cells is not None:
         argv += ["--cells", options.cells]
     if options.skip_unavailable:

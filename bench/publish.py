@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import Entry, entry_files
+from prunecert.bench.leaderboard.proofs import read_record
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.files import scratch_beside
 from prunecert.printable import say
@@ -66,19 +67,20 @@ def check_target(out: Path) -> None:
         raise UserError(f"--out {out} is refused: this user may not write into it; choose another folder.")
 
 
-def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:
+def build(entries: Mapping[str, Entry], folder: Path, parquet: bool, proofs: Mapping[str, str] | None = None) -> None:
     """Writes the site into an empty folder.
 
     Args:
         entries: Valid entries by name.
         folder: Where.
         parquet: Whether to write the Parquet download.
+        proofs: How many of their certificates we have checked, in words, by name.
     """
     from prunecert.bench.leaderboard.entry import dump
     from prunecert.bench.site import downloads, render
     from prunecert.bench.site.view import families, make_rows
 
-    rows = make_rows(entries.values())
+    rows = make_rows(entries.values(), proofs)
     env = render.environment()
     (folder / "entries").mkdir(parents=True)
     (folder / MARK).write_text("Made by bench.publish, which replaces this folder as a whole.\n", encoding="utf-8")
@@ -97,7 +99,7 @@ def build(entries: Mapping[str, Entry], folder: Path, parquet: bool) -> None:
     (folder / "index.html").write_text(render.index(env, rows, parquet), encoding="utf-8")
 
 
-def publish(entries: Mapping[str, Entry], out: Path, parquet: bool) -> None:
+def publish(entries: Mapping[str, Entry], out: Path, parquet: bool, proofs: Mapping[str, str] | None = None) -> None:
     """Builds the site beside `out` and puts it in place as a whole.
 
     Raises:
@@ -111,7 +113,7 @@ def publish(entries: Mapping[str, Entry], out: Path, parquet: bool) -> None:
     for folder in (beside, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        build(entries, beside, parquet)
+        build(entries, beside, parquet, proofs)
         if out.exists():
             out.replace(old)
         beside.replace(out)
@@ -140,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parquet = has_pyarrow()
     if not parquet:
         print("no Parquet download: pyarrow is not installed; pip install 'prunecert[publish]' brings it.")
-    publish(entries, options.out, parquet)
+    records = {name: read_record(entry_files(options.results)[0].parent, entry) for name, entry in entries.items()}
+    proofs = {name: record.words for name, record in records.items() if record is not None}
+    publish(entries, options.out, parquet, proofs)
     print(f"{len(entries)} entries in {time.monotonic() - began:.1f} s; open {options.out / 'index.html'}")
     return EXIT_OK
 

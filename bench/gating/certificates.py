@@ -18,7 +18,7 @@ from prunecert.verifiers.base import Status
 NAME = "certificates"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Sources:
     """What properties and networks are found by.
 

@@ -139,6 +139,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         cells[cell.name] = cell
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
+    proved = proofs.summarise((c for c in cells.values() if not c.certified_only), rows.answers, rows.proofs)
     contradictions = rows.contradictions()
     unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
     reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s.unpublishable))
@@ -160,7 +161,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "cells": summaries,
         "certificates": certified,
-        "proofs": proofs.summarise((c for c in cells.values() if not c.certified_only), rows.answers, rows.proofs),
+        **({"proofs": proved} if proved else {}),
         "missing": [plain(item) for item in latest.missing if item.name not in cells],
         "contradictions": contradictions,
         "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),

@@ -384,7 +384,7 @@ class Summary(Struct, kw_only=True):
     cells: list[SummaryCell]
     # Summaries of before there were certificates have none.
     certificates: list[CertifiedCell] = field(default_factory=list)
-    proofs: list[ProvedCell] = field(default_factory=list)
+    proofs: list[ProvedCell] | UnsetType = UNSET
     missing: list[Missing]
     contradictions: list[ContradictionRecord]
     broken_verifiers: list[Name]

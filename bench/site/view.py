@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,7 @@ class Row:
         notes: Remarks on it.
         dense: Its dense control, if there is one.
         kept: By metric, where it has a dense control.
+        proofs: How many of its certificates we have checked, in words; empty where none were.
     """
 
     entry: Entry
@@ -79,6 +80,7 @@ class Row:
     notes: tuple[str, ...]
     dense: Row | None = None
     kept: Mapping[str, Kept] | None = None
+    proofs: str = ""
 
     @property
     def name(self) -> str:
@@ -185,9 +187,14 @@ def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Seq
     return Outcome(image, label, predicted, settled.status, settled.by or "", settled.seconds)
 
 
-def make_rows(entries: Iterable[Entry]) -> list[Row]:
-    """Returns all entries in the order of the board: network, objective, radius, then the best verified first."""
-    rows = [make_row(entry) for entry in entries]
+def make_rows(entries: Iterable[Entry], proofs: Mapping[str, str] | None = None) -> list[Row]:
+    """Returns all entries in the order of the board: network, objective, radius, then the best verified first.
+
+    Args:
+        entries: The entries.
+        proofs: How many of their certificates we have checked, in words, by name.
+    """
+    rows = [replace(make_row(entry), proofs=(proofs or {}).get(entry["name"], "")) for entry in entries]
     controls: dict[Any, Row] = {}
     for row in sorted(rows, key=lambda row: row.name):
         if row.cell["pruner"] == DENSE:
@@ -231,7 +238,7 @@ def _with_control(row: Row, control: Row | None) -> Row:
             continue
         table = Counter(zip(ours, theirs, strict=True))
         kept[metric] = Kept(*paired_ratio(table[True, True], table[True, False], table[False, True]))
-    return Row(row.entry, row.outcomes, row.unstable, row.notes, control, kept)
+    return replace(row, dense=control, kept=kept)
 
 
 def _holds(row: Row, metric: str) -> list[bool]:

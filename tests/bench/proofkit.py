@@ -11,6 +11,7 @@ from prunecert.bench.run_options import request_of, run_parser
 from prunecert.bench.running.certifying import Checking
 from prunecert.bench.running.request import RunResult
 from prunecert.bench.running.run import run_suite
+from prunecert.models.datasets.reading import Part, Pixels
 from tests.soundness.networks import Network
 from tests.verifiers.checker import kit
 
@@ -19,19 +20,29 @@ IMAGES, PROVED = 6, 5
 CELL = "tiny_own_eps8_own"
 
 
-def write(folder: Path) -> Path:
-    """Writes network, images and suite into a folder; returns the suite."""
-    net = kit.questions("conv-pruned-70")[0].question.net
-    net.save(folder / "tiny.onnx")
+def pixels(part: Part, root: Path | None = None, *, download: bool = False) -> Pixels:
+    """Returns the images, each with the network's own class for its label; see `prunecert.models.datasets.source`."""
+    net = network()
     images = np.random.default_rng(3).random((IMAGES, *net.shape), dtype=np.float32)
-    labels = np.array([label(net, image) for image in images])
-    np.savez(folder / "images.npz", x_test=images, y_test=labels)
+    labels = [int(np.argmax(net.evaluate(image.reshape(-1).astype(np.float64)))) for image in images]
+    return Pixels(images, np.array(labels), "made up")
+
+
+def network() -> Network:
+    """Returns the network."""
+    return kit.questions("conv-pruned-70")[0].question.net
+
+
+def write(folder: Path) -> Path:
+    """Writes network and suite into a folder; returns the suite."""
+    net = network()
+    net.save(folder / "tiny.onnx")
     suite = folder / "proved.yaml"
     suite.write_text(
         f"""\
 name: proved
 description: A tiny network whose answers get certificates
-data: {{name: tiny, shape: {list(net.shape)}, classes: {net.classes}, reader: npz, options: {{path: images.npz}}}}
+data: {{name: tiny, shape: {list(net.shape)}, classes: {net.classes}, reader: 'tests.bench.proofkit:pixels'}}
 cells:
   - networks: {{onnx: tiny.onnx}}
     eps: [8/255]
@@ -42,11 +53,6 @@ verify:
 """
     )
     return suite
-
-
-def label(net: Network, image: np.ndarray) -> int:
-    """Returns the network's own class."""
-    return int(np.argmax(net.evaluate(image.reshape(-1).astype(np.float64))))
 
 
 def run(suite: Path, out: Path, *more: str) -> RunResult:

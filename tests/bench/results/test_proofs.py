@@ -72,4 +72,4 @@ def test_a_certificate_of_another_answer_counts_for_nothing() -> None:
 
 
 def test_runs_without_certificates_say_nothing() -> None:
-    assert summary(verdict(0, "unsat"))["proofs"] == []
+    assert "proofs" not in summary(verdict(0, "unsat"))
