@@ -30,7 +30,7 @@ from prunecert.bench.schema.cell import parse_eps
 from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.errors import UserError
 from prunecert.files import read_regular
-from prunecert.models.data import SPLITS, Dataset
+from prunecert.models.data import SPLITS, Dataset, Split
 from prunecert.models.datasets.source import DataSource, load_split
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
@@ -252,7 +252,7 @@ class Images:
             UserError: It isn't in the data at hand, or that is other data than the run's.
         """
         if cell.split not in self._splits:
-            split = next((name for name in SPLITS if name == cell.split), "test")
+            split: Split = next((name for name in SPLITS if name == cell.split), "test")
             data = load_split(self.source, split, self.root)
             places = {int(index): position for position, index in enumerate(data.indices)}
             self._splits[cell.split] = data, places

@@ -156,8 +156,8 @@ class Certificates:
                     place = question_id(plan.instance(position, stage)), status
                     if place not in self.known and place not in places:
                         places.add(place)
-                        row = broken.get((key, int(plan.data.indices[position])))
-                        yield _Job(plan, stage, position, status, row if status is Status.SAT else None)
+                        answer = broken.get((key, int(plan.data.indices[position])))
+                        yield _Job(plan, stage, position, status, answer if status is Status.SAT else None)
 
     def settle(self, job: _Job, worker: CertifyingWorker) -> bool:
         """Certifies an answer; returns whether there is a certificate."""

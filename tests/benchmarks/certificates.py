@@ -67,7 +67,9 @@ def measured(onnx: Path, properties: list[Path], timeout: float, folder: Path) -
     for vnnlib in properties:
         (case,) = read_property(vnnlib).cases
         begin = time.process_time()
-        run = Search(engine, checker, case.lower, case.upper, case.spec, Limits(), time.monotonic() + timeout)
+        # What bench.export writes is float32.
+        lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
+        run = Search(engine, checker, lower, upper, case.spec, Limits(), time.monotonic() + timeout)
         outcome = run.run()
         searched = time.process_time()
         if outcome.status not in (Status.UNSAT, Status.SAT):

@@ -233,10 +233,11 @@ class Server:
         self, onnx: str, vnnlib: bytes, timeout: float, witness: tuple[tuple[int, ...], bytes] | None, question: str
     ) -> dict[str, Any]:
         """Has the adapter certify an answer about the network that was loaded."""
-        if not isinstance(self.verifier, Certifying):
-            raise UnsupportedError(f"{getattr(self.verifier, 'name', 'nobody')} writes no certificates")
+        adapter: object = self.verifier
+        if not isinstance(adapter, Certifying):
+            raise UnsupportedError(f"{getattr(adapter, 'name', 'nobody')} writes no certificates")
         point = None if witness is None else np.frombuffer(witness[1], dtype=np.float32).reshape(witness[0])
-        written, content = self.verifier.certify(Path(onnx), vnnlib, timeout, point, question)
+        written, content = adapter.certify(Path(onnx), vnnlib, timeout, point, question)
         return {"ok": True, "written": asdict(written), "content": content}
 
     def answer(self, request: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Certifier:
         digest = hashlib.sha256(vnnlib).digest()
         limits, deadline = limits or Limits(), begin + timeout
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
-        attempts = [(limits, None), (replace(limits, tighten_after=0), None)]
+        attempts: list[tuple[Limits, Search | None]] = [(limits, None), (replace(limits, tighten_after=0), None)]
         if finished is not None:
             attempts.insert(0, (limits, finished))
         for number, (attempt, done) in enumerate(attempts, start=1):
