@@ -53,11 +53,11 @@ class Certificates:
 
     Args:
         writer: The log.
-        known: Answers that have a certificate, or are known to have none.
+        settled: Answers that have a certificate, or are known to have none.
     """
 
     writer: Writer
-    known: set[_Place]
+    settled: set[_Place]
 
     @classmethod
     def going_on(cls, writer: Writer, again: bool) -> Certificates:
@@ -79,13 +79,13 @@ class Certificates:
                 for row in Log(writer.directory).rows():
                     if isinstance(row, ProofRow):
                         rows[row.question, row.status] = row
-        known = {
+        places = {
             place
             for place, row in rows.items()
             # A file that was lost or damaged is written again.
             if (is_whole(writer.directory, row.sha256) if row.sha256 else not again)
         }
-        return cls(writer, known)
+        return cls(writer, places)
 
     def answered(
         self,
@@ -95,13 +95,13 @@ class Certificates:
         verdicts: Sequence[Verdict],
         worker: CertifyingWorker,
     ) -> None:
-        """Certifies what a search has just proved, while the worker still has it."""
+        """Certifies what a search has just proved, while the worker still has it; what fails is left for the end."""
         if plan.stages[batch.stage].verifier != CERTIFIER or len(batch.positions) > 1:
             return
         (position,), (instance,), (verdict,) = batch.positions, instances, verdicts
-        if verdict.status.decided and (question_id(instance), verdict.status) not in self.known:
+        if verdict.status.decided and (question_id(instance), verdict.status) not in self.settled:
             job = _Job(plan, batch.stage, position, verdict.status)
-            self._certify(job, worker, verdict.witness)
+            self._certify(job, worker, verdict.witness, final=False)
 
     def rest(
         self,
@@ -154,7 +154,7 @@ class Certificates:
                     if status is None or not status.decided:
                         continue
                     place = question_id(plan.instance(position, stage)), status
-                    if place not in self.known and place not in places:
+                    if place not in self.settled and place not in places:
                         places.add(place)
                         answer = broken.get((key, int(plan.data.indices[position])))
                         yield _Job(plan, stage, position, status, answer if status is Status.SAT else None)
@@ -168,15 +168,15 @@ class Certificates:
             except UserError as error:
                 self._write(job, Written("unknown", f"its counterexample can't be read: {error}"), b"")
                 return False
-        return self._certify(job, worker, witness)
+        return self._certify(job, worker, witness, final=True)
 
-    def _certify(self, job: _Job, worker: CertifyingWorker, witness: FloatArray | None) -> bool:
+    def _certify(self, job: _Job, worker: CertifyingWorker, witness: FloatArray | None, *, final: bool) -> bool:
         instance = job.plan.instance(job.position, job.stage)
         text = property_text(job.plan.data, job.position, job.plan.cell.eps).encode()
         limit = job.plan.stages[job.stage].timeout
         written, content = worker.certify(instance, text, limit, witness)
-        if worker.closed():
-            # The run is being stopped: that it was not certified now says nothing.
+        if worker.closed() or (written.reason and not final):
+            # While a run is being stopped, that something was not certified says nothing.
             return False
         if not written.reason and written.status != job.status:
             # Both stand in the log, so that the run ends as any contradiction does.
@@ -206,7 +206,7 @@ class Certificates:
                 detail="" if content else written.reason or "no reason was said",
             )
         )
-        self.known.add((question, job.status))
+        self.settled.add((question, job.status))
 
 
 class _Crew:

@@ -235,7 +235,7 @@ def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
         bounds.open(at)
         bounds.close(at, False)
     low, high = ([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
-    alternatives = [atoms for case in cases for atoms in case.alternatives]
+    alternatives = [atoms for case in cases if _meets(case.shared, x, low, high) for atoms in case.alternatives]
     answers, how = [_meets(atoms, x, low, high) for atoms in alternatives], "by intervals"
     if True not in answers and None in answers and (exact := _exactly(network, x)) is not None:
         answers, how = [_meets(atoms, x, exact, exact) for atoms in alternatives], "exactly"
@@ -264,10 +264,10 @@ def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Net
             for name, own, claimed in pairs:
                 if own != claimed:
                     raise RefusedError(f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…")
-            cases = read_property(vnnlib, (known := network()).nodes[0].size, known.nodes[known.output].size)
-            report = _witness(file, known, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
+            cases = read_property(vnnlib, (graph := network()).nodes[0].size, graph.nodes[graph.output].size)
+            report = _witness(file, graph, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
             for case in () if file.answer else cases:
-                tree = Tree(file, known, case)
+                tree = Tree(file, graph, case)
                 tree.check()
                 report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
             file.end()

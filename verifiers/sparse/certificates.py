@@ -127,18 +127,18 @@ class Certifier:
         attempts: list[tuple[Limits, Search | None]] = [(limits, None), (replace(limits, tighten_after=0), None)]
         if finished is not None:
             attempts.insert(0, (limits, finished))
-        for number, (attempt, done) in enumerate(attempts, start=1):
+        for number, (attempt, search) in enumerate(attempts, start=1):
             how = "bab"
             try:
                 if witness is None:
-                    how, content = self._proved(cases, digest, deadline, attempt, done)
+                    how, content = self._proved(cases, digest, deadline, attempt, search)
                 else:
                     how, content = "witness", encode_sat(self._sha256, digest, witness.reshape(-1).astype(np.float32))
                 searched = time.monotonic() - begin
                 return self._checked(vnnlib, content, how, searched), content
             except UncertifiedError as error:
                 # What was looked for and not found isn't looked for again.
-                last = number == len(attempts) or (done is None and not error.refused)
+                last = number == len(attempts) or (search is None and not error.refused)
                 if how != "bab" or last:
                     return Written(str(error.status), str(error), search_s=time.monotonic() - begin), b""
         raise AssertionError("the last attempt returns")

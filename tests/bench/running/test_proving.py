@@ -58,6 +58,23 @@ def one_answer(
         certificates.answered(one, *answered)
 
 
+def at_the_end(
+    written: Written, content: bytes, out: Path, monkeypatch: pytest.MonkeyPatch, *, verifier: str = "sparse-ibp"
+) -> list[str]:
+    """Has what is left of one `unsat` answer certified at the end of the run; returns what was said."""
+    one = plan(2, [stage(verifier, 1)], 1)
+    cascade = CellCascade(0, one.stages, [0], {(0, 0): Status.UNSAT})
+    worker = FakeWorker(lambda: (written, content))
+    monkeypatch.setattr("prunecert.bench.running.proving.CertifyingWorker", lambda *_, **__: worker)
+    said: list[str] = []
+    with Writer(out) as writer:
+        writer.append(rowkit.typed({"type": "session"}))
+        certificates = Certificates.going_on(writer, again=False)
+        certificates.rest([one], [cascade], workers=1, pinned=False, log_dir=out, tell=said.append)
+    assert worker.stopped or not said
+    return said
+
+
 def rows(out: Path) -> list[ProofRow]:
     return [row for row in Log(out).rows() if isinstance(row, ProofRow)]
 
@@ -70,11 +87,16 @@ def test_what_a_search_proved_is_certified_at_once_and_named_by_its_hash(tmp_pat
     assert certificate_path(tmp_path / "run", row.sha256).read_bytes() == b"proof"
 
 
-def test_what_cannot_be_certified_says_why(tmp_path: Path) -> None:
-    one_answer(Written("timeout", "12 subdomains are open"), b"", tmp_path / "run")
+def test_what_cannot_be_certified_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = Written("timeout", "12 subdomains are open")
+    # At once nothing is said of it: there is another try at the end.
+    one_answer(without, b"", tmp_path / "run")
+    assert rows(tmp_path / "run") == []
+    assert at_the_end(without, b"", tmp_path / "run", monkeypatch, verifier=CERTIFIER)
     (row,) = rows(tmp_path / "run")
     assert (row.sha256, row.size, row.detail) == ("", None, "12 subdomains are open")
     assert not (tmp_path / "run" / "certificates").exists()
+    assert at_the_end(without, b"", tmp_path / "run", monkeypatch, verifier=CERTIFIER) == []
 
 
 def test_a_proof_of_the_opposite_is_a_contradiction(tmp_path: Path) -> None:
@@ -91,12 +113,15 @@ def test_a_run_that_is_being_stopped_says_nothing(tmp_path: Path) -> None:
     assert rows(tmp_path / "run") == []
 
 
-def test_answers_of_others_wait_for_the_end_of_the_run(tmp_path: Path) -> None:
+def test_answers_of_others_wait_for_the_end_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_answer(PROVED, b"proof", tmp_path / "run", verifier="sparse-ibp")
     assert rows(tmp_path / "run") == []
+    said = at_the_end(PROVED, b"proof", tmp_path / "run", monkeypatch)
+    assert said == ["writing certificates of 1 answers that have none yet"]
+    assert [row.verifier for row in rows(tmp_path / "run")] == ["sparse-ibp"]
 
 
-def test_what_is_known_is_known_by_its_file(tmp_path: Path) -> None:
+def test_what_is_known_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     one_answer(PROVED, b"proof", out)
     (row,) = rows(out)
@@ -104,16 +129,16 @@ def test_what_is_known_is_known_by_its_file(tmp_path: Path) -> None:
 
     def known(again: bool) -> bool:
         with Writer(out) as writer:
-            return place in Certificates.going_on(writer, again).known
+            return place in Certificates.going_on(writer, again).settled
 
     assert known(again=True)
     certificate_path(out, row.sha256).write_bytes(b"proof?")
     assert not known(again=False)
-    one_answer(Written("timeout", "12 subdomains are open"), b"", tmp_path / "other")
+    at_the_end(Written("timeout", "12 subdomains are open"), b"", tmp_path / "other", monkeypatch)
     (row,) = rows(tmp_path / "other")
     with Writer(tmp_path / "other") as writer:
-        assert (row.question, row.status) in Certificates.going_on(writer, again=False).known
-        assert (row.question, row.status) not in Certificates.going_on(writer, again=True).known
+        assert (row.question, row.status) in Certificates.going_on(writer, again=False).settled
+        assert (row.question, row.status) not in Certificates.going_on(writer, again=True).settled
 
 
 def test_a_counterexample_that_is_gone_leaves_no_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,13 +119,13 @@ def test_the_tree_of_a_search_over_another_box_is_not_taken() -> None:
 def test_a_counterexample_is_certified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "Search", None)
     files = kit.questions("conv-skip")[-1]
-    found = Certifier(files.onnx)
+    certifier = Certifier(files.onnx)
     question = files.question
     x = np.clip(question.margin.point.astype(np.float32), question.lower, question.upper)
-    written, content = found.certify(files.vnnlib.read_bytes(), 1.0, witness=x)
+    written, content = certifier.certify(files.vnnlib.read_bytes(), 1.0, witness=x)
     assert (written.status, written.how, bool(content)) == ("sat", "witness", True)
     safe = kit.questions("conv-skip")[0]
-    written, content = found.certify(safe.vnnlib.read_bytes(), 1.0, witness=safe.question.lower)
+    written, content = certifier.certify(safe.vnnlib.read_bytes(), 1.0, witness=safe.question.lower)
     assert content == b""
     assert "isn't shown to be unsafe" in written.reason
 
