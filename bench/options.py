@@ -9,6 +9,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -114,3 +115,16 @@ def parse_statuses(text: str | None) -> frozenset[Status]:
     if any(word not in allowed for word in words):
         raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
     return frozenset(Status(word) for word in words)
+
+
+def add_checking_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what the checking of a run's certificates can be told."""
+    parser.add_argument("--run", type=Path, metavar="DIR", help="check all certificates of this run")
+    parser.add_argument(
+        "--exports", type=Path, default=Path("onnx_exports"), metavar="DIR", help="folder of the networks' ONNX files"
+    )
+    parser.add_argument("--suite", metavar="NAME", help="the run's suite, name or file, if it is none that ships")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--workers", type=WORKERS, default=1, metavar="N", help="processes side by side (default: 1)")
+    parser.add_argument("--sample", type=IMAGES, metavar="N", help="check N certificates, drawn with --seed")
+    parser.add_argument("--seed", type=SEED, default=0, help="of --sample (default: 0)")

@@ -47,6 +47,11 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
     )
+    parser.add_argument(
+        "--certificates",
+        action="store_true",
+        help="write a certificate of each unsat and sat, which anybody can check (docs/certificates.md)",
+    )
     add_compact_option(parser)
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
     parser.add_argument("--by", default="", metavar="NAME", help="who submits; shown on the leaderboard")
@@ -125,6 +130,7 @@ def request_of(options: argparse.Namespace, argv: Sequence[str]) -> RunRequest:
         warm_start=options.warm_start,
         retry=parse_statuses(options.retry),
         cards=tuple(options.card or ()),
+        certificates=options.certificates,
         compact=options.compact,
         submit=options.submit,
         dry_run=options.dry_run,
