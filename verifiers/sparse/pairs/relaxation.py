@@ -80,7 +80,9 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
     if not len(index):
         return Planes(value, change, np.zeros((0, lam.shape[1])), index)
     few = Ranges(low[:, index], high[:, index])
-    mu, nu, constant = _planes(lam[index], kappa[index], few, choice)
+    # What is infinite, or no number, becomes a constant of minus infinity.
+    with np.errstate(invalid="ignore", over="ignore"):
+        mu, nu, constant = _planes(lam[index], kappa[index], few, choice)
     # What is stable in some boxes of the row and not in others.
     exact = np.broadcast_to(~inexact[index], mu.shape)
     value[index] = np.where(exact, value[index], mu)
