@@ -87,10 +87,10 @@ class Programme:
         self._low, self._high = np.concatenate(low), np.concatenate(high)
         self._equations: list[_Block] = []
         self._limits: list[_Block] = []
-        for node in range(1, pair.last + 1):
+        for node in range(1, pair.last + 1 if self._bounded else 1):
             for network in (FIRST, SECOND):
                 self._layer(node, network)
-        for node in pair.activated:
+        for node in pair.activated if self._bounded else ():
             for network in (FIRST, SECOND):
                 self._triangles(node, network)
             self._differences(node)
