@@ -98,6 +98,9 @@ class PairSearch:
     def _answer(self, out: Outcome, begin: float) -> None:
         spec, networks = self._spec, self._networks
         count = len(spec.disjuncts)
+        if not count:
+            out.status, out.stage, out.bounds = Status.UNSAT, "incomplete", ()
+            return
         if any(len(limits) == 0 for _, limits in spec.disjuncts):
             # Every output is in an intersection of no half-spaces.
             self._settle(out, self._lower.copy())
