@@ -19,6 +19,8 @@ class Way(enum.StrEnum):
     ROOT = "root bound"
     #: Branch and bound.
     SEARCH = "search"
+    #: The image itself is taken for another class.
+    MISCLASSIFIED = "misclassified"
     #: A counterexample.
     BROKEN = "broken"
     #: Neither is known.
@@ -125,7 +127,7 @@ def lost_by_class(networks: Sequence[Retained], classes: Sequence[str]) -> Table
     for network in networks:
         for label in sorted({fate.label for fate in network.fates if not fate.kept}):
             own = [fate for fate in network.fates if fate.label == label]
-            images = (f"{fate.image}{'' if fate.way is Way.BROKEN else '?'}" for fate in own if not fate.kept)
+            images = (f"{fate.image}{'?' if fate.way is Way.OPEN else ''}" for fate in own if not fate.kept)
             kept = sum(fate.kept for fate in own)
             rows.append([network.name, classes[label], str(len(own)), str(kept), ", ".join(images)])
     columns = (("network", False), ("class", False), ("guarantees", True), ("kept", True), ("lost images", False))
@@ -133,7 +135,7 @@ def lost_by_class(networks: Sequence[Retained], classes: Sequence[str]) -> Table
 
 
 def markdown(networks: Sequence[Retained], classes: Sequence[str]) -> str:
-    """Returns sentences and both tables; a question mark stands for an image that is left open, not broken."""
+    """Returns sentences and both tables; a question mark stands for an image that is left open."""
     lines = [f"- {network.sentence()}" for network in networks]
     lines += ["", *overview(networks).markdown()]
     lost = lost_by_class(networks, classes)

@@ -22,7 +22,7 @@ from prunecert.bench.planning.plan import robustness_instance
 from prunecert.bench.planning.select import CHECKPOINTS
 from prunecert.bench.report.retention import Fate, Retained, Way, markdown
 from prunecert.bench.results.outcome import Outcome, seconds, settle
-from prunecert.bench.results.row_types import VerdictRow
+from prunecert.bench.results.row_types import ImageRow, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow
 from prunecert.bench.results.store import Log
 from prunecert.bench.schema.suite import load_suite
@@ -76,9 +76,12 @@ class _Answers:
 
     cell: SessionCell
     by_image: Mapping[int, Mapping[str, _Answer]]
+    misclassified: frozenset[int]
 
     def outcome(self, image: int) -> tuple[Outcome, Way]:
         """Returns what became of an image, and in what way."""
+        if image in self.misclassified:
+            return Outcome("misclassified", "the image itself", 0.0, 0.0), Way.MISCLASSIFIED
         answers = self.by_image.get(image, {})
         settled = settle(self.cell.stages, [answers.get(stage.key) for stage in self.cell.stages])
         if settled.status == Status.SAT:
@@ -194,10 +197,13 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
     session: SessionRow | None = None
     cells: dict[str, SessionCell] = {}
     rows: dict[str, dict[int, VerdictRow]] = {}
+    wrong: dict[str, set[int]] = {}
     for row in Log(run).rows():
         if isinstance(row, SessionRow):
             session = row
             cells.update({cell.name: cell for cell in row.cells})
+        elif isinstance(row, ImageRow) and not row.correct:
+            wrong.setdefault(row.key, set()).add(row.image)
         elif isinstance(row, VerdictRow):
             rows.setdefault(row.key, {})[row.image] = row
     if session is None:
@@ -210,7 +216,7 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
         for stage in cell.stages:
             for image, row in rows.get(stage.key, {}).items():
                 by_image.setdefault(image, {})[stage.key] = _Answer(str(row.status), seconds(row.times), row.stage)
-        found.append(_Answers(cell, by_image))
+        found.append(_Answers(cell, by_image, frozenset(wrong.get(cell.image_key, ()))))
     return session, found
 
 
@@ -276,10 +282,9 @@ def _followed(
             proved = name in able and _carries(transfer.bounds(name, question), question)
             took = time.perf_counter() - begin
             settled, way = item.outcome(image)
-            if proved and way is Way.BROKEN:
+            if proved and way in (Way.BROKEN, Way.MISCLASSIFIED):
                 disputes[name].append(
-                    f"CONTRADICTION: {name}, image {image}: {settled.by} found a counterexample, and the dense margin "
-                    "carries over."
+                    f"CONTRADICTION: {name}, image {image}: broken by {settled.by}; proved by a margin that carries over."
                 )
             elif proved:
                 way = Way.TRANSFER
