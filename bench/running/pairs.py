@@ -1,0 +1,139 @@
+"""Two networks asked about together: files that put the question to any verifier, and the check on both networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.bench.results.vnncomp import Task
+from prunecert.errors import UserError
+from prunecert.files import write_bytes
+from prunecert.onnx.io import identity
+from prunecert.onnx.merge import merge
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
+from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.formats.vnnlib import Case, read_property, write
+from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+
+#: What may be asked of a pair, as the command line has it.
+ALIKE = "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
+ahead by C or more)"
+
+
+@dataclass(frozen=True, eq=False)
+class PairFiles:
+    """The two networks of a pair, as they were given.
+
+    Args:
+        first: The first.
+        second: The other.
+        case: The box of the property that was given; a counterexample has to lie in it.
+        spec: What is unsafe of both outputs, one after the other.
+    """
+
+    first: Path
+    second: Path
+    case: Case
+    spec: OutputSpec
+
+
+def alike(text: str, outputs: int) -> OutputSpec:
+    """Returns the unsafe outputs of a pair, as ``--alike`` asks for it.
+
+    >>> len(alike("difference:0.1", 10).disjuncts), len(alike("class", 10).disjuncts)
+    (20, 90)
+    >>> alike("same", 10)
+    Traceback (most recent call last):
+    ...
+    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by more than T), \
+class, or class:C (the same class where the first network's is ahead by C or more).
+
+    Args:
+        text: What was asked for.
+        outputs: Of either network.
+
+    Raises:
+        UserError: It is nothing that can be asked.
+    """
+    kind, _, amount = text.partition(":")
+    try:
+        number = float(amount) if amount else None
+    except ValueError:
+        number = np.nan
+    if kind == "difference" and number is not None and not np.isnan(number):
+        return difference(number, outputs)
+    if kind == "class" and (number is None or not np.isnan(number)) and not text.endswith(":"):
+        return same_class(outputs, number or 0.0)
+    raise UserError(f"--alike {text[:60]!r} is refused; allowed are {ALIKE}.")
+
+
+def pair_tasks(
+    first: Path, second: Path, vnnlib: Path, kind: str, category: str, timeout: float, folder: Path
+) -> list[tuple[Task, PairFiles]]:
+    """Writes the question whether two networks are alike over the boxes of a property.
+
+    Args:
+        first: The network that is compared with.
+        second: The other.
+        vnnlib: A property of either network; its boxes count, and what it says of outputs doesn't.
+        kind: See `alike`.
+        category: Of the counterexamples' files.
+        timeout: Seconds for each box.
+        folder: Where the merged network and the properties go.
+
+    Returns:
+        For each box the files to be verified, as any others, and what they stand for.
+
+    Raises:
+        UserError: The networks can't be compared, or the property isn't one of theirs.
+    """
+    merged = merge(first, second)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{first.stem}-with-{second.stem}.onnx"
+    write_bytes(path, merged.SerializeToString(deterministic=True))
+    info = network_info(path)
+    size = info.outputs[0].size
+    assert size is not None
+    spec = alike(kind, size // 2)
+    given = read_property(vnnlib)
+    shape = info.sample_shape
+    questions = given.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
+    if not questions:
+        raise UserError(f"{vnnlib} has no box over which to compare networks ({given.empty}).")
+    tasks = []
+    for number, (case, instance) in enumerate(zip(given.cases, questions, strict=True)):
+        name = f"{path.stem}_{vnnlib.name.split('.')[0]}_{kind.replace(':', '-')}"
+        name += f"_{number}" if len(questions) > 1 else ""
+        target = folder / f"{name}.vnnlib"
+        write(_asked(instance, spec, size), target)
+        tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
+    return tasks
+
+
+def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:
+    return replace(instance, spec=spec, classes=size, label=None, eps=None, vnnlib=None)
+
+
+def on_both(verdict: Verdict, pair: PairFiles) -> Verdict:
+    """Takes a `sat` back whose witness is none for the two networks as they were given, in the box that was given.
+
+    Args:
+        verdict: The answer for the merged network; its witness was replayed there.
+        pair: The two networks.
+    """
+    if verdict.witness is None:
+        return verdict
+    point = verdict.witness[None]
+    values = np.concatenate([outputs(path, point)[0].reshape(-1) for path in (pair.first, pair.second)])
+    if pair.spec.violated_by(values) and pair.case.contains(verdict.witness):
+        return replace(verdict, detail="; ".join(filter(None, (verdict.detail, "replayed on both networks"))))
+    return replace(
+        verdict,
+        status=Status.UNKNOWN,
+        detail="a counterexample was found for the merged network that is none for the two networks themselves",
+        witness=None,
+        stage=None,
+    )
