@@ -15,8 +15,9 @@ how files and instance lists are read. What the text gives away is answered with
 empty input set is `unsat`, a box without a constraint on the outputs `sat`. A row of a list that can't be read ends in
 `error` and costs no other row its answer; equal rows are answered once and listed as often as they are asked.
 
---with NET2 asks whether two networks are alike over the boxes of --vnnlib, as --alike says (docs/pairs.md). Both become
-one file, so that every verifier can be asked; `sparse-pair` is made for it, and takes networks of one architecture.
+--with NET2 asks whether two networks are alike over the boxes of --vnnlib, as --alike says, or what a VNN-LIB 2.0 query
+over two networks asks (docs/pairs.md). Both become one file, so that every verifier can be asked; `sparse-pair` is made
+for it, and takes networks of one architecture.
 
 --compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
 given all the same: a counterexample counts only if it is one there, too.
@@ -129,8 +130,8 @@ def pairs_of(options: argparse.Namespace) -> list[tuple[Task, PairFiles]]:
     """
     if options.second is None and options.alike is None:
         return []
-    if options.second is None or options.alike is None or options.onnx is None or options.vnnlib is None:
-        raise UserError("--with and --alike go together, with --onnx and --vnnlib; give all four.")
+    if options.second is None or options.onnx is None or options.vnnlib is None:
+        raise UserError("--with needs --onnx and --vnnlib, and --alike needs --with; give what is missing.")
     if options.compact != str(Mode.OFF) or options.certificate is not None or options.instances is not None:
         raise UserError("--with goes without --compact, --certificate and --instances; leave them out.")
     first, second, vnnlib = (

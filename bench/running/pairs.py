@@ -15,7 +15,8 @@ from prunecert.onnx.merge import merge
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.formats.vnnlib import Case, read_property, write
+from prunecert.verifiers.formats.vnnlib import Case, Property, parse_property, read_property, read_text, write
+from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
 from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 
 #: What may be asked of a pair, as the command line has it.
@@ -71,14 +72,15 @@ class, or class:C (the same class where the first network's is ahead by C or mor
 
 
 def pair_tasks(
-    first: Path, second: Path, vnnlib: Path, kind: str, category: str, timeout: float, folder: Path
+    first: Path, second: Path, vnnlib: Path, kind: str | None, category: str, timeout: float, folder: Path
 ) -> list[tuple[Task, PairFiles]]:
     """Writes the question whether two networks are alike over the boxes of a property.
 
     Args:
         first: The network that is compared with.
         second: The other.
-        vnnlib: A property of either network; its boxes count, and what it says of outputs doesn't.
+        vnnlib: A property of either network, of which the boxes count, and what it says of outputs doesn't; or, without
+            `kind`, a query of VNN-LIB 2.0 over both.
         kind: See `alike`.
         category: Of the counterexamples' files.
         timeout: Seconds for each box.
@@ -97,20 +99,38 @@ def pair_tasks(
     info = network_info(path)
     size = info.outputs[0].size
     assert size is not None
-    spec = alike(kind, size // 2)
-    given = read_property(vnnlib)
+    given, wanted = _read(first, second, vnnlib, kind, size // 2)
     shape = info.sample_shape
     questions = given.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
     if not questions:
         raise UserError(f"{vnnlib} has no box over which to compare networks ({given.empty}).")
     tasks = []
     for number, (case, instance) in enumerate(zip(given.cases, questions, strict=True)):
-        name = f"{path.stem}_{vnnlib.name.split('.')[0]}_{kind.replace(':', '-')}"
+        name = f"{path.stem}_{vnnlib.name.split('.')[0]}" + (f"_{kind.replace(':', '-')}" if kind else "")
         name += f"_{number}" if len(questions) > 1 else ""
         target = folder / f"{name}.vnnlib"
+        spec = wanted or case.spec
         write(_asked(instance, spec, size), target)
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
+
+
+def _read(first: Path, second: Path, vnnlib: Path, kind: str | None, outputs: int) -> tuple[Property, OutputSpec | None]:
+    """Returns the boxes, and what is unsafe over all of them; None where each box says that itself."""
+    text = read_text(vnnlib, "VNN-LIB")
+    if not speaks_of_two(text):
+        if kind is None:
+            raise UserError(f"{vnnlib} speaks of one network; say with --alike what is asked of the two: {ALIKE}.")
+        return read_property(vnnlib), alike(kind, outputs)
+    if kind is not None:
+        raise UserError(f"{vnnlib} speaks of two networks and says itself what is asked of them; leave --alike out.")
+    query = read_pair(text, str(vnnlib))
+    if query.equal and identity(first) != identity(second):
+        raise UserError(f"{vnnlib} speaks of two equal networks, and {first} and {second} are two; name one twice.")
+    given = parse_property(query.text, str(vnnlib), vnnlib)
+    if given.outputs != 2 * outputs:
+        raise UserError(f"{vnnlib} has {given.outputs // 2} outputs, but each of the networks has {outputs}.")
+    return given, None
 
 
 def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:

@@ -12,6 +12,7 @@ from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.verifiers.base import OutputSpec, Status, Verdict
 from prunecert.verifiers.formats.vnnlib import read_property
+from prunecert.verifiers.formats.vnnlib_pairs import write_pair
 from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 from tests.bench.propertykit import BOX, HOLDS, log, spec
 from tests.soundness.networks import Network
@@ -104,8 +105,8 @@ def test_a_counterexample_of_the_merged_network_alone_is_none(files: tuple[Path,
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--alike", "class"], "--with and --alike go together"),
-        (["--with", "other.onnx"], "--with and --alike go together"),
+        (["--alike", "class"], "--alike needs --with"),
+        (["--with", "other.onnx"], "speaks of one network; say with --alike"),
         (["--with", "other.onnx", "--alike", "class", "--compact"], "--with goes without --compact"),
         (["--with", "none.onnx", "--alike", "class"], r"none\.onnx"),
     ],
@@ -116,6 +117,27 @@ def test_options_that_do_not_fit_are_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=reason):
         main(["--onnx", str(files[0]), "--vnnlib", str(files[2]), "--verifier", "sparse-pair", *more])
+
+
+def test_a_query_over_two_networks_is_read(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    lower, upper = np.array([0.0, 0.25]), np.array([0.5, 1.0])
+    files[2].write_text(write_pair(lower, upper, difference(0.2, 2), 2))
+    ((task, pair),) = pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+    assert task.name == "one-with-other_box"
+    (case,) = read_property(task.vnnlib).cases
+    assert (case.lower.tolist(), case.upper.tolist()) == ([0.0, 0.25], [0.5, 1.0])
+    rng = np.random.default_rng(0)
+    for outputs in rng.integers(-2, 3, (200, 4)) / 10:
+        assert case.spec.violated_by(outputs) == difference(0.2, 2).violated_by(outputs) == pair.spec.violated_by(outputs)
+    with pytest.raises(UserError, match="says itself what is asked of them; leave --alike out"):
+        pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
+    files[2].write_text(files[2].read_text().replace("isomorphic-to", "equal-to"))
+    with pytest.raises(UserError, match="speaks of two equal networks"):
+        pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+    assert pair_tasks(files[0], files[0], files[2], None, "cat", 9.0, tmp_path / "out")
+    files[2].write_text(write_pair(lower, upper, difference(0.2, 3), 3))
+    with pytest.raises(UserError, match="has 3 outputs, but each of the networks has 2"):
+        pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
 
 
 def test_a_property_without_a_box_is_refused(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
