@@ -2,7 +2,7 @@
 
 ``python -m bench.retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
 under PGD and by bounds. ``python -m bench.retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
-images that complete verifiers have judged. With ``--proved`` and a run's folder, each guarantee of its dense networks is
+images that complete verifiers have judged. With ``--proved`` and a run's folder, each proof of its dense networks is
 followed into the pruned ones (docs/pairs.md). A network is compared with the dense one of the same network, objective,
 radius and seed, and only where both were trained for as many epochs and measured on the same images.
 """
@@ -214,7 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead")
+    parser.add_argument(
+        "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
+    )
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if options.proved is not None:
         from prunecert.bench.running import retention

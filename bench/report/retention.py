@@ -1,4 +1,4 @@
-"""What pruning kept of what was proved of a dense network, as tables: how each guarantee survived, and what was lost."""
+"""What pruning kept of what was proved of a dense network, as tables: how each guarantee survived or was lost."""
 
 from __future__ import annotations
 

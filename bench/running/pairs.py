@@ -20,8 +20,10 @@ from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
 from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 
 #: What may be asked of a pair, as the command line has it.
-ALIKE = "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
+ALIKE = (
+    "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
 ahead by C or more)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,10 @@ def alike(text: str, outputs: int) -> OutputSpec:
 
     >>> len(alike("difference:0.1", 10).disjuncts), len(alike("class", 10).disjuncts)
     (20, 90)
-    >>> alike("same", 10)
+    >>> alike("same", 10)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by more than T), \
-class, or class:C (the same class where the first network's is ahead by C or more).
+    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by ...
 
     Args:
         text: What was asked for.
@@ -99,23 +100,25 @@ def pair_tasks(
     info = network_info(path)
     size = info.outputs[0].size
     assert size is not None
-    given, wanted = _read(first, second, vnnlib, kind, size // 2)
+    boxes, whole_spec = _read(first, second, vnnlib, kind, size // 2)
     shape = info.sample_shape
-    questions = given.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
+    questions = boxes.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
     if not questions:
-        raise UserError(f"{vnnlib} has no box over which to compare networks ({given.empty}).")
+        raise UserError(f"{vnnlib} has no box over which to compare networks ({boxes.empty}).")
     tasks = []
-    for number, (case, instance) in enumerate(zip(given.cases, questions, strict=True)):
+    for number, (case, instance) in enumerate(zip(boxes.cases, questions, strict=True)):
         name = f"{path.stem}_{vnnlib.name.split('.')[0]}" + (f"_{kind.replace(':', '-')}" if kind else "")
         name += f"_{number}" if len(questions) > 1 else ""
         target = folder / f"{name}.vnnlib"
-        spec = wanted or case.spec
+        spec = whole_spec or case.spec
         write(_asked(instance, spec, size), target)
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
 
 
-def _read(first: Path, second: Path, vnnlib: Path, kind: str | None, outputs: int) -> tuple[Property, OutputSpec | None]:
+def _read(
+    first: Path, second: Path, vnnlib: Path, kind: str | None, outputs: int
+) -> tuple[Property, OutputSpec | None]:
     """Returns the boxes, and what is unsafe over all of them; None where each box says that itself."""
     text = read_text(vnnlib, "VNN-LIB")
     if not speaks_of_two(text):
@@ -127,10 +130,10 @@ def _read(first: Path, second: Path, vnnlib: Path, kind: str | None, outputs: in
     query = read_pair(text, str(vnnlib))
     if query.equal and identity(first) != identity(second):
         raise UserError(f"{vnnlib} speaks of two equal networks, and {first} and {second} are two; name one twice.")
-    given = parse_property(query.text, str(vnnlib), vnnlib)
-    if given.outputs != 2 * outputs:
-        raise UserError(f"{vnnlib} has {given.outputs // 2} outputs, but each of the networks has {outputs}.")
-    return given, None
+    boxes = parse_property(query.text, str(vnnlib), vnnlib)
+    if boxes.outputs != 2 * outputs:
+        raise UserError(f"{vnnlib} has {boxes.outputs // 2} outputs, but each of the networks has {outputs}.")
+    return boxes, None
 
 
 def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:

@@ -140,9 +140,7 @@ class Transfer:
         return tuple(np.nextafter(total, -np.inf).tolist())
 
 
-def retention(
-    run: Path, checkpoints: Path, exports: Path, root: Path | None, tell: Callable[[str], None]
-) -> Retention:
+def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, tell: Callable[[str], None]) -> Retention:
     """Follows each guarantee of a run's dense networks through its pruned ones.
 
     Args:
@@ -208,7 +206,7 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
             rows.setdefault(row.key, {})[row.image] = row
     if session is None:
         raise UserError(f"{run} is no run of a suite; name the folder that bench.run wrote.")
-    found = []
+    answers = []
     for cell in cells.values():
         if cell.certified_only or cell.norm == "l2" or cell.timing is not None:
             continue
@@ -216,8 +214,8 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
         for stage in cell.stages:
             for image, row in rows.get(stage.key, {}).items():
                 by_image.setdefault(image, {})[stage.key] = _Answer(str(row.status), seconds(row.times), row.stage)
-        found.append(_Answers(cell, by_image, frozenset(wrong.get(cell.image_key, ()))))
-    return session, found
+        answers.append(_Answers(cell, by_image, frozenset(wrong.get(cell.image_key, ()))))
+    return session, answers
 
 
 def _groups(answers: Sequence[_Answers]) -> list[tuple[_Answers, list[_Answers]]]:
@@ -260,9 +258,9 @@ def _followed(
 ) -> Iterator[tuple[Retained, list[str]]]:  # fmt: skip
     """Yields the fates of a dense network's guarantees in each of the pruned ones, and what is contradicted."""
     transfer = Transfer(read_network(_export(dense.cell, checkpoints, exports).path))
-    made = {item.cell.name: _export(item.cell, checkpoints, exports) for item in pruned}
+    networks = {item.cell.name: _export(item.cell, checkpoints, exports) for item in pruned}
     able = set()
-    for name, export in made.items():
+    for name, export in networks.items():
         try:
             transfer.add(name, read_network(export.path))
             able.add(name)
@@ -270,13 +268,13 @@ def _followed(
             tell(f"{name}: no margin carries over: {error}")
     guarantees = [image for image in dense.cell.numbers if dense.outcome(image)[0].status == Status.UNSAT]
     place = {int(number): position for position, number in enumerate(data.indices)}
-    fates: dict[str, list[Fate]] = {name: [] for name in made}
-    disputes: dict[str, list[str]] = {name: [] for name in made}
+    fates: dict[str, list[Fate]] = {name: [] for name in networks}
+    disputes: dict[str, list[str]] = {name: [] for name in networks}
     for image in guarantees:
         for item in pruned:
             name = item.cell.name
             question = robustness_instance(
-                made[name], data, place[image], Fraction(item.cell.eps), 1.0, f"{name} image {image}"
+                networks[name], data, place[image], Fraction(item.cell.eps), 1.0, f"{name} image {image}"
             )
             begin = time.perf_counter()
             proved = name in able and _carries(transfer.bounds(name, question), question)
@@ -284,7 +282,7 @@ def _followed(
             settled, way = item.outcome(image)
             if proved and way in (Way.BROKEN, Way.MISCLASSIFIED):
                 disputes[name].append(
-                    f"CONTRADICTION: {name}, image {image}: broken by {settled.by}; proved by a margin that carries over."
+                    f"CONTRADICTION: {name}, image {image}: broken by {settled.by}; proved by a dense margin."
                 )
             elif proved:
                 way = Way.TRANSFER

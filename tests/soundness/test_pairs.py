@@ -26,18 +26,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 COUNT = 304 if os.environ.get("PRUNECERT_SOUNDNESS") == "full" else 40
 
 
-@pytest.fixture(scope="module", name="asked")
-def _asked(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PairQuestion, Instance]]:
+@pytest.fixture(scope="module", name="cases")
+def _cases(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PairQuestion, Instance]]:
     folder = tmp_path_factory.mktemp("pairs")
     written: dict[str, Path] = {}
-    asked = []
+    cases = []
     for question in questions(COUNT):
         path = written.get(question.first.name)
         if path is None:
             path = written[question.first.name] = folder / f"pair{len(written)}.onnx"
             onnx.save(merge(*question.files(folder)), path)
-        asked.append((question, instance(question, path)))
-    return asked
+        cases.append((question, instance(question, path)))
+    return cases
 
 
 def instance(question: PairQuestion, path: Path) -> Instance:
@@ -54,18 +54,18 @@ def instance(question: PairQuestion, path: Path) -> Instance:
     )
 
 
-def answers(verifier: str, asked: Sequence[tuple[PairQuestion, Instance]]) -> Iterator[tuple[PairQuestion, Verdict]]:
+def answers(verifier: str, cases: Sequence[tuple[PairQuestion, Instance]]) -> Iterator[tuple[PairQuestion, Verdict]]:
     with Worker(verifier, threads=1) as worker:
-        verdicts = worker.verify([instance for _, instance in asked])
-    print(verifier, Counter((str(q.truth), str(v.status)) for (q, _), v in zip(asked, verdicts, strict=True)))
-    for (question, _), verdict in zip(asked, verdicts, strict=True):
+        verdicts = worker.verify([instance for _, instance in cases])
+    print(verifier, Counter((str(q.truth), str(v.status)) for (q, _), v in zip(cases, verdicts, strict=True)))
+    for (question, _), verdict in zip(cases, verdicts, strict=True):
         assert verdict.status is not Status.ERROR, f"{question.name}: {verdict.detail}"
         assert not verdict.status.decided or verdict.status is question.truth, f"{question.name}: {verdict.status}"
         yield question, verdict
 
 
-def test_it_decides_all_and_nothing_wrongly(asked: list[tuple[PairQuestion, Instance]]) -> None:
-    verdicts = [verdict for _, verdict in answers("sparse-pair", asked)]
+def test_it_decides_all_and_nothing_wrongly(cases: list[tuple[PairQuestion, Instance]]) -> None:
+    verdicts = [verdict for _, verdict in answers("sparse-pair", cases)]
     assert len(verdicts) == COUNT
     assert sum(verdict.status.decided for verdict in verdicts) >= 0.98 * COUNT
     # Both are at work.
@@ -73,17 +73,15 @@ def test_it_decides_all_and_nothing_wrongly(asked: list[tuple[PairQuestion, Inst
 
 
 @pytest.mark.parametrize(("verifier", "share"), [("sparse-bab", 0.9), ("alpha-crown", 0.0)])
-def test_the_merged_file_serves_others(
-    asked: list[tuple[PairQuestion, Instance]], verifier: str, share: float
-) -> None:
-    some = asked[::5]
+def test_the_merged_file_serves_others(cases: list[tuple[PairQuestion, Instance]], verifier: str, share: float) -> None:
+    some = cases[::5]
     decided = [verdict.status.decided for _, verdict in answers(verifier, some)]
     assert sum(decided) >= share * len(some)
 
 
-def test_the_thresholds_are_exact(asked: list[tuple[PairQuestion, Instance]]) -> None:
+def test_the_thresholds_are_exact(cases: list[tuple[PairQuestion, Instance]]) -> None:
     """By the oracle's margin of the whole property, which the thresholds were not made from."""
-    for question, _ in asked[:: max(COUNT // 6, 1)]:
+    for question, _ in cases[:: max(COUNT // 6, 1)]:
         margin = exact_margin(question.both, question.lower.astype(float), question.upper.astype(float), question.spec)
         assert (margin.high > 0) == (question.truth is Status.UNSAT), question.name
         assert abs(margin.high) > 1e-6

@@ -93,7 +93,9 @@ def read_pair(text: str, name: str) -> PairQuery:
         if keyword(statement) == "declare-network":
             continue
         if keyword(statement) != "assert" or len(statement) != 2:
-            raise UnsupportedPropertyError(f"{name} holds {shown(statement)}; over two networks only assertions are taken.")
+            raise UnsupportedPropertyError(
+                f"{name} holds {shown(statement)}; over two networks only assertions are taken."
+            )
         for formula in _conjuncts(statement[1]):
             same = _equated(formula, first, second)
             if same is None:
@@ -123,7 +125,9 @@ def _declared(statement: Expression, name: str) -> _Network:
                 match = _INDEXED.fullmatch(shape)
                 dims = match[2] if match else shape.strip("[]")
                 if kind in tensors or not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", dims):
-                    raise UnsupportedPropertyError(f"{name} declares {shown(part)}; one input and one output are taken.")
+                    raise UnsupportedPropertyError(
+                        f"{name} declares {shown(part)}; one input and one output are taken."
+                    )
                 tensors[kind] = word, tuple(int(dim) for dim in dims.split(","))
             case [str(kind), str(other)] if kind in _RELATIONS:
                 relation = kind, other
@@ -185,9 +189,7 @@ def _rewritten(formula: Expression, first: _Network, second: _Network, name: str
     return formula
 
 
-def write_pair(
-    lower: npt.NDArray[np.floating], upper: npt.NDArray[np.floating], spec: OutputSpec, outputs: int
-) -> str:
+def write_pair(lower: npt.NDArray[np.floating], upper: npt.NDArray[np.floating], spec: OutputSpec, outputs: int) -> str:
     """Writes a question about two networks as VNN-LIB 2.0.
 
     Args:
@@ -207,10 +209,10 @@ def write_pair(
         lines.append(f"(assert (== U[0,{index}] X[0,{index}]))")
         lines += [f"(assert (>= X[0,{index}] {_number(low)}))", f"(assert (<= X[0,{index}] {_number(high)}))"]
     limits = spec.limits or tuple(bounds for _, bounds in spec.disjuncts)
-    disjuncts = [
-        f"(and {' '.join(_row(row, bound, below < bound, outputs) for row, bound, below in zip(rows, bounds, strict, strict=True))})"
-        for (rows, bounds), strict in zip(spec.disjuncts, limits, strict=True)
-    ]
+    disjuncts = []
+    for (rows, bounds), strict in zip(spec.disjuncts, limits, strict=True):
+        each = zip(rows, bounds, strict < bounds, strict=True)
+        disjuncts.append(f"(and {' '.join(_row(row, bound, below, outputs) for row, bound, below in each)})")
     return "\n".join([*lines, f"(assert (or {' '.join(disjuncts)}))", ""])
 
 

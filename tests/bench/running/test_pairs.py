@@ -1,4 +1,4 @@
-"""Questions about two networks become files for any verifier; a counterexample counts on both networks, or not at all."""
+"""Questions about two networks become files for any verifier; a counterexample counts on both networks, or not."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_the_command_compares_two_networks(
 ) -> None:
     """The outputs differ by up to a quarter, where x is 1."""
     one, other, box = map(str, files)
-    asked = ["--onnx", one, "--with", other, "--vnnlib", box, "--alike", f"difference:{tolerance}"]
-    code = main([*asked, "--verifier", "sparse-pair", "--timeout", "20", "--out", str(tmp_path / "out")])
+    words = ["--onnx", one, "--with", other, "--vnnlib", box, "--alike", f"difference:{tolerance}"]
+    code = main([*words, "--verifier", "sparse-pair", "--timeout", "20", "--out", str(tmp_path / "out")])
     assert code == EXIT_OK
     (row,) = [row for row in log(tmp_path / "out") if row["type"] == "property"]
     assert row["status"] == status
@@ -128,7 +128,9 @@ def test_a_query_over_two_networks_is_read(files: tuple[Path, Path, Path], tmp_p
     assert (case.lower.tolist(), case.upper.tolist()) == ([0.0, 0.25], [0.5, 1.0])
     rng = np.random.default_rng(0)
     for outputs in rng.integers(-2, 3, (200, 4)) / 10:
-        assert case.spec.violated_by(outputs) == difference(0.2, 2).violated_by(outputs) == pair.spec.violated_by(outputs)
+        assert (
+            case.spec.violated_by(outputs) == difference(0.2, 2).violated_by(outputs) == pair.spec.violated_by(outputs)
+        )
     with pytest.raises(UserError, match="says itself what is asked of them; leave --alike out"):
         pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
     files[2].write_text(files[2].read_text().replace("isomorphic-to", "equal-to"))

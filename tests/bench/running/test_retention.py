@@ -43,10 +43,10 @@ class Zoo:
         run = self.folder / "run"
         run.mkdir(exist_ok=True)
         (run / "instances.main.jsonl").write_text("".join(json.dumps(complete(row)) + "\n" for row in self.rows))
-        return retention(run, self.folder, self.folder, None, lambda text: self.told.append(text))
+        return retention(run, self.folder, self.folder, None, lambda text: self.lines.append(text))
 
     def __post_init__(self) -> None:
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
 
 @pytest.fixture(name="zoo")
@@ -139,7 +139,7 @@ def test_a_network_of_another_shape_is_said_and_left_to_the_run(zoo: Zoo) -> Non
     other.save(zoo.folder / f"{NAMES['heavy']}.onnx")
     heavy = of(zoo.ask(), "heavy")
     assert heavy.kept == 0
-    assert any("no margin carries over" in line for line in zoo.told)
+    assert any("no margin carries over" in line for line in zoo.lines)
 
 
 def _no_dense(zoo: Zoo) -> None:
@@ -181,9 +181,15 @@ def test_bounds_of_margins_hold(zoo: Zoo) -> None:
         center = zoo.data.images[image]
         label = int(zoo.data.labels[image])
         question = Instance(
-            path["light"], "", np.clip(center - EPS, 0, 1).astype(np.float32), np.clip(center + EPS, 0, 1).astype(np.float32),
-            OutputSpec.robustness(label, 4), 1.0, label=label, classes=4,
-        )  # fmt: skip
+            path["light"],
+            "",
+            np.clip(center - EPS, 0, 1).astype(np.float32),
+            np.clip(center + EPS, 0, 1).astype(np.float32),
+            OutputSpec.robustness(label, 4),
+            1.0,
+            label=label,
+            classes=4,
+        )
         bounds = transfer.bounds("light", question)
         points = rng.uniform(question.lower.reshape(-1), question.upper.reshape(-1), (500, 16))
         outputs = zoo.nets["light"].evaluate(points)

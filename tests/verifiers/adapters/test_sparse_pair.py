@@ -17,16 +17,16 @@ from tests.soundness.pairs import questions
 
 
 def test_it_answers_through_a_worker(tmp_path: Path) -> None:
-    asked = list(questions(4, ("fc",)))
-    onnx.save(merge(*asked[0].files(tmp_path)), tmp_path / "pair.onnx")
+    cases = list(questions(4, ("fc",)))
+    onnx.save(merge(*cases[0].files(tmp_path)), tmp_path / "pair.onnx")
     instances = [
         Instance(
             onnx=tmp_path / "pair.onnx", onnx_sha256=sha256_file(tmp_path / "pair.onnx"), lower=question.lower,
             upper=question.upper, spec=question.spec, timeout=30.0, name=question.name, classes=6,
         )
-        for question in asked
+        for question in cases
     ]  # fmt: skip
-    single = asked[0].first.save(tmp_path / "single.onnx")
+    single = cases[0].first.save(tmp_path / "single.onnx")
     alone = replace(
         instances[0], onnx=single, onnx_sha256=sha256_file(single), spec=OutputSpec.robustness(0, 3), classes=3
     )
@@ -34,7 +34,7 @@ def test_it_answers_through_a_worker(tmp_path: Path) -> None:
     with Worker("sparse-pair", threads=1) as worker:
         verdicts = worker.verify(instances)
         refused = worker.verify([alone, ball])
-    assert [verdict.status for verdict in verdicts] == [question.truth for question in asked]
+    assert [verdict.status for verdict in verdicts] == [question.truth for question in cases]
     for verdict in verdicts:
         if verdict.status is Status.SAT:
             assert verdict.witness_check is not None

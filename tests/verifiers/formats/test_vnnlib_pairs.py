@@ -75,7 +75,10 @@ def test_what_is_written_is_read_back(corners: list[float], numbers: list[int], 
         (HEAD.replace("(isomorphic-to f)", "") + SAME + UNSAFE, "doesn't say how its networks are related"),
         (HEAD.replace("(isomorphic-to f)", "(isomorphic-to h)") + SAME, "doesn't say how its networks are related"),
         (HEAD + SAME + "(define-fun h () Real 1.0)", "only assertions are taken"),
-        (HEAD.replace("[1,2]))\n(assert (and (>=", "[1,2]) (declare-hidden H float32 [1,2] n))\n(assert (and (>="), "isn't taken"),
+        (
+            HEAD.replace("[1,2]))\n(assert (and (>=", "[1,2]) (declare-hidden H float32 [1,2] n))\n(assert (and (>="),
+            "isn't taken",
+        ),
         (HEAD.replace("U float32", "U float32 [1,2]) (declare-input W float32") + SAME, "one input and one output"),
     ],
 )

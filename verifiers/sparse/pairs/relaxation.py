@@ -1,6 +1,7 @@
 """Linear bounds of a ReLU in two networks at once.
 
-A backward walk brings a coefficient λ for relu(z) and κ for δ = relu(z') - relu(z) to each neuron. Sought are μ, ν, c with
+A backward walk brings a coefficient λ for relu(z) and κ for δ = relu(z') - relu(z) to each neuron. Sought are μ, ν, c
+with
 
     λ relu(z) + κ δ >= μ z + ν d + c,   d = z' - z,
 
@@ -33,7 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.pairs.network import UNIT
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, Ranges, least_difference
 

@@ -131,12 +131,12 @@ class PairSearch:
             return
         tree = PairTree(bounds, self._confirm, self._deadline)
         parts = [Disjunct(spec.disjuncts[k][0], spec.disjuncts[k][1] + more[k], rows.of(np.array([k]))) for k in open_]
-        found = tree.run(parts)
-        out.status, out.detail, out.witness = found.status, found.detail, found.witness
-        out.domains += found.domains
-        out.rounds += found.programmes
-        out.certified += found.leaves
-        out.stage = "bab" if found.status.decided else None
+        result = tree.run(parts)
+        out.status, out.detail, out.witness = result.status, result.detail, result.witness
+        out.domains += result.domains
+        out.rounds += result.programmes
+        out.certified += result.leaves
+        out.stage = "bab" if result.status.decided else None
 
     @staticmethod
     def _settle(out: Outcome, witness: Float32Array) -> None:
@@ -167,9 +167,9 @@ class PairSearch:
             networks.engine, networks.checker, self._lower, self._upper, left, self._limits, deadline,
             allowance=allowance, replay=self._replay,
         )  # fmt: skip
-        found = search.run()
-        out.status, out.detail, out.witness = found.status, found.detail, found.witness
-        out.domains, out.rounds, out.certified = found.domains, found.rounds, found.certified
-        out.refused = found.refused
+        result = search.run()
+        out.status, out.detail, out.witness = result.status, result.detail, result.witness
+        out.domains, out.rounds, out.certified = result.domains, result.rounds, result.certified
+        out.refused = result.refused
         # A proof of the rest is one of all: what isn't in it was proved by differential bounds.
-        out.stage = "bab" if found.status is Status.UNSAT else found.stage
+        out.stage = "bab" if result.status is Status.UNSAT else result.stage

@@ -48,7 +48,9 @@ class Case:
         return [np.stack([one, other, other - one]) for one, other in both]
 
 
-def case(folder: Path, family: str, seed: int = 0, dropped: float = 0.3, noise: float = 0.05, radius: float = 0.1) -> Case:
+def case(
+    folder: Path, family: str, seed: int = 0, dropped: float = 0.3, noise: float = 0.05, radius: float = 0.1
+) -> Case:
     """Returns a network of the soundness suite's families with its twin."""
     rng = np.random.default_rng([seed, 7])
     net = FAMILIES[family](f"{family} {seed}", rng).balance(rng)
@@ -56,7 +58,9 @@ def case(folder: Path, family: str, seed: int = 0, dropped: float = 0.3, noise: 
     networks = [read_network(item.save(folder / f"{name}.onnx")) for name, item in (("a", net), ("b", other))]
     center = rng.random(net.inputs)
     lower, upper = np.clip(center - radius, 0, 1), np.clip(center + radius, 0, 1)
-    return Case(networks[0], networks[1], lower.astype(np.float32).astype(float), upper.astype(np.float32).astype(float))
+    return Case(
+        networks[0], networks[1], lower.astype(np.float32).astype(float), upper.astype(np.float32).astype(float)
+    )
 
 
 FAMILY_NAMES = ("fc", "fc-dead-units", "conv", "skip", "conv-skip")

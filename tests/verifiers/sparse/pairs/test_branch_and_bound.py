@@ -64,9 +64,9 @@ def test_parts_cover_what_their_signs_say(tmp_path: Path) -> None:
             (values[node][SECOND][:, neuron] >= 0) == second.active
         )
         assert not (inside.any() and empty[place])
-        for known, own in zip(ranges, values, strict=True):
-            assert (own[:, inside] >= known.lower[:, None, :, place] - 1e-12).all()
-            assert (own[:, inside] <= known.upper[:, None, :, place] + 1e-12).all()
+        for node_ranges, own in zip(ranges, values, strict=True):
+            assert (own[:, inside] >= node_ranges.lower[:, None, :, place] - 1e-12).all()
+            assert (own[:, inside] <= node_ranges.upper[:, None, :, place] + 1e-12).all()
     # With another sign in each network, the difference is on one side of 0.
     assert empty[1] or ranges[node].upper[CHANGE, neuron, 1] <= 1e-12
 

@@ -30,16 +30,16 @@ def through(pair: Pair, lower: Float64Array, upper: Float64Array) -> list[Ranges
 def test_values_and_differences_lie_within(family: str, tmp_path: Path) -> None:
     pair_case = case(tmp_path, family)
     ranges = through(pair_case.pair, pair_case.lower, pair_case.upper)
-    for known, values in zip(ranges, pair_case.values(pair_case.points()), strict=True):
-        assert (values >= known.lower[:, None, :, 0] - 1e-12).all()
-        assert (values <= known.upper[:, None, :, 0] + 1e-12).all()
+    for node_ranges, values in zip(ranges, pair_case.values(pair_case.points()), strict=True):
+        assert (values >= node_ranges.lower[:, None, :, 0] - 1e-12).all()
+        assert (values <= node_ranges.upper[:, None, :, 0] + 1e-12).all()
 
 
 def test_equal_networks_have_no_difference_at_all(tmp_path: Path) -> None:
     pair_case = case(tmp_path, "skip")
-    for known in through(Pair(pair_case.first, pair_case.first), pair_case.lower, pair_case.upper):
-        assert not known.lower[CHANGE].any()
-        assert not known.upper[CHANGE].any()
+    for node_ranges in through(Pair(pair_case.first, pair_case.first), pair_case.lower, pair_case.upper):
+        assert not node_ranges.lower[CHANGE].any()
+        assert not node_ranges.upper[CHANGE].any()
 
 
 def test_swapped_networks_have_the_opposite_difference(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_one_pruned_weight_differs_by_its_input(tmp_path: Path) -> None:
     node = replace(first.nodes[1], terms=(replace(first.nodes[1].terms[0], matrix=matrix),))
     second = Network(first.name, first.input_shape, (first.nodes[0], node, *first.nodes[2:]))
     lower, upper = np.zeros(3), np.array([0.5, 0.25, 1.0])
-    known = through(Pair(first, second), lower, upper)[1]
+    node_ranges = through(Pair(first, second), lower, upper)[1]
     ends = sorted([-weight * lower[column], -weight * upper[column]])
-    np.testing.assert_allclose([known.lower[CHANGE, 0, 0], known.upper[CHANGE, 0, 0]], ends, atol=1e-12)
-    assert not known.lower[CHANGE, 1:].any()
+    np.testing.assert_allclose([node_ranges.lower[CHANGE, 0, 0], node_ranges.upper[CHANGE, 0, 0]], ends, atol=1e-12)
+    assert not node_ranges.lower[CHANGE, 1:].any()
 
 
 @settings(max_examples=80, deadline=None)
@@ -73,7 +73,7 @@ def test_a_difference_behind_a_relu_is_exact(
 ) -> None:
     """Against all points of a grid that holds every kink of the set."""
     box = np.array([sorted(first), sorted(second), sorted(change)])
-    known = through_relu(Ranges(box[:, :1, None], box[:, 1:, None]))
+    node_ranges = through_relu(Ranges(box[:, :1, None], box[:, 1:, None]))
     z, other = (values.ravel() for values in np.meshgrid(np.arange(-8.0, 9.0), np.arange(-8.0, 9.0)))
     d = other - z
     inside = np.ones(len(z), dtype=bool)
@@ -82,25 +82,25 @@ def test_a_difference_behind_a_relu_is_exact(
     if not inside.any():
         return
     delta = (np.maximum(other, 0) - np.maximum(z, 0))[inside]
-    assert known.lower[CHANGE, 0, 0] == pytest.approx(delta.min(), abs=1e-9)
-    assert known.upper[CHANGE, 0, 0] == pytest.approx(delta.max(), abs=1e-9)
-    assert known.lower[CHANGE, 0, 0] <= delta.min()
-    assert known.upper[CHANGE, 0, 0] >= delta.max()
+    assert node_ranges.lower[CHANGE, 0, 0] == pytest.approx(delta.min(), abs=1e-9)
+    assert node_ranges.upper[CHANGE, 0, 0] == pytest.approx(delta.max(), abs=1e-9)
+    assert node_ranges.lower[CHANGE, 0, 0] <= delta.min()
+    assert node_ranges.upper[CHANGE, 0, 0] >= delta.max()
 
 
 def test_each_of_the_three_narrows_the_others() -> None:
     lower = np.array([0.0, -5.0, 1.0])[:, None, None]
     upper = np.array([1.0, 5.0, 2.0])[:, None, None]
-    known = Ranges(lower, upper).narrowed()
-    assert known.lower[SECOND, 0, 0] == pytest.approx(1.0)
-    assert known.upper[SECOND, 0, 0] == pytest.approx(3.0)
-    assert known.upper[FIRST, 0, 0] == 1.0
-    assert not known.empty()[0]
+    node_ranges = Ranges(lower, upper).narrowed()
+    assert node_ranges.lower[SECOND, 0, 0] == pytest.approx(1.0)
+    assert node_ranges.upper[SECOND, 0, 0] == pytest.approx(3.0)
+    assert node_ranges.upper[FIRST, 0, 0] == 1.0
+    assert not node_ranges.empty()[0]
     assert Ranges(upper, lower).empty()[0]
 
 
 def test_what_is_unbounded_stays_so() -> None:
     infinite = np.full((3, 1, 1), np.inf)
-    known = through_relu(Ranges(-infinite, infinite))
-    assert known.lower[CHANGE, 0, 0] == -np.inf
-    assert known.upper[CHANGE, 0, 0] == np.inf
+    node_ranges = through_relu(Ranges(-infinite, infinite))
+    assert node_ranges.lower[CHANGE, 0, 0] == -np.inf
+    assert node_ranges.upper[CHANGE, 0, 0] == np.inf

@@ -40,11 +40,11 @@ def _hard(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairQuestion, Netwo
 def test_near_the_threshold_it_is_split(hard: tuple[PairQuestion, Networks], entries: int) -> None:
     question, networks = hard
     box = question.lower, question.upper
-    found = PairSearch(networks, *box, question.spec, NEVER, entries=entries).run()
-    assert (found.status, found.stage) == (Status.UNSAT, "bab")
-    assert found.domains > 0
-    assert found.unstable
-    assert found.bound_s > 0
+    outcome = PairSearch(networks, *box, question.spec, NEVER, entries=entries).run()
+    assert (outcome.status, outcome.stage) == (Status.UNSAT, "bab")
+    assert outcome.domains > 0
+    assert outcome.unstable
+    assert outcome.bound_s > 0
 
 
 def test_far_from_it_bounds_or_an_attack_suffice(hard: tuple[PairQuestion, Networks]) -> None:
@@ -67,8 +67,8 @@ def test_more_is_proved_where_an_allowance_asks_for_it(hard: tuple[PairQuestion,
     for allowed, status in ((1.0, Status.UNSAT), (200.0, Status.UNKNOWN)):
         allowance = (allowed,) * len(spec.disjuncts)
         # The property holds; what is asked beyond it doesn't, and no point breaks the property.
-        found = PairSearch(networks, question.lower, question.upper, spec, time.monotonic() + 0.5, allowance).run()
-        assert found.status in (status, Status.TIMEOUT if allowed > 100 else status)
+        outcome = PairSearch(networks, question.lower, question.upper, spec, time.monotonic() + 0.5, allowance).run()
+        assert outcome.status in (status, Status.TIMEOUT if allowed > 100 else status)
 
 
 def test_properties_without_rows_are_answered(hard: tuple[PairQuestion, Networks]) -> None:
@@ -81,5 +81,5 @@ def test_properties_without_rows_are_answered(hard: tuple[PairQuestion, Networks
 
 def test_time_that_is_up_is_said(hard: tuple[PairQuestion, Networks]) -> None:
     question, networks = hard
-    found = PairSearch(networks, question.lower, question.upper, question.spec, time.monotonic() - 1).run()
-    assert found.status is Status.TIMEOUT
+    outcome = PairSearch(networks, question.lower, question.upper, question.spec, time.monotonic() - 1).run()
+    assert outcome.status is Status.TIMEOUT

@@ -57,8 +57,8 @@ def test_differences_are_bounded_far_better_together(narrow: Case) -> None:
     """Two networks' bounds apart are as wide as their outputs; together they know that both see one input."""
     bounds, outputs = narrow.bounds(), narrow.pair.outputs
     rows = np.hstack([-np.eye(outputs), np.eye(outputs)])
-    asked = of_rows(np.vstack([rows, -rows]), np.zeros(2 * outputs), np.zeros(2 * outputs, dtype=np.int64))
-    apart, mixed = (-bound_rows(bounds, asked, choices=(choice,))[0] for choice in ("apart", "mixed"))
+    differences = of_rows(np.vstack([rows, -rows]), np.zeros(2 * outputs), np.zeros(2 * outputs, dtype=np.int64))
+    apart, mixed = (-bound_rows(bounds, differences, choices=(choice,))[0] for choice in ("apart", "mixed"))
     sampled = np.abs(narrow.values(narrow.points())[-1][CHANGE]).max()
     assert mixed.max() < 0.25 * apart.max()
     assert sampled <= mixed.max() < 4 * sampled
@@ -67,7 +67,9 @@ def test_differences_are_bounded_far_better_together(narrow: Case) -> None:
 def test_walks_narrow_hidden_differences(narrow: Case) -> None:
     with_walks, without = narrow.bounds(), narrow.bounds(walks=False)
     node = narrow.pair.activated[-1]
-    width = [np.ptp([b.ranges[node].lower[CHANGE], b.ranges[node].upper[CHANGE]], axis=0) for b in (with_walks, without)]
+    width = [
+        np.ptp([b.ranges[node].lower[CHANGE], b.ranges[node].upper[CHANGE]], axis=0) for b in (with_walks, without)
+    ]
     assert (width[0] <= width[1] + 1e-15).all()
     assert width[0].sum() < 0.9 * width[1].sum()
     values = narrow.values(narrow.points())[node]
@@ -83,16 +85,16 @@ def test_parts_of_a_box_have_bounds_of_their_own(narrow: Case) -> None:
     split = int(np.flatnonzero(whole[1].unstable()[0, :, 0])[0])
     lower, upper = (np.repeat(part, 2, axis=2) for part in (whole[1].lower, whole[1].upper))
     lower[FIRST, split, 0], upper[FIRST, split, 1] = 0.0, 0.0
-    wide = [Ranges(np.repeat(known.lower, 2, axis=2), np.repeat(known.upper, 2, axis=2)) for known in whole]
+    wide = [Ranges(np.repeat(item.lower, 2, axis=2), np.repeat(item.upper, 2, axis=2)) for item in whole]
     parts = [wide[0], Ranges(lower, upper), *wide[2:]]
     row = of_rows(np.eye(1, 2 * outputs).repeat(2, axis=0), np.zeros(2), np.zeros(2, dtype=np.int64))
-    found, _ = bound_rows(bounds, row, parts, ("mixed",))
+    lower, _ = bound_rows(bounds, row, parts, ("mixed",))
     points = narrow.points(4000)
     values = narrow.values(points)
     active = values[1][FIRST][:, split] >= 0
     for place, inside in enumerate((active, ~active)):
-        assert found[place] <= values[-1][FIRST][inside, 0].min() + 1e-12
-    assert found[0] != found[1]
+        assert lower[place] <= values[-1][FIRST][inside, 0].min() + 1e-12
+    assert lower[0] != lower[1]
 
 
 def test_large_numbers_give_no_bound_rather_than_a_wrong_one(narrow: Case) -> None:
