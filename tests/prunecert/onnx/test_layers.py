@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from prunecert.onnx import layers as layers_module
 from prunecert.onnx.evaluate import evaluate
@@ -113,3 +114,14 @@ def test_what_is_too_large_or_not_finite_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(layers_module, "DENSE", 40)
     with pytest.raises(UnsupportedNetworkError, match=r"grows to \[1, 2, 7, 3\] weights"):
         Layers(IMAGE).conv(0, weights(1, 2, 3, 3), weights(1), dilations=(3, 1))
+
+
+def test_what_underflows_stays_as_the_smallest_number() -> None:
+    """Who charges rounding sees a weight there; 0 would say that nothing is."""
+    layers = Layers((1, 3))
+    number = layers.gemm(0, np.array([[1e-50, -1e-60, 0.0]]), np.array([-1e-46]))
+    model = layers.write(number, [])
+    stored = [numpy_helper.to_array(item).reshape(-1) for item in model.graph.initializer]
+    least = np.finfo(np.float32).smallest_subnormal
+    assert [array.tolist() for array in stored] == [[least, -least, 0.0], [-least]]
+    assert is_normal(model)

@@ -186,27 +186,27 @@ def _graph(path: Path, *nodes: Any, shape: tuple[int, ...] = (3, 4, 4), outputs:
 @pytest.mark.parametrize(
     ("nodes", "constants", "words"),
     [
-        ([helper.make_node("Sigmoid", ["input"], ["output"], name="squash")], {}, ("Sigmoid", "squash")),
-        ([helper.make_node("Mul", ["input", "input"], ["output"], name="square")], {}, ("square", "both its operands")),
+        ([helper.make_node("Sigmoid", ["input"], ["output"], name="squash")], {}, ("no Sigmoid at its end", "worker")),
+        ([helper.make_node("Mul", ["input", "input"], ["output"], name="square")], {}, ("square", "both its factors")),
         (
             [helper.make_node("Gemm", ["input", "w"], ["output"], name="fc", transB=1)],
             {"w": np.ones((5, 48))},
-            ("fc", "flat vector"),
+            ("fc", "doesn't fit an input"),
         ),
         (
             [helper.make_node("Conv", ["input", "w"], ["output"], name="wide", kernel_shape=[9, 9])],
             {"w": np.ones((1, 3, 9, 9))},
-            ("wide", "larger than the padded input"),
+            ("wide", "larger than its padded input"),
         ),
         (
             [helper.make_node("Conv", ["input", "w"], ["output"], name="channels", kernel_shape=[1, 1])],
             {"w": np.ones((1, 4, 1, 1))},
-            ("channels", "don't fit 3 channels"),
+            ("channels", "doesn't fit 3 channels"),
         ),
         (
             [helper.make_node("Add", ["input", "b"], ["output"], name="plus")],
             {"b": np.ones(5)},
-            ("plus", "shape (5,) doesn't fit"),
+            ("plus", "(5,)"),
         ),
         (
             [helper.make_node("Div", ["input", "b"], ["output"], name="over")],
@@ -214,9 +214,12 @@ def _graph(path: Path, *nodes: Any, shape: tuple[int, ...] = (3, 4, 4), outputs:
             ("over", "zero"),
         ),
         (
-            [helper.make_node("MaxPool", ["input"], ["output"], name="most", kernel_shape=[2, 2])],
-            {},
-            ("MaxPool", "most"),
+            [
+                helper.make_node("Transpose", ["input"], ["t"], perm=[0, 2, 3, 1]),
+                helper.make_node("Conv", ["t", "w"], ["output"], kernel_shape=[1, 1]),
+            ],
+            {"w": np.ones((1, 4, 1, 1))},
+            ("inputs in another order",),
         ),
     ],
 )
@@ -235,7 +238,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
     weight = np.ones((2, 3, 1, 1))
     weight[1, 2] = value
     node = helper.make_node("Conv", ["input", "w"], ["output"], name="first", kernel_shape=[1, 1])
-    with pytest.raises(UserError, match=r"'w' of node 'first' holds 1 value"):
+    with pytest.raises(UnsupportedError, match=r"'first' \(Conv\) isn't taken: its weight holds 1 value"):
         read_network(_graph(tmp_path / "net.onnx", node, w=weight))
 
 
