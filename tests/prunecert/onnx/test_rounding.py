@@ -131,7 +131,7 @@ def enclosed(nodes: Sequence[Node], point: Any) -> list[tuple[Fraction, Fraction
     return values[-1]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), image=st.booleans(), steps=st.integers(1, 7))
 def test_what_the_file_computes_is_within_what_the_normal_form_says(seed: int, image: bool, steps: int) -> None:
     chain = Chain(np.random.default_rng(seed), image)
