@@ -12,7 +12,7 @@ import numba
 import pytest
 
 from prunecert.verifiers.sparse import cache
-from prunecert.verifiers.sparse.crown.units import intervals
+from prunecert.verifiers.sparse.crown import rounding as intervals
 
 #: A user that is neither root nor whoever runs the tests.
 NOBODY = 65534

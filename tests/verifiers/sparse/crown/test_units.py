@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT
-from prunecert.verifiers.sparse.crown.units.intervals import adopt, below, flush, plane, reference
-from prunecert.verifiers.sparse.crown.units.specification import choose, conclude
+from prunecert.verifiers.sparse.crown.rounding import adopt, below, flush, plane, reference
+from prunecert.verifiers.sparse.crown.specification import choose, conclude
 from prunecert.verifiers.sparse.crown.units.state import make_scratch
 
 NUMBERS = st.floats(-1e5, 1e5, allow_nan=False)

@@ -1,6 +1,6 @@
 """Intervals over the flat layout, level by level, by stripes where a level's rows are sums of taps.
 
-`verifiers.sparse.crown.units.intervals` says how rounding is accounted for. It is the same here but for two coarser
+`verifiers.sparse.crown.rounding` says how rounding is accounted for. It is the same here but for two coarser
 terms, so that the pass keeps two sums a row and not four. The rounding of a reference, γ_n Σ |w y_c|, is part of the
 second sum, which runs over q = r + γ_n |y_c| with the largest n of any level that reads the variable; where it is
 wanted alone, it is bounded by γ_n Σ |w| and the largest |y_c| that the level reads. The walk's γ is the largest of the
@@ -12,8 +12,8 @@ from __future__ import annotations
 import numba
 
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
+from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U32, U53, reference
 from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
-from prunecert.verifiers.sparse.crown.units.intervals import LEAST, SMALLEST, U32, U53, reference
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 from prunecert.verifiers.sparse.llvm.conv_stripes import settle_relus, settle_values, stripe1, stripe2
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR

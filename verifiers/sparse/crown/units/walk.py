@@ -7,7 +7,7 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
-from prunecert.verifiers.sparse.crown.units.intervals import (
+from prunecert.verifiers.sparse.crown.rounding import (
     RUN,
     SMALLEST,
     U32,
@@ -21,7 +21,7 @@ from prunecert.verifiers.sparse.crown.units.intervals import (
     start,
     unstable_rows,
 )
-from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
+from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.state import Image, Scratch
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
 
