@@ -76,8 +76,8 @@ class Search:
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
-        known = None if earlier is None else earlier.witness
-        hunt = Hunt(checker, spec, self.lower, self.upper, limits, known, allowance, replay)
+        witness = None if earlier is None else earlier.witness
+        hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay)
         self._task = Task(checker, hunt, limits, deadline, earlier, names)
         self._standing = Standing(spec, allowance)
         self._bab: BranchAndBound | None = None

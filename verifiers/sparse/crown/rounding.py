@@ -1,4 +1,4 @@
-"""Intervals and relaxation, compiled; and how all passes account for rounding.
+"""How all passes account for rounding, and the steps of it that both engines take, compiled.
 
 Rounding. All bounds hold for the real-valued network; nothing here relies on a rounding mode. u = 2**-24 is float32's
 unit roundoff and γ_n = n u / (1 - n u) (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1); the
@@ -36,9 +36,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
-from prunecert.verifiers.sparse.crown.units.state import Image
-from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
+from prunecert.verifiers.sparse.crown.program import FUSED, INPUT
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR
 
 #: Neurons whose constants are summed in float32 before they go into a float64 sum.
@@ -55,86 +53,40 @@ LEAST = 2.0**-600
 
 
 @numba.njit(cache=True, nogil=True)
-def propagate(program: Program, image: Image, rows):  # type: ignore[no-untyped-def]
-    """Bounds these rows by intervals: fills their z_c, lower, upper and slack."""
-    pointers, columns, weights = program.pointers, program.columns, program.weights
-    quantities, centers = image.quantities, image.centers
-    for row in rows:
-        b, e = pointers[row], pointers[row + 1]
-        value, size, radius, charge = accumulate(quantities, columns, weights, b, e, SMALLEST)
-        value += program.bias[row]
-        size += abs(program.bias[row])
-        # A row without weights rounds nothing: the neuron is a constant, and the walk leaves it out.
-        operations = e - b + 2 if e > b else 0
-        error = operations * U53 * (1 + 1e-6) * size + program.bias_error[row]
-        if 0.0 < size + radius < LEAST:
-            error += LEAST
-        if program.inexact[program.level[row]]:
-            error += 2 * WEIGHT_ERROR * (size + radius)
-        grow = 1 + (e - b + 8) * 2 * U53
-        radius = (radius + error) * grow
-        centers[row] = value
-        # Two roundings, of the sum here and of those that make it.
-        room = 2 * U53 * (abs(value) + radius)
-        image.lower[row] = value - radius - room
-        image.upper[row] = value + radius + room
-        image.slack[row] = (charge + error) * grow
+def enclose(value, size, radius, charge, bias, bias_error, inexact, entries, operations):  # type: ignore[no-untyped-def]
+    """Returns a row's reference, its bounds by intervals, and its slack v.
+
+    Args:
+        value: Σ w y_c, as `accumulate` sums it.
+        size: Σ |w y_c|.
+        radius: Σ |w| r.
+        charge: Σ |w| γ r.
+        bias: Of the row.
+        bias_error: Of the row.
+        inexact: Whether its weights are within a relative `WEIGHT_ERROR` only.
+        entries: How many weights it has.
+        operations: How many roundings its reference may have.
+    """
+    value += bias
+    size += abs(bias)
+    error = operations * U53 * (1 + 1e-6) * size + bias_error
+    if 0.0 < size + radius < LEAST:
+        error += LEAST
+    if inexact:
+        error += 2 * WEIGHT_ERROR * (size + radius)
+    grow = 1 + (entries + 8) * 2 * U53
+    radius = (radius + error) * grow
+    # Two roundings, of the sum here and of those that make it.
+    room = 2 * U53 * (abs(value) + radius)
+    return value, value - radius - room, value + radius + room, (charge + error) * grow
 
 
 @numba.njit(cache=True, nogil=True)
-def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
-    """`propagate` for ReLUs over raw variables: the row is that variable, with weight 1."""
-    for row in range(begin, end):
-        raw = program.columns[program.pointers[row]]
-        image.lower[row], image.upper[row] = image.lower[raw], image.upper[raw]
-        image.centers[row] = image.quantities[raw, 0]
-        image.slack[row] = image.quantities[raw, 3]
-
-
-@numba.njit(cache=True, nogil=True)
-def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped-def]
-    """Sets the input box (float64 corners in the order of the variables) and empties the walk's matrix."""
-    image.used[:5] = 0
-    image.begins[0] = 0
-    image.entries[0] = image.offsets[0] = image.feeders[0] = 0
-    image.tiny[0] = 0.0
-    for row in range(program.starts[1]):
-        image.lower[row], image.upper[row] = low[row], high[row]
-        image.centers[row] = low[row] * 0.5 + high[row] * 0.5
-        image.slack[row] = 0.0
-
-
-@numba.njit(cache=True, nogil=True)
-def unstable_rows(program: Program, image: Image, level, out):  # type: ignore[no-untyped-def]
-    """Writes the level's rows whose ReLU is unstable to `out`; returns how many there are."""
-    count = 0
-    if program.bounded[level]:
-        for row in program.live[program.lives[level] : program.lives[level + 1]]:
-            if image.lower[row] < 0.0 < image.upper[row]:
-                out[count] = row
-                count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def count_unstable(program: Program, image: Image):  # type: ignore[no-untyped-def]
-    """Counts ReLUs whose input may have either sign."""
-    count = 0
-    for level in range(len(program.kinds)):
-        if program.kinds[level] >= FUSED:
-            for row in program.live[program.lives[level] : program.lives[level + 1]]:
-                count += image.lower[row] < 0.0 < image.upper[row]
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def open_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
-    """Bounds a level by intervals from the finished levels below."""
-    kind = program.kinds[level]
-    if kind == OVER:
-        take_over(program, image, program.starts[level], program.starts[level + 1])
-    elif kind != INPUT:
-        propagate(program, image, program.live[program.lives[level] : program.lives[level + 1]])
+def set_box(lower, upper, centers, low, high):  # type: ignore[no-untyped-def]
+    """Sets bounds and references of the input's rows, the first ones: float64 corners, one for each."""
+    for row in range(len(low)):
+        lower[row], upper[row] = low[row], high[row]
+        centers[row] = low[row] * 0.5 + high[row] * 0.5
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,8 +15,8 @@ from prunecert.verifiers.sparse.crown.program import FUSED, Program
 from prunecert.verifiers.sparse.crown.rounding import RUN, adopt, below, flush, plane, reference
 from prunecert.verifiers.sparse.crown.rows.intervals import finish_level, open_level, start
 from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
+from prunecert.verifiers.sparse.crown.scratch import Scratch
 from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
-from prunecert.verifiers.sparse.crown.units.state import Scratch
 from prunecert.verifiers.sparse.llvm.backward_unit import process1
 
 _NARROW = (0,)
