@@ -173,7 +173,7 @@ class Emitter:
         spread = find_spread(term, target, source)
         if spread is None:
             return None
-        _, channels, height, width = source
+        _, channels, height, _ = source
         number, size = term.source, math.prod(source)
         if number == 0:
             # The input stays as it is: what is put together anew is a copy.
