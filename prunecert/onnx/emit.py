@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunecert.onnx.layers import DENSE, Layers, ReorderError
-from prunecert.onnx.normal import Array, UnsupportedNetworkError
-from prunecert.onnx.rearranged import find_window, image_shape, per_channel, present_per_channel
+from prunecert.onnx.layers import DENSE, Layers, ReorderError, check_dense
+from prunecert.onnx.normal import Array
+from prunecert.onnx.rearranged import find_spread, find_window, image_shape, per_channel, present_per_channel
 from prunecert.onnx.rounding import STEP, keeps_digits
 from prunecert.onnx.sums import NOTHING, Constant, by_source, loosest, onto_channels, onto_elements, with_constant
-from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_products, check_size
+from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_products
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
+#: From this many weights on, places are repeated by two convolutions of a channel each, rather than by one matrix.
+SPREAD = 2**20
 
 
 class Emitter:
@@ -85,6 +87,10 @@ class Emitter:
             written = self._windows(terms, constant, target, source.shape)
             if written is not None:
                 return written
+            if len(terms) == 1 and math.prod(target) * math.prod(source.shape) > SPREAD:
+                spread = self._spread(term, target, source.shape)
+                if spread is not None:
+                    return spread, constant
         if len(target) == 4:
             self._consider_reorder(terms, target)
         return self._selected(terms, constant, math.prod(target)), NOTHING
@@ -166,6 +172,32 @@ class Emitter:
             error=None if bias is None else constant.per_channel(target),
         )
         return number, constant if bias is None else NOTHING
+
+    def _spread(self, term: Term, target: Shape, source: Shape) -> int | None:
+        """Repeats an image's places along both axes, or sets zeros between them.
+
+        In C order each place is followed by what is put beside it, so that places are channels of one place, and each
+        makes some channels; then rows are, [1, C * H, 1, W'].
+        """
+        spread = find_spread(term, target, source)
+        if spread is None:
+            return None
+        _, channels, height, _ = source
+        number, size = term.source, math.prod(source)
+        if number == 0:
+            # The input stays as it is: what is put together anew is a copy.
+            ones = np.ones((channels, 1, 1, 1))
+            number = self.layers.conv(0, ones, np.zeros(channels), groups=channels)
+        factor = np.ones(size) if spread.factor is None else spread.factor
+        if len(spread.across) > 1 or spread.factor is not None:
+            weight = np.outer(factor, spread.across).reshape(-1, 1, 1, 1)
+            places = self.layers.reshape(number, (1, size, 1, 1))
+            number = self.layers.conv(places, weight, np.zeros(len(weight)), groups=size, loose=term.loose)
+        number = self.layers.reshape(number, (1, channels * height, 1, target[3]))
+        if len(spread.down) > 1:
+            weight = np.tile(spread.down.astype(np.float64), channels * height).reshape(-1, 1, 1, 1)
+            number = self.layers.conv(number, weight, np.zeros(len(weight)), groups=channels * height)
+        return self.layers.reshape(number, target)
 
     def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
         index = terms[0].index
@@ -352,21 +384,3 @@ class Emitter:
                 )
             )
         return parts, bias, error
-
-
-def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:
-    """Refuses a matrix that is too large, or is so together with those before.
-
-    Args:
-        layers: The network so far.
-        outputs: Its rows.
-        inputs: Its columns.
-        what: What it would be for.
-    """
-    check_size(outputs)
-    layers.dense += outputs * inputs
-    if layers.dense > DENSE:
-        raise UnsupportedNetworkError(
-            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed in all are "
-            f"{DENSE:,}. Export the network without that operator, or with smaller layers."
-        )

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecert.onnx.nodes import Node, Shape
 from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, IntArray, UnsupportedNetworkError
 from prunecert.onnx.rounding import LOOSEST, STEP, Float64Array, Rounding, keeps_digits, note
-from prunecert.onnx.values import check_products
+from prunecert.onnx.values import check_products, check_size
 
 #: Most weights of one layer that isn't in the given file.
 DENSE = 2**25
@@ -294,6 +294,24 @@ class Layers:
         model.doc_string = "\n".join(notes)
         note(model, roundings)
         return model
+
+
+def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:
+    """Refuses a matrix that is too large, or is so together with those before.
+
+    Args:
+        layers: The network so far.
+        outputs: Its rows.
+        inputs: Its columns.
+        what: What it would be for.
+    """
+    check_size(outputs)
+    layers.dense += outputs * inputs
+    if layers.dense > DENSE:
+        raise UnsupportedNetworkError(
+            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed in all are "
+            f"{DENSE:,}. Export the network without that operator, or with smaller layers."
+        )
 
 
 def _needed(weight: Array, loose: float) -> float:

@@ -19,6 +19,8 @@ from prunecert.verifiers.sparse.bab.box_bounds import frame
 #: What a row exceeds in all that is cut off.
 KEPT = 1e-9
 _UNIT = 2.0**-53
+#: What a product that underflows may lose, with room to spare; so near to 0 sub-boxes are hardly cut.
+_TINY = 1e-300
 #: Times that all rows are taken.
 _SWEEPS = 2
 
@@ -83,7 +85,7 @@ def clip_boxes(lines, counts, low, high, begin, end, empty):  # type: ignore[no-
         for i in range(inputs):
             lower, upper = low[box, i], high[box, i]
             center, radius = frame(lower, upper)
-            spare = 8.0 * _UNIT * (abs(center) + radius)
+            spare = 8.0 * _UNIT * (abs(center) + radius) + _TINY
             if left[i] > -1.0:
                 low[box, i] = min(max(center + radius * left[i] - spare, lower), upper)
             if right[i] < 1.0:

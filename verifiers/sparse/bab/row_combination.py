@@ -13,6 +13,8 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 
 #: Rows that the weights are moved towards, one after the other.
 _STEPS = 4
+#: Numbers of one table of kinks; sub-boxes are taken in parts for it, and where one alone has more, its best row stays.
+_NUMBERS = 4_000_000
 _UNIT = 2.0**-53
 
 
@@ -25,11 +27,19 @@ def weigh(lines: Float64Array, counts: Int64Array) -> Float64Array:
         lines: (m, G_1, …, G_d, ρ) for each row, [B, R, d + 2].
         counts: How many rows each sub-box has, at least one, [B].
     """
+    rows, inputs = lines.shape[1], lines.shape[2] - 2
+    step = _NUMBERS // max(1, rows * (inputs + 1) * inputs)
     with np.errstate(all="ignore"):
-        return _ascend(lines, counts)
+        if step < 1:
+            return _ascend(lines, counts, 0)
+        parts = [
+            _ascend(lines[begin : begin + step], counts[begin : begin + step], _STEPS)
+            for begin in range(0, len(lines), step)
+        ]
+    return np.concatenate(parts) if parts else np.zeros((0, rows))
 
 
-def _ascend(lines: Float64Array, counts: Int64Array) -> Float64Array:
+def _ascend(lines: Float64Array, counts: Int64Array, steps: int) -> Float64Array:
     boxes, rows = np.arange(len(lines)), np.arange(lines.shape[1])
     base, slopes = lines[:, :, 0] - lines[:, :, -1], lines[:, :, 1:-1]
     missing = rows >= counts[:, None]
@@ -37,7 +47,7 @@ def _ascend(lines: Float64Array, counts: Int64Array) -> Float64Array:
     best = alone.argmax(axis=1)
     weights: Float64Array = (rows == best[:, None]).astype(np.float64)
     least, at, slope = alone[boxes, best], base[boxes, best], slopes[boxes, best]
-    for _ in range(_STEPS):
+    for _ in range(steps):
         turn = slopes - slope[:, None]
         kinks = np.clip(np.nan_to_num(-slope[:, None] / turn, nan=0.0), 0.0, 1.0)
         shares = np.concatenate([kinks, np.ones_like(kinks[:, :, :1])], axis=2)

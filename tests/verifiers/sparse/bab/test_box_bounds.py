@@ -11,8 +11,11 @@ import pytest
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.box_bounds import BoxProgram, bound_boxes, columns, frame, lay_out, scratch
+from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
+from prunecert.verifiers.sparse.bab.row_combination import combine
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense
+from tests.verifiers.sparse.bab import segments
 from tests.verifiers.sparse.searching import Prepared, draw
 
 Bounds = tuple[Float64Array, Float64Array, Float64Array]
@@ -48,11 +51,15 @@ def exactly(network: Network, x: Float64Array) -> list[Fraction]:
 
 def line_at(line: Float64Array, low: Float64Array, high: Float64Array, x: Float64Array) -> Fraction:
     """Returns what a line says at a point, in rational arithmetic."""
+    return exact_line_at(line, low, high, *map(Fraction, x.tolist()))
+
+
+def exact_line_at(line: Float64Array, low: Float64Array, high: Float64Array, *x: Fraction) -> Fraction:
     total = Fraction(line[0]) - Fraction(line[-1])
     for slope, one, other, at in zip(line[1:-1], low, high, x, strict=True):
         center, radius = frame(one, other)
         if radius > 0:
-            total += Fraction(slope) * (Fraction(at) - Fraction(center)) / Fraction(radius)
+            total += Fraction(slope) * (at - Fraction(center)) / Fraction(radius)
     return total
 
 
@@ -189,3 +196,77 @@ def test_hidden_bounds_that_are_no_numbers_prove_nothing(value: float) -> None:
     with np.errstate(all="ignore"):
         _, bounds, _ = bound(lay_out(network, question.bounds), question.rows, question.offsets, low, high)
     assert not bounds[0] > 0
+
+
+def check_segments(seeds: range) -> tuple[int, int]:
+    """Compares lines, bounds and clipping with networks of one input, exactly; returns how many bounds and cuts."""
+    bounded = cut = 0
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        net, first, last = segments.draw(rng)
+        with np.errstate(all="ignore"):
+            spec, _ = segments.tie(rng, net, first, last)
+            ((matrix, offsets), *_) = spec.disjuncts
+            one = OutputSpec(((matrix, offsets),))
+            question = Prepared(net, np.array([first]), np.array([last]), one)
+            ends = np.sort(rng.uniform(first, last, (5, 2)), axis=1)
+            ends[0] = first, last
+            ends[1, 1] = min(ends[1, 1], ends[1, 0] + abs(ends[1, 0]) * 10.0 ** rng.uniform(-17, -3))
+            low, high = ends[:, :1].copy(), ends[:, 1:].copy()
+            most = 2 + int(rng.integers(0, 5)) * int(rng.integers(0, 5))
+            lines, bounds, _ = bound(lay_out(net, question.bounds, most), matrix, offsets, low, high)
+            counts = np.full(len(low), len(offsets))
+            left, right, empty = low.copy(), high.copy(), np.zeros(len(low), dtype=np.bool_)
+            clip_boxes(combine(lines, counts), counts + 1, left, right, 0, len(low), empty)
+        for box in range(len(low)):
+            at, outputs = segments.outputs(net, low[box, 0], high[box, 0])
+            (points,) = segments.rows(one, outputs)
+            for line, row in zip(lines[box], zip(*points, strict=True), strict=True):
+                if np.isfinite(line).all():
+                    assert all(exact_line_at(line, low[box], high[box], x) <= y for x, y in zip(at, row, strict=True))
+            if np.isfinite(bounds[box]):
+                assert Fraction(bounds[box]) <= max(min(row) for row in zip(*points, strict=True))
+                bounded += 1
+            ends_cut = [(low, left), (right, high)] if not empty[box] else [(low, high)]
+            for begin, end in ends_cut:
+                if begin[box, 0] < end[box, 0] or empty[box]:
+                    assert segments.margin(net, begin[box, 0], end[box, 0], one) >= Fraction(KEPT), seed
+                    cut += 1
+    return bounded, cut
+
+
+def test_lines_bounds_and_cuts_of_one_input_are_right_at_every_place() -> None:
+    bounded, cut = check_segments(range(20))
+    assert bounded > 50
+    assert cut > 15
+
+
+@pytest.mark.slow
+def test_lines_bounds_and_cuts_of_many_networks_of_one_input_are_right_at_every_place() -> None:
+    check_segments(range(1000, 1400))
+
+
+def test_relus_without_room_for_a_symbol_are_bounded_by_intervals(tmp_path: Path) -> None:
+    """Bounds hold with any number of columns, and are the better the more there are."""
+    rng = np.random.default_rng(6)
+    drawn, network = draw("fc", 6, tmp_path)
+    center = rng.random(drawn.inputs)
+    question = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    low, high = sub_boxes(rng, question, 20)
+    low[0], high[0] = question.lower, question.upper
+    needed = columns(lay_out(network, question.bounds))
+    least = 1 + drawn.inputs
+    assert needed > least + 4
+    means = []
+    for most in (0, least + 2, needed, needed + 9):
+        program = lay_out(network, question.bounds, most)
+        assert columns(program) == min(max(most, least), needed)
+        lines, bounds, _ = bound(program, question.rows, question.offsets, low, high)
+        for box in range(len(low)):
+            for x in np.where(rng.random((4, drawn.inputs)) < 0.5, low[box], high[box]):
+                y = exactly(network, x)
+                for row, offset, line in zip(question.rows, question.offsets, lines[box], strict=True):
+                    value = sum(Fraction(a) * b for a, b in zip(row.tolist(), y, strict=True)) - Fraction(offset)
+                    assert line_at(line, low[box], high[box], x) <= value
+        means.append(float(bounds[0]))
+    assert means[0] < means[1] < means[2] == means[3]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array
 from prunecert.verifiers.sparse.bab.box_bounds import frame
 from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
-from tests.verifiers.sparse.bab.test_box_bounds import line_at
+from tests.verifiers.sparse.bab.test_box_bounds import exact_line_at, line_at
 
 
 def clipped(lines: Float64Array, low: Float64Array, high: Float64Array) -> tuple[Float64Array, Float64Array, BoolArray]:
@@ -36,6 +36,8 @@ def test_no_point_that_keeps_all_lines_is_cut_off(seed: int, rows: int, inputs: 
     rng = np.random.default_rng(seed)
     lines = random_lines(rng, 8, rows, inputs)
     low = rng.normal(size=(8, inputs)) * 10.0 ** rng.uniform(-8, 8, (8, inputs))
+    # So small that products underflow.
+    low[::3] *= 2.0**-1050
     high = low + np.abs(low) * 10.0 ** rng.uniform(-15, 2, (8, inputs))
     flat = rng.random(low.shape) < 0.2
     high[flat] = low[flat]
@@ -55,6 +57,22 @@ def test_no_point_that_keeps_all_lines_is_cut_off(seed: int, rows: int, inputs: 
             if all(line_at(line, low[box], high[box], x) <= Fraction(KEPT) for line in lines[box]):
                 assert not empty[box]
                 assert np.all((left[box] <= x) & (x <= right[box]))
+
+
+def test_nothing_is_cut_off_between_the_smallest_numbers() -> None:
+    """Centre plus radius times an edge is rounded to one of them: no point on the way there may be lost."""
+    least = Fraction(5e-324)
+    for steps in (1, 2, 3, 7, 11):
+        low, high = np.zeros((1, 1)), np.full((1, 1), steps * 5e-324)
+        for edge in np.linspace(-0.9, 0.9, 13):
+            for sign in (1.0, -1.0):
+                lines = np.array([[[-sign * edge, sign, 0.0]]])
+                left, right, empty = clipped(lines, low, high)
+                assert not empty[0]
+                for step in range(7 * steps + 1):
+                    x = step * least / 7
+                    if exact_line_at(lines[0, 0], low[0], high[0], x) <= 0:
+                        assert Fraction(left[0, 0]) <= x <= Fraction(right[0, 0])
 
 
 def test_one_line_is_cut_where_it_is_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from prunecert.verifiers.sparse.warmup import warm_up
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
+from tests.verifiers.sparse.bab import segments
 from tests.verifiers.sparse.bab.test_box_bounds import plain
 from tests.verifiers.sparse.searching import Prepared, ask, bab, draw
 from tests.verifiers.sparse.searching import search as answer
@@ -94,7 +96,7 @@ def check_networks(seeds: range, folder: Path) -> int:
                 if split == "input":
                     splits += out.rounds
                     assert not run.leaves
-    assert undecided <= len(seeds) // 5
+    assert undecided <= 1 + len(seeds) // 5
     return splits
 
 
@@ -105,6 +107,36 @@ def test_answers_are_exact(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_answers_of_a_hundred_networks_are_exact(tmp_path: Path) -> None:
     assert check_networks(range(100, 200), tmp_path) > 100
+
+
+def check_ties(seeds: range) -> int:
+    """Asks about networks of one input nearly at their exact margin; returns how many proofs there were."""
+    proofs = 0
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        net, first, last = segments.draw(rng)
+        with np.errstate(all="ignore"):
+            spec, margin = segments.tie(rng, net, first, last)
+        corners = np.array([first]), np.array([last])
+        out = answer(net, *corners, spec, seconds=0.05, split="input", attack_steps=20 * (seed % 2))[1]
+        if out.status is Status.UNSAT:
+            assert margin > 0, seed
+            assert out.bounds is not None
+            for value, disjunct in zip(out.bounds, spec.disjuncts, strict=True):
+                if np.isfinite(value):
+                    exact = segments.margin(net, float(first), float(last), OutputSpec((disjunct,)))
+                    assert Fraction(value) <= exact, seed
+            proofs += 1
+    return proofs
+
+
+def test_no_tie_is_proved() -> None:
+    assert check_ties(range(30)) > 3
+
+
+@pytest.mark.slow
+def test_no_tie_of_many_is_proved() -> None:
+    assert check_ties(range(1000, 1300)) > 30
 
 
 @settings(max_examples=50, deadline=None)
@@ -344,5 +376,5 @@ def test_images_go_the_way_that_they_went(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_setting_is_recorded_where_it_is_not_the_default() -> None:
     adapter = VERIFIERS.get("sparse-bab")
-    assert "split" not in adapter.resolve() == adapter.resolve({"split": "relu"})
-    assert adapter.resolve({"split": "auto"})["split"] == "auto"
+    assert "split" not in adapter.resolve() == adapter.resolve({"split": "auto"})
+    assert adapter.resolve({"split": "relu"})["split"] == "relu"

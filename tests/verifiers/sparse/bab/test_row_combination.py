@@ -5,11 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from prunecert.verifiers.sparse.arrays import Float64Array
+from prunecert.verifiers.sparse.bab import row_combination
 from prunecert.verifiers.sparse.bab.row_combination import combine, weigh
 from tests.verifiers.sparse.bab.test_box_clipping import clipped, random_lines
 
@@ -65,3 +67,18 @@ def test_two_rows_that_keep_apart_on_a_slant_exclude_a_box() -> None:
     low, high = np.full((1, 2), -1.0), np.full((1, 2), 1.0)
     assert not clipped(lines, low, high)[2][0]
     assert clipped(combine(lines, np.array([2])), low, high)[2][0]
+
+
+def test_a_table_of_kinks_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sub-boxes are taken in parts, to the same end; where one has too many inputs its best row stays."""
+    rng = np.random.default_rng(4)
+    lines, counts = random_lines(rng, 7, 3, 4), np.array([3, 1, 2, 3, 3, 2, 3])
+    whole = weigh(lines, counts)
+    assert (np.count_nonzero(whole, axis=1) > 1).any()
+    monkeypatch.setattr(row_combination, "_NUMBERS", 2 * 3 * 5 * 4)
+    np.testing.assert_array_equal(weigh(lines, counts), whole)
+    monkeypatch.setattr(row_combination, "_NUMBERS", 3 * 5 * 4 - 1)
+    alone = weigh(lines, counts)
+    for box, count in enumerate(counts):
+        best = max(range(count), key=lambda row: least(lines[box, row]))
+        assert alone[box].tolist() == [float(row == best) for row in range(3)]
