@@ -246,7 +246,9 @@ class Layers:
         alive = self._alive(output)
         names = {number: f"v{number}" for number in alive}
         names[0], names[output] = "x", "y"
-        nodes, stored, roundings = [], [], {}
+        nodes: list[onnx.NodeProto] = []
+        stored: list[TensorProto] = []
+        roundings: dict[int, Rounding] = {}
         for number in sorted(alive - {0}):
             node = self.nodes[number]
             inputs = [names[i] for i in node.inputs]

@@ -194,8 +194,10 @@ def _above(
     error: Float64Array | None, factor: Float64Array | float, addend: Float64Array | None
 ) -> Float64Array | None:
     """Returns error * factor + addend, rounded up."""
-    parts = [part for part in (None if error is None else error * factor, addend) if part is not None]
-    return sum(parts) * (1 + 2.0**-40) + (2.0**-1000 if error is not None else 0.0) if parts else None
+    if error is None:
+        return None if addend is None else addend * (1 + 2.0**-40)
+    product = error * factor
+    return (product if addend is None else product + addend) * (1 + 2.0**-40) + 2.0**-1000
 
 
 class _Sum(TypedDict):
@@ -214,8 +216,9 @@ def _sum(
     total = shift + addends
     # The sum with 0 is exact.
     rounding = np.where((shift != 0) & (addends != 0), STEP * np.abs(total), 0.0)
-    parts = [part for part in (error, errors) if part is not None]
-    return {"shift": _nonzero(total), "error": _nonzero(_above(None, 1.0, sum(parts, rounding)))}
+    for part in (error, errors):
+        rounding = rounding if part is None else rounding + part
+    return {"shift": _nonzero(total), "error": _nonzero(_above(None, 1.0, rounding))}
 
 
 def total(values: Sequence[Value]) -> Value:
