@@ -10,10 +10,11 @@ import onnx
 
 from prunecert.onnx.arithmetic import broadcast, settle_sum
 from prunecert.onnx.constants import label, refuse
-from prunecert.onnx.emit import SPREAD, check_dense
-from prunecert.onnx.layers import DENSE
+from prunecert.onnx.emit import SPREAD
+from prunecert.onnx.layers import DENSE, check_dense
 from prunecert.onnx.normal import Array
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, optional, stored
+from prunecert.onnx.rounding import STEP
 from prunecert.onnx.values import Term, Value, check_size, moved, places, reshaped, scaled, shifted, total
 from prunecert.onnx.windows import image, read_transposed, read_windows, unimage
 
@@ -69,7 +70,8 @@ def _gemm(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> li
             if isinstance(addend, Value):
                 result = total([result, scaled(broadcast(addend, result.shape), beta)])
             else:
-                result = shifted(result, stored(node, inputs, 2, "bias").astype(np.float64) * beta)
+                bias = stored(node, inputs, 2, "bias").astype(np.float64) * beta
+                result = shifted(result, bias, 0.0 if beta == 1.0 else STEP * np.abs(bias))
         except ValueError as error:
             raise refuse(node, f"its bias {list(addend.shape)} doesn't fit outputs {list(result.shape)}") from error
     return [result]
@@ -173,7 +175,8 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         matrix[np.arange(members.shape[1])[None, :].repeat(count, 0), members] = (
             1.0 if node.op_type == "ReduceSum" else 1 / count
         )
-        result = reading.emitter.linear(value, matrix, np.zeros(len(matrix)))
+        loose = 0.0 if node.op_type == "ReduceSum" else STEP
+        result = reading.emitter.linear(value, matrix, np.zeros(len(matrix)), loose)
     reading.note(f"{node.op_type} is written as {'pooling' if spatial else 'a linear layer'}.")
     return [reshaped(result, final)]
 

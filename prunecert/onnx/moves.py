@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -88,7 +89,7 @@ def _rearranged(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
         for last, maker in lasts.items():
             if len(values) > 1 or (numbers < 0).any():
                 raise refuse(node, f"only what rearranges may follow {maker}")
-            result = Value(result.shape, result.terms, result.shift, last, maker)
+            result = replace(result, last=last, maker=maker)
         if fill:
             result = shifted(result, np.where(numbers < 0, fill, 0.0))
         results.append(result)
