@@ -346,4 +346,5 @@ def walk(
     """
     # The body is one call: what a parallel loop writes into a tuple's arrays is taken for dead by Numba, and left out.
     for group in numba.prange((len(subdomains.sign) + LANES32 - 1) // LANES32):
-        _ascend(problem, subdomains, sight, schedule, work, numba.get_thread_id() * size, group)
+        # The loop's index is unsigned once the loop is a function of its own; all would be compiled for both.
+        _ascend(problem, subdomains, sight, schedule, work, numba.get_thread_id() * size, np.int64(group))

@@ -76,7 +76,7 @@ def check_networks(seeds: range, folder: Path) -> int:
                 # Either alone may take too many splits: of inputs where the minimum is nearly attained in more than a
                 # point, of ReLUs where rows keep apart.
                 hard = split == ("input" if distance == -_SAFE else "relu") or (split == "relu" and distance < 0)
-                run, out = answer(network, low, high, question, 1 if hard else 30, split=split)
+                run, out = answer(network, low, high, question, 1 if hard else 300, split=split)
                 assert out.status is truth or (hard and out.status is Status.TIMEOUT), (
                     f"network {seed}, {distance}, {split}: {out.status} {out.detail}"
                 )
@@ -90,7 +90,8 @@ def check_networks(seeds: range, folder: Path) -> int:
                 if split == "input":
                     splits += out.rounds
                     assert not run.leaves
-    assert undecided <= 1 + len(seeds) // 5
+    # A busy machine leaves some of the hard ones open.
+    assert undecided <= max(2, len(seeds) // 5)
     return splits
 
 
