@@ -2,8 +2,9 @@
 
 A forward error analysis (Higham 2002, sections 3.1 and 4.2) over a box, by intervals. Let a node's sources be computed
 as â with |â - a| <= e, and let it add n products and a bias. In any order, with or without fused multiply-adds, the sum
-that is computed is within γ_k (|W| |â| + |b|) of W â + b, k = n + 3 leaving room for a rounded weight of an average, and
-W â + b within |W| e of the node's value. Subnormal numbers, flushed or not, cost less than 2**-120 for each term.
+that is computed is within γ_k (|W| |â| + |b|) of W â + b, where k = n + 3 leaves room for a rounded weight of an
+average, and W â + b is within |W| e of the node's value. Subnormal numbers, flushed or not, cost less than 2**-120 for
+each term and weight.
 
 It is about sums of products: convolutions by Winograd's method or Fourier transforms, TF32 and float16 are not covered.
 """

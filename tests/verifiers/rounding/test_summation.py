@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.network import Dense, read_network
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.rounding.summation import output_error
 from tests.soundness.networks import Add, Affine, Network, Relu
@@ -60,5 +60,5 @@ def test_wider_boxes_have_larger_bounds_and_endless_sums_none() -> None:
     assert errors == sorted(errors)
     question = files[0].question
     assert output_error(network, question.lower * 1e30, question.upper * 1e30 + 1e30) > 1e20
-    network.nodes[1].terms = 2**24, 1
+    next(node for node in network.nodes if isinstance(node, Dense)).terms = 2**24, 1
     assert output_error(network, question.lower, question.upper) == np.inf
