@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(problem)
             good.pop(fault.name, None)
         for name, record in records.items():
-            print(f"{shortened(name)}.json: {record.words}")
+            print(f"{shortened(name)}.json: proofs: {record.words}")
         if options.record:
             write_records(files[0].parent, records)
     for stem, entry in good.items():

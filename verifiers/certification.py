@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy.typing as npt
 
 #: Ways of proving, the cheapest first.
-WAYS = ("intervals", "crown-ibp", "crown", "bab")
+WAYS = ("intervals", "crown-ibp", "crown", "bab", "boxes")
 
 
 @dataclass(frozen=True)

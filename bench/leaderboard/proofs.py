@@ -61,7 +61,7 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
     def words(self) -> str:
         """What the board says."""
         chosen = f", drawn with seed {self.seed}" if self.checked < self.proofs else ""
-        return f"{self.checked} of {self.proofs} proofs checked by us{chosen}; {self.answers} answers"
+        return f"{self.checked} of {self.proofs} checked by us{chosen}, of {self.answers} answers"
 
 
 class ProofProblem(NamedTuple):

@@ -191,7 +191,7 @@ class ProofRow(Struct, tag="proof", tag_field="type", kw_only=True, omit_default
         verifier: Whose answer it is.
         sha256: The file is ``certificates/<sha256>.cert``; missing where there is none.
         size: Its bytes.
-        how: ``intervals``, ``crown-ibp``, ``crown``, ``bab`` or ``witness``.
+        how: ``intervals``, ``crown-ibp``, ``crown``, ``bab`` (neurons split), ``boxes`` (inputs cut) or ``witness``.
         leaves: Of all its trees.
         seconds: Of finding it, a search included where one was needed.
         check_s: Of checking it before it was written.

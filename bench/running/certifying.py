@@ -13,9 +13,13 @@ from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.printable import say, shortened
 from prunecert.verifiers.checker import RefusedError, Report, UnreadableError, check
 from prunecert.verifiers.checker.files import read
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.proof import LARGEST_TEXT
+from prunecert.verifiers.checker.vnnlibfile import read_property as read_cases
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.formats.vnnlib import read_property
+from prunecert.verifiers.rounding.summation import output_error
 
 
 def check_file(certificate: Path, onnx: Path, vnnlib: Path) -> int:
@@ -31,7 +35,7 @@ def check_file(certificate: Path, onnx: Path, vnnlib: Path) -> int:
         return EXIT_REGRESSION
     except UnreadableError as error:
         raise UserError(f"{shortened(certificate, 200)} can't be checked: {error}.") from error
-    say(f"{shortened(certificate, 200)}: {report.describe()}{_replayed(report, onnx, vnnlib)}")
+    say(f"{shortened(certificate, 200)}: {report.describe()}{_deployed(report, onnx, vnnlib)}")
     return EXIT_OK
 
 
@@ -116,10 +120,20 @@ def _unpacked(onnx: Path, scratch: Path) -> Path:
     return target
 
 
+def _deployed(report: Report, onnx: Path, vnnlib: Path) -> str:
+    """Says what holds of the deployed network, whose arithmetic is float32, beside the real-valued one."""
+    if report.answer == "sat":
+        return _replayed(report, onnx, vnnlib)
+    network = read_network(read(onnx))
+    sizes = network.nodes[0].size, network.nodes[network.output].size
+    cases = read_cases(read(vnnlib, LARGEST_TEXT), *sizes)
+    error = max((output_error(network, case.lower, case.upper) for case in cases), default=0.0)
+    word = "holds" if error < report.lowest else "not shown"
+    return f"; in float32, sums in any order: {word} (outputs err by at most {error:.3g})"
+
+
 def _replayed(report: Report, onnx: Path, vnnlib: Path) -> str:
     """Says what onnxruntime makes of a witness, where that is another thing than real arithmetic."""
-    if report.answer != "sat":
-        return ""
     with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
         plain = _unpacked(onnx, Path(scratch))
         x = report.witness

@@ -189,11 +189,13 @@ class ProvedRun:
         with collector_off():
             for row in log.rows():
                 self._take(row)
+        self.sessions.sort(key=lambda session: session.started)
+        for session in self.sessions:
+            self.cells |= {cell.name: cell for cell in session.cells if not cell.certified_only}
 
     def _take(self, row: Row) -> None:
         if isinstance(row, SessionRow):
             self.sessions.append(row)
-            self.cells |= {cell.name: cell for cell in row.cells if not cell.certified_only}
         elif isinstance(row, ProofRow):
             self._proofs[row.key, row.image] = row
         elif isinstance(row, VerdictRow):

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prunecert.bench.check import main
 from prunecert.bench.leaderboard.entry import dump
+from prunecert.bench.leaderboard.proofs import read_record
 from prunecert.errors import UserError
+from prunecert.models.data import Dataset
 from tests.bench import boards
 
 
@@ -127,3 +130,19 @@ def test_an_empty_or_missing_tree_is_a_user_error(tmp_path: Path) -> None:
         main([str(tmp_path)])
     with pytest.raises(UserError, match="no such folder"):
         main([str(tmp_path / "gone")])
+
+
+def test_certificates_that_cannot_be_checked_are_problems_and_may_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = boards.with_proofs()
+    root = boards.write(tmp_path, entry, boards.make("hydra"))
+    images, labels = np.zeros((boards.IMAGES, 3, 32, 32), dtype=np.float32), np.zeros(boards.IMAGES, dtype=np.int64)
+    data = Dataset(images, labels, np.arange(boards.IMAGES), "test", "f", True, False, "made up")
+    monkeypatch.setattr("prunecert.bench.check.load", lambda *_, **__: data)
+    assert main([str(root), "--record"]) == 1
+    out = capsys.readouterr().out
+    assert f"{entry['name']}.json: proofs: the images at hand are others" in out
+    assert "2 entries: 1 valid, 1 with problems (1 in all)" in out
+    assert read_record(root / "leaderboard", entry) is None
+    assert main([str(root), "--no-proofs"]) == 0

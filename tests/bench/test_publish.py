@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench.leaderboard.entry import seal
+from prunecert.bench.leaderboard.proofs import Record, write_records
 from prunecert.bench.publish import main
 from prunecert.errors import UserError
 from tests.bench import boards
@@ -51,6 +52,19 @@ def test_an_invalid_entry_stops_publishing_unless_it_is_left_out(
     assert main([str(root), "--out", str(tmp_path / "site"), "--skip-invalid"]) == 0
     assert "left out: wrong.json: kind" in capsys.readouterr().out
     assert len(list((tmp_path / "site" / "entries").glob("*.html"))) == 2
+
+
+def test_the_board_says_how_many_proofs_we_have_checked(tmp_path: Path) -> None:
+    entry = boards.with_proofs()
+    root = boards.write(tmp_path / "results", entry, boards.make("hydra"))
+    record = Record(digest=entry["digest"], checked=1, proofs=1, answers=11, seed=0, version="1")
+    write_records(root / "leaderboard", {entry["name"]: record})
+    assert main([str(root), "--out", str(tmp_path / "site")]) == 0
+    board = (tmp_path / "site" / "index.html").read_text()
+    assert board.count("proofs checked</span>") == 1
+    pages = {path.stem: path.read_text() for path in (tmp_path / "site" / "entries").glob("*.html")}
+    words = "Proofs: 1 of 1 checked by us, of 11 answers."
+    assert {name for name, page in pages.items() if words in page} == {entry["name"]}
 
 
 def test_an_earlier_site_is_replaced_and_nothing_else(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What certificates cost: bytes, and seconds of searching, writing and checking, against network, sparsity and leaves.
 
+    python -m tests.benchmarks.certificates onnx_exports/costs --export --properties 40 --document docs/certificates.md
     python -m tests.benchmarks.certificates onnx_exports/cifar10-4nets --match 'cnn-small*x10*' --properties 20
+
+With --export it first exports the networks of `CELLS` into the folder. With --document the table is put between the
+marks of a page.
 
 Reads the folder's instances.csv, as bench.export writes it, and prints a Markdown table: one row a network and way of
 proving; medians and largest. Seconds are the processor's, of this process alone (`time.process_time`): *searched* is
@@ -14,6 +18,8 @@ from __future__ import annotations
 import argparse
 import csv
 import fnmatch
+import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +28,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prunecert.bench import export
+from prunecert.bench.results.schema import between_marks
+from prunecert.files import write_text
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.checker import check
 from prunecert.verifiers.checker.network import read_network
@@ -33,6 +42,17 @@ from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
 from prunecert.verifiers.sparse.threads import threads
+
+#: What is measured for the page.
+CELLS = {
+    "cifar10-4nets": (
+        *(f"cnn-small_mtl-ibp_eps2_{pruned}_s0" for pruned in ("dense_x1", "lwm_x10", "lwm_x100")),
+        *(f"cnn-large_mtl-ibp_eps2_{pruned}_s0" for pruned in ("lwm_x10", "lwm_x100")),
+    ),
+    "cifar10-certified": ("cnn7_mtl-ibp_eps2_lwm_x10_s0",),
+}
+BEGIN = "<!-- made by python -m tests.benchmarks.certificates: begin -->"
+END = "<!-- made by python -m tests.benchmarks.certificates: end -->"
 
 
 class Cost(NamedTuple):
@@ -93,42 +113,61 @@ def spread(values: list[float], form: str) -> str:
     return f"{format(median(values), form)} to {format(max(values), form)}"
 
 
+def table(folder: Path, match: str, count: int, timeout: float) -> Iterator[str]:
+    """Yields a line for each network of a folder and way of proving, when it is known."""
+    pairs: dict[str, list[Path]] = {}
+    for network, vnnlib, _ in csv.reader((folder / "instances.csv").read_text().splitlines()):
+        if any(fnmatch.fnmatch(Path(network).stem, pattern) for pattern in match.split(",")):
+            pairs.setdefault(network, []).append(folder / vnnlib)
+    with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
+        for network, properties in pairs.items():
+            products, zeros = weights(folder / network)
+            groups: dict[str, list[Cost]] = {}
+            for cost in measured(folder / network, properties[:count], timeout, Path(scratch)):
+                groups.setdefault(cost.how, []).append(cost)
+            groups["all"] = [cost for group in groups.values() for cost in group]
+            for how, group in groups.items():
+                ratio = sum(c.checked for c in group) / max(1e-9, sum(c.searched for c in group))
+                yield (
+                    f"| {Path(network).stem} | {products:,} | {zeros:.0%} | {how} | {len(group)} | "
+                    f"{spread([c.leaves for c in group], 'g')} | {spread([c.size for c in group], ',.0f')} | "
+                    f"{spread([c.searched for c in group], '.2f')} | {spread([c.written for c in group], '.2f')} | "
+                    f"{spread([c.checked for c in group], '.2f')} | {ratio:.2f} |"
+                )
+
+
+def head() -> Iterator[str]:
+    """Yields the table's first lines."""
+    yield (
+        "| network | products | zeros | proof | n | leaves | bytes | searched s | written s | checked s "
+        "| checked / searched |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+
+
 def main() -> None:
     """Prints the table."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("folder", type=Path)
+    command.add_argument("--export", action="store_true", help="export the networks of CELLS into the folder first")
     command.add_argument("--match", default="*", help="names of networks, comma-separated shell patterns")
     command.add_argument("--properties", type=int, default=20, help="of each network")
     command.add_argument("--timeout", type=float, default=30.0, help="seconds of each search")
-    command.add_argument("--scratch", type=Path, default=Path("/tmp"))
+    command.add_argument("--document", type=Path, help="a page with the marks between which the table goes")
     options = command.parse_args()
-    patterns = options.match.split(",")
-    pairs: dict[str, list[Path]] = {}
-    for network, vnnlib, _ in csv.reader((options.folder / "instances.csv").read_text().splitlines()):
-        if any(fnmatch.fnmatch(Path(network).stem, pattern) for pattern in patterns):
-            pairs.setdefault(network, []).append(options.folder / vnnlib)
-    print(
-        "| network | products | zeros | proof | n | leaves | bytes | searched s | written s | checked s "
-        "| checked / searched |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for network, properties in pairs.items():
-        products, zeros = weights(options.folder / network)
-        groups: dict[str, list[Cost]] = {}
-        for cost in measured(
-            options.folder / network, properties[: options.properties], options.timeout, options.scratch
-        ):
-            groups.setdefault(cost.how, []).append(cost)
-        groups["all"] = [cost for group in groups.values() for cost in group]
-        for how, group in groups.items():
-            ratio = sum(c.checked for c in group) / max(1e-9, sum(c.searched for c in group))
-            print(
-                f"| {Path(network).stem} | {products:,} | {zeros:.0%} | {how} | {len(group)} | "
-                f"{spread([c.leaves for c in group], 'g')} | {spread([c.size for c in group], ',.0f')} | "
-                f"{spread([c.searched for c in group], '.2f')} | {spread([c.written for c in group], '.2f')} | "
-                f"{spread([c.checked for c in group], '.2f')} | {ratio:.2f} |",
-                flush=True,
-            )
+    folders = [options.folder / suite for suite in CELLS] if options.export else [options.folder]
+    for suite, cells in CELLS.items() if options.export else ():
+        words = ["--suite", suite, "--cells", ",".join(cells), "--out", str(options.folder / suite)]
+        # Most of a set are classified correctly; the others make no property.
+        export.main([*words, "--images", str(2 * options.properties)])
+    lines = []
+    tables = (table(folder, options.match, options.properties, options.timeout) for folder in folders)
+    for line in itertools.chain(head(), *tables):
+        print(line, flush=True)
+        lines.append(line)
+    if options.document is not None:
+        text = options.document.read_text(encoding="utf-8")
+        write_text(options.document, between_marks(text, BEGIN, END, "\n".join([*lines, ""])))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
 
 class Report(NamedTuple):
-    """What was checked: the answer, leaves and their least bound; of `sat` the witness and how it was evaluated."""
+    """What was checked: the answer, leaves and `lowest`; of `sat` the witness and how it was evaluated.
+
+    Each output may err by less than `lowest` without breaking the property: it is the least bound of a leaf over the
+    sum of the magnitudes that its combination of rows gives the outputs.
+    """
 
     answer: str
     leaves: int
@@ -38,7 +42,7 @@ class Report(NamedTuple):
         """Returns the report as one line."""
         if self.answer == "sat":
             return f"sat, checked: the witness is unsafe in real arithmetic (evaluated {self.how})"
-        return f"unsat, checked: {self.leaves} leaves, least bound {self.lowest:.4g}"
+        return f"unsat, checked: {self.leaves} leaves, outputs may err by {self.lowest:.4g}"
 
 
 class Region(NamedTuple):
@@ -173,8 +177,6 @@ class Tree:
 
         With weights that are all 0 it shows that no input is there at all (Farkas).
         """
-        if not leaves:
-            return
         _, stops, default, regions, weights, slopes, betas = zip(*leaves, strict=True)
         splits: dict[int, Any] = {}
         for row, (region, beta) in enumerate(zip(regions, betas, strict=True)):
@@ -186,7 +188,8 @@ class Tree:
         bound = regions[0].bounds.below(len(self.nodes) - 1, np.stack(weights), stops[0], alphas, splits, box)
         if not (bound > 0).all():
             raise RefusedError(f"a leaf is not proved: its bound is {bound[~(bound > 0)][0]:.3g}, not above 0")
-        self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(bound.min()))
+        room = 0.999 * bound / (np.stack(weights) @ abs(self.nodes[-1].weights)).sum(axis=1)
+        self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))
 
 
 def _exactly(network: Network, x: Any) -> list[Fraction] | None:

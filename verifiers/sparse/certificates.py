@@ -1,7 +1,8 @@
 """Writes certificates: proofs of a property file that `verifiers.checker` accepts, or the reason why there is none.
 
 The cheapest proof that does is taken: intervals, CROWN over intervals, CROWN; then branch and bound for the
-alternatives that are still open. What is written has been checked as a stranger will check it.
+alternatives that are still open; where few inputs vary, boxes at last. What is written has been checked as a stranger
+will check it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, sites
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
+from prunecert.verifiers.sparse.proofs.boxes import UnprovedBoxError, cut_boxes, few_inputs
 from prunecert.verifiers.sparse.proofs.certificate import (
     CaseProof,
     Entry,
@@ -55,6 +57,21 @@ class UncertifiedError(Exception):
         self.status = status
         #: Whether there was a proof that the checker did not accept.
         self.refused = refused
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A way to a proof where bounds of the whole box are none.
+
+    Args:
+        limits: Of the search.
+        finished: A search that is done already.
+        cut: Whether inputs are cut instead.
+    """
+
+    limits: Limits
+    finished: Search | None = None
+    cut: bool = False
 
 
 class Certifier:
@@ -109,7 +126,7 @@ class Certifier:
 
         Args:
             vnnlib: The property's text.
-            timeout: Seconds for a search.
+            timeout: Seconds for a search, and again for boxes.
             limits: Of the search.
             finished: A search that has proved the property; its tree is taken if it does.
             witness: A counterexample to be certified, in place of a search.
@@ -124,34 +141,38 @@ class Certifier:
         digest = hashlib.sha256(vnnlib).digest()
         warm_up()
         begin = time.monotonic()
-        limits, deadline = limits or Limits(), begin + timeout
+        limits = limits or Limits()
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
-        attempts: list[tuple[Limits, Search | None]] = [(limits, None), (replace(limits, tighten_after=0), None)]
+        attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
+        if all(map(few_inputs, cases)):
+            # At once where the search cut inputs, too.
+            attempts.insert(0 if finished is not None and finished.branched is None else 2, _Attempt(limits, cut=True))
         if finished is not None:
-            attempts.insert(0, (limits, finished))
-        for number, (attempt, search) in enumerate(attempts, start=1):
-            how = "bab"
+            attempts.insert(0, _Attempt(limits, finished))
+        while True:
+            attempt, how = attempts.pop(0), "bab"
+            # Another way has its own time: a search may have used all of it.
+            deadline = time.monotonic() + timeout if attempt.cut else begin + timeout
             try:
                 if witness is None:
-                    how, content = self._proved(cases, digest, deadline, attempt, search)
+                    how, content = self._proved(cases, digest, deadline, attempt)
                 else:
                     how, content = "witness", encode_sat(self._sha256, digest, witness.reshape(-1).astype(np.float32))
                 searched = time.monotonic() - begin
                 return self._checked(vnnlib, content, how, searched), content
             except UncertifiedError as error:
-                # What was looked for and not found isn't looked for again.
-                last = number == len(attempts) or (search is None and not error.refused)
-                if how != "bab" or last:
+                if not error.refused and attempt.finished is None:
+                    # What was looked for and not found isn't looked for again, but in another way.
+                    attempts = [other for other in attempts if other.cut != attempt.cut]
+                if how != "bab" or not attempts:
                     return Written(str(error.status), str(error), search_s=time.monotonic() - begin), b""
-        raise AssertionError("the last attempt returns")
 
-    def _proved(
-        self, cases: Sequence[Case], digest: bytes, deadline: float, limits: Limits, finished: Search | None
-    ) -> tuple[str, bytes]:
+    def _proved(self, cases: Sequence[Case], digest: bytes, deadline: float, attempt: _Attempt) -> tuple[str, bytes]:
         """Returns a certificate of all boxes, or of a counterexample to one, and how it came about."""
         proofs, hows = [], ["intervals"]
         for case in cases:
-            proof, how = self._case(case, deadline, limits, finished if len(cases) == 1 else None)
+            search = attempt.finished if len(cases) == 1 else None
+            proof, how = self._case(case, deadline, attempt.limits, search, cut=attempt.cut)
             if not isinstance(proof, CaseProof):
                 return how, encode_sat(self._sha256, digest, proof)
             proofs.append(proof)
@@ -173,21 +194,34 @@ class Certifier:
         return Written(report.answer, "", how, report.leaves, len(content), searched, time.monotonic() - begin)
 
     def _case(
-        self, case: Case, deadline: float, limits: Limits, finished: Search | None = None
+        self, case: Case, deadline: float, limits: Limits, finished: Search | None = None, *, cut: bool = False
     ) -> tuple[CaseProof | Single, str]:
-        """Returns a proof of one box, or a counterexample, and how it came about."""
-        plain = [SiteBounds() for _ in self._network.sites]
-        walked = [SiteBounds((Walk(),) if self._walks(site) else ()) for site in self._network.sites]
+        """Returns a proof of one box, or a counterexample, and how it came about.
+
+        Raises:
+            UncertifiedError: There is none.
+        """
+        sites = self._network.sites
+        plain = [SiteBounds() for _ in sites]
+        walked = [SiteBounds((Walk(),) if self._walks(site) else ()) for site in sites]
+        # Walks from the last layer's few neurons alone often do, and are checked several times as fast.
+        last = [*plain[:-1], *walked[-1:]]
         leaves: list[Leaf | None] = []
         for how, bounds, stops in (
             ("intervals", plain, (self._last_relu(),)),
             ("crown-ibp", plain, (self._last_relu(), 0)),
+            *([("crown", last, (self._last_relu(), 0))] if sum(map(self._walks, sites)) > 1 else []),
             ("crown", walked, (self._last_relu(), 0)),
         ):
             leaves = self._leaves(case, bounds, stops)
             if None not in leaves:
                 return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
-        return self._branched(case, leaves, deadline, limits, finished)
+        if not cut:
+            return self._branched(case, leaves, deadline, limits, finished)
+        try:
+            return cut_boxes(self._network, case, walked, deadline), "boxes"
+        except UnprovedBoxError as error:
+            raise UncertifiedError(Status.TIMEOUT, str(error)) from error
 
     def _leaves(self, case: Case, bounds: Sequence[SiteBounds], stops: tuple[int, ...]) -> list[Leaf | None]:
         """Returns a leaf for each alternative that one walk over the whole box excludes, None for the others."""

@@ -3,30 +3,33 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from prunecert.bench.leaderboard.check import check_entry
-from prunecert.bench.leaderboard.entry import Entry, seal
+from prunecert.bench.leaderboard.entry import Entry
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.leaderboard.proofs import (
     FOLDER,
     RECORDS,
     check_proofs,
+    columns_of,
     copy_proofs,
     judge_proofs,
     read_record,
     write_records,
 )
-from prunecert.bench.planning.plan import property_text
+from prunecert.bench.planning.plan import CellPlan, property_text
 from prunecert.bench.results.proofs import certificate_path, save_certificate
+from prunecert.bench.running.proof_checks import ProvedRun
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.verifiers.sparse.certificates import Certifier
-from tests.bench import boards
+from tests.bench import boards, proofkit
 from tests.verifiers.checker import kit
 
 EPS = "8/255"
@@ -78,10 +81,10 @@ def test_certificates_are_checked_with_the_network_that_came_with_them(submissio
     assert set(entry["proofs"]["status"]) == {"unsat", "sat"}
     records, problems = check(entry, folder)
     assert problems == []
-    assert records["tiny.0"].words == f"{COUNT} of {COUNT} proofs checked by us; {COUNT} answers"
+    assert records["tiny.0"].words == f"{COUNT} of {COUNT} checked by us, of {COUNT} answers"
     records, problems = check(entry, folder, sample=2, seed=7)
     assert problems == []
-    assert records["tiny.0"].words == f"2 of {COUNT} proofs checked by us, drawn with seed 7; {COUNT} answers"
+    assert records["tiny.0"].words == f"2 of {COUNT} checked by us, drawn with seed 7, of {COUNT} answers"
 
 
 def test_a_refused_certificate_is_named_by_its_image(submission: tuple[Entry, Path]) -> None:
@@ -133,16 +136,21 @@ def test_a_certificate_that_is_gone_is_not_submitted(submission: tuple[Entry, Pa
     assert certificate_path(tmp_path, "0" * 64).name == f"{'0' * 64}.cert"
 
 
-def with_proofs(**columns: list[Any]) -> Entry:
-    entry = boards.make()
-    answers = next(c for c in entry["verdicts"].values() if "unsat" in c["status"])
-    image = answers["image"][answers["status"].index("unsat")]
-    entry["proofs"] = {"image": [image], "status": ["unsat"], "sha256": ["0" * 64], "size": [90], **columns}
-    return seal(entry)
+@pytest.mark.slow
+def test_a_runs_certificates_become_an_entrys(proved_run: Path, tmp_path: Path) -> None:
+    run, plan = ProvedRun(proved_run), cast("CellPlan", SimpleNamespace(name=proofkit.CELL))
+    columns = columns_of(run, plan)
+    assert columns is not None
+    assert sorted(columns["image"]) == list(range(proofkit.IMAGES))
+    entry = {"name": "tiny.0", "proofs": columns}
+    copy_proofs(entry, proved_run, proved_run.parent / "tiny.onnx", tmp_path)
+    sizes = [(tmp_path / FOLDER / "tiny.0" / f"{sha256}.cert").stat().st_size for sha256 in columns["sha256"]]
+    assert sizes == columns["size"]
+    assert columns_of(run, cast("CellPlan", SimpleNamespace(name="another"))) is None
 
 
 def test_an_entry_may_have_certificates_of_its_answers_and_of_nothing_else() -> None:
-    entry = with_proofs()
+    entry = boards.with_proofs()
     assert check_entry(entry) == []
     assert entry["digest"] != boards.make()["digest"]
     for columns, field in (
@@ -153,6 +161,6 @@ def test_an_entry_may_have_certificates_of_its_answers_and_of_nothing_else() -> 
         ({"size": [-1]}, "proofs.size[0]"),
         ({"size": ["90"]}, "proofs.size[0]"),
     ):
-        assert [problem.field for problem in check_entry(with_proofs(**columns))] == [field]
+        assert [problem.field for problem in check_entry(boards.with_proofs(**columns))] == [field]
     twice = {key: 2 * column for key, column in entry["proofs"].items()}
-    assert [field for field, _ in judge_proofs(with_proofs(**twice))] == ["proofs.image"]
+    assert [field for field, _ in judge_proofs(boards.with_proofs(**twice))] == ["proofs.image"]

@@ -23,6 +23,18 @@ def test_a_word_is_said_where_float32_differs(
     assert capsys.readouterr().out.splitlines()[-1].endswith("float32 (onnxruntime) differs: there it is safe")
 
 
+def test_a_third_word_says_whether_float32_has_the_property(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, proof = kit.questions("conv-skip")[0], tmp_path / "proof"
+    assert certifying.write_file(proof, files.onnx, files.vnnlib, 20.0) == 0
+    assert certifying.check_file(proof, files.onnx, files.vnnlib) == 0
+    assert "; in float32, sums in any order: holds (outputs err by at most " in capsys.readouterr().out
+    monkeypatch.setattr(certifying, "output_error", lambda *_: np.inf)
+    assert certifying.check_file(proof, files.onnx, files.vnnlib) == 0
+    assert capsys.readouterr().out.endswith("sums in any order: not shown (outputs err by at most inf)\n")
+
+
 def test_a_witness_that_is_safe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = kit.questions("conv-skip")[0]
     head = files.certificate(b"")

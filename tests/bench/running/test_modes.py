@@ -19,6 +19,7 @@ def test_times_are_neither_sent_nor_shared_out() -> None:
         ({"workers": 2}, "--workers"),
         ({"device": "cuda:0,cuda:1"}, "--device"),
         ({"submit": True}, "--submit"),
+        ({"certificates": True}, "--certificates"),
     ):
         request = replace(RunRequest(suite=suite, named="mine.yaml"), **more)
         with pytest.raises(UserError, match=f"{flag} is refused: suite 'mine.yaml' takes times"):

@@ -185,7 +185,7 @@ def test_every_decided_answer_of_a_run_has_a_certificate(proved_run: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_loses_none_and_doubles_none(proved_run: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_writes_what_is_missing_and_nothing_twice(proved_run: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(proved_run, tmp_path / "run"))
     suite = proved_run.parent / "proved.yaml"
     before = documents(out, "proof")
@@ -204,13 +204,3 @@ def test_a_run_that_goes_on_loses_none_and_doubles_none(proved_run: Path, tmp_pa
     assert {place for place in places if place in again} == again
     assert all(certificate_path(out, row["sha256"]).is_file() for row in after[-2:])
     assert np.all([row["status"] for row in documents(out, "verdict")])
-
-
-@pytest.mark.slow
-def test_answers_of_an_earlier_run_get_theirs_later(proved_run: Path, tmp_path: Path) -> None:
-    suite = proved_run.parent / "proved.yaml"
-    proofkit.run(suite, tmp_path / "run")
-    assert documents(tmp_path / "run", "proof") == []
-    proofkit.run(suite, tmp_path / "run", "--certificates")
-    places = {(row["question"], row["status"]) for row in documents(tmp_path / "run", "proof") if "sha256" in row}
-    assert places == {(row["question"], row["status"]) for row in documents(proved_run, "proof")}

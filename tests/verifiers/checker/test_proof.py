@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.checker import RefusedError, UnreadableError, check
-from prunecert.verifiers.checker.files import HEAD
-from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SPLIT
+from prunecert.verifiers.checker.files import HEAD, Stream
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.proof import LARGEST_DEPTH, LARGEST_NESTING, SPLIT, Tree
+from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.sparse.certificates import Certifier
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Leaf, SiteBounds, Split, encode_sat
 from tests.soundness.networks import Network
@@ -61,6 +64,26 @@ def test_no_corrupted_certificate_proves_what_is_false(tmp_path: Path) -> None:
     refused = corrupted("conv-skip", 2, tmp_path)
     assert len(refused) >= 20
     assert sum(refused.values()) == 2 * len(attacks.KINDS)
+
+
+@pytest.mark.parametrize("family", SPLITTING)
+def test_outputs_may_err_by_what_the_report_says_and_hardly_by_more(family: str, tmp_path: Path) -> None:
+    true, _ = sides(family)
+    proof = true.proof()
+    content = true.certificate(proof.encoded())
+    (tmp_path / "certificate").write_bytes(content)
+    report = check(tmp_path / "certificate", true.onnx, true.vnnlib)
+    network = read_network(true.onnx.read_bytes())
+    (case,) = read_property(true.vnnlib.read_bytes(), network.nodes[0].size, network.nodes[network.output].size)
+    sizes = abs(case.rows).sum(axis=1)
+
+    def settle(error: float) -> None:
+        worse = case._replace(limits=case.limits + error * sizes)
+        Tree(Stream(io.BytesIO(content)), network, worse).check()
+
+    settle(report.lowest)
+    with pytest.raises(RefusedError, match="a leaf is not proved"):
+        settle(1.01 * report.lowest)
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -81,12 +83,12 @@ def test_a_proof_that_the_checker_refuses_is_not_written(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def searched(files: kit.Files) -> Search:
+def searched(files: kit.Files, split: Literal["input", "relu"] = "relu") -> Search:
     """Returns a finished search over the whole property."""
     layers, question = read_sparse(files.onnx), files.question
-    run = Search(
-        Engine(layers), Checker(layers), question.lower, question.upper, question.spec, Limits(attack_steps=0), np.inf
-    )
+    limits = Limits(attack_steps=0, split=split)
+    deadline = time.monotonic() + 60
+    run = Search(Engine(layers), Checker(layers), question.lower, question.upper, question.spec, limits, deadline)
     run.run()
     return run
 
@@ -114,6 +116,21 @@ def test_the_tree_of_a_search_over_another_box_is_not_taken() -> None:
     written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=searched(other))
     # It is searched again.
     assert (written.status, bool(content)) == ("unsat", True)
+
+
+def test_a_proof_by_splits_of_inputs_is_made_of_boxes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = kit.questions("skip")[3]
+    finished = searched(files, split="input")
+    assert (finished.outcome.status, finished.branched) == ("unsat", None)
+
+    def search_again(*_: object) -> None:
+        raise AssertionError("the search is made a second time")
+
+    monkeypatch.setattr(certificates, "Search", search_again)
+    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=finished)
+    assert (written.status, written.how, written.reason) == ("unsat", "boxes", "")
+    (tmp_path / "proof").write_bytes(content)
+    assert check(tmp_path / "proof", files.onnx, files.vnnlib).leaves == written.leaves
 
 
 def test_a_counterexample_is_certified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION
-from prunecert.verifiers.checker.proof import LEAF, SPLIT
+from prunecert.verifiers.checker.proof import BOUNDS, CUT, LEAF, SPLIT
 
 Indices = npt.NDArray[np.int64]
 Single = npt.NDArray[np.float32]
@@ -102,7 +102,26 @@ class Leaf:
     stop: int = 0
 
 
-Entry: TypeAlias = "Split | Leaf"
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """An input is <= a value in the part that follows, and >= it in the next."""
+
+    place: int
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """The one part that follows is bounded anew.
+
+    Args:
+        sites: For each node that feeds ReLUs, in order.
+    """
+
+    sites: Sequence[SiteBounds]
+
+
+Entry: TypeAlias = "Split | Leaf | Cut | Bounded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +163,10 @@ def _site(site: SiteBounds) -> bytes:
 def _entry(entry: Entry) -> bytes:
     if isinstance(entry, Split):
         return struct.pack("<BII", SPLIT, entry.node, entry.neuron)
+    if isinstance(entry, Cut):
+        return struct.pack("<BId", CUT, entry.place, entry.value)
+    if isinstance(entry, Bounded):
+        return bytes([BOUNDS]) + b"".join(map(_site, entry.sites))
     head = struct.pack("<BI", LEAF, entry.stop) + _numbers(entry.weights, "<f4")
     return head + _slopes(entry.slopes) + _numbers(entry.beta, "<f4")
 
