@@ -50,7 +50,9 @@ class HeldOut:
         images: int = IMAGES,
         share: float = SHARE,
     ) -> None:
-        chosen = np.unique(np.linspace(0, len(data) - 1, min(images, len(data))).astype(int)) if len(data) else []
+        # Of an empty split nothing is chosen.
+        places = np.linspace(0, len(data) - 1, min(images, len(data)))
+        chosen = np.unique(places.astype(np.int64))
         self.data = replace(data, images=data.images[chosen], labels=data.labels[chosen], indices=data.indices[chosen])
         self.eps, self.device, self.noisy, self.share = eps, device, noisy, share
         self._trained, self._measured = 0.0, 0.0

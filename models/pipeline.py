@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.held_out import HeldOut
-from prunecert.models.history import History, history_file, read_history
+from prunecert.models.history import EpochRow, History, history_file, read_history
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
@@ -233,6 +233,11 @@ class Pipeline:
             epoch = replace(epoch, number=len(self._history.rows))
         self._report(epoch)
 
+    @property
+    def rows(self) -> Sequence[EpochRow]:
+        """The history of the cell that is trained, or was trained last; while it is pre-trained, of that."""
+        return () if self._history is None else self._history.rows
+
     def trainer(self, job: Job) -> Trainer:
         """Returns a trainer for a job's recipe and objective."""
         return Trainer(
@@ -303,7 +308,7 @@ class Pipeline:
         Raises:
             UserError: The pruner cannot reach the compression, or the loss is no number any more.
         """
-        self._seconds = {}
+        self._seconds, self._history = {}, None
         noisy = job.objective in NOISE_OBJECTIVES
         self._held_out = HeldOut(self.val, job.eps, self.device, noisy=noisy)
         model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)

@@ -98,7 +98,7 @@ def refuse(verb: str, arguments: list[str]) -> str:
 
 def problems(script: str) -> list[str]:
     """Returns what is wrong with a script's commands."""
-    lines = []
+    lines: list[str] = []
     for words in commands(script):
         if (call := ours(words)) is not None:
             lines += filter(None, [refuse(*call)])

@@ -187,6 +187,7 @@ class _Training:
             with memory_errors(f"Training {job.name} on {self.request.device}"):
                 card = self.pipeline.run(job)
         finally:
+            self.progress.end()
             self._draw(job)
             shares = {} if card is None else {k: v for k, v in card.accuracy.items() if k != "images"}
             for tracker in self.trackers:
@@ -201,11 +202,11 @@ class _Training:
     def _draw(self, job: Job) -> None:
         """Draws what there is of a cell's history, also of one that is stopped on the way."""
         from prunecert.bench.report.training_figure import write_history_figure
-        from prunecert.models.history import history_file, read_history
+        from prunecert.models.history import history_file
 
-        file = history_file(self.request.out / job.name)
-        if file.exists():
-            write_history_figure(read_history(file), job.name, file.with_suffix(".svg"))
+        write_history_figure(
+            self.pipeline.rows, job.name, history_file(self.request.out / job.name).with_suffix(".svg")
+        )
 
     def _hint(self) -> None:
         if self.request.device == "cpu":

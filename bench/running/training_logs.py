@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prunecert.errors import UserError, did_you_mean
+from prunecert.onnx.io import first_line
 
 if TYPE_CHECKING:
     from prunecert.models.pipeline import Job
@@ -26,8 +27,8 @@ class Tracker:
         folder: Where its files go.
     """
 
-    #: The package that must be there, and what installs it.
-    package: ClassVar[str]
+    #: The module that must be importable, and what installs it.
+    module: ClassVar[str]
     install: ClassVar[str]
 
     def __init__(self, job: Job, folder: Path) -> None:
@@ -50,12 +51,11 @@ class Tracker:
 class TensorBoard(Tracker):
     """Event files for ``tensorboard --logdir``, in a folder of the cell's name; training that goes on adds one."""
 
-    package, install = "tensorboard", "pip install tensorboard"
+    module, install = "torch.utils.tensorboard", "pip install tensorboard"
 
     def __init__(self, job: Job, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder / job.name))  # type: ignore[no-untyped-call, unused-ignore]
+        tensorboard: Any = importlib.import_module(self.module)
+        self._writer = tensorboard.SummaryWriter(str(folder / job.name))
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
         """Notes an epoch."""
@@ -73,7 +73,7 @@ class TensorBoard(Tracker):
 class WeightsAndBiases(Tracker):
     """A run of Weights & Biases, which goes on where training does; WANDB_PROJECT and the like are heeded."""
 
-    package, install = "wandb", "pip install wandb"
+    module, install = "wandb", "pip install wandb"
 
     def __init__(self, job: Job, folder: Path) -> None:
         wandb: Any = importlib.import_module("wandb")
@@ -96,7 +96,7 @@ class WeightsAndBiases(Tracker):
 class MLflow(Tracker):
     """A run of MLflow, in a database beside the checkpoints unless MLFLOW_TRACKING_URI says another place."""
 
-    package, install = "mlflow", "pip install mlflow"
+    module, install = "mlflow", "pip install mlflow"
 
     def __init__(self, job: Job, folder: Path) -> None:
         self._mlflow: Any = importlib.import_module("mlflow")
@@ -133,11 +133,13 @@ def check_trackers(text: str | None) -> tuple[str, ...]:
         if name not in TRACKERS:
             raise UserError(f"--log: {did_you_mean('tracker', name, TRACKERS)}")
         try:
-            importlib.import_module(TRACKERS[name].package)
-        except ImportError as error:
+            importlib.import_module(TRACKERS[name].module)
+        except Exception as error:
+            # Where it is there, it may refuse the version of a package beside it, in any way.
+            why = "it isn't installed here" if isinstance(error, ImportError) else "it doesn't work here"
             raise UserError(
-                f"--log {name} is refused: it isn't installed here ({error}); {TRACKERS[name].install}, or leave it "
-                "out: the history is written anyway."
+                f"--log {name} is refused: {why} ({first_line(error)}); {TRACKERS[name].install}, or leave it out: the "
+                "history is written anyway."
             ) from error
     return names
 

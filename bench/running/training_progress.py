@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two changes of a terminal's line, and between two lines within an epoch elsewhere.
 _REDRAWN_S, _SAID_S = 0.2, 300.0
+#: Of an epoch, below which nothing is said of the time that is left.
+_LEAST_DONE = 0.2
 #: A head is cut down to so many characters rather than that a word is left out.
-_LEAST_HEAD = 24
+_LEAST_HEAD = 18
 _WORDS = {"clean": "clean", "pgd": "PGD", "crown_ibp": "proved", "ibp": "proved", "noisy": "noisy"}
 
 
@@ -36,7 +38,11 @@ class TrainingProgress:
         own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
         self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
         self._done = 0
-        self._start = self._said = time.monotonic()
+        self._said = time.monotonic()
+        #: When the first step was over, and how many epochs were done then: what comes before it comes once.
+        self._start: tuple[float, float] | None = None
+        self._stage = ""
+        self._open_line = False
         self._label, self._noise, self._loss = "", False, ""
         self._held_out = ""
 
@@ -46,11 +52,17 @@ class TrainingProgress:
 
         self._label = f"[{number}/{len(self._jobs)}] {job.name}"
         self._noise = job.objective in NOISE_OBJECTIVES
-        self._loss = self._held_out = ""
+        self._loss = self._held_out = self._stage = ""
 
     def step(self, report: StepReport) -> None:
         """Shows a step, but not more often than anybody could read."""
         now = time.monotonic()
+        if report.stage != self._stage:
+            # Epochs that an earlier process has trained are not to come.
+            self._stage = report.stage
+            self._left -= report.epoch - 1
+        if self._start is None:
+            self._start = now, report.step / report.steps
         if now - self._said < (_REDRAWN_S if self._drawn else _SAID_S):
             return
         share = report.step / report.steps
@@ -77,16 +89,23 @@ class TrainingProgress:
 
     def _eta(self, epochs: float) -> str:
         """Returns the time that the rest will take, if it goes on as so far."""
-        passed = time.monotonic() - self._start
-        if epochs <= 0 or passed <= 0:
-            return ""
-        return f"{shown_seconds(passed / epochs * max(0.0, self._left - epochs))} left"
+        if self._start is None or epochs - self._start[1] < _LEAST_DONE:
+            return "estimating"
+        pace = (time.monotonic() - self._start[0]) / (epochs - self._start[1])
+        return f"{shown_seconds(pace * max(0.0, self._left - epochs))} left"
+
+    def end(self) -> None:
+        """Ends a line that would be drawn again: something else is to be said."""
+        if self._open_line:
+            print(file=self._stream, flush=True)
+            self._open_line = False
 
     def _say(self, words: Sequence[str], *, end: bool) -> None:
         self._said = time.monotonic()
         if not self._drawn:
             print("  ".join(word for word in (self._label, *words) if word), file=self._stream, flush=True)
             return
+        self._open_line = not end
         width = shutil.get_terminal_size((80, 24)).columns - 1
         print(f"\r\033[K{fitted(self._label, words, width)}", end="\n" if end else "", file=self._stream, flush=True)
 

@@ -19,7 +19,7 @@ from tests.models.conftest import blobs
 from tests.models.test_training import job
 
 
-def noisy_net() -> nn.Module:
+def noisy_net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(3600, 10)

@@ -9,7 +9,7 @@ from msgspec import structs
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.refusal import listed, planned, refuse_incomparable
 from prunecert.bench.results.session_types import SessionRow
-from prunecert.bench.results.store import Log
+from prunecert.bench.results.store import Log, run_session
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.conftest import CELLS
@@ -24,7 +24,7 @@ def refuse(base: Snapshot, run: Snapshot, **options: bool) -> dict[str, str]:
 @pytest.fixture(scope="module", name="session")
 def _session(finished_run: Path) -> SessionRow:
     (session,) = Log(finished_run).all_sessions()
-    return session
+    return run_session(finished_run, session)
 
 
 @pytest.fixture(scope="module", name="base")

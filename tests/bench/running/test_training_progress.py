@@ -110,3 +110,24 @@ def test_noise_is_a_deviation(chosen: list[Job]) -> None:
     progress._noise = True
     assert progress._radius(0.25) == "σ 0.25"
     assert training_progress._SAID_S >= 60, "a log is not flooded"
+
+
+def test_the_rest_is_estimated_without_the_start_and_without_what_was_trained_before(
+    chosen: list[Job], clock: list[float]
+) -> None:
+    terminal = Terminal()
+    progress = TrainingProgress(chosen, terminal)
+    progress.begin(1, chosen[0])
+    clock[0] = 1000.0  # Of loading and compiling, before the first step is over.
+    for step in range(1, 11):
+        progress.step(StepReport("pretrain", 2, 2, step, 10, 0.0))
+        clock[0] += 1.0
+    drawn = terminal.getvalue().split("\r\033[K")
+    assert drawn[1].endswith("estimating")
+    # The first of ten epochs was trained by another process; this one takes 10 s, and 8.1 are to come.
+    assert progress._left == 9
+    assert drawn[-1].endswith("80 s left")
+    assert not terminal.getvalue().endswith("\n")
+    progress.end()
+    progress.end()
+    assert terminal.getvalue().endswith("left\n"), "one line break, and one only"
