@@ -30,7 +30,7 @@ RUN useradd --create-home --uid 10001 prunecert && mkdir /work && chown prunecer
 ENV PATH=/opt/prunecert/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     MPLCONFIGDIR=/tmp/matplotlib
-USER prunecert
+USER 10001
 WORKDIR /work
 ENTRYPOINT ["prunecert"]
 CMD ["--help"]

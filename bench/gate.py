@@ -20,13 +20,15 @@ from pathlib import Path
 from rich.console import Console
 
 from prunecert.bench.gating import badge, baseline_file, github, junit, markdown, series, table
+from prunecert.bench.gating.certificates import Sources, with_certificates
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot, of_run
 from prunecert.bench.gating.refusal import planned, refuse_incomparable
 from prunecert.bench.gating.result import GateResult
 from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.running.proof_checks import EXPORTS
 from prunecert.bench.schema.cell import fitting
-from prunecert.bench.schema.gate import RuleSet
+from prunecert.bench.schema.gate import REQUIREMENTS, RuleSet
 from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
@@ -56,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--any-version", action="store_true", help="gate although verifiers have other versions")
     parser.add_argument("--fail-on-time", action="store_true", help="fail, not warn, when the run is slower")
+    parser.add_argument(
+        "--require", choices=REQUIREMENTS, default="", help="of each verified image, checked now (default: the rules')"
+    )
+    parser.add_argument("--exports", type=Path, help=f"folder for ONNX files (default: {EXPORTS})")
+    parser.add_argument("--data-root", type=Path, help="folder of the images")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder for junit.xml, gate.json, … (default: RUN/gate)"
     )
@@ -88,18 +95,23 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
         folder = folder or directory / "gate"
         # Before the long work, not after it.
         rules = _rules(options, base)
+        required = options.require or rules.require
         cells = _cells(base, options.cells)
         if options.suite is not None:
-            _run(options, rest, directory, base, cells)
+            _run(options, [*rest, *(["--certificates"] if required else [])], directory, base, cells)
+        snapshot = of_run(directory)
         result = compare(
             base,
-            of_run(directory),
+            snapshot,
             rules,
             cells=cells,
             skip_unavailable=options.skip_unavailable,
             any_version=options.any_version,
             fail_on_time=options.fail_on_time,
         )
+        if required:
+            sources = Sources(options.exports or EXPORTS, options.data_root, options.suite)
+            result = with_certificates(result, snapshot, directory, sources)
     except UserError as error:
         # A mistyped --run is not to be made into a folder.
         there = options.report is not None or (folder is not None and folder.parent.is_dir())
@@ -134,6 +146,8 @@ def _run(
     from prunecert.bench.running.run import run_suite
 
     argv = ["--suite", options.suite, *rest, "--out", str(directory)]
+    for flag, folder in (("--exports", options.exports), ("--data-root", options.data_root)):
+        argv += [] if folder is None else [flag, str(folder)]
     if options.cells is not None:
         argv += ["--cells", options.cells]
     if options.skip_unavailable:

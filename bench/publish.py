@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import Entry, entry_files
+from prunecert.bench.leaderboard.proofs import read_record
 from prunecert.bench.leaderboard.runs import LargerRun, larger_runs
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.printable import say
@@ -74,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parquet = has_pyarrow()
     if not parquet:
         print("no Parquet download: pyarrow is not installed; pip install 'prunecert[publish]' brings it.")
-    publish(Content(entries, larger, onnx, parquet), options.out)
+    records = {name: read_record(entry_files(options.results)[0].parent, entry) for name, entry in entries.items()}
+    proofs = {name: record.words for name, record in records.items() if record is not None}
+    publish(Content(entries, larger, onnx, parquet, proofs), options.out)
     print(f"{len(entries)} entries in {time.monotonic() - began:.1f} s; open {options.out / 'index.html'}")
     return EXIT_OK
 

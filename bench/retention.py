@@ -2,7 +2,8 @@
 
 ``python -m bench.retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
 under PGD and by bounds. ``python -m bench.retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
-images that complete verifiers have judged. A network is compared with the dense one of the same network, objective,
+images that complete verifiers have judged. With ``--proved`` and a run's folder, each proof of its dense networks is
+followed into the pruned ones (docs/pairs.md). A network is compared with the dense one of the same network, objective,
 radius and seed, and only where both were trained for as many epochs and measured on the same images.
 
 ``--about SUBJECT`` asks of a run's folder, or of the leaderboard's entries, image by image: ``classes`` that lose more
@@ -241,10 +242,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: the zoo)")
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients")
+    parser.add_argument(
+        "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
+    )
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if options.about is not None:
         tell(_question(options))
         return EXIT_OK
+    if options.proved is not None:
+        from prunecert.bench.running import retention
+
+        return retention.tell(options.proved)
     source = options.source
     if source is None:
         from prunecert.models.checkpoint import ZOO

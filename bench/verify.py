@@ -15,6 +15,10 @@ how files and instance lists are read. What the text gives away is answered with
 empty input set is `unsat`, a box without a constraint on the outputs `sat`. A row of a list that can't be read ends in
 `error` and costs no other row its answer; equal rows are answered once and listed as often as they are asked.
 
+--with NET2 asks whether two networks are alike over the boxes of --vnnlib, as --alike says, or what a VNN-LIB 2.0 query
+over two networks asks (docs/pairs.md). Both become one file, so that every verifier can be asked; `sparse-pair` is made
+for it, and takes networks of one architecture.
+
 --compact hands the verifiers the network without the units that do nothing. Answers are about the network as it was
 given all the same: a counterexample counts only if it is one there, too.
 
@@ -27,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -35,7 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunecert.bench.machine import machine, utc_now, versions
-from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, parse_statuses
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run
 from prunecert.bench.results.vnncomp import (
     Task,
@@ -45,11 +50,10 @@ from prunecert.bench.results.vnncomp import (
     pair_name,
     read_rows,
 )
-from prunecert.bench.running.certifying import write_file
 from prunecert.bench.running.outdir import writing
+from prunecert.bench.running.pairs import ALIKE, PairFiles, pair_tasks
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, UnreadableRow, in_words
-from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
@@ -68,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
     command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
+    command.add_argument("--with", type=Path, metavar="FILE", dest="second", help="compare the network with this one")
+    command.add_argument("--alike", metavar="HOW", help=f"what is asked of the two: {ALIKE}")
     command.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
     command.add_argument(
         "--verifier", required=True, metavar="NAME[,NAME]", help=f"one or more of: {', '.join(VERIFIERS)}"
@@ -112,6 +118,27 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
     onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
     category = options.category or category_of(onnx.parent)
     return [Task(category, onnx, vnnlib, options.timeout or DEFAULT_TIMEOUT_S, pair_name(onnx, vnnlib))]
+
+
+def pairs_of(options: argparse.Namespace) -> list[tuple[Task, PairFiles]]:
+    """Returns what ``--with`` asks for, its files written; nothing without it.
+
+    Raises:
+        UserError: Options are missing or don't go together, or the networks can't be compared.
+    """
+    if options.second is None and options.alike is None:
+        return []
+    if options.second is None or options.onnx is None or options.vnnlib is None:
+        raise UserError("--with needs --onnx and --vnnlib, and --alike needs --with; give what is missing.")
+    if options.compact != str(Mode.OFF) or options.certificate is not None or options.instances is not None:
+        raise UserError("--with goes without --compact, --certificate and --instances; leave them out.")
+    first, second, vnnlib = (
+        existing(path, kind)
+        for path, kind in ((options.onnx, "ONNX"), (options.second, "ONNX"), (options.vnnlib, "VNN-LIB"))
+    )
+    category = options.category or category_of(first.parent)
+    timeout = options.timeout or DEFAULT_TIMEOUT_S
+    return pair_tasks(first, second, vnnlib, options.alike, category, timeout, options.out / "networks")
 
 
 class Preparation:
@@ -183,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.abcrown.is_dir():
             raise UserError(f"--abcrown {options.abcrown} is no folder; give a checkout of alpha-beta-CROWN.")
         os.environ["ABCROWN_HOME"] = str(options.abcrown.resolve())
-    tasks = tasks_of(options)
+    pairs = pairs_of(options)
+    tasks = [task for task, _ in pairs] or tasks_of(options)
     if options.certificate is not None and options.instances is not None:
         raise UserError("--certificate is written for one pair; give --onnx and --vnnlib in place of --instances.")
     out: Path = options.out
@@ -203,7 +231,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in names
         }
         stack.enter_context(writing(out))
+        if options.instances is None and len(crew) == 1 and not is_run(out):
+            # One question, which nobody has answered yet: the verifier starts while the files are read.
+            crew[names[0]].start_ahead()
         entries = entries_of(options, tasks, scratch)
+        entries = [
+            replace(entry, pair=pair) if isinstance(entry, Problem) else entry
+            for entry, pair in itertools.zip_longest(entries, (pair for _, pair in pairs))
+        ]
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
         arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -226,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.go()
         code = run.report()
         if options.certificate is not None:
+            from prunecert.bench.running.certifying import write_file
+
             try:
                 write_file(options.certificate, tasks[0].onnx, tasks[0].vnnlib, tasks[0].timeout)
             except UserError as error:

@@ -31,9 +31,11 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
         "cnn5-standardised": "prunecert.models.networks.normalised:cnn5_standardised",
         "cnn7": "prunecert.models.networks.cnn:cnn7",
         "cnn7-standardised": "prunecert.models.networks.normalised:cnn7_standardised",
+        "resnet-18": "prunecert.models.networks.resnet:resnet_18",
         "resnet-2b": "prunecert.models.networks.normalised:resnet_2b",
         "vgg-8": "prunecert.models.networks.normalised:vgg_8",
         "vgg16": "prunecert.models.networks.vgg:vgg16",
+        "vgg16-ap": "prunecert.models.networks.vgg:vgg16_ap",
         "wrn-28-4": "prunecert.models.networks.wideresnet:wrn_28_4",
     },
 )

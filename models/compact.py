@@ -36,6 +36,7 @@ from prunecert.errors import UserError
 from prunecert.files import write_bytes
 from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role
 from prunecert.models.compact_values import Values, evaluate
+from prunecert.onnx import rounding
 
 
 def compact(
@@ -70,7 +71,8 @@ def compact(
         return model, record
     smaller = _Writer(plan).write()
     del smaller.metadata_props[:]
-    properties = {item.key: item.value for item in model.metadata_props}
+    # What was rounded is said by the number of a node, and nodes go; the file that is compacted counts from here on.
+    properties = {item.key: item.value for item in model.metadata_props if item.key != rounding.KEY}
     helper.set_model_props(smaller, dict(sorted({**properties, METADATA_KEY: record.dump()}.items())))
     return smaller, record
 

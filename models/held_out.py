@@ -22,9 +22,9 @@ from prunecert.models.history import HeldOutAccuracy
 IMAGES = 200
 #: The most of the training's time that measuring may take.
 SHARE = 0.03
-#: How many training images an image to be measured is worth in time, before it is known: twenty steps of an attack,
-#: and ten rows of bounds.
-_FIRST_COST = 100
+#: How many training images an image to be measured is worth in time, before that is known: twenty steps of an attack
+#: and ten rows of bounds are some ninety passes forward, a step of training is three by itself.
+_FIRST_COST = 30
 _BATCH = 100
 
 

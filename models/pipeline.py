@@ -30,7 +30,7 @@ from prunecert.models.history import History, history_file, read_history
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.allocation import allocate, reachable
 from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
 from prunecert.models.reports import EpochReport, Report, StepHearer
@@ -114,7 +114,7 @@ class Job:
                 ) from error
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         try:
-            kept = budget(sum(math.prod(shape) for shape in shapes.values()), self.compression)
+            kept = reachable({name: math.prod(shape) for name, shape in shapes.items()}, self.compression)
             if self.pruner == DENSE:
                 return
             prune = PRUNERS.get(self.pruner)

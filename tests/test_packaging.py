@@ -75,7 +75,8 @@ def lint(text: str) -> list[str]:
     lines = instructions(text)
     broken: list[str] = []
     stages: set[str] = set()
-    user, last_stage = "root", []
+    user = "root"
+    last_stage: list[tuple[str, str]] = []
     for word, rest in lines:
         if word == "FROM":
             image, _, name = rest.partition(" AS ")

@@ -23,9 +23,9 @@ def planned(session: SessionRow, base: Snapshot) -> Snapshot:
     for cell in session.cells:
         if cell.certified_only:
             continue
-        known = base.cells[cell.name].images if cell.name in base.cells else {}
+        recorded = base.cells[cell.name].images if cell.name in base.cells else {}
         images = {
-            number: Image(number, known[number].label if number in known else -1, correct=True)
+            number: Image(number, recorded[number].label if number in recorded else -1, correct=True)
             for number in cell.numbers
         }
         stages = tuple(narrowed(StageSettings, stage) for stage in cell.stages)

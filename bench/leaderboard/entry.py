@@ -59,6 +59,7 @@ def make_entry(
     session: Mapping[str, Any],
     answers: Mapping[str, Mapping[int, Answered]],
     by: str,
+    proofs: Mapping[str, Any] | None = None,
 ) -> Entry:
     """Returns the entry of one cell.
 
@@ -68,6 +69,7 @@ def make_entry(
         session: The session row of the run.
         answers: See `read_answers`.
         by: Who submits it.
+        proofs: Its certificates, see `bench.leaderboard.proofs`; None: there are none.
     """
     images = {number: row for number, row in answers[plan.image_key].items() if isinstance(row, ImageRow)}
     order = [int(i) for i in plan.data.indices[: plan.images] if int(i) in images]
@@ -132,6 +134,7 @@ def make_entry(
             stage.verifier: _columns([row for i in order if isinstance(row := answers[key].get(i), VerdictRow)])
             for stage, key in zip(plan.stages, plan.keys, strict=True)
         },
+        **({} if proofs is None else {"proofs": dict(proofs)}),
     }
     return seal(entry)
 

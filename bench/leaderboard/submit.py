@@ -9,7 +9,9 @@ from typing import Any
 from prunecert.bench.leaderboard.check import check_entry, check_tree, contradictions
 from prunecert.bench.leaderboard.entry import dump, make_entry, read_answers
 from prunecert.bench.leaderboard.imagesets import LEAST_IMAGES
+from prunecert.bench.leaderboard.proofs import columns_of, copy_proofs
 from prunecert.bench.planning.plan import CellPlan
+from prunecert.bench.running.proof_checks import ProvedRun
 from prunecert.bench.running.session import unfit
 from prunecert.bench.schema.cell import Protocol
 from prunecert.errors import UserError
@@ -47,10 +49,10 @@ def submit(
     """
     refuse_few(plans, folder)
     answers = read_answers(out, plans)
-    entries = {}
+    run, entries, networks = ProvedRun(out), {}, {}
     for plan in plans:
-        entry = make_entry(plan, protocols[plan.cell.name], session, answers, by)
-        entries[entry["name"]] = entry
+        entry = make_entry(plan, protocols[plan.cell.name], session, answers, by, columns_of(run, plan))
+        entries[entry["name"]], networks[entry["name"]] = entry, plan.export.path
     if reasons := unfit(plans):
         raise UserError(f"--submit is refused, nothing was written to {folder}: {'; '.join(reasons[:_SHOWN])}.")
     problems = [problem for name, entry in entries.items() for problem in check_entry(entry, name)]
@@ -62,6 +64,8 @@ def submit(
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise UserError(f"--submit is refused, nothing was written to {folder}: {shown}{more}.")
     folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in entries.items():
+        copy_proofs(entry, out, networks[name], folder)
     return [write_text(folder / f"{name}.json", dump(entry)) for name, entry in entries.items()]
 
 

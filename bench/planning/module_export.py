@@ -24,6 +24,7 @@ from prunecert.files import replacing
 from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.io import first_line, identity, load_model
 from prunecert.onnx.normalise import normalise
+from prunecert.onnx.rounding import forget
 from prunecert.pages import definitions
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import mark_rewritten
@@ -270,6 +271,7 @@ def _settle(path: Path) -> str:
         model = normal.model
     # torch, too, multiplies batch norm into weights, so that they are the module's up to a rounding.
     mark_rewritten(model)
+    forget(model)
     # With external data read in, whatever the exporter wrote.
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import screen
+from prunecert.bench.report import proofs_table, screen
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
@@ -144,6 +144,7 @@ def notes(summary: Summary) -> list[str]:
         for data in summary["data"]
         if not (data["official"] or data["sample"])
     ]
+    lines += proofs_table.notes(summary)
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines

@@ -20,9 +20,10 @@ import numpy as np
 from msgspec import UNSET
 
 from prunecert.bench.results import certificates as smoothing
+from prunecert.bench.results import proofs
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import PENDING, Claims, seconds, settle
-from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, ProofRow, Row, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, present
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.results.store import Log, collector_off, run_session
@@ -56,6 +57,7 @@ class Rows:
         claims: Cell, image and verifier of what was decided, by question.
         devices: Devices named in verdicts.
         certificates: By key and image; nothing that counts verdicts looks at them.
+        proofs: By key and image: the latest certificate of an answer.
     """
 
     sessions: dict[str, SessionRow] = field(default_factory=dict)
@@ -66,6 +68,8 @@ class Rows:
     claims: Claims[tuple[str, int, str]] = field(default_factory=Claims)
     devices: set[str] = field(default_factory=set)
     certificates: dict[str, dict[int, smoothing.CertificateAnswer]] = field(default_factory=lambda: defaultdict(dict))
+
+    proofs: dict[str, dict[int, ProofRow]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
@@ -83,6 +87,10 @@ class Rows:
             elif isinstance(row, CertificateRow):
                 self.certificates[row.key][row.image] = smoothing.found_of(row)
                 devices.add(row.device or "cpu")
+            elif isinstance(row, ProofRow):
+                self.proofs[row.key][row.image] = row
+                if row.sha256:
+                    claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
             elif isinstance(row, SessionRow):
                 self.sessions[row.writer] = row
                 self.ended.discard(row.writer)
@@ -142,6 +150,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     latest, cells = rows.latest(), rows.cells()
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
+    proved = proofs.summarise((c for c in cells.values() if not c.certified_only), rows.answers, rows.proofs)
     contradictions = rows.contradictions()
     unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
     reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s.unpublishable))
@@ -163,6 +172,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "cells": summaries,
         "certificates": certified,
+        **({"proofs": proved} if proved else {}),
         "missing": [plain(item) for item in latest.missing if item.name not in cells],
         "contradictions": contradictions,
         "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),

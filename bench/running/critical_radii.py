@@ -33,7 +33,8 @@ from prunecert.verifiers.base import Kind, Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.process.worker import Worker
 
-HIGHEST, TOLERANCE = Fraction(32, 255), Fraction(1, 1020)
+#: Half of the range of a pixel: beyond it nothing is recognised, and an attack answers the first question at once.
+HIGHEST, TOLERANCE = Fraction(1, 2), Fraction(1, 1020)
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ class Timed:
             ("--submit", request.submit, "only the images that all its networks classify correctly are looked at"),
             ("--warm-start", request.warm_start, "an attack's time must not depend on another network's"),
             ("--reuse", bool(request.reuse), "each of them is taken here and now"),
+            ("--certificates", request.certificates, "writing them takes the time of the machine"),
             ("--card", bool(request.cards), "its networks are the suite's own, dense and pruned"),
         ):
             if is_set:

@@ -10,6 +10,7 @@ from pathlib import Path
 from prunecert.bench.results.outcome import disputes
 from prunecert.bench.results.store import Row
 from prunecert.bench.results.vnncomp import Task
+from prunecert.bench.running.pairs import PairFiles, on_both
 from prunecert.bench.running.plainly import without_verifier
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
@@ -46,6 +47,7 @@ class Problem:
         compact: The network without its dead units, if the verifiers get that in its place.
         compact_sha256: Hash of it.
         compaction: What was removed.
+        pair: The two networks that `onnx` was merged from, if it was.
     """
 
     task: Task
@@ -56,6 +58,7 @@ class Problem:
     compact: Path | None = None
     compact_sha256: str = ""
     compaction: Compaction | None = None
+    pair: PairFiles | None = None
 
     @property
     def key(self) -> str:
@@ -91,13 +94,13 @@ def compacted(problem: Problem, mode: Mode, folder: Path) -> Problem:
     Raises:
         UserError: A weight is not finite, or constants are too large to be folded.
     """
-    from prunecert.models.compact import compact_file
-
     if mode is Mode.OFF or problem.refusal:
         return problem
     if inspect_network(problem.onnx).refusal:
         # It is named when a verifier is asked; folding its constants here could take for ever.
         return problem
+    from prunecert.models.compact import compact_file
+
     target = folder / f"{problem.onnx_sha256[:16]}.compact-{mode}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     record = compact_file(problem.onnx, target, domain=mode.domain, exact=mode is Mode.EXACT)
@@ -191,6 +194,8 @@ def solve(problem: Problem, worker: Worker) -> Verdict:
         if problem.compact is not None:
             verdict = on_original(verdict, instance)
         verdicts.append(established(verdict, case, instance))
+        if problem.pair is not None:
+            verdicts[-1] = on_both(verdicts[-1], problem.pair)
         if verdicts[-1].status is Status.SAT:
             break
     return combined(verdicts, len(instances))

@@ -55,6 +55,7 @@ class RunRequest:
         warm_start: Whether attacks begin at the neighbouring ratio's counterexamples.
         retry: Statuses whose instances are done again.
         cards: Cards of the networks to be verified instead of the suite's own.
+        certificates: Whether answers get certificates.
         compact: What is removed from the networks first, as ``--compact`` takes it; None: what the suite says.
         submit: Whether leaderboard entries will be made of the run; what no entry may stand for is then refused.
         dry_run: Whether it is only said what would be done.
@@ -84,6 +85,7 @@ class RunRequest:
     warm_start: bool = False
     retry: frozenset[Status] = frozenset()
     cards: tuple[Path, ...] = ()
+    certificates: bool = False
     compact: str | None = None
     submit: bool = False
     dry_run: bool = False

@@ -25,7 +25,7 @@ from prunecert.bench.running.training import (
 )
 from prunecert.bench.running.training_logs import TRACKERS, Tracker, values_of
 from prunecert.bench.running.training_progress import TrainingProgress
-from prunecert.bench.running.training_time import crowd_hint, forecast, held_locks, known_rates
+from prunecert.bench.running.training_time import crowd_hint, forecast, known_rates, trainings_at_work
 from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError
 
@@ -211,7 +211,7 @@ class _Training:
         if self.request.device == "cpu":
             import torch
 
-            hint = crowd_hint(torch.get_num_threads(), held_locks(self.work), cores())
+            hint = crowd_hint(torch.get_num_threads(), trainings_at_work(self.work), cores())
             if hint:
                 self.tell(hint)
 

@@ -75,12 +75,12 @@ class TrainingProgress:
     def _radius(self, eps: float) -> str:
         return f"σ {eps:.3g}" if self._noise else f"ε {255 * eps:.2f}/255"
 
-    def _eta(self, done: float) -> str:
+    def _eta(self, epochs: float) -> str:
         """Returns the time that the rest will take, if it goes on as so far."""
         passed = time.monotonic() - self._start
-        if done <= 0 or passed <= 0:
+        if epochs <= 0 or passed <= 0:
             return ""
-        return f"{shown_seconds(passed / done * max(0.0, self._left - done))} left"
+        return f"{shown_seconds(passed / epochs * max(0.0, self._left - epochs))} left"
 
     def _say(self, words: Sequence[str], *, end: bool) -> None:
         self._said = time.monotonic()

@@ -64,17 +64,19 @@ class Content:
         larger: Runs over more images, by the entry's name.
         onnx: Networks' files by hash.
         parquet: Whether to write the Parquet download.
+        proofs: How many of their certificates we have checked, in words, by the entry's name.
     """
 
     entries: Mapping[str, Entry]
     larger: Mapping[str, LargerRun] = field(default_factory=dict)
     onnx: Mapping[str, Path] = field(default_factory=dict)
     parquet: bool = False
+    proofs: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(content: Content, folder: Path) -> None:
     """Writes the site into an empty folder."""
-    rows = make_rows(content.entries.values(), content.larger)
+    rows = make_rows(content.entries.values(), content.larger, content.proofs)
     places = ranks(rows)
     env = render.environment()
     (folder / "entries").mkdir(parents=True)

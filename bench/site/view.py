@@ -76,6 +76,7 @@ class Row:
         larger: A run of the same network over more images, if there is one: its counts are what is shown.
         dense: Its dense control, if there is one.
         kept: By metric, where it has a dense control.
+        proofs: How many of its certificates we have checked, in words; empty where none were.
     """
 
     entry: Entry
@@ -85,6 +86,7 @@ class Row:
     larger: LargerRun | None = None
     dense: Row | None = None
     kept: Mapping[str, Kept] | None = None
+    proofs: str = ""
 
     @property
     def name(self) -> str:
@@ -225,14 +227,22 @@ def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Seq
     return Outcome(image, label, predicted, settled.status, settled.by or "", settled.seconds)
 
 
-def make_rows(entries: Iterable[Entry], larger: Mapping[str, LargerRun] | None = None) -> list[Row]:
+def make_rows(
+    entries: Iterable[Entry],
+    larger: Mapping[str, LargerRun] | None = None,
+    proofs: Mapping[str, str] | None = None,
+) -> list[Row]:
     """Returns all entries in the order of the board: by images, most first, then radius, then the best verified first.
 
     Args:
         entries: Valid entries.
         larger: Runs over more images, by the entry's name.
+        proofs: How many of their certificates we have checked, in words, by the entry's name.
     """
-    rows = [make_row(entry, (larger or {}).get(entry["name"])) for entry in entries]
+    rows = [
+        replace(make_row(entry, (larger or {}).get(entry["name"])), proofs=(proofs or {}).get(entry["name"], ""))
+        for entry in entries
+    ]
     controls: dict[Any, Row] = {}
     for row in sorted(rows, key=lambda row: row.name):
         if row.cell["pruner"] == DENSE:

@@ -13,6 +13,7 @@ from prunecert.onnx.arithmetic import broadcast
 from prunecert.onnx.constants import refuse
 from prunecert.onnx.normal import Array, Last
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, stored
+from prunecert.onnx.rounding import STEP, one_minus
 from prunecert.onnx.values import Value, constant, scaled, shifted, total
 
 #: Beyond this, min(max(x, a), b) is a difference of two ReLUs, which leaves small x exact; below, one ReLU after the
@@ -44,7 +45,9 @@ def _clipped(reading: Reading, value: Value, low: float | None, high: float | No
         return constant(np.full(value.shape, high))
     if max(abs(low), abs(high)) <= _NESTED and (len(value.shape) == 4 or value.size <= _DIAGONAL):
         above = reading.relu(shifted(value, -low))
-        return shifted(scaled(reading.relu(shifted(scaled(above, -1.0), high - low)), -1.0), high)
+        width = high - low
+        below = shifted(scaled(above, -1.0), width, STEP * width)
+        return shifted(scaled(reading.relu(below), -1.0), high)
     value = reading.settle(value)
     parts = [reading.relu(shifted(value, -low)), scaled(reading.relu(shifted(value, -high)), -1.0)]
     return shifted(total(parts), low)
@@ -76,7 +79,9 @@ def _sloped(reading: Reading, value: Value, slope: Array | float) -> Value:
     """Returns max(x, 0) + slope min(x, 0), which is slope x + (1 - slope) max(x, 0)."""
     settled = reading.settle(value)
     factor = np.asarray(slope, dtype=np.float64)
-    return total([scaled(settled, factor), scaled(reading.relu(settled), 1.0 - factor)])
+    rest, lost = one_minus(factor)
+    loose = None if lost == 0 else 2 * STEP
+    return total([scaled(settled, factor), scaled(reading.relu(settled), rest, loose)])
 
 
 def _leaky(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:

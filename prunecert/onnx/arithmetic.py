@@ -11,9 +11,11 @@ from onnx import TensorProto
 from prunecert.onnx.constants import refuse
 from prunecert.onnx.normal import Array
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, stored
-from prunecert.onnx.values import Shape, Value, moved, places, scaled, shifted, total
+from prunecert.onnx.values import Shape, Value, check_products, moved, places, scaled, shifted, total
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+#: Relative error of the factors that batch norm's statistics make.
+_STATISTICS = 2.0**-50
 
 
 def broadcast(value: Value, shape: Shape) -> Value:
@@ -130,9 +132,12 @@ def _batch_norm(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
     factor = scale / np.sqrt(spread)
     along = (1, channels, *[1] * (len(value.shape) - 2))
     offset = (bias - mean * factor).reshape(along)
+    # The factor is off by three roundings, the offset by two more.
+    error = _STATISTICS * (np.abs(bias) + np.abs(mean * factor)).reshape(along)
     if not np.isfinite(factor).all() or not np.isfinite(offset).all():
         raise refuse(node, "its factors are infinite or not a number")
-    return [shifted(scaled(settle_sum(reading, value), factor.reshape(along)), offset)]
+    check_products(mean * factor, mean, factor)
+    return [shifted(scaled(settle_sum(reading, value), factor.reshape(along), _STATISTICS), offset, error)]
 
 
 def _shape(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Array]:

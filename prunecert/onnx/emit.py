@@ -8,13 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunecert.onnx.layers import DENSE, Layers, ReorderError
-from prunecert.onnx.normal import Array, IntArray, UnsupportedNetworkError
-from prunecert.onnx.rearranged import find_window, image_shape, per_channel, present_per_channel
-from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_size
+from prunecert.onnx.layers import DENSE, Layers, ReorderError, check_dense
+from prunecert.onnx.normal import Array
+from prunecert.onnx.rearranged import find_spread, find_window, image_shape, per_channel, present_per_channel
+from prunecert.onnx.rounding import STEP, keeps_digits
+from prunecert.onnx.sums import NOTHING, Constant, by_source, loosest, onto_channels, onto_elements, with_constant
+from prunecert.onnx.values import Float64Array, Shape, Term, Value, check_products
 
 #: From this many weights on, a convolution that treats each channel alone is written in groups.
 _GROUPED = 2**14
+#: From this many weights on, places are repeated by two convolutions of a channel each, rather than by one matrix.
+SPREAD = 2**20
 
 
 class Emitter:
@@ -35,32 +39,31 @@ class Emitter:
             shape: Shape that the node is to have, [1, ...]; default: an image if the value is one, else flat.
         """
         target = shape or image_shape(value.shape) or (1, value.size)
+        value = with_constant(value)
         if shape is None and value.terms and all(term.index is None for term in value.terms):
             target = self.layers.nodes[value.terms[0].source].shape
         if not value.terms:
-            zeros = np.zeros(value.size)
-            return self.layers.constant((zeros if value.shift is None else value.shift).reshape(target))
-        shift, parts = value.shift, []
-        for group in _by_source(value.terms):
-            number, shift = self._group(group, shift, target)
+            shift = np.zeros(value.size) if value.shift is None else value.shift
+            return self.layers.constant(shift.reshape(target), value.error)
+        left, parts = Constant(value.shift, value.error), []
+        for group in by_source(value):
+            number, left = self._group(group, left, target)
             parts.append(self.layers.reshape(number, target))
-        if shift is not None:
-            parts.append(self.layers.constant(shift.reshape(target)))
+        if left.shift is not None:
+            parts.append(self.layers.constant(left.shift.reshape(target), left.error))
         result = parts[0]
         for part in parts[1:]:
             result = self.layers.add(result, part)
         return result
 
-    def _group(
-        self, terms: Sequence[Term], shift: Float64Array | None, target: Shape
-    ) -> tuple[int, Float64Array | None]:
+    def _group(self, terms: Sequence[Term], constant: Constant, target: Shape) -> tuple[int, Constant]:
         """Writes terms of one source; returns the node and the constant that isn't in it yet."""
-        term = terms[0]
+        term, shift = terms[0], constant.shift
         source = self.layers.nodes[term.source]
         if len(terms) == 1 and term.index is None:
             if term.scale is None and shift is None:
-                return term.source, None
-            rescaled = self._rescaled(term, shift)
+                return term.source, NOTHING
+            rescaled = self._rescaled(term, constant)
             if rescaled is not None:
                 return rescaled
             if term.scale is None:
@@ -68,26 +71,33 @@ class Emitter:
                 if len(target) == 4 and shift is not None and source.shape == target:
                     channels = per_channel(shift, target)
                     if channels is not None:
-                        return self._diagonal(term.source, np.ones(target[1]), channels), None
+                        error = constant.per_channel(target)
+                        return self._diagonal(term.source, np.ones(target[1]), channels, 0.0, error), NOTHING
                 if size > 1:
-                    return term.source, shift
+                    return term.source, constant
             elif len(source.shape) == 4:
                 factor = per_channel(term.scale, source.shape)
                 if factor is not None:
                     bias = None if shift is None else per_channel(shift, source.shape)
-                    made_bias = np.zeros(len(factor)) if bias is None else bias
-                    return self._diagonal(term.source, factor, made_bias), shift if bias is None else None
+                    if bias is None:
+                        return self._diagonal(term.source, factor, np.zeros(len(factor)), term.loose, None), constant
+                    error = constant.per_channel(source.shape)
+                    return self._diagonal(term.source, factor, bias, term.loose, error), NOTHING
         if len(target) == 4 and len(source.shape) == 4:
-            made_conv = self._windows(terms, shift, target, source.shape)
-            if made_conv is not None:
-                return made_conv
+            written = self._windows(terms, constant, target, source.shape)
+            if written is not None:
+                return written
+            if len(terms) == 1 and math.prod(target) * math.prod(source.shape) > SPREAD:
+                spread = self._spread(term, target, source.shape)
+                if spread is not None:
+                    return spread, constant
         if len(target) == 4:
             self._consider_reorder(terms, target)
-        return self._selected(terms, shift, math.prod(target)), None
+        return self._selected(terms, constant, math.prod(target)), NOTHING
 
-    def _rescaled(self, term: Term, shift: Float64Array | None) -> tuple[int, Float64Array | None] | None:
+    def _rescaled(self, term: Term, constant: Constant) -> tuple[int, Constant] | None:
         """Folds scale and shift into the node that nothing else reads, if it has weights."""
-        node = self.layers.nodes[term.source]
+        node, shift = self.layers.nodes[term.source], constant.shift
         if not term.exclusive or node.operator not in ("Conv", "Gemm"):
             return None
         shape = node.shape if len(node.shape) == 4 else (*node.shape, 1, 1)
@@ -95,19 +105,22 @@ class Emitter:
         addend = np.zeros(shape[1]) if shift is None else per_channel(shift, shape)
         if factor is None or (addend is None and term.scale is None):
             return None
-        zeros = np.zeros(shape[1])
-        number = self.layers.rescaled(term.source, factor, zeros if addend is None else addend)
-        return number, shift if addend is None else None
+        if addend is None:
+            return self.layers.rescaled(term.source, factor, np.zeros(shape[1]), term.loose), constant
+        return self.layers.rescaled(term.source, factor, addend, term.loose, constant.per_channel(shape)), NOTHING
 
-    def _diagonal(self, source: int, factor: Float64Array, shift: Float64Array) -> int:
+    def _diagonal(
+        self, source: int, factor: Float64Array, shift: Float64Array, loose: float, error: Float64Array | None
+    ) -> int:
         channels = len(factor)
         if channels**2 <= _GROUPED:
-            return self.layers.conv(source, np.diag(factor)[:, :, None, None], shift)
-        return self.layers.conv(source, factor.reshape(-1, 1, 1, 1), shift, groups=channels)
+            return self.layers.conv(source, np.diag(factor)[:, :, None, None], shift, loose=loose, error=error)
+        weight = factor.reshape(-1, 1, 1, 1)
+        return self.layers.conv(source, weight, shift, groups=channels, loose=loose, error=error)
 
     def _windows(
-        self, terms: Sequence[Term], shift: Float64Array | None, target: Shape, source: Shape
-    ) -> tuple[int, Float64Array | None] | None:
+        self, terms: Sequence[Term], constant: Constant, target: Shape, source: Shape
+    ) -> tuple[int, Constant] | None:
         """Writes terms of one image as one convolution, if they are one."""
         candidates = [find_window(term, target, source) for term in terms]
         factors = [np.ones(math.prod(target)) if t.scale is None else t.scale for t in terms]
@@ -147,7 +160,7 @@ class Emitter:
             out = np.flatnonzero(window.channels >= 0)
             into = np.zeros(len(out), np.int64) if grouped else window.channels[out]
             weight[out, into, window.down.start + pads[0], window.across.start + pads[1]] += factor[out]
-        bias = None if shift is None else per_channel(shift, target)
+        bias = None if constant.shift is None else per_channel(constant.shift, target)
         number = self.layers.conv(
             terms[0].source,
             weight,
@@ -155,8 +168,36 @@ class Emitter:
             strides,
             (*pads, *pads),
             groups=source[1] if grouped else 1,
+            loose=loosest(terms),
+            error=None if bias is None else constant.per_channel(target),
         )
-        return number, shift if bias is None else None
+        return number, constant if bias is None else NOTHING
+
+    def _spread(self, term: Term, target: Shape, source: Shape) -> int | None:
+        """Repeats an image's places along both axes, or sets zeros between them.
+
+        In C order each place is followed by what is put beside it, so that places are channels of one place, and each
+        makes some channels; then rows are, [1, C * H, 1, W'].
+        """
+        spread = find_spread(term, target, source)
+        if spread is None:
+            return None
+        _, channels, height, _ = source
+        number, size = term.source, math.prod(source)
+        if number == 0:
+            # The input stays as it is: what is put together anew is a copy.
+            ones = np.ones((channels, 1, 1, 1))
+            number = self.layers.conv(0, ones, np.zeros(channels), groups=channels)
+        factor = np.ones(size) if spread.factor is None else spread.factor
+        if len(spread.across) > 1 or spread.factor is not None:
+            weight = np.outer(factor, spread.across).reshape(-1, 1, 1, 1)
+            places = self.layers.reshape(number, (1, size, 1, 1))
+            number = self.layers.conv(places, weight, np.zeros(len(weight)), groups=size, loose=term.loose)
+        number = self.layers.reshape(number, (1, channels * height, 1, target[3]))
+        if len(spread.down) > 1:
+            weight = np.tile(spread.down.astype(np.float64), channels * height).reshape(-1, 1, 1, 1)
+            number = self.layers.conv(number, weight, np.zeros(len(weight)), groups=channels * height)
+        return self.layers.reshape(number, target)
 
     def _consider_reorder(self, terms: Sequence[Term], target: Shape) -> None:
         index = terms[0].index
@@ -165,7 +206,7 @@ class Emitter:
         if len(index) == math.prod(self.layers.shape) and np.array_equal(np.sort(index), np.arange(len(index))):
             raise ReorderError(index, target)
 
-    def _selected(self, terms: Sequence[Term], shift: Float64Array | None, size: int) -> int:
+    def _selected(self, terms: Sequence[Term], constant: Constant, size: int) -> int:
         """Writes terms of one source as a linear layer."""
         source = terms[0].source
         inputs = math.prod(self.layers.nodes[source].shape)
@@ -175,43 +216,60 @@ class Emitter:
             index = np.arange(size) if term.index is None else term.index
             kept = np.flatnonzero(index >= 0)
             np.add.at(weight, (kept, index[kept]), 1.0 if term.scale is None else term.scale[kept])
-        return self.layers.gemm(source, weight, np.zeros(size) if shift is None else shift)
+        shift = np.zeros(size) if constant.shift is None else constant.shift
+        return self.layers.gemm(source, weight, shift, loosest(terms), constant.error)
 
-    def linear(self, value: Value, weight: Array, bias: Float64Array) -> Value:
+    def linear(self, value: Value, weight: Array, bias: Float64Array, loose: float = 0.0) -> Value:
         """Returns weight @ value + bias, flat: permutations, factors and constants go into the weights.
 
         Args:
             value: [..., n], read flat.
             weight: [out, n].
             bias: [out].
+            loose: Relative error of the weights.
         """
+        value = with_constant(value)
+        error: Float64Array | None = None
         if value.shift is not None:
-            bias = bias + weight.astype(np.float64) @ value.shift
+            wide = weight.astype(np.float64)
+            addend, size = wide @ value.shift, np.abs(wide) @ np.abs(value.shift)
+            error = (STEP * (value.size + 2) + loose) * (size + np.abs(bias)) + 2.0**-1000
+            if value.error is not None:
+                error = (error + np.abs(wide) @ value.error) * (1 + 2.0**-20)
+            bias = bias + addend
         terms = value.terms
         if len(terms) > 1 and all(term.index is None and term.scale is None for term in terms):
-            terms = (Term(self.node(replace(value, shift=None))),)
+            terms = (Term(self.node(replace(value, shift=None, error=None))),)
+        matrices = [self._onto(term, weight, loose) for term in terms]
+        if None in matrices:
+            terms = (Term(self.node(replace(value, shift=None, error=None))),)
+            matrices = [self._onto(term, weight, loose) for term in terms]
         numbers: list[int] = []
-        for term in terms:
-            inputs = math.prod(self.layers.nodes[term.source].shape)
-            matrix: Array = weight if term.scale is None else weight.astype(np.float64) * term.scale
-            if term.index is not None:
-                check_dense(self.layers, len(weight), inputs, "A rearranged value before a linear layer")
-                kept = np.flatnonzero(term.index >= 0)
-                chosen = term.index[kept]
-                wide = np.zeros((inputs, len(weight)), matrix.dtype)
-                if len(np.unique(chosen)) == len(chosen):
-                    wide[chosen] = matrix.T[kept]
-                else:
-                    wide = wide.astype(np.float64)
-                    np.add.at(wide, chosen, matrix.T[kept])
-                matrix = wide.T
-            numbers.append(self.layers.gemm(term.source, matrix, bias if not numbers else np.zeros(len(bias))))
+        for term, product in zip(terms, matrices, strict=True):
+            assert product is not None
+            first = not numbers
+            addend, off = (bias, error) if first else (np.zeros(len(bias)), None)
+            numbers.append(self.layers.gemm(term.source, product[0], addend, product[1], off))
         if not numbers:
-            return Value((1, len(bias)), (), bias)
+            return Value((1, len(bias)), (), bias, error=error)
         result = numbers[0]
         for number in numbers[1:]:
             result = self.layers.add(result, number)
         return Value((1, len(bias)), (Term(result, exclusive=len(numbers) == 1),))
+
+    def _onto(self, term: Term, weight: Array, loose: float) -> tuple[Array, float] | None:
+        """Returns the weights of a term's node for weights of the term, and their error; None where they cancel."""
+        matrix: Array = weight
+        loose += term.loose
+        if term.scale is not None:
+            matrix = weight.astype(np.float64) * term.scale
+            check_products(matrix, weight, term.scale)
+            loose += 0.0 if keeps_digits(term.scale) else STEP
+        if term.index is None:
+            return matrix, loose
+        inputs = math.prod(self.layers.nodes[term.source].shape)
+        check_dense(self.layers, len(weight), inputs, "A rearranged value before a linear layer")
+        return onto_elements(matrix, term.index, inputs, loose)
 
     def convolution(
         self,
@@ -234,14 +292,27 @@ class Emitter:
             dilations: Of both axes.
             groups: Number of groups.
         """
+        value = with_constant(value)
         parts = self._before(value, weight, bias, pads, groups)
         if parts is None:
             source = self.node(value, value.shape)
-            parts = [(source, weight, pads, groups)], bias
+            parts = [(source, weight, pads, 0.0)], bias, None
         numbers: list[int] = []
-        for source, kernel, padding, parted in parts[0]:
-            addend = parts[1] if not numbers else np.zeros(len(bias))
-            numbers.append(self.layers.conv(source, kernel, addend, strides, padding, dilations, parted))
+        for source, kernel, padding, loose in parts[0]:
+            first = not numbers
+            numbers.append(
+                self.layers.conv(
+                    source,
+                    kernel,
+                    parts[1] if first else np.zeros(len(bias)),
+                    strides,
+                    padding,
+                    dilations,
+                    groups,
+                    loose=loose,
+                    error=parts[2] if first else None,
+                )
+            )
         result = numbers[0]
         for number in numbers[1:]:
             result = self.layers.add(result, number)
@@ -249,17 +320,24 @@ class Emitter:
 
     def _before(
         self, value: Value, weight: Array, bias: Float64Array, pads: tuple[int, int, int, int], groups: int
-    ) -> tuple[list[tuple[int, Array, tuple[int, int, int, int], int]], Float64Array] | None:
-        """Returns what convolves the sources themselves: nodes, kernels, pads, groups; and the bias."""
+    ) -> tuple[list[tuple[int, Array, tuple[int, int, int, int], float]], Float64Array, Float64Array | None] | None:
+        """Returns what convolves the sources themselves: nodes, kernels, pads, their errors; the bias and its error."""
         if not value.terms or (len(value.terms) > 1 and all(term.index is None for term in value.terms)):
             return None
+        error: Float64Array | None = None
         if value.shift is not None:
             channels = per_channel(value.shift, value.shape)
             if channels is None or any(pads):
                 return None
             share = weight.shape[1]
             inputs = channels.reshape(groups, share)
-            outs = weight.astype(np.float64).sum(axis=(2, 3)).reshape(groups, -1, share)
+            wide = weight.astype(np.float64)
+            outs, sizes = (part.sum(axis=(2, 3)).reshape(groups, -1, share) for part in (wide, np.abs(wide)))
+            most = np.einsum("goi,gi->go", sizes, np.abs(inputs)).reshape(-1)
+            error = STEP * (math.prod(weight.shape[1:]) + 4) * (most + np.abs(bias)) + 2.0**-1000
+            if value.error is not None:
+                off = value.error.reshape(groups, share, -1).max(axis=2)
+                error = (error + np.einsum("goi,gi->go", sizes, off).reshape(-1)) * (1 + 2.0**-20)
             bias = bias + np.einsum("goi,gi->go", outs, inputs).reshape(-1)
         parts = []
         for term in value.terms:
@@ -286,50 +364,23 @@ class Emitter:
             if factor is None or (groups > 1 and not same):
                 return None
             kernel: Array = weight
+            loose = term.loose
             if not np.all(factor[window.channels >= 0] == 1):
                 spread = np.repeat(factor.reshape(groups, -1), len(weight) // groups, axis=0)
                 kernel = weight.astype(np.float64) * spread[:, :, None, None]
+                check_products(kernel, weight, np.broadcast_to(spread[:, :, None, None], kernel.shape))
+                loose += 0.0 if keeps_digits(factor) else STEP
             if not same:
-                kernel = _onto_channels(kernel, window.channels, shape[1])
+                spread_out = onto_channels(kernel, window.channels, shape[1], loose)
+                if spread_out is None:
+                    return None
+                kernel, loose = spread_out
             parts.append(
                 (
                     term.source,
                     kernel,
                     (pads[0] + grown[0], pads[1] + grown[1], pads[2] + grown[2], pads[3] + grown[3]),
-                    groups,
+                    loose,
                 )
             )
-        return parts, bias
-
-
-def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:
-    """Refuses a matrix that is too large, or is so together with those before.
-
-    Args:
-        layers: The network so far.
-        outputs: Its rows.
-        inputs: Its columns.
-        what: What it would be for.
-    """
-    check_size(outputs)
-    layers.dense += outputs * inputs
-    if layers.dense > DENSE:
-        raise UnsupportedNetworkError(
-            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed in all are "
-            f"{DENSE:,}. Export the network without that operator, or with smaller layers."
-        )
-
-
-def _by_source(terms: Sequence[Term]) -> list[list[Term]]:
-    groups: dict[int, list[Term]] = {}
-    for term in terms:
-        groups.setdefault(term.source, []).append(term)
-    return list(groups.values())
-
-
-def _onto_channels(weight: Array, channels: IntArray, inputs: int) -> Array:
-    """Returns the kernel over the source's channels, of which channel i of the value reads ``channels[i]``."""
-    wide = np.zeros((weight.shape[0], inputs, *weight.shape[2:]), np.float64)
-    kept = np.flatnonzero(channels >= 0)
-    np.add.at(wide.swapaxes(0, 1), channels[kept], weight[:, kept].swapaxes(0, 1))
-    return wide.astype(weight.dtype) if len(np.unique(channels[kept])) == len(kept) else wide
+        return parts, bias, error

@@ -11,40 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from prunecert.onnx.nodes import Node, Shape
 from prunecert.onnx.normal import ELEMENTS, IR_VERSION, OPSET, Array, IntArray, UnsupportedNetworkError
+from prunecert.onnx.rounding import LOOSEST, STEP, Float64Array, Rounding, keeps_digits, note
+from prunecert.onnx.values import check_products, check_size
 
 #: Most weights of one layer that isn't in the given file.
 DENSE = 2**25
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One node of the normal network.
-
-    Args:
-        operator: ``Input``, ``Conv``, ``Gemm``, ``Relu``, ``Reshape``, ``Add``, ``AveragePool`` or ``MaxPool``.
-        inputs: Numbers of the nodes that it reads.
-        shape: Shape of its value, [1, ...].
-        weight: [out, in] or [out, in / groups, kh, kw]; float32, or float64 where something was folded into it.
-        bias: [out].
-        strides: Of both axes.
-        pads: At the top (and bottom) and left (and right).
-        groups: Of a convolution.
-        kernel: Window of a pooling.
-        positive: Whether no value of it is negative.
-    """
-
-    operator: str
-    inputs: tuple[int, ...]
-    shape: Shape
-    weight: Array | None = None
-    bias: Array | None = None
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int] = (0, 0)
-    groups: int = 1
-    kernel: tuple[int, int] = (1, 1)
-    positive: bool = False
 
 
 class ReorderError(Exception):
@@ -85,6 +58,8 @@ class Layers:
             raise UnsupportedNetworkError(
                 f"A value of shape {list(node.shape)} isn't taken: allowed are {ELEMENTS:,} elements."
             )
+        if node.loose > LOOSEST:
+            raise UnsupportedNetworkError("So many factors in a row aren't taken: their rounding adds up.")
         self.nodes.append(node)
         return len(self.nodes) - 1
 
@@ -116,21 +91,37 @@ class Layers:
         one, two = self.nodes[first], self.nodes[second]
         return self._append(Node("Add", (first, second), one.shape, positive=one.positive and two.positive))
 
-    def gemm(self, source: int, weight: Array, bias: Array) -> int:
-        """Returns a linear layer; the source may have any shape."""
-        flat = self.reshape(source, (1, math.prod(self.nodes[source].shape)))
-        return self._append(Node("Gemm", (flat,), (1, len(weight)), weight, bias))
+    def gemm(
+        self, source: int, weight: Array, bias: Array, loose: float = 0.0, error: Float64Array | None = None
+    ) -> int:
+        """Returns a linear layer; the source may have any shape.
 
-    def constant(self, values: Array) -> int:
+        Args:
+            source: The node.
+            weight: [out, n].
+            bias: [out].
+            loose: Relative error of the weights.
+            error: Of the biases, [out].
+        """
+        flat = self.reshape(source, (1, math.prod(self.nodes[source].shape)))
+        return self._append(
+            Node("Gemm", (flat,), (1, len(weight)), weight, bias, loose=_needed(weight, loose), bias_error=error)
+        )
+
+    def constant(self, values: Array, error: Float64Array | None = None) -> int:
         """Returns a node that has these values, [1, ...], whatever the input is: layers of zeros with a bias.
 
         Some readers take constants only where they are of certain shapes; all take a linear layer.
+
+        Args:
+            values: The values.
+            error: How far they may be off, flat.
         """
         key = ("one",)
         if key not in self._known:
             inputs = math.prod(self.shape)
             self._known[key] = self.gemm(0, np.zeros((1, inputs), np.float32), np.zeros(1, np.float32))
-        number = self.gemm(self._known[key], np.zeros((values.size, 1), np.float32), values.reshape(-1))
+        number = self.gemm(self._known[key], np.zeros((values.size, 1), np.float32), values.reshape(-1), error=error)
         return self.reshape(number, values.shape)
 
     def conv(
@@ -142,6 +133,9 @@ class Layers:
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
         dilations: tuple[int, int] = (1, 1),
         groups: int = 1,
+        *,
+        loose: float = 0.0,
+        error: Float64Array | None = None,
     ) -> int:
         """Returns a convolution of a node of shape [1, C, H, W].
 
@@ -154,6 +148,8 @@ class Layers:
                 longer serves for both.
             dilations: Of both axes; the kernel grows by zeros that do the same.
             groups: Number of groups.
+            loose: Relative error of the weights.
+            error: Of the biases, [out].
         """
         shape = self.nodes[source].shape
         even = list(pads[:2])
@@ -180,6 +176,8 @@ class Layers:
             strides,
             (even[0], even[1]),
             groups,
+            loose=_needed(weight, loose),
+            bias_error=error,
         )
         return self._append(node)
 
@@ -190,21 +188,33 @@ class Layers:
         shape = (*old.shape[:2], *sizes)
         return self._append(Node(operator, (source,), shape, strides=strides, kernel=kernel, positive=old.positive))
 
-    def rescaled(self, number: int, factor: Array, shift: Array) -> int:
+    def rescaled(
+        self, number: int, factor: Array, shift: Array, loose: float = 0.0, error: Float64Array | None = None
+    ) -> int:
         """Returns a copy of a convolution or linear layer whose outputs are multiplied and shifted.
 
         Args:
             number: The node.
             factor: For each output (channel).
             shift: For each output (channel).
+            loose: Relative error of the factors.
+            error: Of the shift, for each output (channel).
         """
         old = self.nodes[number]
-        assert old.weight is not None
-        assert old.bias is not None
-        weight = old.weight
+        weight, bias = old.layer()
         if not np.all(factor == 1):
-            weight = old.weight.astype(np.float64) * factor.reshape(-1, *[1] * (old.weight.ndim - 1))
-        bias = old.bias.astype(np.float64) * factor + shift
+            along = factor.reshape(-1, *[1] * (weight.ndim - 1))
+            product = weight.astype(np.float64) * along
+            check_products(product, weight, along)
+            weight = product
+        multiplied = bias.astype(np.float64) * factor
+        check_products(multiplied, bias, factor)
+        loose = loose + (0.0 if keeps_digits(factor) else STEP)
+        bias = multiplied + shift
+        added = STEP * np.abs(bias) * ((multiplied != 0) & (shift != 0)) + loose * np.abs(multiplied)
+        if old.bias_error is not None:
+            added = added + np.abs(factor) * old.bias_error
+        added = (added if error is None else added + error) * (1 + 2.0**-40)
         node = Node(
             old.operator,
             old.inputs,
@@ -214,6 +224,8 @@ class Layers:
             old.strides,
             old.pads,
             old.groups,
+            loose=_needed(weight, old.loose + loose),
+            bias_error=added if added.any() else None,
         )
         return self._append(node)
 
@@ -234,15 +246,23 @@ class Layers:
         alive = self._alive(output)
         names = {number: f"v{number}" for number in alive}
         names[0], names[output] = "x", "y"
-        nodes, stored = [], []
+        nodes: list[onnx.NodeProto] = []
+        stored: list[TensorProto] = []
+        roundings: dict[int, Rounding] = {}
         for number in sorted(alive - {0}):
             node = self.nodes[number]
             inputs = [names[i] for i in node.inputs]
             attributes: dict[str, Any] = {}
             if node.weight is not None and node.bias is not None:
+                changes = []
                 for word, values in (("weight", node.weight), ("bias", node.bias)):
-                    stored.append(numpy_helper.from_array(_rounded(values), f"{names[number]}_{word}"))
+                    rounded = _rounded(values)
+                    changes.append(not np.array_equal(rounded, values))
+                    stored.append(numpy_helper.from_array(rounded, f"{names[number]}_{word}"))
                     inputs.append(stored[-1].name)
+                error = 0.0 if node.bias_error is None else float(node.bias_error.max(initial=0.0))
+                if node.loose or error or any(changes):
+                    roundings[len(nodes)] = Rounding(bool(node.loose) or changes[0], changes[1], error)
             operator = node.operator
             if operator == "Conv":
                 assert node.weight is not None
@@ -274,7 +294,31 @@ class Layers:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         model.producer_name = "prunecert"
         model.doc_string = "\n".join(notes)
+        note(model, roundings)
         return model
+
+
+def check_dense(layers: Layers, outputs: int, inputs: int, what: str) -> None:
+    """Refuses a matrix that is too large, or is so together with those before.
+
+    Args:
+        layers: The network so far.
+        outputs: Its rows.
+        inputs: Its columns.
+        what: What it would be for.
+    """
+    check_size(outputs)
+    layers.dense += outputs * inputs
+    if layers.dense > DENSE:
+        raise UnsupportedNetworkError(
+            f"{what} of {outputs:,} elements would need a matrix of {outputs * inputs:,} weights; allowed in all are "
+            f"{DENSE:,}. Export the network without that operator, or with smaller layers."
+        )
+
+
+def _needed(weight: Array, loose: float) -> float:
+    """Returns the relative error of weights, which zeros have not."""
+    return loose if weight.any() else 0.0
 
 
 def _inflated(weight: Array, axis: int, dilation: int) -> Array:
@@ -301,10 +345,10 @@ def _check_kernel(shape: Shape) -> None:
 def _rounded(values: Array) -> Array:
     """Rounds to float32; what would become 0 stays as the smallest number, so that who charges rounding sees it."""
     with np.errstate(over="ignore", under="ignore"):
-        rounded = np.ascontiguousarray(values, dtype=np.float32)
+        rounded = np.array(values, dtype=np.float32, order="C")
     lost = (rounded == 0) & (values != 0)
     if lost.any():
-        rounded = np.where(lost, np.copysign(np.finfo(np.float32).smallest_subnormal, values), rounded)
+        rounded[lost] = np.copysign(np.finfo(np.float32).smallest_subnormal, values[lost])
     if not np.isfinite(rounded).all():
         raise UnsupportedNetworkError(
             f"{int((~np.isfinite(rounded)).sum())} weights of the network, folded, are infinite or not a number in "

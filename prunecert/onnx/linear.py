@@ -10,12 +10,13 @@ import onnx
 
 from prunecert.onnx.arithmetic import broadcast, settle_sum
 from prunecert.onnx.constants import label, refuse
-from prunecert.onnx.emit import check_dense
-from prunecert.onnx.layers import DENSE
+from prunecert.onnx.emit import SPREAD
+from prunecert.onnx.layers import DENSE, check_dense
 from prunecert.onnx.normal import Array
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, optional, stored
+from prunecert.onnx.rounding import STEP
 from prunecert.onnx.values import Term, Value, check_size, moved, places, reshaped, scaled, shifted, total
-from prunecert.onnx.windows import image, read_windows, unimage
+from prunecert.onnx.windows import image, read_transposed, read_windows, unimage
 
 #: Most inputs of a linear operator that is asked for one unit vector after the other.
 _PROBED = 2**13
@@ -69,7 +70,8 @@ def _gemm(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> li
             if isinstance(addend, Value):
                 result = total([result, scaled(broadcast(addend, result.shape), beta)])
             else:
-                result = shifted(result, stored(node, inputs, 2, "bias").astype(np.float64) * beta)
+                bias = stored(node, inputs, 2, "bias").astype(np.float64) * beta
+                result = shifted(result, bias, 0.0 if beta == 1.0 else STEP * np.abs(bias))
         except ValueError as error:
             raise refuse(node, f"its bias {list(addend.shape)} doesn't fit outputs {list(result.shape)}") from error
     return [result]
@@ -173,7 +175,8 @@ def _reduced(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         matrix[np.arange(members.shape[1])[None, :].repeat(count, 0), members] = (
             1.0 if node.op_type == "ReduceSum" else 1 / count
         )
-        result = reading.emitter.linear(value, matrix, np.zeros(len(matrix)))
+        loose = 0.0 if node.op_type == "ReduceSum" else STEP
+        result = reading.emitter.linear(value, matrix, np.zeros(len(matrix)), loose)
     reading.note(f"{node.op_type} is written as {'pooling' if spatial else 'a linear layer'}.")
     return [reshaped(result, final)]
 
@@ -221,12 +224,39 @@ def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
 
 
 def _transposed_conv(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
-    stored(node, inputs, 1, "weight")
+    weight = stored(node, inputs, 1, "weight")
     bias = optional(node, inputs, 2, "bias")
-    result = _probed(reading, node, inputs[:2])[0]
+    result = _spread_conv(reading, node, computed(node, inputs[0]), weight)
+    if result is None:
+        result = _probed(reading, node, inputs[:2])[0]
     if bias is None:
         return [result]
     return [shifted(result, bias.astype(np.float64).reshape(1, -1, *[1] * (len(result.shape) - 2)))]
+
+
+def _spread_conv(reading: Reading, node: onnx.NodeProto, value: Value, weight: Array) -> Value | None:
+    """Returns a large transposed convolution as one with the mirrored kernel over the input with zeros between."""
+    shape, groups, rank = image(node, value), int(attributes_of(node).get("group", 1)), len(value.shape)
+    windows = read_transposed(node, value, weight.shape[2:])
+    if windows is None or weight.ndim != rank or groups < 1 or weight.shape[0] != shape[1] or shape[1] % groups:
+        return None
+    _, channels, height, width = shape
+    down, across = windows.strides
+    results = weight.shape[1] * groups
+    if value.size**2 * down * across * results < SPREAD * channels:
+        return None
+    settled = Value(shape, (Term(reading.emitter.node(reshaped(value, shape), shape)),))
+    positions = np.full((1, channels, height, down, width, across), -1)
+    positions[:, :, :, 0, :, 0] = places(settled)
+    wide = moved(settled, positions.reshape(1, channels, height * down, width * across))
+    kernel = weight if rank == 4 else weight[..., None]
+    kernel = kernel.reshape(groups, channels // groups, *kernel.shape[1:])[..., ::-1, ::-1]
+    kernel = kernel.swapaxes(1, 2).reshape(results, channels // groups, *kernel.shape[3:])
+    result = reading.emitter.convolution(
+        wide, kernel, np.zeros(results), (1, 1), windows.pads, windows.dilations, groups
+    )
+    reading.note("ConvTranspose is written as a convolution over its input with zeros between.")
+    return reshaped(result, unimage(result.shape, rank))
 
 
 def _einsum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:

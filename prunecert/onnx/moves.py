@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from prunecert.errors import UserError
 from prunecert.onnx.constants import refuse
+from prunecert.onnx.emit import SPREAD
 from prunecert.onnx.normal import Array, UnsupportedNetworkError
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of
-from prunecert.onnx.values import REARRANGED, Value, check_size, constant, moved, shifted, total
+from prunecert.onnx.rearranged import image_shape
+from prunecert.onnx.values import (
+    REARRANGED,
+    Term,
+    Value,
+    check_size,
+    constant,
+    moved,
+    reshaped,
+    shifted,
+    total,
+)
 
 #: Which inputs are rearranged; the others say how.
 _DATA: dict[str, Sequence[int] | None] = {
@@ -40,6 +53,8 @@ _DATA: dict[str, Sequence[int] | None] = {
     "Upsample": (0,),
     "Where": (1, 2),
 }
+#: How often an image's places are repeated, mostly.
+_REPEATED = 4
 #: Operators that may follow a Softmax: no element is combined with another.
 MOVES = frozenset(_DATA)
 
@@ -58,6 +73,8 @@ def _rearranged(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
             continue
         if data is None or number in data:
             values[number] = item if isinstance(item, Value) else constant(item)
+            if node.op_type in ("Resize", "Upsample"):
+                values[number] = _as_image(reading, values[number])
         elif isinstance(item, Value):
             raise refuse(node, f"its input {node.input[number]!r:.80} must be a constant, but depends on the input")
     results = []
@@ -72,11 +89,19 @@ def _rearranged(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
         for last, maker in lasts.items():
             if len(values) > 1 or (numbers < 0).any():
                 raise refuse(node, f"only what rearranges may follow {maker}")
-            result = Value(result.shape, result.terms, result.shift, last, maker)
+            result = replace(result, last=last, maker=maker)
         if fill:
             result = shifted(result, np.where(numbers < 0, fill, 0.0))
         results.append(result)
     return results
+
+
+def _as_image(reading: Reading, value: Value) -> Value:
+    """Returns a large image as one node of its shape: places are repeated by convolutions there, see `emit`."""
+    shape = image_shape(value.shape)
+    if shape is None or not value.terms or value.size**2 * _REPEATED < SPREAD or value.last != "none":
+        return value
+    return Value(value.shape, (Term(reading.emitter.node(reshaped(value, shape), shape)),))
 
 
 def _numbered(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input], values: dict[int, Value]) -> list[Array]:

@@ -26,7 +26,7 @@ from prunecert.onnx.normal import (
     is_normal,
 )
 from prunecert.onnx.reading import Handler, Input, Reading
-from prunecert.onnx.values import Shape, Term, Value, moved
+from prunecert.onnx.values import Shape, Term, Value, moved, shared
 
 __all__ = ["Normalised", "UnsupportedNetworkError", "is_normal", "normalise"]
 
@@ -270,13 +270,7 @@ class _Reader:
             raise refuse(node, f"it isn't understood ({type(error).__name__}: {first_line(error)})") from error
         for name, result in zip(node.output, results, strict=False):
             if isinstance(result, Value) and self.uses.get(name, 0) != 1:
-                result = Value(
-                    result.shape,
-                    tuple(Term(term.source, term.index, term.scale) for term in result.terms),
-                    result.shift,
-                    result.last,
-                    result.maker,
-                )
+                result = shared(result)
             if name:
                 self.values[name] = result
 

@@ -13,6 +13,7 @@ from prunecert.onnx.constants import refuse
 from prunecert.onnx.linear import reduced_axes
 from prunecert.onnx.normal import ELEMENTS, Array
 from prunecert.onnx.reading import Handler, Input, Reading, computed
+from prunecert.onnx.rounding import STEP
 from prunecert.onnx.values import Shape, Term, Value, moved, places, reshaped, scaled
 from prunecert.onnx.windows import Windows, image, read_windows, unimage
 
@@ -103,6 +104,7 @@ def _average(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) ->
         (windows.pads[0], windows.pads[1], after[0], after[1]),
         windows.dilations,
         channels if grouped else 1,
+        loose=STEP,
     )
     sizes = reading.layers.nodes[number].shape
     if sizes[2:] != outputs:

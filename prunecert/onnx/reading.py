@@ -73,16 +73,19 @@ class Reading:
         terms = tuple(
             replace(term, index=None, scale=None if term.scale is None else term.scale[back]) for term in value.terms
         )
-        return Value(shape, terms, None if value.shift is None else value.shift[back]), index
+        shift, error = (None if part is None else part[back] for part in (value.shift, value.error))
+        return Value(shape, terms, shift, error=error), index
 
     def relu(self, value: Value) -> Value:
         """Returns max(value, 0)."""
         if not value.terms:
-            return constant(np.maximum(_dense(value), 0.0).reshape(value.shape))
+            positive = constant(np.maximum(_dense(value), 0.0).reshape(value.shape))
+            return replace(positive, error=value.error)
         if not self._passes(value):
             value = self.settle(value)
         terms = tuple(Term(self.layers.relu(term.source), term.index) for term in value.terms)
-        return Value(value.shape, terms, None if value.shift is None else np.maximum(value.shift, 0.0))
+        shift = None if value.shift is None else np.maximum(value.shift, 0.0)
+        return Value(value.shape, terms, shift, error=value.error)
 
     def _passes(self, value: Value) -> bool:
         """Whether max(x, 0) may be taken before the rearrangement, at no neuron more."""

@@ -1,4 +1,8 @@
-"""Rearrangements that a convolution does: each output channel reads one channel, in even steps along both axes."""
+"""Rearrangements that convolutions do.
+
+In one, each output channel reads one channel, in even steps along both axes; two can repeat places along the axes, or
+set zeros between them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,21 @@ class Window:
     channels: IntArray
     down: Axis
     across: Axis
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A rearrangement that puts each place of an image where `down` times `across` places are, at some of them.
+
+    Args:
+        down: Which of these rows are read, bool.
+        across: Which of their columns.
+        factor: What each place is multiplied with, flat; None: 1.
+    """
+
+    down: Array
+    across: Array
+    factor: Float64Array | None
 
 
 def image_shape(shape: Shape) -> Shape | None:
@@ -104,3 +123,33 @@ def _axis(reads: IntArray, size: int) -> Axis | None:
     steps = start + stride * np.arange(len(reads))
     steps = np.where((steps >= 0) & (steps < size), steps, -1)
     return Axis(start, stride, size, len(reads)) if np.array_equal(steps, reads) else None
+
+
+def find_spread(term: Term, target: Shape, source: Shape) -> Spread | None:
+    """Returns how a term repeats its node's places, or sets zeros between them, if it does nothing else.
+
+    Args:
+        term: The term.
+        target: Shape of its value, [1, C, H', W'].
+        source: Shape of its node, [1, C, H, W].
+    """
+    _, channels, height, width = source
+    if term.index is None or target[1] != channels or target[2] % height or target[3] % width:
+        return None
+    steps = (target[2] // height, target[3] // width)
+
+    def parted(values: Array) -> Array:
+        """Returns [down, across, place]."""
+        table = values.reshape(channels, height, steps[0], width, steps[1])
+        return table.transpose(2, 4, 0, 1, 3).reshape(*steps, -1)
+
+    reads = parted(term.index)
+    present = reads[:, :, 0] >= 0
+    down, across = present.any(axis=1), present.any(axis=0)
+    whole = np.where(present[:, :, None], np.arange(reads.shape[2]), -1)
+    if not np.array_equal(present, np.outer(down, across)) or not np.array_equal(reads, whole) or not present.any():
+        return None
+    if term.scale is None:
+        return Spread(down, across, None)
+    factors = parted(term.scale)[present]
+    return Spread(down, across, factors[0]) if np.all(factors == factors[0]) else None

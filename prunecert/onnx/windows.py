@@ -102,3 +102,43 @@ def _axes(node: onnx.NodeProto, attributes: dict[str, Any], name: str, axes: int
     if len(sizes) != axes:
         raise refuse(node, f"its {name} {list(sizes)} don't fit {axes} axes")
     return sizes
+
+
+def read_transposed(node: onnx.NodeProto, value: Value, kernel: Sequence[int]) -> Windows | None:
+    """Returns the windows of a convolution with the mirrored kernel that a transposed one is.
+
+    Its input is that of the node with zeros after each place, `strides` - 1 of them along each axis: the steps that are
+    returned are those, while the convolution's own are 1.
+
+    Args:
+        node: A ConvTranspose.
+        value: Its input.
+        kernel: Sizes of its weight.
+
+    Returns:
+        None where it pads otherwise than by numbers, or cuts off more than the kernel's ends.
+    """
+    attributes = attributes_of(node)
+    image(node, value)
+    axes = len(value.shape) - 2
+    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or "output_shape" in attributes:
+        return None
+    strides = _axes(node, attributes, "strides", axes)
+    dilations = _axes(node, attributes, "dilations", axes)
+    more = tuple(int(size) for size in attributes.get("output_padding", ()) or (0,) * axes)
+    valid = attributes.get("auto_pad", b"NOTSET") == b"VALID"
+    pads = (0,) * 2 * axes if valid else tuple(int(pad) for pad in attributes.get("pads", ()) or (0,) * 2 * axes)
+    if len(kernel) != axes or len(more) != axes or len(pads) != 2 * axes or min(*strides, *dilations) < 1:
+        return None
+    before = [dilations[i] * (kernel[i] - 1) - pads[i] for i in range(axes)]
+    after = [dilations[i] * (kernel[i] - 1) - pads[axes + i] + more[i] + 1 - strides[i] for i in range(axes)]
+    if min(*before, *after) < 0:
+        return None
+    if axes == 1:
+        return Windows((kernel[0], 1), (strides[0], 1), (dilations[0], 1), (before[0], 0, after[0], 0))
+    return Windows(
+        (kernel[0], kernel[1]),
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        (before[0], before[1], after[0], after[1]),
+    )

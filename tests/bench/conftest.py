@@ -139,6 +139,17 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a finished run with certificates, which no test may change; its suite lies beside it."""
+    from tests.bench import proofkit
+
+    folder = tmp_path_factory.mktemp("proved")
+    suite = proofkit.write(folder)
+    assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
 def masked(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Returns the tenfold pruned network of the zoo, some of whose units are made dead."""
     import onnx

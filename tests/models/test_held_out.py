@@ -107,11 +107,13 @@ def test_a_checkpoint_is_the_same_bit_by_bit_whether_anybody_looks(
     cell = job(pruner, 10.0, objective=objective, **options)
     for name, share in (("unseen", -1.0), ("seen", 1e9)):
         monkeypatch.setattr(pipeline, "HeldOut", partial(HeldOut, share=share, images=10))
-        told: list[EpochReport] = []
-        line = Pipeline(tmp_path / name, tmp_path / name / ".work", blobs(40), blobs(20, "val", 1), "cpu", told.append)
+        reports: list[EpochReport] = []
+        line = Pipeline(
+            tmp_path / name, tmp_path / name / ".work", blobs(40), blobs(20, "val", 1), "cpu", reports.append
+        )
         cards[name] = line.run(cell)
-        assert all((report.held_out is not None) == (name == "seen") for report in told)
+        assert all((report.held_out is not None) == (name == "seen") for report in reports)
         rows = read_history(history_file(tmp_path / name / cell.name))
-        assert [(one.stage, one.epoch) for one in rows] == [(one.stage, one.epoch) for one in told]
-        assert [one.number for one in told] == list(range(1, len(told) + 1))
+        assert [(one.stage, one.epoch) for one in rows] == [(one.stage, one.epoch) for one in reports]
+        assert [one.number for one in reports] == list(range(1, len(reports) + 1))
     assert cards["seen"].sha256 == cards["unseen"].sha256

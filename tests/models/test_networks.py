@@ -22,6 +22,7 @@ from prunecert.models.networks.factorised import size as factor_size
         ("cnn5", 4_397_760, 90_624, 31_134_720),
         ("cnn7", 17_189_568, 229_888, 150_672_384),
         ("resnet-2b", 1_183_072, 24_832, 9_660_928),
+        ("resnet-18", 11_164_352, 557_056, None),
         ("vgg-8", 813_408, 71_936, 17_926_656),
     ],
 )

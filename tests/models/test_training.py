@@ -84,7 +84,7 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
 @pytest.mark.slow
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     epochs: list[tuple[str, int]] = []
-    line = pipeline(tmp_path, lambda told: epochs.append((told.stage, told.epoch)), images=60)
+    line = pipeline(tmp_path, lambda report: epochs.append((report.stage, report.epoch)), images=60)
     for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
         line.run(job(pruner, ratio))
     stages = [stage for stage, _ in epochs]
@@ -108,7 +108,9 @@ def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner:
     with pytest.raises(KeyboardInterrupt):
         pipeline(tmp_path / "cut", interrupt, images=60).run(job(pruner, **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda told: rest.append(told.stage), images=60).run(job(pruner, **options))
+    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(
+        job(pruner, **options)
+    )
     assert resumed.sha256 == whole.sha256
     assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
 

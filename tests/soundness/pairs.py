@@ -48,7 +48,9 @@ def twin(net: Network, rng: Rng, dropped: float, noise: float) -> Network:
             changed[size <= np.quantile(size, dropped)] = 0.0
             values[name] = changed.astype(np.float32)
         else:
-            values[name] = (value + 0.5 * noise * np.abs(value).mean() * rng.normal(size=value.shape)).astype(np.float32)
+            values[name] = (value + 0.5 * noise * np.abs(value).mean() * rng.normal(size=value.shape)).astype(
+                np.float32
+            )
     for index, node in enumerate(net.onnx_nodes):
         if node.op_type not in ("Gemm", "Conv"):
             continue

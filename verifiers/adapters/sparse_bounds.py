@@ -1,7 +1,7 @@
 """IBP, CROWN-IBP and CROWN by the sparse engine: relaxations as in `verifiers.adapters.lirpa`, no safety margin.
 
 The bounds hold for the real-valued network whose weights are those of the file, all rounding charged
-(`verifiers.sparse.crown.units.intervals`), so a bound above 0 is a proof, however small it is.
+(`verifiers.sparse.crown.rounding`), so a bound above 0 is a proof, however small it is.
 """
 
 from __future__ import annotations

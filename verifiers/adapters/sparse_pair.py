@@ -25,7 +25,7 @@ _RESERVE_S = 0.1
 
 
 class SparsePair(SparseVerifier):
-    """Differences of two networks by intervals and walks; splits shared by both; or `sparse-bab` where many are needed.
+    """Differences of two networks by intervals and walks, then splits that are shared by both.
 
     Proofs hold in real arithmetic, as those of the other sparse verifiers do.
     """
@@ -37,8 +37,9 @@ class SparsePair(SparseVerifier):
         "entries": Setting(
             default=20_000,
             at_least=0,
-            help="most weights of both networks, each counted at every place where it is used, for which linear "
-            "programmes are solved; above, `sparse-bab` splits what differential bounds leave open",
+            help="most weights of both networks, each counted at every place where it is used, for which splits carry "
+            "differences along, with linear programmes; above, what differential bounds leave open is split by what "
+            "`sparse-bab` does alone",
         ),
         "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
     }

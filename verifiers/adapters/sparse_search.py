@@ -73,7 +73,7 @@ class SparseBab(SparseSearch):
             help="folder of counterexamples and trees of other searches, to start from and to add to; empty: none",
         ),
         "split": Setting(
-            default="relu",
+            default="auto",
             choices=("auto", "input", "relu"),
             later=True,
             help="what is split; auto: inputs where at most 20 of them vary and an estimate says that it will do, and "
@@ -91,7 +91,7 @@ class SparseBab(SparseSearch):
             "attack_steps": own["attack_steps"],
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
-            "split": own.get("split", "relu"),
+            "split": own.get("split", "auto"),
         }
 
     def load(self, onnx: Path) -> None:

@@ -27,12 +27,14 @@ from prunecert.hashing import sha256_file
 from prunecert.onnx.io import identity, load_model
 from prunecert.onnx.normal import Normalised, UnsupportedNetworkError
 from prunecert.onnx.normalise import normalise
+from prunecert.onnx.rounding import forget
 from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import (
     OPERATORS,
     NetworkInfo,
     SpecKind,
+    is_rewritten,
     mark_rewritten,
     network_info,
     spec_kind,
@@ -89,6 +91,9 @@ class Reading:
             # The adapters' messages name the file, so that it keeps its name.
             self.path = folder / onnx.name
             mark_rewritten(self._normal.model)
+            if is_rewritten(model):
+                # The given file's numbers stand for others already, and so do all that are made of them.
+                forget(self._normal.model)
             self.path.write_bytes(self._normal.model.SerializeToString())
             self._sha256 = sha256_file(self.path)
         self.operators = operators_of(self._normal)

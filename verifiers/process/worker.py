@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -115,6 +115,7 @@ class Worker:
         self._start_s = 0.0
         self._batch_caps: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._ahead: threading.Thread | None = None
         self._closed = False
 
     @property
@@ -132,9 +133,25 @@ class Worker:
 
         What fails here fails again, and is said, when an instance is asked.
         """
-        with self._lock, contextlib.suppress(ProcessError):
-            if not self.closed() and self._process is None and self._class.preparation():
-                self._start()
+        if self._class.preparation():
+            self._start_quietly()
+
+    def start_ahead(self) -> None:
+        """Starts the process in the background, if none runs; `verify` waits for it.
+
+        A caller that knows that it will ask can read its files meanwhile.
+        """
+        self._ahead = threading.Thread(target=self._start_quietly, name=f"start {self.name}", daemon=True)
+        self._ahead.start()
+
+    def _start_quietly(self) -> None:
+        with self._lock:
+            # A failure is said where an instance is asked, which tries again.
+            with contextlib.suppress(ProcessError, OSError):
+                if not self.closed():
+                    self._start()
+            if self.closed():
+                self._end()
 
     def closed(self) -> bool:
         """Whether `close` was called; it may be by another thread, at any time."""
@@ -145,7 +162,7 @@ class Worker:
         """Process id of the verifier process, None while none runs."""
         return None if self._process is None else self._process.pid
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -159,6 +176,8 @@ class Worker:
         process = self._process
         if process is not None:
             process.kill()
+        if self._ahead is not None:
+            self._ahead.join()
         # Another thread in `verify` sees the death and cleans up itself.
         if self._lock.acquire(blocking=False):
             try:
@@ -336,6 +355,9 @@ class Worker:
                     memory_limit_mb=self._memory_limit_mb,
                     cores=self._cores,
                 )
+                if self.closed():
+                    # `close` may have come just before there was a process to kill.
+                    self._process.kill()
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
                 _, start_s = self._process.ask("start", target, limit, self.grace_s)
                 self._start_s = start_s + self._process.spawn_s

@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32A
 from prunecert.verifiers.sparse.threads import divide, together
 
 #: Relative error of a stored weight against the real number that it stands for: one rounding to float32, after some
-#: in float64.
+#: in float64, as in `prunecert.onnx.rounding`.
 WEIGHT_ERROR = 2.0**-24 * (1 + 2.0**-20)
 #: Multiply-adds that are worth handing to another thread.
 _SHARED = 500_000

@@ -20,31 +20,36 @@ from prunecert.verifiers.sparse.arrays import Float32Array
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense, diagonal
+from prunecert.verifiers.sparse.threads import threads
 
 
 @functools.cache
 def warm_up_bounds() -> None:
     """Bounds a small network in every way, so that compiling is no part of a question."""
-    _said("bounds")
+    everything = _said("bounds")
     with cache.compiling("bounds"):
-        _bound()
+        _bound(everything)
 
 
 @functools.cache
 def warm_up() -> None:
     """Runs every kernel of the search once on a network of two neurons, and those of `warm_up_bounds`."""
-    _said("search")
+    everything = _said("search")
     with cache.compiling("search"):
-        _bound()
+        _bound(everything)
         _search()
 
 
-def _said(part: cache.Part) -> None:
-    if sentence := cache.pending(part):
+def _said(part: cache.Part) -> bool:
+    """Says that kernels will be compiled; returns whether they will."""
+    sentence = cache.pending(part)
+    if sentence:
         print(f"prunecert: {sentence}", file=sys.stderr, flush=True)
+    return bool(sentence)
 
 
-def _bound() -> None:
+def _bound(everything: bool) -> None:
+    """Bounds a network in every way; one thread needs what several share only where it is to be kept."""
     rng = np.random.default_rng(0)
     shapes = ((2, 3, 3), (8, 3, 3), (8, 3, 3), (3,))
     nodes = [_input(shapes[0])]
@@ -59,10 +64,11 @@ def _bound() -> None:
     network = Network("warm-up", shapes[0], tuple(nodes))
     question = Question(np.zeros(18), np.ones(18), np.eye(3), np.zeros(3))
     for few_entries in (0, 10**6):
-        alone = Engine(network, 1, few_entries=few_entries)
-        # Every level is shared by threads, as large networks' are.
-        shared = Engine(network, 2, few_entries=few_entries, most=0)
-        for engine, method in itertools.product((alone, shared), METHODS):
+        engines = [Engine(network, 1, few_entries=few_entries)]
+        if everything or threads() > 1:
+            # Every level is shared, as large networks' are.
+            engines.append(Engine(network, 2, few_entries=few_entries, most=0))
+        for engine, method in itertools.product(engines, METHODS):
             engine.bound(question, method)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -69,4 +68,3 @@ def test_a_line_cut_off_by_a_kill_is_replaced(tmp_path: Path) -> None:
     assert critical_radii._line(row(0)).endswith("image 0: proved up to 2/255, broken at 3/255; 7 questions, 1.5 s")
     assert critical_radii._line(row(0, broken=None)).endswith("not broken up to 32/255; 7 questions, 1.5 s")
     assert critical_radii._line(row(0, correct=False)).endswith("misclassified")
-    assert Fraction(32, 255) == critical_radii.HIGHEST

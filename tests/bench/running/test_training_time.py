@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-import fcntl
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prunecert.bench.planning.select import CHECKPOINTS
-from prunecert.bench.running.training_time import crowd_hint, expected_seconds, forecast, held_locks, known_rates
+from prunecert.bench.running.training_time import crowd_hint, expected_seconds, forecast, known_rates, trainings_at_work
 from prunecert.models.pipeline import Job
 from tests.bench.trainkit import SUITE, jobs
 
@@ -75,9 +77,34 @@ def test_threads_that_fight_are_told_of(threads: int, others: int, cores: int, h
 
 
 def test_others_are_known_by_their_locks(tmp_path: Path) -> None:
-    assert held_locks(tmp_path / "none") == 0
-    (tmp_path / "idle.lock").touch()
-    with (tmp_path / "busy.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        assert held_locks(tmp_path) == 1
-    assert held_locks(tmp_path) == 0
+    """By processes: one that pre-trains holds the lock of its cell, too."""
+    for name in ("idle", "busy", "pretraining"):
+        (tmp_path / f"{name}.lock").touch()
+    program = (
+        "import fcntl, sys\n"
+        "files = [open(path, 'w') for path in sys.argv[1:]]\n"
+        "[fcntl.flock(file, fcntl.LOCK_EX) for file in files]\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    busy = [str(tmp_path / f"{name}.lock") for name in ("busy", "pretraining")]
+    command = [sys.executable, "-S", "-c", program, *busy]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert trainings_at_work(tmp_path) == 1
+        other.communicate()
+    assert trainings_at_work(tmp_path) == 0
+    assert trainings_at_work(tmp_path / "none") == 0
+    assert trainings_at_work(tmp_path, tmp_path / "no-such-list") == 0
+
+
+def test_one_that_waits_holds_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    file.touch()
+    status = file.stat()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    lines = [f"1: FLOCK  ADVISORY  WRITE 77 {place} 0 EOF", f"1: -> FLOCK  ADVISORY  WRITE 78 {place} 0 EOF"]
+    lines += [f"2: POSIX  ADVISORY  WRITE 79 {place} 0 EOF", f"3: FLOCK  ADVISORY  WRITE {os.getpid()} {place} 0 EOF"]
+    (tmp_path / "locks").write_text("\n".join(lines) + "\n")
+    assert trainings_at_work(tmp_path, tmp_path / "locks") == 1

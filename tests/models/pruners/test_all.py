@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from prunecert.errors import UserError
 from prunecert.models import PRUNERS
 from prunecert.models.checkpoint import load_model
 from prunecert.models.export import export_onnx
+from prunecert.models.lent import offers
 from prunecert.models.pruners.contract import Hook, method_of
 from tests.models.test_training import job, pipeline
 
@@ -60,3 +63,30 @@ def test_what_a_pruner_is_lent_it_names(name: str) -> None:
     assert "train" in keywords or not (method.needs or method.from_scratch)
     assert method.needs <= frozenset(Hook)
     assert (prune.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", list(PRUNERS))
+def test_a_compression_that_leaves_fewer_weights_than_layers_is_refused_before_training(name: str) -> None:
+    with pytest.raises(UserError, match=r"cell_.* is refused.*allowed"):
+        job(name, 7e4).refuse_unreachable()
+
+
+@pytest.mark.parametrize("name", list(PRUNERS))
+def test_hooks_that_training_with_noise_lacks_are_named_before_it_starts(name: str) -> None:
+    lacking = method_of(PRUNERS.get(name)).needs - offers("smoothing")
+    if not lacking:
+        assert not method_of(PRUNERS.get(name)).needs - {Hook.STEP, Hook.SCORES, Hook.REGULARISER, Hook.SURGERY}
+        return
+    with pytest.raises(UserError, match=f"'{name}' is refused: it needs .*{min(lacking)}.*training by smoothing lacks"):
+        job(name, 2.0, "smoothing").refuse_unreachable()
+
+
+@pytest.mark.parametrize(("name", "settings"), [("grafting", {}), ("ard", {"form": "certified"}), ("ard", {})])
+def test_methods_that_bound_refuse_a_network_that_has_no_bounds(name: str, settings: dict[str, str]) -> None:
+    one = replace(job(name, 10.0, "pgd", pruners={name: settings}), network="vgg16")
+    if (name, settings) == ("ard", {}):
+        # The attacked form needs no bounds.
+        one.refuse_unreachable()
+        return
+    with pytest.raises(UserError, match="MaxPool2d"):
+        one.refuse_unreachable()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.onnx import emit
+from prunecert.onnx import layers as layers_module
 from prunecert.onnx.emit import Emitter
 from prunecert.onnx.evaluate import evaluate
 from prunecert.onnx.layers import Layers, ReorderError
@@ -136,7 +136,7 @@ def test_the_inputs_own_order_is_asked_for_once() -> None:
 
 
 def test_matrices_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emit, "DENSE", 24 * 30)
+    monkeypatch.setattr(layers_module, "DENSE", 24 * 30)
     emitter, _ = started()
     emitter.node(Value((1, 20), (Term(2, np.arange(20)[::-1].copy()),)))
     with pytest.raises(UnsupportedNetworkError, match="11 elements would need a matrix of 264 weights"):

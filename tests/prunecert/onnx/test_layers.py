@@ -104,15 +104,6 @@ def test_another_shape_of_the_input_is_asked_for_where_it_may_be() -> None:
     assert layers.nodes[layers.reshape(0, (1, 3, 2, 2))].operator == "Reshape"
 
 
-def test_what_underflows_stays_as_the_smallest_number() -> None:
-    """Who charges rounding sees a weight there; 0 would say that nothing is."""
-    layers = Layers((1, 3))
-    number = layers.gemm(0, np.array([[1e-50, -1e-60, 0.0]]), np.array([-1e-46]))
-    stored = [numpy_helper.to_array(item).reshape(-1) for item in layers.write(number, []).graph.initializer]
-    least = np.finfo(np.float32).smallest_subnormal
-    assert [array.tolist() for array in stored] == [[least, -least, 0.0], [-least]]
-
-
 def test_what_is_too_large_or_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = Layers((1, 1))
     huge = layers.gemm(0, np.full((1, 1), 1e39), np.zeros(1))
@@ -123,3 +114,14 @@ def test_what_is_too_large_or_not_finite_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(layers_module, "DENSE", 40)
     with pytest.raises(UnsupportedNetworkError, match=r"grows to \[1, 2, 7, 3\] weights"):
         Layers(IMAGE).conv(0, weights(1, 2, 3, 3), weights(1), dilations=(3, 1))
+
+
+def test_what_underflows_stays_as_the_smallest_number() -> None:
+    """Who charges rounding sees a weight there; 0 would say that nothing is."""
+    layers = Layers((1, 3))
+    number = layers.gemm(0, np.array([[1e-50, -1e-60, 0.0]]), np.array([-1e-46]))
+    model = layers.write(number, [])
+    stored = [numpy_helper.to_array(item).reshape(-1) for item in model.graph.initializer]
+    least = np.finfo(np.float32).smallest_subnormal
+    assert [array.tolist() for array in stored] == [[least, -least, 0.0], [-least]]
+    assert is_normal(model)

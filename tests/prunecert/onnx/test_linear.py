@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
 
+from prunecert.onnx import emit, linear
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
+from prunecert.onnx.rounding import noted
 from tests.prunecert.onnx.graphs import CONV, N, assert_same, build, conv, operators, reduction, weights
 
 
@@ -62,6 +67,64 @@ def test_transposed_convolutions(attributes: dict[str, Any], bias: bool) -> None
     constants = {"w": weights(2, 3, 2, 2)} | ({"b": weights(3)} if bias else {})
     nodes = [N("ConvTranspose", ["x", *constants], ["h"], **attributes), N("Relu", ["h"], ["y"])]
     assert_same(build(nodes, constants, (1, 2, 3, 3)))
+
+
+AXIS = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2), st.integers(0, 2))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(down=AXIS, across=AXIS, groups=st.sampled_from([1, 2]), more=st.integers(0, 1), flat=st.booleans())
+def test_large_transposed_convolutions_set_zeros_between(
+    down: tuple[int, ...], across: tuple[int, ...], groups: int, more: int, flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (emit, linear):
+        monkeypatch.setattr(module, "SPREAD", 0)
+    axes = [down] if flat else [down, across]
+    kernel, strides, dilations, first, last = zip(*axes, strict=True)
+    attributes = {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": [*first, *last],
+        "output_padding": [min(more, stride - 1) for stride in strides],
+        "group": groups,
+    }
+    shape = (1, 4, *((5,) if flat else (3, 4)))
+    sizes = [
+        stride * (size - 1) + extra + dilation * (length - 1) + 1 - one - other
+        for size, stride, extra, dilation, length, one, other in zip(
+            shape[2:], strides, attributes["output_padding"], dilations, kernel, first, last, strict=True
+        )
+    ]
+    if min(sizes) < 1:
+        return
+    nodes = [
+        N("Conv", ["x", "v"], ["h"]),
+        N("ConvTranspose", ["h", "w", "b"], ["t"], **attributes),
+        N("Relu", ["t"], ["y"]),
+    ]
+    constants = {"v": weights(4, 4, *[1] * len(axes)), "w": weights(4, 3, *kernel), "b": weights(3 * groups)}
+    normal = assert_same(build(nodes, constants, shape), points=2)
+    cut = any(
+        min(dilation * (length - 1) - one, dilation * (length - 1) - other + extra + 1 - stride) < 0
+        for stride, extra, dilation, length, one, other in zip(
+            strides, attributes["output_padding"], dilations, kernel, first, last, strict=True
+        )
+    )
+    assert ("Gemm" in operators(normal)) == cut
+
+
+def test_a_transposed_convolution_needs_no_large_matrix() -> None:
+    """Twice as many rows and columns, of 64 times 16 by 16 places: a matrix would have 10^9 weights."""
+    nodes = [
+        N("Relu", ["x"], ["r"]),
+        N("ConvTranspose", ["r", "w"], ["h"], strides=[2, 2], pads=[1] * 4),
+        N("Relu", ["h"], ["y"]),
+    ]
+    normal = normalise(build(nodes, {"w": weights(64, 4, 4, 4)}, (1, 64, 16, 16)))
+    assert sum(numpy_helper.to_array(item).size for item in normal.model.graph.initializer) < 100_000
+    assert noted(normal.model) == {}
+    stored = [numpy_helper.to_array(item) for item in normal.model.graph.initializer if "weight" in item.name]
+    assert [np.unique(weight).tolist() for weight in stored[:2]] == [[0, 1]] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from prunecert.onnx import emit, moves
 from prunecert.onnx.normalise import normalise
 from tests.prunecert.onnx.graphs import CONV, N, assert_same, build, operators, weights
 
@@ -85,6 +86,31 @@ def test_split_and_old_forms() -> None:
     assert_same(build([N("Upsample", ["x", "s"], ["y"])], {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9))
     nodes = [N("Resize", ["x", "", "s"], ["y"], mode="nearest")]
     assert_same(build(nodes, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=13))
+
+
+@pytest.mark.parametrize("scales", [(1, 1, 2, 3), (1, 1, 2, 1), (1, 1, 1, 3)])
+@pytest.mark.parametrize("before", ["Conv", "Gemm", "Relu"])
+def test_large_images_are_repeated_by_convolutions(
+    scales: tuple[int, ...], before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (emit, moves):
+        monkeypatch.setattr(module, "SPREAD", 0)
+    first = {
+        "Conv": [N("Conv", ["x", "v"], ["h"])],
+        "Gemm": [N("Flatten", ["x"], ["f"]), N("Gemm", ["f", "g"], ["k"]), N("Reshape", ["k", "s"], ["h"])],
+        "Relu": [N("Relu", ["x"], ["h"])],
+    }[before]
+    nodes = [
+        *first,
+        N("Mul", ["h", "m"], ["a"]),
+        N("Add", ["a", "p"], ["n"]),
+        N("Resize", ["n", "", "z"], ["u"], mode="nearest"),
+        N("Conv", ["u", "w", "b"], ["y"], pads=[1] * 4),
+    ]
+    constants = CONV | {"v": weights(2, 2, 1, 1), "g": weights(24, 24), "s": np.array([1, 2, 3, 4])}
+    constants |= {"m": weights(2, 1, 1), "p": weights(1, 1, 1), "z": np.array(scales, np.float32)}
+    normal = assert_same(build(nodes, constants, (1, 2, 3, 4)), points=2)
+    assert operators(normal).count("Gemm") == (before == "Gemm")
 
 
 def test_channels_last_there_and_back() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.onnx.rearranged import find_window, image_shape, per_channel, present_per_channel
+from prunecert.onnx.rearranged import find_spread, find_window, image_shape, per_channel, present_per_channel
 from prunecert.onnx.values import Term
 
 AXES = st.tuples(st.integers(-3, 5), st.integers(1, 3), st.integers(1, 6))
@@ -75,3 +75,32 @@ def test_images_are_of_three_or_four_axes() -> None:
     assert image_shape((1, 2, 3)) == (1, 2, 3, 1)
     assert image_shape((1, 2, 3, 4)) == (1, 2, 3, 4)
     assert image_shape((2, 2, 3)) is image_shape((1, 5)) is image_shape((1, 1, 1, 1, 1)) is None
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.data())
+def test_repeated_places_and_zeros_between_are_a_spread(
+    channels: int, height: int, width: int, data: st.DataObject
+) -> None:
+    down, across = (np.array(data.draw(st.lists(st.booleans(), min_size=1, max_size=3))) for _ in range(2))
+    own = np.arange(channels * height * width).reshape(channels, height, width)
+    wide = np.kron(own + 1, np.outer(down, across)) - 1
+    factors = data.draw(st.sampled_from([None, np.arange(own.size) + 0.5]))
+    scale = None if factors is None else np.where(wide < 0, 7.0, factors[wide])
+    target, source = (1, *wide.shape), (1, *own.shape)
+    term = Term(0, wide.reshape(-1), None if scale is None else scale.reshape(-1))
+    spread = find_spread(term, target, source)
+    assert (spread is not None) == bool(down.any() and across.any())
+    if spread is None:
+        return
+    np.testing.assert_array_equal(spread.down, down)
+    np.testing.assert_array_equal(spread.across, across)
+    np.testing.assert_array_equal(
+        np.ones(own.size) if spread.factor is None else spread.factor, 1 if factors is None else factors
+    )
+    # One place elsewhere, and it is none.
+    moved = wide.reshape(-1).copy()
+    place = data.draw(st.integers(0, wide.size - 1))
+    moved[place] = 0 if moved[place] != 0 else -1
+    if own.size > 1:
+        other = find_spread(Term(0, moved), target, source)
+        assert other is None or not np.array_equal(np.outer(other.down, other.across), np.outer(down, across))

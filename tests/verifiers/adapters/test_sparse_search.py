@@ -25,7 +25,7 @@ def limits(name: str, **settings: Any) -> Limits:
 
 def test_every_setting_of_the_search_is_its_limit() -> None:
     default = limits("sparse-bab")
-    assert default == Limits()
+    assert default == Limits(split="auto")
     for setting, (field, value) in {
         "root_iterations": ("root_steps", 61),
         "iterations": ("steps", 13),
@@ -34,6 +34,7 @@ def test_every_setting_of_the_search_is_its_limit() -> None:
         "attack_steps": ("attack_steps", 0),
         "memory_mb": ("memory_mb", 100),
         "seed": ("seed", 4),
+        "split": ("split", "input"),
     }.items():
         assert asdict(limits("sparse-bab", **{setting: value})) == {**asdict(default), field: value}
     alpha = limits("sparse-alpha-crown", iterations=9)
@@ -64,7 +65,7 @@ def alpha_crown(path: Path) -> Verifier:
 
 def test_alpha_crown_proves_or_says_nothing_and_the_search_decides(cases: tuple[Path, list[Instance]]) -> None:
     path, questions = cases
-    alpha, complete = alpha_crown(path).solve(questions), bab(path).solve(questions)
+    alpha, complete = alpha_crown(path).solve(questions), bab(path, split="relu").solve(questions)
     assert [verdict.status for verdict in complete] == [Status.UNSAT, Status.SAT, Status.UNSAT]
     assert alpha[1].status is Status.UNKNOWN
     assert alpha[2].status is Status.UNSAT

@@ -45,7 +45,7 @@ class Told:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> type[Told]:
+def listener(monkeypatch: pytest.MonkeyPatch) -> type[Told]:
     monkeypatch.setattr(parent, "Process", Told)
     monkeypatch.setattr(Told, "calls", [], raising=False)
     monkeypatch.setattr(Told, "closed", 0)
@@ -65,40 +65,40 @@ def failure(kind: FailureKind) -> ProcessError:
     return ProcessError(kind, f"it was {kind}", fatal=True, wall_s=1.0, peak_mb=1.0, tail="")
 
 
-def test_a_network_in_normal_form_needs_no_process(told: type[Told], tmp_path: Path) -> None:
+def test_a_network_in_normal_form_needs_no_process(listener: type[Told], tmp_path: Path) -> None:
     network = inspect_network(onnxnets.convolutional(tmp_path / "n.onnx"))
     assert [operator for operator, _ in network.operators] == ["Conv", "Relu", "Flatten", "Gemm"]
     assert (network.outputs, network.last, network.refusal) == (10, "none", "")
-    assert not told.calls
+    assert not listener.calls
 
 
-def test_another_one_is_read_in_a_process_within_limits_once(told: type[Told], tmp_path: Path) -> None:
+def test_another_one_is_read_in_a_process_within_limits_once(listener: type[Told], tmp_path: Path) -> None:
     path = foreign(tmp_path / "n.onnx")
     expected = Inspection((("Gemm", "g"), ("Relu", "r")), 3, "order")
     assert inspect_network(path, keep=("MaxPool", "Conv"), outputs=3) == expected
     # What the process has by itself, and what reading may take.
     limit = 100.0 + read_memory_mb(path)
-    assert told.calls == [
+    assert listener.calls == [
         ("inspect", (str(path), ("MaxPool",), 3), inspection.READ_LIMIT_S, inspection._GRACE_S, limit)
     ]
-    assert told.closed == 1
+    assert listener.closed == 1
     # Operators that nobody keeps make no other question.
     assert inspect_network(path, keep=("MaxPool", "Gemm"), outputs=3) is inspect_network(
         path, keep={"MaxPool"}, outputs=3
     )
-    assert len(told.calls) == 1
+    assert len(listener.calls) == 1
     inspect_network(path, outputs=3)
     foreign(path, "Tanh")
     inspect_network(path, outputs=3)
-    assert [call[1][1] for call in told.calls] == [("MaxPool",), (), ()]
+    assert [call[1][1] for call in listener.calls] == [("MaxPool",), (), ()]
 
 
 def test_what_has_no_normal_form_is_an_answer(
-    told: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(told, "reply", failure("unsupported"))
+    monkeypatch.setattr(listener, "reply", failure("unsupported"))
     assert inspect_network(foreign(tmp_path / "n.onnx")) == Inspection((), None, refusal="it was unsupported")
-    assert told.closed == 1
+    assert listener.closed == 1
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_what_has_no_normal_form_is_an_answer(
     ],
 )
 def test_failures_are_refusals_and_are_asked_again(
-    kind: FailureKind, why: str, told: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: FailureKind, why: str, listener: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = foreign(tmp_path / "n.onnx")
-    monkeypatch.setattr(told, "reply", failure(kind))
+    monkeypatch.setattr(listener, "reply", failure(kind))
     for _ in range(2):
         with pytest.raises(UserError, match=why):
             inspect_network(path)
-    assert told.closed == len(told.calls) == 2
+    assert listener.closed == len(listener.calls) == 2
 
 
 class Native(Verifier):
@@ -133,19 +133,19 @@ class Native(Verifier):
 
 
 def test_the_question_goes_first_then_the_operators(
-    told: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: type[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = foreign(tmp_path / "n.onnx")
     assert "norm l2" in str(check_supported(Native, tmp_path / "not there", "l2", "robustness"))
     assert "only robustness" in str(check_supported(Native, tmp_path / "not there", "linf", "dnf"))
-    assert not told.calls
+    assert not listener.calls
     assert check_supported(Native, path, "linf", "robustness") is None
     assert "doesn't take the operator Conv" in str(
         check_supported(Native, onnxnets.convolutional(tmp_path / "c.onnx"), "linf", "robustness")
     )
     # Without a normal form it depends on whether the verifier takes the network as it is.
     inspection._inspect.cache_clear()
-    monkeypatch.setattr(told, "reply", failure("unsupported"))
+    monkeypatch.setattr(listener, "reply", failure("unsupported"))
     assert check_supported(Native, foreign(tmp_path / "s.onnx"), "linf", "robustness") is None
     assert check_supported(Native, foreign(tmp_path / "t.onnx", "Tanh"), "linf", "robustness") == "it was unsupported"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -78,6 +79,22 @@ def test_what_is_done_once_for_a_machine_is_announced_and_counts_in_no_limit(
         cold.unlink()
     assert verdict.times.start_s > 1
     assert capsys.readouterr().err == "prunecert: cooking, once for this machine: about 1 s\n"
+
+
+@pytest.mark.slow
+def test_a_process_may_start_while_its_caller_does_something_else(network: Path, cold: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with Worker("faulty-cold", threads=1) as subject:
+        subject.start_ahead()
+        (verdict,) = subject.verify(fine(network, 1))
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.times.start_s > 1
+    cold.unlink()
+    hasty = Worker("faulty-cold", threads=1)
+    hasty.start_ahead()
+    hasty.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not cold.exists(), "it was ended before it had started"
 
 
 @pytest.mark.slow

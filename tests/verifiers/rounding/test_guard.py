@@ -52,7 +52,7 @@ def _instance(
         tuple((np.array([row], dtype=float), np.array([limit])) for row, limit in zip(rows, limits, strict=True))
     )
     lower, upper = (np.asarray(corner, dtype=np.float32) for corner in (low, high))
-    return Instance(onnx, sha256_file(onnx), lower, upper, spec, 10.0, classes=len(rows[0]))
+    return Instance(onnx, sha256_file(onnx), lower, upper, spec, 60.0, classes=len(rows[0]))
 
 
 def _gemms(path: Path, layers: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]) -> Path:

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper, numpy_helper, save
 
-from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.bab.prover import adopt_crown
 from prunecert.verifiers.sparse.bab.tree_transplant import plant
 from prunecert.verifiers.sparse.certify import Checker
@@ -162,10 +161,12 @@ def test_weights_that_cancel_are_not_lost(tmp_path: Path) -> None:
             assert Fraction(float(rows[0])) <= exact <= -Fraction(float(rows[1]))
 
 
-def test_float64_networks_are_refused(tmp_path: Path) -> None:
+def test_float64_weights_are_charged_their_rounding(tmp_path: Path) -> None:
     nodes: list[tuple[str, list[str], dict[str, Any]]] = [("Gemm", ["x", "w"], {})]
-    with pytest.raises(UnsupportedError, match="float32"):
-        read_network(write(tmp_path / "n.onnx", nodes, {"w": np.full((2, 2), 0.1), "shape": (2,)}))
+    network = read_network(write(tmp_path / "n.onnx", nodes, {"w": np.full((2, 2), 0.1), "shape": (2,)}))
+    query = ask([1.0, 0.0], [1.0, 0.0], [[1.0, 0.0], [-1.0, 0.0]], np.zeros(2))
+    for rows in (certified(network, query), Engine(network, 1).bound(query).rows):
+        assert rows[0] <= 0.1 <= -rows[1]
 
 
 def test_a_part_of_a_shape_is_that_part(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numba
 import pytest
 
 from prunecert.verifiers.sparse import cache
-from prunecert.verifiers.sparse.crown.units import intervals
+from prunecert.verifiers.sparse.crown import rounding
 
 #: A user that is neither root nor whoever runs the tests.
 NOBODY = 65534
@@ -59,7 +59,15 @@ def test_the_engines_own_constants_are_part_of_its_key(tmp_path: Path) -> None:
     package = tmp_path / "sparse"
     shutil.copytree(Path(cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     first = cache.key(package)
-    for source in ("network", "threads", "crown/units/intervals", "crown/units/state", "llvm/vectors", "bab/dual"):
+    for source in (
+        "network",
+        "threads",
+        "crown/rounding",
+        "crown/units/intervals",
+        "crown/scratch",
+        "llvm/vectors",
+        "bab/dual",
+    ):
         path = package / f"{source}.py"
         before = path.read_text()
         path.write_text(before + "SLACK = 2\n")
@@ -255,4 +263,4 @@ def test_without_a_cache_the_command_works_and_says_so(tmp_path: Path) -> None:
 def test_kernels_are_in_the_folder_of_their_sources() -> None:
     expected = cache.key(Path(cache.__file__).parent)
     assert expected in numba.config.CACHE_DIR
-    assert expected in intervals.reference.stats.cache_path
+    assert expected in rounding.reference.stats.cache_path

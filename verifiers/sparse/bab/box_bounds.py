@@ -8,7 +8,9 @@ with one symbol ε_k for each ReLU that is unstable over the sub-box, and what r
 l < 0 < u, relu(z) = λ z + [0, h] with λ = u / (u - l) and h = max(-λ l, (1 - λ) u). This is CROWN with one slope for
 both sides (Fast-Lin: Weng et al. 2018, theorem 3.5; as zonotopes: Singh et al. 2018), and the bound of a row is that of
 the walk back. Forwards it costs weights times (1 + d + unstable ReLUs so far), skips what is inactive over the
-sub-box, and the last row is its own linear bound, G t + m - Σ |E_k| - e, which clipping needs (`box_clipping`).
+sub-box, and the last row is its own linear bound, G t + m - Σ |E_k| - e, which clipping needs (`box_clipping`). Where
+more ReLUs are unstable than there is room for, what the others may add goes into e_j: the first layers have symbols
+then, and the smaller the sub-box, the more have.
 
 Why the forms hold in real arithmetic: a column of a form is a sum of K products and errs by at most γ_K times the sum
 of their magnitudes (Higham 2002, section 3.1), in any order and with or without fused multiply-add. All columns
@@ -52,6 +54,7 @@ class BoxProgram(NamedTuple):
         lower: Bounds that hold over the whole box, [V].
         upper: Likewise.
         varying: Inputs that vary, [d].
+        most: Columns that forms have at most, with the constant's and the inputs'.
     """
 
     starts: Int64Array
@@ -67,14 +70,16 @@ class BoxProgram(NamedTuple):
     lower: Float64Array
     upper: Float64Array
     varying: Int64Array
+    most: int
 
 
-def lay_out(network: Network, bounds: CheckedBounds) -> BoxProgram:
+def lay_out(network: Network, bounds: CheckedBounds, most: int = 2**31) -> BoxProgram:
     """Lays a network out.
 
     Args:
         network: The network.
         bounds: Of all its nodes over the whole box.
+        most: Columns that forms may have.
     """
     nodes = network.nodes
     starts = np.cumsum([0, *(node.size for node in nodes)])
@@ -114,6 +119,7 @@ def lay_out(network: Network, bounds: CheckedBounds) -> BoxProgram:
         lower=np.nan_to_num(np.concatenate(bounds.lower), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
         upper=np.nan_to_num(np.concatenate(bounds.upper), nan=np.inf, posinf=np.inf, neginf=-np.inf),
         varying=varying.astype(np.int64),
+        most=max(most, 1 + len(varying)),
     )
 
 
@@ -152,7 +158,8 @@ class BoxScratch(NamedTuple):
 def columns(program: BoxProgram) -> int:
     """Returns how many columns forms can have: the constant, inputs that vary, ReLUs that are unstable over the box."""
     stable = (program.lower >= 0) | (program.upper <= 0)
-    return 1 + len(program.varying) + int((np.repeat(program.activated, np.diff(program.starts)) & ~stable).sum())
+    unstable = int((np.repeat(program.activated, np.diff(program.starts)) & ~stable).sum())
+    return min(1 + len(program.varying) + unstable, program.most)
 
 
 def scratch(program: BoxProgram) -> BoxScratch:
@@ -269,8 +276,8 @@ def _affine(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _relax(work: BoxScratch, slot, to, low, high, wide):  # type: ignore[no-untyped-def]
-    """Writes the ReLU of a value that lies in [low, high]; returns how many columns there are then."""
+def _relax(work: BoxScratch, slot, to, low, high, wide, most):  # type: ignore[no-untyped-def]
+    """Writes the ReLU of a value that lies in [low, high]; returns how many columns there are then, `most` at most."""
     work.symbol[to] = -1
     work.live[to] = not high <= 0.0
     if high <= 0.0:
@@ -286,8 +293,13 @@ def _relax(work: BoxScratch, slot, to, low, high, wide):  # type: ignore[no-unty
     for q in range(used):
         work.table[to, q] = slope * work.table[slot, q]
     work.table[to, 0] += half
-    work.symbol[to], work.radius[to], work.neuron[wide] = wide, half, slot
     size = slope * work.size[slot]
+    if wide >= most:
+        work.size[to] = (size + half) * (1.0 + 8.0 * _UNIT) + _TINY
+        added = half + 4.0 * _UNIT * (size + half)
+        work.error[to] = (slope * work.error[slot] + added) * (1.0 + 8.0 * _UNIT) + _TINY
+        return wide
+    work.symbol[to], work.radius[to], work.neuron[wide] = wide, half, slot
     work.size[to] = (size + 2.0 * half) * (1.0 + 8.0 * _UNIT) + _TINY
     work.error[to] = (slope * work.error[slot] + 4.0 * _UNIT * (size + half)) * (1.0 + 8.0 * _UNIT) + _TINY
     return wide + 1
@@ -342,7 +354,7 @@ def _walk(program: BoxProgram, work: BoxScratch, low, high):  # type: ignore[no-
                 lower = program.lower[v]
             if not upper <= program.upper[v]:
                 upper = program.upper[v]
-            wide = _relax(work, v, values + v, lower, upper, wide)
+            wide = _relax(work, v, values + v, lower, upper, wide, program.most)
     return wide
 
 

@@ -45,7 +45,7 @@ class Hunt:
         lower: Lower corner, flat float32.
         upper: Upper corner.
         limits: How hard.
-        known: A counterexample of another network, or None.
+        witness: A counterexample of another network, or None.
         allowance: For each disjunct, how far float32 rounding may move its rows; empty: nothing is known.
         replay: The float32 network by which a counterexample near the threshold is judged; None: the engine's own.
     """
@@ -57,7 +57,7 @@ class Hunt:
         lower: Float32Array,
         upper: Float32Array,
         limits: Limits,
-        known: Float32Array | None,
+        witness: Float32Array | None,
         allowance: tuple[float, ...] = (),
         replay: Replay | None = None,
     ) -> None:
@@ -65,7 +65,8 @@ class Hunt:
         self._lower, self._upper = lower, upper
         self.limits, self._threads = limits, checker.threads
         # As it is tried, so that nothing overflows on the way there.
-        self._known = np.clip(known, lower, upper) if known is not None and len(known) == len(lower) else None
+        fits = witness is not None and len(witness) == len(lower)
+        self._witness = np.clip(witness, lower, upper) if witness is not None and fits else None
         self._near = np.arange(len(spec.disjuncts))
         self._allowance, self._replay = allowance, replay
 
@@ -76,13 +77,13 @@ class Hunt:
 
     def replay(self) -> Float32Array | None:
         """Tries the known counterexample as it is."""
-        if self._known is None:
+        if self._witness is None:
             return None
-        values, scale = margins(self._network, self._spec, self._known, self._threads)
+        values, scale = margins(self._network, self._spec, self._witness, self._threads)
         # Disjuncts that the point is nearest to come first.
         self._near = np.argsort(values, kind="stable")
-        known, judged = self._known, (self._allowance, self._replay)
-        return known if unsafe(self._network, self._spec, known, values, scale, *judged) else None
+        witness, judged = self._witness, (self._allowance, self._replay)
+        return witness if unsafe(self._network, self._spec, witness, values, scale, *judged) else None
 
     def quick(self, open_: Int64Array, everything: Attackable) -> Float32Array | None:
         """Descends on the whole network, from the centre towards each disjunct, and from the known point.
@@ -99,10 +100,10 @@ class Hunt:
         attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(everything.starts)], (center, radius))
         target = open_
         t = np.zeros((len(open_), len(center)), dtype=np.float32)
-        if self._known is not None:
+        if self._witness is not None:
             # No more than fills the lanes: towards other disjuncts the centre will do.
             near = self._near[np.isin(self._near, open_)][: max(LANES32 - len(open_), 1)]
-            point = np.divide(self._known - center, radius, out=np.zeros_like(center), where=radius > 0)
+            point = np.divide(self._witness - center, radius, out=np.zeros_like(center), where=radius > 0)
             t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
             target = np.concatenate([near, open_])
         points, reached = attack.descend(t, target, min(_QUICK, self.limits.attack_steps), first=1.0)

@@ -34,8 +34,10 @@ from prunecert.verifiers.sparse.threads import divide, together
 
 #: Most inputs that may vary for `auto` to try input splits.
 FEW = 20
-#: Most multiply-adds of a sub-box over which every ReLU is unstable, for `auto`; and most numbers of a form's table.
-_WORK, _NUMBERS = 1e7, 2e7
+#: Most multiply-adds of a sub-box, for `auto`, and most numbers of forms, of all threads: as many ReLUs have symbols.
+_WORK, _NUMBERS = 4e7, 2e7
+#: Least ReLUs that must have symbols, or all that are unstable over the box.
+_SYMBOLS = 32
 #: Multiply-adds of a round; least and most sub-boxes of one; those of it that are attacked.
 _ROUND, _LEAST, _MOST, _ATTACKED = 4e8, 16, 1024, 32
 #: Sub-boxes after which the estimate is taken; again at each doubling.
@@ -59,7 +61,8 @@ class InputSplits:
 
     def __init__(self, task: Task, standing: Standing, root: Root) -> None:
         self._task, self._standing, self._root = task, standing, root
-        self._program = lay_out(task.checker.network, root.bounds)
+        most = most_columns(task, forced=task.limits.split == "input")
+        self._program = lay_out(task.checker.network, root.bounds, most)
         self._inputs = self._program.varying
         self._scratch = [scratch(self._program) for _ in range(task.checker.threads)]
         self._point = root.bounds.lower[0].copy()
@@ -75,12 +78,13 @@ class InputSplits:
         work = max(1, task.checker.network.nonzeros * self._scratch[0].table.shape[1])
         self._size = int(np.clip(_ROUND / work, _LEAST, _MOST))
 
-    def run(self, pause: float = np.inf) -> bool:
+    def run(self, pause: float = np.inf, looks: bool = False) -> bool:
         """Splits until there is an answer; returns whether there is one. A later call goes on.
 
         Args:
-            pause: Value of `time.monotonic` at which to return without an answer, or earlier if the estimate says so;
-                from the deadline on there is no pause, and the answer is a timeout then.
+            pause: Value of `time.monotonic` at which to return without an answer; from the deadline on there is no
+                pause, and the answer is a timeout then.
+            looks: Whether to return earlier if the estimate says so.
         """
         begin, before, next_look = time.monotonic(), self.seconds, max(_TRIAL, 2 * self.domains)
         to_the_end = pause >= self._task.deadline
@@ -92,7 +96,10 @@ class InputSplits:
         while len(self.pool):
             if time.monotonic() > self._task.deadline:
                 return self._timeout()
-            if self.pool.megabytes > self._task.limits.memory_mb:
+            # Where ReLUs are split in turns, their subdomains need room, too.
+            if self.pool.megabytes > self._task.limits.memory_mb * (1.0 if to_the_end else 0.5):
+                if not to_the_end:
+                    return False
                 out = self._standing.outcome
                 out.status, out.lowest = Status.UNKNOWN, self.pool.lowest()
                 out.detail = f"{len(self.pool)} open sub-boxes fill {self._task.limits.memory_mb:g} MiB"
@@ -104,7 +111,7 @@ class InputSplits:
             self.seconds = before + now - begin
             if not to_the_end and now > pause:
                 return False
-            if not to_the_end and self.domains >= next_look:
+            if looks and not to_the_end and self.domains >= next_look:
                 next_look = 2 * self.domains
                 good = self.promising()
                 self._looks = (self._looks[1], (self.domains, self.leaves))
@@ -244,6 +251,18 @@ def halves(boxes: Boxes) -> tuple[Float64Array, Float64Array, Int64Array]:
     )
 
 
+def most_columns(task: Task, forced: bool) -> int:
+    """Returns how many columns forms may have by memory, and by time unless forced.
+
+    Args:
+        task: The question.
+        forced: Whether the setting says so.
+    """
+    network = task.checker.network
+    most = _NUMBERS / (2.0 * sum(node.size for node in network.nodes) * task.checker.threads)
+    return int(most if forced else min(most, _WORK / max(network.nonzeros, 1)))
+
+
 def possible(task: Task, root: Root, forced: bool) -> bool:
     """Whether inputs can be split: some vary, and forms fit into memory; unless forced, also few, and cheap ones.
 
@@ -252,12 +271,12 @@ def possible(task: Task, root: Root, forced: bool) -> bool:
         root: The box.
         forced: Whether the setting says so.
     """
-    bounds, network = root.bounds, task.checker.network
+    bounds = root.bounds
     inputs = int((bounds.lower[0] < bounds.upper[0]).sum())
     # Centres and radii must be finite.
     if not inputs or not all(np.isfinite(corner[0]).all() for corner in (bounds.lower, bounds.upper)):
         return False
-    wide = 1 + inputs + sum(len(bounds.unstable(node)) for node in task.checker.activated)
-    if 2.0 * sum(node.size for node in network.nodes) * wide * task.checker.threads > _NUMBERS:
+    unstable = sum(len(bounds.unstable(node)) for node in task.checker.activated)
+    if most_columns(task, forced) < 1 + inputs + min(unstable, _SYMBOLS):
         return False
-    return forced or (inputs <= FEW and network.nonzeros * wide <= _WORK)
+    return forced or inputs <= FEW

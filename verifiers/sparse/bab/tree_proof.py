@@ -34,8 +34,8 @@ def sites(run: BranchAndBound, walked: Mapping[int, bool]) -> list[SiteBounds]:
         walks = [Walk()] if walked[node] else []
         for part in run.tightened:
             before = nodes < node
-            known = np.array_equal(part.before[0], nodes[before]) and np.array_equal(part.before[1], indices[before])
-            if part.node == node and known:
+            same = np.array_equal(part.before[0], nodes[before]) and np.array_equal(part.before[1], indices[before])
+            if part.node == node and same:
                 walks.append(Walk(part.places, Slopes(part.alpha)))
         result.append(SiteBounds(tuple(walks), indices[nodes == node]))
     return result

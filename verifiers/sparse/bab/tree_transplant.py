@@ -80,10 +80,10 @@ def plant(
         while children[old]:
             split = int(proof.neuron[children[old][0]])
             now = int(place[split])
-            known = path.get(now, 0) if now >= 0 else int(phase[split])
-            if known == 0:
+            side = path.get(now, 0) if now >= 0 else int(phase[split])
+            if side == 0:
                 break
-            old = next(child for child in children[old] if int(proof.sign[child]) == known)
+            old = next(child for child in children[old] if int(proof.sign[child]) == side)
         new = len(parents)
         disjunct.append(mine)
         parents.append(parent)

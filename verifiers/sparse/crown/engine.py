@@ -1,7 +1,7 @@
 """IBP, CROWN-IBP and CROWN of a sparse network, with bounds that hold in real arithmetic.
 
 IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, with the lower slope 1 where u > -l and else 0. CROWN-IBP: Zhang et
-al. 2020, section 3. `verifiers.sparse.crown.units.intervals` says how rounding is accounted for,
+al. 2020, section 3. `verifiers.sparse.crown.rounding` says how rounding is accounted for,
 `verifiers.sparse.crown.program` and `verifiers.sparse.crown.rows.layout` how the network is laid out. Hidden bounds are
 the better of CROWN's and the interval's, and CROWN's are computed only for neurons that intervals leave unstable.
 """

@@ -22,8 +22,9 @@ from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32, Float64Ar
 from prunecert.verifiers.sparse.crown.program import lay_out
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
 from prunecert.verifiers.sparse.crown.rows.layout import State, lay_flat, make_state
+from prunecert.verifiers.sparse.crown.scratch import Scratch, make_scratch
 from prunecert.verifiers.sparse.crown.units import intervals
-from prunecert.verifiers.sparse.crown.units.state import Image, Scratch, make_image, make_scratch
+from prunecert.verifiers.sparse.crown.units.state import Image, make_image
 from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification, finish_level
 from prunecert.verifiers.sparse.network import Network
 

@@ -91,7 +91,7 @@ def _settle(rectified: bool) -> Any:
             place = builder.add(begin, at)
             value = lanes.load(arrays["centers"], place)
             sums = lanes.load(arrays["radii"], place)
-            # Where all values are this small, products may underflow: see `kernels.LEAST`.
+            # Where all values are this small, products may underflow: see `crown.rounding.LEAST`.
             least, zero = lanes.number(_LEAST), lanes.number(0.0)
             small = builder.and_(builder.fcmp_ordered(">", sums, zero), builder.fcmp_ordered("<", sums, least))
             sums = builder.fadd(sums, builder.select(small, least, zero))

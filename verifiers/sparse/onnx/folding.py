@@ -59,7 +59,7 @@ def _absorb(draft: Draft, drafts: Sequence[Draft], users: npt.NDArray[np.int_]) 
     for term in draft.terms:
         inner = drafts[term.source]
         mergeable = not term.activated and term.source != 0 and users[term.source] == 1
-        if not mergeable or not (_scales(term.matrix) or all(_scales(item.matrix) for item in inner.terms)):
+        if not mergeable or not (_sums_nothing(term, inner.terms) and _rounds_once(term, inner)):
             terms.append(term)
             continue
         outer = wide(term.matrix)
@@ -73,15 +73,19 @@ def _absorb(draft: Draft, drafts: Sequence[Draft], users: npt.NDArray[np.int_]) 
         error = error + size @ (inner.error * (1 + 2.0**-40) + loose * np.abs(inner.bias)) + summed
         bias = bias + shift
         for item in inner.terms:
-            exact = (unit and item.exact) or (_unit(item.matrix) and term.exact)
-            terms.append(Term(item.source, item.activated, (outer @ wide(item.matrix)).tocsr(), exact))
+            exact = term.exact and item.exact and (unit or _unit(item.matrix))
+            product = (outer @ wide(item.matrix)).tocsr()
+            # A number that has been rounded, times ±1, is not rounded again.
+            rounded = _rounded(term) or _rounded(item)
+            terms.append(Term(item.source, item.activated, product.astype(np.float32) if rounded else product, exact))
     return draft if _cancel(terms) else replace(draft, terms=tuple(terms), bias=bias, error=error)
 
 
 def _cancel(terms: Sequence[Term]) -> bool:
     """Whether sums of a value's weights lose digits to cancellation, and more than `network.WEIGHT_ERROR` allows.
 
-    Products are rounded to float64, and so are sums of more than two; the sum of two exact weights is rounded once.
+    What was rounded to float32 before is not summed at all. Products are rounded to float64, and so are sums of more
+    than two; the sum of two exact weights is rounded once.
     """
     groups: dict[tuple[int, bool], list[Term]] = {}
     for term in terms:
@@ -93,9 +97,33 @@ def _cancel(terms: Sequence[Term]) -> bool:
         total, size = matrices[0], abs(matrices[0])
         for matrix in matrices[1:]:
             total, size = total + matrix, size + abs(matrix)
+        if any(_rounded(term) for term in group) and size.nnz < sum(matrix.nnz for matrix in matrices):
+            return True
         if (size * 2.0**-5 - abs(total)).max() > 0:
             return True
     return False
+
+
+def _rounded(term: Term) -> bool:
+    """Whether the weights stand for numbers that were rounded to float32 before, so that no other rounding is left."""
+    return not term.exact and term.matrix.dtype == np.float32
+
+
+def _rounds_once(outer: Term, inner: Draft) -> bool:
+    """Whether the product's weights are rounded at most once to float32, as `network.WEIGHT_ERROR` says.
+
+    What was rounded may be multiplied by ±1 only, and a bias not with what was rounded.
+    """
+    if _rounded(outer):
+        return not inner.bias.any() and not inner.error.any() and all(i.exact and _unit(i.matrix) for i in inner.terms)
+    return not any(_rounded(item) for item in inner.terms) or (outer.exact and _unit(outer.matrix))
+
+
+def _sums_nothing(outer: Term, inner: Sequence[Term]) -> bool:
+    """Whether a product adds no numbers up, and has no more of them: a factor scales, or both choose."""
+    if _scales(outer.matrix) or all(_scales(item.matrix) for item in inner):
+        return True
+    return all(int(np.diff(item.matrix.indptr).max(initial=0)) <= 1 for item in (outer, *inner))
 
 
 def _scales(matrix: scipy.sparse.csr_array) -> bool:
@@ -138,7 +166,7 @@ def _combine(terms: Sequence[Term]) -> list[Term]:
 
 def _round(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Rounds a matrix to float32; what underflows to zero stays as the smallest number, so that it is accounted for."""
-    if matrix.dtype == np.float32 and matrix.has_sorted_indices:
+    if matrix.dtype == np.float32 and matrix.has_sorted_indices and matrix.indices.dtype == np.int32:
         return matrix
     matrix.sort_indices()
     data = matrix.data.astype(np.float32)

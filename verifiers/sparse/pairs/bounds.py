@@ -1,8 +1,8 @@
 """Bounds of a pair over one box: both networks' by CROWN, their differences by intervals and walks together.
 
-    values of each network     CROWN (`crown.engine`), neuron by neuron
-    differences                intervals, then walks for the neurons that are unstable in one of the networks
-    rows of the question       walks by all three choices of slopes, the best of which counts
+values of each network     CROWN (`crown.engine`), neuron by neuron
+differences                intervals, then walks for the neurons that are unstable in one of the networks
+rows of the question       walks by all three choices of slopes, the best of which counts
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ class Bounder:
         ranges = [of_box(lower, upper)]
         walker = Walker(self.pair, ranges)
         for node in range(1, self.pair.last + 1):
-            known = affine(self.pair, node, ranges)
-            own = [(known.lower[place], known.upper[place]) for place in (FIRST, SECOND)]
+            node_ranges = affine(self.pair, node, ranges)
+            own = [(node_ranges.lower[place], node_ranges.upper[place]) for place in (FIRST, SECOND)]
             for place, bounds in ((FIRST, first), (SECOND, second)):
                 if node in bounds.lower:
                     own[place] = bounds.lower[node][:, None], bounds.upper[node][:, None]
-            everywhere = np.full_like(known.lower[CHANGE], np.inf)
+            everywhere = np.full_like(node_ranges.lower[CHANGE], np.inf)
             crown = Ranges(
                 np.stack([own[FIRST][0], own[SECOND][0], -everywhere]),
                 np.stack([own[FIRST][1], own[SECOND][1], everywhere]),
             )
-            known = known.meet(crown).narrowed()
-            ranges.append(known)
+            node_ranges = node_ranges.meet(crown).narrowed()
+            ranges.append(node_ranges)
             if self._walks and node in self.pair.activated:
                 ranges[node] = self._tightened(walker, node, ranges)
             walker.add(node, ranges)
@@ -90,21 +90,21 @@ class Bounder:
 
     def _tightened(self, walker: Walker, node: int, ranges: list[Ranges]) -> Ranges:
         """Bounds the differences that matter by walks: of neurons that aren't stable in both networks."""
-        known = ranges[node]
-        differ = known.lower[CHANGE, :, 0] < known.upper[CHANGE, :, 0]
-        neurons = np.flatnonzero(known.unstable().any(axis=(0, 2)) & differ)
+        node_ranges = ranges[node]
+        differ = node_ranges.lower[CHANGE, :, 0] < node_ranges.upper[CHANGE, :, 0]
+        neurons = np.flatnonzero(node_ranges.unstable().any(axis=(0, 2)) & differ)
         # The walk starts at this node, whose own weights are charged, too.
         walker = walker.copy()
         walker.add(node, ranges)
-        lower, upper = known.lower.copy(), known.upper.copy()
+        lower, upper = node_ranges.lower.copy(), node_ranges.upper.copy()
         for begin in range(0, len(neurons), _TOGETHER // 2):
             some = neurons[begin : begin + _TOGETHER // 2]
             change = np.zeros((self.pair.sizes[node], 2 * len(some)))
             change[some, np.arange(len(some))] = 1.0
             change[some, len(some) + np.arange(len(some))] = -1.0
-            found = walker.lower(node, np.zeros_like(change), change, ranges).lower
-            lower[CHANGE, some, 0] = np.maximum(lower[CHANGE, some, 0], found[: len(some)])
-            upper[CHANGE, some, 0] = np.minimum(upper[CHANGE, some, 0], -found[len(some) :])
+            least = walker.lower(node, np.zeros_like(change), change, ranges).lower
+            lower[CHANGE, some, 0] = np.maximum(lower[CHANGE, some, 0], least[: len(some)])
+            upper[CHANGE, some, 0] = np.minimum(upper[CHANGE, some, 0], -least[len(some) :])
         return Ranges(lower, upper).narrowed()
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.pairs.bounds import PairBounds, bound_rows
 from prunecert.verifiers.sparse.pairs.programme import Programme
 from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND, Ranges, affine
@@ -151,7 +151,7 @@ class PairTree:
                 if least[place] > 0:
                     self.outcome.leaves += 1
                 else:
-                    own = [known.columns(np.array([place])) for known in ranges]
+                    own = [node_ranges.columns(np.array([place])) for node_ranges in ranges]
                     heapq.heappush(heap, _Part(float(least[place]), next(numbers), signs, own))
         return Status.UNKNOWN if stuck else Status.UNSAT
 
@@ -173,7 +173,7 @@ class PairTree:
         ranges, empty = propagated(self._bounds, children)
         count = len(rows.constant)
         each = np.repeat(np.arange(len(children)), count)
-        spread = [known.columns(each) for known in ranges]
+        spread = [node_ranges.columns(each) for node_ranges in ranges]
         tiled = Candidates(
             np.tile(rows.value, len(children)),
             np.tile(rows.change, len(children)),
@@ -208,19 +208,19 @@ def propagated(bounds: PairBounds, parts: Sequence[tuple[Sign, ...]]) -> tuple[l
         for sign in signs:
             places.setdefault(sign.node, []).append((place, sign))
     for node in range(1, pair.last + 1):
-        known = affine(pair, node, ranges).meet(bounds.ranges[node])
+        node_ranges = affine(pair, node, ranges).meet(bounds.ranges[node])
         for place, sign in places.get(node, ()):
             at = sign.network, sign.neuron, place
             if sign.active:
-                known.lower[at] = max(known.lower[at], 0.0)
+                node_ranges.lower[at] = max(node_ranges.lower[at], 0.0)
             else:
-                known.upper[at] = min(known.upper[at], 0.0)
-        known = known.narrowed()
-        gone = known.empty()
+                node_ranges.upper[at] = min(node_ranges.upper[at], 0.0)
+        node_ranges = node_ranges.narrowed()
+        gone = node_ranges.empty()
         empty |= gone
         # What is empty is proved; the numbers that stand for it only have to be in order.
-        upper = np.where(gone, np.maximum(known.lower, known.upper), known.upper)
-        ranges.append(Ranges(known.lower, upper))
+        upper = np.where(gone, np.maximum(node_ranges.lower, node_ranges.upper), node_ranges.upper)
+        ranges.append(Ranges(node_ranges.lower, upper))
     return ranges, empty
 
 
@@ -233,7 +233,7 @@ def _widest(
         low, high = ranges[node].lower[:, :, 0], ranges[node].upper[:, :, 0]
         free = ranges[node].unstable()[:, :, 0]
         # Where the programme misses nothing, or gave no answer, the widest triangle.
-        area = np.where(free, np.minimum(high, -low)[:SECOND + 1], 0.0)
+        area = np.where(free, np.minimum(high, -low)[: SECOND + 1], 0.0)
         score = (gaps[node] if node in gaps else np.zeros_like(area)) * 1e6 + np.minimum(area, 1e3) * 1e-6
         total = np.where(free, score, 0.0).sum(axis=0) + np.where(free.any(axis=0), 0.0, -2.0)
         neuron = int(total.argmax())
@@ -242,9 +242,7 @@ def _widest(
     return chosen
 
 
-def _children(
-    signs: tuple[Sign, ...], split: tuple[int, int], ranges: Sequence[Ranges]
-) -> list[tuple[Sign, ...]]:
+def _children(signs: tuple[Sign, ...], split: tuple[int, int], ranges: Sequence[Ranges]) -> list[tuple[Sign, ...]]:
     """Returns the parts that a part falls into: by the neuron's sign in every network where it is unstable."""
     node, neuron = split
     free = ranges[node].unstable()[:, neuron, 0]

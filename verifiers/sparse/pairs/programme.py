@@ -69,7 +69,7 @@ class Programme:
     def __init__(self, pair: Pair, ranges: Sequence[Ranges]) -> None:
         self._pair, self._ranges = pair, ranges
         #: Without bounds of all values nothing follows.
-        self._bounded = all(np.isfinite(known.lower).all() and np.isfinite(known.upper).all() for known in ranges)
+        self._bounded = all(np.isfinite(item.lower).all() and np.isfinite(item.upper).all() for item in ranges)
         self._places: dict[tuple[int, int, bool], int] = {}
         low: list[Float64Array] = []
         high: list[Float64Array] = []
@@ -79,23 +79,25 @@ class Programme:
             for network in (FIRST, SECOND) if node else (FIRST,):
                 for activated in (False, True) if node in pair.activated else (False,):
                     self._places[node, network, activated] = self._width
-                    known = behind if activated else ranges[node]
-                    low.append(known.lower[network, :, 0])
-                    high.append(known.upper[network, :, 0])
+                    node_ranges = behind if activated else ranges[node]
+                    low.append(node_ranges.lower[network, :, 0])
+                    high.append(node_ranges.upper[network, :, 0])
                     self._width += size
         self._places[0, SECOND, False] = self._places[0, FIRST, False]
         self._low, self._high = np.concatenate(low), np.concatenate(high)
         self._equations: list[_Block] = []
         self._limits: list[_Block] = []
-        for node in range(1, pair.last + 1):
+        for node in range(1, pair.last + 1 if self._bounded else 1):
             for network in (FIRST, SECOND):
                 self._layer(node, network)
-        for node in pair.activated:
+        for node in pair.activated if self._bounded else ():
             for network in (FIRST, SECOND):
                 self._triangles(node, network)
             self._differences(node)
 
-    def _columns(self, node: int, network: int, activated: bool, index: Int64Array, factor: float = 1.0) -> scipy.sparse.csr_array:
+    def _columns(
+        self, node: int, network: int, activated: bool, index: Int64Array, factor: float = 1.0
+    ) -> scipy.sparse.csr_array:
         """Returns the rows that pick some of a node's values, [len(index), width]."""
         first = self._places[node, network, activated]
         data = np.full(len(index), factor)
@@ -153,12 +155,12 @@ class Programme:
         ranges = self._ranges[node]
         everything = np.arange(self._pair.sizes[node])
         changes = []
-        for known, activated in ((ranges, False), (through_relu(ranges), True)):
+        for node_ranges, activated in ((ranges, False), (through_relu(ranges), True)):
             first, second = (self._columns(node, network, activated, everything) for network in (FIRST, SECOND))
             change = scipy.sparse.csr_array(second - first)
             changes.append(change)
-            self._limits.append(_Block(change, known.upper[CHANGE, :, 0]))
-            self._limits.append(_Block(scipy.sparse.csr_array(-change), -known.lower[CHANGE, :, 0]))
+            self._limits.append(_Block(change, node_ranges.upper[CHANGE, :, 0]))
+            self._limits.append(_Block(scipy.sparse.csr_array(-change), -node_ranges.lower[CHANGE, :, 0]))
         low, high = ranges.lower[CHANGE, :, 0], ranges.upper[CHANGE, :, 0]
         both = ranges.unstable().all(axis=0)[:, 0]
         free = np.flatnonzero(both & (low < 0) & (high > 0))
@@ -265,5 +267,7 @@ class Programme:
 
 
 def _stacked(blocks: Sequence[_Block], width: int) -> _Block:
-    matrix = scipy.sparse.csr_array(scipy.sparse.vstack([block.matrix for block in blocks] or [scipy.sparse.csr_array((0, width))]))
+    matrix = scipy.sparse.csr_array(
+        scipy.sparse.vstack([block.matrix for block in blocks] or [scipy.sparse.csr_array((0, width))])
+    )
     return _Block(matrix, np.concatenate([*(block.limit for block in blocks), np.zeros(0)]))

@@ -8,8 +8,8 @@ max(l', z + m) and min(u', z + n), and ReLU is monotone, so that δ = relu(z') -
 
     φ(z) = max(0, l', z + m) - max(0, z),   which grows for z <= 0 and falls for z >= 0,
 
-and at most ψ(z) = max(0, min(u', z + n)) - max(0, z), which likewise grows for z <= 0 and falls for z >= 0. Hence δ is at least
-the smaller of φ at the two ends of what z can be, [max(l, l' - n), min(u, u' - m)], and at most ψ at the point of that
+and at most ψ(z) = max(0, min(u', z + n)) - max(0, z), which likewise grows for z <= 0 and falls for z >= 0. Hence δ is
+at least the smaller of φ at the two ends of what z can be, [max(l, l' - n), min(u, u' - m)], and at most ψ at the point of that
 interval that is nearest to 0. All cases of stable and unstable neurons are in that formula, and nothing is lost.
 
 Rounding: bounds are moved outwards by more than the error of what computed them, sums of products by γ (Higham 2002,
@@ -172,8 +172,9 @@ def affine(pair: Pair, node: int, before: Sequence[Ranges]) -> Ranges:
         ),
         strict=True,
     )
-    both = Ranges(np.stack([lower[0], lower[1], np.maximum(*lower[2:])]), np.stack([upper[0], upper[1], np.minimum(*upper[2:])]))
-    return both
+    return Ranges(
+        np.stack([lower[0], lower[1], np.maximum(*lower[2:])]), np.stack([upper[0], upper[1], np.minimum(*upper[2:])])
+    )
 
 
 def inexact(term: PairTerm, ranges: Ranges) -> Float64Array:
@@ -186,7 +187,10 @@ def inexact(term: PairTerm, ranges: Ranges) -> Float64Array:
 
 def _summed(summands: Sequence[_Summand], bias: Float64Array, error: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Bounds a sum of products and a constant: lower and upper, [size, boxes]."""
-    middle, reach = np.repeat(bias[:, None], error.shape[1], axis=1), np.repeat(np.abs(bias)[:, None], error.shape[1], axis=1)
+    middle, reach = (
+        np.repeat(bias[:, None], error.shape[1], axis=1),
+        np.repeat(np.abs(bias)[:, None], error.shape[1], axis=1),
+    )
     radius = error.copy()
     terms = np.ones(len(bias))
     for item in summands:
@@ -199,7 +203,11 @@ def _summed(summands: Sequence[_Summand], bias: Float64Array, error: Float64Arra
         radius += item.factor.magnitude @ half
         reach += item.factor.magnitude @ size
         terms += np.diff(item.factor.matrix.indptr)
-    slack = radius + 2.0 * gamma(2.0 * terms)[:, None] * (reach + TINY * (reach > 0)) + radius * ((8 + 4 * len(summands)) * UNIT)
+    slack = (
+        radius
+        + 2.0 * gamma(2.0 * terms)[:, None] * (reach + TINY * (reach > 0))
+        + radius * ((8 + 4 * len(summands)) * UNIT)
+    )
     edge = 4 * UNIT * (np.abs(middle) + slack)
     lower, upper = middle - slack - edge, middle + slack + edge
     return np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)

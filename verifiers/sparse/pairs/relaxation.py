@@ -1,6 +1,7 @@
 """Linear bounds of a ReLU in two networks at once.
 
-A backward walk brings a coefficient λ for relu(z) and κ for δ = relu(z') - relu(z) to each neuron. Sought are μ, ν, c with
+A backward walk brings a coefficient λ for relu(z) and κ for δ = relu(z') - relu(z) to each neuron. Sought are μ, ν, c
+with
 
     λ relu(z) + κ δ >= μ z + ν d + c,   d = z' - z,
 
@@ -33,7 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.pairs.network import UNIT
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, Ranges, least_difference
 
@@ -80,7 +81,9 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
     if not len(index):
         return Planes(value, change, np.zeros((0, lam.shape[1])), index)
     few = Ranges(low[:, index], high[:, index])
-    mu, nu, constant = _planes(lam[index], kappa[index], few, choice)
+    # What is infinite, or no number, becomes a constant of minus infinity.
+    with np.errstate(invalid="ignore", over="ignore"):
+        mu, nu, constant = _planes(lam[index], kappa[index], few, choice)
     # What is stable in some boxes of the row and not in others.
     exact = np.broadcast_to(~inexact[index], mu.shape)
     value[index] = np.where(exact, value[index], mu)

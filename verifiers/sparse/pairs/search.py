@@ -1,8 +1,9 @@
 """One question to a pair of networks: differential bounds, an attack, then branch and bound.
 
-What differential bounds over the whole box leave open is split by `branch_and_bound` beside this where its linear
-programmes are small. Elsewhere the search on one network goes on (`verifiers.sparse.bab.search`), with both networks as
-one: it knows nothing of differences, but it splits the ReLUs of both in one tree, and is quick.
+What differential bounds over the whole box leave open is first given to the search on one network
+(`verifiers.sparse.bab.search`), with both networks as one: it knows nothing of differences, but it optimises its slopes
+and splits the ReLUs of both in one tree. Where the linear programmes of `branch_and_bound` beside this are small, it
+has half of the time, and what is open then is split with differences carried along, to the end.
 """
 
 from __future__ import annotations
@@ -97,6 +98,9 @@ class PairSearch:
     def _answer(self, out: Outcome, begin: float) -> None:
         spec, networks = self._spec, self._networks
         count = len(spec.disjuncts)
+        if not count:
+            out.status, out.stage, out.bounds = Status.UNSAT, "incomplete", ()
+            return
         if any(len(limits) == 0 for _, limits in spec.disjuncts):
             # Every output is in an intersection of no half-spaces.
             self._settle(out, self._lower.copy())
@@ -120,15 +124,19 @@ class PairSearch:
             self._settle(out, witness)
             return
         out.bounds = None
-        if networks.pair.entries > self._entries:
-            self._as_one(out, open_)
+        small = networks.pair.entries <= self._entries
+        left = self._deadline - time.monotonic()
+        self._as_one(out, open_, self._deadline - 0.5 * left if small else self._deadline)
+        if out.status.decided or not small or time.monotonic() > self._deadline:
             return
         tree = PairTree(bounds, self._confirm, self._deadline)
         parts = [Disjunct(spec.disjuncts[k][0], spec.disjuncts[k][1] + more[k], rows.of(np.array([k]))) for k in open_]
-        found = tree.run(parts)
-        out.status, out.detail, out.witness = found.status, found.detail, found.witness
-        out.domains, out.rounds, out.certified = found.domains, found.programmes, found.leaves
-        out.stage = "bab" if found.status.decided else None
+        result = tree.run(parts)
+        out.status, out.detail, out.witness = result.status, result.detail, result.witness
+        out.domains += result.domains
+        out.rounds += result.programmes
+        out.certified += result.leaves
+        out.stage = "bab" if result.status.decided else None
 
     @staticmethod
     def _settle(out: Outcome, witness: Float32Array) -> None:
@@ -148,20 +156,20 @@ class PairSearch:
         starts = np.cumsum([0, *(len(limits) for limits in offsets)])
         return hunt.quick(open_, Attackable(np.concatenate(matrices), np.concatenate(offsets), starts))
 
-    def _as_one(self, out: Outcome, open_: Int64Array) -> None:
-        """Hands what is open to the search on one network."""
+    def _as_one(self, out: Outcome, open_: Int64Array, deadline: float) -> None:
+        """Hands what is open to the search on one network, until a deadline."""
         spec = self._spec
         limits = tuple(spec.limits[k] for k in open_) if spec.limits else ()
         left = OutputSpec(tuple(spec.disjuncts[k] for k in open_), limits)
         allowance = tuple(self._allowance[k] for k in open_) if self._allowance else ()
         networks = self._networks
         search = Search(
-            networks.engine, networks.checker, self._lower, self._upper, left, self._limits, self._deadline,
+            networks.engine, networks.checker, self._lower, self._upper, left, self._limits, deadline,
             allowance=allowance, replay=self._replay,
         )  # fmt: skip
-        found = search.run()
-        out.status, out.detail, out.witness = found.status, found.detail, found.witness
-        out.domains, out.rounds, out.certified = found.domains, found.rounds, found.certified
-        out.refused = found.refused
+        result = search.run()
+        out.status, out.detail, out.witness = result.status, result.detail, result.witness
+        out.domains, out.rounds, out.certified = result.domains, result.rounds, result.certified
+        out.refused = result.refused
         # A proof of the rest is one of all: what isn't in it was proved by differential bounds.
-        out.stage = "bab" if found.status is Status.UNSAT else found.stage
+        out.stage = "bab" if result.status is Status.UNSAT else result.stage

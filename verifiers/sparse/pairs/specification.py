@@ -84,7 +84,7 @@ def candidates(spec: OutputSpec, more: Float64Array | None = None) -> Candidates
             offsets.append(float(total + np.abs(total) * 2 * UNIT))
         places += [place] * (len(offsets) - len(places))
     width = spec.disjuncts[0][0].shape[1] if spec.disjuncts else 0
-    return of_rows(np.array(rows).reshape(-1, width), np.array(offsets), np.array(places, dtype=np.int64))
+    return of_rows(np.array(rows).reshape(len(rows), width), np.array(offsets), np.array(places, dtype=np.int64))
 
 
 def _cancels(first: Float64Array, second: Float64Array) -> bool:

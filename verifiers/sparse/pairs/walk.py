@@ -34,7 +34,7 @@ class Walked:
     """What a walk found.
 
     Args:
-        lower: Lower bounds, [rows]; -inf where nothing is known.
+        lower: Lower bounds, [rows]; -inf where nothing is node_ranges.
         input: Coefficients of the input that are left, [inputs, rows].
         losses: For each node with a ReLU: what its neurons cost, 0 or more, [size, rows].
     """
@@ -73,7 +73,7 @@ class Walker:
         return other
 
     def add(self, node: int, ranges: Sequence[Ranges]) -> None:
-        """Takes in a node whose ranges, and those of all before it, are known."""
+        """Takes in a node whose ranges, and those of all before it, are node_ranges."""
         self._reach.append(np.maximum(np.abs(ranges[node].lower), np.abs(ranges[node].upper)).max(axis=2))
         if node:
             self._charges.append(self._charge(node, ranges))

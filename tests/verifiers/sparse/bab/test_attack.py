@@ -101,8 +101,8 @@ def test_a_foreign_point_is_confirmed_or_left(tmp_path: Path) -> None:
         OutputSpec.robustness((label + 1) % drawn.classes, drawn.classes),
     )
     low, high = x - np.float32(1e-4), x + np.float32(1e-4)
-    for known in (x, x + 5, np.full_like(x, np.nan), x[:-1]):
-        assert Hunt(Checker(network), safe, low, high, Limits(), known).replay() is None
+    for point in (x, x + 5, np.full_like(x, np.nan), x[:-1]):
+        assert Hunt(Checker(network), safe, low, high, Limits(), point).replay() is None
     result = Hunt(Checker(network), unsafe, low, high, Limits(), x + 5).replay()
     assert result is not None
     assert np.all((low <= result) & (result <= high))

@@ -213,7 +213,8 @@ def check_segments(seeds: range) -> tuple[int, int]:
             ends[0] = first, last
             ends[1, 1] = min(ends[1, 1], ends[1, 0] + abs(ends[1, 0]) * 10.0 ** rng.uniform(-17, -3))
             low, high = ends[:, :1].copy(), ends[:, 1:].copy()
-            lines, bounds, _ = bound(lay_out(net, question.bounds), matrix, offsets, low, high)
+            most = 2 + int(rng.integers(0, 5)) * int(rng.integers(0, 5))
+            lines, bounds, _ = bound(lay_out(net, question.bounds, most), matrix, offsets, low, high)
             counts = np.full(len(low), len(offsets))
             left, right, empty = low.copy(), high.copy(), np.zeros(len(low), dtype=np.bool_)
             clip_boxes(combine(lines, counts), counts + 1, left, right, 0, len(low), empty)
@@ -243,3 +244,29 @@ def test_lines_bounds_and_cuts_of_one_input_are_right_at_every_place() -> None:
 @pytest.mark.slow
 def test_lines_bounds_and_cuts_of_many_networks_of_one_input_are_right_at_every_place() -> None:
     check_segments(range(1000, 1400))
+
+
+def test_relus_without_room_for_a_symbol_are_bounded_by_intervals(tmp_path: Path) -> None:
+    """Bounds hold with any number of columns, and are the better the more there are."""
+    rng = np.random.default_rng(6)
+    drawn, network = draw("fc", 6, tmp_path)
+    center = rng.random(drawn.inputs)
+    question = Prepared(network, center - 0.3, center + 0.3, OutputSpec.robustness(0, drawn.classes))
+    low, high = sub_boxes(rng, question, 20)
+    low[0], high[0] = question.lower, question.upper
+    needed = columns(lay_out(network, question.bounds))
+    least = 1 + drawn.inputs
+    assert needed > least + 4
+    means = []
+    for most in (0, least + 2, needed, needed + 9):
+        program = lay_out(network, question.bounds, most)
+        assert columns(program) == min(max(most, least), needed)
+        lines, bounds, _ = bound(program, question.rows, question.offsets, low, high)
+        for box in range(len(low)):
+            for x in np.where(rng.random((4, drawn.inputs)) < 0.5, low[box], high[box]):
+                y = exactly(network, x)
+                for row, offset, line in zip(question.rows, question.offsets, lines[box], strict=True):
+                    value = sum(Fraction(a) * b for a, b in zip(row.tolist(), y, strict=True)) - Fraction(offset)
+                    assert line_at(line, low[box], high[box], x) <= value
+        means.append(float(bounds[0]))
+    assert means[0] < means[1] < means[2] == means[3]

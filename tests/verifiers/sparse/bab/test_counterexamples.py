@@ -21,8 +21,10 @@ def threshold(question: Prepared, share: float) -> OutputSpec:
     return OutputSpec(((np.array([[1.0, 0.0, 0.0]]), np.array([np.quantile(values, share)])),))
 
 
-def hunter(question: Prepared, spec: OutputSpec, limits: Limits | None = None, known: np.ndarray | None = None) -> Hunt:
-    return Hunt(question.checker, spec, question.lower, question.upper, limits or Limits(), known)
+def hunter(
+    question: Prepared, spec: OutputSpec, limits: Limits | None = None, witness: np.ndarray | None = None
+) -> Hunt:
+    return Hunt(question.checker, spec, question.lower, question.upper, limits or Limits(), witness)
 
 
 def everything(spec: OutputSpec) -> Attackable:
@@ -52,12 +54,12 @@ def test_without_attack_steps_nothing_is_tried(tmp_path: Path) -> None:
 def test_a_safe_property_has_none_and_points_outside_are_drawn_into_the_box(tmp_path: Path) -> None:
     question = prepared("fc", 1, tmp_path)
     safe = OutputSpec(((np.array([[1.0, 0.0, 0.0]]), np.array([-1e6])),))
-    hunt = hunter(question, safe, known=question.lower)
+    hunt = hunter(question, safe, witness=question.lower)
     assert hunt.replay() is None
     assert hunt.quick(np.array([0]), everything(safe)) is None
     assert hunt.confirm(np.stack([question.lower, question.upper]).astype(np.float64)) is None
     broken = OutputSpec(((np.array([[1.0, 0.0, 0.0]]), np.array([1e6])),))
-    np.testing.assert_array_equal(hunter(question, broken, known=question.lower - 5).replay(), question.lower)
+    np.testing.assert_array_equal(hunter(question, broken, witness=question.lower - 5).replay(), question.lower)
     np.testing.assert_array_equal(
         hunter(question, broken).confirm(question.upper[None].astype(np.float64) + 9.0), question.upper
     )

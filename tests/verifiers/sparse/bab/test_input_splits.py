@@ -90,7 +90,7 @@ def check_networks(seeds: range, folder: Path) -> int:
                 if split == "input":
                     splits += out.rounds
                     assert not run.leaves
-    assert undecided <= len(seeds) // 5
+    assert undecided <= 1 + len(seeds) // 5
     return splits
 
 
@@ -372,5 +372,5 @@ def test_images_go_the_way_that_they_went(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_setting_is_recorded_where_it_is_not_the_default() -> None:
     adapter = VERIFIERS.get("sparse-bab")
-    assert "split" not in adapter.resolve() == adapter.resolve({"split": "relu"})
-    assert adapter.resolve({"split": "auto"})["split"] == "auto"
+    assert "split" not in adapter.resolve() == adapter.resolve({"split": "auto"})
+    assert adapter.resolve({"split": "relu"})["split"] == "relu"

@@ -77,7 +77,7 @@ def large(folder: Path) -> tuple[Drawn, Path]:
 def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
     net, path = large(tmp_path)
     question = ask(path, net, np.full(net.inputs, 0.5), 0.1, timeout=0.6)
-    verifier = bab(path, attack_steps=0)
+    verifier = bab(path, attack_steps=0, split="relu")
     # Of the processor: other programs on the machine don't count.
     start = time.process_time()
     verdict = verifier.solve([question])[0]
@@ -92,7 +92,9 @@ def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
 
 def test_open_subdomains_may_not_fill_memory(tmp_path: Path) -> None:
     net, path = large(tmp_path)
-    verdict = bab(path, attack_steps=0, memory_mb=1).solve([ask(path, net, np.full(net.inputs, 0.5), 0.1, 60)])[0]
+    verdict = bab(path, attack_steps=0, memory_mb=1, split="relu").solve(
+        [ask(path, net, np.full(net.inputs, 0.5), 0.1, 60)]
+    )[0]
     assert verdict.status is Status.UNKNOWN
     assert "fill 1 MiB" in verdict.detail
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Term
 from prunecert.verifiers.sparse.onnx.folding import Draft, finish, fold
@@ -75,3 +77,81 @@ def test_what_two_read_stays_a_node() -> None:
     last = dense(rng.standard_normal((3, 5)).astype(np.float32))
     both = Draft("output", (3,), (Term(2, False, last), Term(2, True, last)), np.zeros(3), np.zeros(3))
     assert [draft.name for draft in fold([*shared, both], 3)] == ["input", "scaled", "output"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    exact=st.tuples(st.booleans(), st.booleans()),
+    unit=st.tuples(st.booleans(), st.booleans()),
+    apart=st.booleans(),
+)
+def test_what_was_rounded_before_is_not_rounded_again(
+    seed: int, exact: tuple[bool, bool], unit: tuple[bool, bool], apart: bool
+) -> None:
+    """A float32 number that stands for one up to half a unit away, and a product of it, are within the error."""
+    rng = np.random.default_rng(seed)
+
+    def weights(*shape: int, ones: bool) -> NDArray[np.float32]:
+        # Just above a power of 2, where rounding moves a number most for its size.
+        values = 1 + rng.integers(0 if ones else 1, 1 if ones else 40, shape) * 2.0**-23
+        return (values * rng.choice([-1, 1], shape)).astype(np.float32)
+
+    inner = np.diag(weights(3, ones=unit[0])) if apart else weights(3, 2, ones=unit[0])
+    outer = np.diag(weights(3, ones=unit[1]))
+    inputs = inner.shape[1]
+    biases = rng.standard_normal((2, 3)) * (rng.random() < 0.7)
+    plain = [
+        Draft("input", (inputs,), (), np.zeros(inputs), np.zeros(inputs)),
+        Draft("inner", (3,), (Term(0, False, dense(inner), exact[0]),), biases[0], np.zeros(3)),
+        Draft("outer", (3,), (Term(1, False, dense(outer), exact[1]),), biases[1], np.zeros(3)),
+    ]
+    nodes = finish(fold(plain, 2))
+    if all(exact):
+        assert len(nodes) == 2
+    if len(nodes) > 2:
+        return
+    ((term,), stored) = nodes[1].terms, nodes[1]
+    slack = Fraction(2) ** -24
+    for i in range(3):
+        for j in range(inputs):
+            moves = [[Fraction(0)] if each else [-slack, slack] for each in exact]
+            for one, other in itertools.product(*moves):
+                real = Fraction(float(inner[i, j])) * (1 + one) * Fraction(float(outer[i, i])) * (1 + other)
+                assert abs(Fraction(float(term.matrix[i, j])) - real) <= Fraction(WEIGHT_ERROR) * abs(real)
+                bias = Fraction(float(outer[i, i])) * (1 + other) * Fraction(biases[0, i]) + Fraction(biases[1, i])
+                assert abs(Fraction(float(stored.bias[i])) - bias) <= Fraction(float(stored.bias_error[i]))
+                assert term.exact <= all(exact)
+
+
+def test_branches_that_were_rounded_before_are_not_summed() -> None:
+    """Two linear branches of one value are one matrix where their weights are the file's."""
+    rng = np.random.default_rng(0)
+    first, second = (dense(rng.standard_normal((3, 3)).astype(np.float32)) for _ in range(2))
+    one = dense(np.eye(3, dtype=np.float32))
+    zeros = np.zeros(3)
+    for exact in (True, False):
+        plain = [
+            Draft("input", (3,), (), zeros, zeros),
+            Draft("first", (3,), (Term(0, False, first, exact),), zeros, zeros),
+            Draft("second", (3,), (Term(0, False, second, exact),), zeros, zeros),
+            Draft("sum", (3,), (Term(1, False, one), Term(2, False, one)), zeros, zeros),
+        ]
+        assert len(fold(plain, 3)) == (2 if exact else 4)
+
+
+def test_choices_of_choices_are_one() -> None:
+    """Repeating places along one axis and then along the other takes one node."""
+    zeros = [np.zeros(size) for size in (2, 4, 8)]
+    plain = [
+        Draft("input", (2,), (), zeros[0], zeros[0]),
+        Draft(
+            "across", (4,), (Term(0, False, dense(np.repeat(np.eye(2, dtype=np.float32), 2, axis=0))),), *zeros[1:2] * 2
+        ),
+        Draft("down", (8,), (Term(1, False, dense(np.tile(np.eye(4, dtype=np.float32), (2, 1)))),), *zeros[2:] * 2),
+    ]
+    _, node = finish(fold(plain, 2))
+    (term,) = node.terms
+    assert term.exact
+    assert term.matrix.nnz == 8
+    np.testing.assert_array_equal(term.matrix.toarray() @ [1, 2], [1, 1, 2, 2, 1, 1, 2, 2])

@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from prunecert.errors import UserError
+from prunecert.onnx import emit, linear, moves
 from prunecert.onnx.normalise import normalise
-from prunecert.verifiers.base import OutputSpec, UnsupportedError
+from prunecert.onnx.rounding import noted
+from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
 from prunecert.verifiers.formats import counterexample, support
 from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, lay_out, scratch
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx import layers
-from prunecert.verifiers.sparse.onnx.reader import GraphReader, read_network
+from prunecert.verifiers.sparse.onnx.reader import read_model, read_network
 from tests.prunecert.onnx.graphs import build
 from tests.soundness import networks as small
+from tests.soundness.oracle import exact_margin
 from tests.verifiers import onnxnets
 from tests.verifiers.onnxnets import write
-from tests.verifiers.sparse.searching import Prepared
+from tests.verifiers.sparse.searching import Prepared, search
 
 
 def compare(path: Path) -> Network:
@@ -190,27 +193,27 @@ def _graph(path: Path, *nodes: Any, shape: tuple[int, ...] = (3, 4, 4), outputs:
 @pytest.mark.parametrize(
     ("nodes", "constants", "words"),
     [
-        ([helper.make_node("Sigmoid", ["input"], ["output"], name="squash")], {}, ("Sigmoid", "squash")),
-        ([helper.make_node("Mul", ["input", "input"], ["output"], name="square")], {}, ("square", "both its operands")),
+        ([helper.make_node("Sigmoid", ["input"], ["output"], name="squash")], {}, ("no Sigmoid at its end", "worker")),
+        ([helper.make_node("Mul", ["input", "input"], ["output"], name="square")], {}, ("square", "both its factors")),
         (
             [helper.make_node("Gemm", ["input", "w"], ["output"], name="fc", transB=1)],
             {"w": np.ones((5, 48))},
-            ("fc", "flat vector"),
+            ("fc", "doesn't fit an input"),
         ),
         (
             [helper.make_node("Conv", ["input", "w"], ["output"], name="wide", kernel_shape=[9, 9])],
             {"w": np.ones((1, 3, 9, 9))},
-            ("wide", "larger than the padded input"),
+            ("wide", "larger than its padded input"),
         ),
         (
             [helper.make_node("Conv", ["input", "w"], ["output"], name="channels", kernel_shape=[1, 1])],
             {"w": np.ones((1, 4, 1, 1))},
-            ("channels", "don't fit 3 channels"),
+            ("channels", "doesn't fit 3 channels"),
         ),
         (
             [helper.make_node("Add", ["input", "b"], ["output"], name="plus")],
             {"b": np.ones(5)},
-            ("plus", "shape (5,) doesn't fit"),
+            ("plus", "(5,)"),
         ),
         (
             [helper.make_node("Div", ["input", "b"], ["output"], name="over")],
@@ -218,9 +221,12 @@ def _graph(path: Path, *nodes: Any, shape: tuple[int, ...] = (3, 4, 4), outputs:
             ("over", "zero"),
         ),
         (
-            [helper.make_node("MaxPool", ["input"], ["output"], name="most", kernel_shape=[2, 2])],
-            {},
-            ("MaxPool", "most"),
+            [
+                helper.make_node("Transpose", ["input"], ["t"], perm=[0, 2, 3, 1]),
+                helper.make_node("Conv", ["t", "w"], ["output"], kernel_shape=[1, 1]),
+            ],
+            {"w": np.ones((1, 4, 1, 1))},
+            ("inputs in another order",),
         ),
     ],
 )
@@ -239,7 +245,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
     weight = np.ones((2, 3, 1, 1))
     weight[1, 2] = value
     node = helper.make_node("Conv", ["input", "w"], ["output"], name="first", kernel_shape=[1, 1])
-    with pytest.raises(UserError, match=r"'w' of node 'first' holds 1 value"):
+    with pytest.raises(UnsupportedError, match=r"'first' \(Conv\) isn't taken: its weight holds 1 value"):
         read_network(_graph(tmp_path / "net.onnx", node, w=weight))
 
 
@@ -256,7 +262,7 @@ def test_a_weight_that_underflows_as_it_is_folded_proves_nothing() -> None:
     form = normalise(build(nodes, constants, (1, 1)))
     assert form.changed
     support.mark_rewritten(form.model)
-    network = GraphReader(form.model, "underflows").read()
+    network = read_model(form.model, "underflows")
     low, high = np.zeros(1, np.float32), np.full(1, 3e38, np.float32)
     below = OutputSpec(((np.array([[-1.0]]), np.array([-1e-12])),))
     above = OutputSpec(((np.array([[-1.0]]), np.array([-1e-5])),))
@@ -271,3 +277,75 @@ def test_a_weight_that_underflows_as_it_is_folded_proves_nothing() -> None:
             program, scratch(program), question.rows, question.offsets, spans, *corners, 0, 1, lines, bounds, scores
         )
         assert bool(bounds[0] > 0) is provable
+
+
+def transposed_matrix(weight: NDArray[np.float32], size: int, stride: int, pad: int) -> NDArray[np.float64]:
+    """Writes a transposed convolution of a square image as a matrix, straight from its definition."""
+    inputs, outputs, kernel, _ = weight.shape
+    new = stride * (size - 1) + kernel - 2 * pad
+    matrix = np.zeros((outputs, new, new, inputs, size, size))
+    for i, j, down, across in np.ndindex(size, size, kernel, kernel):
+        y, x = stride * i + down - pad, stride * j + across - pad
+        if 0 <= y < new and 0 <= x < new:
+            matrix[:, y, x, :, i, j] += weight[:, :, down, across].T
+    return matrix.reshape(outputs * new * new, -1)
+
+
+def repeating(seed: int) -> tuple[small.Network, Any]:
+    """A linear layer, a transposed convolution, repeated places and a convolution: for the oracle, and as ONNX."""
+    rng = np.random.default_rng(seed)
+
+    def numbers(*shape: int) -> NDArray[np.float32]:
+        return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:], initial=1))).astype(np.float32)
+
+    first, across, down, last = numbers(8, 3), numbers(2, 2, 3, 3), numbers(1, 2, 3, 3), numbers(3, 9)
+    biases = [0.2 * numbers(count) for count in (8, 2, 1, 3)]
+    net = small.Network("repeating", (3,))
+    value = net.relu(net.gemm(0, first.astype(float), biases[0].astype(float)))
+    value = net.relu(net.gemm(value, transposed_matrix(across, 2, 2, 1), np.repeat(biases[1], 9).astype(float)))
+    repeat = np.kron(np.eye(3), np.ones((2, 1)))
+    value = net.gemm(value, np.kron(np.eye(2), np.kron(repeat, repeat)), np.zeros(72))
+    matrix, _ = small.conv_matrix(down.astype(float), (2, 6, 6), 2, 1)
+    value = net.relu(net.gemm(value, matrix, np.repeat(biases[2], 9).astype(float)))
+    net.gemm(value, last.astype(float), biases[3].astype(float))
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["a"], transB=1),
+        helper.make_node("Reshape", ["a", "s"], ["i"]),
+        helper.make_node("Relu", ["i"], ["r"]),
+        helper.make_node("ConvTranspose", ["r", "w1", "b1"], ["t"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["t"], ["q"]),
+        helper.make_node("Resize", ["q", "", "f"], ["u"], mode="nearest"),
+        helper.make_node("Conv", ["u", "w2", "b2"], ["c"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "w3", "b3"], ["y"], transB=1),
+    ]
+    constants: dict[str, Any] = {"s": np.array([1, 2, 2, 2]), "f": np.array([1, 1, 2, 2], np.float32)}
+    for number, (weight, bias) in enumerate(zip((first, across, down, last), biases, strict=True)):
+        constants |= {f"w{number}": weight, f"b{number}": bias.astype(np.float32)}
+    return net, build(nodes, constants, (1, 3))
+
+
+@pytest.mark.parametrize("spread", [0, 2**20])
+def test_transposed_convolutions_and_repeated_places_are_answered_exactly(
+    spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (emit, linear, moves):
+        monkeypatch.setattr(module, "SPREAD", spread)
+    for seed in range(3):
+        drawn, model = repeating(seed)
+        form = normalise(model)
+        assert noted(form.model) == {}
+        support.mark_rewritten(form.model)
+        network = read_model(form.model, "repeating")
+        rng = np.random.default_rng(seed)
+        center = rng.uniform(-1, 1, 3)
+        low, high = (np.float32(center + side * 0.4).astype(float) for side in (-1, 1))
+        x = rng.uniform(low, high, (50, 3))
+        np.testing.assert_allclose(network.evaluate(x), drawn.evaluate(x), rtol=0, atol=1e-5)
+        spec = OutputSpec(((np.array([[1.0, -1.0, 0.5]]), np.zeros(1)),))
+        margin = exact_margin(drawn, low, high, spec)
+        for distance, truth in ((-1e-3, Status.UNSAT), (1e-3, Status.SAT)):
+            question = OutputSpec(((spec.disjuncts[0][0], np.array([margin.low + distance])),))
+            for split in ("input", "relu"):
+                assert search(network, low, high, question, split=split)[1].status is truth

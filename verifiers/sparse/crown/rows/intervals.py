@@ -1,6 +1,6 @@
 """Intervals over the flat layout, level by level, by stripes where a level's rows are sums of taps.
 
-`verifiers.sparse.crown.units.intervals` says how rounding is accounted for. It is the same here but for two coarser
+`verifiers.sparse.crown.rounding` says how rounding is accounted for. It is the same here but for two coarser
 terms, so that the pass keeps two sums a row and not four. The rounding of a reference, γ_n Σ |w y_c|, is part of the
 second sum, which runs over q = r + γ_n |y_c| with the largest n of any level that reads the variable; where it is
 wanted alone, it is bounded by γ_n Σ |w| and the largest |y_c| that the level reads. The walk's γ is the largest of the
@@ -12,11 +12,10 @@ from __future__ import annotations
 import numba
 
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
+from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U32, U53, enclose, reference, set_box
 from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
-from prunecert.verifiers.sparse.crown.units.intervals import LEAST, SMALLEST, U32, U53, reference
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 from prunecert.verifiers.sparse.llvm.conv_stripes import settle_relus, settle_values, stripe1, stripe2
-from prunecert.verifiers.sparse.network import WEIGHT_ERROR
 
 
 @numba.njit(cache=True, nogil=True)
@@ -25,9 +24,7 @@ def start(program: Program, state: State, low, high):  # type: ignore[no-untyped
     state.counts[0] += 1
     state.counts[3] = 0
     state.tiny[0] = 0.0
-    for row in range(program.starts[1]):
-        state.lower[row], state.upper[row] = low[row], high[row]
-        state.centers[row] = low[row] * 0.5 + high[row] * 0.5
+    set_box(state.lower, state.upper, state.centers, low[: program.starts[1]], high[: program.starts[1]])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -97,7 +94,7 @@ def _sum_taps(program: Program, taps: Taps, state: State, level):  # type: ignor
 
 @numba.njit(cache=True, nogil=True)
 def _sum_rows(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
-    """Bounds a level by intervals, row by row: `kernels.propagate` for this layout."""
+    """Bounds a level by intervals, row by row: `units.intervals.propagate` for this layout."""
     pointers, columns, weights, quantities = program.pointers, program.columns, program.weights, state.quantities
     bias, bias_error, inexact = program.bias, program.bias_error, program.inexact[level]
     lower, upper, centers, slack = state.lower, state.upper, state.centers, state.slack
@@ -105,19 +102,9 @@ def _sum_rows(program: Program, taps: Taps, state: State, level):  # type: ignor
     for row in live:
         b, e = pointers[row], pointers[row + 1]
         value, size, radius, charge = accumulate(quantities, columns, weights, b, e, SMALLEST)
-        value += bias[row]
-        size += abs(bias[row])
-        error = (e - b + 2) * U53 * (1 + 1e-6) * size + bias_error[row]
-        if 0.0 < size + radius < LEAST:
-            error += LEAST
-        if inexact:
-            error += 2 * WEIGHT_ERROR * (size + radius)
-        grow = 1 + (e - b + 8) * 2 * U53
-        radius = (radius + error) * grow
-        room = 2 * U53 * (abs(value) + radius)
-        centers[row] = value
-        lower[row], upper[row] = value - radius - room, value + radius + room
-        slack[row] = (charge + error) * grow
+        centers[row], lower[row], upper[row], slack[row] = enclose(
+            value, size, radius, charge, bias[row], bias_error[row], inexact, e - b, e - b + 2
+        )
     _refer(program, taps, state, level, live)
 
 

@@ -89,7 +89,7 @@ class State(NamedTuple):
             the widths of all bounds, [L, 16].
         errors: By tapped level: bound of the rounding of its references, [L].
         tiny: By level: what underflow may cost a walk from there, [L + 1].
-        planes: As in `kernels.Image`, float32 [S, 4].
+        planes: As in `units.state.Image`, float32 [S, 4].
         columns: The rows without the variables that don't deviate, in the places of the program's rows, int32.
         weights: Likewise, float32.
         ends: Where each row ends there, [S].

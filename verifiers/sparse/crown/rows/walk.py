@@ -1,7 +1,7 @@
 """Bounds over the flat layout: walks that prepare only the rows that they come by.
 
 A row of the walk, without the variables that don't deviate from their reference, is written beside the original when
-the first block passes it, and read by the blocks that follow. `verifiers.sparse.crown.units.intervals` and
+the first block passes it, and read by the blocks that follow. `verifiers.sparse.crown.rounding` and
 `verifiers.sparse.crown.rows.intervals` say how rounding is accounted for.
 """
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
+from prunecert.verifiers.sparse.crown.rounding import RUN, adopt, below, flush, plane, reference
 from prunecert.verifiers.sparse.crown.rows.intervals import finish_level, open_level, start
 from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
-from prunecert.verifiers.sparse.crown.units.intervals import RUN, adopt, below, flush, plane, reference
-from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
-from prunecert.verifiers.sparse.crown.units.state import Scratch
+from prunecert.verifiers.sparse.crown.scratch import Scratch
+from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.llvm.backward_unit import process1
 
 _NARROW = (0,)

@@ -1,20 +1,12 @@
-"""Arrays for one image, and for one thread."""
+"""Arrays for one image."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from prunecert.verifiers.sparse.arrays import (
-    LANES32,
-    PAIRED_LANES32,
-    Float32Array,
-    Float64Array,
-    Int32Array,
-    Int64Array,
-)
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 
 
@@ -68,31 +60,6 @@ class Image(NamedTuple):
     tiny: Float64Array
 
 
-class Scratch(NamedTuple):
-    """What one thread needs for a walk; all zero between walks.
-
-    Args:
-        coefficients: Float32 [V, PAIRED_LANES32].
-        narrow: Float32 [V, PAIRED_LANES32 / 2], for few rows.
-        flags: Whether a unit has coefficients, uint8 [U].
-        words: The flags, eight a number: a view, [U / 8].
-        touched: List of a level's touched variables, by `direct`, int32 [V].
-        sums: Float32 [PAIRED_LANES32].
-        totals: Float64 [PAIRED_LANES32].
-        work: What was taken since the start: by `walk`, columns of units of 1, 4 and 8 neurons; by `direct`, products
-            of a weight with 16 coefficients, and neurons; [3].
-    """
-
-    coefficients: Float32Array
-    narrow: Float32Array
-    flags: npt.NDArray[np.uint8]
-    words: npt.NDArray[np.uint64]
-    touched: Int32Array
-    sums: Float32Array
-    totals: Float64Array
-    work: Int64Array
-
-
 def make_image(program: Program, weights: int) -> Image:
     """Returns an image with room for so many weights in the walk's matrix."""
     variables, levels, entries = len(program.level), len(program.kinds), len(program.columns)
@@ -126,25 +93,3 @@ def make_image(program: Program, weights: int) -> Image:
         used=np.zeros(6, dtype=np.int64),
         tiny=np.zeros(levels + 1),
     )
-
-
-def make_scratch(places: int, units: int, narrow: bool) -> Scratch:
-    """Returns what a thread needs for walks over so many places, in so many units; `narrow` ones, too."""
-    flags = np.zeros(units + (-units) % 8, dtype=np.uint8)
-    return Scratch(
-        coefficients=_aligned(places, PAIRED_LANES32),
-        narrow=_aligned(places if narrow else 0, LANES32),
-        flags=flags,
-        words=flags.view(np.uint64),
-        touched=np.zeros(places + 8 if narrow else 0, dtype=np.int32),
-        sums=np.zeros(PAIRED_LANES32, dtype=np.float32),
-        totals=np.zeros(PAIRED_LANES32),
-        work=np.zeros(3, dtype=np.int64),
-    )
-
-
-def _aligned(places: int, lanes: int) -> Float32Array:
-    """Returns zeros [places, lanes]; vectors that cross a cache line take two loads."""
-    raw = np.zeros(places * lanes + 16, dtype=np.float32)
-    skip = (-raw.ctypes.data // 4) % 16
-    return raw[skip : skip + places * lanes].reshape(places, lanes)

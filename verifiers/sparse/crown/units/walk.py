@@ -1,4 +1,4 @@
-"""The compact walk matrix of one image, and the backward walk over it; `intervals` beside it has the rounding."""
+"""The compact walk matrix of one image, and the backward walk over it; `crown.rounding` says how it rounds."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import PAIRED_LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
-from prunecert.verifiers.sparse.crown.units.intervals import (
-    RUN,
-    SMALLEST,
-    U32,
-    U53,
-    adopt,
-    below,
-    flush,
-    open_level,
-    plane,
-    reference,
-    start,
-    unstable_rows,
-)
-from prunecert.verifiers.sparse.crown.units.specification import choose, conclude, intervals
-from prunecert.verifiers.sparse.crown.units.state import Image, Scratch
+from prunecert.verifiers.sparse.crown.rounding import RUN, SMALLEST, U32, U53, adopt, below, flush, plane, reference
+from prunecert.verifiers.sparse.crown.scratch import Scratch
+from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
+from prunecert.verifiers.sparse.crown.units.intervals import open_level, start, unstable_rows
+from prunecert.verifiers.sparse.crown.units.state import Image
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
 
 _VECTORS = (0, 0)

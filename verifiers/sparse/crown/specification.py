@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.crown.program import Program
-from prunecert.verifiers.sparse.crown.units.intervals import LEAST, SMALLEST, U53
+from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U53
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR
 
 

@@ -1,0 +1,162 @@
+"""Two networks asked about together: files that put the question to any verifier, and the check on both networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.bench.results.vnncomp import Task
+from prunecert.errors import UserError
+from prunecert.files import write_bytes
+from prunecert.onnx.io import identity
+from prunecert.onnx.merge import merge
+from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
+from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.formats.support import network_info
+from prunecert.verifiers.formats.vnnlib import Case, Property, parse_property, read_property, read_text, write
+from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
+from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+
+#: What may be asked of a pair, as the command line has it.
+ALIKE = (
+    "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
+ahead by C or more)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PairFiles:
+    """The two networks of a pair, as they were given.
+
+    Args:
+        first: The first.
+        second: The other.
+        case: The box of the property that was given; a counterexample has to lie in it.
+        spec: What is unsafe of both outputs, one after the other.
+    """
+
+    first: Path
+    second: Path
+    case: Case
+    spec: OutputSpec
+
+
+def alike(text: str, outputs: int) -> OutputSpec:
+    """Returns the unsafe outputs of a pair, as ``--alike`` asks for it.
+
+    >>> len(alike("difference:0.1", 10).disjuncts), len(alike("class", 10).disjuncts)
+    (20, 90)
+    >>> alike("same", 10)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by ...
+
+    Args:
+        text: What was asked for.
+        outputs: Of either network.
+
+    Raises:
+        UserError: It is nothing that can be asked.
+    """
+    kind, _, amount = text.partition(":")
+    try:
+        number = float(amount) if amount else None
+    except ValueError:
+        number = np.nan
+    if kind == "difference" and number is not None and not np.isnan(number):
+        return difference(number, outputs)
+    if kind == "class" and (number is None or not np.isnan(number)) and not text.endswith(":"):
+        return same_class(outputs, number or 0.0)
+    raise UserError(f"--alike {text[:60]!r} is refused; allowed are {ALIKE}.")
+
+
+def pair_tasks(
+    first: Path, second: Path, vnnlib: Path, kind: str | None, category: str, timeout: float, folder: Path
+) -> list[tuple[Task, PairFiles]]:
+    """Writes the question whether two networks are alike over the boxes of a property.
+
+    Args:
+        first: The network that is compared with.
+        second: The other.
+        vnnlib: A property of either network, of which the boxes count, and what it says of outputs doesn't; or, without
+            `kind`, a query of VNN-LIB 2.0 over both.
+        kind: See `alike`.
+        category: Of the counterexamples' files.
+        timeout: Seconds for each box.
+        folder: Where the merged network and the properties go.
+
+    Returns:
+        For each box the files to be verified, as any others, and what they stand for.
+
+    Raises:
+        UserError: The networks can't be compared, or the property isn't one of theirs.
+    """
+    merged = merge(first, second)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{first.stem}-with-{second.stem}.onnx"
+    write_bytes(path, merged.SerializeToString(deterministic=True))
+    info = network_info(path)
+    size = info.outputs[0].size
+    assert size is not None
+    boxes, whole_spec = _read(first, second, vnnlib, kind, size // 2)
+    shape = info.sample_shape
+    questions = boxes.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
+    if not questions:
+        raise UserError(f"{vnnlib} has no box over which to compare networks ({boxes.empty}).")
+    tasks = []
+    for number, (case, instance) in enumerate(zip(boxes.cases, questions, strict=True)):
+        name = f"{path.stem}_{vnnlib.name.split('.')[0]}" + (f"_{kind.replace(':', '-')}" if kind else "")
+        name += f"_{number}" if len(questions) > 1 else ""
+        target = folder / f"{name}.vnnlib"
+        spec = whole_spec or case.spec
+        write(_asked(instance, spec, size), target)
+        tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
+    return tasks
+
+
+def _read(
+    first: Path, second: Path, vnnlib: Path, kind: str | None, outputs: int
+) -> tuple[Property, OutputSpec | None]:
+    """Returns the boxes, and what is unsafe over all of them; None where each box says that itself."""
+    text = read_text(vnnlib, "VNN-LIB")
+    if not speaks_of_two(text):
+        if kind is None:
+            raise UserError(f"{vnnlib} speaks of one network; say with --alike what is asked of the two: {ALIKE}.")
+        return read_property(vnnlib), alike(kind, outputs)
+    if kind is not None:
+        raise UserError(f"{vnnlib} speaks of two networks and says itself what is asked of them; leave --alike out.")
+    query = read_pair(text, str(vnnlib))
+    if query.equal and identity(first) != identity(second):
+        raise UserError(f"{vnnlib} speaks of two equal networks, and {first} and {second} are two; name one twice.")
+    boxes = parse_property(query.text, str(vnnlib), vnnlib)
+    if boxes.outputs != 2 * outputs:
+        raise UserError(f"{vnnlib} has {boxes.outputs // 2} outputs, but each of the networks has {outputs}.")
+    return boxes, None
+
+
+def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:
+    return replace(instance, spec=spec, classes=size, label=None, eps=None, vnnlib=None)
+
+
+def on_both(verdict: Verdict, pair: PairFiles) -> Verdict:
+    """Takes a `sat` back whose witness is none for the two networks as they were given, in the box that was given.
+
+    Args:
+        verdict: The answer for the merged network; its witness was replayed there.
+        pair: The two networks.
+    """
+    if verdict.witness is None:
+        return verdict
+    point = verdict.witness[None]
+    values = np.concatenate([outputs(path, point)[0].reshape(-1) for path in (pair.first, pair.second)])
+    if pair.spec.violated_by(values) and pair.case.contains(verdict.witness):
+        return replace(verdict, detail="; ".join(filter(None, (verdict.detail, "replayed on both networks"))))
+    return replace(
+        verdict,
+        status=Status.UNKNOWN,
+        detail="a counterexample was found for the merged network that is none for the two networks themselves",
+        witness=None,
+        stage=None,
+    )

@@ -1,0 +1,300 @@
+"""What pruning kept of a run's proofs: a guarantee of the dense network carries over, or was proved anew, or is lost.
+
+Let m_j be the dense network's margin of the label over class j, and m_j >= μ_j over an image's box. If the margins of
+the two networks differ by no less than -D_j there, m'_j >= μ_j - D_j: where that is above what float32 rounding may do,
+the pruned network is proved without having been searched (METHODS: retention certificates). μ and D are computed by
+`verifiers.sparse.pairs`, and the result passes the same guard as every verifier's `unsat`. For what doesn't carry over,
+the run's own answer about the pruned network counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.bench.planning.exports import Export, export_cell
+from prunecert.bench.planning.plan import robustness_instance
+from prunecert.bench.planning.select import CHECKPOINTS
+from prunecert.bench.report.retention import Fate, Retained, Way, markdown
+from prunecert.bench.results.outcome import Outcome, seconds, settle
+from prunecert.bench.results.row_types import ImageRow, VerdictRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow
+from prunecert.bench.results.store import Log
+from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
+from prunecert.models import DENSE
+from prunecert.models.data import Dataset
+from prunecert.models.datasets.source import load_split
+from prunecert.printable import say
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, Status, UnsupportedError, Verdict
+from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.pairs.bounds import Bounder, bound_rows
+from prunecert.verifiers.sparse.pairs.network import Pair
+from prunecert.verifiers.sparse.pairs.specification import Candidates
+from prunecert.verifiers.sparse.threads import threads
+
+#: Who is answerable for a transfer where its rounding is judged.
+_JUDGED_AS = "sparse-pair"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What came of a run.
+
+    Args:
+        networks: The pruned networks, in the run's order.
+        classes: Names of the classes.
+        contradictions: One sentence for each proof that carries over to a network that the run has broken.
+    """
+
+    networks: tuple[Retained, ...]
+    classes: tuple[str, ...]
+    contradictions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A verdict row as `settle` takes it."""
+
+    status: str
+    seconds: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """A cell of the run with its answers, by image and stage."""
+
+    cell: SessionCell
+    by_image: Mapping[int, Mapping[str, _Answer]]
+    misclassified: frozenset[int]
+
+    def outcome(self, image: int) -> tuple[Outcome, Way]:
+        """Returns what became of an image, and in what way."""
+        if image in self.misclassified:
+            return Outcome("misclassified", "the image itself", 0.0, 0.0), Way.MISCLASSIFIED
+        answers = self.by_image.get(image, {})
+        settled = settle(self.cell.stages, [answers.get(stage.key) for stage in self.cell.stages])
+        if settled.status == Status.SAT:
+            return settled, Way.BROKEN
+        if settled.status != Status.UNSAT:
+            return settled, Way.OPEN
+        proving = next(a for a in answers.values() if a.status == Status.UNSAT)
+        return settled, Way.SEARCH if proving.stage == "bab" else Way.ROOT
+
+
+class Transfer:
+    """Carries margins from a dense network to pruned ones.
+
+    Args:
+        dense: The dense network.
+    """
+
+    def __init__(self, dense: Network) -> None:
+        self._dense, self._engine = dense, Engine(dense, threads())
+        self._bounders: dict[str, tuple[Engine, Bounder]] = {}
+        self._known: tuple[tuple[object, ...], CrownBounds] | None = None
+
+    def add(self, name: str, pruned: Network) -> None:
+        """Takes in a pruned network.
+
+        Raises:
+            UserError: It has another architecture.
+            UnsupportedError: It can't be compared.
+        """
+        engine = Engine(pruned, threads())
+        self._bounders[name] = engine, Bounder(Pair(self._dense, pruned), (self._engine, engine))
+
+    def bounds(self, name: str, instance: Instance) -> tuple[float, ...]:
+        """Bounds the margins of a pruned network by those of the dense one and by their differences.
+
+        Args:
+            name: Of the pruned network.
+            instance: The question about it; the dense network's bounds for the same box are computed once.
+
+        Returns:
+            For each other class, in the order of the property's disjuncts; they hold in real arithmetic.
+        """
+        lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (instance.lower, instance.upper))
+        rows = np.concatenate([matrix for matrix, _ in instance.spec.disjuncts])
+        question = Question(lower, upper, rows, np.zeros(len(rows)))
+        image = lower.tobytes(), upper.tobytes(), instance.spec.digest()
+        if self._known is None or self._known[0] != image:
+            self._known = image, self._engine.bound(question)
+        engine, bounder = self._bounders[name]
+        pair = bounder.with_own(lower, upper, self._known[1], engine.bound(question))
+        differences = Candidates(
+            np.zeros_like(rows.T), rows.T.copy(), np.zeros(len(rows)), np.zeros_like(rows.T), np.arange(len(rows))
+        )
+        change, _ = bound_rows(pair, differences)
+        total = self._known[1].rows + change
+        return tuple(np.nextafter(total, -np.inf).tolist())
+
+
+def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, tell: Callable[[str], None]) -> Retention:
+    """Follows each guarantee of a run's dense networks through its pruned ones.
+
+    Args:
+        run: The run directory.
+        checkpoints: Folder of the trained cells.
+        exports: Where ONNX files go.
+        root: Folder of the data set, or None to look for it.
+        tell: Takes a line about what is going on.
+
+    Raises:
+        UserError: There is no run, or none with a dense network and a pruned one of the same kind; a checkpoint or the
+            data are others than the run's.
+    """
+    session, answers = _read(run)
+    groups = _groups(answers)
+    if not groups:
+        raise UserError(
+            f"{run} has no dense network together with pruned ones of the same network, objective, radius and seed, "
+            "verified on the same images; name a run of a suite that has both."
+        )
+    suite = load_suite(session.suite)
+    networks: list[Retained] = []
+    disputes: list[str] = []
+    data: dict[str, Dataset] = {}
+    for dense, pruned in groups:
+        split = dense.cell.split
+        if split not in data:
+            data[split] = load_split(suite.data, split, root)  # type: ignore[arg-type]
+            _check_data(data[split], dense.cell, run)
+        for one, disagreements in _followed(dense, pruned, data[split], checkpoints, exports, tell):
+            networks.append(one)
+            disputes += disagreements
+    names = next(iter(data.values())).classes
+    return Retention(tuple(networks), tuple(str(label) for label in range(names)), tuple(disputes))
+
+
+def tell(run: Path) -> int:
+    """Prints what became of a run's guarantees: with the shipped checkpoints, and the data where they are found.
+
+    Returns:
+        The exit code: 1 if a proof that carries over is contradicted by the run.
+    """
+    result = retention(run, CHECKPOINTS, Path("onnx_exports"), None, say)
+    print(markdown(result.networks, result.classes), end="")
+    for sentence in result.contradictions:
+        print(sentence)
+    return EXIT_REGRESSION if result.contradictions else EXIT_OK
+
+
+def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
+    """Returns the run's last session, and its cells with their answers."""
+    session: SessionRow | None = None
+    cells: dict[str, SessionCell] = {}
+    rows: dict[str, dict[int, VerdictRow]] = {}
+    wrong: dict[str, set[int]] = {}
+    for row in Log(run).rows():
+        if isinstance(row, SessionRow):
+            session = row
+            cells.update({cell.name: cell for cell in row.cells})
+        elif isinstance(row, ImageRow) and not row.correct:
+            wrong.setdefault(row.key, set()).add(row.image)
+        elif isinstance(row, VerdictRow):
+            rows.setdefault(row.key, {})[row.image] = row
+    if session is None:
+        raise UserError(f"{run} is no run of a suite; name the folder that bench.run wrote.")
+    answers = []
+    for cell in cells.values():
+        if cell.certified_only or cell.norm == "l2" or cell.timing is not None:
+            continue
+        by_image: dict[int, dict[str, _Answer]] = {}
+        for stage in cell.stages:
+            for image, row in rows.get(stage.key, {}).items():
+                by_image.setdefault(image, {})[stage.key] = _Answer(str(row.status), seconds(row.times), row.stage)
+        answers.append(_Answers(cell, by_image, frozenset(wrong.get(cell.image_key, ()))))
+    return session, answers
+
+
+def _groups(answers: Sequence[_Answers]) -> list[tuple[_Answers, list[_Answers]]]:
+    """Returns each dense cell that has pruned ones beside it."""
+
+    def kind(item: _Answers) -> tuple[object, ...]:
+        cell = item.cell
+        return cell.network, cell.objective, cell.eps, cell.seed, cell.split, tuple(cell.numbers), cell.data_fingerprint
+
+    groups = []
+    for dense in answers:
+        if dense.cell.pruner == DENSE:
+            pruned = [item for item in answers if item.cell.pruner != DENSE and kind(item) == kind(dense)]
+            if pruned:
+                groups.append((dense, sorted(pruned, key=lambda item: item.cell.compression)))
+    return groups
+
+
+def _check_data(data: Dataset, cell: SessionCell, run: Path) -> None:
+    if data.fingerprint != cell.data_fingerprint:
+        raise UserError(
+            f"{run} was made with the data {cell.data_fingerprint[:12]}, and here are {data.fingerprint[:12]}; give "
+            "the same ones with --data-root."
+        )
+
+
+def _export(cell: SessionCell, checkpoints: Path, exports: Path) -> Export:
+    export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+    if cell.checkpoint_sha256 and export.checkpoint_sha256 != cell.checkpoint_sha256:
+        raise UserError(
+            f"Checkpoint {cell.name} has the hash {export.checkpoint_sha256[:12]}, and the run verified "
+            f"{cell.checkpoint_sha256[:12]}; put the same one back, or verify this one."
+        )
+    return export
+
+
+def _followed(
+    dense: _Answers, pruned: Sequence[_Answers], data: Dataset, checkpoints: Path, exports: Path,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Retained, list[str]]]:  # fmt: skip
+    """Yields the fates of a dense network's guarantees in each of the pruned ones, and what is contradicted."""
+    transfer = Transfer(read_network(_export(dense.cell, checkpoints, exports).path))
+    networks = {item.cell.name: _export(item.cell, checkpoints, exports) for item in pruned}
+    able = set()
+    for name, export in networks.items():
+        try:
+            transfer.add(name, read_network(export.path))
+            able.add(name)
+        except (UserError, UnsupportedError) as error:
+            tell(f"{name}: no margin carries over: {error}")
+    guarantees = [image for image in dense.cell.numbers if dense.outcome(image)[0].status == Status.UNSAT]
+    place = {int(number): position for position, number in enumerate(data.indices)}
+    fates: dict[str, list[Fate]] = {name: [] for name in networks}
+    disputes: dict[str, list[str]] = {name: [] for name in networks}
+    for image in guarantees:
+        for item in pruned:
+            name = item.cell.name
+            question = robustness_instance(
+                networks[name], data, place[image], Fraction(item.cell.eps), 1.0, f"{name} image {image}"
+            )
+            begin = time.perf_counter()
+            proved = name in able and _carries(transfer.bounds(name, question), question)
+            took = time.perf_counter() - begin
+            settled, way = item.outcome(image)
+            if proved and way in (Way.BROKEN, Way.MISCLASSIFIED):
+                disputes[name].append(
+                    f"CONTRADICTION: {name}, image {image}: broken by {settled.by}; proved by a dense margin."
+                )
+            elif proved:
+                way = Way.TRANSFER
+            fates[name].append(Fate(image, int(data.labels[place[image]]), way, took, settled.seconds))
+    for item in pruned:
+        name = item.cell.name
+        yield Retained(name, dense.cell.name, item.cell.compression, tuple(fates[name])), disputes[name]
+
+
+def _carries(bounds: tuple[float, ...], instance: Instance) -> bool:
+    """Whether bounds prove a question, with room for what float32 rounding does."""
+    if not min(bounds) > 0:
+        return False
+    verdict = Verdict(Status.UNSAT, bounds=bounds)
+    return guard.guard(VERIFIERS.get(_JUDGED_AS), replace(instance, allowance=()), verdict).status is Status.UNSAT

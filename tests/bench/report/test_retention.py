@@ -1,0 +1,38 @@
+"""Tables of what pruning kept of what was proved."""
+
+from __future__ import annotations
+
+from prunecert.bench.report.retention import Fate, Retained, Way, lost_by_class, markdown, overview
+
+
+def network(*ways: Way, name: str = "net_x10", compression: float = 10.0) -> Retained:
+    fates = tuple(Fate(3 * i, i % 2, way, 0.5, 0.25) for i, way in enumerate(ways))
+    return Retained(name, "net_x1", compression, fates)
+
+
+def test_each_guarantee_is_counted_once_by_its_way() -> None:
+    one = network(Way.TRANSFER, Way.TRANSFER, Way.SEARCH, Way.ROOT, Way.BROKEN, Way.OPEN, Way.MISCLASSIFIED)
+    table = overview([one])
+    headings = [heading for heading, _ in table.columns]
+    (row,) = table.rows
+    cells = dict(zip(headings, row, strict=True))
+    assert cells["guarantees"] == "7"
+    assert cells["kept"] == "4"
+    assert [cells[str(way)] for way in Way] == ["2", "1", "1", "1", "1", "1"]
+    assert (cells["transfer s"], cells["anew s"]) == ("3.50", "1.75")
+
+
+def test_lost_ones_stand_by_class_with_their_images() -> None:
+    one = network(Way.TRANSFER, Way.BROKEN, Way.OPEN, Way.TRANSFER, Way.MISCLASSIFIED)
+    assert lost_by_class([one], ["cat", "dog"]).rows == [
+        ["net_x10", "cat", "3", "1", "6?, 12"],
+        ["net_x10", "dog", "2", "1", "3"],
+    ]
+
+
+def test_nothing_lost_has_no_second_table() -> None:
+    text = markdown([network(Way.TRANSFER, Way.SEARCH)], ["cat", "dog"])
+    assert text.startswith("- net_x10: of 2 guarantees of net_x1, 2 survive 10x (100.0 %)\n")
+    assert "lost images" not in text
+    assert "lost images" in markdown([network(Way.BROKEN)], ["cat", "dog"])
+    assert network().sentence() == "net_x10: of 0 guarantees of net_x1, 0 survive 10x"

@@ -1,0 +1,148 @@
+"""Questions about two networks become files for any verifier; a counterexample counts on both networks, or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.bench.running.pairs import PairFiles, alike, on_both, pair_tasks
+from prunecert.bench.verify import main
+from prunecert.errors import EXIT_OK, UserError
+from prunecert.verifiers.base import OutputSpec, Status, Verdict
+from prunecert.verifiers.formats.vnnlib import read_property
+from prunecert.verifiers.formats.vnnlib_pairs import write_pair
+from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+from tests.bench.propertykit import BOX, HOLDS, log, spec
+from tests.soundness.networks import Network
+
+
+def scaled(name: str, factor: float) -> Network:
+    """y = factor * x."""
+    net = Network(name, (2,))
+    net.gemm(0, factor * np.eye(2), np.zeros(2))
+    return net
+
+
+@pytest.fixture(name="files")
+def _files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    (tmp_path / "box.vnnlib").write_text(HOLDS)
+    return (
+        scaled("one", 1.0).save(tmp_path / "one.onnx"),
+        scaled("other", 1.25).save(tmp_path / "other.onnx"),
+        tmp_path / "box.vnnlib",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("difference:0.5", difference(0.5, 3)),
+        ("class", same_class(3)),
+        ("class:0.25", same_class(3, 0.25)),
+    ],
+)
+def test_what_is_asked_is_read(text: str, expected: OutputSpec) -> None:
+    assert alike(text, 3).digest() == expected.digest()
+
+
+@pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
+def test_what_cannot_be_asked_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):
+        alike(text, 3)
+
+
+def test_files_say_what_was_asked(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    ((task, pair),) = pair_tasks(*files, "class:0.5", "cat", 9.0, tmp_path / "out")
+    assert task.name == "one-with-other_box_class-0.5"
+    assert (task.onnx.name, task.timeout) == ("one-with-other.onnx", 9.0)
+    (case,) = read_property(task.vnnlib).cases
+    assert case.lower.tolist() == [0.0, 0.25]
+    rng = np.random.default_rng(0)
+    for outputs in rng.integers(-2, 3, (200, 4)) / 2:
+        assert case.spec.violated_by(outputs) == pair.spec.violated_by(outputs)
+
+
+def test_each_box_is_a_question(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    boxes = "(or (and (<= X_0 0.1) (>= X_0 0) (>= Y_0 9)) (and (<= X_0 1) (>= X_0 0.9) (>= Y_0 9)))"
+    files[2].write_text(spec(boxes, "(>= X_1 0)", "(<= X_1 1)"))
+    tasks = pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
+    assert [task.name[-2:] for task, _ in tasks] == ["_0", "_1"]
+    assert [pair.case.upper[0] for _, pair in tasks] == [0.1, 1.0]
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [(0.24, "sat"), (0.26, "unsat")])
+def test_the_command_compares_two_networks(
+    files: tuple[Path, Path, Path], tmp_path: Path, tolerance: float, status: str
+) -> None:
+    """The outputs differ by up to a quarter, where x is 1."""
+    one, other, box = map(str, files)
+    words = ["--onnx", one, "--with", other, "--vnnlib", box, "--alike", f"difference:{tolerance}"]
+    code = main([*words, "--verifier", "sparse-pair", "--timeout", "20", "--out", str(tmp_path / "out")])
+    assert code == EXIT_OK
+    (row,) = [row for row in log(tmp_path / "out") if row["type"] == "property"]
+    assert row["status"] == status
+    assert ("replayed on both networks" in str(row.get("detail"))) == (status == "sat")
+
+
+def test_a_counterexample_of_the_merged_network_alone_is_none(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    ((_, pair),) = pair_tasks(*files, "difference:0.2", "cat", 9.0, tmp_path / "out")
+
+    def judged(point: list[float], pair: PairFiles = pair) -> Verdict:
+        return on_both(Verdict(Status.SAT, witness=np.array(point, dtype=np.float32), stage="attack"), pair)
+
+    assert judged([0.5, 1.0]).status is Status.SAT
+    # The outputs are alike there; and outside of the box nothing counts.
+    for point in ([0.5, 0.5], [0.75, 1.0]):
+        refused = judged(point)
+        assert refused.status is Status.UNKNOWN
+        assert refused.witness is None
+        assert "none for the two networks themselves" in refused.detail
+    assert on_both(Verdict(Status.UNSAT), pair).status is Status.UNSAT
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--alike", "class"], "--alike needs --with"),
+        (["--with", "other.onnx"], "speaks of one network; say with --alike"),
+        (["--with", "other.onnx", "--alike", "class", "--compact"], "--with goes without --compact"),
+        (["--with", "none.onnx", "--alike", "class"], r"none\.onnx"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=reason):
+        main(["--onnx", str(files[0]), "--vnnlib", str(files[2]), "--verifier", "sparse-pair", *more])
+
+
+def test_a_query_over_two_networks_is_read(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    lower, upper = np.array([0.0, 0.25]), np.array([0.5, 1.0])
+    files[2].write_text(write_pair(lower, upper, difference(0.2, 2), 2))
+    ((task, pair),) = pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+    assert task.name == "one-with-other_box"
+    (case,) = read_property(task.vnnlib).cases
+    assert (case.lower.tolist(), case.upper.tolist()) == ([0.0, 0.25], [0.5, 1.0])
+    rng = np.random.default_rng(0)
+    for outputs in rng.integers(-2, 3, (200, 4)) / 10:
+        assert (
+            case.spec.violated_by(outputs) == difference(0.2, 2).violated_by(outputs) == pair.spec.violated_by(outputs)
+        )
+    with pytest.raises(UserError, match="says itself what is asked of them; leave --alike out"):
+        pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
+    files[2].write_text(files[2].read_text().replace("isomorphic-to", "equal-to"))
+    with pytest.raises(UserError, match="speaks of two equal networks"):
+        pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+    assert pair_tasks(files[0], files[0], files[2], None, "cat", 9.0, tmp_path / "out")
+    files[2].write_text(write_pair(lower, upper, difference(0.2, 3), 3))
+    with pytest.raises(UserError, match="has 3 outputs, but each of the networks has 2"):
+        pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+
+
+def test_a_property_without_a_box_is_refused(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    files[2].write_text(spec(*BOX, "false"))
+    with pytest.raises(UserError, match="has no box over which to compare networks"):
+        pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")

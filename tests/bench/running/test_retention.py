@@ -1,0 +1,209 @@
+"""Guarantees followed from a dense network into pruned ones, on a run whose networks are tiny."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunecert.bench.planning.exports import Export
+from prunecert.bench.report.retention import Retained, Way
+from prunecert.bench.running import retention as module
+from prunecert.bench.running.retention import Retention, Transfer, retention
+from prunecert.errors import UserError
+from prunecert.models.data import Dataset
+from prunecert.onnx.io import identity
+from prunecert.verifiers.base import Instance, OutputSpec
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from tests.bench.rowkit import complete
+from tests.soundness.networks import Network
+from tests.soundness.pairs import twin
+from tests.soundness.questions import FAMILIES
+
+EPS = 0.02
+NAMES = {"dense": "t_dense_x1", "light": "t_lwm_x2", "heavy": "t_lwm_x100"}
+
+
+@dataclass
+class Zoo:
+    """A dense network, a lightly and a heavily pruned one, and their files and rows."""
+
+    folder: Path
+    nets: dict[str, Network]
+    data: Dataset
+    rows: list[dict[str, Any]]
+
+    def ask(self) -> Retention:
+        run = self.folder / "run"
+        run.mkdir(exist_ok=True)
+        (run / "instances.main.jsonl").write_text("".join(json.dumps(complete(row)) + "\n" for row in self.rows))
+        return retention(run, self.folder, self.folder, None, lambda text: self.lines.append(text))
+
+    def __post_init__(self) -> None:
+        self.lines: list[str] = []
+
+
+@pytest.fixture(name="zoo")
+def _zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    rng = np.random.default_rng(5)
+    dense = FAMILIES["conv"]("dense", rng).balance(rng)
+    nets = {"dense": dense, "light": twin(dense, rng, 0.1, 0.01), "heavy": twin(dense, rng, 0.7, 0.3)}
+    images = rng.random((12, 1, 4, 4)).astype(np.float32)
+    labels = np.array([int(output.argmax()) for output in dense.evaluate(images.reshape(12, -1))])
+    data = Dataset(images, labels, np.arange(12), "test", "f" * 64, True, False, "made up", classes=4)
+    for name, net in nets.items():
+        net.save(tmp_path / f"{NAMES[name]}.onnx")
+
+    def export_cell(checkpoint: Path, _folder: Path) -> Export:
+        onnx = checkpoint.with_suffix(".onnx")
+        return Export(onnx, identity(onnx), 0.0, 1.0, "b" * 64, {})
+
+    monkeypatch.setattr(module, "export_cell", export_cell)
+    monkeypatch.setattr(module, "load_suite", lambda _name: SimpleNamespace(data=None))
+    monkeypatch.setattr(module, "load_split", lambda *_: data)
+    cells = [
+        {
+            "name": NAMES[name], "network": "t", "eps": str(EPS), "pruner": "dense" if name == "dense" else "lwm",
+            "compression": ratio, "images": 12, "image_key": name, "stages": [{"verifier": "sparse-bab", "key": name}],
+        }
+        for name, ratio in (("heavy", 100.0), ("dense", 1.0), ("light", 2.0))
+    ]  # fmt: skip
+    rows: list[dict[str, Any]] = [{"type": "session", "cells": cells}]
+    for image in range(12):
+        for name in nets:
+            # The dense network's images are proved, all but the last.
+            status = "unsat" if name == "dense" and image < 11 else "unknown"
+            rows.append({"type": "verdict", "key": name, "cell": NAMES[name], "image": image, "status": status})
+    return Zoo(tmp_path, nets, data, rows)
+
+
+def of(result: Retention, name: str) -> Retained:
+    return next(network for network in result.networks if network.name == NAMES[name])
+
+
+def answer(zoo: Zoo, name: str, image: int, **fields: Any) -> None:
+    row = next(r for r in zoo.rows if r["type"] == "verdict" and r["key"] == name and r["image"] == image)
+    row.update(fields)
+
+
+def test_margins_carry_over_where_little_was_pruned(zoo: Zoo) -> None:
+    result = zoo.ask()
+    light, heavy = of(result, "light"), of(result, "heavy")
+    assert [network.compression for network in result.networks] == [2.0, 100.0]
+    assert light.dense == NAMES["dense"]
+    assert [fate.image for fate in light.fates] == list(range(11))
+    assert light.kept > heavy.kept
+    assert light.kept >= 5
+    assert {fate.way for fate in light.fates} <= {Way.TRANSFER, Way.OPEN}
+    assert all(fate.transfer_s > 0 for fate in light.fates)
+    # What carried over holds at sampled points.
+    rng = np.random.default_rng(0)
+    for fate in light.fates:
+        if fate.way is Way.TRANSFER:
+            image = zoo.data.images[fate.image].reshape(-1)
+            points = np.clip(image + EPS * rng.choice([-1, 1], (500, 16)), 0, 1)
+            assert (zoo.nets["light"].evaluate(points).argmax(axis=1) == fate.label).all()
+
+
+def test_else_the_run_says_how_it_was_proved_or_lost(zoo: Zoo) -> None:
+    lost = [fate.image for fate in of(zoo.ask(), "heavy").fates if not fate.kept]
+    searched, rooted, broken, wrong, *_ = lost
+    times = {"start_s": 0.0, "load_s": 0.5, "bound_s": 1.0, "search_s": 1.0, "wall_s": 3.0}
+    answer(zoo, "heavy", searched, status="unsat", stage="bab", times=times)
+    answer(zoo, "heavy", rooted, status="unsat", stage="incomplete")
+    answer(zoo, "heavy", broken, status="sat")
+    zoo.rows.append({"type": "image", "key": "heavy", "cell": NAMES["heavy"], "image": wrong, "correct": False})
+    result = zoo.ask()
+    ways = {fate.image: fate for fate in of(result, "heavy").fates}
+    expected = {searched: Way.SEARCH, rooted: Way.ROOT, broken: Way.BROKEN, wrong: Way.MISCLASSIFIED}
+    assert {image: ways[image].way for image in expected} == expected
+    assert ways[searched].anew_s == 2.5
+    assert not result.contradictions
+
+
+def test_a_proof_that_carries_over_to_a_broken_network_is_a_contradiction(zoo: Zoo) -> None:
+    carried = next(fate.image for fate in of(zoo.ask(), "light").fates if fate.way is Way.TRANSFER)
+    answer(zoo, "light", carried, status="sat")
+    (sentence,) = zoo.ask().contradictions
+    assert sentence.startswith(f"CONTRADICTION: {NAMES['light']}, image {carried}: broken by sparse-bab")
+
+
+def test_a_network_of_another_shape_is_said_and_left_to_the_run(zoo: Zoo) -> None:
+    other = FAMILIES["conv-pruned-70"]("other", np.random.default_rng(0))
+    other.save(zoo.folder / f"{NAMES['heavy']}.onnx")
+    heavy = of(zoo.ask(), "heavy")
+    assert heavy.kept == 0
+    assert any("no margin carries over" in line for line in zoo.lines)
+
+
+def _no_dense(zoo: Zoo) -> None:
+    for cell in zoo.rows[0]["cells"]:
+        cell["pruner"] = "lwm"
+
+
+def _other_data(zoo: Zoo) -> None:
+    for cell in zoo.rows[0]["cells"]:
+        cell["data_fingerprint"] = "0" * 64
+
+
+def _other_checkpoint(zoo: Zoo) -> None:
+    for cell in zoo.rows[0]["cells"]:
+        cell["checkpoint_sha256"] = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_no_dense, "has no dense network together with pruned ones"),
+        (_other_data, "was made with the data 000000000000"),
+        (_other_checkpoint, "has the hash bbbbbbbbbbbb, and the run verified 000000000000"),
+    ],
+)
+def test_runs_that_do_not_fit_are_refused(zoo: Zoo, change: Callable[[Zoo], None], reason: str) -> None:
+    change(zoo)
+    with pytest.raises(UserError, match=reason):
+        zoo.ask()
+
+
+def test_bounds_of_margins_hold(zoo: Zoo) -> None:
+    """Against the pruned network itself, at points of the box; boxes are not mixed up."""
+    path = {name: zoo.folder / f"{NAMES[name]}.onnx" for name in zoo.nets}
+    transfer = Transfer(read_network(path["dense"]))
+    transfer.add("light", read_network(path["light"]))
+    rng = np.random.default_rng(1)
+    for image in (0, 1, 0):
+        center = zoo.data.images[image]
+        label = int(zoo.data.labels[image])
+        question = Instance(
+            path["light"],
+            "",
+            np.clip(center - EPS, 0, 1).astype(np.float32),
+            np.clip(center + EPS, 0, 1).astype(np.float32),
+            OutputSpec.robustness(label, 4),
+            1.0,
+            label=label,
+            classes=4,
+        )
+        bounds = transfer.bounds("light", question)
+        points = rng.uniform(question.lower.reshape(-1), question.upper.reshape(-1), (500, 16))
+        outputs = zoo.nets["light"].evaluate(points)
+        margins = [outputs @ matrix[0] for matrix, _ in question.spec.disjuncts]
+        assert all(bound <= margin.min() for bound, margin in zip(bounds, margins, strict=True))
+        wider = replace(question, upper=question.upper + np.float32(0.1))
+        assert min(transfer.bounds("light", wider)) < min(bounds)
+
+
+def test_the_command_exits_with_1_after_a_contradiction(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for contradictions, code in (((), 0), (("CONTRADICTION: so",), 1)):
+        result = Retention((), (), contradictions)
+        monkeypatch.setattr(module, "retention", lambda *_, result=result: result)
+        assert module.tell(Path("run")) == code
+    assert "CONTRADICTION: so" in capsys.readouterr().out

@@ -1,0 +1,110 @@
+"""Two networks as one file: both answers, bit by bit, and what can't be joined is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from prunecert.compaction import METADATA_KEY
+from prunecert.errors import UserError
+from prunecert.hashing import sha256_file
+from prunecert.onnx.merge import PAIR_KEY, merge
+from prunecert.onnx.normal import is_normal
+from prunecert.verifiers.formats.counterexample import outputs
+from tests.soundness.pairs import twin
+from tests.soundness.questions import FAMILIES
+
+Change = Callable[[onnx.ModelProto], None]
+
+
+@pytest.fixture(name="files")
+def _files(tmp_path: Path) -> tuple[Path, Path]:
+    rng = np.random.default_rng(3)
+    net = FAMILIES["conv-skip"]("net", rng)
+    return net.save(tmp_path / "a.onnx"), twin(net, rng, 0.3, 0.1).save(tmp_path / "b.onnx")
+
+
+def test_both_outputs_are_those_of_the_files(files: tuple[Path, Path], tmp_path: Path) -> None:
+    merged = merge(*files)
+    onnx.save(merged, tmp_path / "both.onnx")
+    points = np.random.default_rng(0).random((8, 1, 4, 4)).astype(np.float32)
+    apart = np.hstack([outputs(path, points) for path in files])
+    np.testing.assert_array_equal(outputs(tmp_path / "both.onnx", points), apart)
+    assert is_normal(merged)
+    (record,) = (item.value for item in merged.metadata_props if item.key == PAIR_KEY)
+    assert json.loads(record) == {"first": sha256_file(files[0]), "second": sha256_file(files[1])}
+    # The same file on both sides is a pair, too.
+    assert len(merge(files[0], files[0]).graph.node) == len(merged.graph.node)
+
+
+def test_a_free_batch_axis_stays_free(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in files:
+        model = onnx.load(path)
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_param = "n"
+        onnx.save(model, path)
+    merged = merge(*files)
+    assert merged.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 0
+    onnx.save(merged, tmp_path / "both.onnx")
+    point = np.full((1, 1, 4, 4), 0.5, dtype=np.float32)
+    np.testing.assert_array_equal(
+        outputs(tmp_path / "both.onnx", point), np.hstack([outputs(path, point) for path in files])
+    )
+
+
+def _opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 14
+
+
+def _domain(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def _compacted(model: onnx.ModelProto) -> None:
+    model.metadata_props.add(key=METADATA_KEY, value="{}")
+
+
+def _wide(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
+
+
+def _double(model: onnx.ModelProto) -> None:
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Flatten", ["input"], ["output"]))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def _two_outputs(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("v1", TensorProto.FLOAT, [1, 2, 4, 4]))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_opset, "are written in the opsets 13 and 14; export both in one"),
+        (_domain, "uses functions or operators beyond ONNX's own"),
+        (_compacted, "is a compacted network; compare the network that it was made from"),
+        (_wide, r"takes the shape \[1, 1, 4, 4\] and returns \[1, \?\]"),
+        (_double, "takes no float32 input"),
+        (_two_outputs, "has 1 inputs and 2 outputs"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(files: tuple[Path, Path], change: Change, reason: str) -> None:
+    model = onnx.load(files[1])
+    change(model)
+    onnx.save(model, files[1])
+    with pytest.raises(UserError, match=reason):
+        merge(*files)
+
+
+def test_other_shapes_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = FAMILIES["fc"]("fc", np.random.default_rng(0)).save(tmp_path / "c.onnx")
+    with pytest.raises(UserError, match=r"inputs of the shapes \[1, 1, 4, 4\] and \[1, 3\] and have 3 and 3 outputs"):
+        merge(files[0], other)

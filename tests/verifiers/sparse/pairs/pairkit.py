@@ -1,0 +1,66 @@
+"""Two small networks of one architecture, read by the sparse engine, and a box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.verifiers.sparse.arrays import Float64Array
+from prunecert.verifiers.sparse.crown.engine import Engine
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.pairs.bounds import Bounder, PairBounds
+from prunecert.verifiers.sparse.pairs.network import Pair
+from tests.soundness.pairs import twin
+from tests.soundness.questions import FAMILIES
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A pair over a box."""
+
+    first: Network
+    second: Network
+    lower: Float64Array
+    upper: Float64Array
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.first, self.second)
+
+    def bounds(self, walks: bool = True) -> PairBounds:
+        """Bounds all nodes over the box."""
+        engines = Engine(self.first, 1), Engine(self.second, 1)
+        return Bounder(self.pair, engines, walks).bound(self.lower, self.upper)
+
+    def points(self, count: int = 400, seed: int = 0) -> Float64Array:
+        """Returns inputs of the box, half of them corners."""
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(self.lower, self.upper, (count, len(self.lower)))
+        points[::2] = np.where(rng.random((len(points[::2]), len(self.lower))) < 0.5, self.lower, self.upper)
+        return points
+
+    def values(self, points: Float64Array) -> list[Float64Array]:
+        """Returns every node's values at points: [3, points, size], the last of the three the difference."""
+        both = zip(self.first.forward(points), self.second.forward(points), strict=True)
+        return [np.stack([one, other, other - one]) for one, other in both]
+
+
+def case(
+    folder: Path, family: str, seed: int = 0, dropped: float = 0.3, noise: float = 0.05, radius: float = 0.1
+) -> Case:
+    """Returns a network of the soundness suite's families with its twin."""
+    rng = np.random.default_rng([seed, 7])
+    net = FAMILIES[family](f"{family} {seed}", rng).balance(rng)
+    other = twin(net, rng, dropped, noise)
+    networks = [read_network(item.save(folder / f"{name}.onnx")) for name, item in (("a", net), ("b", other))]
+    center = rng.random(net.inputs)
+    lower, upper = np.clip(center - radius, 0, 1), np.clip(center + radius, 0, 1)
+    return Case(
+        networks[0], networks[1], lower.astype(np.float32).astype(float), upper.astype(np.float32).astype(float)
+    )
+
+
+FAMILY_NAMES = ("fc", "fc-dead-units", "conv", "skip", "conv-skip")

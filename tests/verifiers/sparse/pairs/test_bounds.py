@@ -1,0 +1,45 @@
+"""Bounds of all nodes of a pair: no worse than each network's own, and what is proved of a question's rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.verifiers.sparse.crown.engine import Engine, Question
+from prunecert.verifiers.sparse.pairs.bounds import best_of, bound_rows
+from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND
+from prunecert.verifiers.sparse.pairs.specification import candidates, difference, of_rows
+from tests.verifiers.sparse.pairs.pairkit import case
+
+
+def test_values_are_bounded_no_worse_than_by_each_network_alone(tmp_path: Path) -> None:
+    one = case(tmp_path, "fc", radius=0.2)
+    bounds, row = one.bounds(), (np.eye(1, one.pair.outputs), np.zeros(1))
+    for place, network in ((FIRST, one.first), (SECOND, one.second)):
+        own = Engine(network, 1).bound(Question(one.lower, one.upper, *row))
+        for node in one.pair.activated:
+            assert (bounds.ranges[node].lower[place, :, 0] >= own.lower[node] - 1e-15).all()
+            assert (bounds.ranges[node].upper[place, :, 0] <= own.upper[node] + 1e-15).all()
+    first, second = bounds.unstable()
+    assert first > 0
+    assert second > 0
+
+
+def test_each_disjunct_has_its_best_row() -> None:
+    rows = of_rows(np.eye(4), np.zeros(4), np.array([0, 0, 2, 2]))
+    best, place = best_of(rows, np.array([1.0, -1.0, -3.0, -2.0]), 3)
+    assert best.tolist() == [1.0, -np.inf, -2.0]
+    assert place.tolist() == [0, -1, 3]
+
+
+def test_a_tolerance_beyond_the_bound_is_proved_and_one_below_what_occurs_is_not(tmp_path: Path) -> None:
+    one = case(tmp_path, "conv", dropped=0.1, noise=0.02)
+    bounds = one.bounds()
+    values = one.values(one.points())[-1]
+    occurs = float(np.abs(values[SECOND] - values[FIRST]).max())
+    for tolerance, holds in ((0.99 * occurs, False), (20 * occurs, True)):
+        spec = difference(tolerance, one.pair.outputs)
+        rows = candidates(spec)
+        best, _ = best_of(rows, bound_rows(bounds, rows)[0], len(spec.disjuncts))
+        assert (best > 0).all() == holds

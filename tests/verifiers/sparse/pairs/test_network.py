@@ -1,0 +1,77 @@
+"""Pairs are two networks of one architecture; merged ones are taken apart, and what isn't a pair is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from prunecert.errors import UserError
+from prunecert.onnx.merge import merge
+from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse.network import Network, Term
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.pairs.network import Pair, joined, split_merged
+from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, case
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_merged_file_is_taken_apart(family: str, tmp_path: Path) -> None:
+    one = case(tmp_path, family)
+    onnx.save(merge(tmp_path / "a.onnx", tmp_path / "b.onnx"), tmp_path / "both.onnx")
+    merged = read_network(tmp_path / "both.onnx")
+    pair, points = split_merged(merged), one.points(20)
+    np.testing.assert_array_equal(pair.first.evaluate(points), one.first.evaluate(points))
+    np.testing.assert_array_equal(pair.second.evaluate(points), one.second.evaluate(points))
+    assert len(pair.first.nodes) == len(one.first.nodes)
+    again = joined(pair.first, pair.second)
+    np.testing.assert_allclose(again.evaluate(points), merged.evaluate(points))
+    assert len(split_merged(again).first.nodes) == len(one.first.nodes)
+
+
+def test_changes_are_differences_of_weights(tmp_path: Path) -> None:
+    one = case(tmp_path, "skip")
+    pair = one.pair
+    for terms in pair.terms:
+        for term in terms:
+            assert abs(term.second.matrix - term.first.matrix - term.change.matrix).max() == 0
+    assert pair.entries == one.first.nonzeros + one.second.nonzeros
+    bias = one.second.nodes[1].bias.astype(float) - one.first.nodes[1].bias
+    np.testing.assert_array_equal(pair.shifts[1].value[2], bias)
+
+
+def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    small, deep = case(tmp_path, "fc").first, case(tmp_path / "x", "fc-deep").first
+    with pytest.raises(UserError, match=r"they have 3 and 4 layers; allowed are two networks of one architecture"):
+        Pair(small, deep)
+    with pytest.raises(UserError, match=r"inputs of the shapes \(3,\) and \(1, 4, 4\)"):
+        Pair(small, case(tmp_path / "x", "conv").first)
+    wider = replace(small.nodes[-1], shape=(1, 3))
+    with pytest.raises(UserError, match="has another shape or other inputs in the second"):
+        Pair(small, Network("other", small.input_shape, (*small.nodes[:-1], wider)))
+
+
+def test_what_is_no_pair_is_unsupported(tmp_path: Path) -> None:
+    network = case(tmp_path, "conv").first
+    with pytest.raises(UnsupportedError, match="both halves of its outputs depend on"):
+        split_merged(network)
+    odd = case(tmp_path, "fc").first
+    with pytest.raises(UnsupportedError, match="has 3 outputs; a pair of networks has an even number"):
+        split_merged(odd)
+
+
+def test_a_value_that_is_taken_twice_is_unsupported(tmp_path: Path) -> None:
+    network = case(tmp_path, "fc").first
+    last = network.nodes[-1]
+    twice = replace(last, terms=(*last.terms, last.terms[0]))
+    doubled = Network("twice", network.input_shape, (*network.nodes[:-1], twice))
+    with pytest.raises(UnsupportedError, match="takes one value twice"):
+        Pair(doubled, doubled)
+    first = replace(network.nodes[1], terms=(Term(0, True, network.nodes[1].terms[0].matrix),))
+    on_input = Network("relu of the input", network.input_shape, (network.nodes[0], first, *network.nodes[2:]))
+    with pytest.raises(UnsupportedError, match="a ReLU on the input itself isn't taken"):
+        Pair(on_input, on_input)

@@ -1,0 +1,88 @@
+"""What is said to be below λ relu(z) + κ δ is so at every point of the set, whatever the coefficients."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunecert.verifiers.sparse.pairs.ranges import Ranges
+from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
+
+#: Bounds as walks have them, and awkward ones.
+NUMBERS = st.one_of(
+    st.floats(-4, 4, allow_nan=False), st.sampled_from([0.0, 1.0, -1.0, 1e-30, -1e-30, 1e15, -1e15, 2.0**-1074])
+)
+SPANS = st.tuples(NUMBERS, NUMBERS).map(sorted)
+
+
+def ranges_of(box: list[list[float]]) -> Ranges:
+    array = np.array(box)
+    return Ranges(array[:, :1, None], array[:, 1:, None])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(SPANS, min_size=3, max_size=3),
+    NUMBERS,
+    NUMBERS,
+    st.sampled_from(["apart", "together", "mixed"]),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=6, max_size=6),
+)
+def test_it_is_below_in_exact_arithmetic(
+    box: list[list[float]], lam: float, kappa: float, choice: Choice, shares: list[tuple[float, float]]
+) -> None:
+    planes = relax(np.array([[lam]]), np.array([[kappa]]), ranges_of(box), choice)
+    mu, nu = Fraction(planes.value[0, 0]), Fraction(planes.change[0, 0])
+    constant = Fraction(planes.constant[0, 0]) if len(planes.index) else Fraction(0)
+    (low, high), (low2, high2), (least, most) = ([Fraction(end) for end in ends] for ends in box)
+    start, end = max(low, low2 - most), min(high, high2 - least)
+    if start > end:
+        return
+    corners = [(Fraction(i), Fraction(j)) for i in (0, 1) for j in (0, 1)]
+    kinks = [Fraction(0), low2 - least, high2 - most]
+    for share, other in [*((Fraction(a), Fraction(b)) for a, b in shares), *corners]:
+        for z in (start + share * (end - start), *(min(max(kink, start), end) for kink in kinks)):
+            below, above = max(least, low2 - z), min(most, high2 - z)
+            for d in (below + other * (above - below), min(max(-z, below), above)):
+                delta = max(z + d, 0) - max(z, 0)
+                left = Fraction(lam) * max(z, 0) + Fraction(kappa) * delta
+                # Equal neurons have lost their κ, and with it nothing; else the plane is below.
+                assert left >= mu * z + nu * d + constant
+
+
+def test_stable_neurons_lose_nothing() -> None:
+    box = [[1.0, 2.0], [1.5, 2.5], [-0.5, 1.0]]
+    planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
+    assert (planes.value[0, 0], planes.change[0, 0], len(planes.index)) == (2.0, -3.0, 0)
+    box = [[-2.0, -1.0], [1.0, 2.0], [2.0, 4.0]]
+    # relu(z) is 0, and δ is z' = z + d.
+    planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
+    assert (planes.value[0, 0], planes.change[0, 0], len(planes.index)) == (-3.0, -3.0, 0)
+
+
+def test_differences_are_relaxed_together_where_that_loses_less() -> None:
+    """A wide neuron with a small difference: apart, both triangles are lost; together, next to nothing."""
+    box = ranges_of([[-5.0, 5.0], [-5.0, 5.0], [-0.1, 0.1]])
+    lam, kappa = np.zeros((1, 1)), np.ones((1, 1))
+    apart, together, mixed = (
+        float(relax(lam, kappa, box, choice).constant[0, 0]) for choice in ("apart", "together", "mixed")
+    )
+    assert apart < -2
+    assert together == pytest.approx(-0.05)
+    assert mixed == together
+
+
+def test_equal_neurons_have_no_difference() -> None:
+    box = ranges_of([[-5.0, 5.0], [-5.0, 5.0], [0.0, 0.0]])
+    planes = relax(np.zeros((1, 1)), np.ones((1, 1)), box, "mixed")
+    assert not planes.value.any()
+    assert planes.constant == pytest.approx(0.0, abs=1e-190)
+
+
+def test_what_is_unbounded_gives_no_bound() -> None:
+    planes = relax(np.ones((1, 1)), -np.ones((1, 1)), ranges_of([[-np.inf, np.inf]] * 3), "mixed")
+    assert planes.constant[0, 0] == -np.inf
