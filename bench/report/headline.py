@@ -109,10 +109,10 @@ def draw(axes: Axes, cells: Sequence[Cell], looks: Mapping[str, tuple[str, str]]
             [100 * (point.kept - point.low) for point in points],
             [100 * (point.high - point.kept) for point in points],
         ]
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
+        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
         # Every line begins at its dense network, which keeps all.
-        axes.plot([1.0, x[0]], [100.0, kept[0]], color=look["color"], linewidth=1, linestyle=":")
-        axes.errorbar(x, kept, yerr=bars, markersize=5, capsize=2, label=literal(name), **look)
+        axes.plot([1.0, x[0]], [100.0, kept[0]], color=colour, linewidth=1, linestyle=":")
+        axes.errorbar(x, kept, yerr=bars, color=colour, marker=marker, markersize=5, capsize=2, label=literal(name))
     axes.axhline(100, color="gray", linewidth=0.8, alpha=0.5)
     compression_axis(axes, [cell for cell in cells if cell["pruner"] == DENSE or control({"cells": cells}, cell)])
     axes.set_ylabel("verified accuracy kept, %")

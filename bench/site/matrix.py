@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prunecert.bench.results.stats import par2
@@ -35,7 +35,7 @@ class Field:
         return self.questions - self.solved
 
 
-def matrix(families: dict[Family, Sequence[Row]]) -> dict[str, dict[Family, Field]]:
+def matrix(families: Mapping[Family, Sequence[Row]]) -> dict[str, dict[Family, Field]]:
     """Returns fields by verifier and family, the verifiers in the order of the cascades.
 
     They are counted from the entries' own answers.
@@ -52,7 +52,7 @@ def matrix(families: dict[Family, Sequence[Row]]) -> dict[str, dict[Family, Fiel
     return dict(sorted(fields.items(), key=lambda item: (order[item[0]], item[0])))
 
 
-def _rows(families: dict[Family, Sequence[Row]]) -> list[Row]:
+def _rows(families: Mapping[Family, Sequence[Row]]) -> list[Row]:
     """Returns all rows, those with most verifiers last: their order counts."""
     return sorted((row for rows in families.values() for row in rows), key=lambda row: len(row.verifiers))
 

@@ -135,6 +135,8 @@ TAXONOMIES: dict[str, Taxonomy] = {
     "boosting": _place(Criterion.RELATIVE, _ONE, _G, scratch=True),
     "coevolution": _place(Criterion.IMPORTANCE, _IT, _L, structure=_UNITS),
     "connectivity": _place(Criterion.BAYESIAN, _DURING, _G, scratch=True),
+    # The benchmark has no word for ranks; what goes is what has the least singular values.
+    "cstar": _place(Criterion.IMPORTANCE, _ONE, _G, structure=_UNITS),
     "deadwooding": _place(Criterion.LEARNED, _ONE, _G, fine_tuning=Training.DISTILLATION),
     "drop-grow": _place(Criterion.MAGNITUDE, _DURING, _L, scratch=True),
     "filter-l1": _place(Criterion.MAGNITUDE, _ONE, _L, structure=_UNITS),

@@ -77,7 +77,8 @@ class Run:
         """Returns one of the run's figures, to be shown, changed or saved.
 
         Args:
-            name: ``verified-accuracy`` (against compression), ``time`` (against sparsity) or ``certified-radius``.
+            name: ``kept-accuracy`` or ``verified-accuracy`` (against compression), ``time`` (against sparsity) or
+                ``certified-radius``.
 
         Raises:
             UserError: There is no such figure, or the run has nothing to draw in it.

@@ -27,12 +27,13 @@ cells:
     pruners: [lwm]
     compression: [1, 10, 20]
 verify:
-  images: 60
+  images: 40
   cascade: [fake-bound, fake-complete]
   cross_check: [fake-bound]
   timeouts: {fake-bound: 5, fake-complete: 5,fake-liar: 5,fake-finder: 5,fake-missing: 5,ibp: 30,pgd: 30,crown-ibp: 30}
 profiles:
   half: {images: 20}
+  board: {images: 60}
 """
 CELLS = ("cnn-small_ibp_eps2_dense_x1_s0", "cnn-small_ibp_eps2_lwm_x10_s0")
 

@@ -214,7 +214,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
 def test_dry_run_writes_nothing(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "run", "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert f"{CELLS[0]}: 60 images, fake-bound* (5 s) → fake-complete (5 s)" in printed
+    assert f"{CELLS[0]}: 40 images, fake-bound* (5 s) → fake-complete (5 s)" in printed
     assert not (tmp_path / "run").exists()
 
 

@@ -13,6 +13,9 @@ from prunecert.errors import UserError
 from tests.bench.cardkit import CARD, Run, network
 from tests.bench.conftest import CELLS, Zoo
 
+#: The profile whose runs have enough images for the board.
+BOARD = ("--profile", "board")
+
 
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +37,7 @@ def test_a_finished_run_is_submitted_and_valid(
     run: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(tmp_path / "run", "--submit", "--by", "somebody") == 0
+    assert run(tmp_path / "run", *BOARD, "--submit", "--by", "somebody") == 0
     good, problems = check_tree(tmp_path / "results")
     assert problems == []
     assert sorted(entry["cell"]["name"] for entry in good.values()) == sorted(CELLS)
@@ -49,7 +52,7 @@ def test_a_finished_run_is_submitted_and_valid(
     assert str(zoo.checkpoints.parent) not in text
     # Once more: the same run makes the same entries.
     before = {path.name for path in (tmp_path / "results" / "leaderboard").iterdir()}
-    assert run(tmp_path / "run", "--submit", "--by", "somebody") == 0
+    assert run(tmp_path / "run", *BOARD, "--submit", "--by", "somebody") == 0
     assert {path.name for path in (tmp_path / "results" / "leaderboard").iterdir()} == before
 
 
@@ -59,7 +62,7 @@ def test_a_truncated_run_is_not_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"nothing was written.*data\.images: 52 images; the suite asks for 60"):
-        run(tmp_path / "run", "--images", "52", "--submit")
+        run(tmp_path / "run", "--images", "52", *BOARD, "--submit")
     assert not (tmp_path / "results" / "leaderboard").exists()
 
 
@@ -80,7 +83,7 @@ def test_a_strangers_network_enters_by_its_file_and_a_card(
     monkeypatch.chdir(tmp_path)
     network(tmp_path / "theirs.onnx", zeros=1000)
     (tmp_path / "card.yaml").write_text(CARD)
-    assert run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"), "--submit", "--by", "a stranger") == 0
+    assert run(tmp_path / "run", "--card", str(tmp_path / "card.yaml"), *BOARD, "--submit", "--by", "a stranger") == 0
     (path,) = (tmp_path / "results" / "leaderboard").glob("*.json")
     assert path.name.startswith("my-method.")
     entry = load_entry(path)

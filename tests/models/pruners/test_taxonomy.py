@@ -39,8 +39,8 @@ def test_the_seed_papers_row_is_the_benchmarks() -> None:
 
 def test_words_name_one_facet_each() -> None:
     for kind in (Training, Schedule, Structure, Scope, Criterion):
-        for facet in kind:
-            assert kind(facet.value) is facet
+        # A word that stood for two would make one of them the other's alias.
+        assert len(list(kind)) == len(kind.__members__)
 
 
 def test_it_is_read_without_torch() -> None:
