@@ -2,9 +2,11 @@
 
     python -m bench.certificate write proof.cert --onnx net.onnx --vnnlib prop.vnnlib --timeout 60
     python -m bench.certificate check proof.cert --onnx net.onnx --vnnlib prop.vnnlib
+    python -m bench.certificate check --run results/runs/mine --workers 2
 
 `write` proves or breaks the property by the sparse engine, checks the certificate and only then writes it. `check`
-answers in one line; the folder verifiers/checker does the same without the rest of this program.
+answers in one line; the folder verifiers/checker does the same without the rest of this program. With --run it checks
+all certificates of a run of bench.run --certificates: networks are found by their hashes, properties written anew.
 
 Exit codes: 0 the certificate holds (`write`: is written); 1 it does not, or is for another network or property
 (`write`: there is none, and the line says why); 2 a file can't be read.
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from prunecert.bench.options import SECONDS
+from prunecert.bench.options import SECONDS, add_checking_options
 from prunecert.bench.results.vnncomp import existing
-from prunecert.bench.running.certifying import check_file, write_file
-from prunecert.errors import run_main
+from prunecert.bench.running.certifying import Checking, check_file, check_folder, write_file
+from prunecert.errors import UserError, run_main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,12 +31,16 @@ def parser() -> argparse.ArgumentParser:
         prog="prunecert certificate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = command.add_subparsers(dest="verb", required=True, metavar="check|write")
-    for verb, words in (("check", "check a certificate"), ("write", "find a proof or a counterexample and write it")):
-        part = verbs.add_parser(verb, help=words)
-        part.add_argument("certificate", type=Path, metavar="FILE", help="the certificate")
-        part.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="network, .onnx or .onnx.gz")
-        part.add_argument("--vnnlib", type=Path, required=True, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
-        if verb == "write":
+    for verb, words in (("check", "check certificates"), ("write", "find a proof or a counterexample and write it")):
+        part, checks = verbs.add_parser(verb, help=words), verb == "check"
+        part.add_argument(
+            "certificate", type=Path, nargs="?" if checks else None, metavar="FILE", help="the certificate"
+        )
+        for flag, kind in (("--onnx", "network, .onnx or .onnx.gz"), ("--vnnlib", "property, .vnnlib or .vnnlib.gz")):
+            part.add_argument(flag, type=Path, required=not checks, metavar="FILE", help=kind)
+        if checks:
+            add_checking_options(part)
+        else:
             part.add_argument(
                 "--timeout", type=SECONDS, default=300.0, metavar="S", help="limit of the search (default: 300)"
             )
@@ -43,6 +50,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(arguments)
+    files = options.certificate, options.onnx, options.vnnlib
+    if options.verb == "check" and options.run is not None:
+        if files != (None, None, None):
+            raise UserError("--run goes without FILE, --onnx and --vnnlib: it names them all.")
+        names = [field.name for field in fields(Checking)]
+        return check_folder(options.run, Checking(**{name: getattr(options, name) for name in names}))
+    if None in files:
+        raise UserError("Give FILE with --onnx and --vnnlib, or --run.")
     onnx, vnnlib = existing(options.onnx, "ONNX"), existing(options.vnnlib, "VNN-LIB")
     if options.verb == "check":
         return check_file(existing(options.certificate, "certificate"), onnx, vnnlib)

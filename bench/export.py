@@ -55,10 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if options.check is not None:
         return compare(suite, present, options, out / "onnx")
-    from prunecert.bench.planning.plan import is_correct, robustness_instance
+    from prunecert.bench.planning.plan import is_correct, property_name, property_text
     from prunecert.bench.results.vnncomp import Key, write_keys
     from prunecert.verifiers.formats.counterexample import outputs
-    from prunecert.verifiers.formats.vnnlib import write
 
     data = select.load_data(suite.data, present, options.data_root, options.image_seed)
     rows: list[tuple[str, str, str]] = []
@@ -77,11 +76,11 @@ def main(argv: list[str] | None = None) -> int:
         right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
         for position in right:
             # The box and the label make the property; networks of one radius share it.
-            name = f"{split.split}{split.indices[position]}_eps{float(cell.eps * 255):g}.vnnlib"
+            name = property_name(split, position, cell.eps)
             target = out / "vnnlib" / name
             if target not in written:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write(robustness_instance(export, split, position, cell.eps, limit, name), target)
+                write_text(target, property_text(split, position, cell.eps))
                 written.add(target)
             rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
             keys.append(Key(cell.name, int(split.indices[position])))
@@ -107,7 +106,9 @@ def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str
 
     return {
         cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.name}.safetensors", folder), folder, select.compact_mode(protocol)
+            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
+            folder,
+            select.compact_mode(protocol),
         )
         for cell, protocol in present
     }

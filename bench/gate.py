@@ -1,6 +1,8 @@
 """The CI regression gate: compare a run with its baseline, image by image.
 
-With --run an existing run is gated. With --suite the suite is run first, by bench.run and its options, and gated.
+With --run an existing run is gated. With --suite the suite is run first, by bench.run and its options, and gated;
+what makes a comparison impossible, such as other limits, data, versions, images or verifiers, is found before the first
+image. The suite's networks may be your own ONNX files: see docs/gate.md.
 Exit code 0: fine; 1: a regression or a contradiction; 2: wrong usage, a run that is not complete, or one in which a
 verifier failed.
 """
@@ -12,19 +14,27 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from prunecert.bench.gating import baseline_file, github, junit, markdown, series, table
+from prunecert.bench.gating import badge, baseline_file, github, junit, markdown, series, table
+from prunecert.bench.gating.certificates import Sources, with_certificates
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot, of_run
+from prunecert.bench.gating.refusal import planned, refuse_incomparable
 from prunecert.bench.gating.result import GateResult
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.running.proof_checks import EXPORTS
 from prunecert.bench.schema.cell import fitting
-from prunecert.bench.schema.gate import RuleSet
+from prunecert.bench.schema.gate import REQUIREMENTS, RuleSet
 from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
 from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
 from prunecert.files import write_text
+
+#: What a gate that could compare leaves in its report folder beside ``junit.xml``.
+WRITTEN = ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json", "badge.svg")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--any-version", action="store_true", help="gate although verifiers have other versions")
     parser.add_argument("--fail-on-time", action="store_true", help="fail, not warn, when the run is slower")
+    parser.add_argument(
+        "--require", choices=REQUIREMENTS, default="", help="of each verified image, checked now (default: the rules')"
+    )
+    parser.add_argument("--exports", type=Path, help=f"folder for ONNX files (default: {EXPORTS})")
+    parser.add_argument("--data-root", type=Path, help="folder of the images")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder for junit.xml, gate.json, … (default: RUN/gate)"
     )
@@ -80,18 +95,23 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
         folder = folder or directory / "gate"
         # Before the long work, not after it.
         rules = _rules(options, base)
+        required = options.require or rules.require
         cells = _cells(base, options.cells)
         if options.suite is not None:
-            _run(options, rest, directory)
+            _run(options, [*rest, *(["--certificates"] if required else [])], directory, base, cells)
+        snapshot = of_run(directory)
         result = compare(
             base,
-            of_run(directory),
+            snapshot,
             rules,
             cells=cells,
             skip_unavailable=options.skip_unavailable,
             any_version=options.any_version,
             fail_on_time=options.fail_on_time,
         )
+        if required:
+            sources = Sources(options.exports or EXPORTS, options.data_root, options.suite)
+            result = with_certificates(result, snapshot, directory, sources)
     except UserError as error:
         # A mistyped --run is not to be made into a folder.
         there = options.report is not None or (folder is not None and folder.parent.is_dir())
@@ -115,17 +135,38 @@ def _out(options: argparse.Namespace, rest: Sequence[str]) -> Path:
     return out or Path("results/runs") / f"gate-{Path(options.suite).stem}-{run_options.profile}"
 
 
-def _run(options: argparse.Namespace, rest: Sequence[str], directory: Path) -> None:
-    """Runs the suite. What its exit code stands for is in the run, so the gate finds it there."""
+def _run(
+    options: argparse.Namespace, rest: Sequence[str], directory: Path, base: Snapshot, cells: Sequence[str] | None
+) -> None:
+    """Runs the suite, unless it couldn't be compared with the baseline when it is done.
+
+    What the run's exit code stands for is in the run, so the gate finds it there.
+    """
     from prunecert.bench.run_options import request_of, run_parser
     from prunecert.bench.running.run import run_suite
 
     argv = ["--suite", options.suite, *rest, "--out", str(directory)]
+    for flag, folder in (("--exports", options.exports), ("--data-root", options.data_root)):
+        argv += [] if folder is None else [flag, str(folder)]
     if options.cells is not None:
         argv += ["--cells", options.cells]
     if options.skip_unavailable:
         argv.append("--skip-unavailable")
-    run_suite(request_of(run_parser().parse_args(argv), argv))
+    names = list(base.cells if cells is None else cells)
+
+    def inspect(session: SessionRow) -> None:
+        refuse_incomparable(
+            base,
+            planned(session, base),
+            names,
+            skip_unavailable=options.skip_unavailable,
+            any_version=options.any_version,
+        )
+
+    request = request_of(run_parser().parse_args(argv), argv)
+    # A sample is compared with a sample only: without the data nothing is begun.
+    request = replace(request, sample=any(data.sample for data in base.head.data))
+    run_suite(request, inspect=inspect)
 
 
 def _cells(base: Snapshot, patterns: str | None) -> list[str] | None:
@@ -153,7 +194,8 @@ def _write(result: GateResult, folder: Path, console: Console) -> None:
         "gate.json": _json(result.to_json()),
         "benchmark-bigger.json": _json(series.bigger_is_better(result)),
         "benchmark-smaller.json": _json(series.smaller_is_better(result)),
-        "badge.json": _json(series.badge(result)),
+        "badge.json": _json(badge.endpoint(result)),
+        "badge.svg": badge.svg(result),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -167,7 +209,7 @@ def _json(data: object) -> str:
 def _refuse(message: str, folder: Path | None, environment: Mapping[str, str]) -> None:
     """Leaves the refusal where CI looks, so that reports of an earlier gate don't pass for this one's."""
     if folder is not None:
-        for name in ("gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"):
+        for name in WRITTEN:
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "junit.xml", junit.render_refusal(message))

@@ -71,6 +71,7 @@ def merge(parts: Sequence[Path], out: Path) -> None:
         B/instances.main.jsonl          ──► OUT/instances.part2-main.jsonl
         B/instances.shard-2-of-2.jsonl  ──► OUT/instances.part2-shard-2-of-2.jsonl
         A/witnesses/*, B/witnesses/*    ──► OUT/witnesses/*                   named by the instances that they answer
+        A/certificates/*, …             ──► OUT/certificates/*                named by their hashes
 
     The files appear when all are whole, so that a merge that was stopped is no run.
 
@@ -89,7 +90,8 @@ def merge(parts: Sequence[Path], out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        _copy_witnesses(part / "witnesses", out / "witnesses")
+        for folder, pattern in (("witnesses", "*.npy"), ("certificates", "*.cert")):
+            _copy_files(part / folder, out / folder, pattern)
     scratch = {source: out / f".{writer}.{os.getpid()}.tmp" for source, writer in sources.items()}
     try:
         for source, writer in sources.items():
@@ -116,12 +118,12 @@ def _writer(source: Path) -> str:
     return match[1]
 
 
-def _copy_witnesses(source: Path, target: Path) -> None:
-    """Copies counterexamples: plain files, so that no link or pipe holds it up."""
+def _copy_files(source: Path, target: Path, pattern: str) -> None:
+    """Copies counterexamples or certificates: plain files, so that no link or pipe holds it up."""
     if not source.is_dir():
         return
     target.mkdir(exist_ok=True)
-    for path in sorted(source.glob("*.npy")):
+    for path in sorted(source.glob(pattern)):
         if stat.S_ISREG(path.lstat().st_mode) and not path.name.startswith("."):
             shutil.copyfile(path, target / path.name)
 

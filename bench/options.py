@@ -9,9 +9,12 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from prunecert.compaction import Mode
+from prunecert.errors import UserError
 from prunecert.printable import shortened
+from prunecert.verifiers.base import Status
 
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:
@@ -95,3 +98,33 @@ def add_compact_option(parser: argparse.ArgumentParser) -> None:
         const=str(Mode.OFF),
         help="the masked networks as they are",
     )
+
+
+def parse_statuses(text: str | None) -> frozenset[Status]:
+    """Reads the statuses of ``--retry``, comma-separated; None is none of them.
+
+    Example:
+        >>> sorted(parse_statuses("timeout, error"))
+        [<Status.ERROR: 'error'>, <Status.TIMEOUT: 'timeout'>]
+
+    Raises:
+        UserError: One is unknown, or is an answer that nobody needs to ask for again.
+    """
+    allowed = [str(status) for status in Status if not status.decided]
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if any(word not in allowed for word in words):
+        raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
+    return frozenset(Status(word) for word in words)
+
+
+def add_checking_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what the checking of a run's certificates can be told."""
+    parser.add_argument("--run", type=Path, metavar="DIR", help="check all certificates of this run")
+    parser.add_argument(
+        "--exports", type=Path, default=Path("onnx_exports"), metavar="DIR", help="folder of the networks' ONNX files"
+    )
+    parser.add_argument("--suite", metavar="NAME", help="the run's suite, name or file, if it is none that ships")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--workers", type=WORKERS, default=1, metavar="N", help="processes side by side (default: 1)")
+    parser.add_argument("--sample", type=IMAGES, metavar="N", help="check N certificates, drawn with --seed")
+    parser.add_argument("--seed", type=SEED, default=0, help="of --sample (default: 0)")

@@ -4,6 +4,11 @@
 under PGD and by bounds. ``python -m bench.retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
 images that complete verifiers have judged. A network is compared with the dense one of the same network, objective,
 radius and seed, and only where both were trained for as many epochs and measured on the same images.
+
+``--about SUBJECT`` asks of a run's folder, or of the leaderboard's entries, image by image: ``classes`` that lose more
+than others, ``images`` whose guarantee the majority of seeds lose or gain, the ``potential`` for pruning of each
+accuracy, ``methods`` against the dense control and against LWM with what they cost. ``--about gradients`` asks of
+checkpoints whether classes with larger gradients lose more.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.retention_about import DEFAULT_ALLOWANCE, SUBJECTS, Question, allowance_of, tell
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models import DENSE
@@ -205,6 +211,23 @@ def _ratios(text: str) -> set[float]:
         raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
 
 
+def _question(options: argparse.Namespace) -> Question:
+    from prunecert.models.checkpoint import ZOO
+
+    source = options.source or (ZOO if options.about == "gradients" else Path("results"))
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give a run's folder, or that of the leaderboard's entries.")
+    return Question(
+        source=source,
+        subject=options.about,
+        compressions=None if options.compression is None else frozenset(options.compression),
+        cells=options.cells,
+        allowance=allowance_of(options.allowance),
+        checkpoints=options.checkpoints or ZOO,
+        data_root=options.data_root,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
@@ -213,7 +236,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
+    about = parser.add_argument_group("image by image")
+    about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
+    about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
+    about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: the zoo)")
+    about.add_argument("--data-root", type=Path, help="folder of the data, for gradients")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if options.about is not None:
+        tell(_question(options))
+        return EXIT_OK
     source = options.source
     if source is None:
         from prunecert.models.checkpoint import ZOO

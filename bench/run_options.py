@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option
+from prunecert.bench.options import CPUS, IMAGES, PART, SEED, TASKS, WORKERS, add_compact_option, parse_statuses
 from prunecert.bench.planning import select
 from prunecert.bench.running import resources, slurm
-from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.running.request import Cluster, RunRequest
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError, did_you_mean
@@ -47,6 +46,11 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--retry", metavar="STATUS", help="do instances of these statuses again, e.g. error,memout")
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="CARD", help="verify the networks of these cards, not the suite's own"
+    )
+    parser.add_argument(
+        "--certificates",
+        action="store_true",
+        help="write a certificate of each unsat and sat, which anybody can check (docs/certificates.md)",
     )
     add_compact_option(parser)
     parser.add_argument("--submit", action="store_true", help="write leaderboard entries of the cells, once finished")
@@ -126,6 +130,7 @@ def request_of(options: argparse.Namespace, argv: Sequence[str]) -> RunRequest:
         warm_start=options.warm_start,
         retry=parse_statuses(options.retry),
         cards=tuple(options.card or ()),
+        certificates=options.certificates,
         compact=options.compact,
         submit=options.submit,
         dry_run=options.dry_run,

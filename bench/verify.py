@@ -35,7 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunecert.bench.machine import machine, utc_now, versions
-from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, parse_statuses
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run
 from prunecert.bench.results.vnncomp import (
     Task,
@@ -45,11 +45,9 @@ from prunecert.bench.results.vnncomp import (
     pair_name,
     read_rows,
 )
-from prunecert.bench.running.certifying import write_file
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, UnreadableRow, in_words
-from prunecert.bench.running.recording import parse_statuses
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
@@ -203,6 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in names
         }
         stack.enter_context(writing(out))
+        if options.instances is None and len(crew) == 1 and not is_run(out):
+            # One question, which nobody has answered yet: the verifier starts while the files are read.
+            crew[names[0]].start_ahead()
         entries = entries_of(options, tasks, scratch)
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
@@ -226,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.go()
         code = run.report()
         if options.certificate is not None:
+            from prunecert.bench.running.certifying import write_file
+
             try:
                 write_file(options.certificate, tasks[0].onnx, tasks[0].vnnlib, tasks[0].timeout)
             except UserError as error:

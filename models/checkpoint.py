@@ -27,6 +27,7 @@ from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models.building import build_for
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.networks.factorised import saved
 from prunecert.models.surgery import operate
 from prunecert.printable import shortened
 
@@ -52,9 +53,9 @@ class Card:
             standard deviation of the noise (``"1/4"``).
         pruner: Name in `models.PRUNERS`, or ``dense``.
         compression: The ratio asked for: all prunable weights over kept ones.
-        sparsity: Zeros over all prunable weights, as counted.
+        sparsity: Zeros over all prunable weights, as counted; of factors, what they save likewise.
         weights: Number of prunable weights.
-        kept: Number of kept ones.
+        kept: Number of kept ones; of a weight that is a product, the numbers of its factors.
         sparsity_by_layer: Likewise by parameter name.
         seed: Seed of training and pruning.
         recipe: See `models.recipe.Recipe`.
@@ -143,6 +144,9 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
         else:
             tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().ravel()))
             tensors[f"{name}.kept"] = tensor.flatten()[mask.flatten()]
+    sparsity, kept = masks.sparsity_by_layer(), masks.kept
+    for name, count in saved(model).items():
+        sparsity[name], kept = 1 - count / masks[name].numel(), kept + count - masks[name].numel()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{card['name']}.safetensors"
     # The card last: a checkpoint is there when its card is.
@@ -150,10 +154,10 @@ def save(folder: Path, model: nn.Module, masks: Masks, **card: Any) -> Card:
         # One entry only: the order of several is random, and with it the file's hash.
         save_file(tensors, scratch, metadata={"prunecert": str(SCHEMA_VERSION)})
         written = Card(
-            sparsity=masks.sparsity,
+            sparsity=1 - kept / masks.total,
             weights=masks.total,
-            kept=masks.kept,
-            sparsity_by_layer=masks.sparsity_by_layer(),
+            kept=kept,
+            sparsity_by_layer=sparsity,
             mask_sha256=masks.sha256(),
             sha256=sha256_file(scratch),
             **card,
@@ -310,4 +314,7 @@ def _unpack(stored: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, T
             mask = torch.ones(own.shape, dtype=torch.bool)
         if name in weights:
             kept[name] = mask
+    for name, weight in weights.items():
+        # Products of factors aren't stored, and nothing of them is masked.
+        kept.setdefault(name, torch.ones(weight.shape, dtype=torch.bool))
     return state, Masks(kept)

@@ -76,7 +76,12 @@ def compact(
 
 
 def compact_file(
-    source: Path, target: Path, *, domain: tuple[float, float] | None = None, exact: bool = False
+    source: Path,
+    target: Path,
+    *,
+    domain: tuple[float, float] | None = None,
+    exact: bool = False,
+    masked_sha256: str | None = None,
 ) -> Compaction:
     """Compacts an ONNX file; see `compact`.
 
@@ -85,6 +90,7 @@ def compact_file(
         target: What to write; replaced as a whole, or left as it was. A network that loses nothing is copied.
         domain: See `compact`.
         exact: See `compact`.
+        masked_sha256: Hash of the network that the record is to name, if that isn't the file.
 
     Raises:
         UserError: The file is missing, no ONNX network, or the domain is refused.
@@ -100,7 +106,9 @@ def compact_file(
         # protobuf's decoding error and the checker's share no base class.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} is refused because it is no ONNX network or is cut off ({reason:.200}).") from error
-    smaller, record = compact(model, domain=domain, exact=exact, masked_sha256=hashlib.sha256(raw).hexdigest())
+    smaller, record = compact(
+        model, domain=domain, exact=exact, masked_sha256=masked_sha256 or hashlib.sha256(raw).hexdigest()
+    )
     if record.shrank:
         onnx.checker.check_model(smaller, full_check=True)
         raw = smaller.SerializeToString()

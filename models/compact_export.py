@@ -11,10 +11,13 @@ import numpy.typing as npt
 import onnx
 
 from prunecert.compaction import Compaction, Mode
+from prunecert.errors import UserError
 from prunecert.files import scratch_beside
 from prunecert.hashing import sha256_file
 from prunecert.models.compact import compact_file
 from prunecert.models.export import OPERATORS
+from prunecert.onnx.factors import fuse, is_marked
+from prunecert.onnx.io import load_model
 
 _CHECK_INPUTS = 32
 #: Largest difference of an output that passes, over the largest output: some hundred times the rounding of one float32
@@ -54,8 +57,16 @@ def export_compact(masked: Path, out: Path, mode: Mode = Mode.PIXELS) -> Compact
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = scratch_beside(out)
     try:
-        record = compact_file(masked, beside, domain=mode.domain, exact=mode is Mode.EXACT)
-        if not record.shrank:
+        # Products are rounded, so that an exact form keeps the factors.
+        fused = None if mode is Mode.EXACT else _fuse(masked, beside)
+        record = compact_file(
+            fused or masked,
+            beside,
+            domain=mode.domain,
+            exact=mode is Mode.EXACT,
+            masked_sha256=None if fused is None else sha256_file(masked),
+        )
+        if not record.shrank and fused is None:
             out.unlink(missing_ok=True)
             return CompactInfo(masked, sha256_file(masked), record, 0.0)
         difference = _check(masked, beside, out.name)
@@ -63,6 +74,20 @@ def export_compact(masked: Path, out: Path, mode: Mode = Mode.PIXELS) -> Compact
     finally:
         beside.unlink(missing_ok=True)
     return CompactInfo(out, sha256_file(out), record, difference)
+
+
+def _fuse(masked: Path, scratch: Path) -> Path | None:
+    """Writes a network of factors with their products, and returns the file; None for any other network."""
+    try:
+        model = load_model(masked)
+    except UserError:
+        # Compaction refuses it, and says why.
+        return None
+    fused = fuse(model) if is_marked(model) else None
+    if fused is None:
+        return None
+    onnx.save(fused, scratch)
+    return scratch
 
 
 def check_inputs(path: Path, count: int, seed: int = 0) -> npt.NDArray[np.float32]:

@@ -20,7 +20,9 @@ from prunecert.models.building import SHAPE
 from prunecert.models.checkpoint import load_model
 from prunecert.models.graph import has_norms
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.networks.factorised import factors_in, saved
 from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, GraphWriter
+from prunecert.onnx.factors import METADATA_KEY, composed_weights
 
 #: Operators that an export may hold.
 OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "MaxPool", "Mul", "Relu"})
@@ -34,7 +36,7 @@ class ExportInfo:
     Args:
         path: The ONNX file.
         sha256: Its hash.
-        sparsity: Zeros over all prunable weights, counted in the file.
+        sparsity: Zeros over all prunable weights, counted in the file; what factors save counts as zeros.
         compression: All prunable weights over the non-zero ones, counted in the file.
         max_difference: Largest difference of a logit from PyTorch's on the check inputs.
     """
@@ -107,13 +109,17 @@ def export_model(
     if not masks.holds(model):
         raise UserError(f"Export to {str(out)!r} is refused: a pruned weight is not zero; apply the masks first.")
     model.eval()
+    if saved(model):
+        metadata = {**metadata, METADATA_KEY: "the layers of each chain are the factors of one weight"}
     network = GraphWriter(shape).write(model, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as scratch:
         onnx.save(network, scratch)
         difference = _check(scratch, model, masks, shape)
     zeros, total = count_zeros(out)
-    return ExportInfo(out, sha256_file(out), zeros / total, total / (total - zeros), difference)
+    kept = total - zeros
+    # Of factors, compression is about the weights whose place they take.
+    return ExportInfo(out, sha256_file(out), (masks.total - kept) / masks.total, masks.total / kept, difference)
 
 
 def count_zeros(path: Path) -> tuple[int, int]:
@@ -135,12 +141,15 @@ def _check(path: Path, model: nn.Module, masks: Masks, shape: Sequence[int]) -> 
     if foreign:
         raise ValueError(f"{path.name} holds operators {sorted(foreign)}, which no export should")
     zeros, total = count_zeros(path)
-    expected = sum(int((w.detach() == 0).sum()) for w in prunable(model).values())
+    products = saved(model)
+    plain = [weight for name, weight in prunable(model).items() if name not in products]
+    expected = sum(int((w.detach() == 0).sum()) for w in (*plain, *factors_in(model)))
+    stored = sum(weight.numel() for weight in plain) + sum(products.values())
+    if products and composed_weights(path) != masks.total:
+        raise ValueError(f"{path.name} holds factors of {composed_weights(path):,} weights, not of {masks.total:,}")
     # With batch norm folding may turn a weight into zero, where a channel's factor is zero.
-    if total != masks.total or zeros < masks.total - masks.kept or (zeros != expected and not has_norms(model)):
-        raise ValueError(
-            f"{path.name} holds {zeros:,} zeros of {total:,} weights; {expected:,} of {masks.total:,} expected"
-        )
+    if total != stored or zeros < masks.total - masks.kept or (zeros != expected and not has_norms(model)):
+        raise ValueError(f"{path.name} holds {zeros:,} zeros of {total:,} weights; {expected:,} of {stored:,} expected")
     generator = np.random.default_rng(0)
     inputs = generator.random((_CHECK_IMAGES, *shape), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

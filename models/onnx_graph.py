@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
 from prunecert.models.bounds import propagate
+from prunecert.models.networks.factorised import factors_of
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.networks.normalised import ResidualBlock
 from prunecert.models.networks.wideresnet import PreactivationBlock
@@ -151,7 +152,12 @@ class GraphWriter:
         return self._layer(f"{name}_relu2", block.relu2, self._node("Add", name, [residual, x]))
 
     def _linear(self, name: str, linear: nn.Linear, x: str, norm: nn.BatchNorm1d | None = None) -> str:
-        weight = _array(linear.weight)
+        factors = factors_of(linear)
+        if factors is not None:
+            x = self._node(
+                "Gemm", f"{name}_first", [x, self._weight(f"{name}_first_weight", _array(factors[1]))], transB=1
+            )
+        weight = _array(linear.weight if factors is None else factors[0])
         bias = _array(linear.bias) if linear.bias is not None else np.zeros(len(weight))
         if norm is not None:
             scale, shift = _scale_shift(norm)
@@ -160,22 +166,28 @@ class GraphWriter:
         return self._node("Gemm", name, [x, *weights], transB=1)
 
     def _conv(self, name: str, conv: nn.Conv2d, x: str, norm: nn.BatchNorm2d | None = None) -> str:
-        weight = _array(conv.weight)
+        vertical, horizontal = (int(p) for p in conv.padding)
+        moves = {
+            "kernel_shape": list(conv.kernel_size),
+            "strides": list(conv.stride),
+            "pads": [vertical, horizontal, vertical, horizontal],
+            "dilations": list(conv.dilation),
+            "group": conv.groups,
+        }
+        factors = factors_of(conv)
+        if factors is not None:
+            last, core, first = map(_array, factors)
+            mixing = self._weight(f"{name}_first_weight", first[:, :, None, None])
+            x = self._node("Conv", f"{name}_first", [x, mixing], kernel_shape=[1, 1])
+            x = self._node("Conv", f"{name}_core", [x, self._weight(f"{name}_core_weight", core)], **moves)
+            moves = {"kernel_shape": [1, 1]}
+        weight = _array(conv.weight) if factors is None else last[:, :, None, None]
         bias = _array(conv.bias) if conv.bias is not None else np.zeros(len(weight))
         if norm is not None:
             scale, shift = _scale_shift(norm)
             weight, bias = weight * scale[:, None, None, None], bias * scale + shift
-        vertical, horizontal = (int(p) for p in conv.padding)
-        return self._node(
-            "Conv",
-            name,
-            [x, self._weight(f"{name}_weight", weight), self._weight(f"{name}_bias", bias)],
-            kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
-            pads=[vertical, horizontal, vertical, horizontal],
-            dilations=list(conv.dilation),
-            group=conv.groups,
-        )
+        weights = [self._weight(f"{name}_weight", weight), self._weight(f"{name}_bias", bias)]
+        return self._node("Conv", name, [x, *weights], **moves)
 
     def _norm(self, name: str, norm: nn.BatchNorm2d, x: str) -> str:
         scale, shift = _scale_shift(norm)

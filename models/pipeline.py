@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,20 @@ from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
+from prunecert.models.held_out import HeldOut
+from prunecert.models.history import History, history_file, read_history
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.allocation import allocate, reachable
 from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
+from prunecert.models.reports import EpochReport, Report, StepHearer
 from prunecert.models.schedules import Stage
-from prunecert.models.training import Report, Stop, Trainer, read_state, seed_everything, write_state
+from prunecert.models.training import Stop, Trainer, read_state, seed_everything, write_state
 
+#: Of a key, in the rows of a history.
+_KEY_DIGITS = 12
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
 MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
 
@@ -109,7 +114,7 @@ class Job:
                 ) from error
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         try:
-            kept = budget(sum(math.prod(shape) for shape in shapes.values()), self.compression)
+            kept = reachable({name: math.prod(shape) for name, shape in shapes.items()}, self.compression)
             if self.pruner == DENSE:
                 return
             prune = PRUNERS.get(self.pruner)
@@ -191,6 +196,7 @@ class Pipeline:
         val: The held-out split.
         device: Torch device.
         report: Told of every epoch.
+        hear_step: Told of every step.
         stop: Asked after every epoch, with its seconds, whether to stop.
         unfit: Why nothing that is trained here may be published, or nothing.
         pretrained: Where pre-trained networks are kept, if not in `work`.
@@ -205,6 +211,7 @@ class Pipeline:
         device: str,
         report: Report,
         *,
+        hear_step: StepHearer | None = None,
         stop: Stop | None = None,
         unfit: str = "",
         pretrained: Path | None = None,
@@ -212,18 +219,33 @@ class Pipeline:
         self.folder, self.work, self.dense = folder, work, pretrained or work
         self.train, self.val = train, val
         self.device, self.stop, self.unfit = device, stop, unfit
-        self._report = report
+        self._report, self._hear_step = report, hear_step
         self._seconds: dict[str, tuple[int, float]] = {}
+        self._history: History | None = None
+        self._held_out: HeldOut | None = None
 
-    def report(self, stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
-        """Notes an epoch's throughput and passes the report on."""
-        images, seconds = self._seconds.get(stage, (0, 0.0))
-        self._seconds[stage] = images + len(self.train), seconds + len(self.train) / rate
-        self._report(stage, epoch, epochs, loss, rate)
+    def report(self, epoch: EpochReport) -> None:
+        """Notes an epoch's throughput, writes its row into the history, and passes the report on."""
+        images, seconds = self._seconds.get(epoch.stage, (0, 0.0))
+        self._seconds[epoch.stage] = images + len(self.train), seconds + epoch.seconds
+        if self._history is not None:
+            self._history.add(epoch.row(self._history.key))
+            epoch = replace(epoch, number=len(self._history.rows))
+        self._report(epoch)
 
     def trainer(self, job: Job) -> Trainer:
         """Returns a trainer for a job's recipe and objective."""
-        return Trainer(job.recipe, job.objective, self.train, self.device, self.report, stop=self.stop, val=self.val)
+        return Trainer(
+            job.recipe,
+            job.objective,
+            self.train,
+            self.device,
+            self.report,
+            stop=self.stop,
+            val=self.val,
+            hear_step=self._hear_step,
+            held_out=self._held_out,
+        )
 
     def initial(self, job: Job) -> nn.Module:
         """Returns the job's network with its initial weights, on the CPU."""
@@ -240,12 +262,19 @@ class Pipeline:
         """Returns what tells one parent from another of its name."""
         return {"parent_sha256": load_card(parent_file(job, self.folder)).sha256} if job.recipe.parent else {}
 
+    def _pretraining(self, job: Job) -> tuple[str, str]:
+        """Returns the key of the network that is pre-trained for a job, and how its files' names begin."""
+        key = digest({**job.pretraining(), **self._data()})
+        return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
+
+    def _pretraining_history(self, job: Job) -> Path:
+        return history_file(self.dense / self._pretraining(job)[1])
+
     def pretrained(self, job: Job) -> nn.Module:
         """Returns the job's dense network after pre-training; trained now, or found, or the recipe's parent."""
         if job.recipe.parent:
             return load_model(parent_file(job, self.folder))[0].to(self.device)
-        key = digest({**job.pretraining(), **self._data()})
-        stem = f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
+        key, stem = self._pretraining(job)
         file = self.dense / f"{stem}.pretrained.pt"
         model = self.initial(job)
         with exclusive(self.dense / f"{stem}.lock", wait=True):
@@ -253,6 +282,7 @@ class Pipeline:
                 model.load_state_dict(read_state(file))
                 return model.to(self.device)
             model.to(self.device)
+            self._history = History(self._pretraining_history(job), key[:_KEY_DIGITS])
             seed_everything(job.seed, "pretrain")
             recipe = job.recipe
             stage = Stage(
@@ -274,11 +304,16 @@ class Pipeline:
             UserError: The pruner cannot reach the compression, or the loss is no number any more.
         """
         self._seconds = {}
+        noisy = job.objective in NOISE_OBJECTIVES
+        self._held_out = HeldOut(self.val, job.eps, self.device, noisy=noisy)
         model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job)
         key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)})
+        shared = self._pretraining_history(job) if job.pretrains else None
+        earlier = read_history(shared) if shared is not None and shared.exists() else ()
+        self._history = History(history_file(self.folder / job.name), key[:_KEY_DIGITS], earlier)
         train = LentTraining(
             trainer,
             job.name,
@@ -300,7 +335,6 @@ class Pipeline:
         if recipe.storage == "float16":
             round_to_half(model)
         with memory_errors(f"Measuring {job.name} on {self.device}"):
-            noisy = job.objective in NOISE_OBJECTIVES
             accuracy = (evaluate_noise if noisy else evaluate)(model, self.val, job.eps, device=self.device)
         model.to("cpu")
         card = save(

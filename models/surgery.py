@@ -1,7 +1,8 @@
 """Networks with other layers than their architecture has, as plain data that a card carries.
 
 ``{"grafted": {"1": [[16, 16, 16], [16, 1, 1]]}}``: layer 1, a ReLU, is a `GraftedReLU` of neurons and slopes of these
-shapes.
+shapes. ``{"factorised": {"2": [4, 9], "5": [8]}}``: the weights of layers 2, a convolution, and 5, a linear layer, are
+products of factors of these ranks (`models.networks.factorised`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeGuard
 from torch import nn
 
 from prunecert.errors import UserError
+from prunecert.models.networks.factorised import factorise
 from prunecert.models.networks.grafted import GraftedReLU
 
 #: More neurons than any network's layer here has.
@@ -30,8 +32,14 @@ def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
         UserError: It is no surgery that is known, or doesn't fit the network.
     """
     for kind, places in surgery.items():
-        if kind != "grafted" or not isinstance(places, Mapping):
-            raise UserError(f"The surgery {kind!r} is refused; allowed is 'grafted', a mapping of layers to shapes.")
+        if kind not in ("factorised", "grafted") or not isinstance(places, Mapping):
+            raise UserError(
+                f"The surgery {kind!r} is refused; allowed are 'grafted', a mapping of layers to shapes, and "
+                "'factorised', one of layers to ranks."
+            )
+        if kind == "factorised":
+            factorise(model, places)
+            continue
         for name, shapes in places.items():
             layer = dict(model.named_modules()).get(name)
             neurons, slopes = shapes if isinstance(shapes, list | tuple) and len(shapes) == 2 else (None, None)

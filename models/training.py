@@ -22,15 +22,15 @@ from prunecert.models.bounds import shared_bounds
 from prunecert.models.data import Dataset
 from prunecert.models.faults import OutOfTimeError, first_bad, fitting_batch, is_out_of_memory, memory_errors
 from prunecert.models.feedback import IMAGES, STEPS, measure
+from prunecert.models.held_out import HeldOut
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.norms import estimate_statistics, norms_of, uncounted
 from prunecert.models.pruners.contract import Batch, Epoch, Feedback, Group, Hooks, Step, StepHook
 from prunecert.models.recipe import Recipe
+from prunecert.models.reports import EpochReport, Report, StepHearer, StepReport
 from prunecert.models.running import Running, optimizer_of
 from prunecert.models.schedules import Stage
 
-#: Called after every epoch with the stage, the epoch's number from 1, the epochs in all, mean loss and images/s.
-Report = Callable[[str, int, int, float, float], None]
 #: Asked after every epoch, once its state is kept: whether to stop before the next one.
 Stop = Callable[[float], bool]
 
@@ -98,6 +98,8 @@ class Trainer:
         stop: Asked after every epoch, with its seconds.
         check_every: Steps between two looks at the loss; 1 on the CPU and `CUDA_CHECK` on CUDA by default.
         val: The held-out split that hooks get their feedback from; without it they get none.
+        hear_step: Told of every step.
+        held_out: What measures the network now and then, for the reports.
     """
 
     def __init__(
@@ -111,6 +113,8 @@ class Trainer:
         stop: Stop | None = None,
         check_every: int | None = None,
         val: Dataset | None = None,
+        hear_step: StepHearer | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.recipe = recipe
         self.objective = partial(OBJECTIVES.get(objective), **recipe.objective)
@@ -121,6 +125,7 @@ class Trainer:
             self.images = torch.from_numpy(data.images).to(self.device)
             self.labels = torch.from_numpy(data.labels).to(self.device)
         self.report, self.stop, self.val = report, stop, val
+        self.hear_step, self.held_out = hear_step, held_out
         self.check_every = check_every or (CUDA_CHECK if self.device.type == "cuda" else 1)
 
     def loss(
@@ -203,7 +208,7 @@ class Trainer:
                 raise self._no_number(run, stage, epoch, math.ceil(count / recipe.batch_size) - 1)
             seconds = time.perf_counter() - start
             number, length = epoch + 1 - stage.first, stage.end - stage.first
-            self.report(stage.name, number, length, total / count, count / seconds)
+            self.report(self._told(run, stage, epoch, total / count, seconds))
             if hooks.epoch is not None and hooks.epoch(Epoch(number, length, partial(self.feedback, model, stage.eps))):
                 break
             if epoch + 1 < stage.end:
@@ -223,6 +228,21 @@ class Trainer:
         if state_file is not None:
             state_file.unlink(missing_ok=True)
         return run.masks
+
+    def _told(self, run: Running, stage: Stage, epoch: int, loss: float, seconds: float) -> EpochReport:
+        """Returns what is told of an epoch; now and then the network is measured for it."""
+        rate = len(self.labels) / seconds
+        return EpochReport(
+            stage=stage.name,
+            epoch=epoch + 1 - stage.first,
+            epochs=stage.end - stage.first,
+            loss=loss,
+            rate=rate,
+            seconds=seconds,
+            eps=stage.eps * stage.progress(epoch + 1, self.recipe.ramp),
+            lr=float(run.optimizer.param_groups[0]["lr"]),
+            held_out=None if self.held_out is None else self.held_out.after_epoch(run.model, seconds, rate),
+        )
 
     def estimate_statistics(self, model: nn.Module) -> None:
         """Sets batch norm's statistics anew from training images as they are, after weights were changed at once."""
@@ -248,6 +268,10 @@ class Trainer:
                 good = (step, copy.deepcopy(run.state()), total.clone())
             total += self._step(run, stage, epoch, step, batches, check=every == 1)
             step += 1
+            if self.hear_step is not None:
+                eps = stage.eps * stage.progress(epoch + step / len(batches), self.recipe.ramp)
+                number, length = epoch + 1 - stage.first, stage.end - stage.first
+                self.hear_step(StepReport(stage.name, number, length, step, len(batches), eps))
             if good is not None and (step % every == 0 or step == len(batches)) and not bool(torch.isfinite(total)):
                 # Some step since the last look went wrong: go back and look at each, to find the batch and layer.
                 step, state, total = good

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunecert.api.asking import verify
     from prunecert.api.crew import close
-    from prunecert.api.critical import CriticalRadius, critical_radius
+    from prunecert.api.critical import critical_radius
     from prunecert.api.evaluation import Evaluation, evaluate
     from prunecert.api.exporting import ExportedNetwork, export, standardised
     from prunecert.api.runs import Run, load_run, run_suite
     from prunecert.api.zoo import available, load
+    from prunecert.bench.running.bisection import CriticalRadius
     from prunecert.errors import UserError
     from prunecert.verifiers.base import Status, Verdict
 
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CriticalRadius": "prunecert.api.critical",
+    "CriticalRadius": "prunecert.bench.running.bisection",
     "Evaluation": "prunecert.api.evaluation",
     "ExportedNetwork": "prunecert.api.exporting",
     "Run": "prunecert.api.runs",

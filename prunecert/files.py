@@ -111,7 +111,10 @@ def replacing(path: Path) -> Iterator[Path]:
     # Without the file's own name, which may be as long as names can be.
     scratch = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.part")
     try:
+        scratch.touch()
+        mode = stat.S_IMODE(scratch.stat().st_mode)
         yield scratch
+        scratch.chmod(mode)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""`pytest` without arguments is quick: it uses two to four cores, leaves slow tests out, and says so."""
+"""`pytest` without arguments is quick: it uses two to four cores, leaves slow tests out, and says so.
+
+Processes that share the cores share them out: each one's libraries, and the programs that it starts, use its part
+alone, or threads of one would wait for those of another.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,11 @@ QUICK = "not slow"
 #: Workers beyond these would save less than they take to import torch.
 MOST_WORKERS = 4
 _LEFT_OUT = pytest.StashKey[int]()
+
+# Before torch is imported: later it isn't read any more.
+if (_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -35,6 +35,7 @@ VERIFIERS: Registry[type[Verifier]] = Registry(
         "sparse-crown": "prunecert.verifiers.adapters.sparse_bounds:SparseCrown",
         "sparse-crown-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseCrownIbp",
         "sparse-ibp": "prunecert.verifiers.adapters.sparse_bounds:SparseIbp",
+        "sparse-pair": "prunecert.verifiers.adapters.sparse_pair:SparsePair",
         "smoothing": "prunecert.verifiers.adapters.smoothing:Smoothing",
         "vibecheck": "prunecert.verifiers.adapters.vibecheck.adapter:Vibecheck",
     },

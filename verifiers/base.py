@@ -370,6 +370,15 @@ class Verifier:
         """Says what the verifier takes."""
         raise NotImplementedError
 
+    @classmethod
+    def preparation(cls) -> str:
+        """Says what the next `start` does that later ones on this machine need not, and how long about; empty: nothing.
+
+        Such a start is announced and has time, and counts in no limit of a question. Called without anything heavy
+        imported.
+        """
+        return ""
+
     def start(self) -> None:
         """Imports what is heavy; called once in the worker before the first `load`, its time is `start_s`."""
 

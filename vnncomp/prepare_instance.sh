@@ -13,4 +13,8 @@ for file in "$onnx" "$vnnlib"; do
         exit 1
     fi
 done
+# Kernels that install_tool.sh has not compiled, say for another processor, are compiled here, and not within the limit.
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PRUNECERT_PYTHON:-$checkout/.venv/bin/python}
+"$python" -c 'from prunecert.verifiers.process.worker import prepare_verifiers as p; p(["sparse-bab"])'
 # Nothing of an earlier instance runs on: a verifier's process ends with the command that started it.

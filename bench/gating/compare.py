@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 
-from prunecert.bench.gating.protocol import differences, other_machine, version_notes
+from prunecert.bench.gating.protocol import other_machine, version_notes
 from prunecert.bench.gating.records import CellRecord, Snapshot
+from prunecert.bench.gating.refusal import refuse_incomparable
 from prunecert.bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
 from prunecert.bench.results.stats import bootstrap_ratio_of_medians
 from prunecert.bench.schema.gate import METRICS, Limits, RuleSet
-from prunecert.errors import UserError
 
 Outcomes = Mapping[int, Outcome]
 #: Fewer images than this make no median worth a ratio.
 LEAST_TIMED = 5
-_SHOWN = 8
 #: Bootstrap samples; the interval's ends are then good to a few per cent of its width, and a cell takes milliseconds.
 _REPEATS = 2000
 
@@ -53,7 +52,7 @@ def compare(
         UserError: The two can't be compared, or the run is not complete; the message says what is in the way.
     """
     names = [name for name in base.cells if cells is None or name in cells]
-    skipped = _check(base, run, names, skip_unavailable, any_version)
+    skipped = refuse_incomparable(base, run, names, skip_unavailable=skip_unavailable, any_version=any_version)
     notes = [f"{name} was left out of the run ({hint}); what it decided is not held." for name, hint in skipped.items()]
     new = [name for name in run.cells if name not in base.cells]
     if new:
@@ -85,66 +84,6 @@ def compare(
         },
         notes=notes,
     )
-
-
-def _check(
-    base: Snapshot, run: Snapshot, names: list[str], skip_unavailable: bool, any_version: bool
-) -> dict[str, str]:
-    """Refuses what can't be compared; returns the verifiers that are left out of account, with what to install."""
-    missing = [name for name in names if name not in run.cells]
-    if missing:
-        raise UserError(
-            f"The run lacks {len(missing)} of the baseline's {len(names)} cells: {_list(missing)}. Verify them as "
-            "well, or gate only some with --cells."
-        )
-    unfinished = [name for name in run.unfinished if name in names]
-    if unfinished:
-        raise UserError(
-            f"The run is not complete: {_list(unfinished)} lacks answers, so nothing is told about it. Run the same "
-            "bench.run command again; it goes on where it stopped."
-        )
-    untaken = [name for name in names if run.cells[name].untaken or base.cells[name].untaken]
-    if untaken:
-        raise UserError(
-            f"No verifier takes {_list(untaken)}, so that nothing is told about it; ask others, or gate only some with "
-            "--cells."
-        )
-    verifiers = {verifier for name in names for verifier in base.cells[name].verifiers}
-    have = {verifier for name in names for verifier in run.cells[name].verifiers}
-    skipped = {name: hint for name, hint in run.skipped.items() if name in verifiers and name not in have}
-    if skipped and not skip_unavailable:
-        words = "; ".join(f"{name}: {hint}" for name, hint in skipped.items())
-        raise UserError(
-            f"The run was made without verifiers of the baseline ({words}), so it can't show that what they proved "
-            "still holds. Install them, or accept that with --skip-unavailable."
-        )
-    refusals = []
-    for name in names:
-        for difference in differences(base.cells[name], run.cells[name], frozenset(skipped), any_version):
-            refusals.append((name, difference))
-    if refusals:
-        raise UserError(_refusal(refusals, len(names)))
-    return skipped
-
-
-def _refusal(refusals: list[tuple[str, str]], cells: int) -> str:
-    by_difference: dict[str, list[str]] = {}
-    for name, difference in refusals:
-        by_difference.setdefault(difference, []).append(name)
-    words = [
-        f"{difference} ({'every cell' if len(names) == cells else _list(names)})"
-        for difference, names in by_difference.items()
-    ]
-    hint = " Other verifier versions alone are accepted with --any-version." if "version of" in " ".join(words) else ""
-    return (
-        f"Run and baseline can't be compared; they differ in {_list(words, '; ')}. Run the suite as the baseline was "
-        f"run, or make a new baseline on purpose.{hint}"
-    )
-
-
-def _list(words: list[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return separator.join(words[:_SHOWN]) + more
 
 
 def _contradictions(run: Snapshot) -> Case:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, settle
 from prunecert.bench.results.row_types import ImageRow, Row, VerdictRow
-from prunecert.bench.results.session_types import CellInfo, SessionCell, StageSettings, present
+from prunecert.bench.results.session_types import (
+    CellInfo,
+    SessionCell,
+    SessionRow,
+    StageSettings,
+    narrowed,
+    present,
+)
 from prunecert.bench.results.store import Log, collector_off, run_session
 from prunecert.bench.results.summary import Rows, summary_of
-
-T = TypeVar("T", bound=Struct)
 
 
 class Answer(NamedTuple):
@@ -182,12 +186,30 @@ def of_rows(rows: Rows, details: Details) -> Snapshot:
     summary = summary_of(rows)
     sessions = sorted(rows.sessions.values(), key=lambda row: row.started)
     cells = {cell.name: cell for session in sessions for cell in session.cells}
+    return Snapshot(
+        head=heading(sessions, rows.devices),
+        # Certificates of smoothing hold with a probability only: they are no baseline's business.
+        cells={name: _cell(cell, rows, details) for name, cell in cells.items() if not cell.certified_only},
+        contradictions=tuple(summary["contradictions"]),
+        broken_verifiers=tuple(summary["broken_verifiers"]),
+        unfinished=tuple(cell["name"] for cell in summary["cells"] if not cell["finished"]),
+        unpublishable=tuple(summary["unpublishable"]),
+    )
+
+
+def heading(sessions: Sequence[SessionRow], devices: Iterable[str] = ()) -> Head:
+    """Returns what sessions of one run were made with; the last one speaks for all where they differ.
+
+    Args:
+        sessions: At least one, in the order in which they began.
+        devices: On which verifiers answered.
+    """
     machines = []
     for session in sessions:
         if session.machine not in machines:
             machines.append(session.machine)
     latest = sessions[-1]
-    head = Head(
+    return Head(
         suite=latest.suite,
         profile=latest.profile,
         command=latest.command,
@@ -199,18 +221,17 @@ def of_rows(rows: Rows, details: Details) -> Snapshot:
         threads=latest.threads,
         float32=latest.float32,
         machines=machines,
-        devices=sorted(rows.devices),
+        devices=sorted(devices),
         skipped={name: hint for session in sessions for name, hint in session.skipped.items()},
     )
-    return Snapshot(
-        head=head,
-        # Certificates of smoothing hold with a probability only: they are no baseline's business.
-        cells={name: _cell(cell, rows, details) for name, cell in cells.items() if not cell.certified_only},
-        contradictions=tuple(summary["contradictions"]),
-        broken_verifiers=tuple(summary["broken_verifiers"]),
-        unfinished=tuple(cell["name"] for cell in summary["cells"] if not cell["finished"]),
-        unpublishable=tuple(summary["unpublishable"]),
-    )
+
+
+def cell_info(cell: SessionCell) -> CellInfo:
+    """Returns what a session's cell is, without how it is asked about.
+
+    Rows of older versions have no hash of the masked network: they verified that one itself.
+    """
+    return replace(narrowed(CellInfo, cell), masked_sha256=cell.masked)
 
 
 def _cell(cell: SessionCell, rows: Rows, details: Details) -> CellRecord:
@@ -227,11 +248,5 @@ def _cell(cell: SessionCell, rows: Rows, details: Details) -> CellRecord:
                     reasons[stage.verifier] = details.reasons[stage.key, index]
         label = details.labels[cell.image_key, index]
         images[index] = Image(index, label, correct[index], question, answers, reasons)
-    stages = tuple(_only(StageSettings, stage) for stage in cell.stages)
-    # Rows of older versions have none: they verified the masked networks themselves.
-    return CellRecord(replace(_only(CellInfo, cell), masked_sha256=cell.masked), stages, images)
-
-
-def _only(kind: type[T], value: T) -> T:
-    """Returns an object as one of its base class: without the fields that are a session row's own."""
-    return kind(**{name: getattr(value, name) for name in kind.__struct_fields__})
+    stages = tuple(narrowed(StageSettings, stage) for stage in cell.stages)
+    return CellRecord(cell_info(cell), stages, images)

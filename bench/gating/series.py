@@ -1,14 +1,12 @@
-"""Numbers for other tools: the series of github-action-benchmark, and a badge for shields.io."""
+"""Numbers for another tool: the series of github-action-benchmark."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from prunecert.bench.gating.result import GateResult, State, TimeRatio, plural
+from prunecert.bench.gating.result import GateResult, TimeRatio
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.schema.gate import METRICS
-
-_COLOURS = {"passed": "brightgreen", "failed": "red", "broken": "lightgrey"}
 
 
 def bigger_is_better(result: GateResult) -> list[dict[str, Any]]:
@@ -51,17 +49,3 @@ def smaller_is_better(result: GateResult) -> list[dict[str, Any]]:
                 }
             )
     return entries
-
-
-def badge(result: GateResult) -> dict[str, Any]:
-    """Returns what shields.io's endpoint badge reads."""
-    bad = sum(cell.state in (State.FAIL, State.ERROR) for cell in result.cells)
-    cells = plural(len(result.cells), "cell")
-    message = f"passing, {cells}" if result.outcome == "passed" else f"{result.outcome}, {bad} of {cells}"
-    return {
-        "schemaVersion": 1,
-        "label": "verified accuracy",
-        "message": message,
-        "color": _COLOURS[result.outcome],
-        "isError": result.outcome == "broken",
-    }

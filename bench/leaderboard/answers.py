@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prunecert.bench.leaderboard.entry import RESULT, Entry, recount
+from prunecert.bench.leaderboard.suites import shipped_suite
 from prunecert.bench.planning.card import card_protocol
 from prunecert.bench.results.outcome import disputes
 from prunecert.bench.schema.cell import parse_eps
-from prunecert.bench.schema.suite import Suite, available_suites, load_suite
+from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.printable import shortened
@@ -20,17 +20,6 @@ from prunecert.verifiers.base import Kind, Status
 
 #: A verifier is killed at the latest so many seconds beyond its limit (`verifiers.process.worker.Worker`).
 GRACE_S = 5.0
-
-
-@functools.cache
-def shipped_suite(name: str, profile: str) -> Suite | None:
-    """Returns a shipped suite, or None where there is none of that name and profile."""
-    if name not in available_suites():
-        return None
-    try:
-        return load_suite(name, profile)
-    except UserError:
-        return None
 
 
 def judge_protocol(entry: Entry) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunecert.bench.leaderboard.answers import judge_protocol, judge_result, judge_verdicts, shipped_suite
+from prunecert.bench.leaderboard.answers import judge_protocol, judge_result, judge_verdicts
 from prunecert.bench.leaderboard.content import (
     judge_against_data,
     judge_commands,
@@ -18,6 +18,8 @@ from prunecert.bench.leaderboard.content import (
 from prunecert.bench.leaderboard.entry import Entry, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
 from prunecert.bench.leaderboard.imagesets import is_exact
+from prunecert.bench.leaderboard.proofs import judge_proofs
+from prunecert.bench.leaderboard.suites import shipped_suite
 from prunecert.bench.results.outcome import disputes
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
@@ -66,6 +68,7 @@ def check_entry(entry: Entry, stem: str | None = None, data: Dataset | None = No
         judge_images,
         judge_protocol,
         judge_verdicts,
+        judge_proofs,
     ):
         problems += [EntryProblem(file, field, what) for field, what in judge(entry)]
     if not problems:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from prunecert.bench.leaderboard.entry import NAME, Entry, entry_digest, entry_name
-from prunecert.bench.leaderboard.imagesets import EXACT, images_sha256, known_labels
+from prunecert.bench.leaderboard.imagesets import EXACT, LEAST_IMAGES, images_sha256, known_labels
 from prunecert.bench.planning.plan import image_key, stage_key
 from prunecert.bench.schema.cell import parse_eps, show_eps
 from prunecert.errors import UserError
@@ -139,6 +139,8 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
     data, images = entry["data"], entry["images"]
     count = data["images"]
     pixels = EXACT.get(count)
+    if count < LEAST_IMAGES:
+        yield "data.images", f"{count} images are too few for the board, which takes {LEAST_IMAGES} and more"
     if data["official"] and pixels not in (None, data["images_sha256"]):
         yield "data.official", f"CIFAR-10's first {count} test images have the SHA-256 {pixels}, so these are others"
     if pixels == data["images_sha256"] and list(images["label"]) != known_labels(count):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from prunecert.bench.leaderboard.commands import without_places
 from prunecert.bench.leaderboard.entry_types import TRAINING
 from prunecert.bench.leaderboard.entryschema import MOST_BYTES, decode
 from prunecert.bench.leaderboard.imagesets import images_sha256
@@ -58,6 +59,7 @@ def make_entry(
     session: Mapping[str, Any],
     answers: Mapping[str, Mapping[int, Answered]],
     by: str,
+    proofs: Mapping[str, Any] | None = None,
 ) -> Entry:
     """Returns the entry of one cell.
 
@@ -67,6 +69,7 @@ def make_entry(
         session: The session row of the run.
         answers: See `read_answers`.
         by: Who submits it.
+        proofs: Its certificates, see `bench.leaderboard.proofs`; None: there are none.
     """
     images = {number: row for number, row in answers[plan.image_key].items() if isinstance(row, ImageRow)}
     order = [int(i) for i in plan.data.indices[: plan.images] if int(i) in images]
@@ -82,7 +85,10 @@ def make_entry(
         "name": "",
         "digest": "",
         "by": by,
-        "method": {key: card.get(key, "") for key in ("title", "url", "notes")},
+        "method": {
+            **{key: card.get(key, "") for key in ("title", "url", "notes")},
+            **({"authors": card["authors"]} if card.get("authors") else {}),
+        },
         "cell": {**plan.cell.to_json(), "name": plan.cell.name, "norm": "linf"},
         "weights": {
             "total": total,
@@ -107,7 +113,7 @@ def make_entry(
         },
         "protocol": {
             **{key: session[key] for key in ("suite", "profile", "suite_digest", "started", "versions")},
-            "command": [_without_folder(word) for word in session["command"]],
+            "command": [_without_folder(word) for word in without_places(session["command"])],
             **{key: session[key] for key in ("machine", "device", "workers", "threads", "float32")},
             "asked": protocol.to_json(),
             "image_key": plan.image_key,
@@ -128,6 +134,7 @@ def make_entry(
             stage.verifier: _columns([row for i in order if isinstance(row := answers[key].get(i), VerdictRow)])
             for stage, key in zip(plan.stages, plan.keys, strict=True)
         },
+        **({} if proofs is None else {"proofs": dict(proofs)}),
     }
     return seal(entry)
 
@@ -197,6 +204,7 @@ def as_rows(entry: Mapping[str, Any]) -> tuple[SessionCell, Rows]:
     }
     rows = Rows()
     rows.correct[protocol["image_key"]] = dict(zip(images["index"], images["correct"], strict=True))
+    rows.labels[protocol["image_key"]] = dict(zip(images["index"], images["label"], strict=True))
     for stage in protocol["stages"]:
         columns = (entry["verdicts"][stage["verifier"]][key] for key in COLUMNS[:5])
         for image, status, spent, unstable, domains in zip(*columns, strict=True):

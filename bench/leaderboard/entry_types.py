@@ -26,6 +26,7 @@ class Method(_Strict):
     title: str
     url: str
     notes: str
+    authors: str = ""
 
 
 class CellRecord(_Strict):
@@ -234,6 +235,15 @@ class Columns(_Strict):
     decided_in: list[str | None]
 
 
+class Proofs(_Strict):
+    """Certificates of answers, one item each; the files lie in the folder ``certificates/<name>`` beside the entry."""
+
+    image: list[Image]
+    status: list[str]
+    sha256: list[str]
+    size: list[Count]
+
+
 #: Each field of an entry, decoded by itself, so that a problem of one hides none of another.
 FIELDS: Mapping[str, Any] = {
     "schema_version": Positive,
@@ -252,7 +262,8 @@ FIELDS: Mapping[str, Any] = {
     "images": Images,
     "verdicts": dict[str, Any],
     "compaction": CompactionRecord | None,
+    "proofs": Proofs,
 }
-#: Fields that older entries lack.
-OPTIONAL = frozenset({"compaction"})
+#: Fields that older entries lack, or those without certificates.
+OPTIONAL = frozenset({"compaction", "proofs"})
 TRAINING = Training.__struct_fields__

@@ -8,6 +8,10 @@ import numpy as np
 
 from prunecert.models.data import Dataset
 
+#: An entry has at least so many images: below, an interval of 95 % is wider than a quarter of all.
+LEAST_IMAGES = 50
+#: Entries on so many images are ranked; those on fewer are a class of their own.
+RANKED_IMAGES = 1000
 #: First n images of CIFAR-10's test split, in their order. Copies that circulate differ in later images.
 EXACT = {
     5: "4099b08e95e8dec0d52fe0eb3fcb5c6ebeb9878570a3441956e6e44fdbc068e4",

@@ -59,6 +59,7 @@ class NetworkCard:
         title: The method in a few words.
         url: Where it is described.
         notes: Anything else.
+        authors: Who made it, as a citation names them.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class NetworkCard:
     title: str
     url: str
     notes: str
+    authors: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data without paths."""
@@ -87,6 +89,7 @@ class NetworkCard:
             "title": self.title,
             "url": self.url,
             "notes": self.notes,
+            "authors": self.authors,
         }
 
 
@@ -135,6 +138,7 @@ def read_card(path: Path) -> NetworkCard:
         title=_text(root, "title", ""),
         url=_text(root, "url", ""),
         notes=_text(root, "notes", "", 2000),
+        authors=_text(root, "authors", "", 400),
     )
     if card.url and not re.fullmatch(r"https?://\S+", card.url):
         raise root.refusal("url", f"{card.url!r} is refused; it must begin with https:// or http://.")

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import prunecert
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import sha256_file
+
+if TYPE_CHECKING:
+    from prunecert.models.checkpoint import Card
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
                     fields["sparsity"],
                     fields["compression"],
                     made_from["checkpoint_sha256"],
-                    card.to_json(),
+                    _card_fields(card),
                 )
         except (ValueError, KeyError, TypeError):
             pass  # A record that was cut off is as good as none: export again.
@@ -98,7 +101,15 @@ def export_cell(checkpoint: Path, folder: Path) -> Export:
         "compression": info.compression,
     }
     write_text(record, json.dumps(fields, indent=2) + "\n")
-    return Export(target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], card.to_json())
+    return Export(
+        target, info.sha256, info.sparsity, info.compression, made_from["checkpoint_sha256"], _card_fields(card)
+    )
+
+
+def _card_fields(card: Card) -> dict[str, Any]:
+    """Returns a card as plain data; of a network of factors with the weights in whose place they stand."""
+    fields = card.to_json()
+    return {**fields, "dense_weights": card.weights} if "factorised" in card.surgery else fields
 
 
 def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Export:
@@ -117,7 +128,8 @@ def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Ex
     try:
         fields = json.loads(record.read_text())
         compaction = Compaction.from_json(fields["compaction"])
-        path = target if compaction.shrank else export.path
+        # Factors may be multiplied where nothing is removed.
+        path = export.path if fields["sha256"] == export.sha256 else target
         if fields["made_from"] == made_from and fields["sha256"] == sha256_file(path):
             return replace(export, path=path, sha256=fields["sha256"], masked=export.path, compaction=compaction)
     except (OSError, ValueError, KeyError, TypeError, UserError):

@@ -55,7 +55,7 @@ def prepare_own(
 
     for cell, protocol in cells:
         path = file_of(cell.source, f"{cell.network}_{cell.pruner}")
-        _check_input(path, data)
+        _check_shapes(path, data)
         weights, kept = totals(count_layers(path))
         whole = weights
         if cell.dense is not None:
@@ -75,10 +75,18 @@ def prepare_own(
     return tuple(counted), exports
 
 
-def _check_input(path: Path, data: DataSource) -> None:
+def _check_shapes(path: Path, data: DataSource) -> None:
+    """Refuses a network that is another data set's, as far as its file says what it takes and returns."""
     from prunecert.verifiers.formats.support import network_info
 
-    shape = network_info(path).sample_shape
+    info = network_info(path)
+    sizes = info.sizes()
+    if len(sizes) == 1 and sizes[0] not in (None, data.classes):
+        raise UserError(
+            f"{path.name} has {sizes[0]} outputs, and the data set {data.name!r} has {data.classes} classes; name the "
+            "data that it was trained on (data: in the suite, or --data)."
+        )
+    shape = info.sample_shape
     if 0 in shape or math.prod(shape) == math.prod(data.shape):
         channels, height, width = data.shape
         if shape == (height, width, channels) != data.shape:

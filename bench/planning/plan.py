@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,26 @@ def robustness_instance(
         classes=data.classes,
         eps=float(eps),
     )
+
+
+def property_name(data: Dataset, position: int, eps: Fraction) -> str:
+    """Returns what the property about an image is called; networks of one radius share it."""
+    return f"{data.split}{data.indices[position]}_eps{float(eps * 255):g}.vnnlib"
+
+
+def property_text(data: Dataset, position: int, eps: Fraction) -> str:
+    """Returns the question about an image as VNN-LIB, letter by letter as `bench.export` writes it.
+
+    Args:
+        data: The image set.
+        position: The image's place in it.
+        eps: Radius.
+    """
+    from prunecert.verifiers.formats.vnnlib import to_vnnlib
+
+    # The network is no part of a property.
+    anyone = Export(Path("network.onnx"), "", 0.0, 1.0, "", {})
+    return to_vnnlib(robustness_instance(anyone, data, position, eps, 1.0, property_name(data, position, eps)))
 
 
 def is_correct(logits: FloatArray, label: int) -> bool:

@@ -144,18 +144,20 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
     if not folder.is_dir():
         raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
     present: list[tuple[Cell, Protocol]] = []
-    missing: list[Missing] = []
+    lacking: dict[str, Missing] = {}
     for cell, protocol in cells:
         if isinstance(cell, OwnCell):
             # It is no checkpoint's; see `bench.planning.own`.
             continue
-        if any((folder / f"{cell.name}{suffix}").is_file() for suffix in (".safetensors", ".json")):
+        trained = cell.as_trained.name
+        if any((folder / f"{trained}{suffix}").is_file() for suffix in (".safetensors", ".json")):
             present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
-            command = f"prunecert train --suite {suite_name} --cells {cell.name}"
-            missing.append(Missing(name=cell.name, command=command, family=cell.family, member=cell.member))
-    return tuple(present), tuple(missing)
+            command = f"prunecert train --suite {suite_name} --cells {trained}"
+            # One that is verified at several radii is lacking once.
+            lacking[trained] = Missing(name=trained, command=command, family=cell.as_trained.family, member=cell.member)
+    return tuple(present), tuple(lacking.values())
 
 
 def prepare(
@@ -187,7 +189,7 @@ def prepare(
     present, missing = find_checkpoints(suite, cells, checkpoints)
     plans = []
     for cell, protocol in present:
-        export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+        export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", exports)
         export = compact_export(export, exports, compact_mode(protocol))
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours: told apart by colour-blind readers, on white and on black.
@@ -57,3 +58,16 @@ def saver(paths: list[Path], folder: Path, name: str) -> Callable[[Figure], None
         paths.extend((png, svg))
 
     return save
+
+
+def compression_axis(axes: Axes, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Makes the horizontal axis one of compressions, logarithmic, with a tick for each that there is."""
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    values = sorted({float(cell["compression"]) for cell in cells})
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticklabels([f"{value:g}×" for value in values])
+    axes.set_xlabel("compression")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from prunecert.bench.report.impact import Images
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import summarise
@@ -57,7 +59,7 @@ class Conclusion:
         return EXIT_USAGE if self.broken_verifiers or self.untaken else EXIT_OK
 
 
-def conclude(out: Path, console: Console, *, part: bool = False) -> Conclusion:
+def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[Images] = ()) -> Conclusion:
     """Writes and shows the summary, the figures and the report of a run, or of a part.
 
     What the directory holds decides which: times have tables of their own.
@@ -66,10 +68,11 @@ def conclude(out: Path, console: Console, *, part: bool = False) -> Conclusion:
         out: The run directory.
         console: Where tables are shown, contradictions named, and paths said.
         part: Whether this is one of several processes that fill the directory; the last one writes the report.
+        data: Splits whose images the page shows.
     """
     from prunecert.bench.report.publish import write_all
 
-    summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part)
+    summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part, data=data)
     if not paths:
         console.print(
             f"this part is done; the last part that runs into {out} writes the report, or bench.merge does",

@@ -1,4 +1,4 @@
-"""The figures of a run: verified accuracy against compression, time against sparsity, certified radii."""
+"""The figures of a run: what is kept, verified accuracy against compression, time against sparsity, certified radii."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.report import certificates_figure as certified
-from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, page_svg, saver, style
+from prunecert.bench.report import headline
+from prunecert.bench.report.canvas import COLOURS, FILE_INK, PAGE_INK, compression_axis, page_svg, saver, style
 from prunecert.bench.report.labels import literal
 from prunecert.models import DENSE
 
@@ -20,6 +21,7 @@ Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 CERTIFIED = "certified-radius"
+KEPT = "kept-accuracy"
 
 
 def _panels(summary: Summary) -> dict[str, list[Cell]]:
@@ -27,8 +29,19 @@ def _panels(summary: Summary) -> dict[str, list[Cell]]:
     panels: dict[str, list[Cell]] = defaultdict(list)
     for cell in summary["cells"]:
         if cell["images"]:
-            panels[f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, n = {cell['images']}"].append(cell)
+            title = f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, {headline.of_images([cell])}"
+            panels[title].append(cell)
     return dict(panels)
+
+
+def _panels_of(summary: Summary, name: str) -> dict[str, list[Cell]]:
+    """Returns the panels of a figure by their titles; none where it would be empty."""
+    if name == CERTIFIED:
+        return certified.panels(summary)
+    if name != KEPT:
+        return _panels(summary)
+    compared = headline.compared(summary)
+    return {headline.of_images(compared): [cell for cell in summary["cells"] if cell["images"]]} if compared else {}
 
 
 def _lines(cells: list[Cell]) -> dict[tuple[str, int], list[Cell]]:
@@ -57,7 +70,7 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
     from matplotlib.figure import Figure
 
     panel = FIGURES[name][1]
-    panels = certified.panels(summary) if name == CERTIFIED else _panels(summary)
+    panels = _panels_of(summary, name)
     if not panels:
         return False
     names = sorted({cell["pruner"] for cells in panels.values() for cell in cells})
@@ -66,7 +79,8 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     with matplotlib.rc_context(style(name, ink)):
-        figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
+        width = 7.5 if name == KEPT else 5.2 * columns
+        figure = Figure(figsize=(width, 3.6 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for place, (title, cells) in zip(axes.flat, panels.items(), strict=False):
             place.set_title(literal(title), fontsize=10)
@@ -89,18 +103,6 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
         )
         save(figure)
     return True
-
-
-def _compression_axis(axes: Axes, cells: list[Cell]) -> None:
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
-
-    values = sorted({float(cell["compression"]) for cell in cells})
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(values))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticklabels([f"{value:g}×" for value in values])
-    axes.set_xlabel("compression")
 
 
 def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
@@ -136,9 +138,9 @@ def _accuracy(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]
             linestyle="--",
             linewidth=1,
             alpha=pale,
-            label=literal(f"{pruner}: attacked (upper bound)"),
+            label=literal(f"{pruner}: under attack (upper bound)"),
         )
-    _compression_axis(axes, cells)
+    compression_axis(axes, cells)
     axes.set_ylabel("accuracy, % of images")
     axes.set_ylim(bottom=0)
 
@@ -182,9 +184,10 @@ def _time(axes: Axes, cells: list[Cell], looks: Mapping[str, tuple[str, str]]) -
 
 
 FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[str, str]]], None]]] = {
+    KEPT: (headline.CAPTION, headline.draw),
     "verified-accuracy": (
-        "Verified accuracy against compression; the shaded band reaches up to the attacked accuracy, "
-        "bars are 95 % Wilson intervals",
+        "Verified accuracy against compression; the shaded band reaches up to the robust accuracy under "
+        "attack, bars are 95 % Wilson intervals",
         _accuracy,
     ),
     "time": ("Seconds a correctly classified image (all verifiers up to the deciding one) against sparsity", _time),
@@ -192,11 +195,19 @@ FIGURES: Mapping[str, tuple[str, Callable[[Axes, list[Cell], Mapping[str, tuple[
 }
 
 
+def caption(summary: Summary, name: str) -> str:
+    """Returns what a figure's caption says, with the number of images, and a warning where they are few."""
+    text = FIGURES[name][0]
+    cells = headline.compared(summary) if name == KEPT else [cell for cell in summary["cells"] if cell["images"]]
+    images = "" if name == CERTIFIED else headline.of_images(cells)
+    return f"{text}; {images}" if images else text
+
+
 def inline_svg(summary: Summary, name: str) -> str | None:
     """Returns a figure as SVG text for an HTML page, in the page's own text colour; None without cells."""
-    caption, _ = FIGURES[name]
+    words = caption(summary, name)
     drawn: list[str] = []
-    _draw(summary, name, PAGE_INK, lambda figure: drawn.append(page_svg(figure, caption)))
+    _draw(summary, name, PAGE_INK, lambda figure: drawn.append(page_svg(figure, words)))
     return drawn[0] if drawn else None
 
 

@@ -8,15 +8,16 @@ from typing import Any
 from prunecert.bench.machine import quote
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import screen, shapes, table
-from prunecert.bench.report.figures import CERTIFIED, FIGURES, inline_svg
+from prunecert.bench.report.figures import CERTIFIED, FIGURES, caption, inline_svg
 from prunecert.bench.report.medium import templates
 
 
-def render(summary: Mapping[str, Any]) -> str:
+def render(summary: Mapping[str, Any], impact: str = "") -> str:
     """Returns the page.
 
     Args:
         summary: A run's summary.
+        impact: The section of `bench.report.impact`.
     """
     from markupsafe import Markup
 
@@ -28,18 +29,19 @@ def render(summary: Mapping[str, Any]) -> str:
     environment = templates("prunecert.bench.report", filters)
     figures: list[dict[str, str]] = []
     certified_figures: list[dict[str, str]] = []
-    for name, (caption, _) in FIGURES.items():
+    for name in FIGURES:
         svg = inline_svg(summary, name)
         if svg is not None:
             # Our own drawing: matplotlib escapes the names that it writes as text.
             place = certified_figures if name == CERTIFIED else figures
-            place.append({"caption": caption, "svg": Markup(svg)})  # noqa: S704
+            place.append({"caption": caption(summary, name), "svg": Markup(svg)})  # noqa: S704
+    beneath = (*table.legend(summary), *table.notes(summary))
     return environment.get_template("report.html.j2").render(
         run=summary,
         columns=table.COLUMNS,
         rows=table.rows(summary),
         finding=screen.finding(summary),
-        notes=[note for note in table.notes(summary) if not note.startswith("NOT PUBLISHABLE")],
+        notes=[note for note in beneath if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
         certified_title=certified.CAPTION,
         certified_columns=certified.columns(summary),
@@ -49,4 +51,6 @@ def render(summary: Mapping[str, Any]) -> str:
         shape_columns=shapes.COLUMNS,
         shapes=shapes.of_summary(summary),
         command=quote(summary["command"]),
+        # Made by a template that escapes what it shows.
+        impact=Markup(impact),  # noqa: S704
     )

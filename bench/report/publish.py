@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import figures, html, shapes, table
-from prunecert.bench.results.summary import summarise
+from prunecert.bench.report import figures, html, impact, shapes, table
+from prunecert.bench.results.impact.images import outcomes_of_rows
+from prunecert.bench.results.store import Log
+from prunecert.bench.results.summary import Rows, read, summary_of
 from prunecert.files import write_text
 
 
-def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple[dict[str, Any], list[Path]]:
+def write_all(
+    directory: Path, console: Console, *, part: bool = False, data: Sequence[impact.Images] = ()
+) -> tuple[dict[str, Any], list[Path]]:
     """Summarises a run directory, shows the table, and writes the files.
 
     Args:
@@ -22,16 +27,18 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
         console: Where the table is shown.
         part: Whether this is one of several processes that fill the directory. Files are then written only when
             all parts are done, so that no part overwrites the whole with what it saw of it.
+        data: Splits whose images the page shows; without them it names the images by number.
 
     Returns:
         The summary, and the paths of ``report.html``, ``summary.json``, ``table.md`` and the figures.
     """
-    summary = summarise(directory)
+    rows = read(Log(directory))
+    summary = summary_of(rows)
     if part and not summary["finished"]:
         table.show(summary, console)
         return summary, []
     paths = [
-        write_text(directory / "report.html", html.render(summary)),
+        write_text(directory / "report.html", html.render(summary, _impact(rows, data))),
         write_text(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n"),
         write_text(
             directory / "table.md",
@@ -43,3 +50,8 @@ def write_all(directory: Path, console: Console, *, part: bool = False) -> tuple
     ]
     table.show(summary, console)
     return summary, paths
+
+
+def _impact(rows: Rows, data: Sequence[impact.Images]) -> str:
+    names = impact.class_names(rows.latest().data[0].source if rows.latest().data else "")
+    return impact.section(outcomes_of_rows(rows), names, data)

@@ -12,6 +12,8 @@ Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
 #: Screens from this width on have the wide columns, too.
 WIDE = 118
+#: Characters of a wide table beside its last column.
+_BESIDE = 88
 #: Below so many images the interval says more than the share.
 FEW_IMAGES = 50
 _COLUMNS = (
@@ -79,16 +81,16 @@ def tables(summary: Summary, width: int) -> list[tuple[str, Table]]:
         width: Columns of the screen.
     """
     groups: dict[str, list[list[str]]] = {}
-    wide = width >= WIDE
-    for cell in summary["cells"]:
+    room = width - _BESIDE if width >= WIDE else 0
+    for cell in sorted(summary["cells"], key=lambda cell: (cell["seed"], cell["compression"])):
         few = ", few: mind the intervals" if cell["images"] < FEW_IMAGES else ""
         title = f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, {cell['images']} images{few}"
-        groups.setdefault(title, []).append(_row(summary, cell, wide))
-    columns = (*_COLUMNS, *(_WIDE_COLUMNS if wide else ()))
+        groups.setdefault(title, []).append(_row(summary, cell, room))
+    columns = (*_COLUMNS, *(_WIDE_COLUMNS if room else ()))
     return [(title, Table(columns, rows)) for title, rows in groups.items()]
 
 
-def _row(summary: Summary, cell: Cell, wide: bool) -> list[str]:
+def _row(summary: Summary, cell: Cell, room: int) -> list[str]:
     share = kept(summary, cell)
     pending = cell["pending"] + cell["images_asked"] - cell["images"]
     open_images = f"{cell['undecided']['total']}{f' +{pending}' if pending else ''}"
@@ -98,13 +100,25 @@ def _row(summary: Summary, cell: Cell, wide: bool) -> list[str]:
         str(cell["seed"]),
         f"{cell['compression']:g}",
         _percent(cell["clean"]),
-        _interval(cell["verified"], 1 if wide else 0),
+        _interval(cell["verified"], 1 if room else 0),
         "" if share is None else f"{100 * share:.0f}",
         _percent(cell["attacked"]),
         open_images,
     ]
-    by = ", ".join(f"{name} {counts['unsat']}" for name, counts in cell["decided_by"].items() if counts["unsat"])
-    return [*row, "–" if time is None else f"{time:.2g}", by or "–"] if wide else row
+    return [*row, "–" if time is None else f"{time:.2g}", _verified_by(cell, room)] if room else row
+
+
+def _verified_by(cell: Cell, room: int) -> str:
+    """Returns who proved how many, most first, as many as there is room for: ``ibp 377, crown-ibp 33, +22``."""
+    counts = {name: counts["unsat"] for name, counts in cell["decided_by"].items() if counts["unsat"]}
+    text = ""
+    for place, name in enumerate(sorted(counts, key=lambda name: -counts[name])):
+        longer = f"{text}, {name} {counts[name]}" if place else f"{name} {counts[name]}"
+        rest = sum(sorted(counts.values())[: len(counts) - place - 1])
+        if place and len(longer) + (len(f", +{rest}") if rest else 0) > room:
+            return f"{text}, +{sum(sorted(counts.values())[: len(counts) - place])}"
+        text = longer
+    return text or "–"
 
 
 def _percent(share: Mapping[str, Any]) -> str:

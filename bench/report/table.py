@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import screen
+from prunecert.bench.report import proofs_table, screen
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("n", True),
     ("clean %", True),
     ("verified %", True),
-    ("attacked %", True),
+    ("under attack %", True),
     ("verified by", False),
     ("broken by", False),
     ("undecided", False),
@@ -116,15 +116,21 @@ def rows(summary: Summary) -> list[list[str]]:
     ]
 
 
+def legend(summary: Summary) -> list[str]:
+    """Returns what the headings stand for; nothing where there is no table."""
+    if not summary["cells"]:
+        return []
+    return [
+        "verified ≤ true robust accuracy ≤ robust accuracy under attack; in brackets the "
+        f"{100 * summary['confidence']:.0f} % Wilson intervals; median s, mean s: all verifiers up to the deciding "
+        "one, a correctly classified image, without start-up (an undecided one counts with all that was spent), "
+        "and which verifier took most of all time."
+    ]
+
+
 def notes(summary: Summary) -> list[str]:
-    """Returns what has to be said beneath the table."""
+    """Returns what has to be said beneath the table, beside its legend."""
     lines = []
-    if summary["cells"]:
-        lines.append(
-            f"verified ≤ true robust accuracy ≤ attacked; in brackets the {100 * summary['confidence']:.0f} % Wilson "
-            "intervals; median s, mean s: all verifiers up to the deciding one, a correctly classified image, without "
-            "start-up (an undecided one counts with all that was spent), and which verifier took most of all time."
-        )
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
@@ -138,6 +144,7 @@ def notes(summary: Summary) -> list[str]:
         for data in summary["data"]
         if not (data["official"] or data["sample"])
     ]
+    lines += proofs_table.notes(summary)
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines
@@ -149,17 +156,22 @@ def show(summary: Summary, console: Console) -> None:
         _show_cells(summary, console)
     if summary["certificates"]:
         _show_certificates(summary, console)
-    for line in (*notes(summary), *certified.notes(summary)):
+    for line in (*([] if _narrow(console) else legend(summary)), *notes(summary), *certified.notes(summary)):
         console.print(line, markup=False, soft_wrap=True)
     if sentence := screen.finding(summary):
         console.print(sentence, markup=False, soft_wrap=True)
 
 
 def _show_cells(summary: Summary, console: Console) -> None:
-    if console.is_terminal and console.width < TABLE_WIDTH:
+    if _narrow(console):
         _show_by_network(summary, console)
         return
     console.print(Table(COLUMNS, rows(summary)).terminal(f"{summary['suite']} ({summary['profile']})"))
+
+
+def _narrow(console: Console) -> bool:
+    """Whether the whole table has no room, so that a small one, with a legend of its own, is shown."""
+    return console.is_terminal and console.width < TABLE_WIDTH
 
 
 def _show_certificates(summary: Summary, console: Console) -> None:
@@ -183,4 +195,5 @@ def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
     keep = [i for i, (heading, _) in enumerate(COLUMNS) if columns is None or heading in columns]
     if not summary["cells"]:
         return "\n".join([*notes(summary), ""])
-    return "\n".join([*Table(COLUMNS, rows(summary)).only(keep).markdown(), "", *notes(summary), ""])
+    beneath = [*legend(summary), *notes(summary)]
+    return "\n".join([*Table(COLUMNS, rows(summary)).only(keep).markdown(), "", *beneath, ""])

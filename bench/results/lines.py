@@ -9,7 +9,16 @@ import msgspec
 from msgspec import Struct
 
 from prunecert.bench.results.decode import DEEPEST, depth, is_json, why
-from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
+from prunecert.bench.results.row_types import (
+    CertificateRow,
+    EndRow,
+    ImageRow,
+    ProofRow,
+    PropertyRow,
+    Row,
+    VerdictRow,
+    VisitRow,
+)
 from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.errors import UserError
 from prunecert.files import IrregularFileError, open_regular
@@ -26,7 +35,7 @@ class _SessionHead(Struct, tag="session", tag_field="type"):
     verifiers: Any = None
 
 
-_Quick = _SessionHead | ImageRow | VerdictRow | CertificateRow | PropertyRow | VisitRow | EndRow
+_Quick = _SessionHead | ImageRow | VerdictRow | CertificateRow | ProofRow | PropertyRow | VisitRow | EndRow
 _decode = msgspec.json.Decoder(_Quick).decode
 _decode_session = msgspec.json.Decoder(SessionRow).decode
 _decode_verify_session = msgspec.json.Decoder(VerifySessionRow).decode

@@ -179,6 +179,40 @@ class CertificateRow(Answered, tag="certificate", tag_field="type", kw_only=True
     certificate: CertificateFields | None = None
 
 
+class ProofRow(Struct, tag="proof", tag_field="type", kw_only=True, omit_defaults=True, gc=False):
+    """A decided answer's certificate (``--certificates``), or why there is none; the latest row of an answer counts.
+
+    Args:
+        question: Of the answer, see `VerdictRow`.
+        key: Likewise.
+        cell: The cell.
+        image: The image's number in the split.
+        status: The answer: `unsat` or `sat`.
+        verifier: Whose answer it is.
+        sha256: The file is ``certificates/<sha256>.cert``; missing where there is none.
+        size: Its bytes.
+        how: ``intervals``, ``crown-ibp``, ``crown``, ``bab`` or ``witness``.
+        leaves: Of all its trees.
+        seconds: Of finding it, a search included where one was needed.
+        check_s: Of checking it before it was written.
+        detail: Why there is none.
+    """
+
+    question: str
+    key: str
+    cell: str
+    image: Index
+    status: Status
+    verifier: str
+    sha256: str = ""
+    size: Count | None = None
+    how: str = ""
+    leaves: Count | None = None
+    seconds: Seconds = 0.0
+    check_s: Seconds = 0.0
+    detail: str = ""
+
+
 class PropertyRow(Answered, tag="property", tag_field="type", kw_only=True, omit_defaults=True):
     """A verifier's answer on a property file (`bench.verify`).
 
@@ -247,7 +281,9 @@ class EndRow(Struct, tag="end", tag_field="type", kw_only=True, omit_defaults=Tr
     seconds: Seconds
 
 
-Row = SessionRow | VerifySessionRow | ImageRow | VerdictRow | CertificateRow | PropertyRow | VisitRow | EndRow
+Row = (
+    SessionRow | VerifySessionRow | ImageRow | VerdictRow | CertificateRow | ProofRow | PropertyRow | VisitRow | EndRow
+)
 #: All kinds, in the order in which `results/README.md` tells of them.
 KINDS: tuple[type[Struct], ...] = (
     SessionRow,
@@ -255,6 +291,7 @@ KINDS: tuple[type[Struct], ...] = (
     ImageRow,
     VerdictRow,
     CertificateRow,
+    ProofRow,
     PropertyRow,
     VisitRow,
     EndRow,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -26,6 +26,7 @@ from prunecert.verifiers.base import Kind
 TWO = Meta(min_length=2, max_length=2)
 #: Settings of a verifier, a recipe, a card: plain data whose keys somebody else knows.
 Document = dict[str, Any]
+T = TypeVar("T", bound=Struct)
 
 
 class DataRecord(Struct, kw_only=True, omit_defaults=True):
@@ -172,6 +173,11 @@ class Sizes(Struct, kw_only=True, omit_defaults=True):
     nonzero: Count
     macs: Count
     sparse_macs: Count
+
+
+def narrowed(kind: type[T], value: T) -> T:
+    """Returns an object as one of its base class: without the fields that are its own class's."""
+    return kind(**{name: getattr(value, name) for name in kind.__struct_fields__})
 
 
 def indices_of(images: int, indices: list[int] | None) -> Sequence[int]:

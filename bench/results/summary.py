@@ -20,9 +20,10 @@ import numpy as np
 from msgspec import UNSET
 
 from prunecert.bench.results import certificates as smoothing
+from prunecert.bench.results import proofs
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import PENDING, Claims, seconds, settle
-from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, Row, VerdictRow
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, ProofRow, Row, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, present
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.results.store import Log, collector_off, run_session
@@ -51,19 +52,24 @@ class Rows:
         sessions: The latest session of each writer.
         ended: Writers whose latest session came to its end.
         correct: By image key and image: whether it is classified correctly.
+        labels: By image key and image: its class.
         answers: By stage key and image.
         claims: Cell, image and verifier of what was decided, by question.
         devices: Devices named in verdicts.
         certificates: By key and image; nothing that counts verdicts looks at them.
+        proofs: By key and image: the latest certificate of an answer.
     """
 
     sessions: dict[str, SessionRow] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     correct: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+    labels: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     answers: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     claims: Claims[tuple[str, int, str]] = field(default_factory=Claims)
     devices: set[str] = field(default_factory=set)
     certificates: dict[str, dict[int, smoothing.CertificateAnswer]] = field(default_factory=lambda: defaultdict(dict))
+
+    proofs: dict[str, dict[int, ProofRow]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
@@ -77,14 +83,33 @@ class Rows:
                 claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
             elif isinstance(row, ImageRow):
                 self.correct[row.key][row.image] = row.correct
+                self.labels[row.key][row.image] = row.label
             elif isinstance(row, CertificateRow):
                 self.certificates[row.key][row.image] = smoothing.found_of(row)
                 devices.add(row.device or "cpu")
+            elif isinstance(row, ProofRow):
+                self.proofs[row.key][row.image] = row
+                if row.sha256:
+                    claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
             elif isinstance(row, SessionRow):
                 self.sessions[row.writer] = row
                 self.ended.discard(row.writer)
             elif isinstance(row, EndRow):
                 self.ended.add(row.writer)
+
+    def latest(self) -> SessionRow:
+        """Returns the session that began last; there must be one."""
+        return max(self.sessions.values(), key=lambda row: row.started)
+
+    def cells(self) -> dict[str, SessionCell]:
+        """Returns the cells of all sessions by name, each as the latest session has it."""
+        cells: dict[str, SessionCell] = {}
+        for session in self.sessions.values():
+            for cell in session.cells:
+                cells.setdefault(cell.name, cell)
+        if self.sessions:
+            cells.update((cell.name, cell) for cell in self.latest().cells)
+        return cells
 
     def contradictions(self) -> list[dict[str, Any]]:
         """Returns the questions that one verifier answered `unsat` and another `sat`."""
@@ -122,15 +147,10 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     """
     if not rows.sessions:
         raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
-    latest = max(rows.sessions.values(), key=lambda row: row.started)
-    cells: dict[str, SessionCell] = {}
-    for session in rows.sessions.values():
-        for cell in session.cells:
-            cells.setdefault(cell.name, cell)
-    for cell in latest.cells:
-        cells[cell.name] = cell
+    latest, cells = rows.latest(), rows.cells()
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
+    proved = proofs.summarise((c for c in cells.values() if not c.certified_only), rows.answers, rows.proofs)
     contradictions = rows.contradictions()
     unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
     reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s.unpublishable))
@@ -152,6 +172,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "cells": summaries,
         "certificates": certified,
+        **({"proofs": proved} if proved else {}),
         "missing": [plain(item) for item in latest.missing if item.name not in cells],
         "contradictions": contradictions,
         "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),

@@ -275,6 +275,46 @@ class CertifiedCell(Struct, kw_only=True):
     note: str
 
 
+class ProofCounts(Struct, kw_only=True):
+    """How many answers of a kind were decided, and how many of these have a certificate."""
+
+    decided: Images
+    certified: Images
+
+
+class Uncertified(Struct, kw_only=True):
+    """A decided image without a certificate, and why."""
+
+    image: Count
+    status: Name
+    verifier: Name
+    detail: str
+
+
+class ProvedCell(Struct, kw_only=True):
+    """A cell's certificates (``--certificates``): proofs of its answers that anybody can check.
+
+    Args:
+        name: The cell.
+        unsat: Images that were proved.
+        sat: Images that were broken.
+        sparse: Images that a verifier of the sparse engine decided.
+        size: Bytes of all certificates.
+        seconds: Of finding them, beyond what the answers took.
+        check_s: Of checking them before they were written.
+        uncertified: Image by image.
+    """
+
+    name: Name
+    unsat: ProofCounts
+    sat: ProofCounts
+    sparse: ProofCounts
+    size: Count
+    seconds: Amount
+    check_s: Amount
+    uncertified: list[Uncertified]
+
+
 class ContradictionRecord(Struct, kw_only=True):
     """A question that one verifier proved and another broke."""
 
@@ -313,6 +353,7 @@ class Summary(Struct, kw_only=True):
         confidence: Of all intervals.
         cells: Cell by cell.
         certificates: Cells that are certified.
+        proofs: Certificates of answers, by cell; none of runs without ``--certificates``.
         missing: Cells without a checkpoint.
         contradictions: Between verifiers.
         broken_verifiers: Those that failed on everything they were asked.
@@ -343,6 +384,7 @@ class Summary(Struct, kw_only=True):
     cells: list[SummaryCell]
     # Summaries of before there were certificates have none.
     certificates: list[CertifiedCell] = field(default_factory=list)
+    proofs: list[ProvedCell] | UnsetType = UNSET
     missing: list[Missing]
     contradictions: list[ContradictionRecord]
     broken_verifiers: list[Name]

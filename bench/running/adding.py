@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -85,11 +87,12 @@ def suite_of(addition: Addition) -> dict[str, Any]:
     Raises:
         UserError: The network is of no kind that is known, or no verifier is installed.
     """
-    entry = {_kind(addition.network): _from_out(addition.network)}
+    out = addition.out
+    entry = {_kind(addition.network): _from_out(addition.network, out)}
     if addition.dense:
         if _kind(addition.dense) != _kind(addition.network):
             raise UserError(f"--dense {addition.dense} is refused: it must be of the same kind as {addition.network}.")
-        entry["dense"] = _from_out(addition.dense)
+        entry["dense"] = _from_out(addition.dense, out)
     if addition.name:
         entry["name"] = addition.name
     cascade = addition.verifiers or tuple(name for name in _CASCADE if VERIFIERS.get(name).availability().installed)
@@ -122,9 +125,34 @@ def _kind(network: str) -> str:
     )
 
 
-def _from_out(network: str) -> str:
-    """Returns a path as the suite has it, whose own folder is the run's."""
-    return network if _kind(network) == "module" else str(Path(network).absolute())
+def _from_out(network: str, out: Path) -> str:
+    """Returns a path as the suite has it: from the run's folder, so that both may move to another machine together."""
+    return network if _kind(network) == "module" else os.path.relpath(network, out)
+
+
+def arrays_entry(path: Path, network: str) -> dict[str, Any]:
+    """Returns the data set that an ``.npz`` file stands for: ``x_test`` and ``y_test``, of the network's classes.
+
+    Args:
+        path: The file.
+        network: The network that it is for; where it is an ONNX file, it says how many classes there are, else the
+            labels do.
+
+    Raises:
+        UserError: There is no such file, or it lacks an array, or holds something else.
+    """
+    from prunecert.models.datasets.arrays import npz
+
+    pixels = npz("test", path=str(path))
+    classes = int(pixels.labels.max(initial=1)) + 1
+    if _kind(network) == "onnx" and Path(network).is_file():
+        from prunecert.verifiers.formats.support import network_info
+
+        sizes = network_info(Path(network)).sizes()
+        classes = max(classes, sizes[0] or 0) if len(sizes) == 1 else classes
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-.") or "arrays"
+    shape = [int(size) for size in pixels.images.shape[1:]]
+    return {"name": name, "shape": shape, "classes": classes, "reader": "npz", "options": {"path": str(path)}}
 
 
 @dataclass(frozen=True)

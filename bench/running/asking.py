@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from prunecert.bench.results.store import Writer
 from prunecert.bench.running import resources
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.progress import Display
+from prunecert.bench.running.proving import Certificates
 from prunecert.bench.running.recording import LoggedAnswers, predict, verdict_rows
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.reuse import read_earlier, take_over
@@ -51,6 +53,7 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
         run: Where answers go and are looked up.
     """
     request, writer, answers = run.request, run.writer, run.answers.verdicts
+    certificates = Certificates.going_on(writer, bool(request.retry)) if request.certificates else None
     earlier = read_earlier(request.reuse, machine(), request.device) if request.reuse else None
     warm = WarmStart(plans, writer.directory) if request.warm_start else None
     run.console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
@@ -74,7 +77,24 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
         writer.append(*verdict_rows(plans[batch.cell], batch, instances, verdicts, writer))
         display.answered(batch, verdicts)
 
-    work_off(plans, cascades, answered, display, run, None if warm is None else warm.add_starts)
+    work_off(plans, cascades, answered, display, run, None if warm is None else warm.add_starts, certificates)
+    if certificates is not None:
+        certificates.rest(
+            plans,
+            cascades,
+            workers=run.workers,
+            pinned=request.pinned,
+            log_dir=log_folder(run),
+            tell=partial(run.console.print, markup=False, highlight=False, soft_wrap=True),
+        )
+
+
+def log_folder(run: OpenRun) -> Path:
+    """Returns where verifiers' own output goes; parts of a run may share its directory, but no file in it."""
+    shard = run.request.shard
+    logs = run.writer.directory / "logs" / ("" if shard is None else "shard-{}-of-{}".format(*shard))
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs
 
 
 def work_off(
@@ -84,6 +104,7 @@ def work_off(
     display: Display,
     run: OpenRun,
     prepare: Prepare | None = None,
+    certificates: Certificates | None = None,
 ) -> None:
     """Works through all questions of the cascades in processes on this machine.
 
@@ -94,23 +115,22 @@ def work_off(
         display: Shows how far it is.
         run: Devices, processors and the run directory.
         prepare: Changes a batch's instances before they are asked.
+        certificates: Writes them of what a search has just answered; None: nobody does.
     """
     from prunecert.bench.running.local import LocalExecutor
 
     request, workers = run.request, run.workers
     devices = resources.parse_devices(request.device)
-    # Parts of a run may share its directory, but no file in it.
-    logs = run.writer.directory / "logs" / ("" if request.shard is None else "shard-{}-of-{}".format(*request.shard))
-    logs.mkdir(parents=True, exist_ok=True)
     executor = LocalExecutor(
         plans,
         cascades,
         answered,
         on_progress=display.refresh,
         prepare=prepare,
+        certify=None if certificates is None else certificates.answered,
         workers=workers,
         threads=max(1, cores() // workers),
-        log_dir=logs,
+        log_dir=log_folder(run),
         devices=resources.share_out(devices, workers) if len(devices) > 1 else None,
         cores=resources.core_sets(workers) if request.pinned else None,
     )

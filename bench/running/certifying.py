@@ -1,13 +1,15 @@
-"""One certificate: written, or checked with a word on what the float32 network does beside it; one line each."""
+"""Certificates written, or checked with a word on what the float32 network does beside it; or all of a run's."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
+from prunecert.bench.running.proof_checks import EXPORTS, Networks, ProvedRun, check_run, choose, images_of
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.printable import say, shortened
 from prunecert.verifiers.checker import RefusedError, Report, UnreadableError, check
 from prunecert.verifiers.checker.files import read
@@ -31,6 +33,52 @@ def check_file(certificate: Path, onnx: Path, vnnlib: Path) -> int:
         raise UserError(f"{shortened(certificate, 200)} can't be checked: {error}.") from error
     say(f"{shortened(certificate, 200)}: {report.describe()}{_replayed(report, onnx, vnnlib)}")
     return EXIT_OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """How a run's certificates are checked.
+
+    Args:
+        exports: Folder of the networks' ONNX files.
+        suite: The run's suite, name or file; None: the shipped one that it names.
+        data_root: Folder of the images; None: it is looked for.
+        workers: Processes side by side.
+        sample: How many are checked; None: all.
+        seed: Of the choice.
+    """
+
+    exports: Path = EXPORTS
+    suite: str | None = None
+    data_root: Path | None = None
+    workers: int = 1
+    sample: int | None = None
+    seed: int = 0
+
+
+def check_folder(directory: Path, how: Checking) -> int:
+    """Checks the certificates of a run, names those that don't hold, and says how many do; returns the exit code.
+
+    Raises:
+        UserError: It is no run, has no certificates, or its networks or images aren't here.
+    """
+    run = ProvedRun(directory)
+    places = [place for place in run.decided() if (row := run.proof(*place)) is not None and row.sha256]
+    if not places:
+        raise UserError(f"{shortened(directory, 200)} has no certificate; bench.run --certificates writes them.")
+    drawn = choose(places, how.sample, how.seed)
+    images, networks = images_of(run, how.suite, how.data_root), Networks([how.exports])
+    tally = check_run(run, networks, images, workers=how.workers, places=drawn, tell=say)
+    for problem in tally.problems:
+        say(f"{problem}")
+    which = "" if len(drawn) == len(places) else f" ({len(drawn)} of {len(places)}, drawn with seed {how.seed})"
+    say(
+        f"{tally.accepted} certificates checked and accepted{which}, {len(tally.problems)} not; "
+        f"{len(run.decided()) - len(places)} of {len(run.decided())} answers have none; {tally.seconds:.1f} s"
+    )
+    if any(problem.refused for problem in tally.problems):
+        return EXIT_REGRESSION
+    return EXIT_USAGE if tally.problems else EXIT_OK
 
 
 def write_file(certificate: Path, onnx: Path, vnnlib: Path, timeout: float) -> int:

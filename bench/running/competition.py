@@ -15,7 +15,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import counterexample_text
-from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.process.worker import Worker, prepare_verifiers
 
 #: Who is asked, in this order, as far as they are installed.
 DEFAULT = ("sparse-bab", "neuralsat", "abcrown")
@@ -27,6 +27,8 @@ _WORDS = {Status.MEMOUT: "error", Status.UNSUPPORTED: "unknown"}
 
 def answer(onnx: Path, vnnlib: Path, timeout: float, verifiers: Sequence[str], scratch: Path) -> Verdict:
     """Asks verifiers until one decides or the time is over; starting and loading counts.
+
+    What they do only once for this machine, compiling kernels, does not; prepare_instance.sh has had it done before.
 
     Args:
         onnx: The network.
@@ -41,8 +43,9 @@ def answer(onnx: Path, vnnlib: Path, timeout: float, verifiers: Sequence[str], s
     Raises:
         UserError: A file can't be read, the two don't fit, or no verifier is there.
     """
-    end = time.monotonic() + timeout - RESERVE_S
     network, property_file = existing(onnx, "ONNX"), existing(vnnlib, "VNN-LIB")
+    prepare_verifiers(verifiers)
+    end = time.monotonic() + timeout - RESERVE_S
     problem = prepare(Task("", network, property_file, timeout, pair_name(network, property_file)), scratch, {})
     names = [name for name in verifiers if VERIFIERS.get(name).availability().installed]
     if not names:

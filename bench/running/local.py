@@ -17,11 +17,12 @@ from prunecert.bench.planning.stages import Stage
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Verdict
-from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.process.certifying import CertifyingWorker
 
 #: Verifier processes that a thread keeps warm; each takes some hundred MiB.
 KEEP_WARM = 3
 OnVerdicts = Callable[[Batch, Sequence[Instance], Sequence[Verdict]], None]
+Certify = Callable[[CellPlan, Batch, Sequence[Instance], Sequence[Verdict], CertifyingWorker], None]
 
 
 class LocalExecutor:
@@ -36,6 +37,8 @@ class LocalExecutor:
         on_verdicts: Called with each answered batch, by one thread at a time; what it raises ends the run.
         on_progress: Called after that, when the cell's state has changed, likewise.
         prepare: Changes a batch's instances before they are asked; given where cells may wait for each other.
+        certify: Called with each answered batch after that, by several threads at a time; the worker still has the
+            search.
         workers: How many threads.
         threads: Threads of computation for each verifier process.
         log_dir: Where the verifiers' own output goes.
@@ -51,6 +54,7 @@ class LocalExecutor:
         *,
         on_progress: Callable[[], None] | None = None,
         prepare: Callable[[Batch, Sequence[Instance]], list[Instance]] | None = None,
+        certify: Certify | None = None,
         workers: int = 1,
         threads: int = 1,
         log_dir: Path | None = None,
@@ -62,6 +66,7 @@ class LocalExecutor:
         self._on_verdicts = on_verdicts
         self._on_progress = on_progress
         self._prepare = prepare
+        self._certify = certify
         self._changed = threading.Condition()
         self._ready: list[Batch] = []
         self._in_work = 0
@@ -135,7 +140,8 @@ class LocalExecutor:
                 if self._prepare is not None:
                     with self._changed:
                         instances = self._prepare(batch, instances)
-                verdicts = crew.worker(plan.stages[batch.stage]).verify(instances)
+                worker = crew.worker(plan.stages[batch.stage])
+                verdicts = worker.verify(instances)
                 with self._changed:
                     if self._stop:
                         # The worker was closed under us: its answers are no results.
@@ -149,6 +155,8 @@ class LocalExecutor:
                     if self._on_progress is not None:
                         self._on_progress()
                     self._changed.notify_all()
+                if self._certify is not None and not worker.closed():
+                    self._certify(plan, batch, instances, verdicts, worker)
         except BaseException as error:
             with self._changed:
                 # A worker that was closed because the run stops complains; that is no failure.
@@ -169,11 +177,11 @@ class _Crew:
         self._cores = cores
         self._threads = threads
         self._log_dir = log_dir
-        self._workers: OrderedDict[tuple[str, str, str, int | None], Worker] = OrderedDict()
+        self._workers: OrderedDict[tuple[str, str, str, int | None], CertifyingWorker] = OrderedDict()
         self._guard = threading.Lock()
         self._closed = False
 
-    def worker(self, stage: Stage) -> Worker:
+    def worker(self, stage: Stage) -> CertifyingWorker:
         """Returns the worker for a stage, made if need be."""
         device = stage.device
         # A verifier that can't use the worker's kind of device was planned for another.
@@ -187,7 +195,7 @@ class _Crew:
                 while len(self._workers) >= KEEP_WARM:
                     self._workers.popitem(last=False)[1].close()
                 log = None if self._log_dir is None else self._log_dir / f"{stage.verifier}.{self._number}.log"
-                self._workers[key] = Worker(
+                self._workers[key] = CertifyingWorker(
                     stage.verifier,
                     stage.settings,
                     device,

@@ -110,6 +110,11 @@ class Plain:
             raise UserError("--warm-start is refused with --submit: an entry must stand for itself.")
         if request.image_seed is not None and request.submit:
             raise UserError("--image-seed is refused with --submit: the leaderboard is about the first images.")
+        if request.submit and any(cell.trained_eps is not None for cell, _ in request.suite.cells):
+            raise UserError(
+                "--submit is refused with trained_eps: an entry's network is verified at the radius that it was "
+                "trained for; submit from a suite of these."
+            )
 
     def plans(self, plans: Sequence[CellPlan], request: RunRequest, workshop: Workshop) -> Workload:
         """Returns the plans, with the networks before them in the ids of attacks that begin at their examples."""
@@ -136,6 +141,7 @@ class Timed:
             ("--submit", request.submit, "only the images that all its networks classify correctly are looked at"),
             ("--warm-start", request.warm_start, "an attack's time must not depend on another network's"),
             ("--reuse", bool(request.reuse), "each of them is taken here and now"),
+            ("--certificates", request.certificates, "writing them takes the time of the machine"),
             ("--card", bool(request.cards), "its networks are the suite's own, dense and pruned"),
         ):
             if is_set:

@@ -91,13 +91,13 @@ def compacted(problem: Problem, mode: Mode, folder: Path) -> Problem:
     Raises:
         UserError: A weight is not finite, or constants are too large to be folded.
     """
-    from prunecert.models.compact import compact_file
-
     if mode is Mode.OFF or problem.refusal:
         return problem
     if inspect_network(problem.onnx).refusal:
         # It is named when a verifier is asked; folding its constants here could take for ever.
         return problem
+    from prunecert.models.compact import compact_file
+
     target = folder / f"{problem.onnx_sha256[:16]}.compact-{mode}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     record = compact_file(problem.onnx, target, domain=mode.domain, exact=mode is Mode.EXACT)

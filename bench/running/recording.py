@@ -31,23 +31,6 @@ class LoggedAnswers:
     verdicts: dict[tuple[str, int], Status]
 
 
-def parse_statuses(text: str | None) -> frozenset[Status]:
-    """Reads the statuses of ``--retry``, comma-separated; None is none of them.
-
-    Example:
-        >>> sorted(parse_statuses("timeout, error"))
-        [<Status.ERROR: 'error'>, <Status.TIMEOUT: 'timeout'>]
-
-    Raises:
-        UserError: One is unknown, or is an answer that nobody needs to ask for again.
-    """
-    allowed = [str(status) for status in Status if not status.decided]
-    words = [] if text is None else [word.strip() for word in text.split(",")]
-    if any(word not in allowed for word in words):
-        raise UserError(f"--retry {text!r} is refused; allowed are {', '.join(allowed)}, comma-separated.")
-    return frozenset(Status(word) for word in words)
-
-
 def read_done(out: Path, retry: frozenset[Status]) -> tuple[LoggedAnswers, list[str]]:
     """Reads what is finished already, and what there is to say about the files."""
     answers = LoggedAnswers({}, {})

@@ -46,6 +46,7 @@ class RunRequest:
         out: The run directory; None: a folder of the suite's and profile's name under ``results/runs``.
         data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
         checkpoints: Folder of the trained cells.
+        sample: Whether the built-in sample may stand in for CIFAR-10 where there is none.
         exports: Folder for ONNX files.
         abcrown: A checkout of alpha-beta-CROWN.
         shard: (i, n): only part i of n, from 1.
@@ -54,6 +55,7 @@ class RunRequest:
         warm_start: Whether attacks begin at the neighbouring ratio's counterexamples.
         retry: Statuses whose instances are done again.
         cards: Cards of the networks to be verified instead of the suite's own.
+        certificates: Whether answers get certificates.
         compact: What is removed from the networks first, as ``--compact`` takes it; None: what the suite says.
         submit: Whether leaderboard entries will be made of the run; what no entry may stand for is then refused.
         dry_run: Whether it is only said what would be done.
@@ -73,6 +75,7 @@ class RunRequest:
     pinned: bool = True
     out: Path | None = None
     data_root: Path | None = None
+    sample: bool = True
     checkpoints: Path = select.CHECKPOINTS
     exports: Path = Path("onnx_exports")
     abcrown: Path | None = None
@@ -82,6 +85,7 @@ class RunRequest:
     warm_start: bool = False
     retry: frozenset[Status] = frozenset()
     cards: tuple[Path, ...] = ()
+    certificates: bool = False
     compact: str | None = None
     submit: bool = False
     dry_run: bool = False

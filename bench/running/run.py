@@ -10,7 +10,7 @@ RunRequest ─ mode.refuse ─ cells ─ data ─ networks ─ mode.plans ─┐
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.row_types import EndRow
-from prunecert.bench.results.session_types import Missing
+from prunecert.bench.results.session_types import Missing, SessionRow
 from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
 from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun
@@ -70,7 +70,9 @@ class _Prepared:
         return RunResult(self.out, self.workload.plans, dict(self.protocols))
 
 
-def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
+def run_suite(
+    request: RunRequest, console: Console | None = None, *, inspect: Callable[[SessionRow], None] | None = None
+) -> RunResult:
     """Runs a suite, or goes on where an earlier run in the same directory stopped.
 
     Example:
@@ -86,6 +88,8 @@ def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
     Args:
         request: What is asked for.
         console: Where progress and tables are shown; None: on standard output.
+        inspect: Is shown what is about to be done, networks, images and limits, before the first question; what it
+            raises ends the run before anything is written.
 
     Returns:
         What has come of it; its `exit_code` is the command's.
@@ -102,6 +106,8 @@ def run_suite(request: RunRequest, console: Console | None = None) -> RunResult:
         resources.share_out(devices, request.workers)
     prepared, backend = _prepare(request, mode, devices, console)
     workload = prepared.workload
+    if inspect is not None:
+        inspect(_session(prepared, MAIN_WRITER, request.workers or 1))
     if request.dry_run:
         for line in (*select.describe(workload.plans), *describe_certificates(workload.certified)):
             prepared.tell(line)
@@ -147,7 +153,9 @@ def _prepare(
     backend = _backend(request, out, console)
     for name, hint in skipped.items():
         tell(f"left out: {name} ({hint})")
-    data = select.load_data(suite.data, cells, request.data_root, request.image_seed, sample=request.shard is None)
+    data = select.load_data(
+        suite.data, cells, request.data_root, request.image_seed, sample=request.sample and request.shard is None
+    )
     for reason in unpublishable(tuple(data.values())):
         tell(f"NOT PUBLISHABLE: {reason}")
     exports = request.exports / suite.name / "onnx"
@@ -231,12 +239,30 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     )
     if request.dry_run:
         return prepared.result()
-    return replace(prepared.result(), conclusion=conclude(out, prepared.console))
+    return replace(prepared.result(), conclusion=conclude(out, prepared.console, data=prepared.data))
+
+
+def _session(prepared: _Prepared, writer: str, workers: int) -> SessionRow:
+    """Returns the row that says what is about to be done."""
+    request = prepared.request
+    return session_row(
+        request.suite,
+        prepared.workload.plans,
+        prepared.data,
+        writer=writer,
+        missing=prepared.missing,
+        skipped=prepared.skipped,
+        device=request.device,
+        workers=workers,
+        threads=max(1, cores() // workers),
+        shard=request.shard,
+        argv=request.argv,
+    )
 
 
 def _run_here(prepared: _Prepared) -> RunResult:
     """Does everything, or one part of it, in this process and its verifier processes."""
-    request, out, plans = prepared.request, prepared.out, prepared.workload.plans
+    request, out = prepared.request, prepared.out
     devices = prepared.devices
     workers_asked = request.workers if len(devices) == 1 else len(resources.share_out(devices, request.workers))
     workers = prepared.mode.begin(out, workers_asked, devices[0])
@@ -252,23 +278,12 @@ def _run_here(prepared: _Prepared) -> RunResult:
             prepared.tell(note)
         if answers.verdicts:
             prepared.tell(f"going on with {out}: {len(answers.verdicts)} verdicts are there already")
-        session = session_row(
-            request.suite,
-            plans,
-            prepared.data,
-            writer=name,
-            missing=prepared.missing,
-            skipped=prepared.skipped,
-            device=request.device,
-            workers=workers,
-            threads=max(1, cores() // workers),
-            shard=request.shard,
-            argv=request.argv,
-        )
+        session = _session(prepared, name, workers)
         writer.append(session)
         prepared.mode.work(prepared.workload, OpenRun(request, writer, answers, workers, prepared.console))
         writer.append(EndRow(writer=name, ended=utc_now(), seconds=round(time.monotonic() - began, 3)))
     result = replace(prepared.result(), session=session)
     if request.part:
         return result
-    return replace(result, conclusion=conclude(out, prepared.console, part=request.shard is not None))
+    part = request.shard is not None
+    return replace(result, conclusion=conclude(out, prepared.console, part=part, data=prepared.data))

@@ -26,7 +26,8 @@ from prunecert.bench.running.search_request import (
     plan_trials,
     survivors,
 )
-from prunecert.bench.running.training import Progress, first_images, is_done, prepare_torch
+from prunecert.bench.running.training import first_images, is_done, prepare_torch
+from prunecert.bench.running.training_progress import TrainingProgress
 from prunecert.bench.schema.search_space import apply
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
@@ -102,7 +103,7 @@ class _Search:
     def _train(self, trials: Sequence[Trial]) -> None:
         """Trains what is not trained yet; what another process is at is waited for in the end."""
         todo = [(t, job) for t in trials for job in t.jobs if not is_done(t.folder, job, self.unfit)]
-        progress = Progress([job for _, job in todo])
+        progress = TrainingProgress([job for _, job in todo])
         for wait in (False, True):
             for number, (trial, job) in enumerate(todo, 1):
                 with exclusive(trial.folder / ".work" / f"{job.name}.lock", wait=wait) as mine:
@@ -117,7 +118,7 @@ class _Search:
             cards = [load_card(trial.folder / f"{job.name}.json") for job in trial.jobs]
             self.measured[trial.number, trial.rung] = [dict(card.accuracy) for card in cards]
 
-    def _pipeline(self, trial: Trial, progress: Progress) -> Pipeline:
+    def _pipeline(self, trial: Trial, progress: TrainingProgress) -> Pipeline:
         return Pipeline(
             trial.folder,
             trial.folder / ".work",
@@ -125,6 +126,7 @@ class _Search:
             self.val,
             self.request.device,
             progress.epoch,
+            hear_step=progress.step,
             stop=self.request.deadline.late,
             unfit=self.unfit,
             pretrained=self.request.out / ".pretrained",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -122,13 +121,12 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     from prunecert.bench.schema.own import OwnCell
     from prunecert.models.recipe import Recipe
 
-    names = [cell.name for cell, _ in suite.cells]
-    chosen = set(names if patterns is None else fitting(names, patterns, f"suite {suite.name!r}"))
+    # One's own networks are trained elsewhere; one that is verified at several radii is trained once.
+    own = {cell.name for cell, _ in suite.cells if isinstance(cell, OwnCell)}
+    cells = {cell.as_trained.name: cell.as_trained for cell, _ in suite.cells}
+    chosen = set(cells if patterns is None else fitting(cells, patterns, f"suite {suite.name!r}")) - own
     jobs = []
-    for cell, _ in suite.cells:
-        if cell.name not in chosen or isinstance(cell, OwnCell):
-            # One's own networks are trained elsewhere.
-            continue
+    for cell in (cell for name, cell in cells.items() if name in chosen):
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
         whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
         command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
@@ -213,38 +211,3 @@ class Throughput:
             + " images/s"
             for name, stages in self._rates.items()
         ]
-
-
-class Progress:
-    """Says how far training is: a bar on a terminal, a line an epoch elsewhere; with an estimate of the rest.
-
-    Args:
-        jobs: All jobs to come.
-    """
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self._jobs = jobs
-        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if job.pretrains}
-        own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
-        self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
-        self._done = 0
-        self._start = time.monotonic()
-        self._label = ""
-
-    def begin(self, number: int, job: Job) -> None:
-        """Starts a cell; cells before it that were found done no longer count."""
-        self._label = f"[{number}/{len(self._jobs)}] {job.name}"
-
-    def epoch(self, stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
-        """Shows an epoch."""
-        self._done += 1
-        seconds = (time.monotonic() - self._start) / self._done * max(0, self._left - self._done)
-        eta = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
-        line = f"{self._label}  {stage} {epoch}/{epochs}  loss {loss:.4f}  {rate:,.0f} images/s  all done in {eta}"
-        if sys.stderr.isatty():
-            filled = 20 * epoch // epochs
-            print(f"\r\033[K{'█' * filled}{'░' * (20 - filled)} {line}", end="", file=sys.stderr, flush=True)
-            if epoch == epochs:
-                print(file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)

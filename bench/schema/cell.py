@@ -39,6 +39,7 @@ class Cell:
         pruner: Name in `models.PRUNERS`, or ``"dense"`` for the unpruned control.
         compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
         seed: Seed of training and pruning.
+        trained_eps: The radius that it was trained for, where it is verified at another one; None: at `eps`.
     """
 
     network: str
@@ -47,6 +48,7 @@ class Cell:
     pruner: str
     compression: float
     seed: int
+    trained_eps: Fraction | None = field(default=None, kw_only=True)
 
     @property
     def norm(self) -> Norm:
@@ -57,7 +59,8 @@ class Cell:
     def name(self) -> str:
         """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255).
 
-        Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``.
+        Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``; one that was trained for 2/255
+        and is verified at 1/255 has ``eps2-at1``.
         """
         # What is named module:attribute has no colon in the names of files.
         return f"{self.family}_{self.member}".replace(":", ".")
@@ -66,7 +69,14 @@ class Cell:
     def family(self) -> str:
         """How the name begins for all cells of this network, objective and radius: ``cnn-small_ibp_eps2``."""
         radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
+        if self.trained_eps is not None:
+            radius = f"eps{float(self.trained_eps * 255):g}-at{float(self.eps * 255):g}"
         return f"{self.network}_{self.objective}_{radius}"
+
+    @property
+    def as_trained(self) -> Cell:
+        """The cell whose checkpoint it has: itself, or that of the radius that it was trained for."""
+        return self if self.trained_eps is None else replace(self, eps=self.trained_eps, trained_eps=None)
 
     @property
     def member(self) -> str:
@@ -88,6 +98,7 @@ class Cell:
             "compression": self.compression,
             "seed": self.seed,
             **({} if self.norm == "linf" else {"norm": self.norm}),
+            **({} if self.trained_eps is None else {"trained_eps": show_eps(self.trained_eps)}),
         }
 
 

@@ -3,6 +3,7 @@
     gate:
       verified: -0.5pp        # the most that verified accuracy may fall, in percentage points
       timeouts: 2%            # images near the limit that may run out of time: a share of the set, or a number
+      require: certificates   # of all that counts as verified, checked then and there
       networks:
         cnn-large: {attacked: -2pp}
       cells:
@@ -131,6 +132,8 @@ def _number(low: float, high: float) -> Callable[[object], float]:
     return read
 
 
+#: What can be required.
+REQUIREMENTS = ("certificates",)
 _MOST_PATTERNS = 500
 _READERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys((*METRICS, "sparsity"), _drop),
@@ -151,12 +154,14 @@ class RuleSet:
         base: Values for all cells, by the names in `Limits`.
         networks: Values by network.
         cells: Values by pattern of cell names, later ones before earlier ones.
+        require: What else is asked of each image that counts as verified: ``certificates``, or nothing.
     """
 
     source: str = "the gate's defaults"
     base: Mapping[str, Any] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cells: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    require: str = ""
 
     def of(self, cell: str, network: str) -> Limits:
         """Returns what a cell is held to."""
@@ -221,4 +226,7 @@ def parse_rules(section: Section | None, source: str, cells: Collection[str] | N
             raise group.refusal(pattern, did_you_mean("cell", pattern, cells))
         one = group.section(pattern)
         patterns.append((pattern, _values(one) if one else {}))
-    return RuleSet(source, _values(section, ("networks", "cells")), networks, tuple(patterns))
+    require = section.take("require", str, "")
+    if require and require not in REQUIREMENTS:
+        raise section.refusal("require", did_you_mean("requirement", require, REQUIREMENTS))
+    return RuleSet(source, _values(section, ("networks", "cells", "require")), networks, tuple(patterns), require)

@@ -183,6 +183,7 @@ def _block(
     networks = block.take_list("networks", str, NETWORKS.check)
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
     radii = _radii(block, objectives)
+    trained = _trained_eps(block)
     compressions = block.take_list("compression", float, _check_compression)
     pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
     if not pruners and any(c > 1 for c in compressions):
@@ -194,13 +195,10 @@ def _block(
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
+        other = None if trained == eps else trained
         for compression in compressions:
-            if compression == 1:
-                cells.append(Cell(network, objective, eps, DENSE, 1.0, seed))
-            else:
-                cells.extend(
-                    Cell(network, objective, eps, pruner, compression, seed) for pruner in pruners if pruner != DENSE
-                )
+            chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
+            cells += [Cell(network, objective, eps, name, compression, seed, trained_eps=other) for name in chosen]
     return [(cell, protocol) for cell in cells]
 
 
@@ -218,7 +216,7 @@ def _block_protocol(
             if key == profile:
                 protocol = changed
         own.finish()
-    block.finish(("eps", "sigma"))
+    block.finish(("eps", "sigma", "trained_eps"))
     if "sigma" in block:
         # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
         compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
@@ -246,6 +244,18 @@ def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
         return [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
     # Through the shortest decimal, so that 0.1 is 1/10.
     return [Fraction(repr(check_sigma(block, value))) for value in block.take_list("sigma", float)]
+
+
+def _trained_eps(block: Section) -> Fraction | None:
+    """Reads ``trained_eps``: the one radius whose checkpoints are verified at all of ``eps``, if there is one."""
+    if "trained_eps" not in block:
+        return None
+    if "sigma" in block:
+        raise block.refusal("trained_eps", "it is for radii; networks that are trained with noise have none.")
+    try:
+        return parse_eps(block.take("trained_eps", str))
+    except UserError as error:
+        raise block.refusal("trained_eps", str(error)) from error
 
 
 def _check_compression(value: float) -> None:

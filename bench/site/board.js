@@ -21,24 +21,30 @@
     const shown = (key) => row.cells[keys.indexOf(key)].textContent.trim();
     return {
       row, order, values,
-      network: shown("network"), objective: shown("objective"), eps: shown("eps"), pruner: shown("pruner"),
+      network: shown("network"), objective: shown("objective"), eps: shown("eps"), pruner: shown("pruner"), seed: shown("seed"),
       verifiers: row.dataset.v.split("|"),
       compression: values[keys.indexOf("compression")],
-      words: `${shown("entry")} ${row.dataset.by} ${row.cells[0].querySelector("a").getAttribute("href")}`.toLowerCase(),
+      words: `${shown("entry")} ${row.dataset.by} ${row.querySelector("a").getAttribute("href")}`.toLowerCase(),
     };
   });
 
   let sort = "", falling = true, page = 0, size = 50, found = lines;
   const collator = new Intl.Collator("en", { numeric: true });
 
+  // Methods are told apart by their place in the taxonomy; a dense control has none, and stays beside any.
+  const facets = [...form.querySelectorAll("[data-facet]")];
+  const fits = (row) => "dense" in row.dataset || facets.every((list) => !list.value || row.getAttribute(`data-${list.dataset.facet}`) === list.value);
+  const methods = [...document.querySelectorAll("tr.method")];
+  const families = [...document.querySelectorAll(".panel, .grid")];
+
   const choose = () => {
-    const wanted = ["network", "objective", "eps", "pruner"].map((name) => [name, field(name).value]).filter((w) => w[1]);
+    const wanted = ["network", "objective", "eps", "pruner", "seed"].map((name) => [name, field(name).value]).filter((w) => w[1]);
     const verifier = field("verifier").value;
     const from = parseFloat(field("from").value), to = parseFloat(field("to").value);
     const words = field("q").value.trim().toLowerCase();
     found = lines.filter((line) =>
       wanted.every(([name, value]) => line[name] === value) &&
-      (!verifier || line.verifiers.includes(verifier)) &&
+      (!verifier || line.verifiers.includes(verifier)) && fits(line.row) &&
       !(line.compression < from * 0.999) && !(line.compression > to * 1.001) && (!words || line.words.includes(words)));
     if (sort) {
       const at = keys.indexOf(sort), sign = falling ? -1 : 1;
@@ -48,7 +54,8 @@
         return sign * (numeric[at] ? x - y : collator.compare(x, y)) || a.order - b.order;
       });
     }
-    for (const panel of document.querySelectorAll(".panel")) {
+    for (const row of methods) row.hidden = !fits(row);
+    for (const panel of families) {
       panel.hidden = !["network", "objective", "eps"].every((name) => !field(name).value || panel.dataset[name] === field(name).value);
     }
   };

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunecert.bench.site.methods import facets_of
+from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.view import METRICS, Row
 from prunecert.errors import UserError
 
@@ -15,8 +17,13 @@ from prunecert.errors import UserError
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def record(row: Row) -> dict[str, Any]:
-    """Returns an entry as one flat record of text, numbers and None."""
+def record(row: Row, rank: Rank | None = None) -> dict[str, Any]:
+    """Returns an entry as one flat record of text, numbers and None.
+
+    Args:
+        row: The entry.
+        rank: Its rank, if it has one.
+    """
     entry, cell, result, protocol = row.entry, row.cell, row.result, row.entry["protocol"]
     shares = {
         f"{metric}_{part}": None if metric == "verified" and not row.can_verify else result[metric][key]
@@ -31,6 +38,10 @@ def record(row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "title": row.title,
+        "rank": rank.place if rank else None,
+        "rank_best": rank.best if rank else None,
+        "rank_worst": rank.worst if rank else None,
+        "ranked": rank.of if rank else None,
         "by": entry["by"],
         **{key: cell[key] for key in ("network", "objective", "eps", "pruner", "seed")},
         "compression": row.compression,
@@ -38,6 +49,9 @@ def record(row: Row) -> dict[str, Any]:
         "weights": entry["weights"]["dense"],
         "nonzero": entry["weights"]["nonzero"],
         "images": row.images,
+        "images_with_answers": row.own_images,
+        "larger_run": row.larger.file if row.larger else None,
+        **facets_of(row.cell["pruner"]),
         **shares,
         "undecided": result["undecided"]["total"],
         **kept,

@@ -1,4 +1,8 @@
-"""The figures of the site; each is drawn for a family of entries, with the page's own entry pointed out."""
+"""The figures of the site; each is drawn for a family of entries, with the page's own entry pointed out.
+
+Shares are of as many images as the rows show, which are the same for all rows of a figure; what is known image by image
+(cactus plot, what decided) is of the entries' own images.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from prunecert.bench.report.screen import FEW_IMAGES
 from prunecert.bench.site.svg import Plot, horizontal, number, vertical, wrap
 from prunecert.bench.site.view import Row
 from prunecert.models import DENSE
@@ -75,8 +80,19 @@ def _name(rows: Sequence[Row]) -> str:
     return f"{network}, {objective}, ε = {eps}"
 
 
+def of_images(rows: Sequence[Row]) -> str:
+    """Returns ``n = 1,000 images``, with a warning where they are few."""
+    counts = sorted({row.images for row in rows})
+    few = "; below 50, mind the intervals" if counts[0] < FEW_IMAGES else ""
+    return f"n = {' or '.join(f'{count:,}' for count in counts)} images{few}"
+
+
 def accuracy(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
-    """Verified accuracy against compression, with Wilson intervals; the attacked accuracy is dashed."""
+    """Verified accuracy against compression, with Wilson intervals; the accuracy under attack is dashed.
+
+    Of the rows those on as many images as `own`, or as the first.
+    """
+    rows = [row for row in rows if row.images == (own or rows[0]).images]
     groups = series(rows)
     highest = max(row.result["attacked"]["high"] for row in rows)
     ratios = [row.compression for row in rows]
@@ -108,7 +124,8 @@ def accuracy(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
             plot.ring(points[verified.index(own)])
     return Figure(
         "Verified accuracy against compression",
-        "Dots: verified accuracy with 95 % Wilson intervals. Dashed: attacked accuracy, its upper bound.",
+        f"Dots: verified accuracy with 95 % Wilson intervals, {of_images(rows)}. Dashed: robust accuracy under attack, "
+        "its upper bound.",
         plot.svg(),
         _legend(groups),
     )
@@ -147,7 +164,7 @@ def time(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     return drawn and Figure(
         title,
         "Median over the correctly classified images; all verifiers up to the deciding one, without start-up. Only "
-        "entries from the same processor, devices and number of workers.",
+        f"entries from the same processor, devices and number of workers; {of_images(same)}.",
         *drawn,
     )
 
@@ -161,7 +178,9 @@ def unstable(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     verifier = max(sorted(names), key=lambda name: names[name])
     title = "Unstable ReLUs against sparsity"
     drawn = _against_sparsity(rows, own, lambda row: row.unstable.get(verifier), title, "unstable ReLUs", False)
-    return drawn and Figure(title, f"Median an image, as the bounds of {verifier} leave them.", *drawn)
+    return drawn and Figure(
+        title, f"Median an image, as the bounds of {verifier} leave them, of the entries' own images.", *drawn
+    )
 
 
 def cactus(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
@@ -227,10 +246,10 @@ def decided(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
             if not count:
                 continue
             used.add(words)
-            wide = count / row.images * (width - left - 4)
+            wide = count / row.own_images * (width - left - 4)
             parts.append(
                 f'<rect class="fill {kind}" x="{number(x)}" y="{y}" width="{number(wide)}" height="20">'
-                f"<title>{escape(words)}: {count} of {row.images}</title></rect>"
+                f"<title>{escape(words)}: {count} of {row.own_images}</title></rect>"
             )
             if wide > 24:
                 faint = " faint" if kind in ("undecided", "wrong") else ""
@@ -239,7 +258,8 @@ def decided(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
             x += wide
     return Figure(
         "What decided",
-        "Images by the verifier that decided them; the number of images stands in each part.",
+        "Images by the verifier that decided them; the number of images stands in each part. Of the images whose "
+        f"answers are in the entries: {' or '.join(map(str, sorted({row.own_images for row in shown})))}.",
         wrap(f"What decided the images: {_name(rows)}", width, 8 + height * len(shown), parts),
         tuple((f"fill {kind}", words) for _, _, kind, words in kinds if words in used),
     )

@@ -12,28 +12,41 @@ import numpy as np
 from markupsafe import Markup
 
 import prunecert
+from prunecert.bench.leaderboard import commands
+from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.report import impact_tables
 from prunecert.bench.report.table import seconds
-from prunecert.bench.site import figures
+from prunecert.bench.site import figures, impact, methods, papers
+from prunecert.bench.site.matrix import matrix
+from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
-from prunecert.bench.site.view import SEED_PAPER, Kept, Row, families
+from prunecert.bench.site.view import SEED_PAPER, Kept, Row, classes, families
+from prunecert.models import DENSE
 from prunecert.models.data import CLASSES
+from prunecert.models.pruners.taxonomy import FACETS
 
 if TYPE_CHECKING:
     import jinja2
 
 #: Key, heading, whether it holds numbers, and what it says in words.
 COLUMNS = (
+    ("rank", "rank", True, "by verified accuracy at this radius; in brackets the places that the intervals allow"),
     ("entry", "entry", False, "opens the entry's page"),
     ("network", "network", False, "architecture"),
     ("objective", "objective", False, "training objective"),
     ("eps", "ε", True, "radius in the sup norm, pixels in [0, 1]"),
     ("pruner", "pruner", False, "pruning method"),
+    ("seed", "seed", True, "seed of training and pruning"),
     ("compression", "compr.", True, "all prunable weights over the non-zero ones"),
-    ("sparsity", "sparsity", True, "zeros over all prunable weights"),
     ("images", "n", True, "images"),
     ("clean", "clean %", True, "correctly classified"),
     ("verified", "verified %", True, "correctly classified and proved to stay so"),
-    ("attacked", "attacked %", True, "correctly classified and not broken; upper bound of verified"),
+    (
+        "attacked",
+        "under attack %",
+        True,
+        "robust accuracy under attack: correct, not broken; upper bound of verified",
+    ),
     ("undecided", "undec.", True, "images that nothing decided"),
     ("kept", "kept %", True, "verified accuracy over that of the dense control"),
     ("time", "median s", True, "seconds an image, all verifiers up to the deciding one; compare on one machine only"),
@@ -68,6 +81,7 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     templates.filters.update(percent=_percent, interval=_interval, kept=_kept, seconds=seconds, pretty=_pretty)
+    templates.filters.update(capitalize_first=_capitalized)
     templates.globals.update(version=prunecert.__version__, seed=SEED_PAPER)
     return templates
 
@@ -85,67 +99,125 @@ def _kept(kept: Kept) -> Markup:
     return Markup(text)  # noqa: S704  # numbers alone
 
 
+def _capitalized(text: str) -> str:
+    """Returns a sentence that begins with a capital, and is as it is otherwise."""
+    return text[:1].upper() + text[1:]
+
+
 def _pretty(data: Any) -> str:
     return json.dumps(data, indent=1)
 
 
-def index(env: jinja2.Environment, rows: Sequence[Row], parquet: bool) -> str:
+def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Rank], parquet: bool) -> str:
     """Returns the board.
 
     Args:
         env: The templates.
         rows: All rows, in the order of the board.
+        places: Ranks by the entry's name.
         parquet: Whether there is a Parquet download.
     """
+    main, smaller = classes(rows)
 
     def values(key: str) -> list[str]:
-        return sorted({str(row.cell[key]) for row in rows})
+        return sorted({str(row.cell[key]) for row in main})
 
-    radii = sorted({(row.eps, row.cell["eps"]) for row in rows})
+    radii = sorted({(row.eps, row.cell["eps"]) for row in main})
     choices = [
         ("network", "Network", values("network")),
         ("objective", "Objective", values("objective")),
         ("eps", "Radius ε", [text for _, text in radii]),
         ("pruner", "Pruner", values("pruner")),
-        ("verifier", "Verifier", sorted({name for row in rows for name in row.verifiers})),
+        ("seed", "Seed", sorted(values("seed"), key=int)),
+        ("verifier", "Verifier", sorted({name for row in main for name in row.verifiers})),
     ]
-    tenfold = [row for row in rows if row.kept and _TENFOLD[0] <= row.compression <= _TENFOLD[1]]
-    panels = [(family, figures.accuracy(members)) for family, members in families(rows).items()]
+    tenfold = [row for row in main if row.kept and _TENFOLD[0] <= row.compression <= _TENFOLD[1]]
+    by_family = families(main)
     return env.get_template("index.html.j2").render(
         up="",
-        rows=rows,
+        rows=main,
+        smaller=smaller,
+        places=places,
         choices=choices,
+        facets=methods.choices(main),
+        facet_names=FACETS,
+        facets_of={pruner: methods.facets_of(pruner) for pruner in values("pruner")},
+        kinds=methods.kinds(main),
+        grids=methods.grids(by_family),
+        matrix=matrix(by_family),
+        families=by_family,
         columns=COLUMNS,
         parquet=parquet,
         tenfold=tenfold[:_MOST_TENFOLD],
         more_tenfold=max(0, len(tenfold) - _MOST_TENFOLD),
-        panels=panels,
+        unpaired=any(not kept.paired for row in main if row.kept for kept in row.kept.values()),
+        impacts=impact.impacts(main),
+        method_note=impact_tables.METHOD_NOTE,
+        exemplar_note=impact_tables.EXEMPLAR_NOTE,
+        panels=[(family, figures.accuracy(members)) for family, members in by_family.items()],
     )
 
 
-def entry(env: jinja2.Environment, row: Row, family: Sequence[Row]) -> str:
+def entry(
+    env: jinja2.Environment, row: Row, family: Sequence[Row], rank: Rank | None = None, onnx: str | None = None
+) -> str:
     """Returns the page of an entry.
 
     Args:
         env: The templates.
         row: The entry.
         family: All entries of its network, objective and radius, itself among them.
+        rank: Its rank, if it has one.
+        onnx: Address of its ONNX file on the site, if it is there.
     """
+    family = [other for other in family if other.images == row.images]
     nearest = sorted(family, key=lambda other: (other is not row, abs(other.sparsity - row.sparsity), other.name))
     shown = sorted(nearest[:_MOST_OTHERS], key=lambda other: (other.compression, other.cell["pruner"], other.name))
     return env.get_template("entry.html.j2").render(
         up="../",
         r=row,
+        rank=rank,
+        onnx=onnx,
         bracket=bracket(row),
         figures=figures.of_entry(row, family),
         family=shown,
         family_more=max(0, len(family) - _MOST_OTHERS),
         counts={stage["verifier"]: _counts(row, stage["verifier"]) for stage in row.entry["protocol"]["stages"]},
-        command=shlex.join(row.entry["protocol"]["command"]),
-        outcomes=row.outcomes if row.images <= _MOST_OUTCOMES else (),
+        facets=[] if row.cell["pruner"] == DENSE else _facets(row.cell["pruner"]),
+        papers=papers.papers(row),
+        citation=papers.citation(row.entry, row.full_title),
+        card=commands.card_text(row.entry),
+        export=commands.export_again(row.entry),
+        commands=_commands(row),
+        classes_table=impact.by_class(row),
+        class_note=impact_tables.CLASS_NOTE,
+        outcomes=row.outcomes if row.own_images <= _MOST_OUTCOMES else (),
         classes=CLASSES,
         words=_WORDS,
     )
+
+
+def _facets(pruner: str) -> list[tuple[str, str]]:
+    """Returns a method's facets, where they are stated, as pairs (name, words)."""
+    return [(FACETS[field], words) for field, words in methods.facets_of(pruner).items() if words != methods.UNSTATED]
+
+
+def _commands(row: Row) -> list[tuple[str, str]]:
+    """Returns pairs (what it does, command) that make the entry's numbers again."""
+    again = [("Measured again by", commands.measure_again(row.entry))]
+    training = row.entry["training"]
+    if training and training["command"]:
+        again.append(("Trained again by", str(training["command"])))
+    if row.larger is not None:
+        again.append((f"The run over {row.images:,} images, for this network, by", _larger_command(row.larger)))
+    return again
+
+
+def _larger_command(larger: LargerRun) -> str:
+    run = larger.run
+    profile = [] if run.profile == "default" else ["--profile", run.profile]
+    chosen = ["--cells", larger.cell.name, "--images", str(larger.images)]
+    return shlex.join(["python", "-m", "bench.run", "--suite", run.suite, *profile, *chosen])
 
 
 def _counts(row: Row, verifier: str) -> dict[str, Any]:
@@ -186,6 +258,6 @@ def bracket(row: Row) -> Markup:
     words = f"verified {verified:.1f} %, " if row.can_verify else ""
     # Numbers and our own markup alone.
     return Markup(  # noqa: S704
-        f'<svg class="bracket" viewBox="0 0 575 56" role="img" aria-label="{words}attacked {attacked:.1f} %, with '
+        f'<svg class="bracket" viewBox="0 0 575 56" role="img" aria-label="{words}under attack {attacked:.1f} %, with '
         'intervals, on a scale from 0 to 100 per cent">' + "".join(parts) + "</svg>"
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prunecert.bench.leaderboard.check import remarks
 from prunecert.bench.leaderboard.entry import Entry
+from prunecert.bench.leaderboard.imagesets import RANKED_IMAGES
+from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.results.outcome import MISCLASSIFIED, settle
-from prunecert.bench.results.stats import paired_ratio
+from prunecert.bench.results.stats import paired_ratio, unpaired_ratio
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind
@@ -32,11 +34,13 @@ class Kept:
         value: The ratio.
         low: Lower end of its 95 % interval.
         high: Upper end.
+        paired: Whether the interval knows which images; else it takes the two for independent, and is wider.
     """
 
     value: float
     low: float
     high: float
+    paired: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +73,20 @@ class Row:
         outcomes: By image, in order.
         unstable: Median unstable ReLUs by verifier that counts them.
         notes: Remarks on it.
+        larger: A run of the same network over more images, if there is one: its counts are what is shown.
         dense: Its dense control, if there is one.
         kept: By metric, where it has a dense control.
+        proofs: How many of its certificates we have checked, in words; empty where none were.
     """
 
     entry: Entry
     outcomes: tuple[Outcome, ...]
     unstable: Mapping[str, float]
     notes: tuple[str, ...]
+    larger: LargerRun | None = None
     dense: Row | None = None
     kept: Mapping[str, Kept] | None = None
+    proofs: str = ""
 
     @property
     def name(self) -> str:
@@ -92,13 +100,32 @@ class Row:
 
     @property
     def result(self) -> Mapping[str, Any]:
-        """The entry's counts."""
+        """The counts that are shown: the larger run's, else the entry's."""
+        return self.own_result if self.larger is None else self.larger.result
+
+    @property
+    def own_result(self) -> Mapping[str, Any]:
+        """The counts of the entry's own images, whose answers are known one by one."""
         return self.entry["result"]  # type: ignore[no-any-return]
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
-        return str(self.entry["method"]["title"] or f"{self.cell['pruner']} {self.compression:.3g}×")
+        """What a person calls the method: the author's title, else pruner and compression."""
+        pruner = self.cell["pruner"]
+        return str(
+            self.entry["method"]["title"] or (pruner if pruner == DENSE else f"{pruner} {self.compression:.3g}×")
+        )
+
+    @property
+    def full_title(self) -> str:
+        """The title with all that tells it from others: network, objective, radius and seed."""
+        return f"{self.title}, {self.within}"
+
+    @property
+    def within(self) -> str:
+        """Network, objective, radius and seed."""
+        cell = self.cell
+        return f"{cell['network']}, {cell['objective']}, ε = {cell['eps']}, seed {cell['seed']}"
 
     @property
     def compression(self) -> float:
@@ -117,8 +144,18 @@ class Row:
 
     @property
     def images(self) -> int:
-        """How many images."""
+        """How many images the counts that are shown are about."""
+        return self.own_images if self.larger is None else self.larger.images
+
+    @property
+    def own_images(self) -> int:
+        """How many images the entry has."""
         return int(self.entry["data"]["images"])
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Hash of the split that the images are the first ones of."""
+        return str(self.entry["data"]["fingerprint"])
 
     @property
     def verifiers(self) -> tuple[str, ...]:
@@ -157,8 +194,13 @@ class _Answer(NamedTuple):
     seconds: float
 
 
-def make_row(entry: Entry) -> Row:
-    """Returns an entry without its dense control."""
+def make_row(entry: Entry, larger: LargerRun | None = None) -> Row:
+    """Returns an entry without its dense control.
+
+    Args:
+        entry: The entry.
+        larger: A run of its network over more images.
+    """
     stages = [stage["verifier"] for stage in entry["protocol"]["stages"]]
     answers: dict[int, list[_Answer]] = defaultdict(list)
     unstable = {}
@@ -174,7 +216,7 @@ def make_row(entry: Entry) -> Row:
         _outcome(*four, answers[four[0]])
         for four in zip(images["index"], images["label"], images["predicted"], images["correct"], strict=True)
     )
-    return Row(entry, outcomes, unstable, tuple(remarks(entry)))
+    return Row(entry, outcomes, unstable, tuple(remarks(entry)), larger)
 
 
 def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Sequence[_Answer]) -> Outcome:
@@ -185,9 +227,22 @@ def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Seq
     return Outcome(image, label, predicted, settled.status, settled.by or "", settled.seconds)
 
 
-def make_rows(entries: Iterable[Entry]) -> list[Row]:
-    """Returns all entries in the order of the board: network, objective, radius, then the best verified first."""
-    rows = [make_row(entry) for entry in entries]
+def make_rows(
+    entries: Iterable[Entry],
+    larger: Mapping[str, LargerRun] | None = None,
+    proofs: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Returns all entries in the order of the board: by images, most first, then radius, then the best verified first.
+
+    Args:
+        entries: Valid entries.
+        larger: Runs over more images, by the entry's name.
+        proofs: How many of their certificates we have checked, in words, by the entry's name.
+    """
+    rows = [
+        replace(make_row(entry, (larger or {}).get(entry["name"])), proofs=(proofs or {}).get(entry["name"], ""))
+        for entry in entries
+    ]
     controls: dict[Any, Row] = {}
     for row in sorted(rows, key=lambda row: row.name):
         if row.cell["pruner"] == DENSE:
@@ -196,15 +251,29 @@ def make_rows(entries: Iterable[Entry]) -> list[Row]:
     return sorted(
         paired,
         key=lambda row: (
-            row.cell["network"],
-            row.cell["objective"],
+            -row.images,
             row.eps,
+            not row.can_verify,
             -row.result["verified"]["value"],
             -row.result["attacked"]["value"],
             -row.compression,
             row.name,
         ),
     )
+
+
+def classes(rows: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
+    """Returns the rows that are ranked, and those of other numbers of images, number by number, most first.
+
+    Ranked are those on the first 1,000 images; where there are none, those on most.
+    """
+    by_images: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_images[row.images].append(row)
+    if not by_images:
+        return [], []
+    main = RANKED_IMAGES if RANKED_IMAGES in by_images else max(by_images)
+    return by_images.pop(main), [by_images[images] for images in sorted(by_images, reverse=True)]
 
 
 def _comparable(row: Row) -> tuple[Any, ...]:
@@ -215,8 +284,8 @@ def _comparable(row: Row) -> tuple[Any, ...]:
         *row.family,
         row.cell["seed"],
         row.entry["by"],
-        data["images_sha256"],
-        data["images"],
+        row.larger.file if row.larger else data["images_sha256"],
+        row.images,
         tuple((stage["verifier"], stage["version"], stage["settings_hash"], stage["timeout"]) for stage in stages),
     )
 
@@ -226,12 +295,18 @@ def _with_control(row: Row, control: Row | None) -> Row:
         return row
     kept = {}
     for metric in METRICS:
+        if row.larger is not None:
+            # Its counts are known, not which images they are.
+            k, base = row.result[metric]["k"], control.result[metric]["k"]
+            if base and (metric != "verified" or row.can_verify):
+                kept[metric] = Kept(*unpaired_ratio(k, base, row.images), paired=False)
+            continue
         ours, theirs = _holds(row, metric), _holds(control, metric)
         if not any(theirs) or (metric == "verified" and not row.can_verify):
             continue
         table = Counter(zip(ours, theirs, strict=True))
         kept[metric] = Kept(*paired_ratio(table[True, True], table[True, False], table[False, True]))
-    return Row(row.entry, row.outcomes, row.unstable, row.notes, control, kept)
+    return replace(row, dense=control, kept=kept)
 
 
 def _holds(row: Row, metric: str) -> list[bool]:
@@ -240,8 +315,8 @@ def _holds(row: Row, metric: str) -> list[bool]:
 
 
 def families(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Returns the rows by family, in the order of the board."""
+    """Returns the rows by network, objective and radius, in this order; those of a family in the order of the board."""
     rows_of: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         rows_of[row.family].append(row)
-    return dict(rows_of)
+    return dict(sorted(rows_of.items(), key=lambda item: (*item[0][:2], item[1][0].eps)))

@@ -41,6 +41,21 @@ def budget(total: int, compression: float) -> int:
     return kept
 
 
+def reachable(sizes: Mapping[str, int], compression: float) -> int:
+    """Returns how many weights are kept at a compression by a method that ranks them over all layers.
+
+    Args:
+        sizes: Number of weights by layer.
+        compression: All over kept; at least 1.
+
+    Raises:
+        UserError: See `budget`; or there would be fewer weights than layers.
+    """
+    kept = budget(sum(sizes.values()), compression)
+    _refuse_empty(sizes, kept)
+    return kept
+
+
 def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "uniform") -> dict[str, int]:
     """Distributes `kept` weights over layers.
 
@@ -58,11 +73,7 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
     if allocation not in ALLOCATIONS:
         raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    if kept < len(sizes):
-        raise UserError(
-            f"Keeping {kept} weights is refused: {len(sizes)} layers need at least one each, or the network is "
-            f"constant; allowed is a compression of at most {sum(sizes.values()) / len(sizes):,.0f}."
-        )
+    _refuse_empty(sizes, kept)
     if allocation == "balanced":
         equal = _fill(dict.fromkeys(sizes, 1.0), sizes, kept / 2)
         room = {name: size - equal[name] for name, size in sizes.items()}
@@ -76,12 +87,24 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
     return _round(shares, sizes, kept)
 
 
+def _refuse_empty(sizes: Mapping[str, int], kept: int) -> None:
+    if kept < len(sizes):
+        raise UserError(
+            f"Keeping {kept} weights is refused: {len(sizes)} layers need at least one each, or the network is "
+            f"constant; allowed is a compression of at most {sum(sizes.values()) / len(sizes):,.0f}."
+        )
+
+
 def distribute(weights: Mapping[str, float], sizes: Mapping[str, int], kept: int) -> dict[str, int]:
     """Distributes `kept` weights in proportion to layers' `weights`; what a layer has no room for goes to the others.
 
     Returns:
         Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
+
+    Raises:
+        UserError: There are fewer weights to keep than layers.
     """
+    _refuse_empty(sizes, kept)
     return _round(_fill(weights, sizes, kept), sizes, kept)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models.attack import frozen_statistics, pgd_linf
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import global_masks
 from prunecert.models.pruners.robust_bird import natural
@@ -50,7 +50,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, search: str = "
     if search not in SEARCHES:
         raise UserError(did_you_mean("search", search, SEARCHES))
     refuse_outside("share", share, 0, 1, "a share of the epochs")
-    kept = budget(sum(weight.numel() for weight in prunable(model).values()), compression)
+    kept = reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     first = round(share * train.left)
     if not 1 <= first < train.left:
         raise UserError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.ard import certifies, distil, frozen_copy
 from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import global_masks
@@ -76,7 +76,7 @@ def prune(
     certified = certifies(form, train, model)
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
-    kept = budget(total, compression)
+    kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     teacher = frozen_copy(model)
     square = sum(float(weight.detach().square().sum()) for weight in weights.values()) / total
     size = scale * max(square, 1e-12) ** 0.5

@@ -1,8 +1,9 @@
 """HARP (Zhao, Koenigl, Wressnegger 2023, "Holistic Adversarially Robust Pruning", sections 3 and 4).
 
 HYDRA with layer rates that are learned beside the scores: a layer keeps the share k of its weights, and k is trained
-with a penalty on the network's weights beyond the target. Its predecessor HERACLES searches the rates by reinforcement
-learning; how is not published in enough detail to be made again.
+with a penalty on the network's weights beyond the target. Its predecessor HERACLES (Zhao, Koenigl, Wressnegger 2022)
+searches the rates by reinforcement learning and gives them to a pruner: `rates` set to ``searched`` does that, with the
+search of `models.pruners.rates`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate, budget, distribute
 from prunecert.models.pruners.contract import Epoch, Group, Hook, Hooks, Train, declares, refuse_outside
-from prunecert.models.pruners.hydra import frozen_weights, initial_scores
+from prunecert.models.pruners.hydra import frozen_weights, initial_scores, learn
 from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.pruners.rates import search
 
+#: How layer rates come about.
+RATES = ("learned", "searched")
 #: Least rate over the target share that is kept.
 _LEAST = 0.1
 #: Where the sigmoid of a layer that starts whole, or nearly emptied, still has a slope.
@@ -83,8 +88,13 @@ def prune(
     *,
     train: Train,
     allocation: str = "uniform",
+    seed: int = 0,
     gamma: float = 0.01,
     rate_factor: float = 100.0,
+    rates: str = "learned",
+    rounds: int = 8,
+    population: int = 12,
+    images: int = 500,
 ) -> Masks:
     """Learns which weights to keep, and how many of each layer, with all weights frozen.
 
@@ -99,16 +109,29 @@ def prune(
         allocation: How many weights each layer keeps at first; see `models.pruners.allocation`.
         gamma: What the penalty's weight grows by every epoch, until the target is reached; at least 0.
         rate_factor: Learning rate of the rates over that of the scores; at least 0.
+        seed: Of the search.
+        rates: ``learned``: with the scores, as in HARP; ``searched``: before them, and frozen, as in HERACLES.
+        rounds: Of the search: how often its policy is revised.
+        population: Of the search: networks a round.
+        images: Of the search: training images that a network is judged on.
 
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
     refuse_outside("gamma", gamma, 0, 1e6, "the growth of a penalty's weight")
     refuse_outside("rate_factor", rate_factor, 0, 1e6, "a factor of the learning rate")
+    if rates not in RATES:
+        raise UserError(did_you_mean("rates", rates, RATES))
+    refuse_outside("rounds", rounds, 1, 1e4, "a number of rounds")
+    refuse_outside("population", population, 2, 1e4, "a number of networks")
+    refuse_outside("images", images, 1, 1e6, "a number of images")
     weights = prunable(model)
     sizes = {name: weight.numel() for name, weight in weights.items()}
     kept = budget(sum(sizes.values()), compression)
     counts = allocate({name: tuple(weight.shape) for name, weight in weights.items()}, kept, allocation)
+    if rates == "searched":
+        settings = {"rounds": int(rounds), "population": int(population), "images": int(images)}
+        return learn(model, search(model, counts, train, seed=seed, **settings), train)
     least = _LEAST * kept / sum(sizes.values())
     rated: dict[str, Rated] = {}
     hooks = Hooks(memory={"gamma": gamma, "reached": False})

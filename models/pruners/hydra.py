@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import allocate, budget
 from prunecert.models.pruners.contract import Hook, Train, declares
-from prunecert.models.pruners.lwm import keep_largest, layer_masks
+from prunecert.models.pruners.lwm import keep_largest
 
 
 def initial_scores(weight: Tensor) -> Tensor:
@@ -80,14 +80,24 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
     Raises:
         UserError: The compression cannot be reached.
     """
-    weights = prunable(model)
-    kept = budget(sum(weight.numel() for weight in weights.values()), compression)
-    counts = allocate({name: tuple(weight.shape) for name, weight in weights.items()}, kept, allocation)
+    shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
+    kept = budget(sum(math.prod(shape) for shape in shapes.values()), compression)
+    return learn(model, allocate(shapes, kept, allocation), train)
+
+
+def learn(model: nn.Module, counts: Mapping[str, int], train: Train) -> Masks:
+    """Learns which weights to keep where their number by layer is known.
+
+    Args:
+        model: See `prune`.
+        counts: How many weights each layer keeps.
+        train: Trains the scores.
+    """
     scored: dict[str, _Scored] = {}
     with frozen_weights(model):
-        for name, weight in weights.items():
+        for name, weight in prunable(model).items():
             layer = model.get_submodule(name.removesuffix(".weight"))
             scored[name] = _Scored(weight, counts[name]).to(weight.device)
             parametrize.register_parametrization(layer, "weight", scored[name])
         train(model, train.learning, name="scores", scores=[module.scores for module in scored.values()])
-        return layer_masks({name: module.scores.abs() for name, module in scored.items()}, compression, allocation)
+        return Masks({name: keep_largest(module.scores.abs(), counts[name]) for name, module in scored.items()})

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import budget, reachable
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import layer_masks
 
@@ -65,8 +65,9 @@ def prune(
     """
     if not 0 <= until <= 1:
         raise UserError(f"until {until:g} is refused: it is a share of the epochs, in [0, 1].")
-    total = sum(weight.numel() for weight in prunable(model).values())
-    budget(total, compression)
+    sizes = {name: weight.numel() for name, weight in prunable(model).items()}
+    total = sum(sizes.values())
+    reachable(sizes, compression)
     rounds = rounds_to(compression, rate)
 
     def revise(step: Step) -> Masks | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.allocation import allocate, budget, reachable
 
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:
@@ -97,11 +97,12 @@ def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) ->
         raise UserError(f"floor {floor:g} is refused: it is a share of a layer's weights, at least 0 and below 1.")
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
+    kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     least = {name: math.ceil(floor * weight.numel()) for name, weight in weights.items()}
-    if sum(least.values()) > budget(total, compression):
+    if sum(least.values()) > kept:
         raise UserError(
             f"Compression {compression:g} is refused: a floor of {floor:.0%} of each layer leaves "
             f"{sum(least.values()):,} weights; allowed is at most {total / sum(least.values()):.1f}, or a smaller "
             "floor."
         )
-    return global_masks({name: weight.abs() for name, weight in weights.items()}, budget(total, compression), least)
+    return global_masks({name: weight.abs() for name, weight in weights.items()}, kept, least)

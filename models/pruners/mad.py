@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import global_masks, keep_largest
 
@@ -124,7 +124,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1
     refuse_outside("images", images, 1, 1e9, "a number of images")
     refuse_outside("steps", steps, 1, 1e4, "a number of steps")
     weights = prunable(model)
-    kept = budget(sum(weight.numel() for weight in weights.values()), compression)
+    kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     rows = weights[list(weights)[-1]].shape[0]
     if kept < rows + len(weights) - 1:
         raise UserError(

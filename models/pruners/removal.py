@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,8 @@ def even_rounds(
     def left(counts: list[int]) -> int:
         return count(masks_without(weights, groups, [(g, u) for g, size in enumerate(counts) for u in range(size)]))
 
-    share = next(number / 1000 for number in range(1001) if number == 1000 or left(gone(number / 1000)) <= kept)
+    # The more goes, the less is left, so that the first thousandth that suffices is found by bisection.
+    share = bisect.bisect_left(range(1000), True, key=lambda number: left(gone(number / 1000)) <= kept) / 1000
     final = gone(share)
     rounds = max(
         1,

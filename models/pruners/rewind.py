@@ -6,7 +6,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Train, declares
 from prunecert.models.pruners.iterative import cut, rounds_to
 
@@ -48,7 +48,7 @@ def prune(
         raise UserError(f"epoch {epoch:g} is refused: it counts whole epochs, from 0.")
     if least < 1:
         raise UserError(f"least {least:g} is refused: it counts epochs, from 1.")
-    budget(sum(weight.numel() for weight in prunable(model).values()), compression)
+    reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     final = max(1, round(last * train.left))
     before = train.left - final - epoch
     rounds = min(rounds_to(compression, rate), max(1, int(before // least)))

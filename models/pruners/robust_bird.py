@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import global_masks
 
@@ -47,7 +47,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, threshold: floa
     """
     refuse_outside("threshold", threshold, 0, 1, "a share of differing places")
     refuse_outside("most", most, 0, 1, "a share of the epochs")
-    kept = budget(sum(weight.numel() for weight in prunable(model).values()), compression)
+    kept = reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     longest = round(most * train.left)
     if not 1 <= longest < train.left:
         raise UserError(

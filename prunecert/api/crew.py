@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import weakref
@@ -19,10 +18,6 @@ from prunecert.hashing import digest
 from prunecert.verifiers.base import Instance, Verdict
 from prunecert.verifiers.process.worker import Worker
 
-#: Seconds that starting may take: on a slow machine compiling the kernels does, and it is done only if it ends.
-START_LIMIT_S = 1800.0
-#: Seconds after which it is said why an answer is waited for.
-PATIENCE_S = 15.0
 #: Exported networks that are kept while nobody asks about them; a worker has its last one's path.
 SHELF = 8
 
@@ -49,16 +44,14 @@ class Crew:
         Raises:
             UserError: The verifier, a setting or the device is unknown, or the verifier isn't installed.
         """
-        worker = self._worker(verifier, settings, device)
-        with _said_if_long(verifier, worker.pid is None and verifier.startswith("sparse-")):
-            return worker.verify(instances)
+        return self._worker(verifier, settings, device).verify(instances)
 
     def _worker(self, verifier: str, settings: Mapping[str, Any] | None, device: str) -> Worker:
         key = digest([verifier, device, dict(settings or {})])
         with self._lock:
             worker = self._workers.get(key)
             if worker is None or worker.closed():
-                worker = self._workers[key] = Worker(verifier, settings, device, start_limit_s=START_LIMIT_S)
+                worker = self._workers[key] = Worker(verifier, settings, device)
             return worker
 
     def close(self) -> None:
@@ -73,28 +66,6 @@ class Crew:
         self._lock = threading.Lock()
         self._foreign += self._workers.values()
         self._workers = {}
-
-
-@contextlib.contextmanager
-def _said_if_long(verifier: str, starting: bool) -> Iterator[None]:
-    """Says on standard error what takes long where a verifier is started whose kernels may have to be compiled."""
-
-    def tell() -> None:
-        print(
-            f"prunecert: starting {verifier} takes long because its kernels are being compiled, once on this machine; "
-            "some minutes on a slow one …",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    timer = threading.Timer(PATIENCE_S, tell)
-    timer.daemon = True
-    if starting:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 class Shelf:

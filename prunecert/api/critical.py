@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,44 +11,16 @@ import numpy as np
 
 from prunecert.api.asking import COMPLETE, ask, chosen_verifiers, opened_network, supported
 from prunecert.api.inputs import PIXELS, Bounds, Radius, as_label, as_radius, as_sample
+from prunecert.bench.results.critical_radii import shown_radius
+from prunecert.bench.running.bisection import CriticalRadius, bisect
 from prunecert.errors import UserError
-from prunecert.pages import definitions
-from prunecert.verifiers.base import Status, Verdict
+from prunecert.verifiers.base import Verdict
 from prunecert.verifiers.formats import counterexample
 
 if TYPE_CHECKING:
     from torch import nn
 
     from prunecert.api.inputs import Arrays
-
-
-@dataclass(frozen=True)
-class CriticalRadius:
-    """Where a network stops to keep its class; the critical radius lies between the two.
-
-    Args:
-        proved: Largest radius at which it is proved to keep it; 0 where none was.
-        broken: Smallest radius at which a counterexample was found; None where none was up to the highest one.
-        questions: How many radii were asked about.
-        witness_verdict: The verdict at `broken`, with its counterexample.
-    """
-
-    proved: Fraction
-    broken: Fraction | None
-    questions: int
-    witness_verdict: Verdict | None = None
-
-    def __repr__(self) -> str:
-        broken = "not broken" if self.broken is None else f"broken at {_shown(self.broken)}"
-        return f"<CriticalRadius: proved up to {_shown(self.proved)}, {broken}; {self.questions} questions>"
-
-    def _repr_html_(self) -> str:
-        broken = "–" if self.broken is None else _shown(self.broken)
-        return definitions({"proved up to": _shown(self.proved), "broken at": broken})
-
-
-def _shown(eps: Fraction) -> str:
-    return f"{float(eps * 255):.3g}/255"
 
 
 def critical_radius(
@@ -104,42 +75,7 @@ def critical_radius(
             raise UserError(f"The network doesn't give x the class {kept}, so that no radius keeps it; pass another x.")
 
         def verdict_at(eps: Fraction) -> Verdict:
-            question = target.question(sample, kept, eps, float(timeout), bounds, f"x at {_shown(eps)}")
+            question = target.question(sample, kept, eps, float(timeout), bounds, f"x at {shown_radius(eps)}")
             return ask(question, taking, device=device)
 
         return bisect(verdict_at, top, step)
-
-
-def bisect(verdict_at: Callable[[Fraction], Verdict], highest: Fraction, tolerance: Fraction) -> CriticalRadius:
-    """Closes in on the critical radius.
-
-    Args:
-        verdict_at: Asks about a radius.
-        highest: The largest one.
-        tolerance: How far apart the ends may stay, where both are known.
-    """
-    proved, broken = Fraction(0), None
-    # Between these nobody could say anything.
-    gap: tuple[Fraction, Fraction] | None = None
-    witness: Verdict | None = None
-    questions = 0
-    waiting = [highest]
-    while waiting:
-        eps = waiting.pop()
-        verdict = verdict_at(eps)
-        questions += 1
-        if verdict.status is Status.UNSAT:
-            proved = max(proved, eps)
-        elif verdict.status is Status.SAT:
-            if broken is None or eps < broken:
-                broken, witness = eps, verdict
-        else:
-            gap = (eps, eps) if gap is None else (min(gap[0], eps), max(gap[1], eps))
-        if proved == highest:
-            break
-        below = gap[0] if gap is not None else broken
-        if below is not None and below - proved > tolerance:
-            waiting.append((proved + below) / 2)
-        elif gap is not None and broken is not None and broken - gap[1] > tolerance:
-            waiting.append((gap[1] + broken) / 2)
-    return CriticalRadius(proved, broken, questions, witness)

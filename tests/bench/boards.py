@@ -12,7 +12,7 @@ from prunecert.bench.schema.cell import parse_eps
 from prunecert.hashing import digest
 from tests.bench import boards
 
-IMAGES = 12
+IMAGES = 60
 
 
 def make(
@@ -160,6 +160,63 @@ def make(
         "verdicts": answers,
     }
     return seal(entry)
+
+
+def larger(entry: Entry, images: int) -> dict[str, Any]:
+    """Returns the summary of a run of an entry's network over more images, of which nine tenths are correct."""
+    from prunecert.bench.results.stats import wilson
+
+    def share(k: int) -> dict[str, Any]:
+        low, high = wilson(k, images)
+        return {"k": k, "n": images, "value": k / images, "low": low, "high": high}
+
+    verified, undecided, count = images // 2, images // 20, entry["data"]["images"]
+    assert verified <= entry["result"]["attacked"]["k"] + images - count
+    protocol, files = entry["protocol"], entry["files"]
+    cell = {
+        **{key: value for key, value in entry["cell"].items() if key != "norm"},
+        "split": "test",
+        "sparsity": entry["weights"]["sparsity"],
+        "measured_compression": entry["weights"]["compression"],
+        "onnx_sha256": files["onnx_sha256"],
+        "masked_sha256": files["onnx_sha256"],
+        "compaction": None,
+        "checkpoint_sha256": files["checkpoint_sha256"],
+        "data_fingerprint": entry["data"]["fingerprint"],
+        "images": images,
+        "images_asked": images,
+        "finished": True,
+        "pending": 0,
+        "clean": share(images * 9 // 10),
+        "verified": share(verified),
+        "attacked": share(verified + undecided),
+        "undecided": {"total": undecided, "timeout": undecided},
+        "decided_by": {"ibp": {"unsat": verified, "sat": 0}},
+        "time": {"median_s": 0.25, "p90_s": 1.0, "total_s": 99.0, "images": images * 9 // 10},
+        "by_verifier": {},
+        "unsupported": {},
+        "note": "",
+    }
+    head = {key: protocol[key] for key in ("suite", "profile", "suite_digest", "command", "started", "versions")}
+    return {
+        "schema_version": 1,
+        "kind": "summary",
+        **head,
+        "description": "made up",
+        "data": [{key: entry["data"][key] for key in ("split", "fingerprint", "official", "sample", "source")}],
+        **{key: protocol[key] for key in ("machine", "device", "workers", "threads", "float32", "skipped")},
+        "sessions": 1,
+        "devices": ["cpu"],
+        "finished": True,
+        "publishable": True,
+        "unpublishable": [],
+        "confidence": 0.95,
+        "cells": [cell],
+        "certificates": [],
+        "missing": [],
+        "contradictions": [],
+        "broken_verifiers": [],
+    }
 
 
 def rekey(entry: Entry) -> None:

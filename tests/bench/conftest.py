@@ -27,7 +27,7 @@ cells:
     pruners: [lwm]
     compression: [1, 10, 20]
 verify:
-  images: 40
+  images: 60
   cascade: [fake-bound, fake-complete]
   cross_check: [fake-bound]
   timeouts: {fake-bound: 5, fake-complete: 5,fake-liar: 5,fake-finder: 5,fake-missing: 5,ibp: 30,pgd: 30,crown-ibp: 30}
@@ -135,6 +135,17 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
     assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a finished run with certificates, which no test may change; its suite lies beside it."""
+    from tests.bench import proofkit
+
+    folder = tmp_path_factory.mktemp("proved")
+    suite = proofkit.write(folder)
+    assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

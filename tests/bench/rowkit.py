@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from prunecert.bench.results.decode import build
-from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PropertyRow, Row, VerdictRow, VisitRow
+from prunecert.bench.results.row_types import (
+    CertificateRow,
+    EndRow,
+    ImageRow,
+    ProofRow,
+    PropertyRow,
+    Row,
+    VerdictRow,
+    VisitRow,
+)
 from prunecert.bench.results.session_types import SessionCell, SessionRow, VerifySessionRow
 from prunecert.bench.results.store import Log
 
@@ -103,6 +112,10 @@ _KINDS: Mapping[str, tuple[type[msgspec.Struct], Mapping[str, Any]]] = {
             **{key: _ANSWER[key] for key in ("cell", "verifier", "image")},
             **{"repeat": 1, "start_s": 0.0, "load_s": 0.0, "warm_s": 0.0, "load_average": 0.0},
         },
+    ),
+    "proof": (
+        ProofRow,
+        {**{key: _ANSWER[key] for key in ("key", "cell", "image", "status", "verifier")}, "question": "q"},
     ),
     "end": (EndRow, {"writer": "main", "ended": "2026-01-01T00:01:00Z", "seconds": 1.0}),
 }

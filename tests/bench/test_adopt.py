@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import prunecert.models.data
 from prunecert.bench import train
 from prunecert.bench.adopt import main
+from prunecert.bench.planning.card import measure, read_card
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.models import NETWORKS
+from prunecert.models.ap import ARCHITECTURES
 from prunecert.models.checkpoint import load_card, load_model
 from prunecert.models.ctrain import CLASSES
 from prunecert.models.data import Dataset
@@ -120,3 +123,42 @@ def test_a_parent_that_does_not_fit_is_refused_before_data_is_loaded(
     suite.write_text(SUITE.replace("narrow_mtl-ibp_eps2_dense_x1_s0", parent).replace("[lwm]", f"[{pruner}]"))
     with pytest.raises(UserError, match=message):
         train.main(["--suite", str(suite), "--cells", "*_x4_*", "--out", str(tmp_path)])
+
+
+KEY = "HARP_Zhao2023Holistic_R18_CIFAR10_US_90"
+
+
+def pruned_file(folder: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> list[str]:
+    """Returns options for a narrow ResNet-18 with that share of zeros."""
+    monkeypatch.setitem(NETWORKS._targets, "narrow-resnet", "tests.models.test_ap:narrow_resnet")
+    monkeypatch.setitem(ARCHITECTURES, "R18", "narrow-resnet")
+    torch.manual_seed(0)
+    state = NETWORKS.get("narrow-resnet")().state_dict()
+    for value in state.values():
+        if value.ndim > 1:
+            value.mul_(torch.rand(value.shape) > share)
+    torch.save(state, folder / "net.pt")
+    return ["--file", str(folder / "net.pt"), "--sha256", sha256_file(folder / "net.pt"), "--out", str(folder)]
+
+
+def test_a_network_of_the_pruning_benchmark_becomes_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*pruned_file(tmp_path, monkeypatch, 0.9), "--ap-key", KEY]
+    assert main(options) == 0
+    printed = capsys.readouterr().out
+    card = read_card(tmp_path / f"{KEY.lower()}.yaml")
+    assert (card.network, card.pruner, str(card.eps)) == ("narrow-resnet", "harp", "8/255")
+    cell, export = measure(card)
+    assert cell.compression == pytest.approx(10, rel=0.05)
+    assert export.sparsity == pytest.approx(0.9, abs=0.01)
+    assert f"--suite cifar10-ap --card {card.path}" in printed
+    with pytest.raises(UserError, match="is there already"):
+        main(options)
+
+
+def test_zeros_that_are_not_the_keys_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"5\d\.\d% of its weights are zero, and its key says 90 %"):
+        main([*pruned_file(tmp_path, monkeypatch, 0.5), "--ap-key", KEY])
+    with pytest.raises(UserError, match="--network is needed"):
+        main(["--file", "x", "--sha256", "0"])

@@ -57,3 +57,15 @@ def test_packed_files_are_unpacked(tmp_path: Path) -> None:
     assert main(arguments(packed, "write", proof)) == 0
     assert main(arguments(packed, "check", proof)) == 0
     assert main(arguments(files, "check", proof)) == 0
+
+
+@pytest.mark.slow
+def test_a_runs_certificates_are_checked_together(proved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = proved_run.parent
+    words = ["check", "--run", str(proved_run), "--exports", str(folder), "--data-root", str(folder)]
+    assert main([*words, "--suite", str(folder / "proved.yaml"), "--sample", "3", "--seed", "5"]) == 0
+    assert "3 certificates checked and accepted (3 of 6, drawn with seed 5), 0 not" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--run goes without FILE"):
+        main([*words, "--onnx", "net.onnx"])
+    with pytest.raises(UserError, match="Give FILE with --onnx and --vnnlib, or --run"):
+        main(["check", "proof"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from tests.bench.gating.test_junit import check_junit, outcome
 from tests.bench.rowkit import documents
 
 Run = Callable[..., int]
-FILES = {"junit.xml", "gate.json", "gate.md", "benchmark-bigger.json", "benchmark-smaller.json", "badge.json"}
+FILES = {"junit.xml", *gate.WRITTEN}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_the_run_directory_has_a_name_of_its_own(
 ) -> None:
     requests: list[RunRequest] = []
 
-    def stop(request: RunRequest) -> RunResult:
+    def stop(request: RunRequest, **_: object) -> RunResult:
         requests.append(request)
         raise UserError("stopped")
 
@@ -210,6 +211,91 @@ def test_the_run_directory_has_a_name_of_its_own(
     (request,) = requests
     assert request.argv == ("--suite", str(zoo.suite), "--profile", "half", "--out", "results/runs/gate-tiny-half")
     assert (request.suite.profile, request.out) == ("half", Path("results/runs/gate-tiny-half"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--images", "11"), "image set: 12 images in the baseline, 11 in the run"),
+        (("--image-seed", "3", "--images", "12"), "image set: number 1 is image"),
+        (("--verifiers", "fake-bound", "--images", "12"), "verifiers: fake-bound, fake-complete in the baseline"),
+        (("--profile", "other", "--images", "12"), "time limit of fake-complete: 5.0 in the baseline, 6.0 in the run"),
+        (("--cells", "*_dense_*", "--images", "12", "--checkpoints", "{0}/none"), "No cell of suite 'tiny'"),
+        (("--images", "12", "--data-root", "{0}/none"), "which holds no CIFAR-10"),
+    ],
+)
+def test_what_forbids_a_comparison_is_found_before_the_first_image(
+    run_folder: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("an image was looked at")
+
+    monkeypatch.setattr("prunecert.bench.running.modes.Plain.work", work)
+    (tmp_path / "none").mkdir()
+    suite = tmp_path / "tiny.yaml"
+    profile = "  other: {timeouts: {fake-complete: 6}}\n"
+    suite.write_text(zoo.suite.read_text() + profile)
+    own = zoo.arguments(tmp_path / "run", "--workers", "1", *(word.format(tmp_path) for word in more))
+    own[own.index("--suite") + 1] = str(suite)
+    report = tmp_path / "report"
+    with pytest.raises(UserError, match=re.escape(message)):
+        gate.main(["--baseline", str(run_folder / "b.json"), "--report", str(report), *own], {})
+    assert not (tmp_path / "run").exists()
+    assert outcome(check_junit((report / "junit.xml").read_text()), "run", "comparison") == "error"
+
+
+def test_a_sample_never_stands_in_for_the_data_of_the_baseline(
+    run_folder: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    monkeypatch.setattr("prunecert.models.data._download", lambda _: (None, "no network"))
+    own = zoo.arguments(tmp_path / "run", "--images", "12")
+    del own[own.index("--data-root") : own.index("--data-root") + 2]
+    with pytest.raises(UserError, match=r"CIFAR-10 \(test split\) is needed and no copy was found"):
+        gate.main(["--baseline", str(run_folder / "b.json"), *own], {})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ones_own_network_from_its_file_to_a_badge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a release engineer does it: in a folder of his own, with an ONNX file and arrays of images."""
+    import numpy as np
+
+    from prunecert.bench import add
+    from prunecert.verifiers.formats.counterexample import outputs
+    from tests.verifiers import onnxnets
+
+    monkeypatch.chdir(tmp_path)
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 4))
+    images = np.random.default_rng(0).random((12, 1, 4, 4), dtype=np.float32)
+    labels = outputs(tmp_path / "net.onnx", images).argmax(1)
+    np.savez(tmp_path / "images.npz", x_test=images, y_test=labels)
+    words = ["net.onnx", "--name", "mine", "--data", "images.npz", "--eps", "1/255", "--images", "12", "--out", "first"]
+    assert add.main([*words, "--verifiers", "fake-bound,fake-complete"]) == 0
+    assert baseline.main(["--run", "first", "--out", "b.json", "--reason", "first release"]) == 0
+    check = ["--baseline", "b.json", "--suite", "first/suite.yaml", "--report", "gate", "--workers", "1"]
+    assert gate.main(check, {}) == 0
+    assert json.loads(Path("gate/badge.json").read_text())["color"] == "brightgreen"
+    # A worse one, by the same name; all its answers are others.
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 4), seed=9)
+    capsys.readouterr()
+    assert gate.main(check, {}) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL: mine_own_eps1_own, images: " in shown
+    assert "now misclassified" in shown
+    assert json.loads(Path("gate/badge.json").read_text())["color"] == "red"
+    assert "verified accuracy: " in Path("gate/badge.svg").read_text()
+    # Another shape is no comparison, and no badge of an earlier one is left.
+    onnxnets.linear(tmp_path / "net.onnx", (1, 4, 5))
+    with pytest.raises(UserError, match=r"net\.onnx takes inputs of shape \[1, 4, 5\], and the data set 'images'"):
+        gate.main(check, {})
+    assert {path.name for path in Path("gate").iterdir()} == {"junit.xml"}
+    Path("images.npz").unlink()
+    with pytest.raises(UserError, match=r"There is no file 'images\.npz'"):
+        gate.main(check, {})
 
 
 @pytest.mark.parametrize(

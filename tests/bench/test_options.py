@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.options import ETA, IMAGES, MEMORY_MB, RADIUS, SECONDS, SEED, THREADS, WORKERS, whole
-from prunecert.errors import EXIT_USAGE
+from prunecert.bench.options import (
+    ETA,
+    IMAGES,
+    MEMORY_MB,
+    RADIUS,
+    SECONDS,
+    SEED,
+    THREADS,
+    WORKERS,
+    parse_statuses,
+    whole,
+)
+from prunecert.errors import EXIT_USAGE, UserError
+from prunecert.verifiers.base import Status
 
 SUITE = ("--suite", "cifar10-4nets")
 
@@ -83,3 +95,14 @@ def test_every_verb_refuses_it_with_exit_2(words: tuple[str, ...]) -> None:
     assert f"argument {words[-2]}: " in process.stderr
     assert "is refused" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("text", ["unsat", "sat", "timeout,", "failed", ""])
+def test_only_what_is_undecided_is_done_again(text: str) -> None:
+    with pytest.raises(UserError, match=r"--retry .* is refused; allowed are unknown, timeout"):
+        parse_statuses(text)
+
+
+def test_statuses_are_read_from_words() -> None:
+    assert parse_statuses(None) == frozenset()
+    assert parse_statuses("timeout, error") == {Status.TIMEOUT, Status.ERROR}

@@ -13,11 +13,13 @@ from prunecert.bench import train
 from prunecert.bench.planning.select import CHECKPOINTS
 from prunecert.bench.running import training
 from prunecert.bench.running.session import unfit
+from prunecert.bench.running.training_progress import TrainingProgress
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.models.checkpoint import load_card
 from prunecert.models.data import Dataset
 from prunecert.models.recipe import Recipe
+from prunecert.models.reports import EpochReport
 from tests.bench.trainkit import SUITE, jobs
 from tests.models.conftest import blobs
 
@@ -155,14 +157,14 @@ def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
     clock = [0.0]
     monkeypatch.setattr("prunecert.bench.running.training.time.monotonic", lambda: clock[0])
     epochs: list[str] = []
-    original = training.Progress.epoch
+    original = TrainingProgress.epoch
 
-    def hourly(self: training.Progress, stage: str, epoch: int, *rest: Any) -> None:
-        epochs.append(f"{stage} {epoch}")
+    def hourly(self: TrainingProgress, report: EpochReport) -> None:
+        epochs.append(f"{report.stage} {report.epoch}")
         clock[0] += 3600
-        original(self, stage, epoch, *rest)
+        original(self, report)
 
-    monkeypatch.setattr(training.Progress, "epoch", hourly)
+    monkeypatch.setattr(TrainingProgress, "epoch", hourly)
     command = ["--suite", suite, "--out", str(tmp_path / "zoo"), "--cells", "*lwm_x10_s0"]
     assert train.main([*command, "--budget", "2.5h"]) == 0
     assert epochs == ["pretrain 1", "pretrain 2", "finetune 1"]

@@ -15,9 +15,11 @@ import pytest
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.verifiers.checker import check
-from prunecert.verifiers.formats.vnnlib import read_counterexample
+from prunecert.verifiers.formats.vnnlib import read_counterexample, write
+from tests import house
 from tests.bench.propertykit import BOX, BREAKS, HOLDS, identity, log, spec
 from tests.bench.verify_fakes import register
+from tests.verifiers import onnxnets
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -362,3 +364,38 @@ def test_a_certificate_is_written_beside_the_answer(tmp_path: Path, capsys: pyte
     rows.write_text("net.onnx,holds.vnnlib,1\n")
     with pytest.raises(UserError, match="for one pair"):
         main(["--instances", str(rows), "--verifier", "sparse-crown", "--certificate", str(proof), "--timeout", "1"])
+
+
+#: What a question from the shell has no use for: half a second to several seconds each, in a cold process.
+NEEDLESS = ("torch", "scipy.optimize", "matplotlib", "pandas", "rich", "jinja2", "sklearn", "prunecert.models")
+#: What only the process of the engine needs.
+ENGINE = ("numba", "scipy", "prunecert.verifiers.sparse.crown", "prunecert.verifiers.checker")
+
+
+def imported(text: str) -> set[str]:
+    """Returns the modules that Python says it has imported, and the packages that they are in."""
+    names = (line.rpartition("|")[2].strip() for line in text.splitlines() if line.startswith("import time:"))
+    return {name[:end] for name in names for end in [*(i for i, c in enumerate(name) if c == "."), len(name)]}
+
+
+@pytest.mark.slow
+def test_a_cold_question_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    """Here and in the engine's process, which writes what it has imported into its log."""
+    onnxnets.convolutional(tmp_path / "net.onnx")
+    question = onnxnets.instance(tmp_path / "net.onnx", 1e-4)
+    write(question, tmp_path / "prop.vnnlib")
+    words = ["--onnx", "net.onnx", "--vnnlib", "prop.vnnlib", "--verifier", "sparse-bab", "--out", "out"]
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "prunecert.bench.verify", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(house.ROOT), "PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 unsat" in run.stdout
+    here, there = imported(run.stderr), imported((tmp_path / "out" / "logs" / "sparse-bab.log").read_text())
+    assert {"onnxruntime", "prunecert.verifiers.process.worker"} <= here
+    assert {"numba", "scipy.sparse", "onnxruntime", "prunecert.verifiers.sparse.bab.search"} <= there
+    assert sorted(here & {*NEEDLESS, *ENGINE}) == []
+    assert sorted(there & {*NEEDLESS}) == []

@@ -101,7 +101,7 @@ def test_the_last_good_state_is_kept(tmp_path: Path) -> None:
     assert kept["epoch"] == 1
     assert all(bool(torch.isfinite(value).all()) for value in kept["model"].values())
     epochs: list[int] = []
-    trainer.report = lambda _, epoch, *__: epochs.append(epoch)
+    trainer.report = lambda report: epochs.append(report.epoch)
     trainer.run(model, Stage("pretrain", 3, 1e-3, 0.0), state_file=state, key="k")
     assert epochs == [2, 3]
 

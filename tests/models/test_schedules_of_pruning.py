@@ -158,7 +158,7 @@ def test_drop_and_grow_sees_gradients_where_the_weights_are_zero(tmp_path: Path)
 )  # fmt: skip
 def test_every_schedule_takes_the_dense_control_s_epochs(tmp_path: Path, name: str, epochs: list[str]) -> None:
     stages: list[str] = []
-    line = pipeline(tmp_path, lambda stage, *_: stages.append(stage), images=60)
+    line = pipeline(tmp_path, lambda report: stages.append(report.stage), images=60)
     settings = {"lwm-rewind": {"rate": 0.9}} if name == "lwm-rewind" else {}
     line.run(job(name, 10.0, pretrain_epochs=2 if name != "lwm-rewind" else 1, ramp_epochs=1, pruners=settings))
     assert stages == epochs
@@ -194,7 +194,7 @@ def test_an_interrupted_schedule_resumes_to_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         pipeline(tmp_path / "cut", interrupt, images=60).run(job(name, 10.0, **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage), images=60).run(
+    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(
         job(name, 10.0, **options)
     )
     assert resumed.sha256 == whole.sha256

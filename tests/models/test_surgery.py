@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO, load_card, load_model
 from prunecert.models.masks import prunable
+from prunecert.models.networks.factorised import saved
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.surgery import operate, replace_layer
 from tests.models.conftest import small_residual
@@ -45,11 +46,19 @@ def test_no_surgery_changes_nothing(tiny: nn.Module) -> None:
         {"grafted": {"1": [[6, 8, 8], [8, 1, 1]]}},
         {"grafted": {"1": [[10**9], [10**9]]}},
         {"grafted": 3},
+        {"factorised": {"0": [1]}},
+        {"factorised": {"1": [1, 1]}},
+        {"factorised": {"5": ["a"]}},
     ],
 )
 def test_surgery_that_fits_no_network_is_refused(tiny: nn.Module, surgery: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="is refused"):
+    with pytest.raises(UserError, match=r"(is|are) refused"):
         operate(tiny, surgery)
+
+
+def test_factors_are_put_where_a_card_says(tiny: nn.Module) -> None:
+    operate(tiny, {"factorised": {"2": [3, 4], "5": [2]}})
+    assert saved(tiny) == {"2.weight": 3 * 6 + 3 * 4 * 16 + 4 * 8, "5.weight": 2 * (128 + 20)}
 
 
 def test_layers_are_replaced_where_they_are(tiny: nn.Module) -> None:

@@ -24,6 +24,7 @@ from prunecert.models.pipeline import Job, Pipeline
 from prunecert.models.pruners.contract import Group, Hooks
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
+from prunecert.models.reports import EpochReport
 from prunecert.models.running import optimizer_of
 from prunecert.models.schedules import Stage, ramp
 from prunecert.models.training import Trainer, augment, seed_everything
@@ -41,7 +42,7 @@ FAST = {
 }
 
 
-def quiet(stage: str, epoch: int, epochs: int, loss: float, rate: float) -> None:
+def quiet(report: EpochReport) -> None:
     """Reports nothing."""
 
 
@@ -83,7 +84,7 @@ def test_a_cell_is_trained_pruned_and_measured(tmp_path: Path, objective: str) -
 @pytest.mark.slow
 def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     epochs: list[tuple[str, int]] = []
-    line = pipeline(tmp_path, lambda stage, epoch, *_: epochs.append((stage, epoch)), images=60)
+    line = pipeline(tmp_path, lambda report: epochs.append((report.stage, report.epoch)), images=60)
     for pruner, ratio in (("dense", 1.0), ("lwm", 10.0), ("hydra", 10.0)):
         line.run(job(pruner, ratio))
     stages = [stage for stage, _ in epochs]
@@ -107,7 +108,9 @@ def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner:
     with pytest.raises(KeyboardInterrupt):
         pipeline(tmp_path / "cut", interrupt, images=60).run(job(pruner, **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage), images=60).run(job(pruner, **options))
+    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(
+        job(pruner, **options)
+    )
     assert resumed.sha256 == whole.sha256
     assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from prunecert.errors import UserError
-from prunecert.files import read_regular, scratch_beside, write_bytes, write_text
+from prunecert.files import read_regular, replacing, scratch_beside, write_bytes, write_text
 
 
 def test_each_process_has_a_name_of_its_own_in_the_same_folder(tmp_path: Path) -> None:
@@ -71,3 +73,20 @@ def test_many_writers_of_one_file_leave_one_of_their_texts(tmp_path: Path) -> No
         thread.join()
     assert target.read_text() in texts
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    """Also one that a library writes through a temporary file of its own, which only its owner may read."""
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "net") as scratch:
+            private = tempfile.NamedTemporaryFile(dir=tmp_path, delete=False)  # noqa: SIM115
+            private.write(b"weights")
+            private.close()
+            Path(private.name).replace(scratch)
+        write_text(tmp_path / "card", "{}")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("net", "card")] == [mode, mode]
+    assert (tmp_path / "net").read_bytes() == b"weights"

@@ -31,6 +31,8 @@ from prunecert.verifiers.settings import Setting
 PIDS = "PRUNECERT_TEST_PIDS"
 #: Where a mortal verifier dies (``start`` or ``load``), how often, and the file that counts, separated by commas.
 DEATHS = "PRUNECERT_TEST_DEATHS"
+#: What the cold verifier makes once and keeps.
+KEPT = "PRUNECERT_TEST_KEPT"
 
 
 def note(pid: int) -> None:
@@ -317,6 +319,21 @@ class Recycled(Faulty):
 
     name = "faulty-recycled"
     recycle_after = 3
+
+
+class Cold(Faulty):
+    """Takes a second for its first start on a machine."""
+
+    name = "faulty-cold"
+
+    @classmethod
+    def preparation(cls) -> str:
+        return "" if Path(os.environ[KEPT]).exists() else "cooking, once for this machine: about 1 s"
+
+    def start(self) -> None:
+        if self.preparation():
+            time.sleep(1)
+            Path(os.environ[KEPT]).touch()
 
 
 class Unstartable(Faulty):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
 import prunecert
 from prunecert.verifiers.adapters.hardware import first_missing
 from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
+from prunecert.verifiers.certification import Written
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS
+from prunecert.verifiers.sparse import cache
 
 if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.bab.outcome import Limits
+    from prunecert.verifiers.sparse.bab.search import Search
+    from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.network import Network
 
 
@@ -23,7 +29,10 @@ def boxes_only(name: str, instance: Instance) -> Verdict:
 class SparseVerifier(Verifier):
     """An adapter to the sparse engine: what it needs, and what it takes."""
 
+    #: Kernels that it uses.
+    kernels: ClassVar[cache.Part] = "search"
     _network: Network
+    _certifier: tuple[Path, Certifier] | None = None
 
     @classmethod
     def availability(cls) -> Availability:
@@ -38,6 +47,33 @@ class SparseVerifier(Verifier):
         """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
         return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
 
+    @classmethod
+    def preparation(cls) -> str:
+        """Says that kernels will be compiled, unless they are kept."""
+        return cache.pending(cls.kernels)
+
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
         """Computes the sparse matrices' outputs in float64."""
         return self._network.evaluate(points)
+
+    def certify(
+        self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, question: str
+    ) -> tuple[Written, bytes]:
+        """Writes a certificate; see `verifiers.certification.Certifying`."""
+        if self._certifier is None or self._certifier[0] != onnx:
+            self._certifier = onnx, self._make_certifier(onnx)
+        finished = self._finished(question) if witness is None else None
+        return self._certifier[1].certify(vnnlib, timeout, self._search_limits(), finished=finished, witness=witness)
+
+    def _make_certifier(self, onnx: Path) -> Certifier:
+        from prunecert.verifiers.sparse.certificates import Certifier
+
+        return Certifier(onnx)
+
+    def _finished(self, question: str) -> Search | None:
+        """Returns the search that has answered a question, if it is still there."""
+        return None
+
+    def _search_limits(self) -> Limits | None:
+        """Returns how hard to search for a proof that isn't there; None: as hard as by default."""
+        return None

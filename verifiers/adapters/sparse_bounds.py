@@ -23,6 +23,7 @@ class _SparseBounds(SparseVerifier):
     """What the three methods share."""
 
     kind = Kind.INCOMPLETE
+    kernels = "bounds"
     method: ClassVar[Any]
     #: Images bounded before the clock is looked at.
     chunk: ClassVar[int] = 100

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
-from prunecert.verifiers.base import FloatArray, Instance, Times, Verdict
+from prunecert.verifiers.base import FloatArray, Instance, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
     from prunecert.verifiers.sparse.bab.search import Search
+    from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.onnx.neuron_names import Names
     from prunecert.verifiers.sparse.proofs.store import Earlier
 
@@ -28,6 +29,8 @@ class SparseSearch(SparseVerifier):
     """What the adapters to the search share."""
 
     tightens = True
+    #: The latest question and the search that answered it, for its certificate.
+    _last: tuple[str, Search] | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -45,6 +48,8 @@ class SparseSearch(SparseVerifier):
         from prunecert.verifiers.sparse.onnx.reader import read_network
 
         self._network = read_network(onnx)
+        self._loaded = onnx
+        self._certifier = self._last = None
         self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
@@ -76,7 +81,7 @@ class SparseSearch(SparseVerifier):
             return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
-        earlier = self._find(instance)
+        earlier, self._last = self._find(instance), None
         run = self._make_search(
             self._engine,
             self._checker,
@@ -92,6 +97,8 @@ class SparseSearch(SparseVerifier):
         )
         out = run.run()
         detail = self._keep(run)
+        if out.status is Status.UNSAT and earlier is None:
+            self._last = instance.question(), run
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):
             bounds = None
@@ -106,3 +113,12 @@ class SparseSearch(SparseVerifier):
             domains=out.domains,
             iterations=out.rounds,
         )
+
+    def _make_certifier(self, onnx: Path) -> Certifier:
+        from prunecert.verifiers.sparse.certificates import Certifier
+
+        # A network whose normal form was loaded is another one to the engine.
+        return Certifier(onnx, (self._engine, self._checker) if onnx == self._loaded else None)
+
+    def _finished(self, question: str) -> Search | None:
+        return self._last[1] if self._last is not None and self._last[0] == question else None

@@ -6,6 +6,6 @@ holds for the real-valued function that the network file's numbers define; docs/
 """
 
 from .files import RefusedError, UnreadableError
-from .proof import Report, check
+from .proof import Report, check, check_stream
 
-__all__ = ["RefusedError", "Report", "UnreadableError", "check"]
+__all__ = ["RefusedError", "Report", "UnreadableError", "check", "check_stream"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -233,7 +235,7 @@ def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
         bounds.open(at)
         bounds.close(at, False)
     low, high = ([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
-    alternatives = [atoms for case in cases for atoms in case.alternatives]
+    alternatives = [atoms for case in cases if _meets(case.shared, x, low, high) for atoms in case.alternatives]
     answers, how = [_meets(atoms, x, low, high) for atoms in alternatives], "by intervals"
     if True not in answers and None in answers and (exact := _exactly(network, x)) is not None:
         answers, how = [_meets(atoms, x, exact, exact) for atoms in alternatives], "exactly"
@@ -242,26 +244,30 @@ def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
     return Report("sat", 0, 0.0, how, x)
 
 
-def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:
-    """Checks a certificate.
+def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Network], vnnlib: bytes) -> Report:
+    """Checks a certificate whose network may have been read before.
+
+    Args:
+        certificate: Its bytes.
+        digest: SHA-256 of the network's file.
+        network: Returns what `read_network` makes of that file; called if the certificate is for it.
+        vnnlib: The property.
 
     Raises:
         RefusedError: It doesn't prove its claim, or it is one for another network or property.
         UnreadableError: A file can't be read, or isn't taken.
     """
     try:
-        contents = {"network": read(onnx), "property": read(vnnlib, LARGEST_TEXT)}
-        with certificate.open("rb") as raw, np.errstate(all="ignore"):
-            file = Stream(raw)
-            for name, digest in (("network", file.network), ("property", file.property)):
-                if hashlib.sha256(contents[name]).digest() != digest:
-                    raise RefusedError(f"the certificate is for another {name}, of SHA-256 {digest.hex()[:16]}…")
-            network = read_network(contents["network"])
-            sizes = network.nodes[0].size, network.nodes[network.output].size
-            cases = read_property(contents["property"], *sizes)
-            report = _witness(file, network, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
+        with np.errstate(all="ignore"):
+            file = Stream(certificate)
+            pairs = ("network", digest, file.network), ("property", hashlib.sha256(vnnlib).digest(), file.property)
+            for name, own, claimed in pairs:
+                if own != claimed:
+                    raise RefusedError(f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…")
+            cases = read_property(vnnlib, (graph := network()).nodes[0].size, graph.nodes[graph.output].size)
+            report = _witness(file, graph, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
             for case in () if file.answer else cases:
-                tree = Tree(file, network, case)
+                tree = Tree(file, graph, case)
                 tree.check()
                 report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
             file.end()
@@ -270,4 +276,14 @@ def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:
         raise
     except Exception as error:
         # Whatever a damaged file makes of the code that reads it, it is not accepted.
+        raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error
+
+
+def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:
+    """Checks a certificate; see `check_stream` for errors."""
+    try:
+        content, text = read(onnx), read(vnnlib, LARGEST_TEXT)
+        with certificate.open("rb") as raw:
+            return check_stream(raw, hashlib.sha256(content).digest(), lambda: read_network(content), text)
+    except (OSError, EOFError, zlib.error) as error:
         raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error

@@ -18,7 +18,7 @@ from .files import need
 _TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
 _NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
 _VARIABLE = re.compile(r"[XY]_(0|[1-9]\d{0,8})")
-_DEEPEST, _MOST_ATOMS = 64, 2**22
+_DEEPEST, _MOST_ATOMS, _SIGNS = 64, 2**22, {"<=": 1, "<": 1, ">=": -1, ">": -1}
 
 #: A constraint: sum of coefficients times variables <= (if strict: <) a limit.
 Atom = tuple[dict[str, Fraction], Fraction, bool]
@@ -33,7 +33,8 @@ class Case(NamedTuple):
         rows: [R, outputs], exact.
         limits: [R], rounded up.
         spans: First and last row of each alternative.
-        alternatives: All constraints of each, inputs' and outputs', exact.
+        alternatives: Constraints of each, inputs' and outputs', exact, but for
+        shared: Constraints on inputs that all have, exact.
     """
 
     lower: Any
@@ -42,6 +43,7 @@ class Case(NamedTuple):
     limits: Any
     spans: list[tuple[int, int]]
     alternatives: list[list[Atom]]
+    shared: list[Atom]
 
 
 def _statements(text: str) -> list[Any]:
@@ -80,9 +82,13 @@ def _term(term: Any) -> dict[str, Fraction]:
 def _alternatives(formula: Any) -> list[list[Atom]]:
     """Returns a formula in disjunctive normal form."""
     kind, *parts = formula
-    if kind in ("<=", "<", ">=", ">"):
+    if kind in _SIGNS:
         need(len(parts) == 2, "the property compares more than two terms")
-        total = _term(["-", *(parts if kind[0] == "<" else parts[::-1])])
+        (left, right), sign = parts, _SIGNS[kind]
+        if isinstance(left, str) and isinstance(right, str) and _VARIABLE.fullmatch(left) and _NUMBER.fullmatch(right):
+            # Most of a file is of this form; what follows says the same, more slowly.
+            return [[({left: Fraction(sign)}, Fraction(sign * float(right)), len(kind) == 1)]]
+        total = _term(["-", *parts[::sign]])
         limit = -total.pop("", Fraction())
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
     need(kind in ("and", "or"), f"the property has {str(formula)[:40]}, which isn't taken")
@@ -96,7 +102,7 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
 
 def _rounded(value: Fraction, up: bool) -> float:
     nearest = float(value)
-    if nearest == value or (nearest > value) == up:
+    if nearest.as_integer_ratio() == value.as_integer_ratio() or (nearest > value) == up:
         return nearest
     return math.nextafter(nearest, math.inf if up else -math.inf)
 
@@ -111,8 +117,7 @@ def _row(atom: Atom, outputs: int) -> Any:
 
 def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     """Reads what a network of so many inputs and outputs must not do; alternatives whose box is empty are left out."""
-    names: list[Any] = []
-    formulas: list[Any] = []
+    names, formulas = list[Any](), list[Any]()
     for kind, *rest in _statements(content.decode()):
         declares = rest[-1] == "Real" and (kind, rest[1:-1]) in (("declare-const", []), ("declare-fun", [[]]))
         need(declares or (kind == "assert" and len(rest) == 1), f"the property has a command {kind} that isn't taken")
@@ -120,33 +125,31 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
     need(sorted(names) == sorted(expected), f"the property doesn't declare {inputs} inputs and {outputs} outputs")
     cases: dict[Any, tuple[list[Atom], list[tuple[list[Atom], list[Atom]]]]] = {}
-    for atoms in _alternatives(["and", *formulas]):
+    # What all alternatives share because it is asserted by itself: each is on one input.
+    atomic = [(id(formula), _alternatives(formula)[0][0]) for formula in formulas if formula[0] in _SIGNS]
+    shared = {place: atom for place, atom in atomic if len(atom[0]) == 1 and min(atom[0])[0] == "X"}
+    for atoms in _alternatives(["and", *(formula for formula in formulas if id(formula) not in shared)]):
         boxed = [atom for atom in atoms if len(atom[0]) == 1 and next(iter(atom[0]))[0] == "X"]
         unsafe = [atom for atom in atoms if {name[0] for name in atom[0]} == {"Y"}]
-        need(
-            len(boxed) + len(unsafe) == len(atoms),
-            "the property has a constraint that isn't on one input, or on outputs",
-        )
+        what = "the property has a constraint that isn't on one input, or on outputs"
+        need(len(boxed) + len(unsafe) == len(atoms), what)
         # Alternatives that share their constraints on inputs, as objects, share a box.
         cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append((unsafe, atoms))
-    return [case for shared in cases.values() for case in _case(*shared, inputs, outputs)]
+    return [case for own in cases.values() for case in _case(list(shared.values()), *own, inputs, outputs)]
 
 
-def _case(
-    boxed: list[Atom], alternatives: list[tuple[list[Atom], list[Atom]]], inputs: int, outputs: int
-) -> list[Case]:
+def _case(shared: list[Atom], boxed: list[Atom], rest: list[Any], inputs: int, outputs: int) -> list[Case]:
     low: list[Any] = [None] * inputs
     high: list[Any] = [None] * inputs
-    for coefficients, limit, _ in boxed:
+    for coefficients, limit, _ in shared + boxed:
         ((name, factor),) = coefficients.items()
-        at, value, side = int(name[2:]), limit / factor, high if factor > 0 else low
-        side[at] = value if side[at] is None else min(side[at], value) if factor > 0 else max(side[at], value)
+        at, value, side = int(name[2:]), limit / factor, high if factor.numerator > 0 else low
+        side[at] = value if side[at] is None else min(side[at], value) if side is high else max(side[at], value)
     need(None not in low and None not in high, "the property leaves an input without a bound")
     if any(a > b for a, b in zip(low, high, strict=True)):
         return []
-    rows = [atom for unsafe, _ in alternatives for atom in unsafe]
-    ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in alternatives)]).tolist()
+    rows = [atom for unsafe, _ in rest for atom in unsafe]
+    ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in rest)]).tolist()
     matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(limit, True) for _, limit, _ in rows]
     lower, upper = (np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True)))
-    spans = list(pairwise(ends))
-    return [Case(lower, upper, matrix, np.array(limits), spans, [atoms for _, atoms in alternatives])]
+    return [Case(lower, upper, matrix, np.array(limits), list(pairwise(ends)), [atoms for _, atoms in rest], shared)]

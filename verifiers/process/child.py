@@ -18,6 +18,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +27,7 @@ import numpy as np
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, UnsupportedError, Verdict, Verifier
 from prunecert.verifiers.certificate import Certificate
+from prunecert.verifiers.certification import Certifying
 
 if TYPE_CHECKING:
     from prunecert.verifiers.process.reading import Reading
@@ -227,6 +229,17 @@ class Server:
             plain.append(encode(self.reading.settle(instance, verdict, self.verifier.evaluate)))
         return plain
 
+    def certify(
+        self, onnx: str, vnnlib: bytes, timeout: float, witness: tuple[tuple[int, ...], bytes] | None, question: str
+    ) -> dict[str, Any]:
+        """Has the adapter certify an answer about the network that was loaded."""
+        adapter: object = self.verifier
+        if not isinstance(adapter, Certifying):
+            raise UnsupportedError(f"{getattr(adapter, 'name', 'nobody')} writes no certificates")
+        point = None if witness is None else np.frombuffer(witness[1], dtype=np.float32).reshape(witness[0])
+        written, content = adapter.certify(Path(onnx), vnnlib, timeout, point, question)
+        return {"ok": True, "written": asdict(written), "content": content}
+
     def answer(self, request: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:
         """Answers any request; an exception becomes an answer."""
         action, arguments = request
@@ -237,6 +250,7 @@ class Server:
                 "read": self.read,
                 "load": self.load,
                 "solve": self.solve,
+                "certify": self.certify,
             }
             reply = handlers[action](*arguments)
         except BaseException as error:

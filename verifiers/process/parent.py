@@ -33,6 +33,7 @@ _WORDS = {
     "read": "reading the network",
     "load": "loading the network",
     "solve": "solving",
+    "certify": "writing a certificate",
 }
 _LOG_LIMIT = 64 * 2**20
 _MESSAGE_LIMIT = 2**31

@@ -8,14 +8,16 @@ failure its own status (see `Worker.verify`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -36,6 +38,8 @@ _Key = tuple[str, int]
 #: Seconds that starting (imports) and loading a network may take before they count as hung.
 START_LIMIT_S = 300.0
 LOAD_LIMIT_S = 300.0
+#: Where it does something once for this machine (`Verifier.preparation`), which takes minutes on a slow one.
+PREPARATION_LIMIT_S = 1800.0
 #: How often in a row a process may die while it starts, and while it reads or loads one network, before that counts.
 START_TRIES = 4
 LOAD_TRIES = 3
@@ -111,6 +115,7 @@ class Worker:
         self._start_s = 0.0
         self._batch_caps: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._ahead: threading.Thread | None = None
         self._closed = False
 
     @property
@@ -123,6 +128,31 @@ class Worker:
             "settings": dict(self._settings),
         }
 
+    def prepare(self) -> None:
+        """Has the verifier do what its first start on a machine does, before anybody's clock runs; later: nothing.
+
+        What fails here fails again, and is said, when an instance is asked.
+        """
+        if self._class.preparation():
+            self._start_quietly()
+
+    def start_ahead(self) -> None:
+        """Starts the process in the background, if none runs; `verify` waits for it.
+
+        A caller that knows that it will ask can read its files meanwhile.
+        """
+        self._ahead = threading.Thread(target=self._start_quietly, name=f"start {self.name}", daemon=True)
+        self._ahead.start()
+
+    def _start_quietly(self) -> None:
+        with self._lock:
+            # A failure is said where an instance is asked, which tries again.
+            with contextlib.suppress(ProcessError, OSError):
+                if not self.closed():
+                    self._start()
+            if self.closed():
+                self._end()
+
     def closed(self) -> bool:
         """Whether `close` was called; it may be by another thread, at any time."""
         return self._closed
@@ -132,7 +162,7 @@ class Worker:
         """Process id of the verifier process, None while none runs."""
         return None if self._process is None else self._process.pid
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -146,6 +176,8 @@ class Worker:
         process = self._process
         if process is not None:
             process.kill()
+        if self._ahead is not None:
+            self._ahead.join()
         # Another thread in `verify` sees the death and cleans up itself.
         if self._lock.acquire(blocking=False):
             try:
@@ -306,6 +338,13 @@ class Worker:
         Raises:
             ProcessError: None can be started.
         """
+        if self._process is not None:
+            return
+        preparation = self._class.preparation()
+        limit = self._start_limit_s
+        if preparation:
+            _announce(preparation)
+            limit = max(limit, PREPARATION_LIMIT_S)
         for attempt in range(1, START_TRIES + 1):
             if self._process is not None:
                 return
@@ -316,8 +355,11 @@ class Worker:
                     memory_limit_mb=self._memory_limit_mb,
                     cores=self._cores,
                 )
+                if self.closed():
+                    # `close` may have come just before there was a process to kill.
+                    self._process.kill()
                 target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
-                _, start_s = self._process.ask("start", target, self._start_limit_s, self.grace_s)
+                _, start_s = self._process.ask("start", target, limit, self.grace_s)
                 self._start_s = start_s + self._process.spawn_s
             except ProcessError as failure:
                 self._drop()
@@ -384,6 +426,12 @@ class Worker:
         return Verdict(status, detail, device=self.device, verifier=self.name, version=self._availability.version)
 
 
+@functools.cache
+def _announce(preparation: str) -> None:
+    """Says on standard error what is waited for; the same once, however many processes do it."""
+    print(f"prunecert: {preparation}", file=sys.stderr, flush=True)
+
+
 def _key(instance: Instance) -> _Key:
     return instance.onnx_sha256, instance.classes
 
@@ -393,3 +441,19 @@ def workers(names: Sequence[str], **options: Any) -> Iterator[dict[str, Worker]]
     """Makes a worker for each name, all closed at the end; options as for `Worker`."""
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(Worker(name, **options)) for name in names}
+
+
+def prepare_verifiers(names: Sequence[str]) -> None:
+    """Has verifiers do what their first start on a machine does, compiling kernels, before anybody's clock runs.
+
+    Args:
+        names: Registered names; those that are not installed are left out.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    for name in names:
+        verifier = VERIFIERS.get(name)
+        if verifier.availability().installed and verifier.preparation():
+            with Worker(name) as worker:
+                worker.prepare()

@@ -10,24 +10,41 @@ them (but for folders with the sticky bit on the way, in which others can't rena
 these that is so is taken: NUMBA_CACHE_DIR; the package's `__pycache__`; `prunecert` in the user's cache folder
 (XDG_CACHE_HOME or ~/.cache). Where none is, kernels are compiled for this process alone, in a folder that is new,
 private and removed at the end, and a sentence says so.
+
+Compiling all kernels takes a minute or more, once for each state of the sources on a machine. `pending` says beforehand
+that it is due, from marks beside the kernels that `compiling` leaves, and without importing Numba; so the caller can
+tell whoever waits, and start no clock before it is done. Of several processes one compiles and the others load what it
+kept.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import hashlib
 import os
+import platform
 import re
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 _VARIABLE = "NUMBA_CACHE_DIR"
 _PREFIX = "sparse-"
 _PACKAGE = ("prunecert", "verifiers", "sparse")
+#: Which kernels: those of bounds, or those of the search, which are all of them.
+Part = Literal["bounds", "search"]
+#: Processor seconds of compiling, roughly.
+_SECONDS: Mapping[Part, int] = {"bounds": 40, "search": 80}
+_LOCK = "compiling.lock"
+#: As much of it as describes one processor.
+_CPU_TEXT = 8_192
 #: An import statement: source and names, or modules. What looks like one in a text does no harm.
 _IMPORT = re.compile(r"^[ \t]*(?:from\s+(\S+)\s+import\s+(\([^)]*\)|[^\n]*)|import\s+([^\n]*))", re.MULTILINE)
 
@@ -35,11 +52,19 @@ _IMPORT = re.compile(r"^[ \t]*(?:from\s+(\S+)\s+import\s+(\([^)]*\)|[^\n]*)|impo
 def key(package: Path) -> str:
     """Returns a hash of all sources, in subfolders too, that kernels are compiled from.
 
-    These are the modules that speak of Numba or llvmlite, and those that they import, and so on: constants of theirs
-    are compiled, too.
-
     Args:
         package: The folder of the sources.
+    """
+    digest = hashlib.sha256()
+    for name, text in _sources(package):
+        digest.update("/".join(name).encode() + b"\0" + text + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _sources(package: Path) -> list[tuple[tuple[str, ...], bytes]]:
+    """Returns names and texts of the modules that speak of Numba or llvmlite, and those that they import, and so on.
+
+    Constants of the latter are compiled, too.
     """
     texts = {source.relative_to(package).with_suffix("").parts: source.read_bytes() for source in package.rglob("*.py")}
     todo = [name for name, text in texts.items() if b"numba" in text or b"llvmlite" in text]
@@ -49,10 +74,7 @@ def key(package: Path) -> str:
         if name not in sources:
             sources.add(name)
             todo += [other for other in _imported(name, texts[name]) if other in texts]
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update("/".join(name).encode() + b"\0" + texts[name] + b"\0")
-    return digest.hexdigest()[:16]
+    return [(name, texts[name]) for name in sorted(sources)]
 
 
 def _imported(name: tuple[str, ...], text: bytes) -> Iterator[tuple[str, ...]]:
@@ -172,3 +194,65 @@ def separate() -> None:
     os.environ[_VARIABLE] = str(chosen)
     if "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = str(chosen)
+
+
+def pending(part: Part) -> str:
+    """Says that kernels will be compiled when they are first used, and how long about; empty if they are kept.
+
+    Args:
+        part: Which kernels are to be used.
+    """
+    place = _mark(part)
+    if place is not None and place.exists():
+        return ""
+    return f"compiling kernels, once for this machine: about {_SECONDS[part]} s"
+
+
+@contextlib.contextmanager
+def compiling(part: Part) -> Iterator[None]:
+    """Has one process at a time compile, and marks that it is done; does nothing where kernels are kept already.
+
+    Args:
+        part: The kernels that are compiled within.
+    """
+    place = _mark(part)
+    if place is None or place.exists():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        # What can't be locked, on some network drives, is compiled by each.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(place.with_name(_LOCK), os.O_CREAT | os.O_RDWR, 0o600)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+        with contextlib.suppress(OSError):
+            # All kernels are the bounds' as well.
+            for kept in {part, "bounds"}:
+                os.close(os.open(place.with_name(place.name.replace(part, kept, 1)), os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _mark(part: Part) -> Path | None:
+    """Returns the file that says that a part's kernels are kept; None where they are for one process alone."""
+    package = Path(__file__).parent
+    chosen, _ = folder(package, os.environ)
+    return None if chosen is None else chosen / f"{part}-{_build(package)}.compiled"
+
+
+def _build(package: Path) -> str:
+    """Returns a hash of what Numba looks at before it takes a kept kernel: its own version, processor, files, times."""
+    files = [package.joinpath(*name).with_suffix(".py") for name, _ in _sources(package)]
+    stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    chosen = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_CPU"))
+    facts = [sys.version, version("numba"), version("llvmlite"), _processor(), stamps, chosen]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Returns what tells this kind of processor from others."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            text = file.read(_CPU_TEXT)
+    except OSError:
+        return platform.processor()
+    return "".join(sorted(set(re.findall(r"^(?:model name|flags|Features)\s*:.*$", text, re.MULTILINE))))

@@ -1,21 +1,55 @@
-"""Compiles the kernels, or reads them from their cache, before the first question."""
+"""Compiles the kernels, or reads them from their cache, before the first question.
+
+No clock of a question may run meanwhile: whoever starts one calls `warm_up` first. Where kernels are compiled, that is
+said on standard error, once.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import sys
 import time
 
 import numpy as np
 
 from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse import cache
 from prunecert.verifiers.sparse.arrays import Float32Array
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense, diagonal
+from prunecert.verifiers.sparse.threads import threads
 
 
+@functools.cache
 def warm_up_bounds() -> None:
     """Bounds a small network in every way, so that compiling is no part of a question."""
+    everything = _said("bounds")
+    with cache.compiling("bounds"):
+        _bound(everything)
+
+
+@functools.cache
+def warm_up() -> None:
+    """Runs every kernel of the search once on a network of two neurons, and those of `warm_up_bounds`."""
+    everything = _said("search")
+    with cache.compiling("search"):
+        _bound(everything)
+        _search()
+
+
+def _said(part: cache.Part) -> bool:
+    """Says that kernels will be compiled; returns whether they will."""
+    sentence = cache.pending(part)
+    if sentence:
+        print(f"prunecert: {sentence}", file=sys.stderr, flush=True)
+    return bool(sentence)
+
+
+def _bound(everything: bool) -> None:
+    """Bounds a network in every way; one thread needs what several share only where it is to be kept."""
     rng = np.random.default_rng(0)
     shapes = ((2, 3, 3), (8, 3, 3), (8, 3, 3), (3,))
     nodes = [_input(shapes[0])]
@@ -30,18 +64,18 @@ def warm_up_bounds() -> None:
     network = Network("warm-up", shapes[0], tuple(nodes))
     question = Question(np.zeros(18), np.ones(18), np.eye(3), np.zeros(3))
     for few_entries in (0, 10**6):
-        engine = Engine(network, 1, few_entries=few_entries)
-        for method in METHODS:
+        engines = [Engine(network, 1, few_entries=few_entries)]
+        if everything or threads() > 1:
+            # Every level is shared, as large networks' are.
+            engines.append(Engine(network, 2, few_entries=few_entries, most=0))
+        for engine, method in itertools.product(engines, METHODS):
             engine.bound(question, method)
 
 
-def warm_up() -> None:
-    """Runs every kernel of the search once on a network of two neurons, and those of `warm_up_bounds`."""
+def _search() -> None:
     from prunecert.verifiers.sparse.bab.outcome import Limits
     from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certify import Checker
-
-    warm_up_bounds()
 
     def term(weights: list[list[float]], source: int) -> tuple[Term, ...]:
         return (Term(source, source > 0, dense(np.array(weights, dtype=np.float32))),)

@@ -1,18 +1,8 @@
 from __future__ import annotations
 
-import pytest
-
 from prunecert.bench.gating import series
-from prunecert.bench.gating.compare import compare
-from prunecert.bench.schema.gate import RuleSet
 from tests.bench import gatekit as kit
-from tests.bench.gatekit import (
-    OTHER_NAME,
-    PROVED,
-    crashed,
-    result,
-    snapshot,
-)
+from tests.bench.gatekit import OTHER_NAME, result
 
 
 def test_series_are_what_github_action_benchmark_reads() -> None:
@@ -36,21 +26,3 @@ def test_series_are_what_github_action_benchmark_reads() -> None:
         (f"{kit.NAME} median time", 0.01),
         (f"{OTHER_NAME} proved images lost", 0),
     ]
-
-
-@pytest.mark.parametrize(
-    ("make", "message", "colour", "error"),
-    [(result, "failed, 1 of 2 cells", "red", False), (crashed, "broken, 1 of 1 cell", "lightgrey", True)],
-)
-def test_badges(make: object, message: str, colour: str, error: bool) -> None:
-    assert callable(make)
-    badge = series.badge(make())
-    assert badge == {
-        "schemaVersion": 1,
-        "label": "verified accuracy",
-        "message": message,
-        "color": colour,
-        "isError": error,
-    }
-    own = snapshot(kit.cell(PROVED))
-    assert series.badge(compare(own, own, RuleSet()))["message"] == "passing, 1 cell"

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.leaderboard.answers import judge_protocol, judge_result, judge_verdicts, shipped_suite
+from prunecert.bench.leaderboard.answers import judge_protocol, judge_result, judge_verdicts
 from prunecert.bench.leaderboard.entry import Entry
+from prunecert.bench.leaderboard.suites import shipped_suite
 from tests.bench import boards
 
 ENTRY = boards.make()

@@ -70,7 +70,7 @@ def put(path: str, value: Any) -> Change:
         ("protocol.stages.0.version", "2.0", "protocol.stages[0].key"),
         ("protocol.stages.0.kind", "magic", "protocol.stages[0].kind"),
         ("protocol.stages.0.kind", "probabilistic", "protocol.stages[0].kind"),
-        ("protocol.asked.images", 50, "data.images"),
+        ("protocol.asked.images", 61, "data.images"),
         ("data.sample", True, "data.sample"),
         ("data.split", "train", "data.split"),
         ("data.indices", [3, 4], "data.split"),
@@ -158,6 +158,11 @@ def test_a_truncated_run_is_refused() -> None:
     assert "images" in fields(changed(fewer))
 
 
+def test_a_board_takes_no_seven_images() -> None:
+    (problem,) = check_entry(boards.make(images=7))
+    assert str(problem).endswith("data.images: 7 images are too few for the board, which takes 50 and more")
+
+
 def test_an_image_both_proved_and_broken_is_a_contradiction() -> None:
     def contradict(entry: dict[str, Any]) -> None:
         entry["verdicts"]["ibp"]["status"][4] = "unsat"
@@ -218,7 +223,7 @@ def test_labels_and_pixels_are_compared_where_the_data_is_at_hand() -> None:
 
 
 def test_images_that_are_called_official_are_the_known_ones() -> None:
-    count = 5
+    count = 50
     assert count in EXACT
     entry = boards.make(images=count)
     assert fields(entry) == ["data.official"]
@@ -240,14 +245,14 @@ def test_images_that_are_called_official_are_the_known_ones() -> None:
 def test_an_entry_of_a_shipped_suite_is_held_to_its_cell() -> None:
     from prunecert.bench.schema.suite import load_suite
 
-    suite = load_suite("cifar10-4nets", "smoke")
+    suite = load_suite("cifar10-4nets")
     cell, protocol = next((c, p) for c, p in suite.cells if c.pruner == "lwm")
     entry = boards.make(images=protocol.images)
 
     def honest(entry: dict[str, Any]) -> None:
         entry["data"]["official"] = False
         entry["protocol"].update(
-            suite=suite.name, profile="smoke", suite_digest=suite.digest(), asked=protocol.to_json()
+            suite=suite.name, profile="default", suite_digest=suite.digest(), asked=protocol.to_json()
         )
         entry["cell"] = {**cell.to_json(), "name": cell.name, "norm": "linf"}
         for stage in entry["protocol"]["stages"]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import load_entry
+from prunecert.bench.leaderboard.submit import refuse_few
 from prunecert.errors import UserError
 from tests.bench.cardkit import CARD, Run, network
 from tests.bench.conftest import CELLS, Zoo
@@ -40,7 +42,7 @@ def test_a_finished_run_is_submitted_and_valid(
     assert pruned["by"] == "somebody"
     assert pruned["weights"]["compression"] == pytest.approx(10, rel=1e-3)
     assert [layer["kind"] for layer in pruned["weights"]["layers"]] == ["Conv", "Conv", "Gemm", "Gemm"]
-    assert pruned["data"]["images"] == 40
+    assert pruned["data"]["images"] == 60
     # No folder of this machine is published.
     text = (tmp_path / "results" / "leaderboard" / f"{pruned['name']}.json").read_text()
     assert str(tmp_path) not in text
@@ -56,9 +58,18 @@ def test_a_truncated_run_is_not_submitted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"nothing was written.*data\.images: 7 images; the suite asks for 40"):
-        run(tmp_path / "run", "--images", "7", "--submit")
+    with pytest.raises(UserError, match=r"nothing was written.*data\.images: 52 images; the suite asks for 60"):
+        run(tmp_path / "run", "--images", "52", "--submit")
     assert not (tmp_path / "results" / "leaderboard").exists()
+
+
+def test_a_run_of_five_images_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    def plan(images: int) -> Any:
+        return SimpleNamespace(cell=SimpleNamespace(name=f"c{images}"), protocol=SimpleNamespace(images=images))
+
+    refuse_few([plan(50), plan(1000)], tmp_path)
+    with pytest.raises(UserError, match=r"^--submit is refused, nothing was written to .*: c5 has 5 images, and .*\.$"):
+        refuse_few([plan(50), plan(5), plan(6)], tmp_path)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
-from tests.bench.conftest import SUITE
+from tests.bench.conftest import SUITE, Zoo
 
 
 def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Path) -> None:
@@ -44,3 +44,18 @@ def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() 
     # What an older run has written down is no more than a name, and nothing is read out of it.
     old = [Missing(name=cell.name, command=f"train --cells {cell.name}") for cell in cells[:2]]
     assert describe_missing(old) == [f"{cell.name}; train with: train --cells {cell.name}" for cell in cells[:2]]
+
+
+def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(tmp_path: Path, zoo: Zoo) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE.replace("eps: [2/255]", "eps: [1/255, 2/255, 4/255]\n    trained_eps: 2/255"))
+    suite = load_suite(str(path))
+    present, missing = select.find_checkpoints(suite, suite.cells, zoo.checkpoints)
+    assert [cell.name for cell, _ in present][:3] == [
+        "cnn-small_ibp_eps2-at1_dense_x1_s0",
+        "cnn-small_ibp_eps2-at1_lwm_x10_s0",
+        "cnn-small_ibp_eps2_dense_x1_s0",
+    ]
+    assert len(present) == 6
+    assert [cell.name for cell in missing] == ["cnn-small_ibp_eps2_lwm_x20_s0"]
+    assert missing[0].command.endswith("--cells cnn-small_ibp_eps2_lwm_x20_s0")

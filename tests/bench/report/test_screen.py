@@ -60,7 +60,7 @@ def test_no_word_is_cut_and_every_row_is_one_line(width: int) -> None:
     assert len(rows) == len(SUMMARY["cells"])
     assert ("50.0 (40–60)" if width == 80 else "50.0 (40.0–60.0)") in rows[0]
     assert rows[2].split()[:3] == ["lwm-iterative", "0", "100"]
-    assert ("sparse-crown-ibp 45, sparse-bab 1" in rows[2]) == (width == 120)
+    assert ("sparse-crown-ibp 45, +1" in rows[2]) == (width == 120)
     for heading in ("pruner", "seed", "verified %", "kept %", "attack %"):
         assert any(heading in line for line in lines), heading
 
@@ -84,6 +84,27 @@ def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -
     assert "keeps 33 % of" in screen.finding(bad)
     assert screen.finding(bad).endswith("Only 40 images: mind the intervals.")
     assert screen.finding({"cells": [cell("dense", 1, 50)]}) == ""
+
+
+def test_who_verified_most_comes_first_and_the_rest_is_summed_up() -> None:
+    one = cell("dense", 1, 50)
+    one["decided_by"] = {name: {"unsat": k, "sat": 0} for name, k in (("crown", 20), ("ibp", 25), ("bab", 4), ("x", 1))}
+    for width, text in ((250, "ibp 25, crown 20, bab 4, x 1"), (118, "ibp 25, crown 20, bab 4, x 1")):
+        assert screen.tables({"cells": [one]}, width)[0][1].rows[0][-1] == text
+    one["decided_by"]["crown"]["unsat"] = 200_000_000_000
+    one["decided_by"]["ibp"]["unsat"] = 2_500_000
+    assert screen.tables({"cells": [one]}, 118)[0][1].rows[0][-1] == "crown 200000000000, +2500005"
+
+
+def test_rows_go_by_seed_and_compression() -> None:
+    cells = [cell("lwm", 10, 20, seed=1), cell("hydra", 100, 30), cell("lwm", 10, 49), cell("dense", 1, 50)]
+    ((_, shown),) = screen.tables({"cells": cells}, 80)
+    assert [row[:3] for row in shown.rows] == [
+        ["dense", "0", "1"],
+        ["lwm", "0", "10"],
+        ["hydra", "0", "100"],
+        ["lwm", "1", "10"],
+    ]
 
 
 def test_few_images_are_named() -> None:

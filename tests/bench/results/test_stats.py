@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 
 from prunecert.bench.results import stats
 from prunecert.bench.results.stats import paired_ratio
@@ -160,3 +160,81 @@ def _intervals(tables: Any) -> Iterator[tuple[float, float]]:
     for both, first, second, _ in tables.tolist():
         _, low, high = paired_ratio(both, first, second)
         yield low, high
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 60))
+def test_flipping_signs_of_one_pair_is_mcnemars_test(b: int, c: int, rest: int) -> None:
+    differences = [-1] * b + [1] * c + [0] * (rest + 1)
+    assert stats.sign_flip_exact(differences) == pytest.approx(stats.mcnemar_exact(b, c), rel=1e-9)
+    assert stats.clustered_difference(differences) == pytest.approx(stats.paired_difference(b, c, len(differences)))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=10))
+def test_flipping_signs_is_exact(differences: list[int]) -> None:
+    signs = np.array(np.meshgrid(*[[-1, 1]] * len(differences))).reshape(len(differences), -1)
+    sums = np.abs(differences @ signs)
+    assert stats.sign_flip_exact(differences) == pytest.approx(np.mean(sums >= abs(sum(differences))), rel=1e-9)
+
+
+def test_several_seeds_narrow_an_interval_less_than_more_images_do() -> None:
+    one = stats.clustered_difference([1] * 10 + [-1] * 4 + [0] * 86)
+    same_twice = stats.clustered_difference([2] * 10 + [-2] * 4 + [0] * 86, 2)
+    assert same_twice == pytest.approx(one)
+    apart = stats.clustered_difference([1] * 20 + [-1] * 8 + [0] * 72, 2)
+    assert apart[0] == pytest.approx(one[0])
+    assert apart[2] - apart[1] < one[2] - one[1]
+    with pytest.raises(ValueError, match="within"):
+        stats.clustered_difference([2], 1)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = stats.holm(p_values)
+    assert all(p <= a <= 1 for p, a in zip(p_values, adjusted, strict=True))
+    assert min(adjusted) == pytest.approx(min(1.0, len(p_values) * min(p_values)))
+    assert sorted(range(len(adjusted)), key=lambda i: (adjusted[i], p_values[i])) == sorted(
+        range(len(adjusted)), key=lambda i: p_values[i]
+    )
+
+
+def test_holm_published() -> None:
+    # Holm 1979, by hand: the smallest of four times four, then three, each at least the one before.
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        stats.holm([1.5])
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        x, y = rng.integers(0, 6, 10).astype(float), rng.random(10)
+        correlation, p = stats.rank_correlation(x, y, repeats=1999)
+        reference = spearmanr(x, y)
+        assert correlation == pytest.approx(reference.statistic)
+        assert p == pytest.approx(reference.pvalue, abs=0.06)
+    assert stats.rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="three pairs"):
+        stats.rank_correlation([1.0], [2.0])
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_ratio_of_counts_lies_in_its_interval(n: int, data: st.DataObject) -> None:
+    k, base = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    ratio, low, high = stats.unpaired_ratio(k, base, n)
+    assert 0 <= low <= ratio == k / base <= high
+
+
+def test_a_ratio_of_counts_covers_the_true_ratio_as_often_as_promised() -> None:
+    n, first, second = 40, 0.45, 0.5
+    weights = [[math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)] for p in (first, second)]
+    covered = 0.0
+    for k in range(n + 1):
+        for base in range(1, n + 1):
+            _, low, high = stats.unpaired_ratio(k, base, n)
+            covered += weights[0][k] * weights[1][base] * (low <= first / second <= high)
+    assert 0.94 < covered < 0.97
+
+
+def test_a_ratio_of_counts_wants_a_denominator() -> None:
+    with pytest.raises(ValueError, match="base >= 1"):
+        stats.unpaired_ratio(3, 0, 10)

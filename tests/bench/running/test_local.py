@@ -41,7 +41,7 @@ class FakeWorker:
 @pytest.fixture(autouse=True)
 def workers(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     FakeWorker.alive, FakeWorker.most = [], 0
-    monkeypatch.setattr(local, "Worker", FakeWorker)
+    monkeypatch.setattr(local, "CertifyingWorker", FakeWorker)
     return FakeWorker
 
 

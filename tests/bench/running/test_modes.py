@@ -32,3 +32,12 @@ def test_the_suite_says_what_it_is_for() -> None:
     smoothing = chosen["cifar10-smoothing"]
     assert isinstance(smoothing, Certified)
     assert isinstance(smoothing.first, Plain)
+
+
+def test_what_is_verified_at_other_radii_than_it_was_trained_for_is_no_entry() -> None:
+    suite = load_suite("cifar10-4nets")
+    (cell, protocol), *_ = suite.cells
+    swept = replace(suite, cells=((replace(cell, eps=cell.eps / 2, trained_eps=cell.eps), protocol),))
+    Plain().refuse(RunRequest(suite=swept))
+    with pytest.raises(UserError, match="--submit is refused with trained_eps"):
+        Plain().refuse(RunRequest(suite=swept, submit=True))

@@ -9,22 +9,11 @@ import pytest
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.store import Writer
 from prunecert.bench.running.cascade import Batch
-from prunecert.bench.running.recording import LoggedAnswers, parse_statuses, predict, read_done, verdict_rows
+from prunecert.bench.running.recording import LoggedAnswers, predict, read_done, verdict_rows
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status, Verdict
 from tests.bench.rowkit import documents, typed
 from tests.bench.timekit import plan, stage
-
-
-@pytest.mark.parametrize("text", ["unsat", "sat", "timeout,", "failed", ""])
-def test_only_what_is_undecided_is_done_again(text: str) -> None:
-    with pytest.raises(UserError, match=r"--retry .* is refused; allowed are unknown, timeout"):
-        parse_statuses(text)
-
-
-def test_statuses_are_read_from_words() -> None:
-    assert parse_statuses(None) == frozenset()
-    assert parse_statuses("timeout, error") == {Status.TIMEOUT, Status.ERROR}
 
 
 def test_the_later_answer_counts_and_a_retried_one_is_forgotten(tmp_path: Path) -> None:

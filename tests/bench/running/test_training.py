@@ -45,12 +45,6 @@ def test_other_budgets_are_refused(text: str) -> None:
         training.parse_budget(text)
 
 
-def test_progress_counts_what_will_be_trained(suite: str) -> None:
-    chosen = [job for job in jobs(suite) if job.seed == 0 and job.compression in (1, 10)]
-    # Dense and LWM share two epochs of pre-training; drop-and-grow has its own; each has two more.
-    assert training.Progress(chosen)._left == 2 + 2 + 3 * 2
-
-
 def test_a_deadline_is_late_when_what_comes_next_would_overrun_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("prunecert.bench.running.training.time.monotonic", lambda: clock[0])

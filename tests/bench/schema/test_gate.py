@@ -42,6 +42,13 @@ def test_a_cell_goes_before_its_network_and_that_before_the_rest(tmp_path: Path)
     assert rule_set.source == "rules.yaml"
 
 
+def test_certificates_may_be_required_and_nothing_else(tmp_path: Path) -> None:
+    assert rules(tmp_path, "  require: certificates\n").require == "certificates"
+    assert rules(tmp_path, "  clean: 0pp\n").require == ""
+    with pytest.raises(UserError, match=r"line 2, gate.require: Unknown requirement 'certificate'\. Did you mean"):
+        rules(tmp_path, "  require: certificate\n")
+
+
 @pytest.mark.parametrize(
     ("budget", "images", "allowed"),
     [(Budget(3), 10, 3), (Budget(share=Fraction(2, 100)), 50, 1), (Budget(share=Fraction(2, 100)), 49, 0)],

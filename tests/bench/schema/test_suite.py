@@ -35,6 +35,29 @@ def test_cells_are_the_product_with_one_dense_control(tmp_path: Path) -> None:
     assert suite.cells[0][0].eps == Fraction(2, 255)
 
 
+def test_one_networks_checkpoints_are_verified_at_several_radii(tmp_path: Path) -> None:
+    sweep = SUITE.replace("eps: [2/255]", "eps: [1/255, 2/255, 4/255]\n    trained_eps: 2/255")
+    path = write(tmp_path, sweep.replace("[1, 10, 20]", "[1, 10]"))
+    suite = load_suite(path)
+    cells = [cell for cell, _ in suite.cells]
+    assert [cell.name for cell in cells] == [
+        "cnn-small_ibp_eps2-at1_dense_x1_s0",
+        "cnn-small_ibp_eps2-at1_lwm_x10_s0",
+        "cnn-small_ibp_eps2_dense_x1_s0",
+        "cnn-small_ibp_eps2_lwm_x10_s0",
+        "cnn-small_ibp_eps2-at4_dense_x1_s0",
+        "cnn-small_ibp_eps2-at4_lwm_x10_s0",
+    ]
+    assert [cell.eps * 255 for cell in cells[::2]] == [1, 2, 4]
+    assert {cell.as_trained.name for cell in cells} == {cells[2].name, cells[3].name}
+    assert cells[2] == Cell("cnn-small", "ibp", Fraction(2, 255), "dense", 1.0, 0), "no other cell than without the key"
+    assert "trained_eps" not in cells[2].to_json()
+    assert cells[0].to_json()["trained_eps"] == "2/255"
+    # Each is trained once, at its own radius.
+    assert [job.name for job in plan(suite, None, path)] == [cells[2].name, cells[3].name]
+    assert {job.eps_text for job in plan(suite, None, path)} == {"2/255"}
+
+
 def test_profiles_and_blocks_override_in_turn(tmp_path: Path) -> None:
     block = "    verify: {images: 7, timeouts: {fake-bound: 9}}\n    profiles: {half: {images: 3}}\nverify:"
     path = write(tmp_path, SUITE.replace("verify:", block, 1))
@@ -81,6 +104,16 @@ def test_recipes_are_merged_from_general_to_special(tmp_path: Path) -> None:
         ("    pruners: [lwm]\n", "", r"the key 'pruners' is missing"),
         ("eps: [2/255]", "eps: [2/0]", r"line 6, cells\[0\]\.eps\[0\]: Radius '2/0' is refused"),
         ("eps: [2/255]", "eps: ['300/255']", r"at most 1"),
+        (
+            "eps: [2/255]",
+            "eps: [2/255]\n    trained_eps: two",
+            r"line 7, cells\[0\]\.trained_eps: Radius 'two' is refused",
+        ),
+        (
+            "objectives: [ibp]\n    eps: [2/255]",
+            "objectives: [smoothing]\n    sigma: [0.25]\n    trained_eps: 2/255",
+            "none",
+        ),
         ("images: 40", "images: 0", r"line 10, verify\.images: 0 is refused; it must be within 1 and 10000"),
         ("images: 40", "images: many", r"verify\.images: 'many' is refused; it must be a whole number"),
         ("images: 40", "images: 40\n  images: 41", r"line 11, verify\.images: the key stands here twice"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench import boards
 from tests.bench.boards import NASTY, nasty_board
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -90,6 +91,12 @@ def test_sort_filter_and_open_a_row_in_a_browser(site: Path, browser: Any) -> No
     head.send_keys("\n")
     assert column(browser, "pruner") == sorted(column(browser, "pruner"))
     assert browser.find_element("id", "status").text == f"{total} entries"
+    # Methods go by their place in the taxonomy, in the table and in the figures; dense controls stay.
+    choose(browser, "criterion", "learned magnitude")
+    assert set(column(browser, "pruner")) == {"hydra", "dense"}
+    methods = browser.find_elements("css selector", "#methods ~ .wide tr.method:not([hidden]) th")
+    assert [head.text for head in methods] == ["hydra"]
+    click(browser, "button[type=reset]")
     # Somebody's tags are text.
     assert NASTY in column(browser, "pruner")
     browser.find_element("name", "q").send_keys("nasty")
@@ -136,9 +143,9 @@ def test_themes_and_narrow_screens_in_a_browser(site: Path, browser: Any) -> Non
     browser.get(pages[0].as_uri())
     # The table keeps its roles where it is laid out as cards.
     assert browser.find_element("css selector", "#board tbody tr").get_attribute("role") == "row"
-    choose(browser, "sort", "sparsity")
+    choose(browser, "sort", "compr.")
     click(browser, "#turn")
-    shown = [float(text) for text in column(browser, "sparsity")]
+    shown = [float(text.rstrip("×")) for text in column(browser, "compression")]
     assert shown == sorted(shown)
 
 
@@ -149,3 +156,24 @@ def test_without_scripts_the_whole_table_is_there(site: Path, browser: Any) -> N
     browser.get((site / "index.html").as_uri())
     assert len(browser.find_elements("css selector", "#board tbody tr")) == len(nasty_board())
     assert not browser.find_element("id", "filters").is_displayed()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_axe_finds_nothing(site: Path, browser: Any) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="needs axe-core-python (extra 'test')")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    entry = boards.make("lwm", 10.0)["name"]
+    # On a busy machine it takes longer than the driver's half minute.
+    browser.set_script_timeout(300)
+    for page in (site / "index.html", site / "entries" / f"{entry}.html"):
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            browser.get(page.as_uri())
+            # What is folded is read, too.
+            browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+            browser.execute_script(script)
+            verdict = browser.execute_async_script("axe.run().then(arguments[0])")
+            assert verdict["passes"]
+            assert [(rule["id"], rule["nodes"][0]["html"]) for rule in verdict["violations"]] == []

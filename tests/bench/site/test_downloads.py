@@ -8,6 +8,7 @@ import pytest
 
 from prunecert.bench.publish import main
 from prunecert.bench.site import downloads
+from prunecert.bench.site.ranking import ranks
 from prunecert.bench.site.view import make_rows
 from prunecert.errors import UserError
 from tests.bench import boards
@@ -41,8 +42,10 @@ def test_csv_has_full_precision_and_no_formula(site: Path) -> None:
 def test_parquet_holds_the_same_records(site: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow (extra 'publish')")
     table = parquet.read_table(site / "leaderboard.parquet").to_pylist()
-    records = [downloads.record(row) for row in make_rows(nasty_board())]
-    assert table == records
+    rows = make_rows(nasty_board())
+    places = ranks(rows)
+    assert table == [downloads.record(row, places.get(row.name)) for row in rows]
+    assert {record["rank"] for record in table} > {1, 2, None}
 
 
 def test_without_pyarrow_the_extra_is_named_and_nothing_links_to_parquet(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -19,9 +20,11 @@ class Tags(HTMLParser):
         self.open: list[str] = []
         self.names: list[str] = []
         self.addresses: list[str] = []
+        self.all: list[tuple[str, dict[str, str], tuple[str, ...]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.append(tag)
+        self.all.append((tag, {key: value or "" for key, value in attrs}, tuple(self.open)))
         self.addresses += [value or "" for key, value in attrs if key in ("href", "src", "action", "data")]
         assert not any(key.startswith("on") or key == "style" for key, _ in attrs)
         if tag not in self.VOID:
@@ -47,7 +50,8 @@ def test_pages_are_well_formed_escaped_and_ask_nobody(site: Path) -> None:
         assert tags.names.count("script") == 2
         for address in tags.addresses:
             outside = re.match(r"[a-z]+:|//", address)
-            assert outside is None or address in ("data:,", "https://example.org/?a=1&b=2"), address
+            ours = ("data:,", "https://example.org/?a=1&b=2")
+            assert outside is None or address in ours or address.startswith("https://arxiv.org/abs/"), address
             if outside is None and not address.startswith("#"):
                 assert (page.parent / address).is_file(), address
     for asset in site.glob("*.[cj]s*"):
@@ -64,3 +68,47 @@ def test_a_row_shows_what_its_entry_says(site: Path) -> None:
         assert text in page
     assert page.count('<svg class="plot"') == 5
     assert json.loads((site / "entries" / f"{entry['name']}.json").read_text()) == entry
+
+
+def test_pages_tell_everybody_what_is_where(site: Path) -> None:
+    """What axe asks for too, without a browser: language, headings, landmarks, labels, headings of tables."""
+    entry = boards.make("lwm", 10.0)
+    for page in (site / "index.html", site / "entries" / f"{entry['name']}.html"):
+        tags = Tags()
+        tags.feed(page.read_text())
+        assert ("html", {"lang": "en"}, ()) in tags.all
+        levels = [int(tag[1]) for tag, _, _ in tags.all if re.fullmatch("h[1-6]", tag)]
+        assert levels.count(1) == 1
+        assert levels[0] == 1
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+        ids = [attributes["id"] for _, attributes, _ in tags.all if "id" in attributes]
+        assert len(set(ids)) == len(ids)
+        marks = [a for tag, a, _ in tags.all if a.get("role") == "region" or tag in ("section", "nav")]
+        names = [a.get("aria-label") or a.get("aria-labelledby") for a in marks]
+        assert all(names.count(name) == 1 for name in names if name), names
+        assert {a["aria-labelledby"] for a in marks if "aria-labelledby" in a} <= set(ids)
+        for tag, attributes, parents in tags.all:
+            if tag in ("select", "input"):
+                assert "label" in parents
+            if tag == "th":
+                assert attributes["scope"] in ("row", "col")
+            if tag == "svg":
+                assert attributes.get("aria-label") or "td" in parents
+            if tag == "a":
+                assert attributes["href"]
+        scrolling = [a for _, a, _ in tags.all if a.get("class") == "wide"]
+        assert scrolling
+        assert all(a.get("tabindex") == "0" and a.get("role") == "region" for a in scrolling)
+
+
+def test_board_and_pages_carry_objective_seed_rank_file_and_citation(site: Path) -> None:
+    entry = boards.make("lwm", 10.0)
+    index = (site / "index.html").read_text()
+    assert '>lwm 10×<span class="sr">, cnn-small, ibp, ε = 2/255, seed 0</span></a>' in index
+    assert 'data-key="rank"' in index
+    page = (site / "entries" / f"{entry['name']}.html").read_text()
+    assert "<title>lwm 10×, cnn-small, ibp, ε = 2/255, seed 0 – PruneCert leaderboard</title>" in page
+    assert re.search(r"<dt>rank by verified accuracy</dt><dd>\d+ <small>of \d+; the intervals allow", page)
+    for text in ("card.yaml", "@misc{prunecert-", "Learning both Weights", "--card card.yaml", "no address is given"):
+        assert text in page
+    assert "attacked" not in re.sub(r"<[^>]*>", " ", page)

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from prunecert.bench.site.view import make_rows
+from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.results.decode import build
+from prunecert.bench.results.stats import unpaired_ratio
+from prunecert.bench.results.summary_types import Summary
+from prunecert.bench.site.view import classes, families, make_rows
 from tests.bench import boards
 
 
@@ -18,3 +22,42 @@ def test_retention_is_paired_with_the_dense_control_of_the_same_protocol() -> No
     assert row.kept["verified"].value == pytest.approx(ours / theirs)
     assert rows[dense["name"]].kept is None
     assert make_rows([pruned, other])[0].kept is None
+
+
+def test_a_run_over_more_images_is_what_is_shown_and_ranked() -> None:
+    entries = [boards.make("dense", 1.0), boards.make("lwm", 10.0), boards.make("hydra", 10.0)]
+    larger = {}
+    for entry in entries[:2]:
+        run = build(Summary, boards.larger(entry, 1000))
+        larger[entry["name"]] = LargerRun("zoo/run.json", run.cells[0], run)
+    rows = make_rows(entries, larger)
+    main, others = classes(rows)
+    assert [row.images for row in main] == [1000, 1000]
+    assert [[row.name for row in group] for group in others] == [[entries[2]["name"]]]
+    pruned = next(row for row in main if row.cell["pruner"] == "lwm")
+    assert (pruned.own_images, pruned.own_result) == (boards.IMAGES, entries[1]["result"])
+    assert pruned.dense is not None
+    assert pruned.kept is not None
+    verified = pruned.kept["verified"]
+    assert (verified.value, verified.low, verified.high) == unpaired_ratio(500, 500, 1000)
+    assert not verified.paired
+    # The control's shares are of other images than this one's.
+    assert others[0][0].dense is None
+    assert make_rows(entries)[0].images == boards.IMAGES
+
+
+def test_without_a_thousand_images_the_most_are_ranked() -> None:
+    rows = make_rows([boards.make(), boards.make("hydra", images=70), boards.make("hydra", 2.0, images=70)])
+    main, others = classes(rows)
+    assert [row.images for row in main] == [70, 70]
+    assert [row.images for group in others for row in group] == [boards.IMAGES]
+    assert classes([]) == ([], [])
+
+
+def test_titles_tell_networks_apart() -> None:
+    rows = make_rows([boards.make(seed=1), boards.make("dense", 1.0, objective="sabr", title="Theirs")])
+    assert {row.full_title for row in rows} == {
+        "lwm 10×, cnn-small, ibp, ε = 2/255, seed 1",
+        "Theirs, cnn-small, sabr, ε = 2/255, seed 0",
+    }
+    assert [family[1] for family in families(rows)] == ["ibp", "sabr"]

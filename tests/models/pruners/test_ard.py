@@ -79,7 +79,7 @@ def test_auto_is_certified_where_the_objective_bounds(tiny: nn.Module) -> None:
 @pytest.mark.parametrize("objective", ["ibp", "pgd"])
 def test_a_cell_is_distilled_for_all_of_its_epochs(tmp_path: Path, objective: str) -> None:
     stages: list[str] = []
-    line = pipeline(tmp_path, lambda stage, *_: stages.append(stage), images=60)
+    line = pipeline(tmp_path, lambda report: stages.append(report.stage), images=60)
     card = line.run(job("ard", 10.0, objective))
     assert stages == ["pretrain"] * 2 + ["distil"] * 2
     plain = pipeline(tmp_path / "b", images=60).run(job("lwm", 10.0, objective))

@@ -53,7 +53,7 @@ def test_the_fast_loss_is_that_of_one_step(tiny: nn.Module) -> None:
 @pytest.mark.parametrize("search", ["fgsm", "natural"])
 def test_a_cell_takes_the_dense_control_s_epochs(tmp_path: Path, search: str) -> None:
     stages: list[str] = []
-    line = pipeline(tmp_path, lambda stage, *_: stages.append(stage), images=60)
+    line = pipeline(tmp_path, lambda report: stages.append(report.stage), images=60)
     card = line.run(job("boosting", 10.0, pruners={"boosting": {"search": search, "share": 0.25}}))
     assert stages == ["search"] + ["ticket"] * 3
     assert card.kept == round(card.weights / 10)

@@ -128,7 +128,7 @@ def test_interrupted_it_ends_the_same(tmp_path: Path, name: str) -> None:
         "augment": True,
         "pruners": {name: {"every": 2}},
     }
-    whole = pipeline(tmp_path / "whole", images=60).run(job(name, **options))
+    whole = pipeline(tmp_path / "whole", images=40).run(job(name, **options))
     epochs = 0
 
     def interrupt(*_: object) -> None:
@@ -138,8 +138,8 @@ def test_interrupted_it_ends_the_same(tmp_path: Path, name: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path / "cut", interrupt, images=60).run(job(name, **options))
-    assert pipeline(tmp_path / "cut", images=60).run(job(name, **options)).sha256 == whole.sha256
+        pipeline(tmp_path / "cut", interrupt, images=40).run(job(name, **options))
+    assert pipeline(tmp_path / "cut", images=40).run(job(name, **options)).sha256 == whole.sha256
 
 
 def test_bad_settings_are_refused_before_training(tiny: nn.Module) -> None:

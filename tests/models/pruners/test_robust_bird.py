@@ -85,7 +85,7 @@ def test_an_early_end_is_counted_and_resumed(tmp_path: Path) -> None:
     settings = {"threshold": 1.0, "most": 0.8}
     options: dict[str, Any] = {"pretrain_epochs": 8, "pruners": {"robust-bird": settings}}
     stages: list[str] = []
-    whole = pipeline(tmp_path / "whole", lambda stage, *_: stages.append(stage), images=60).run(
+    whole = pipeline(tmp_path / "whole", lambda report: stages.append(report.stage), images=60).run(
         job("robust-bird", **options)
     )
     assert stages == ["search"] * 5 + ["ticket"] * 5
@@ -100,7 +100,7 @@ def test_an_early_end_is_counted_and_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pipeline(tmp_path / "cut", interrupt, images=60).run(job("robust-bird", **options))
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda stage, *_: rest.append(stage), images=60).run(
+    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(
         job("robust-bird", **options)
     )
     assert resumed.sha256 == whole.sha256

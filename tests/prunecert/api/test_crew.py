@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import prunecert
-from prunecert.api import crew
 from prunecert.api.crew import SHELF, Crew, Shelf
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
@@ -79,19 +78,6 @@ def test_a_program_without_a_main_guard_ends_with_its_processes(tmp_path: Path) 
     assert not Path(folder).exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
-
-
-def test_what_takes_long_is_said_where_kernels_may_be_compiled(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(crew, "PATIENCE_S", 0.01)
-    never = threading.Event()
-    with crew._said_if_long("pgd", False):
-        never.wait(0.1)
-    assert not capsys.readouterr().err
-    with crew._said_if_long("sparse-bab", True):
-        never.wait(0.3)
-    assert "starting sparse-bab takes long because its kernels are being compiled" in capsys.readouterr().err
 
 
 def test_a_network_keeps_its_place_until_many_others_were_used(shelf: Shelf) -> None:

@@ -21,7 +21,7 @@ from tests.verifiers import exact
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Instance, bool]]:
-    return exact.questions(tmp_path_factory.mktemp("tiny"), networks=4, factors=(0.7, 0.97, 1.03, 1.5))
+    return exact.questions(tmp_path_factory.mktemp("tiny"), networks=3, factors=(0.7, 0.97, 1.03, 1.5))
 
 
 @pytest.fixture(scope="module", params=["hidden", "input"])

@@ -158,7 +158,7 @@ def test_time_runs_out(line: Path) -> None:
     (verdict,) = subject(line, n=10_000_000, batch=100).solve([question(line, 0.2, timeout=0.2)])
     assert verdict.status is Status.TIMEOUT
     assert verdict.certificate is None
-    assert verdict.times.bound_s < 5
+    assert verdict.times.bound_s < 30
 
 
 def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from prunecert.verifiers.checker.vnnlibfile import Case, read_property
+from prunecert.verifiers.checker.vnnlibfile import Case, _alternatives, read_property
 from prunecert.verifiers.formats.vnnlib import read_property as read_otherwise
 from tests.verifiers.checker import kit
 
@@ -43,6 +46,40 @@ def test_formulas_mean_what_they_say(formula: str, inside: list[float], outside:
     single = case(formula)
     assert unsafe(single, inside)
     assert not unsafe(single, outside)
+
+
+@given(
+    kind=st.sampled_from(["<=", "<", ">=", ">"]),
+    value=st.floats(allow_nan=False, allow_infinity=False),
+    variable=st.sampled_from(["X_0", "Y_12"]),
+)
+@example(kind=">=", value=-0.0, variable="X_0")
+def test_the_usual_form_means_what_any_other_form_means(kind: str, value: float, variable: str) -> None:
+    number = format(Decimal(repr(value)), "f")
+    ((usual,),) = _alternatives([kind, variable, number])
+    for other in (
+        [kind, ["+", variable], number],
+        [kind, variable, ["*", "1", number]],
+        [kind, ["-", variable, number], "0"],
+    ):
+        assert _alternatives(other) == [[usual]]
+    turned = {"<": ">", ">": "<"}[kind[0]] + kind[1:]
+    assert _alternatives([turned, number, variable]) == [[usual]]
+
+
+def test_constraints_on_inputs_hold_wherever_they_stand() -> None:
+    # One asserted by itself, one that all alternatives have, one that a single alternative has.
+    text = kit.text([(0.0, 1.0)], 2, "(<= X_0 0.75)", "(or (and (>= X_0 0.5) (<= Y_0 0)) (<= Y_1 0))", "(<= Y_0 Y_1)")
+    narrow, wide = read_property(text, 1, 2)
+    assert [(one.lower[0], one.upper[0]) for one in (narrow, wide)] == [(0.5, 0.75), (0.0, 0.75)]
+    # Rows come in the order of the file.
+    assert narrow.rows.tolist() == [[1, 0], [1, -1]]
+    exact = [
+        sorted(name for atom in (*one.shared, *atoms) for name in atom[0])
+        for one in (narrow, wide)
+        for atoms in one.alternatives
+    ]
+    assert exact == [["X_0", "X_0", "X_0", "X_0", "Y_0", "Y_0", "Y_1"], ["X_0", "X_0", "X_0", "Y_0", "Y_1", "Y_1"]]
 
 
 def test_several_assertions_hold_together() -> None:

@@ -162,7 +162,7 @@ def test_limits_on_time_and_memory_hold(tmp_path: Path) -> None:
             # The imports alone take longer, and more.
             subject.ask("inspect", (str(path), (), None), limit_s, 0.1, memory_mb)
         assert (caught.value.kind, caught.value.fatal) == (kind, True)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
         assert not subject.alive()
         subject.close()
 

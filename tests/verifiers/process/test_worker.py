@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,7 +16,8 @@ from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker
+from prunecert.verifiers.process import worker
+from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker, prepare_verifiers
 from tests.verifiers import faulty, onnxnets
 from tests.verifiers.process.test_reading import build, layers, perceptron, question
 
@@ -24,6 +26,7 @@ for _name, _class in [
     ("faulty-batch", "FaultyBatch"),
     ("faulty-mortal", "Mortal"),
     ("faulty-start", "Unstartable"),
+    ("faulty-cold", "Cold"),
 ]:
     VERIFIERS.register(_name, f"tests.verifiers.faulty:{_class}")
 
@@ -53,6 +56,58 @@ def test_a_worker_killed_before_it_solves_is_replaced(
         verdicts = subject.verify(fine(network, 20))
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN] * 20
     assert len(ledger.read_text().splitlines()) == tries - 1
+
+
+@pytest.fixture(name="cold")
+def _cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the cold verifier keeps what its first start, which takes a second, makes."""
+    worker._announce.cache_clear()
+    kept = tmp_path / "kept"
+    monkeypatch.setenv(faulty.KEPT, str(kept))
+    return kept
+
+
+@pytest.mark.slow
+def test_what_is_done_once_for_a_machine_is_announced_and_counts_in_no_limit(
+    network: Path, cold: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instances = [onnxnets.instance(network, 0.01, name="fine", timeout=60.0)]
+    for _ in range(2):
+        with Worker("faulty-cold", threads=1, start_limit_s=0.5, grace_s=0.1) as subject:
+            (verdict,) = subject.verify(instances)
+        assert verdict.status is Status.UNKNOWN, verdict
+        cold.unlink()
+    assert verdict.times.start_s > 1
+    assert capsys.readouterr().err == "prunecert: cooking, once for this machine: about 1 s\n"
+
+
+@pytest.mark.slow
+def test_a_process_may_start_while_its_caller_does_something_else(network: Path, cold: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with Worker("faulty-cold", threads=1) as subject:
+        subject.start_ahead()
+        (verdict,) = subject.verify(fine(network, 1))
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.times.start_s > 1
+    cold.unlink()
+    hasty = Worker("faulty-cold", threads=1)
+    hasty.start_ahead()
+    hasty.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not cold.exists(), "it was ended before it had started"
+
+
+@pytest.mark.slow
+def test_it_is_done_beforehand_where_it_is_due(network: Path, cold: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare_verifiers(["faulty", "faulty-cold"])
+    assert cold.exists()
+    assert "cooking" in capsys.readouterr().err
+    with Worker("faulty-cold", threads=1, start_limit_s=60) as subject:
+        subject.prepare()
+        assert subject.pid is None, "nothing is due any more"
+        (verdict,) = subject.verify(fine(network, 1))
+    assert verdict.status is Status.UNKNOWN
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numba
@@ -120,6 +121,62 @@ def test_what_lies_in_it_is_looked_at_and_what_is_on_the_way(package: Path, tmp_
     # In such a folder others can't rename it.
     (tmp_path / "way").chmod(0o1777)
     assert cache.flaw(first) is None
+
+
+def test_what_is_compiled_is_said_until_it_is_kept(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    assert cache.pending("search").startswith("compiling kernels, once for this machine: about ")
+    with pytest.raises(KeyboardInterrupt), cache.compiling("search"):
+        raise KeyboardInterrupt
+    assert cache.pending("search"), "what is interrupted isn't kept"
+    with cache.compiling("bounds"):
+        pass
+    assert (cache.pending("bounds"), cache.pending("search") > "") == ("", True)
+    with cache.compiling("search"):
+        pass
+    assert not cache.pending("search")
+    # As Numba does: another time of the file, another processor.
+    with monkeypatch.context() as other:
+        other.setenv("NUMBA_CPU_NAME", "generic")
+        assert cache.pending("search")
+    os.utime(package / "crown" / "report.py", (1, 1))
+    assert not cache.pending("search")
+    os.utime(package / "kernels.py", (1, 1))
+    assert cache.pending("search")
+    assert cache.flaw(tmp_path / "kept") is None
+
+
+def test_all_kernels_are_those_of_bounds_as_well(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    with cache.compiling("search"):
+        pass
+    assert not cache.pending("bounds")
+
+
+def test_one_compiles_and_the_others_wait(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+    started, events = threading.Event(), []
+
+    def second() -> None:
+        started.set()
+        with cache.compiling("search"):
+            events.append("second, with all that the first kept" if not cache.pending("search") else "second")
+
+    thread = threading.Thread(target=second)
+    with cache.compiling("search"):
+        thread.start()
+        started.wait()
+        thread.join(0.1)
+        events.append("first")
+    thread.join()
+    assert events == ["first", "second, with all that the first kept"]
 
 
 @as_root

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,17 @@ import pytest
 
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.checker import RefusedError, check
+from prunecert.verifiers.certification import WAYS
+from prunecert.verifiers.checker import RefusedError, check, check_stream
 from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.sparse import certificates
 from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certificates import Certifier
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.crown.engine import Engine
+from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Split
 from tests.soundness.networks import Network
 from tests.verifiers.checker import kit
@@ -32,14 +39,14 @@ def test_proofs_are_written_and_counterexamples_too(family: str, tmp_path: Path)
         assert written.reason == ""
         assert (report.answer, report.leaves) == (str(written.status), written.leaves)
         assert written.size == target.stat().st_size
-        assert (written.status is Status.UNSAT) == (files.question.margin.low > 0)
+        assert (written.status == Status.UNSAT) == (files.question.margin.low > 0)
 
 
 def test_the_cheapest_proof_is_taken(tmp_path: Path) -> None:
     ways = []
     for files in kit.questions("conv-skip")[:4]:
         ways.append(Certifier(files.onnx).write(files.vnnlib, tmp_path / "proof", 20.0).how)
-    assert ways == sorted(ways, key=certificates._HOW.index)
+    assert ways == sorted(ways, key=WAYS.index)
     assert ways[-1] == "bab"
     assert ways[0] != "bab"
 
@@ -64,14 +71,63 @@ def test_bounds_that_the_search_improves_get_walks_of_their_own(family: str, tmp
 def test_a_proof_that_the_checker_refuses_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, target = kit.questions("conv-skip")[0], tmp_path / "proof"
 
-    def refuse(*_: Path) -> None:
+    def refuse(*_: object) -> None:
         raise RefusedError("a leaf is not proved")
 
-    monkeypatch.setattr(certificates, "check", refuse)
+    monkeypatch.setattr(certificates, "check_stream", refuse)
     written = Certifier(files.onnx).write(files.vnnlib, target, 20.0)
     assert (written.status, written.how) == (Status.UNKNOWN, "")
     assert "does not accept the proof: a leaf is not proved" in written.reason
     assert list(tmp_path.iterdir()) == []
+
+
+def searched(files: kit.Files) -> Search:
+    """Returns a finished search over the whole property."""
+    layers, question = read_sparse(files.onnx), files.question
+    run = Search(
+        Engine(layers), Checker(layers), question.lower, question.upper, question.spec, Limits(attack_steps=0), np.inf
+    )
+    run.run()
+    return run
+
+
+def test_the_tree_of_the_search_that_proved_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = largest("conv-skip")
+    finished = searched(files)
+    assert finished.branched is not None
+
+    def search_again(*_: object) -> None:
+        raise AssertionError("the search is made a second time")
+
+    monkeypatch.setattr(certificates, "Search", search_again)
+    certifier = Certifier(files.onnx)
+    written, content = certifier.certify(files.vnnlib.read_bytes(), 20.0, finished=finished)
+    assert (written.status, written.how, written.reason) == ("unsat", "bab", "")
+    digest = hashlib.sha256(files.onnx.read_bytes()).digest()
+    network = read_network(files.onnx.read_bytes())
+    report = check_stream(io.BytesIO(content), digest, lambda: network, files.vnnlib.read_bytes())
+    assert (report.answer, report.leaves) == ("unsat", written.leaves)
+
+
+def test_the_tree_of_a_search_over_another_box_is_not_taken() -> None:
+    files, other = largest("conv-skip"), kit.questions("conv-skip")[1]
+    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=searched(other))
+    # It is searched again.
+    assert (written.status, bool(content)) == ("unsat", True)
+
+
+def test_a_counterexample_is_certified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "Search", None)
+    files = kit.questions("conv-skip")[-1]
+    certifier = Certifier(files.onnx)
+    question = files.question
+    x = np.clip(question.margin.point.astype(np.float32), question.lower, question.upper)
+    written, content = certifier.certify(files.vnnlib.read_bytes(), 1.0, witness=x)
+    assert (written.status, written.how, bool(content)) == ("sat", "witness", True)
+    safe = kit.questions("conv-skip")[0]
+    written, content = certifier.certify(safe.vnnlib.read_bytes(), 1.0, witness=safe.question.lower)
+    assert content == b""
+    assert "isn't shown to be unsafe" in written.reason
 
 
 def test_a_search_that_ends_early_leaves_no_certificate(tmp_path: Path) -> None:
@@ -93,9 +149,9 @@ def test_a_property_of_several_boxes_is_proved_box_by_box(tmp_path: Path) -> Non
     assert (written.status, written.leaves) == (Status.UNSAT, 3)
     vnnlib.write_bytes(kit.text([(0.0, 1.0)], 1, boxes.format(low=0.06)))
     written = Certifier(onnx).write(vnnlib, target, 20.0)
-    assert written.status is Status.SAT
+    assert written.status == Status.SAT
     vnnlib.write_bytes(kit.text([(1.0, 0.0)], 1, "(<= Y_0 0)"))
-    assert Certifier(onnx).write(vnnlib, target, 20.0).status is Status.UNSAT
+    assert Certifier(onnx).write(vnnlib, target, 20.0).status == Status.UNSAT
     assert check(target, onnx, vnnlib).leaves == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
 
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab.dual import Batch
@@ -45,6 +44,9 @@ def settle(
         β [U], weights [R], and a minimiser t [P]; None where the solver fails, or where
         numbers are too large for it.
     """
+    # A fifth of a second, which few questions need: most searches end before any branch does.
+    from scipy.optimize import linprog
+
     sign = leaf.sign[0]
     width, pixels = net.unstable, len(net.pixels)
     matrix, constant = affine(net, sign)

@@ -76,11 +76,18 @@ class Engine:
         intersect: Whether CROWN's bounds are combined with those of intervals; without, they are what other
             implementations of CROWN compute.
         few_entries: Networks with at most so many entries are walked row by row, others in units.
+        most: Work of a level that is left to one thread; None for what is worth handing over.
     """
 
     def __init__(
-        self, network: Network, threads: int | None = None, intersect: bool = True, few_entries: int = FEW_ENTRIES
+        self,
+        network: Network,
+        threads: int | None = None,
+        intersect: bool = True,
+        few_entries: int = FEW_ENTRIES,
+        most: int | None = None,
     ) -> None:
+        self._most = most
         self.intersect = intersect
         self.network = network
         self.threads = threads or available()
@@ -90,11 +97,11 @@ class Engine:
 
     @functools.cached_property
     def _by_rows(self) -> RowPass:
-        return RowPass(self.network, self.threads, self._each)
+        return RowPass(self.network, self.threads, self._each, self._most)
 
     @functools.cached_property
     def _by_units(self) -> UnitPass:
-        return UnitPass(self.network, self.threads, self._each)
+        return UnitPass(self.network, self.threads, self._each, self._most)
 
     def prepare(self, method: Method = "crown") -> None:
         """Lays the network out for a method, which the first question does otherwise."""

@@ -43,10 +43,17 @@ class Pass(ABC):
     Args:
         threads: How many there are.
         each: Calls a function with each slot, one a thread, and waits.
+        most: Work of a level that is left to one thread; None for what is worth handing over.
     """
 
-    def __init__(self, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
-        self._threads, self._each = threads, each
+    def __init__(self, threads: int, each: Callable[[Callable[[int], None]], None], most: int | None = None) -> None:
+        self._threads, self._each, self._most = threads, each, most
+
+    def _left_to_one(self, parallel: bool, worthwhile: int) -> int:
+        """Returns the work of a level that threads do not share."""
+        if not parallel:
+            return int(np.iinfo(np.int64).max)
+        return worthwhile if self._most is None else self._most
 
     @abstractmethod
     def reserve(self, slots: int) -> None:
@@ -94,8 +101,14 @@ class Pass(ABC):
 class RowPass(Pass):
     """Over the flat layout, which prepares nothing for an image but the rows that a walk passes."""
 
-    def __init__(self, network: Network, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
-        super().__init__(threads, each)
+    def __init__(
+        self,
+        network: Network,
+        threads: int,
+        each: Callable[[Callable[[int], None]], None],
+        most: int | None = None,
+    ) -> None:
+        super().__init__(threads, each, most)
         self._layout, self._taps = lay_flat(network)
         self._program = self._layout.program
         self._sizes = [node.size for node in network.nodes]
@@ -116,7 +129,7 @@ class RowPass(Pass):
         self.reserve(slot + 1)
         program, taps, state, scratch = self._program, self._taps, self._states[slot], self._scratches[slot]
         low, high, matrix, offsets = question
-        levels, most = len(program.kinds), _MOST_PRODUCTS if parallel else np.iinfo(np.int64).max
+        levels, most = len(program.kinds), self._left_to_one(parallel, _MOST_PRODUCTS)
         bounds = np.empty(len(offsets))
         level = row_walk.bound_image(
             program, taps, state, scratch, low, high, matrix, offsets, tighten, walk, intersect, most, bounds
@@ -150,8 +163,14 @@ class RowPass(Pass):
 class UnitPass(Pass):
     """Over the layout in units, with a walk matrix for each image; for CROWN and CROWN-IBP."""
 
-    def __init__(self, network: Network, threads: int, each: Callable[[Callable[[int], None]], None]) -> None:
-        super().__init__(threads, each)
+    def __init__(
+        self,
+        network: Network,
+        threads: int,
+        each: Callable[[Callable[[int], None]], None],
+        most: int | None = None,
+    ) -> None:
+        super().__init__(threads, each, most)
         self._layout = lay_out(network)
         self._program = self._layout.program
         self._weights = 2 * len(self._program.columns)
@@ -194,7 +213,7 @@ class UnitPass(Pass):
         )  # fmt: skip
         order = self._layout.orders[0]
         low, high = question[0][order], question[1][order]
-        most = _MOST_COLUMNS if parallel else np.iinfo(np.int64).max
+        most = self._left_to_one(parallel, _MOST_COLUMNS)
         level = 0
 
         def work(slot: int, begin: int, end: int) -> None:

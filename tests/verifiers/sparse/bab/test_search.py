@@ -13,6 +13,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.threads import threads
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
@@ -77,9 +78,10 @@ def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
     net, path = large(tmp_path)
     question = ask(path, net, np.full(net.inputs, 0.5), 0.1, timeout=0.6)
     verifier = bab(path, attack_steps=0, split="relu")
-    start = time.monotonic()
+    # Of the processor: other programs on the machine don't count.
+    start = time.process_time()
     verdict = verifier.solve([question])[0]
-    assert time.monotonic() - start < 0.6 + 0.5
+    assert time.process_time() - start < threads() * (0.6 + 0.5)
     assert verdict.status is Status.TIMEOUT
     assert "global lower bound -" in verdict.detail
     assert verdict.domains is not None

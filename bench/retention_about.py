@@ -1,0 +1,249 @@
+"""``bench.retention --about``: who pays for pruning, which images, how much can go, and which method keeps most."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
+from prunecert.bench.leaderboard.entryschema import misshapen
+from prunecert.bench.planning.exports import export_cell
+from prunecert.bench.report import impact, impact_tables
+from prunecert.bench.report.medium import Table
+from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of, outcomes_of_rows
+from prunecert.bench.results.impact.methods import Costs, method_lines
+from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
+from prunecert.bench.results.impact.potential import ALLOWANCE
+from prunecert.bench.results.store import Log, is_run
+from prunecert.bench.results.summary import read
+from prunecert.bench.schema.cell import fitting
+from prunecert.errors import UserError
+from prunecert.models import DENSE
+from prunecert.onnx.count import count_shapes
+from prunecert.printable import shortened
+
+if TYPE_CHECKING:
+    from prunecert.models.groups import Groups
+
+#: What a table may be about.
+SUBJECTS = ("classes", "images", "potential", "methods", "gradients")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be shown.
+
+    Args:
+        source: A run, or a folder of leaderboard entries; of gradients, a folder of checkpoints.
+        subject: One of `SUBJECTS`.
+        compressions: Only these, and the dense control; None for all.
+        cells: Only cells whose name fits one of these comma-separated patterns, and the dense controls.
+        allowance: Of prune potential: loss of accuracy that is allowed, a share.
+        checkpoints: Folder with the networks' cards, for what training and evaluation cost.
+        data_root: Folder of the data, for gradients.
+    """
+
+    source: Path
+    subject: str
+    compressions: frozenset[float] | None
+    cells: str | None
+    allowance: float
+    checkpoints: Path
+    data_root: Path | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table with what stands above and below it."""
+
+    title: str
+    table: Table
+    note: str = ""
+
+
+def tell(question: Question) -> None:
+    """Prints the tables: for people on a terminal, as Markdown elsewhere.
+
+    Raises:
+        UserError: The source is neither, or holds nothing to compare.
+    """
+    console = Console() if sys.stdout.isatty() else None
+    notes = []
+    for part in parts_of(question):
+        if console is None:
+            print("\n".join([f"**{part.title}**", "", *part.table.markdown(), ""]))
+        else:
+            console.print(part.table.terminal(part.title))
+        notes.append(part.note)
+    for note in filter(None, dict.fromkeys(notes)):
+        if console is None:
+            print(note)
+        else:
+            console.print(note, markup=False, highlight=False)
+
+
+def parts_of(question: Question) -> Iterator[Part]:
+    """Yields the tables.
+
+    Raises:
+        UserError: See `tell`.
+    """
+    if question.subject == "gradients":
+        yield from _gradients(question)
+        return
+    outcomes, names = _read(question.source)
+    outcomes = _chosen(outcomes, question)
+    if question.subject == "methods":
+        costs = dict(_costs(outcomes, question.checkpoints))
+        for lines in method_lines(outcomes, costs):
+            title = f"{lines[0].title}, {min(line.images for line in lines)} images"
+            yield Part(title, impact_tables.methods_table(lines))
+            tests = impact_tables.tests_table(lines)
+            if tests.rows:
+                yield Part(f"{lines[0].title}: differences on the same images", tests, impact_tables.METHOD_NOTE)
+            yield Part(f"{lines[0].title}: what they cost", impact_tables.costs_table(lines), impact_tables.COST_NOTE)
+        return
+    groups = by_family(against_dense(outcomes))
+    if not groups:
+        raise UserError(
+            f"{question.source} holds no pruned network with a dense control of its seed on the same images; verify "
+            "the dense one, too."
+        )
+    build: Callable[[list[Comparison]], Iterator[Part]] = {
+        "classes": lambda group: _classes(group, names),
+        "images": lambda group: _images(group, names),
+        "potential": lambda group: _potential(group, question.allowance),
+    }[question.subject]
+    for group in groups:
+        yield from build(group)
+
+
+def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
+    """Returns the finished networks of a run or of entries, and the classes' names."""
+    if source.is_dir() and is_run(source):
+        rows = read(Log(source))
+        data = rows.latest().data if rows.sessions else []
+        return outcomes_of_rows(rows), impact.class_names(data[0].source if data else "")
+    if not source.is_dir():
+        raise UserError(
+            f"{source} is refused: --about needs the answers image by image; give a run's folder, or the folder of the "
+            "leaderboard's entries (results)."
+        )
+    outcomes, sources = [], set()
+    for path in entry_files(source):
+        entry = load_entry(path)
+        for field, problem in misshapen(entry):
+            raise UserError(f"{shortened(path)}: {field}: {problem}; bench.check names all that is wrong with it.")
+        part = outcomes_of(*as_rows(entry))
+        sources.add(str(entry["data"]["source"]))
+        if part is not None:
+            outcomes.append(part)
+    if not outcomes:
+        raise UserError(f"{source} holds neither a run nor a leaderboard entry; give the folder of either.")
+    return outcomes, impact.class_names(sources.pop() if len(sources) == 1 else "")
+
+
+def _chosen(outcomes: list[ImageOutcomes], question: Question) -> list[ImageOutcomes]:
+    """Returns the networks asked for, and their dense controls."""
+    everyone = outcomes
+    if question.compressions is not None:
+        outcomes = [part for part in outcomes if part.cell.compression in question.compressions]
+    if question.cells is not None:
+        names = set(fitting((part.cell.name for part in outcomes), question.cells, str(question.source)))
+        outcomes = [part for part in outcomes if part.cell.name in names]
+    if not outcomes:
+        raise UserError(f"{question.source} holds no finished network of those asked for.")
+    chosen, kept = {part.family for part in outcomes}, set(map(id, outcomes))
+    return [p for p in everyone if id(p) in kept or (p.cell.pruner == DENSE and p.family in chosen)]
+
+
+def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
+    for comparison in group:
+        images = len(comparison.numbers)
+        note = impact_tables.CLASS_NOTE + (f" {few}" if (few := impact_tables.warning(images)) else "")
+        yield Part(f"{comparison.title}, {images} images", impact_tables.classes_table(comparison, names), note)
+
+
+def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
+    table = impact_tables.exemplars_table(group, names)
+    if table.rows:
+        yield Part(group[0].family_title, table, impact_tables.EXEMPLAR_NOTE)
+
+
+def _potential(group: list[Comparison], allowance: float) -> Iterator[Part]:
+    title = f"{group[0].family_title}: largest compression that loses at most {100 * allowance:g} points"
+    yield Part(title, impact_tables.potential_table(group, allowance), "95 % bootstrap intervals over images.")
+
+
+def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[str, Costs]]:
+    """Yields what networks cost, of those whose checkpoint of the same hash is there."""
+    from prunecert.models.checkpoint import load_card
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in outcomes:
+            file = folder / f"{part.cell.name}.safetensors"
+            if not file.is_file() or not file.with_suffix(".json").is_file():
+                continue
+            card = load_card(file)
+            if card.sha256 == part.cell.checkpoint_sha256:
+                shapes = count_shapes(export_cell(file, Path(scratch)).masked_path)
+                yield part.cell.name, Costs(card.train_seconds, shapes.sparse_macs)
+
+
+def _gradients(question: Question) -> Iterator[Part]:
+    """Yields, for each pruned checkpoint, how its classes' excess loss goes with the dense network's gradients."""
+    from prunecert.models.checkpoint import load_card, load_model
+    from prunecert.models.data import load
+    from prunecert.models.groups import measure
+
+    if not question.source.is_dir():
+        raise UserError(f"{question.source} is refused: --about gradients needs a folder of checkpoints.")
+    cards = [load_card(path) for path in sorted(question.source.glob("*.safetensors"))]
+    cards = [card for card in cards if not card.data and not card.unfit]
+    if question.cells is not None:
+        names = set(fitting((card.name for card in cards), question.cells, str(question.source)))
+        cards = [card for card in cards if card.pruner == DENSE or card.name in names]
+    if question.compressions is not None:
+        cards = [card for card in cards if card.pruner == DENSE or card.compression in question.compressions]
+    dense = {(card.network, card.objective, card.eps, card.seed): card for card in cards if card.pruner == DENSE}
+    pruned = [card for card in cards if card.pruner != DENSE]
+    pruned = [card for card in pruned if (card.network, card.objective, card.eps, card.seed) in dense]
+    if not pruned:
+        raise UserError(f"{question.source} holds no pruned checkpoint with its dense control.")
+    data = load("val", question.data_root, allow_sample=False)
+    measured: dict[str, Groups] = {}
+    lines = []
+    for card in pruned:
+        control = dense[card.network, card.objective, card.eps, card.seed]
+        if control.name not in measured:
+            model = load_model(question.source / control.name)[0]
+            measured[control.name] = measure(model, data.images, data.labels, data.classes)
+        model = load_model(question.source / card.name)[0]
+        after = measure(model, data.images, data.labels, data.classes, gradients=False)
+        lines.append((card.name, measured[control.name], after))
+    yield Part(
+        f"Excess loss by class on {len(data)} held-out images",
+        impact_tables.gradients_table(lines, impact.class_names(data.source)),
+        impact_tables.GRADIENT_NOTE,
+    )
+
+
+def allowance_of(points: float) -> float:
+    """Returns an allowance in points as a share.
+
+    Raises:
+        UserError: It is outside of 0 to 100.
+    """
+    if not 0 <= points <= 100:
+        raise UserError(f"Allowance {points:g} is refused; it is in points of accuracy, 0 to 100, e.g. 0.5.")
+    return points / 100
+
+
+#: What the published figures allow, in points.
+DEFAULT_ALLOWANCE = 100 * ALLOWANCE

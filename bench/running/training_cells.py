@@ -1,0 +1,224 @@
+"""Trains the cells of a suite, one after another: what `bench.train` is for people, this is for programs.
+
+TrainingRequest ─ plan ─ forecast (dry run) ─ refusals ─ data ─┬─ cell: Pipeline.run ── checkpoint, card
+                                                               │    each epoch ── history, screen, trackers
+                                                               └─ figure of the history ── next cell
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecert.bench.machine import cores
+from prunecert.bench.planning import select
+from prunecert.bench.running.training import (
+    Deadline,
+    Throughput,
+    by_value,
+    first_images,
+    is_done,
+    plan,
+    prepare_torch,
+)
+from prunecert.bench.running.training_logs import TRACKERS, Tracker, values_of
+from prunecert.bench.running.training_progress import TrainingProgress
+from prunecert.bench.running.training_time import crowd_hint, forecast, known_rates, trainings_at_work
+from prunecert.bench.schema.suite import Suite
+from prunecert.errors import UserError
+
+if TYPE_CHECKING:
+    from prunecert.models.checkpoint import Card
+    from prunecert.models.pipeline import Job
+    from prunecert.models.reports import EpochReport
+
+#: Training images of CIFAR-10, without the held-out ones.
+_CIFAR10_IMAGES = 45_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What is asked of a training.
+
+    Args:
+        suite: The suite.
+        named: How it was named by who asks: for the command on cards.
+        cells: Shell patterns of cell names, comma-separated; None: all.
+        out: Folder of checkpoints.
+        data_root: Folder of the data; None: it is looked for.
+        device: Torch device.
+        threads: CPU threads; 0 for torch's number.
+        deadline: When to stop.
+        subset: So many training and held-out images only; None: all.
+        force: Whether what has a checkpoint is trained again.
+        dry_run: Whether it is only said what would be trained.
+        trackers: Names of `TRACKERS` that are told.
+    """
+
+    suite: Suite
+    named: str
+    cells: str | None = None
+    out: Path = select.CHECKPOINTS
+    data_root: Path | None = None
+    device: str = "cpu"
+    threads: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
+    subset: int | None = None
+    force: bool = False
+    dry_run: bool = False
+    trackers: tuple[str, ...] = ()
+
+    @property
+    def unfit(self) -> str:
+        """Why nothing of it may be published, or nothing."""
+        return f"trained on {self.subset:,} images only (--subset)" if self.subset is not None else ""
+
+
+def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -> None:
+    """Trains what is not trained yet.
+
+    Args:
+        request: What is asked for.
+        tell: Takes a line for people.
+
+    Raises:
+        UserError: Anything about the input, a loss that is no number any more, or too little memory; what is finished
+            stays, and the same request goes on after the last whole epoch.
+    """
+    if request.subset is not None and request.out.resolve() == select.CHECKPOINTS.resolve():
+        raise UserError("--subset is refused without --out: networks trained on a few images are not for the zoo.")
+    jobs = plan(request.suite, request.cells, request.named)
+    if request.deadline.text is not None:
+        jobs = by_value(jobs)
+    todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
+    tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
+    if request.dry_run:
+        rates = known_rates([request.out, select.CHECKPOINTS])
+        for line in forecast(todo, _training_images(request), rates):
+            tell(f"  {line}")
+    elif todo:
+        _Training(request, todo, tell).run()
+
+
+def _training_images(request: TrainingRequest) -> int:
+    """Returns how many images an epoch has; 0 where the data would have to be fetched to know."""
+    from prunecert.models.datasets.source import CIFAR10, load_split
+
+    if request.suite.data.name == CIFAR10:
+        images = _CIFAR10_IMAGES
+    else:
+        try:
+            images = len(load_split(request.suite.data, "train", request.data_root, download=False))
+        except UserError:
+            return 0
+    return min(images, request.subset or images)
+
+
+class _Training:
+    """A training under way."""
+
+    def __init__(self, request: TrainingRequest, todo: Sequence[Job], tell: Callable[[str], None]) -> None:
+        from prunecert.models.pipeline import parent_file
+
+        for job in todo:
+            job.refuse_unreachable()
+            if job.recipe.parent:
+                parent_file(job, request.out)
+        from prunecert.models.datasets.source import load_split
+        from prunecert.models.pipeline import Pipeline
+
+        prepare_torch(request.device, request.threads)
+        self.request, self.todo, self.tell = request, todo, tell
+        self.work = request.out / ".work"
+        data = request.suite.data
+        train, val = (first_images(load_split(data, s, request.data_root), request.subset) for s in ("train", "val"))
+        self.progress = TrainingProgress(todo)
+        self.trackers: list[Tracker] = []
+        self.pipeline = Pipeline(
+            request.out,
+            self.work,
+            train,
+            val,
+            request.device,
+            self._epoch,
+            hear_step=self.progress.step,
+            stop=request.deadline.late,
+            unfit=request.unfit,
+        )
+
+    def run(self) -> None:
+        """Trains cell by cell."""
+        from prunecert.models.faults import OutOfTimeError
+        from prunecert.models.pipeline import exclusive
+
+        request, throughput = self.request, Throughput()
+        self._hint()
+        for number, job in enumerate(self.todo, 1):
+            with exclusive(self.work / f"{job.name}.lock", wait=False) as mine:
+                if not mine:
+                    self.tell(f"{job.name}: another process is training it; left to it.")
+                    continue
+                if not request.force and is_done(request.out, job, request.unfit):
+                    continue
+                try:
+                    card = self._cell(number, job)
+                except OutOfTimeError:
+                    self.tell(
+                        f"The budget of {request.deadline.text} is spent: {number - 1} of {len(self.todo)} cells are "
+                        f"trained; the same command goes on with {job.name}."
+                    )
+                    break
+                throughput.add(card)
+                self.tell(_line(card))
+        for line in throughput.lines():
+            self.tell(line)
+
+    def _cell(self, number: int, job: Job) -> Card:
+        from prunecert.models.faults import OutOfTimeError, memory_errors
+
+        self.progress.begin(number, job)
+        if self.request.deadline.late():
+            raise OutOfTimeError
+        card = None
+        self.trackers = [TRACKERS[name](job, self.work / "logs" / name) for name in self.request.trackers]
+        try:
+            with memory_errors(f"Training {job.name} on {self.request.device}"):
+                card = self.pipeline.run(job)
+        finally:
+            self._draw(job)
+            shares = {} if card is None else {k: v for k, v in card.accuracy.items() if k != "images"}
+            for tracker in self.trackers:
+                tracker.end(shares)
+        return card
+
+    def _epoch(self, report: EpochReport) -> None:
+        self.progress.epoch(report)
+        for tracker in self.trackers:
+            tracker.epoch(report.number, values_of(report))
+
+    def _draw(self, job: Job) -> None:
+        """Draws what there is of a cell's history, also of one that is stopped on the way."""
+        from prunecert.bench.report.training_figure import write_history_figure
+        from prunecert.models.history import history_file, read_history
+
+        file = history_file(self.request.out / job.name)
+        if file.exists():
+            write_history_figure(read_history(file), job.name, file.with_suffix(".svg"))
+
+    def _hint(self) -> None:
+        if self.request.device == "cpu":
+            import torch
+
+            hint = crowd_hint(torch.get_num_threads(), trainings_at_work(self.work), cores())
+            if hint:
+                self.tell(hint)
+
+
+def _line(card: Card) -> str:
+    parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
+    return (
+        f"{card.name}: kept {card.kept:,} of {card.weights:,} weights; validation: {', '.join(parts)}; "
+        f"{card.train_seconds:,.0f} s"
+    )

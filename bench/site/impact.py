@@ -1,0 +1,85 @@
+"""What pruning takes from whom, as the site shows it: by class on an entry's page, by method on the board.
+
+All of it is counted on the entries' own images, whose answers are known one by one; see `bench.results.impact`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prunecert.bench.leaderboard.entry import as_rows
+from prunecert.bench.report import impact_tables as tables
+from prunecert.bench.report.medium import Table
+from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
+from prunecert.bench.results.impact.methods import method_lines
+from prunecert.bench.results.impact.pairs import against_dense, compare
+from prunecert.bench.site.view import Row
+from prunecert.models.data import CLASSES
+
+#: Permutations for a page's classes: the smallest p value is a two hundredth, before it is corrected.
+_REPEATS = 999
+#: Rows of which a board of thousands shows tables; more are in the downloads.
+_MOST = 400
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What pruning takes from the networks of a family.
+
+    Args:
+        network: The network.
+        objective: Its objective.
+        eps: The radius.
+        by: Who submitted, or an empty text where all are one's.
+        images: How many images have answers.
+        tests: Methods against the dense control and against LWM.
+        exemplars: Images whose guarantee is lost and gained.
+    """
+
+    network: str
+    objective: str
+    eps: str
+    by: str
+    images: int
+    tests: Table
+    exemplars: Table
+
+    @property
+    def title(self) -> str:
+        """All that tells it from others."""
+        return f"{self.network}, {self.objective}, ε = {self.eps}" + (f", by {self.by}" if self.by else "")
+
+
+def outcomes(row: Row) -> ImageOutcomes | None:
+    """Returns what became of each of an entry's own images."""
+    return outcomes_of(*as_rows(row.entry))
+
+
+def by_class(row: Row) -> Table | None:
+    """Returns an entry's classes beside those of its dense control, or None where it has none."""
+    if row.dense is None or row.dense.entry["data"]["images_sha256"] != row.entry["data"]["images_sha256"]:
+        return None
+    dense, pruned = outcomes(row.dense), outcomes(row)
+    comparison = compare([dense], [pruned]) if dense is not None and pruned is not None else None
+    return None if comparison is None else tables.classes_table(comparison, CLASSES, repeats=_REPEATS)
+
+
+def impacts(rows: Sequence[Row]) -> list[Impact]:
+    """Returns what pruning takes, family by family, of those that have a pruned network with a dense control."""
+    submitters: dict[tuple[tuple[str, str, str], str, str], list[ImageOutcomes]] = defaultdict(list)
+    for row in rows[:_MOST]:
+        if (part := outcomes(row)) is not None:
+            submitters[row.family, row.entry["by"], row.data_fingerprint].append(part)
+    several = len({by for _, by, _ in submitters}) > 1
+    shown = []
+    for (family, by, _), parts in sorted(submitters.items(), key=lambda item: item[0]):
+        comparisons = sorted(against_dense(parts), key=lambda one: (one.compression, one.pruner))
+        if comparisons:
+            (lines,) = method_lines(parts, {})
+            images = min(len(comparison.numbers) for comparison in comparisons)
+            who = (by or "anonymous") if several else ""
+            changes, lost = tables.tests_table(lines), tables.exemplars_table(comparisons, CLASSES)
+            shown.append(Impact(*family, who, images, changes, lost))
+    return shown

@@ -1,0 +1,156 @@
+"""CSTAR (Phan et al. 2023, algorithms 1 and 2): low rank in place of zeros, chosen while training robustly.
+
+Each weight W is drawn towards a weight Z of low rank by the alternating direction method of multipliers:
+
+    train W with the objective and rho/2 |W - Z + U|²    one epoch
+    Z = projection of W + U on the layers' ranks         singular values of all layers compete for the budget
+    U = U + W - Z
+
+Then factors take the place of the weights, and are fine-tuned. The paper factorises convolutions; linear layers, which
+hold nearly all weights of small networks, are factorised likewise. A layer whose factors would have as many numbers as
+its weight keeps the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from prunecert.errors import UserError
+from prunecert.models.masks import Masks, prunable
+from prunecert.models.networks.factorised import basis, factorise, project, size
+from prunecert.models.pruners.allocation import budget
+from prunecert.models.pruners.contract import Altered, Epoch, Hook, Hooks, Train, declares, refuse_outside
+
+#: By the weight's name: the ranks of its factors, or None where it stays whole.
+Ranks = dict[str, tuple[int, ...] | None]
+
+
+def cost(shape: Sequence[int], ranks: Sequence[int]) -> int:
+    """Returns how many numbers a layer of these ranks has: its factors', at most its weight's."""
+    whole = int(torch.Size(shape).numel())
+    return min(whole, size(shape, ranks))
+
+
+def choose(weights: Mapping[str, Tensor], kept: int) -> Ranks:
+    """Returns the ranks whose numbers fit into a budget: singular values of all layers compete.
+
+    A value counts by its share of its unfolding's energy; one that doesn't fit any more ends its unfolding, and smaller
+    ones of other layers may still fit.
+
+    Args:
+        weights: By name.
+        kept: Numbers in all.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    ranks = {name: [1] * (1 if len(shape) == 2 else 2) for name, shape in shapes.items()}
+    left = kept - sum(cost(shapes[name], of) for name, of in ranks.items())
+    values: list[tuple[float, str, int, int]] = []
+    for name, weight in weights.items():
+        # Inputs first, as the ranks stand; both unfoldings of a matrix have the same singular values.
+        for place, mode in enumerate((0,) if weight.ndim == 2 else (1, 0)):
+            energies = basis(weight, mode)[1] ** 2
+            energies = energies / energies.sum().clamp_min(1e-30)
+            values += [(-float(e), name, place, rank + 1) for rank, e in enumerate(energies) if rank]
+    closed: set[tuple[str, int]] = set()
+    for _, name, place, rank in sorted(values):
+        if (name, place) in closed:
+            continue
+        before = cost(shapes[name], ranks[name])
+        higher = [rank if i == place else r for i, r in enumerate(ranks[name])]
+        more = cost(shapes[name], higher) - before
+        if more <= left:
+            ranks[name], left = higher, left - more
+        else:
+            closed.add((name, place))
+    return {
+        name: None if size(shapes[name], of) >= int(torch.Size(shapes[name]).numel()) else tuple(of)
+        for name, of in ranks.items()
+    }
+
+
+def projected(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Returns the weights' projections on ranks; those that stay whole as they are."""
+    return {
+        name: weight.detach().clone() if (of := ranks[name]) is None else project(weight, of)
+        for name, weight in weights.items()
+    }
+
+
+def refuse_beyond(model: nn.Module, compression: float) -> int:
+    """Returns the budget of a compression.
+
+    Raises:
+        UserError: Factors of rank 1 have more numbers than that; or a convolution has groups.
+    """
+    grouped = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups != 1]
+    if grouped:
+        raise UserError(f"cstar is refused: the convolution {grouped[0]!r} has groups, for which it has no factors.")
+    shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
+    total = sum(int(torch.Size(shape).numel()) for shape in shapes.values())
+    kept = budget(total, compression)
+    least = sum(cost(shape, [1] * (1 if len(shape) == 2 else 2)) for shape in shapes.values())
+    if kept < least:
+        raise UserError(
+            f"Compression {compression:g} is refused: with all ranks 1 the factors have {least:,} numbers, more than "
+            f"the {kept:,} to keep; allowed is a compression of at most {int(100 * total / least) / 100:g}."
+        )
+    return kept
+
+
+@declares(Hook.REGULARISER, Hook.EPOCH, Hook.SURGERY, refuses_by_shape=True)
+def prune(model: nn.Module, compression: float, *, train: Train, rho: float = 0.01) -> Altered:
+    """Draws weights towards low rank, puts factors in their place, and fine-tunes them.
+
+    Ranks are whole numbers, so that a little less than the budget may be kept, never more.
+
+    Args:
+        model: The network; trained, and its weights become products.
+        compression: All weights over the numbers of the factors, at least 1.
+        train: See `models.pruners.contract`.
+        rho: Weight of the distance to low rank; above 0.
+
+    Raises:
+        UserError: The compression cannot be reached, or a setting is out of range.
+    """
+    refuse_outside("rho", rho, 1e-9, 1e6, "the weight of a penalty")
+    kept = refuse_beyond(model, compression)
+    hooks = Hooks()
+    if compression > 1 and train.learning:
+        names = list(prunable(model))
+
+        def split(name: str) -> dict[str, Tensor]:
+            return dict(zip(names, hooks.memory[name], strict=True))
+
+        def update(target: Mapping[str, Tensor], dual: Mapping[str, Tensor]) -> None:
+            hooks.memory["target"] = [target[name] for name in names]
+            hooks.memory["dual"] = [dual[name] for name in names]
+
+        def over(epoch: Epoch) -> bool:
+            with torch.no_grad():
+                weights = prunable(model)
+                dual = split("dual")
+                shifted = {name: weights[name].detach() + dual[name] for name in names}
+                target = projected(shifted, choose(shifted, kept))
+                update(target, {name: shifted[name] - target[name] for name in names})
+            return False
+
+        def distance() -> Tensor:
+            weights, target, dual = prunable(model), split("target"), split("dual")
+            squares = [((weights[name] - target[name] + dual[name]) ** 2).sum() for name in names]
+            return rho / 2 * torch.stack(squares).sum()
+
+        start = {name: weight.detach() for name, weight in prunable(model).items()}
+        update(projected(start, choose(start, kept)), {name: torch.zeros_like(one) for name, one in start.items()})
+        hooks.epoch, hooks.regulariser = over, distance
+        train(model, train.learning, name="ranks", hooks=hooks)
+    ranks: Ranks = choose({name: weight.detach() for name, weight in prunable(model).items()}, kept)
+    surgery = {name.removesuffix(".weight"): list(of) for name, of in ranks.items() if of is not None}
+    if compression == 1:
+        surgery = {}
+    factorise(model, surgery)
+    if train.left:
+        train(model, train.left, name="factors")
+    return Altered(model, Masks.dense(model), {"factorised": surgery} if surgery else {})

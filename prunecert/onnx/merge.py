@@ -1,0 +1,127 @@
+"""Two networks on one input as one ONNX file: the outputs of the first, then those of the second.
+
+So every verifier can be asked about a pair: a difference of outputs is a row of the property, with the coefficients 1
+and -1, and is taken exactly where a counterexample is judged. Nothing is evaluated here, and no number changes: the
+outputs are put side by side by matrices of zeros and ones, which float32 multiplies and adds without rounding.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from prunecert.compaction import METADATA_KEY
+from prunecert.errors import UserError
+from prunecert.onnx.io import identity, load_model
+from prunecert.onnx.normal import DEFAULT_DOMAINS
+
+#: Key in ``metadata_props``: JSON of both networks' identities, by which a merged file is known to people.
+PAIR_KEY = "prunecert.pair"
+_PREFIXES = ("first/", "second/")
+_INPUT, _OUTPUT = "input", "output"
+
+
+def merge(first: Path, second: Path) -> onnx.ModelProto:
+    """Joins two networks.
+
+    Args:
+        first: A network with one input and one output of shape [1, n] (or with a free batch axis).
+        second: Another, with the same input and as many outputs.
+
+    Returns:
+        A network with the output [1, 2 n]; in normal form if both are.
+
+    Raises:
+        UserError: A file is no network, or the two can't be joined.
+    """
+    models = [load_model(path) for path in (first, second)]
+    shapes, sizes = zip(*(_ends(model, path) for model, path in zip(models, (first, second), strict=True)), strict=True)
+    if shapes[0] != shapes[1] or sizes[0] != sizes[1]:
+        raise UserError(
+            f"{first} and {second} can't be compared because they take inputs of the shapes {_shown(shapes[0])} and "
+            f"{_shown(shapes[1])} and have {sizes[0]} and {sizes[1]} outputs; allowed are two networks with the same."
+        )
+    opsets = [_opset(model, path) for model, path in zip(models, (first, second), strict=True)]
+    if opsets[0] != opsets[1]:
+        raise UserError(
+            f"{first} and {second} can't be compared because they are written in the opsets {opsets[0]} and "
+            f"{opsets[1]}; export both in one."
+        )
+    nodes: list[onnx.NodeProto] = []
+    constants: list[TensorProto] = []
+    for place, (model, prefix) in enumerate(zip(models, _PREFIXES, strict=True)):
+        own = {item.name for item in model.graph.initializer}
+        entry = next(value.name for value in model.graph.input if value.name not in own)
+        graph = onnx.compose.add_prefix_graph(model.graph, prefix)
+        # The prefixed name of its input, which both share.
+        for node in graph.node:
+            node.input[:] = [_INPUT if name == prefix + entry else name for name in node.input]
+        nodes += graph.node
+        constants += graph.initializer
+        weight = np.zeros((2 * sizes[0], sizes[0]), dtype=np.float32)
+        weight[place * sizes[0] + np.arange(sizes[0]), np.arange(sizes[0])] = 1.0
+        constants += [
+            numpy_helper.from_array(weight, f"{prefix}place"),
+            numpy_helper.from_array(np.zeros(2 * sizes[0], dtype=np.float32), f"{prefix}zeros"),
+        ]
+        inputs = [graph.output[0].name, f"{prefix}place", f"{prefix}zeros"]
+        nodes.append(helper.make_node("Gemm", inputs, [f"{prefix}placed"], name=f"{prefix}placing", transB=1))
+    nodes.append(helper.make_node("Add", [f"{prefix}placed" for prefix in _PREFIXES], [_OUTPUT], name="both"))
+    merged = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "pair",
+            [helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, [size or "batch" for size in shapes[0]])],
+            [helper.make_tensor_value_info(_OUTPUT, TensorProto.FLOAT, [shapes[0][0] or "batch", 2 * sizes[0]])],
+            constants,
+        ),
+        opset_imports=[helper.make_opsetid("", opsets[0])],
+        ir_version=min(model.ir_version for model in models),
+        producer_name="prunecert",
+    )
+    names = {"first": identity(first), "second": identity(second)}
+    merged.metadata_props.add(key=PAIR_KEY, value=json.dumps(names, sort_keys=True))
+    try:
+        onnx.checker.check_model(merged)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"{first} and {second} can't be written as one network ({reason}).") from error
+    return merged
+
+
+def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
+    """Returns the shape of the one input, 0 where it is free, and the number of outputs."""
+    constants = {item.name for item in model.graph.initializer}
+    entries = [value for value in model.graph.input if value.name not in constants]
+    if len(entries) != 1 or len(model.graph.output) != 1:
+        raise UserError(
+            f"{path} has {len(entries)} inputs and {len(model.graph.output)} outputs; two networks are compared that "
+            "have one of each."
+        )
+    if entries[0].type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise UserError(f"{path} takes no float32 input; two networks are compared that do.")
+    shape = tuple(dim.dim_value for dim in entries[0].type.tensor_type.shape.dim)
+    output = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    if len(shape) < 2 or shape[0] > 1 or 0 in shape[1:] or len(output) != 2 or output[0] > 1 or not output[1]:
+        raise UserError(
+            f"{path} takes the shape {_shown(shape)} and returns {_shown(output)}; two networks are compared that take "
+            "a batch of 1, or a free one, and return [1, n]."
+        )
+    if any(item.key == METADATA_KEY for item in model.metadata_props):
+        raise UserError(f"{path} is a compacted network; compare the network that it was made from.")
+    return shape, output[1]
+
+
+def _opset(model: onnx.ModelProto, path: Path) -> int:
+    versions = [item.version for item in model.opset_import if item.domain in DEFAULT_DOMAINS]
+    if len(versions) != 1 or len(model.opset_import) != 1 or model.functions:
+        raise UserError(f"{path} uses functions or operators beyond ONNX's own; two networks are compared that don't.")
+    return int(versions[0])
+
+
+def _shown(shape: tuple[int, ...] | list[int]) -> str:
+    return f"[{', '.join(str(size) if size else '?' for size in shape)}]"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import prunecert.models.data
+from prunecert.bench.running import training_cells
+from prunecert.bench.running.training_cells import TrainingRequest, train_cells
+from prunecert.bench.schema.suite import load_suite
+from prunecert.models.data import Dataset
+from prunecert.models.history import read_history
+from tests.bench.trainkit import SUITE
+from tests.models.conftest import blobs
+
+CELL = "cnn-small_natural_eps2_lwm_x10_s0"
+
+
+@pytest.fixture
+def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        return blobs(60 if split == "train" else 20, split)
+
+    monkeypatch.setattr(prunecert.models.data, "load", load)
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SUITE)
+
+    def make(**options: Any) -> TrainingRequest:
+        defaults = {"suite": load_suite(str(file)), "named": str(file), "cells": CELL, "out": tmp_path / "zoo"}
+        return TrainingRequest(**{**defaults, **options})
+
+    return make
+
+
+def test_a_dry_run_says_how_long_it_takes_and_touches_nothing(request_of: Any, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train_cells(request_of(dry_run=True), lines.append)
+    assert lines[0] == "1 cells, 0 trained already, 1 to train."
+    assert lines[1].startswith(f"  {CELL}: 2 + 2 epochs, ")
+    assert not (tmp_path / "zoo").exists()
+    text = SUITE.replace("objectives: [natural]", "objectives: [ibp]").replace("default: {", "default: {lr: 0.001, ")
+    (tmp_path / "ibp.yaml").write_text(text)
+    suite = load_suite(str(tmp_path / "ibp.yaml"))
+    train_cells(request_of(dry_run=True, suite=suite, cells="*_dense_x1_s0"), lines.append)
+    assert lines[-1].startswith("  All: about "), "shipped checkpoints say how fast cnn-small is trained by IBP"
+
+
+def test_history_figure_and_trackers_tell_of_every_epoch(
+    request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Tracker:
+        def __init__(self, job: Any, folder: Path) -> None:
+            calls.append((job.name, folder.name))
+
+        def epoch(self, number: int, values: dict[str, float]) -> None:
+            calls.append((number, values["loss"]))
+
+        def end(self, accuracy: dict[str, float]) -> None:
+            calls.append(("end", sorted(accuracy)))
+
+    monkeypatch.setattr(training_cells, "TRACKERS", {"noting": Tracker})
+    monkeypatch.setattr(training_cells, "cores", lambda: 0)
+    lines: list[str] = []
+    train_cells(request_of(trackers=("noting",)), lines.append)
+    rows = read_history(tmp_path / "zoo" / f"{CELL}.history.jsonl")
+    assert [(row.stage, row.epoch) for row in rows] == [
+        ("pretrain", 1),
+        ("pretrain", 2),
+        ("finetune", 1),
+        ("finetune", 2),
+    ]
+    assert calls == [
+        (CELL, "noting"),
+        *((number, row.loss) for number, row in enumerate(rows, 1)),
+        ("end", ["clean", "crown_ibp", "ibp", "pgd"]),
+    ]
+    root = ElementTree.parse(tmp_path / "zoo" / f"{CELL}.history.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert any(line.startswith("hint: ") for line in lines)
+    assert any(line.startswith(f"{CELL}: kept ") for line in lines)
+
+
+def test_a_training_that_is_stopped_leaves_its_history_and_ends_its_trackers(
+    request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[dict[str, float]] = []
+    epochs: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        epochs.append(number)
+        if number == 3:
+            raise KeyboardInterrupt
+
+    tracker = SimpleNamespace(epoch=stop, end=ends.append)
+    monkeypatch.setattr(training_cells, "TRACKERS", {"stopping": lambda *_: tracker})
+    with pytest.raises(KeyboardInterrupt):
+        train_cells(request_of(trackers=("stopping",)), lambda _: None)
+    assert ends == [{}]
+    path = tmp_path / "zoo" / f"{CELL}.history.jsonl"
+    assert [(row.stage, row.epoch) for row in read_history(path)][-1] == ("finetune", 1)
+    assert path.with_suffix(".svg").exists()
+    train_cells(request_of(), lambda _: None)
+    whole = [("pretrain", 1), ("pretrain", 2), ("finetune", 1), ("finetune", 2)]
+    assert [(row.stage, row.epoch) for row in read_history(path)] == whole

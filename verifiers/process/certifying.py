@@ -1,0 +1,64 @@
+"""A verifier process that is asked for certificates, too: right after an answer, while its search is still there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunecert.errors import UserError
+from prunecert.verifiers.base import FloatArray, Instance, Status
+from prunecert.verifiers.certification import Written
+from prunecert.verifiers.process.parent import ProcessError
+from prunecert.verifiers.process.worker import Worker
+
+#: How many times the search's limit all of it may take, and seconds beyond that: reading, rounding and checking.
+_TIMES, _BEYOND_S = 4.0, 60.0
+
+
+class CertifyingWorker(Worker):
+    """A worker whose answers can be certified; arguments as `Worker`."""
+
+    def certify(
+        self, instance: Instance, vnnlib: bytes, timeout: float, witness: FloatArray | None = None
+    ) -> tuple[Written, bytes]:
+        """Certifies an answer: from the search that found it if this worker's last answer was that one.
+
+        A failure never raises; it becomes a reason.
+
+        Args:
+            instance: The question.
+            vnnlib: The same as text.
+            timeout: Seconds for a search.
+            witness: The counterexample, where the answer is `sat`; None where it is `unsat`.
+
+        Returns:
+            What came of it, and the file's content; empty where there is none.
+
+        Raises:
+            UserError: The worker is closed.
+        """
+        with self._lock:
+            if self.closed():
+                raise UserError(f"The worker of {self.name!r} is closed; make a new one.")
+            point = None if witness is None else (witness.shape, witness.tobytes())
+            arguments = (str(instance.onnx), vnnlib, timeout, point, instance.question())
+            try:
+                self._ready(instance)
+                assert self._process is not None
+                reply, _ = self._process.ask("certify", arguments, _TIMES * timeout + _BEYOND_S, self.grace_s)
+                return _written(reply)
+            except ProcessError as failure:
+                if failure.fatal:
+                    self._drop()
+                status = Status.TIMEOUT if failure.kind == "timeout" else Status.ERROR
+                return Written(str(status), failure.detail or "it failed", search_s=failure.wall_s), b""
+            except BaseException:
+                # Ctrl-C above all: nothing may run on when the caller has given up.
+                self._drop()
+                raise
+            finally:
+                if self.closed():
+                    self._end()
+
+
+def _written(reply: dict[str, Any]) -> tuple[Written, bytes]:
+    return Written(**reply["written"]), reply["content"]

@@ -1,0 +1,167 @@
+"""One question to a pair of networks: differential bounds, an attack, then branch and bound.
+
+What differential bounds over the whole box leave open is split by `branch_and_bound` beside this where its linear
+programmes are small. Elsewhere the search on one network goes on (`verifiers.sparse.bab.search`), with both networks as
+one: it knows nothing of differences, but it splits the ReLUs of both in one tree, and is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
+from prunecert.verifiers.sparse.bab.attack import Replay, confirm
+from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
+from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
+from prunecert.verifiers.sparse.bab.search import Search
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.crown.engine import Engine
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.pairs.bounds import Bounder, best_of, bound_rows
+from prunecert.verifiers.sparse.pairs.branch_and_bound import Disjunct, PairTree
+from prunecert.verifiers.sparse.pairs.network import split_merged
+from prunecert.verifiers.sparse.pairs.specification import candidates
+
+
+class Networks:
+    """A merged network, taken apart and made ready.
+
+    Args:
+        merged: Both networks on one input; the outputs of the first, then those of the second.
+        threads: For bounds.
+    """
+
+    def __init__(self, merged: Network, threads: int) -> None:
+        self.merged, self._threads = merged, threads
+        self.pair = split_merged(merged)
+        self.bounder = Bounder(self.pair, (Engine(self.pair.first, threads), Engine(self.pair.second, threads)))
+
+    @functools.cached_property
+    def checker(self) -> Checker:
+        """Of both as one network."""
+        return Checker(self.merged, self._threads)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """Likewise."""
+        return Engine(self.merged, self._threads)
+
+
+class PairSearch:
+    """One question.
+
+    Args:
+        networks: The pair.
+        lower: Lower corner of the box, float32.
+        upper: Upper corner.
+        spec: The unsafe outputs of both networks.
+        deadline: `time.monotonic` at which to end.
+        allowance: For each disjunct, how much more than `spec` is to be proved; empty: nothing.
+        replay: The float32 networks by which counterexamples near the threshold are judged.
+        entries: Most entries of both networks for which linear programmes are solved.
+        seed: Of the attack's random starts.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        lower: Float32Array,
+        upper: Float32Array,
+        spec: OutputSpec,
+        deadline: float,
+        allowance: tuple[float, ...] = (),
+        replay: Replay | None = None,
+        entries: int = 20_000,
+        seed: int = 0,
+    ) -> None:
+        self._networks, self._spec, self._deadline = networks, spec, deadline
+        self._lower, self._upper = lower.reshape(-1), upper.reshape(-1)
+        self._allowance, self._replay = allowance, replay
+        self._entries, self._limits = entries, Limits(seed=seed)
+
+    def run(self) -> Outcome:
+        """Answers it."""
+        begin = time.monotonic()
+        out = Outcome()
+        with np.errstate(all="ignore"):
+            self._answer(out, begin)
+        total = time.monotonic() - begin
+        out.bound_s = out.bound_s or total
+        out.search_s = total - out.bound_s
+        return out
+
+    def _answer(self, out: Outcome, begin: float) -> None:
+        spec, networks = self._spec, self._networks
+        count = len(spec.disjuncts)
+        if any(len(limits) == 0 for _, limits in spec.disjuncts):
+            # Every output is in an intersection of no half-spaces.
+            self._settle(out, self._lower.copy())
+            return
+        more = np.array(self._allowance) if self._allowance else np.zeros(count)
+        bounds = networks.bounder.bound(self._lower.astype(np.float64), self._upper.astype(np.float64))
+        out.unstable = sum(bounds.unstable())
+        rows = candidates(spec, more)
+        lower, walk = bound_rows(bounds, rows)
+        proved, _ = best_of(rows, lower, count)
+        out.bounds = tuple(np.nextafter(proved + more, -np.inf).tolist())
+        out.lowest = float(proved.min(initial=0.0))
+        open_ = np.flatnonzero(~(proved > 0))
+        out.bound_s = time.monotonic() - begin
+        if not len(open_):
+            out.status, out.stage = Status.UNSAT, "incomplete"
+            return
+        witness = self._confirm(walk.corners(bounds.ranges[0]))
+        witness = self._attacked(open_) if witness is None else witness
+        if witness is not None:
+            self._settle(out, witness)
+            return
+        out.bounds = None
+        if networks.pair.entries > self._entries:
+            self._as_one(out, open_)
+            return
+        tree = PairTree(bounds, self._confirm, self._deadline)
+        parts = [Disjunct(spec.disjuncts[k][0], spec.disjuncts[k][1] + more[k], rows.of(np.array([k]))) for k in open_]
+        found = tree.run(parts)
+        out.status, out.detail, out.witness = found.status, found.detail, found.witness
+        out.domains, out.rounds, out.certified = found.domains, found.programmes, found.leaves
+        out.stage = "bab" if found.status.decided else None
+
+    @staticmethod
+    def _settle(out: Outcome, witness: Float32Array) -> None:
+        out.status, out.stage, out.witness, out.bounds = Status.SAT, "attack", witness, None
+
+    def _confirm(self, points: Float64Array) -> Float32Array | None:
+        """Returns the first of [n, inputs] that is a counterexample."""
+        box = self._lower, self._upper
+        return confirm(self._networks.merged, self._spec, *box, points, 1, self._allowance, self._replay)
+
+    def _attacked(self, open_: Int64Array) -> Float32Array | None:
+        checker = self._networks.checker
+        hunt = Hunt(
+            checker, self._spec, self._lower, self._upper, self._limits, None, self._allowance, self._replay
+        )  # fmt: skip
+        matrices, offsets = zip(*self._spec.disjuncts, strict=True)
+        starts = np.cumsum([0, *(len(limits) for limits in offsets)])
+        return hunt.quick(open_, Attackable(np.concatenate(matrices), np.concatenate(offsets), starts))
+
+    def _as_one(self, out: Outcome, open_: Int64Array) -> None:
+        """Hands what is open to the search on one network."""
+        spec = self._spec
+        limits = tuple(spec.limits[k] for k in open_) if spec.limits else ()
+        left = OutputSpec(tuple(spec.disjuncts[k] for k in open_), limits)
+        allowance = tuple(self._allowance[k] for k in open_) if self._allowance else ()
+        networks = self._networks
+        search = Search(
+            networks.engine, networks.checker, self._lower, self._upper, left, self._limits, self._deadline,
+            allowance=allowance, replay=self._replay,
+        )  # fmt: skip
+        found = search.run()
+        out.status, out.detail, out.witness = found.status, found.detail, found.witness
+        out.domains, out.rounds, out.certified = found.domains, found.rounds, found.certified
+        out.refused = found.refused
+        # A proof of the rest is one of all: what isn't in it was proved by differential bounds.
+        out.stage = "bab" if found.status is Status.UNSAT else found.stage

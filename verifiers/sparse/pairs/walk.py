@@ -1,0 +1,186 @@
+"""The backward walk over two networks: linear functions of their outputs, bounded from below over a box.
+
+As CROWN (Zhang et al. 2018), but with two coefficients for each neuron, of its value in the first network and of the
+difference. From a node with the coefficients μ of z and ν of d, a source's value in the first network gets
+W^T μ + (W' - W)^T ν and its difference W'^T ν; `relaxation` takes both through the ReLUs. At the input the difference
+is 0, whatever its coefficient.
+
+Rounding is accounted for as in `verifiers.sparse.certify`: computed coefficients are taken as exact, and what they err
+by, γ times the magnitudes that they are sums of, is charged to the constant, times the largest magnitude of what they
+multiply. `Charges` are these sums for one unit of |μ| and of |ν|.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.certify import gamma
+from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, TINY, Ranges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
+
+#: Coefficients and values beyond these could underflow elsewhere by more than `TINY` covers.
+_HUGE, _LARGEST = 1e50, 1e100
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """What a walk found.
+
+    Args:
+        lower: Lower bounds, [rows]; -inf where nothing is known.
+        input: Coefficients of the input that are left, [inputs, rows].
+        losses: For each node with a ReLU: what its neurons cost, 0 or more, [size, rows].
+    """
+
+    lower: Float64Array
+    input: Float64Array
+    losses: dict[int, Float64Array]
+
+    def corners(self, box: Ranges) -> Float64Array:
+        """Returns the corners of a box at which what is left of the rows is least: [rows, inputs]."""
+        corners: Float64Array = np.where(self.input > 0, box.lower[FIRST], box.upper[FIRST]).T
+        return corners
+
+
+class Walker:
+    """Walks back through a pair of networks over one box, or parts of it.
+
+    Args:
+        pair: The networks.
+        ranges: Of all nodes over the whole box, which bound what rounding can do; nodes may be added later.
+    """
+
+    def __init__(self, pair: Pair, ranges: Sequence[Ranges]) -> None:
+        self.pair = pair
+        self._gammas = _gammas(pair)
+        self._sums = 4.0 * sum(pair.sizes)
+        self._charges: list[Float64Array] = [np.zeros((2, pair.sizes[0]))]
+        self._reach: list[Float64Array] = []
+        for node in range(len(ranges)):
+            self.add(node, ranges)
+
+    def copy(self) -> Walker:
+        """Returns one that nodes can be added to while this one stays."""
+        other = copy.copy(self)
+        other._charges, other._reach = list(self._charges), list(self._reach)
+        return other
+
+    def add(self, node: int, ranges: Sequence[Ranges]) -> None:
+        """Takes in a node whose ranges, and those of all before it, are known."""
+        self._reach.append(np.maximum(np.abs(ranges[node].lower), np.abs(ranges[node].upper)).max(axis=2))
+        if node:
+            self._charges.append(self._charge(node, ranges))
+
+    def _charge(self, node: int, ranges: Sequence[Ranges]) -> Float64Array:
+        """Returns what one unit of |μ|, and of |ν|, of each neuron of a node is charged: [2, size]."""
+        errors = self.pair.shifts[node].error
+        total = np.stack([errors[FIRST], errors[CHANGE]])
+        for term in self.pair.terms[node]:
+            before = through_relu(ranges[term.source]) if term.activated else ranges[term.source]
+            size = np.maximum(np.abs(before.lower), np.abs(before.upper)).max(axis=2)
+            if not size.max(initial=0.0) < _LARGEST:
+                total[:] = np.inf
+            weighted = self._gammas[term.source, term.activated] * size[[FIRST, CHANGE]]
+            total[0] += term.first.magnitude @ weighted[0]
+            total[1] += term.change.magnitude @ weighted[0] + term.second.magnitude @ weighted[1]
+            if not term.exact:
+                loose = inexact(term, before).max(axis=2)
+                total += loose[[FIRST, CHANGE]]
+        return total * 1.01
+
+    def lower(
+        self, start: int, value: Float64Array, change: Float64Array, ranges: Sequence[Ranges], choice: Choice = "mixed",
+        constant: Float64Array | None = None,
+    ) -> Walked:  # fmt: skip
+        """Bounds value^T z + change^T d + constant of a node.
+
+        Args:
+            start: The node.
+            value: Coefficients of the first network's values, taken as exact, [size, rows].
+            change: Of the differences.
+            ranges: Of all nodes before `start`, and of `start` where it doesn't begin; of one box, or one for each row.
+            choice: Of slopes (`relaxation`).
+            constant: What is added to each row, [rows].
+        """
+        rows = value.shape[1]
+        linear: dict[int, list[Float64Array]] = {start: [value, change]}
+        relu: dict[int, list[Float64Array]] = {}
+        sums = np.zeros(rows) if constant is None else constant.copy()
+        reach, error, largest = np.abs(sums), np.zeros(rows), np.zeros(rows)
+        losses: dict[int, Float64Array] = {}
+        with np.errstate(invalid="ignore", over="ignore"):
+            for node in range(start, 0, -1):
+                plain = linear.pop(node, None)
+                if node in relu:
+                    planes = relax(*relu.pop(node), ranges[node], choice)
+                    sums += planes.constant.sum(axis=0)
+                    reach += np.abs(planes.constant).sum(axis=0)
+                    losses[node] = np.zeros((self.pair.sizes[node], rows))
+                    losses[node][planes.index] = np.maximum(-planes.constant, 0.0)
+                    if plain is None:
+                        plain = [planes.value, planes.change]
+                    else:
+                        # A sum of two: the error is charged on the node's own values.
+                        plain = [plain[0] + planes.value, plain[1] + planes.change]
+                        for part, place in zip(plain, (FIRST, CHANGE), strict=True):
+                            error += 2 * UNIT * (self._reach[node][place] @ np.abs(part))
+                if plain is None:
+                    continue
+                shift = self.pair.shifts[node].value[[FIRST, CHANGE]]
+                for part, own, charge in zip(plain, shift, self._charges[node], strict=True):
+                    size = np.abs(part)
+                    sums += own @ part
+                    reach += np.abs(own) @ size
+                    error += charge @ size
+                    largest = np.maximum(largest, size.max(axis=0, initial=0.0))
+                for term in self.pair.terms[node]:
+                    _back(term, plain, relu if term.activated else linear)
+            box = ranges[0]
+            left = linear[0][0] if 0 in linear else np.zeros((self.pair.sizes[0], rows))
+            ends = np.where(left > 0, left * box.lower[FIRST], left * box.upper[FIRST])
+            sums += ends.sum(axis=0)
+            reach += np.abs(ends).sum(axis=0)
+            slack = 1.01 * (gamma(self._sums) * reach + error) + TINY
+            bound = sums - slack - 4 * UNIT * (np.abs(sums) + slack)
+            bound[~(largest < _HUGE) | ~(reach < _HUGE) | ~np.isfinite(bound)] = -np.inf
+        return Walked(bound, left, losses)
+
+
+def _back(term: PairTerm, plain: list[Float64Array], target: dict[int, list[Float64Array]]) -> None:
+    """Adds what coefficients of a node make of a source."""
+    value = term.first.matrix.T @ plain[0]
+    if term.change.matrix.nnz:
+        value = value + term.change.matrix.T @ plain[1]
+    # At the input nothing differs.
+    change = term.second.matrix.T @ plain[1] if term.source or term.activated else np.zeros_like(value)
+    if term.source in target:
+        held = target[term.source]
+        target[term.source] = [held[0] + value, held[1] + change]
+    else:
+        target[term.source] = [value, change]
+
+
+def _gammas(pair: Pair) -> dict[tuple[int, bool], Float64Array]:
+    """Bounds the relative error of a source's coefficients: sums over all nodes that use it so, [size]."""
+    counts: dict[tuple[int, bool], Float64Array] = {}
+    for terms in pair.terms:
+        for term in terms:
+            key = (term.source, term.activated)
+            own = np.zeros(pair.sizes[term.source])
+            for factor in (term.first, term.change, term.second):
+                own += _column_counts(factor.matrix)
+            # Sums of several terms round once more for each.
+            counts[key] = counts.get(key, np.zeros_like(own)) + own + 2.0
+    return {key: gamma(count) for key, count in counts.items()}
+
+
+def _column_counts(matrix: scipy.sparse.csr_array) -> Int64Array:
+    counts: Int64Array = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    return counts
