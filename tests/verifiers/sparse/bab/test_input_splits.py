@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.warmup import warm_up
+from prunecert.verifiers.sparse.threads import threads
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
 from tests.soundness.oracle import exact_margin
@@ -35,12 +35,6 @@ from tests.verifiers.sparse.searching import search as answer
 
 #: How far from the exact minimum questions are asked, in shares of the outputs' spread.
 _SAFE, _FAR, _UNSAFE = 1e-5, 2e-2, 1e-4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    """Compiling is no part of a question's time."""
-    warm_up()
 
 
 def randomly(rng: np.random.Generator, folder: Path) -> tuple[Drawn, Network]:
@@ -105,8 +99,9 @@ def test_answers_are_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_answers_of_a_hundred_networks_are_exact(tmp_path: Path) -> None:
-    assert check_networks(range(100, 200), tmp_path) > 100
+def test_answers_of_thirty_networks_are_exact(tmp_path: Path) -> None:
+    """Beside the soundness suite's 614 questions, which are asked with input splits, too."""
+    assert check_networks(range(100, 130), tmp_path) > 30
 
 
 def check_ties(seeds: range) -> int:
@@ -288,9 +283,10 @@ def test_the_limit_holds_and_the_bound_so_far_is_told(tmp_path: Path) -> None:
     path = net.save(tmp_path / "large.onnx")
     question = ask(path, net, np.full(net.inputs, 0.5), 0.3, timeout=0.6)
     verifier = bab(path, attack_steps=0, split="input")
-    begin = time.monotonic()
+    # Of the processor: other programs on the machine don't count.
+    begin = time.process_time()
     verdict = verifier.solve([question])[0]
-    assert time.monotonic() - begin < 0.6 + 0.5
+    assert time.process_time() - begin < threads() * (0.6 + 0.5)
     assert verdict.status is Status.TIMEOUT
     assert "sub-boxes open" in verdict.detail
     assert verdict.domains is not None
@@ -334,6 +330,33 @@ def test_inputs_go_on_where_relus_run_out_of_time(tmp_path: Path, monkeypatch: p
     low, high = question.lower.astype(float), question.upper.astype(float)
     run, out = answer(question.checker.network, low, high, spec, split="auto")
     assert out.status is Status.UNSAT
+    assert not run.leaves
+
+
+def test_a_turn_of_relus_leaves_no_tree_where_inputs_have_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree that was cut off in the middle proves nothing, and isn't taken for the proof."""
+    drawn, question = prepared(tmp_path)
+    spec = just_safe(question, drawn, 1e-3)
+    monkeypatch.setattr(input_splits, "_TRIAL", 8)
+    monkeypatch.setattr(input_splits, "_MOST", 16)
+    looks = iter([False])
+    monkeypatch.setattr(InputSplits, "promising", lambda self: next(looks, True))
+    leaves: list[int] = []
+    branch = search.BranchAndBound.branch
+
+    def cut_off(self: search.BranchAndBound) -> None:
+        branch(self)
+        leaves.append(len(self.leaves))
+        raise TimeoutError
+
+    monkeypatch.setattr(search.BranchAndBound, "branch", cut_off)
+    low, high = question.lower.astype(float), question.upper.astype(float)
+    run, out = answer(question.checker.network, low, high, spec, split="auto")
+    assert out.status is Status.UNSAT
+    assert leaves[0] > 0
+    assert run.branched is None
     assert not run.leaves
 
 
