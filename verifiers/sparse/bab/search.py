@@ -82,6 +82,7 @@ class Search:
         self._task = Task(checker, hunt, limits, deadline, earlier, names)
         self._standing = Standing(spec, allowance)
         self._bab: BranchAndBound | None = None
+        self._by_inputs = False
 
     @property
     def outcome(self) -> Outcome:
@@ -91,12 +92,12 @@ class Search:
     @property
     def leaves(self) -> list[Batch]:
         """The subdomains that are proved, with their dual variables."""
-        return [] if self._bab is None else self._bab.leaves
+        return [] if self.branched is None else self.branched.leaves
 
     @property
     def branched(self) -> BranchAndBound | None:
-        """What split the box, if anything did."""
-        return self._bab
+        """What split ReLUs, if anything did and the answer isn't that of input splits, of which no tree is kept."""
+        return None if self._by_inputs else self._bab
 
     def run(self) -> Outcome:
         """Answers the question."""
@@ -206,18 +207,20 @@ class Search:
         out, begin, end = self.outcome, time.monotonic(), self._task.deadline
         try:
             if self._task.limits.split == "input":
-                inputs.run()
+                self._by_inputs = inputs.run()
                 return
             first, second, third = (share * (end - begin) for share in _TURNS)
             if inputs.run(begin + first, looks=True):
+                self._by_inputs = True
                 return
             if self._turn(replace(self._task, deadline=time.monotonic() + second), root):
                 return
             out.status, out.detail = Status.UNKNOWN, ""
-            if inputs.run(begin + third):
+            self._by_inputs = inputs.run(begin + third)
+            if self._by_inputs:
                 return
             if len(inputs.pool) and inputs.promising():
-                inputs.run()
+                self._by_inputs = inputs.run()
             else:
                 self._turn(self._task, root)
         finally:
@@ -253,4 +256,4 @@ class Search:
 
     def pack(self, network: str, names: Names) -> Proof | None:
         """Returns the tree that the search on the next network, after the one of this hash, can start from, or None."""
-        return None if self._bab is None else self._bab.pack(network, names)
+        return None if self.branched is None else self.branched.pack(network, names)
