@@ -24,11 +24,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, Question, allowance_of, tell
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
 from prunecert.bench.results.summary_types import SummaryCell, read_summary
-from prunecert.bench.retention_about import DEFAULT_ALLOWANCE, SUBJECTS, Question, allowance_of, tell
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models import DENSE

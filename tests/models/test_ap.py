@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def norm(name: str, channels: int) -> State:
 
 
 def kernel(outputs: int, inputs: int, size: int) -> Tensor:
-    weight = torch.randn(outputs, inputs, size, size) / (inputs * size * size) ** 0.5
+    weight = torch.randn(outputs, inputs, size, size) / math.sqrt(inputs * size * size)
     return weight * (torch.rand(weight.shape) < 0.5)
 
 

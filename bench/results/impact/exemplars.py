@@ -29,6 +29,7 @@ class Exemplars:
         gained: Numbers of those the other way round.
         lost_classes: The classes of those lost.
         gained_classes: The classes of those gained.
+        changed: Share of the images on which a pruned network and the dense one of its seed disagree; the mean.
         churn: Share of the images on which two dense networks of different seeds disagree: what chance alone moves.
             None with one seed.
     """
@@ -40,6 +41,7 @@ class Exemplars:
     gained: tuple[int, ...]
     lost_classes: tuple[int, ...]
     gained_classes: tuple[int, ...]
+    changed: float
     churn: float | None
 
 
@@ -53,6 +55,10 @@ def exemplars(comparison: Comparison, metric: Metric = "verified") -> Exemplars:
         float(np.mean(one.flags(metric) != other.flags(metric)))
         for one, other in itertools.combinations(comparison.control, 2)
     ]
+    changed = [
+        float(np.mean(before.flags(metric) != after.flags(metric)))
+        for before, after in zip(comparison.control, comparison.pruned, strict=True)
+    ]
     numbers, labels = comparison.numbers, comparison.labels
     return Exemplars(
         metric,
@@ -62,6 +68,7 @@ def exemplars(comparison: Comparison, metric: Metric = "verified") -> Exemplars:
         tuple(map(int, numbers[gained])),
         tuple(map(int, labels[lost])),
         tuple(map(int, labels[gained])),
+        float(np.mean(changed)),
         float(np.mean(differing)) if differing else None,
     )
 

@@ -80,7 +80,7 @@ def test_the_distance_to_low_rank_falls_over_the_rounds() -> None:
                 distances.append(gap)
                 hooks.epoch(None)  # type: ignore[attr-defined]
 
-    prune(tiny, 4, train=Rounds(), rho=1.0)  # type: ignore[arg-type]
+    prune(tiny, 4, train=Rounds(), rho=1.0)
     assert distances[-1] < 0.05 * distances[0]
 
 
@@ -155,7 +155,7 @@ def test_bounds_are_those_of_the_product(tiny: nn.Module) -> None:
             crown_ibp_margins(model, x, 0.05, bounds, y)
             for model, bounds in zip((factorised, plain), boxes, strict=True)
         ]
-        assert torch.allclose(*crown, atol=1e-5)
+        assert torch.allclose(crown[0], crown[1], atol=1e-5)
         for _ in range(20):
             logits = factorised((x + 0.05 * (2 * torch.rand_like(x) - 1)).clamp(0, 1))
             margins = logits.gather(1, y[:, None]) - logits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -14,9 +16,10 @@ from prunecert.onnx.count import count_layers
 from prunecert.onnx.factors import METADATA_KEY, chains, composed_weights, fuse, is_marked
 
 rng = np.random.default_rng(0)
+Array = npt.NDArray[np.float32]
 
 
-def network(layers: list[tuple[str, tuple[int, ...], dict[str, object]]], bias: bool = False) -> onnx.ModelProto:
+def network(layers: list[tuple[str, tuple[int, ...], dict[str, Any]]], bias: bool = False) -> onnx.ModelProto:
     """Returns a network of these operators one after the other on 3x6x6 inputs; the last layer has a bias."""
     nodes, constants, x = [], [], "x"
     for number, (kind, shape, attributes) in enumerate(layers):
@@ -41,24 +44,24 @@ def network(layers: list[tuple[str, tuple[int, ...], dict[str, object]]], bias: 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 
-POINT: tuple[str, tuple[int, ...], dict[str, object]] = ("Conv", (2, 3, 1, 1), {})
-CORE: tuple[str, tuple[int, ...], dict[str, object]] = (
+POINT: tuple[str, tuple[int, ...], dict[str, Any]] = ("Conv", (2, 3, 1, 1), {})
+CORE: tuple[str, tuple[int, ...], dict[str, Any]] = (
     "Conv",
     (4, 2, 3, 3),
     {"pads": [1, 1, 1, 1], "strides": [2, 2], "kernel_shape": [3, 3]},
 )
-LAST: tuple[str, tuple[int, ...], dict[str, object]] = ("Conv", (5, 4, 1, 1), {})
-RELU: tuple[str, tuple[int, ...], dict[str, object]] = ("Relu", (), {})
-FLATTEN: tuple[str, tuple[int, ...], dict[str, object]] = ("Flatten", (), {})
-GEMMS: list[tuple[str, tuple[int, ...], dict[str, object]]] = [
+LAST: tuple[str, tuple[int, ...], dict[str, Any]] = ("Conv", (5, 4, 1, 1), {})
+RELU: tuple[str, tuple[int, ...], dict[str, Any]] = ("Relu", (), {})
+FLATTEN: tuple[str, tuple[int, ...], dict[str, Any]] = ("Flatten", (), {})
+GEMMS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("Gemm", (2, 45), {"transB": 1}),
     ("Gemm", (7, 2), {"transB": 1}),
 ]
 
 
-def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def run(model: onnx.ModelProto, x: Array) -> Array:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
+    return np.asarray(session.run(None, {"x": x})[0], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:  # type: ignore[ty
     ],
 )
 def test_the_product_is_the_same_function_in_fewer_layers(
-    layers: list[tuple[str, tuple[int, ...], dict[str, object]]],
+    layers: list[tuple[str, tuple[int, ...], dict[str, Any]]],
 ) -> None:
     model = network(layers)
     fused = fuse(model)
@@ -98,7 +101,7 @@ def test_the_product_is_the_same_function_in_fewer_layers(
     ],
 )
 def test_what_is_no_chain_of_factors_stays(
-    layers: list[tuple[str, tuple[int, ...], dict[str, object]]], bias: bool
+    layers: list[tuple[str, tuple[int, ...], dict[str, Any]]], bias: bool
 ) -> None:
     assert fuse(network(layers, bias)) is None
 

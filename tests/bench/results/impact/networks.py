@@ -41,7 +41,9 @@ def network(
     )
     attacked = flags if attacked is None else attacked
     clean = attacked if clean is None else clean
-    return ImageOutcomes(cell, numbers, numbers % 4, clean, attacked, flags, np.ones(len(flags)), numbers + 10.0)
+    return ImageOutcomes(
+        cell, numbers, numbers % 4, clean, attacked, flags, np.ones(len(flags)), (numbers + 10).astype(np.float64)
+    )
 
 
 def proved(*numbers: int, of: int = N) -> BoolArray:

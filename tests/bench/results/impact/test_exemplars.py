@@ -31,6 +31,7 @@ def test_of_two_networks_a_majority_is_both_and_a_tie_is_on_no_side() -> None:
     assert result.lost == (1,)
     assert result.gained == ()
     assert result.churn == 1 / 40
+    assert result.changed == (2 + 2) / 2 / 40
     assert of([{1}], [set()]).churn is None
 
 

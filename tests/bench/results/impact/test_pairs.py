@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,13 @@ def test_only_images_that_all_have_count() -> None:
 
 def test_networks_of_other_data_objectives_or_seeds_are_not_compared() -> None:
     dense = network(proved(0), pruner="dense")
-    for fields in ({"data_fingerprint": "other"}, {"objective": "pgd"}, {"eps": "8/255"}, {"network": "cnn5"}):
+    others: list[dict[str, Any]] = [
+        {"data_fingerprint": "other"},
+        {"objective": "pgd"},
+        {"eps": "8/255"},
+        {"network": "cnn5"},
+    ]
+    for fields in others:
         assert against_dense([dense, network(proved(0), **fields)]) == []
     assert compare([dense], [network(proved(0), seed=1)]) is None
 

@@ -17,7 +17,7 @@ from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.report import impact, impact_tables
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of, outcomes_of_rows
-from prunecert.bench.results.impact.methods import Costs, method_lines
+from prunecert.bench.results.impact.methods import BASELINE, Costs, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
 from prunecert.bench.results.impact.potential import ALLOWANCE
 from prunecert.bench.results.store import Log, is_run
@@ -150,7 +150,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
 
 
 def _chosen(outcomes: list[ImageOutcomes], question: Question) -> list[ImageOutcomes]:
-    """Returns the networks asked for, and their dense controls."""
+    """Returns the networks asked for, and what they are held against."""
     everyone = outcomes
     if question.compressions is not None:
         outcomes = [part for part in outcomes if part.cell.compression in question.compressions]
@@ -160,7 +160,14 @@ def _chosen(outcomes: list[ImageOutcomes], question: Question) -> list[ImageOutc
     if not outcomes:
         raise UserError(f"{question.source} holds no finished network of those asked for.")
     chosen, kept = {part.family for part in outcomes}, set(map(id, outcomes))
-    return [p for p in everyone if id(p) in kept or (p.cell.pruner == DENSE and p.family in chosen)]
+    controls = {(family, DENSE, 1.0) for family in chosen}
+    if question.subject == "methods":
+        controls |= {(part.family, BASELINE, part.cell.compression) for part in outcomes}
+    return [
+        part
+        for part in everyone
+        if id(part) in kept or (part.family, part.cell.pruner, part.cell.compression) in controls
+    ]
 
 
 def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
@@ -173,7 +180,8 @@ def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
 def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
     table = impact_tables.exemplars_table(group, names)
     if table.rows:
-        yield Part(group[0].family_title, table, impact_tables.EXEMPLAR_NOTE)
+        images = min(len(comparison.numbers) for comparison in group)
+        yield Part(f"{group[0].family_title}, {images} images", table, impact_tables.EXEMPLAR_NOTE)
 
 
 def _potential(group: list[Comparison], allowance: float) -> Iterator[Part]:
