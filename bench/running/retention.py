@@ -42,6 +42,8 @@ from prunecert.verifiers.sparse.pairs.network import Pair
 from prunecert.verifiers.sparse.pairs.specification import Candidates
 from prunecert.verifiers.sparse.threads import threads
 
+#: Bounds of a network that isn't bounded by itself.
+_NOTHING = CrownBounds(np.zeros(0), {}, {}, 0)
 #: Who is answerable for a transfer where its rounding is judged.
 _JUDGED_AS = "sparse-pair"
 
@@ -101,7 +103,7 @@ class Transfer:
 
     def __init__(self, dense: Network) -> None:
         self._dense, self._engine = dense, Engine(dense, threads())
-        self._bounders: dict[str, tuple[Engine, Bounder]] = {}
+        self._bounders: dict[str, tuple[Engine, Bounder, Bounder]] = {}
         self._known: tuple[tuple[object, ...], CrownBounds] | None = None
 
     def add(self, name: str, pruned: Network) -> None:
@@ -112,7 +114,8 @@ class Transfer:
             UnsupportedError: It can't be compared.
         """
         engine = Engine(pruned, threads())
-        self._bounders[name] = engine, Bounder(Pair(self._dense, pruned), (self._engine, engine))
+        pair, engines = Pair(self._dense, pruned), (self._engine, engine)
+        self._bounders[name] = engine, Bounder(pair, engines, walks=False), Bounder(pair, engines)
 
     def bounds(self, name: str, instance: Instance) -> tuple[float, ...]:
         """Bounds the margins of a pruned network by those of the dense one and by their differences.
@@ -122,7 +125,8 @@ class Transfer:
             instance: The question about it; the dense network's bounds for the same box are computed once.
 
         Returns:
-            For each other class, in the order of the property's disjuncts; they hold in real arithmetic.
+            For each other class, in the order of the property's disjuncts; they hold in real arithmetic. Intervals of
+            differences are tried first; walks, with the pruned network's own bounds, where these leave a class open.
         """
         lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (instance.lower, instance.upper))
         rows = np.concatenate([matrix for matrix, _ in instance.spec.disjuncts])
@@ -130,13 +134,16 @@ class Transfer:
         image = lower.tobytes(), upper.tobytes(), instance.spec.digest()
         if self._known is None or self._known[0] != image:
             self._known = image, self._engine.bound(question)
-        engine, bounder = self._bounders[name]
-        pair = bounder.with_own(lower, upper, self._known[1], engine.bound(question))
         differences = Candidates(
             np.zeros_like(rows.T), rows.T.copy(), np.zeros(len(rows)), np.zeros_like(rows.T), np.arange(len(rows))
         )
-        change, _ = bound_rows(pair, differences)
-        total = self._known[1].rows + change
+        dense, (engine, quick, thorough) = self._known[1], self._bounders[name]
+        # The pruned network's own values follow from the dense one's and from the differences.
+        pair = quick.with_own(lower, upper, dense, _NOTHING)
+        total = dense.rows + bound_rows(pair, differences, choices=("mixed",))[0]
+        if not (total > 0).all():
+            pair = thorough.with_own(lower, upper, dense, engine.bound(question))
+            total = np.maximum(total, dense.rows + bound_rows(pair, differences, choices=("together", "mixed"))[0])
         return tuple(np.nextafter(total, -np.inf).tolist())
 
 

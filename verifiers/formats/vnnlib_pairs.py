@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,7 +220,7 @@ def _number(value: float) -> str:
     return np.format_float_positional(value, trim="0")
 
 
-def _row(row: Sequence[float] | npt.NDArray[np.float64], bound: float, strict: bool, outputs: int) -> str:
+def _row(row: npt.NDArray[np.float64], bound: float, strict: bool, outputs: int) -> str:
     words = [f"Y[0,{place}]" if place < outputs else f"V[0,{place - outputs}]" for place in range(2 * outputs)]
     terms = [f"(* {_number(float(row[place]))} {words[place]})" for place in np.flatnonzero(row)]
     total = terms[0] if len(terms) == 1 else f"(+ {' '.join(terms)})"

@@ -7,6 +7,7 @@ W δ + (W' - W) a'. Changes of weights are differences of two float32 numbers in
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import scipy.sparse
 from prunecert.errors import UserError
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
+from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
 
 #: Unit roundoff of float64.
@@ -103,6 +105,23 @@ class Pair:
             for left, right in zip(first.nodes, second.nodes, strict=True)
         ]
         self.shifts = [_shift(left, right) for left, right in zip(first.nodes, second.nodes, strict=True)]
+
+    @functools.cached_property
+    def gammas(self) -> dict[tuple[int, bool], Float64Array]:
+        """Bounds the relative error of a source's coefficients in a backward walk, by source and whether activated.
+
+        They are sums over all nodes that use the source so, [size of source].
+        """
+        counts: dict[tuple[int, bool], Float64Array] = {}
+        for terms in self.terms:
+            for term in terms:
+                key = (term.source, term.activated)
+                own = np.zeros(self.sizes[term.source])
+                for factor in (term.first, term.change, term.second):
+                    own += np.bincount(factor.matrix.indices, minlength=len(own))
+                # Sums of several terms round once more for each.
+                counts[key] = counts.get(key, np.zeros_like(own)) + own + 2.0
+        return {key: gamma(count) for key, count in counts.items()}
 
     @property
     def outputs(self) -> int:

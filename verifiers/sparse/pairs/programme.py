@@ -162,7 +162,7 @@ class Programme:
             self._limits.append(_Block(change, node_ranges.upper[CHANGE, :, 0]))
             self._limits.append(_Block(scipy.sparse.csr_array(-change), -node_ranges.lower[CHANGE, :, 0]))
         low, high = ranges.lower[CHANGE, :, 0], ranges.upper[CHANGE, :, 0]
-        both = ranges.unstable().all(axis=0)[:, 0]
+        both = np.asarray(ranges.unstable()[:, :, 0].all(axis=0))
         free = np.flatnonzero(both & (low < 0) & (high > 0))
         before, behind = changes[0][free], changes[1][free]
         # max(0, d) above, and min(0, d) = -max(0, -d) below.

@@ -105,10 +105,10 @@ def _planes(
     )
     if choice == "together":
         return (*together, _constant(lam, kappa, *together, ranges))
-    constants = [_constant(lam, kappa, *slopes, ranges) for slopes in (apart, together)]
+    constants = [_constant(lam, kappa, mu, nu, ranges) for mu, nu in (apart, together)]
     losses = [
-        _at_corners(lam, kappa, *slopes, ranges) - constant
-        for slopes, constant in zip((apart, together), constants, strict=True)
+        _at_corners(lam, kappa, mu, nu, ranges) - constant
+        for (mu, nu), constant in zip((apart, together), constants, strict=True)
     ]
     with np.errstate(invalid="ignore"):
         better = losses[1] < losses[0]

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, TINY, Ranges, inexact, through_relu
@@ -59,7 +58,6 @@ class Walker:
 
     def __init__(self, pair: Pair, ranges: Sequence[Ranges]) -> None:
         self.pair = pair
-        self._gammas = _gammas(pair)
         self._sums = 4.0 * sum(pair.sizes)
         self._charges: list[Float64Array] = [np.zeros((2, pair.sizes[0]))]
         self._reach: list[Float64Array] = []
@@ -87,7 +85,7 @@ class Walker:
             size = np.maximum(np.abs(before.lower), np.abs(before.upper)).max(axis=2)
             if not size.max(initial=0.0) < _LARGEST:
                 total[:] = np.inf
-            weighted = self._gammas[term.source, term.activated] * size[[FIRST, CHANGE]]
+            weighted = self.pair.gammas[term.source, term.activated] * size[[FIRST, CHANGE]]
             total[0] += term.first.magnitude @ weighted[0]
             total[1] += term.change.magnitude @ weighted[0] + term.second.magnitude @ weighted[1]
             if not term.exact:
@@ -119,7 +117,8 @@ class Walker:
             for node in range(start, 0, -1):
                 plain = linear.pop(node, None)
                 if node in relu:
-                    planes = relax(*relu.pop(node), ranges[node], choice)
+                    lam, kappa = relu.pop(node)
+                    planes = relax(lam, kappa, ranges[node], choice)
                     sums += planes.constant.sum(axis=0)
                     reach += np.abs(planes.constant).sum(axis=0)
                     losses[node] = np.zeros((self.pair.sizes[node], rows))
@@ -165,22 +164,3 @@ def _back(term: PairTerm, plain: list[Float64Array], target: dict[int, list[Floa
         target[term.source] = [held[0] + value, held[1] + change]
     else:
         target[term.source] = [value, change]
-
-
-def _gammas(pair: Pair) -> dict[tuple[int, bool], Float64Array]:
-    """Bounds the relative error of a source's coefficients: sums over all nodes that use it so, [size]."""
-    counts: dict[tuple[int, bool], Float64Array] = {}
-    for terms in pair.terms:
-        for term in terms:
-            key = (term.source, term.activated)
-            own = np.zeros(pair.sizes[term.source])
-            for factor in (term.first, term.change, term.second):
-                own += _column_counts(factor.matrix)
-            # Sums of several terms round once more for each.
-            counts[key] = counts.get(key, np.zeros_like(own)) + own + 2.0
-    return {key: gamma(count) for key, count in counts.items()}
-
-
-def _column_counts(matrix: scipy.sparse.csr_array) -> Int64Array:
-    counts: Int64Array = np.bincount(matrix.indices, minlength=matrix.shape[1])
-    return counts

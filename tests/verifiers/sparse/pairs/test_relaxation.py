@@ -39,14 +39,16 @@ def test_it_is_below_in_exact_arithmetic(
     mu, nu = Fraction(planes.value[0, 0]), Fraction(planes.change[0, 0])
     constant = Fraction(planes.constant[0, 0]) if len(planes.index) else Fraction(0)
     (low, high), (low2, high2), (least, most) = ([Fraction(end) for end in ends] for ends in box)
-    start, end = max(low, low2 - most), min(high, high2 - least)
+    start: Fraction = max(low, low2 - most)
+    end: Fraction = min(high, high2 - least)
     if start > end:
         return
     corners = [(Fraction(i), Fraction(j)) for i in (0, 1) for j in (0, 1)]
     kinks = [Fraction(0), low2 - least, high2 - most]
     for share, other in [*((Fraction(a), Fraction(b)) for a, b in shares), *corners]:
         for z in (start + share * (end - start), *(min(max(kink, start), end) for kink in kinks)):
-            below, above = max(least, low2 - z), min(most, high2 - z)
+            below: Fraction = max(least, low2 - z)
+            above: Fraction = min(most, high2 - z)
             for d in (below + other * (above - below), min(max(-z, below), above)):
                 delta = max(z + d, 0) - max(z, 0)
                 left = Fraction(lam) * max(z, 0) + Fraction(kappa) * delta
