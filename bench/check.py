@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.no_proofs:
         names = ("exports", "sample", "seed", "workers")
         how = {name: getattr(options, name) for name in names} | {"exports": [options.exports]}
-        records, faults = check_proofs(files[0].parent, good, images, **how)
-        for fault in faults:
-            problem = EntryProblem(f"{fault.name}.json", fault.field, fault.what)
+        records, refusals = check_proofs(files[0].parent, good, images, **how)
+        for refusal in refusals:
+            problem = EntryProblem(f"{refusal.name}.json", refusal.field, refusal.what)
             problems.append(problem)
             print(problem)
-            good.pop(fault.name, None)
+            good.pop(refusal.name, None)
         for name, record in records.items():
             print(f"{shortened(name)}.json: proofs: {record.words}")
         if options.record:

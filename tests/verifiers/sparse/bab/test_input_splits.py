@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.bab import input_splits, search
+from prunecert.verifiers.sparse.bab import branch_and_bound, input_splits, search
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.input_splits import FEW, InputSplits, halves, possible
 from prunecert.verifiers.sparse.bab.open_boxes import Boxes
@@ -345,14 +345,14 @@ def test_a_turn_of_relus_leaves_no_tree_where_inputs_have_the_proof(
     looks = iter([False])
     monkeypatch.setattr(InputSplits, "promising", lambda self: next(looks, True))
     leaves: list[int] = []
-    branch = search.BranchAndBound.branch
+    branch = branch_and_bound.BranchAndBound.branch
 
-    def cut_off(self: search.BranchAndBound) -> None:
+    def cut_off(self: branch_and_bound.BranchAndBound) -> None:
         branch(self)
         leaves.append(len(self.leaves))
         raise TimeoutError
 
-    monkeypatch.setattr(search.BranchAndBound, "branch", cut_off)
+    monkeypatch.setattr(branch_and_bound.BranchAndBound, "branch", cut_off)
     low, high = question.lower.astype(float), question.upper.astype(float)
     run, out = answer(question.checker.network, low, high, spec, split="auto")
     assert out.status is Status.UNSAT

@@ -296,13 +296,14 @@ def repeating(seed: int) -> tuple[small.Network, Any]:
     rng = np.random.default_rng(seed)
 
     def numbers(*shape: int) -> NDArray[np.float32]:
-        return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:], initial=1))).astype(np.float32)
+        drawn: NDArray[np.float32] = rng.standard_normal(shape, dtype=np.float32)
+        return drawn * np.float32(np.sqrt(2 / np.prod(shape[1:], initial=1)))
 
     first, across, down, last = numbers(8, 3), numbers(2, 2, 3, 3), numbers(1, 2, 3, 3), numbers(3, 9)
-    biases = [0.2 * numbers(count) for count in (8, 2, 1, 3)]
+    biases = [np.float32(0.2) * numbers(count) for count in (8, 2, 1, 3)]
     net = small.Network("repeating", (3,))
     value = net.relu(net.gemm(0, first.astype(float), biases[0].astype(float)))
-    value = net.relu(net.gemm(value, transposed_matrix(across, 2, 2, 1), np.repeat(biases[1], 9).astype(float)))
+    value = net.relu(net.gemm(value, transposed_matrix(across, 2, 2, 1), np.repeat(biases[1].astype(float), 9)))
     repeat = np.kron(np.eye(3), np.ones((2, 1)))
     value = net.gemm(value, np.kron(np.eye(2), np.kron(repeat, repeat)), np.zeros(72))
     matrix, _ = small.conv_matrix(down.astype(float), (2, 6, 6), 2, 1)
