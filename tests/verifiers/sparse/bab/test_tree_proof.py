@@ -48,6 +48,7 @@ def test_every_leaf_of_the_tree_is_there_once_below_its_splits(run: BranchAndBou
             if isinstance(entry, Split):
                 depth += [level + 1, level + 1]
             else:
+                assert isinstance(entry, Leaf)
                 assert len(entry.beta) == level
         assert depth == []
 
