@@ -43,7 +43,8 @@ def test_outputs_in_any_order_are_within_the_bound(family: str) -> None:
     # It is no empty promise: float32 has about seven digits.
     assert 0 < bound < 1e-3
     rng = np.random.default_rng(5)
-    points = kit.points(rng, question.lower.astype(float), question.upper.astype(float), 12).astype(np.float32)
+    corners = question.lower.astype(np.float64), question.upper.astype(np.float64)
+    points = kit.points(rng, *corners, 12).astype(np.float32)
     points = np.clip(points, question.lower, question.upper)
     exact = net.evaluate(points)
     assert np.abs(outputs(files.onnx, points.reshape(-1, *net.shape)) - exact).max() < bound
