@@ -95,7 +95,8 @@ def test_what_was_rounded_before_is_not_rounded_again(
     def weights(*shape: int, ones: bool) -> NDArray[np.float32]:
         # Just above a power of 2, where rounding moves a number most for its size.
         values = 1 + rng.integers(0 if ones else 1, 1 if ones else 40, shape) * 2.0**-23
-        return (values * rng.choice([-1, 1], shape)).astype(np.float32)
+        signed: NDArray[np.float32] = (values * rng.choice([-1, 1], shape)).astype(np.float32)
+        return signed
 
     inner = np.diag(weights(3, ones=unit[0])) if apart else weights(3, 2, ones=unit[0])
     outer = np.diag(weights(3, ones=unit[1]))

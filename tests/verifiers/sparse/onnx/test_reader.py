@@ -293,7 +293,9 @@ def repeating(seed: int) -> tuple[small.Network, Any]:
     rng = np.random.default_rng(seed)
 
     def numbers(*shape: int) -> NDArray[np.float32]:
-        return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:], initial=1))).astype(np.float32)
+        scaled = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:], initial=1))
+        rounded: NDArray[np.float32] = scaled.astype(np.float32)
+        return rounded
 
     first, across, down, last = numbers(8, 3), numbers(2, 2, 3, 3), numbers(1, 2, 3, 3), numbers(3, 9)
     biases = [0.2 * numbers(count) for count in (8, 2, 1, 3)]
@@ -301,7 +303,8 @@ def repeating(seed: int) -> tuple[small.Network, Any]:
     value = net.relu(net.gemm(0, first.astype(float), biases[0].astype(float)))
     value = net.relu(net.gemm(value, transposed_matrix(across, 2, 2, 1), np.repeat(biases[1], 9).astype(float)))
     repeat = np.kron(np.eye(3), np.ones((2, 1)))
-    value = net.gemm(value, np.kron(np.eye(2), np.kron(repeat, repeat)), np.zeros(72))
+    repeated: NDArray[np.float64] = np.kron(np.eye(2), np.kron(repeat, repeat)).astype(np.float64)
+    value = net.gemm(value, repeated, np.zeros(72))
     matrix, _ = small.conv_matrix(down.astype(float), (2, 6, 6), 2, 1)
     value = net.relu(net.gemm(value, matrix, np.repeat(biases[2], 9).astype(float)))
     net.gemm(value, last.astype(float), biases[3].astype(float))
