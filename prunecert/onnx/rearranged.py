@@ -145,7 +145,7 @@ def find_spread(term: Term, target: Shape, source: Shape) -> Spread | None:
 
     reads = parted(term.index)
     present = reads[:, :, 0] >= 0
-    down, across = present.any(axis=1), present.any(axis=0)
+    down, across = np.asarray(present.any(axis=1)), np.asarray(present.any(axis=0))
     whole = np.where(present[:, :, None], np.arange(reads.shape[2]), -1)
     if not np.array_equal(present, np.outer(down, across)) or not np.array_equal(reads, whole) or not present.any():
         return None

@@ -79,36 +79,35 @@ def test_large_transposed_convolutions_set_zeros_between(
 ) -> None:
     for module in (emit, linear):
         monkeypatch.setattr(module, "SPREAD", 0)
-    axes = [down] if flat else [down, across]
-    kernel, strides, dilations, first, last = zip(*axes, strict=True)
-    attributes = {
-        "strides": strides,
-        "dilations": dilations,
-        "pads": [*first, *last],
-        "output_padding": [min(more, stride - 1) for stride in strides],
-        "group": groups,
-    }
-    shape = (1, 4, *((5,) if flat else (3, 4)))
+    shape = (1, 4, 5) if flat else (1, 4, 3, 4)
+    # Size, kernel, stride, dilation, pads before and after, and further rows, of each axis.
+    axes = [
+        (size, *axis, min(more, axis[1] - 1))
+        for size, axis in zip(shape[2:], [down] if flat else [down, across], strict=True)
+    ]
     sizes = [
-        stride * (size - 1) + extra + dilation * (length - 1) + 1 - one - other
-        for size, stride, extra, dilation, length, one, other in zip(
-            shape[2:], strides, attributes["output_padding"], dilations, kernel, first, last, strict=True
-        )
+        stride * (size - 1) + extra + dilation * (kernel - 1) + 1 - first - last
+        for size, kernel, stride, dilation, first, last, extra in axes
     ]
     if min(sizes) < 1:
         return
-    nodes = [
-        N("Conv", ["x", "v"], ["h"]),
-        N("ConvTranspose", ["h", "w", "b"], ["t"], **attributes),
-        N("Relu", ["t"], ["y"]),
-    ]
-    constants = {"v": weights(4, 4, *[1] * len(axes)), "w": weights(4, 3, *kernel), "b": weights(3 * groups)}
+    node = N(
+        "ConvTranspose",
+        ["h", "w", "b"],
+        ["t"],
+        strides=[axis[2] for axis in axes],
+        dilations=[axis[3] for axis in axes],
+        pads=[*(axis[4] for axis in axes), *(axis[5] for axis in axes)],
+        output_padding=[axis[6] for axis in axes],
+        group=groups,
+    )
+    nodes = [N("Conv", ["x", "v"], ["h"]), node, N("Relu", ["t"], ["y"])]
+    kernels = [axis[1] for axis in axes]
+    constants = {"v": weights(4, 4, *[1] * len(axes)), "w": weights(4, 3, *kernels), "b": weights(3 * groups)}
     normal = assert_same(build(nodes, constants, shape), points=2)
     cut = any(
-        min(dilation * (length - 1) - one, dilation * (length - 1) - other + extra + 1 - stride) < 0
-        for stride, extra, dilation, length, one, other in zip(
-            strides, attributes["output_padding"], dilations, kernel, first, last, strict=True
-        )
+        min(dilation * (kernel - 1) - first, dilation * (kernel - 1) - last + extra + 1 - stride) < 0
+        for _, kernel, stride, dilation, first, last, extra in axes
     )
     assert ("Gemm" in operators(normal)) == cut
 
