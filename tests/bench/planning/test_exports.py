@@ -11,6 +11,10 @@ from prunecert.bench.planning.exports import Export, compact_export, export_cell
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.models.checkpoint import load_model, save
+from prunecert.models.masks import Masks
+from prunecert.models.networks.factorised import factorise
+from prunecert.onnx.count import count_layers, totals
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench.conftest import CELLS, Zoo
 
@@ -64,3 +68,28 @@ def test_a_network_that_loses_nothing_stays_the_masked_file(zoo: Zoo, tmp_path: 
     assert compact_export(dense, tmp_path, Mode.ALL_INPUTS).sha256 == dense.sha256
     assert compact_export(dense, tmp_path, Mode.OFF) is dense
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".onnx"]
+
+
+def test_factors_are_counted_as_stored_and_multiplied_for_verifiers(zoo: Zoo, tmp_path: Path) -> None:
+    model, _, card = load_model(zoo.checkpoints / f"{CELLS[0]}.safetensors")
+    surgery = {"0": [3, 9], "2": [5, 4], "5": [9]}
+    factorise(model, surgery)
+    follows = ("sparsity", "weights", "kept", "sparsity_by_layer", "mask_sha256", "sha256", "schema_version")
+    fields = {key: value for key, value in vars(card).items() if key not in follows}
+    fields |= {"name": "low", "pruner": "cstar", "compression": 10.0, "surgery": {"factorised": surgery}}
+    save(tmp_path, model, Masks.dense(model), **fields)
+    export = export_cell(tmp_path / "low.safetensors", tmp_path)
+    assert export_cell(tmp_path / "low.safetensors", tmp_path) == export
+    weights, kept = totals(count_layers(export.path))
+    # What a leaderboard entry's compression follows from.
+    assert export.card["dense_weights"] == 214_760
+    assert weights == kept == 21_445
+    assert export.compression == pytest.approx(214_760 / 21_445)
+    compact = compact_export(export, tmp_path)
+    assert compact.path != export.path
+    assert (compact.masked_path, compact.masked_sha256) == (export.path, export.sha256)
+    assert compact_export(export, tmp_path).path == compact.path
+    assert len(count_layers(compact.path)) == 4
+    assert compact_export(export, tmp_path, Mode.OFF) == export
+    points = np.random.default_rng(1).random((4, 3, 32, 32), dtype=np.float32)
+    np.testing.assert_allclose(outputs(export.path, points), outputs(compact.path, points), atol=1e-5)
