@@ -69,7 +69,7 @@ def case(
 
 
 def awkward(seed: int) -> Case:
-    """Returns networks of small round weights: units of 0, ties, neurons that are 0 at a corner, inputs that are fixed."""
+    """Returns networks of small round weights: units of 0, ties, neurons that are 0 at a corner, fixed inputs."""
     rng = np.random.default_rng(seed)
     sizes = (3, 5, 5, 3) if seed % 2 else (2, 6, 3)
     weights = [rng.choice([-1, -0.5, 0, 0, 0, 0.5, 1, 2], (m, n)) for n, m in itertools.pairwise(sizes)]
