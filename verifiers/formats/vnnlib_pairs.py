@@ -62,7 +62,7 @@ def speaks_of_two(text: str) -> bool:
     >>> speaks_of_two("(declare-network f (declare-input X Real [1]) (declare-output Y Real [1]))")
     False
     """
-    return len(_NETWORKS.findall(text)) == 2
+    return len(_NETWORKS.findall(plain(text, "The property"))) == 2
 
 
 def read_pair(text: str, name: str) -> PairQuery:
@@ -78,7 +78,10 @@ def read_pair(text: str, name: str) -> PairQuery:
     """
     joined = _INDICES.sub(lambda match: f"[{re.sub(r'[^0-9,]', '', match[1])}] ", _VERSION.sub(" ", plain(text, name)))
     statements = list(script(expressions(joined, name), name))
-    first, second = (_declared(part, name) for part in statements if keyword(part) == "declare-network")
+    networks = [_declared(part, name) for part in statements if keyword(part) == "declare-network"]
+    if len(networks) != 2:
+        raise UnsupportedPropertyError(f"{name} declares {len(networks)} networks; a pair has two.")
+    first, second = networks
     if first.relation is not None or second.relation is None or second.relation[1] != first.name:
         raise UnsupportedPropertyError(
             f"{name} doesn't say how its networks are related; allowed is ({' or '.join(_RELATIONS)} {first.name}) in "
@@ -99,7 +102,12 @@ def read_pair(text: str, name: str) -> PairQuery:
         for formula in _conjuncts(statement[1]):
             same = _equated(formula, first, second)
             if same is None:
-                asserted.append(f"(assert {_rewritten(formula, first, second, name)})")
+                try:
+                    asserted.append(f"(assert {_rewritten(formula, first, second, name)})")
+                except RecursionError:
+                    raise UserError(
+                        f"{name} is refused: its parentheses are nested too deeply; write it flat."
+                    ) from None
             else:
                 equated.add(same)
     if len(equated) != size:
@@ -157,7 +165,10 @@ def _place(word: str, tensor: tuple[str, tuple[int, ...]]) -> int | None:
     indices = [int(text) for text in match[2].split(",") if text and len(text) < 10]
     if len(indices) != len(tensor[1]) or any(index >= size for index, size in zip(indices, tensor[1], strict=True)):
         return None
-    return int(np.ravel_multi_index(indices, tensor[1])) if indices else None
+    place = 0
+    for index, size in zip(indices, tensor[1], strict=True):
+        place = place * size + index
+    return place
 
 
 def _equated(formula: Expression, first: _Network, second: _Network) -> int | None:

@@ -72,6 +72,7 @@ def test_each_box_is_a_question(files: tuple[Path, Path, Path], tmp_path: Path) 
     assert [pair.case.upper[0] for _, pair in tasks] == [0.1, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tolerance", "status"), [(0.24, "sat"), (0.26, "unsat")])
 def test_the_command_compares_two_networks(
     files: tuple[Path, Path, Path], tmp_path: Path, tolerance: float, status: str

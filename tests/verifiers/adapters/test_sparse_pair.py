@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
 from prunecert.hashing import sha256_file
 from prunecert.onnx.merge import merge
@@ -16,6 +17,7 @@ from prunecert.verifiers.process.worker import Worker
 from tests.soundness.pairs import questions
 
 
+@pytest.mark.slow
 def test_it_answers_through_a_worker(tmp_path: Path) -> None:
     cases = list(questions(4, ("fc",)))
     onnx.save(merge(*cases[0].files(tmp_path)), tmp_path / "pair.onnx")

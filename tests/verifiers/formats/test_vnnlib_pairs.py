@@ -27,6 +27,11 @@ def spec_of(text: str) -> OutputSpec:
     return case.spec
 
 
+def test_what_a_comment_says_declares_nothing() -> None:
+    assert speaks_of_two(HEAD)
+    assert not speaks_of_two("; (declare-network g)\n" + HEAD.replace("(declare-network g", "; (declare-network g"))
+
+
 def test_outputs_of_the_second_follow_the_firsts() -> None:
     query = read_pair(HEAD + SAME + UNSAFE, "q")
     assert not query.equal
@@ -69,6 +74,7 @@ def test_what_is_written_is_read_back(corners: list[float], numbers: list[int], 
     ("text", "reason"),
     [
         (HEAD + UNSAFE, "equates 0 of 2 inputs"),
+        ("(declare-network f (declare-input X Real [1]) (declare-output Y Real [1]))", "declares 1 networks"),
         (HEAD + "(assert (== U[0,0] X[0,0]))" + UNSAFE, "equates 1 of 2 inputs"),
         (HEAD + "(assert (or (== U[0,0] X[0,0]) (== U[0,1] X[0,1])))" + UNSAFE, "equates 0 of 2 inputs"),
         (HEAD + "(assert (== U[0,0] X[0,1]))(assert (== U[0,1] X[0,0]))" + UNSAFE, "equates 0 of 2 inputs"),
@@ -95,6 +101,9 @@ def test_what_is_not_taken_is_said(text: str, reason: str) -> None:
         (HEAD + SAME + "(assert (>= W[0,1] 1.0))", r"W\[0,1\] is declared nowhere"),
         (HEAD + SAME + "(assert (>= V 1.0))", "V"),
         (HEAD[:-4] + SAME, "cut off"),
+        (HEAD + SAME + f"(assert {'(not ' * 5000}(>= Y[0,0] 1.0){')' * 5000})", "nested too deeply"),
+        (HEAD + "(declare-network)" + SAME, "declares no network"),
+        (HEAD.replace("[1,2]", "[999999999,999999999,999999999]") + UNSAFE, "out of its shape"),
     ],
 )
 def test_what_is_no_query_is_refused(text: str, reason: str) -> None:

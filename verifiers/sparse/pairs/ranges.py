@@ -9,8 +9,9 @@ max(l', z + m) and min(u', z + n), and ReLU is monotone, so that δ = relu(z') -
     φ(z) = max(0, l', z + m) - max(0, z),   which grows for z <= 0 and falls for z >= 0,
 
 and at most ψ(z) = max(0, min(u', z + n)) - max(0, z), which likewise grows for z <= 0 and falls for z >= 0. Hence δ is
-at least the smaller of φ at the two ends of what z can be, [max(l, l' - n), min(u, u' - m)], and at most ψ at the point
-of that interval that is nearest to 0. All cases of stable and unstable neurons are in that formula, and nothing is lost.
+at least the smaller of φ at the two ends of what z can be, [max(l, l' - n), min(u, u' - m)], and at most ψ at the
+point of that interval that is nearest to 0. All cases of stable and unstable neurons are in that formula, and nothing
+is lost.
 
 Rounding: bounds are moved outwards by more than the error of what computed them, sums of products by γ (Higham 2002,
 section 3.1, see `verifiers.sparse.certify`). What is 0 in all its terms stays exactly 0, so that equal networks have a

@@ -73,10 +73,11 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
     equal = (low[CHANGE] == 0) & (high[CHANGE] == 0)
     # Equal neurons have no difference behind the ReLU either.
     kappa = np.where(equal, 0.0, kappa)
-    # Stable in both: exact, but for the rounding of λ - κ.
-    value = np.where(on & on2, lam, 0.0) + np.where(off & on2, kappa, 0.0) + np.where(on & off2, lam - kappa, 0.0)
-    change = np.where(on2 & (on | off), kappa, 0.0)
-    inexact = ~((on & on2) | (off & on2) | (off & off2))
+    # Stable in both: exact, but for the rounding of λ - κ. What is 0 is both on and off, and the first case counts.
+    cases = [on & on2, off & off2, off & on2]
+    zero = np.zeros_like(lam)
+    value, change = np.select(cases, [lam, zero, kappa]), np.select(cases, [kappa, zero, kappa])
+    inexact = ~(cases[0] | cases[1] | cases[2])
     index = np.flatnonzero(inexact.any(axis=1))
     if not len(index):
         return Planes(value, change, np.zeros((0, lam.shape[1])), index)

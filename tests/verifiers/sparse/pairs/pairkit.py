@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
 
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.crown.engine import Engine
-from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.pairs.bounds import Bounder, PairBounds
 from prunecert.verifiers.sparse.pairs.network import Pair
@@ -61,6 +66,35 @@ def case(
     return Case(
         networks[0], networks[1], lower.astype(np.float32).astype(float), upper.astype(np.float32).astype(float)
     )
+
+
+def awkward(seed: int) -> Case:
+    """Returns networks of small round weights: units of 0, ties, neurons that are 0 at a corner, fixed inputs."""
+    rng = np.random.default_rng(seed)
+    sizes = (3, 5, 5, 3) if seed % 2 else (2, 6, 3)
+    weights = [rng.choice([-1, -0.5, 0, 0, 0, 0.5, 1, 2], (m, n)) for n, m in itertools.pairwise(sizes)]
+    biases = [rng.choice([-1, 0, 0, 0, 0.5], m) for m in sizes[1:]]
+    others = [np.where(rng.random(weight.shape) < 0.4, 0, weight) for weight in weights]
+    shifts = [np.where(rng.random(bias.shape) < 0.3, 0, bias) for bias in biases]
+    # A unit that pruning has left without weights.
+    others[0][0], shifts[0][0] = 0, 0
+    lower = rng.choice([-1, -0.5, 0, 0, 0.25], sizes[0]).astype(float)
+    upper = lower + rng.choice([0, 0.5, 1, 1], sizes[0])
+    networks = _layers(weights, biases), _layers(others, shifts)
+    return Case(*(networks if seed % 3 else networks[::-1]), lower, upper)
+
+
+def _layers(weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> Network:
+    def node(name: str, size: int, terms: tuple[Term, ...], bias: NDArray[Any]) -> Node:
+        return Node(name, size, (size,), terms, bias.astype(np.float32), np.zeros(size, dtype=np.float32))
+
+    inputs = weights[0].shape[1]
+    nodes = [node("input", inputs, (), np.zeros(inputs))]
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        matrix = scipy.sparse.csr_array(weight.astype(np.float32))
+        matrix.indptr, matrix.indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+        nodes.append(node(f"layer {index}", len(bias), (Term(index, index > 0, matrix),), bias))
+    return Network("awkward", (inputs,), tuple(nodes))
 
 
 FAMILY_NAMES = ("fc", "fc-dead-units", "conv", "skip", "conv-skip")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
-from prunecert.verifiers.sparse.pairs.bounds import best_of, bound_rows
+from prunecert.verifiers.sparse.pairs.bounds import CHOICES, best_of, bound_rows
 from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND
 from prunecert.verifiers.sparse.pairs.specification import candidates, difference, of_rows
-from tests.verifiers.sparse.pairs.pairkit import case
+from tests.verifiers.sparse.pairs.pairkit import awkward, case
 
 
 def test_values_are_bounded_no_worse_than_by_each_network_alone(tmp_path: Path) -> None:
@@ -24,6 +25,22 @@ def test_values_are_bounded_no_worse_than_by_each_network_alone(tmp_path: Path) 
     first, second = bounds.unstable()
     assert first > 0
     assert second > 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_networks_with_units_of_0_and_fixed_inputs_are_bounded(seed: int) -> None:
+    one = awkward(seed)
+    bounds, values = one.bounds(), one.values(one.points(300))
+    for node_ranges, own in zip(bounds.ranges, values, strict=True):
+        assert (own >= node_ranges.lower[:, None, :, 0] - 1e-9).all()
+        assert (own <= node_ranges.upper[:, None, :, 0] + 1e-9).all()
+    outputs = one.pair.outputs
+    change = np.hstack([-np.eye(outputs), np.eye(outputs)])
+    rows = np.vstack([change, -change, np.random.default_rng(seed).choice([-1, 0, 1, 0.3], (20, 2 * outputs))])
+    least = (np.hstack([values[-1][FIRST], values[-1][SECOND]]) @ rows.T).min(axis=0)
+    for choice in CHOICES:
+        lower, _ = bound_rows(bounds, of_rows(rows, np.zeros(len(rows)), np.zeros(len(rows), int)), choices=(choice,))
+        assert (lower <= least + 1e-9).all()
 
 
 def test_each_disjunct_has_its_best_row() -> None:

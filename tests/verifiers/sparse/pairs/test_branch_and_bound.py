@@ -51,7 +51,7 @@ def test_parts_cover_what_their_signs_say(tmp_path: Path) -> None:
     """Every point lies in the ranges of the part whose signs it has, and a part without points may be empty."""
     one = case(tmp_path, "fc-deep", radius=0.2)
     bounds, node = one.bounds(), one.pair.activated[0]
-    neuron = int(np.flatnonzero(bounds.ranges[node].unstable().all(axis=0)[:, 0])[0])
+    neuron = int(np.flatnonzero(bounds.ranges[node].unstable()[:, :, 0].all(axis=0))[0])
     parts = [
         (Sign(node, neuron, FIRST, first), Sign(node, neuron, SECOND, second))
         for first in (True, False)

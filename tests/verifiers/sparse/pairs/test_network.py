@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import scipy.sparse
 
 from prunecert.errors import UserError
 from prunecert.onnx.merge import merge
 from prunecert.verifiers.base import UnsupportedError
-from prunecert.verifiers.sparse.network import Network, Term
+from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.pairs.network import Pair, joined, split_merged
 from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, case
@@ -30,6 +31,22 @@ def test_a_merged_file_is_taken_apart(family: str, tmp_path: Path) -> None:
     again = joined(pair.first, pair.second)
     np.testing.assert_allclose(again.evaluate(points), merged.evaluate(points))
     assert len(split_merged(again).first.nodes) == len(one.first.nodes)
+
+
+def test_a_layer_of_zeros_and_ones_is_no_copy(tmp_path: Path) -> None:
+    """Only the identity is left out: here the first output is the sum of two, and the second nothing."""
+    one = case(tmp_path, "fc")
+    sizes = one.pair.outputs
+    matrix = np.zeros((sizes, sizes), dtype=np.float32)
+    matrix[0, :2], matrix[2, 2] = 1.0, 1.0
+    last = len(one.first.nodes) - 1
+    terms = (Term(last, False, scipy.sparse.csr_array(matrix)),)
+    zeros = np.zeros(sizes, dtype=np.float32)
+    longer = Network(
+        "longer", one.first.input_shape, (*one.first.nodes, Node("sum", sizes, (sizes,), terms, zeros, zeros))
+    )
+    pair, points = split_merged(joined(longer, longer)), one.points(10)
+    np.testing.assert_allclose(pair.first.evaluate(points), longer.evaluate(points))
 
 
 def test_changes_are_differences_of_weights(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
 NUMBERS = st.one_of(
     st.floats(-4, 4, allow_nan=False), st.sampled_from([0.0, 1.0, -1.0, 1e-30, -1e-30, 1e15, -1e15, 2.0**-1074])
 )
-SPANS = st.tuples(NUMBERS, NUMBERS).map(sorted)
+SPANS = st.one_of(st.tuples(NUMBERS, NUMBERS).map(sorted), st.sampled_from([[0.0, 0.0], [0.0, 2.0], [-2.0, 0.0]]))
 
 
 def ranges_of(box: list[list[float]]) -> Ranges:
@@ -45,13 +45,17 @@ def test_it_is_below_in_exact_arithmetic(
         return
     corners = [(Fraction(i), Fraction(j)) for i in (0, 1) for j in (0, 1)]
     kinks = [Fraction(0), low2 - least, high2 - most]
+    zero = Fraction(0)
     for share, other in [*((Fraction(a), Fraction(b)) for a, b in shares), *corners]:
-        for z in (start + share * (end - start), *(min(max(kink, start), end) for kink in kinks)):
+        inside: list[Fraction] = [min(max(kink, start), end) for kink in kinks]
+        for z in (start + share * (end - start), *inside):
             below: Fraction = max(least, low2 - z)
             above: Fraction = min(most, high2 - z)
-            for d in (below + other * (above - below), min(max(-z, below), above)):
-                delta = max(z + d, 0) - max(z, 0)
-                left = Fraction(lam) * max(z, 0) + Fraction(kappa) * delta
+            points: list[Fraction] = [below + other * (above - below), min(max(-z, below), above)]
+            for d in points:
+                active: Fraction = max(z, zero)
+                delta = max(z + d, zero) - active
+                left = Fraction(lam) * active + Fraction(kappa) * delta
                 # Equal neurons have lost their κ, and with it nothing; else the plane is below.
                 assert left >= mu * z + nu * d + constant
 
@@ -64,6 +68,19 @@ def test_stable_neurons_lose_nothing() -> None:
     # relu(z) is 0, and δ is z' = z + d.
     planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
     assert (planes.value[0, 0], planes.change[0, 0], len(planes.index)) == (-3.0, -3.0, 0)
+
+
+def test_a_neuron_that_is_0_in_one_network_is_on_and_off() -> None:
+    """As units without weights are, which pruning leaves."""
+    # z' is 0: λ z + κ (0 - z) = λ z + κ d.
+    box = [[1.0, 2.0], [0.0, 0.0], [-2.0, -1.0]]
+    planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
+    assert (planes.value[0, 0], planes.change[0, 0], len(planes.index)) == (2.0, -3.0, 0)
+    # z is 0: λ 0 + κ z', and z' is d.
+    box = [[0.0, 0.0], [1.0, 2.0], [1.0, 2.0]]
+    planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
+    assert planes.change[0, 0] == -3.0
+    assert len(planes.index) == 0
 
 
 def test_differences_are_relaxed_together_where_that_loses_less() -> None:
