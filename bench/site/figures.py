@@ -185,7 +185,7 @@ def unstable(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
 
 def cactus(rows: Sequence[Row], own: Row | None = None) -> Figure | None:
     """Images decided within a time, by entry: its own curve, the dense control's, and the nearest others."""
-    same = [row for row in rows if own is None or row.machine == own.machine]
+    same = [row for row in rows if own is None or row.own_machine == own.own_machine]
     if own is not None:
         same.sort(key=lambda row: (row is not own, row is not own.dense, abs(row.sparsity - own.sparsity), row.name))
     curves = []

@@ -174,7 +174,15 @@ class Row:
 
     @property
     def machine(self) -> tuple[Any, ...]:
-        """Times can be compared where this is equal."""
+        """The times that are shown can be compared where this is equal."""
+        if self.larger is None:
+            return self.own_machine
+        run, cell = self.larger.run, self.larger.cell
+        return run.machine.cpu, tuple(counts.device for counts in cell.by_verifier.values()), run.workers, run.threads
+
+    @property
+    def own_machine(self) -> tuple[Any, ...]:
+        """Likewise of the times in the entry's own answers."""
         protocol = self.entry["protocol"]
         devices = tuple(stage["device"] for stage in protocol["stages"])
         return protocol["machine"]["cpu"], devices, protocol["workers"], protocol["threads"]

@@ -28,7 +28,9 @@ def test_a_run_over_more_images_is_what_is_shown_and_ranked() -> None:
     entries = [boards.make("dense", 1.0), boards.make("lwm", 10.0), boards.make("hydra", 10.0)]
     larger = {}
     for entry in entries[:2]:
-        run = build(Summary, boards.larger(entry, 1000))
+        summary = boards.larger(entry, 1000)
+        summary["machine"] = {**summary["machine"], "cpu": "another"}
+        run = build(Summary, summary)
         larger[entry["name"]] = LargerRun("zoo/run.json", run.cells[0], run)
     rows = make_rows(entries, larger)
     main, others = classes(rows)
@@ -41,6 +43,8 @@ def test_a_run_over_more_images_is_what_is_shown_and_ranked() -> None:
     verified = pruned.kept["verified"]
     assert (verified.value, verified.low, verified.high) == unpaired_ratio(500, 500, 1000)
     assert not verified.paired
+    # Its times are those of the larger run's machine, whatever the entry ran on.
+    assert (pruned.machine[0], pruned.own_machine[0]) == ("another", "x")
     # The control's shares are of other images than this one's.
     assert others[0][0].dense is None
     assert make_rows(entries)[0].images == boards.IMAGES
