@@ -75,11 +75,11 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
         return ""
     families = [
         {
-            "title": group[0].family_title,
-            "warning": tables.warning(min(len(comparison.numbers) for comparison in group)),
+            "title": f"{group[0].family_title}, {min(len(one.numbers) for one in group)} images",
+            "warning": tables.warning(min(len(one.numbers) for one in group)),
             "exemplars": tables.exemplars_table(group, names),
             "potential": tables.potential_table(group),
-            "comparisons": [_shown(comparison, names, data) for comparison in group],
+            "comparisons": _opened([_shown(comparison, names, data) for comparison in group]),
         }
         for group in groups
     ]
@@ -103,6 +103,7 @@ def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images])
     split = next((part for part in data if part.fingerprint == fingerprint), None)
     return {
         "title": comparison.title,
+        "lost": len(images.lost),
         "classes": tables.classes_table(comparison, names, repeats=_REPEATS),
         "pictures": [
             (text if len(numbers) <= _PICTURES else f"{text}, the first {_PICTURES}", pictures)
@@ -110,6 +111,12 @@ def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images])
             if split is not None and (pictures := _pictures(numbers, labels, names, split))
         ],
     }
+
+
+def _opened(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Marks the comparison that loses most, which the page shows unfolded."""
+    most = max(comparisons, key=lambda comparison: int(comparison["lost"]))
+    return [{**comparison, "open": comparison is most} for comparison in comparisons]
 
 
 def _pictures(numbers: Sequence[int], labels: Sequence[int], names: Sequence[str], split: Images) -> list[Picture]:
