@@ -23,6 +23,8 @@ from prunecert.bench.results.impact.potential import ALLOWANCE
 _PICTURES = 12
 #: Permutations for each class; a page of fifty networks shouldn't take longer than its run.
 _REPEATS = 1_999
+#: More classes than this have too few images each, and would take a page and minutes.
+_CLASSES = 100
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -94,7 +96,7 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
 
 def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images]) -> dict[str, Any]:
     metric: Metric = comparison.metrics[-1]
-    images = exemplars(comparison, metric)
+    images, few = exemplars(comparison, metric), len(np.unique(comparison.labels)) <= _CLASSES
     sides = (
         (f"{len(images.lost)} lost", images.lost, images.lost_classes),
         (f"{len(images.gained)} gained", images.gained, images.gained_classes),
@@ -104,7 +106,7 @@ def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images])
     return {
         "title": comparison.title,
         "lost": len(images.lost),
-        "classes": tables.classes_table(comparison, names, repeats=_REPEATS),
+        "classes": tables.classes_table(comparison, names, repeats=_REPEATS) if few else None,
         "pictures": [
             (text if len(numbers) <= _PICTURES else f"{text}, the first {_PICTURES}", pictures)
             for text, numbers, labels in sides
