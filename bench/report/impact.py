@@ -23,6 +23,8 @@ from prunecert.bench.results.impact.potential import ALLOWANCE
 _PICTURES = 12
 #: Permutations for each class; a page of fifty networks shouldn't take longer than its run.
 _REPEATS = 1_999
+#: More classes than this have too few images each, and would take a page and minutes.
+_CLASSES = 100
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -75,11 +77,11 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
         return ""
     families = [
         {
-            "title": group[0].family_title,
-            "warning": tables.warning(min(len(comparison.numbers) for comparison in group)),
+            "title": f"{group[0].family_title}, {min(len(one.numbers) for one in group)} images",
+            "warning": tables.warning(min(len(one.numbers) for one in group)),
             "exemplars": tables.exemplars_table(group, names),
             "potential": tables.potential_table(group),
-            "comparisons": [_shown(comparison, names, data) for comparison in group],
+            "comparisons": _opened([_shown(comparison, names, data) for comparison in group]),
         }
         for group in groups
     ]
@@ -94,7 +96,7 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
 
 def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images]) -> dict[str, Any]:
     metric: Metric = comparison.metrics[-1]
-    images = exemplars(comparison, metric)
+    images, few = exemplars(comparison, metric), len(np.unique(comparison.labels)) <= _CLASSES
     sides = (
         (f"{len(images.lost)} lost", images.lost, images.lost_classes),
         (f"{len(images.gained)} gained", images.gained, images.gained_classes),
@@ -103,13 +105,20 @@ def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images])
     split = next((part for part in data if part.fingerprint == fingerprint), None)
     return {
         "title": comparison.title,
-        "classes": tables.classes_table(comparison, names, repeats=_REPEATS),
+        "lost": len(images.lost),
+        "classes": tables.classes_table(comparison, names, repeats=_REPEATS) if few else None,
         "pictures": [
             (text if len(numbers) <= _PICTURES else f"{text}, the first {_PICTURES}", pictures)
             for text, numbers, labels in sides
             if split is not None and (pictures := _pictures(numbers, labels, names, split))
         ],
     }
+
+
+def _opened(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Marks the comparison that loses most, which the page shows unfolded."""
+    most = max(comparisons, key=lambda comparison: int(comparison["lost"]))
+    return [{**comparison, "open": comparison is most} for comparison in comparisons]
 
 
 def _pictures(numbers: Sequence[int], labels: Sequence[int], names: Sequence[str], split: Images) -> list[Picture]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -47,6 +48,17 @@ def test_without_the_data_there_are_numbers_and_no_pictures() -> None:
 
 def test_where_nothing_is_compared_there_is_no_section() -> None:
     assert section(networks()[:1], []) == ""
+
+
+def test_of_hundreds_of_classes_there_is_no_table() -> None:
+    parts = [replace(part, labels=np.arange(len(part), dtype=np.int64)) for part in wide()]
+    html = section(parts, [])
+    assert "excess p" not in html.replace("excess p:", "")
+    assert "Prune potential" in html
+
+
+def wide() -> list[ImageOutcomes]:
+    return [network(proved(1, of=150), pruner="dense"), network(proved(2, of=150))]
 
 
 def test_foreign_names_are_escaped() -> None:
