@@ -11,13 +11,11 @@ from prunecert.bench.results.vnncomp import Task
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
 from prunecert.onnx.io import identity
-from prunecert.onnx.merge import merge
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.formats.vnnlib import Case, Property, parse_property, read_property, read_text, write
 from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
-from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 
 #: What may be asked of a pair, as the command line has it.
 ALIKE = (
@@ -60,6 +58,8 @@ def alike(text: str, outputs: int) -> OutputSpec:
     Raises:
         UserError: It is nothing that can be asked.
     """
+    from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+
     kind, _, amount = text.partition(":")
     try:
         number = float(amount) if amount else None
@@ -93,6 +93,8 @@ def pair_tasks(
     Raises:
         UserError: The networks can't be compared, or the property isn't one of theirs.
     """
+    from prunecert.onnx.merge import merge
+
     merged = merge(first, second)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{first.stem}-with-{second.stem}.onnx"

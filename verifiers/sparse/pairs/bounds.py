@@ -120,15 +120,22 @@ def bound_rows(
         choices: Of slopes; the best counts.
 
     Returns:
-        Lower bounds [rows], and the walk of the last choice.
+        Lower bounds [rows], and the walk of the last choice; over the whole box, rows that are equal are walked once.
     """
+    if ranges is None:
+        # Disjuncts about classes share nearly all of their rows.
+        columns = np.vstack([rows.value, rows.change, rows.error, rows.constant])
+        _, chosen, place = np.unique(columns, axis=1, return_index=True, return_inverse=True)
+        rows = Candidates(
+            rows.value[:, chosen], rows.change[:, chosen], rows.constant[chosen], rows.error[:, chosen],
+            rows.disjunct[chosen],
+        )  # fmt: skip
+        lower, walk = bound_rows(bounds, rows, bounds.ranges, choices)
+        return lower[place.reshape(-1)], walk
     pair, whole = bounds.walker.pair, bounds.ranges
     reach = np.maximum(np.abs(whole[-1].lower[FIRST]), np.abs(whole[-1].upper[FIRST])).max(axis=1)
     constant = rows.constant - 1.01 * (rows.error.T @ reach)
-    walks = [
-        bounds.walker.lower(pair.last, rows.value, rows.change, whole if ranges is None else ranges, choice, constant)
-        for choice in choices
-    ]
+    walks = [bounds.walker.lower(pair.last, rows.value, rows.change, ranges, choice, constant) for choice in choices]
     return np.max([walk.lower for walk in walks], axis=0), walks[-1]
 
 

@@ -131,7 +131,8 @@ class PairTree:
             if self.outcome.domains - begin > self._most:
                 return Status.UNKNOWN
             part = heapq.heappop(heap)
-            answer = Programme(self._pair, part.ranges).solve(disjunct.rows, disjunct.offsets)
+            seconds = max(self._deadline - time.monotonic(), 0.01)
+            answer = Programme(self._pair, part.ranges).solve(disjunct.rows, disjunct.offsets, seconds)
             self.outcome.programmes += 1
             if answer.proved:
                 self.outcome.leaves += 1

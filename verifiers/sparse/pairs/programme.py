@@ -172,12 +172,13 @@ class Programme:
             # 0 <= δ <= d, or d <= δ <= 0, of which the sides at 0 are in δ's range.
             self._limits.append(_Block(sign * (changes[1][some] - changes[0][some]), np.zeros(len(some))))
 
-    def solve(self, rows: Float64Array, offsets: Float64Array) -> Answer:
+    def solve(self, rows: Float64Array, offsets: Float64Array, seconds: float = np.inf) -> Answer:
         """Asks whether all rows of a disjunct, rows @ [y, y'] <= offsets, can hold.
 
         Args:
             rows: [rows, 2 outputs].
             offsets: [rows].
+            seconds: Limit of each programme that is solved; one that is cut short proves nothing.
         """
         if not self._bounded:
             return Answer(False, -np.inf, None, {})
@@ -204,9 +205,10 @@ class Programme:
             b_eq=equations.limit,
             bounds=np.column_stack([np.append(self._low, -np.inf), np.append(self._high, np.inf)]),
             method="highs",
+            options={"time_limit": seconds},
         )
         if result.status == _INFEASIBLE:
-            return Answer(self._infeasible(limits, equations), np.inf, None, {})
+            return Answer(self._infeasible(limits, equations, seconds), np.inf, None, {})
         if result.status != _OPTIMAL or result.x is None:
             return Answer(False, -np.inf, None, {})
         multipliers = np.maximum(-result.ineqlin.marginals, 0.0)
@@ -217,7 +219,7 @@ class Programme:
         point = np.clip(result.x[:inputs], self._low[:inputs], self._high[:inputs])
         return Answer(proved, float(result.fun), point, self._gaps(result.x))
 
-    def _infeasible(self, limits: _Block, equations: _Block) -> bool:
+    def _infeasible(self, limits: _Block, equations: _Block, seconds: float) -> bool:
         """Says whether it follows rigorously that the constraints alone have no solution."""
         both = scipy.sparse.vstack([limits.matrix, equations.matrix, -equations.matrix])
         result = linprog(
@@ -226,6 +228,7 @@ class Programme:
             b_ub=np.concatenate([limits.limit, equations.limit, -equations.limit]),
             bounds=np.column_stack([np.append(self._low, 0.0), np.append(self._high, np.inf)]),
             method="highs",
+            options={"time_limit": seconds},
         )
         if result.status != _OPTIMAL or result.x is None:
             return False

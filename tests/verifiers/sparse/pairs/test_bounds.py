@@ -10,7 +10,7 @@ import pytest
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, best_of, bound_rows
 from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND
-from prunecert.verifiers.sparse.pairs.specification import candidates, difference, of_rows
+from prunecert.verifiers.sparse.pairs.specification import candidates, difference, of_rows, same_class
 from tests.verifiers.sparse.pairs.pairkit import awkward, case
 
 
@@ -41,6 +41,17 @@ def test_networks_with_units_of_0_and_fixed_inputs_are_bounded(seed: int) -> Non
     for choice in CHOICES:
         lower, _ = bound_rows(bounds, of_rows(rows, np.zeros(len(rows)), np.zeros(len(rows), int)), choices=(choice,))
         assert (lower <= least + 1e-9).all()
+
+
+def test_equal_rows_are_walked_once(tmp_path: Path) -> None:
+    one = case(tmp_path, "fc")
+    bounds, rows = one.bounds(), candidates(same_class(one.pair.outputs, 0.5))
+    lower, walk = bound_rows(bounds, rows)
+    # Of each pair of classes a row about each network, and their mean.
+    assert walk.lower.shape == (18,)
+    assert rows.constant.shape == (24,)
+    apart = [bound_rows(bounds, rows.of(np.array([k])))[0] for k in range(6)]
+    np.testing.assert_array_equal(lower, np.concatenate(apart))
 
 
 def test_each_disjunct_has_its_best_row() -> None:

@@ -124,6 +124,13 @@ def test_multipliers_are_believed_in_nothing(one: Case, monkeypatch: pytest.Monk
         assert not programme.solve(row, np.array([least + 1e-6])).proved
 
 
+def test_a_programme_that_is_cut_short_proves_nothing(one: Case) -> None:
+    row, least = row_of(one)
+    answer = Programme(one.pair, one.bounds().ranges).solve(row, np.array([least - 1.0]), seconds=0.0)
+    assert not answer.proved
+    assert answer.point is None
+
+
 def test_without_bounds_nothing_follows(one: Case) -> None:
     ranges = one.bounds().ranges
     infinite = Ranges(np.full_like(ranges[1].lower, -np.inf), np.full_like(ranges[1].upper, np.inf))
