@@ -70,7 +70,7 @@ def test_what_was_rounded_is_multiplied_and_summed_no_more(tmp_path: Path) -> No
     # Input, normalisation, convolution, the identity, convolution with batch norm, their sum, pooling, linear.
     assert [len(node.terms) for node in network.nodes] == [0, 1, 1, 1, 1, 2, 1, 1]
     assert [node.terms[0].activated for node in network.nodes[1:]] == [False, False, True, True, False, True, False]
-    # The quotients by the deviations and the products with batch norm's scales are rounded; the file's own weights aren't.
+    # Rounded are the quotients by deviations and the products with batch norm's scales, the file's own weights are not.
     assert [node.terms[0].exact for node in network.nodes[1:]] == [False, True, True, False, True, True, True]
     assert network.nodes[1].bias_error.any()
 
