@@ -1,8 +1,7 @@
 """Validate a tree of leaderboard entries, offline: every problem is named by file and field.
 
-Certificates that came with an entry are checked, all of them or a sample that is drawn with a seed
-that is made up then and there; --record writes
-down how many hold, which the board then shows.
+Certificates that came with an entry are checked, all of them or a sample, whose seed nobody knows beforehand; --record
+writes down how many hold, which the board then shows.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not files:
         raise UserError(f"{shortened(options.results)} holds no leaderboard entry; bench.run --submit makes them.")
     good, problems = check_tree(options.results, data)
-    _, faults = larger_runs(options.results, good)
-    for problem in (*problems, *faults):
+    _, run_problems = larger_runs(options.results, good)
+    for problem in (*problems, *run_problems):
         print(problem)
     if not options.no_proofs:
         names = ("exports", "sample", "seed", "workers")
@@ -73,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for remark in remarks(entry):
             print(f"note: {shortened(stem)}.json: {printable(remark)}")
     print(f"{len(files)} entries: {len(good)} valid, {len(files) - len(good)} with problems ({len(problems)} in all)")
-    if faults:
-        print(f"runs over more images: {len(faults)} problems")
-    return EXIT_REGRESSION if problems or faults else EXIT_OK
+    if run_problems:
+        print(f"runs over more images: {len(run_problems)} problems")
+    return EXIT_REGRESSION if problems or run_problems else EXIT_OK
 
 
 if __name__ == "__main__":

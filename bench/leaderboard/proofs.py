@@ -185,7 +185,7 @@ def check_proofs(
                 for image, status in zip(entry["proofs"]["image"], entry["proofs"]["status"], strict=True)
                 if status == Status.SAT
             ]
-            what = "certificates are about boxes, which hold more than an l2 ball, so that this counterexample counts not"
+            what = "certificates are about boxes, and a counterexample in one may be outside the l2 ball"
             problems += [ProofProblem(name, "proofs", f"image {image}, sat: {what}") for image in outside]
             if outside:
                 continue
