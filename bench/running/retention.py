@@ -301,7 +301,8 @@ def _followed(
 
 def _carries(bounds: tuple[float, ...], instance: Instance) -> bool:
     """Whether bounds prove a question, with room for what float32 rounding does."""
-    if not min(bounds) > 0:
+    # Each by itself: the least of numbers, one of which is none, depends on their order.
+    if not all(bound > 0 for bound in bounds):
         return False
     verdict = Verdict(Status.UNSAT, bounds=bounds)
     return guard.guard(VERIFIERS.get(_JUDGED_AS), replace(instance, allowance=()), verdict).status is Status.UNSAT

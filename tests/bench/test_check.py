@@ -146,3 +146,30 @@ def test_certificates_that_cannot_be_checked_are_problems_and_may_be_left_out(
     assert "2 entries: 1 valid, 1 with problems (1 in all)" in out
     assert read_record(root / "leaderboard", entry) is None
     assert main([str(root), "--no-proofs"]) == 0
+
+
+def test_problems_of_larger_runs_are_not_forgotten_over_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = boards.write(tmp_path, *boards.small_board()[:1])
+    folder = root / "zoo"
+    folder.mkdir()
+    (folder / "cut.json").write_text("{")
+    for words in ([], ["--no-proofs"]):
+        assert main([str(root), *words]) == 1
+        assert "runs over more images: 1 problems" in capsys.readouterr().out
+
+
+def test_a_sample_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = boards.write(tmp_path, *boards.small_board()[:1])
+    seeds: list[int] = []
+
+    def checked(*_: object, seed: int, **__: object) -> tuple[dict[str, object], list[object]]:
+        seeds.append(seed)
+        return {}, []
+
+    monkeypatch.setattr("prunecert.bench.check.check_proofs", checked)
+    for words in ([], [], [], ["--seed", "5"]):
+        main([str(root), "--sample", "1", *words])
+    assert seeds[3] == 5
+    assert len(set(seeds)) > 2

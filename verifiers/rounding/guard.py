@@ -307,9 +307,10 @@ def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Ver
             return _broken(verifier, instance, verdict, measured, index)
     for disjunct, allowed in enumerate(measured.allowance):
         sampled = min(_depth(instance, disjunct, output) for output in (*measured.outputs, *measured.exact))
-        if sampled <= allowed:
+        # Written so that what is not a number is refused, too.
+        if not sampled > allowed:
             why = f"the property holds at a point of the box by {sampled:.3g} only"
-        elif verdict.bounds is not None and verdict.bounds[disjunct] <= allowed:
+        elif verdict.bounds is not None and not verdict.bounds[disjunct] > allowed:
             why = f"the proof's margin is {verdict.bounds[disjunct]:.3g}"
         else:
             continue

@@ -127,6 +127,29 @@ def test_a_record_holds_for_its_own_edition_alone(submission: tuple[Entry, Path]
         assert read_record(tmp_path, entry) is None
 
 
+def test_a_record_goes_when_its_certificates_do_not_hold(submission: tuple[Entry, Path], tmp_path: Path) -> None:
+    entry, folder = submission
+    records, _ = check(entry, folder)
+    write_records(tmp_path, records)
+    forged = copy.deepcopy(entry)
+    forged["proofs"]["sha256"][1] = forged["proofs"]["sha256"][2]
+    assert read_record(tmp_path, forged) is not None
+    records, _ = check(forged, folder)
+    write_records(tmp_path, records, without={"tiny.0"})
+    assert read_record(tmp_path, forged) is None
+
+
+def test_a_counterexample_in_a_box_says_nothing_of_a_ball(submission: tuple[Entry, Path]) -> None:
+    entry, folder = submission
+    ball = copy.deepcopy(entry)
+    ball["cell"]["norm"] = "l2"
+    broken = [image for image, s in zip(ball["proofs"]["image"], ball["proofs"]["status"], strict=True) if s == "sat"]
+    records, problems = check(ball, folder)
+    assert records == {}
+    assert len(problems) == len(broken) > 0
+    assert all("l2" in problem for problem in problems)
+
+
 def test_a_certificate_that_is_gone_is_not_submitted(submission: tuple[Entry, Path], tmp_path: Path) -> None:
     entry, folder = submission
     names = {path.name for path in (folder / FOLDER / "tiny.0").iterdir()}

@@ -134,6 +134,16 @@ def test_a_proof_that_carries_over_to_a_broken_network_is_a_contradiction(zoo: Z
     assert sentence.startswith(f"CONTRADICTION: {NAMES['light']}, image {carried}: broken by sparse-bab")
 
 
+@pytest.mark.parametrize("bounds", [(1e9, np.nan), (np.nan, 1e9)])
+def test_a_margin_that_is_not_a_number_carries_nothing(
+    bounds: tuple[float, ...], zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any(fate.way is Way.TRANSFER for fate in of(zoo.ask(), "light").fates)
+    rest = FAMILIES["conv-pruned-70"]("light", np.random.default_rng(0)).classes - 3
+    monkeypatch.setattr(Transfer, "bounds", lambda *_: (*bounds, *[1e9] * rest))
+    assert not any(fate.way is Way.TRANSFER for fate in of(zoo.ask(), "light").fates)
+
+
 def test_a_network_of_another_shape_is_said_and_left_to_the_run(zoo: Zoo) -> None:
     other = FAMILIES["conv-pruned-70"]("other", np.random.default_rng(0))
     other.save(zoo.folder / f"{NAMES['heavy']}.onnx")

@@ -322,3 +322,13 @@ def test_points_of_a_ball_lie_in_it(tmp_path: Path) -> None:
     measured = guard.measure(question)
     assert len(measured.points) > 5
     assert all(question.contains(point) for point in measured.points)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bound_that_is_not_a_number_proves_nothing(place: int, tmp_path: Path) -> None:
+    network = _gemms(tmp_path / "net.onnx", [([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])])
+    instance = _instance(network, [0.0, 0.0], [1.0, 1.0], [[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
+    bounds = [1.0, 1.0]
+    assert guard.guard(_Proves, instance, Verdict(Status.UNSAT, bounds=tuple(bounds))).status is Status.UNSAT
+    bounds[place] = np.nan
+    assert guard.guard(_Proves, instance, Verdict(Status.UNSAT, bounds=tuple(bounds))).status is Status.UNKNOWN
