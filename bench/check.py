@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, record in records.items():
             print(f"{shortened(name)}.json: proofs: {record.words}")
         if options.record:
-            write_records(files[0].parent, records, {fault.name for fault in faults})
+            write_records(files[0].parent, records, {refusal.name for refusal in refusals})
     for stem, entry in good.items():
         for remark in remarks(entry):
             print(f"note: {shortened(stem)}.json: {printable(remark)}")
