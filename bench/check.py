@@ -56,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for problem in (*problems, *run_problems):
         print(problem)
     if not options.no_proofs:
-        names = ("exports", "sample", "seed", "workers")
-        how = {name: getattr(options, name) for name in names} | {"exports": [options.exports]}
-        records, refusals = check_proofs(files[0].parent, good, images, **how)
+        how = {name: getattr(options, name) for name in ("sample", "seed", "workers")}
+        records, refusals = check_proofs(files[0].parent, good, images, exports=[options.exports], **how)
         for refusal in refusals:
             problem = EntryProblem(f"{refusal.name}.json", refusal.field, refusal.what)
             problems.append(problem)

@@ -217,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = options.out
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
+        # Left after the verifiers, whose logs lie in it.
+        stack.enter_context(writing(out))
         crew = {
             name: stack.enter_context(
                 Worker(
@@ -230,7 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for name in names
         }
-        stack.enter_context(writing(out))
         if options.instances is None and len(crew) == 1 and not is_run(out):
             # One question, which nobody has answered yet: the verifier starts while the files are read.
             crew[names[0]].start_ahead()

@@ -15,7 +15,8 @@ from prunecert.errors import UserError, describe_os_error
 def writing(out: Path) -> Iterator[None]:
     """Makes the folder of results before the work, and words what goes wrong in it as the end of every command does.
 
-    A folder that was made here goes again if bad input ends the command before anything was written.
+    A folder that was made here goes again if bad input ends the command before anything was written; logs in which nothing
+    stands are nothing.
 
     Args:
         out: The folder of ``--out``.
@@ -33,6 +34,11 @@ def writing(out: Path) -> Iterator[None]:
     except UserError:
         if not there:
             with contextlib.suppress(OSError):
+                for path in sorted(out.rglob("*"), reverse=True):
+                    if path.is_dir():
+                        path.rmdir()
+                    elif not path.stat().st_size:
+                        path.unlink()
                 out.rmdir()
         raise
     except OSError as error:

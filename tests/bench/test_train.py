@@ -185,7 +185,8 @@ def test_a_budget_stops_between_epochs_and_the_same_command_goes_on(
         ("filter-l1", 200, "filter-l1_x200_s0: Compression 200 is refused for filter pruning"),
         ("hydra", 80000, "hydra_x80000_s0: Keeping 3 weights is refused: 4 layers"),
         ("lwm", 100000, "lwm_x100000_s0: Keeping 2 weights is refused"),
-        ("lwm-global", 99999, None),
+        ("lwm-global", 99999, "lwm-global_x99999_s0: Keeping 2 weights is refused"),
+        ("lwm-global", 50000, None),
     ],
 )
 def test_an_unreachable_sparsity_is_refused_before_anything_is_trained(

@@ -75,8 +75,10 @@ def test_measuring_takes_three_per_cent_of_the_time_at_most(
     monkeypatch: pytest.MonkeyPatch, cost: float, epochs: int
 ) -> None:
     Clock(monkeypatch, cost)
+    accuracies = {"images": 2, "clean": 0.5, "pgd": 0.5, "ibp": 0.0, "crown_ibp": 0.5}
+    monkeypatch.setattr("prunecert.models.held_out.evaluate", lambda *_, **__: dict(accuracies))
     held_out = HeldOut(blobs(2, "val", 1), 2 / 255, "cpu")
-    model = NETWORKS.get("cnn-small")()
+    model = nn.Identity()
     measured = [number for number in range(300) if held_out.after_epoch(model, 10.0, 1000.0) is not None]
     # The first one is taken on trust; from then on its price is known.
     assert measured[0] == 0

@@ -69,15 +69,15 @@ def test_any_disjunctive_normal_form(worker: Worker, network: Path) -> None:
 
 
 def test_a_positive_bound_is_a_proof_however_small(worker: Worker, network: Path) -> None:
-    """No margin of safety: the bound itself is rigorous, and a point's is nearly exact."""
+    """No margin of safety: the bound itself is rigorous, and a point's is exact but for what the normal form rounds."""
     point = onnxnets.instance(network, 0.0, 7)
     output = float(counterexample.outputs(point.onnx, point.lower[None])[0, 0])
-    for above, status in ((2e-5, Status.UNSAT), (-2e-5, Status.UNKNOWN)):
+    for above, status in ((4e-5, Status.UNSAT), (-4e-5, Status.UNKNOWN)):
         spec = OutputSpec(((np.eye(10)[:1], np.array([output - above])),))
         (verdict,) = worker.verify([onnxnets.instance(network, 0.0, 7, spec=spec)])
         assert verdict.status is status
         assert verdict.bounds is not None
-        assert verdict.bounds[0] == pytest.approx(above, abs=1e-5)
+        assert verdict.bounds[0] == pytest.approx(above, abs=2e-5)
 
 
 def test_balls_are_unsupported(worker: Worker, network: Path) -> None:
