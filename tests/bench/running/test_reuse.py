@@ -25,7 +25,7 @@ IMAGES = ("--images", "8", "--cells", "*dense*")
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the figures, which take longest."""
     monkeypatch.setattr("prunecert.bench.report.figures.save", lambda summary, folder: [])
-    monkeypatch.setattr("prunecert.bench.report.html.render", lambda summary: "")
+    monkeypatch.setattr("prunecert.bench.report.html.render", lambda *_: "")
 
 
 def verdicts(out: Path) -> list[dict[str, Any]]:
