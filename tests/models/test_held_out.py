@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunecert.models import NETWORKS, pipeline
+from prunecert.models import pipeline
 from prunecert.models.data import Dataset
 from prunecert.models.held_out import HeldOut, untouched
 from prunecert.models.history import history_file, read_history

@@ -180,7 +180,7 @@ def test_a_network_with_batch_norm_learns(tmp_path: Path, small_network: str) ->
     # Few images and large steps: what is learned is learned in a few seconds.
     changes = {"pretrain_epochs": 12, "ramp_epochs": 2, "augment": False, "lr": 1e-2}
     cell = replace(certified(small_network, **changes), pruner="dense", compression=1.0)
-    card = pipeline(tmp_path, lambda *report: losses.append(report[3]), images=100).run(cell)
+    card = pipeline(tmp_path, lambda report: losses.append(report.loss), images=100).run(cell)
     assert losses[-1] < losses[0]
     assert card.accuracy["clean"] > 0.5
 
