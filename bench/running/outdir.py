@@ -15,8 +15,8 @@ from prunecert.errors import UserError, describe_os_error
 def writing(out: Path) -> Iterator[None]:
     """Makes the folder of results before the work, and words what goes wrong in it as the end of every command does.
 
-    A folder that was made here goes again if bad input ends the command before anything was written; logs in which nothing
-    stands are nothing.
+    A folder that was made here goes again if bad input ends the command before anything was written; empty logs are
+    nothing.
 
     Args:
         out: The folder of ``--out``.
