@@ -12,7 +12,7 @@ it (B), during it (D).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models import NETWORKS
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.state_files import read_tensors
 
 #: The benchmark's architectures, and what they are called here.
 ARCHITECTURES = {"R18": "resnet-18", "V16": "vgg16-ap"}
@@ -160,7 +161,7 @@ def load_ap(file: Path, network: str, sha256: str) -> tuple[nn.Module, Masks]:
         raise UserError(
             f"The file {str(file)!r} is refused: its SHA-256 is {content} and {sha256} was asked for; fetch it again."
         )
-    tensors = _masked(list(_tensors(file)), file)
+    tensors = _masked(_tensors(file), file)
     model = NETWORKS.get(network)()
     places = list(_places(model))
     with torch.no_grad():
@@ -185,25 +186,15 @@ def load_ap(file: Path, network: str, sha256: str) -> tuple[nn.Module, Masks]:
     return model.eval(), Masks({name: weight.detach() != 0 for name, weight in prunable(model).items()})
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yields names and values of the file's tensors, without the counts of batches."""
-    try:
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"The file {str(file)!r} cannot be read ({type(error).__name__}); it must be a state dictionary of tensors "
-            "as torch.save writes it, without other objects: load it with its method's code and save that alone."
-        ) from error
-    for key in ("state_dict", "net"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(
-            f"The file {str(file)!r} holds no state dictionary of tensors, alone or as 'state_dict' or 'net'."
-        )
-    for name, value in state.items():
-        if not str(name).endswith("num_batches_tracked"):
-            yield str(name), value.float()
+def _tensors(file: Path) -> list[tuple[str, Tensor]]:
+    """Returns names and values of the file's tensors, without the counts of batches."""
+    tensors = read_tensors(
+        file,
+        ("state_dict", "net"),
+        unlike=": load it with its method's code and save that alone",
+        without=", alone or as 'state_dict' or 'net'",
+    )
+    return [(name, value.float()) for name, value in tensors if not name.endswith("num_batches_tracked")]
 
 
 def _masked(tensors: Sequence[tuple[str, Tensor]], file: Path) -> list[tuple[str, Tensor]]:

@@ -7,9 +7,8 @@ factor, offset, running mean and running variance. They are therefore read by or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.models import NETWORKS
 from prunecert.models.networks.normalised import CIFAR_MEAN, CIFAR_STD, Standardise
+from prunecert.models.state_files import read_tensors
 
 #: Networks of ours that have the layers of CTRAIN's, with theirs.
 CLASSES = {"cnn5-standardised": "CNN5_Mao", "cnn7-standardised": "CNN7_Shi"}
@@ -51,7 +51,7 @@ def load_ctrain(file: Path, network: str, sha256: str) -> nn.Module:
             f"The file {str(file)!r} is refused: its SHA-256 is {content} and {sha256} was asked for; fetch it "
             "again, or look up its hash where it is published."
         )
-    tensors = list(_tensors(file))
+    tensors = _tensors(file)
     model = NETWORKS.get(network)()
     _fill(model, tensors, file, network)
     model.eval()
@@ -66,21 +66,10 @@ def load_ctrain(file: Path, network: str, sha256: str) -> nn.Module:
     return model
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yields names and values of the file's tensors, without the counts of batches."""
-    try:
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"The file {str(file)!r} cannot be read ({type(error).__name__}); it must be a state dictionary of tensors "
-            "as torch.save writes it, without other objects."
-        ) from error
-    for key in ("model_state_dict", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"The file {str(file)!r} holds no state dictionary of tensors; CTRAIN's checkpoints do.")
-    yield from ((str(name), value.float()) for name, value in state.items() if value.ndim)
+def _tensors(file: Path) -> list[tuple[str, Tensor]]:
+    """Returns names and values of the file's tensors, without the counts of batches."""
+    keys, without = ("model_state_dict", "state_dict"), "; CTRAIN's checkpoints do"
+    return [(name, value.float()) for name, value in read_tensors(file, keys, unlike="", without=without) if value.ndim]
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, tuple[int, ...]]]:
