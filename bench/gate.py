@@ -30,7 +30,7 @@ from prunecert.bench.running.proof_checks import EXPORTS
 from prunecert.bench.schema.cell import fitting
 from prunecert.bench.schema.gate import REQUIREMENTS, RuleSet
 from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
-from prunecert.errors import EXIT_INTERRUPTED, UserError, run_main
+from prunecert.errors import UserError, run_main
 from prunecert.files import write_text
 
 #: What a gate that could compare leaves in its report folder beside ``junit.xml``.
@@ -218,16 +218,5 @@ def _refuse(message: str, folder: Path | None, environment: Mapping[str, str]) -
         print(github.annotation("error", "bench.gate", message))
 
 
-def command() -> int:
-    """Runs `main` and, on Ctrl-C, ends at once, as `bench.run` does."""
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print("interrupted: finished results are kept; run the same command again to go on.", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
-
-
 if __name__ == "__main__":
-    run_main(command)
+    run_main(main, at_once=True)

@@ -6,7 +6,6 @@ Runs of the same command go on where the last one stopped: finished instances ar
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from prunecert.bench.results.decode import plain
 from prunecert.bench.run_options import request_of, run_parser
 from prunecert.bench.running.progress import Output
 from prunecert.bench.running.run import run_suite
-from prunecert.errors import EXIT_INTERRUPTED, EXIT_OK, run_main
+from prunecert.errors import EXIT_OK, run_main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,19 +57,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def command() -> int:
-    """Runs `main` and, on Ctrl-C, ends at once: taking torch down in good order takes seconds.
-
-    Nothing is left to be put in order by then: the log is closed and the verifier processes are gone.
-    """
+    """Runs `main`; a request to terminate ends it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print("interrupted: finished results are kept; run the same command again to go on.", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
+    return main()
 
 
 if __name__ == "__main__":
-    run_main(command)
+    run_main(command, at_once=True)

@@ -167,11 +167,16 @@ def outlive_readers() -> None:
     )
 
 
-def run_main(main: Callable[[], int]) -> None:
+def run_main(main: Callable[[], int], *, at_once: bool = False) -> None:
     """Runs a command's `main` and ends the process as the exit-code contract says.
 
     Whatever stops it becomes one sentence on stderr and exit 2: an uncaught exception would end with 1, which means a
     regression. Ctrl-C becomes exit 130. The environment variable `DEBUG` shows the traceback.
+
+    Args:
+        main: Returns the exit code.
+        at_once: Whether Ctrl-C ends the process without taking anything down in good order, which takes torch seconds;
+            for commands that leave nothing to be put in order: their log is closed and their processes are gone.
     """
     outlive_readers()
     try:
@@ -181,6 +186,10 @@ def run_main(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted: finished results are kept; run the same command again to go on.", file=sys.stderr)
         code = EXIT_INTERRUPTED
+        if at_once:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     except Exception as error:
         if os.environ.get(DEBUG, "") not in ("", "0"):
             import traceback

@@ -76,6 +76,24 @@ def test_an_interrupt_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) 
     assert ending(KeyboardInterrupt(), capsys)[0] == EXIT_INTERRUPTED
 
 
+def test_an_interrupt_may_end_the_process_at_once() -> None:
+    code = """
+import atexit, sys
+from prunecert.errors import run_main
+atexit.register(print, "taken down")
+def main():
+    print("answer")
+    raise KeyboardInterrupt
+run_main(main, at_once=sys.argv[1] == "yes")
+"""
+    for word, lines in (("yes", ["answer"]), ("no", ["answer", "taken down"])):
+        ended = subprocess.run(
+            [sys.executable, "-c", code, word], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (ended.returncode, ended.stdout.splitlines()) == (EXIT_INTERRUPTED, lines)
+        assert ended.stderr.startswith("interrupted: finished results are kept")
+
+
 def test_a_user_error_survives_a_process_border() -> None:
     error = pickle.loads(pickle.dumps(UserError("Two:", ["a", "b"])))
     assert (error.sentence, error.details, str(error)) == ("Two:", ("a", "b"), "Two:\n  a\n  b")
