@@ -147,6 +147,8 @@ class Networks:
         Raises:
             UserError: There is none.
         """
+        if sha256 in self._known:
+            return self._known[sha256]
         if self._left is None:
             files = (path for folder in self.folders for path in folder.rglob("*.onnx*") if path.is_file())
             self._left = sorted(set(files))

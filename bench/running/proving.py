@@ -40,6 +40,7 @@ _Tell = Callable[[str], None]
 class _Job(NamedTuple):
     """An answer that has no certificate yet."""
 
+    question: str
     plan: CellPlan
     stage: int
     position: int
@@ -99,8 +100,9 @@ class Certificates:
         if plan.stages[batch.stage].verifier != CERTIFIER or len(batch.positions) > 1:
             return
         (position,), (instance,), (verdict,) = batch.positions, instances, verdicts
-        if verdict.status.decided and (question_id(instance), verdict.status) not in self.settled:
-            job = _Job(plan, batch.stage, position, verdict.status)
+        question = question_id(instance)
+        if verdict.status.decided and (question, verdict.status) not in self.settled:
+            job = _Job(question, plan, batch.stage, position, verdict.status)
             self._certify(job, worker, verdict.witness, final=False)
 
     def rest(
@@ -157,7 +159,7 @@ class Certificates:
                     if place not in self.settled and place not in places:
                         places.add(place)
                         answer = broken.get((key, int(plan.data.indices[position])))
-                        yield _Job(plan, stage, position, status, answer if status is Status.SAT else None)
+                        yield _Job(place[0], plan, stage, position, status, answer if status is Status.SAT else None)
 
     def settle(self, job: _Job, worker: CertifyingWorker) -> bool:
         """Certifies an answer; returns whether there is a certificate."""
@@ -188,10 +190,9 @@ class Certificates:
 
     def _write(self, job: _Job, written: Written, content: bytes, by: str = "") -> None:
         plan, stage = job.plan, job.plan.stages[job.stage]
-        question = question_id(plan.instance(job.position, job.stage))
         self.writer.append(
             ProofRow(
-                question=question,
+                question=job.question,
                 key=plan.keys[job.stage],
                 cell=plan.name,
                 image=int(plan.data.indices[job.position]),
@@ -206,7 +207,7 @@ class Certificates:
                 detail="" if content else written.reason or "no reason was said",
             )
         )
-        self.settled.add((question, job.status))
+        self.settled.add((job.question, job.status))
 
 
 class _Crew:
