@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: the zoo)")
-    about.add_argument("--data-root", type=Path, help="folder of the data, for gradients")
+    about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
     parser.add_argument(
         "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
     )
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.proved is not None:
         from prunecert.bench.running import retention
 
-        return retention.tell(options.proved)
+        return retention.tell(options.proved, options.data_root)
     source = options.source
     if source is None:
         from prunecert.models.checkpoint import ZOO

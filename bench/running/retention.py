@@ -184,13 +184,17 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
     return Retention(tuple(networks), tuple(str(label) for label in range(names)), tuple(disputes))
 
 
-def tell(run: Path) -> int:
-    """Prints what became of a run's guarantees: with the shipped checkpoints, and the data where they are found.
+def tell(run: Path, root: Path | None = None) -> int:
+    """Prints what became of a run's guarantees, with the shipped checkpoints.
+
+    Args:
+        run: The run directory.
+        root: Folder of the data set, or None to look for it.
 
     Returns:
         The exit code: 1 if a proof that carries over is contradicted by the run.
     """
-    result = retention(run, CHECKPOINTS, Path("onnx_exports"), None, say)
+    result = retention(run, CHECKPOINTS, Path("onnx_exports"), root, say)
     print(markdown(result.networks, result.classes), end="")
     for sentence in result.contradictions:
         print(sentence)
