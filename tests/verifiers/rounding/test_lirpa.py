@@ -281,15 +281,21 @@ def preactivation(path: Path) -> Path:
     return onnxnets.write(path, node, constants, (3, 6, 6))
 
 
+def bounded(verifier: Lirpa, instances: list[Instance]) -> tuple[Rows, Any]:
+    """Has a verifier bound instances; returns what was asked of the outputs, and the graph that now holds bounds."""
+    rows = Rows(instances)
+    verifier._bound(instances, rows)
+    graph = nodes.matched(verifier._bounded, verifier._module)
+    assert graph is not None
+    return rows, graph
+
+
 @pytest.mark.parametrize("kind", [Crown, AlphaCrown])
 def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_path: Path) -> None:
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(kind, path)
     instances = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
-    rows = Rows(instances)
-    verifier._bound(instances, rows)
-    graph = nodes.matched(verifier._bounded, verifier._module)
-    assert graph is not None
+    rows, graph = bounded(verifier, instances)
     shape = (2, rows.matrix.shape[1])
     computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=False)
     assert computed is not None
@@ -314,10 +320,7 @@ def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, t
     path = preactivation(tmp_path / "net.onnx")
     verifier = started(Crown, path)
     instances = [onnxnets.instance(path, 0.02, 1)]
-    rows = Rows(instances)
-    verifier._bound(instances, rows)
-    graph = nodes.matched(verifier._bounded, verifier._module)
-    assert graph is not None
+    rows, graph = bounded(verifier, instances)
     shape = (1, rows.matrix.shape[1])
     computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=coefficients)
     assert computed is not None
@@ -370,10 +373,7 @@ def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> No
     path = onnxnets.connected(tmp_path / "net.onnx", seed=1)
     verifier = started(CrownIbp, path)
     instances = [onnxnets.instance(path, 0.02, seed) for seed in range(2)]
-    rows = Rows(instances)
-    verifier._bound(instances, rows)
-    graph = nodes.matched(verifier._bounded, verifier._module)
-    assert graph is not None
+    rows, graph = bounded(verifier, instances)
     shape = (2, rows.matrix.shape[1])
     for bad in (np.nan, np.inf):
         computed = nodes.computed(graph, verifier._module, method="CROWN-IBP", shape=shape, coefficients=True)

@@ -35,18 +35,7 @@ def bound(
 
 def exactly(network: Network, x: Float64Array) -> list[Fraction]:
     """Evaluates a network whose weights are exact in rational arithmetic."""
-    values = [[Fraction(value) for value in x.tolist()]]
-    for node in network.nodes[1:]:
-        total = [Fraction(float(value)) for value in node.bias]
-        for term in node.terms:
-            matrix = term.matrix
-            for row in range(node.size):
-                for entry in range(matrix.indptr[row], matrix.indptr[row + 1]):
-                    value = values[term.source][matrix.indices[entry]]
-                    value = max(value, Fraction(0)) if term.activated else value
-                    total[row] += Fraction(float(matrix.data[entry])) * value
-        values.append(total)
-    return values[-1]
+    return segments.evaluate(network, [Fraction(value) for value in x.tolist()])[-1]
 
 
 def line_at(line: Float64Array, low: Float64Array, high: Float64Array, x: Float64Array) -> Fraction:
