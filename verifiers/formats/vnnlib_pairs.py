@@ -30,6 +30,8 @@ _NETWORKS = re.compile(r"\(\s*declare-network[\s(]", re.ASCII | re.IGNORECASE)
 _VERSION = re.compile(r"\(\s*vnnlib-version[^)]*\)", re.ASCII | re.IGNORECASE)
 _INDICES = re.compile(r"\s*\[\s*((?:[0-9]+\s*(?:,\s*[0-9]+\s*)*)?)\]")
 _INDEXED = re.compile(r"([^\[\]]+)\[([0-9,]*)\]")
+#: Levels of parentheses within an assertion.
+_DEEPEST = 400
 _RELATIONS = ("isomorphic-to", "equal-to")
 
 
@@ -102,12 +104,7 @@ def read_pair(text: str, name: str) -> PairQuery:
         for formula in _conjuncts(statement[1]):
             same = _equated(formula, first, second)
             if same is None:
-                try:
-                    asserted.append(f"(assert {_rewritten(formula, first, second, name)})")
-                except RecursionError:
-                    raise UserError(
-                        f"{name} is refused: its parentheses are nested too deeply; write it flat."
-                    ) from None
+                asserted.append(f"(assert {_rewritten(formula, first, second, name)})")
             else:
                 equated.add(same)
     if len(equated) != size:
@@ -186,8 +183,24 @@ def _equated(formula: Expression, first: _Network, second: _Network) -> int | No
 
 def _rewritten(formula: Expression, first: _Network, second: _Network, name: str) -> str:
     """Writes a formula over the merged network's variables."""
-    if not isinstance(formula, str):
-        return f"({' '.join(_rewritten(part, first, second, name) for part in formula)})"
+    words: list[str] = []
+    # Without recursion: how deep Python goes is nobody's promise, since other people's libraries change that limit.
+    waiting: list[tuple[Expression, int]] = [(formula, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise UserError(f"{name} is refused: its parentheses are nested too deeply; write it flat.")
+        if isinstance(part, str):
+            words.append(_word(part, first, second, name))
+        else:
+            words.append("(")
+            waiting.append((")", depth))
+            waiting += [(inner, depth + 1) for inner in reversed(part)]
+    return " ".join(words).replace("( ", "(").replace(" )", ")")
+
+
+def _word(formula: str, first: _Network, second: _Network, name: str) -> str:
+    """Writes a word over the merged network's variables."""
     outputs = math.prod(first.output[1])
     for tensor, letter, shift in (
         (first.input, "X", 0), (second.input, "X", 0), (first.output, "Y", 0), (second.output, "Y", outputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from prunecert.errors import UserError
 from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.formats import vnnlib_pairs
 from prunecert.verifiers.formats.vnnlib import UnsupportedPropertyError, parse_property
 from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two, write_pair
 
@@ -109,3 +112,13 @@ def test_what_is_not_taken_is_said(text: str, reason: str) -> None:
 def test_what_is_no_query_is_refused(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         read_pair(text, "q")
+
+
+@pytest.mark.parametrize(("levels", "refused"), [(5, False), (30, True)])
+def test_depth_is_limited_whatever_the_interpreter_allows(
+    levels: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vnnlib_pairs, "_DEEPEST", 20)
+    text = HEAD + SAME + f"(assert {'(or ' * levels}(>= Y[0,0] V[0,0]){')' * levels})"
+    with pytest.raises(UserError, match="nested too deeply") if refused else contextlib.nullcontext():
+        assert read_pair(text, "q").text
