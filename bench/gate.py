@@ -30,7 +30,7 @@ from prunecert.bench.running.proof_checks import EXPORTS
 from prunecert.bench.schema.cell import fitting
 from prunecert.bench.schema.gate import REQUIREMENTS, RuleSet
 from prunecert.bench.schema.suite import available_suites, load_rules, load_suite
-from prunecert.errors import UserError, run_main
+from prunecert.errors import UserError, ending_at_once, run_main
 from prunecert.files import write_text
 
 #: What a gate that could compare leaves in its report folder beside ``junit.xml``.
@@ -218,5 +218,10 @@ def _refuse(message: str, folder: Path | None, environment: Mapping[str, str]) -
         print(github.annotation("error", "bench.gate", message))
 
 
+def command() -> int:
+    """Runs `main`, which Ctrl-C ends at once."""
+    return ending_at_once(main)
+
+
 if __name__ == "__main__":
-    run_main(main, at_once=True)
+    run_main(command)

@@ -16,7 +16,7 @@ from prunecert.bench.results.decode import plain
 from prunecert.bench.run_options import request_of, run_parser
 from prunecert.bench.running.progress import Output
 from prunecert.bench.running.run import run_suite
-from prunecert.errors import EXIT_OK, run_main
+from prunecert.errors import EXIT_OK, ending_at_once, run_main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,10 +57,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def command() -> int:
-    """Runs `main`; a request to terminate ends it as Ctrl-C does."""
+    """Runs `main`, which Ctrl-C and a request to terminate end at once."""
     signal.signal(signal.SIGTERM, _interrupt)
-    return main()
+    return ending_at_once(main)
 
 
 if __name__ == "__main__":
-    run_main(command, at_once=True)
+    run_main(command)

@@ -21,6 +21,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 #: Set to 1 to see the traceback of what ends a command.
 DEBUG = "PRUNECERT_DEBUG"
+_INTERRUPTED = "interrupted: finished results are kept; run the same command again to go on."
 _LONGEST_NAME = 200
 #: A list of all cells of a suite fits in; a value of a foreign file that somebody repeats may not.
 _LONGEST_SENTENCE = 8_000
@@ -167,16 +168,25 @@ def outlive_readers() -> None:
     )
 
 
-def run_main(main: Callable[[], int], *, at_once: bool = False) -> None:
+def ending_at_once(main: Callable[[], int]) -> int:
+    """Runs a command's `main` and, on Ctrl-C, ends the process at once: taking torch down in good order takes seconds.
+
+    It is for commands that leave nothing to be put in order: their log is closed and their processes are gone.
+    """
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
+
+
+def run_main(main: Callable[[], int]) -> None:
     """Runs a command's `main` and ends the process as the exit-code contract says.
 
     Whatever stops it becomes one sentence on stderr and exit 2: an uncaught exception would end with 1, which means a
     regression. Ctrl-C becomes exit 130. The environment variable `DEBUG` shows the traceback.
-
-    Args:
-        main: Returns the exit code.
-        at_once: Whether Ctrl-C ends the process without taking anything down in good order, which takes torch seconds;
-            for commands that leave nothing to be put in order: their log is closed and their processes are gone.
     """
     outlive_readers()
     try:
@@ -184,12 +194,8 @@ def run_main(main: Callable[[], int], *, at_once: bool = False) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted: finished results are kept; run the same command again to go on.", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         code = EXIT_INTERRUPTED
-        if at_once:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
     except Exception as error:
         if os.environ.get(DEBUG, "") not in ("", "0"):
             import traceback

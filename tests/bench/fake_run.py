@@ -8,4 +8,4 @@ from tests.bench.conftest import register
 
 if __name__ == "__main__":
     register()
-    run_main(command, at_once=True)
+    run_main(command)

@@ -79,12 +79,12 @@ def test_an_interrupt_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) 
 def test_an_interrupt_may_end_the_process_at_once() -> None:
     code = """
 import atexit, sys
-from prunecert.errors import run_main
+from prunecert.errors import ending_at_once, run_main
 atexit.register(print, "taken down")
 def main():
     print("answer")
     raise KeyboardInterrupt
-run_main(main, at_once=sys.argv[1] == "yes")
+run_main((lambda: ending_at_once(main)) if sys.argv[1] == "yes" else main)
 """
     for word, lines in (("yes", ["answer"]), ("no", ["answer", "taken down"])):
         ended = subprocess.run(
