@@ -28,7 +28,6 @@ LONG_VERBS = {
     "publish",
     "retention",
     "sparse_benchmark",
-    "verify",
 }
 
 
