@@ -20,13 +20,11 @@ from tests.house.ratchets import EXAMPLES, OWN_TESTS, RATCHETS, WORDS, Ratchet
 LONG_VERBS = {
     "adopt",
     "baseline",
-    "compare",
     "export",
     "gate",
     "ls",
     "merge",
     "publish",
-    "retention",
     "sparse_benchmark",
 }
 
