@@ -21,7 +21,6 @@ LONG_VERBS = {
     "adopt",
     "baseline",
     "export",
-    "gate",
     "ls",
     "merge",
     "publish",
