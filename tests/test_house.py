@@ -21,9 +21,6 @@ LONG_VERBS = {
     "adopt",
     "baseline",
     "export",
-    "ls",
-    "merge",
-    "publish",
     "sparse_benchmark",
 }
 
