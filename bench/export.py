@@ -11,150 +11,26 @@ shows what is removed, layer by layer; it needs no data.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.console import Console
-
-from prunecert.bench.ls import show
 from prunecert.bench.options import IMAGES, SECONDS, SEED, add_compact_option
 from prunecert.bench.planning import select
-from prunecert.bench.report import shapes
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
-from prunecert.files import write_text
-
-if TYPE_CHECKING:
-    from prunecert.bench.planning.exports import Export
-    from prunecert.bench.schema.suite import Suite
+from prunecert.bench.running.exporting import ExportRequest, compare_outputs, export_suite, show_shapes
+from prunecert.errors import EXIT_OK, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    from prunecert.bench.schema.suite import load_suite
-
-    suite = load_suite(options.suite, options.profile)
-    cells = select.choose(suite, options.cells, None, options.images)
-    if options.shapes or options.check is not None:
-        # Whatever the suite is for, the question is what could be removed.
-        cells = tuple((cell, replace(protocol, timing=None)) for cell, protocol in cells)
-    cells = select.set_compact(cells, options.compact)
-    present, missing = select.find_checkpoints(suite, cells, options.checkpoints)
-    out = options.out or Path("onnx_exports") / suite.name
-    for absent in missing:
-        print(f"{absent.name}: no checkpoint yet; train it with: {absent.command}")
-    if not present:
-        raise UserError(f"None of the {len(cells)} cells has a checkpoint in {options.checkpoints}; nothing to export.")
+    request = ExportRequest(**{field.name: getattr(options, field.name) for field in fields(ExportRequest)})
     if options.shapes:
-        show_shapes(_exports(present, options.checkpoints, out / "onnx"))
-        return EXIT_OK
-    if options.check is not None:
-        return compare(suite, present, options, out / "onnx")
-    from prunecert.bench.planning.plan import is_correct, property_name, property_text
-    from prunecert.bench.results.vnncomp import Key, write_keys
-    from prunecert.verifiers.formats.counterexample import outputs
-
-    data = select.load_data(suite.data, present, options.data_root, options.image_seed)
-    rows: list[tuple[str, str, str]] = []
-    keys: list[Key] = []
-    written: set[Path] = set()
-    exports = _exports(present, options.checkpoints, out / "onnx")
-    for (cell, protocol), export in zip(present, exports.values(), strict=True):
-        if not protocol.cascade:
-            print(f"{cell.name}: sha256 {export.sha256[:12]}; it is certified by smoothing: no property to be verified")
-            continue
-        split = data[protocol.split]
-        count = min(protocol.images, len(split))
-        # Whatever is installed here, the question and its limit are the suite's.
-        limit = options.timeout or max(protocol.timeouts[name] for name in protocol.cascade)
-        logits = outputs(export.path, split.images[:count])
-        right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
-        for position in right:
-            # The box and the label make the property; networks of one radius share it.
-            name = property_name(split, position, cell.eps)
-            target = out / "vnnlib" / name
-            if target not in written:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_text(target, property_text(split, position, cell.eps))
-                written.add(target)
-            rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
-            keys.append(Key(cell.name, int(split.indices[position])))
-        print(
-            f"{cell.name}: sparsity {export.sparsity:.4f} ({export.compression:.4g}x), {len(right)} of {count} images "
-            f"classified correctly, sha256 {export.sha256[:12]}"
-        )
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(out / "instances.csv", text.getvalue())
-    write_keys(out, keys)
-    shrunk = shapes.rows((c.name, c.compression, e.record) for (c, _), e in zip(present, exports.values(), strict=True))
-    if shrunk:
-        print("\nremoved before verification (--shapes: layer by layer; --no-compact: the masked networks):")
-        show([tuple(heading for heading, _ in shapes.COLUMNS), *map(tuple, shrunk)], Console())
-    print(f"{len(present)} networks, {len(written)} properties, {len(rows)} instances: {out / 'instances.csv'}")
+        show_shapes(request)
+    elif options.check is not None:
+        return compare_outputs(request, options.check)
+    else:
+        export_suite(request)
     return EXIT_OK
-
-
-def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
-    """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import compact_export, export_cell
-
-    return {
-        cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
-            folder,
-            select.compact_mode(protocol),
-        )
-        for cell, protocol in present
-    }
-
-
-def show_shapes(exports: Mapping[str, Export]) -> None:
-    """Prints the shape of every layer's weights before and after compaction.
-
-    Args:
-        exports: By cell name.
-    """
-    console = Console()
-    for name, export in exports.items():
-        record = export.record
-        print(f"{name}: {'not compacted' if export.compaction is None else export.compaction.describe()}")
-        if record is not None and export.compaction is not None and export.compaction.shrank:
-            show([("layer", "operator", "masked", "compact", "kept %"), *map(tuple, shapes.layers(record))], console)
-
-
-def compare(suite: Suite, present: select.Cells, options: argparse.Namespace, folder: Path) -> int:
-    """Runs masked and compact networks on the same inputs and prints how far their outputs are apart.
-
-    Returns:
-        0, or 1 if a predicted class differs.
-    """
-    from prunecert.models.compact_export import check_inputs
-    from prunecert.verifiers.formats.counterexample import outputs
-
-    data = select.load_data(suite.data, present, options.data_root)
-    changed = 0
-    for (cell, protocol), export in zip(present, _exports(present, options.checkpoints, folder).values(), strict=True):
-        if export.path == export.masked_path:
-            print(f"{cell.name}: nothing was removed")
-            continue
-        images = data[protocol.split].images[: options.check]
-        drawn = check_inputs(export.path, options.check - len(images)) if len(images) < options.check else images[:0]
-        inputs = np.concatenate([images, drawn])
-        masked, small = outputs(export.masked_path, inputs), outputs(export.path, inputs)
-        gap, size = float(np.abs(masked - small).max()), float(np.abs(masked).max())
-        other = int(np.count_nonzero(masked.argmax(axis=1) != small.argmax(axis=1)))
-        changed += other
-        print(
-            f"{cell.name}: {len(images):,} images and {len(drawn):,} random inputs: outputs of up to {size:.4g} differ "
-            f"by at most {gap:.3g}, {other} predictions differ"
-        )
-    return EXIT_REGRESSION if changed else EXIT_OK
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,38 +61,6 @@ def test_what_is_read_is_what_was_written(finished_run: Path, tmp_path: Path) ->
     assert sum(line.startswith("[") for line in out.read_text().splitlines()) == 24
     assert str(finished_run.parent) not in out.read_text()
     assert baseline_file.to_json(baseline_) == json.loads(out.read_text())
-
-
-def test_a_run_that_must_not_be_published_is_taken_on_request_only(tmp_path: Path) -> None:
-    run = replace(kit.snapshot(kit.cell(kit.PROVED)), unpublishable=("it is the sample",))
-    with pytest.raises(UserError, match=r"not publishable \(it is the sample\)\. .*--allow-unpublishable"):
-        baseline.check(run, Path("run"), allow_unpublishable=False, allow_errors=True)
-    baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=False)
-    baseline_file.write(tmp_path / "b.json", run)
-    assert baseline_file.read(tmp_path / "b.json").unpublishable == ("it is the sample",)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"unfinished": (kit.NAME,)}, r"it is not complete \(" + kit.NAME),
-        (
-            {"contradictions": ({"cell": "c", "image": 4},)},
-            r"1 contradiction between verifiers, first on c image 4",
-        ),
-    ],
-)
-def test_runs_that_are_no_yardstick_are_refused_whatever_is_allowed(changed: dict[str, Any], message: str) -> None:
-    run = replace(kit.snapshot(kit.cell(kit.PROVED)), **changed)
-    with pytest.raises(UserError, match=message):
-        baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=True)
-
-
-def test_failures_are_taken_on_request_only() -> None:
-    run = kit.snapshot(kit.cell(kit.PROVED, kit.ERROR))
-    with pytest.raises(UserError, match=rf"failed 1 time, first bab on {kit.NAME} image 1\..*--allow-errors"):
-        baseline.check(run, Path("run"), allow_unpublishable=True, allow_errors=False)
-    baseline.check(run, Path("run"), allow_unpublishable=False, allow_errors=True)
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,49 @@
-"""What the benchmark of the search makes of answers."""
-
 from __future__ import annotations
 
-from prunecert.bench.sparse_benchmark import OURS, TimedAnswer, asked_before, ratios
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prunecert.bench import sparse_benchmark
+from prunecert.bench.engine.answers import TimedAnswer
+from prunecert.bench.engine.complete import OURS, BenchmarkRequest
+from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 
-PROOFS = f"{OURS} + proofs"
+ANSWER = TimedAnswer("a.onnx", 3, OURS, Status.UNSAT, 1.0, 1, "")
 
 
-def answers(network: str, seconds: dict[int, tuple[float, float]]) -> list[TimedAnswer]:
-    """Returns answers about images: seconds without and with proofs."""
-    return [
-        TimedAnswer(network, image, name, Status.UNSAT, value, 1, "")
-        for image, pair in seconds.items()
-        for name, value in zip((OURS, PROOFS), pair, strict=True)
-    ]
+def test_options_become_a_request_and_a_contradiction_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = []
+
+    def complete(request: BenchmarkRequest, names: list[str]) -> list[TimedAnswer]:
+        requests.append((request, names))
+        return [ANSWER, replace(ANSWER, verifier="rival", status=Status.SAT, seconds=3.0)]
+
+    monkeypatch.setattr(sparse_benchmark, "complete", complete)
+    words = ["complete", "--onnx", "a.onnx", "--verifiers", f"{OURS},rival", "--images", "7", "--eps", "0.1"]
+    assert sparse_benchmark.main([*words, "--out", str(tmp_path / "out.json")]) == 1
+    assert requests == [(BenchmarkRequest(onnx=(Path("a.onnx"),), images=7, eps=0.1), [OURS, "rival"])]
+    printed = capsys.readouterr().out
+    assert "(the faster of the others over ours): median 3.00" in printed
+    assert "CONTRADICTION a.onnx, image 3: sat by rival" in printed
+    assert (tmp_path / "out.json").is_file()
 
 
-def test_images_are_told_apart_by_whether_an_earlier_network_was_asked() -> None:
-    timed = [
-        *answers("a", {0: (1, 1), 1: (1, 1)}),
-        *answers("b", {0: (6, 2), 2: (1, 2)}),
-        *answers("c", {1: (4, 1), 2: (5, 1), 3: (1, 1)}),
-    ]
-    pairs = asked_before(timed)
-    assert pairs == {("b", 0), ("c", 1), ("c", 2)}
-    earlier = ratios(timed, PROOFS, [OURS], lambda answer: (answer.network, answer.image) in pairs)
-    assert earlier == [3, 4, 5]
-    new = ratios(timed, PROOFS, [OURS], lambda a: a.network != "a" and (a.network, a.image) not in pairs)
-    assert new == [0.5, 1]
+def test_a_chain_is_summed_up_after_its_first_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = replace(ANSWER, network="b.onnx", seconds=4.0)
+    chain = [ANSWER, later, replace(later, verifier=f"{OURS} + proofs", seconds=2.0)]
+    monkeypatch.setattr(sparse_benchmark, "reuse", lambda _: chain)
+    assert sparse_benchmark.main(["reuse", "--onnx", "a.onnx", "b.onnx"]) == 0
+    assert "after the first network): median 2.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["complete", "reuse"])
+def test_a_network_that_is_not_there_is_refused(tmp_path: Path, verb: str) -> None:
+    with pytest.raises(UserError, match=r"none\.onnx is refused because there is no such file"):
+        sparse_benchmark.main([verb, "--onnx", str(tmp_path / "none.onnx")])

@@ -1,0 +1,153 @@
+"""What timed answers amount to: medians and PAR2 by network and verifier, ratios image by image, contradictions."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.bench.report.medium import Table
+from prunecert.bench.results.outcome import contradictions as all_contradictions
+from prunecert.verifiers.base import Status
+
+
+@dataclass(frozen=True)
+class TimedAnswer:
+    """One verifier on one image.
+
+    Args:
+        network: File name.
+        image: Index in the set.
+        verifier: Name, or ``sparse-bab + proofs``.
+        status: Of the verdict.
+        seconds: Wall-clock, without start-up.
+        domains: Subdomains, None where the verifier counts none.
+        detail: Of the verdict.
+    """
+
+    network: str
+    image: int
+    verifier: str
+    status: Status
+    seconds: float
+    domains: int | None
+    detail: str
+
+
+_COLUMNS = (
+    ("network", False),
+    ("verifier", False),
+    *((heading, True) for heading in ("images", "unsat", "sat", "open", "median s", "quartiles s", "PAR2 s")),
+    ("domains, median", True),
+)
+
+
+def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
+    """Returns a Markdown table: a line for each network and verifier."""
+    rows = []
+    for network, verifier, group in _groups(answers):
+        seconds = [answer.seconds for answer in group]
+        counts = {status: sum(answer.status is status for answer in group) for status in (Status.UNSAT, Status.SAT)}
+        undecided = len(group) - sum(counts.values())
+        par2 = statistics.fmean(a.seconds if a.status.decided else 2 * timeout for a in group)
+        low, middle, high = np.percentile(seconds, (25, 50, 75))
+        domains = [answer.domains for answer in group if answer.domains is not None]
+        rows.append(
+            [
+                network,
+                verifier,
+                *map(str, (len(group), counts[Status.UNSAT], counts[Status.SAT], undecided)),
+                f"{middle:.3f}",
+                f"{low:.3f}–{high:.3f}",
+                f"{par2:.3f}",
+                f"{statistics.median(domains) if domains else ''}",
+            ]
+        )
+    return "\n".join(Table(_COLUMNS, rows).markdown())
+
+
+def _groups(answers: Sequence[TimedAnswer]) -> Iterator[tuple[str, str, list[TimedAnswer]]]:
+    keys = dict.fromkeys((answer.network, answer.verifier) for answer in answers)
+    for network, verifier in keys:
+        yield network, verifier, [a for a in answers if (a.network, a.verifier) == (network, verifier)]
+
+
+def ratios(
+    answers: Sequence[TimedAnswer], ours: str, others: Sequence[str], keep: Callable[[TimedAnswer], bool]
+) -> list[float]:
+    """Returns for each image the faster of the others' median time over ours; one that is not decided counts, too."""
+    factors = []
+    for network, image in dict.fromkeys((a.network, a.image) for a in answers if keep(a)):
+        mine = [a for a in answers if (a.network, a.image) == (network, image)]
+        medians = {
+            name: statistics.median(a.seconds for a in mine if a.verifier == name)
+            for name in (ours, *others)
+            if any(a.verifier == name for a in mine)
+        }
+        if ours in medians and len(medians) > 1:
+            factors.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
+    return factors
+
+
+def asked_before(answers: Sequence[TimedAnswer]) -> set[tuple[str, int]]:
+    """Returns networks and images for which an earlier network of the chain was asked about the image."""
+    pairs: set[tuple[str, int]] = set()
+    networks = list(dict.fromkeys(answer.network for answer in answers))
+    images = {name: {answer.image for answer in answers if answer.network == name} for name in networks}
+    for place, name in enumerate(networks):
+        earlier = set().union(*(images[before] for before in networks[:place]))
+        pairs |= {(name, image) for image in images[name] & earlier}
+    return pairs
+
+
+def contradictions(answers: Sequence[TimedAnswer]) -> list[str]:
+    """Names images that are proved and broken."""
+    claims = ((f"{a.network}, image {a.image}", a.status, a.verifier) for a in answers)
+    return [
+        f"{question}: sat by {broken} and unsat by {proved}" for question, proved, broken in all_contradictions(claims)
+    ]
+
+
+def spread(factors: Sequence[float]) -> str:
+    """Returns median, quartiles and number of ratios, in words."""
+    low, middle, high = np.percentile(factors, (25, 50, 75))
+    return f"median {middle:.2f}, quartiles {low:.2f} to {high:.2f}, {len(factors)} images"
+
+
+def complete_summary(answers: Sequence[TimedAnswer], ours: str) -> list[str]:
+    """Returns lines about how the fastest of the other verifiers compares with ours."""
+    others = [name for name in dict.fromkeys(answer.verifier for answer in answers) if name != ours]
+    factors = ratios(answers, ours, others, lambda _: True)
+    return [f"ratio an image (the faster of the others over ours): {spread(factors)}"] if factors else []
+
+
+def reuse_summary(answers: Sequence[TimedAnswer], ours: str, without: str, first: str) -> list[str]:
+    """Returns lines about what earlier proofs save.
+
+    Args:
+        answers: Of a chain of networks.
+        ours: Name of the search with the proofs of the networks before.
+        without: Name of the search without.
+        first: The chain's first network, before which there is none.
+    """
+    pairs = asked_before(answers)
+    everything = ratios(answers, ours, [without], lambda a: a.network != first)
+    earlier = ratios(answers, ours, [without], lambda a: (a.network, a.image) in pairs)
+    new = ratios(answers, ours, [without], lambda a: a.network != first and (a.network, a.image) not in pairs)
+    named = (
+        ("ratio an image (without proofs over with, after the first network)", everything),
+        ("  open at an earlier network, too", earlier),
+        ("  open for the first time", new),
+    )
+    return [f"{what}: {spread(factors)}" for what, factors in named if factors]
+
+
+def write(answers: Sequence[TimedAnswer], path: Path) -> None:
+    """Writes all answers as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = [{**vars(answer), "status": str(answer.status)} for answer in answers]
+    path.write_text(json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,148 @@
+"""Takes networks that others have trained into the checkpoints: CTRAIN's, and those of Adversarial Pruning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from prunecert.bench.planning import select
+from prunecert.bench.schema.cell import Cell, parse_eps, show_eps
+from prunecert.errors import UserError
+from prunecert.files import write_text
+from prunecert.models import DENSE, OBJECTIVES
+
+#: How far a compression may be from its key's: layers that a method leaves whole.
+_RATE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignNetwork:
+    """A network's file that somebody else has written, and where it goes.
+
+    Args:
+        file: A state dictionary.
+        sha256: Its SHA-256, as it is published.
+        out: Folder of checkpoints.
+        force: Whether a checkpoint of that name is replaced.
+    """
+
+    file: Path
+    sha256: str
+    out: Path = select.CHECKPOINTS
+    force: bool = False
+
+
+def adopt_ctrain(
+    foreign: ForeignNetwork,
+    network: str,
+    objective: str,
+    eps: str,
+    seed: int,
+    *,
+    images: int | None = None,
+    data_root: Path | None = None,
+) -> None:
+    """Makes a checkpoint of a network that CTRAIN trained, measured on held-out training images.
+
+    Args:
+        foreign: The file.
+        network: Its architecture.
+        objective: What it was trained with; for its name.
+        eps: Radius that it was trained for.
+        seed: Number that tells it from others.
+        images: Measure on the first so many held-out images; None: all.
+        data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
+
+    Raises:
+        UserError: The file is another one, doesn't fit the network, or there is a checkpoint of that name.
+    """
+    from prunecert.models.ctrain import load_ctrain
+
+    if images is not None and images < 1:
+        raise UserError(f"--images {images} is refused; it must be at least 1.")
+    OBJECTIVES.check(objective)
+    cell = Cell(network, objective, parse_eps(eps), DENSE, 1.0, seed)
+    target = foreign.out / f"{cell.name}.json"
+    if target.exists() and not foreign.force:
+        raise UserError(f"{target} is there already; allowed are --force, which replaces it, another --seed or --out.")
+    model = load_ctrain(foreign.file, network, foreign.sha256)
+
+    import torch
+
+    import prunecert
+    from prunecert.models.checkpoint import save
+    from prunecert.models.data import load
+    from prunecert.models.evaluate import evaluate
+    from prunecert.models.masks import Masks
+    from prunecert.models.pipeline import MEASURED
+
+    val = load("val", data_root, allow_sample=False)
+    accuracy = evaluate(model, val, float(cell.eps), limit=images)
+    card = save(
+        foreign.out,
+        model,
+        Masks.dense(model),
+        name=cell.name,
+        network=cell.network,
+        objective=cell.objective,
+        eps=show_eps(cell.eps),
+        pruner=DENSE,
+        compression=1.0,
+        seed=cell.seed,
+        recipe={"imported": foreign.sha256.lower()},
+        accuracy=accuracy,
+        measured=MEASURED if images is None else f"first {images:,} images of the {MEASURED}",
+        data_fingerprint=val.fingerprint,
+        versions={"prunecert": prunecert.__version__, "torch": torch.__version__},
+        device="cpu",
+        train_seconds=0.0,
+        command=f"python -m bench.adopt --file {foreign.file.name} --sha256 {foreign.sha256.lower()} "
+        f"--network {cell.network} --objective {cell.objective} --eps {show_eps(cell.eps)} --seed {cell.seed}",
+    )
+    parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
+    print(f"{card.name}: {card.weights:,} weights; validation: {', '.join(parts)}")
+    print(f"To prune it, write `parent: {card.name}` into the recipe of {cell.network}/{cell.objective}.")
+
+
+def adopt_ap(foreign: ForeignNetwork, key_text: str) -> None:
+    """Writes a network of the Adversarial Pruning benchmark as ONNX, with its card.
+
+    Args:
+        foreign: The file.
+        key_text: The benchmark's key of it.
+
+    Raises:
+        UserError: The file is another one, its zeros aren't those of the key, or there is a card of that name.
+    """
+    from prunecert.models.ap import load_ap, parse_key
+    from prunecert.models.export import export_model
+
+    key = parse_key(key_text)
+    out = foreign.out
+    onnx, card = out / f"{key_text.lower()}.onnx", out / f"{key_text.lower()}.yaml"
+    if card.exists() and not foreign.force:
+        raise UserError(f"{card} is there already; allowed are --force, which replaces it, or another --out.")
+    model, masks = load_ap(foreign.file, key.network, foreign.sha256)
+    if not key.structured and abs(masks.compression / key.compression - 1) > _RATE:
+        raise UserError(
+            f"{foreign.file} is refused: {masks.sparsity:.1%} of its weights are zero, and its key says {key.rate} %; "
+            "give the key of this file, or a file with its masks multiplied in."
+        )
+    info = export_model(model, masks, {"ap_key": key_text, "sparsity": f"{masks.sparsity:.9f}"}, onnx)
+    fields = {
+        "schema_version": 1,
+        "name": key_text.lower(),
+        "onnx": onnx.name,
+        "network": key.network,
+        "objective": "adversarial",
+        "pruner": key.pruner,
+        "eps": "8/255",
+        "title": key_text,
+        "url": "https://arxiv.org/abs/2409.01249",
+        "notes": f"Checkpoint of SHA-256 {foreign.sha256.lower()}, read by order and shape.",
+    }
+    write_text(card, yaml.safe_dump(fields, sort_keys=False))
+    print(f"{key_text}: {masks.kept:,} of {masks.total:,} weights ({info.compression:.1f}x)")
+    print(f"Attack it: python -m bench.run --suite cifar10-ap --card {card}")

@@ -1,0 +1,78 @@
+"""What the benchmark of the search makes of answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from prunecert.bench.engine.answers import (
+    TimedAnswer,
+    asked_before,
+    complete_summary,
+    contradictions,
+    ratios,
+    reuse_summary,
+    table,
+    write,
+)
+from prunecert.bench.engine.complete import OURS
+from prunecert.verifiers.base import Status
+
+PROOFS = f"{OURS} + proofs"
+
+
+def answers(network: str, seconds: dict[int, tuple[float, float]]) -> list[TimedAnswer]:
+    """Returns answers about images: seconds without and with proofs."""
+    return [
+        TimedAnswer(network, image, name, Status.UNSAT, value, 1, "")
+        for image, pair in seconds.items()
+        for name, value in zip((OURS, PROOFS), pair, strict=True)
+    ]
+
+
+def test_images_are_told_apart_by_whether_an_earlier_network_was_asked() -> None:
+    timed = [
+        *answers("a", {0: (1, 1), 1: (1, 1)}),
+        *answers("b", {0: (6, 2), 2: (1, 2)}),
+        *answers("c", {1: (4, 1), 2: (5, 1), 3: (1, 1)}),
+    ]
+    pairs = asked_before(timed)
+    assert pairs == {("b", 0), ("c", 1), ("c", 2)}
+    earlier = ratios(timed, PROOFS, [OURS], lambda answer: (answer.network, answer.image) in pairs)
+    assert earlier == [3, 4, 5]
+    new = ratios(timed, PROOFS, [OURS], lambda a: a.network != "a" and (a.network, a.image) not in pairs)
+    assert new == [0.5, 1]
+
+
+def test_summaries_say_what_is_compared_with_what() -> None:
+    timed = [*answers("a", {0: (1, 1)}), *answers("b", {0: (6, 2), 1: (8, 2)})]
+    assert reuse_summary(timed, PROOFS, OURS, "a") == [
+        "ratio an image (without proofs over with, after the first network): median 3.50, quartiles 3.25 to 3.75, "
+        "2 images",
+        "  open at an earlier network, too: median 3.00, quartiles 3.00 to 3.00, 1 images",
+        "  open for the first time: median 4.00, quartiles 4.00 to 4.00, 1 images",
+    ]
+    assert complete_summary(timed, PROOFS) == [
+        "ratio an image (the faster of the others over ours): median 3.00, quartiles 2.00 to 3.50, 3 images"
+    ]
+    assert complete_summary(answers("a", {}), OURS) == []
+
+
+def test_what_is_not_decided_counts_with_twice_the_limit() -> None:
+    proved, other = answers("a", {0: (1, 3)})
+    lost = replace(other, verifier=OURS, image=1, status=Status.TIMEOUT, seconds=10.0)
+    row = table([proved, lost], 10.0).splitlines()[-1]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        *("a", OURS, "2", "1", "0", "1", "5.500", "3.250–7.750", "10.500", "1.0")
+    ]
+
+
+def test_an_image_that_is_proved_and_broken_is_named(tmp_path: Path) -> None:
+    proved, other = answers("a", {0: (1, 3)})
+    assert contradictions([proved, other]) == []
+    assert contradictions([proved, replace(other, status=Status.SAT)]) == [
+        f"a, image 0: sat by {PROOFS} and unsat by {OURS}"
+    ]
+    write([proved, other], tmp_path / "new" / "answers.json")
+    assert [row["status"] for row in json.loads((tmp_path / "new" / "answers.json").read_text())] == ["unsat"] * 2
