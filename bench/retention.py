@@ -15,194 +15,12 @@ checkpoints whether classes with larger gradients lose more.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import msgspec
-from msgspec import Struct
 
 from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, Question, allowance_of, tell
-from prunecert.bench.report.medium import Table
-from prunecert.bench.results.decode import why
-from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
-from prunecert.bench.results.summary_types import SummaryCell, read_summary
-from prunecert.bench.schema.cell import fitting
+from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.errors import EXIT_OK, UserError, run_main
-from prunecert.models import DENSE
-
-#: What stands first among pruners at one compression: the simplest.
-_ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A network of the table.
-
-    Args:
-        group: Network, objective, radius and seed: what it shares with its dense control.
-        name: The cell's name, which a selection is matched against.
-        pruner: Its pruner, or ``dense``.
-        compression: The ratio asked for.
-        shares: Accuracies in [0, 1] by the column's heading; what wasn't measured is missing.
-        shown: How a share is written, where that is more than the percentage.
-        origin: What must be equal for a comparison with the control: how it was trained and measured.
-        note: Text of the last column.
-    """
-
-    group: tuple[str, str, str, int]
-    name: str
-    pruner: str
-    compression: float
-    shares: Mapping[str, float]
-    shown: Mapping[str, str]
-    origin: tuple[object, ...]
-    note: str = ""
-
-
-#: Headings of the accuracies in a card, and which of them "kept" is about.
-CARD = {"clean": "clean %", "pgd": "PGD %", "ibp": "IBP %", "crown_ibp": "CROWN-IBP %", "noisy": "noisy %"}
-CARD_KEPT = ("clean %", "PGD %", "CROWN-IBP %", "noisy %")
-RUN_KEPT = ("clean %", "attacked %", "verified % (95 %)")
-
-
-class _Epochs(Struct, kw_only=True):
-    """What of a recipe the table is about."""
-
-    pretrain_epochs: Count
-    prune_epochs: Count
-    finetune_epochs: Count
-
-
-class _CardNumbers(Struct, kw_only=True):
-    """What of a card the table is about; somebody else may have written the card."""
-
-    network: Name
-    objective: Name
-    eps: Name
-    seed: Seed
-    pruner: Name
-    compression: Ratio
-    accuracy: dict[str, Amount]
-    recipe: _Epochs
-    throughput: dict[str, Amount]
-    data_fingerprint: Name
-    device: Name
-
-
-def of_card(card: Any) -> Line:
-    """Returns the line of a checkpoint's card (`models.checkpoint.Card`).
-
-    Raises:
-        UserError: A field is missing, of another type, or out of its range.
-    """
-    fields = {key: getattr(card, key) for key in _CardNumbers.__struct_fields__}
-    try:
-        numbers = msgspec.convert(fields, _CardNumbers)
-        measured = numbers.accuracy["images"]
-    except (msgspec.ValidationError, KeyError, RecursionError) as error:
-        where, reason = ("accuracy", "it lacks images") if isinstance(error, KeyError) else why(error)
-        raise UserError(
-            f"The card of {card.name!r:.80} is refused: {where}: {reason}; restore it, or train the network again."
-        ) from error
-    shares = {heading: numbers.accuracy[key] for key, heading in CARD.items() if key in numbers.accuracy}
-    epochs = numbers.recipe.pretrain_epochs + numbers.recipe.prune_epochs + numbers.recipe.finetune_epochs
-    # Of the stage that trains the pruned network's weights: fine-tuning, or that of a pruner that prunes in rounds.
-    rate = next((rate for stage, rate in numbers.throughput.items() if stage not in ("pretrain", "scores")), None)
-    return Line(
-        group=(numbers.network, numbers.objective, numbers.eps, numbers.seed),
-        name=card.name,
-        pruner=numbers.pruner,
-        compression=numbers.compression,
-        shares=shares,
-        shown={},
-        origin=(epochs, measured, numbers.data_fingerprint),
-        note=f"{epochs}" + (f", {rate:,.0f}/s on {numbers.device}" if rate else ""),
-    )
-
-
-def of_cell(cell: SummaryCell) -> Line | None:
-    """Returns the line of a cell of a run's summary, or None if it isn't finished.
-
-    A cell with a note was attacked only: it has no verified accuracy.
-    """
-    if not cell.finished:
-        return None
-    shares = {"clean %": cell.clean, "attacked %": cell.attacked}
-    if not cell.note:
-        shares["verified % (95 %)"] = cell.verified
-    verified = cell.verified
-    shown = f"{verified.value or 0.0:.1%} ({verified.low:.1%}–{verified.high:.1%})".replace("%", "")
-    return Line(
-        group=(cell.network, cell.objective, cell.eps, cell.seed),
-        name=cell.name,
-        pruner=cell.pruner,
-        compression=cell.compression,
-        # A cell without images has no shares.
-        shares={heading: share.value for heading, share in shares.items() if share.value is not None},
-        shown={"verified % (95 %)": shown},
-        origin=(cell.images, cell.data_fingerprint),
-        note=str(cell.undecided.total),
-    )
-
-
-def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int) -> str:
-    """Returns the table.
-
-    Args:
-        lines: The networks, in any order.
-        kept: Headings of the accuracies that are compared with the control's.
-        note: Heading of the last column.
-        digits: Decimals of the shares kept.
-    """
-    lines = sorted(lines, key=_place)
-    controls = {line.group: line for line in lines if line.pruner == DENSE}
-    headings = [h for h in dict.fromkeys([*CARD.values(), *RUN_KEPT]) if any(h in line.shares for line in lines)]
-    compared = [h for h in kept if h in headings]
-    of = " / ".join(h.split(" %")[0] for h in compared)
-    shares = [(heading, True) for heading in headings]
-    named = (("network, objective, ε, seed", False), ("pruner", False), ("×", True))
-    columns = (*named, *shares, (f"kept of dense, %: {of}", False), (note, True))
-    rows = []
-    for line in lines:
-        cells = [line.shown.get(h, f"{100 * line.shares[h]:.1f}") if h in line.shares else "" for h in headings]
-        parts = [", ".join(map(str, line.group)), line.pruner, f"{line.compression:g}", *cells]
-        rows.append([*parts, _kept(line, controls.get(line.group), compared, digits), line.note])
-    return "\n".join([*Table(columns, rows).markdown(), ""])
-
-
-def _place(line: Line) -> tuple[object, ...]:
-    network, objective, eps, seed = line.group
-    rank = _ORDER.index(line.pruner) if line.pruner in _ORDER else len(_ORDER)
-    return (network, objective, eps, seed, line.compression, line.pruner != DENSE, rank, line.pruner)
-
-
-def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int) -> str:
-    if line.pruner == DENSE:
-        return ""
-    if control is None:
-        return "no dense control"
-    if control.origin != line.origin:
-        return "the control was made in another way"
-    both = [h for h in headings if h in line.shares and control.shares.get(h, 0.0) > 0]
-    return " / ".join(f"{100 * line.shares[h] / control.shares[h]:.{digits}f}" for h in both)
-
-
-def _read_cards(folder: Path) -> list[Line]:
-    from prunecert.models.checkpoint import load_card
-
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{folder} holds no checkpoints; give a folder of *.safetensors with their cards.")
-    cards = [load_card(path) for path in paths]
-    return [of_card(card) for card in cards if not card.unfit]
-
-
-def _read_run(path: Path) -> list[Line]:
-    lines = [of_cell(cell) for cell in read_summary(path).cells]
-    return [line for line in lines if line is not None]
 
 
 def _ratios(text: str) -> set[float]:
@@ -212,25 +30,8 @@ def _ratios(text: str) -> set[float]:
         raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
 
 
-def _question(options: argparse.Namespace) -> Question:
-    from prunecert.models.checkpoint import ZOO
-
-    source = options.source or (ZOO if options.about == "gradients" else Path("results"))
-    if not source.exists():
-        raise UserError(f"{source} does not exist; give a run's folder, or that of the leaderboard's entries.")
-    return Question(
-        source=source,
-        subject=options.about,
-        compressions=None if options.compression is None else frozenset(options.compression),
-        cells=options.cells,
-        allowance=allowance_of(options.allowance),
-        checkpoints=options.checkpoints or ZOO,
-        data_root=options.data_root,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see the module's docstring."""
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's argument parser."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
     parser.add_argument(
         "source", type=Path, nargs="?", help="a folder of checkpoints (default: the zoo), or a run's summary.json"
@@ -245,35 +46,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
     )
-    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    options = parser().parse_args(argv)
     if options.about is not None:
-        tell(_question(options))
+        from prunecert.models.checkpoint import ZOO
+
+        tell(
+            Question(
+                source=options.source or (ZOO if options.about == "gradients" else Path("results")),
+                subject=options.about,
+                compressions=None if options.compression is None else frozenset(options.compression),
+                cells=options.cells,
+                allowance=allowance_of(options.allowance),
+                checkpoints=options.checkpoints or ZOO,
+                data_root=options.data_root,
+            )
+        )
         return EXIT_OK
     if options.proved is not None:
         from prunecert.bench.running import retention
 
         return retention.tell(options.proved, options.data_root)
-    source = options.source
-    if source is None:
-        from prunecert.models.checkpoint import ZOO
-
-        source = ZOO
-    if not source.exists():
-        raise UserError(f"{source} does not exist; give a folder of checkpoints, or a run's summary.json.")
-    cards = source.is_dir() and not (source / "summary.json").is_file()
-    run = source / "summary.json" if source.is_dir() else source
-    lines = _read_cards(source) if cards else _read_run(run)
-    if options.compression is not None:
-        lines = [line for line in lines if line.compression in options.compression]
-    if options.cells is not None:
-        names = set(fitting((line.name for line in lines), options.cells, str(source)))
-        lines = [line for line in lines if line.name in names]
-    if not lines:
-        raise UserError(f"{source} holds no finished network of those asked for.")
-    if cards:
-        print(markdown(lines, CARD_KEPT, "epochs, images/s", 1), end="")
-    else:
-        print(markdown(lines, RUN_KEPT, "undecided", 0), end="")
+    print(kept_accuracies(options.source, options.compression, options.cells), end="")
     return EXIT_OK
 
 

@@ -20,15 +20,12 @@ from tests.house.ratchets import EXAMPLES, OWN_TESTS, RATCHETS, WORDS, Ratchet
 LONG_VERBS = {
     "adopt",
     "baseline",
-    "compare",
     "export",
     "gate",
     "ls",
     "merge",
     "publish",
-    "retention",
     "sparse_benchmark",
-    "verify",
 }
 
 

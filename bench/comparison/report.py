@@ -1,8 +1,11 @@
-"""The comparison as plain data and as a table."""
+"""The comparison as plain data, as a table, and as files."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.stats import bootstrap_ratio
 from prunecert.bench.results.words import duration
+from prunecert.files import write_text
 
 SCHEMA_VERSION = 1
 
@@ -142,3 +146,14 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"decided on some sides only: {len(result['differences'])}."
     )
     return "\n".join(lines) + "\n"
+
+
+def write(result: Mapping[str, Any], out: Path) -> tuple[Path, ...]:
+    """Writes the table, the data, and a row an instance; returns the files."""
+    write_text(out / "comparison.json", json.dumps(result, indent=1) + "\n")
+    with (out / "instances.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(result["rows"][0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(result["rows"])
+    write_text(out / "comparison.md", markdown(result))
+    return tuple(out / name for name in ("comparison.md", "comparison.json", "instances.csv"))

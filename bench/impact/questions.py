@@ -94,6 +94,8 @@ def parts_of(question: Question) -> Iterator[Part]:
     Raises:
         UserError: See `tell`.
     """
+    if not question.source.exists():
+        raise UserError(f"{question.source} does not exist; give a run's folder, or that of the leaderboard's entries.")
     if question.subject == "gradients":
         yield from _gradients(question)
         return

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.results.store import Row, Writer, verdict_fields
+from prunecert.bench.machine import machine, utc_now, versions
+from prunecert.bench.results.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
 from prunecert.bench.results.vnncomp import Task, write_results
+from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, contradictions, solve
+from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow, in_words
+from prunecert.bench.running.properties_request import PropertiesRequest
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
-from prunecert.printable import say, shortened
+from prunecert.printable import say
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -27,30 +34,6 @@ from prunecert.verifiers.process.worker import Worker
 READING = "exact, strict"
 #: Of the time since `results.csv` was written last, the share that writing it may take.
 _SHARE = 0.02
-
-
-@dataclass(frozen=True)
-class UnreadableRow:
-    """A row of an instance list that can't be asked: it ends in `error`, and no other row suffers.
-
-    Args:
-        task: The row.
-        reason: Why, in one sentence.
-    """
-
-    task: Task
-    reason: str
-
-    @property
-    def key(self) -> str:
-        """Stands for the row and its reason."""
-        return digest([str(self.task.onnx), str(self.task.vnnlib), self.reason])
-
-
-def in_words(error: Exception) -> str:
-    """Returns an exception in one line; one that nobody foresaw with its class."""
-    text = str(error).strip().partition("\n")[0]
-    return shortened(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}", 1_000)
 
 
 def row_of(problem: Problem, worker: Worker, verdict: Verdict, identifier: str, counterexample: Path | None) -> Row:
@@ -276,3 +259,77 @@ class Run:
         if sentences:
             return EXIT_REGRESSION
         return EXIT_USAGE if failed or refused else EXIT_OK
+
+
+def run_properties(request: PropertiesRequest) -> int:
+    """Answers what is asked, writes it down and prints the summary; returns the exit code.
+
+    Raises:
+        UserError: The request makes no sense, the one pair of it can't be read, or the folder can't be written.
+    """
+    if request.abcrown is not None:
+        os.environ["ABCROWN_HOME"] = str(request.abcrown.resolve())
+    tasks, out, names = request.tasks(), request.out, list(request.verifiers)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
+        # Left after the verifiers, whose logs lie in it.
+        stack.enter_context(writing(out))
+        crew = {
+            name: stack.enter_context(
+                Worker(
+                    name,
+                    settings,
+                    request.device,
+                    memory_limit_mb=request.memory_limit_mb,
+                    threads=request.threads,
+                    log=out / "logs" / f"{name}.log",
+                )
+            )
+            for name, settings in request.verifiers.items()
+        }
+        if request.instances is None and len(crew) == 1 and not is_run(out):
+            # One question, which nobody has answered yet: the verifier starts while the files are read.
+            crew[names[0]].start_ahead()
+        reader = ProblemReader(scratch, request.compact, out / "networks")
+        entries = [reader.entry(task) for task, _ in tasks]
+        if request.instances is None and isinstance(entries[0], UnreadableRow):
+            raise UserError(entries[0].reason)
+        entries = [
+            replace(entry, pair=pair) if isinstance(entry, Problem) else entry
+            for entry, (_, pair) in zip(entries, tasks, strict=True)
+        ]
+        writer = stack.enter_context(Writer(out))
+        (out / "logs").mkdir(exist_ok=True)
+        writer.append(_session(request, crew))
+        run = Run(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
+        run.go()
+        code = run.report()
+        if request.certificate is not None:
+            _certify(request.certificate, tasks[0][0])
+        return code
+
+
+def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
+    """Makes the row with which a start begins."""
+    return {
+        "type": "session",
+        "schema_version": SCHEMA_VERSION,
+        "started": utc_now(),
+        "command": ["python", "-m", "bench.verify", *request.argv],
+        "suite": "bench.verify",
+        "versions": versions(),
+        "machine": machine(),
+        "device": request.device,
+        "float32": "TF32 off",
+        "verifiers": [worker.identity for worker in crew.values()],
+    }
+
+
+def _certify(certificate: Path, task: Task) -> None:
+    """Writes a proof of the one pair, or says why there is none; the answers stand all the same."""
+    from prunecert.bench.running.certifying import write_file
+
+    try:
+        write_file(certificate, task.onnx, task.vnnlib, task.timeout)
+    except UserError as error:
+        say(f"uncertified: {error}")

@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from prunecert.bench import compare
-from prunecert.bench.results.vnncomp import Key
+from prunecert.bench.comparison.request import ComparisonRequest
 from prunecert.errors import UserError
-from tests.bench.comparison.sidekit import CELL, result_of, side, task
-
-
-def test_samples_are_drawn_by_the_seed(tmp_path: Path) -> None:
-    questions = [(Key(CELL, image), task(tmp_path, image)) for image in range(9)]
-    assert compare._sample(questions, None, 0) == questions
-    assert compare._sample(questions, 4, 1) == compare._sample(questions, 4, 1)
-    assert len({tuple(key for key, _ in compare._sample(questions, 4, seed)) for seed in range(5)}) > 1
+from tests.bench.comparison.sidekit import result_of, side
 
 
 @pytest.mark.parametrize(
@@ -35,10 +27,22 @@ def test_bad_options_are_refused(tmp_path: Path, options: tuple[str, ...], messa
     assert not (tmp_path / "out").exists()
 
 
-def test_the_result_is_written_and_a_contradiction_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_contradiction_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = result_of([side("run", 4.0, i1="sat"), side("loop", 40.0, i1="unsat")], 1)
-    assert compare._write(result, tmp_path) == 1
-    assert "CONTRADICTION: x" in capsys.readouterr().out
-    assert json.loads((tmp_path / "comparison.json").read_text())["kind"] == "comparison"
-    assert (tmp_path / "instances.csv").read_text().splitlines()[1].startswith(f"{CELL},1,sat,2.0,run,unsat")
-    assert compare._write({**result, "contradictions": []}, tmp_path) == 0
+    monkeypatch.setattr(compare, "run_comparison", lambda _: result)
+    assert compare.main(["--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "CONTRADICTION: x" in printed
+    assert f"wrote {tmp_path / 'instances.csv'}" in printed
+    result["contradictions"] = []
+    assert compare.main(["--out", str(tmp_path)]) == 0
+
+
+def test_a_command_line_becomes_a_request() -> None:
+    words = ["--suite", "s", "--verifier", "abcrown", "--loop-sample", "5", "--sides", "run,loop", "--data-root", "d"]
+    request = compare.request_of(compare.parser().parse_args(words), words)
+    assert request == ComparisonRequest(
+        suite="s", verifier="abcrown", loop_sample=5, sides="run,loop", data_root=Path("d"), argv=tuple(words)
+    )

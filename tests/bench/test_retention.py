@@ -1,104 +1,20 @@
-"""What pruning keeps: compared with the right control, or not at all; and the documents' tables are its output."""
+"""What pruning keeps, as a command; and the documents' tables are its output."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from prunecert.bench.results.summary import Rows, summary_of
-from prunecert.bench.results.summary_types import SummaryCell
-from prunecert.bench.retention import CARD_KEPT, Line, main, markdown, of_cell
+from prunecert.bench.retention import main
 from prunecert.errors import UserError
-from prunecert.models.checkpoint import ZOO
-from tests.bench.rowkit import typed
 
 ROOT = Path(__file__).parents[2]
 
 
-def line(pruner: str, compression: float, clean: float, *, seed: int = 0, epochs: int = 30) -> Line:
-    name = f"net_ibp_eps2_{pruner}_x{compression:g}_s{seed}"
-    return Line(
-        ("net", "ibp", "2/255", seed), name, pruner, compression, {"clean %": clean}, {}, (epochs, 5000, "print")
-    )
-
-
 def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
-
-
-def test_a_network_is_compared_with_the_control_of_its_seed() -> None:
-    lines = [line("lwm", 10, 0.4), line("dense", 1, 0.5), line("lwm", 10, 0.4, seed=1), line("dense", 1, 0.8, seed=1)]
-    table = cells(markdown(lines, CARD_KEPT, "epochs", 1))
-    assert [(row[0][-1], row[1], row[4]) for row in table] == [
-        ("0", "dense", ""),
-        ("0", "lwm", "80.0"),
-        ("1", "dense", ""),
-        ("1", "lwm", "50.0"),
-    ]
-
-
-def test_other_epochs_or_no_control_are_said_and_not_compared() -> None:
-    table = cells(markdown([line("dense", 1, 0.5), line("lwm", 10, 0.4, epochs=29)], CARD_KEPT, "epochs", 1))
-    assert table[1][4] == "the control was made in another way"
-    assert cells(markdown([line("lwm", 10, 0.4)], CARD_KEPT, "epochs", 1))[0][4] == "no dense control"
-
-
-def share(k: int) -> dict[str, float]:
-    return {"k": k, "n": 100, "value": k / 100, "low": k / 100 - 0.05, "high": k / 100 + 0.05}
-
-
-def cell(**changes: object) -> dict[str, object]:
-    (whole,) = summary_data()["cells"]
-    shares = {"clean": share(50), "attacked": share(40), "verified": share(37)}
-    return {**whole, "finished": True, "images": 100, "undecided": {"total": 3}, **shares, **changes}
-
-
-def summary_data(*cells: dict[str, object]) -> dict[str, Any]:
-    """Returns the summary of a run that has just begun, or one of these cells."""
-    rows = Rows()
-    rows.add([typed({"type": "session", "cells": [{}]})])
-    data = summary_of(rows)
-    return {**data, "cells": list(cells)} if cells else data
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"recipe": {}},
-        {"recipe": {"pretrain_epochs": "many", "prune_epochs": 1, "finetune_epochs": 1}},
-        {"recipe": {"pretrain_epochs": [10**30], "prune_epochs": 1, "finetune_epochs": 1}},
-        {"recipe": {"pretrain_epochs": 10**300, "prune_epochs": 1, "finetune_epochs": 1}},
-        {"accuracy": {"clean": 0.5}},
-        {"accuracy": {"clean": {}, "images": 5}},
-        {"compression": [1]},
-    ],
-)
-def test_cards_of_another_form_are_refused_in_a_sentence(tmp_path: Path, changes: dict[str, object]) -> None:
-    name = ZOO / "cnn-small_ibp_eps2_lwm_x10_s0.json"
-    card = {**json.loads(name.read_text()), **changes}
-    (tmp_path / name.name).write_text(json.dumps(card))
-    (tmp_path / name.with_suffix(".safetensors").name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"is refused|cannot be read"):
-        main([str(tmp_path)])
-
-
-def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pruned = cell(pruner="lwm", compression=10.0, verified=share(74), clean=share(100))
-    data = summary_data(pruned, cell(), cell(pruner="lwm", compression=20.0, finished=False))
-    path = tmp_path / "summary.json"
-    path.write_text(json.dumps(data))
-    main([str(path)])
-    table = cells(capsys.readouterr().out)
-    assert table[0][3:] == ["50.0", "40.0", "37.0 (32.0–42.0)", "", "3"]
-    assert table[1][3:] == ["100.0", "40.0", "74.0 (69.0–79.0)", "200 / 100 / 200", "3"]
-    assert len(table) == 2
-    main([str(tmp_path), "--compression", "10"])
-    assert [row[1] for row in cells(capsys.readouterr().out)] == ["lwm"]
 
 
 def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,37 +26,6 @@ def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> 
     ]
     with pytest.raises(UserError, match="Did you mean"):
         main([str(zoo), "--cells", "cnn-large_ipb*"])
-
-
-def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
-    row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
-    assert row is not None
-    assert set(row.shares) == {"clean %", "attacked %"}
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ("{", "is no JSON"),
-        ("[]", "is no summary"),
-        ('{"kind": "gate"}', "is no run's summary"),
-        ('{"kind": "summary", "cells": []}', "is damaged: object missing required field `schema_version`"),
-        (json.dumps({**summary_data(), "cells": []}), "no finished network"),
-        (json.dumps({**summary_data(), "schema_version": 2}), "newer than this program reads .*upgrade"),
-        (
-            json.dumps(summary_data(cell(verified="13"))),
-            r"field cells\[0\]\.verified: it must be of type object",
-        ),
-        (json.dumps(summary_data(cell(undecided="0"))), r"field cells\[0\]\.undecided: it must be of type object, not"),
-        ('{"kind": "summary", "cells": ' + 5000 * "[" + 5000 * "]" + "}", "deep in each other"),
-        ('{"kind": "summary", "cells": NaN}', "is no JSON"),
-    ],
-)
-def test_what_is_no_summary_is_refused(tmp_path: Path, content: str, match: str) -> None:
-    path = tmp_path / "x.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=match):
-        main([str(path)])
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from prunecert.bench.check import main as check
 from prunecert.bench.leaderboard.check import check_tree
 from prunecert.bench.leaderboard.entry import entry_digest, seal
 from prunecert.bench.publish import main as publish
-from prunecert.bench.retention import of_card
+from prunecert.bench.report.kept_accuracies import of_card
 from prunecert.models.checkpoint import ZOO, load_card
 from tests.bench import boards
 from tests.fuzz import harness, mutate

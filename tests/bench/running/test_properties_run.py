@@ -14,8 +14,9 @@ from prunecert.bench.results.store import Log, Writer
 from prunecert.bench.results.vnncomp import Task, read_instances
 from prunecert.bench.running import properties_run
 from prunecert.bench.running.properties import Problem, prepare
-from prunecert.bench.running.properties_run import Run, UnreadableRow, check_file, in_words
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.bench.running.properties_reading import UnreadableRow
+from prunecert.bench.running.properties_run import Run, check_file
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.propertykit import BREAKS, HOLDS, identity
 from tests.bench.rowkit import typed
@@ -141,9 +142,3 @@ def test_a_row_that_can_not_be_asked_is_an_error_of_its_own(
     assert words(tmp_path / "out" / "results.csv") == ["unsat", "error"]
     assert Log(tmp_path / "out").properties()[1]["detail"] == "line 3 is odd"
     assert solved == ["one net_holds"]
-
-
-def test_faults_are_worded_in_a_line() -> None:
-    assert in_words(UserError("no file\nmore")) == "no file"
-    assert in_words(KeyError("x")) == "KeyError: 'x'"
-    assert len(in_words(ValueError("x" * 10_000))) <= 1_200
