@@ -18,7 +18,7 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("McNemar p", True),
     ("lost", True),
     ("gained", True),
-    ("attacked", True),
+    ("under attack", True),
     ("clean", True),
     ("time", True),
 )

@@ -115,7 +115,7 @@ def test_cells_are_chosen_by_their_names(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
     assert row is not None
-    assert set(row.shares) == {"clean %", "attacked %"}
+    assert set(row.shares) == {"clean %", "under attack %"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.bench.gatekit import (
 
 TERMINAL = """\
 
- cell                            result    n                   verified   95 % interval  McNemar p  lost  gained                   attacked                      clean   time
+ cell                            result    n                   verified   95 % interval  McNemar p  lost  gained               under attack                      clean   time
  ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
  cnn-small_ibp_eps2_lwm_x10_s0   FAIL    100    97.0 → 97.0 % (+0.0 pp)    -5.1 to +5.1          1     3       3    98.0 → 99.0 % (+1.0 pp)   99.0 → 100.0 % (+1.0 pp)  ×1.00
  cnn-small_ibp_eps2_dense_x1_s0  PASS      4  75.0 → 100.0 % (+25.0 pp)  -27.6 to +60.9          1     0       1  100.0 → 100.0 % (+0.0 pp)  100.0 → 100.0 % (+0.0 pp)      –
