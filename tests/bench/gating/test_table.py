@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import pytest
 from rich.console import Console
 
 from prunecert.bench.gating import table
@@ -37,6 +38,24 @@ def test_the_table_is_what_it_was() -> None:
     stream = io.StringIO()
     table.show(result(), Console(file=stream, width=200, highlight=False))
     assert [line.rstrip() for line in stream.getvalue().splitlines()] == TERMINAL.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "lacking"), [(80, "McNemar p, clean, under attack: in"), (120, "McNemar p, clean: in")]
+)
+def test_a_narrow_terminal_cuts_no_word(width: int, lacking: str) -> None:
+    """Names stand above their numbers, and what has no room is said to be in the file."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None, highlight=False)
+    table.show(result(), console)
+    text = stream.getvalue()
+    drawn = text[: text.index("FAIL: ")]
+    assert max(map(len, drawn.splitlines())) <= width
+    for cell in result().cells:
+        words = table.row(cell)
+        assert f" {words[0]}\n" in drawn
+        assert words[3] in drawn
+    assert f" {lacking} gate.md" in drawn
 
 
 def test_long_lists_are_cut() -> None:

@@ -41,7 +41,12 @@ def test_workers_must_fit_the_devices() -> None:
         (2, "cpu", 2.9, ""),
         (3, "cuda:0", 0.0, ""),
         (3, "cpu", 0.0, "hint: 3 verifier processes share 2 cores, and slow each other down; --workers 2 ends that."),
-        (1, "cpu", 6.25, "hint: other work keeps 2 processors busy already (load average 6.2); answers near their time"),
+        (
+            1,
+            "cpu",
+            6.25,
+            "hint: other work keeps 2 processors busy already (load average 6.2); answers near their time",
+        ),
     ],
 )
 def test_what_slows_a_run_down_is_told(
