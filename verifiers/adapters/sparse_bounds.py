@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
+
+if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.quantised.question import Quantised
 
 
 class _SparseBounds(SparseVerifier):
@@ -39,9 +43,7 @@ class _SparseBounds(SparseVerifier):
 
     def load(self, onnx: Path) -> None:
         """Reads the network and lays it out for the kernels."""
-        from prunecert.verifiers.sparse.onnx.reader import read_network
-
-        self._network = read_network(onnx)
+        self._read(onnx)
         self._engine = self._crown.Engine(self._network)
         self._engine.prepare(self.method)
 
@@ -56,6 +58,8 @@ class _SparseBounds(SparseVerifier):
         boxes = [instance for instance in instances if instance.norm == "linf"]
         results = iter(
             self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
+            if self._quantised is None
+            else [self._bound_quantised(self._quantised, instance) for instance in boxes]
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
@@ -64,6 +68,17 @@ class _SparseBounds(SparseVerifier):
             else boxes_only(self.name, instance)
             for instance in instances
         ]
+
+    def _bound_quantised(self, quantised: Quantised, instance: Instance) -> Any:
+        """Bounds an instance by intervals, which are exact through roundings, and by the method where those are not enough.
+
+        The better of the two counts, whatever the method.
+        """
+        boxed = self._boxed(quantised, instance)
+        question = replace(self._question(instance), lower=boxed.lower, upper=boxed.upper)
+        rows = quantised.rows(boxed, question.matrix, question.offsets)
+        result = self._engine.bound(question, self.method, hidden=False)
+        return replace(result, rows=np.maximum(rows, result.rows))
 
     def _question(self, instance: Instance) -> Any:
         matrices, offsets = [np.zeros((0, instance.classes))], [np.zeros(0)]

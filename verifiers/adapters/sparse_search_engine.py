@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
-from prunecert.verifiers.base import FloatArray, Instance, Status, Times, Verdict
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
     from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.onnx.neuron_names import Names
     from prunecert.verifiers.sparse.proofs.store import Earlier
+    from prunecert.verifiers.sparse.quantised.question import Quantised
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
@@ -45,9 +47,8 @@ class SparseSearch(SparseVerifier):
         """Reads the network."""
         from prunecert.verifiers.sparse.certify import Checker
         from prunecert.verifiers.sparse.crown.engine import Engine
-        from prunecert.verifiers.sparse.onnx.reader import read_network
 
-        self._network = read_network(onnx)
+        self._read(onnx)
         self._loaded = onnx
         self._certifier = self._last = None
         self._names: Names | None = None
@@ -57,6 +58,11 @@ class SparseSearch(SparseVerifier):
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Answers them one by one."""
         return [self._solve(instance) for instance in instances]
+
+    @staticmethod
+    def _replay_rounded(instance: Instance, x: FloatArray) -> FloatArray:
+        """Runs a quantised file at the point of the box that is nearest to one behind the first rounding."""
+        return SparseSearch._replay(instance, np.clip(x.reshape(instance.lower.shape), instance.lower, instance.upper))
 
     @staticmethod
     def _replay(instance: Instance, x: FloatArray) -> FloatArray:
@@ -81,6 +87,8 @@ class SparseSearch(SparseVerifier):
             return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
+        if self._quantised is not None:
+            return self._solve_quantised(self._quantised, instance, limits, deadline)
         earlier, self._last = self._find(instance), None
         run = self._make_search(
             self._engine,
@@ -99,6 +107,41 @@ class SparseSearch(SparseVerifier):
         detail = self._keep(run)
         if out.status is Status.UNSAT and earlier is None:
             self._last = instance.question(), run
+        return self._verdict(instance, out, detail)
+
+    def _solve_quantised(self, quantised: Quantised, instance: Instance, limits: Limits, deadline: float) -> Verdict:
+        """Proves by intervals, which are exact through roundings, or searches the ReLU network that stands for it.
+
+        A counterexample there is one if onnxruntime says so of the file at the point of the box that is rounded to it.
+        """
+        begin = time.monotonic()
+        boxed = self._boxed(quantised, instance)
+        spec = OutputSpec(instance.tightened(1 + 2.0**-10).disjuncts)
+        bounds = [float(quantised.rows(boxed, a, b).max(initial=-np.inf)) for a, b in spec.disjuncts]
+        if bounds and min(bounds) > 0:
+            more = instance.allowance or (0.0,) * len(bounds)
+            proved = tuple(bound + (1 + 2.0**-11) * allowed for bound, allowed in zip(bounds, more, strict=True))
+            seconds = time.monotonic() - begin
+            return Verdict(Status.UNSAT, bounds=proved, times=Times(bound_s=seconds), stage="incomplete")
+        run = self._make_search(
+            self._engine,
+            self._checker,
+            boxed.lower,
+            boxed.upper,
+            instance.spec,
+            limits,
+            deadline,
+            allowance=instance.allowance,
+            replay=functools.partial(self._replay_rounded, instance),
+            sharpen=functools.partial(quantised.sharpen, boxed.intervals),
+        )
+        out = run.run()
+        if out.witness is not None:
+            out.witness = np.clip(out.witness, instance.lower.reshape(-1), instance.upper.reshape(-1))
+        return self._verdict(instance, out, "")
+
+    @staticmethod
+    def _verdict(instance: Instance, out: Outcome, detail: str) -> Verdict:
         bounds = out.bounds
         if bounds is not None and not all(np.isfinite(bounds)):
             bounds = None

@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.bab.prover import Prover, adopt_crown
+from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, sharpened
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
@@ -56,6 +56,7 @@ class Search:
         allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding.guard`); empty:
             nothing. Counterexamples are sought to `spec` itself.
         replay: The float32 network by which counterexamples near the threshold are judged, flat x to outputs.
+        sharpen: What is known of nodes' values over the box beyond the network's bounds, see `sharpened`.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Search:
         names: Names | None = None,
         allowance: tuple[float, ...] = (),
         replay: Replay | None = None,
+        sharpen: Sharpen | None = None,
     ) -> None:
         self.engine = engine
+        self._sharpen = sharpen
         self.earlier = earlier
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
@@ -169,13 +172,16 @@ class Search:
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in open_)]).tolist()
+        bounds = adopt_crown(task.checker, low, high, crown)
+        if self._sharpen is not None:
+            sharpened(task.checker, bounds, self._sharpen)
         return Root(
             open=open_,
             rows=rows[keep],
             offsets=(offsets + more)[keep],
             shift=more[keep],
             disjuncts=list(itertools.pairwise(ends)),
-            bounds=adopt_crown(task.checker, low, high, crown),
+            bounds=bounds,
             postponed=everything if held else None,
         )
 
