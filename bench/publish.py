@@ -8,14 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.leaderboard.check import check_tree
-from prunecert.bench.leaderboard.entry import Entry, entry_files
-from prunecert.bench.leaderboard.proofs import read_record
-from prunecert.bench.leaderboard.runs import LargerRun, larger_runs
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.bench.leaderboard.publishable import publishable
+from prunecert.errors import EXIT_OK, run_main
 from prunecert.printable import say
-
-_SHOWN = 10
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,29 +23,6 @@ def parser() -> argparse.ArgumentParser:
         "--onnx", type=Path, metavar="FOLDER", help="offer the entries' ONNX files, found there by their hashes"
     )
     return parser
-
-
-def read(results: Path, skip_invalid: bool) -> tuple[dict[str, Entry], dict[str, LargerRun], list[str]]:
-    """Returns the valid entries by name, runs over more images by entry, and what is to be said of the others.
-
-    Raises:
-        UserError: There is no entry, no valid one, or an invalid one that is not to be skipped.
-    """
-    if not entry_files(results):
-        raise UserError(f"{results} holds no leaderboard entry; make some with bench.run --submit.")
-    good, problems = check_tree(results)
-    runs, faults = larger_runs(results, good)
-    wrong = [*map(str, problems), *map(str, faults)]
-    if wrong and not skip_invalid:
-        more = [f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
-        raise UserError(
-            f"{results} holds entries with problems, so nothing is published; mend them, or leave them out with "
-            "--skip-invalid:",
-            [*wrong[:_SHOWN], *more],
-        )
-    if not good:
-        raise UserError(f"{results} holds no valid leaderboard entry; see python -m bench.check {results}.")
-    return good, runs, [f"left out: {problem}" for problem in wrong]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,17 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     began = time.monotonic()
     check_target(options.out)
-    entries, larger, remarks = read(options.results, options.skip_invalid)
-    onnx = find_onnx(options.onnx, entries)
-    for remark in remarks:
+    board = publishable(options.results, skip_invalid=options.skip_invalid)
+    onnx = find_onnx(options.onnx, board.entries)
+    for remark in board.remarks:
         say(remark)
     parquet = has_pyarrow()
     if not parquet:
         print("no Parquet download: pyarrow is not installed; pip install 'prunecert[publish]' brings it.")
-    records = {name: read_record(entry_files(options.results)[0].parent, entry) for name, entry in entries.items()}
-    proofs = {name: record.words for name, record in records.items() if record is not None}
-    publish(Content(entries, larger, onnx, parquet, proofs), options.out)
-    print(f"{len(entries)} entries in {time.monotonic() - began:.1f} s; open {options.out / 'index.html'}")
+    publish(Content(board.entries, board.larger, onnx, parquet, board.proofs), options.out)
+    print(f"{len(board.entries)} entries in {time.monotonic() - began:.1f} s; open {options.out / 'index.html'}")
     return EXIT_OK
 
 

@@ -21,10 +21,6 @@ LONG_VERBS = {
     "adopt",
     "baseline",
     "export",
-    "gate",
-    "ls",
-    "merge",
-    "publish",
     "sparse_benchmark",
 }
 

@@ -16,6 +16,7 @@ import pytest
 from prunecert.bench import baseline, gate
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
+from prunecert.bench.gating.report import WRITTEN
 from prunecert.bench.running.request import RunRequest, RunResult
 from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
@@ -25,7 +26,7 @@ from tests.bench.gating.test_junit import check_junit, outcome
 from tests.bench.rowkit import documents
 
 Run = Callable[..., int]
-FILES = {"junit.xml", *gate.WRITTEN}
+FILES = {"junit.xml", *WRITTEN}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from prunecert.bench import ls
 from prunecert.errors import UserError
@@ -46,21 +44,6 @@ def test_every_setting_is_listed_with_default_range_and_meaning(
     assert listed == {(name, key) for name in VERIFIERS for key in VERIFIERS.get(name).known_settings}
 
 
-def test_settings_are_readable_in_a_terminal_of_80_columns() -> None:
-    stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, color_system=None, width=80)
-    ls.show(ls.WHAT["settings"](Path()), console, grouped=True)
-    printed = stream.getvalue()
-    assert max(map(len, printed.splitlines())) <= 80
-    for name in VERIFIERS:
-        # No name is broken over lines, and each verifier stands once, over its settings.
-        settings = VERIFIERS.get(name).known_settings
-        assert len(re.findall(rf"^\s*{name}\s*$", printed, re.MULTILINE)) == bool(settings)
-        for key in settings:
-            assert re.search(rf"^\s*{key}\s+\S", printed, re.MULTILINE)
-    assert "steps of the optimiser" in printed
-
-
 def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     whole = tmp_path / "b-whole"
     fill(whole, 1)
@@ -78,12 +61,6 @@ def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp
         "not ended; run the same command again",
     ]
     assert len(lines) == 2
-
-
-def test_terminals_get_a_table() -> None:
-    stream = io.StringIO()
-    ls.show([("a", "b"), ("[bold]x", "y")], Console(file=stream, force_terminal=True, color_system=None, width=60))
-    assert "[bold]x" in stream.getvalue()
 
 
 def test_unknown_things_are_refused() -> None:

@@ -3,19 +3,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from prunecert.bench import merge
-from prunecert.bench.results.store import Writer
+from prunecert.bench.results.merge import merge as merge_runs
 from prunecert.bench.results.summary import summarise
 from prunecert.errors import UserError
 from tests.bench.conftest import Zoo
-from tests.bench.rowkit import SESSION, all_typed, documents, typed
+from tests.bench.rowkit import documents
 from tests.bench.test_run import summary, verdicts
-from tests.fuzz.rows import run_rows
 
 Run = Callable[..., int]
 
@@ -45,7 +42,7 @@ def test_parts_become_the_whole(run: Run, parts: list[Path], tmp_path: Path) -> 
             assert one[key] == other[key]
     # Parts of one name can be joined as well: they are told apart by the folder that they came from.
     again = tmp_path / "again"
-    merge.merge([tmp_path / "joined", tmp_path / "whole"], again)
+    merge_runs([tmp_path / "joined", tmp_path / "whole"], again)
     assert len({row["writer"] for row in documents(again, "session")}) == 3
 
 
@@ -54,61 +51,18 @@ def test_parts_that_do_not_fit_are_refused(run: Run, parts: list[Path], zoo: Zoo
     out = tmp_path / "joined"
     run(tmp_path / "half", "--profile", "half", "--images", "1")
     with pytest.raises(UserError, match=r"half cannot be joined with .*part1: their profile differ"):
-        merge.merge([parts[0], tmp_path / "half"], out)
+        merge_runs([parts[0], tmp_path / "half"], out)
     with pytest.raises(UserError, match="given twice"):
-        merge.merge([parts[0], parts[0]], out)
+        merge_runs([parts[0], parts[0]], out)
     with pytest.raises(UserError, match="holds a run already"):
-        merge.merge(parts, parts[0])
+        merge_runs(parts, parts[0])
     with pytest.raises(UserError, match="no such directory"):
-        merge.merge([tmp_path / "nowhere"], out)
+        merge_runs([tmp_path / "nowhere"], out)
     log = parts[1] / "instances.shard-2-of-2.jsonl"
     session, rest = log.read_text().split("\n", 1)
     changed = json.loads(session)
     changed["data"][0]["fingerprint"] = "0" * 64
     log.write_text(json.dumps(changed) + "\n" + rest)
     with pytest.raises(UserError, match="run on different data"):
-        merge.merge(parts, out)
+        merge_runs(parts, out)
     assert not out.exists()
-
-
-def test_rows_of_all_parts_are_joined_and_keep_apart_by_their_writers(tmp_path: Path) -> None:
-    rows = run_rows()
-    for name in ("a", "b"):
-        with Writer(tmp_path / name) as writer:
-            writer.append(*all_typed(rows))
-            writer.save_witness(f"{name}1", np.zeros(3, dtype=np.float32))
-    with (tmp_path / "b" / "instances.main.jsonl").open("a") as stream:
-        stream.write('{"type":"verd')
-    merge.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "joined")
-    assert sorted(path.name for path in (tmp_path / "joined").glob("instances.*")) == [
-        "instances.part1-main.jsonl",
-        "instances.part2-main.jsonl",
-    ]
-    joined = documents(tmp_path / "joined")
-    assert len(joined) == 2 * len(rows), "a line that was cut off is no row"
-    assert [row["writer"] for row in joined if row["type"] == "session"] == ["part1-main", "part2-main"]
-    assert [{**row, "writer": 0} for row in joined[: len(rows)]] == [{**row, "writer": 0} for row in rows]
-    assert {path.stem for path in (tmp_path / "joined" / "witnesses").iterdir()} == {"a1", "b1"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"suite": "other"}, "their suite differ"),
-        ({"profile": "half"}, "their profile differ"),
-        ({"device": "cuda"}, "their device differ"),
-        ({"suite_digest": "1"}, "their suite_digest differ"),
-        ({"data": [{**SESSION["data"][0], "fingerprint": "0" * 64}]}, "run on different data"),
-    ],
-)
-def test_only_parts_of_one_run_are_joined(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    for name, fields in (("a", {}), ("b", change)):
-        with Writer(tmp_path / name) as writer:
-            writer.append(typed({"type": "session", **fields}))
-    with pytest.raises(UserError, match=message):
-        merge.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "joined")
-    assert not (tmp_path / "joined").exists()
-    with pytest.raises(UserError, match="given twice"):
-        merge.merge([tmp_path / "a", tmp_path / "a"], tmp_path / "joined")
-    with pytest.raises(UserError, match="holds a run already"):
-        merge.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "a")

@@ -21,12 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench import baseline, merge, retention
+from prunecert.bench import baseline, retention
 from prunecert.bench.comparison.sides import read_run
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import of_run
 from prunecert.bench.report import html, shapes, table, timing_table
+from prunecert.bench.results.merge import merge
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import summarise
 from prunecert.bench.results.summary_types import read_summary
@@ -200,7 +201,7 @@ def _times(out: Path) -> None:
 
 
 def _merge(out: Path) -> None:
-    merge.merge([out], out / "merged")
+    merge([out], out / "merged")
     list(Log(out / "merged").rows())
 
 

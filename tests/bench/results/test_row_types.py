@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from prunecert.bench import baseline, merge
+from prunecert.bench import baseline
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.leaderboard.entry import load_entry, recount
 from prunecert.bench.results.baseline_types import Baseline
 from prunecert.bench.results.decode import plain
+from prunecert.bench.results.merge import merge
 from prunecert.bench.results.row_types import CertificateRow, PropertyRow, VerdictRow
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, Writer, verdict_fields
@@ -117,7 +118,7 @@ def test_fields_of_a_newer_program_are_left_out_of_account_and_kept_by_a_merge(t
     lines = "".join(json.dumps(row) + "\n" for row in newer)
     (tmp_path / "a" / "instances.main.jsonl").write_text(lines)
     assert [plain(row) for row in Log(tmp_path / "a").rows()] == rows
-    merge.merge([tmp_path / "a"], tmp_path / "b")
+    merge([tmp_path / "a"], tmp_path / "b")
     merged = (tmp_path / "b" / "instances.part1-main.jsonl").read_text().splitlines()
     assert all(json.loads(line)["colour"] == {"deep": [1]} for line in merged)
     assert [json.loads(line).get("writer", "part1-main") for line in merged] == ["part1-main"] * len(rows)
@@ -154,7 +155,7 @@ def test_one_sentence_names_file_line_and_field(tmp_path: Path, changed: dict[st
     words = ["--run", str(folder), "--out", str(out), "--reason", "x", "--allow-unpublishable", "--allow-errors"]
     readers: list[Callable[[], object]] = [
         lambda: baseline.main(words),
-        lambda: merge.merge([folder], tmp_path / "m"),
+        lambda: merge([folder], tmp_path / "m"),
         lambda: summarise(folder),
     ]
     for reader in readers:
@@ -259,7 +260,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    for reader in (summarise, lambda folder: merge.merge([folder], tmp_path / "m")):
+    for reader in (summarise, lambda folder: merge([folder], tmp_path / "m")):
         with pytest.raises(UserError, match=r"run can't be read \(Permission denied\)"):
             reader(run)
 
@@ -277,7 +278,7 @@ def test_results_of_bench_verify_are_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds results of bench\.verify; give a run of bench\.run"):
         summarise(tmp_path)
     with pytest.raises(UserError, match=r"bench\.verify"):
-        merge.merge([tmp_path], tmp_path / "m")
+        merge([tmp_path], tmp_path / "m")
     kept = Log(tmp_path).properties()
     assert [row["id"] for row in kept] == ["0", "1"]
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from prunecert.bench import merge
+from prunecert.bench.results.merge import merge
 from prunecert.errors import UserError
 from prunecert.models.filled import fill_zeros
 from prunecert.onnx.count import count_shapes
@@ -150,7 +150,7 @@ def test_times_of_two_machines_are_kept_apart(run: Run, clock: str, tmp_path: Pa
     out = tmp_path / "run"
     run(out, "--suite", clock, "--verifiers", "fake-complete")
     with pytest.raises(UserError, match="are times, and times of different runs are never put together"):
-        merge.merge([out], tmp_path / "joined")
+        merge([out], tmp_path / "joined")
     log = out / "instances.main.jsonl"
     session, rest = log.read_text().split("\n", 1)
     changed = json.loads(session)

@@ -1,0 +1,110 @@
+"""What there is, as tables: suites, networks, objectives, pruners, verifiers with their settings, and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as TerminalTable
+
+from prunecert.bench.report.medium import Table
+from prunecert.bench.report.settings_table import HEADINGS, tables
+from prunecert.bench.results.session_types import SessionRow
+from prunecert.bench.results.store import Log, is_run
+from prunecert.bench.schema.suite import available_suites, load_suite
+from prunecert.models import ADDONS, NETWORKS, OBJECTIVES, PRUNERS
+from prunecert.registry import Registry
+from prunecert.verifiers import VERIFIERS
+
+#: Lines of a table, its headings first.
+Listing = list[tuple[str, ...]]
+
+
+def _suites(_: Path) -> Listing:
+    rows: Listing = [("suite", "cells", "profiles", "description")]
+    for name in available_suites():
+        suite = load_suite(name)
+        rows.append((name, str(len(suite.cells)), ", ".join(suite.profiles), suite.description))
+    return rows
+
+
+def _names(kind: str, registry: Registry[Any]) -> Callable[[Path], Listing]:
+    return lambda _: [(kind,), *((name,) for name in registry)]
+
+
+def _verifiers(_: Path) -> Listing:
+    rows: Listing = [("verifier", "kind", "here", "version", "devices")]
+    for name in VERIFIERS:
+        adapter = VERIFIERS.get(name)
+        there = adapter.availability()
+        version = f"{there.version} ({there.source})" if there.source else there.version
+        state = ("yes", version, ", ".join(there.devices)) if there.installed else ("no", there.hint, "")
+        rows.append((name, str(adapter.kind), *state))
+    return rows
+
+
+def _settings(_: Path) -> Listing:
+    return [("verifier", *HEADINGS), *((name, *line) for name, lines in tables() for line in lines)]
+
+
+def _runs(folder: Path) -> Listing:
+    rows: Listing = [("run", "suite", "profile", "begun", "cells", "summary")]
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not is_run(path):
+            continue
+        sessions = Log(path).all_sessions()
+        if not sessions:
+            rows.append((str(path), "?", "?", "?", "?", "killed before it began"))
+            continue
+        first = min(sessions, key=lambda row: row.started)
+        ended = "report.html" if (path / "report.html").is_file() else "not ended; run the same command again"
+        shape = (first.profile, str(len(first.cells))) if isinstance(first, SessionRow) else ("", "")
+        rows.append((str(path), first.suite, shape[0], first.started, shape[1], ended))
+    return rows
+
+
+#: What can be listed: a function of the folder of runs for each.
+WHAT: dict[str, Callable[[Path], Listing]] = {
+    "suites": _suites,
+    "networks": _names("network", NETWORKS),
+    "objectives": _names("objective", OBJECTIVES),
+    "addons": _names("add-on", ADDONS),
+    "pruners": _names("pruner", PRUNERS),
+    "verifiers": _verifiers,
+    "settings": _settings,
+    "runs": _runs,
+}
+
+
+def show(rows: Listing, console: Console, *, grouped: bool = False) -> None:
+    """Prints a table with a heading row; tab-separated lines where the output is no terminal.
+
+    Args:
+        rows: The table, its headings first.
+        console: Where to.
+        grouped: Whether, in a terminal, rows of one first cell stand together below it, which leaves more room.
+    """
+    if not console.is_terminal:
+        for row in rows:
+            # Not through the console, which would turn tabs into spaces.
+            print("\t".join(row), file=console.file)
+        return
+    if not grouped:
+        console.print(Table([(heading, False) for heading in rows[0]], rows[1:]).terminal())
+        return
+    table = TerminalTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(rows[0][1:], start=2):
+        # The last column is the one to read.
+        table.add_column(heading, overflow="fold", max_width=20 if place < len(rows[0]) else None)
+    group = ""
+    for row in rows[1:]:
+        if row[0] != group:
+            group = row[0]
+            table.add_section()
+            table.add_row(f"[bold]{escape(group)}[/bold]")
+        table.add_row(*(escape(text) for text in row[1:]))
+    console.print(table)
