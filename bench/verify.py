@@ -59,6 +59,7 @@ from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main
 from prunecert.printable import say, shortened
 from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.worker import Worker
 
 DEFAULT_TIMEOUT_S = 300.0
@@ -99,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
     command.add_argument(
         "--certificate", type=Path, metavar="FILE",
-        help="of one pair: write a proof that verifiers/checker accepts, found by the sparse engine, if there is one",
+        help="of one pair: write a proof of the answer that verifiers/checker accepts: the counterexample, the tree of "
+        "sparse-bab's own search, or one that it finds for what others proved",
     )  # fmt: skip
     command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
     command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")
@@ -219,9 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
         # Left after the verifiers, whose logs lie in it.
         stack.enter_context(writing(out))
+        maker = Worker if options.certificate is None else CertifyingWorker
         crew = {
             name: stack.enter_context(
-                Worker(
+                maker(
                     name,
                     settings[name],
                     options.device,
@@ -262,10 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.go()
         code = run.report()
         if options.certificate is not None:
-            from prunecert.bench.running.certifying import write_file
+            from prunecert.bench.running.answer_certificate import certify_answer
 
+            certifiers = {name: worker for name, worker in crew.items() if isinstance(worker, CertifyingWorker)}
             try:
-                write_file(options.certificate, tasks[0].onnx, tasks[0].vnnlib, tasks[0].timeout)
+                code = certify_answer(options.certificate, run, certifiers, options.threads) or code
             except UserError as error:
                 # The answers stand all the same.
                 say(f"uncertified: {error}")
