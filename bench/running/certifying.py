@@ -105,14 +105,8 @@ def write_file(certificate: Path, onnx: Path, vnnlib: Path, timeout: float) -> i
     certificate.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
         written = Certifier(_unpacked(onnx, Path(scratch))).write(vnnlib, certificate, timeout)
-    if written.reason:
-        say(f"{written.status}, uncertified: {written.reason}")
-        return EXIT_REGRESSION
-    say(
-        f"{written.status}, certified by {written.how}: {written.leaves} leaves, {written.size} bytes, "
-        f"{written.search_s:.2f} s to find and {written.check_s:.2f} s to check"
-    )
-    return EXIT_OK
+    say(written.describe())
+    return EXIT_REGRESSION if written.reason else EXIT_OK
 
 
 def _unpacked(onnx: Path, scratch: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,14 +102,14 @@ class SparseVerifier(Verifier):
         return quantised.box(instance.lower, instance.upper)
 
     def certify(
-        self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, question: str
+        self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, questions: Sequence[str]
     ) -> tuple[Written, bytes]:
         """Writes a certificate; see `verifiers.certification.Certifying`."""
         if self._quantised is not None:
             raise UnsupportedError("certificates speak of networks in normal form, which a quantised one has not")
         if self._certifier is None or self._certifier[0] != onnx:
             self._certifier = onnx, self._make_certifier(onnx)
-        finished = self._finished(question) if witness is None else None
+        finished = self._finished(questions) if witness is None else []
         return self._certifier[1].certify(vnnlib, timeout, self._search_limits(), finished=finished, witness=witness)
 
     def _make_certifier(self, onnx: Path) -> Certifier:
@@ -116,9 +117,9 @@ class SparseVerifier(Verifier):
 
         return Certifier(onnx)
 
-    def _finished(self, question: str) -> Search | None:
-        """Returns the search that has answered a question, if it is still there."""
-        return None
+    def _finished(self, questions: Sequence[str]) -> list[Search]:
+        """Returns the searches that have answered questions, as far as they are still there."""
+        return []
 
     def _search_limits(self) -> Limits | None:
         """Returns how hard to search for a proof that isn't there; None: as hard as by default."""

@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
+#: Searches of one property that are kept for its certificate, one for each box; those of another property go.
+_KEPT = 64
 
 
 class SparseSearch(SparseVerifier):
     """What the adapters to the search share."""
 
     tightens = True
-    #: The latest question and the search that answered it, for its certificate.
-    _last: tuple[str, Search] | None = None
+    #: The searches that have proved boxes of the latest property, by question, for its certificate; and that property.
+    _proving: dict[str, Search]
+    _property: Path | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -50,7 +53,7 @@ class SparseSearch(SparseVerifier):
 
         self._read(onnx)
         self._loaded = onnx
-        self._certifier = self._last = None
+        self._certifier, self._proving = None, {}
         self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
@@ -89,7 +92,10 @@ class SparseSearch(SparseVerifier):
         limits = self._make_limits(**self._limits())
         if self._quantised is not None:
             return self._solve_quantised(self._quantised, instance, limits, deadline)
-        earlier, self._last = self._find(instance), None
+        earlier = self._find(instance)
+        if instance.vnnlib is None or instance.vnnlib != self._property or len(self._proving) == _KEPT:
+            self._proving = {}
+        self._property = instance.vnnlib
         run = self._make_search(
             self._engine,
             self._checker,
@@ -105,8 +111,8 @@ class SparseSearch(SparseVerifier):
         )
         out = run.run()
         detail = self._keep(run)
-        if out.status is Status.UNSAT and earlier is None:
-            self._last = instance.question(), run
+        if out.status is Status.UNSAT:
+            self._proving[instance.question()] = run
         return self._verdict(instance, out, detail)
 
     def _solve_quantised(self, quantised: Quantised, instance: Instance, limits: Limits, deadline: float) -> Verdict:
@@ -163,5 +169,5 @@ class SparseSearch(SparseVerifier):
         # A network whose normal form was loaded is another one to the engine.
         return Certifier(onnx, (self._engine, self._checker) if onnx == self._loaded else None)
 
-    def _finished(self, question: str) -> Search | None:
-        return self._last[1] if self._last is not None and self._last[0] == question else None
+    def _finished(self, questions: Sequence[str]) -> list[Search]:
+        return [self._proving[question] for question in questions if question in self._proving]

@@ -98,6 +98,11 @@ class Search:
         return [] if self.branched is None else self.branched.leaves
 
     @property
+    def by_inputs(self) -> bool:
+        """Whether the answer is that of input splits, of which no tree is kept."""
+        return self._by_inputs
+
+    @property
     def branched(self) -> BranchAndBound | None:
         """What split ReLUs, if anything did and the answer isn't that of input splits, of which no tree is kept."""
         return None if self._by_inputs else self._bab
@@ -149,7 +154,7 @@ class Search:
         for k in range(len(spec.disjuncts)):
             standing.proved[k] = crown.rows[starts[k] : starts[k + 1]].max()
         standing.crown = standing.proved.copy()
-        open_ = np.flatnonzero(~(standing.proved > 0))
+        open_ = np.flatnonzero(~(standing.proved > 0) | task.limits.every)
         out.bounds = standing.reported()
         out.lowest = float(standing.proved.min(initial=0.0))
         if not len(open_):
