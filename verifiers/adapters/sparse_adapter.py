@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 import prunecert
 from prunecert.verifiers.adapters.hardware import first_missing
-from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Status, Verdict, Verifier
+from prunecert.verifiers.base import Availability, Capabilities, FloatArray, Instance, Norm, Status, Verdict, Verifier
 from prunecert.verifiers.certification import Written
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS
 from prunecert.verifiers.sparse import cache
@@ -29,6 +29,8 @@ def boxes_only(name: str, instance: Instance) -> Verdict:
 class SparseVerifier(Verifier):
     """An adapter to the sparse engine: what it needs, and what it takes."""
 
+    #: Norms of the balls that it takes.
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     #: Kernels that it uses.
     kernels: ClassVar[cache.Part] = "search"
     _network: Network
@@ -44,8 +46,8 @@ class SparseVerifier(Verifier):
 
     @classmethod
     def capabilities(cls) -> Capabilities:
-        """Convolutions, linear layers, ReLU, sums, averages; boxes; any linear property."""
-        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
+        """Convolutions, linear layers, ReLU, sums, averages; boxes, for some l2 balls, too; any linear property."""
+        return Capabilities(operators=NORMAL_OPERATORS, norms=cls.norms, specs="dnf")
 
     @classmethod
     def preparation(cls) -> str:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier
+from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.base import FloatArray, Instance, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.bab.outcome import Outcome
     from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.onnx.neuron_names import Names
@@ -25,12 +27,38 @@ if TYPE_CHECKING:
 _RESERVE_S = 0.05
 
 
+def verdict_of(out: Outcome, instance: Instance, detail: str = "") -> Verdict:
+    """Returns what a search has found as a verdict.
+
+    Args:
+        out: It.
+        instance: The question.
+        detail: What else is to be said.
+    """
+    bounds = out.bounds
+    if bounds is not None and not all(np.isfinite(bounds)):
+        bounds = None
+    return Verdict(
+        out.status,
+        "; ".join(filter(None, (out.detail, detail))),
+        witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
+        bounds=bounds,
+        times=Times(bound_s=out.bound_s, search_s=out.search_s),
+        stage=out.stage,
+        unstable=out.unstable,
+        domains=out.domains,
+        iterations=out.rounds,
+    )
+
+
 class SparseSearch(SparseVerifier):
     """What the adapters to the search share."""
 
     tightens = True
+    norms = ("linf", "l2")
     #: The latest question and the search that answered it, for its certificate.
     _last: tuple[str, Search] | None = None
+    _balls: Balls | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -49,7 +77,7 @@ class SparseSearch(SparseVerifier):
 
         self._network = read_network(onnx)
         self._loaded = onnx
-        self._certifier = self._last = None
+        self._certifier = self._last = self._balls = None
         self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
@@ -77,10 +105,13 @@ class SparseSearch(SparseVerifier):
         return ""
 
     def _solve(self, instance: Instance) -> Verdict:
-        if instance.norm != "linf":
-            return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
+        if instance.norm != "linf":
+            self._last = None
+            self._balls = self._balls or Balls(self._network, self._checker)
+            out = self._balls.search(instance, limits, deadline, functools.partial(self._replay, instance))
+            return verdict_of(out, instance)
         earlier, self._last = self._find(instance), None
         run = self._make_search(
             self._engine,
@@ -99,20 +130,7 @@ class SparseSearch(SparseVerifier):
         detail = self._keep(run)
         if out.status is Status.UNSAT and earlier is None:
             self._last = instance.question(), run
-        bounds = out.bounds
-        if bounds is not None and not all(np.isfinite(bounds)):
-            bounds = None
-        return Verdict(
-            out.status,
-            "; ".join(filter(None, (out.detail, detail))),
-            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
-            bounds=bounds,
-            times=Times(bound_s=out.bound_s, search_s=out.search_s),
-            stage=out.stage,
-            unstable=out.unstable,
-            domains=out.domains,
-            iterations=out.rounds,
-        )
+        return verdict_of(out, instance, detail)
 
     def _make_certifier(self, onnx: Path) -> Certifier:
         from prunecert.verifiers.sparse.certificates import Certifier
