@@ -328,7 +328,7 @@ def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
 
 
 def _certify(request: PropertiesRequest, target: Path, run: Run, crew: Mapping[str, Worker]) -> int:
-    """Writes a proof of the one pair, or says why there is none; returns the exit code. The answers stand all the same."""
+    """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
     from prunecert.bench.running.answer_certificate import certify_answer
 
     certifiers = {name: worker for name, worker in crew.items() if isinstance(worker, CertifyingWorker)}

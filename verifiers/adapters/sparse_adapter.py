@@ -16,6 +16,7 @@ from prunecert.verifiers.base import (
     Capabilities,
     FloatArray,
     Instance,
+    Norm,
     Status,
     UnsupportedError,
     Verdict,
@@ -45,6 +46,8 @@ def boxes_only(name: str, instance: Instance) -> Verdict:
 class SparseVerifier(Verifier):
     """An adapter to the sparse engine: what it needs, and what it takes."""
 
+    #: Norms of the balls that it takes.
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     #: Kernels that it uses.
     kernels: ClassVar[cache.Part] = "search"
     _network: Network
@@ -64,8 +67,8 @@ class SparseVerifier(Verifier):
 
     @classmethod
     def capabilities(cls) -> Capabilities:
-        """Convolutions, linear layers, ReLU, sums, averages, also quantised (QDQ); boxes; any linear property."""
-        return Capabilities(operators=NORMAL_OPERATORS, specs="dnf", native=QUANTISED_OPERATORS)
+        """Convolutions, linear layers, ReLU, sums, averages, also quantised (QDQ); boxes, some l2 balls; linear properties."""
+        return Capabilities(operators=NORMAL_OPERATORS, norms=cls.norms, specs="dnf", native=QUANTISED_OPERATORS)
 
     @classmethod
     def preparation(cls) -> str:
@@ -93,7 +96,9 @@ class SparseVerifier(Verifier):
         if not self._compared:
             rng = np.random.default_rng(0)
             shares = rng.random((_POINTS, *instance.lower.shape), dtype=np.float32)
-            points = np.clip(instance.lower + shares * (instance.upper - instance.lower), instance.lower, instance.upper)
+            points = np.clip(
+                instance.lower + shares * (instance.upper - instance.lower), instance.lower, instance.upper
+            )
             for point, output in zip(points, outputs(instance.onnx, points, instance.classes), strict=True):
                 last = quantised.box(point, point).intervals[-1]
                 if not bool(((last.lower <= output) & (output <= last.upper)).all()):

@@ -17,6 +17,7 @@ import numpy as np
 
 from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
 
 if TYPE_CHECKING:
@@ -63,11 +64,16 @@ class _SparseBounds(SparseVerifier):
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
-            self._verdict(instance, next(results), share)
+            self._verdict(instance, self._disjuncts(instance, next(results)), share)
             if instance.norm == "linf"
+            else self._on_ball(instance)
+            if self._quantised is None
             else boxes_only(self.name, instance)
             for instance in instances
         ]
+
+    def _on_ball(self, instance: Instance) -> Verdict:
+        return boxes_only(self.name, instance)
 
     def _bound_quantised(self, quantised: Quantised, instance: Instance) -> Any:
         """Bounds an instance by intervals, which are exact through roundings, and by the method where those are not enough.
@@ -87,18 +93,24 @@ class _SparseBounds(SparseVerifier):
             offsets.append(b)
         return self._crown.Question(instance.lower, instance.upper, np.concatenate(matrices), np.concatenate(offsets))
 
-    def _verdict(self, instance: Instance, result: Any, seconds: float) -> Verdict:
-        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": result.unstable}
+    @staticmethod
+    def _disjuncts(instance: Instance, result: Any) -> tuple[tuple[float, ...], int]:
+        """Returns the bound of each disjunct, and the unstable ReLUs."""
         bounds, first = [], 0
         for _, b in instance.spec.disjuncts:
             # A disjunct without rows holds everywhere.
             bounds.append(float(result.rows[first : first + len(b)].max(initial=-math.inf)))
             first += len(b)
+        return tuple(bounds), result.unstable
+
+    def _verdict(self, instance: Instance, result: tuple[tuple[float, ...], int], seconds: float) -> Verdict:
+        bounds, unstable = result
+        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": unstable}
         if not all(math.isfinite(bound) for bound in bounds):
             return Verdict(Status.UNKNOWN, "a bound is infinite", **common)
         if bounds and min(bounds) > 0:
-            return Verdict(Status.UNSAT, bounds=tuple(bounds), stage="incomplete", **common)
-        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=tuple(bounds), **common)
+            return Verdict(Status.UNSAT, bounds=bounds, stage="incomplete", **common)
+        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=bounds, **common)
 
 
 class SparseIbp(_SparseBounds):
@@ -116,8 +128,21 @@ class SparseCrownIbp(_SparseBounds):
 
 
 class SparseCrown(_SparseBounds):
-    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
+    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable; over l2 balls, SDP-CROWN."""
 
     name = "sparse-crown"
+    norms = ("linf", "l2")
     method = "crown"
     chunk = 10
+    _balls: Balls | None = None
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network and lays it out for the kernels."""
+        super().load(onnx)
+        self._balls = None
+
+    def _on_ball(self, instance: Instance) -> Verdict:
+        begin = time.perf_counter()
+        self._balls = self._balls or Balls(self._network)
+        result = self._balls.bound(instance)
+        return self._verdict(instance, result, time.perf_counter() - begin)

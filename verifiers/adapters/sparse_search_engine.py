@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
@@ -29,13 +30,39 @@ _RESERVE_S = 0.05
 _KEPT = 64
 
 
+def verdict_of(out: Outcome, instance: Instance, detail: str = "") -> Verdict:
+    """Returns what a search has found as a verdict.
+
+    Args:
+        out: It.
+        instance: The question.
+        detail: What else is to be said.
+    """
+    bounds = out.bounds
+    if bounds is not None and not all(np.isfinite(bounds)):
+        bounds = None
+    return Verdict(
+        out.status,
+        "; ".join(filter(None, (out.detail, detail))),
+        witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
+        bounds=bounds,
+        times=Times(bound_s=out.bound_s, search_s=out.search_s),
+        stage=out.stage,
+        unstable=out.unstable,
+        domains=out.domains,
+        iterations=out.rounds,
+    )
+
+
 class SparseSearch(SparseVerifier):
     """What the adapters to the search share."""
 
     tightens = True
+    norms = ("linf", "l2")
     #: The searches that have proved boxes of the latest property, by question, for its certificate; and that property.
     _proving: dict[str, Search]
     _property: Path | None = None
+    _balls: Balls | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -53,7 +80,7 @@ class SparseSearch(SparseVerifier):
 
         self._read(onnx)
         self._loaded = onnx
-        self._certifier, self._proving = None, {}
+        self._certifier, self._proving, self._balls = None, {}, None
         self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
@@ -86,10 +113,14 @@ class SparseSearch(SparseVerifier):
         return ""
 
     def _solve(self, instance: Instance) -> Verdict:
-        if instance.norm != "linf":
-            return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
+        if instance.norm != "linf":
+            if self._quantised is not None:
+                return boxes_only(self.name, instance)
+            self._balls = self._balls or Balls(self._network, self._checker)
+            out = self._balls.search(instance, limits, deadline, functools.partial(self._replay, instance))
+            return verdict_of(out, instance)
         if self._quantised is not None:
             return self._solve_quantised(self._quantised, instance, limits, deadline)
         earlier = self._find(instance)
@@ -113,7 +144,7 @@ class SparseSearch(SparseVerifier):
         detail = self._keep(run)
         if out.status is Status.UNSAT:
             self._proving[instance.question()] = run
-        return self._verdict(instance, out, detail)
+        return verdict_of(out, instance, detail)
 
     def _solve_quantised(self, quantised: Quantised, instance: Instance, limits: Limits, deadline: float) -> Verdict:
         """Proves by intervals, which are exact through roundings, or searches the ReLU network that stands for it.
@@ -144,24 +175,7 @@ class SparseSearch(SparseVerifier):
         out = run.run()
         if out.witness is not None:
             out.witness = np.clip(out.witness, instance.lower.reshape(-1), instance.upper.reshape(-1))
-        return self._verdict(instance, out, "")
-
-    @staticmethod
-    def _verdict(instance: Instance, out: Outcome, detail: str) -> Verdict:
-        bounds = out.bounds
-        if bounds is not None and not all(np.isfinite(bounds)):
-            bounds = None
-        return Verdict(
-            out.status,
-            "; ".join(filter(None, (out.detail, detail))),
-            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
-            bounds=bounds,
-            times=Times(bound_s=out.bound_s, search_s=out.search_s),
-            stage=out.stage,
-            unstable=out.unstable,
-            domains=out.domains,
-            iterations=out.rounds,
-        )
+        return verdict_of(out, instance)
 
     def _make_certifier(self, onnx: Path) -> Certifier:
         from prunecert.verifiers.sparse.certificates import Certifier
