@@ -7,7 +7,6 @@ writes down how many hold, which the board then shows.
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from prunecert.bench.leaderboard.entry import entry_files
 from prunecert.bench.leaderboard.proofs import check_proofs, write_records
 from prunecert.bench.leaderboard.runs import larger_runs
 from prunecert.bench.options import IMAGES, SEED, WORKERS
-from prunecert.bench.running.proof_checks import EXPORTS
+from prunecert.bench.running.proof_checks import EXPORTS, fresh_seed
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError, run_main
 from prunecert.models.data import load
 from prunecert.printable import printable, shortened
@@ -43,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=WORKERS, default=1, help="processes side by side that check certificates")
     parser.add_argument("--record", action="store_true", help="write down what was checked, for the board")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    if options.seed is None:
-        # A seed that is known beforehand tells a submitter which certificates nobody will look at.
-        options.seed = secrets.randbelow(2**31)
+    options.seed = fresh_seed(options.seed)
     images = partial(load, "test", options.data_root, download=False, allow_sample=False)
     data = None if options.data_root is None else images()
     files = entry_files(options.results)
@@ -66,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, record in records.items():
             print(f"{shortened(name)}.json: proofs: {record.words}")
         if options.record:
-            write_records(files[0].parent, records, {refusal.name for refusal in refusals})
+            kept = write_records(files[0].parent, records, refusals)
+            for name in kept:
+                print(f"{shortened(name)}.json: its record stays: what was checked before couldn't be checked again")
     for stem, entry in good.items():
         for remark in remarks(entry):
             print(f"note: {shortened(stem)}.json: {printable(remark)}")

@@ -127,4 +127,4 @@ def add_checking_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images")
     parser.add_argument("--workers", type=WORKERS, default=1, metavar="N", help="processes side by side (default: 1)")
     parser.add_argument("--sample", type=IMAGES, metavar="N", help="check N certificates, drawn with --seed")
-    parser.add_argument("--seed", type=SEED, default=0, help="of --sample (default: 0)")
+    parser.add_argument("--seed", type=SEED, help="of --sample (default: drawn anew, and said)")

@@ -50,7 +50,8 @@ def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
     command.add_argument("--threads", type=THREADS, metavar="N", help="threads of a verifier")
     command.add_argument(
         "--certificate", type=Path, metavar="FILE",
-        help="of one pair: write a proof that verifiers/checker accepts, found by the sparse engine, if there is one",
+        help="of one pair: write a proof of the answer that verifiers/checker accepts: the counterexample, the tree of "
+        "sparse-bab's own search, or one that it finds for what others proved",
     )  # fmt: skip
     command.add_argument("--category", metavar="NAME", help="benchmark's name in results.csv; default: the folder's")
     command.add_argument("--retry", metavar="STATUS", help="ask again what ended in these, e.g. error,memout")

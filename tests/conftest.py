@@ -7,6 +7,7 @@ alone, or threads of one would wait for those of another.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ _LEFT_OUT = pytest.StashKey[int]()
 if (_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
+
+
+# The many programs that tests start, and the workers, would each compile all sources anew, which takes half their time.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,6 +9,7 @@ import html
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float32]
+#: Relative difference of a distance from a radius above which float64 tells which is larger.
+_CLEAR = 1e-9
 Norm = Literal["linf", "l2"]
 
 
@@ -181,15 +184,26 @@ class Instance:
         }
 
     def contains(self, point: FloatArray) -> bool:
-        """Whether the point lies in the input set, with no tolerance for the box (1e-6 relative for l2)."""
+        """Whether the point lies in the input set, with no tolerance, in exact arithmetic."""
         if point.shape != self.lower.shape or not bool(np.all((self.lower <= point) & (point <= self.upper))):
             return False
         if self.norm == "l2":
             assert self.center is not None
             assert self.eps is not None
-            distance = float(np.linalg.norm(point.astype(np.float64) - self.center.astype(np.float64)))
-            return distance <= self.eps * (1 + 1e-6)
+            return _within(point, self.center, self.eps)
         return True
+
+
+def _within(point: FloatArray, center: FloatArray, radius: float) -> bool:
+    """Whether a point is within an l2 radius of another, in exact arithmetic; what isn't finite is not."""
+    if not (np.isfinite(point).all() and np.isfinite(center).all() and radius >= 0):
+        return False
+    distance = float(np.linalg.norm(point.astype(np.float64) - center.astype(np.float64)))
+    if distance > radius * (1 + _CLEAR) or distance < radius * (1 - _CLEAR):
+        return distance < radius
+    pairs = zip(point.reshape(-1).tolist(), center.reshape(-1).tolist(), strict=True)
+    squares = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in pairs if a != b)
+    return squares <= Fraction(radius) ** 2
 
 
 @dataclass(frozen=True)

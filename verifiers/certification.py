@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -34,22 +35,32 @@ class Written:
     search_s: float = 0.0
     check_s: float = 0.0
 
+    def describe(self) -> str:
+        """Returns in one line how it came about, or why there is none."""
+        if self.reason:
+            return f"{self.status}, uncertified: {self.reason}"
+        return (
+            f"{self.status}, certified by {self.how}: {self.leaves} leaves, {self.size} bytes, "
+            f"{self.search_s:.2f} s to find and {self.check_s:.2f} s to check"
+        )
+
 
 @runtime_checkable
 class Certifying(Protocol):
     """An adapter that writes certificates."""
 
     def certify(
-        self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, question: str
+        self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, questions: Sequence[str]
     ) -> tuple[Written, bytes]:
-        """Certifies an answer: from the search that found it, if that was the last one, or by another.
+        """Certifies an answer: from the searches that found it, if they were the last ones, or by others.
 
         Args:
             onnx: The network as it was given; the one that was loaded, or that its normal form was made of.
             vnnlib: The property.
             timeout: Seconds for a search.
             witness: The counterexample, where the answer is `sat`; None where it is `unsat`.
-            question: Hash of the question (`verifiers.base.Instance.question`).
+            questions: Hashes of the questions, one for each box of the property (`verifiers.base.Instance.question`),
+                as the adapter was asked them.
 
         Returns:
             What came of it, and the file's content; empty where there is none.

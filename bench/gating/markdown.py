@@ -26,7 +26,7 @@ def render(result: GateResult) -> str:
     """Returns the document."""
     sign = {"passed": State.PASS, "failed": State.FAIL, "broken": State.ERROR}[result.outcome]
     lines = [f"## {SIGNS[sign]} {escape(result.headline)}", ""]
-    lines.append("| | cell | n | verified | attacked | clean | lost | gained | McNemar p | time |")
+    lines.append("| | cell | n | verified | under attack | clean | lost | gained | McNemar p | time |")
     lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     lines += [_row(cell) for cell in result.cells]
     lines.append("")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
+from rich.measure import Measurement
 
 from prunecert.bench.gating.markdown import change
 from prunecert.bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
@@ -18,10 +21,12 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("McNemar p", True),
     ("lost", True),
     ("gained", True),
-    ("attacked", True),
+    ("under attack", True),
     ("clean", True),
     ("time", True),
 )
+#: What a narrow screen does without, in this order.
+_RARE = ("McNemar p", "clean", "under attack", "95 % interval", "time")
 _PLAIN_WIDTH = 200
 _SHOWN = 20
 _STYLES = {State.PASS: "green", State.WARN: "yellow", State.SKIP: "dim", State.ERROR: "magenta", State.FAIL: "red"}
@@ -49,8 +54,14 @@ def row(cell: CellResult) -> list[str]:
 def show(result: GateResult, console: Console) -> None:
     """Prints the table, every case that is no plain pass, and the images that were gained."""
     styles = [_STYLES[cell.state] for cell in result.cells]
-    table = Table(COLUMNS, [row(cell) for cell in result.cells]).terminal(styles=styles)
-    (console if console.is_terminal else Console(file=console.file, width=_PLAIN_WIDTH)).print(table)
+    table = Table(COLUMNS, [row(cell) for cell in result.cells])
+    wide = console if console.is_terminal else Console(file=console.file, width=_PLAIN_WIDTH)
+    drawn = table.terminal(styles=styles)
+    if Measurement.get(wide, wide.options.update(max_width=_PLAIN_WIDTH), drawn).maximum <= wide.width:
+        wide.print(drawn)
+    else:
+        for line, style in narrow(table, styles, wide.width):
+            wide.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
     for case in result.all_cases:
         if case.state is State.PASS and not (case.name == "images" and case.lines):
             continue
@@ -73,6 +84,37 @@ def show(result: GateResult, console: Console) -> None:
     for note in result.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(result.headline, style="bold", markup=False, soft_wrap=True)
+
+
+def narrow(table: Table, styles: Sequence[str], width: int) -> list[tuple[str, str]]:
+    """Returns the table's lines where its columns have no room, each with its style: names stand above their numbers.
+
+    Columns that are rarely asked for go first, until the rest fits; a line says where they are.
+
+    Args:
+        table: With all columns.
+        styles: Each row's.
+        width: Columns of the screen.
+    """
+    headings = [heading for heading, _ in table.columns]
+    sizes = [max(len(row[i]) for row in [headings, *table.rows]) for i in range(len(headings))]
+    shown = list(range(1, len(headings)))
+    left_out = []
+    for heading in _RARE:
+        if sum(sizes[i] + 2 for i in shown) <= width:
+            break
+        shown.remove(headings.index(heading))
+        left_out.append(heading)
+
+    def line(cells: Sequence[str]) -> str:
+        words = [cells[i].rjust(sizes[i]) if table.columns[i][1] else cells[i].ljust(sizes[i]) for i in shown]
+        return " " + "  ".join(words).rstrip()
+
+    lines = [("", ""), (line(headings), "bold"), (" " + "─" * (sum(sizes[i] + 2 for i in shown) - 2), "")]
+    for row, style in zip(table.rows, styles, strict=True):
+        lines += [(f" {row[0]}", style), (line(row), style)]
+    note = f" {', '.join(left_out)}: in gate.md, or in a wider window."
+    return [*lines, *([(note, "dim")] if left_out else []), ("", "")]
 
 
 def shortened(lines: list[str]) -> list[str]:

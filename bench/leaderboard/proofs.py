@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,15 @@ from prunecert.bench.leaderboard.entry import Entry
 from prunecert.bench.leaderboard.imagesets import images_sha256
 from prunecert.bench.planning.plan import CellPlan, property_text
 from prunecert.bench.results.proofs import certificate_path, read_certificate
-from prunecert.bench.running.proof_checks import EXPORTS, Claim, Networks, ProvedRun, check_claims, choose
+from prunecert.bench.running.proof_checks import (
+    EXPORTS,
+    OUTSIDE,
+    Claim,
+    Networks,
+    ProvedRun,
+    check_claims,
+    choose,
+)
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.errors import UserError
 from prunecert.files import read_regular, write_bytes, write_text
@@ -65,11 +73,19 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ProofProblem(NamedTuple):
-    """A certificate that doesn't hold, or can't be checked."""
+    """A certificate that doesn't hold, or can't be checked.
+
+    Args:
+        name: The entry's.
+        field: Its field.
+        what: Why.
+        elsewhere: Whether nothing was found out, because the images or the network aren't at hand.
+    """
 
     name: str
     field: str
     what: str
+    elsewhere: bool = False
 
 
 def decided(entry: Entry) -> set[tuple[int, str]]:
@@ -170,13 +186,13 @@ def check_proofs(
         count = entry["data"]["images"]
         if count > len(images) or images_sha256(images, count) != entry["data"]["images_sha256"]:
             problems.append(
-                ProofProblem(name, "proofs", "the images at hand are others, so that nothing can be checked")
+                ProofProblem(name, "proofs", "the images at hand are others, so that nothing can be checked", True)
             )
             continue
         try:
             network = Networks([folder / FOLDER / name, *exports]).find(entry["files"]["onnx_sha256"], name)
         except UserError as error:
-            problems.append(ProofProblem(name, "proofs", str(error)))
+            problems.append(ProofProblem(name, "proofs", str(error), True))
             continue
         if entry["cell"].get("norm", "linf") != "linf":
             # The box holds the ball: what is proved of it counts, a counterexample in it may be outside the ball.
@@ -185,8 +201,7 @@ def check_proofs(
                 for image, status in zip(entry["proofs"]["image"], entry["proofs"]["status"], strict=True)
                 if status == Status.SAT
             ]
-            what = "certificates are about boxes, and a counterexample in one may be outside the l2 ball"
-            problems += [ProofProblem(name, "proofs", f"image {image}, sat: {what}") for image in outside]
+            problems += [ProofProblem(name, "proofs", f"image {image}, sat: {OUTSIDE}") for image in outside]
             if outside:
                 continue
         columns = (entry["proofs"][key] for key in ("image", "status", "sha256"))
@@ -225,20 +240,26 @@ def _claims(
         yield Claim(name, image, str(status), path, sha256, network, property_text(data, image, eps))
 
 
-def write_records(folder: Path, records: Mapping[str, Record], without: Collection[str] = ()) -> None:
+def write_records(folder: Path, records: Mapping[str, Record], problems: Iterable[ProofProblem] = ()) -> list[str]:
     """Writes down what was checked.
 
     Args:
         folder: The entries'.
         records: By entry.
-        without: Entries whose certificates don't hold: a record that came with one is taken away.
+        problems: A record of an entry whose certificates don't hold is taken away; not one that says what was checked
+            where the images and the network were.
+
+    Returns:
+        Entries whose record stays although nothing could be checked.
     """
     (folder / RECORDS).mkdir(exist_ok=True)
     for name, record in records.items():
         text = json.dumps(msgspec.to_builtins(record), indent=1)
         write_text(folder / RECORDS / f"{name}.json", f"{text}\n")
-    for name in without:
-        (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
+    paths = {(folder / RECORDS / f"{name}.json", elsewhere) for name, _, _, elsewhere in problems}
+    for path in (path for path, elsewhere in paths if not elsewhere):
+        path.unlink(missing_ok=True)
+    return sorted(path.stem for path, elsewhere in paths if elsewhere and path.is_file())
 
 
 def read_record(folder: Path, entry: Entry) -> Record | None:

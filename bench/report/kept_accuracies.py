@@ -50,7 +50,7 @@ class Line:
 #: Headings of the accuracies in a card, and which of them "kept" is about.
 CARD = {"clean": "clean %", "pgd": "PGD %", "ibp": "IBP %", "crown_ibp": "CROWN-IBP %", "noisy": "noisy %"}
 CARD_KEPT = ("clean %", "PGD %", "CROWN-IBP %", "noisy %")
-RUN_KEPT = ("clean %", "attacked %", "verified % (95 %)")
+RUN_KEPT = ("clean %", "under attack %", "verified % (95 %)")
 
 
 class _Epochs(Struct, kw_only=True):
@@ -115,7 +115,7 @@ def of_cell(cell: SummaryCell) -> Line | None:
     """
     if not cell.finished:
         return None
-    shares = {"clean %": cell.clean, "attacked %": cell.attacked}
+    shares = {"clean %": cell.clean, "under attack %": cell.attacked}
     if not cell.note:
         shares["verified % (95 %)"] = cell.verified
     verified = cell.verified

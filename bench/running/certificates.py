@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunecert.bench.planning.certificates import CertifyPlan
-from prunecert.bench.planning.plan import in_shard, instance_id
+from prunecert.bench.planning.plan import in_shard
 from prunecert.bench.results.decode import build
 from prunecert.bench.results.row_types import CertificateRow
-from prunecert.bench.results.store import Log, collector_off, is_run, verdict_fields
+from prunecert.bench.results.store import Log, collector_off, is_run
 from prunecert.bench.running.asking import OpenRun, work_off
 from prunecert.bench.running.cascade import Batch, CellCascade
 from prunecert.bench.running.progress import Display
+from prunecert.bench.running.recording import answer_fields
 from prunecert.verifiers.base import Instance, Status, Verdict
 
 
@@ -35,23 +36,8 @@ def certificate_rows(
     plan: CertifyPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict]
 ) -> list[CertificateRow]:
     """Returns the rows of an answered batch."""
-    stage = plan.stages[batch.stage]
     return [
-        build(
-            CertificateRow,
-            {
-                "id": instance_id(instance, stage),
-                "key": plan.keys[batch.stage],
-                "cell": plan.name,
-                "image": int(plan.data.indices[position]),
-                "label": instance.label,
-                "settings": stage.settings_hash,
-                "timeout": stage.timeout,
-                **verdict_fields(verdict),
-                "verifier": stage.verifier,
-                "version": verdict.version or stage.version,
-            },
-        )
+        build(CertificateRow, answer_fields(plan, batch, position, instance, verdict))
         for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True)
     ]
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.running.proof_checks import EXPORTS, Networks, ProvedRun, check_run, choose, images_of
+from prunecert.bench.running.proof_checks import (
+    EXPORTS,
+    Networks,
+    ProvedRun,
+    check_run,
+    choose,
+    fresh_seed,
+    images_of,
+)
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
 from prunecert.printable import say, shortened
 from prunecert.verifiers.checker import RefusedError, Report, UnreadableError, check
@@ -49,7 +57,7 @@ class Checking:
         data_root: Folder of the images; None: it is looked for.
         workers: Processes side by side.
         sample: How many are checked; None: all.
-        seed: Of the choice.
+        seed: Of the choice; None: a new one.
     """
 
     exports: Path = EXPORTS
@@ -57,7 +65,7 @@ class Checking:
     data_root: Path | None = None
     workers: int = 1
     sample: int | None = None
-    seed: int = 0
+    seed: int | None = None
 
 
 def check_folder(directory: Path, how: Checking) -> int:
@@ -70,12 +78,13 @@ def check_folder(directory: Path, how: Checking) -> int:
     places = [place for place in run.decided() if (row := run.proof(*place)) is not None and row.sha256]
     if not places:
         raise UserError(f"{shortened(directory, 200)} has no certificate; bench.run --certificates writes them.")
-    drawn = choose(places, how.sample, how.seed)
+    seed = fresh_seed(how.seed)
+    drawn = choose(places, how.sample, seed)
     images, networks = images_of(run, how.suite, how.data_root), Networks([how.exports])
     tally = check_run(run, networks, images, workers=how.workers, places=drawn, tell=say)
     for problem in tally.problems:
         say(f"{problem}")
-    which = "" if len(drawn) == len(places) else f" ({len(drawn)} of {len(places)}, drawn with seed {how.seed})"
+    which = "" if len(drawn) == len(places) else f" ({len(drawn)} of {len(places)}, drawn with seed {seed})"
     say(
         f"{tally.accepted} certificates checked and accepted{which}, {len(tally.problems)} not; "
         f"{len(run.decided()) - len(places)} of {len(run.decided())} answers have none; {tally.seconds:.1f} s"
@@ -96,14 +105,8 @@ def write_file(certificate: Path, onnx: Path, vnnlib: Path, timeout: float) -> i
     certificate.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
         written = Certifier(_unpacked(onnx, Path(scratch))).write(vnnlib, certificate, timeout)
-    if written.reason:
-        say(f"{written.status}, uncertified: {written.reason}")
-        return EXIT_REGRESSION
-    say(
-        f"{written.status}, certified by {written.how}: {written.leaves} leaves, {written.size} bytes, "
-        f"{written.search_s:.2f} s to find and {written.check_s:.2f} s to check"
-    )
-    return EXIT_OK
+    say(written.describe())
+    return EXIT_REGRESSION if written.reason else EXIT_OK
 
 
 def _unpacked(onnx: Path, scratch: Path) -> Path:

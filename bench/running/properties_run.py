@@ -17,7 +17,7 @@ import numpy as np
 
 from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
-from prunecert.bench.results.vnncomp import Task, write_results
+from prunecert.bench.results.vnncomp import write_results
 from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, contradictions, solve
 from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow, in_words
@@ -28,6 +28,7 @@ from prunecert.hashing import canonical_json, digest
 from prunecert.printable import say
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
+from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.worker import Worker
 
 #: How property files are understood; answers of another reading are asked again.
@@ -274,9 +275,10 @@ def run_properties(request: PropertiesRequest) -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
         # Left after the verifiers, whose logs lie in it.
         stack.enter_context(writing(out))
+        maker = Worker if request.certificate is None else CertifyingWorker
         crew = {
             name: stack.enter_context(
-                Worker(
+                maker(
                     name,
                     settings,
                     request.device,
@@ -305,7 +307,7 @@ def run_properties(request: PropertiesRequest) -> int:
         run.go()
         code = run.report()
         if request.certificate is not None:
-            _certify(request.certificate, tasks[0][0])
+            code = _certify(request, request.certificate, run, crew) or code
         return code
 
 
@@ -325,11 +327,13 @@ def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
     }
 
 
-def _certify(certificate: Path, task: Task) -> None:
-    """Writes a proof of the one pair, or says why there is none; the answers stand all the same."""
-    from prunecert.bench.running.certifying import write_file
+def _certify(request: PropertiesRequest, target: Path, run: Run, crew: Mapping[str, Worker]) -> int:
+    """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
+    from prunecert.bench.running.answer_certificate import certify_answer
 
+    certifiers = {name: worker for name, worker in crew.items() if isinstance(worker, CertifyingWorker)}
     try:
-        write_file(certificate, task.onnx, task.vnnlib, task.timeout)
+        return certify_answer(target, run, certifiers, request.threads)
     except UserError as error:
         say(f"uncertified: {error}")
+        return EXIT_OK

@@ -176,7 +176,7 @@ class Certificates:
         instance = job.plan.instance(job.position, job.stage)
         text = property_text(job.plan.data, job.position, job.plan.cell.eps).encode()
         limit = job.plan.stages[job.stage].timeout
-        written, content = worker.certify(instance, text, limit, witness)
+        written, content = worker.certify([instance], text, limit, witness)
         if worker.closed() or (written.reason and not final):
             # While a run is being stopped, that something was not certified says nothing.
             return False

@@ -86,29 +86,43 @@ def predict(plan: CellPlan, answers: LoggedAnswers, writer: Writer, shard: tuple
     return [p for p in mine if answers.correct[plan.image_key, int(data.indices[p])]]
 
 
+def answer_fields(plan: CellPlan, batch: Batch, position: int, instance: Instance, verdict: Verdict) -> dict[str, Any]:
+    """Returns what the row of any answer about an image says: whose it is, what was asked, and the verdict.
+
+    Args:
+        plan: The network.
+        batch: What was asked together.
+        position: The image's place in the image set.
+        instance: The question.
+        verdict: The answer.
+    """
+    stage = plan.stages[batch.stage]
+    return {
+        "id": instance_id(instance, stage),
+        "key": plan.keys[batch.stage],
+        "cell": plan.name,
+        "image": int(plan.data.indices[position]),
+        "label": instance.label,
+        "settings": stage.settings_hash,
+        "timeout": stage.timeout,
+        **verdict_fields(verdict),
+        "verifier": stage.verifier,
+        "version": verdict.version or stage.version,
+    }
+
+
 def verdict_rows(
     plan: CellPlan, batch: Batch, instances: Sequence[Instance], verdicts: Sequence[Verdict], writer: Writer
 ) -> list[VerdictRow]:
     """Returns the rows of an answered batch; counterexamples are stored on the way."""
     stage, rows = plan.stages[batch.stage], []
     for position, instance, verdict in zip(batch.positions, instances, verdicts, strict=True):
-        identity = instance_id(instance, stage)
-        fields: dict[str, Any] = {
-            "id": identity,
-            "question": question_id(instance),
-            "key": plan.keys[batch.stage],
-            "cell": plan.name,
-            **({} if stage.repeat is None else {"repeat": stage.repeat}),
-            "image": int(plan.data.indices[position]),
-            "label": instance.label,
-            "settings": stage.settings_hash,
-            "timeout": stage.timeout,
-            **verdict_fields(verdict),
-            "verifier": stage.verifier,
-            "version": verdict.version or stage.version,
-        }
+        fields = answer_fields(plan, batch, position, instance, verdict)
+        fields["question"] = question_id(instance)
+        if stage.repeat is not None:
+            fields["repeat"] = stage.repeat
         if verdict.witness is not None:
-            fields["witness"] = writer.save_witness(identity, verdict.witness)
+            fields["witness"] = writer.save_witness(fields["id"], verdict.witness)
             for origin, start in instance.starts.items():
                 if np.array_equal(start, verdict.witness):
                     fields["start"] = origin

@@ -11,6 +11,8 @@ from prunecert.bench.machine import cores
 from prunecert.errors import UserError
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
+#: The load average forgets within minutes: what has just ended, a training before its run, is no other work.
+_LOAD_MARGIN = 1.0
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
@@ -62,6 +64,31 @@ def default_workers(device: str) -> int:
     if device != "cpu":
         return 1
     return max(1, min(cores(), int(psutil.virtual_memory().available // (2 << 30))))
+
+
+def crowd_hint(workers: int, device: str, cores: int) -> str:
+    """Returns what slows a run down beside its own work; nothing where it has the processors to itself.
+
+    Limits are of wall time: what was proved near one becomes a timeout beside other work.
+
+    Args:
+        workers: Verifier processes side by side.
+        device: What they compute on.
+        cores: Processors that this process may use.
+    """
+    if device == "cpu" and workers > cores:
+        return (
+            f"hint: {workers} verifier processes share {cores} core{'s' * (cores != 1)}, and slow each other down; "
+            f"--workers {cores} ends that."
+        )
+    processors = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > processors + _LOAD_MARGIN:
+        return (
+            f"hint: other work keeps {processors} processor{'s' * (processors != 1)} busy already (load average "
+            f"{load:.1f}); answers near their time limits become timeouts, which --retry timeout asks again."
+        )
+    return ""
 
 
 def core_sets(workers: int) -> tuple[tuple[int, ...], ...] | None:

@@ -268,6 +268,8 @@ def _run_here(prepared: _Prepared) -> RunResult:
     workers = prepared.mode.begin(out, workers_asked, devices[0])
     name = MAIN_WRITER if request.shard is None else f"shard-{request.shard[0]}-of-{request.shard[1]}"
     began = time.monotonic()
+    if hint := resources.crowd_hint(workers, request.device, cores()):
+        prepared.tell(hint)
     with Writer(out, name) as writer:
         if writer.cut:
             prepared.tell(

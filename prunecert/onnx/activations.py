@@ -21,8 +21,11 @@ from prunecert.onnx.values import Value, constant, scaled, shifted, total
 _NESTED = 64.0
 #: Up to this many flat values are negated by a matrix.
 _DIAGONAL = 2**11
-#: From here on a limit is none: float32's largest number is what exporters write for infinity.
-_NO_LIMIT = 1e30
+#: Beyond this, a limit is taken off the value itself, whose digits a sum with it would lose.
+_FAR = 2.0**24
+#: From here on a limit is none: float32's largest number, or this, is what exporters write for infinity. No value of a
+#: runtime is beyond it but those within a thousandth of what float32 can hold.
+_NO_LIMIT = float(np.float32(3.4e38))
 
 
 def _relu(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
@@ -36,13 +39,18 @@ def _clipped(reading: Reading, value: Value, low: float | None, high: float | No
         high = None
     if low is None and high is None:
         return value
+    if low is not None and high is not None and high <= low:
+        return constant(np.full(value.shape, high))
+    if max(abs(limit) for limit in (low, high) if limit is not None) >= _FAR:
+        settled = reading.settle(value)
+        below = [] if low is None else [reading.relu(shifted(scaled(settled, -1.0), low))]
+        above = [] if high is None else [scaled(reading.relu(shifted(settled, -high)), -1.0)]
+        return total([settled, *below, *above])
     if high is None:
         assert low is not None
         return shifted(reading.relu(shifted(value, -low)), low)
     if low is None:
         return shifted(scaled(reading.relu(shifted(scaled(value, -1.0), high)), -1.0), high)
-    if high <= low:
-        return constant(np.full(value.shape, high))
     if max(abs(low), abs(high)) <= _NESTED and (len(value.shape) == 4 or value.size <= _DIAGONAL):
         above = reading.relu(shifted(value, -low))
         width = high - low

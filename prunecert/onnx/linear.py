@@ -14,8 +14,19 @@ from prunecert.onnx.emit import SPREAD
 from prunecert.onnx.layers import DENSE, check_dense
 from prunecert.onnx.normal import Array
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, optional, stored
-from prunecert.onnx.rounding import STEP
-from prunecert.onnx.values import Term, Value, check_size, moved, places, reshaped, scaled, shifted, total
+from prunecert.onnx.rounding import STEP, summed
+from prunecert.onnx.values import (
+    Term,
+    Value,
+    check_products,
+    check_size,
+    moved,
+    places,
+    reshaped,
+    scaled,
+    shifted,
+    total,
+)
 from prunecert.onnx.windows import image, read_transposed, read_windows, unimage
 
 #: Most inputs of a linear operator that is asked for one unit vector after the other.
@@ -196,30 +207,54 @@ def reduced_axes(
 
 
 def _probed(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
-    """Reads a linear operator off its values at unit vectors."""
+    """Reads a linear operator off its values at unit vectors, each of which is one constant, or 0 or 1."""
+    value, arrays, name = _linear_in(node, inputs)
+    matrix, origin = _columns(reading, node, arrays | {name: np.zeros(value.shape, np.float32)}, name)
+    return _as_layer(reading, node, value, matrix, origin)
+
+
+def _linear_in(node: onnx.NodeProto, inputs: Sequence[Input]) -> tuple[Value, dict[str, Array], str]:
+    """Returns the input that isn't constant, and the others by name; its own name is in none of them."""
     free = [i for i, item in enumerate(inputs) if isinstance(item, Value)]
     if len(free) != 1:
         raise refuse(node, "it is linear in one input that depends on the network's input, not in several")
     value = computed(node, inputs[free[0]])
     if value.size > _PROBED:
         raise refuse(node, f"its input has {value.size:,} elements; allowed are {_PROBED:,} for this operator")
+    arrays = {f"i{i}": item for i, item in enumerate(inputs) if item is not None and not isinstance(item, Value)}
+    return value, arrays, f"i{free[0]}"
+
+
+def _columns(reading: Reading, node: onnx.NodeProto, arrays: dict[str, Array], name: str) -> tuple[Array, Array]:
+    """Returns the matrix [outputs, inputs] of a linear operator, and its value at 0.
+
+    Args:
+        reading: The graph.
+        node: The node.
+        arrays: Its inputs by name ``i0``, ``i1``, …; of the free one only type and shape count.
+        name: Of the free one.
+    """
     plain = onnx.NodeProto()
     plain.CopyFrom(node)
     del plain.input[:]
-    plain.input.extend(f"i{i}" if item is not None else "" for i, item in enumerate(inputs))
-    arrays = {f"i{i}": item for i, item in enumerate(inputs) if item is not None and not isinstance(item, Value)}
-    name = f"i{free[0]}"
-    arrays[name] = np.zeros(value.shape, np.float32)
+    plain.input.extend(f"i{i}" if f"i{i}" in arrays else "" for i in range(len(node.input)))
+    zeros = np.zeros_like(arrays[name])
     run = reading.evaluator.session(plain, arrays, (name,), DENSE)
-    origin = run({name: arrays[name]})[0]
-    check_dense(reading.layers, origin.size, value.size, "A linear operator")
-    matrix = np.zeros((origin.size, value.size), np.float32)
-    for number in range(value.size):
-        unit = np.zeros(value.size, np.float32)
-        unit[number] = 1.0
-        matrix[:, number] = (run({name: unit.reshape(value.shape)})[0] - origin).reshape(-1)
+    origin = run({name: zeros})[0]
+    check_dense(reading.layers, origin.size, zeros.size, "A linear operator")
+    matrix = np.zeros((origin.size, zeros.size), zeros.dtype)
+    for number in range(zeros.size):
+        unit = zeros.copy()
+        unit.flat[number] = 1.0
+        matrix[:, number] = (run({name: unit})[0] - origin).reshape(-1)
+    return matrix, origin
+
+
+def _as_layer(
+    reading: Reading, node: onnx.NodeProto, value: Value, matrix: Array, origin: Array, loose: float = 0.0
+) -> list[Value]:
     reading.note(f"{node.op_type} is written as a linear layer.")
-    result = reading.emitter.linear(value, matrix, origin.reshape(-1).astype(np.float64))
+    result = reading.emitter.linear(value, matrix, origin.reshape(-1).astype(np.float64), loose)
     return [reshaped(result, origin.shape)]
 
 
@@ -265,7 +300,22 @@ def _einsum(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> 
     for number, item in enumerate(inputs):
         if isinstance(item, Value) and number >= len(terms):
             raise refuse(node, f"its equation {equation!r:.60} has fewer operands than the node {label(node)}")
-    return _probed(reading, node, inputs)
+    value, arrays, name = _linear_in(node, inputs)
+    for number in (number for number, item in enumerate(inputs) if item is not None and not isinstance(item, Value)):
+        stored(node, inputs, number, "operand")
+    # How many products of constants each weight is the sum of: those that aren't 0 for their factors alone.
+    wide = {key: array.astype(np.float64) for key, array in arrays.items()} | {name: np.zeros(value.shape)}
+    counts, origin = _columns(reading, node, {key: (array != 0) * 1.0 for key, array in wide.items()}, name)
+    if len(arrays) <= 1 and counts.max(initial=0) <= 1:
+        return _probed(reading, node, inputs)
+    # onnxruntime would round sums and products of the file's own numbers to float32, and nobody would charge that.
+    matrix, _ = _columns(reading, node, wide, name)
+    sizes, _ = _columns(reading, node, {key: np.abs(array) for key, array in wide.items()}, name)
+    check_products(sizes, counts)
+    loose = summed(matrix, sizes, int(counts.max(initial=0)), STEP * len(arrays))
+    if loose is None:
+        raise refuse(node, "it adds up constants that cancel; allowed are sums that lose no digits")
+    return _as_layer(reading, node, value, matrix, origin, loose)
 
 
 HANDLERS: dict[str, Handler] = {

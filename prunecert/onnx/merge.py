@@ -64,13 +64,14 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
         constants += graph.initializer
         weight = np.zeros((2 * sizes[0], sizes[0]), dtype=np.float32)
         weight[place * sizes[0] + np.arange(sizes[0]), np.arange(sizes[0])] = 1.0
+        # No name of the networks begins so, whatever they call their own.
+        names = [f"{word} {prefix}" for word in ("place", "zeros", "placed", "placing")]
         constants += [
-            numpy_helper.from_array(weight, f"{prefix}place"),
-            numpy_helper.from_array(np.zeros(2 * sizes[0], dtype=np.float32), f"{prefix}zeros"),
+            numpy_helper.from_array(weight, names[0]),
+            numpy_helper.from_array(np.zeros(2 * sizes[0], dtype=np.float32), names[1]),
         ]
-        inputs = [graph.output[0].name, f"{prefix}place", f"{prefix}zeros"]
-        nodes.append(helper.make_node("Gemm", inputs, [f"{prefix}placed"], name=f"{prefix}placing", transB=1))
-    nodes.append(helper.make_node("Add", [f"{prefix}placed" for prefix in _PREFIXES], [_OUTPUT], name="both"))
+        nodes.append(helper.make_node("Gemm", [graph.output[0].name, *names[:2]], [names[2]], name=names[3], transB=1))
+    nodes.append(helper.make_node("Add", [f"placed {prefix}" for prefix in _PREFIXES], [_OUTPUT], name="both"))
     merged = helper.make_model(
         helper.make_graph(
             nodes,
@@ -83,8 +84,8 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
         ir_version=min(model.ir_version for model in models),
         producer_name="prunecert",
     )
-    names = {"first": identity(first), "second": identity(second)}
-    merged.metadata_props.add(key=PAIR_KEY, value=json.dumps(names, sort_keys=True))
+    identities = {"first": identity(first), "second": identity(second)}
+    merged.metadata_props.add(key=PAIR_KEY, value=json.dumps(identities, sort_keys=True))
     try:
         onnx.checker.check_model(merged)
     except onnx.checker.ValidationError as error:

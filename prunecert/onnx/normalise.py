@@ -45,8 +45,8 @@ _ADVICE: Mapping[str, str] = {
     "DynamicQuantizeLinear": "verify the float network, whose weights may be quantised",
     "Loop": "control flow isn't read; export the network by tracing it",
     "Scan": "control flow isn't read; export the network by tracing it",
-    "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; verify "
-    "the float network, whose weights may be quantised",
+    "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; take a "
+    "verifier of quantised networks (sparse-bab and its kin), or verify the float network",
 }
 
 

@@ -28,7 +28,7 @@ STEP = 2.0**-51
 LOOSEST = 2.0**-44
 #: Relative error of a weight or constant after that rounding.
 WEIGHT = 2.0**-24 * (1 + 2.0**-20)
-_LINE = re.compile(r"(\d{1,9}) ([01]) ([01]) (0x[0-9a-f.]{1,20}p[-+]\d{1,3})")
+_LINE = re.compile(r"(\d{1,9}) ([01]) ([01]) (0x[0-9a-f.]{1,20}p(?:[-+]\d{1,3}|-\d{4}))")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ def noted(model: onnx.ModelProto) -> dict[int, Rounding] | None:
     roundings = {}
     for line in "\n".join(texts).splitlines():
         match = _LINE.fullmatch(line)
-        error = float.fromhex(match[4]) if match else math.nan
+        try:
+            error = float.fromhex(match[4]) if match else math.nan
+        except (OverflowError, ValueError):
+            error = math.nan
         if match is None or not 0 <= error < math.inf:
             raise UserError(
                 f"The network's metadata, {KEY!r}, hold {line[:60]!r}, which isn't understood; remove them."

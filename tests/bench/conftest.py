@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from prunecert.verifiers import VERIFIERS
 from tests.bench import fakes
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from prunecert.bench.planning.exports import Export
 
 SUITE = """\
@@ -36,6 +39,8 @@ profiles:
   board: {images: 60}
 """
 CELLS = ("cnn-small_ibp_eps2_dense_x1_s0", "cnn-small_ibp_eps2_lwm_x10_s0")
+#: The folders whose tests look at drawings.
+DRAWING = ("report", "site")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +54,37 @@ def register() -> None:
     fakes.trust_fakes()
     for adapter in (fakes.FakeBound, fakes.FakeComplete, fakes.FakeLiar, fakes.FakeFinder, fakes.FakeMissing):
         VERIFIERS.register(adapter.name, f"tests.bench.fakes:{adapter.__name__}")
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Has figures put together but not drawn: their files are empty pictures."""
+    from matplotlib.figure import Figure
+
+    def save(figure: Figure, place: Any, **_: object) -> None:
+        picture = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+        if isinstance(place, Path):
+            place.write_text(picture)
+        else:
+            place.write(picture)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Spares runs the drawing of their figures, nearly half of the time that they take here.
+
+    That figures can be drawn and show what they should is for tests/bench/report; that runs draw them, for tests marked
+    ``draws`` and those of runs in processes of their own.
+    """
+    if request.node.get_closest_marker("draws") or request.path.parent.name in DRAWING:
+        yield
+        return
+    with undrawn():
+        yield
 
 
 @dataclass(frozen=True)
@@ -134,7 +170,8 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prunecert.bench.run import main
 
     out = tmp_path_factory.mktemp("finished") / "run"
-    assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
+    with undrawn():
+        assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
     return out
 
 
@@ -145,7 +182,8 @@ def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("proved")
     suite = proofkit.write(folder)
-    assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
+    with undrawn():
+        assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
     return folder / "run"
 
 

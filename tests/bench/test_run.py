@@ -31,6 +31,7 @@ def summary(out: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.draws
 def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert run(out, "--images", "12", "--workers", "2") == 0
@@ -246,8 +247,8 @@ def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> None:
-    suite = str(slow_suite(zoo, tmp_path))
-    calm = start(zoo, tmp_path / "calm", "--suite", suite)
+    words = ("--suite", str(slow_suite(zoo, tmp_path)), "--images", "20")
+    calm = start(zoo, tmp_path / "calm", *words)
     out, _ = calm.communicate(timeout=300)
     assert calm.returncode == 0, out
     expected = verdicts(tmp_path / "calm")
@@ -256,7 +257,7 @@ def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> No
     kills = 0
     for _ in range(3):
         have = len(verdicts(killed)) if killed.exists() else 0
-        process = start(zoo, killed, "--suite", suite)
+        process = start(zoo, killed, *words)
         wait_for_rows(killed, min(have + rng.randrange(1, 16), len(expected) - 1), process)
         time.sleep(rng.uniform(0, 0.08))
         kills += process.poll() is None
@@ -266,7 +267,7 @@ def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> No
             with (killed / "instances.main.jsonl").open("a") as stream:
                 stream.write('{"type":"verdict","id":"12')
     assert kills == 3
-    last = start(zoo, killed, "--suite", suite)
+    last = start(zoo, killed, *words)
     out, _ = last.communicate(timeout=300)
     assert last.returncode == 0, out
     assert verdicts(killed) == expected

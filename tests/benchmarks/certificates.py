@@ -95,7 +95,7 @@ def measured(onnx: Path, properties: list[Path], timeout: float, folder: Path) -
         if outcome.status not in (Status.UNSAT, Status.SAT):
             yield Cost(f"none ({outcome.status})", 0, 0, searched - begin, 0.0, 0.0)
             continue
-        written, content = certifier.certify(vnnlib.read_bytes(), timeout, finished=run, witness=outcome.witness)
+        written, content = certifier.certify(vnnlib.read_bytes(), timeout, finished=[run], witness=outcome.witness)
         ended = time.process_time()
         if written.reason:
             yield Cost(f"none ({written.reason})", 0, 0, searched - begin, ended - searched, 0.0)

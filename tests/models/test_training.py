@@ -91,12 +91,19 @@ def test_all_cells_train_equally_long(tmp_path: Path) -> None:
     assert stages == ["pretrain", "pretrain", "finetune", "finetune", "finetune", "finetune", "scores", "finetune"]
 
 
+@pytest.fixture(scope="module", params=["lwm", "hydra"])
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, str]:
+    """Returns a cell, and the hash of the checkpoint that it comes to when nothing interrupts it."""
+    one = job(request.param, prune_epochs=2, finetune_epochs=2, augment=True, average=0.9)
+    return one, pipeline(tmp_path_factory.mktemp("whole"), images=60).run(one).sha256
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("pruner", ["lwm", "hydra"])
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
-def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner: str, stop_after: int) -> None:
-    options: dict[str, Any] = {"prune_epochs": 2, "finetune_epochs": 2, "augment": True, "average": 0.9}
-    whole = pipeline(tmp_path / "whole", images=60).run(job(pruner, **options))
+def test_an_interrupted_cell_resumes_to_the_same_weights(
+    tmp_path: Path, uninterrupted: tuple[Job, str], stop_after: int
+) -> None:
+    one, sha256 = uninterrupted
     epochs = 0
 
     def interrupt(*_: object) -> None:
@@ -106,12 +113,10 @@ def test_an_interrupted_cell_resumes_to_the_same_weights(tmp_path: Path, pruner:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path / "cut", interrupt, images=60).run(job(pruner, **options))
+        pipeline(tmp_path / "cut", interrupt, images=60).run(one)
     rest: list[str] = []
-    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(
-        job(pruner, **options)
-    )
-    assert resumed.sha256 == whole.sha256
+    resumed = pipeline(tmp_path / "cut", lambda report: rest.append(report.stage), images=60).run(one)
+    assert resumed.sha256 == sha256
     assert len(rest) == 6 - stop_after, "what was done is not done again, but for the epoch in flight"
 
 

@@ -19,6 +19,9 @@ from tests.soundness.networks import Network
 from tests.soundness.oracle import evaluated, exact_margin
 from tests.soundness.questions import Question
 
+# All questions' exact margins are needed, which take longest.
+pytestmark = pytest.mark.slow
+
 _FAMILIES = ("fc-pruned", "fc-dead-units", "fc-negative-biases", "conv-pruned", "skip-pruned", "conv-skip-pruned")
 #: HiGHS encloses a margin to about this.
 _SOLVER = 1e-5
@@ -80,14 +83,12 @@ def compacted(
     return compacts
 
 
-@pytest.mark.slow
 def test_most_of_the_networks_lose_something(compacted: dict[str, tuple[Path, Network, Compaction]]) -> None:
     shrunk = [record for _, _, record in compacted.values() if record.shrank]
     assert len(shrunk) >= 10
     assert len(shrunk) > len(compacted) / 2
 
 
-@pytest.mark.slow
 def test_the_exact_margin_is_the_same(
     mode: Mode, pruned: list[Question], compacted: dict[str, tuple[Path, Network, Compaction]]
 ) -> None:

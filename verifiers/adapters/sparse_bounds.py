@@ -9,14 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
+from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
+
+if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.quantised.question import Quantised
 
 
 class _SparseBounds(SparseVerifier):
@@ -39,9 +44,7 @@ class _SparseBounds(SparseVerifier):
 
     def load(self, onnx: Path) -> None:
         """Reads the network and lays it out for the kernels."""
-        from prunecert.verifiers.sparse.onnx.reader import read_network
-
-        self._network = read_network(onnx)
+        self._read(onnx)
         self._engine = self._crown.Engine(self._network)
         self._engine.prepare(self.method)
 
@@ -56,14 +59,32 @@ class _SparseBounds(SparseVerifier):
         boxes = [instance for instance in instances if instance.norm == "linf"]
         results = iter(
             self._engine.bound_many([self._question(instance) for instance in boxes], self.method, hidden=False)
+            if self._quantised is None
+            else [self._bound_quantised(self._quantised, instance) for instance in boxes]
         )
         share = (time.perf_counter() - begin) / max(1, len(boxes))
         return [
-            self._verdict(instance, next(results), share)
+            self._verdict(instance, self._disjuncts(instance, next(results)), share)
             if instance.norm == "linf"
+            else self._on_ball(instance)
+            if self._quantised is None
             else boxes_only(self.name, instance)
             for instance in instances
         ]
+
+    def _on_ball(self, instance: Instance) -> Verdict:
+        return boxes_only(self.name, instance)
+
+    def _bound_quantised(self, quantised: Quantised, instance: Instance) -> Any:
+        """Bounds an instance by intervals, which are exact through roundings, and by the method where those are not enough.
+
+        The better of the two counts, whatever the method.
+        """
+        boxed = self._boxed(quantised, instance)
+        question = replace(self._question(instance), lower=boxed.lower, upper=boxed.upper)
+        rows = quantised.rows(boxed, question.matrix, question.offsets)
+        result = self._engine.bound(question, self.method, hidden=False)
+        return replace(result, rows=np.maximum(rows, result.rows))
 
     def _question(self, instance: Instance) -> Any:
         matrices, offsets = [np.zeros((0, instance.classes))], [np.zeros(0)]
@@ -72,18 +93,24 @@ class _SparseBounds(SparseVerifier):
             offsets.append(b)
         return self._crown.Question(instance.lower, instance.upper, np.concatenate(matrices), np.concatenate(offsets))
 
-    def _verdict(self, instance: Instance, result: Any, seconds: float) -> Verdict:
-        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": result.unstable}
+    @staticmethod
+    def _disjuncts(instance: Instance, result: Any) -> tuple[tuple[float, ...], int]:
+        """Returns the bound of each disjunct, and the unstable ReLUs."""
         bounds, first = [], 0
         for _, b in instance.spec.disjuncts:
             # A disjunct without rows holds everywhere.
             bounds.append(float(result.rows[first : first + len(b)].max(initial=-math.inf)))
             first += len(b)
+        return tuple(bounds), result.unstable
+
+    def _verdict(self, instance: Instance, result: tuple[tuple[float, ...], int], seconds: float) -> Verdict:
+        bounds, unstable = result
+        common: dict[str, Any] = {"times": Times(bound_s=seconds), "unstable": unstable}
         if not all(math.isfinite(bound) for bound in bounds):
             return Verdict(Status.UNKNOWN, "a bound is infinite", **common)
         if bounds and min(bounds) > 0:
-            return Verdict(Status.UNSAT, bounds=tuple(bounds), stage="incomplete", **common)
-        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=tuple(bounds), **common)
+            return Verdict(Status.UNSAT, bounds=bounds, stage="incomplete", **common)
+        return Verdict(Status.UNKNOWN, what_is_open(bounds), bounds=bounds, **common)
 
 
 class SparseIbp(_SparseBounds):
@@ -101,8 +128,21 @@ class SparseCrownIbp(_SparseBounds):
 
 
 class SparseCrown(_SparseBounds):
-    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable."""
+    """CROWN for the outputs and for every hidden neuron that IBP leaves unstable; over l2 balls, SDP-CROWN."""
 
     name = "sparse-crown"
+    norms = ("linf", "l2")
     method = "crown"
     chunk = 10
+    _balls: Balls | None = None
+
+    def load(self, onnx: Path) -> None:
+        """Reads the network and lays it out for the kernels."""
+        super().load(onnx)
+        self._balls = None
+
+    def _on_ball(self, instance: Instance) -> Verdict:
+        begin = time.perf_counter()
+        self._balls = self._balls or Balls(self._network)
+        result = self._balls.bound(instance)
+        return self._verdict(instance, result, time.perf_counter() - begin)

@@ -99,7 +99,8 @@ class SparseBab(SparseSearch):
         super().load(onnx)
         self._sha256 = identity(onnx)
         self._store: Store | None = None
-        if self.settings["proofs"]:
+        # Trees are carried from network to network by their neurons' names, which a quantised file's roundings haven't.
+        if self.settings["proofs"] and self._quantised is None:
             from prunecert.verifiers.sparse.onnx.neuron_names import names_of
             from prunecert.verifiers.sparse.proofs.store import Store, key
 

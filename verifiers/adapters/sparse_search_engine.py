@@ -11,26 +11,58 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
-from prunecert.verifiers.base import FloatArray, Instance, Status, Times, Verdict
+from prunecert.verifiers.adapters.sparse_balls import Balls
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
     from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.onnx.neuron_names import Names
     from prunecert.verifiers.sparse.proofs.store import Earlier
+    from prunecert.verifiers.sparse.quantised.question import Quantised
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
+#: Searches of one property that are kept for its certificate, one for each box; those of another property go.
+_KEPT = 64
+
+
+def verdict_of(out: Outcome, instance: Instance, detail: str = "") -> Verdict:
+    """Returns what a search has found as a verdict.
+
+    Args:
+        out: It.
+        instance: The question.
+        detail: What else is to be said.
+    """
+    bounds = out.bounds
+    if bounds is not None and not all(np.isfinite(bounds)):
+        bounds = None
+    return Verdict(
+        out.status,
+        "; ".join(filter(None, (out.detail, detail))),
+        witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
+        bounds=bounds,
+        times=Times(bound_s=out.bound_s, search_s=out.search_s),
+        stage=out.stage,
+        unstable=out.unstable,
+        domains=out.domains,
+        iterations=out.rounds,
+    )
 
 
 class SparseSearch(SparseVerifier):
     """What the adapters to the search share."""
 
     tightens = True
-    #: The latest question and the search that answered it, for its certificate.
-    _last: tuple[str, Search] | None = None
+    norms = ("linf", "l2")
+    #: The searches that have proved boxes of the latest property, by question, for its certificate; and that property.
+    _proving: dict[str, Search]
+    _property: Path | None = None
+    _balls: Balls | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -45,11 +77,10 @@ class SparseSearch(SparseVerifier):
         """Reads the network."""
         from prunecert.verifiers.sparse.certify import Checker
         from prunecert.verifiers.sparse.crown.engine import Engine
-        from prunecert.verifiers.sparse.onnx.reader import read_network
 
-        self._network = read_network(onnx)
+        self._read(onnx)
         self._loaded = onnx
-        self._certifier = self._last = None
+        self._certifier, self._proving, self._balls = None, {}, None
         self._names: Names | None = None
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
@@ -57,6 +88,11 @@ class SparseSearch(SparseVerifier):
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Answers them one by one."""
         return [self._solve(instance) for instance in instances]
+
+    @staticmethod
+    def _replay_rounded(instance: Instance, x: FloatArray) -> FloatArray:
+        """Runs a quantised file at the point of the box that is nearest to one behind the first rounding."""
+        return SparseSearch._replay(instance, np.clip(x.reshape(instance.lower.shape), instance.lower, instance.upper))
 
     @staticmethod
     def _replay(instance: Instance, x: FloatArray) -> FloatArray:
@@ -77,11 +113,20 @@ class SparseSearch(SparseVerifier):
         return ""
 
     def _solve(self, instance: Instance) -> Verdict:
-        if instance.norm != "linf":
-            return boxes_only(self.name, instance)
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
-        earlier, self._last = self._find(instance), None
+        if instance.norm != "linf":
+            if self._quantised is not None:
+                return boxes_only(self.name, instance)
+            self._balls = self._balls or Balls(self._network, self._checker)
+            out = self._balls.search(instance, limits, deadline, functools.partial(self._replay, instance))
+            return verdict_of(out, instance)
+        if self._quantised is not None:
+            return self._solve_quantised(self._quantised, instance, limits, deadline)
+        earlier = self._find(instance)
+        if instance.vnnlib is None or instance.vnnlib != self._property or len(self._proving) == _KEPT:
+            self._proving = {}
+        self._property = instance.vnnlib
         run = self._make_search(
             self._engine,
             self._checker,
@@ -97,22 +142,40 @@ class SparseSearch(SparseVerifier):
         )
         out = run.run()
         detail = self._keep(run)
-        if out.status is Status.UNSAT and earlier is None:
-            self._last = instance.question(), run
-        bounds = out.bounds
-        if bounds is not None and not all(np.isfinite(bounds)):
-            bounds = None
-        return Verdict(
-            out.status,
-            "; ".join(filter(None, (out.detail, detail))),
-            witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
-            bounds=bounds,
-            times=Times(bound_s=out.bound_s, search_s=out.search_s),
-            stage=out.stage,
-            unstable=out.unstable,
-            domains=out.domains,
-            iterations=out.rounds,
+        if out.status is Status.UNSAT:
+            self._proving[instance.question()] = run
+        return verdict_of(out, instance, detail)
+
+    def _solve_quantised(self, quantised: Quantised, instance: Instance, limits: Limits, deadline: float) -> Verdict:
+        """Proves by intervals, which are exact through roundings, or searches the ReLU network that stands for it.
+
+        A counterexample there is one if onnxruntime says so of the file at the point of the box that is rounded to it.
+        """
+        begin = time.monotonic()
+        boxed = self._boxed(quantised, instance)
+        spec = OutputSpec(instance.tightened(1 + 2.0**-10).disjuncts)
+        bounds = [float(quantised.rows(boxed, a, b).max(initial=-np.inf)) for a, b in spec.disjuncts]
+        if bounds and min(bounds) > 0:
+            more = instance.allowance or (0.0,) * len(bounds)
+            proved = tuple(bound + (1 + 2.0**-11) * allowed for bound, allowed in zip(bounds, more, strict=True))
+            seconds = time.monotonic() - begin
+            return Verdict(Status.UNSAT, bounds=proved, times=Times(bound_s=seconds), stage="incomplete")
+        run = self._make_search(
+            self._engine,
+            self._checker,
+            boxed.lower,
+            boxed.upper,
+            instance.spec,
+            limits,
+            deadline,
+            allowance=instance.allowance,
+            replay=functools.partial(self._replay_rounded, instance),
+            sharpen=functools.partial(quantised.sharpen, boxed.intervals),
         )
+        out = run.run()
+        if out.witness is not None:
+            out.witness = np.clip(out.witness, instance.lower.reshape(-1), instance.upper.reshape(-1))
+        return verdict_of(out, instance)
 
     def _make_certifier(self, onnx: Path) -> Certifier:
         from prunecert.verifiers.sparse.certificates import Certifier
@@ -120,5 +183,5 @@ class SparseSearch(SparseVerifier):
         # A network whose normal form was loaded is another one to the engine.
         return Certifier(onnx, (self._engine, self._checker) if onnx == self._loaded else None)
 
-    def _finished(self, question: str) -> Search | None:
-        return self._last[1] if self._last is not None and self._last[0] == question else None
+    def _finished(self, questions: Sequence[str]) -> list[Search]:
+        return [self._proving[question] for question in questions if question in self._proving]

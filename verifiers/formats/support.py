@@ -28,6 +28,12 @@ _REWRITTEN = "prunecert.rewritten"
 NORMAL_OPERATORS = frozenset({"Add", "AveragePool", "Conv", "Flatten", "Gemm", "Relu", "Reshape"})
 #: The same with what some verifiers take as it stands, and others as sums of ReLUs.
 OPERATORS = NORMAL_OPERATORS | {"MaxPool"}
+#: What makes a network one that rounds its activations.
+_ROUNDING = "QuantizeLinear"
+#: What a quantised network may hold, for verifiers that take one (`prunecert.onnx.quantised`).
+QUANTISED_OPERATORS = frozenset(
+    {*NORMAL_OPERATORS, "DequantizeLinear", "GlobalAveragePool", "Identity", "MatMul", "MaxPool", _ROUNDING}
+)
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,14 @@ def spec_kind(spec: OutputSpec, classes: int) -> SpecKind:
 
 
 def takes_native(info: NetworkInfo, allowed: Capabilities) -> bool:
-    """Whether a verifier takes a network that has no normal form as it is."""
-    return info.input_type == "float32" and all(operator in allowed.native for operator, _ in info.operators)
+    """Whether a verifier takes a network that has no normal form as it is.
+
+    One that takes quantised networks is given every such network, and names itself what it doesn't take of it.
+    """
+    operators = {operator for operator, _ in info.operators}
+    if _ROUNDING in operators:
+        return _ROUNDING in allowed.native
+    return info.input_type == "float32" and operators <= allowed.native
 
 
 def unknown_operator(verifier: type[Verifier], operators: tuple[tuple[str, str], ...], name: str) -> str | None:

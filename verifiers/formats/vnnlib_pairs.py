@@ -23,7 +23,7 @@ import numpy.typing as npt
 from prunecert.errors import UserError
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.formats.vnnlib import parse_property
-from prunecert.verifiers.formats.vnnlib_reader import UnsupportedPropertyError
+from prunecert.verifiers.formats.vnnlib_reader import REALS, UnsupportedPropertyError
 from prunecert.verifiers.formats.vnnlib_text import Expression, expressions, keyword, plain, script, shown
 
 _NETWORKS = re.compile(r"\(\s*declare-network[\s(]", re.ASCII | re.IGNORECASE)
@@ -91,6 +91,12 @@ def read_pair(text: str, name: str) -> PairQuery:
         )
     if first.input[1] != second.input[1] or first.output[1] != second.output[1]:
         raise UserError(f"{name} declares two networks of different inputs or outputs to be alike.")
+    words = [word for network in networks for word, _ in (network.input, network.output)]
+    if len(set(words)) != len(words) or first.name == second.name:
+        raise UserError(
+            f"{name} declares {', '.join(map(shown, words))} in {shown(first.name)} and {shown(second.name)}; allowed "
+            "are different names, so that it is known which network is meant."
+        )
     size, outputs = math.prod(first.input[1]), math.prod(first.output[1])
     equated: set[int] = set()
     asserted: list[str] = []
@@ -126,14 +132,17 @@ def _declared(statement: Expression, name: str) -> _Network:
     relation: tuple[str, str] | None = None
     for part in statement[2:]:
         match part:
-            case [str(kind), str(word), *_, str(shape)] if kind in ("declare-input", "declare-output"):
-                match = _INDEXED.fullmatch(shape)
-                dims = match[2] if match else shape.strip("[]")
-                if kind in tensors or not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", dims):
+            case [str(kind), str(word), str(tensor)] if kind in ("declare-input", "declare-output"):
+                match = _INDEXED.fullmatch(tensor)
+                if kind in tensors or match is None or not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", match[2]):
                     raise UnsupportedPropertyError(
                         f"{name} declares {shown(part)}; one input and one output are taken."
                     )
-                tensors[kind] = word, tuple(int(dim) for dim in dims.split(","))
+                if match[1].lower() not in REALS:
+                    raise UnsupportedPropertyError(
+                        f"{name} declares {shown(word)} as {shown(match[1])}; allowed are {', '.join(sorted(REALS))}."
+                    )
+                tensors[kind] = word, tuple(int(dim) for dim in match[2].split(","))
             case [str(kind), str(other)] if kind in _RELATIONS:
                 relation = kind, other
             case _:

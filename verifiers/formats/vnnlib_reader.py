@@ -55,7 +55,8 @@ _ORDERED = re.compile(r"\(\s*(?:check-sat|push|pop|reset|exit)", re.ASCII | re.I
 _BLANKS = re.compile(r"\s+", re.ASCII)
 _INDICES = re.compile(r" ?\[ ?((?:[0-9]+ ?(?:, ?[0-9]+ ?)*)?)\]")
 _INDEXED = re.compile(r"([^\[\]]+)\[([0-9,]*)\]")
-_REALS = frozenset(["real", "float16", "float32", "float64", "bfloat16"])
+#: Types of VNN-LIB 2.0 whose variables are taken as real numbers.
+REALS = frozenset(["real", "float16", "float32", "float64", "bfloat16"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,9 +299,9 @@ def _read_2(text: str, name: str) -> _Question:
     for part in parts:
         match part:
             case [_, str(word), str(tensor)] if match := _INDEXED.fullmatch(tensor):
-                if match[1].lower() not in _REALS:
+                if match[1].lower() not in REALS:
                     raise UnsupportedPropertyError(
-                        f"{name} declares {shown(word)} as {shown(match[1])}; allowed are {', '.join(sorted(_REALS))}."
+                        f"{name} declares {shown(word)} as {shown(match[1])}; allowed are {', '.join(sorted(REALS))}."
                     )
                 tensors[word] = ("X" if keyword(part) == "declare-input" else "Y", _shape(match[2], word, name))
             case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prunecert.errors import UserError
@@ -18,14 +19,14 @@ class CertifyingWorker(Worker):
     """A worker whose answers can be certified; arguments as `Worker`."""
 
     def certify(
-        self, instance: Instance, vnnlib: bytes, timeout: float, witness: FloatArray | None = None
+        self, instances: Sequence[Instance], vnnlib: bytes, timeout: float, witness: FloatArray | None = None
     ) -> tuple[Written, bytes]:
-        """Certifies an answer: from the search that found it if this worker's last answer was that one.
+        """Certifies an answer: from the searches that found it if this worker's last answers were those.
 
         A failure never raises; it becomes a reason.
 
         Args:
-            instance: The question.
+            instances: The questions, one for each box of a property; at least one.
             vnnlib: The same as text.
             timeout: Seconds for a search.
             witness: The counterexample, where the answer is `sat`; None where it is `unsat`.
@@ -40,9 +41,10 @@ class CertifyingWorker(Worker):
             if self.closed():
                 raise UserError(f"The worker of {self.name!r} is closed; make a new one.")
             point = None if witness is None else (witness.shape, witness.tobytes())
-            arguments = (str(instance.onnx), vnnlib, timeout, point, instance.question())
+            questions = [instance.question() for instance in instances]
+            arguments = (str(instances[0].onnx), vnnlib, timeout, point, questions)
             try:
-                self._ready(instance)
+                self._ready(instances[0])
                 assert self._process is not None
                 reply, _ = self._process.ask("certify", arguments, _TIMES * timeout + _BEYOND_S, self.grace_s)
                 return _written(reply)

@@ -139,6 +139,8 @@ class Server:
     def __init__(self) -> None:
         self.verifier: Verifier | None = None
         self.reading: Reading | None = None
+        #: What the questions about the normal form were asked as, where that is another file.
+        self.translated: dict[str, str] = {}
 
     def start(self, module: str, qualname: str, settings: dict[str, Any], device: str) -> dict[str, Any]:
         """Imports and makes the adapter."""
@@ -174,7 +176,7 @@ class Server:
         refusal = unknown_operator(type(self.verifier), reading.operators, Path(onnx).name)
         if refusal is not None and reading.normal:
             raise UnsupportedError(refusal)
-        self.reading = reading
+        self.reading, self.translated = reading, {}
         return {"ok": True, "read_s": time.perf_counter() - begin}
 
     def load(self) -> dict[str, Any]:
@@ -195,7 +197,10 @@ class Server:
         questions: list[Instance] = []
         for instance in instances:
             try:
-                questions.append(self.reading.translate(instance))
+                question = self.reading.translate(instance)
+                if question is not instance:
+                    self.translated[instance.question()] = question.question()
+                questions.append(question)
                 answers.append(None)
             except UnsupportedError as error:
                 answers.append(encode(Verdict(Status.UNSUPPORTED, str(error))))
@@ -230,14 +235,20 @@ class Server:
         return plain
 
     def certify(
-        self, onnx: str, vnnlib: bytes, timeout: float, witness: tuple[tuple[int, ...], bytes] | None, question: str
+        self,
+        onnx: str,
+        vnnlib: bytes,
+        timeout: float,
+        witness: tuple[tuple[int, ...], bytes] | None,
+        questions: Sequence[str],
     ) -> dict[str, Any]:
         """Has the adapter certify an answer about the network that was loaded."""
         adapter: object = self.verifier
         if not isinstance(adapter, Certifying):
             raise UnsupportedError(f"{getattr(adapter, 'name', 'nobody')} writes no certificates")
         point = None if witness is None else np.frombuffer(witness[1], dtype=np.float32).reshape(witness[0])
-        written, content = adapter.certify(Path(onnx), vnnlib, timeout, point, question)
+        asked_as = [self.translated.get(question, question) for question in questions]
+        written, content = adapter.certify(Path(onnx), vnnlib, timeout, point, asked_as)
         return {"ok": True, "written": asdict(written), "content": content}
 
     def answer(self, request: tuple[str, tuple[Any, ...]]) -> dict[str, Any]:

@@ -110,6 +110,9 @@ class Network:
             raise UnreadableError(f"it has no output of {count} numbers")
         self._exit = fitting[0]
         self._nodes = []
+        if any(node.op_type == "QuantizeLinear" and node.input[0] not in self._constants for node in model.graph.node):
+            # In float64 other values lie on the other side of a tie: what differs then is no rounding of float32.
+            raise UnreadableError("it rounds activations to whole numbers")
         for node, operator in zip(model.graph.node, operators, strict=True):
             if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
                 raise UnreadableError(f"{node.op_type} holds a graph of its own")

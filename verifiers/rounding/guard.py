@@ -150,12 +150,12 @@ def _points(instance: Instance, run: Callable[[FloatArray], FloatArray]) -> Floa
 
 
 def _inside(instance: Instance, point: Array) -> Array:
-    """Pulls a point of the box into the ball, where the input set is one."""
+    """Pulls a point of the box into the ball, where the input set is one; not so near its surface that it rounds out."""
     if instance.norm != "l2" or instance.center is None or instance.eps is None:
         return point
     step = point - instance.center.astype(np.float64)
     length = float(np.linalg.norm(step))
-    pulled: Array = instance.center + step * min(1.0, instance.eps / max(length, 1e-300))
+    pulled: Array = instance.center + step * min(1.0, instance.eps * (1 - 1e-6) / max(length, 1e-300))
     return pulled
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
-from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
+from prunecert.verifiers.base import Status
 from prunecert.verifiers.certification import WAYS, Written
 from prunecert.verifiers.checker import files
 from prunecert.verifiers.checker.network import Network, read_network
@@ -28,35 +28,22 @@ from prunecert.verifiers.checker.proof import LARGEST_TEXT, Tree, check_stream
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, sites, trees
+from prunecert.verifiers.sparse.certified_trees import TreeWriter, UncertifiedError, walks
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
-from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
 from prunecert.verifiers.sparse.proofs.boxes import UnprovedBoxError, cut_boxes, few_inputs
 from prunecert.verifiers.sparse.proofs.certificate import (
     CaseProof,
-    Entry,
     Leaf,
     SiteBounds,
     Walk,
     encode_sat,
     encode_unsat,
 )
-from prunecert.verifiers.sparse.threads import threads
 from prunecert.verifiers.sparse.warmup import warm_up
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
-
-
-class UncertifiedError(Exception):
-    """There is no certificate; the message says why."""
-
-    def __init__(self, status: Status, reason: str, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.status = status
-        #: Whether there was a proof that the checker did not accept.
-        self.refused = refused
 
 
 @dataclass(frozen=True)
@@ -65,12 +52,12 @@ class _Attempt:
 
     Args:
         limits: Of the search.
-        finished: A search that is done already.
+        finished: Searches that are done already.
         cut: Whether inputs are cut instead.
     """
 
     limits: Limits
-    finished: Search | None = None
+    finished: tuple[Search, ...] = ()
     cut: bool = False
 
 
@@ -91,7 +78,7 @@ class Certifier:
             content = files.read(onnx)
             self._network: Network = read_network(content)
         self._sha256 = hashlib.sha256(content).digest()
-        self._search = search
+        self._trees = TreeWriter(onnx, self._network, search)
 
     def write(self, vnnlib: Path, target: Path, timeout: float, limits: Limits | None = None) -> Written:
         """Writes a certificate, if there is one, to `target`.
@@ -118,7 +105,7 @@ class Certifier:
         timeout: float,
         limits: Limits | None = None,
         *,
-        finished: Search | None = None,
+        finished: Sequence[Search] = (),
         witness: npt.NDArray[Any] | None = None,
         name: str = "the property",
     ) -> tuple[Written, bytes]:
@@ -128,7 +115,7 @@ class Certifier:
             vnnlib: The property's text.
             timeout: Seconds for a search, and again for boxes.
             limits: Of the search.
-            finished: A search that has proved the property; its tree is taken if it does.
+            finished: Searches that have proved boxes of the property; their trees are taken where they do.
             witness: A counterexample to be certified, in place of a search.
             name: What the property is called in messages.
 
@@ -139,16 +126,17 @@ class Certifier:
         with refusing(name):
             cases = read_property(vnnlib, nodes[0].size, nodes[self._network.output].size)
         digest = hashlib.sha256(vnnlib).digest()
-        warm_up()
+        if cases and witness is None:
+            warm_up()
         begin = time.monotonic()
         limits = limits or Limits()
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
         attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
         if all(map(few_inputs, cases)):
             # At once where the search cut inputs, too.
-            attempts.insert(0 if finished is not None and finished.branched is None else 2, _Attempt(limits, cut=True))
-        if finished is not None:
-            attempts.insert(0, _Attempt(limits, finished))
+            attempts.insert(0 if any(run.by_inputs for run in finished) else 2, _Attempt(limits, cut=True))
+        if finished:
+            attempts.insert(0, _Attempt(limits, tuple(finished)))
         while True:
             attempt, how = attempts.pop(0), "bab"
             # Another way has its own time: a search may have used all of it.
@@ -161,7 +149,7 @@ class Certifier:
                 searched = time.monotonic() - begin
                 return self._checked(vnnlib, content, how, searched), content
             except UncertifiedError as error:
-                if not error.refused and attempt.finished is None:
+                if not error.refused and not attempt.finished:
                     # What was looked for and not found isn't looked for again, but in another way.
                     attempts = [other for other in attempts if other.cut != attempt.cut]
                 if how != "bab" or not attempts:
@@ -171,8 +159,7 @@ class Certifier:
         """Returns a certificate of all boxes, or of a counterexample to one, and how it came about."""
         proofs, hows = [], ["intervals"]
         for case in cases:
-            search = attempt.finished if len(cases) == 1 else None
-            proof, how = self._case(case, deadline, attempt.limits, search, cut=attempt.cut)
+            proof, how = self._case(case, deadline, attempt.limits, attempt.finished, cut=attempt.cut)
             if not isinstance(proof, CaseProof):
                 return how, encode_sat(self._sha256, digest, proof)
             proofs.append(proof)
@@ -194,30 +181,31 @@ class Certifier:
         return Written(report.answer, "", how, report.leaves, len(content), searched, time.monotonic() - begin)
 
     def _case(
-        self, case: Case, deadline: float, limits: Limits, finished: Search | None = None, *, cut: bool = False
+        self, case: Case, deadline: float, limits: Limits, finished: Sequence[Search] = (), *, cut: bool = False
     ) -> tuple[CaseProof | Single, str]:
         """Returns a proof of one box, or a counterexample, and how it came about.
 
         Raises:
             UncertifiedError: There is none.
         """
-        sites = self._network.sites
-        plain = [SiteBounds() for _ in sites]
-        walked = [SiteBounds((Walk(),) if self._walks(site) else ()) for site in sites]
+        improved = [walks(self._network, site) for site in self._network.sites]
+        plain = [SiteBounds() for _ in improved]
+        walked = [SiteBounds((Walk(),) if walking else ()) for walking in improved]
         # Walks from the last layer's few neurons alone often do, and are checked several times as fast.
         last = [*plain[:-1], *walked[-1:]]
         leaves: list[Leaf | None] = []
         for how, bounds, stops in (
             ("intervals", plain, (self._last_relu(),)),
             ("crown-ibp", plain, (self._last_relu(), 0)),
-            *([("crown", last, (self._last_relu(), 0))] if sum(map(self._walks, sites)) > 1 else []),
+            *([("crown", last, (self._last_relu(), 0))] if sum(improved) > 1 else []),
             ("crown", walked, (self._last_relu(), 0)),
         ):
             leaves = self._leaves(case, bounds, stops)
             if None not in leaves:
                 return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
         if not cut:
-            return self._branched(case, leaves, deadline, limits, finished)
+            proof = self._trees.prove(case, leaves, deadline, limits, finished)
+            return proof, "bab" if isinstance(proof, CaseProof) else "witness"
         try:
             return cut_boxes(self._network, case, walked, deadline), "boxes"
         except UnprovedBoxError as error:
@@ -241,76 +229,9 @@ class Certifier:
         """Returns the last ReLU before the output; walks that stop there are intervals."""
         return max((at for at, node in enumerate(self._network.nodes) if node.relu), default=0)
 
-    def _walks(self, site: int) -> bool:
-        """Whether walks can improve a node's intervals: not if it is affine in the input."""
-        return any(self._network.nodes[source].relu or source for source in self._network.nodes[site].sources)
-
-    def _branched(
-        self, case: Case, leaves: list[Leaf | None], deadline: float, limits: Limits, finished: Search | None
-    ) -> tuple[CaseProof | Single, str]:
-        """Returns a proof of what is still open by the tree of a finished search, or of one that is made now.
-
-        Raises:
-            UncertifiedError: There is none.
-        """
-        if self._search is None:
-            try:
-                layers = read_sparse(self._onnx)
-            except UnsupportedError as error:
-                raise UncertifiedError(Status.UNKNOWN, f"the search does not take the network: {error}") from error
-            self._search = Engine(layers, threads()), Checker(layers, threads())
-        engine, checker = self._search
-        nodes, network = checker.network.nodes, self._network
-        same = len(checker.activated) == len(network.sites) and all(
-            nodes[mine].size == network.nodes[site].size
-            for mine, site in zip(checker.activated, network.sites, strict=True)
-        )
-        if not same:
-            raise UncertifiedError(Status.UNKNOWN, "the search reads the network's layers otherwise than the checker")
-        lower, upper = _rounded(case.lower, -np.inf), _rounded(case.upper, np.inf)
-        left = [k for k, leaf in enumerate(leaves) if leaf is None]
-        spans = [case.spans[k] for k in left]
-        if finished is not None and np.array_equal(finished.lower, lower) and np.array_equal(finished.upper, upper):
-            run, outcome, left = finished, finished.outcome, list(range(len(case.spans)))
-        else:
-            spec = OutputSpec(tuple((case.rows[a:b], case.limits[a:b]) for a, b in spans))
-            run = Search(engine, checker, lower, upper, spec, limits, deadline)
-            outcome = run.run()
-        if outcome.status is Status.SAT and outcome.witness is not None:
-            # The box that was searched is rounded outwards.
-            inner = _rounded(case.lower, np.inf), _rounded(case.upper, -np.inf)
-            return np.clip(outcome.witness, *inner).astype(np.float32), "witness"
-        branched = run.branched
-        if outcome.status is not Status.UNSAT or branched is None or not branched.leaves:
-            reason = outcome.detail or "CROWN proves it by less than the rounding that the checker charges"
-            raise UncertifiedError(outcome.status if outcome.status is not Status.UNSAT else Status.UNKNOWN, reason)
-        places = dict(zip(checker.activated, network.sites, strict=True))
-        try:
-            split = trees(branched, places)
-        except IncompleteTreeError as error:
-            raise UncertifiedError(Status.UNKNOWN, str(error)) from error
-        entries: list[Sequence[Entry]] = []
-        for k, leaf in enumerate(leaves):
-            if leaf is not None:
-                entries.append([leaf])
-            elif left.index(k) in split:
-                entries.append(split[left.index(k)])
-            else:
-                raise UncertifiedError(
-                    Status.UNKNOWN, f"the search proved alternative {k} at the root, the checker not"
-                )
-        return CaseProof(sites(branched, {mine: self._walks(site) for mine, site in places.items()}), entries), "bab"
-
 
 def _stream(proof: CaseProof) -> files.Stream:
     return files.Stream(io.BytesIO(encode_unsat(bytes(32), bytes(32), [proof])))
-
-
-def _rounded(values: Array, direction: float) -> Single:
-    """Rounds to float32 in one direction."""
-    nearest = values.astype(np.float32)
-    wrong = nearest > values if direction < 0 else nearest < values
-    return np.where(wrong, np.nextafter(nearest, np.float32(direction)), nearest).astype(np.float32)
 
 
 class refusing:  # noqa: N801 (a context manager, used like a function)

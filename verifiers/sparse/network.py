@@ -103,11 +103,15 @@ class Network:
         name: Of the file.
         input_shape: Shape of one sample.
         nodes: In an order in which every source comes first.
+        roundings: Nodes whose `Node.bias_error` is what rounding of activations adds (`verifiers.sparse.quantised`), so
+            that it is far from small: the network stands for all those whose biases are in these intervals, for each
+            input others.
     """
 
     name: str
     input_shape: tuple[int, ...]
     nodes: tuple[Node, ...]
+    roundings: tuple[int, ...] = ()
 
     @property
     def nonzeros(self) -> int:

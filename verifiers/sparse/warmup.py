@@ -17,6 +17,7 @@ import numpy as np
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse import cache
 from prunecert.verifiers.sparse.arrays import Float32Array
+from prunecert.verifiers.sparse.balls.minimum import minimise
 from prunecert.verifiers.sparse.crown.engine import METHODS, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense, diagonal
@@ -62,6 +63,8 @@ def _bound(everything: bool) -> None:
             terms.append(Term(1, False, diagonal(np.ones(len(matrix), dtype=np.float32))))
         nodes.append(_node(f"layer {index}", shape, tuple(terms)))
     network = Network("warm-up", shapes[0], tuple(nodes))
+    room = np.zeros((1, 2))
+    minimise(room, room, np.zeros(1, dtype=np.int64), -room, room, room[0], 1.0, room[0, :1], room[0, 1:], room, True)
     question = Question(np.zeros(18), np.ones(18), np.eye(3), np.zeros(3))
     for few_entries in (0, 10**6):
         engines = [Engine(network, 1, few_entries=few_entries)]

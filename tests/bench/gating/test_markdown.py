@@ -14,7 +14,7 @@ from tests.bench.gatekit import (
 MARKDOWN = """\
 ## ❌ FAILED: a regression or a contradiction in 1 of 2 cells; 3 proved images lost, 4 gained
 
-| | cell | n | verified | attacked | clean | lost | gained | McNemar p | time |
+| | cell | n | verified | under attack | clean | lost | gained | McNemar p | time |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|
 | ❌ | cnn-small\\_ibp\\_eps2\\_lwm\\_x10\\_s0 | 100 | 97.0 → 97.0 % (+0.0 pp) | 98.0 → 99.0 % (+1.0 pp) | 99.0 → 100.0 % (+1.0 pp) | 3 | 3 | 1 | ×1.00 |
 | ✅ | cnn-small\\_ibp\\_eps2\\_dense\\_x1\\_s0 | 4 | 75.0 → 100.0 % (+25.0 pp) | 100.0 → 100.0 % (+0.0 pp) | 100.0 → 100.0 % (+0.0 pp) | 0 | 1 | 1 | – |

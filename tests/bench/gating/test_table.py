@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import pytest
 from rich.console import Console
 
 from prunecert.bench.gating import table
@@ -13,7 +14,7 @@ from tests.bench.gatekit import (
 
 TERMINAL = """\
 
- cell                            result    n                   verified   95 % interval  McNemar p  lost  gained                   attacked                      clean   time
+ cell                            result    n                   verified   95 % interval  McNemar p  lost  gained               under attack                      clean   time
  ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
  cnn-small_ibp_eps2_lwm_x10_s0   FAIL    100    97.0 → 97.0 % (+0.0 pp)    -5.1 to +5.1          1     3       3    98.0 → 99.0 % (+1.0 pp)   99.0 → 100.0 % (+1.0 pp)  ×1.00
  cnn-small_ibp_eps2_dense_x1_s0  PASS      4  75.0 → 100.0 % (+25.0 pp)  -27.6 to +60.9          1     0       1  100.0 → 100.0 % (+0.0 pp)  100.0 → 100.0 % (+0.0 pp)      –
@@ -37,6 +38,24 @@ def test_the_table_is_what_it_was() -> None:
     stream = io.StringIO()
     table.show(result(), Console(file=stream, width=200, highlight=False))
     assert [line.rstrip() for line in stream.getvalue().splitlines()] == TERMINAL.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "lacking"), [(80, "McNemar p, clean, under attack: in"), (120, "McNemar p, clean: in")]
+)
+def test_a_narrow_terminal_cuts_no_word(width: int, lacking: str) -> None:
+    """Names stand above their numbers, and what has no room is said to be in the file."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None, highlight=False)
+    table.show(result(), console)
+    text = stream.getvalue()
+    drawn = text[: text.index("FAIL: ")]
+    assert max(map(len, drawn.splitlines())) <= width
+    for cell in result().cells:
+        words = table.row(cell)
+        assert f" {words[0]}\n" in drawn
+        assert words[3] in drawn
+    assert f" {lacking} gate.md" in drawn
 
 
 def test_long_lists_are_cut() -> None:

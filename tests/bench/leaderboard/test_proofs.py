@@ -134,9 +134,23 @@ def test_a_record_goes_when_its_certificates_do_not_hold(submission: tuple[Entry
     forged = copy.deepcopy(entry)
     forged["proofs"]["sha256"][1] = forged["proofs"]["sha256"][2]
     assert read_record(tmp_path, forged) is not None
-    records, _ = check(forged, folder)
-    write_records(tmp_path, records, without={"tiny.0"})
+    records, problems = check_proofs(folder, {"tiny.0": forged}, dataset, exports=())
+    assert write_records(tmp_path, records, problems) == []
     assert read_record(tmp_path, forged) is None
+
+
+def test_a_record_stays_where_images_or_network_are_not_at_hand(submission: tuple[Entry, Path], tmp_path: Path) -> None:
+    entry, folder = submission
+    records, _ = check(entry, folder)
+    write_records(tmp_path, records)
+    for part, key in (("data", "images_sha256"), ("files", "onnx_sha256")):
+        other = copy.deepcopy(entry)
+        other[part][key] = "0" * 64
+        none, problems = check_proofs(folder, {"tiny.0": other}, dataset, exports=())
+        assert none == {}
+        assert [problem.elsewhere for problem in problems] == [True]
+        assert write_records(tmp_path, none, problems) == ["tiny.0"]
+        assert read_record(tmp_path, entry) == records["tiny.0"]
 
 
 def test_a_counterexample_in_a_box_says_nothing_of_a_ball(submission: tuple[Entry, Path]) -> None:

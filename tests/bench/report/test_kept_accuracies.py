@@ -99,7 +99,7 @@ def test_a_run_shows_intervals_and_undecided_images(tmp_path: Path) -> None:
 def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
     assert row is not None
-    assert set(row.shares) == {"clean %", "attacked %"}
+    assert set(row.shares) == {"clean %", "under attack %"}
 
 
 @pytest.mark.parametrize(

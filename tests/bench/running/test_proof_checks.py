@@ -3,22 +3,29 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from prunecert.bench.certificate import parser
 from prunecert.bench.results.proofs import certificate_path
 from prunecert.bench.running import certifying
 from prunecert.bench.running.proof_checks import (
     Checked,
     Claim,
+    Images,
     Networks,
     ProvedRun,
     check_claim,
     check_claims,
+    check_run,
     choose,
+    fresh_seed,
     images_of,
 )
 from prunecert.errors import UserError
+from prunecert.models.datasets.source import DataSource
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.certificates import Certifier
 from tests.bench import proofkit
@@ -88,6 +95,29 @@ def test_a_sample_is_drawn_with_a_seed_and_keeps_its_order() -> None:
     assert len(drawn) == 5
     assert drawn != choose(places, 5, 2)
     assert choose(places, None, 0) == choose(places, 20, 0) == places
+
+
+def test_a_seed_is_new_unless_it_is_told() -> None:
+    assert fresh_seed(7) == 7
+    assert len({fresh_seed() for _ in range(4)}) > 1
+    assert certifying.Checking().seed is None
+    assert parser().parse_args(["check", "--run", "x"]).seed is None
+
+
+def test_a_counterexample_in_a_box_counts_for_nothing_where_the_question_is_a_ball(tmp_path: Path) -> None:
+    good = claim(tmp_path)
+    places = [("net", 0, Status.SAT), ("net", 1, Status.UNSAT)]
+    for norm, accepted in (("linf", 2), ("l2", 1)):
+        run = SimpleNamespace(
+            cells={"net": SimpleNamespace(norm=norm)},
+            proof=lambda *_: SimpleNamespace(sha256=good.sha256),
+            claims=lambda chosen, *_: [good._replace(image=image) for _, image, _ in chosen],
+        )
+        tally = check_run(cast("ProvedRun", run), Networks([]), Images(cast("DataSource", None)), places=places)
+        assert (tally.accepted, tally.decided, tally.without) == (accepted, 2, 0)
+    (problem,) = tally.problems
+    assert (problem.image, problem.status, problem.refused) == (0, "sat", True)
+    assert "outside the l2 ball" in problem.problem
 
 
 def check(run: Path, capsys: pytest.CaptureFixture[str], suite: Path) -> tuple[int, list[str]]:

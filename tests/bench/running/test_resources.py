@@ -35,6 +35,30 @@ def test_workers_must_fit_the_devices() -> None:
         resources.share_out(("cuda:0", "cuda:1"), 3)
 
 
+@pytest.mark.parametrize(
+    ("workers", "device", "load", "hint"),
+    [
+        (2, "cpu", 2.9, ""),
+        (3, "cuda:0", 0.0, ""),
+        (3, "cpu", 0.0, "hint: 3 verifier processes share 2 cores, and slow each other down; --workers 2 ends that."),
+        (
+            1,
+            "cpu",
+            6.25,
+            "hint: other work keeps 2 processors busy already (load average 6.2); answers near their time",
+        ),
+    ],
+)
+def test_what_slows_a_run_down_is_told(
+    monkeypatch: pytest.MonkeyPatch, workers: int, device: str, load: float, hint: str
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    said = resources.crowd_hint(workers, device, 2)
+    assert said.startswith(hint)
+    assert bool(said) == bool(hint)
+
+
 @pytest.fixture
 def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Four cores with two siblings each, numbered as Linux does: n and n + 4."""

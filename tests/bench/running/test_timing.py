@@ -52,6 +52,7 @@ def rows(out: Path, kind: str) -> list[dict[str, Any]]:
     return documents(out, kind)
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_a_timing_run(run: Run, clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"

@@ -48,6 +48,7 @@ def test_a_dry_run_says_how_long_it_takes_and_touches_nothing(request_of: Any, t
     assert lines[-1].startswith("  All: about "), "shipped checkpoints say how fast cnn-small is trained by IBP"
 
 
+@pytest.mark.draws
 def test_history_figure_and_trackers_tell_of_every_epoch(
     request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from prunecert.onnx.normal import normal_nodes
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
 from tests.prunecert.onnx.graphs import CONV, N, assert_same, build, weights
+from tests.prunecert.onnx.test_rounding import enclosed
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 3), (1, 5), (5,), (1, 2, 4)])
@@ -32,6 +35,8 @@ from tests.prunecert.onnx.graphs import CONV, N, assert_same, build, weights
         (N("Clip", ["x", "l", "h"], ["y"]), {"l": np.float32(0), "h": np.float32(3.4e38)}),
         (N("Clip", ["x", "l", "h"], ["y"]), {"l": np.float32(0), "h": np.float32(1e6)}),
         (N("Clip", ["x", "", "h"], ["y"]), {"h": np.float32(0.5)}),
+        (N("Clip", ["x", "l", "h"], ["y"]), {"l": np.float32(-1e31), "h": np.float32(1e31)}),
+        (N("Clip", ["x", "l"], ["y"]), {"l": np.float32(1e31)}),
         (N("Clip", ["x"], ["y"]), {}),
         (N("Max", ["x", "l"], ["y"]), {"l": np.float32(0)}),
         (N("Max", ["l", "x"], ["y"]), {"l": np.float32(0.5)}),
@@ -54,6 +59,24 @@ def test_maxima_of_computed_values(operator: str) -> None:
         N(operator, ["c", "n", "r", "k"], ["y"]),
     ]
     assert_same(build(nodes, CONV | {"k": weights(1, 3, 1, 1)}))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e31, 1e31), (None, 1e31), (-1e31, None), (-(2.0**30), 0.5), (3.0, 1e38)])
+def test_far_limits_are_limits(low: float | None, high: float | None) -> None:
+    """Values beyond 1e30 are rare, and a limit there counts all the same; small values lose no digit to it."""
+    limits = {"l": low, "h": high}
+    constants = {name: np.float32(limit) for name, limit in limits.items() if limit is not None}
+    inputs = ["x", *(name if name in constants else "" for name in limits)]
+    form = normalise(build([N("Clip", inputs, ["y"])], constants, (1, 1)))
+    nodes = normal_nodes(form.model)
+    assert nodes is not None
+    ends = [Fraction(float(constants.get(name, default))) for name, default in (("l", -3.4e38), ("h", 3.4e38))]
+    for point in (1e33, -1e33, 0.1, -0.1, 5.0):
+        number = Fraction(float(np.float32(point)))
+        ((lowest, highest),) = enclosed(nodes, np.array([point], np.float32))
+        exact = min(max(number, ends[0]), ends[1])
+        assert lowest <= exact <= highest
+        assert highest - lowest <= abs(exact) / 2**20
 
 
 def test_clip_of_old_opsets_has_attributes() -> None:

@@ -43,6 +43,22 @@ def test_both_outputs_are_those_of_the_files(files: tuple[Path, Path], tmp_path:
     assert len(merge(files[0], files[0]).graph.node) == len(merged.graph.node)
 
 
+def test_networks_may_call_their_own_what_they_like(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in files:
+        model = onnx.load(path)
+        names = [item.name for item in model.graph.initializer][:2]
+        for node in model.graph.node:
+            node.input[:] = [["place", "zeros"][names.index(name)] if name in names else name for name in node.input]
+        for item, name in zip(model.graph.initializer, ("place", "zeros"), strict=False):
+            item.name = name
+        onnx.save(model, path)
+    onnx.save(merge(*files), tmp_path / "both.onnx")
+    point = np.full((1, 1, 4, 4), 0.5, dtype=np.float32)
+    np.testing.assert_array_equal(
+        outputs(tmp_path / "both.onnx", point), np.hstack([outputs(path, point) for path in files])
+    )
+
+
 def test_a_free_batch_axis_stays_free(files: tuple[Path, Path], tmp_path: Path) -> None:
     for path in files:
         model = onnx.load(path)

@@ -168,6 +168,33 @@ def test_digits_that_cancel_stay_apart() -> None:
         check(normalise(build(nodes, constants, (1, 1))), [1.0], [exact])
 
 
+def test_a_layer_of_zeros_behind_a_constant_is_read() -> None:
+    """Its bias is off by next to nothing, which is a number with a long exponent."""
+    constants = {"c": np.full((1, 2), 0.1, np.float32), "w": np.zeros((3, 2), np.float32)}
+    nodes = [N("Add", ["x", "c"], ["h"]), N("Gemm", ["h", "w"], ["y"], transB=1)]
+    check(normalise(build(nodes, constants, (1, 2))), [1.0, 2.0], [Fraction(0)] * 3)
+
+
+@pytest.mark.parametrize("operands", [1, 2])
+def test_sums_of_constants_are_charged(operands: int) -> None:
+    """Each weight is a sum of products of the file's numbers, which onnxruntime would round."""
+    first, second = np.array([[1, 1e-8, 1e-9], [3, 1e8, 0.1]], np.float32), np.array([[0.1], [0.3], [0.7]], np.float32)
+    constants, equation = ({"w": first}, "ij,jk->i") if operands == 1 else ({"w": first, "v": second}, "ij,jk,kl->il")
+    nodes = [N("Einsum", ["x", *constants], ["y"], equation=equation)]
+    factors = fractions(second) if operands == 2 else [Fraction(1)] * 3
+    exact = sum(
+        (
+            Fraction(float(x)) * sum((a * b for a, b in zip(fractions(row), factors, strict=True)), Fraction(0))
+            for x, row in zip((1.0, -0.5), first, strict=True)
+        ),
+        Fraction(0),
+    )
+    check(normalise(build(nodes, constants, (1, 2))), [1.0, -0.5], [exact])
+    constants["w"] = np.array([[1, 1e8, -1e8], [3, 1, 2]], np.float32)
+    with pytest.raises(UnsupportedNetworkError, match="adds up constants that cancel"):
+        normalise(build(nodes, constants, (1, 2)))
+
+
 def test_numbers_of_the_file_are_said_to_be_its_own() -> None:
     nodes = [N("MatMul", ["x", "w"], ["h"]), N("Add", ["h", "b"], ["r"]), N("Neg", ["r"], ["y"])]
     form = normalise(
@@ -191,7 +218,17 @@ def test_what_is_written_is_read_and_forgotten() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1 0 0", "1 0 0 1e-3", "1 0 0 inf", "1 0 0 -0x1p+0", "x", "1 2 0 0x1.0p+0", "1 0 0 0x1.0p+5000"]
+    "text",
+    [
+        "1 0 0",
+        "1 0 0 1e-3",
+        "1 0 0 inf",
+        "1 0 0 -0x1p+0",
+        "x",
+        "1 2 0 0x1.0p+0",
+        "1 0 0 0x1.0p+5000",
+        "1 0 0 0xfffffffffp+999",
+    ],
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:
     model = build([N("Relu", ["x"], ["y"])])

@@ -12,9 +12,13 @@ import pytest
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
+from prunecert.verifiers.checker import check
+from prunecert.verifiers.formats.vnnlib import parse_property
+from prunecert.verifiers.sparse import certified_trees
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.proofs.store import Store
 from tests.soundness.networks import fully_connected
+from tests.verifiers.checker import kit
 from tests.verifiers.sparse.searching import ask, bab, edge
 
 
@@ -54,6 +58,44 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Instance
     spec = OutputSpec.robustness(int(net.evaluate(center)[0].argmax()), 3)
     radius = edge(subject._network, center, spec)
     return path, [ask(path, net, center, radius * factor) for factor in (0.97, 1.1, 0.01)]
+
+
+def search_again(*_: object) -> None:
+    raise AssertionError("the search is made a second time")
+
+
+def test_a_certificate_is_made_of_the_trees_that_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each box of a property, whatever the order of its rows; and of a search that began with an earlier tree."""
+    files, both = kit.questions("conv-skip")[3], tmp_path / "both.vnnlib"
+    path, hard = files.onnx, files.question.instance(files.onnx)
+    # The same box twice, a little smaller the second time, and the alternatives backwards.
+    text, low = files.vnnlib.read_text(), np.float32(hard.lower.flat[0])
+    classes = hard.classes or 0
+    others = [f"(and (>= Y_{k} Y_{hard.label}))" for k in reversed(range(classes)) if k != hard.label]
+    parts = [
+        f"(and (>= X_0 {float(value)!r}) (or {' '.join(others)}))"
+        for value in (low, np.nextafter(low, np.float32(hard.upper.flat[0])))
+    ]
+    both.write_text(f"{text[: text.index('(assert (or')]}\n(assert (or {' '.join(parts)}))\n")
+    questions = parse_property(both.read_text(), "both", both).instances(path, hard.onnx_sha256, hard.lower.shape, 60.0)
+    assert len(questions) == 2
+    monkeypatch.setattr(certified_trees, "Search", search_again)
+    subject: Any = VERIFIERS.get("sparse-bab")({"split": "relu", "proofs": str(tmp_path / "proofs")})
+    subject.start()
+    subject.load(path)
+    for file, instances in ((files.vnnlib, [hard]), (files.vnnlib, [hard]), (both, questions)):
+        verdicts = subject.solve(instances)
+        assert {verdict.status for verdict in verdicts} == {Status.UNSAT}
+        written, content = subject.certify(
+            path, file.read_bytes(), 60.0, None, [instance.question() for instance in instances]
+        )
+        assert (written.reason, written.status, written.how) == ("", "unsat", "bab")
+        (tmp_path / "proof").write_bytes(content)
+        assert check(tmp_path / "proof", path, file).leaves == written.leaves >= 2 * len(instances)
+    # One search is kept for each box of the latest property, and none of another.
+    assert len(subject._finished([instance.question() for instance in questions])) == 2
+    subject.solve([hard])
+    assert len(subject._finished([instance.question() for instance in questions])) == 1
 
 
 def alpha_crown(path: Path) -> Verifier:

@@ -89,6 +89,8 @@ def test_what_is_written_is_read_back(corners: list[float], numbers: list[int], 
             "isn't taken",
         ),
         (HEAD.replace("U float32", "U float32 [1,2]) (declare-input W float32") + SAME, "one input and one output"),
+        (HEAD.replace("U float32", "U int8") + SAME, "declares U as int8; allowed are bfloat16, "),
+        (HEAD.replace("U float32", "U float32 float32") + SAME, "that isn't taken"),
     ],
 )
 def test_what_is_not_taken_is_said(text: str, reason: str) -> None:
@@ -106,6 +108,10 @@ def test_what_is_not_taken_is_said(text: str, reason: str) -> None:
         (HEAD[:-4] + SAME, "cut off"),
         (HEAD + SAME + f"(assert {'(not ' * 5000}(>= Y[0,0] 1.0){')' * 5000})", "nested too deeply"),
         (HEAD + "(declare-network)" + SAME, "declares no network"),
+        # Whose output is meant by Y would be a guess.
+        (HEAD.replace("V float32", "Y float32") + SAME, "declares X, Y, U, Y in f and g; allowed are different names"),
+        (HEAD.replace("V float32", "X float32") + SAME, "allowed are different names"),
+        (HEAD.replace("network g", "network f") + SAME, "allowed are different names"),
         (HEAD.replace("[1,2]", "[999999999,999999999,999999999]") + UNSAFE, "out of its shape"),
     ],
 )

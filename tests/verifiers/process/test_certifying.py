@@ -27,24 +27,24 @@ def test_answers_are_certified_and_what_goes_wrong_is_a_reason(tmp_path: Path) -
         for instance in (questions[3], questions[-1]):
             (verdict,) = worker.verify([instance])
             text = to_vnnlib(instance).encode()
-            written, content = worker.certify(instance, text, 20.0, verdict.witness)
+            written, content = worker.certify([instance], text, 20.0, verdict.witness)
             assert (written.reason, written.status) == ("", verdict.status)
             report = check_stream(io.BytesIO(content), bytes.fromhex(digest), lambda: network, text)
             assert report.answer == verdict.status
         # One that was not the last: it is searched again.
-        written, content = worker.certify(questions[3], to_vnnlib(questions[3]).encode(), 20.0)
+        written, content = worker.certify(questions[3:4], to_vnnlib(questions[3]).encode(), 20.0)
         assert (written.status, bool(content)) == ("unsat", True)
-        written, content = worker.certify(questions[3], b"(assert", 20.0)
+        written, content = worker.certify(questions[3:4], b"(assert", 20.0)
         assert (written.status, content) == ("error", b"")
         assert "is not taken by the checker" in written.reason
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        written, content = worker.certify(questions[-1], to_vnnlib(questions[-1]).encode(), 20.0)
+        written, content = worker.certify(questions[-1:], to_vnnlib(questions[-1]).encode(), 20.0)
         assert (written.status, written.how, bool(content)) == ("sat", "witness", True) or written.reason
         (again,) = worker.verify([questions[3]])
         assert again.status is Status.UNSAT
     with pytest.raises(UserError, match="is closed"):
-        worker.certify(questions[3], b"", 1.0)
+        worker.certify(questions[3:4], b"", 1.0)
     assert hashlib.sha256(questions[0].onnx.read_bytes()).hexdigest() == digest
 
 
@@ -52,5 +52,5 @@ def test_a_verifier_that_writes_none_says_so() -> None:
     # In this process, since nothing of the verifier is needed.
     server = Server()
     server.verifier = VERIFIERS.get("pgd")()
-    reply = server.answer(("certify", ("net.onnx", b"", 1.0, None, "")))
+    reply = server.answer(("certify", ("net.onnx", b"", 1.0, None, [])))
     assert (reply["ok"], reply["kind"], reply["text"]) == (False, "unsupported", "pgd writes no certificates")

@@ -74,6 +74,11 @@ FAULTS = [
     ("wrong_type", Status.ERROR, "str 'unsat' where a Verdict belongs"),
     ("wrong_status", Status.ERROR, "'verified', which is none"),
 ]
+#: Faults of answers alone, which a process outlives.
+ANSWERS = (
+    "outside harmless wrong_shape not_a_number no_witness both proof_and_witness few_bounds nan_bound infinite_bound "
+    "negative_time raises unsupported"
+).split()
 
 
 @pytest.fixture
@@ -119,11 +124,33 @@ def worker(name: str, **options: object) -> Worker:
     return Worker(name, memory_limit_mb=250, grace_s=GRACE_S, threads=1, **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def lasting(network: Path) -> Iterator[Worker]:
+    """A worker whose process is there before the tests' own, and outlives what they ask of it."""
+    with worker("faulty") as subject:
+        subject.verify(questions(network, "fine"))
+        yield subject
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "status", "reason"), FAULTS)
+@pytest.mark.parametrize(("fault", "status", "reason"), [row for row in FAULTS if row[0] not in ANSWERS])
 def test_every_fault_has_its_status(fault: str, status: Status, reason: str, network: Path, pids: Path) -> None:
     with worker("faulty") as subject:
-        first, broken, last = subject.verify(questions(network, "fine", fault, "fine"))
+        check_fault(subject, fault, status, reason, network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "status", "reason"), [row for row in FAULTS if row[0] in ANSWERS])
+def test_every_fault_of_an_answer_has_its_status_and_spares_the_process(
+    lasting: Worker, fault: str, status: Status, reason: str, network: Path, pids: Path
+) -> None:
+    process = lasting.pid
+    check_fault(lasting, fault, status, reason, network)
+    assert lasting.pid == process
+
+
+def check_fault(subject: Worker, fault: str, status: Status, reason: str, network: Path) -> None:
+    first, broken, last = subject.verify(questions(network, "fine", fault, "fine"))
     assert broken.status is status
     assert reason in broken.detail
     assert broken.witness is None

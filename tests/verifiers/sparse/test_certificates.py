@@ -15,7 +15,7 @@ from prunecert.verifiers.certification import WAYS
 from prunecert.verifiers.checker import RefusedError, check, check_stream
 from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.vnnlibfile import read_property
-from prunecert.verifiers.sparse import certificates
+from prunecert.verifiers.sparse import certificates, certified_trees
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certificates import Certifier
@@ -101,9 +101,9 @@ def test_the_tree_of_the_search_that_proved_it_is_taken(monkeypatch: pytest.Monk
     def search_again(*_: object) -> None:
         raise AssertionError("the search is made a second time")
 
-    monkeypatch.setattr(certificates, "Search", search_again)
+    monkeypatch.setattr(certified_trees, "Search", search_again)
     certifier = Certifier(files.onnx)
-    written, content = certifier.certify(files.vnnlib.read_bytes(), 20.0, finished=finished)
+    written, content = certifier.certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
     assert (written.status, written.how, written.reason) == ("unsat", "bab", "")
     digest = hashlib.sha256(files.onnx.read_bytes()).digest()
     network = read_network(files.onnx.read_bytes())
@@ -113,7 +113,7 @@ def test_the_tree_of_the_search_that_proved_it_is_taken(monkeypatch: pytest.Monk
 
 def test_the_tree_of_a_search_over_another_box_is_not_taken() -> None:
     files, other = largest("conv-skip"), kit.questions("conv-skip")[1]
-    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=searched(other))
+    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[searched(other)])
     # It is searched again.
     assert (written.status, bool(content)) == ("unsat", True)
 
@@ -126,15 +126,15 @@ def test_a_proof_by_splits_of_inputs_is_made_of_boxes(monkeypatch: pytest.Monkey
     def search_again(*_: object) -> None:
         raise AssertionError("the search is made a second time")
 
-    monkeypatch.setattr(certificates, "Search", search_again)
-    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=finished)
+    monkeypatch.setattr(certified_trees, "Search", search_again)
+    written, content = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
     assert (written.status, written.how, written.reason) == ("unsat", "boxes", "")
     (tmp_path / "proof").write_bytes(content)
     assert check(tmp_path / "proof", files.onnx, files.vnnlib).leaves == written.leaves
 
 
 def test_a_counterexample_is_certified_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates, "Search", None)
+    monkeypatch.setattr(certified_trees, "Search", None)
     files = kit.questions("conv-skip")[-1]
     certifier = Certifier(files.onnx)
     question = files.question

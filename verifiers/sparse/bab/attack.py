@@ -149,7 +149,8 @@ def unsafe(
 ) -> bool:
     """Whether a point is unsafe for the original network in float32, by what `margins` says of it.
 
-    Far enough below the threshold it is; near to it, or where values are too large to tell, float32 arithmetic decides.
+    Far enough below the threshold it is; near to it, or where values are too large to tell, float32 arithmetic decides;
+    and everywhere where activations are rounded, of which this module knows nothing.
 
     Args:
         network: The original.
@@ -162,6 +163,8 @@ def unsafe(
     """
     if not min(values, default=np.inf) <= 0:
         return False
+    if network.roundings:
+        return replay is not None and spec.violated_by(replay(x))
     more = allowance or (0.0,) * len(values)
     if any(value < -max(_MARGIN * scale, allowed) for value, allowed in zip(values, more, strict=True)):
         return True

@@ -15,8 +15,9 @@ it goes back to the open ones if that fails.
 from __future__ import annotations
 
 import functools
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,8 +107,9 @@ class BranchAndBound:
 
     @property
     def composed(self) -> Composed:
-        """What is left of the network; there once an earlier tree's leaves alone are no proof."""
-        assert self._composed is not None
+        """What is left of the network; not needed before it is asked for where an earlier tree's leaves are a proof."""
+        if self._composed is None:
+            self._composed = compose(replace(self._task, deadline=math.inf), self._root)
         return self._composed
 
     @property

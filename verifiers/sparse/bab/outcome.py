@@ -29,6 +29,7 @@ class Limits:
         seed: Of the attack's random starts.
         split: What is split: `relu`, `input` (where sub-boxes can be bounded so), or `auto`: inputs where few vary and
             an estimate says that it will do, else ReLUs.
+        every: Whether alternatives that CROWN proves are taken for open, so that the search leaves a tree of each.
     """
 
     root_steps: int = 60
@@ -43,6 +44,7 @@ class Limits:
     memory_mb: float = 3072.0
     seed: int = 0
     split: Literal["auto", "input", "relu"] = "relu"
+    every: bool = False
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from prunecert.verifiers.sparse.bab.outcome import Outcome
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
 from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
+#: Narrows a node's bounds in place.
+Sharpen = Callable[[int, Float64Array, Float64Array], None]
 #: Subdomains that are certified together.
 TOGETHER = 64
 
@@ -36,6 +38,22 @@ def adopt_crown(checker: Checker, lower: Float64Array, upper: Float64Array, crow
         bounds.lower.append(low)
         bounds.upper.append(high)
     return bounds
+
+
+def sharpened(checker: Checker, bounds: CheckedBounds, sharpen: Sharpen) -> None:
+    """Improves bounds by what is known of nodes' values beyond the network, and by what follows from it.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box; improved in place.
+        sharpen: Called with a node's number and its bounds, which it may narrow in place to what holds as well.
+    """
+    for node in range(1, checker.last + 1):
+        low, high = checker.intervals(node, bounds)
+        np.maximum(bounds.lower[node], low, out=bounds.lower[node])
+        np.minimum(bounds.upper[node], high, out=bounds.upper[node])
+        sharpen(node, bounds.lower[node], bounds.upper[node])
+        bounds.charges[node] = checker.charge(node, bounds)
 
 
 def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:

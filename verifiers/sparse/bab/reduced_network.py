@@ -6,7 +6,8 @@ these with the affine maps leaves, for the unstable neurons u in topological ord
     z_u = M_u t + sum over earlier v of N_uv relu(z_v) + c_u,        s likewise,        t in [-1, 1]^pixels
 
 where x = centre + radius * t, pixels of radius 0 being part of c. Skip connections become blocks of N. A bound of a
-subdomain then costs a few dense products with matrices of (unstable) x (pixels), whatever the layers were.
+subdomain then costs a few dense products with matrices of (unstable) x (pixels), whatever the layers were. Where
+activations are rounded (`Network.roundings`), what rounding adds to a neuron is a pixel more, which no input moves.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Reduced:
         M: [U + R, P] float32; the last R rows are the specification's.
         N: [U + R, U] float32, 0 where the column is not of an earlier node.
         c: [U + R] float32.
-        pixels: [P] places in the flat input.
+        pixels: [P] places in the flat input; from the inputs' number on, roundings.
         center: [inputs] float64.
         radius: [inputs] float64.
     """
@@ -64,7 +65,8 @@ class Reduced:
         """Maps [..., P] in [-1, 1] to inputs [..., inputs]."""
         t = np.asarray(t, dtype=np.float64)
         x = np.broadcast_to(self.center, (*t.shape[:-1], len(self.center))).copy()
-        x[..., self.pixels] += self.radius[self.pixels] * t
+        pixels = self.pixels[self.pixels < len(self.center)]
+        x[..., pixels] += self.radius[pixels] * t[..., : len(pixels)]
         return x
 
 
@@ -87,6 +89,7 @@ def reduce(
     center = 0.5 * low + 0.5 * high
     radius = np.maximum(high - center, center - low)
     pixels = np.flatnonzero(radius > 0)
+    noise = _Noise(checker, bounds)
     activated = {term.source for node in checker.network.nodes for term in node.terms if term.activated}
     free = {node: bounds.unstable(node) for node in sorted(activated)}
     nodes = np.concatenate([np.full(len(index), node) for node, index in free.items()] or [np.zeros(0)])
@@ -97,16 +100,17 @@ def reduce(
     for node, index in free.items():
         spans[node] = (start, start + len(index))
         start += len(index)
-    M = np.zeros((total, len(pixels)), dtype=np.float32)
+    M = np.zeros((total, len(pixels) + noise.count), dtype=np.float32)
     N = np.zeros((total, count), dtype=np.float32)
     c = np.zeros(total)
     step = _GROUPS * LANES64
     for node, (first, last) in spans.items():
         if all(product.source == 0 for product in checker.products[node]):
             for product in checker.products[node]:
-                M[first:last] += product.matrix[places[first:last]][:, pixels].toarray() * radius[pixels]
+                M[first:last, : len(pixels)] += product.matrix[places[first:last]][:, pixels].toarray() * radius[pixels]
                 c[first:last] += product.matrix[places[first:last]] @ center
             c[first:last] += checker.network.nodes[node].bias[places[first:last]]
+            noise.own(node, places[first:last], M[first:last, len(pixels) :])
             continue
         for begin in range(first, last, step):
             if time.monotonic() > deadline:
@@ -114,9 +118,9 @@ def reduce(
             stop = min(begin + step, last)
             seeds = np.zeros((stop - begin, checker.network.nodes[node].size))
             seeds[np.arange(stop - begin), places[begin:stop]] = 1.0
-            _compose(checker, bounds, node, seeds, free, spans, center, radius, pixels, (M, N, c), begin)
+            _compose(checker, bounds, node, seeds, free, spans, center, radius, pixels, noise, (M, N, c), begin)
     if len(rows):
-        _compose(checker, bounds, checker.last, rows, free, spans, center, radius, pixels, (M, N, c), count)
+        _compose(checker, bounds, checker.last, rows, free, spans, center, radius, pixels, noise, (M, N, c), count)
         c[count:] -= offsets
     lower = np.concatenate([bounds.lower[node][index] for node, index in free.items()] or [np.zeros(0)])
     upper = np.concatenate([bounds.upper[node][index] for node, index in free.items()] or [np.zeros(0)])
@@ -129,10 +133,40 @@ def reduce(
         M=M,
         N=N,
         c=c.astype(np.float32),
-        pixels=pixels,
+        pixels=np.concatenate([pixels, len(center) + np.arange(noise.count)]),
         center=center,
         radius=radius,
     )
+
+
+class _Noise:
+    """The columns of M for what rounding adds to neurons that may be active.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box.
+    """
+
+    def __init__(self, checker: Checker, bounds: CheckedBounds) -> None:
+        self.count = 0
+        self._columns: dict[int, tuple[Int64Array, Float64Array, int]] = {}
+        for node in checker.network.roundings:
+            live = np.flatnonzero(bounds.upper[node] > 0)
+            self._columns[node] = live, checker.network.nodes[node].bias_error[live].astype(np.float64), self.count
+            self.count += len(live)
+
+    def own(self, node: int, places: Int64Array, out: Float32Array) -> None:
+        """Writes the columns of neurons' own values, [neurons, count]."""
+        if node in self._columns:
+            live, size, first = self._columns[node]
+            column = np.searchsorted(live, places)
+            out[np.arange(len(places)), first + column] = size[column]
+
+    def add(self, node: int, value: Float64Array, count: int, out: Float32Array) -> None:
+        """Writes the columns of `count` rows whose coefficients of a node's value are given in groups."""
+        if node in self._columns:
+            live, size, first = self._columns[node]
+            out[:count, first : first + len(live)] = _rows(value[:, live, :], count) * size
 
 
 def _compose(
@@ -145,6 +179,7 @@ def _compose(
     center: Float64Array,
     radius: Float64Array,
     pixels: Int64Array,
+    noise: _Noise,
     out: tuple[Float32Array, Float32Array, Float64Array],
     begin: int,
 ) -> None:
@@ -166,13 +201,14 @@ def _compose(
         if value is None:
             continue
         constant += np.einsum("gnk,n->gk", value, checker.network.nodes[at].bias.astype(np.float64))
+        noise.add(at, value, count, M[begin : begin + count, len(pixels) :])
         for product in checker.products[at]:
             product.back(value, relu if product.activated else linear)
     if 0 not in linear:
         linear[0] = np.zeros((groups, len(center), LANES64))
     inputs = linear[0]
     constant += np.einsum("gnk,n->gk", inputs, center)
-    M[begin : begin + count] = _rows(inputs[:, pixels, :], count) * radius[pixels]
+    M[begin : begin + count, : len(pixels)] = _rows(inputs[:, pixels, :], count) * radius[pixels]
     c[begin : begin + count] = constant.reshape(-1)[:count]
 
 

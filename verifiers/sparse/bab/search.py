@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.bab.prover import Prover, adopt_crown
+from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, sharpened
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
@@ -56,6 +56,7 @@ class Search:
         allowance: For each disjunct, how much more than `spec` is to be proved (`verifiers.rounding.guard`); empty:
             nothing. Counterexamples are sought to `spec` itself.
         replay: The float32 network by which counterexamples near the threshold are judged, flat x to outputs.
+        sharpen: What is known of nodes' values over the box beyond the network's bounds, see `sharpened`.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Search:
         names: Names | None = None,
         allowance: tuple[float, ...] = (),
         replay: Replay | None = None,
+        sharpen: Sharpen | None = None,
     ) -> None:
         self.engine = engine
+        self._sharpen = sharpen
         self.earlier = earlier
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
@@ -93,6 +96,11 @@ class Search:
     def leaves(self) -> list[Batch]:
         """The subdomains that are proved, with their dual variables."""
         return [] if self.branched is None else self.branched.leaves
+
+    @property
+    def by_inputs(self) -> bool:
+        """Whether the answer is that of input splits, of which no tree is kept."""
+        return self._by_inputs
 
     @property
     def branched(self) -> BranchAndBound | None:
@@ -146,7 +154,7 @@ class Search:
         for k in range(len(spec.disjuncts)):
             standing.proved[k] = crown.rows[starts[k] : starts[k + 1]].max()
         standing.crown = standing.proved.copy()
-        open_ = np.flatnonzero(~(standing.proved > 0))
+        open_ = np.flatnonzero(~(standing.proved > 0) | task.limits.every)
         out.bounds = standing.reported()
         out.lowest = float(standing.proved.min(initial=0.0))
         if not len(open_):
@@ -169,13 +177,16 @@ class Search:
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in open_)]).tolist()
+        bounds = adopt_crown(task.checker, low, high, crown)
+        if self._sharpen is not None:
+            sharpened(task.checker, bounds, self._sharpen)
         return Root(
             open=open_,
             rows=rows[keep],
             offsets=(offsets + more)[keep],
             shift=more[keep],
             disjuncts=list(itertools.pairwise(ends)),
-            bounds=adopt_crown(task.checker, low, high, crown),
+            bounds=bounds,
             postponed=everything if held else None,
         )
 
