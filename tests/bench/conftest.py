@@ -78,7 +78,7 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Spares runs the drawing of their figures, nearly half of the time that they take here.
 
     That figures can be drawn and show what they should is for tests/bench/report; that runs draw them, for tests marked
-    ``draws`` and those of runs in processes of their own.
+    ``draws``.
     """
     if request.node.get_closest_marker("draws") or request.path.parent.name in DRAWING:
         yield
