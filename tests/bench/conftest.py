@@ -57,7 +57,7 @@ def register() -> None:
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def without_drawing() -> Iterator[None]:
     """Has figures put together but not drawn: their files are empty pictures."""
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("draws") or request.path.parent.name in DRAWING:
         yield
         return
-    with undrawn():
+    with without_drawing():
         yield
 
 
@@ -170,7 +170,7 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prunecert.bench.run import main
 
     out = tmp_path_factory.mktemp("finished") / "run"
-    with undrawn():
+    with without_drawing():
         assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
     return out
 
@@ -182,7 +182,7 @@ def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("proved")
     suite = proofkit.write(folder)
-    with undrawn():
+    with without_drawing():
         assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
     return folder / "run"
 
