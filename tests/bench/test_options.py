@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import importlib
 
 import pytest
 from hypothesis import given
@@ -69,7 +68,6 @@ def test_limits_are_where_they_are_said_to_be(value: int) -> None:
             reader(str(value))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -89,12 +87,14 @@ def test_limits_are_where_they_are_said_to_be(value: int) -> None:
     ],
     ids=lambda words: " ".join(words[-2:])[:40],
 )
-def test_every_verb_refuses_it_with_exit_2(words: tuple[str, ...]) -> None:
-    process = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=120, check=False)
-    assert process.returncode == EXIT_USAGE
-    assert f"argument {words[-2]}: " in process.stderr
-    assert "is refused" in process.stderr
-    assert "Traceback" not in process.stderr
+def test_every_verb_refuses_it_with_exit_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module(f"prunecert.{words[0]}").main
+    with pytest.raises(SystemExit) as refusal:
+        main(list(words[1:]))
+    assert refusal.value.code == EXIT_USAGE
+    printed = capsys.readouterr().err
+    assert f"argument {words[-2]}: " in printed
+    assert "is refused" in printed
 
 
 @pytest.mark.parametrize("text", ["unsat", "sat", "timeout,", "failed", ""])
