@@ -51,9 +51,10 @@ from prunecert.bench.results.vnncomp import (
     read_rows,
 )
 from prunecert.bench.running.outdir import writing
-from prunecert.bench.running.pairs import ALIKE, PairFiles, pair_tasks
+from prunecert.bench.running.pairs import PairFiles, pair_tasks
 from prunecert.bench.running.properties import Problem, compacted, prepare
 from prunecert.bench.running.properties_run import Run, UnreadableRow, in_words
+from prunecert.bench.schema.pairs import ALIKE
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, run_main

@@ -113,7 +113,8 @@ def allocate_in_pattern(shapes: Mapping[str, Sequence[int]], kept: int, allocati
     if kept > sum(room.values()):
         raise UserError(
             f"Keeping {kept:,} of {sum(sizes.values()):,} weights is refused: at most two of every four along the "
-            f"input are kept by {SEMISTRUCTURED!r}, {sum(room.values()):,} in all; allowed is a compression of at least 2."
+            f"input are kept by {SEMISTRUCTURED!r}, {sum(room.values()):,} in all; allowed is a compression of at "
+            "least 2."
         )
     return distribute({name: float(size) for name, size in sizes.items()}, room, kept)
 
