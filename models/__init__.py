@@ -94,6 +94,7 @@ PRUNERS: Registry[Callable[..., Any]] = Registry(
         "hydra": "prunecert.models.pruners.hydra:prune",
         "inheritance": "prunecert.models.pruners.inheritance:prune",
         "lwm": "prunecert.models.pruners.lwm:prune",
+        "lwm-2of4": "prunecert.models.pruners.lwm:prune_two_of_four",
         "lwm-global": "prunecert.models.pruners.lwm:prune_global",
         "lwm-iterative": "prunecert.models.pruners.iterative:prune",
         "lwm-rewind": "prunecert.models.pruners.rewind:prune",

@@ -24,6 +24,8 @@ class CertifyPlan(CellPlan):
     Its one stage is the smoothing verifier.
     """
 
+    asks_all = True
+
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """Stands for all that decides a certificate but the image."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class CellPlan:
     images: int
     variant: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether it is asked about all images, whatever the network makes of them.
+    asks_all: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

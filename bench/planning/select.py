@@ -17,6 +17,7 @@ from prunecert.bench.results.session_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.own import OwnCell
+from prunecert.bench.schema.pairs import PAIR_VERIFIER
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -61,8 +62,13 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
                     f"--verifiers: suite {suite.name!r} certifies none of these cells by {name}; add 'certify' under "
                     "verify in the suite."
                 )
+            if name == PAIR_VERIFIER and not any(protocol.pair for _, protocol in chosen):
+                raise UserError(
+                    f"--verifiers: suite {suite.name!r} asks {name} about none of these cells; add 'pair: dense' under "
+                    "verify in the suite."
+                )
             for _, protocol in chosen:
-                if name != VERIFIER and protocol.cascade and name not in protocol.timeouts:
+                if name not in (VERIFIER, PAIR_VERIFIER) and protocol.cascade and name not in protocol.timeouts:
                     raise UserError(
                         f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
                         "verify.timeouts in the suite."
@@ -72,7 +78,7 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
         if images < 1:
             raise UserError(f"--images {images} is refused; it must be at least 1.")
         chosen = [(cell, protocol.first(images)) for cell, protocol in chosen]
-    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify)
+    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify or protocol.pair)
 
 
 def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
@@ -97,6 +103,7 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
         )
     names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)
     names |= {VERIFIER for _, protocol in cells if protocol.certify}
+    names |= {name for _, protocol in cells if protocol.pair for name in protocol.pair.verifiers} - set(missing)
     if not names:
         raise UserError("None of the suite's verifiers can run here: " + "; ".join(missing.values()))
     if device != "cpu" and all(installed.device_of(name) == "cpu" for name in names):
@@ -266,7 +273,7 @@ def describe(plans: Sequence[CellPlan]) -> list[str]:
     lines = []
     for plan in plans:
         if not plan.protocol.cascade:
-            continue  # It is certified only, and described as that.
+            continue  # It is certified or compared only, and described as that.
         stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
         record = plan.export.compaction
         shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""

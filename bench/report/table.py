@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import proofs_table, screen
+from prunecert.bench.report import pairs_table, proofs_table, screen
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
@@ -156,7 +156,10 @@ def show(summary: Summary, console: Console) -> None:
         _show_cells(summary, console)
     if summary["certificates"]:
         _show_certificates(summary, console)
-    for line in (*([] if _narrow(console) else legend(summary)), *notes(summary), *certified.notes(summary)):
+    if summary.get("pairs"):
+        console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
+    beneath = (*notes(summary), *certified.notes(summary), *pairs_table.notes(summary))
+    for line in (*([] if _narrow(console) else legend(summary)), *beneath):
         console.print(line, markup=False, soft_wrap=True)
     if sentence := screen.finding(summary):
         console.print(sentence, markup=False, soft_wrap=True)

@@ -234,6 +234,35 @@ class SessionCertify(Struct, kw_only=True, omit_defaults=True):
         return indices_of(self.images, self.indices)
 
 
+class SessionPair(Struct, kw_only=True, omit_defaults=True):
+    """What is asked of a cell's network and another one.
+
+    Args:
+        partner: The cell that it is compared with.
+        step: Whether that is the one before in the chain, and not the dense one.
+        alike: What is asked: ``class``, ``class:C`` or ``difference:T``.
+        onnx_sha256: Hash of the file that holds both networks.
+        images: How many.
+        indices: Their numbers, or null for the first.
+        stages: Its verifiers, in order.
+        unsupported: Verifiers that do not take the pair, with the reason.
+    """
+
+    partner: Name
+    step: bool
+    alike: Name
+    onnx_sha256: Name
+    images: Images
+    indices: list[Index] | None
+    stages: list[SessionStage]
+    unsupported: dict[Name, str]
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The images' numbers."""
+        return indices_of(self.images, self.indices)
+
+
 class CellInfo(Struct, kw_only=True, omit_defaults=True):
     """A cell: which network, which images.
 
@@ -305,6 +334,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         batches: Timing suites: images handed over together, by verifier.
         shapes: Timing suites: what the network costs.
         certify: How it is certified, if it is.
+        pairs: What is asked of it and another network.
     """
 
     image_key: Name
@@ -320,11 +350,12 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
     batches: dict[Name, Positive] = field(default_factory=dict)
     shapes: Sizes | None = None
     certify: SessionCertify | None = None
+    pairs: list[SessionPair] = field(default_factory=list)
 
     @property
     def certified_only(self) -> bool:
-        """Whether it is certified, and verified by nobody: no count of verified images may have it."""
-        return self.certify is not None and not self.stages and not self.unsupported
+        """Whether it is certified or compared, and verified by nobody: no count of verified images may have it."""
+        return (self.certify is not None or bool(self.pairs)) and not self.stages and not self.unsupported
 
 
 class SessionRow(Struct, tag="session", tag_field="type", kw_only=True, omit_defaults=True):

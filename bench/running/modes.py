@@ -3,6 +3,7 @@
     Plain       every network, every verifier of its cascade, until the image is settled
     Timed       variants of each network, common images, every verifier on every image, taking turns
     Certified   one of these, and then certificates by randomized smoothing
+    Compared    one of these, and then questions about pairs of the networks
 
 How a run is concluded depends on what its directory holds, not on the mode; see `bench.report.conclude`.
 """
@@ -16,11 +17,13 @@ from typing import Protocol
 
 from prunecert.bench.machine import cores, machine
 from prunecert.bench.planning.certificates import CertifyPlan, with_certificates
+from prunecert.bench.planning.pairs import PairPlan, with_pairs
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed
 from prunecert.bench.planning.timing import Group, timed_plans
 from prunecert.bench.running.asking import OpenRun, ask_all
 from prunecert.bench.running.certificates import certify_all
+from prunecert.bench.running.pair_questions import ask_pairs
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.resources import default_workers
 from prunecert.bench.running.timing import refuse_other_machine, time_all
@@ -37,11 +40,13 @@ class Workload:
         plans: The networks, and what is asked of each.
         groups: Which of them have their times compared.
         certified: What is to be certified.
+        pairs: What is to be asked of two networks at once.
     """
 
     plans: tuple[CellPlan, ...]
     groups: tuple[Group, ...] = ()
     certified: tuple[CertifyPlan, ...] = ()
+    pairs: tuple[PairPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +201,42 @@ class Certified:
             certify_all(workload.certified, run)
 
 
+class Compared:
+    """Questions about pairs of networks, after what else there is to be done.
+
+    Args:
+        first: What that is.
+    """
+
+    def __init__(self, first: RunMode) -> None:
+        self.first = first
+
+    def refuse(self, request: RunRequest) -> None:
+        """Refuses what the other mode does."""
+        self.first.refuse(request)
+
+    def plans(self, plans: Sequence[CellPlan], request: RunRequest, workshop: Workshop) -> Workload:
+        """Returns the other mode's plans, those that are compared with a word on that, and the pairs' plans."""
+        workload = self.first.plans(plans, request, workshop)
+        networks, pairs = with_pairs(
+            workload.plans, workshop.installed, request.checkpoints, workshop.exports, workshop.tell
+        )
+        return replace(workload, plans=networks, pairs=pairs)
+
+    def begin(self, out: Path, workers: int | None, device: str) -> int:
+        """Returns what the other mode does."""
+        return self.first.begin(out, workers, device)
+
+    def work(self, workload: Workload, run: OpenRun) -> None:
+        """Does the other mode's work, and asks about pairs."""
+        self.first.work(workload, run)
+        if workload.pairs:
+            ask_pairs(workload.pairs, run)
+
+
 def mode_of(suite: Suite) -> RunMode:
     """Returns what a suite is there for."""
+    protocols = (suite.base, *(protocol for _, protocol in suite.cells))
     first = Timed() if suite.timed else Plain()
-    certifies = any(protocol.certify is not None for protocol in (suite.base, *(p for _, p in suite.cells)))
-    return Certified(first) if certifies else first
+    mode: RunMode = Certified(first) if any(protocol.certify is not None for protocol in protocols) else first
+    return Compared(mode) if any(protocol.pair is not None for protocol in protocols) else mode

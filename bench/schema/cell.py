@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from prunecert.bench.schema.certificates import VERIFIER, Certify
+from prunecert.bench.schema.pairs import PAIR_VERIFIER, PairProtocol
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
@@ -119,6 +120,7 @@ class Protocol:
         timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
         certify: How the network is certified by randomized smoothing, if it is; apart from all verifying.
         compact: What is removed from a network before it is verified; see `models.compact`.
+        pair: What is asked of a pruned network together with the dense one, if anything is; apart from all verifying.
     """
 
     split: str = "test"
@@ -132,14 +134,20 @@ class Protocol:
     timing: Timing | None = None
     compact: Mode = Mode.PIXELS
     certify: Certify | None = None
+    pair: PairProtocol | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
-        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("timing", "certify")}
+        data = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in ("timing", "certify", "pair")
+        }
         return {
             **data,
             **({} if self.timing is None else {"timing": self.timing.to_json()}),
             **({} if self.certify is None else {"certify": self.certify.to_json()}),
+            **({} if self.pair is None else {"pair": self.pair.to_json()}),
             "compact": str(self.compact),
             "cascade": list(self.cascade),
             "cross_check": list(self.cross_check),
@@ -150,21 +158,23 @@ class Protocol:
     def only(self, verifiers: tuple[str, ...]) -> Protocol:
         """Returns the protocol with the cascade cut down to `verifiers`, in their order.
 
-        Certificates are left where `verifiers` names smoothing.
+        Certificates are left where `verifiers` names smoothing, and pairs where it names who is asked about them.
         """
         certify = self.certify if VERIFIER in verifiers else None
+        pair = None if self.pair is None else self.pair.only(verifiers)
         if not self.cascade:
-            return replace(self, certify=certify)
-        verifiers = tuple(name for name in verifiers if name != VERIFIER)
+            return replace(self, certify=certify, pair=pair)
+        verifiers = tuple(name for name in verifiers if name not in (VERIFIER, PAIR_VERIFIER))
         attacks_only = all(VERIFIERS.get(name).kind is Kind.ATTACK for name in self.cascade) and self.note != ""
         cascade = tuple(n for n in verifiers if not attacks_only or VERIFIERS.get(n).kind is Kind.ATTACK)
         cross_check = tuple(n for n in self.cross_check if n in cascade)
-        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify)
+        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify, pair=pair)
 
     def first(self, images: int) -> Protocol:
-        """Returns the protocol for so many images, verified and certified."""
+        """Returns the protocol for so many images, verified, certified and compared."""
         certify = None if self.certify is None else replace(self.certify, images=images)
-        return replace(self, images=images, certify=certify)
+        pair = None if self.pair is None else replace(self.pair, images=images)
+        return replace(self, images=images, certify=certify, pair=pair)
 
 
 def parse_eps(text: str) -> Fraction:

@@ -15,6 +15,7 @@ from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.own import is_own, own_cells
+from prunecert.bench.schema.pairs import take_pair
 from prunecert.bench.schema.timing import take_timing
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
@@ -279,7 +280,11 @@ def _override(parent: Section, key: str, base: Protocol, sizes: Mapping[str, int
 def _attack_only(base: Protocol) -> Protocol:
     attacks = tuple(name for name in base.cascade if VERIFIERS.get(name).kind is Kind.ATTACK)
     return replace(
-        base, cascade=attacks, cross_check=tuple(n for n in base.cross_check if n in attacks), note=_ATTACK_ONLY_NOTE
+        base,
+        cascade=attacks,
+        cross_check=tuple(n for n in base.cross_check if n in attacks),
+        note=_ATTACK_ONLY_NOTE,
+        pair=None,
     )
 
 
@@ -330,9 +335,10 @@ def _protocol(section: Section, base: Protocol, sizes: Mapping[str, int]) -> Pro
             raise section.refusal("compact", str(error)) from error
     noise = section.section("certify")
     certify = base.certify if noise is None else take_certify(noise, base.certify, sizes[split])
+    pair = take_pair(section, base.pair, sizes[split])
     section.finish(("cross_check", "compact"))
     return Protocol(
-        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify=certify
+        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify, pair
     )
 
 
@@ -388,7 +394,14 @@ def _check_protocol(block: Section, protocol: Protocol, noise: bool) -> None:
         )
     if not protocol.cascade and not noise:
         raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
-    for name in protocol.cascade:
+    pair = protocol.pair
+    if pair is not None and (noise or protocol.timing is not None):
+        raise block.refusal(
+            None,
+            "'verify.pair' is refused together with 'timing', and with networks that are trained with noise, which "
+            "have no radius; ask about pairs in a suite of its own.",
+        )
+    for name in (*protocol.cascade, *(() if pair is None else pair.verifiers)):
         if name not in protocol.timeouts:
             raise block.refusal(None, f"verifier {name!r} has no time limit; give one in 'verify.timeouts'.")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.bench.running.pairs import PairFiles, alike, on_both, pair_tasks
+from prunecert.bench.running.pairs import PairFiles, on_both, pair_tasks
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, UserError
-from prunecert.verifiers.base import OutputSpec, Status, Verdict
+from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import read_property
 from prunecert.verifiers.formats.vnnlib_pairs import write_pair
-from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+from prunecert.verifiers.sparse.pairs.specification import difference
 from tests.bench.propertykit import BOX, HOLDS, log, spec
 from tests.soundness.networks import Network
 
@@ -33,24 +33,6 @@ def _files(tmp_path: Path) -> tuple[Path, Path, Path]:
         scaled("other", 1.25).save(tmp_path / "other.onnx"),
         tmp_path / "box.vnnlib",
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("difference:0.5", difference(0.5, 3)),
-        ("class", same_class(3)),
-        ("class:0.25", same_class(3, 0.25)),
-    ],
-)
-def test_what_is_asked_is_read(text: str, expected: OutputSpec) -> None:
-    assert alike(text, 3).digest() == expected.digest()
-
-
-@pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
-def test_what_cannot_be_asked_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):
-        alike(text, 3)
 
 
 def test_files_say_what_was_asked(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
