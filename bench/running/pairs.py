@@ -10,12 +10,20 @@ import numpy as np
 from prunecert.bench.results.vnncomp import Task
 from prunecert.bench.schema.pairs import ALIKE, alike_spec
 from prunecert.errors import UserError
-from prunecert.files import write_bytes
+from prunecert.files import write_bytes, write_text
+from prunecert.hashing import digest
 from prunecert.onnx.io import identity
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.formats.vnnlib import Case, Property, parse_property, read_property, read_text, write
+from prunecert.verifiers.formats.vnnlib import (
+    Case,
+    Property,
+    parse_property,
+    read_property,
+    read_text,
+    to_vnnlib,
+)
 from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
 
 
@@ -77,7 +85,7 @@ def pair_tasks(
         name += f"_{number}" if len(questions) > 1 else ""
         target = folder / f"{name}.vnnlib"
         spec = whole_spec or case.spec
-        write(_asked(instance, spec, size), target)
+        write_text(target, to_vnnlib(_asked(instance, spec, size)) + _box(case))
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
 
@@ -100,6 +108,14 @@ def _read(
     if boxes.outputs != 2 * outputs:
         raise UserError(f"{vnnlib} has {boxes.outputs // 2} outputs, but each of the networks has {outputs}.")
     return boxes, None
+
+
+def _box(case: Case) -> str:
+    """Returns a comment by which two boxes are two questions though one float32 box is round both; else nothing."""
+    corners = np.concatenate([case.lower, case.upper, *(case.inner or ())])
+    if case.inner is None and np.array_equal(corners, np.concatenate(case.outer())):
+        return ""
+    return f"; counterexamples count in the box {digest(corners.tolist())}\n"
 
 
 def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:
