@@ -16,8 +16,6 @@ from prunecert.verifiers import VERIFIERS
 from tests.bench import fakes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from prunecert.bench.planning.exports import Export
 
 SUITE = """\
