@@ -220,6 +220,6 @@ class _Training:
 def _line(card: Card) -> str:
     parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
     return (
-        f"{card.name}: kept {card.kept:,} of {card.weights:,} weights; validation: {', '.join(parts)}; "
-        f"{card.train_seconds:,.0f} s"
+        f"{card.name}: kept {card.kept:,} of {card.weights:,} weights, {card.train_seconds:,.0f} s\n"
+        f"  held-out images: {', '.join(parts)}"
     )
