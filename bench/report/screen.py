@@ -131,9 +131,10 @@ def _interval(share: Mapping[str, Any], digits: int) -> str:
     return f"{_percent(share)} ({100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f})"
 
 
-#: What the headings stand for.
-LEGEND = (
-    "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: of "
-    "the dense network's verified accuracy; open: undecided images; s: median seconds an image. More columns are in "
-    "table.md."
-)
+def legend(width: int) -> str:
+    """Returns what the headings stand for of the columns that a screen of so many columns has."""
+    seconds = "s: median seconds an image. " if width >= WIDE else ""
+    return (
+        "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: "
+        f"of the dense network's verified accuracy; open: undecided images. {seconds}More columns are in table.md."
+    )

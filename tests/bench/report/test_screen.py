@@ -110,3 +110,8 @@ def test_rows_go_by_seed_and_compression() -> None:
 def test_few_images_are_named() -> None:
     ((title, _),) = screen.tables({"cells": [cell("dense", 1, 4, images=12)]}, 80)
     assert title.endswith("12 images, few: mind the intervals")
+
+
+def test_the_legend_is_about_the_columns_that_are_there() -> None:
+    assert "median seconds" in screen.legend(118)
+    assert "median seconds" not in screen.legend(80)
