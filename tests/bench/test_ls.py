@@ -80,6 +80,24 @@ def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp
     assert len(lines) == 2
 
 
+def test_a_run_of_one_verifier_command_is_no_run_that_has_not_ended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fill(tmp_path / "verified", 1)
+    (tmp_path / "verified" / "sparse-bab").mkdir()
+    (tmp_path / "verified" / "sparse-bab" / "results.csv").touch()
+    ls.main(["runs", "--runs-dir", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1].endswith("\tresults.csv")
+
+
+def test_a_runs_folder_can_be_copied_from_a_narrow_terminal() -> None:
+    stream = io.StringIO()
+    folder = "results/runs/" + "long-" * 20
+    rows = [("run", "suite", "cells"), (folder, "tiny", "3")]
+    ls.show(rows, Console(file=stream, force_terminal=True, color_system=None, width=40))
+    assert stream.getvalue().splitlines() == [folder, "  tiny · 3 cells"]
+
+
 def test_terminals_get_a_table() -> None:
     stream = io.StringIO()
     ls.show([("a", "b"), ("[bold]x", "y")], Console(file=stream, force_terminal=True, color_system=None, width=60))
