@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import IMAGES, SECONDS
+from prunecert.bench.options import IMAGES, SECONDS, PageHelp
 from prunecert.bench.running.adding import Addition, add, arrays_entry, kept_accuracies
 from prunecert.bench.running.critical_radii import RadiusRequest, find_radii
 from prunecert.bench.schema.cell import parse_eps
@@ -27,9 +27,7 @@ from prunecert.printable import say
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    command = argparse.ArgumentParser(
-        prog="prunecert add", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert add", description=__doc__, formatter_class=PageHelp)
     command.add_argument("network", help="an .onnx file, module:attribute, or a .safetensors checkpoint")
     command.add_argument("--eps", required=True, nargs="+", metavar="R", help="radii in the sup norm, e.g. 2/255")
     command.add_argument("--dense", default="", metavar="NETWORK", help="the network that it was pruned from")

@@ -40,7 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunecert.bench.machine import machine, utc_now, versions
-from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, parse_statuses
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, PageHelp, parse_statuses
 from prunecert.bench.results.store import SCHEMA_VERSION, Log, Writer, is_run
 from prunecert.bench.results.vnncomp import (
     Task,
@@ -67,9 +67,7 @@ DEFAULT_OUT = Path("results/runs/verify")
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    command = argparse.ArgumentParser(
-        prog="prunecert verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert verify", description=__doc__, formatter_class=PageHelp)
     command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
     command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
     command.add_argument("--with", type=Path, metavar="FILE", dest="second", help="compare the network with this one")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunecert.bench.report.medium import Table
+from prunecert.bench.schema.own import OWN, PRUNED
 from prunecert.models import DENSE
 
 Summary = Mapping[str, Any]
@@ -66,9 +67,12 @@ def finding(summary: Summary) -> str:
     dense = control(summary, cell)
     assert dense is not None
     few = f" Only {cell['images']} images: mind the intervals." if cell["images"] < FEW_IMAGES else ""
+    # Nobody may have said how a network of one's own was trained and pruned.
+    by = "" if cell["pruner"] == PRUNED else f" by {cell['pruner']}"
+    objective = "" if cell["objective"] == OWN else f"{cell['objective']}, "
     return (
-        f"Pruned to {cell['measured_compression']:.3g}× by {cell['pruner']}, {cell['network']} ({cell['objective']}, "
-        f"ε = {cell['eps']}) keeps {100 * share:.0f} % of its dense network's verified accuracy: "
+        f"Pruned to {cell['measured_compression']:.3g}×{by}, {cell['network']} ({objective}ε = {cell['eps']}) keeps "
+        f"{100 * share:.0f} % of its dense network's verified accuracy: "
         f"{_percent(cell['verified'])} % of {cell['images']:,} images, dense {_percent(dense['verified'])} %.{few}"
     )
 

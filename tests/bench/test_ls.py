@@ -93,7 +93,7 @@ def test_a_run_of_one_verifier_command_is_no_run_that_has_not_ended(
 def test_a_runs_folder_can_be_copied_from_a_narrow_terminal() -> None:
     stream = io.StringIO()
     folder = "results/runs/" + "long-" * 20
-    rows = [("run", "suite", "cells"), (folder, "tiny", "3")]
+    rows: ls.Rows = [("run", "suite", "cells"), (folder, "tiny", "3")]
     ls.show(rows, Console(file=stream, force_terminal=True, color_system=None, width=40))
     assert stream.getvalue().splitlines() == [folder, "  tiny · 3 cells"]
 
