@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunecert.bench.report.medium import Table
+from prunecert.bench.schema.own import OWN, PRUNED
 from prunecert.models import DENSE
 
 Summary = Mapping[str, Any]
@@ -66,9 +67,12 @@ def finding(summary: Summary) -> str:
     dense = control(summary, cell)
     assert dense is not None
     few = f" Only {cell['images']} images: mind the intervals." if cell["images"] < FEW_IMAGES else ""
+    # Nobody may have said how a network of one's own was trained and pruned.
+    by = "" if cell["pruner"] == PRUNED else f" by {cell['pruner']}"
+    objective = "" if cell["objective"] == OWN else f"{cell['objective']}, "
     return (
-        f"Pruned to {cell['measured_compression']:.3g}× by {cell['pruner']}, {cell['network']} ({cell['objective']}, "
-        f"ε = {cell['eps']}) keeps {100 * share:.0f} % of its dense network's verified accuracy: "
+        f"Pruned to {cell['measured_compression']:.3g}×{by}, {cell['network']} ({objective}ε = {cell['eps']}) keeps "
+        f"{100 * share:.0f} % of its dense network's verified accuracy: "
         f"{_percent(cell['verified'])} % of {cell['images']:,} images, dense {_percent(dense['verified'])} %.{few}"
     )
 
@@ -131,9 +135,10 @@ def _interval(share: Mapping[str, Any], digits: int) -> str:
     return f"{_percent(share)} ({100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f})"
 
 
-#: What the headings stand for.
-LEGEND = (
-    "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: of "
-    "the dense network's verified accuracy; open: undecided images; s: median seconds an image. More columns are in "
-    "table.md."
-)
+def legend(width: int) -> str:
+    """Returns what the headings stand for of the columns that a screen of so many columns has."""
+    seconds = "s: median seconds an image. " if width >= WIDE else ""
+    return (
+        "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: "
+        f"of the dense network's verified accuracy; open: undecided images. {seconds}More columns are in table.md."
+    )

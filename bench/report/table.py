@@ -185,7 +185,7 @@ def _show_by_network(summary: Summary, console: Console) -> None:
     """Prints a table for each network, objective, radius and number of images, in the columns that a screen has."""
     for title, small in screen.tables(summary, console.width):
         console.print(small.terminal(title))
-    console.print(screen.LEGEND, markup=False, highlight=False)
+    console.print(screen.legend(console.width), markup=False, highlight=False)
 
 
 def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:

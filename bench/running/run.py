@@ -174,7 +174,10 @@ def _prepare(
         for line in select.describe_missing(missing):
             tell(f"  {line}")
     if not plans:
-        raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first.")
+        raise UserError(
+            f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first, or name the "
+            "folder of those that are trained with --checkpoints."
+        )
     workload = mode.plans(plans, request, Workshop(installed, exports, tell))
     prepared = _Prepared(
         request=request,

@@ -79,6 +79,8 @@ def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -
         "Pruned to 100× by lwm-iterative, cnn-small (crown-ibp, ε = 2/255) keeps 92 % of its dense network's verified "
         "accuracy: 46.0 % of 100 images, dense 50.0 %."
     )
+    own = [{**one, "network": "mine", "objective": "own"} for one in (cell("dense", 1, 50), cell("pruned", 5, 48))]
+    assert screen.finding({"cells": own}).startswith("Pruned to 5×, mine (ε = 2/255) keeps 96 % of")
     bad = {"cells": [cell("dense", 1, 50, images=40), cell("lwm", 100, 10, images=40)]}
     bad["cells"][0]["verified"]["k"] = 30
     assert "keeps 33 % of" in screen.finding(bad)
@@ -110,3 +112,8 @@ def test_rows_go_by_seed_and_compression() -> None:
 def test_few_images_are_named() -> None:
     ((title, _),) = screen.tables({"cells": [cell("dense", 1, 4, images=12)]}, 80)
     assert title.endswith("12 images, few: mind the intervals")
+
+
+def test_the_legend_is_about_the_columns_that_are_there() -> None:
+    assert "median seconds" in screen.legend(118)
+    assert "median seconds" not in screen.legend(80)
