@@ -13,7 +13,7 @@ import numpy as np
 from prunecert.bench.comparison.sides import Side
 from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.report.medium import Table
-from prunecert.bench.results.stats import bootstrap_ratio
+from prunecert.bench.results.ratios import bootstrap_ratio
 from prunecert.bench.results.words import duration
 from prunecert.files import write_text
 

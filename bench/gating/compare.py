@@ -16,7 +16,7 @@ from prunecert.bench.gating.refusal import refuse_incomparable
 from prunecert.bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
-from prunecert.bench.results.stats import bootstrap_ratio_of_medians
+from prunecert.bench.results.ratios import bootstrap_ratio_of_medians
 from prunecert.bench.schema.gate import METRICS, Limits, RuleSet
 
 Outcomes = Mapping[int, Outcome]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.report.canvas import COLOURS, compression_axis
 from prunecert.bench.report.labels import literal
 from prunecert.bench.report.screen import FEW_IMAGES, control
-from prunecert.bench.results.stats import unpaired_ratio
+from prunecert.bench.results.ratios import unpaired_ratio
 from prunecert.models import DENSE
 
 if TYPE_CHECKING:

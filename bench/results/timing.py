@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 from prunecert.bench.results.decode import plain
+from prunecert.bench.results.ratios import bootstrap_ratio
 from prunecert.bench.results.session_types import SessionCell
-from prunecert.bench.results.stats import bootstrap_ratio
 from prunecert.bench.results.timing_observations import Observations, Units, units
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED
 from prunecert.models import DENSE

@@ -209,7 +209,7 @@ def kept_accuracies(out: Path) -> list[KeptAccuracy]:
     Raises:
         UserError: There is no such run.
     """
-    from prunecert.bench.results.stats import paired_ratio
+    from prunecert.bench.results.ratios import paired_ratio
 
     rows = read(Log(out))
     cells = {cell.name: cell for session in rows.sessions.values() for cell in session.cells}

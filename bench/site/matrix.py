@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prunecert.bench.results.stats import par2
+from prunecert.bench.results.ratios import par2
 from prunecert.bench.site.view import Row
 from prunecert.verifiers.base import Status
 

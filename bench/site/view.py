@@ -14,7 +14,7 @@ from prunecert.bench.leaderboard.entry import Entry
 from prunecert.bench.leaderboard.imagesets import RANKED_IMAGES
 from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.results.outcome import MISCLASSIFIED, settle
-from prunecert.bench.results.stats import paired_ratio, unpaired_ratio
+from prunecert.bench.results.ratios import paired_ratio, unpaired_ratio
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind

@@ -16,7 +16,8 @@ from prunecert.api.asking import COMPLETE, Target, chosen_verifiers, opened_netw
 from prunecert.api.crew import CREW
 from prunecert.api.inputs import PIXELS, Bounds, Radius, as_data, as_radius
 from prunecert.bench.planning.plan import is_correct
-from prunecert.bench.results.stats import paired_ratio, wilson
+from prunecert.bench.results.ratios import paired_ratio
+from prunecert.bench.results.stats import wilson
 from prunecert.errors import UserError
 from prunecert.onnx.count import count_layers, totals
 from prunecert.pages import table

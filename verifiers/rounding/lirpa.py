@@ -47,16 +47,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.formats.onnx_torch import OnnxModule, _Combine, _Reshape
+from prunecert.verifiers.rounding.absolute_layers import AbsoluteLayer, absolute
 
 #: Unit roundoff, and the smallest normal number.
 UNITS = {torch.float32: (2.0**-24, 2.0**-126), torch.float64: (2.0**-53, 2.0**-1022)}
@@ -108,64 +108,6 @@ class _Values:
     chain: torch.Tensor
 
 
-@dataclass
-class _Layer:
-    """Absolute weights of a layer, and the products in its sums.
-
-    Args:
-        layer: Conv2d, Linear or AvgPool2d.
-        weight: |W|, float64; None for an average.
-        bias: |b|, shaped for broadcasting.
-        forwards: Most products of a sum in a pass forwards.
-        backwards: Most products of a sum in a pass backwards.
-        rounded: Relative error of the weights themselves.
-    """
-
-    layer: nn.Module
-    weight: torch.Tensor | None = None
-    bias: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    forwards: int = 0
-    backwards: int = 0
-    rounded: float = 0.0
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Multiplies with |W|."""
-        layer = self.layer
-        if isinstance(layer, nn.Linear):
-            assert self.weight is not None
-            return functional.linear(values, self.weight)
-        if isinstance(layer, nn.Conv2d):
-            assert self.weight is not None
-            return functional.conv2d(
-                values, self.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
-            )
-        result: torch.Tensor = layer(values)
-        return result
-
-
-def _absolute(layer: nn.Module) -> _Layer:
-    """Makes a layer's absolute weights."""
-    if isinstance(layer, nn.AvgPool2d):
-        window = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,) * 2
-        area = int(np.prod(window))
-        return _Layer(layer, forwards=area, backwards=area)
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    weight = layer.weight.detach().double().abs()
-    used = weight != 0
-    # Of groups, this counts the products of all; that is more than there are.
-    meeting = used.sum(dim=(0, *range(2, used.dim())))
-    shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (1, -1)
-    bias = torch.zeros(1) if layer.bias is None else layer.bias.detach()
-    return _Layer(
-        layer,
-        weight=weight,
-        bias=bias.double().abs().reshape(shape),
-        forwards=int(used.flatten(1).sum(1).max()),
-        backwards=int(meeting.max()),
-        rounded=2.0**-23 if getattr(layer, "rounded", False) else 0.0,
-    )
-
-
 class Walk:
     """Bounds the rounding errors of bounds of a network.
 
@@ -176,7 +118,7 @@ class Walk:
     def __init__(self, module: OnnxModule) -> None:
         self._module = module
         self._layers = {
-            key: _absolute(layer)
+            key: absolute(layer)
             for key, layer in module.layers.items()
             if isinstance(layer, nn.Conv2d | nn.Linear | nn.AvgPool2d)
         }
@@ -367,7 +309,7 @@ class _Charges:
             size = torch.maximum(size, reach.double() + hidden)
         return _Values(size, hidden, values.chain)
 
-    def _linear(self, result: str, layer: _Layer, first: _Values) -> _Values:
+    def _linear(self, result: str, layer: AbsoluteLayer, first: _Values) -> _Values:
         rate = self._gamma(layer.forwards + _BESIDES) + layer.rounded
         tiny = (2 * layer.forwards + _BESIDES) * self._tiny
         if not self._computed.backward and result in self._walk._bounded:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench.report.headline import compared, lines, of_images
-from prunecert.bench.results.stats import unpaired_ratio
+from prunecert.bench.results.ratios import unpaired_ratio
 from tests.bench.report.test_screen import cell
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.results.decode import build
-from prunecert.bench.results.stats import unpaired_ratio
+from prunecert.bench.results.ratios import unpaired_ratio
 from prunecert.bench.results.summary_types import Summary
 from prunecert.bench.site.view import classes, families, make_rows
 from tests.bench import boards

@@ -25,8 +25,9 @@ import numpy as np
 
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
-from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, lay_out, scratch
+from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
 from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
+from prunecert.verifiers.sparse.bab.box_program import lay_out, scratch
 from prunecert.verifiers.sparse.bab.open_boxes import Boxes, OpenBoxes
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.row_combination import combine

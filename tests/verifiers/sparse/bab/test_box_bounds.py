@@ -10,8 +10,9 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.bab.box_bounds import BoxProgram, bound_boxes, columns, frame, lay_out, scratch
+from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, frame
 from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
+from prunecert.verifiers.sparse.bab.box_program import BoxProgram, columns, lay_out, scratch
 from prunecert.verifiers.sparse.bab.row_combination import combine
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import dense

@@ -20,7 +20,8 @@ from prunecert.onnx.normalise import normalise
 from prunecert.onnx.rounding import noted
 from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
 from prunecert.verifiers.formats import counterexample, support
-from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes, lay_out, scratch
+from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
+from prunecert.verifiers.sparse.bab.box_program import lay_out, scratch
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx import layers
 from prunecert.verifiers.sparse.onnx.reader import read_model, read_network
