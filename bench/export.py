@@ -6,6 +6,10 @@ and `python -m bench.verify --instances` too. Images that a network gets wrong a
 By default instances.csv names the compact networks (NAME.compact.onnx): without the units that pruning has left without
 effect for pixels in [0, 1]; the masked ones (NAME.onnx) lie beside them, and --no-compact names those. `--shapes` only
 shows what is removed, layer by layer; it needs no data.
+
+--int8 writes the quantised networks, too (NAME.int8.onnx: int8 weights, uint8 activations, QDQ; docs/quantised.md),
+and instances.csv then names those, with the images that they classify correctly. Scales come from held-out training
+images.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from prunecert.bench.ls import show
@@ -64,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     keys: list[Key] = []
     written: set[Path] = set()
     exports = _exports(present, options.checkpoints, out / "onnx")
+    calibration = _calibration_images(suite, options) if options.int8 else None
     for (cell, protocol), export in zip(present, exports.values(), strict=True):
         if not protocol.cascade:
             print(f"{cell.name}: sha256 {export.sha256[:12]}; it is certified by smoothing: no property to be verified")
@@ -72,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         count = min(protocol.images, len(split))
         # Whatever is installed here, the question and its limit are the suite's.
         limit = options.timeout or max(protocol.timeouts[name] for name in protocol.cascade)
-        logits = outputs(export.path, split.images[:count])
+        path = export.path if calibration is None else _quantised(cell.name, export.path, calibration)
+        logits = outputs(path, split.images[:count])
         right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
         for position in right:
             # The box and the label make the property; networks of one radius share it.
@@ -82,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_text(target, property_text(split, position, cell.eps))
                 written.add(target)
-            rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
+            rows.append((f"onnx/{path.name}", f"vnnlib/{name}", f"{limit:g}"))
             keys.append(Key(cell.name, int(split.indices[position])))
         print(
             f"{cell.name}: sparsity {export.sparsity:.4f} ({export.compression:.4g}x), {len(right)} of {count} images "
@@ -98,6 +105,23 @@ def main(argv: list[str] | None = None) -> int:
         show([tuple(heading for heading, _ in shapes.COLUMNS), *map(tuple, shrunk)], Console())
     print(f"{len(present)} networks, {len(written)} properties, {len(rows)} instances: {out / 'instances.csv'}")
     return EXIT_OK
+
+
+def _calibration_images(suite: Suite, options: argparse.Namespace) -> npt.NDArray[np.float32]:
+    """Returns images that were held out of the training set."""
+    from prunecert.models.datasets.source import load_split
+    from prunecert.models.quantise import spread
+
+    return spread(load_split(suite.data, "val", options.data_root).images)
+
+
+def _quantised(name: str, path: Path, images: npt.NDArray[np.float32]) -> Path:
+    """Writes a network's QDQ file beside it and says what became of it."""
+    from prunecert.models.quantise import quantise
+
+    info = quantise(path, path.with_name(f"{path.stem}.int8.onnx"), images)
+    print(f"{name}: {info.describe()}")
+    return info.path
 
 
 def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
@@ -174,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="only compare compact with masked networks on N images (then random inputs)",
     )
+    parser.add_argument("--int8", action="store_true", help="quantise the networks, and name those in instances.csv")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
     return parser
