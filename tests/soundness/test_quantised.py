@@ -51,12 +51,8 @@ class Case:
 
     def ask(self, threshold: float, timeout: float = 20.0) -> Instance:
         """Returns the question whether the label is ahead of both others by more than a threshold."""
-        spec = OutputSpec(
-            tuple((a, b + threshold) for a, b in OutputSpec.robustness(self.label, 3).disjuncts)
-        )
-        return Instance(
-            self.path, sha256_file(self.path), self.lower, self.upper, spec, timeout, "case", self.label, 3
-        )
+        spec = OutputSpec(tuple((a, b + threshold) for a, b in OutputSpec.robustness(self.label, 3).disjuncts))
+        return Instance(self.path, sha256_file(self.path), self.lower, self.upper, spec, timeout, "case", self.label, 3)
 
 
 def case(kind: Kind, seed: int, folder: Path, coarse: bool) -> Case:
@@ -76,7 +72,10 @@ def case(kind: Kind, seed: int, folder: Path, coarse: bool) -> Case:
     # All numbers to which points of the box are rounded.
     entry = net.box(lower, upper).intervals[net.relaxed.entry]
     scale = float(np.float32(1 / 255))
-    axes = [np.arange(round(low / scale), round(high / scale) + 1) for low, high in zip(entry.lower, entry.upper, strict=True)]
+    axes = [
+        np.arange(round(low / scale), round(high / scale) + 1)
+        for low, high in zip(entry.lower, entry.upper, strict=True)
+    ]
     grid = np.array(list(itertools.product(*axes)), dtype=np.float64) * scale
     x = grid.astype(np.float32).reshape(-1, *shape)
     label = int(Reference(model).run(center.reshape(1, *shape))[0].argmax())
@@ -85,7 +84,14 @@ def case(kind: Kind, seed: int, folder: Path, coarse: bool) -> Case:
     for outputs in values:
         others = np.delete(outputs, label, axis=1)
         margins.append(float((outputs[:, label] - others.max(axis=1)).min()))
-    return Case(path, lower.reshape(shape), upper.reshape(shape), label, (min(margins), max(margins)), float(np.abs(values[0]).max()))
+    return Case(
+        path,
+        lower.reshape(shape),
+        upper.reshape(shape),
+        label,
+        (min(margins), max(margins)),
+        float(np.abs(values[0]).max()),
+    )
 
 
 def fixed(model: onnx.ModelProto) -> onnx.ModelProto:

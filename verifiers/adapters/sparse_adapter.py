@@ -92,7 +92,9 @@ class SparseVerifier(Verifier):
         if not self._compared:
             rng = np.random.default_rng(0)
             shares = rng.random((_POINTS, *instance.lower.shape), dtype=np.float32)
-            points = np.clip(instance.lower + shares * (instance.upper - instance.lower), instance.lower, instance.upper)
+            points = np.clip(
+                instance.lower + shares * (instance.upper - instance.lower), instance.lower, instance.upper
+            )
             for point, output in zip(points, outputs(instance.onnx, points, instance.classes), strict=True):
                 last = quantised.box(point, point).intervals[-1]
                 if not bool(((last.lower <= output) & (output <= last.upper)).all()):

@@ -67,7 +67,9 @@ class Reference:
                 case "DequantizeLinear":
                     scale, zero = (self._constants[k] for k in node.input[1:3])
                     if first in self._constants:
-                        shape = [-1 if i == attributes.get("axis", 1) else 1 for i in range(self._constants[first].ndim)]
+                        shape = [
+                            -1 if i == attributes.get("axis", 1) else 1 for i in range(self._constants[first].ndim)
+                        ]
                         fractions = _fractions(scale).reshape(shape if scale.size > 1 else ())
                         offset = zero.astype(np.int64).reshape(shape if zero.size > 1 else ())
                         values[name] = (self._constants[first].astype(np.int64) - offset, fractions)
@@ -90,7 +92,8 @@ class Reference:
                     ]
                 case "Flatten":
                     values[name] = [
-                        Summand(item.whole.reshape(len(item.whole), -1), _spread(item).reshape(-1)) for item in values[first]
+                        Summand(item.whole.reshape(len(item.whole), -1), _spread(item).reshape(-1))
+                        for item in values[first]
                     ]
                 case other:
                     raise ValueError(other)

@@ -28,7 +28,12 @@ class Builder:
     """
 
     def __init__(
-        self, shape: Sequence[int], rng: np.random.Generator, coarse: bool = False, levels: int = 255, signed: bool = False
+        self,
+        shape: Sequence[int],
+        rng: np.random.Generator,
+        coarse: bool = False,
+        levels: int = 255,
+        signed: bool = False,
     ) -> None:
         self.rng, self.coarse, self.type = rng, coarse, np.int8 if signed else np.uint8
         self.nodes: list[onnx.NodeProto] = []
@@ -81,7 +86,11 @@ class Builder:
         tag = f"{len(self.nodes)}"
         weight = self.node(
             "DequantizeLinear",
-            [self.store(f"w{tag}", whole), self.store(f"ws{tag}", scales), self.store(f"wz{tag}", 0 * scales.astype(np.int8))],
+            [
+                self.store(f"w{tag}", whole),
+                self.store(f"ws{tag}", scales),
+                self.store(f"wz{tag}", 0 * scales.astype(np.int8)),
+            ],
             axis=0,
         )
         added = self.node(

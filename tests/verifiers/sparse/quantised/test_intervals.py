@@ -70,7 +70,10 @@ def test_outputs_over_a_box_lie_within_its_bounds_and_so_do_rows(kind: Kind) -> 
 
 
 @given(
-    low=st.floats(-300, 300), width=st.floats(0, 5), scale=st.sampled_from([1.0, 0.1, 2**-7, 3.7]), zero=st.integers(0, 255)
+    low=st.floats(-300, 300),
+    width=st.floats(0, 5),
+    scale=st.sampled_from([1.0, 0.1, 2**-7, 3.7]),
+    zero=st.integers(0, 255),
 )
 def test_rounding_of_an_interval_is_exact_but_at_ties(low: float, width: float, scale: float, zero: int) -> None:
     grid = Grid(float(np.float32(scale)), zero, 0, 255)
