@@ -149,3 +149,15 @@ def test_a_worker_gives_the_same(kind: Kind, tmp_path: Path, worker: Worker) -> 
     if unsafe.status is Status.SAT:
         assert unsafe.witness_check is not None
         assert unsafe.witness_check["ok"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_bounded_is_unsupported_by_its_name(tmp_path: Path, worker: Worker) -> None:
+    drawn = case("dense", 1, tmp_path, False)
+    model = onnx.load(drawn.path)
+    (scale,) = (item for item in model.graph.initializer if item.name == "input_s")
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), "input_s"))
+    onnx.save(model, drawn.path)
+    (verdict,) = worker.verify([drawn.ask(0.0)])
+    assert verdict.status is Status.UNSUPPORTED
+    assert "QuantizeLinear_0' (QuantizeLinear) isn't taken: its scale is 0" in verdict.detail

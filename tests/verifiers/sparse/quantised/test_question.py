@@ -14,7 +14,8 @@ from tests.verifiers import onnxnets
 from tests.verifiers.sparse.quantised.networks import network
 
 TEXT = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 1] x) => (float[1, 1] y)
-<float s = {0.25}, uint8 z = {0}, float t = {0.5}, uint8 u = {100}, int8[1, 1] w = {2}, float[1] ws = {0.5}, int8[1] wz = {0}>
+<float s = {0.25}, uint8 z = {0}, float t = {0.5}, uint8 u = {100}, int8[1, 1] w = {2},
+ float[1] ws = {0.5}, int8[1] wz = {0}>
 { q = QuantizeLinear (x, s, z) a = DequantizeLinear (q, s, z) wf = DequantizeLinear <axis = 0> (w, ws, wz)
   h = Gemm <transB = 1> (a, wf) r = QuantizeLinear (h, t, u) y = DequantizeLinear (r, t, u) }"""
 
