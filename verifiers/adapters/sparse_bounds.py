@@ -76,10 +76,7 @@ class _SparseBounds(SparseVerifier):
         return boxes_only(self.name, instance)
 
     def _bound_quantised(self, quantised: Quantised, instance: Instance) -> Any:
-        """Bounds an instance by intervals, which are exact through roundings, and by the method where those are not enough.
-
-        The better of the two counts, whatever the method.
-        """
+        """Bounds an instance by intervals, which are exact through roundings, and by the method; the better counts."""
         boxed = self._boxed(quantised, instance)
         question = replace(self._question(instance), lower=boxed.lower, upper=boxed.upper)
         rows = quantised.rows(boxed, question.matrix, question.offsets)

@@ -163,7 +163,8 @@ class Search:
         if time.monotonic() > task.deadline:
             timeout(out, Pool())
             return None
-        size = 4 * (crown.unstable + len(rows)) * (crown.unstable + len(self.lower)) / 2**20
+        rounded = sum(int((crown.upper[node] > 0).sum()) for node in task.checker.network.roundings)
+        size = 4 * (crown.unstable + len(rows)) * (crown.unstable + len(self.lower) + rounded) / 2**20
         if size > task.limits.memory_mb:
             out.detail = (
                 f"{crown.unstable} unstable ReLUs leave a network of {size:.0f} MiB, more than the limit of "

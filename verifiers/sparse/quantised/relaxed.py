@@ -181,9 +181,7 @@ class _Builder:
             return value
         node = self._stored(value, f"{step.name}: before the ReLU")
         unit = _identity(len(value.bias))
-        return replace(
-            value, terms=(Term(node, True, unit, True),), bias=0 * value.bias, plain=True, rectified=False
-        )
+        return replace(value, terms=(Term(node, True, unit, True),), bias=0 * value.bias, plain=True, rectified=False)
 
     def _stored(
         self, value: _Value, name: str, bias: Float64Array | None = None, error: Float64Array | None = None
@@ -238,9 +236,7 @@ class _Builder:
         name = step.name
         node = self._stored(result, name)
         self._drafts[node] = replace(self._drafts[node], shape=step.shape[1:])
-        return replace(
-            result, terms=(Term(node, False, _identity(len(bias)), True),), bias=0 * bias, plain=True
-        )
+        return replace(result, terms=(Term(node, False, _identity(len(bias)), True),), bias=0 * bias, plain=True)
 
     def _largest(self, step: Step, value: _Value, places: Int64Array) -> _Value:
         """Writes the largest of each window as m + relu(v - m), place after place."""
@@ -264,9 +260,7 @@ class _Builder:
 def _chosen(value: _Value, places: Int64Array) -> _Value:
     """Returns some numbers of a value."""
     terms = tuple(replace(term, matrix=term.matrix[places]) for term in value.terms)
-    return replace(
-        value, terms=terms, bias=value.bias[places], size=value.size[places], drift=value.drift[places]
-    )
+    return replace(value, terms=terms, bias=value.bias[places], size=value.size[places], drift=value.drift[places])
 
 
 def _negated(value: _Value) -> _Value:

@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.outcome import Outcome
-from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown, unstable
+from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown, sharpened, unstable
 from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
 
 
@@ -79,3 +80,28 @@ def test_crown_s_bounds_are_taken_over_with_the_unstable_neurons_in_their_order(
     assert np.all(np.diff(nodes) >= 0)
     for node, index in zip(nodes, indices, strict=True):
         assert bounds.lower[node][index] < 0 < bounds.upper[node][index]
+
+
+def test_what_is_known_of_a_node_narrows_all_that_follow_and_nothing_else(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    lower, upper = question.lower.astype(np.float64), question.upper.astype(np.float64)
+    before = adopt_crown(question.checker, lower, upper, question.root)
+    after = adopt_crown(question.checker, lower, upper, question.root)
+    first = question.checker.activated[0]
+    middle = 0.5 * before.lower[first] + 0.5 * before.upper[first]
+    asked = []
+
+    def sharpen(node: int, low: Float64Array, high: Float64Array) -> None:
+        asked.append(node)
+        if node == first:
+            np.maximum(low, middle - 1e-3, out=low)
+            np.minimum(high, middle + 1e-3, out=high)
+
+    sharpened(question.checker, after, sharpen)
+    assert asked == list(range(1, question.checker.last + 1))
+    for node in range(question.checker.last + 1):
+        assert (after.lower[node] >= before.lower[node]).all()
+        assert (after.upper[node] <= before.upper[node]).all()
+    last = question.checker.last
+    assert ((after.upper[last] - after.lower[last]) < 0.2 * (before.upper[last] - before.lower[last])).all()
+    assert (after.charges[last] <= before.charges[last]).all()
