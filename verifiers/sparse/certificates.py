@@ -23,7 +23,8 @@ from prunecert.files import write_bytes
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.certification import WAYS, Written
 from prunecert.verifiers.checker import files
-from prunecert.verifiers.checker.network import Network, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.proof import LARGEST_TEXT, Tree, check_stream
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.bab.outcome import Limits

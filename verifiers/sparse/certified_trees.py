@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
-from prunecert.verifiers.checker.network import Network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.vnnlibfile import Case
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
