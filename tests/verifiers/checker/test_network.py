@@ -145,7 +145,7 @@ REFUSED = {
 def test_what_is_not_taken_is_refused(what: str) -> None:
     sizes = {"w": (6, 3), "large": (4, 6), "n": (6,), "m": (1,)}
     constants = {name: abs(floats(*size)) for name, size in sizes.items()}
-    content = model(REFUSED[what], [1, 6], **constants, zero=np.full(6, -1.0, dtype=np.float32))
+    content = model(REFUSED[what], [1, 6], 13, **constants, zero=np.full(6, -1.0, dtype=np.float32))
     with pytest.raises(ValueError, match=r".") as refusal:
         read_network(content)
     assert isinstance(refusal.value, UnreadableError) or what == "a sum that grows"

@@ -189,7 +189,7 @@ def test_networks_with_batch_normalisation_have_certificates(tmp_path: Path) -> 
     operators.append(("MatMul", "g v", "y"))
     nodes = [helper.make_node(kind, inputs.split(), [out]) for kind, inputs, out in operators]
     onnx, vnnlib, target = tmp_path / "bn.onnx", tmp_path / "p.vnnlib", tmp_path / "proof"
-    shaped = infer_shapes(ModelProto.FromString(model(nodes, [1, 4], **constants)))
+    shaped = infer_shapes(ModelProto.FromString(model(nodes, [1, 4], 13, **constants)))
     onnx.write_bytes(shaped.SerializeToString())
     center = rng.random(4)
     network = read_network(onnx.read_bytes())
