@@ -130,6 +130,7 @@ class Certifier:
         if cases and witness is None:
             warm_up()
         begin = time.monotonic()
+        begins: dict[tuple[bool, bool], float] = {}
         limits = limits or Limits()
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
         attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
@@ -140,8 +141,8 @@ class Certifier:
             attempts.insert(0, _Attempt(limits, tuple(finished)))
         while True:
             attempt, how = attempts.pop(0), "bab"
-            # Another way has its own time: a search may have used all of it.
-            deadline = time.monotonic() + timeout if attempt.cut else begin + timeout
+            # Another way has its own time: what was tried before may have used all of it.
+            deadline = begins.setdefault((attempt.cut, bool(attempt.finished)), time.monotonic()) + timeout
             try:
                 if witness is None:
                     how, content = self._proved(cases, digest, deadline, attempt)
