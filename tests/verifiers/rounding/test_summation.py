@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunecert.verifiers.checker.network import Dense, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Dense
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.rounding.summation import output_error
 from tests.soundness.networks import Add, Affine, Network, Relu
