@@ -77,6 +77,8 @@ class BallAttack:
             steps: Gradient steps.
             deadline: `time.monotonic` after which no further step begins.
         """
+        if not len(points):
+            return None
         with np.errstate(all="ignore"):
             for step in range(steps + 1):
                 values = self._network.forward(points)
@@ -90,7 +92,7 @@ class BallAttack:
                     point = self._confirmed(points[place])
                     if point is not None:
                         return point
-                if step == steps or not len(points) or time.monotonic() > deadline:
+                if step == steps or time.monotonic() > deadline:
                     return None
                 slope = self._gradient(values, targets)
                 lengths = np.linalg.norm(slope, axis=1, keepdims=True)

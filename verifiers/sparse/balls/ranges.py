@@ -189,7 +189,9 @@ def _unlinear(ranges: Ranges, node: int, low: Float64Array, high: Float64Array) 
         reach = np.maximum(high - center, center - low)
         box = float(np.linalg.norm(reach)) * (1 + 1e-12)
     # What is said of the centre holds of the value at the ball's centre within its drift.
-    return (0.5 * min(ranges.radii.get(node, np.inf), box) + float(np.linalg.norm(ranges.drifts[node][own]))) * (1 + 1e-12)
+    return (0.5 * min(ranges.radii.get(node, np.inf), box) + float(np.linalg.norm(ranges.drifts[node][own]))) * (
+        1 + 1e-12
+    )
 
 
 def _lengths(rows: Float64Array) -> Float64Array:

@@ -1,9 +1,9 @@
 """One question about an l2 ball: SDP-CROWN, an attack, optimised slopes, then branch and bound on ReLUs.
 
-Every bound is rigorous (`walk`), so a leaf is a subdomain whose bound is above 0, and nothing is left to be checked. A split
-makes one neuron's box smaller in the Lagrangian, in which its ReLU is exact; hidden bounds and balls stay those of the
-whole set. The neuron that is split is the one at which the relaxed network is wrong by most: its output in the dual's
-own forward pass against the ReLU of its input there, times the weight that the bound has on it.
+Every bound is rigorous (`walk`), so a leaf is a subdomain whose bound is above 0, and nothing is left to be checked. A
+split makes one neuron's box smaller in the Lagrangian, in which its ReLU is exact; hidden bounds and balls stay those
+of the whole set. The neuron that is split is the one at which the relaxed network is wrong by most: its output in the
+dual's own forward pass against the ReLU of its input there, times the weight that the bound has on it.
 """
 
 from __future__ import annotations
@@ -259,9 +259,7 @@ class BallSearch:
             for place, (part, lower) in enumerate(zip(parts, lowers, strict=True))
         ]
 
-    def _splits(
-        self, climb: Climb, boxes: Boxes, lowers: Float64Array, each: int
-    ) -> dict[int, tuple[int, int]]:
+    def _splits(self, climb: Climb, boxes: Boxes, lowers: Float64Array, each: int) -> dict[int, tuple[int, int]]:
         """Returns node and place of the neuron to be split, by subdomain; none where none is free."""
         trace = climb.trace
         gaps = self._ascent.gradient(trace)
