@@ -55,6 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     if options.check is not None:
         return compare(suite, present, options, out / "onnx")
+    balls = [cell.name for cell, _ in present if cell.ball]
+    if balls:
+        raise UserError(
+            f"{balls[0]} is refused: it is verified over l2 balls, which VNN-LIB 1.0 can't state; name other cells "
+            "with --cells, or ask for the networks alone with --check or --shapes."
+        )
     from prunecert.bench.planning.plan import is_correct, property_name, property_text
     from prunecert.bench.results.vnncomp import Key, write_keys
     from prunecert.verifiers.formats.counterexample import outputs

@@ -11,7 +11,7 @@ from typing import Any
 from prunecert.bench.schema.cell import Protocol
 from prunecert.hashing import digest
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Availability, Kind
+from prunecert.verifiers.base import Availability, Kind, Norm
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,15 @@ def make_stages(protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def supported_stages(stages: Sequence[Stage], onnx: Path) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    """Splits stages into those that take a network, and why the others don't, by name."""
+def supported_stages(
+    stages: Sequence[Stage], onnx: Path, norm: Norm = "linf"
+) -> tuple[tuple[Stage, ...], dict[str, str]]:
+    """Splits stages into those that take a network and a norm, and why the others don't, by name."""
     from prunecert.verifiers.process.inspection import check_supported
 
     supported, refused = [], {}
     for stage in stages:
-        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, "linf", "robustness")
+        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, norm, "robustness")
         if reason is None:
             supported.append(stage)
         else:

@@ -45,13 +45,16 @@ def test_without_balls_there_are_no_radii() -> None:
 
 
 def test_balls_are_tighter_than_the_product_of_the_layers_norms() -> None:
-    one = case((3, 8, 8, 4, 2), 1, 0.3)
-    ranges = find_ranges(one.checker, one.ball)
-    product = one.ball.radius
-    for node in one.checker.activated:
-        product *= np.linalg.norm(one.network.nodes[node].terms[0].matrix.toarray(), 2)
-        assert ranges.radii.get(node, 0.0) <= product * 1.3
-    assert len(ranges.radii) >= 2
+    layers = 0
+    for seed in range(5):
+        one = case((3, 8, 8, 4, 2), seed, 0.6)
+        ranges = find_ranges(one.checker, one.ball)
+        product = one.ball.radius
+        for node in one.checker.activated:
+            product *= np.linalg.norm(one.network.nodes[node].terms[0].matrix.toarray(), 2)
+            assert ranges.radii.get(node, 0.0) <= product * 1.3
+            layers += node in ranges.radii
+    assert layers > 5
 
 
 @pytest.mark.parametrize("name", ["_MOST", "_ROOM"])
