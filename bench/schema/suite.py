@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
@@ -155,6 +155,14 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
             if len(cells) > _MOST_CELLS:
                 raise root.refusal(
                     "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
+                )
+        balls = {(cell.network, cell.objective, cell.eps) for cell in cells if cell.ball}
+        for cell in cells:
+            if not cell.ball and (cell.network, cell.objective, cell.eps) in balls:
+                raise root.refusal(
+                    "cells",
+                    f"{cell.network} by {cell.objective} has the radius {show_eps(cell.eps)} in both norms, and tables "
+                    "tell cells apart by their radii; make two suites of it.",
                 )
         chosen[key] = tuple(cells.values())
     suite = Suite(

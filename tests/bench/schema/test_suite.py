@@ -88,7 +88,7 @@ def test_recipes_are_merged_from_general_to_special(tmp_path: Path) -> None:
     assert suite.recipe("vgg16", "ibp") == {"epochs": 1, "lr": 2}
 
 
-BALLS = """    eps: [1/10, 0.25]
+BALLS = """    eps: [1/10, 1/4]
     norm: l2
     trained_eps: 2/255
     verify: {cascade: [pgd, sparse-crown], timeouts: {sparse-crown: 5}}
@@ -112,11 +112,21 @@ def test_networks_are_verified_over_l2_balls(tmp_path: Path) -> None:
         "cnn-small_ibp_eps2_lwm_x10_s0",
     ]
     # A radius that is that of the training, too, is another question all the same.
-    same = load_suite(write(tmp_path, SUITE.replace("    eps: [2/255]\n", BALLS.replace("1/10, 0.25", "2/255"))))
+    same = load_suite(write(tmp_path, SUITE.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "2/255"))))
     assert same.cells[0][0].name == "cnn-small_ibp_eps2-l2at0.00784314_dense_x1_s0"
     # The usual norm may be said, and changes nothing.
     said = load_suite(write(tmp_path, SUITE.replace("eps: [2/255]", "eps: [2/255]\n    norm: linf")))
     assert said.digest() == load_suite(write(tmp_path, SUITE)).digest()
+
+
+def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
+    block = SUITE[SUITE.index("  - networks") : SUITE.index("verify:")]
+    both = block + block.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "2/255"))
+    text = SUITE.replace(block, both)
+    with pytest.raises(UserError, match="cnn-small by ibp has the radius 2/255 in both norms"):
+        load_suite(write(tmp_path, text))
+    other = block + block.replace("    eps: [2/255]\n", BALLS)
+    assert len(load_suite(write(tmp_path, SUITE.replace(block, other))).cells) == 9
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.adapters.sparse_balls import Balls
+from prunecert.verifiers.adapters.sparse_bounds import SparseCrown
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.sparse.bab.outcome import Limits
@@ -32,13 +33,25 @@ def test_bounds_are_below_the_outputs(network: Path) -> None:
     balls = Balls(read_network(network))
     for eps in (0.0, 0.02, 0.3):
         question = onnxnets.instance(network, eps, 1, norm="l2")
-        bounds, unstable = balls.bound(question)
+        result = balls.bound(question)
+        assert result is not None
+        bounds, unstable = result
         outputs = counterexample.outputs(network, onnxnets.samples(question, 2000)).astype(np.float64)
         smallest = np.array([(outputs @ a.T - b).max(axis=1).min() for a, b in question.spec.disjuncts])
         assert np.all(np.array(bounds) <= smallest + 1e-5)
         assert (unstable == 0) == (eps == 0.0)
         if eps == 0.0:
             np.testing.assert_allclose(bounds, smallest, atol=1e-4)
+
+
+def test_time_that_is_over_is_said(network: Path) -> None:
+    question = replace(onnxnets.instance(network, 0.3, 1, norm="l2"), timeout=1e-9)
+    assert Balls(read_network(network)).bound(question) is None
+    adapter = SparseCrown()
+    adapter._network = read_network(network)
+    verdict = adapter._on_ball(question)
+    assert (verdict.status, verdict.stage, verdict.bounds) == (Status.TIMEOUT, None, None)
+    assert adapter._on_ball(replace(question, timeout=60.0)).status is Status.UNKNOWN
 
 
 def test_small_balls_are_proved_and_what_is_there_is_found_inside_the_ball(network: Path) -> None:

@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.balls.ascent import Ascent, Climb
 from prunecert.verifiers.sparse.balls.attack import BallAttack
-from prunecert.verifiers.sparse.balls.ranges import find_ranges
+from prunecert.verifiers.sparse.balls.ranges import LateError, find_ranges
 from prunecert.verifiers.sparse.balls.walk import Ball, Boxes, Ranges, Slopes, Walker
 from prunecert.verifiers.sparse.certify import Checker
 
@@ -121,7 +121,11 @@ class BallSearch:
             # No disjunct is met by no output, one without rows by every output: nothing is claimed of either.
             out.status, out.detail, out.stage = Status.UNKNOWN, "the property has no rows to be bounded", "incomplete"
             return
-        ranges = find_ranges(self._checker, self._ball)
+        try:
+            ranges = find_ranges(self._checker, self._ball, deadline=self._deadline)
+        except LateError:
+            self._timeout()
+            return
         out.unstable = ranges.count
         self._ranges: Ranges = ranges
         self._ascent = Ascent(Walker(self._checker, ranges), self._checker.last)

@@ -47,7 +47,7 @@ def test_no_point_of_the_set_is_below_it(seed: int, size: int, radius: float, sc
     points = inside(seed, low, high, center, radius * scale)
     least = min(
         sum(
-            Fraction(a) * max(Fraction(z), 0) + Fraction(b) * Fraction(z)
+            Fraction(a) * max(Fraction(z), Fraction(0)) + Fraction(b) * Fraction(z)
             for a, b, z in zip(c.tolist(), d.tolist(), point.tolist(), strict=True)
         )
         for point in [*points[np.argsort(points @ d + np.maximum(points, 0) @ c)[:5]], center]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.sparse.balls import ranges as subject
-from prunecert.verifiers.sparse.balls.ranges import ball_of, bound_disjuncts, find_ranges
+from prunecert.verifiers.sparse.balls.ranges import LateError, ball_of, bound_disjuncts, find_ranges
 from tests.verifiers.sparse.balls.ballkit import Case, case
 
 
@@ -72,6 +74,12 @@ def test_a_centre_outside_of_the_box_is_moved_into_it() -> None:
     assert np.all((ball.low <= points) & (points <= ball.high))
     assert np.all(np.linalg.norm(points - ball.center, axis=1) <= ball.radius)
     assert ball.center.tolist() == [1.0, 0.5]
+
+
+def test_time_that_is_over_is_said() -> None:
+    one = case((3, 6, 5, 4, 2), 2, 0.5)
+    with pytest.raises(LateError):
+        find_ranges(one.checker, one.ball, deadline=time.monotonic() - 1)
 
 
 def test_disjuncts_are_bounded_by_their_best_row() -> None:
