@@ -199,7 +199,7 @@ def prepare(
         export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", exports)
         export = compact_export(export, exports, compact_mode(protocol))
         _check_card(cell, export)
-        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
+        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for reason in unsupported.values():
             tell(f"{cell.name}: {reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))

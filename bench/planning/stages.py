@@ -11,7 +11,7 @@ from typing import Any
 from prunecert.bench.schema.cell import Protocol
 from prunecert.hashing import digest
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Availability, Kind
+from prunecert.verifiers.base import Availability, Kind, Norm
 from prunecert.verifiers.formats.support import SpecKind
 
 
@@ -132,14 +132,14 @@ def _compared_by(protocol: Protocol) -> tuple[str, ...]:
 
 
 def supported_stages(
-    stages: Sequence[Stage], onnx: Path, spec: SpecKind = "robustness"
+    stages: Sequence[Stage], onnx: Path, norm: Norm = "linf", spec: SpecKind = "robustness"
 ) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    """Splits stages into those that take a network and a kind of property, and why the others don't, by name."""
+    """Splits stages into those that take network, norm and kind of property, and why the others don't, by name."""
     from prunecert.verifiers.process.inspection import check_supported
 
     supported, refused = [], {}
     for stage in stages:
-        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, "linf", spec)
+        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, norm, spec)
         if reason is None:
             supported.append(stage)
         else:

@@ -324,7 +324,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         image_key: Network and data: what an image row is found by.
         stages: Its verifiers, in order.
         card: The checkpoint's card.
-        norm: ``l2`` for networks that were trained with noise.
+        norm: ``l2`` where the radius is one of l2 balls, or the network was trained with noise.
         compaction: What was removed from the network; null: nothing was asked to be.
         variant: Timing suites: how the network is written.
         group: Timing suites: the networks that it is compared with.

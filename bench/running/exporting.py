@@ -96,7 +96,7 @@ def export_suite(request: ExportRequest) -> None:
     """Writes networks, properties and instances, and says what each network is.
 
     Raises:
-        UserError: The suite or the data can't be read, or no cell has a checkpoint.
+        UserError: The suite or the data can't be read, no cell has a checkpoint, or one is verified over l2 balls.
     """
     from prunecert.bench.planning.plan import is_correct, property_name, property_text
     from prunecert.bench.results.vnncomp import Key, write_keys
@@ -104,6 +104,12 @@ def export_suite(request: ExportRequest) -> None:
 
     chosen = _present(request, timed=True)
     present, out = chosen.cells, chosen.out
+    balls = [cell.name for cell, _ in present if cell.ball]
+    if balls:
+        raise UserError(
+            f"{balls[0]} is refused: it is verified over l2 balls, which VNN-LIB 1.0 can't state; name other cells "
+            "with --cells, or ask for the networks alone with --check or --shapes."
+        )
     data = select.load_data(chosen.suite.data, present, request.data_root, request.image_seed)
     rows: list[tuple[str, str, str]] = []
     keys: list[Key] = []
@@ -203,7 +209,7 @@ def compare_outputs(request: ExportRequest, count: int) -> int:
         0, or 1 if a predicted class differs.
 
     Raises:
-        UserError: The suite or the data can't be read, or no cell has a checkpoint.
+        UserError: The suite or the data can't be read, no cell has a checkpoint, or one is verified over l2 balls.
     """
     from prunecert.models.compact_export import check_inputs
     from prunecert.verifiers.formats.counterexample import outputs

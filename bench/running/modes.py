@@ -115,6 +115,8 @@ class Plain:
             raise UserError("--warm-start is refused with --submit: an entry must stand for itself.")
         if request.image_seed is not None and request.submit:
             raise UserError("--image-seed is refused with --submit: the leaderboard is about the first images.")
+        if request.submit and any(cell.ball for cell, _ in request.suite.cells):
+            raise UserError("--submit is refused with norm l2: the leaderboard is about boxes, radii in the sup norm.")
         if request.submit and any(cell.trained_eps is not None for cell, _ in request.suite.cells):
             raise UserError(
                 "--submit is refused with trained_eps: an entry's network is verified at the radius that it was "

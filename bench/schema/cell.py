@@ -41,6 +41,8 @@ class Cell:
         compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
         seed: Seed of training and pruning.
         trained_eps: The radius that it was trained for, where it is verified at another one; None: at `eps`.
+        ball: Whether it is verified over the l2 ball of radius `eps`, cut with the pixels' box; then `trained_eps` is
+            given, a radius in the sup norm.
     """
 
     network: str
@@ -50,18 +52,24 @@ class Cell:
     compression: float
     seed: int
     trained_eps: Fraction | None = field(default=None, kw_only=True)
+    ball: bool = field(default=False, kw_only=True)
 
     @property
     def norm(self) -> Norm:
-        """The norm in which the network is trained to be robust."""
-        return "l2" if self.objective in NOISE_OBJECTIVES else "linf"
+        """The norm of its radius: that in which it is verified, or certified where it is trained with noise."""
+        return "l2" if self.ball or self.objective in NOISE_OBJECTIVES else "linf"
+
+    @property
+    def verification_norm(self) -> Norm:
+        """The norm in which verifiers are asked about it."""
+        return "l2" if self.ball else "linf"
 
     @property
     def name(self) -> str:
         """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255).
 
         Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``; one that was trained for 2/255
-        and is verified at 1/255 has ``eps2-at1``.
+        and is verified at 1/255 has ``eps2-at1``, or ``eps2-l2at0.25`` if it is over an l2 ball of that radius.
         """
         # What is named module:attribute has no colon in the names of files.
         return f"{self.family}_{self.member}".replace(":", ".")
@@ -71,13 +79,14 @@ class Cell:
         """How the name begins for all cells of this network, objective and radius: ``cnn-small_ibp_eps2``."""
         radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
         if self.trained_eps is not None:
-            radius = f"eps{float(self.trained_eps * 255):g}-at{float(self.eps * 255):g}"
+            at = f"l2at{float(self.eps):g}" if self.ball else f"at{float(self.eps * 255):g}"
+            radius = f"eps{float(self.trained_eps * 255):g}-{at}"
         return f"{self.network}_{self.objective}_{radius}"
 
     @property
     def as_trained(self) -> Cell:
         """The cell whose checkpoint it has: itself, or that of the radius that it was trained for."""
-        return self if self.trained_eps is None else replace(self, eps=self.trained_eps, trained_eps=None)
+        return self if self.trained_eps is None else replace(self, eps=self.trained_eps, trained_eps=None, ball=False)
 
     @property
     def member(self) -> str:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
@@ -29,6 +29,7 @@ from prunecert.verifiers.base import Kind
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parents[1] / "suites"
 ATTACK_ONLY = "attack-only"
+NORMS = ("linf", "l2")
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.
 _MOST_CELLS = 4_000
 _MOST_PROFILES = 20
@@ -156,6 +157,14 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
                 raise root.refusal(
                     "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
                 )
+        balls = {(cell.network, cell.objective, cell.eps) for cell in cells if cell.ball}
+        for cell in cells:
+            if not cell.ball and (cell.network, cell.objective, cell.eps) in balls:
+                raise root.refusal(
+                    "cells",
+                    f"{cell.network} by {cell.objective} has the radius {show_eps(cell.eps)} in both norms, and tables "
+                    "tell cells apart by their radii; make two suites of it.",
+                )
         chosen[key] = tuple(cells.values())
     suite = Suite(
         name=name,
@@ -185,21 +194,26 @@ def _block(
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
     radii = _radii(block, objectives)
     trained = _trained_eps(block)
+    ball = _ball(block, trained)
     compressions = block.take_list("compression", float, _check_compression)
     pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
     protocol = _block_protocol(block, base, profile, profiles, sizes)
+    if ball:
+        _check_ball(block, protocol)
     ways = len(compressions) * max(1, len(pruners))
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
-        other = None if trained == eps else trained
+        other = None if trained == eps and not ball else trained
         for compression in compressions:
             chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
-            cells += [Cell(network, objective, eps, name, compression, seed, trained_eps=other) for name in chosen]
+            cells += [
+                Cell(network, objective, eps, name, compression, seed, trained_eps=other, ball=ball) for name in chosen
+            ]
     return [(cell, protocol) for cell in cells]
 
 
@@ -217,7 +231,7 @@ def _block_protocol(
             if key == profile:
                 protocol = changed
         own.finish()
-    block.finish(("eps", "sigma", "trained_eps"))
+    block.finish(("eps", "norm", "sigma", "trained_eps"))
     if "sigma" in block:
         # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
         compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
@@ -257,6 +271,39 @@ def _trained_eps(block: Section) -> Fraction | None:
         return parse_eps(block.take("trained_eps", str))
     except UserError as error:
         raise block.refusal("trained_eps", str(error)) from error
+
+
+def _ball(block: Section, trained: Fraction | None) -> bool:
+    """Reads ``norm``: whether a block's ``eps`` are radii of l2 balls."""
+    norm = block.take("norm", str, "linf")
+    if norm not in NORMS:
+        raise block.refusal("norm", did_you_mean("norm", norm, NORMS))
+    if norm == "l2" and trained is None:
+        raise block.refusal(
+            "norm",
+            "'l2' is refused without 'trained_eps': networks are trained for a radius in the sup norm, which names "
+            "their checkpoints; 'eps' are the radii of the l2 balls that they are verified over.",
+        )
+    return norm == "l2"
+
+
+def _check_ball(block: Section, protocol: Protocol) -> None:
+    """Refuses what can't be asked over l2 balls, before anything runs."""
+    if protocol.timing is not None:
+        raise block.refusal("norm", "'l2' is refused in a suite that takes times; these are taken over boxes.")
+    able = [name for name in VERIFIERS if _takes_balls(name)]
+    for name in protocol.cascade:
+        if name not in able:
+            raise block.refusal(
+                "norm",
+                f"'l2' is refused with the verifier {name!r} in the cascade, which takes boxes only; those that take "
+                f"l2 balls are {', '.join(able)}. Name them in this block's 'verify.cascade'.",
+            )
+
+
+def _takes_balls(name: str) -> bool:
+    verifier = VERIFIERS.get(name)
+    return verifier.kind is not Kind.PROBABILISTIC and "l2" in verifier.capabilities().norms
 
 
 def _check_compression(value: float) -> None:

@@ -142,4 +142,8 @@ class SparseCrown(_SparseBounds):
         begin = time.perf_counter()
         self._balls = self._balls or Balls(self._network)
         result = self._balls.bound(instance)
-        return self._verdict(instance, result, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        if result is None:
+            late = "out of time before all hidden neurons were bounded"
+            return Verdict(Status.TIMEOUT, late, times=Times(bound_s=seconds))
+        return self._verdict(instance, result, seconds)

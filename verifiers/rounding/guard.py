@@ -150,7 +150,7 @@ def _points(instance: Instance, run: Callable[[FloatArray], FloatArray]) -> Floa
 
 
 def _inside(instance: Instance, point: Array) -> Array:
-    """Pulls a point of the box into the ball, where the input set is one; not so near its surface that it rounds out."""
+    """Pulls a point of the box into the ball, where the input set is one, and off its surface: it is rounded yet."""
     if instance.norm != "l2" or instance.center is None or instance.eps is None:
         return point
     step = point - instance.center.astype(np.float64)
