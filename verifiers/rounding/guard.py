@@ -306,8 +306,8 @@ def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Ver
         if instance.spec.violated_by(output) and instance.contains(measured.points[index]):
             return _broken(verifier, instance, verdict, measured, index)
     for disjunct, allowed in enumerate(measured.allowance):
-        sampled = min(_depth(instance, disjunct, output) for output in (*measured.outputs, *measured.exact))
-        # Written so that what is not a number is refused, too.
+        # NumPy's minimum is no number where one of them is none, and what is no number is refused, too.
+        sampled = float(np.min([_depth(instance, disjunct, row) for row in (*measured.outputs, *measured.exact)]))
         if not sampled > allowed:
             why = f"the property holds at a point of the box by {sampled:.3g} only"
         elif verdict.bounds is not None and not verdict.bounds[disjunct] > allowed:

@@ -5,7 +5,8 @@ as â with |â - a| <= e, and let it add n products and a bias. In any order, wi
 that is computed is within γ_k (|W| |â| + |b|) of W â + b, where k = n + 3 leaves room for a rounded weight of an
 average (n + 19 where there is batch normalisation, which stands as z - mean and then a factor and a shift, and which a
 runtime may fold into the layer before), and W â + b is within |W| e of the node's value. Subnormal numbers, flushed or
-not, cost less than 2**-120 for each term and weight.
+not, cost less than 2**-120 for each term and weight. No partial sum is larger than (1 + γ_k) (|W| |â| + |b|): where
+float32 doesn't hold that, a sum may end in infinity, and nothing is said.
 
 It is about sums of products: convolutions by Winograd's method or Fourier transforms, TF32 and float16 are not covered.
 """
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from prunecert.verifiers.checker.bounds import Bounds
 from prunecert.verifiers.checker.nodes import Network, Node
 
-_UNIT, _TINY = 2.0**-24, 2.0**-120
+_UNIT, _TINY, _LARGEST = 2.0**-24, 2.0**-120, float(np.finfo(np.float32).max)
 #: What the float64 arithmetic of this analysis, whose terms are all at least 0, may take off.
 _UP = 1 + 1e-9
 
@@ -55,7 +56,11 @@ def output_error(network: Network, lower: npt.NDArray[Any], upper: npt.NDArray[A
             sizes = [bounds.largest[s][None] + e for s, e in zip(node.sources, sources, strict=True)]
             ones = [np.ones_like(e) for e in sources]
             moved, products, weights = (node.forward(values, abs)[0] for values in (sources, sizes, ones))
-            rounding = gamma * (products + abs(node.bias)) + _TINY * k * (1 + weights)
+            total = products + abs(node.bias)
+            # A runtime may divide the sum of an average at its end.
+            if not (_UP * (1 + gamma) * total * (k if node.loose else 1) < _LARGEST).all():
+                return float("inf")
+            rounding = gamma * total + _TINY * k * (1 + weights)
             errors.append(_UP * (_UP * moved + _UP * rounding))
     worst = float(np.max(errors[network.output], initial=0.0))
     return worst if np.isfinite(worst) else float("inf")
