@@ -102,15 +102,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import compact_export, export_cell
+    from prunecert.bench.planning.exports import cell_export
 
     return {
-        cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
-            folder,
-            select.compact_mode(protocol),
-        )
-        for cell, protocol in present
+        cell.name: cell_export(cell, checkpoints, folder, select.compact_mode(protocol)) for cell, protocol in present
     }
 
 

@@ -19,7 +19,7 @@ from prunecert.bench.results.quantities import (
     Seed,
     Share,
 )
-from prunecert.bench.results.session_types import CompactionRecord, DataRecord, Machine, Missing
+from prunecert.bench.results.session_types import BitSizes, CompactionRecord, DataRecord, Machine, Missing
 from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -149,6 +149,7 @@ class SummaryCell(Struct, kw_only=True):
         by_verifier: By verifier.
         unsupported: Verifiers that do not take the network, with the reason.
         note: Why it is verified in another way than the rest.
+        size: What the network's numbers take, in suites with rounded weights.
     """
 
     name: Name
@@ -179,6 +180,7 @@ class SummaryCell(Struct, kw_only=True):
     by_verifier: dict[Name, VerifierCounts]
     unsupported: dict[Name, str]
     note: str
+    size: BitSizes | UnsetType = UNSET
 
 
 class CertifiedShare(ShareRecord, kw_only=True):
