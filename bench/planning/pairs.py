@@ -181,8 +181,8 @@ def _pairs(plan: CellPlan, partner: Partner, installed: Installed, exports: Path
     own = plan.export.masked_path
     try:
         merged = _merge(partner.path, own, exports)
-        asked = tuple(replace(stage, everyone=False) for stage in stages_of(pair.verifiers, plan.protocol, installed))
-        stages, unsupported = supported_stages(asked, merged, "dnf")
+        capable = tuple(replace(stage, everyone=False) for stage in stages_of(pair.verifiers, plan.protocol, installed))
+        stages, unsupported = supported_stages(capable, merged, "dnf")
         if (odd := _other_layers(partner.path, own)) is not None:
             stages = tuple(stage for stage in stages if stage.verifier != PAIR_VERIFIER)
             unsupported[PAIR_VERIFIER] = f"{PAIR_VERIFIER} takes two networks of one architecture; {odd}."

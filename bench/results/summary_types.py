@@ -348,7 +348,7 @@ class PairedCell(Struct, kw_only=True):
         different: Images with a point at which they aren't.
         undecided: The others, by their last status.
         decided_by: By verifier.
-        asked: How many images each verifier was asked about.
+        questions: How many images each verifier was asked about.
         failed: How often each ended in an error.
         time: Seconds of an image.
     """
@@ -373,7 +373,7 @@ class PairedCell(Struct, kw_only=True):
     different: ShareRecord
     undecided: UndecidedCounts
     decided_by: dict[Name, DecidedCounts]
-    asked: dict[Name, Images]
+    questions: dict[Name, Images]
     failed: dict[Name, Images]
     time: PairTime
 

@@ -102,8 +102,9 @@ def test_bits_that_do_not_fit_and_files_that_do_not_keep_to_theirs(exported: Pat
 
 
 def test_a_layer_that_would_be_emptied_is_named(tmp_path: Path) -> None:
-    layer = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    layer[1].weight.data.fill_(1e-35)
+    linear = nn.Linear(4, 2)
+    nn.init.constant_(linear.weight, 1e-35)
+    layer = nn.Sequential(nn.Flatten(), linear)
     export_model(layer, Masks.dense(layer), {}, tmp_path / "net.onnx", (1, 2, 2))
     with pytest.raises(UserError, match=r"at 4 bits: all of '1_weight' would be zero"):
         round_file(tmp_path / "net.onnx", tmp_path / "few.onnx", [4])
