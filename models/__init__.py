@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
+#: Bits of a weight in float32, and of one that is rounded; see `models.bits`.
+FULL_BITS, LEAST_BITS, MOST_BITS = 32, 2, 8
 #: Network builders: ``build(shape, classes) -> nn.Module`` for inputs [N, *shape] in [0, 1]; those without these
 #: parameters are for CIFAR-10.
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry(

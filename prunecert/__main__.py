@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, Verb]] = {
     "Train": {
         "train": Verb("prunecert.bench.train:main", "pre-train, prune, fine-tune and save a suite's networks"),
         "search": Verb("prunecert.bench.search:main", "choose a training recipe on held-out images"),
+        "bits": Verb("prunecert.bench.bits:main", "choose the bits of each layer's weights at a given size"),
         "export": Verb("prunecert.bench.export:main", "checkpoints to ONNX and VNN-LIB files"),
         "adopt": Verb("prunecert.bench.adopt:main", "take a network that CTRAIN trained into the checkpoints"),
     },

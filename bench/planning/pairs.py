@@ -127,7 +127,7 @@ def with_pairs(
 
 
 def chain_of(cell: Cell) -> tuple[object, ...]:
-    """Returns what networks of one chain share: all but how much is pruned, and by whom."""
+    """Returns what networks of one chain share: all but how much is pruned, by whom, and the bits of weights."""
     return cell.network, cell.objective, cell.eps, cell.trained_eps, cell.seed
 
 
@@ -135,10 +135,10 @@ def _partners(
     plan: CellPlan, plans: Sequence[CellPlan], checkpoints: Path, exports: Path, tell: Tell
 ) -> Iterator[Partner]:
     cell, pair = plan.cell, plan.protocol.pair
-    if pair is None or cell.pruner == DENSE:
+    if pair is None or (cell.pruner == DENSE and not cell.bits):
         return
     chain = [other for other in plans if chain_of(other.cell) == chain_of(cell)]
-    dense = next((other.export for other in chain if other.cell.pruner == DENSE), None)
+    dense = next((other.export for other in chain if other.cell == _dense_of(cell)), None)
     if dense is None and not isinstance(cell, OwnCell):
         dense = _dense_checkpoint(cell, checkpoints, exports)
     if dense is None:
@@ -150,14 +150,23 @@ def _partners(
         yield Partner(_dense_of(cell).name, dense.masked_path, step=False)
     if not pair.steps:
         return
-    before = [o for o in chain if o.cell.pruner == cell.pruner and o.cell.compression < cell.compression]
+    if cell.bits:
+        # The step is the rounding.
+        before = [o for o in chain if o.cell == replace(cell, bits=()) and o.cell.pruner != DENSE]
+    else:
+        before = [
+            o
+            for o in chain
+            if o.cell.pruner == cell.pruner and not o.cell.bits and o.cell.compression < cell.compression
+        ]
     if before:
         other = max(before, key=lambda one: one.cell.compression)
         yield Partner(other.name, other.export.masked_path, step=True)
 
 
 def _dense_of(cell: Cell) -> Cell:
-    return replace(cell, pruner=DENSE, compression=1.0)
+    """Returns the cell of the dense network, in float32."""
+    return replace(cell, pruner=DENSE, compression=1.0, bits=())
 
 
 def _dense_checkpoint(cell: Cell, checkpoints: Path, exports: Path) -> Export | None:
@@ -172,8 +181,8 @@ def _pairs(plan: CellPlan, partner: Partner, installed: Installed, exports: Path
     own = plan.export.masked_path
     try:
         merged = _merge(partner.path, own, exports)
-        asked = tuple(replace(stage, everyone=False) for stage in stages_of(pair.verifiers, plan.protocol, installed))
-        stages, unsupported = supported_stages(asked, merged, spec="dnf")
+        capable = tuple(replace(stage, everyone=False) for stage in stages_of(pair.verifiers, plan.protocol, installed))
+        stages, unsupported = supported_stages(capable, merged, spec="dnf")
         if (odd := _other_layers(partner.path, own)) is not None:
             stages = tuple(stage for stage in stages if stage.verifier != PAIR_VERIFIER)
             unsupported[PAIR_VERIFIER] = f"{PAIR_VERIFIER} takes two networks of one architecture; {odd}."

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import prunecert.models
-from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.bench.planning.exports import Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
 from prunecert.bench.results.session_types import Missing
@@ -163,7 +164,9 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
             command = f"prunecert train --suite {suite_name} --cells {trained}"
             # One that is verified at several radii is lacking once.
-            lacking[trained] = Missing(name=trained, command=command, family=cell.as_trained.family, member=cell.member)
+            lacking[trained] = Missing(
+                name=trained, command=command, family=cell.as_trained.family, member=cell.as_trained.member
+            )
     return tuple(present), tuple(lacking.values())
 
 
@@ -194,17 +197,38 @@ def prepare(
         UserError: A checkpoint is truncated or changed, or its card says that it is another cell's.
     """
     present, missing = find_checkpoints(suite, cells, checkpoints)
+    # Where weights are rounded, those that aren't have a size to be compared with, too.
+    sized = any(cell.bits for cell, _ in suite.cells)
     plans = []
     for cell, protocol in present:
-        export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", exports)
-        export = compact_export(export, exports, compact_mode(protocol))
+        export = cell_export(cell, checkpoints, exports, compact_mode(protocol))
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for reason in unsupported.values():
             tell(f"{cell.name}: {reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))
-        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images))
+        extra = {"size": bit_sizes(export.masked_path)} if sized else {}
+        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))
     return tuple(plans), missing
+
+
+def bit_sizes(path: Path) -> dict[str, Any]:
+    """Returns what a network's numbers take, as plain data for session rows.
+
+    Args:
+        path: Its file, before compaction.
+    """
+    from prunecert.models.bits import count_bits
+
+    count = count_bits(path)
+    return {
+        "bits": [layer.bits for layer in count.layers],
+        "kept": [layer.nonzero for layer in count.layers],
+        "scales": count.scales,
+        "others": count.others,
+        "kilobytes": count.kilobytes,
+        "compression": count.compression,
+    }
 
 
 def compact_mode(protocol: Protocol) -> Mode:

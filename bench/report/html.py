@@ -38,7 +38,7 @@ def render(summary: Mapping[str, Any], impact: str = "") -> str:
     beneath = (*table.legend(summary), *table.notes(summary))
     return environment.get_template("report.html.j2").render(
         run=summary,
-        columns=table.COLUMNS,
+        columns=table.columns(summary),
         rows=table.rows(summary),
         finding=screen.finding(summary),
         notes=[note for note in beneath if not note.startswith("NOT PUBLISHABLE")],

@@ -7,7 +7,7 @@ from typing import Any
 
 from prunecert.bench.report.medium import Table
 from prunecert.bench.schema.own import OWN, PRUNED
-from prunecert.models import DENSE
+from prunecert.models import DENSE, FULL_BITS
 
 Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
@@ -33,14 +33,27 @@ _WIDE_COLUMNS = (("s", True), ("verified by", False))
 def control(summary: Summary, cell: Cell) -> Cell | None:
     """Returns the dense network of a pruned one's network, objective, radius and seed; None if it isn't there.
 
-    Its images must be as many and of the same split.
+    Its images must be as many and of the same split. Of a network of rounded weights it is the one in float32.
     """
-    keys = ("network", "objective", "eps", "seed", "split", "images", "data_fingerprint")
-    if cell["pruner"] == DENSE:
+    keys = ("objective", "eps", "seed", "split", "images", "data_fingerprint")
+    network = _in_full(cell)
+    if cell["pruner"] == DENSE and cell["network"] == network:
         return None
     return next(
-        (one for one in summary["cells"] if one["pruner"] == DENSE and all(one[key] == cell[key] for key in keys)), None
+        (
+            one
+            for one in summary["cells"]
+            if one["pruner"] == DENSE and one["network"] == network and all(one[key] == cell[key] for key in keys)
+        ),
+        None,
     )
+
+
+def _in_full(cell: Cell) -> str:
+    """Returns what a cell's network is called where its weights aren't rounded; see `Cell.network_label`."""
+    network: str = cell["network"]
+    rounded = "size" in cell and any(width != FULL_BITS for width in cell["size"]["bits"])
+    return network.rpartition(" ")[0] if rounded else network
 
 
 def kept(summary: Summary, cell: Cell) -> float | None:
@@ -54,7 +67,8 @@ def finding(summary: Summary) -> str:
 
     Empty where no network has a dense one beside it.
     """
-    shares = [(cell, share) for cell in summary["cells"] if (share := kept(summary, cell)) is not None]
+    pruned = [cell for cell in summary["cells"] if cell["pruner"] != DENSE]
+    shares = [(cell, share) for cell in pruned if (share := kept(summary, cell)) is not None]
     if not shares:
         return ""
     good = [(cell, share) for cell, share in shares if share >= 0.9]

@@ -86,7 +86,7 @@ def _summary(cell: SessionCell, pair: SessionPair, answers: PairAnswers, confide
         "different": _share(counts["sat"], n, confidence),
         "undecided": {"total": sum(undecided.values()), **undecided},
         "decided_by": {name: {"unsat": c["unsat"], "sat": c["sat"]} for name, c in decided.items()},
-        "asked": {name: len(by_image) for name, by_image in by_stage.items()},
+        "questions": {name: len(by_image) for name, by_image in by_stage.items()},
         "failed": {
             name: sum(answer.status == "error" for answer in by_image.values()) for name, by_image in by_stage.items()
         },
@@ -107,7 +107,7 @@ def broken(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
     questions: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for item in summaries:
-        questions.update(item["asked"])
+        questions.update(item["questions"])
         failed.update(item["failed"])
     return sorted(name for name in questions if questions[name] and questions[name] == failed[name])
 

@@ -234,6 +234,26 @@ class SessionCertify(Struct, kw_only=True, omit_defaults=True):
         return indices_of(self.images, self.indices)
 
 
+class BitSizes(Struct, kw_only=True, omit_defaults=True):
+    """What a network's numbers take, in suites with rounded weights; see `models.bits`.
+
+    Args:
+        bits: Of a weight, by layer in the order of the graph; 32 where they aren't rounded.
+        kept: Weights that aren't zero, likewise.
+        scales: Of output channels, 32 bits each.
+        others: Biases and what else isn't rounded, 32 bits each.
+        kilobytes: All together, in 1,000 bytes, without the places of the zeros.
+        compression: Bits of all weights in float32 over those of the weights that are left.
+    """
+
+    bits: list[Positive]
+    kept: list[Count]
+    scales: Count
+    others: Count
+    kilobytes: Amount
+    compression: Ratio
+
+
 class SessionPair(Struct, kw_only=True, omit_defaults=True):
     """What is asked of a cell's network and another one.
 
@@ -335,6 +355,8 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         shapes: Timing suites: what the network costs.
         certify: How it is certified, if it is.
         pairs: What is asked of it and another network.
+        bits: Of its weights, where they were rounded: one number for all layers, or one for each.
+        size: What its numbers take, in suites with rounded weights.
     """
 
     image_key: Name
@@ -351,6 +373,8 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
     shapes: Sizes | None = None
     certify: SessionCertify | None = None
     pairs: list[SessionPair] = field(default_factory=list)
+    bits: list[Positive] = field(default_factory=list)
+    size: BitSizes | None = None
 
     @property
     def certified_only(self) -> bool:

@@ -279,6 +279,7 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
         },
         "unsupported": dict(cell.unsupported),
         "note": cell.note,
+        **({} if cell.size is None else {"size": plain(cell.size)}),
     }
 
 

@@ -19,7 +19,7 @@ from prunecert.bench.results.quantities import (
     Seed,
     Share,
 )
-from prunecert.bench.results.session_types import CompactionRecord, DataRecord, Machine, Missing
+from prunecert.bench.results.session_types import BitSizes, CompactionRecord, DataRecord, Machine, Missing
 from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -149,6 +149,7 @@ class SummaryCell(Struct, kw_only=True):
         by_verifier: By verifier.
         unsupported: Verifiers that do not take the network, with the reason.
         note: Why it is verified in another way than the rest.
+        size: What the network's numbers take, in suites with rounded weights.
     """
 
     name: Name
@@ -179,6 +180,7 @@ class SummaryCell(Struct, kw_only=True):
     by_verifier: dict[Name, VerifierCounts]
     unsupported: dict[Name, str]
     note: str
+    size: BitSizes | UnsetType = UNSET
 
 
 class CertifiedShare(ShareRecord, kw_only=True):
@@ -346,7 +348,7 @@ class PairedCell(Struct, kw_only=True):
         different: Images with a point at which they aren't.
         undecided: The others, by their last status.
         decided_by: By verifier.
-        asked: How many images each verifier was asked about.
+        questions: How many images each verifier was asked about.
         failed: How often each ended in an error.
         time: Seconds of an image.
     """
@@ -371,7 +373,7 @@ class PairedCell(Struct, kw_only=True):
     different: ShareRecord
     undecided: UndecidedCounts
     decided_by: dict[Name, DecidedCounts]
-    asked: dict[Name, Images]
+    questions: dict[Name, Images]
     failed: dict[Name, Images]
     time: PairTime
 

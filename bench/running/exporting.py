@@ -171,15 +171,10 @@ def _quantised(name: str, path: Path, images: npt.NDArray[np.float32]) -> Path:
 
 def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import compact_export, export_cell
+    from prunecert.bench.planning.exports import cell_export
 
     return {
-        cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
-            folder,
-            select.compact_mode(protocol),
-        )
-        for cell, protocol in present
+        cell.name: cell_export(cell, checkpoints, folder, select.compact_mode(protocol)) for cell, protocol in present
     }
 
 

@@ -122,6 +122,10 @@ class Plain:
                 "--submit is refused with trained_eps: an entry's network is verified at the radius that it was "
                 "trained for; submit from a suite of these."
             )
+        if request.submit and any(cell.bits for cell, _ in request.suite.cells):
+            raise UserError(
+                "--submit is refused with bits: the board is about networks in float32; submit from a suite of these."
+            )
 
     def plans(self, plans: Sequence[CellPlan], request: RunRequest, workshop: Workshop) -> Workload:
         """Returns the plans, with the networks before them in the ids of attacks that begin at their examples."""

@@ -14,13 +14,14 @@ from prunecert.bench.schema.pairs import PAIR_VERIFIER, PairProtocol
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
-from prunecert.models import NOISE_OBJECTIVES
+from prunecert.models import FULL_BITS, LEAST_BITS, MOST_BITS, NOISE_OBJECTIVES
 from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Norm
 
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
+_BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,999}")
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
 
 
@@ -43,6 +44,8 @@ class Cell:
         trained_eps: The radius that it was trained for, where it is verified at another one; None: at `eps`.
         ball: Whether it is verified over the l2 ball of radius `eps`, cut with the pixels' box; then `trained_eps` is
             given, a radius in the sup norm.
+        bits: Of its weights, which are rounded after all training: one number for all layers, or one for each; empty:
+            float32, as it was trained. See `models.bits`.
     """
 
     network: str
@@ -53,6 +56,7 @@ class Cell:
     seed: int
     trained_eps: Fraction | None = field(default=None, kw_only=True)
     ball: bool = field(default=False, kw_only=True)
+    bits: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
     def norm(self) -> Norm:
@@ -85,13 +89,21 @@ class Cell:
 
     @property
     def as_trained(self) -> Cell:
-        """The cell whose checkpoint it has: itself, or that of the radius that it was trained for."""
-        return self if self.trained_eps is None else replace(self, eps=self.trained_eps, trained_eps=None, ball=False)
+        """The cell whose checkpoint it has: itself, or that of the radius it was trained for, with weights in full."""
+        if self.trained_eps is None and not self.bits:
+            return self
+        return replace(self, eps=self.trained_eps or self.eps, trained_eps=None, ball=False, bits=())
+
+    @property
+    def network_label(self) -> str:
+        """What tables call the network: its name, and the bits of its weights where they are rounded."""
+        return f"{self.network} {show_bits(self.bits)}-bit" if self.bits else self.network
 
     @property
     def member(self) -> str:
-        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``."""
-        return f"{self.pruner}_x{self.compression:g}_s{self.seed}"
+        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``, ``lwm_x10_s0_b8``."""
+        rounded = f"_b{'-'.join(map(str, self.bits))}" if self.bits else ""
+        return f"{self.pruner}_x{self.compression:g}_s{self.seed}{rounded}"
 
     @property
     def sparsity(self) -> float:
@@ -101,7 +113,7 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; `eps` as text (``"2/255"``), so that it stays exact."""
         return {
-            "network": self.network,
+            "network": self.network_label,
             "objective": self.objective,
             "eps": show_eps(self.eps),
             "pruner": self.pruner,
@@ -109,6 +121,7 @@ class Cell:
             "seed": self.seed,
             **({} if self.norm == "linf" else {"norm": self.norm}),
             **({} if self.trained_eps is None else {"trained_eps": show_eps(self.trained_eps)}),
+            **({"bits": list(self.bits)} if self.bits else {}),
         }
 
 
@@ -220,6 +233,42 @@ def show_eps(eps: Fraction) -> str:
     """
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
+
+
+def parse_bits(value: object) -> tuple[int, ...]:
+    """Reads bits of weights: a number, or numbers of each layer joined by bars.
+
+    Example:
+        >>> parse_bits(8), parse_bits("8/4/4/6"), parse_bits(32)
+        ((8,), (8, 4, 4, 6), ())
+
+    Returns:
+        Nothing for 32, which stands for weights that aren't rounded.
+
+    Raises:
+        UserError: It is neither, or out of range.
+    """
+    if value == FULL_BITS and not isinstance(value, bool):
+        return ()
+    text = str(value)
+    if isinstance(value, bool) or not _BITS.fullmatch(text):
+        raise UserError(
+            f"Bits {shortened(repr(value), 60)} are refused; allowed are {FULL_BITS} (float32), a whole number from "
+            f"{LEAST_BITS} to {MOST_BITS}, or such numbers for each layer, as '8/4/4/6'."
+        )
+    bits = tuple(int(part) for part in text.split("/"))
+    for width in bits:
+        if not LEAST_BITS <= width <= MOST_BITS:
+            raise UserError(
+                f"Bits {text!r} are refused; each must be within {LEAST_BITS} and {MOST_BITS}, or {FULL_BITS} for "
+                "float32."
+            )
+    return bits
+
+
+def show_bits(bits: tuple[int, ...]) -> str:
+    """Returns bits as `parse_bits` takes them."""
+    return "/".join(map(str, bits)) if bits else str(FULL_BITS)
 
 
 def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:

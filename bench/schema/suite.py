@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_bits, parse_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
@@ -21,7 +21,7 @@ from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from prunecert.models import DENSE, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.models import DENSE, FULL_BITS, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
 from prunecert.models.datasets.source import DataSource
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
@@ -200,10 +200,11 @@ def _block(
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
+    bits = [parse_bits(value) for value in block.take_list("bits", object, parse_bits, (FULL_BITS,))]
     protocol = _block_protocol(block, base, profile, profiles, sizes)
     if ball:
         _check_ball(block, protocol)
-    ways = len(compressions) * max(1, len(pruners))
+    ways = len(compressions) * max(1, len(pruners)) * len(bits)
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
@@ -212,7 +213,9 @@ def _block(
         for compression in compressions:
             chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
             cells += [
-                Cell(network, objective, eps, name, compression, seed, trained_eps=other, ball=ball) for name in chosen
+                Cell(network, objective, eps, name, compression, seed, trained_eps=other, ball=ball, bits=widths)
+                for name in chosen
+                for widths in bits
             ]
     return [(cell, protocol) for cell in cells]
 
@@ -239,6 +242,8 @@ def _block_protocol(
         images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
         protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
     _check_protocol(block, protocol, noise="sigma" in block)
+    if "bits" in block and protocol.timing is not None:
+        raise block.refusal("bits", "a suite that takes times is refused with weights that are rounded.")
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
     return protocol

@@ -25,7 +25,8 @@ _AT_MOST, _OF = 2, 4
 def _groups(weight: Tensor) -> Tensor:
     """Returns a weight's groups of four along its input, [outputs, ..., groups, 4], the last one filled up with -1."""
     last = weight.movedim(1, -1)
-    return F.pad(last, (0, -last.shape[-1] % _OF), value=-1).unflatten(-1, (-1, _OF))
+    whole = F.pad(last, (0, -last.shape[-1] % _OF), value=-1)
+    return whole.reshape(*whole.shape[:-1], -1, _OF)
 
 
 def pattern(scores: Tensor) -> Tensor:

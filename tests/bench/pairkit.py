@@ -28,7 +28,7 @@ def pixels(part: Part, root: Path | None = None, *, download: bool = False) -> P
     dense = networks()["dense"]
     images = np.random.default_rng(3).random((IMAGES, *dense.shape), dtype=np.float32)
     outputs = dense.evaluate(images.reshape(IMAGES, -1).astype(np.float64))
-    return Pixels(images, outputs.argmax(axis=1), "made up")
+    return Pixels(images, outputs.argmax(axis=1).astype(np.int64), "made up")
 
 
 def write(folder: Path, pair: str) -> Path:

@@ -142,10 +142,10 @@ def certificate_rows() -> list[Document]:
 def pair_rows() -> list[Document]:
     """Returns a run that asks about a pair, whose answers and verdicts contradict each other."""
     verdicts = [{"verifier": "bab", "key": key} for key in ("k-c", "k-d")]
-    asked = [complete({"type": "session", "cells": [{"stages": [{"verifier": "sparse-pair", "key": "p"}]}]})]
+    sessions = [complete({"type": "session", "cells": [{"stages": [{"verifier": "sparse-pair", "key": "p"}]}]})]
     pair = {
         **{"partner": "d", "step": False, "alike": "class", "onnx_sha256": "o", "images": 2, "indices": None},
-        **{"stages": asked[0]["cells"][0]["stages"], "unsupported": {}},
+        **{"stages": sessions[0]["cells"][0]["stages"], "unsupported": {}},
     }
     pruned = {"name": "c", "images": 2, "image_key": "j", "pruner": "lwm", "stages": verdicts[:1], "pairs": [pair]}
     rows: list[Document] = [{"type": "session", "cells": [pruned, {"name": "d", "images": 2, "stages": verdicts[1:]}]}]

@@ -40,7 +40,7 @@ def cells(folder: Path, files: Sequence[tuple[str, str, float]], pair: PairProto
     dense = pairkit.networks()["dense"]
     images = pairkit.pixels("test")
     data = Dataset(
-        images.images, images.labels, np.arange(pairkit.IMAGES), "test", "f" * 64, True, False, "made up",
+        images.images, images.labels.astype(np.int64), np.arange(pairkit.IMAGES), "test", "f" * 64, True, False, "made up",
         classes=dense.classes,
     )  # fmt: skip
     plans = []

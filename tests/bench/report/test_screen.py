@@ -74,6 +74,20 @@ def test_what_is_kept_is_of_the_same_seeds_dense_network() -> None:
     assert screen.kept({"cells": [dense, cell("lwm", 10, 49, images=90)]}, cell("lwm", 10, 49, images=90)) is None
 
 
+def test_rounded_weights_are_compared_with_the_dense_network_in_float32() -> None:
+    def rounded(pruner: str, compression: float, verified: int, bits: int) -> dict[str, Any]:
+        label = "cnn-small" if bits == 32 else f"cnn-small {bits}-bit"
+        return {**cell(pruner, compression, verified), "network": label, "size": {"bits": [bits, bits]}}
+
+    dense, eight, four = rounded("dense", 1, 50, 32), rounded("dense", 1, 40, 8), rounded("lwm", 10, 25, 4)
+    summary = {"cells": [eight, dense, four]}
+    assert [screen.kept(summary, one) for one in (dense, eight, four)] == [None, 0.8, 0.5]
+    assert screen.control({"cells": [eight, four]}, four) is None
+    # The finding is about what pruning keeps.
+    assert "by lwm, cnn-small 4-bit" in screen.finding(summary)
+    assert screen.finding({"cells": [eight, dense]}) == ""
+
+
 def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -> None:
     assert screen.finding(SUMMARY) == (
         "Pruned to 100× by lwm-iterative, cnn-small (crown-ibp, ε = 2/255) keeps 92 % of its dense network's verified "

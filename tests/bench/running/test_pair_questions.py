@@ -47,9 +47,9 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_each_image_of_each_pair_has_its_rows_and_no_verdict_is_among_them(finished: tuple[Path, str]) -> None:
     out, text = finished
     rows = documents(out, "pair")
-    asked = {(row["cell"], row["alike"], row["image"]) for row in rows}
+    questions = {(row["cell"], row["alike"], row["image"]) for row in rows}
     pruned = ("light_own_eps5.1_pruned", "heavy_own_eps5.1_pruned")
-    assert asked == {(name, alike, image) for name in pruned for alike in ASKED for image in range(pairkit.IMAGES)}
+    assert questions == {(name, alike, image) for name in pruned for alike in ASKED for image in range(pairkit.IMAGES)}
     assert {row["partner"] for row in rows} == {"light_own_eps5.1_dense", "heavy_own_eps5.1_dense"}
     assert {row["verifier"] for row in documents(out, "verdict")} == {"sparse-bab"}
     # What has no dense network beside it is named before anything is asked.

@@ -51,11 +51,11 @@ def suite(folder: Path, pair: str) -> Path:
 )
 def test_what_a_suite_asks(tmp_path: Path, pair: str, expected: PairProtocol) -> None:
     path = suite(tmp_path, pair)
-    asked, plain = load_suite(str(path)), load_suite(str(suite(tmp_path, pair)), "half")
-    assert {protocol.pair for _, protocol in asked.cells} == {expected}
+    comparing, plain = load_suite(str(path)), load_suite(str(suite(tmp_path, pair)), "half")
+    assert {protocol.pair for _, protocol in comparing.cells} == {expected}
     # A profile that says nothing of pairs asks the same.
     assert {protocol.pair for _, protocol in plain.cells} == {expected}
-    assert asked.to_json()["cells"][0]["verify"]["pair"] == expected.to_json()
+    assert comparing.to_json()["cells"][0]["verify"]["pair"] == expected.to_json()
 
 
 def test_a_suite_without_pairs_has_the_digest_that_it_had(tmp_path: Path) -> None:

@@ -263,3 +263,16 @@ def test_radii() -> None:
     assert show_eps(parse_eps("8 / 255")) == "8/255"
     assert show_eps(parse_eps("0.1")) == "1/10"
     assert Cell("a", "b", parse_eps("1/510"), "c", 2.5, 3).name == "a_b_eps0.5_c_x2.5_s3"
+
+
+def test_bits_make_cells_of_one_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "few.yaml"
+    path.write_text(SUITE.replace("compression: [1, 10, 20]", "compression: [1, 10]\n    bits: [32, 8, 8/4/4/6]"))
+    cells = [cell for cell, _ in load_suite(str(path)).cells]
+    assert [cell.bits for cell in cells] == 2 * [(), (8,), (8, 4, 4, 6)]
+    assert len({cell.name for cell in cells}) == 6
+    assert len({cell.as_trained for cell in cells}) == 2
+    for wrong, message in (("true", "a plain value"), ("[4, 16]", "each must be within 2 and 8"), ("x", "are refused")):
+        path.write_text(SUITE.replace("compression: [1, 10, 20]", f"compression: [1]\n    bits: {wrong}"))
+        with pytest.raises(UserError, match=rf"few\.yaml, line \d+, .*{message}"):
+            load_suite(str(path))
