@@ -188,6 +188,15 @@ class _Reader:
         """Reads a QuantizeLinear."""
         tensor = self._tensor(node)
         grid = self._grid(node)
+        before = self._steps[tensor.step]
+        while before.operator == "Reshape":
+            before = self._steps[before.inputs[0]]
+        if before.grid is not None and before.grid != grid:
+            raise refuse(
+                node,
+                "it rounds what has just been rounded by another scale; optimisers make one rounding of two, which is "
+                "another function",
+            )
         return self._append(Step("Round", (tensor.step,), self._shape(tensor), node.name, grid=grid), grid)
 
     def dequantize(self, node: onnx.NodeProto) -> _Tensor:
@@ -268,7 +277,9 @@ class _Reader:
             bias = np.broadcast_to(finite(node, constant), shape).reshape(-1)
         except ValueError:
             raise refuse(node, f"it adds the shapes {list(shape)} and {list(constant.values.shape)}") from None
-        error = np.abs(bias) * constant.loose
+        # Kernels may add whole numbers before their zero points: up to 2**16 steps, each sum rounded to 2**-24.
+        loose = 0.0 if constant.scales is None else float(constant.scales.max(initial=0.0)) * 2.0**-4
+        error = np.abs(bias) * constant.loose + loose
         return self._append(Step("Shift", (tensor.step,), shape, node.name, bias=bias.copy(), bias_error=error))
 
     def linear(self, node: onnx.NodeProto) -> _Tensor:
@@ -308,6 +319,12 @@ class _Reader:
     def _biased(self, node: onnx.NodeProto, step: Step, scales: Float64Array | None, loose: float) -> Step:
         """Gives a layer its bias, and says how far integer kernels are from it."""
         assert step.weight is not None
+        if scales is None:
+            raise refuse(
+                node,
+                "its weights are no whole numbers, and optimisers quantise them where what they multiply is quantised; "
+                "quantise them in the file",
+            )
         if loose:
             raise refuse(node, "its weights are whole numbers of more than 29 bits; taken are int8 and int16")
         count = len(step.weight)
@@ -324,8 +341,11 @@ class _Reader:
         source = self._steps[step.inputs[0]]
         while source.operator in ("Reshape", "MaxPool"):
             source = self._steps[source.inputs[0]]
-        if constant.scales is not None and scales is not None and source.grid is not None:
-            unit = scales.reshape(count, -1)[:, 0] * source.grid.scale
+        unit = np.zeros(count) if source.grid is None else scales.reshape(count, -1)[:, 0] * source.grid.scale
+        if constant.scales is None:
+            # Optimisers may round it to the products' unit.
+            rescaled = 0.5 * unit * (1 + 2.0**-20)
+        elif source.grid is not None:
             own = np.broadcast_to(constant.scales.reshape(-1), (count,))
             if np.any((np.abs(own - unit) > _SAME_UNIT * unit) & (bias != 0)):
                 raise refuse(

@@ -82,6 +82,13 @@ def test_a_bias_is_off_by_as_much_as_its_unit_is_from_that_of_the_products() -> 
     assert layer.rescaled[1] == pytest.approx(4 * (float(unit[1]) - 0.03125), rel=1e-6)
 
 
+def test_a_float_bias_may_be_rounded_to_the_unit_of_the_products() -> None:
+    nodes = [*pair("x", "a"), LAYER[0], N("Gemm", ["a", "wf", "f"], ["y"], transB=1)]
+    (*_, layer) = read_steps(model(nodes, f=np.array([0.3, 0.7], np.float32)), "net")
+    assert layer.rescaled is not None
+    assert layer.rescaled.tolist() == pytest.approx([0.0625, 0.015625], rel=1e-5)
+
+
 @pytest.mark.parametrize("scale", [0.0, -0.5, np.nan, np.inf, 1e-30])
 def test_a_scale_whose_rounding_has_no_bound_is_named(scale: float) -> None:
     net = model([*pair("x", "a"), *LAYER, *pair("h", "y", "t")], t=np.float32(scale))
@@ -106,6 +113,9 @@ def test_a_scale_whose_rounding_has_no_bound_is_named(scale: float) -> None:
         ([*pair("x", "a"), *LAYER, *pair("h", "y")], {"ws": np.array([0.5, 0], np.float32)}, "its scale is 0"),
         ([*pair("x", "a"), N("Clip", ["a"], ["y"], name="cut")], {}, "'cut' (Clip)"),
         ([*pair("x", "a", zero="i")], {"i": np.int32(0)}, "it writes int32"),
+        ([*pair("x", "a"), *pair("a", "y", "t")], {"t": np.float32(0.5)}, "rounds what has just been rounded"),
+        ([*pair("x", "a"), N("Gemm", ["a", "f"], ["h"]), *pair("h", "y")], {"f": np.eye(2, dtype=np.float32)},
+         "its weights are no whole numbers"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_bounded_is_named(nodes: list[onnx.NodeProto], constants: dict[str, Any], word: str) -> None:
@@ -118,13 +128,13 @@ def test_what_cannot_be_bounded_is_named(nodes: list[onnx.NodeProto], constants:
 
 
 def test_a_scale_that_the_input_computes_is_named() -> None:
-    nodes = [*pair("x", "a"), N("Relu", ["a"], ["t"]), *pair("a", "y", "t")]
+    nodes = [*pair("x", "a"), *LAYER, N("Relu", ["a"], ["t"]), *pair("h", "y", "t")]
     with pytest.raises(UserError, match="computed from the input, so that it has no bound"):
         read_steps(model(nodes), "net")
 
 
 def test_two_outputs_are_refused() -> None:
-    net = model([*pair("x", "a"), *pair("a", "y", "t")], t=np.float32(0.5))
+    net = model([*pair("x", "a"), *LAYER, *pair("h", "y")])
     net.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 2]))
     with pytest.raises(UserError, match="2 outputs"):
         read_steps(net, "net")
