@@ -39,10 +39,8 @@ def cells(folder: Path, files: Sequence[tuple[str, str, float]], pair: PairProto
     """Returns a plan for each file, pruner and compression."""
     dense = pairkit.networks()["dense"]
     images = pairkit.pixels("test")
-    data = Dataset(
-        images.images, images.labels.astype(np.int64), np.arange(pairkit.IMAGES), "test", "f" * 64, True, False, "made up",
-        classes=dense.classes,
-    )  # fmt: skip
+    labels, indices = images.labels.astype(np.int64), np.arange(pairkit.IMAGES)
+    data = Dataset(images.images, labels, indices, "test", "f" * 64, True, False, "made up", classes=dense.classes)
     plans = []
     for name, pruner, compression in files:
         base, path = plan(2, [], pairkit.IMAGES), folder / f"{name}.onnx"
