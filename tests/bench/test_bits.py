@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench import bits
+from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.running import bit_search
 from prunecert.bench.running.bit_search import Bits, Score
 from prunecert.errors import EXIT_OK, UserError
@@ -76,10 +77,9 @@ def test_bits_out_of_range_are_refused(value: str, zoo: Zoo, capsys: pytest.Capt
 
 
 def test_another_data_set_is_named(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    export = bit_search.export_cell
 
     def foreign(checkpoint: Path, folder: Path) -> Any:
-        one = export(checkpoint, folder)
+        one = export_cell(checkpoint, folder)
         return type(one)(one.path, one.sha256, one.sparsity, 1.0, "", {**one.card, "data": {"name": "mine"}})
 
     monkeypatch.setattr(bit_search, "export_cell", foreign)
