@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.planning.exports import Export, rounded_export
+from prunecert.bench.planning.exports import Export, export_cell, rounded_export
 from prunecert.bench.planning.plan import is_correct, robustness_instance
-from prunecert.bench.schema.cell import show_bits
+from prunecert.bench.schema.cell import parse_eps, show_bits
 from prunecert.errors import UserError
 from prunecert.models import LEAST_BITS, MOST_BITS
 from prunecert.models.bits import BitCount, count_bits, spread_bits, weights_of
 from prunecert.models.data import Dataset
+from prunecert.models.datasets.source import CIFAR10, load_split, source_of
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status
 from prunecert.verifiers.formats.counterexample import outputs
@@ -201,3 +202,79 @@ def check_verifier(name: str) -> None:
     VERIFIERS.check(name)
     if VERIFIERS.get(name).kind not in (Kind.INCOMPLETE, Kind.COMPLETE):
         raise UserError(f"--verifier {name} is refused because it proves nothing; name one that does.")
+
+
+@dataclass(frozen=True)
+class BitRequest:
+    """What is asked for.
+
+    Args:
+        checkpoint: The trained cell's file.
+        bits: The size is that of so many for all layers.
+        images: Held-out images of the search.
+        check: Further ones, to compare the choice on.
+        verifier: Who proves.
+        timeout: Seconds an image.
+        exports: Folder for ONNX files.
+        data_root: Folder of the data set, or None to look for it.
+        threads: Of the verifier; None: its own choice.
+    """
+
+    checkpoint: Path
+    bits: int
+    images: int
+    check: int
+    verifier: str
+    timeout: float
+    exports: Path
+    data_root: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class BitChoice:
+    """What came of a search.
+
+    Args:
+        bits: Of each layer.
+        start: Equal ones, of the size that was asked for.
+        compared: Networks in float32, of equal bits and of the choice, on images that the search has not seen; no bits
+            stand for float32.
+    """
+
+    bits: Bits
+    start: Bits
+    compared: tuple[Trial, ...]
+
+
+def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
+    """Chooses the bits of a trained cell's layers, and compares the choice on other images.
+
+    Args:
+        request: What is asked for.
+        tell: Takes a line about each network that is tried.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or of a data set that isn't shipped; there are too few
+            images; or the verifier fails.
+    """
+    check_verifier(request.verifier)
+    export = export_cell(request.checkpoint, request.exports)
+    data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
+    if len(data) < request.images + request.check:
+        raise UserError(
+            f"{request.images} and {request.check} images are refused: there are {len(data):,} held-out ones; allowed "
+            "is that many together."
+        )
+    eps = parse_eps(str(export.card["eps"]))
+    start, kept = start_of(export, request.bits)
+    with Worker(request.verifier, threads=request.threads, log=None) as worker:
+
+        def judge(first: int, count: int) -> VerifiedJudge:
+            positions = range(first, first + count)
+            return VerifiedJudge(export, request.exports, data, positions, eps, worker, request.timeout)
+
+        chosen = search_bits(start, judge(0, request.images), kept, tell)[-1].bits
+        check = judge(request.images, request.check)
+        compared = tuple(Trial(bits, *check(bits)) for bits in dict.fromkeys(((), start, chosen)))
+    return BitChoice(chosen, start, compared)
