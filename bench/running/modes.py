@@ -18,7 +18,7 @@ from prunecert.bench.machine import cores, machine
 from prunecert.bench.planning.certificates import CertifyPlan, with_certificates
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed
-from prunecert.bench.planning.timing import Group, timed_plans
+from prunecert.bench.planning.timing import ComparedGroup, timed_plans
 from prunecert.bench.running.asking import OpenRun, ask_all
 from prunecert.bench.running.certificates import certify_all
 from prunecert.bench.running.request import RunRequest
@@ -40,7 +40,7 @@ class Workload:
     """
 
     plans: tuple[CellPlan, ...]
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ComparedGroup, ...] = ()
     certified: tuple[CertifyPlan, ...] = ()
 
 

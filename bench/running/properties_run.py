@@ -104,7 +104,7 @@ def check_file(counterexample: Path) -> Path:
     return counterexample.with_name(counterexample.name.removesuffix(".gz") + ".check.json")
 
 
-class Run:
+class PropertiesRun:
     """One start of the command.
 
     Args:
@@ -303,7 +303,7 @@ def run_properties(request: PropertiesRequest) -> int:
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
         writer.append(_session(request, crew))
-        run = Run(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
+        run = PropertiesRun(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
         run.go()
         code = run.report()
         if request.certificate is not None:
@@ -327,7 +327,7 @@ def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
     }
 
 
-def _certify(request: PropertiesRequest, target: Path, run: Run, crew: Mapping[str, Worker]) -> int:
+def _certify(request: PropertiesRequest, target: Path, run: PropertiesRun, crew: Mapping[str, Worker]) -> int:
     """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
     from prunecert.bench.running.answer_certificate import certify_answer
 

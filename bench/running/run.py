@@ -229,7 +229,7 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     cluster.run(
         [*workload.plans, *workload.certified],
         out,
-        partial(cluster.Part, run_suite, request),
+        partial(cluster.TaskPart, run_suite, request),
         backend,
         request.cluster.resources,
         read_answers,
