@@ -17,8 +17,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import IMAGES, SECONDS
-from prunecert.bench.running.adding import Addition, add, arrays_entry, kept_accuracies
+from prunecert.bench.options import IMAGES, SECONDS, PageHelp
+from prunecert.bench.running.adding import Addition, add, arrays_entry, kept_accuracies, run_folder
 from prunecert.bench.running.critical_radii import RadiusRequest, find_radii
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.errors import EXIT_REGRESSION, EXIT_USAGE, run_main
@@ -27,9 +27,7 @@ from prunecert.printable import say
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    command = argparse.ArgumentParser(
-        prog="prunecert add", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert add", description=__doc__, formatter_class=PageHelp)
     command.add_argument("network", help="an .onnx file, module:attribute, or a .safetensors checkpoint")
     command.add_argument("--eps", required=True, nargs="+", metavar="R", help="radii in the sup norm, e.g. 2/255")
     command.add_argument("--dense", default="", metavar="NETWORK", help="the network that it was pruned from")
@@ -44,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         help="close in on the radius up to which each of the first N images holds: proved, and broken (default: 10)",
     )  # fmt: skip
     command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    command.add_argument("--out", type=Path, default=Path("results/runs/added"), metavar="DIR", help="run's folder")
+    command.add_argument("--out", type=Path, metavar="DIR", help="run's folder (default: results/runs/added-NAME)")
     return command
 
 
@@ -60,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images=options.images,
         verifiers=tuple(name.strip() for name in options.verifiers.split(",") if name.strip()),
         timeout=options.timeout,
-        out=options.out,
+        out=options.out or run_folder(options.name or options.network),
         data_root=options.data_root,
         device=options.device,
     )

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from prunecert.bench.options import SECONDS, add_checking_options
+from prunecert.bench.options import SECONDS, PageHelp, add_checking_options
 from prunecert.bench.results.vnncomp import existing
 from prunecert.bench.running.certifying import Checking, check_file, check_folder, write_file
 from prunecert.errors import UserError, run_main
@@ -27,9 +27,7 @@ from prunecert.errors import UserError, run_main
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
-    command = argparse.ArgumentParser(
-        prog="prunecert certificate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert certificate", description=__doc__, formatter_class=PageHelp)
     verbs = command.add_subparsers(dest="verb", required=True, metavar="check|write")
     for verb, words in (("check", "check certificates"), ("write", "find a proof or a counterexample and write it")):
         part, checks = verbs.add_parser(verb, help=words), verb == "check"

@@ -6,6 +6,10 @@ and `python -m bench.verify --instances` too. Images that a network gets wrong a
 By default instances.csv names the compact networks (NAME.compact.onnx): without the units that pruning has left without
 effect for pixels in [0, 1]; the masked ones (NAME.onnx) lie beside them, and --no-compact names those. `--shapes` only
 shows what is removed, layer by layer; it needs no data.
+
+--int8 writes the quantised networks, too (NAME.int8.onnx: int8 weights, uint8 activations, QDQ; docs/quantised.md),
+and instances.csv then names those, with the images that they classify correctly. Scales come from held-out training
+images.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="only compare compact with masked networks on N images (then random inputs)",
     )
+    parser.add_argument("--int8", action="store_true", help="quantise the networks, and name those in instances.csv")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
     return parser

@@ -33,7 +33,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from prunecert.bench.running.properties_run import run_properties
+from prunecert.bench.running.verification import run_properties
 from prunecert.bench.verify_options import request_of, verify_parser
 from prunecert.errors import run_main
 

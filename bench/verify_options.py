@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, parse_statuses
+from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, PageHelp, parse_statuses
 from prunecert.bench.results.vnncomp import check_category
-from prunecert.bench.running.pairs import ALIKE
 from prunecert.bench.running.properties_request import OUT, TIMEOUT_S, PropertiesRequest
+from prunecert.bench.schema.pairs import ALIKE
 from prunecert.bench.schema.settings import settings_for
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -18,9 +18,7 @@ from prunecert.verifiers import VERIFIERS
 
 def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the argument parser of `bench.verify`."""
-    command = argparse.ArgumentParser(
-        prog="prunecert verify", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    command = argparse.ArgumentParser(prog="prunecert verify", description=description, formatter_class=PageHelp)
     command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
     command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
     command.add_argument("--with", type=Path, metavar="FILE", dest="second", help="compare the network with this one")

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.options import SECONDS
+from prunecert.bench.options import SECONDS, PageHelp
 from prunecert.bench.running.competition import DEFAULT, answer, results_text
 from prunecert.errors import EXIT_OK, EXIT_USAGE, describe, run_main
 from prunecert.files import write_text
@@ -23,9 +23,7 @@ from prunecert.files import write_text
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command: 0, and 2 if the file says error."""
-    parser = argparse.ArgumentParser(
-        prog="prunecert vnncomp", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="prunecert vnncomp", description=__doc__, formatter_class=PageHelp)
     parser.add_argument("onnx", type=Path, help="network, .onnx or .onnx.gz")
     parser.add_argument("vnnlib", type=Path, help="property, .vnnlib or .vnnlib.gz")
     parser.add_argument("results", type=Path, help="the file to write")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: In place of a pruner's name: the unpruned control.
 DENSE = "dense"
+#: Bits of a weight in float32, and of one that is rounded; see `models.bits`.
+FULL_BITS, LEAST_BITS, MOST_BITS = 32, 2, 8
 #: Network builders: ``build(shape, classes) -> nn.Module`` for inputs [N, *shape] in [0, 1]; those without these
 #: parameters are for CIFAR-10.
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
@@ -94,6 +96,7 @@ PRUNERS: Registry[Callable[..., Any]] = Registry(
         "hydra": "prunecert.models.pruners.hydra:prune",
         "inheritance": "prunecert.models.pruners.inheritance:prune",
         "lwm": "prunecert.models.pruners.lwm:prune",
+        "lwm-2of4": "prunecert.models.pruners.lwm:prune_two_of_four",
         "lwm-global": "prunecert.models.pruners.lwm:prune_global",
         "lwm-iterative": "prunecert.models.pruners.iterative:prune",
         "lwm-rewind": "prunecert.models.pruners.rewind:prune",

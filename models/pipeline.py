@@ -30,7 +30,7 @@ from prunecert.models.history import EpochRow, History, history_file, read_histo
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, reachable
+from prunecert.models.pruners.allocation import allocate, allocate_in_pattern, reachable
 from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
 from prunecert.models.reports import EpochReport, Report, StepHearer
@@ -119,7 +119,8 @@ class Job:
                 return
             prune = PRUNERS.get(self.pruner)
             if "allocation" in keywords_of(prune, {"allocation": ""}):
-                allocate(shapes, kept, self.recipe.allocation)
+                distribute = allocate_in_pattern if method_of(prune).keeps_patterns else allocate
+                distribute(shapes, kept, self.recipe.allocation)
             refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
             self._rehearse(prune, model)
         except UserError as error:

@@ -84,7 +84,7 @@ def quantise(network: Path, out: Path, images: FloatImages) -> QuantisedInfo:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     from prunecert.onnx.io import load_model
-    from prunecert.onnx.quantised import read_steps
+    from prunecert.onnx.quantised_reading import read_steps
 
     model = load_model(network)
     entry = model.graph.input[0]

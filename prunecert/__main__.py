@@ -35,8 +35,8 @@ class Verb(NamedTuple):
 GROUPS: Mapping[str, Mapping[str, Verb]] = {
     "Verify": {
         "add": Verb("prunecert.bench.add:main", "verify a network of your own, and say what pruning has kept"),
-        "run": Verb("prunecert.bench.run:command", "verify a suite's networks, store every verdict, write the report"),
-        "verify": Verb("prunecert.bench.verify:main", "one ONNX file with a VNN-LIB property, or a list of instances"),
+        "run": Verb("prunecert.bench.run:command", "verify a suite's networks, store verdicts, write the report"),
+        "verify": Verb("prunecert.bench.verify:main", "one ONNX file and VNN-LIB property, or a list of instances"),
         "certificate": Verb("prunecert.bench.certificate:main", "proofs of a property that anybody can check"),
         "vnncomp": Verb("prunecert.bench.vnncomp:main", "one instance, answered as the competition asks"),
         "verifiers": Verb("prunecert.verifiers.__main__:main", "which verifiers are installed, on which devices"),
@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, Verb]] = {
     "Train": {
         "train": Verb("prunecert.bench.train:main", "pre-train, prune, fine-tune and save a suite's networks"),
         "search": Verb("prunecert.bench.search:main", "choose a training recipe on held-out images"),
+        "bits": Verb("prunecert.bench.bits:main", "choose the bits of each layer's weights at a given size"),
         "export": Verb("prunecert.bench.export:main", "checkpoints to ONNX and VNN-LIB files"),
         "adopt": Verb("prunecert.bench.adopt:main", "take a network that CTRAIN trained into the checkpoints"),
     },
@@ -59,7 +60,7 @@ GROUPS: Mapping[str, Mapping[str, Verb]] = {
         "publish": Verb("prunecert.bench.publish:main", "the leaderboard as a static site"),
         "check": Verb("prunecert.bench.check:main", "validate leaderboard entries offline"),
         "merge": Verb("prunecert.bench.merge:main", "join the parts of a run"),
-        "ls": Verb("prunecert.bench.ls:main", "list suites, networks, pruners, objectives, verifiers, settings, runs"),
+        "ls": Verb("prunecert.bench.ls:main", "list suites, networks, pruners, verifiers, settings, runs"),
         "normalise": Verb(
             "prunecert.onnx.__main__:main", "write an ONNX file in the form that all verifiers read", ("normalise",)
         ),
@@ -74,12 +75,12 @@ def usage() -> str:
         "usage: prunecert [--plugin MODULE] VERB [options]",
         "       prunecert VERB --help | --version | --help",
         "",
-        "--plugin imports a module first, which registers pruners, objectives, verifiers, …",
+        "--plugin imports a module first, which registers pruners, verifiers, …",
         "",
     ]
     for group, verbs in GROUPS.items():
         lines += [f"{group}:", *(f"  {name:<17} {verb.summary}" for name, verb in verbs.items()), ""]
-    lines.append("From Python: import prunecert; prunecert.verify(module, x, eps='2/255'); help(prunecert)")
+    lines += ["From Python:", "  import prunecert; prunecert.verify(module, x, eps='2/255'); help(prunecert)"]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, Stage
 from prunecert.bench.schema.certificates import VERIFIER, mismatch
 from prunecert.hashing import digest
+from prunecert.models import NOISE_OBJECTIVES
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, OutputSpec
 
@@ -23,6 +24,8 @@ class CertifyPlan(CellPlan):
 
     Its one stage is the smoothing verifier.
     """
+
+    asks_all = True
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class CertifyPlan(CellPlan):
 
 def trained_sigma(plan: CellPlan) -> float | None:
     """Returns the standard deviation of the noise that the network was trained with; None: without noise."""
-    return float(plan.cell.eps) if plan.cell.norm == "l2" else None
+    return float(plan.cell.eps) if plan.cell.objective in NOISE_OBJECTIVES else None
 
 
 def with_certificates(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prunecert
+from prunecert.bench.schema.cell import Cell
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.files import write_text
@@ -110,6 +111,49 @@ def _card_fields(card: Card) -> dict[str, Any]:
     """Returns a card as plain data; of a network of factors with the weights in whose place they stand."""
     fields = card.to_json()
     return {**fields, "dense_weights": card.weights} if "factorised" in card.surgery else fields
+
+
+def rounded_export(export: Export, folder: Path, bits: Sequence[int]) -> Export:
+    """Returns an export with its weights rounded to a few bits; see `models.bits`.
+
+    Args:
+        export: The network with its masks multiplied in, not compacted.
+        folder: Where the ONNX file goes, as ``<name>_b8.onnx``.
+        bits: One number for all layers, or one for each; none: the export as it is.
+
+    Raises:
+        UserError: The bits don't fit the network, or a layer would be emptied.
+    """
+    if not bits:
+        return export
+    from prunecert.models.bits import round_file
+
+    target = folder / f"{export.path.stem}_b{'-'.join(map(str, bits))}.onnx"
+    count = round_file(export.path, target, bits)
+    weights, nonzero = sum(layer.weights for layer in count.layers), sum(layer.nonzero for layer in count.layers)
+    return replace(
+        export,
+        path=target,
+        sha256=sha256_file(target),
+        sparsity=1 - nonzero / weights,
+        compression=weights / nonzero,
+    )
+
+
+def cell_export(cell: Cell, checkpoints: Path, folder: Path, mode: Mode) -> Export:
+    """Exports a cell's checkpoint in the form in which it is verified: weights rounded, dead units removed.
+
+    Args:
+        cell: The cell.
+        checkpoints: Where the checkpoints lie.
+        folder: Where ONNX files go.
+        mode: How much to remove.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or its weights can't be rounded so.
+    """
+    export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder)
+    return compact_export(rounded_export(export, folder, cell.bits), folder, mode)
 
 
 def compact_export(export: Export, folder: Path, mode: Mode = Mode.PIXELS) -> Export:

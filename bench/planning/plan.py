@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from prunecert.bench.planning.stages import Stage
 from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.hashing import digest
 from prunecert.models.data import Dataset
-from prunecert.verifiers.base import FloatArray, Instance, OutputSpec
+from prunecert.verifiers.base import FloatArray, Instance, Norm, OutputSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,8 @@ class CellPlan:
     images: int
     variant: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether it is asked about all images, whatever the network makes of them.
+    asks_all: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -60,7 +62,16 @@ class CellPlan:
     def keys(self) -> tuple[str, ...]:
         """Stands, by stage, for all that decides an answer but the image; a run is resumed by key and image."""
         return tuple(
-            stage_key(self.image_key, self.cell.eps, s.verifier, s.version, s.settings_hash, s.timeout, _taken(s))
+            stage_key(
+                self.image_key,
+                self.cell.eps,
+                s.verifier,
+                s.version,
+                s.settings_hash,
+                s.timeout,
+                _taken(s),
+                norm=self.cell.verification_norm,
+            )
             for s in self.stages
         )
 
@@ -72,7 +83,10 @@ class CellPlan:
             stage: Which verifier (the time limit is part of the question).
         """
         name = f"{self.name} image {self.data.indices[position]}"
-        return robustness_instance(self.export, self.data, position, self.cell.eps, self.stages[stage].timeout, name)
+        timeout = self.stages[stage].timeout
+        return robustness_instance(
+            self.export, self.data, position, self.cell.eps, timeout, name, norm=self.cell.verification_norm
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for the session row."""
@@ -100,9 +114,9 @@ class CellPlan:
 
 
 def robustness_instance(
-    export: Export, data: Dataset, position: int, eps: Fraction, timeout: float, name: str
+    export: Export, data: Dataset, position: int, eps: Fraction, timeout: float, name: str, *, norm: Norm = "linf"
 ) -> Instance:
-    """Returns the question whether a network keeps an image's class over the box round it.
+    """Returns the question whether a network keeps an image's class over the box round it, or the l2 ball.
 
     Args:
         export: The network.
@@ -111,8 +125,10 @@ def robustness_instance(
         eps: Radius.
         timeout: Seconds for the search.
         name: What a person calls the question.
+        norm: Of the radius.
     """
-    lower, upper = box(data.images[position], eps)
+    image = data.images[position]
+    lower, upper = box(image, eps) if norm == "linf" else box_of_ball(image, eps)
     label = int(data.labels[position])
     return Instance(
         onnx=export.path,
@@ -125,6 +141,8 @@ def robustness_instance(
         label=label,
         classes=data.classes,
         eps=float(eps),
+        norm=norm,
+        center=image if norm == "l2" else None,
     )
 
 
@@ -176,6 +194,22 @@ def box(image: FloatArray, eps: Fraction) -> tuple[FloatArray, FloatArray]:
     return lower, upper
 
 
+def box_of_ball(image: FloatArray, eps: Fraction) -> tuple[FloatArray, FloatArray]:
+    """The smallest box of float32 corners, within [0, 1], that holds the l2 ball round an image.
+
+    Args:
+        image: float32, pixels in [0, 1].
+        eps: Radius.
+
+    Returns:
+        Lower and upper corner, float32, the image's shape, rounded outwards.
+    """
+    lower, upper = box(image, eps)
+    outside = np.float32(-np.inf), np.float32(np.inf)
+    lower, upper = (np.nextafter(corner, end) for corner, end in zip((lower, upper), outside, strict=True))
+    return np.clip(lower, np.float32(0), np.float32(1)), np.clip(upper, np.float32(0), np.float32(1))
+
+
 def image_key(onnx_sha256: str, fingerprint: str, split: str) -> str:
     """Returns what stands for a network and its data in image rows."""
     return digest([onnx_sha256, fingerprint, split])[:20]
@@ -194,6 +228,8 @@ def stage_key(
     settings_hash: str,
     timeout: float,
     variation: tuple[int | str, ...] = (),
+    *,
+    norm: Norm = "linf",
 ) -> str:
     """Returns what stands, in verdict rows, for all that decides an answer but the image.
 
@@ -206,9 +242,10 @@ def stage_key(
         timeout: Seconds an instance.
         variation: Where times are taken: which repeat, and how many images are handed over together; where attacks
             start from other networks' counterexamples: the hashes of those.
+        norm: Of the radius.
     """
     repeated = [list(variation)] if variation else []
-    return digest([key, str(eps), verifier, version, settings_hash, timeout, "linf", *repeated])[:20]
+    return digest([key, str(eps), verifier, version, settings_hash, timeout, norm, *repeated])[:20]
 
 
 def instance_id(instance: Instance, stage: Stage) -> str:

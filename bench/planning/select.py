@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import prunecert.models
-from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.bench.planning.exports import Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.own import OwnCell
+from prunecert.bench.schema.pairs import PAIR_VERIFIER
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
@@ -61,8 +63,13 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
                     f"--verifiers: suite {suite.name!r} certifies none of these cells by {name}; add 'certify' under "
                     "verify in the suite."
                 )
+            if name == PAIR_VERIFIER and not any(protocol.pair for _, protocol in chosen):
+                raise UserError(
+                    f"--verifiers: suite {suite.name!r} asks {name} about none of these cells; add 'pair: dense' under "
+                    "verify in the suite."
+                )
             for _, protocol in chosen:
-                if name != VERIFIER and protocol.cascade and name not in protocol.timeouts:
+                if name not in (VERIFIER, PAIR_VERIFIER) and protocol.cascade and name not in protocol.timeouts:
                     raise UserError(
                         f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
                         "verify.timeouts in the suite."
@@ -72,7 +79,7 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
         if images < 1:
             raise UserError(f"--images {images} is refused; it must be at least 1.")
         chosen = [(cell, protocol.first(images)) for cell, protocol in chosen]
-    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify)
+    return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify or protocol.pair)
 
 
 def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
@@ -97,6 +104,7 @@ def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, d
         )
     names = {name for _, protocol in cells for name in protocol.cascade} - set(missing)
     names |= {VERIFIER for _, protocol in cells if protocol.certify}
+    names |= {name for _, protocol in cells if protocol.pair for name in protocol.pair.verifiers} - set(missing)
     if not names:
         raise UserError("None of the suite's verifiers can run here: " + "; ".join(missing.values()))
     if device != "cpu" and all(installed.device_of(name) == "cpu" for name in names):
@@ -156,7 +164,9 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
             command = f"prunecert train --suite {suite_name} --cells {trained}"
             # One that is verified at several radii is lacking once.
-            lacking[trained] = Missing(name=trained, command=command, family=cell.as_trained.family, member=cell.member)
+            lacking[trained] = Missing(
+                name=trained, command=command, family=cell.as_trained.family, member=cell.as_trained.member
+            )
     return tuple(present), tuple(lacking.values())
 
 
@@ -187,17 +197,38 @@ def prepare(
         UserError: A checkpoint is truncated or changed, or its card says that it is another cell's.
     """
     present, missing = find_checkpoints(suite, cells, checkpoints)
+    # Where weights are rounded, those that aren't have a size to be compared with, too.
+    sized = any(cell.bits for cell, _ in suite.cells)
     plans = []
     for cell, protocol in present:
-        export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", exports)
-        export = compact_export(export, exports, compact_mode(protocol))
+        export = cell_export(cell, checkpoints, exports, compact_mode(protocol))
         _check_card(cell, export)
-        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
+        stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for reason in unsupported.values():
             tell(f"{cell.name}: {reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))
-        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images))
+        extra = {"size": bit_sizes(export.masked_path)} if sized else {}
+        plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))
     return tuple(plans), missing
+
+
+def bit_sizes(path: Path) -> dict[str, Any]:
+    """Returns what a network's numbers take, as plain data for session rows.
+
+    Args:
+        path: Its file, before compaction.
+    """
+    from prunecert.models.bits import count_bits
+
+    count = count_bits(path)
+    return {
+        "bits": [layer.bits for layer in count.layers],
+        "kept": [layer.nonzero for layer in count.layers],
+        "scales": count.scales,
+        "others": count.others,
+        "kilobytes": count.kilobytes,
+        "compression": count.compression,
+    }
 
 
 def compact_mode(protocol: Protocol) -> Mode:
@@ -266,7 +297,7 @@ def describe(plans: Sequence[CellPlan]) -> list[str]:
     lines = []
     for plan in plans:
         if not plan.protocol.cascade:
-            continue  # It is certified only, and described as that.
+            continue  # It is certified or compared only, and described as that.
         stages = " → ".join(f"{s.verifier}{'*' if s.everyone else ''} ({s.timeout:g} s)" for s in plan.stages)
         record = plan.export.compaction
         shrunk = f"; compact: {record.describe()}" if record is not None and record.shrank else ""

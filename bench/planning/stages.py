@@ -11,7 +11,8 @@ from typing import Any
 from prunecert.bench.schema.cell import Protocol
 from prunecert.hashing import digest
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Availability, Kind
+from prunecert.verifiers.base import Availability, Kind, Norm
+from prunecert.verifiers.formats.support import SpecKind
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Installed:
 
     def missing(self, protocols: Sequence[Protocol]) -> dict[str, str]:
         """Returns, by name, what to do about the verifiers that the protocols ask for and that are not there."""
-        names = dict.fromkeys(name for protocol in protocols for name in protocol.cascade)
+        names = dict.fromkeys(name for protocol in protocols for name in (*protocol.cascade, *_compared_by(protocol)))
         return {name: self.of(name).hint for name in names if not self.of(name).installed}
 
     def device_of(self, verifier: str) -> str:
@@ -99,8 +100,13 @@ class Installed:
 
 def make_stages(protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
     """Returns the cascade's verifiers that are installed, resolved to versions and settings."""
+    return stages_of(protocol.cascade, protocol, installed)
+
+
+def stages_of(names: Sequence[str], protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
+    """Returns those of some verifiers that are installed, with a protocol's limits and settings."""
     stages = []
-    for name in protocol.cascade:
+    for name in names:
         adapter, available = VERIFIERS.get(name), installed.of(name)
         if not available.installed:
             continue
@@ -121,13 +127,19 @@ def make_stages(protocol: Protocol, installed: Installed) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def supported_stages(stages: Sequence[Stage], onnx: Path) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    """Splits stages into those that take a network, and why the others don't, by name."""
+def _compared_by(protocol: Protocol) -> tuple[str, ...]:
+    return () if protocol.pair is None else protocol.pair.verifiers
+
+
+def supported_stages(
+    stages: Sequence[Stage], onnx: Path, norm: Norm = "linf", spec: SpecKind = "robustness"
+) -> tuple[tuple[Stage, ...], dict[str, str]]:
+    """Splits stages into those that take network, norm and kind of property, and why the others don't, by name."""
     from prunecert.verifiers.process.inspection import check_supported
 
     supported, refused = [], {}
     for stage in stages:
-        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, "linf", "robustness")
+        reason = check_supported(VERIFIERS.get(stage.verifier), onnx, norm, spec)
         if reason is None:
             supported.append(stage)
         else:

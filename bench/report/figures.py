@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+#: Letters of a line of a panel's title, as wide as the narrowest panel.
+_TITLE = 60
 CERTIFIED = "certified-radius"
 KEPT = "kept-accuracy"
 
@@ -83,7 +86,7 @@ def _draw(summary: Summary, name: str, ink: str, save: Callable[[Figure], None])
         figure = Figure(figsize=(width, 3.6 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False)
         for place, (title, cells) in zip(axes.flat, panels.items(), strict=False):
-            place.set_title(literal(title), fontsize=10)
+            place.set_title(literal(textwrap.fill(title, _TITLE, break_long_words=False)), fontsize=10)
             place.grid(visible=True, color=ink, alpha=0.12, linewidth=0.6)
             panel(place, cells, looks)
         for place in list(axes.flat)[len(panels) :]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prunecert.bench.machine import quote
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import screen, shapes, table
+from prunecert.bench.report import pairs_table, screen, shapes, table
 from prunecert.bench.report.figures import CERTIFIED, FIGURES, caption, inline_svg
 from prunecert.bench.report.medium import templates
 
@@ -38,11 +38,15 @@ def render(summary: Mapping[str, Any], impact: str = "") -> str:
     beneath = (*table.legend(summary), *table.notes(summary))
     return environment.get_template("report.html.j2").render(
         run=summary,
-        columns=table.COLUMNS,
+        columns=table.columns(summary),
         rows=table.rows(summary),
         finding=screen.finding(summary),
         notes=[note for note in beneath if not note.startswith("NOT PUBLISHABLE")],
         figures=figures,
+        pairs_title=pairs_table.CAPTION,
+        pairs_columns=pairs_table.COLUMNS,
+        pairs_rows=pairs_table.rows(summary),
+        pairs_notes=pairs_table.notes(summary),
         certified_title=certified.CAPTION,
         certified_columns=certified.columns(summary),
         certified_rows=certified.rows(summary),

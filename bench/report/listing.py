@@ -61,7 +61,11 @@ def _runs(folder: Path) -> Listing:
             rows.append((str(path), "?", "?", "?", "?", "killed before it began"))
             continue
         first = min(sessions, key=lambda row: row.started)
-        ended = "report.html" if (path / "report.html").is_file() else "not ended; run the same command again"
+        # What bench.verify writes says with each answer how far it is.
+        files = (
+            file.name for pattern in ("report.html", "results.csv", "*/results.csv") for file in path.glob(pattern)
+        )
+        ended = next(files, "not ended; run the same command again")
         shape = (first.profile, str(len(first.cells))) if isinstance(first, SessionRow) else ("", "")
         rows.append((str(path), first.suite, shape[0], first.started, shape[1], ended))
     return rows
@@ -80,6 +84,14 @@ WHAT: dict[str, Callable[[Path], Listing]] = {
 }
 
 
+def _show_entries(rows: Listing, console: Console) -> None:
+    """Prints each row as its first cell, which is long and wants to be copied, and a line of what is known of it."""
+    for row in rows[1:]:
+        facts = [f"{text} {name}" if text.isdecimal() else text for name, text in zip(rows[0], row, strict=True)]
+        console.print(f"[bold]{escape(row[0])}[/bold]", soft_wrap=True)
+        console.print(f"  {' · '.join(filter(None, facts[1:]))}", markup=False, highlight=False)
+
+
 def show(rows: Listing, console: Console, *, grouped: bool = False) -> None:
     """Prints a table with a heading row; tab-separated lines where the output is no terminal.
 
@@ -92,6 +104,9 @@ def show(rows: Listing, console: Console, *, grouped: bool = False) -> None:
         for row in rows:
             # Not through the console, which would turn tabs into spaces.
             print("\t".join(row), file=console.file)
+        return
+    if rows[0][0] == "run":
+        _show_entries(rows, console)
         return
     if not grouped:
         console.print(Table([(heading, False) for heading in rows[0]], rows[1:]).terminal())

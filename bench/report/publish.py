@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import figures, html, impact, shapes, table
+from prunecert.bench.report import figures, html, impact, pairs_table, shapes, table
 from prunecert.bench.results.impact.images import outcomes_of_rows
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import Rows, read, summary_of
@@ -43,7 +43,11 @@ def write_all(
         write_text(
             directory / "table.md",
             "\n".join(
-                [table.markdown(summary), shapes.markdown(shapes.of_summary(summary)), certified.markdown(summary)]
+                [
+                    table.markdown(summary),
+                    shapes.markdown(shapes.of_summary(summary)),
+                    certified.markdown(summary) + pairs_table.markdown(summary),
+                ]
             ),
         ),
         *figures.save(summary, directory / "figures"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunecert.bench.report.medium import Table
-from prunecert.models import DENSE
+from prunecert.bench.schema.own import OWN, PRUNED
+from prunecert.models import DENSE, FULL_BITS
 
 Summary = Mapping[str, Any]
 Cell = Mapping[str, Any]
@@ -32,14 +33,27 @@ _WIDE_COLUMNS = (("s", True), ("verified by", False))
 def control(summary: Summary, cell: Cell) -> Cell | None:
     """Returns the dense network of a pruned one's network, objective, radius and seed; None if it isn't there.
 
-    Its images must be as many and of the same split.
+    Its images must be as many and of the same split. Of a network of rounded weights it is the one in float32.
     """
-    keys = ("network", "objective", "eps", "seed", "split", "images", "data_fingerprint")
-    if cell["pruner"] == DENSE:
+    keys = ("objective", "eps", "seed", "split", "images", "data_fingerprint")
+    network = _in_full(cell)
+    if cell["pruner"] == DENSE and cell["network"] == network:
         return None
     return next(
-        (one for one in summary["cells"] if one["pruner"] == DENSE and all(one[key] == cell[key] for key in keys)), None
+        (
+            one
+            for one in summary["cells"]
+            if one["pruner"] == DENSE and one["network"] == network and all(one[key] == cell[key] for key in keys)
+        ),
+        None,
     )
+
+
+def _in_full(cell: Cell) -> str:
+    """Returns what a cell's network is called where its weights aren't rounded; see `Cell.network_label`."""
+    network: str = cell["network"]
+    rounded = "size" in cell and any(width != FULL_BITS for width in cell["size"]["bits"])
+    return network.rpartition(" ")[0] if rounded else network
 
 
 def kept(summary: Summary, cell: Cell) -> float | None:
@@ -53,7 +67,8 @@ def finding(summary: Summary) -> str:
 
     Empty where no network has a dense one beside it.
     """
-    shares = [(cell, share) for cell in summary["cells"] if (share := kept(summary, cell)) is not None]
+    pruned = [cell for cell in summary["cells"] if cell["pruner"] != DENSE]
+    shares = [(cell, share) for cell in pruned if (share := kept(summary, cell)) is not None]
     if not shares:
         return ""
     good = [(cell, share) for cell, share in shares if share >= 0.9]
@@ -66,9 +81,12 @@ def finding(summary: Summary) -> str:
     dense = control(summary, cell)
     assert dense is not None
     few = f" Only {cell['images']} images: mind the intervals." if cell["images"] < FEW_IMAGES else ""
+    # Nobody may have said how a network of one's own was trained and pruned.
+    by = "" if cell["pruner"] == PRUNED else f" by {cell['pruner']}"
+    objective = "" if cell["objective"] == OWN else f"{cell['objective']}, "
     return (
-        f"Pruned to {cell['measured_compression']:.3g}× by {cell['pruner']}, {cell['network']} ({cell['objective']}, "
-        f"ε = {cell['eps']}) keeps {100 * share:.0f} % of its dense network's verified accuracy: "
+        f"Pruned to {cell['measured_compression']:.3g}×{by}, {cell['network']} ({objective}ε = {cell['eps']}) keeps "
+        f"{100 * share:.0f} % of its dense network's verified accuracy: "
         f"{_percent(cell['verified'])} % of {cell['images']:,} images, dense {_percent(dense['verified'])} %.{few}"
     )
 
@@ -131,9 +149,10 @@ def _interval(share: Mapping[str, Any], digits: int) -> str:
     return f"{_percent(share)} ({100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f})"
 
 
-#: What the headings stand for.
-LEGEND = (
-    "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: of "
-    "the dense network's verified accuracy; open: undecided images; s: median seconds an image. More columns are in "
-    "table.md."
-)
+def legend(width: int) -> str:
+    """Returns what the headings stand for of the columns that a screen of so many columns has."""
+    seconds = "s: median seconds an image. " if width >= WIDE else ""
+    return (
+        "verified % with its 95 % interval ≤ true robust accuracy ≤ attack % (robust accuracy under attack); kept %: "
+        f"of the dense network's verified accuracy; open: undecided images. {seconds}More columns are in table.md."
+    )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
-from prunecert.bench.report import proofs_table, screen
+from prunecert.bench.report import pairs_table, proofs_table, screen
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.session_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
@@ -34,6 +34,20 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
     ("median s", True),
     ("mean s", True),
 )
+SIZE = ("kB", True)
+
+
+def columns(summary: Summary) -> tuple[tuple[str, bool], ...]:
+    """Returns headings, and whether each column holds numbers: with the networks' sizes, where weights are rounded."""
+    return (*COLUMNS, *((SIZE,) if _sized(summary) else ()))
+
+
+def _sized(summary: Summary) -> bool:
+    return any("size" in cell for cell in summary["cells"])
+
+
+def _size(cell: Mapping[str, Any]) -> str:
+    return f"{cell['size']['kilobytes']:.3g}" if "size" in cell else "–"
 
 
 def percent(share: Mapping[str, Any], interval: bool = True) -> str:
@@ -93,7 +107,8 @@ def failures_of(cell: Mapping[str, Any]) -> str:
 
 
 def rows(summary: Summary) -> list[list[str]]:
-    """Returns the table's cells as text, in the order of `COLUMNS`."""
+    """Returns the table's cells as text, in the order of `columns`."""
+    sized = _sized(summary)
     return [
         [
             cell["network"],
@@ -111,6 +126,7 @@ def rows(summary: Summary) -> list[list[str]]:
             undecided(cell),
             seconds(cell["time"]["median_s"]),
             mean_seconds(cell),
+            *([_size(cell)] if sized else []),
         ]
         for cell in summary["cells"]
     ]
@@ -125,6 +141,11 @@ def legend(summary: Summary) -> list[str]:
         f"{100 * summary['confidence']:.0f} % Wilson intervals; median s, mean s: all verifiers up to the deciding "
         "one, a correctly classified image, without start-up (an undecided one counts with all that was spent), "
         "and which verifier took most of all time."
+        + (
+            " kB: weights that aren't zero at their bits, scales and biases at 32, without the places of the zeros."
+            if _sized(summary)
+            else ""
+        )
     ]
 
 
@@ -156,7 +177,10 @@ def show(summary: Summary, console: Console) -> None:
         _show_cells(summary, console)
     if summary["certificates"]:
         _show_certificates(summary, console)
-    for line in (*([] if _narrow(console) else legend(summary)), *notes(summary), *certified.notes(summary)):
+    if summary.get("pairs"):
+        console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
+    beneath = (*notes(summary), *certified.notes(summary), *pairs_table.notes(summary))
+    for line in (*([] if _narrow(console) else legend(summary)), *beneath):
         console.print(line, markup=False, soft_wrap=True)
     if sentence := screen.finding(summary):
         console.print(sentence, markup=False, soft_wrap=True)
@@ -166,7 +190,7 @@ def _show_cells(summary: Summary, console: Console) -> None:
     if _narrow(console):
         _show_by_network(summary, console)
         return
-    console.print(Table(COLUMNS, rows(summary)).terminal(f"{summary['suite']} ({summary['profile']})"))
+    console.print(Table(columns(summary), rows(summary)).terminal(f"{summary['suite']} ({summary['profile']})"))
 
 
 def _narrow(console: Console) -> bool:
@@ -182,18 +206,19 @@ def _show_by_network(summary: Summary, console: Console) -> None:
     """Prints a table for each network, objective, radius and number of images, in the columns that a screen has."""
     for title, small in screen.tables(summary, console.width):
         console.print(small.terminal(title))
-    console.print(screen.LEGEND, markup=False, highlight=False)
+    console.print(screen.legend(console.width), markup=False, highlight=False)
 
 
-def markdown(summary: Summary, columns: Sequence[str] | None = None) -> str:
+def markdown(summary: Summary, headings: Sequence[str] | None = None) -> str:
     """Returns the table and its notes as Markdown.
 
     Args:
         summary: A run's summary.
-        columns: Headings to keep; None for all.
+        headings: Those to keep; None for all.
     """
-    keep = [i for i, (heading, _) in enumerate(COLUMNS) if columns is None or heading in columns]
+    whole = columns(summary)
+    keep = [i for i, (heading, _) in enumerate(whole) if headings is None or heading in headings]
     if not summary["cells"]:
         return "\n".join([*notes(summary), ""])
     beneath = [*legend(summary), *notes(summary)]
-    return "\n".join([*Table(COLUMNS, rows(summary)).only(keep).markdown(), "", *beneath, ""])
+    return "\n".join([*Table(whole, rows(summary)).only(keep).markdown(), "", *beneath, ""])

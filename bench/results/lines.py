@@ -13,6 +13,7 @@ from prunecert.bench.results.row_types import (
     CertificateRow,
     EndRow,
     ImageRow,
+    PairRow,
     ProofRow,
     PropertyRow,
     Row,
@@ -35,7 +36,7 @@ class _SessionHead(Struct, tag="session", tag_field="type"):
     verifiers: Any = None
 
 
-_Quick = _SessionHead | ImageRow | VerdictRow | CertificateRow | ProofRow | PropertyRow | VisitRow | EndRow
+_Quick = _SessionHead | ImageRow | VerdictRow | CertificateRow | ProofRow | PairRow | PropertyRow | VisitRow | EndRow
 _decode = msgspec.json.Decoder(_Quick).decode
 _decode_session = msgspec.json.Decoder(SessionRow).decode
 _decode_verify_session = msgspec.json.Decoder(VerifySessionRow).decode

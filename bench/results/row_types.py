@@ -213,6 +213,30 @@ class ProofRow(Struct, tag="proof", tag_field="type", kw_only=True, omit_default
     detail: str = ""
 
 
+class PairRow(Answered, tag="pair", tag_field="type", kw_only=True, omit_defaults=True, gc=False):
+    """A verifier's answer on a pair of networks over an image's box; never a verdict on one of them.
+
+    Args:
+        question: Hash of the instance without its limit; different answers to one question are a contradiction.
+        key: What it is found by.
+        cell: The pruned network's cell.
+        partner: The cell that it is compared with.
+        alike: What was asked: ``class``, ``class:C`` or ``difference:T`` (docs/pairs.md).
+        image: The image's number in the split.
+        settings: The first digits of the settings' hash.
+        witness: Path, below the run, of a point at which the two are not alike.
+    """
+
+    question: str
+    key: str
+    cell: str
+    partner: str
+    alike: str
+    image: Index
+    settings: str
+    witness: str = ""
+
+
 class PropertyRow(Answered, tag="property", tag_field="type", kw_only=True, omit_defaults=True):
     """A verifier's answer on a property file (`bench.verify`).
 
@@ -282,7 +306,16 @@ class EndRow(Struct, tag="end", tag_field="type", kw_only=True, omit_defaults=Tr
 
 
 Row = (
-    SessionRow | VerifySessionRow | ImageRow | VerdictRow | CertificateRow | ProofRow | PropertyRow | VisitRow | EndRow
+    SessionRow
+    | VerifySessionRow
+    | ImageRow
+    | VerdictRow
+    | CertificateRow
+    | ProofRow
+    | PairRow
+    | PropertyRow
+    | VisitRow
+    | EndRow
 )
 #: All kinds, in the order in which `results/README.md` tells of them.
 KINDS: tuple[type[Struct], ...] = (
@@ -292,6 +325,7 @@ KINDS: tuple[type[Struct], ...] = (
     VerdictRow,
     CertificateRow,
     ProofRow,
+    PairRow,
     PropertyRow,
     VisitRow,
     EndRow,

@@ -234,6 +234,55 @@ class SessionCertify(Struct, kw_only=True, omit_defaults=True):
         return indices_of(self.images, self.indices)
 
 
+class BitSizes(Struct, kw_only=True, omit_defaults=True):
+    """What a network's numbers take, in suites with rounded weights; see `models.bits`.
+
+    Args:
+        bits: Of a weight, by layer in the order of the graph; 32 where they aren't rounded.
+        kept: Weights that aren't zero, likewise.
+        scales: Of output channels, 32 bits each.
+        others: Biases and what else isn't rounded, 32 bits each.
+        kilobytes: All together, in 1,000 bytes, without the places of the zeros.
+        compression: Bits of all weights in float32 over those of the weights that are left.
+    """
+
+    bits: list[Positive]
+    kept: list[Count]
+    scales: Count
+    others: Count
+    kilobytes: Amount
+    compression: Ratio
+
+
+class SessionPair(Struct, kw_only=True, omit_defaults=True):
+    """What is asked of a cell's network and another one.
+
+    Args:
+        partner: The cell that it is compared with.
+        step: Whether that is the one before in the chain, and not the dense one.
+        alike: What is asked: ``class``, ``class:C`` or ``difference:T``.
+        onnx_sha256: Hash of the file that holds both networks.
+        images: How many.
+        indices: Their numbers, or null for the first.
+        stages: Its verifiers, in order.
+        unsupported: Verifiers that do not take the pair, with the reason.
+    """
+
+    partner: Name
+    step: bool
+    alike: Name
+    onnx_sha256: Name
+    images: Images
+    indices: list[Index] | None
+    stages: list[SessionStage]
+    unsupported: dict[Name, str]
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The images' numbers."""
+        return indices_of(self.images, self.indices)
+
+
 class CellInfo(Struct, kw_only=True, omit_defaults=True):
     """A cell: which network, which images.
 
@@ -295,7 +344,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         image_key: Network and data: what an image row is found by.
         stages: Its verifiers, in order.
         card: The checkpoint's card.
-        norm: ``l2`` for networks that were trained with noise.
+        norm: ``l2`` where the radius is one of l2 balls, or the network was trained with noise.
         compaction: What was removed from the network; null: nothing was asked to be.
         variant: Timing suites: how the network is written.
         group: Timing suites: the networks that it is compared with.
@@ -305,6 +354,9 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         batches: Timing suites: images handed over together, by verifier.
         shapes: Timing suites: what the network costs.
         certify: How it is certified, if it is.
+        pairs: What is asked of it and another network.
+        bits: Of its weights, where they were rounded: one number for all layers, or one for each.
+        size: What its numbers take, in suites with rounded weights.
     """
 
     image_key: Name
@@ -320,11 +372,14 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
     batches: dict[Name, Positive] = field(default_factory=dict)
     shapes: Sizes | None = None
     certify: SessionCertify | None = None
+    pairs: list[SessionPair] = field(default_factory=list)
+    bits: list[Positive] = field(default_factory=list)
+    size: BitSizes | None = None
 
     @property
     def certified_only(self) -> bool:
-        """Whether it is certified, and verified by nobody: no count of verified images may have it."""
-        return self.certify is not None and not self.stages and not self.unsupported
+        """Whether it is certified or compared, and verified by nobody: no count of verified images may have it."""
+        return (self.certify is not None or bool(self.pairs)) and not self.stages and not self.unsupported
 
 
 class SessionRow(Struct, tag="session", tag_field="type", kw_only=True, omit_defaults=True):

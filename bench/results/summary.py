@@ -20,10 +20,11 @@ import numpy as np
 from msgspec import UNSET
 
 from prunecert.bench.results import certificates as smoothing
+from prunecert.bench.results import pairs as compared
 from prunecert.bench.results import proofs
 from prunecert.bench.results.decode import plain
-from prunecert.bench.results.outcome import PENDING, Claims, seconds, settle
-from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, ProofRow, Row, VerdictRow
+from prunecert.bench.results.outcome import MISCLASSIFIED, PENDING, Claims, Outcome, seconds, settle
+from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PairRow, ProofRow, Row, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, present
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.results.store import Log, collector_off, run_session
@@ -58,6 +59,7 @@ class Rows:
         devices: Devices named in verdicts.
         certificates: By key and image; nothing that counts verdicts looks at them.
         proofs: By key and image: the latest certificate of an answer.
+        pairs: By key and image: answers about two networks; nothing that counts verdicts looks at them.
     """
 
     sessions: dict[str, SessionRow] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Rows:
     certificates: dict[str, dict[int, smoothing.CertificateAnswer]] = field(default_factory=lambda: defaultdict(dict))
 
     proofs: dict[str, dict[int, ProofRow]] = field(default_factory=lambda: defaultdict(dict))
+    pairs: dict[str, dict[int, compared.PairAnswer]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Takes rows in the order of the log; a later answer to the same instance replaces the earlier one."""
@@ -91,6 +94,10 @@ class Rows:
                 self.proofs[row.key][row.image] = row
                 if row.sha256:
                     claims.add(row.question, row.status, (row.cell, row.image, row.verifier))
+            elif isinstance(row, PairRow):
+                self.pairs[row.key][row.image] = compared.answer_of(row)
+                devices.add(row.device or "cpu")
+                claims.add(row.question, row.status, (f"{row.cell} with {row.partner}", row.image, row.verifier))
             elif isinstance(row, SessionRow):
                 self.sessions[row.writer] = row
                 self.ended.discard(row.writer)
@@ -117,7 +124,22 @@ class Rows:
             {"cell": cell, "image": image, "unsat_by": verifier, "sat_by": broken[2], "question": question}
             for question, (cell, image, verifier), broken in self.claims.contradictions()
         ]
+        if self.pairs:
+            cells = self.cells()
+            single = {name: self._outcomes(cell) for name, cell in cells.items() if not cell.certified_only}
+            items += compared.contradictions(cells, self.pairs, single)
         return sorted(items, key=lambda item: (item["cell"], item["image"]))
+
+    def _outcomes(self, cell: SessionCell) -> dict[int, Outcome]:
+        """Returns what became of a cell's images."""
+        right = self.correct.get(cell.image_key, {})
+        answers = [self.answers.get(stage.key, {}) for stage in cell.stages]
+        return {
+            image: settle(cell.stages, [by_image.get(image) for by_image in answers])
+            if right[image]
+            else Outcome(MISCLASSIFIED, None, 0.0, 0.0)
+            for image in present(cell.numbers, right)
+        }
 
 
 def read(log: Log) -> Rows:
@@ -151,8 +173,9 @@ def summary_of(rows: Rows) -> dict[str, Any]:
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)
     proved = proofs.summarise((c for c in cells.values() if not c.certified_only), rows.answers, rows.proofs)
+    pairs = compared.summarise(cells.values(), rows.pairs, CONFIDENCE)
     contradictions = rows.contradictions()
-    unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified) if not cell["finished"]))
+    unfinished = list(dict.fromkeys(cell["name"] for cell in (*summaries, *certified, *pairs) if not cell["finished"]))
     reasons = list(dict.fromkeys(reason for s in rows.sessions.values() for reason in s.unpublishable))
     if unfinished:
         reasons.append(f"{len(unfinished)} of {len(cells)} cells are not finished")
@@ -173,9 +196,10 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         "cells": summaries,
         "certificates": certified,
         **({"proofs": proved} if proved else {}),
+        **({"pairs": pairs} if pairs else {}),
         "missing": [plain(item) for item in latest.missing if item.name not in cells],
         "contradictions": contradictions,
-        "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified)}),
+        "broken_verifiers": sorted({*_broken(summaries), *smoothing.broken(certified), *compared.broken(pairs)}),
     }
 
 
@@ -255,6 +279,7 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
         },
         "unsupported": dict(cell.unsupported),
         "note": cell.note,
+        **({} if cell.size is None else {"size": plain(cell.size)}),
     }
 
 

@@ -19,7 +19,7 @@ from prunecert.bench.results.quantities import (
     Seed,
     Share,
 )
-from prunecert.bench.results.session_types import CompactionRecord, DataRecord, Machine, Missing
+from prunecert.bench.results.session_types import BitSizes, CompactionRecord, DataRecord, Machine, Missing
 from prunecert.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -149,6 +149,7 @@ class SummaryCell(Struct, kw_only=True):
         by_verifier: By verifier.
         unsupported: Verifiers that do not take the network, with the reason.
         note: Why it is verified in another way than the rest.
+        size: What the network's numbers take, in suites with rounded weights.
     """
 
     name: Name
@@ -179,6 +180,7 @@ class SummaryCell(Struct, kw_only=True):
     by_verifier: dict[Name, VerifierCounts]
     unsupported: dict[Name, str]
     note: str
+    size: BitSizes | UnsetType = UNSET
 
 
 class CertifiedShare(ShareRecord, kw_only=True):
@@ -315,6 +317,67 @@ class ProvedCell(Struct, kw_only=True):
     uncertified: list[Uncertified]
 
 
+class PairTime(Struct, kw_only=True):
+    """Seconds of a pair's questions, of all verifiers up to the deciding one."""
+
+    median_s: Seconds | None
+    total_s: Amount
+
+
+class PairedCell(Struct, kw_only=True):
+    """A pruned network and another of its chain: over how many images' boxes they are alike; none counts as verified.
+
+    Args:
+        name: The pruned network's cell.
+        network: Architecture.
+        objective: What it was trained for.
+        eps: Radius of the boxes.
+        pruner: Its pruner.
+        compression: As asked for.
+        seed: Of training and pruning.
+        split: Which images.
+        partner: The cell that it is compared with.
+        step: Whether that is the one before in the chain.
+        alike: What is asked.
+        onnx_sha256: Hash of the file that holds both.
+        images: How many were asked about.
+        images_asked: How many there are to be.
+        finished: Whether no answer is missing.
+        pending: Images with an answer missing.
+        same: Images over whose box they are proved to be alike.
+        different: Images with a point at which they aren't.
+        undecided: The others, by their last status.
+        decided_by: By verifier.
+        questions: How many images each verifier was asked about.
+        failed: How often each ended in an error.
+        time: Seconds of an image.
+    """
+
+    name: Name
+    network: Name
+    objective: Name
+    eps: Name
+    pruner: Name
+    compression: Ratio
+    seed: Seed
+    split: Name
+    partner: Name
+    step: bool
+    alike: Name
+    onnx_sha256: Name
+    images: Images
+    images_asked: Images
+    finished: bool
+    pending: Images
+    same: ShareRecord
+    different: ShareRecord
+    undecided: UndecidedCounts
+    decided_by: dict[Name, DecidedCounts]
+    questions: dict[Name, Images]
+    failed: dict[Name, Images]
+    time: PairTime
+
+
 class ContradictionRecord(Struct, kw_only=True):
     """A question that one verifier proved and another broke."""
 
@@ -354,6 +417,7 @@ class Summary(Struct, kw_only=True):
         cells: Cell by cell.
         certificates: Cells that are certified.
         proofs: Certificates of answers, by cell; none of runs without ``--certificates``.
+        pairs: Pruned networks compared with others; none of runs that don't ask about pairs.
         missing: Cells without a checkpoint.
         contradictions: Between verifiers.
         broken_verifiers: Those that failed on everything they were asked.
@@ -385,6 +449,7 @@ class Summary(Struct, kw_only=True):
     # Summaries of before there were certificates have none.
     certificates: list[CertifiedCell] = field(default_factory=list)
     proofs: list[ProvedCell] | UnsetType = UNSET
+    pairs: list[PairedCell] | UnsetType = UNSET
     missing: list[Missing]
     contradictions: list[ContradictionRecord]
     broken_verifiers: list[Name]

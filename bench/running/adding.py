@@ -81,6 +81,22 @@ def add(addition: Addition) -> RunResult:
     return run_suite(request)
 
 
+def run_folder(network: str) -> Path:
+    """Returns the folder of a network's run where none is named: one for each, so that no report replaces another's.
+
+    Example:
+        >>> run_folder("nets/pruned.onnx").as_posix()
+        'results/runs/added-pruned'
+        >>> run_folder("mypkg.nets:make_pruned").as_posix()
+        'results/runs/added-mypkg.nets-make_pruned'
+
+    Args:
+        network: Its name, an ONNX file, a checkpoint's file, or ``module:attribute``.
+    """
+    name = re.sub(r"\.(onnx|safetensors)$", "", network.replace("\\", "/").rsplit("/", 1)[-1])
+    return Path("results/runs") / f"added-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:80].strip('-.') or 'network'}"
+
+
 def suite_of(addition: Addition) -> dict[str, Any]:
     """Returns the suite that stands for an addition, as plain data.
 

@@ -97,7 +97,7 @@ def find_radii(plans: Sequence[CellPlan], request: RadiusRequest, tell: Callable
     path = request.out / NAME
     rows = {(row.key, row.image): row for row in read_radii(path)}
     places: list[tuple[str, int]] = []
-    networks = {(plan.cell.network, plan.cell.pruner, plan.export.sha256): plan for plan in plans}
+    networks = {(plan.cell.network_label, plan.cell.pruner, plan.export.sha256): plan for plan in plans}
     for plan in networks.values():
         stages = _deciding(plan)
         key = _key(plan, stages, request)
@@ -155,7 +155,7 @@ def _radius_of(plan: CellPlan, position: int, asker: _Asker, key: str, request: 
         proved, broken, questions = critical.proved, critical.broken, critical.questions
     return RadiusRow(
         key=key,
-        network=plan.cell.network,
+        network=plan.cell.network_label,
         pruner=plan.cell.pruner,
         image=int(plan.data.indices[position]),
         label=label,

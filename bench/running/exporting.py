@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from prunecert.bench.planning import select
@@ -35,6 +36,7 @@ class ExportRequest:
         timeout: Seconds an instance; None: the profile's longest limit.
         out: Folder to write; None: ``onnx_exports/SUITE``.
         compact: What is removed from the networks first, as ``--compact`` takes it; None: what the suite says.
+        int8: Whether networks are quantised, and instances are about the quantised ones.
         data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
         checkpoints: Folder of the trained cells.
     """
@@ -47,6 +49,7 @@ class ExportRequest:
     timeout: float | None = None
     out: Path | None = None
     compact: str | None = None
+    int8: bool = False
     data_root: Path | None = None
     checkpoints: Path = select.CHECKPOINTS
 
@@ -93,7 +96,7 @@ def export_suite(request: ExportRequest) -> None:
     """Writes networks, properties and instances, and says what each network is.
 
     Raises:
-        UserError: The suite or the data can't be read, or no cell has a checkpoint.
+        UserError: The suite or the data can't be read, no cell has a checkpoint, or one is verified over l2 balls.
     """
     from prunecert.bench.planning.plan import is_correct, property_name, property_text
     from prunecert.bench.results.vnncomp import Key, write_keys
@@ -101,11 +104,18 @@ def export_suite(request: ExportRequest) -> None:
 
     chosen = _present(request, timed=True)
     present, out = chosen.cells, chosen.out
+    balls = [cell.name for cell, _ in present if cell.ball]
+    if balls:
+        raise UserError(
+            f"{balls[0]} is refused: it is verified over l2 balls, which VNN-LIB 1.0 can't state; name other cells "
+            "with --cells, or ask for the networks alone with --check or --shapes."
+        )
     data = select.load_data(chosen.suite.data, present, request.data_root, request.image_seed)
     rows: list[tuple[str, str, str]] = []
     keys: list[Key] = []
     written: set[Path] = set()
     exports = _exports(present, request.checkpoints, out / "onnx")
+    calibration = _calibration_images(chosen.suite, request) if request.int8 else None
     for (cell, protocol), export in zip(present, exports.values(), strict=True):
         if not protocol.cascade:
             print(f"{cell.name}: sha256 {export.sha256[:12]}; it is certified by smoothing: no property to be verified")
@@ -114,7 +124,8 @@ def export_suite(request: ExportRequest) -> None:
         count = min(protocol.images, len(split))
         # Whatever is installed here, the question and its limit are the suite's.
         limit = request.timeout or max(protocol.timeouts[name] for name in protocol.cascade)
-        logits = outputs(export.path, split.images[:count])
+        path = export.path if calibration is None else _quantised(cell.name, export.path, calibration)
+        logits = outputs(path, split.images[:count])
         right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
         for position in right:
             # The box and the label make the property; networks of one radius share it.
@@ -124,7 +135,7 @@ def export_suite(request: ExportRequest) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_text(target, property_text(split, position, cell.eps))
                 written.add(target)
-            rows.append((f"onnx/{export.path.name}", f"vnnlib/{name}", f"{limit:g}"))
+            rows.append((f"onnx/{path.name}", f"vnnlib/{name}", f"{limit:g}"))
             keys.append(Key(cell.name, int(split.indices[position])))
         print(
             f"{cell.name}: sparsity {export.sparsity:.4f} ({export.compression:.4g}x), {len(right)} of {count} images "
@@ -141,17 +152,29 @@ def export_suite(request: ExportRequest) -> None:
     print(f"{len(present)} networks, {len(written)} properties, {len(rows)} instances: {out / 'instances.csv'}")
 
 
+def _calibration_images(suite: Suite, request: ExportRequest) -> npt.NDArray[np.float32]:
+    """Returns images that were held out of the training set."""
+    from prunecert.models.datasets.source import load_split
+    from prunecert.models.quantise import spread
+
+    return spread(load_split(suite.data, "val", request.data_root).images)
+
+
+def _quantised(name: str, path: Path, images: npt.NDArray[np.float32]) -> Path:
+    """Writes a network's QDQ file beside it and says what became of it."""
+    from prunecert.models.quantise import quantise
+
+    info = quantise(path, path.with_name(f"{path.stem}.int8.onnx"), images)
+    print(f"{name}: {info.describe()}")
+    return info.path
+
+
 def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import compact_export, export_cell
+    from prunecert.bench.planning.exports import cell_export
 
     return {
-        cell.name: compact_export(
-            export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder),
-            folder,
-            select.compact_mode(protocol),
-        )
-        for cell, protocol in present
+        cell.name: cell_export(cell, checkpoints, folder, select.compact_mode(protocol)) for cell, protocol in present
     }
 
 
@@ -181,7 +204,7 @@ def compare_outputs(request: ExportRequest, count: int) -> int:
         0, or 1 if a predicted class differs.
 
     Raises:
-        UserError: The suite or the data can't be read, or no cell has a checkpoint.
+        UserError: The suite or the data can't be read, no cell has a checkpoint, or one is verified over l2 balls.
     """
     from prunecert.models.compact_export import check_inputs
     from prunecert.verifiers.formats.counterexample import outputs

@@ -3,6 +3,7 @@
     Plain       every network, every verifier of its cascade, until the image is settled
     Timed       variants of each network, common images, every verifier on every image, taking turns
     Certified   one of these, and then certificates by randomized smoothing
+    Compared    one of these, and then questions about pairs of the networks
 
 How a run is concluded depends on what its directory holds, not on the mode; see `bench.report.conclude`.
 """
@@ -16,11 +17,13 @@ from typing import Protocol
 
 from prunecert.bench.machine import cores, machine
 from prunecert.bench.planning.certificates import CertifyPlan, with_certificates
+from prunecert.bench.planning.pairs import PairPlan, with_pairs
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed
 from prunecert.bench.planning.timing import ComparedGroup, timed_plans
 from prunecert.bench.running.asking import OpenRun, ask_all
 from prunecert.bench.running.certificates import certify_all
+from prunecert.bench.running.pair_questions import ask_pairs
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.resources import default_workers
 from prunecert.bench.running.timing import refuse_other_machine, time_all
@@ -37,11 +40,13 @@ class Workload:
         plans: The networks, and what is asked of each.
         groups: Which of them have their times compared.
         certified: What is to be certified.
+        pairs: What is to be asked of two networks at once.
     """
 
     plans: tuple[CellPlan, ...]
     groups: tuple[ComparedGroup, ...] = ()
     certified: tuple[CertifyPlan, ...] = ()
+    pairs: tuple[PairPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +115,16 @@ class Plain:
             raise UserError("--warm-start is refused with --submit: an entry must stand for itself.")
         if request.image_seed is not None and request.submit:
             raise UserError("--image-seed is refused with --submit: the leaderboard is about the first images.")
+        if request.submit and any(cell.ball for cell, _ in request.suite.cells):
+            raise UserError("--submit is refused with norm l2: the leaderboard is about boxes, radii in the sup norm.")
         if request.submit and any(cell.trained_eps is not None for cell, _ in request.suite.cells):
             raise UserError(
                 "--submit is refused with trained_eps: an entry's network is verified at the radius that it was "
                 "trained for; submit from a suite of these."
+            )
+        if request.submit and any(cell.bits for cell, _ in request.suite.cells):
+            raise UserError(
+                "--submit is refused with bits: the board is about networks in float32; submit from a suite of these."
             )
 
     def plans(self, plans: Sequence[CellPlan], request: RunRequest, workshop: Workshop) -> Workload:
@@ -196,8 +207,42 @@ class Certified:
             certify_all(workload.certified, run)
 
 
+class Compared:
+    """Questions about pairs of networks, after what else there is to be done.
+
+    Args:
+        first: What that is.
+    """
+
+    def __init__(self, first: RunMode) -> None:
+        self.first = first
+
+    def refuse(self, request: RunRequest) -> None:
+        """Refuses what the other mode does."""
+        self.first.refuse(request)
+
+    def plans(self, plans: Sequence[CellPlan], request: RunRequest, workshop: Workshop) -> Workload:
+        """Returns the other mode's plans, those that are compared with a word on that, and the pairs' plans."""
+        workload = self.first.plans(plans, request, workshop)
+        networks, pairs = with_pairs(
+            workload.plans, workshop.installed, request.checkpoints, workshop.exports, workshop.tell
+        )
+        return replace(workload, plans=networks, pairs=pairs)
+
+    def begin(self, out: Path, workers: int | None, device: str) -> int:
+        """Returns what the other mode does."""
+        return self.first.begin(out, workers, device)
+
+    def work(self, workload: Workload, run: OpenRun) -> None:
+        """Does the other mode's work, and asks about pairs."""
+        self.first.work(workload, run)
+        if workload.pairs:
+            ask_pairs(workload.pairs, run)
+
+
 def mode_of(suite: Suite) -> RunMode:
     """Returns what a suite is there for."""
+    protocols = (suite.base, *(protocol for _, protocol in suite.cells))
     first = Timed() if suite.timed else Plain()
-    certifies = any(protocol.certify is not None for protocol in (suite.base, *(p for _, p in suite.cells)))
-    return Certified(first) if certifies else first
+    mode: RunMode = Certified(first) if any(protocol.certify is not None for protocol in protocols) else first
+    return Compared(mode) if any(protocol.pair is not None for protocol in protocols) else mode

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunecert.bench.planning.certificates import CertifyPlan
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.words import duration
 from prunecert.bench.running.cascade import CellCascade
@@ -30,8 +29,8 @@ def left(plans: Sequence[CellPlan], known_answers: KnownAnswers) -> list[int]:
     counts = []
     for number, plan in enumerate(plans):
         indices = [int(plan.data.indices[p]) for p in range(plan.images)]
-        if isinstance(plan, CertifyPlan):
-            # Certificates are asked for whatever the network makes of the image.
+        if plan.asks_all:
+            # Certificates and pairs are asked about whatever the network makes of the image.
             fresh, right = [], list(range(plan.images))
         else:
             fresh = [p for p in range(plan.images) if (plan.image_key, indices[p]) not in correct]

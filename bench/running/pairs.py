@@ -8,20 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.results.vnncomp import Task
+from prunecert.bench.schema.pairs import ALIKE, alike_spec
 from prunecert.errors import UserError
-from prunecert.files import write_bytes
+from prunecert.files import write_bytes, write_text
+from prunecert.hashing import digest
 from prunecert.onnx.io import identity
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.formats.vnnlib import Case, Property, parse_property, read_property, read_text, write
-from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
-
-#: What may be asked of a pair, as the command line has it.
-ALIKE = (
-    "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
-ahead by C or more)"
+from prunecert.verifiers.formats.vnnlib import (
+    Case,
+    Property,
+    parse_property,
+    read_property,
+    read_text,
+    to_vnnlib,
 )
+from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,37 +44,6 @@ class PairFiles:
     spec: OutputSpec
 
 
-def alike(text: str, outputs: int) -> OutputSpec:
-    """Returns the unsafe outputs of a pair, as ``--alike`` asks for it.
-
-    >>> len(alike("difference:0.1", 10).disjuncts), len(alike("class", 10).disjuncts)
-    (20, 90)
-    >>> alike("same", 10)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by ...
-
-    Args:
-        text: What was asked for.
-        outputs: Of either network.
-
-    Raises:
-        UserError: It is nothing that can be asked.
-    """
-    from prunecert.verifiers.sparse.pairs.specification import difference, same_class
-
-    kind, _, amount = text.partition(":")
-    try:
-        number = float(amount) if amount else None
-    except ValueError:
-        number = np.nan
-    if kind == "difference" and number is not None and not np.isnan(number):
-        return difference(number, outputs)
-    if kind == "class" and (number is None or not np.isnan(number)) and not text.endswith(":"):
-        return same_class(outputs, number or 0.0)
-    raise UserError(f"--alike {text[:60]!r} is refused; allowed are {ALIKE}.")
-
-
 def pair_tasks(
     first: Path, second: Path, vnnlib: Path, kind: str | None, category: str, timeout: float, folder: Path
 ) -> list[tuple[Task, PairFiles]]:
@@ -82,7 +54,7 @@ def pair_tasks(
         second: The other.
         vnnlib: A property of either network, of which the boxes count, and what it says of outputs doesn't; or, without
             `kind`, a query of VNN-LIB 2.0 over both.
-        kind: See `alike`.
+        kind: See `bench.schema.pairs.ALIKE`.
         category: Of the counterexamples' files.
         timeout: Seconds for each box.
         folder: Where the merged network and the properties go.
@@ -113,7 +85,7 @@ def pair_tasks(
         name += f"_{number}" if len(questions) > 1 else ""
         target = folder / f"{name}.vnnlib"
         spec = whole_spec or case.spec
-        write(_asked(instance, spec, size), target)
+        write_text(target, to_vnnlib(_asked(instance, spec, size)) + _box(case))
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
 
@@ -126,7 +98,7 @@ def _read(
     if not speaks_of_two(text):
         if kind is None:
             raise UserError(f"{vnnlib} speaks of one network; say with --alike what is asked of the two: {ALIKE}.")
-        return read_property(vnnlib), alike(kind, outputs)
+        return read_property(vnnlib), alike_spec(kind, outputs)
     if kind is not None:
         raise UserError(f"{vnnlib} speaks of two networks and says itself what is asked of them; leave --alike out.")
     query = read_pair(text, str(vnnlib))
@@ -136,6 +108,14 @@ def _read(
     if boxes.outputs != 2 * outputs:
         raise UserError(f"{vnnlib} has {boxes.outputs // 2} outputs, but each of the networks has {outputs}.")
     return boxes, None
+
+
+def _box(case: Case) -> str:
+    """Returns a comment by which two boxes are two questions though one float32 box is round both; else nothing."""
+    corners = np.concatenate([case.lower, case.upper, *(case.inner or ())])
+    if case.inner is None and np.array_equal(corners, np.concatenate(case.outer())):
+        return ""
+    return f"; counterexamples count in the box {digest(corners.tolist())}\n"
 
 
 def _asked(instance: Instance, spec: OutputSpec, size: int) -> Instance:
@@ -149,11 +129,24 @@ def on_both(verdict: Verdict, pair: PairFiles) -> Verdict:
         verdict: The answer for the merged network; its witness was replayed there.
         pair: The two networks.
     """
+    inside = verdict.witness is not None and pair.case.contains(verdict.witness)
+    return confirmed_on(verdict, (pair.first, pair.second), pair.spec, inside=inside)
+
+
+def confirmed_on(verdict: Verdict, files: tuple[Path, Path], spec: OutputSpec, *, inside: bool) -> Verdict:
+    """Takes a `sat` back whose witness is none for two networks themselves.
+
+    Args:
+        verdict: The answer for the merged network.
+        files: The two networks.
+        spec: What is unsafe of both outputs, one after the other.
+        inside: Whether the witness lies in the box that was asked about.
+    """
     if verdict.witness is None:
         return verdict
     point = verdict.witness[None]
-    values = np.concatenate([outputs(path, point)[0].reshape(-1) for path in (pair.first, pair.second)])
-    if pair.spec.violated_by(values) and pair.case.contains(verdict.witness):
+    values = np.concatenate([outputs(path, point)[0].reshape(-1) for path in files])
+    if inside and spec.violated_by(values):
         return replace(verdict, detail="; ".join(filter(None, (verdict.detail, "replayed on both networks"))))
     return replace(
         verdict,

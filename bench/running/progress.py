@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.words import TABLE_WIDTH, duration
@@ -111,6 +112,17 @@ class Estimate:
         return PRIORS[verifier].undecided if verifier in PRIORS else 1.0
 
 
+class _Bar(Progress):
+    """How far it is, and below it what it is at: words of their own width, so that they take none from the bar."""
+
+    words = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yields the bar, and the words, which go on in a line of their own where they are longer than the screen."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.words)
+
+
 class Display:
     """Shows cells, images, verdict counts and the time to go.
 
@@ -135,23 +147,21 @@ class Display:
         self._total = sum(len(c.positions) for c in cascades)
         self._last = time.monotonic()
         self._now = ""
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task: TaskID | None = None
         if console.is_terminal:
-            # Two lines that fit 80 columns: how far it is, and what it is at.
-            self._bar = Progress(
+            # Two lines that fit 80 columns.
+            self._bar = _Bar(
                 TextColumn("images"),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[rest]}"),
-                TextColumn("\n{task.fields[words]}"),
                 console=console,
                 expand=True,
             )
-            self._task = self._bar.add_task(
-                "", total=self._total, completed=self._settled(), rest=self._rest(), words=self._words()
-            )
+            self._bar.words = self._words()
+            self._task = self._bar.add_task("", total=self._total, completed=self._settled(), rest=self._rest())
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -189,7 +199,8 @@ class Display:
             return
         self._last = time.monotonic()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._settled(), rest=self._rest(), words=self._words())
+            self._bar.words = self._words()
+            self._bar.update(self._task, completed=self._settled(), rest=self._rest())
         else:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 

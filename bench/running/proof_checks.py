@@ -37,7 +37,8 @@ from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.checker import RefusedError, UnreadableError, check_stream
 from prunecert.verifiers.checker.files import read
-from prunecert.verifiers.checker.network import Network, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.rounding.blas_threads import one_thread
 
 EXPORTS = Path("onnx_exports")

@@ -193,7 +193,8 @@ def solve(problem: Problem, worker: Worker) -> Verdict:
         (verdict,) = worker.verify([replace(problem.for_verifiers(instance), timeout=left)])
         if problem.compact is not None:
             verdict = on_original(verdict, instance)
-        verdicts.append(established(verdict, case, instance))
+        # What was written about a pair has the float32 box round the one that was given.
+        verdicts.append(established(verdict, case if problem.pair is None else problem.pair.case, instance))
         if problem.pair is not None:
             verdicts[-1] = on_both(verdicts[-1], problem.pair)
         if verdicts[-1].status is Status.SAT:

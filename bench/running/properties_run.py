@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.machine import machine, utc_now, versions
-from prunecert.bench.results.store import SCHEMA_VERSION, Log, Row, Writer, is_run, verdict_fields
+from prunecert.bench.results.store import Row, Writer, verdict_fields
 from prunecert.bench.results.vnncomp import write_results
-from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem, contradictions, solve
-from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow, in_words
-from prunecert.bench.running.properties_request import PropertiesRequest
-from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, UserError
+from prunecert.bench.running.properties_reading import UnreadableRow, in_words
+from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from prunecert.files import write_text
 from prunecert.hashing import canonical_json, digest
 from prunecert.printable import say
 from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats.vnnlib import write_counterexample
-from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.worker import Worker
 
 #: How property files are understood; answers of another reading are asked again.
@@ -260,80 +252,3 @@ class PropertiesRun:
         if sentences:
             return EXIT_REGRESSION
         return EXIT_USAGE if failed or refused else EXIT_OK
-
-
-def run_properties(request: PropertiesRequest) -> int:
-    """Answers what is asked, writes it down and prints the summary; returns the exit code.
-
-    Raises:
-        UserError: The request makes no sense, the one pair of it can't be read, or the folder can't be written.
-    """
-    if request.abcrown is not None:
-        os.environ["ABCROWN_HOME"] = str(request.abcrown.resolve())
-    tasks, out, names = request.tasks(), request.out, list(request.verifiers)
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunecert-")))
-        # Left after the verifiers, whose logs lie in it.
-        stack.enter_context(writing(out))
-        maker = Worker if request.certificate is None else CertifyingWorker
-        crew = {
-            name: stack.enter_context(
-                maker(
-                    name,
-                    settings,
-                    request.device,
-                    memory_limit_mb=request.memory_limit_mb,
-                    threads=request.threads,
-                    log=out / "logs" / f"{name}.log",
-                )
-            )
-            for name, settings in request.verifiers.items()
-        }
-        if request.instances is None and len(crew) == 1 and not is_run(out):
-            # One question, which nobody has answered yet: the verifier starts while the files are read.
-            crew[names[0]].start_ahead()
-        reader = ProblemReader(scratch, request.compact, out / "networks")
-        entries = [reader.entry(task) for task, _ in tasks]
-        if request.instances is None and isinstance(entries[0], UnreadableRow):
-            raise UserError(entries[0].reason)
-        entries = [
-            replace(entry, pair=pair) if isinstance(entry, Problem) else entry
-            for entry, (_, pair) in zip(entries, tasks, strict=True)
-        ]
-        writer = stack.enter_context(Writer(out))
-        (out / "logs").mkdir(exist_ok=True)
-        writer.append(_session(request, crew))
-        run = PropertiesRun(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
-        run.go()
-        code = run.report()
-        if request.certificate is not None:
-            code = _certify(request, request.certificate, run, crew) or code
-        return code
-
-
-def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
-    """Makes the row with which a start begins."""
-    return {
-        "type": "session",
-        "schema_version": SCHEMA_VERSION,
-        "started": utc_now(),
-        "command": ["python", "-m", "bench.verify", *request.argv],
-        "suite": "bench.verify",
-        "versions": versions(),
-        "machine": machine(),
-        "device": request.device,
-        "float32": "TF32 off",
-        "verifiers": [worker.identity for worker in crew.values()],
-    }
-
-
-def _certify(request: PropertiesRequest, target: Path, run: PropertiesRun, crew: Mapping[str, Worker]) -> int:
-    """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
-    from prunecert.bench.running.answer_certificate import certify_answer
-
-    certifiers = {name: worker for name, worker in crew.items() if isinstance(worker, CertifyingWorker)}
-    try:
-        return certify_answer(target, run, certifiers, request.threads)
-    except UserError as error:
-        say(f"uncertified: {error}")
-        return EXIT_OK

@@ -150,6 +150,9 @@ class Certificates:
                     broken[row.key, row.image] = row
         places: set[_Place] = set()
         for plan, cascade in zip(plans, cascades, strict=True):
+            if plan.cell.ball:
+                # Certificates are of boxes.
+                continue
             for position in cascade.positions:
                 for stage, key in enumerate(plan.keys):
                     status = cascade.status(stage, position)

@@ -219,7 +219,8 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
         raise UserError(f"{run} is no run of a suite; name the folder that bench.run wrote.")
     answers = []
     for cell in cells.values():
-        if cell.certified_only or cell.norm == "l2" or cell.timing is not None:
+        # Rounded weights aren't those of the cell's checkpoint.
+        if cell.certified_only or cell.norm == "l2" or cell.timing is not None or cell.bits:
             continue
         by_image: dict[int, dict[str, _Answer]] = {}
         for stage in cell.stages:

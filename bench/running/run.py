@@ -24,6 +24,7 @@ from prunecert.bench.planning.card import card_cells, card_plans, read_card
 from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.own import prepare_own, split_own
+from prunecert.bench.planning.pairs import describe_pairs
 from prunecert.bench.report.conclude import conclude
 from prunecert.bench.results.row_types import EndRow
 from prunecert.bench.results.session_types import Missing, SessionRow
@@ -32,6 +33,7 @@ from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun
 from prunecert.bench.running.certificates import known_certificates
 from prunecert.bench.running.modes import RunMode, Workload, Workshop, mode_of
+from prunecert.bench.running.pair_questions import known_pairs
 from prunecert.bench.running.progress import Output
 from prunecert.bench.running.recording import read_done
 from prunecert.bench.running.request import RunRequest, RunResult
@@ -109,7 +111,8 @@ def run_suite(
     if inspect is not None:
         inspect(_session(prepared, MAIN_WRITER, request.workers or 1))
     if request.dry_run:
-        for line in (*select.describe(workload.plans), *describe_certificates(workload.certified)):
+        certificates, pairs = describe_certificates(workload.certified), describe_pairs(workload.pairs)
+        for line in (*select.describe(workload.plans), *certificates, *pairs):
             prepared.tell(line)
         prepared.tell("* sees every correctly classified image; the others see what is undecided. Nothing was run.")
     if backend is not None:
@@ -171,7 +174,10 @@ def _prepare(
         for line in select.describe_missing(missing):
             tell(f"  {line}")
     if not plans:
-        raise UserError(f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first.")
+        raise UserError(
+            f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first, or name the "
+            "folder of those that are trained with --checkpoints."
+        )
     workload = mode.plans(plans, request, Workshop(installed, exports, tell))
     prepared = _Prepared(
         request=request,
@@ -224,10 +230,11 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
         retry = request.retry if again else frozenset()
         answers = read_done(out, retry)[0]
         certificates = known_certificates(out, retry) if workload.certified else {}
-        return answers.correct, {**answers.verdicts, **certificates}
+        pairs = known_pairs(out, retry) if workload.pairs else {}
+        return answers.correct, {**answers.verdicts, **certificates, **pairs}
 
     cluster.run(
-        [*workload.plans, *workload.certified],
+        [*workload.plans, *workload.certified, *workload.pairs],
         out,
         partial(cluster.TaskPart, run_suite, request),
         backend,

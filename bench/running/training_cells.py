@@ -7,6 +7,7 @@ TrainingRequest ─ plan ─ forecast (dry run) ─ refusals ─ data ─┬─ 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +175,7 @@ class _Training:
                 self.tell(_line(card))
         for line in throughput.lines():
             self.tell(line)
+        self.tell(_next_step(request))
 
     def _cell(self, number: int, job: Job) -> Card:
         from prunecert.models.faults import OutOfTimeError, memory_errors
@@ -217,9 +219,17 @@ class _Training:
                 self.tell(hint)
 
 
+def _next_step(request: TrainingRequest) -> str:
+    """Returns where the checkpoints are, and the command that verifies them."""
+    command = ["prunecert", "run", "--suite", request.named]
+    if request.out.resolve() != select.CHECKPOINTS.resolve():
+        command += ["--checkpoints", str(request.out)]
+    return f"checkpoints are in {request.out}; to verify them: {shlex.join(command)}"
+
+
 def _line(card: Card) -> str:
     parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
     return (
-        f"{card.name}: kept {card.kept:,} of {card.weights:,} weights; validation: {', '.join(parts)}; "
-        f"{card.train_seconds:,.0f} s"
+        f"{card.name}: kept {card.kept:,} of {card.weights:,} weights, {card.train_seconds:,.0f} s\n"
+        f"  held-out images: {', '.join(parts)}"
     )

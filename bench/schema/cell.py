@@ -10,16 +10,18 @@ from fractions import Fraction
 from typing import Any
 
 from prunecert.bench.schema.certificates import VERIFIER, Certify
+from prunecert.bench.schema.pairs import PAIR_VERIFIER, PairProtocol
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
-from prunecert.models import NOISE_OBJECTIVES
+from prunecert.models import FULL_BITS, LEAST_BITS, MOST_BITS, NOISE_OBJECTIVES
 from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Norm
 
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
+_BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,999}")
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
 
 
@@ -40,6 +42,10 @@ class Cell:
         compression: All prunable weights over those kept, at least 1; 1 for the dense control only.
         seed: Seed of training and pruning.
         trained_eps: The radius that it was trained for, where it is verified at another one; None: at `eps`.
+        ball: Whether it is verified over the l2 ball of radius `eps`, cut with the pixels' box; then `trained_eps` is
+            given, a radius in the sup norm.
+        bits: Of its weights, which are rounded after all training: one number for all layers, or one for each; empty:
+            float32, as it was trained. See `models.bits`.
     """
 
     network: str
@@ -49,18 +55,25 @@ class Cell:
     compression: float
     seed: int
     trained_eps: Fraction | None = field(default=None, kw_only=True)
+    ball: bool = field(default=False, kw_only=True)
+    bits: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
     def norm(self) -> Norm:
-        """The norm in which the network is trained to be robust."""
-        return "l2" if self.objective in NOISE_OBJECTIVES else "linf"
+        """The norm of its radius: that in which it is verified, or certified where it is trained with noise."""
+        return "l2" if self.ball or self.objective in NOISE_OBJECTIVES else "linf"
+
+    @property
+    def verification_norm(self) -> Norm:
+        """The norm in which verifiers are asked about it."""
+        return "l2" if self.ball else "linf"
 
     @property
     def name(self) -> str:
         """What the cell's files are called: ``cnn-small_ibp_eps2_lwm_x10_s0`` (eps as a numerator over 255).
 
         Networks that are trained with noise have ``sigma0.25`` in the place of ``eps2``; one that was trained for 2/255
-        and is verified at 1/255 has ``eps2-at1``.
+        and is verified at 1/255 has ``eps2-at1``, or ``eps2-l2at0.25`` if it is over an l2 ball of that radius.
         """
         # What is named module:attribute has no colon in the names of files.
         return f"{self.family}_{self.member}".replace(":", ".")
@@ -70,18 +83,27 @@ class Cell:
         """How the name begins for all cells of this network, objective and radius: ``cnn-small_ibp_eps2``."""
         radius = f"eps{float(self.eps * 255):g}" if self.norm == "linf" else f"sigma{float(self.eps):g}"
         if self.trained_eps is not None:
-            radius = f"eps{float(self.trained_eps * 255):g}-at{float(self.eps * 255):g}"
+            at = f"l2at{float(self.eps):g}" if self.ball else f"at{float(self.eps * 255):g}"
+            radius = f"eps{float(self.trained_eps * 255):g}-{at}"
         return f"{self.network}_{self.objective}_{radius}"
 
     @property
     def as_trained(self) -> Cell:
-        """The cell whose checkpoint it has: itself, or that of the radius that it was trained for."""
-        return self if self.trained_eps is None else replace(self, eps=self.trained_eps, trained_eps=None)
+        """The cell whose checkpoint it has: itself, or that of the radius it was trained for, with weights in full."""
+        if self.trained_eps is None and not self.bits:
+            return self
+        return replace(self, eps=self.trained_eps or self.eps, trained_eps=None, ball=False, bits=())
+
+    @property
+    def network_label(self) -> str:
+        """What tables call the network: its name, and the bits of its weights where they are rounded."""
+        return f"{self.network} {show_bits(self.bits)}-bit" if self.bits else self.network
 
     @property
     def member(self) -> str:
-        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``."""
-        return f"{self.pruner}_x{self.compression:g}_s{self.seed}"
+        """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``, ``lwm_x10_s0_b8``."""
+        rounded = f"_b{'-'.join(map(str, self.bits))}" if self.bits else ""
+        return f"{self.pruner}_x{self.compression:g}_s{self.seed}{rounded}"
 
     @property
     def sparsity(self) -> float:
@@ -91,7 +113,7 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; `eps` as text (``"2/255"``), so that it stays exact."""
         return {
-            "network": self.network,
+            "network": self.network_label,
             "objective": self.objective,
             "eps": show_eps(self.eps),
             "pruner": self.pruner,
@@ -99,6 +121,7 @@ class Cell:
             "seed": self.seed,
             **({} if self.norm == "linf" else {"norm": self.norm}),
             **({} if self.trained_eps is None else {"trained_eps": show_eps(self.trained_eps)}),
+            **({"bits": list(self.bits)} if self.bits else {}),
         }
 
 
@@ -119,6 +142,7 @@ class Protocol:
         timing: How times are taken, if that is what the suite is for: then every verifier sees every image.
         certify: How the network is certified by randomized smoothing, if it is; apart from all verifying.
         compact: What is removed from a network before it is verified; see `models.compact`.
+        pair: What is asked of a pruned network together with the dense one, if anything is; apart from all verifying.
     """
 
     split: str = "test"
@@ -132,14 +156,20 @@ class Protocol:
     timing: Timing | None = None
     compact: Mode = Mode.PIXELS
     certify: Certify | None = None
+    pair: PairProtocol | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
-        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("timing", "certify")}
+        data = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in ("timing", "certify", "pair")
+        }
         return {
             **data,
             **({} if self.timing is None else {"timing": self.timing.to_json()}),
             **({} if self.certify is None else {"certify": self.certify.to_json()}),
+            **({} if self.pair is None else {"pair": self.pair.to_json()}),
             "compact": str(self.compact),
             "cascade": list(self.cascade),
             "cross_check": list(self.cross_check),
@@ -150,21 +180,23 @@ class Protocol:
     def only(self, verifiers: tuple[str, ...]) -> Protocol:
         """Returns the protocol with the cascade cut down to `verifiers`, in their order.
 
-        Certificates are left where `verifiers` names smoothing.
+        Certificates are left where `verifiers` names smoothing, and pairs where it names who is asked about them.
         """
         certify = self.certify if VERIFIER in verifiers else None
+        pair = None if self.pair is None else self.pair.only(verifiers)
         if not self.cascade:
-            return replace(self, certify=certify)
-        verifiers = tuple(name for name in verifiers if name != VERIFIER)
+            return replace(self, certify=certify, pair=pair)
+        verifiers = tuple(name for name in verifiers if name not in (VERIFIER, PAIR_VERIFIER))
         attacks_only = all(VERIFIERS.get(name).kind is Kind.ATTACK for name in self.cascade) and self.note != ""
         cascade = tuple(n for n in verifiers if not attacks_only or VERIFIERS.get(n).kind is Kind.ATTACK)
         cross_check = tuple(n for n in self.cross_check if n in cascade)
-        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify)
+        return replace(self, cascade=cascade, cross_check=cross_check, certify=certify, pair=pair)
 
     def first(self, images: int) -> Protocol:
-        """Returns the protocol for so many images, verified and certified."""
+        """Returns the protocol for so many images, verified, certified and compared."""
         certify = None if self.certify is None else replace(self.certify, images=images)
-        return replace(self, images=images, certify=certify)
+        pair = None if self.pair is None else replace(self.pair, images=images)
+        return replace(self, images=images, certify=certify, pair=pair)
 
 
 def parse_eps(text: str) -> Fraction:
@@ -201,6 +233,42 @@ def show_eps(eps: Fraction) -> str:
     """
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
+
+
+def parse_bits(value: object) -> tuple[int, ...]:
+    """Reads bits of weights: a number, or numbers of each layer joined by bars.
+
+    Example:
+        >>> parse_bits(8), parse_bits("8/4/4/6"), parse_bits(32)
+        ((8,), (8, 4, 4, 6), ())
+
+    Returns:
+        Nothing for 32, which stands for weights that aren't rounded.
+
+    Raises:
+        UserError: It is neither, or out of range.
+    """
+    if value == FULL_BITS and not isinstance(value, bool):
+        return ()
+    text = str(value)
+    if isinstance(value, bool) or not _BITS.fullmatch(text):
+        raise UserError(
+            f"Bits {shortened(repr(value), 60)} are refused; allowed are {FULL_BITS} (float32), a whole number from "
+            f"{LEAST_BITS} to {MOST_BITS}, or such numbers for each layer, as '8/4/4/6'."
+        )
+    bits = tuple(int(part) for part in text.split("/"))
+    for width in bits:
+        if not LEAST_BITS <= width <= MOST_BITS:
+            raise UserError(
+                f"Bits {text!r} are refused; each must be within {LEAST_BITS} and {MOST_BITS}, or {FULL_BITS} for "
+                "float32."
+            )
+    return bits
+
+
+def show_bits(bits: tuple[int, ...]) -> str:
+    """Returns bits as `parse_bits` takes them."""
+    return "/".join(map(str, bits)) if bits else str(FULL_BITS)
 
 
 def fitting(names: Iterable[str], patterns: str, what: str) -> list[str]:

@@ -10,17 +10,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import Cell, Protocol, parse_eps
+from prunecert.bench.schema.cell import Cell, Protocol, parse_bits, parse_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma, take_certify
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.own import is_own, own_cells
+from prunecert.bench.schema.pairs import take_pair
 from prunecert.bench.schema.timing import take_timing
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from prunecert.models import DENSE, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.models import DENSE, FULL_BITS, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
 from prunecert.models.datasets.source import DataSource
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
@@ -28,6 +29,7 @@ from prunecert.verifiers.base import Kind
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parents[1] / "suites"
 ATTACK_ONLY = "attack-only"
+NORMS = ("linf", "l2")
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.
 _MOST_CELLS = 4_000
 _MOST_PROFILES = 20
@@ -155,6 +157,14 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
                 raise root.refusal(
                     "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
                 )
+        balls = {(cell.network, cell.objective, cell.eps) for cell in cells if cell.ball}
+        for cell in cells:
+            if not cell.ball and (cell.network, cell.objective, cell.eps) in balls:
+                raise root.refusal(
+                    "cells",
+                    f"{cell.network} by {cell.objective} has the radius {show_eps(cell.eps)} in both norms, and tables "
+                    "tell cells apart by their radii; make two suites of it.",
+                )
         chosen[key] = tuple(cells.values())
     suite = Suite(
         name=name,
@@ -184,21 +194,29 @@ def _block(
     objectives = block.take_list("objectives", str, OBJECTIVES.check)
     radii = _radii(block, objectives)
     trained = _trained_eps(block)
+    ball = _ball(block, trained)
     compressions = block.take_list("compression", float, _check_compression)
     pruners = block.take_list("pruners", str, lambda name: name == DENSE or PRUNERS.check(name), ())
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
+    bits = [parse_bits(value) for value in block.take_list("bits", object, parse_bits, (FULL_BITS,))]
     protocol = _block_protocol(block, base, profile, profiles, sizes)
-    ways = len(compressions) * max(1, len(pruners))
+    if ball:
+        _check_ball(block, protocol)
+    ways = len(compressions) * max(1, len(pruners)) * len(bits)
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
-        other = None if trained == eps else trained
+        other = None if trained == eps and not ball else trained
         for compression in compressions:
             chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
-            cells += [Cell(network, objective, eps, name, compression, seed, trained_eps=other) for name in chosen]
+            cells += [
+                Cell(network, objective, eps, name, compression, seed, trained_eps=other, ball=ball, bits=widths)
+                for name in chosen
+                for widths in bits
+            ]
     return [(cell, protocol) for cell in cells]
 
 
@@ -216,7 +234,7 @@ def _block_protocol(
             if key == profile:
                 protocol = changed
         own.finish()
-    block.finish(("eps", "sigma", "trained_eps"))
+    block.finish(("eps", "norm", "sigma", "trained_eps"))
     if "sigma" in block:
         # What does nothing for pixels in [0, 1] may do something for pixels with noise on them.
         compact = Mode.OFF if protocol.compact is Mode.OFF else Mode.ALL_INPUTS
@@ -224,6 +242,8 @@ def _block_protocol(
         images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
         protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
     _check_protocol(block, protocol, noise="sigma" in block)
+    if "bits" in block and protocol.timing is not None:
+        raise block.refusal("bits", "a suite that takes times is refused with weights that are rounded.")
     if (protocol.timing is None) != (base.timing is None):
         raise block.refusal("verify", "times are taken of all cells or of none; put 'timing' under the suite's own.")
     return protocol
@@ -258,6 +278,39 @@ def _trained_eps(block: Section) -> Fraction | None:
         raise block.refusal("trained_eps", str(error)) from error
 
 
+def _ball(block: Section, trained: Fraction | None) -> bool:
+    """Reads ``norm``: whether a block's ``eps`` are radii of l2 balls."""
+    norm = block.take("norm", str, "linf")
+    if norm not in NORMS:
+        raise block.refusal("norm", did_you_mean("norm", norm, NORMS))
+    if norm == "l2" and trained is None:
+        raise block.refusal(
+            "norm",
+            "'l2' is refused without 'trained_eps': networks are trained for a radius in the sup norm, which names "
+            "their checkpoints; 'eps' are the radii of the l2 balls that they are verified over.",
+        )
+    return norm == "l2"
+
+
+def _check_ball(block: Section, protocol: Protocol) -> None:
+    """Refuses what can't be asked over l2 balls, before anything runs."""
+    if protocol.timing is not None:
+        raise block.refusal("norm", "'l2' is refused in a suite that takes times; these are taken over boxes.")
+    able = [name for name in VERIFIERS if _takes_balls(name)]
+    for name in protocol.cascade:
+        if name not in able:
+            raise block.refusal(
+                "norm",
+                f"'l2' is refused with the verifier {name!r} in the cascade, which takes boxes only; those that take "
+                f"l2 balls are {', '.join(able)}. Name them in this block's 'verify.cascade'.",
+            )
+
+
+def _takes_balls(name: str) -> bool:
+    verifier = VERIFIERS.get(name)
+    return verifier.kind is not Kind.PROBABILISTIC and "l2" in verifier.capabilities().norms
+
+
 def _check_compression(value: float) -> None:
     if not 1 <= value <= 100_000:
         raise UserError(f"Compression {value:g} is refused; it is all weights over those kept, so at least 1.")
@@ -279,7 +332,11 @@ def _override(parent: Section, key: str, base: Protocol, sizes: Mapping[str, int
 def _attack_only(base: Protocol) -> Protocol:
     attacks = tuple(name for name in base.cascade if VERIFIERS.get(name).kind is Kind.ATTACK)
     return replace(
-        base, cascade=attacks, cross_check=tuple(n for n in base.cross_check if n in attacks), note=_ATTACK_ONLY_NOTE
+        base,
+        cascade=attacks,
+        cross_check=tuple(n for n in base.cross_check if n in attacks),
+        note=_ATTACK_ONLY_NOTE,
+        pair=None,
     )
 
 
@@ -330,9 +387,10 @@ def _protocol(section: Section, base: Protocol, sizes: Mapping[str, int]) -> Pro
             raise section.refusal("compact", str(error)) from error
     noise = section.section("certify")
     certify = base.certify if noise is None else take_certify(noise, base.certify, sizes[split])
+    pair = take_pair(section, base.pair, sizes[split])
     section.finish(("cross_check", "compact"))
     return Protocol(
-        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify=certify
+        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify, pair
     )
 
 
@@ -388,7 +446,14 @@ def _check_protocol(block: Section, protocol: Protocol, noise: bool) -> None:
         )
     if not protocol.cascade and not noise:
         raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
-    for name in protocol.cascade:
+    pair = protocol.pair
+    if pair is not None and (noise or protocol.timing is not None):
+        raise block.refusal(
+            None,
+            "'verify.pair' is refused together with 'timing', and with networks that are trained with noise, which "
+            "have no radius; ask about pairs in a suite of its own.",
+        )
+    for name in (*protocol.cascade, *(() if pair is None else pair.verifiers)):
         if name not in protocol.timeouts:
             raise block.refusal(None, f"verifier {name!r} has no time limit; give one in 'verify.timeouts'.")
 

@@ -27,6 +27,7 @@ _NAMES = {
     list: "a list",
     dict: "a mapping",
     bool: "true or false",
+    object: "a plain value",
 }
 #: Ten times the largest suite; PyYAML reads some 10,000 values a second.
 MOST_BYTES = 256 << 10

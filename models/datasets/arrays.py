@@ -38,11 +38,11 @@ def npz(
         UserError: There is no such file, it is damaged, or lacks an array.
     """
     name = path.replace("{part}", part)
-    places = [Path(name)] if Path(name).is_absolute() else [folder / name for folder in (*roots("npz", root), Path())]
-    file = next((place for place in places if place.is_file()), None)
+    folders = [Path()] if Path(name).is_absolute() else [*roots("npz", root), Path()]
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if file is None:
         raise UserError(
-            f"There is no file {name!r} in {' or '.join(repr(str(place.parent)) for place in places)}; name its folder "
+            f"There is no file {name!r} in {' or '.join(repr(str(folder)) for folder in folders)}; name its folder "
             "with --data-root, or write the path as it is from here."
         )
     try:

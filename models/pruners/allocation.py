@@ -6,6 +6,8 @@
 * ``balanced``: half of the budget goes in equal parts to the layers, half in proportion to their sizes. In
   networks whose first linear layer holds nearly everything, ``uniform`` leaves the small layers with a handful of
   weights at 100x; this one keeps them whole for as long as the budget allows.
+* ``2of4``: as ``uniform``, and of every four consecutive weights along the input at most two are kept (2:4, the pattern
+  that GPUs multiply by; see `models.pruners.semistructured`); for the pruners that keep to a pattern.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from collections.abc import Mapping, Sequence
 
 from prunecert.errors import UserError, did_you_mean
 
+#: By numbers alone: any weights of a layer may be kept.
 ALLOCATIONS = ("uniform", "erk", "balanced")
+#: By numbers and a pattern: two of four.
+SEMISTRUCTURED = "2of4"
+_AT_MOST, _OF = 2, 4
 
 
 def budget(total: int, compression: float) -> int:
@@ -68,8 +74,10 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
         Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
 
     Raises:
-        UserError: The allocation is unknown, or there are fewer weights to keep than layers.
+        UserError: The allocation is unknown, or has a pattern, which numbers don't say; or there are fewer weights to
+            keep than layers.
     """
+    refuse_pattern(allocation)
     if allocation not in ALLOCATIONS:
         raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -85,6 +93,56 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
         }
         return distribute(weights, sizes, kept)
     return _round(shares, sizes, kept)
+
+
+def allocate_in_pattern(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "uniform") -> dict[str, int]:
+    """As `allocate`, for pruners that keep to the pattern of ``2of4``.
+
+    Args:
+        shapes: Weight shapes by layer, [outputs, inputs, ...].
+        kept: Weights to keep in all.
+        allocation: One of `ALLOCATIONS`, or `SEMISTRUCTURED`.
+
+    Raises:
+        UserError: As `allocate`; or the pattern keeps fewer weights than are to be kept.
+    """
+    if allocation != SEMISTRUCTURED:
+        return allocate(shapes, kept, allocation)
+    room = {name: pattern_room(shape) for name, shape in shapes.items()}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    if kept > sum(room.values()):
+        raise UserError(
+            f"Keeping {kept:,} of {sum(sizes.values()):,} weights is refused: at most two of every four along the "
+            f"input are kept by {SEMISTRUCTURED!r}, {sum(room.values()):,} in all; allowed is a compression of at "
+            "least 2."
+        )
+    return distribute({name: float(size) for name, size in sizes.items()}, room, kept)
+
+
+def pattern_room(shape: Sequence[int]) -> int:
+    """Returns how many weights of a layer two of four leave at most.
+
+    >>> pattern_room((10, 100)), pattern_room((16, 3, 4, 4)), pattern_room((1, 5))
+    (500, 512, 3)
+
+    Args:
+        shape: [outputs, inputs, ...]; inputs are filled up with zeros to whole groups of four.
+    """
+    groups, rest = divmod(shape[1], _OF)
+    return math.prod(shape) // shape[1] * (groups * _AT_MOST + min(rest, _AT_MOST))
+
+
+def refuse_pattern(allocation: str) -> None:
+    """Refuses ``2of4`` where it would not be kept to.
+
+    Raises:
+        UserError: It is that.
+    """
+    if allocation == SEMISTRUCTURED:
+        raise UserError(
+            f"Allocation {allocation!r} is refused: this pruner keeps to no pattern; allowed are "
+            f"{', '.join(ALLOCATIONS)}, or a pruner that does: lwm, lwm-2of4, random, hydra, ard, grafting."
+        )
 
 
 def _refuse_empty(sizes: Mapping[str, int], kept: int) -> None:

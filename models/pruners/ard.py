@@ -76,7 +76,7 @@ def certifies(form: str, train: Train, model: nn.Module) -> bool:
     return certified
 
 
-@declares(Hook.TEACHER)
+@declares(Hook.TEACHER, keeps_patterns=True)
 def prune(
     model: nn.Module,
     compression: float,

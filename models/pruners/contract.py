@@ -246,11 +246,13 @@ class Method:
         needs: Hooks without which it cannot work.
         from_scratch: It begins at the initial weights; the epochs of pre-training are its own to spend.
         refuses_by_shape: It refuses a compression by the network's shape alone, so that it can be asked beforehand.
+        keeps_patterns: Its masks keep to an allocation's pattern, too (``2of4``).
     """
 
     needs: frozenset[Hook] = frozenset()
     from_scratch: bool = False
     refuses_by_shape: bool = False
+    keeps_patterns: bool = False
 
     @property
     def learns_scores(self) -> bool:
@@ -258,12 +260,14 @@ class Method:
         return Hook.SCORES in self.needs
 
 
-def declares(*needs: Hook, from_scratch: bool = False, refuses_by_shape: bool = False) -> Callable[[_Prune], _Prune]:
+def declares(
+    *needs: Hook, from_scratch: bool = False, refuses_by_shape: bool = False, keeps_patterns: bool = False
+) -> Callable[[_Prune], _Prune]:
     """Marks a pruner with what it declares; see `Method`."""
 
     def mark(prune: _Prune) -> _Prune:
         marked: Any = prune
-        marked.method = Method(frozenset(needs), from_scratch, refuses_by_shape)
+        marked.method = Method(frozenset(needs), from_scratch, refuses_by_shape, keeps_patterns)
         return prune
 
     return mark

@@ -13,6 +13,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import refuse_pattern
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.random import prune as random_masks
@@ -55,6 +56,7 @@ def prune(
     for name, value in (("drop", drop), ("until", until)):
         if not 0 <= value <= 1:
             raise UserError(f"{name} {value:g} is refused: it is a share, in [0, 1].")
+    refuse_pattern(allocation)
     masks = random_masks(model, compression, allocation=allocation, seed=seed)
     masks.apply_(model)
     if rescale:

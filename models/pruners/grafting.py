@@ -82,7 +82,7 @@ def _rank(values: Tensor) -> Tensor:
     return (low + high).double() / 2
 
 
-@declares(Hook.ACTIVATION)
+@declares(Hook.ACTIVATION, keeps_patterns=True)
 def prune(
     model: nn.Module,
     compression: float,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget
+from prunecert.models.pruners.allocation import allocate_in_pattern, budget
 from prunecert.models.pruners.contract import Hook, Train, declares
-from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.pruners.lwm import keep_allocated
 
 
 def initial_scores(weight: Tensor) -> Tensor:
@@ -26,27 +26,27 @@ def initial_scores(weight: Tensor) -> Tensor:
 
 
 class _Select(torch.autograd.Function):
-    """The `kept` largest |scores| as 0/1; backward hands the gradient straight through to |scores|."""
+    """The `kept` largest |scores| that are allowed as 0/1; backward hands the gradient straight through to |scores|."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, magnitude: Tensor, kept: int) -> Tensor:
-        return keep_largest(magnitude, kept).to(magnitude.dtype)
+    def forward(ctx: torch.autograd.function.FunctionCtx, magnitude: Tensor, kept: int, allocation: str) -> Tensor:
+        return keep_allocated(magnitude, kept, allocation).to(magnitude.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad, None, None
 
 
 class _Scored(nn.Module):
     """Parametrisation of a weight: the frozen weight times the mask that its scores select."""
 
-    def __init__(self, weight: Tensor, kept: int) -> None:
+    def __init__(self, weight: Tensor, kept: int, allocation: str) -> None:
         super().__init__()
         self.scores = nn.Parameter(initial_scores(weight))
-        self.kept = kept
+        self.kept, self.allocation = kept, allocation
 
     def forward(self, weight: Tensor) -> Tensor:
-        selected: Tensor = _Select.apply(self.scores.abs(), self.kept)  # type: ignore[no-untyped-call]
+        selected: Tensor = _Select.apply(self.scores.abs(), self.kept, self.allocation)  # type: ignore[no-untyped-call]
         return weight * selected
 
 
@@ -67,7 +67,7 @@ def frozen_weights(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@declares(Hook.SCORES)
+@declares(Hook.SCORES, keeps_patterns=True)
 def prune(model: nn.Module, compression: float, *, train: Train, allocation: str = "uniform") -> Masks:
     """Learns which weights to keep, with all weights frozen.
 
@@ -82,22 +82,23 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
     """
     shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
     kept = budget(sum(math.prod(shape) for shape in shapes.values()), compression)
-    return learn(model, allocate(shapes, kept, allocation), train)
+    return learn(model, allocate_in_pattern(shapes, kept, allocation), train, allocation)
 
 
-def learn(model: nn.Module, counts: Mapping[str, int], train: Train) -> Masks:
+def learn(model: nn.Module, counts: Mapping[str, int], train: Train, allocation: str = "uniform") -> Masks:
     """Learns which weights to keep where their number by layer is known.
 
     Args:
         model: See `prune`.
         counts: How many weights each layer keeps.
         train: Trains the scores.
+        allocation: Whose pattern is kept to, if it has one.
     """
     scored: dict[str, _Scored] = {}
     with frozen_weights(model):
         for name, weight in prunable(model).items():
             layer = model.get_submodule(name.removesuffix(".weight"))
-            scored[name] = _Scored(weight, counts[name]).to(weight.device)
+            scored[name] = _Scored(weight, counts[name], allocation).to(weight.device)
             parametrize.register_parametrization(layer, "weight", scored[name])
         train(model, train.learning, name="scores", scores=[module.scores for module in scored.values()])
-        return Masks({name: keep_largest(module.scores.abs(), counts[name]) for name, module in scored.items()})
+        return Masks({name: keep_allocated(one.scores.abs(), counts[name], allocation) for name, one in scored.items()})

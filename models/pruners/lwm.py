@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget, reachable
+from prunecert.models.pruners.allocation import SEMISTRUCTURED, allocate_in_pattern, budget, reachable
+from prunecert.models.pruners.contract import declares
+from prunecert.models.pruners.semistructured import pattern
 
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:
@@ -25,6 +27,19 @@ def keep_largest(scores: Tensor, kept: int) -> Tensor:
     return (mask | (tied & (tied.cumsum(0) <= kept - mask.sum()))).view_as(scores)
 
 
+def keep_allocated(scores: Tensor, kept: int, allocation: str) -> Tensor:
+    """Returns a mask of the `kept` largest scores that an allocation allows.
+
+    Args:
+        scores: Of at least 0, [outputs, inputs, ...].
+        kept: How many; no more than a pattern has room for.
+        allocation: See `models.pruners.allocation`; of ``2of4`` the two largest of each group compete.
+    """
+    if allocation == SEMISTRUCTURED:
+        scores = scores.detach().masked_fill(~pattern(scores), -1.0)
+    return keep_largest(scores, kept)
+
+
 def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: str) -> Masks:
     """Keeps the weights of largest score in each layer, as many as `allocation` says.
 
@@ -34,8 +49,8 @@ def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: st
         allocation: See `models.pruners.allocation`.
     """
     kept = budget(sum(score.numel() for score in scores.values()), compression)
-    counts = allocate({name: tuple(score.shape) for name, score in scores.items()}, kept, allocation)
-    return Masks({name: keep_largest(score, counts[name]) for name, score in scores.items()})
+    counts = allocate_in_pattern({name: tuple(score.shape) for name, score in scores.items()}, kept, allocation)
+    return Masks({name: keep_allocated(score, counts[name], allocation) for name, score in scores.items()})
 
 
 def global_masks(scores: Mapping[str, Tensor], kept: int, least: Mapping[str, int] | None = None) -> Masks:
@@ -62,6 +77,7 @@ def exactly(model: nn.Module, masks: Masks, kept: int) -> Masks:
     return global_masks(sizes, kept)
 
 
+@declares(keeps_patterns=True)
 def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") -> Masks:
     """Keeps the largest |w| of each layer.
 
@@ -79,6 +95,20 @@ def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") 
     [[False, True], [True, False]]
     """
     return layer_masks({name: weight.abs() for name, weight in prunable(model).items()}, compression, allocation)
+
+
+@declares(refuses_by_shape=True)
+def prune_two_of_four(model: nn.Module, compression: float) -> Masks:
+    """Keeps the largest |w| of each layer, at most two of every four along the input (2:4).
+
+    Args:
+        model: The network; not changed.
+        compression: All over kept weights, at least 2.
+
+    Raises:
+        UserError: The compression cannot be reached.
+    """
+    return prune(model, compression, allocation=SEMISTRUCTURED)
 
 
 def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) -> Masks:

@@ -148,6 +148,7 @@ TAXONOMIES: dict[str, Taxonomy] = {
     "hydra": _place(Criterion.LEARNED, _ONE, _L),
     "inheritance": _place(Criterion.MAGNITUDE, _IT, _L),
     "lwm": _place(Criterion.MAGNITUDE, _ONE, _L),
+    "lwm-2of4": _place(Criterion.MAGNITUDE, _ONE, _L),
     "lwm-global": _place(Criterion.MAGNITUDE, _ONE, _G),
     "lwm-iterative": _place(Criterion.MAGNITUDE, _IT, _L),
     "lwm-rewind": _place(Criterion.MAGNITUDE, _IT, _L, scratch=True),

@@ -16,8 +16,6 @@ from prunecert.verifiers import VERIFIERS
 from tests.bench import fakes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from prunecert.bench.planning.exports import Export
 
 SUITE = """\
@@ -57,7 +55,7 @@ def register() -> None:
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def without_drawing() -> Iterator[None]:
     """Has figures put together but not drawn: their files are empty pictures."""
     from matplotlib.figure import Figure
 
@@ -78,12 +76,12 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Spares runs the drawing of their figures, nearly half of the time that they take here.
 
     That figures can be drawn and show what they should is for tests/bench/report; that runs draw them, for tests marked
-    ``draws`` and those of runs in processes of their own.
+    ``draws``.
     """
     if request.node.get_closest_marker("draws") or request.path.parent.name in DRAWING:
         yield
         return
-    with undrawn():
+    with without_drawing():
         yield
 
 
@@ -170,7 +168,7 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prunecert.bench.run import main
 
     out = tmp_path_factory.mktemp("finished") / "run"
-    with undrawn():
+    with without_drawing():
         assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
     return out
 
@@ -182,7 +180,7 @@ def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("proved")
     suite = proofkit.write(folder)
-    with undrawn():
+    with without_drawing():
         assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
     return folder / "run"
 

@@ -1,11 +1,12 @@
-"""`bench.run` with the fake verifiers registered, for tests that need it in a process of its own."""
+"""`bench.run` with the fake verifiers and without drawing, for tests that need it in a process of its own."""
 
 from __future__ import annotations
 
 from prunecert.bench.run import command
 from prunecert.errors import run_main
-from tests.bench.conftest import register
+from tests.bench.conftest import register, without_drawing
 
 if __name__ == "__main__":
     register()
-    run_main(command)
+    with without_drawing():
+        run_main(command)

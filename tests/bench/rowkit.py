@@ -15,6 +15,7 @@ from prunecert.bench.results.row_types import (
     CertificateRow,
     EndRow,
     ImageRow,
+    PairRow,
     ProofRow,
     PropertyRow,
     Row,
@@ -111,6 +112,13 @@ _KINDS: Mapping[str, tuple[type[msgspec.Struct], Mapping[str, Any]]] = {
         {
             **{key: _ANSWER[key] for key in ("cell", "verifier", "image")},
             **{"repeat": 1, "start_s": 0.0, "load_s": 0.0, "warm_s": 0.0, "load_average": 0.0},
+        },
+    ),
+    "pair": (
+        PairRow,
+        {
+            **{key: _ANSWER[key] for key in ("id", "key", "cell", "image", "settings", "timeout", "status")},
+            **{"question": "p", "partner": "d", "alike": "class", "verifier": "sparse-pair", "version": "1"},
         },
     ),
     "proof": (

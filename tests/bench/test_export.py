@@ -10,6 +10,7 @@ from prunecert.bench import export
 from prunecert.bench.planning import select
 from prunecert.bench.results.vnncomp import read_keys
 from prunecert.compaction import Compaction
+from prunecert.models import quantise
 from prunecert.models.data import Dataset
 from tests.bench.conftest import CELLS, Zoo
 
@@ -46,6 +47,21 @@ def test_export_names_compact_networks_and_keeps_the_masked_ones(
     assert exported(zoo, tmp_path / "b", "--no-compact") == 0
     assert "compact" not in (tmp_path / "b" / "instances.csv").read_text()
     assert "removed before" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_export_quantises_the_networks_that_are_verified(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantise, "spread", lambda images: images[:4])
+    assert exported(zoo, tmp_path, "--int8") == 0
+    printed = capsys.readouterr().out
+    assert f"{CELLS[0]}: int8: " in printed
+    assert "8 bits each" in printed
+    names = {line.split(",")[0] for line in (tmp_path / "instances.csv").read_text().splitlines()}
+    assert names == {f"onnx/{CELLS[0]}.int8.onnx", f"onnx/{CELLS[1]}.compact.int8.onnx"}
+    for name in names:
+        assert any(node.op_type == "QuantizeLinear" for node in onnx.load(tmp_path / name).graph.node)
 
 
 def test_export_shows_shapes_layer_by_layer(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,16 @@ def test_runs_are_listed_whole_or_killed(capsys: pytest.CaptureFixture[str], tmp
     assert len(lines) == 2
 
 
+def test_a_run_of_one_verifier_command_is_no_run_that_has_not_ended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fill(tmp_path / "verified", 1)
+    (tmp_path / "verified" / "sparse-bab").mkdir()
+    (tmp_path / "verified" / "sparse-bab" / "results.csv").touch()
+    ls.main(["runs", "--runs-dir", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1].endswith("\tresults.csv")
+
+
 def test_unknown_things_are_refused() -> None:
     with pytest.raises(UserError, match=r"Unknown thing to list 'suits'\. Did you mean 'suites'"):
         ls.main(["suits"])

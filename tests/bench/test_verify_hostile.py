@@ -53,7 +53,18 @@ def answered(folder: Path, content: str | bytes, *more: str, verifier: str = "fa
 ROWS = "net.onnx,v/holds.vnnlib,5\nnet.onnx,v/breaks.vnnlib,5\n"
 
 
+def tasks(folder: Path, content: str | bytes) -> list[tuple[Path, Path, float, str]]:
+    """Returns what a list asks for, row by row."""
+    file = folder / "instances.csv"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return [(task.onnx.resolve(), task.vnnlib.resolve(), task.timeout, task.refusal) for task in read_rows(file)]
+
+
 @pytest.mark.slow
+def test_a_list_with_a_header_is_answered(folder: Path) -> None:
+    assert answered(folder, "onnx,vnnlib,timeout\n" + ROWS) == (EXIT_OK, ["unsat", "sat"])
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -71,7 +82,9 @@ ROWS = "net.onnx,v/holds.vnnlib,5\nnet.onnx,v/breaks.vnnlib,5\n"
     ],
 )
 def test_lists_as_people_write_them(folder: Path, content: str | bytes) -> None:
-    assert answered(folder, content) == (EXIT_OK, ["unsat", "sat"])
+    home = folder.resolve()
+    rows = [(home / "net.onnx", home / f"v/{name}.vnnlib", 5.0, "") for name in ("holds", "breaks")]
+    assert tasks(folder, content) == rows
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
 """What certificates cost: bytes, and seconds of searching, writing and checking, against network, sparsity and leaves.
 
-    python -m tests.benchmarks.certificates onnx_exports/costs --export --properties 40 --document docs/certificates.md
+    python -m tests.benchmarks.certificates onnx_exports/costs --export --document docs/certificates.md
     python -m tests.benchmarks.certificates onnx_exports/cifar10-4nets --match 'cnn-small*x10*' --properties 20
 
 With --export it first exports the networks of `CELLS` into the folder. With --document the table is put between the
-marks of a page.
+marks of a page. It ends within --minutes, but for the property that is under way then: each network gets an equal share
+of what is left, and as many of its properties as fit in.
 
 Reads the folder's instances.csv, as bench.export writes it, and prints a Markdown table: one row a network and way of
 proving; medians and largest. Seconds are the processor's, of this process alone (`time.process_time`): *searched* is
@@ -42,14 +43,15 @@ from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network as read_sparse
 from prunecert.verifiers.sparse.threads import threads
+from prunecert.verifiers.sparse.warmup import warm_up
 
 #: What is measured for the page.
 CELLS = {
     "cifar10-4nets": (
         *(f"cnn-small_mtl-ibp_eps2_{pruned}_s0" for pruned in ("dense_x1", "lwm_x10", "lwm_x100")),
-        *(f"cnn-large_mtl-ibp_eps2_{pruned}_s0" for pruned in ("lwm_x10", "lwm_x100")),
+        *(f"cnn-large_mtl-ibp_eps2_{pruned}_s0" for pruned in ("dense_x1", "lwm_x10", "lwm_x100")),
     ),
-    "cifar10-certified": ("cnn7_mtl-ibp_eps2_lwm_x10_s0",),
+    "cifar10-certified": ("cnn5_mtl-ibp_eps2_lwm_x10_s0",),
 }
 BEGIN = "<!-- made by python -m tests.benchmarks.certificates: begin -->"
 END = "<!-- made by python -m tests.benchmarks.certificates: end -->"
@@ -79,12 +81,14 @@ def weights(onnx: Path) -> tuple[int, float]:
     return products, zeros / total
 
 
-def measured(onnx: Path, properties: list[Path], timeout: float, folder: Path) -> Iterator[Cost]:
-    """Searches, writes and checks, and yields what that costs for each property."""
+def measured(onnx: Path, properties: list[Path], timeout: float, until: float, folder: Path) -> Iterator[Cost]:
+    """Searches, writes and checks, and yields what that costs for each property, until `time.monotonic` is so late."""
     layers = read_sparse(onnx)
     engine, checker = Engine(layers, threads()), Checker(layers, threads())
     certifier, target = Certifier(onnx, (engine, checker)), folder / "certificate"
-    for vnnlib in properties:
+    for number, vnnlib in enumerate(properties):
+        if number and time.monotonic() > until:
+            return
         (case,) = read_property(vnnlib).cases
         begin = time.process_time()
         # What bench.export writes is float32.
@@ -113,23 +117,29 @@ def spread(values: list[float], form: str) -> str:
     return f"{format(median(values), form)} to {format(max(values), form)}"
 
 
-def table(folder: Path, match: str, count: int, timeout: float) -> Iterator[str]:
-    """Yields a line for each network of a folder and way of proving, when it is known."""
-    pairs: dict[str, list[Path]] = {}
+def instances(folder: Path, match: str) -> dict[Path, list[Path]]:
+    """Returns a folder's networks and their properties."""
+    pairs: dict[Path, list[Path]] = {}
     for network, vnnlib, _ in csv.reader((folder / "instances.csv").read_text().splitlines()):
         if any(fnmatch.fnmatch(Path(network).stem, pattern) for pattern in match.split(",")):
-            pairs.setdefault(network, []).append(folder / vnnlib)
+            pairs.setdefault(folder / network, []).append(folder / vnnlib)
+    return pairs
+
+
+def table(pairs: dict[Path, list[Path]], count: int, timeout: float, end: float) -> Iterator[str]:
+    """Yields a line for each network and way of proving, when it is known; `end` is a value of `time.monotonic`."""
     with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
-        for network, properties in pairs.items():
-            products, zeros = weights(folder / network)
+        for left, (network, properties) in zip(range(len(pairs), 0, -1), pairs.items(), strict=True):
+            products, zeros = weights(network)
             groups: dict[str, list[Cost]] = {}
-            for cost in measured(folder / network, properties[:count], timeout, Path(scratch)):
+            until = time.monotonic() + (end - time.monotonic()) / left
+            for cost in measured(network, properties[:count], timeout, until, Path(scratch)):
                 groups.setdefault(cost.how, []).append(cost)
             groups["all"] = [cost for group in groups.values() for cost in group]
             for how, group in groups.items():
                 ratio = sum(c.checked for c in group) / max(1e-9, sum(c.searched for c in group))
                 yield (
-                    f"| {Path(network).stem} | {products:,} | {zeros:.0%} | {how} | {len(group)} | "
+                    f"| {network.stem} | {products:,} | {zeros:.0%} | {how} | {len(group)} | "
                     f"{spread([c.leaves for c in group], 'g')} | {spread([c.size for c in group], ',.0f')} | "
                     f"{spread([c.searched for c in group], '.2f')} | {spread([c.written for c in group], '.2f')} | "
                     f"{spread([c.checked for c in group], '.2f')} | {ratio:.2f} |"
@@ -151,18 +161,22 @@ def main() -> None:
     command.add_argument("folder", type=Path)
     command.add_argument("--export", action="store_true", help="export the networks of CELLS into the folder first")
     command.add_argument("--match", default="*", help="names of networks, comma-separated shell patterns")
-    command.add_argument("--properties", type=int, default=20, help="of each network")
-    command.add_argument("--timeout", type=float, default=30.0, help="seconds of each search")
+    command.add_argument("--properties", type=int, default=40, help="most of each network")
+    command.add_argument("--timeout", type=float, default=20.0, help="seconds of each search")
+    command.add_argument("--minutes", type=float, default=11.0, help="of all, export included")
     command.add_argument("--document", type=Path, help="a page with the marks between which the table goes")
     options = command.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    # Compiling, where that is due, is no part of anything that is measured.
+    warm_up()
     folders = [options.folder / suite for suite in CELLS] if options.export else [options.folder]
     for suite, cells in CELLS.items() if options.export else ():
         words = ["--suite", suite, "--cells", ",".join(cells), "--out", str(options.folder / suite)]
         # Most of a set are classified correctly; the others make no property.
         export.main([*words, "--images", str(2 * options.properties)])
     lines = []
-    tables = (table(folder, options.match, options.properties, options.timeout) for folder in folders)
-    for line in itertools.chain(head(), *tables):
+    pairs = {onnx: files for folder in folders for onnx, files in instances(folder, options.match).items()}
+    for line in itertools.chain(head(), table(pairs, options.properties, options.timeout, end)):
         print(line, flush=True)
         lines.append(line)
     if options.document is not None:

@@ -139,6 +139,29 @@ def certificate_rows() -> list[Document]:
     return [complete(row) for row in rows]
 
 
+def pair_rows() -> list[Document]:
+    """Returns a run that asks about a pair, whose answers and verdicts contradict each other."""
+    verdicts = [{"verifier": "bab", "key": key} for key in ("k-c", "k-d")]
+    sessions = [complete({"type": "session", "cells": [{"stages": [{"verifier": "sparse-pair", "key": "p"}]}]})]
+    pair = {
+        **{"partner": "d", "step": False, "alike": "class", "onnx_sha256": "o", "images": 2, "indices": None},
+        **{"stages": sessions[0]["cells"][0]["stages"], "unsupported": {}},
+    }
+    pruned = {"name": "c", "images": 2, "image_key": "j", "pruner": "lwm", "stages": verdicts[:1], "pairs": [pair]}
+    rows: list[Document] = [{"type": "session", "cells": [pruned, {"name": "d", "images": 2, "stages": verdicts[1:]}]}]
+    for key, name, stage, status in (("j", "c", "k-c", "sat"), ("i", "d", "k-d", "unsat")):
+        for image in range(2):
+            rows.append({"type": "image", "key": key, "cell": name, "image": image})
+            answer = {"type": "verdict", "key": stage, "cell": name, "image": image, "verifier": "bab"}
+            rows.append({**answer, "status": status, "question": f"{name}{image}"})
+    rows += [{"type": "pair", "key": "p", "image": 0, "status": "unsat", "times": {"wall_s": 0.2}}]
+    rows += [
+        {"type": "pair", "key": "p", "image": 1, "question": "r", "status": "sat", "witness": "witnesses/a.npy"},
+        {"type": "end"},
+    ]
+    return [complete(row) for row in rows]
+
+
 def property_rows() -> list[Document]:
     """Returns results of `bench.verify`."""
     session = {"type": "session", "suite": "bench.verify", "verifiers": [{"name": "ibp"}]}
@@ -222,7 +245,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "sessions": lambda out: Log(out).sessions(),
     "verify": _verify,
 }
-LOGS: Sequence[Callable[[], list[Document]]] = (run_rows, timing_rows, certificate_rows, property_rows)
+LOGS: Sequence[Callable[[], list[Document]]] = (run_rows, timing_rows, certificate_rows, pair_rows, property_rows)
 
 
 def _attempt(read: Callable[[Path], object], out: Path) -> str | None:
@@ -263,7 +286,7 @@ def try_summary(draw: random.Random, folder: Path) -> list[str]:
     """Changes a summary and gives it to `bench.retention`."""
     folder.mkdir(exist_ok=True)
     path = folder / "instances.main.jsonl"
-    path.write_bytes(b"\n".join(_dump(row) for row in draw.choice((run_rows, certificate_rows))()) + b"\n")
+    path.write_bytes(b"\n".join(_dump(row) for row in draw.choice((run_rows, certificate_rows, pair_rows))()) + b"\n")
     data = summarise(folder)
     edit = change(data, draw)
     target = folder / "summary.json"

@@ -92,7 +92,7 @@ def test_all_cells_train_equally_long(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=["lwm", "hydra"])
-def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, str]:
+def whole_cell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, str]:
     """Returns a cell, and the hash of the checkpoint that it comes to when nothing interrupts it."""
     one = job(request.param, prune_epochs=2, finetune_epochs=2, augment=True, average=0.9)
     return one, pipeline(tmp_path_factory.mktemp("whole"), images=60).run(one).sha256
@@ -101,9 +101,9 @@ def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 def test_an_interrupted_cell_resumes_to_the_same_weights(
-    tmp_path: Path, uninterrupted: tuple[Job, str], stop_after: int
+    tmp_path: Path, whole_cell: tuple[Job, str], stop_after: int
 ) -> None:
-    one, sha256 = uninterrupted
+    one, sha256 = whole_cell
     epochs = 0
 
     def interrupt(*_: object) -> None:

@@ -26,7 +26,7 @@ def test_every_verb_is_there_and_named_in_a_help_of_80_columns() -> None:
         module, _, function = verb.target.partition(":")
         assert f"def {function}(" in sources[module].read_text(), name
         assert f"  {name}" in usage()
-    assert not [line for line in usage().splitlines() if len(line) > 100]
+    assert not [line for line in usage().splitlines() if len(line) > 80]
     assert sum(map(len, GROUPS.values())) == len(VERBS)
 
 

@@ -89,3 +89,20 @@ def test_a_verdict_is_plain_data_without_its_witness() -> None:
     assert (plain["bounds"], plain["witness_check"], plain["certificate"]) == ([0.5], {"ok": True}, None)
     assert "witness" not in plain
     assert [status for status in Status if status.decided] == [Status.UNSAT, Status.SAT]
+
+
+def test_the_surface_of_a_ball_is_found_in_exact_arithmetic() -> None:
+    """3-4-5: on the surface; one rounding farther out it isn't, and no float64 distance tells the two apart."""
+    center = np.zeros((1, 1, 3), dtype=np.float32)
+    point = np.array([[[0.75, 1.0, 0.0]]], dtype=np.float32)
+    ball = dataclasses.replace(BASE, lower=center - 2, upper=center + 2, norm="l2", eps=1.25, center=center)
+    assert ball.contains(point)
+    assert not ball.contains(np.nextafter(point, np.float32(2)))
+    assert ball.contains(np.nextafter(point, np.float32(0)))
+    beyond = point.copy()
+    beyond[0, 0, 2] = 1e-12
+    assert np.linalg.norm(beyond.astype(np.float64)) == 1.25
+    assert not ball.contains(beyond)
+    assert dataclasses.replace(ball, eps=0.0).contains(center)
+    assert not dataclasses.replace(ball, eps=0.0).contains(beyond * 0 + np.float32(1e-30))
+    assert not dataclasses.replace(ball, eps=float("nan")).contains(center)

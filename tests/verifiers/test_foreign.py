@@ -208,7 +208,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Instance, Stat
 def test_foreign_networks_are_answered(verifier: str, table: list[tuple[Instance, Status]]) -> None:
     if not VERIFIERS.get(verifier).availability().installed:
         pytest.skip(f"{verifier} is not installed")
-    # Seconds each: NeuralSAT gets every sixth network. All verifiers are handed networks that are read by the same code.
+    # Seconds each: NeuralSAT gets every sixth network. All get what the same code has read.
     pairs = [pair for number, pair in enumerate(table) if verifier != "neuralsat" or number // 2 % 6 == 0]
     with Worker(verifier, threads=1, memory_limit_mb=3000) as subject:
         verdicts = subject.verify([instance for instance, _ in pairs])

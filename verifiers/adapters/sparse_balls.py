@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,18 @@ class Balls:
 
         self._checker = Checker(network) if checker is None else checker
 
-    def bound(self, instance: Instance) -> tuple[tuple[float, ...], int]:
-        """Returns SDP-CROWN's bound of each disjunct, minus infinity where it has no rows, and the unstable ReLUs."""
-        from prunecert.verifiers.sparse.balls.ranges import bound_disjuncts
+    def bound(self, instance: Instance) -> tuple[tuple[float, ...], int] | None:
+        """Returns SDP-CROWN's bound of each disjunct, minus infinity where it has no rows, and the unstable ReLUs.
 
-        return bound_disjuncts(self._checker, _ball(instance), instance.spec)
+        Returns None where the instance's time is over before.
+        """
+        from prunecert.verifiers.sparse.balls.ranges import LateError, bound_disjuncts
+
+        deadline = time.monotonic() + instance.timeout
+        try:
+            return bound_disjuncts(self._checker, _ball(instance), instance.spec, deadline=deadline)
+        except LateError:
+            return None
 
     def search(
         self,

@@ -6,6 +6,7 @@ The bounds hold for the real-valued network whose weights are those of the file,
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.base import Instance, Kind, Status, Times, Verdict
 
 if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.certify import Checker
     from prunecert.verifiers.sparse.quantised.question import Quantised
 
 
@@ -33,6 +35,8 @@ class _SparseBounds(SparseVerifier):
     #: Images bounded before the clock is looked at.
     chunk: ClassVar[int] = 100
     batch_size = 100
+    #: Of a quantised network.
+    _checker: Checker
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -47,6 +51,12 @@ class _SparseBounds(SparseVerifier):
         self._read(onnx)
         self._engine = self._crown.Engine(self._network)
         self._engine.prepare(self.method)
+        if self._quantised is not None:
+            from prunecert.verifiers.sparse import warmup
+            from prunecert.verifiers.sparse.certify import Checker
+
+            warmup.warm_up()
+            self._checker = Checker(self._network)
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
@@ -76,15 +86,23 @@ class _SparseBounds(SparseVerifier):
         return boxes_only(self.name, instance)
 
     def _bound_quantised(self, quantised: Quantised, instance: Instance) -> Any:
-        """Bounds an instance by intervals, which are exact through roundings, and by the method where those are not enough.
+        """Bounds an instance by intervals, which are exact through roundings, and by the method; the better counts.
 
-        The better of the two counts, whatever the method.
+        The walk is `verifiers.sparse.certify`'s, which may take a neuron between two neighbouring numbers as it is.
         """
+        from prunecert.verifiers.sparse.bab.prover import adopt_crown, cut, sharpened
+
         boxed = self._boxed(quantised, instance)
         question = replace(self._question(instance), lower=boxed.lower, upper=boxed.upper)
         rows = quantised.rows(boxed, question.matrix, question.offsets)
-        result = self._engine.bound(question, self.method, hidden=False)
-        return replace(result, rows=np.maximum(rows, result.rows))
+        result = self._engine.bound(question, self.method)
+        corners = boxed.lower.astype(np.float64), boxed.upper.astype(np.float64)
+        bounds = adopt_crown(self._checker, *corners, result)
+        sharpened(self._checker, bounds, functools.partial(quantised.sharpen, boxed.intervals))
+        if self.method != "ibp":
+            rows = np.maximum(rows, cut(self._checker, bounds, question.matrix, question.offsets))
+        unstable = sum(len(bounds.unstable(node)) for node in self._checker.activated)
+        return replace(result, rows=np.maximum(rows, result.rows), unstable=unstable)
 
     def _question(self, instance: Instance) -> Any:
         matrices, offsets = [np.zeros((0, instance.classes))], [np.zeros(0)]
@@ -145,4 +163,8 @@ class SparseCrown(_SparseBounds):
         begin = time.perf_counter()
         self._balls = self._balls or Balls(self._network)
         result = self._balls.bound(instance)
-        return self._verdict(instance, result, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        if result is None:
+            late = "out of time before all hidden neurons were bounded"
+            return Verdict(Status.TIMEOUT, late, times=Times(bound_s=seconds))
+        return self._verdict(instance, result, seconds)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.05
-#: Searches of one property that are kept for its certificate, one for each box; those of another property go.
-_KEPT = 64
+#: Leaves of the searches that are kept for the certificate of one property, one search for each box. Of what has more,
+#: the latest search is kept alone.
+_KEPT = 50_000
 
 
 def verdict_of(out: Outcome, instance: Instance, detail: str = "") -> Verdict:
@@ -124,7 +125,8 @@ class SparseSearch(SparseVerifier):
         if self._quantised is not None:
             return self._solve_quantised(self._quantised, instance, limits, deadline)
         earlier = self._find(instance)
-        if instance.vnnlib is None or instance.vnnlib != self._property or len(self._proving) == _KEPT:
+        leaves = sum(run.outcome.certified for run in self._proving.values())
+        if instance.vnnlib is None or instance.vnnlib != self._property or leaves > _KEPT:
             self._proving = {}
         self._property = instance.vnnlib
         run = self._make_search(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .files import RefusedError
-from .network import Node
+from .nodes import Node
 
 _UNIT, _TINY, _HUGE = 2.0**-53, 1e-150, 1e60
 

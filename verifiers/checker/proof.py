@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -13,8 +12,10 @@ import numpy as np
 
 from .bounds import Bounds
 from .files import RefusedError, Stream, UnreadableError, need, read
-from .network import Dense, Network, read_network
+from .network import read_network
+from .nodes import Dense, Network
 from .vnnlibfile import Case, read_property
+from .witness import evaluated
 
 LEAF, SPLIT, CUT, BOUNDS = range(4)
 #: Splits above a leaf; bounds within bounds; numbers in an array of a walk.
@@ -192,61 +193,6 @@ class Tree:
         self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))
 
 
-def _exactly(network: Network, x: Any) -> list[Fraction] | None:
-    """Returns the network's outputs; all numbers are integers times a power of 1/2. None if a weight isn't the file's.
-
-    A float32 number is an integer times 2**-149; a layer's output has its weights' factor and its inputs'.
-    """
-    whole = np.frompyfunc(lambda value: int(value * 2.0**149), 1, 1)
-    values = [(whole(x.astype(np.float64)), 149)]
-    for node in network.nodes[1:]:
-        most = max(values[source][1] for source in node.sources)
-        inputs = [values[source][0] * 2 ** (most - values[source][1]) for source in node.sources]
-        if node.relu:
-            values.append((np.maximum(inputs[0], 0), most))
-        elif node.loose:
-            return None
-        else:
-            out = node.forward([value[None] for value in inputs], whole)[0] + whole(node.bias) * 2**most
-            values.append((out, most + 149))
-    numbers, shift = values[network.output]
-    return [Fraction(int(number), 2**shift) for number in numbers]
-
-
-def _meets(atoms: list[Any], x: Any, low: list[Fraction], high: list[Fraction]) -> bool | None:
-    """Whether constraints are met by an input and by outputs in [low, high]; None if that depends on the outputs."""
-    met: bool | None = True
-    for coefficients, limit, strict in atoms:
-        ends = [Fraction(), Fraction()]
-        for name, factor in coefficients.items():
-            at = int(name[2:])
-            pair = (Fraction(float(x[at])),) * 2 if name[0] == "X" else (low[at], high[at])
-            ends = [end + factor * value for end, value in zip(ends, pair if factor > 0 else pair[::-1], strict=True)]
-        if ends[0] > limit or (strict and ends[0] == limit):
-            return False
-        if ends[1] > limit or (strict and ends[1] == limit):
-            met = None
-    return met
-
-
-def _witness(file: Stream, network: Network, cases: list[Case]) -> Report:
-    """Checks that the network's value at the witness, as real numbers, is unsafe: by intervals, or exactly."""
-    x = file.take("<f4", network.nodes[0].size)
-    need(np.isfinite(x).all(), "the certificate has a witness that is not finite")
-    bounds = Bounds(network.nodes, x.astype(np.float64), x.astype(np.float64))
-    for at in range(1, len(network.nodes)):
-        bounds.open(at)
-        bounds.close(at, False)
-    low, high = ([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
-    alternatives = [atoms for case in cases if _meets(case.shared, x, low, high) for atoms in case.alternatives]
-    answers, how = [_meets(atoms, x, low, high) for atoms in alternatives], "by intervals"
-    if True not in answers and None in answers and (exact := _exactly(network, x)) is not None:
-        answers, how = [_meets(atoms, x, exact, exact) for atoms in alternatives], "exactly"
-    if True not in answers:
-        raise RefusedError("the witness isn't shown to be unsafe in real arithmetic")
-    return Report("sat", 0, 0.0, how, x)
-
-
 def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Network], vnnlib: bytes) -> Report:
     """Checks a certificate whose network may have been read before.
 
@@ -268,11 +214,15 @@ def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Net
                 if own != claimed:
                     raise RefusedError(f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…")
             cases = read_property(vnnlib, (graph := network()).nodes[0].size, graph.nodes[graph.output].size)
-            report = _witness(file, graph, cases) if file.answer else Report("unsat", 0, np.inf, "by walks")
-            for case in () if file.answer else cases:
-                tree = Tree(file, graph, case)
-                tree.check()
-                report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
+            if file.answer:
+                x = file.take("<f4", graph.nodes[0].size)
+                report = Report("sat", 0, 0.0, evaluated(graph, cases, x), x)
+            else:
+                report = Report("unsat", 0, np.inf, "by walks")
+                for case in cases:
+                    tree = Tree(file, graph, case)
+                    tree.check()
+                    report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
             file.end()
             return report
     except (RefusedError, UnreadableError):

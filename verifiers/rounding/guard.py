@@ -150,7 +150,7 @@ def _points(instance: Instance, run: Callable[[FloatArray], FloatArray]) -> Floa
 
 
 def _inside(instance: Instance, point: Array) -> Array:
-    """Pulls a point of the box into the ball, where the input set is one; not so near its surface that it rounds out."""
+    """Pulls a point of the box into the ball, where the input set is one, and off its surface: it is rounded yet."""
     if instance.norm != "l2" or instance.center is None or instance.eps is None:
         return point
     step = point - instance.center.astype(np.float64)
@@ -306,8 +306,8 @@ def guard(verifier: type[Verifier], instance: Instance, verdict: Verdict) -> Ver
         if instance.spec.violated_by(output) and instance.contains(measured.points[index]):
             return _broken(verifier, instance, verdict, measured, index)
     for disjunct, allowed in enumerate(measured.allowance):
-        sampled = min(_depth(instance, disjunct, output) for output in (*measured.outputs, *measured.exact))
-        # Written so that what is not a number is refused, too.
+        # NumPy's minimum is no number where one of them is none, and what is no number is refused, too.
+        sampled = float(np.min([_depth(instance, disjunct, row) for row in (*measured.outputs, *measured.exact)]))
         if not sampled > allowed:
             why = f"the property holds at a point of the box by {sampled:.3g} only"
         elif verdict.bounds is not None and not verdict.bounds[disjunct] > allowed:

@@ -23,7 +23,8 @@ from prunecert.files import write_bytes
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.certification import WAYS, Written
 from prunecert.verifiers.checker import files
-from prunecert.verifiers.checker.network import Network, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.proof import LARGEST_TEXT, Tree, check_stream
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.bab.outcome import Limits
@@ -129,6 +130,7 @@ class Certifier:
         if cases and witness is None:
             warm_up()
         begin = time.monotonic()
+        begins: dict[tuple[bool, bool], float] = {}
         limits = limits or Limits()
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
         attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
@@ -139,8 +141,8 @@ class Certifier:
             attempts.insert(0, _Attempt(limits, tuple(finished)))
         while True:
             attempt, how = attempts.pop(0), "bab"
-            # Another way has its own time: a search may have used all of it.
-            deadline = time.monotonic() + timeout if attempt.cut else begin + timeout
+            # Another way has its own time: what was tried before may have used all of it.
+            deadline = begins.setdefault((attempt.cut, bool(attempt.finished)), time.monotonic()) + timeout
             try:
                 if witness is None:
                     how, content = self._proved(cases, digest, deadline, attempt)

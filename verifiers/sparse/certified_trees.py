@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
-from prunecert.verifiers.checker.network import Network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.vnnlibfile import Case
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
@@ -166,15 +166,15 @@ def _fitting(case: Case, finished: Sequence[Search]) -> tuple[Search | None, _Pl
 
 def _places(case: Case, spec: OutputSpec) -> _Places:
     """Returns where a specification has a box's alternatives, whose rows it may have in another order."""
-    known: dict[bytes, tuple[int, npt.NDArray[np.intp]]] = {}
+    orders: dict[bytes, tuple[int, npt.NDArray[np.intp]]] = {}
     for number, (rows, limits) in enumerate(spec.disjuncts):
         content, order = _sorted(rows, limits)
-        known.setdefault(content, (number, order))
+        orders.setdefault(content, (number, order))
     places = {}
     for k, (first, last) in enumerate(case.spans):
         content, order = _sorted(case.rows[first:last], case.limits[first:last])
-        if content in known:
-            number, other = known[content]
+        if content in orders:
+            number, other = orders[content]
             # Row order[i] here is row other[i] there.
             places[k] = number, other[np.argsort(order)]
     return places

@@ -15,7 +15,8 @@ sum is one vector for each node and box. Relaxation adds no error to coefficient
 - fixed active (z >= 0, by bounds or by a split with multiplier β >= 0): any μ <= λ, as λ z >= μ z;
 - fixed inactive (z <= 0, likewise): any μ >= 0, as 0 >= μ z;
 - free, λ >= 0: any 0 <= μ <= λ, as λ max(z, 0) >= μ z;
-- free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down.
+- free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down;
+- cut (l >= 0, `CheckedBounds.cuts`): μ = 0, and d = λ l or, where λ < 0, λ u, rounded down.
 
 Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-323 a product, which
 the constant 1e-200 covers as long as no magnitude exceeds 1e50, and no neuron's 1e100; where one does, the bound is
@@ -25,7 +26,7 @@ minus infinity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
@@ -101,11 +102,14 @@ class CheckedBounds:
         lower: For each node, [size] float64; node 0 is the box itself.
         upper: Likewise.
         charges: For each node, what `Checker.charge` says.
+        cuts: By node: which of its neurons' ReLUs, none of them unstable, walks take for any number between their
+            bounds, whatever the neuron is made of. That is tighter where rounding makes what it is made of vague.
     """
 
     lower: list[Array]
     upper: list[Array]
     charges: list[Array]
+    cuts: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     def unstable(self, node: int) -> npt.NDArray[np.int64]:
         """Returns the indices of the neurons of a node that may be on either side of 0."""
@@ -316,7 +320,7 @@ class Checker:
     def _relax(
         self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
     ) -> tuple[Array, Array]:
-        """Replaces relu(z) by z: coefficients [groups, neurons, LANES64] and constants [groups, unstable, LANES64]."""
+        """Replaces relu(z) by z: coefficients [groups, neurons, LANES64] and constants [groups, …, LANES64]."""
         # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
         with np.errstate(invalid="ignore", over="ignore"):
             return self._relaxed(coefficients, node, bounds, planes)
@@ -326,9 +330,16 @@ class Checker:
     ) -> tuple[Array, Array]:
         low, high = bounds.lower[node], bounds.upper[node]
         coefficients *= (high > 0)[:, None]
+        fixed = np.zeros((coefficients.shape[0], 0, LANES64))
+        if node in bounds.cuts:
+            cut = np.flatnonzero(bounds.cuts[node] & (low >= 0))
+            lam = coefficients[:, cut, :]
+            fixed = np.where(lam > 0, lam * low[cut][:, None], lam * high[cut][:, None])
+            fixed -= 8 * _UNIT * np.abs(fixed) + np.where(lam == 0, 0.0, _TINY)
+            coefficients[:, cut, :] = 0.0
         free = bounds.unstable(node)
         if not len(free):
-            return coefficients, np.zeros((coefficients.shape[0], 0, LANES64))
+            return coefficients, fixed
         lam = coefficients[:, free, :]
         l, u = low[free][:, None], high[free][:, None]  # noqa: E741 (the field's letters)
         if planes is None:
@@ -347,7 +358,7 @@ class Checker:
             mu = np.where(active, np.minimum(lam - beta, lam), np.where(inactive, beta, mu))
             shift = np.where(active | inactive, 0.0, shift)
         coefficients[:, free, :] = mu
-        return coefficients, shift
+        return coefficients, np.concatenate([fixed, shift], axis=1)
 
 
 def adopt(checker: Checker, lower: Array, upper: Array, hidden: Mapping[int, tuple[Array, Array]]) -> CheckedBounds:

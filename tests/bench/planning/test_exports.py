@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prunecert.bench.planning.exports import Export, compact_export, export_cell
+from prunecert.bench.planning.exports import Export, cell_export, compact_export, export_cell, rounded_export
+from prunecert.bench.planning.select import bit_sizes
+from prunecert.bench.schema.cell import Cell
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
@@ -35,6 +38,23 @@ def test_exports_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_pa
     assert export_cell(checkpoint, tmp_path) == first
     with pytest.raises(UserError, match="There is no card"):
         export_cell(zoo.checkpoints / "nothing.safetensors", tmp_path)
+
+
+def test_rounded_weights_are_a_file_of_their_own_and_counted(zoo: Zoo, tmp_path: Path) -> None:
+    whole = export_cell(zoo.checkpoints / f"{CELLS[0]}.safetensors", tmp_path)
+    assert rounded_export(whole, tmp_path, ()) is whole
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "dense", 1.0, 0, bits=(2,))
+    small = cell_export(cell, zoo.checkpoints, tmp_path, Mode.OFF)
+    assert small.path.name == f"{CELLS[0]}_b2.onnx"
+    assert small.sha256 == sha256_file(small.path) != whole.sha256
+    assert small.compression > whole.compression, "some weights become zero"
+    assert 1 / (1 - small.sparsity) == pytest.approx(small.compression)
+    compact = cell_export(cell, zoo.checkpoints, tmp_path, Mode.PIXELS)
+    assert compact.masked_path == small.path
+    sizes = bit_sizes(small.path)
+    assert sizes["bits"] == [2] * 4
+    assert sizes["kilobytes"] < bit_sizes(whole.path)["kilobytes"] / 4
+    assert sizes["compression"] == pytest.approx(16 * small.compression)
 
 
 @pytest.mark.parametrize("mode", [Mode.PIXELS, Mode.ALL_INPUTS, Mode.EXACT])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prunecert.bench.planning.exports import Export
-from prunecert.bench.planning.plan import CellPlan, box, in_shard, instance_id, question_id
+from prunecert.bench.planning.plan import CellPlan, box, box_of_ball, in_shard, instance_id, question_id
 from prunecert.bench.planning.stages import Installed, make_stages
 from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.models.data import Dataset
@@ -87,3 +87,29 @@ def test_boxes_hold_the_image_and_are_clipped(image: np.ndarray, over: int) -> N
 def test_every_image_is_in_just_one_shard(count: int, image: int) -> None:
     assert sum(in_shard(CELL, image, (number, count)) for number in range(1, count + 1)) == 1
     assert in_shard(CELL, image, None)
+
+
+def test_a_ball_lies_in_its_box_of_pixels() -> None:
+    images = np.random.default_rng(0).random((4, 3, 2, 2), dtype=np.float32)
+    images[0] = [0.0]
+    for image in images:
+        for eps in (Fraction(1, 10), Fraction(2, 255)):
+            lower, upper = box_of_ball(image, eps)
+            assert lower.dtype == upper.dtype == np.float32
+            exact = image.astype(np.float64)
+            assert np.all(lower <= np.clip(exact - float(eps), 0, 1))
+            assert np.all(upper >= np.clip(exact + float(eps), 0, 1))
+            assert lower.min() >= 0
+            assert upper.max() <= 1
+            assert np.all(lower >= exact - float(eps) - 1e-6)
+
+
+def test_a_ball_is_another_question_than_the_box() -> None:
+    ball = replace(CELL, eps=Fraction(1, 4), trained_eps=EPS, ball=True)
+    over_ball, over_box = plan(cell=ball), plan(cell=replace(ball, ball=False))
+    question, other = over_ball.instance(1, 0), over_box.instance(1, 0)
+    assert (question.norm, question.eps, other.norm) == ("l2", 0.25, "linf")
+    assert question.center is not None
+    np.testing.assert_array_equal(question.center, over_ball.data.images[1])
+    assert question_id(question) != question_id(other)
+    assert not set(over_ball.keys) & set(over_box.keys)

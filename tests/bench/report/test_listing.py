@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from prunecert.bench.report.listing import WHAT, show
+from prunecert.bench.report.listing import WHAT, Listing, show
 from prunecert.verifiers import VERIFIERS
 from tests.bench.results.test_store import fill
 
@@ -24,6 +24,14 @@ def test_settings_are_readable_in_a_terminal_of_80_columns() -> None:
         for key in settings:
             assert re.search(rf"^\s*{key}\s+\S", printed, re.MULTILINE)
     assert "steps of the optimiser" in printed
+
+
+def test_a_runs_folder_can_be_copied_from_a_narrow_terminal() -> None:
+    stream = io.StringIO()
+    folder = "results/runs/" + "long-" * 20
+    rows: Listing = [("run", "suite", "cells"), (folder, "tiny", "3")]
+    show(rows, Console(file=stream, force_terminal=True, color_system=None, width=40))
+    assert stream.getvalue().splitlines() == [folder, "  tiny · 3 cells"]
 
 
 def test_terminals_get_a_table() -> None:

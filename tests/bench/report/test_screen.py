@@ -74,11 +74,27 @@ def test_what_is_kept_is_of_the_same_seeds_dense_network() -> None:
     assert screen.kept({"cells": [dense, cell("lwm", 10, 49, images=90)]}, cell("lwm", 10, 49, images=90)) is None
 
 
+def test_rounded_weights_are_compared_with_the_dense_network_in_float32() -> None:
+    def rounded(pruner: str, compression: float, verified: int, bits: int) -> dict[str, Any]:
+        label = "cnn-small" if bits == 32 else f"cnn-small {bits}-bit"
+        return {**cell(pruner, compression, verified), "network": label, "size": {"bits": [bits, bits]}}
+
+    dense, eight, four = rounded("dense", 1, 50, 32), rounded("dense", 1, 40, 8), rounded("lwm", 10, 25, 4)
+    summary = {"cells": [eight, dense, four]}
+    assert [screen.kept(summary, one) for one in (dense, eight, four)] == [None, 0.8, 0.5]
+    assert screen.control({"cells": [eight, four]}, four) is None
+    # The finding is about what pruning keeps.
+    assert "by lwm, cnn-small 4-bit" in screen.finding(summary)
+    assert screen.finding({"cells": [eight, dense]}) == ""
+
+
 def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -> None:
     assert screen.finding(SUMMARY) == (
         "Pruned to 100× by lwm-iterative, cnn-small (crown-ibp, ε = 2/255) keeps 92 % of its dense network's verified "
         "accuracy: 46.0 % of 100 images, dense 50.0 %."
     )
+    own = [{**one, "network": "mine", "objective": "own"} for one in (cell("dense", 1, 50), cell("pruned", 5, 48))]
+    assert screen.finding({"cells": own}).startswith("Pruned to 5×, mine (ε = 2/255) keeps 96 % of")
     bad = {"cells": [cell("dense", 1, 50, images=40), cell("lwm", 100, 10, images=40)]}
     bad["cells"][0]["verified"]["k"] = 30
     assert "keeps 33 % of" in screen.finding(bad)
@@ -110,3 +126,8 @@ def test_rows_go_by_seed_and_compression() -> None:
 def test_few_images_are_named() -> None:
     ((title, _),) = screen.tables({"cells": [cell("dense", 1, 4, images=12)]}, 80)
     assert title.endswith("12 images, few: mind the intervals")
+
+
+def test_the_legend_is_about_the_columns_that_are_there() -> None:
+    assert "median seconds" in screen.legend(118)
+    assert "median seconds" not in screen.legend(80)

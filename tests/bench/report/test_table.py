@@ -65,3 +65,15 @@ def test_a_network_that_no_verifier_takes_has_a_line() -> None:
     assert row[-1] == "–"
     assert summary["cells"][0]["undecided"]["total"] == 5
     assert "it has a Loop" in table.markdown(summary)
+
+
+def test_sizes_have_a_column_where_weights_are_rounded() -> None:
+    size = {"bits": [4], "kept": [2000], "scales": 10, "others": 10, "kilobytes": 1.08, "compression": 16.0}
+    summary = summarise(session({**cell(), "size": size}), *everything())
+    assert table.columns(summary)[-1] == ("kB", True)
+    assert table.rows(summary)[0][-1] == "1.08"
+    assert "kB: weights that aren't zero at their bits" in table.markdown(summary)
+    plain = summarise(session(cell()), *everything())
+    assert table.columns(plain) == table.COLUMNS
+    assert len(table.rows(plain)[0]) == len(table.COLUMNS)
+    assert "size" not in plain["cells"][0]

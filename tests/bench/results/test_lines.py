@@ -10,10 +10,10 @@ from prunecert.bench.results.decode import plain
 from prunecert.bench.results.lines import SCHEMA_VERSION, decode_lines, encode, first_session, property_documents
 from prunecert.errors import UserError
 from tests.bench.rowkit import all_typed, typed
-from tests.fuzz.rows import certificate_rows, property_rows, run_rows, timing_rows
+from tests.fuzz.rows import certificate_rows, pair_rows, property_rows, run_rows, timing_rows
 
 LOG = Path("instances.main.jsonl")
-ALL = [*run_rows(), *certificate_rows(), *timing_rows(), *property_rows()]
+ALL = [*run_rows(), *certificate_rows(), *pair_rows(), *timing_rows(), *property_rows()]
 
 
 def lines(*rows: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from prunecert.bench.leaderboard.entry import load_entry, recount
 from prunecert.bench.results.baseline_types import Baseline
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.merge import merge
-from prunecert.bench.results.row_types import CertificateRow, PropertyRow, VerdictRow
+from prunecert.bench.results.row_types import CertificateRow, PairRow, PropertyRow, VerdictRow
 from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import Log, Writer, verdict_fields
 from prunecert.bench.results.summary import summarise
@@ -30,7 +30,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers.base import Status, Times, Verdict
 from prunecert.verifiers.certificate import certificate
 from tests.bench.rowkit import all_typed, complete, documents, typed
-from tests.fuzz.rows import certificate_rows, property_rows, run_rows, timing_rows
+from tests.fuzz.rows import certificate_rows, pair_rows, property_rows, run_rows, timing_rows
 
 RESULTS = Path(__file__).parents[3] / "results"
 OLD = Path(__file__).parent / "old_run"
@@ -76,7 +76,7 @@ def test_a_log_of_before_compaction_reads_the_same() -> None:
     read_summary(OLD / "summary.json")
 
 
-@pytest.mark.parametrize("make", [run_rows, timing_rows, certificate_rows, property_rows])
+@pytest.mark.parametrize("make", [run_rows, timing_rows, certificate_rows, pair_rows, property_rows])
 def test_what_is_written_is_read(tmp_path: Path, make: Any) -> None:
     rows = make()
     with Writer(tmp_path) as writer:
@@ -90,7 +90,7 @@ def test_every_field_of_a_verdict_has_a_place() -> None:
         Status.ERROR, "died", None, (0.5,), Times(1, 2, 3, 4, 5), "bab", 1, 2, 3, 4.5, 6, "cuda:0 (x)", "ibp", "1"
     )
     full = {**verdict_fields(verdict), "witness_check": {"ok": True, "outputs": [1.0, "inf"]}, "log_tail": "x"}
-    for kind in (VerdictRow, CertificateRow, PropertyRow):
+    for kind in (VerdictRow, CertificateRow, PairRow, PropertyRow):
         extra = {"certificate": msgspec.to_builtins(issued.to_json())} if kind is CertificateRow else {}
         row = {"type": kind.__struct_config__.tag, **full, **extra}
         assert complete(row).items() <= complete({**plain(typed(row))}).items()

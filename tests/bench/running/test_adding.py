@@ -10,7 +10,7 @@ from torch import nn
 
 from prunecert.bench import add, baseline
 from prunecert.bench.planning.module_export import export_module
-from prunecert.bench.running.adding import Addition, KeptAccuracy, kept_accuracies, suite_of
+from prunecert.bench.running.adding import Addition, KeptAccuracy, kept_accuracies, run_folder, suite_of
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from prunecert.models.datasets.source import load_split, source_of
@@ -105,3 +105,17 @@ def connected(sparsity: float) -> nn.Module:
 def gelu() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 10))
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("a/b/net.onnx", "net"),
+        ("x.v2.safetensors", "x.v2"),
+        ("../..", "network"),
+        ("m:f", "m-f"),
+        ("ü ü.onnx", "network"),
+    ],
+)
+def test_each_network_has_a_folder_of_its_own_that_lies_among_the_runs(network: str, name: str) -> None:
+    assert run_folder(network) == Path("results/runs") / f"added-{name}"

@@ -42,3 +42,7 @@ def test_what_is_verified_at_other_radii_than_it_was_trained_for_is_no_entry() -
     Plain().refuse(RunRequest(suite=swept))
     with pytest.raises(UserError, match="--submit is refused with trained_eps"):
         Plain().refuse(RunRequest(suite=swept, submit=True))
+    balls = replace(swept, cells=((replace(swept.cells[0][0], ball=True), protocol),))
+    Plain().refuse(RunRequest(suite=balls))
+    with pytest.raises(UserError, match="--submit is refused with norm l2"):
+        Plain().refuse(RunRequest(suite=balls, submit=True))

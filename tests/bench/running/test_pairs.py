@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from prunecert.bench.running.pairs import PairFiles, alike, on_both, pair_tasks
+from prunecert.bench.running.pairs import PairFiles, on_both, pair_tasks
+from prunecert.bench.running.properties import prepare, solve
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, UserError
-from prunecert.verifiers.base import OutputSpec, Status, Verdict
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Instance, Status, Verdict
 from prunecert.verifiers.formats.vnnlib import read_property
 from prunecert.verifiers.formats.vnnlib_pairs import write_pair
-from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+from prunecert.verifiers.process.child import encode
+from prunecert.verifiers.process.judge import judge
+from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.sparse.pairs.specification import difference
 from tests.bench.propertykit import BOX, HOLDS, log, spec
 from tests.soundness.networks import Network
 
@@ -33,24 +41,6 @@ def _files(tmp_path: Path) -> tuple[Path, Path, Path]:
         scaled("other", 1.25).save(tmp_path / "other.onnx"),
         tmp_path / "box.vnnlib",
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("difference:0.5", difference(0.5, 3)),
-        ("class", same_class(3)),
-        ("class:0.25", same_class(3, 0.25)),
-    ],
-)
-def test_what_is_asked_is_read(text: str, expected: OutputSpec) -> None:
-    assert alike(text, 3).digest() == expected.digest()
-
-
-@pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
-def test_what_cannot_be_asked_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):
-        alike(text, 3)
 
 
 def test_files_say_what_was_asked(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -101,6 +91,39 @@ def test_a_counterexample_of_the_merged_network_alone_is_none(files: tuple[Path,
         assert refused.witness is None
         assert "none for the two networks themselves" in refused.detail
     assert on_both(Verdict(Status.UNSAT), pair).status is Status.UNSAT
+
+
+class Answers:
+    """A worker that claims one counterexample."""
+
+    name, device, identity = "claims", "cpu", {"version": "1", "settings": {}}
+
+    def __init__(self, point: list[float]) -> None:
+        self._point = np.array(point, dtype=np.float32)
+
+    def verify(self, instances: Sequence[Instance]) -> list[Verdict]:
+        return [judge(VERIFIERS.get("sparse-pair"), one, encode(Verdict(Status.SAT, witness=self._point)))
+                for one in instances]  # fmt: skip
+
+
+def test_a_counterexample_lies_in_the_box_that_was_given(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """No float32 number is 0.7: the box of the question is a little larger than the file's, and no witness is."""
+    files[2].write_text(HOLDS.replace("(<= X_1 1)", "(<= X_1 0.7)"))
+    ((task, pair),) = pair_tasks(*files, "difference:0.17", "cat", 9.0, tmp_path / "out")
+    problem = replace(prepare(task, tmp_path, {}), pair=pair)
+    corner = float(np.float32(0.7))
+    above, below = sorted((corner, float(np.nextafter(np.float32(0.7), np.float32(1 if corner < 0.7 else 0)))))[::-1]
+    verdict = solve(problem, cast("Worker", Answers([0.5, above])))
+    assert (verdict.status, verdict.detail) == (Status.SAT, "replayed on both networks")
+    assert verdict.witness is not None
+    assert verdict.witness.tolist() == [0.5, below]
+    assert verdict.witness_check is not None
+    assert verdict.witness_check["outputs"][1] == below
+    # The same float32 box round another one is another question, and its answer isn't this one's.
+    files[2].write_text(files[2].read_text().replace("0.7", repr(above)))
+    ((other, _),) = pair_tasks(*files, "difference:0.17", "cat", 9.0, tmp_path / "other")
+    assert prepare(other, tmp_path, {}).key != problem.key
+    assert read_property(other.vnnlib).cases[0].upper.tolist() == read_property(task.vnnlib).cases[0].upper.tolist()
 
 
 @pytest.mark.parametrize(

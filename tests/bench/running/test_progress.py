@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -76,12 +77,13 @@ def test_starting_and_loading_is_no_part_of_an_images_cost() -> None:
     assert estimate.remaining_s() == pytest.approx(1.0)
 
 
-def shown(terminal: bool, width: int = 150) -> str:
+def shown(terminal: bool, width: int = 150, name: str = "cell") -> str:
     stream = io.StringIO()
     stages = (stage("cheap", batch=2),)
+    of_cell = cast(CellPlan, SimpleNamespace(stages=stages, cell=SimpleNamespace(network="net", name=name)))
     cascade = CellCascade(0, stages, range(4))
     console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
-    with Display(console, [plan(*stages)], [cascade], 1) as display:
+    with Display(console, [of_cell], [cascade], 1) as display:
         for batch in cascade.release():
             assert isinstance(batch, Batch)
             answers = verdicts(Status.UNSAT, 0.1, 2)
@@ -100,10 +102,15 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_in_a_terminal_there_are_two_lines_without_a_cut_word(width: int) -> None:
-    text = shown(terminal=True, width=width)
-    assert "4/4" in text
-    assert "proved 4 · broken 0 · open 0 · cheap on cell" in text
+@pytest.mark.parametrize("name", ["cell", "cnn-large_mtl-ibp_eps2-at1_lwm-iterative_x100_s1"])
+def test_in_a_terminal_there_are_two_lines_without_a_cut_word(width: int, name: str) -> None:
+    """However long the words of the second are, they take nothing from the first."""
+    text = shown(terminal=True, width=width, name=name)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip("\r ") for line in text.splitlines()]
+    bar, *words = [line for line in lines[max(i for i, line in enumerate(lines) if "4/4" in line) :] if line]
+    assert re.fullmatch(r"images ━{20,} 4/4 \d:\d\d:\d\d done", bar)
+    assert " ".join(words) == f"proved 4 · broken 0 · open 0 · cheap on {name}"
+    assert max(map(len, lines)) <= width
     assert "…" not in text
 
 

@@ -84,6 +84,9 @@ def test_history_figure_and_trackers_tell_of_every_epoch(
     assert root.tag.endswith("svg")
     assert any(line.startswith("hint: ") for line in lines)
     assert any(line.startswith(f"{CELL}: kept ") for line in lines)
+    suite, zoo = tmp_path / "tiny.yaml", tmp_path / "zoo"
+    command = f"prunecert run --suite {suite} --checkpoints {zoo}"
+    assert lines[-1] == f"checkpoints are in {zoo}; to verify them: {command}"
 
 
 def test_a_training_that_is_stopped_leaves_its_history_and_ends_its_trackers(

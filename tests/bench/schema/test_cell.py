@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.schema.cell import Cell, Protocol, fitting, parse_eps, show_eps
+from prunecert.bench.schema.cell import Cell, Protocol, fitting, parse_bits, parse_eps, show_eps
 from prunecert.bench.schema.certificates import VERIFIER, Certify
 from prunecert.errors import UserError
 
@@ -75,3 +75,19 @@ def test_a_protocol_is_narrowed_without_losing_its_kind() -> None:
     data = protocol.to_json()
     assert data["cascade"] == ["ibp", "pgd", "neuralsat"]
     assert "timing" not in data
+
+
+def test_bits_of_weights_are_part_of_the_name_and_not_of_the_checkpoint() -> None:
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0, bits=(8, 4, 4, 6))
+    assert cell.name == "cnn-small_ibp_eps2_lwm_x10_s0_b8-4-4-6"
+    assert cell.as_trained.name == "cnn-small_ibp_eps2_lwm_x10_s0"
+    assert cell.network_label == cell.to_json()["network"] == "cnn-small 8/4/4/6-bit"
+    assert cell.to_json()["bits"] == [8, 4, 4, 6]
+    assert "bits" not in cell.as_trained.to_json()
+    assert cell.as_trained.network_label == "cnn-small"
+
+
+@pytest.mark.parametrize("value", [True, 0, 1, 9, 31, -8, 8.0, "", "8/", "8/9", "8,4", "/", "8/32", "9" * 99])
+def test_bits_that_cannot_be_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match="are refused; "):
+        parse_bits(value)

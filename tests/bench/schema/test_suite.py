@@ -88,6 +88,67 @@ def test_recipes_are_merged_from_general_to_special(tmp_path: Path) -> None:
     assert suite.recipe("vgg16", "ibp") == {"epochs": 1, "lr": 2}
 
 
+BALLS = """    eps: [1/10, 1/4]
+    norm: l2
+    trained_eps: 2/255
+    verify: {cascade: [pgd, sparse-crown], timeouts: {sparse-crown: 5}}
+"""
+
+
+def test_networks_are_verified_over_l2_balls(tmp_path: Path) -> None:
+    path = write(tmp_path, SUITE.replace("    eps: [2/255]\n", BALLS).replace("[1, 10, 20]", "[1, 10]"))
+    suite = load_suite(path)
+    cells = [cell for cell, _ in suite.cells]
+    assert [cell.name for cell in cells] == [
+        "cnn-small_ibp_eps2-l2at0.1_dense_x1_s0",
+        "cnn-small_ibp_eps2-l2at0.1_lwm_x10_s0",
+        "cnn-small_ibp_eps2-l2at0.25_dense_x1_s0",
+        "cnn-small_ibp_eps2-l2at0.25_lwm_x10_s0",
+    ]
+    assert {cell.verification_norm for cell in cells} == {"l2"}
+    assert (cells[0].to_json()["norm"], cells[0].to_json()["trained_eps"]) == ("l2", "2/255")
+    assert [cell.as_trained.name for cell in cells[:2]] == [
+        "cnn-small_ibp_eps2_dense_x1_s0",
+        "cnn-small_ibp_eps2_lwm_x10_s0",
+    ]
+    # A radius that is that of the training, too, is another question all the same.
+    same = load_suite(write(tmp_path, SUITE.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "2/255"))))
+    assert same.cells[0][0].name == "cnn-small_ibp_eps2-l2at0.00784314_dense_x1_s0"
+    # The usual norm may be said, and changes nothing.
+    said = load_suite(write(tmp_path, SUITE.replace("eps: [2/255]", "eps: [2/255]\n    norm: linf")))
+    assert said.digest() == load_suite(write(tmp_path, SUITE)).digest()
+
+
+def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
+    block = SUITE[SUITE.index("  - networks") : SUITE.index("verify:")]
+    both = block + block.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "2/255"))
+    text = SUITE.replace(block, both)
+    with pytest.raises(UserError, match="cnn-small by ibp has the radius 2/255 in both norms"):
+        load_suite(write(tmp_path, text))
+    other = block + block.replace("    eps: [2/255]\n", BALLS)
+    assert len(load_suite(write(tmp_path, SUITE.replace(block, other))).cells) == 9
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("norm: l2", "norm: l1", r"line 7, cells\[0\]\.norm: Unknown norm 'l1'"),
+        ("    trained_eps: 2/255\n", "", r"line 7, cells\[0\]\.norm: 'l2' is refused without 'trained_eps'"),
+        (
+            "[pgd, sparse-crown]",
+            "[pgd, sparse-ibp]",
+            r"line 7, .*'sparse-ibp' in the cascade, which takes boxes only; .*sparse-bab",
+        ),
+    ],
+)
+def test_what_cant_be_asked_over_balls_is_named_before_the_run(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    text = SUITE.replace("    eps: [2/255]\n", BALLS.replace("sparse-crown: 5", "sparse-crown: 5, sparse-ibp: 5"))
+    with pytest.raises(UserError, match=message):
+        load_suite(write(tmp_path, text.replace(old, new)))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -202,3 +263,16 @@ def test_radii() -> None:
     assert show_eps(parse_eps("8 / 255")) == "8/255"
     assert show_eps(parse_eps("0.1")) == "1/10"
     assert Cell("a", "b", parse_eps("1/510"), "c", 2.5, 3).name == "a_b_eps0.5_c_x2.5_s3"
+
+
+def test_bits_make_cells_of_one_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "few.yaml"
+    path.write_text(SUITE.replace("compression: [1, 10, 20]", "compression: [1, 10]\n    bits: [32, 8, 8/4/4/6]"))
+    cells = [cell for cell, _ in load_suite(str(path)).cells]
+    assert [cell.bits for cell in cells] == 2 * [(), (8,), (8, 4, 4, 6)]
+    assert len({cell.name for cell in cells}) == 6
+    assert len({cell.as_trained for cell in cells}) == 2
+    for wrong, message in (("true", "a plain value"), ("[4, 16]", "each must be within 2 and 8"), ("x", "are refused")):
+        path.write_text(SUITE.replace("compression: [1, 10, 20]", f"compression: [1]\n    bits: {wrong}"))
+        with pytest.raises(UserError, match=rf"few\.yaml, line \d+, .*{message}"):
+            load_suite(str(path))

@@ -42,6 +42,15 @@ def test_a_range_and_names_may_be_given(tmp_path: Path) -> None:
     assert np.allclose(data.images, (images + 1) / 2, atol=1e-6)
 
 
+def test_a_file_that_is_not_there_is_named_with_the_folders_it_was_looked_for_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NPZ_ROOT", raising=False)
+    with pytest.raises(UserError, match=r"There is no file 'gate/mine\.npz' in 'data' or '\.'; name its folder"):
+        load_split(source_of({**ENTRY, "options": {"path": "gate/mine.npz"}}), "test")
+
+
 @pytest.mark.parametrize(
     ("content", "options", "why"),
     [

@@ -23,6 +23,7 @@ class Writer:
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
+        self.largest = 400
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
         shapes = [(1, 2, 5, 4), (1, 3, 4, 4), (1, 6), (5,), (1, 2, 6), (4, 1), (1, 4, 3, 2)]
@@ -55,7 +56,7 @@ class Writer:
             results = session(model).run(None, {"x": np.zeros(self.entry, np.float32)})
         except Exception:
             return
-        if any(item.size > 400 or item.size == 0 or item.ndim == 0 for item in results):
+        if any(item.size > self.largest or item.size == 0 or item.ndim == 0 for item in results):
             return
         self.nodes.append(node)
         self.values.update(zip(node.output, (item.shape for item in results), strict=True))

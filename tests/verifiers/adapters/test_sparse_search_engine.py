@@ -124,12 +124,20 @@ def test_bounds_that_are_no_numbers_are_none(bound: float, question: Instance) -
     assert verdict.detail == ""
 
 
-def test_instances_are_answered_one_by_one_and_balls_are_not_searched(question: Instance) -> None:
-    subject = Searcher()
+def test_instances_are_answered_one_by_one_and_balls_by_a_search_of_their_own(question: Instance) -> None:
+    subject, asked = Searcher(), []
+
+    class Balls:
+        def search(self, instance: Instance, limits: Any, *_: Any) -> Outcome:
+            asked.append((instance, limits))
+            return Outcome(Status.UNSAT, bounds=(0.5,) * 9)
+
+    subject._balls = Balls()  # type: ignore[assignment]
     ball = replace(question, norm="l2", center=question.lower, eps=0.1, name="ball")
     verdicts = subject.solve([question, ball, question])
-    assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.UNSUPPORTED, Status.UNKNOWN]
+    assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.UNSAT, Status.UNKNOWN]
     assert len(subject.calls) == 2
+    assert asked == [(ball, {"steps": 7})]
 
 
 def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) -> None:

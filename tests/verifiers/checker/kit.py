@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx.numpy_helper
+import onnx.parser
 
 from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION
 from prunecert.verifiers.checker.network import read_network
@@ -76,6 +78,36 @@ def text(inputs: Sequence[tuple[float, float]], outputs: int, *asserts: str) -> 
     for i, (low, high) in enumerate(inputs):
         lines += [f"(assert (>= X_{i} {low!r}))", f"(assert (<= X_{i} {high!r}))"]
     return "\n".join([*lines, *(f"(assert {item})" for item in asserts)]).encode()
+
+
+def batch_norm(path: Path) -> Path:
+    """Saves a network of four inputs and three outputs that has batch normalisation by itself after linear layers."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (4, 10), "u": (10, 10), "v": (10, 3), "n": (10,), "b": (10,)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    constants["n"] = 1 + abs(constants["n"])
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 13]> net (float[1, 4] x) => (float[1, 3] y) {
+            a = MatMul (x, w)  c = BatchNormalization (a, n, b, b, n)  d = Relu (c)
+            e = MatMul (d, u)  f = BatchNormalization (e, n, b, b, n)  g = Relu (f)
+            y = MatMul (g, v)
+        }"""
+    )
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def keeps_class(path: Path, radius: float) -> bytes:
+    """Returns the property that a network of `batch_norm` keeps its class round a point."""
+    network, center = read_network(path.read_bytes()), np.random.default_rng(1).random(4)
+    values = [center[None]]
+    for node in network.nodes[1:]:
+        sources = [values[source] for source in node.sources]
+        values.append(np.maximum(sources[0], 0) if node.relu else node.forward(sources, np.asarray) + node.bias)
+    label, *others = np.argsort(-values[-1][0]).tolist()
+    unsafe = " ".join(f"(>= Y_{other} Y_{label})" for other in others)
+    return text([(x - radius, x + radius) for x in center.tolist()], 3, f"(or {unsafe})")
 
 
 def points(rng: np.random.Generator, lower: Array, upper: Array, count: int) -> Array:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from prunecert.verifiers.checker.bounds import Bounds
 from prunecert.verifiers.checker.files import RefusedError
-from prunecert.verifiers.checker.network import Dense, Network, Node, read_network
-from prunecert.verifiers.checker.proof import _exactly
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Dense, Network, Node
+from prunecert.verifiers.checker.witness import _exactly
 from tests.verifiers.checker import kit
 
 
@@ -99,8 +100,9 @@ def test_at_a_point_bounds_are_close_to_the_exact_value_and_below_it(family: str
     files = kit.questions(family)[0]
     network = read_network(files.onnx.read_bytes())
     x = files.question.lower
-    exact = _exactly(network, x)
-    assert exact is not None
+    ends = _exactly(network, x)
+    assert ends is not None
+    exact, _ = ends
     bounds = bounded(network, x.astype(np.float64), x.astype(np.float64))
     size = network.nodes[network.output].size
     least = bounds.below(network.output, np.eye(size), 0)

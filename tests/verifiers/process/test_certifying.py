@@ -5,18 +5,24 @@ import io
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.adapters.sparse_search import SparseBab
 from prunecert.verifiers.base import Status
-from prunecert.verifiers.checker import check_stream
+from prunecert.verifiers.checker import check, check_stream
 from prunecert.verifiers.checker.network import read_network
-from prunecert.verifiers.formats.vnnlib import to_vnnlib
+from prunecert.verifiers.formats.vnnlib import parse_property, to_vnnlib
 from prunecert.verifiers.process.certifying import CertifyingWorker
 from prunecert.verifiers.process.child import Server
+from prunecert.verifiers.sparse import certified_trees
 from tests.verifiers.checker import kit
+
+#: Of a box that CROWN leaves open.
+RADIUS = 0.28
 
 
 @pytest.mark.slow
@@ -46,6 +52,40 @@ def test_answers_are_certified_and_what_goes_wrong_is_a_reason(tmp_path: Path) -
     with pytest.raises(UserError, match="is closed"):
         worker.certify(questions[3:4], b"", 1.0)
     assert hashlib.sha256(questions[0].onnx.read_bytes()).hexdigest() == digest
+
+
+def test_trees_about_the_normal_form_certify_the_network_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network with batch normalisation, which the normal form folds; in this process."""
+    onnx, vnnlib = kit.batch_norm(tmp_path / "bn.onnx"), tmp_path / "p.vnnlib"
+    vnnlib.write_bytes(kit.keeps_class(onnx, RADIUS))
+    digest = hashlib.sha256(onnx.read_bytes()).hexdigest()
+    questions = parse_property(vnnlib.read_text(), "p").instances(onnx, digest, (4,), 60.0)
+    server = Server()
+
+    def ask(action: str, *arguments: object) -> dict[str, Any]:
+        reply = server.answer((action, arguments))
+        assert reply["ok"], reply
+        return reply
+
+    ask("start", SparseBab.__module__, SparseBab.__qualname__, {"split": "relu"}, "cpu")
+    ask("read", str(onnx), digest, 3, str(tmp_path / "normal"))
+    assert server.reading is not None
+    assert server.reading.changed
+    ask("load")
+    (verdict,) = ask("solve", questions)["verdicts"]
+    assert verdict["status"] == "unsat"
+
+    def search_again(*_: object) -> None:
+        raise AssertionError("the search is made a second time")
+
+    monkeypatch.setattr(certified_trees, "Search", search_again)
+    asked = [question.question() for question in questions]
+    reply = ask("certify", str(onnx), vnnlib.read_bytes(), 60.0, None, asked)
+    assert (reply["written"]["reason"], reply["written"]["how"]) == ("", "bab")
+    (tmp_path / "proof").write_bytes(reply["content"])
+    assert check(tmp_path / "proof", onnx, vnnlib).answer == "unsat"
 
 
 def test_a_verifier_that_writes_none_says_so() -> None:

@@ -75,10 +75,21 @@ FAULTS = [
     ("wrong_status", Status.ERROR, "'verified', which is none"),
 ]
 #: Faults of answers alone, which a process outlives.
-ANSWERS = (
-    "outside harmless wrong_shape not_a_number no_witness both proof_and_witness few_bounds nan_bound infinite_bound "
-    "negative_time raises unsupported"
-).split()
+ANSWERS = [
+    "outside",
+    "harmless",
+    "wrong_shape",
+    "not_a_number",
+    "no_witness",
+    "both",
+    "proof_and_witness",
+    "few_bounds",
+    "nan_bound",
+    "infinite_bound",
+    "negative_time",
+    "raises",
+    "unsupported",
+]
 
 
 @pytest.fixture

@@ -114,6 +114,14 @@ def test_the_allowance_covers_what_cancels(four_below: Instance) -> None:
     assert 8.0 < allowed < 1000.0
 
 
+def test_what_is_no_number_is_refused_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = _instance(_gemms(tmp_path / "n.onnx", [([[1.0]], [5.0])]), [0.0], [1.0], [[1.0]], [0.0])
+    assert _judged(question).status is Status.UNSAT
+    measured = guard.measure(question)
+    monkeypatch.setattr(guard, "measure", lambda _: dataclasses.replace(measured, exact=np.full((1, 1), np.nan)))
+    assert _judged(question).status is Status.UNKNOWN
+
+
 def test_a_counterexample_within_rounding_is_unknown(four_below: Instance) -> None:
     verdict = _judged(four_below)
     assert verdict.status is Status.UNKNOWN

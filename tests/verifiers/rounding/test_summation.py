@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from onnx import helper
 
-from prunecert.verifiers.checker.network import Dense, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Dense
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.rounding.summation import output_error
 from tests.soundness.networks import Add, Affine, Network, Relu
+from tests.verifiers import onnxnets
 from tests.verifiers.checker import kit
 
 FAMILIES = ("fc-deep", "conv-skip", "conv-pruned-70", "skip")
@@ -63,3 +68,30 @@ def test_wider_boxes_have_larger_bounds_and_endless_sums_none() -> None:
     assert output_error(network, question.lower * 1e30, question.upper * 1e30 + 1e30) > 1e20
     next(node for node in network.nodes if isinstance(node, Dense)).terms = 2**24, 1
     assert output_error(network, question.lower, question.upper) == np.inf
+
+
+def test_nothing_is_said_of_sums_that_overflow(tmp_path: Path) -> None:
+    """1e20 * 1e20 is beyond float32, though what follows makes 1 of it."""
+    small, large = Network("small", (1,)), Network("large", (1,))
+    for net, factor in ((small, 1e18), (large, 1e20)):
+        value = 0
+        for number in (factor, factor, 1 / factor, 1 / factor):
+            value = net.gemm(value, np.array([[number]]), np.zeros(1))
+            value = net.relu(value) if number == factor else value
+    ends = np.ones(1, dtype=np.float32), np.full(1, 2, dtype=np.float32)
+    errors = [output_error(read_network(net.save(tmp_path / f"{net.name}.onnx").read_bytes()), *ends)
+              for net in (small, large)]  # fmt: skip
+    assert errors[0] < 1e-5
+    assert errors[1] == np.inf
+    assert outputs(tmp_path / "large.onnx", ends[0][None])[0, 0] == np.inf
+    pooled = read_network(onnxnets.write(
+        tmp_path / "pool.onnx",
+        [
+            helper.make_node("AveragePool", ["input"], ["p"], kernel_shape=[2, 2]),
+            helper.make_node("Flatten", ["p"], ["output"]),
+        ],
+        {}, (1, 2, 2), 1,
+    ).read_bytes())  # fmt: skip
+    most = np.full(4, 2e38, dtype=np.float32)
+    assert output_error(pooled, 0 * most, most) == np.inf
+    assert output_error(pooled, 0 * most, most / 8) < 1e33

@@ -172,6 +172,19 @@ def test_a_property_of_several_boxes_is_proved_box_by_box(tmp_path: Path) -> Non
     assert check(target, onnx, vnnlib).leaves == 0
 
 
+def test_networks_with_batch_normalisation_have_certificates(tmp_path: Path) -> None:
+    """Trees of the search, which folds it into weights of float32, are proofs of the file, where it stands apart."""
+    onnx, vnnlib, target = kit.batch_norm(tmp_path / "bn.onnx"), tmp_path / "p.vnnlib", tmp_path / "proof"
+    ways = {}
+    for radius in (0.01, 0.1, 0.28, 0.6):
+        vnnlib.write_bytes(kit.keeps_class(onnx, radius))
+        written = Certifier(onnx).write(vnnlib, target, 20.0)
+        assert check(target, onnx, vnnlib).answer == written.status
+        ways[written.how] = written.status
+    assert ways["bab"] == "unsat"
+    assert ways["witness"] == "sat"
+
+
 def test_files_that_the_checker_does_not_take_are_named(tmp_path: Path) -> None:
     files = kit.questions("conv-skip")[0]
     bad = tmp_path / "bad"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.outcome import Outcome
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
@@ -15,6 +15,8 @@ from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
 #: Narrows a node's bounds in place.
 Sharpen = Callable[[int, Float64Array, Float64Array], None]
+#: Widths, in steps of a rounding, up to which neurons are cut; the first is where that is never worse.
+_STEPS = (1.5, 0.0, 3.5, np.inf)
 #: Subdomains that are certified together.
 TOGETHER = 64
 
@@ -54,6 +56,51 @@ def sharpened(checker: Checker, bounds: CheckedBounds, sharpen: Sharpen) -> None
         np.minimum(bounds.upper[node], high, out=bounds.upper[node])
         sharpen(node, bounds.lower[node], bounds.upper[node])
         bounds.charges[node] = checker.charge(node, bounds)
+
+
+def cut(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array) -> Float64Array:
+    """Chooses, for each node that rounds, up to which width its neurons are cut (`CheckedBounds.cuts`).
+
+    Rounding adds an error of up to half a step on either side of what a neuron is made of: where its bounds are a step
+    apart, they say more themselves. Further up that depends on how much of it cancels; a few widths are tried.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box; what is best is left in its `cuts`.
+        rows: Of the specification, [R, outputs].
+        offsets: [R].
+
+    Returns:
+        The best lower bounds of rows @ y - offsets, [R].
+    """
+    nodes = checker.network.roundings
+    chosen = dict.fromkeys(nodes, _STEPS[0])
+    values = np.full(len(rows), -np.inf)
+    best = -np.inf
+    if not len(rows):
+        return values
+    for node in (None, *reversed(nodes)):
+        for steps in _STEPS if node is not None else _STEPS[:1]:
+            if node is not None and steps == chosen[node]:
+                continue
+            widths = chosen if node is None else {**chosen, node: steps}
+            bounds.cuts.clear()
+            bounds.cuts.update({k: _narrow(checker, bounds, k, width) for k, width in widths.items()})
+            certified = checker.lower(checker.last, rows, bounds, constant=-offsets)
+            values = np.maximum(values, certified)
+            if float(certified.min()) > best or node is None:
+                best, chosen = float(certified.min()), widths
+    bounds.cuts.clear()
+    bounds.cuts.update({k: _narrow(checker, bounds, k, width) for k, width in chosen.items()})
+    return values
+
+
+def _narrow(checker: Checker, bounds: CheckedBounds, node: int, steps: float) -> BoolArray:
+    """Returns which neurons of a node are active and have bounds at most so many steps apart."""
+    width = 2.0 * steps * checker.network.nodes[node].bias_error.astype(np.float64)
+    low, high = bounds.lower[node], bounds.upper[node]
+    narrow: BoolArray = (low >= 0) & (high > 0) & (high - low <= width)
+    return narrow
 
 
 def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:

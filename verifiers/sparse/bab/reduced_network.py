@@ -148,7 +148,7 @@ class _Noise:
     """
 
     def __init__(self, checker: Checker, bounds: CheckedBounds) -> None:
-        self.count = 0
+        self.count, self._bounds = 0, bounds
         self._columns: dict[int, tuple[Int64Array, Float64Array, int]] = {}
         for node in checker.network.roundings:
             live = np.flatnonzero(bounds.upper[node] > 0)
@@ -166,7 +166,25 @@ class _Noise:
         """Writes the columns of `count` rows whose coefficients of a node's value are given in groups."""
         if node in self._columns:
             live, size, first = self._columns[node]
-            out[:count, first : first + len(live)] = _rows(value[:, live, :], count) * size
+            out[:count, first : first + len(live)] += _rows(value[:, live, :], count) * size
+
+    def cut(self, node: int, through: Float64Array, count: int, out: Float32Array) -> Float64Array:
+        """Makes ReLUs that are cut (`CheckedBounds.cuts`) columns, and no longer functions of what is before them.
+
+        Returns:
+            What their middles add to the constants, in groups.
+        """
+        if node not in self._bounds.cuts:
+            return np.zeros((through.shape[0], LANES64))
+        live, _, first = self._columns[node]
+        low, high = self._bounds.lower[node], self._bounds.upper[node]
+        places = np.flatnonzero(self._bounds.cuts[node] & (low >= 0) & (high > 0))
+        low, high = low[places], high[places]
+        part = through[:, places, :]
+        out[:count, first + np.searchsorted(live, places)] += _rows(part, count) * (0.5 * (high - low))
+        through[:, places, :] = 0.0
+        middle: Float64Array = np.einsum("gnk,n->gk", part, 0.5 * (low + high))
+        return middle
 
 
 def _compose(
@@ -197,6 +215,7 @@ def _compose(
             index, (first, last) = free[at], spans[at]
             N[begin : begin + count, first:last] = _rows(through[:, index, :], count)
             through[:, bounds.lower[at] < 0, :] = 0.0
+            constant += noise.cut(at, through, count, M[begin : begin + count, len(pixels) :])
             value = through if value is None else value + through
         if value is None:
             continue

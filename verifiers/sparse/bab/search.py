@@ -24,7 +24,7 @@ from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, sharpened
+from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, cut, sharpened
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
@@ -150,6 +150,12 @@ class Search:
         if fragile and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
             return None
         crown = self.engine.bound(Question(self.lower, self.upper, rows, offsets + more))
+        low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
+        bounds = None
+        if self._sharpen is not None:
+            bounds = adopt_crown(task.checker, low, high, crown)
+            sharpened(task.checker, bounds, self._sharpen)
+            np.maximum(crown.rows, cut(task.checker, bounds, rows, offsets + more), out=crown.rows)
         out.unstable = crown.unstable
         for k in range(len(spec.disjuncts)):
             standing.proved[k] = crown.rows[starts[k] : starts[k + 1]].max()
@@ -163,7 +169,8 @@ class Search:
         if time.monotonic() > task.deadline:
             timeout(out, Pool())
             return None
-        size = 4 * (crown.unstable + len(rows)) * (crown.unstable + len(self.lower)) / 2**20
+        rounded = sum(int((crown.upper[node] > 0).sum()) for node in task.checker.network.roundings)
+        size = 4 * (crown.unstable + len(rows)) * (crown.unstable + len(self.lower) + rounded) / 2**20
         if size > task.limits.memory_mb:
             out.detail = (
                 f"{crown.unstable} unstable ReLUs leave a network of {size:.0f} MiB, more than the limit of "
@@ -174,19 +181,15 @@ class Search:
         held = self.earlier is not None and self.earlier.promises(standing.crown, open_, DIRECT)
         if not (held or fragile) and standing.won(task.hunt.quick(open_, everything), "attack"):
             return None
-        low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in open_)]).tolist()
-        bounds = adopt_crown(task.checker, low, high, crown)
-        if self._sharpen is not None:
-            sharpened(task.checker, bounds, self._sharpen)
         return Root(
             open=open_,
             rows=rows[keep],
             offsets=(offsets + more)[keep],
             shift=more[keep],
             disjuncts=list(itertools.pairwise(ends)),
-            bounds=bounds,
+            bounds=adopt_crown(task.checker, low, high, crown) if bounds is None else bounds,
             postponed=everything if held else None,
         )
 

@@ -8,14 +8,15 @@ from collections.abc import Callable
 import numpy as np
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.attack import Replay, margins, unsafe
 from prunecert.verifiers.sparse.balls.walk import Ball
 from prunecert.verifiers.sparse.certify import Checker
 
 #: Of the radius, and of the way from the centre: rounding to float32 must not carry a point out of the ball.
 _INSIDE = 1 - 1e-6
-_FIRST, _LAST = 0.6, 0.05
+#: Lengths of the first and the last step, of the radius; and of the first one from where a bound is lowest.
+_FIRST, _LAST, _NEAR = 0.6, 0.005, 0.1
 
 
 class BallAttack:
@@ -67,7 +68,7 @@ class BallAttack:
         return None
 
     def descend(
-        self, points: Float64Array, targets: Float64Array | np.ndarray, steps: int, deadline: float
+        self, points: Float64Array, targets: Int64Array, steps: int, deadline: float, *, near: bool = False
     ) -> Float32Array | None:
         """Lowers the largest row of each point's disjunct, and returns the first point that is confirmed.
 
@@ -76,7 +77,11 @@ class BallAttack:
             targets: Disjunct of each, [n].
             steps: Gradient steps.
             deadline: `time.monotonic` after which no further step begins.
+            near: Whether they are thought to be near to a counterexample, so that steps are short.
         """
+        first = _NEAR if near else _FIRST
+        if not len(points):
+            return None
         with np.errstate(all="ignore"):
             for step in range(steps + 1):
                 values = self._network.forward(points)
@@ -90,11 +95,11 @@ class BallAttack:
                     point = self._confirmed(points[place])
                     if point is not None:
                         return point
-                if step == steps or not len(points) or time.monotonic() > deadline:
+                if step == steps or time.monotonic() > deadline:
                     return None
                 slope = self._gradient(values, targets)
                 lengths = np.linalg.norm(slope, axis=1, keepdims=True)
-                stride = self._ball.radius * (_FIRST * (1 - step / steps) + _LAST)
+                stride = self._ball.radius * first * (_LAST / first) ** (step / steps)
                 points = self._inside(points - stride * slope / np.maximum(lengths, 1e-300))
         return None
 
@@ -107,7 +112,7 @@ class BallAttack:
         inside: Float64Array = np.clip(ball.center + away * shares, ball.low, ball.high)
         return inside
 
-    def _gradient(self, values: list[Float64Array], targets: np.ndarray) -> Float64Array:
+    def _gradient(self, values: list[Float64Array], targets: Int64Array) -> Float64Array:
         """Returns the gradients of the largest rows of the points' disjuncts."""
         outputs = values[-1]
         rows = np.zeros_like(outputs)

@@ -6,16 +6,16 @@ kept: for any multiplier λ >= 0
 
     min c relu(z) + d z  >=  sum_j min_{l_j <= z_j <= u_j} [c_j relu(z_j) + d_j z_j + λ/2 (z_j - ẑ_j)²]  -  λ/2 ρ²
 
-over |z - ẑ| <= ρ, l <= z <= u. Each summand is the smaller of two parabolas' minima, one on each side of 0, so that the
-ReLU is no relaxation here. λ = 0 is the sum of offsets of CROWN; without the box, the best λ gives SDP-CROWN's norm. The
-right side is concave in λ: the root of its slope, sum (z_j - ẑ_j)² - ρ², is found by false position in λ and the
-inverse of the distance, in which it is nearly linear; whatever λ that ends with, the bound holds. The input's part, with
-c = 0, is convex, and then the best λ is exact.
+over |z - ẑ| <= ρ, l <= z <= u. Each summand is the smaller of two parabolas' minima, one on each side of 0, so that
+the ReLU is no relaxation here. λ = 0 is the sum of offsets of CROWN; without the box, the best λ gives SDP-CROWN's
+norm. The right side is concave in λ: the root of its slope, sum (z_j - ẑ_j)² - ρ², is found by false position in λ and
+the inverse of the distance, in which it is nearly linear; whatever λ that ends with, the bound holds. The input's part,
+with c = 0, is convex, and then the best λ is exact.
 
 Rounding. c, d, λ and the corners are taken as exact. At the computed minimiser z a summand f has at most the value at
-the exact one, z*, plus |f'(z)| |z - z*| by convexity on its side. z* is ẑ - s/λ clipped, which is either at a corner in
-both, or computed to within a few u (|ẑ| + |l| + |u|). What evaluating and summing rounds is charged by magnitudes. All of
-that is some 1e-15 of the magnitudes that are summed.
+the exact one, z*, plus |f'(z)| |z - z*| by convexity on its side. z* is ẑ - s/λ clipped, which is either at a corner
+in both, or computed to within a few u (|ẑ| + |l| + |u|). What evaluating and summing rounds is charged by magnitudes.
+All of that is some 1e-15 of the magnitudes that are summed.
 """
 
 from __future__ import annotations
@@ -44,17 +44,13 @@ def _least(c: float, d: float, low: float, high: float, center: float, lam: floa
     if high > 0.0:
         first = max(low, 0.0)
         s = c + d
-        if lam > 0.0:
-            z = min(max(center - s / lam, first), high)
-        else:
-            z = first if s >= 0.0 else high
+        corner = first if s >= 0.0 else high
+        z = min(max(center - s / lam, first), high) if lam > 0.0 else corner
         best, place = s * z + 0.5 * lam * (z - center) * (z - center), z
     if low < 0.0 or high <= 0.0:
         last = min(high, 0.0)
-        if lam > 0.0:
-            z = min(max(center - d / lam, low), last)
-        else:
-            z = low if d >= 0.0 else last
+        corner = low if d >= 0.0 else last
+        z = min(max(center - d / lam, low), last) if lam > 0.0 else corner
         value = d * z + 0.5 * lam * (z - center) * (z - center)
         if value < best:
             best, place = value, z

@@ -15,6 +15,9 @@ its box allows. Besides, it bounds every neuron by itself.
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 from scipy import sparse
 
@@ -29,6 +32,10 @@ _UNIT = 2.0**-53
 _ROOM = 2**22
 #: Unstable neurons of a layer from which no ball is looked for: their matrix would be too large.
 _MOST = 6_000
+
+
+class LateError(Exception):
+    """Time was over before all nodes were bounded."""
 
 
 def ball_of(center: Float64Array, radius: float, low: Float64Array, high: Float64Array) -> Ball:
@@ -49,13 +56,17 @@ def ball_of(center: Float64Array, radius: float, low: Float64Array, high: Float6
     return Ball(inner, radius, low, high)
 
 
-def find_ranges(checker: Checker, ball: Ball, *, balls: bool = True) -> Ranges:
+def find_ranges(checker: Checker, ball: Ball, *, balls: bool = True, deadline: float = math.inf) -> Ranges:
     """Bounds all nodes over a ball.
 
     Args:
         checker: Of the network.
         ball: The input set.
         balls: Whether hidden balls are looked for; without, bounds are those of CROWN over an l2 ball.
+        deadline: `time.monotonic` after which no further rows are walked.
+
+    Raises:
+        LateError: Then.
     """
     size = len(ball.center)
     bounds = CheckedBounds([ball.low], [ball.high], [np.zeros(size)])
@@ -72,7 +83,7 @@ def find_ranges(checker: Checker, ball: Ball, *, balls: bool = True) -> Ranges:
         bounds.lower.append(low)
         bounds.upper.append(high)
         if node in checker.activated:
-            _improve(checker, ranges, node, balls)
+            _improve(checker, ranges, node, balls, deadline)
             ranges.unstable[node] = bounds.unstable(node)
             if balls and 0 < len(ranges.unstable[node]) <= _MOST:
                 _enclose(checker, ranges, node)
@@ -81,7 +92,7 @@ def find_ranges(checker: Checker, ball: Ball, *, balls: bool = True) -> Ranges:
 
 
 def bound_disjuncts(
-    checker: Checker, ball: Ball, spec: OutputSpec, *, balls: bool = True
+    checker: Checker, ball: Ball, spec: OutputSpec, *, balls: bool = True, deadline: float = math.inf
 ) -> tuple[tuple[float, ...], int]:
     """Bounds the largest row of each disjunct of a property from below, by one walk with CROWN's slopes.
 
@@ -90,11 +101,15 @@ def bound_disjuncts(
         ball: The input set.
         spec: The unsafe outputs.
         balls: As for `find_ranges`.
+        deadline: Likewise.
 
     Returns:
         The bounds, minus infinity for a disjunct without rows, and the number of unstable ReLUs.
+
+    Raises:
+        LateError: Time was over before.
     """
-    ranges = find_ranges(checker, ball, balls=balls)
+    ranges = find_ranges(checker, ball, balls=balls, deadline=deadline)
     if not spec.disjuncts:
         return (), ranges.count
     rows = np.concatenate([a for a, _ in spec.disjuncts])
@@ -106,7 +121,7 @@ def bound_disjuncts(
     return tuple(float(part.max(initial=-np.inf)) for part in parts), ranges.count
 
 
-def _improve(checker: Checker, ranges: Ranges, node: int, balls: bool) -> None:
+def _improve(checker: Checker, ranges: Ranges, node: int, balls: bool, deadline: float) -> None:
     """Walks the neurons that intervals leave unstable."""
     bounds = ranges.bounds
     walker = Walker(checker, ranges, balls=balls)
@@ -115,6 +130,8 @@ def _improve(checker: Checker, ranges: Ranges, node: int, balls: bool) -> None:
     for some in np.array_split(neurons, -(-2 * len(neurons) * widest // _ROOM) or 1):
         if not len(some):
             continue
+        if time.monotonic() > deadline:
+            raise LateError
         rows = _picked(some, checker.network.nodes[node].size)
         both = sparse.csr_array(sparse.vstack([rows, -rows]))
         lower = walker.lower(node, both, np.zeros(2 * len(some)))
@@ -189,7 +206,9 @@ def _unlinear(ranges: Ranges, node: int, low: Float64Array, high: Float64Array) 
         reach = np.maximum(high - center, center - low)
         box = float(np.linalg.norm(reach)) * (1 + 1e-12)
     # What is said of the centre holds of the value at the ball's centre within its drift.
-    return (0.5 * min(ranges.radii.get(node, np.inf), box) + float(np.linalg.norm(ranges.drifts[node][own]))) * (1 + 1e-12)
+    return (0.5 * min(ranges.radii.get(node, np.inf), box) + float(np.linalg.norm(ranges.drifts[node][own]))) * (
+        1 + 1e-12
+    )
 
 
 def _lengths(rows: Float64Array) -> Float64Array:

@@ -1,9 +1,9 @@
 """One question about an l2 ball: SDP-CROWN, an attack, optimised slopes, then branch and bound on ReLUs.
 
-Every bound is rigorous (`walk`), so a leaf is a subdomain whose bound is above 0, and nothing is left to be checked. A split
-makes one neuron's box smaller in the Lagrangian, in which its ReLU is exact; hidden bounds and balls stay those of the
-whole set. The neuron that is split is the one at which the relaxed network is wrong by most: its output in the dual's
-own forward pass against the ReLU of its input there, times the weight that the bound has on it.
+Every bound is rigorous (`walk`), so a leaf is a subdomain whose bound is above 0, and nothing is left to be checked. A
+split makes one neuron's box smaller in the Lagrangian, in which its ReLU is exact; hidden bounds and balls stay those
+of the whole set. The neuron that is split is the one at which the relaxed network is wrong by most: its output in the
+dual's own forward pass against the ReLU of its input there, times the weight that the bound has on it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -24,12 +24,14 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.balls.ascent import Ascent, Climb
 from prunecert.verifiers.sparse.balls.attack import BallAttack
-from prunecert.verifiers.sparse.balls.ranges import find_ranges
+from prunecert.verifiers.sparse.balls.ranges import LateError, find_ranges
 from prunecert.verifiers.sparse.balls.walk import Ball, Boxes, Ranges, Slopes, Walker
 from prunecert.verifiers.sparse.certify import Checker
 
 #: Subdomains split together where nothing else is said, and starts of the first attack.
 _BATCH, _STARTS = 8, 3
+#: Steps for a subdomain that has no ReLU left to be split, and how often.
+_LAST_STEPS, _TRIES = 120, 6
 #: Share of what a split is worth that the triangle's height has, against the error of the dual's forward pass.
 _HEIGHT = 0.1
 _UNIT = 2.0**-53
@@ -45,6 +47,7 @@ class _Part:
         high: Likewise.
         slopes: By node, of the disjunct's rows.
         split: Node and place among its unstable neurons; None: none is left.
+        tries: How often its slopes were optimised after that.
     """
 
     lower: float
@@ -52,6 +55,7 @@ class _Part:
     high: dict[int, Float64Array]
     slopes: dict[int, Slopes]
     split: tuple[int, int] | None
+    tries: int = 0
 
 
 class BallSearch:
@@ -117,7 +121,11 @@ class BallSearch:
             # No disjunct is met by no output, one without rows by every output: nothing is claimed of either.
             out.status, out.detail, out.stage = Status.UNKNOWN, "the property has no rows to be bounded", "incomplete"
             return
-        ranges = find_ranges(self._checker, self._ball)
+        try:
+            ranges = find_ranges(self._checker, self._ball, deadline=self._deadline)
+        except LateError:
+            self._timeout()
+            return
         out.unstable = ranges.count
         self._ranges: Ranges = ranges
         self._ascent = Ascent(Walker(self._checker, ranges), self._checker.last)
@@ -188,11 +196,15 @@ class BallSearch:
                 out.detail = f"{len(parts)} open subdomains need more than {limits.memory_mb:g} MiB"
                 return False
             chosen = [heapq.heappop(parts)[2] for _ in range(min(limits.batch or _BATCH, len(parts)))]
-            if any(part.split is None for part in chosen):
+            last = [part for part in chosen if part.split is None]
+            if any(part.tries == _TRIES for part in last):
                 out.detail = f"lowest bound {chosen[0].lower:.4g} where no ReLU is left to be split"
                 return False
-            children = [child for part in chosen for child in _halves(part)]
-            bounded = self._bound(children, rows, constant, limits.steps, disjunct)
+            # What is left of those is convex, and a matter of steps.
+            again = self._bound(last, rows, constant, _LAST_STEPS, disjunct) if last else []
+            leaves = min(leaves, _sort_in([replace(part, tries=part.tries + 1) for part in again], parts, numbers))
+            children = [child for part in chosen if part.split is not None for child in _halves(part)]
+            bounded = self._bound(children, rows, constant, limits.steps, disjunct) if children else []
             out.domains += len(children)
             out.rounds += 1
             if out.witness is not None:
@@ -238,7 +250,8 @@ class BallSearch:
         if disjunct is not None and self._limits.attack_steps:
             points = climb.trace.inputs[climb.lower[climb.traced] <= 0][: _BATCH // 2]
             targets = np.full(len(points), disjunct)
-            point = self._attack.descend(points, targets, self._limits.attack_steps // 4, self._deadline)
+            steps = -(-self._limits.attack_steps // 4)
+            point = self._attack.descend(points, targets, steps, self._deadline, near=True)
             if point is not None:
                 self._broken(point)
         splits = self._splits(climb, boxes, lowers, each)
@@ -255,13 +268,12 @@ class BallSearch:
                     for node, own in climb.slopes.items()
                 },
                 splits.get(place),
+                part.tries,
             )
             for place, (part, lower) in enumerate(zip(parts, lowers, strict=True))
         ]
 
-    def _splits(
-        self, climb: Climb, boxes: Boxes, lowers: Float64Array, each: int
-    ) -> dict[int, tuple[int, int]]:
+    def _splits(self, climb: Climb, boxes: Boxes, lowers: Float64Array, each: int) -> dict[int, tuple[int, int]]:
         """Returns node and place of the neuron to be split, by subdomain; none where none is free."""
         trace = climb.trace
         gaps = self._ascent.gradient(trace)

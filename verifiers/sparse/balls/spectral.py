@@ -1,9 +1,9 @@
 """How much a matrix can lengthen a vector: an upper bound of its largest singular value, rounding accounted for.
 
 The Gram matrix G of the shorter side is computed, its largest eigenvalue estimated, and σ I - G, with σ just above the
-estimate, given to a Cholesky factorisation. Where that ends, G's eigenvalues are at most σ + 2 γ_{n+2} (n σ) (Rump, "Verification of
-positive definiteness", BIT 2006, after Higham 2002, theorem 10.3: the trace of the matrix that is factored is at most
-n σ). What computing G rounds is at most γ_m |A| |A|ᵀ, whose norm is at most γ_m |A|²_F.
+estimate, given to a Cholesky factorisation. Where that ends, G's eigenvalues are at most σ + 2 γ_{n+2} (n σ) (Rump,
+"Verification of positive definiteness", BIT 2006, after Higham 2002, theorem 10.3: the trace of the matrix that is
+factored is at most n σ). What computing G rounds is at most γ_m |A| |A|ᵀ, whose norm is at most γ_m |A|²_F.
 """
 
 from __future__ import annotations

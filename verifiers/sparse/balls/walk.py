@@ -242,10 +242,8 @@ class Walker:
         if len(free):
             center = self.ranges.centers[node][free]
             radius = self.ranges.radii.get(node, np.inf) if self._balls else np.inf
-            if boxes is None:
-                corners = low[free][None], high[free][None]
-            else:
-                corners = boxes.low[node], boxes.high[node]
+            whole = low[free][None], high[free][None]
+            corners = whole if boxes is None else (boxes.low[node], boxes.high[node])
             points = np.empty_like(c if trace is not None else c[:0])
             values, sizes = np.empty(len(c)), np.empty(len(c))
             minimise(c, d, domain, *corners, center, radius, values, sizes, points, trace is not None)

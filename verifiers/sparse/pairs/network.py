@@ -241,10 +241,15 @@ def _without_copy(network: Network) -> Network:
     if len(last.terms) != 1 or last.terms[0].activated or last.terms[0].source != len(network.nodes) - 2:
         return network
     matrix, before = last.terms[0].matrix, network.nodes[-2]
-    same = matrix.shape[0] == matrix.shape[1] == matrix.nnz and bool(
-        np.array_equal(matrix.indptr, np.arange(matrix.nnz + 1))
-        and np.array_equal(matrix.indices, np.arange(matrix.nnz))
-        and np.all(matrix.data == 1)
+    # Numbers that were rounded to 1 are none.
+    same = (
+        last.terms[0].exact
+        and matrix.shape[0] == matrix.shape[1] == matrix.nnz
+        and bool(
+            np.array_equal(matrix.indptr, np.arange(matrix.nnz + 1))
+            and np.array_equal(matrix.indices, np.arange(matrix.nnz))
+            and np.all(matrix.data == 1)
+        )
     )
     used = any(term.source == len(network.nodes) - 2 for node in network.nodes[:-1] for term in node.terms)
     if not same or used or last.bias.any() or last.bias_error.any() or not before.terms:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.checker.files import Stream
-from prunecert.verifiers.checker.network import Network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.proof import LARGEST_DEPTH, Tree
 from prunecert.verifiers.checker.vnnlibfile import Case
 from prunecert.verifiers.sparse.proofs.certificate import (

@@ -116,7 +116,8 @@ class Intervals:
             return _combined(matrix, intervals[-1], offsets, np.zeros(len(offsets)))
         source = intervals[self.steps[-1].inputs[0]]
         # What runtimes may differ by is a property of each output, and so is the room for their last rounding.
-        loose = last.drift(source.magnitude) + last.bias_error + 2 * UNIT * intervals[-1].magnitude + TINY
+        size = reach(source, self._grid(self.steps[-1].inputs[0]))
+        loose = last.drift(size) + 2 * UNIT * intervals[-1].magnitude + TINY
         product = (last.matrix.T @ matrix.T).T
         constant = matrix @ last.bias
         size = np.abs(matrix) @ (last.magnitude @ source.magnitude + np.abs(last.bias))
@@ -146,7 +147,8 @@ class Intervals:
             case "Shift":
                 assert step.bias is not None
                 assert step.bias_error is not None
-                room = 8 * UNIT * (sources[0].magnitude + np.abs(step.bias)) + step.bias_error + TINY
+                size = reach(sources[0], self._grid(step.inputs[0])) + np.abs(step.bias)
+                room = 16 * UNIT * size + step.bias_error + TINY
                 return plain(sources[0].lower + step.bias - room, sources[0].upper + step.bias + room)
             case _:
                 return self._linear(self.linear[number], sources[0], self._grid(step.inputs[0]))

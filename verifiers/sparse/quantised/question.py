@@ -129,7 +129,7 @@ def quantised(model: onnx.ModelProto, name: str) -> Quantised:
         name: What to call it.
     """
     from prunecert.onnx.normal import UnsupportedNetworkError
-    from prunecert.onnx.quantised import read_steps
+    from prunecert.onnx.quantised_reading import read_steps
 
     try:
         intervals = Intervals(read_steps(model, name))

@@ -170,7 +170,7 @@ class _Builder:
                 assert step.bias is not None
                 assert step.bias_error is not None
                 size = value.size + np.abs(step.bias)
-                drift = value.drift + step.bias_error + 8 * UNIT * size + TINY
+                drift = value.drift + step.bias_error + 16 * UNIT * (_reach(value) + np.abs(step.bias)) + TINY
                 return replace(value, bias=value.bias + step.bias, size=size, drift=drift, grid=None)
             case _:
                 return self._linear(step, self._settled(sources[0], step), self._intervals.linear[number])
@@ -181,9 +181,7 @@ class _Builder:
             return value
         node = self._stored(value, f"{step.name}: before the ReLU")
         unit = _identity(len(value.bias))
-        return replace(
-            value, terms=(Term(node, True, unit, True),), bias=0 * value.bias, plain=True, rectified=False
-        )
+        return replace(value, terms=(Term(node, True, unit, True),), bias=0 * value.bias, plain=True, rectified=False)
 
     def _stored(
         self, value: _Value, name: str, bias: Float64Array | None = None, error: Float64Array | None = None
@@ -225,9 +223,8 @@ class _Builder:
             node = self._stored(value, f"{step.name}: its input")
             value = replace(value, terms=(Term(node, False, _identity(len(value.bias)), True),), bias=0 * value.bias)
         bias = layer.matrix @ value.bias + layer.bias
-        reach = value.size if value.grid is None or value.grid.zero == 0 else np.maximum(value.size, value.grid.width)
         # The first float64 sum loses less than the last term; `drift` allows for more than runtimes lose.
-        drift = layer.magnitude @ value.drift * (1 + 2.0**-20) + layer.drift(reach + value.drift)
+        drift = layer.magnitude @ value.drift * (1 + 2.0**-20) + layer.drift(_reach(value) + value.drift)
         terms = []
         for term in value.terms:
             matrix = (layer.matrix @ term.matrix).tocsr()
@@ -238,9 +235,7 @@ class _Builder:
         name = step.name
         node = self._stored(result, name)
         self._drafts[node] = replace(self._drafts[node], shape=step.shape[1:])
-        return replace(
-            result, terms=(Term(node, False, _identity(len(bias)), True),), bias=0 * bias, plain=True
-        )
+        return replace(result, terms=(Term(node, False, _identity(len(bias)), True),), bias=0 * bias, plain=True)
 
     def _largest(self, step: Step, value: _Value, places: Int64Array) -> _Value:
         """Writes the largest of each window as m + relu(v - m), place after place."""
@@ -261,12 +256,17 @@ class _Builder:
         return _Value((Term(node, False, unit, True),), np.zeros(len(size)), size, drift, value.grid)
 
 
+def _reach(value: _Value) -> Float64Array:
+    """Returns how large terms of a sum may be on the way: kernels may add whole numbers before their zero point."""
+    if value.grid is None or value.grid.zero == 0:
+        return value.size
+    return np.maximum(value.size, value.grid.width)
+
+
 def _chosen(value: _Value, places: Int64Array) -> _Value:
     """Returns some numbers of a value."""
     terms = tuple(replace(term, matrix=term.matrix[places]) for term in value.terms)
-    return replace(
-        value, terms=terms, bias=value.bias[places], size=value.size[places], drift=value.drift[places]
-    )
+    return replace(value, terms=terms, bias=value.bias[places], size=value.size[places], drift=value.drift[places])
 
 
 def _negated(value: _Value) -> _Value:
@@ -288,11 +288,7 @@ def _sum(values: Sequence[_Value]) -> _Value:
             else:
                 terms[key] = term
     bias = values[0].bias + values[1].bias
-    reach = [
-        value.size if value.grid is None or value.grid.zero == 0 else np.maximum(value.size, value.grid.width)
-        for value in values
-    ]
-    drift = values[0].drift + values[1].drift + 16 * UNIT * (reach[0] + reach[1]) + TINY
+    drift = values[0].drift + values[1].drift + 16 * UNIT * (_reach(values[0]) + _reach(values[1])) + TINY
     return _Value(tuple(terms.values()), bias, values[0].size + values[1].size, drift, plain=False)
 
 

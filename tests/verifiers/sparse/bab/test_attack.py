@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.bab import point_batch
-from prunecert.verifiers.sparse.bab.attack import Attack, confirm
+from prunecert.verifiers.sparse.bab.attack import Attack, confirm, unsafe
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certify import Checker
@@ -107,3 +108,14 @@ def test_a_foreign_point_is_confirmed_or_left(tmp_path: Path) -> None:
     assert result is not None
     assert np.all((low <= result) & (result <= high))
     assert confirm(network, unsafe, low, high, result[None].astype(float)) is not None
+
+
+def test_where_activations_are_rounded_the_runtime_alone_decides(tmp_path: Path) -> None:
+    drawn, network = draw("fc", 4, tmp_path)
+    rounded = replace(network, roundings=(1,))
+    spec, x = OutputSpec.robustness(0, drawn.classes), np.zeros(drawn.inputs, dtype=np.float32)
+    safe, broken = np.array([9.0, 0.0, 0.0]), np.array([0.0, 9.0, 0.0])
+    assert unsafe(network, spec, x, [-1.0], 1.0, replay=lambda _: safe)
+    assert not unsafe(rounded, spec, x, [-1.0], 1.0, replay=lambda _: safe)
+    assert unsafe(rounded, spec, x, [-1.0], 1.0, replay=lambda _: broken)
+    assert not unsafe(rounded, spec, x, [-1.0], 1.0)

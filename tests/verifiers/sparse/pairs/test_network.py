@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ import scipy.sparse
 from prunecert.errors import UserError
 from prunecert.onnx.merge import merge
 from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.pairs.bounds import Bounder
 from prunecert.verifiers.sparse.pairs.network import Pair, joined, split_merged
+from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND
+from tests.prunecert.onnx.graphs import N, build
 from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, case
 
 
@@ -47,6 +52,22 @@ def test_a_layer_of_zeros_and_ones_is_no_copy(tmp_path: Path) -> None:
     )
     pair, points = split_merged(joined(longer, longer)), one.points(10)
     np.testing.assert_allclose(pair.first.evaluate(points), longer.evaluate(points))
+
+
+def test_factors_that_round_to_one_are_charged(tmp_path: Path) -> None:
+    """(1 + 2^-12) (1 - 2^-12 + 2^-24) x is (1 + 2^-36) x, and the file's last layer is no copy of what is before it."""
+    nodes = [N("MatMul", ["x", "w"], ["h"]), N("Relu", ["h"], ["r"]), N("MatMul", ["r", "w"], ["o"])]
+    nodes += [N("Mul", ["o", "a"], ["p"]), N("Mul", ["p", "b"], ["y"])]
+    constants = {"w": [[3.0]], "a": 1 + 2.0**-12, "b": 1 - 2.0**-12 + 2.0**-24}
+    model = build(nodes, {name: np.float32(value) for name, value in constants.items()}, (1, 1))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1]))
+    onnx.save(model, tmp_path / "a.onnx")
+    onnx.save(merge(tmp_path / "a.onnx", tmp_path / "a.onnx"), tmp_path / "both.onnx")
+    pair, one = split_merged(read_network(tmp_path / "both.onnx")), np.ones(1)
+    ranges = Bounder(pair, (Engine(pair.first, 1), Engine(pair.second, 1))).bound(one, one).ranges[-1]
+    exact = 9 * Fraction(1 + 2.0**-12) * Fraction(1 - 2.0**-12 + 2.0**-24)
+    for network in (FIRST, SECOND):
+        assert Fraction(ranges.lower[network, 0, 0]) <= exact <= Fraction(ranges.upper[network, 0, 0])
 
 
 def test_changes_are_differences_of_weights(tmp_path: Path) -> None:

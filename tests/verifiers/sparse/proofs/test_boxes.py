@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.checker import check
-from prunecert.verifiers.checker.network import Network, read_network
+from prunecert.verifiers.checker.network import read_network
+from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.vnnlibfile import Case, read_property
 from prunecert.verifiers.sparse.proofs.boxes import MOST_INPUTS, UnprovedBoxError, cut_boxes, few_inputs
 from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Cut, Leaf, SiteBounds, Walk

@@ -1,0 +1,127 @@
+"""What a suite asks of pairs of its networks: the `pair` section of `verify`, checked on load (docs/pairs.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prunecert.bench.schema.yamlfile import Section
+from prunecert.errors import UserError
+from prunecert.models import DENSE
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind, OutputSpec
+
+#: What may be asked of a pair, as command lines and suites have it.
+ALIKE = (
+    "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
+ahead by C or more)"
+)
+#: Made for pairs; what a suite asks if it names nobody.
+PAIR_VERIFIER = "sparse-pair"
+#: As few outputs as any question about classes needs; enough to find out whether a text can be asked.
+_FEW = 2
+
+
+@dataclass(frozen=True)
+class PairProtocol:
+    """What is asked of a pruned network and another of its chain, over every image's box.
+
+    Args:
+        alike: What is asked, as ``bench.verify --alike`` has it; each is a question of its own.
+        verifiers: Who is asked, in the order in which an undecided image meets them; limits and settings are those of
+            the cell's protocol.
+        steps: Whether each network is compared with the one pruned less before it, too, and not only with the dense.
+        images: How many, from the first on; None: as many as are verified. All are asked about, whatever the networks
+            make of them.
+    """
+
+    alike: tuple[str, ...] = ("class",)
+    verifiers: tuple[str, ...] = (PAIR_VERIFIER,)
+    steps: bool = False
+    images: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return {
+            "with": DENSE,
+            "alike": list(self.alike),
+            "verifiers": list(self.verifiers),
+            "steps": self.steps,
+            "images": self.images,
+        }
+
+    def only(self, verifiers: tuple[str, ...]) -> PairProtocol | None:
+        """Returns the protocol with those of its verifiers that are named; None: nobody is."""
+        mine = tuple(name for name in self.verifiers if name in verifiers)
+        return replace(self, verifiers=mine) if mine else None
+
+
+def alike_spec(text: str, outputs: int, where: str = "--alike") -> OutputSpec:
+    """Returns the unsafe outputs of a pair.
+
+    >>> len(alike_spec("difference:0.1", 10).disjuncts), len(alike_spec("class", 10).disjuncts)
+    (20, 90)
+    >>> alike_spec("same", 10)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by ...
+
+    Args:
+        text: What is asked; see `ALIKE`.
+        outputs: Of either network.
+        where: What the text is called where it is refused.
+
+    Raises:
+        UserError: It is nothing that can be asked.
+    """
+    from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+
+    kind, _, amount = text.partition(":")
+    try:
+        number = float(amount) if amount else None
+    except ValueError:
+        number = math.nan
+    if kind == "difference" and number is not None and not math.isnan(number):
+        return difference(number, outputs)
+    if kind == "class" and (number is None or not math.isnan(number)) and not text.endswith(":"):
+        return same_class(outputs, number or 0.0)
+    raise UserError(f"{where} {text[:60]!r} is refused; allowed are {ALIKE}.")
+
+
+def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> PairProtocol | None:
+    """Reads `pair`: ``dense``, or a section.
+
+    Args:
+        parent: The section that has the key, or hasn't.
+        base: What it changes, if a level above has one.
+        most_images: Images of the split.
+
+    Raises:
+        UserError: A key is unknown, or a value of the wrong type or out of range.
+    """
+    if not isinstance(parent.data.get("pair", {}), dict):
+        if parent.take("pair", str) != DENSE:
+            raise parent.refusal("pair", f"{parent.data['pair']!r} is refused; allowed is {DENSE!r}, or a section.")
+        return base or PairProtocol()
+    section = parent.section("pair")
+    if section is None:
+        return base
+    pair = base or PairProtocol()
+    if section.take("with", str, DENSE) != DENSE:
+        raise section.refusal("with", f"{section.data['with']!r} is refused; allowed is {DENSE!r}.")
+    alike = section.take_list("alike", str, lambda text: alike_spec(text, _FEW, "alike"), pair.alike)
+    verifiers = section.take_list("verifiers", str, _check_proving, pair.verifiers)
+    steps = section.take("steps", bool, pair.steps)
+    images = section.take("images", int, pair.images or most_images)
+    if not 1 <= images <= most_images:
+        raise section.refusal("images", f"{images} is refused; it must be within 1 and {most_images:,}.")
+    section.finish()
+    asked_about = images if "images" in section else pair.images
+    return PairProtocol(alike, verifiers, steps, asked_about)
+
+
+def _check_proving(name: str) -> None:
+    VERIFIERS.check(name)
+    if VERIFIERS.get(name).kind not in (Kind.COMPLETE, Kind.INCOMPLETE):
+        raise UserError(f"{name!r} is refused for pairs because it proves nothing; allowed are verifiers that do.")

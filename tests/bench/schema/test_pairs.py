@@ -1,0 +1,90 @@
+"""What a suite may ask of pairs, and what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prunecert.bench.schema.pairs import PairProtocol, alike_spec
+from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import UserError
+from prunecert.verifiers.base import OutputSpec
+from prunecert.verifiers.sparse.pairs.specification import difference, same_class
+from tests.bench.conftest import SUITE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("difference:0.5", difference(0.5, 3)),
+        ("class", same_class(3)),
+        ("class:0.25", same_class(3, 0.25)),
+    ],
+)
+def test_what_is_asked_is_read(text: str, expected: OutputSpec) -> None:
+    assert alike_spec(text, 3).digest() == expected.digest()
+
+
+@pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
+def test_what_cannot_be_asked_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):
+        alike_spec(text, 3)
+
+
+def suite(folder: Path, pair: str) -> Path:
+    """Writes the tiny suite with a word on pairs; returns its file."""
+    path = folder / "asked.yaml"
+    text = SUITE.replace("  images: 40\n", f"  images: 40\n  pair: {pair}\n").replace("ibp: 30,", "sparse-pair: 9,")
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("dense", PairProtocol()),
+        ("{}", PairProtocol()),
+        ("{with: dense, alike: 'class:0.5', steps: true}", PairProtocol(("class:0.5",), steps=True)),
+        ("{alike: [class, difference:1], images: 7}", PairProtocol(("class", "difference:1"), images=7)),
+    ],
+)
+def test_what_a_suite_asks(tmp_path: Path, pair: str, expected: PairProtocol) -> None:
+    path = suite(tmp_path, pair)
+    comparing, plain = load_suite(str(path)), load_suite(str(suite(tmp_path, pair)), "half")
+    assert {protocol.pair for _, protocol in comparing.cells} == {expected}
+    # A profile that says nothing of pairs asks the same.
+    assert {protocol.pair for _, protocol in plain.cells} == {expected}
+    assert comparing.to_json()["cells"][0]["verify"]["pair"] == expected.to_json()
+
+
+def test_a_suite_without_pairs_has_the_digest_that_it_had(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    cells = load_suite(str(tmp_path / "tiny.yaml")).to_json()["cells"]
+    assert all("pair" not in cell["verify"] for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("hydra", "'hydra' is refused; allowed is 'dense'"),
+        ("{with: lwm}", "'lwm' is refused; allowed is 'dense'"),
+        ("{alike: same}", "alike 'same' is refused; allowed are difference:T"),
+        ("{alike: 'difference:0'}", "tolerance 0 is refused"),
+        ("{verifiers: [pgd]}", "'pgd' is refused for pairs because it proves nothing"),
+        ("{verifiers: [sparse-bab]}", "'sparse-bab' has no time limit"),
+        ("{images: 0}", "within 1 and 10,000"),
+        ("{step: true}", "Did you mean 'steps'"),
+        ("dense\n  timing: {repeats: 1}", "'timing'"),
+    ],
+)
+def test_what_a_suite_must_not_say_of_pairs(tmp_path: Path, pair: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        load_suite(str(suite(tmp_path, pair)))
+    assert "asked.yaml" in str(refused.value)
+
+
+def test_of_its_verifiers_those_are_left_that_are_named() -> None:
+    pair = PairProtocol(verifiers=("sparse-pair", "sparse-bab"))
+    assert pair.only(("pgd", "sparse-pair")) == PairProtocol()
+    assert pair.only(("pgd",)) is None

@@ -1,0 +1,72 @@
+"""What the sparse adapters answer about l2 balls: bounds, proofs and counterexamples, without a worker process."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunecert.verifiers.adapters.sparse_balls import Balls
+from prunecert.verifiers.adapters.sparse_bounds import SparseCrown
+from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
+from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.onnx.reader import read_network
+from tests.verifiers import onnxnets
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nets")
+    return onnxnets.normal_form(onnxnets.residual(folder / "net.onnx", seed=2, sparsity=0.2))
+
+
+def replay(question: Instance, x: FloatArray) -> FloatArray:
+    return counterexample.outputs(question.onnx, x.reshape(1, *question.lower.shape))[0]
+
+
+def test_bounds_are_below_the_outputs(network: Path) -> None:
+    balls = Balls(read_network(network))
+    for eps in (0.0, 0.02, 0.3):
+        question = onnxnets.instance(network, eps, 1, norm="l2")
+        result = balls.bound(question)
+        assert result is not None
+        bounds, unstable = result
+        outputs = counterexample.outputs(network, onnxnets.samples(question, 2000)).astype(np.float64)
+        smallest = np.array([(outputs @ a.T - b).max(axis=1).min() for a, b in question.spec.disjuncts])
+        assert np.all(np.array(bounds) <= smallest + 1e-5)
+        assert (unstable == 0) == (eps == 0.0)
+        if eps == 0.0:
+            np.testing.assert_allclose(bounds, smallest, atol=1e-4)
+
+
+def test_time_that_is_over_is_said(network: Path) -> None:
+    question = replace(onnxnets.instance(network, 0.3, 1, norm="l2"), timeout=1e-9)
+    assert Balls(read_network(network)).bound(question) is None
+    adapter = SparseCrown()
+    adapter._network = read_network(network)
+    verdict = adapter._on_ball(question)
+    assert (verdict.status, verdict.stage, verdict.bounds) == (Status.TIMEOUT, None, None)
+    assert adapter._on_ball(replace(question, timeout=60.0)).status is Status.UNKNOWN
+
+
+def test_small_balls_are_proved_and_what_is_there_is_found_inside_the_ball(network: Path) -> None:
+    balls = Balls(read_network(network))
+    proved = onnxnets.instance(network, 0.005, 1, norm="l2")
+    assert (
+        balls.search(proved, Limits(), time.monotonic() + 60, functools.partial(replay, proved)).status is Status.UNSAT
+    )
+    row = np.eye(10)[:1]
+    around = onnxnets.instance(network, 0.5, 1, norm="l2")
+    outputs = counterexample.outputs(network, onnxnets.samples(around, 1000)).astype(np.float64)
+    question = replace(around, spec=OutputSpec(((row, (outputs @ row.T).min(axis=0)),)))
+    out = balls.search(question, Limits(), time.monotonic() + 60, functools.partial(replay, question))
+    assert out.status is Status.SAT
+    assert out.witness is not None
+    point = out.witness.reshape(question.lower.shape)
+    assert question.contains(point)
+    assert question.spec.violated_by(replay(question, point))
