@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, Question, allowance_of, tell
+from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, ImpactQuestion, allowance_of, tell
 from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.errors import EXIT_OK, UserError, run_main
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from prunecert.models.checkpoint import ZOO
 
         tell(
-            Question(
+            ImpactQuestion(
                 source=options.source or (ZOO if options.about == "gradients" else Path("results")),
                 subject=options.about,
                 compressions=None if options.compression is None else frozenset(options.compression),

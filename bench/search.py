@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from prunecert.bench.options import EPOCHS, ETA, IMAGES, RUNGS, SECONDS, SEED, THREADS, TRIALS
-from prunecert.bench.running.search_request import MEASURES, Criterion, SearchRequest, Verification, plan_trials
+from prunecert.bench.running.search_request import MEASURES, SearchCriterion, SearchRequest, Verification, plan_trials
 from prunecert.bench.running.training import Deadline
 from prunecert.bench.schema.search_space import read_space
 from prunecert.bench.schema.suite import load_suite
@@ -42,7 +42,7 @@ def request_of(options: argparse.Namespace) -> SearchRequest:
         named=options.suite,
         deadline=Deadline(options.budget),
         space=read_space(options.space),
-        criterion=Criterion.parse(options.criterion),
+        criterion=SearchCriterion.parse(options.criterion),
         verification=Verification.of(options.verify, options.verifiers, options.timeout),
         **{name: getattr(options, name) for name in ("cells", "out", "trials", "epochs", "rungs", "eta", "seed")},
         **{name: getattr(options, name) for name in ("subset", "data_root", "device", "threads")},

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
-from prunecert.models.graph import Graph, Node, graph_of
+from prunecert.models.graph import ModuleGraph, ModuleNode, graph_of
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 
@@ -49,7 +49,7 @@ class Intervals:
     radius: Tensor
     boxes: list[tuple[Tensor, Tensor]]
     last: nn.Linear
-    graph: Graph
+    graph: ModuleGraph
     count: int
     points: Tensor | None = None
     weights: dict[int, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Intervals:
         return bounds
 
 
-def boundable(model: nn.Module) -> Graph:
+def boundable(model: nn.Module) -> ModuleGraph:
     """Returns the network's graph if it can be bounded.
 
     Raises:
@@ -204,7 +204,7 @@ def _propagate(
 
 
 def _step(
-    intervals: Intervals, index: int, node: Node, values: list[_Carried], ahead: int, start: _Carried
+    intervals: Intervals, index: int, node: ModuleNode, values: list[_Carried], ahead: int, start: _Carried
 ) -> _Carried:
     """Returns what stands behind a node; notes in `intervals` what going back will need."""
     if node.kind == "input":

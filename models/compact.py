@@ -34,7 +34,7 @@ from onnx import helper, numpy_helper
 from prunecert.compaction import METADATA_KEY, Compaction, LayerChange
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
-from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role
+from prunecert.models.compact_graph import Array, BoolArray, CompactGraph, CompactNode, Role
 from prunecert.models.compact_values import Values, evaluate
 from prunecert.onnx import rounding
 
@@ -64,7 +64,7 @@ def compact(
     """
     if domain is not None and not (np.isfinite(domain).all() and domain[0] <= domain[1]):
         raise UserError(f"The domain {domain} is refused; it must be a finite lowest and highest value of the inputs.")
-    graph = Graph(model)
+    graph = CompactGraph(model)
     plan = _Plan(graph, evaluate(graph, domain), exact)
     record = _record(plan, domain, exact, masked_sha256 or hashlib.sha256(model.SerializeToString()).hexdigest())
     if not record.shrank:
@@ -142,7 +142,7 @@ class _Plan:
         stub: By class, the index of the channel that is kept as a zero.
     """
 
-    def __init__(self, graph: Graph, values: dict[str, Values], exact: bool) -> None:
+    def __init__(self, graph: CompactGraph, values: dict[str, Values], exact: bool) -> None:
         self.graph, self.values = graph, values
         sizes = graph.classes()
         self.readings = {node.output: self._reading(node, exact) for node in graph.dense}
@@ -161,7 +161,7 @@ class _Plan:
                 self.stub[name] = 0
                 self.final[name][0] = True
 
-    def _reading(self, node: Node, exact: bool) -> _Reading:
+    def _reading(self, node: CompactNode, exact: bool) -> _Reading:
         values = self.values[node.inputs[0]]
         zero = values.constant & ~values.value.any(axis=1)
         nothing = np.zeros_like(zero)
@@ -181,7 +181,7 @@ class _Plan:
         steady = {Role.DENSE, Role.RELU, Role.POOL, Role.RESHAPE}
         return len(dense) == 1 and name not in self.graph.locked and all(node.role in steady for node in makers)
 
-    def _makes(self, node: Node, name: str) -> bool:
+    def _makes(self, node: CompactNode, name: str) -> bool:
         return node.output in self.graph.channels and self.graph.find(node.output) == name
 
     def _close(self, sharing: set[str]) -> None:
@@ -199,7 +199,7 @@ class _Plan:
                         mask |= more
                         changed = True
 
-    def folds(self, node: Node) -> BoolArray:
+    def folds(self, node: CompactNode) -> BoolArray:
         """Which input channels of a dense node are added to its biases: constants that go, but for zeros."""
         name = self.graph.find(node.inputs[0])
         gone = ~self.keep[name] & self.readings[node.output].fold
@@ -280,7 +280,7 @@ class _Writer:
             proto.input.append("")
         proto.input[place] = name
 
-    def _dense(self, node: Node, proto: onnx.NodeProto) -> None:
+    def _dense(self, node: CompactNode, proto: onnx.NodeProto) -> None:
         plan, graph = self.plan, self.graph
         source, target = graph.find(node.inputs[0]), graph.find(node.output)
         folds = plan.folds(node)
@@ -319,7 +319,7 @@ class _Writer:
                 proto.op_type = "Gemm"
             self._put(proto, 2, bias, "bias")
 
-    def _affine(self, node: Node, proto: onnx.NodeProto) -> None:
+    def _affine(self, node: CompactNode, proto: onnx.NodeProto) -> None:
         kept = self.plan.final[self.graph.find(node.output)]
         shape = self.graph.shapes[node.inputs[0]]
         for place, name in enumerate(proto.input):

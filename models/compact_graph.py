@@ -34,7 +34,7 @@ class Role(enum.Enum):
 
 
 @dataclass(eq=False)
-class Node:
+class CompactNode:
     """A node of the graph.
 
     Args:
@@ -80,7 +80,7 @@ class Node:
         return self.proto.name or self.output
 
 
-class Graph:
+class CompactGraph:
     """A network's nodes in order, the shapes of its tensors, and the classes of tensors that share channels.
 
     Args:
@@ -92,7 +92,7 @@ class Graph:
         graph = model.graph
         self.constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
         self.shapes = _shapes(model)
-        self.nodes: list[Node] = []
+        self.nodes: list[CompactNode] = []
         self._parent: dict[str, str] = {}
         #: Channels of each tensor, and the places a channel has in it.
         self.channels: dict[str, int] = {}
@@ -120,7 +120,7 @@ class Graph:
         return tuple(self._parent)
 
     @property
-    def dense(self) -> list[Node]:
+    def dense(self) -> list[CompactNode]:
         """The dense nodes, in order."""
         return [node for node in self.nodes if node.role is Role.DENSE]
 
@@ -147,9 +147,9 @@ class Graph:
         computed = tuple(name for name in proto.input if name in self._parent)
         if proto.op_type == "Constant" and proto.attribute[0].name == "value":
             self.constants[proto.output[0]] = numpy_helper.to_array(proto.attribute[0].t)
-            self.nodes.append(Node(proto, Role.BARRIER, (), proto.output[0]))
+            self.nodes.append(CompactNode(proto, Role.BARRIER, (), proto.output[0]))
             return
-        node = Node(proto, Role.BARRIER, computed, proto.output[0] if proto.output else "")
+        node = CompactNode(proto, Role.BARRIER, computed, proto.output[0] if proto.output else "")
         node.attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
         if len(proto.output) == 1 and computed and all(self._known(name) for name in (*computed, *proto.output)):
             node.role = self._role(node)
@@ -178,7 +178,7 @@ class Graph:
         values = self.constants.get(name)
         return None if values is None else values.astype(np.float64)
 
-    def _role(self, node: Node) -> Role:
+    def _role(self, node: CompactNode) -> Role:
         kind, x = node.proto.op_type, node.inputs[0]
         rank = len(self.shapes[x])
         if len(node.inputs) == 2:
@@ -204,13 +204,13 @@ class Graph:
                 return self._arithmetic_role(node)
         return Role.BARRIER
 
-    def _flatten_role(self, node: Node) -> Role:
+    def _flatten_role(self, node: CompactNode) -> Role:
         before, after = self.shapes[node.inputs[0]], self.shapes[node.output]
         axis_ok = node.proto.op_type == "Reshape" or node.attributes.get("axis", 1) == 1
         flat = len(after) == 2 and after[1] == int(np.prod(before[1:])) and after[0] == before[0]
         return Role.RESHAPE if axis_ok and flat and node.proto.input[0] == node.inputs[0] else Role.BARRIER
 
-    def _conv_role(self, node: Node) -> Role:
+    def _conv_role(self, node: CompactNode) -> Role:
         weight = self.constants.get(node.proto.input[1])
         bias = self._constant(node.proto.input[2]) if len(node.proto.input) > 2 and node.proto.input[2] else None
         has_bias = len(node.proto.input) > 2 and node.proto.input[2] != ""
@@ -234,7 +234,7 @@ class Graph:
             return Role.DENSE
         return Role.BARRIER
 
-    def _linear_role(self, node: Node) -> Role:
+    def _linear_role(self, node: CompactNode) -> Role:
         proto, attributes = node.proto, node.attributes
         weight = self.constants.get(proto.input[1])
         if weight is None or weight.dtype != np.float32 or weight.ndim != 2 or proto.input[0] != node.inputs[0]:
@@ -252,7 +252,7 @@ class Graph:
         node.weight = np.ascontiguousarray(weight).reshape(len(weight), self.channels[node.inputs[0]], -1)
         return Role.DENSE
 
-    def _norm_role(self, node: Node) -> Role:
+    def _norm_role(self, node: CompactNode) -> Role:
         values = [self._constant(name) for name in node.proto.input[1:5]]
         if node.attributes.get("training_mode", 0) or len(values) != 4 or any(v is None for v in values):
             return Role.BARRIER
@@ -265,7 +265,7 @@ class Graph:
         node.size = np.abs(shift) + np.abs(mean * node.factor)
         return Role.AFFINE
 
-    def _arithmetic_role(self, node: Node) -> Role:
+    def _arithmetic_role(self, node: CompactNode) -> Role:
         x, kind = node.inputs[0], node.proto.op_type
         first = node.proto.input[0] != x
         constant = self._constant(node.proto.input[0 if first else 1])
@@ -297,7 +297,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def windows(shape: Sequence[int], node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+def windows(
+    shape: Sequence[int], node: CompactNode
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """Returns strides, dilations and padding (top, left, bottom, right) of a convolution or pooling."""
     strides = tuple(int(v) for v in node.attributes.get("strides", (1, 1)))
     dilations = tuple(int(v) for v in node.attributes.get("dilations", (1, 1)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunecert.models.compact_graph import Array, BoolArray, Graph, Node, Role, windows
+from prunecert.models.compact_graph import Array, BoolArray, CompactGraph, CompactNode, Role, windows
 
 _UNIT_ROUNDOFF = 2.0**-24
 #: More than all products of a layer that underflow in float32 can lose.
@@ -43,7 +43,7 @@ class Values:
         return same
 
 
-def evaluate(graph: Graph, domain: tuple[float, float] | None) -> dict[str, Values]:
+def evaluate(graph: CompactGraph, domain: tuple[float, float] | None) -> dict[str, Values]:
     """Returns what is known of every tensor.
 
     Args:
@@ -69,7 +69,7 @@ def evaluate(graph: Graph, domain: tuple[float, float] | None) -> dict[str, Valu
     return values
 
 
-def apply_dense(graph: Graph, node: Node, weight: Array, x: Array) -> Array:
+def apply_dense(graph: CompactGraph, node: CompactNode, weight: Array, x: Array) -> Array:
     """Returns a dense node's output without bias, float64, ``[outputs, places]``.
 
     Args:
@@ -101,7 +101,7 @@ def _widened(low: Array, high: Array, magnitude: Array, terms: int) -> tuple[Arr
     return low - error, high + error
 
 
-def _dense(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _dense(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     x = inputs[0]
     weight = node.weight.astype(np.float64)
     bias = node.bias[:, None]
@@ -121,7 +121,7 @@ def _dense(graph: Graph, node: Node, inputs: list[Values]) -> Values:
     return Values(constant, value, low, high)
 
 
-def _affine(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _affine(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     x = inputs[0]
     constant = x.constant | ~np.any(node.factor != 0, axis=1)
     value = np.where(constant[:, None], x.value * node.factor + node.shift, 0.0)
@@ -132,14 +132,14 @@ def _affine(graph: Graph, node: Node, inputs: list[Values]) -> Values:
     return Values(constant, value, low, high)
 
 
-def _relu(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _relu(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     x = inputs[0]
     dead = np.all(x.high <= 0, axis=1)
     value = np.where(dead[:, None], 0.0, np.maximum(x.value, 0.0))
     return Values(x.constant | dead, value, np.maximum(x.low, 0.0), np.maximum(x.high, 0.0))
 
 
-def _pool(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _pool(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     x = inputs[0]
     places = graph.places[node.output]
     kind, attributes = node.proto.op_type, node.attributes
@@ -158,7 +158,7 @@ def _pool(graph: Graph, node: Node, inputs: list[Values]) -> Values:
     return Values(constant, value, np.repeat(low, places, axis=1), np.repeat(high, places, axis=1))
 
 
-def _add(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _add(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     a, b = inputs
     constant = a.constant & b.constant
     value = np.where(constant[:, None], a.value + b.value, 0.0)
@@ -167,7 +167,7 @@ def _add(graph: Graph, node: Node, inputs: list[Values]) -> Values:
     return Values(constant, value, low, high)
 
 
-def _reshape(graph: Graph, node: Node, inputs: list[Values]) -> Values:
+def _reshape(graph: CompactGraph, node: CompactNode, inputs: list[Values]) -> Values:
     x = inputs[0]
     shape = (graph.channels[node.output], graph.places[node.output])
     return Values(x.constant.copy(), x.value.reshape(shape), x.low.reshape(shape).copy(), x.high.reshape(shape).copy())

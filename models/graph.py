@@ -30,7 +30,7 @@ ALLOWED = (
 
 
 @dataclass(frozen=True)
-class Node:
+class ModuleNode:
     """One operation on the outputs of earlier ones.
 
     Args:
@@ -47,7 +47,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class ModuleGraph:
     """The nodes of a network, each after those that it takes from.
 
     Args:
@@ -55,7 +55,7 @@ class Graph:
         readers: How many nodes take from each.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[ModuleNode, ...]
     readers: tuple[int, ...]
 
     @property
@@ -87,10 +87,10 @@ class _Tracer(fx.Tracer):
 
 
 #: The graphs of networks that are still alive, with the identities of the modules that they were made of.
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Graph]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], ModuleGraph]] = weakref.WeakKeyDictionary()
 
 
-def graph_of(model: nn.Module) -> Graph:
+def graph_of(model: nn.Module) -> ModuleGraph:
     """Returns a network's graph.
 
     Args:
@@ -113,7 +113,7 @@ def has_norms(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-def _trace(model: nn.Module) -> Graph:
+def _trace(model: nn.Module) -> ModuleGraph:
     # A lone layer is a leaf and is not traced into; within a Sequential it is.
     root = model if list(model.children()) else nn.Sequential(model)
     try:
@@ -124,7 +124,7 @@ def _trace(model: nn.Module) -> Graph:
             f"shapes ({str(error).splitlines()[0]}); bounds take {ALLOWED}."
         ) from error
     layers = dict(root.named_modules())
-    nodes: list[Node] = []
+    nodes: list[ModuleNode] = []
     place: dict[fx.Node, int] = {}
     for node in traced.nodes:
         if node.op == "output":
@@ -143,16 +143,16 @@ def _trace(model: nn.Module) -> Graph:
     for one in nodes:
         for index in one.inputs:
             readers[index] += 1
-    return Graph(tuple(nodes), tuple(readers))
+    return ModuleGraph(tuple(nodes), tuple(readers))
 
 
-def _node(node: fx.Node, layers: dict[str, nn.Module], place: dict[fx.Node, int]) -> Node | int:
+def _node(node: fx.Node, layers: dict[str, nn.Module], place: dict[fx.Node, int]) -> ModuleNode | int:
     """Returns the node's translation, or the index of the node whose output it passes on."""
     inputs = tuple(place[one] for one in node.all_input_nodes)
     if node.op == "placeholder":
         if place:
             raise UserError("A network of several inputs cannot be bounded; allowed is one input of images.")
-        return Node("input", "input", None, ())
+        return ModuleNode("input", "input", None, ())
     name, layer = str(node.target), None
     if node.op == "call_module":
         layer = layers[name]
@@ -162,14 +162,14 @@ def _node(node: fx.Node, layers: dict[str, nn.Module], place: dict[fx.Node, int]
         if tuple(node.args[1:]) == (1,) and not node.kwargs:
             name, layer = node.name, nn.Flatten()
     elif node.target in (operator.add, torch.add, operator.iadd) and _two_branches(node):
-        return Node(node.name, "add", None, cast(tuple[int, ...], tuple(place[one] for one in node.args)))  # type: ignore[index]
+        return ModuleNode(node.name, "add", None, cast(tuple[int, ...], tuple(place[one] for one in node.args)))  # type: ignore[index]
     if isinstance(layer, nn.Identity):
         return inputs[0]
     kind = _kind(layer)
     if kind is None:
         what = f"{name!r} ({type(layer).__name__})" if layer is not None else f"{node.name!r} ({_called(node.target)})"
         raise UserError(f"Training cannot bound the layer {what}; bounds take {ALLOWED}.")
-    return Node(name, kind, layer, inputs)
+    return ModuleNode(name, kind, layer, inputs)
 
 
 def _two_branches(node: fx.Node) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunecert.models.graph import Graph, Node, graph_of
+from prunecert.models.graph import ModuleGraph, ModuleNode, graph_of
 
 #: Images that are worked on at a time, so that what elementwise operations make stays in the processor's cache.
 CHUNK = 16
@@ -182,9 +182,9 @@ def frozen_forward(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _frozen(
-    graph: Graph,
+    graph: ModuleGraph,
     index: int,
-    node: Node,
+    node: ModuleNode,
     values: Sequence[Tensor],
     weights: dict[int, tuple[Tensor, Tensor | None]],
     x: Tensor,

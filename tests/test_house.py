@@ -12,9 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import house
-from tests.house import __main__, entrances, words
+from tests.house import __main__, entrances, homonyms, words
 from tests.house.floors import floors
 from tests.house.ratchets import EXAMPLES, OWN_TESTS, RATCHETS, WORDS, Ratchet
+
+#: Modules of more than 400 lines, which want to be two; this may only shrink.
+LONG_MODULES = {
+    "prunecert.bench.results.session_types",
+    "prunecert.bench.results.summary_types",
+    "prunecert.bench.schema.suite",
+    "prunecert.onnx.quantised",
+    "prunecert.verifiers.process.worker",
+}
 
 
 @pytest.mark.slow
@@ -149,3 +158,19 @@ def test_verbs_are_short() -> None:
     verbs = [source for source in house.modules().values() if source.parent == house.ROOT / "bench"]
     lengths = {source.stem: len(source.read_text().splitlines()) for source in verbs}
     assert {verb: lines for verb, lines in lengths.items() if lines > 80 and not verb.endswith("options")} == {}
+
+
+def test_modules_have_at_most_400_lines() -> None:
+    lengths = {module: len(source.read_bytes().splitlines()) for module, source in house.modules().items()}
+    assert {module for module, lines in lengths.items() if lines > 400} == LONG_MODULES
+
+
+def test_no_two_public_classes_share_a_name_without_a_reason() -> None:
+    assert set(homonyms.homonyms()) == set(homonyms.REASONS)
+
+
+def test_a_name_that_two_modules_give_a_class_is_seen(tmp_path: Path) -> None:
+    texts = {"a": "class Same: pass\nclass _Own: pass\n", "b": "class Same: pass\nclass _Own: pass\nclass One: pass\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert homonyms.homonyms({name: tmp_path / f"{name}.py" for name in texts}) == {"Same": ["a", "b"]}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.printable import shortened
+from prunecert.verifiers.capabilities import Availability, Capabilities, Norm
 from prunecert.verifiers.certificate import Certificate
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.settings import Setting, paragraph, resolve
@@ -41,7 +42,6 @@ __all__ = [
 FloatArray = npt.NDArray[np.float32]
 #: Relative difference of a distance from a radius above which float64 tells which is larger.
 _CLEAR = 1e-9
-Norm = Literal["linf", "l2"]
 
 
 class Status(enum.StrEnum):
@@ -293,44 +293,6 @@ class Verdict:
         data["witness_check"] = None if self.witness_check is None else dict(self.witness_check)
         data["certificate"] = None if self.certificate is None else asdict(self.certificate)
         return data
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether a verifier can run here.
-
-    Args:
-        installed: Whether it can.
-        version: Its version, with the commit where there is one; empty if not installed.
-        hint: One sentence: what is missing and how to install it; empty if installed.
-        devices: Devices it can use here, e.g. ``("cpu",)``.
-        source: Which copy it is, e.g. ``"auto_LiRPA 0.7.1"`` or ``"auto_LiRPA 0.6.0 in neuralsat 0.2.17"``.
-    """
-
-    installed: bool
-    version: str = ""
-    hint: str = ""
-    devices: tuple[str, ...] = ("cpu",)
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a verifier takes; asked before the long work.
-
-    Args:
-        operators: ONNX operators of a network in normal form (`prunecert.onnx`): no adapter sees another network.
-        norms: Norms of the input set.
-        specs: ``"robustness"``: only a label against all others; ``"dnf"``: any `OutputSpec`.
-        vnnlib: VNN-LIB version.
-        native: Operators of networks that have no normal form and are handed over as they are, if they hold no others.
-    """
-
-    operators: frozenset[str]
-    norms: tuple[Norm, ...] = ("linf",)
-    specs: Literal["robustness", "dnf"] = "robustness"
-    vnnlib: str = "1.0"
-    native: frozenset[str] = frozenset()
 
 
 class Verifier:

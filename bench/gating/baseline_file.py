@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.gating.records import AnswerRecord, CellRecord, ImageRecord, Snapshot
 from prunecert.bench.results.baseline_types import Baseline, BaselineCell, Head, InstanceAnswer, InstanceHead
 from prunecert.bench.results.decode import convert, document, plain, read_bytes, why
 from prunecert.bench.results.session_types import CellInfo
@@ -61,7 +61,7 @@ def _instances(cell: CellRecord) -> list[list[Any]]:
     ]
 
 
-def _answer(answer: Answer | None) -> list[Any] | None:
+def _answer(answer: AnswerRecord | None) -> list[Any] | None:
     return None if answer is None else [answer.status, float(f"{answer.seconds:.4g}")]
 
 
@@ -115,7 +115,7 @@ def read(path: Path) -> Snapshot:
 
 def _cell(path: Path, cell: BaselineCell) -> CellRecord:
     names = [stage.verifier for stage in cell.stages]
-    images: dict[int, Image] = {}
+    images: dict[int, ImageRecord] = {}
     try:
         if len(set(names)) < len(names):
             raise ValueError("a verifier is named twice")
@@ -125,11 +125,11 @@ def _cell(path: Path, cell: BaselineCell) -> CellRecord:
             if index in images:
                 raise ValueError(f"image {index} stands there twice")
             by_verifier = {
-                name: Answer(str(answer[0]), answer[1])
+                name: AnswerRecord(str(answer[0]), answer[1])
                 for name, answer in zip(names, answers, strict=True)
                 if answer is not None
             }
-            images[index] = Image(index, label, bool(correct), question, by_verifier)
+            images[index] = ImageRecord(index, label, bool(correct), question, by_verifier)
     except ValueError as error:
         raise UserError(
             f"Baseline {path} is damaged: the instances of cell {cell.name}: {why(error)[1]}; make it again."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunecert.bench.gating.records import Snapshot
-from prunecert.bench.gating.result import Case, GateResult, State, plural
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult, plural
 from prunecert.bench.running.proof_checks import EXPORTS, Networks, ProvedRun, check_run, images_of
 from prunecert.verifiers.base import Status
 
@@ -74,8 +74,8 @@ def with_certificates(result: GateResult, snapshot: Snapshot, directory: Path, s
     )
 
 
-def _case(cell: str, verified: int, lines: list[str]) -> Case:
+def _case(cell: str, verified: int, lines: list[str]) -> GateCase:
     if lines:
         message = f"{len(lines)} of {plural(verified, 'verified image')} without a certificate that holds"
-        return Case(cell, NAME, State.FAIL, message, lines)
-    return Case(cell, NAME, State.PASS, f"{plural(verified, 'certificate')} checked and accepted")
+        return GateCase(cell, NAME, CaseState.FAIL, message, lines)
+    return GateCase(cell, NAME, CaseState.PASS, f"{plural(verified, 'certificate')} checked and accepted")

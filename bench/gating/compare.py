@@ -13,11 +13,21 @@ from fractions import Fraction
 from prunecert.bench.gating.protocol import other_machine, version_notes
 from prunecert.bench.gating.records import CellRecord, Snapshot
 from prunecert.bench.gating.refusal import refuse_incomparable
-from prunecert.bench.gating.result import Case, CellResult, Change, GateResult, Loss, Metric, State, TimeRatio, plural
+from prunecert.bench.gating.result import (
+    CaseState,
+    CellResult,
+    GateCase,
+    GateResult,
+    Loss,
+    Metric,
+    MetricChange,
+    TimeRatio,
+    plural,
+)
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
 from prunecert.bench.results.ratios import bootstrap_ratio_of_medians
-from prunecert.bench.schema.gate import METRICS, Limits, RuleSet
+from prunecert.bench.schema.gate import METRICS, CellLimits, RuleSet
 
 Outcomes = Mapping[int, Outcome]
 #: Fewer images than this make no median worth a ratio.
@@ -69,7 +79,7 @@ def compare(
             rules.of(name, base.cells[name].info.network),
             skipped,
             machine,
-            State.FAIL if fail_on_time else State.WARN,
+            CaseState.FAIL if fail_on_time else CaseState.WARN,
         )
         for name in names
     ]
@@ -86,18 +96,25 @@ def compare(
     )
 
 
-def _contradictions(run: Snapshot) -> Case:
+def _contradictions(run: Snapshot) -> GateCase:
     lines = [
         f"{c['cell']} image {c['image']}: {c['unsat_by']} proves it, {c['sat_by']} breaks it"
         for c in run.contradictions
     ]
     if lines:
-        return Case("", "contradictions", State.FAIL, f"{plural(len(lines), 'contradiction')} between verifiers", lines)
-    return Case("", "contradictions", State.PASS, "no verifier contradicts another")
+        return GateCase(
+            "", "contradictions", CaseState.FAIL, f"{plural(len(lines), 'contradiction')} between verifiers", lines
+        )
+    return GateCase("", "contradictions", CaseState.PASS, "no verifier contradicts another")
 
 
 def _cell(
-    base: CellRecord, run: CellRecord, limits: Limits, skipped: Mapping[str, str], machine: str | None, slow: State
+    base: CellRecord,
+    run: CellRecord,
+    limits: CellLimits,
+    skipped: Mapping[str, str],
+    machine: str | None,
+    slow: CaseState,
 ) -> CellResult:
     without = frozenset(skipped)
     before, after = base.outcomes(without), run.outcomes(without)
@@ -143,7 +160,7 @@ def _cell(
     )
 
 
-def _loss(was: Outcome, now: Outcome, failed: bool, limits: Limits) -> Loss:
+def _loss(was: Outcome, now: Outcome, failed: bool, limits: CellLimits) -> Loss:
     if now.status in ("sat", MISCLASSIFIED):
         return Loss.BROKEN
     if failed:
@@ -151,10 +168,10 @@ def _loss(was: Outcome, now: Outcome, failed: bool, limits: Limits) -> Loss:
     return Loss.UNDECIDED if was.share < limits.strict_below else Loss.NEAR_LIMIT
 
 
-def _change(base: CellRecord, image: int, before: Outcomes, after: Outcomes, loss: Loss | None = None) -> Change:
+def _change(base: CellRecord, image: int, before: Outcomes, after: Outcomes, loss: Loss | None = None) -> MetricChange:
     was, now = before[image], after[image]
     label = base.images[image].label
-    return Change(image, label, was.status, was.by, now.status, now.by, was.seconds, was.share, loss)
+    return MetricChange(image, label, was.status, was.by, now.status, now.by, was.seconds, was.share, loss)
 
 
 def _counts(name: str, outcome: Outcome) -> bool:
@@ -189,7 +206,7 @@ def _time(before: Outcomes, after: Outcomes) -> TimeRatio | str:
     return TimeRatio(ratio, low, high, medians[0], medians[1], len(both))
 
 
-def _flips(base: CellRecord, run: CellRecord) -> Case:
+def _flips(base: CellRecord, run: CellRecord) -> GateCase:
     """Finds questions that are the same, network included, and got opposite answers."""
     lines = []
     for image, record in base.images.items():
@@ -209,11 +226,11 @@ def _flips(base: CellRecord, run: CellRecord) -> Case:
                 lines.append(f"image {image}: {here} by {mine} in the baseline, {there} by {its} in the run")
     if lines:
         message = f"{plural(len(lines), 'question')} to the same network got opposite answers; one of the two is wrong"
-        return Case(base.name, "contradictions", State.FAIL, message, lines)
-    return Case(base.name, "contradictions", State.PASS, "run and baseline contradict each other nowhere")
+        return GateCase(base.name, "contradictions", CaseState.FAIL, message, lines)
+    return GateCase(base.name, "contradictions", CaseState.PASS, "run and baseline contradict each other nowhere")
 
 
-def _images(cell: str, lost: list[Change], gained: list[Change], limits: Limits, n: int) -> Case:
+def _images(cell: str, lost: list[MetricChange], gained: list[MetricChange], limits: CellLimits, n: int) -> GateCase:
     by_kind = {kind: [change for change in lost if change.loss is kind] for kind in Loss}
     budgets = {Loss.BROKEN: limits.broken, Loss.UNDECIDED: limits.undecided, Loss.NEAR_LIMIT: limits.timeouts}
     over: list[str] = []
@@ -229,15 +246,15 @@ def _images(cell: str, lost: list[Change], gained: list[Change], limits: Limits,
         room = max(0, room - count)
     lines = [str(change) for kind in Loss for change in by_kind[kind]]
     message = f"{plural(len(lost), 'proved image')} lost, {len(gained)} gained"
-    state = State.PASS
+    state = CaseState.PASS
     if over or within:
         message += ": " + ", ".join([*over, *within])
     if by_kind[Loss.ERROR]:
-        state = State.ERROR
+        state = CaseState.ERROR
         message += f"; {len(by_kind[Loss.ERROR])} lost to a verifier that failed"
     if over:
-        state = State.FAIL
-    return Case(cell, "images", state, message, lines)
+        state = CaseState.FAIL
+    return GateCase(cell, "images", state, message, lines)
 
 
 _LOSS_WORDS = {
@@ -247,7 +264,7 @@ _LOSS_WORDS = {
 }
 
 
-def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful: int) -> Case:
+def _threshold(cell: str, metric: Metric, limits: CellLimits, excused: int, doubtful: int) -> GateCase:
     """Holds a metric to its threshold and its floor.
 
     Args:
@@ -258,9 +275,9 @@ def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful
         doubtful: Lost images of which nothing is known, because a verifier failed on them.
     """
     drop, floor = limits.drop(metric.name), limits.floor(metric.name)
-    state = State.PASS
+    state = CaseState.PASS
     broken: list[str] = []
-    for bonus, worse in ((doubtful, State.FAIL), (0, State.ERROR if doubtful else State.FAIL)):
+    for bonus, worse in ((doubtful, CaseState.FAIL), (0, CaseState.ERROR if doubtful else CaseState.FAIL)):
         broken = []
         if metric.change + Fraction(excused + bonus, metric.n) < drop:
             broken.append(f"may fall by {100 * -float(drop):g} pp")
@@ -272,28 +289,28 @@ def _threshold(cell: str, metric: Metric, limits: Limits, excused: int, doubtful
     message = str(metric)
     if broken:
         message += f"; it {' and '.join(broken)}"
-    if state is State.ERROR:
+    if state is CaseState.ERROR:
         message += f", and a verifier failed on {plural(doubtful, 'image')}"
     elif excused and not broken:
         message += f"; {excused} lost near the limit are left to their budget"
-    return Case(cell, metric.name, state, message)
+    return GateCase(cell, metric.name, state, message)
 
 
-def _sparsity(base: CellRecord, run: CellRecord, limits: Limits) -> Case:
+def _sparsity(base: CellRecord, run: CellRecord, limits: CellLimits) -> GateCase:
     ours, theirs = base.info.measured_sparsity, run.info.measured_sparsity
     change = f"{100 * ours:.2f} → {100 * theirs:.2f} %"
     if theirs - ours < float(limits.sparsity):
         message = f"{change}; it may fall by {100 * -float(limits.sparsity):g} pp"
-        return Case(base.name, "sparsity", State.FAIL, message)
-    return Case(base.name, "sparsity", State.PASS, change)
+        return GateCase(base.name, "sparsity", CaseState.FAIL, message)
+    return GateCase(base.name, "sparsity", CaseState.PASS, change)
 
 
-def _slower(cell: str, ratio: TimeRatio | str, limits: Limits, slow: State) -> Case:
+def _slower(cell: str, ratio: TimeRatio | str, limits: CellLimits, slow: CaseState) -> GateCase:
     if isinstance(ratio, str):
-        return Case(cell, "time", State.SKIP, f"not compared: {ratio}")
+        return GateCase(cell, "time", CaseState.SKIP, f"not compared: {ratio}")
     if ratio.ratio > limits.time and ratio.low > 1:
-        return Case(cell, "time", slow, f"{ratio}; above ×{limits.time:g}")
-    return Case(cell, "time", State.PASS, str(ratio))
+        return GateCase(cell, "time", slow, f"{ratio}; above ×{limits.time:g}")
+    return GateCase(cell, "time", CaseState.PASS, str(ratio))
 
 
 def _verifier(
@@ -302,20 +319,22 @@ def _verifier(
     name: str,
     skipped: Mapping[str, str],
     errors: Mapping[tuple[int, str], str],
-) -> Case:
+) -> GateCase:
     title = f"verifier {name}"
     if name in skipped:
-        return Case(base.name, title, State.SKIP, f"{name} is not installed: {skipped[name]}")
+        return GateCase(base.name, title, CaseState.SKIP, f"{name} is not installed: {skipped[name]}")
     if name not in run.verifiers:
-        return Case(
+        return GateCase(
             base.name,
             title,
-            State.WARN,
+            CaseState.WARN,
             f"{name} no longer takes the network: {run.info.unsupported.get(name, 'no reason is given')}",
         )
     count = sum(name in image.answers for image in run.images.values())
     mine = {image: why for (image, verifier), why in errors.items() if verifier == name}
     if mine:
         lines = [f"image {image}: {why}" for image, why in mine.items()]
-        return Case(base.name, title, State.ERROR, f"{name} failed on {len(mine)} of {plural(count, 'image')}", lines)
-    return Case(base.name, title, State.PASS, f"{name} answered on {plural(count, 'image')}")
+        return GateCase(
+            base.name, title, CaseState.ERROR, f"{name} failed on {len(mine)} of {plural(count, 'image')}", lines
+        )
+    return GateCase(base.name, title, CaseState.PASS, f"{name} answered on {plural(count, 'image')}")

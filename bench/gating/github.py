@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from prunecert.bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult
 from prunecert.errors import describe_os_error
 from prunecert.printable import printable
 
@@ -45,7 +45,7 @@ def annotation(level: str, title: str, message: str) -> str:
 def commands(result: GateResult) -> list[str]:
     """Returns an error for each failed or broken test case and a warning for each that warns."""
     lines = []
-    for level, states in (("error", (State.FAIL, State.ERROR)), ("warning", (State.WARN,))):
+    for level, states in (("error", (CaseState.FAIL, CaseState.ERROR)), ("warning", (CaseState.WARN,))):
         cases = [case for case in result.all_cases if case.state in states]
         shown = cases if len(cases) <= SHOWN else cases[: SHOWN - 1]
         lines += [annotation(level, f"bench.gate: {case.cell or 'run'}, {case.name}", _text(case)) for case in shown]
@@ -54,7 +54,7 @@ def commands(result: GateResult) -> list[str]:
     return lines
 
 
-def _text(case: Case) -> str:
+def _text(case: GateCase) -> str:
     more = [f"… and {len(case.lines) - _LINES} more"] if len(case.lines) > _LINES else []
     return "\n".join([case.message, *case.lines[:_LINES], *more])
 

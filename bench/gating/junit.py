@@ -9,11 +9,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from prunecert.bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult
 
 #: Characters that XML 1.0 has no way to write.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_TAGS = {State.FAIL: "failure", State.ERROR: "error", State.SKIP: "skipped"}
+_TAGS = {CaseState.FAIL: "failure", CaseState.ERROR: "error", CaseState.SKIP: "skipped"}
 WHOLE = "run"
 
 
@@ -38,27 +38,27 @@ def render_refusal(message: str) -> str:
     Args:
         message: Why.
     """
-    root, case = ET.Element("testsuites"), Case("", "comparison", State.ERROR, message)
+    root, case = ET.Element("testsuites"), GateCase("", "comparison", CaseState.ERROR, message)
     _suite(root, WHOLE, [case], 0.0, None)
     return _finish(root, [case])
 
 
-def _finish(root: ET.Element, cases: Sequence[Case]) -> str:
+def _finish(root: ET.Element, cases: Sequence[GateCase]) -> str:
     root.set("name", "bench.gate")
     _count(root, cases)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _count(element: ET.Element, cases: Sequence[Case]) -> None:
+def _count(element: ET.Element, cases: Sequence[GateCase]) -> None:
     element.set("tests", str(len(cases)))
-    for state, word in ((State.FAIL, "failures"), (State.ERROR, "errors"), (State.SKIP, "skipped")):
+    for state, word in ((CaseState.FAIL, "failures"), (CaseState.ERROR, "errors"), (CaseState.SKIP, "skipped")):
         # JUnit's schema knows `skipped` on a suite only.
         if word != "skipped" or element.tag == "testsuite":
             element.set(word, str(sum(case.state is state for case in cases)))
 
 
-def _suite(root: ET.Element, name: str, cases: Sequence[Case], seconds: float, started: str | None) -> None:
+def _suite(root: ET.Element, name: str, cases: Sequence[GateCase], seconds: float, started: str | None) -> None:
     suite = ET.SubElement(root, "testsuite", name=clean(name), time=f"{seconds:.3f}")
     if started is not None:
         suite.set("timestamp", started)
@@ -69,8 +69,8 @@ def _suite(root: ET.Element, name: str, cases: Sequence[Case], seconds: float, s
         text = clean("\n".join([case.message, *case.lines]))
         if case.state in _TAGS:
             outcome = ET.SubElement(element, _TAGS[case.state], message=clean(case.message))
-            if case.state is not State.SKIP:
-                outcome.set("type", "Regression" if case.state is State.FAIL else "VerifierError")
+            if case.state is not CaseState.SKIP:
+                outcome.set("type", "Regression" if case.state is CaseState.FAIL else "VerifierError")
                 outcome.text = text
         else:
             ET.SubElement(element, "system-out").text = text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prunecert.bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio
+from prunecert.bench.gating.result import CaseState, CellResult, GateResult, Metric, TimeRatio
 
-SIGNS = {State.PASS: "✅", State.WARN: "⚠️", State.SKIP: "⏭️", State.ERROR: "💥", State.FAIL: "❌"}
+SIGNS = {CaseState.PASS: "✅", CaseState.WARN: "⚠️", CaseState.SKIP: "⏭️", CaseState.ERROR: "💥", CaseState.FAIL: "❌"}
 _SHOWN = 100
 
 
@@ -24,14 +24,18 @@ def change(metric: Metric) -> str:
 
 def render(result: GateResult) -> str:
     """Returns the document."""
-    sign = {"passed": State.PASS, "failed": State.FAIL, "broken": State.ERROR}[result.outcome]
+    sign = {"passed": CaseState.PASS, "failed": CaseState.FAIL, "broken": CaseState.ERROR}[result.outcome]
     lines = [f"## {SIGNS[sign]} {escape(result.headline)}", ""]
     lines.append("| | cell | n | verified | under attack | clean | lost | gained | McNemar p | time |")
     lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     lines += [_row(cell) for cell in result.cells]
     lines.append("")
     lines += [f"- {escape(note)}" for note in result.notes]
-    for title, states in (("Failed", (State.FAIL,)), ("Errors", (State.ERROR,)), ("Warnings", (State.WARN,))):
+    for title, states in (
+        ("Failed", (CaseState.FAIL,)),
+        ("Errors", (CaseState.ERROR,)),
+        ("Warnings", (CaseState.WARN,)),
+    ):
         cases = [case for case in result.all_cases if case.state in states]
         if cases:
             lines += ["", f"### {title}", ""]
@@ -52,7 +56,7 @@ def render_refusal(message: str) -> str:
     Args:
         message: Why.
     """
-    return f"## {SIGNS[State.ERROR]} BROKEN: nothing was compared\n\n{escape(message)}\n"
+    return f"## {SIGNS[CaseState.ERROR]} BROKEN: nothing was compared\n\n{escape(message)}\n"
 
 
 def _row(cell: CellResult) -> str:

@@ -24,7 +24,7 @@ from prunecert.bench.results.store import Log, collector_off, run_session
 from prunecert.bench.results.summary import Rows, summary_of
 
 
-class Answer(NamedTuple):
+class AnswerRecord(NamedTuple):
     """One verifier's answer: a status, and its seconds without start-up and loading."""
 
     status: str
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageRecord:
     """One image of a cell.
 
     Args:
@@ -49,7 +49,7 @@ class Image:
     label: int
     correct: bool
     question: str | None = None
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    answers: Mapping[str, AnswerRecord] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,7 +65,7 @@ class CellRecord:
 
     info: CellInfo
     stages: tuple[StageSettings, ...]
-    images: Mapping[int, Image]
+    images: Mapping[int, ImageRecord]
 
     @property
     def name(self) -> str:
@@ -242,11 +242,11 @@ def _cell(cell: SessionCell, rows: Rows, details: Details) -> CellRecord:
         for stage in cell.stages if correct[index] else ():
             answer = rows.answers.get(stage.key, {}).get(index)
             if answer is not None:
-                answers[stage.verifier] = Answer(answer.status, answer.seconds)
+                answers[stage.verifier] = AnswerRecord(answer.status, answer.seconds)
                 question = details.questions[stage.key, index]
                 if answer.status == "error":
                     reasons[stage.verifier] = details.reasons[stage.key, index]
         label = details.labels[cell.image_key, index]
-        images[index] = Image(index, label, correct[index], question, answers, reasons)
+        images[index] = ImageRecord(index, label, correct[index], question, answers, reasons)
     stages = tuple(narrowed(StageSettings, stage) for stage in cell.stages)
     return CellRecord(cell_info(cell), stages, images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunecert.bench.gating.protocol import differences
-from prunecert.bench.gating.records import CellRecord, Image, Snapshot, cell_info, heading
+from prunecert.bench.gating.records import CellRecord, ImageRecord, Snapshot, cell_info, heading
 from prunecert.bench.results.session_types import SessionRow, StageSettings, narrowed
 from prunecert.errors import UserError
 
@@ -25,7 +25,7 @@ def planned(session: SessionRow, base: Snapshot) -> Snapshot:
             continue
         recorded = base.cells[cell.name].images if cell.name in base.cells else {}
         images = {
-            number: Image(number, recorded[number].label if number in recorded else -1, correct=True)
+            number: ImageRecord(number, recorded[number].label if number in recorded else -1, correct=True)
             for number in cell.numbers
         }
         stages = tuple(narrowed(StageSettings, stage) for stage in cell.stages)

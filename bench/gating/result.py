@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from prunecert.bench.results.stats import mcnemar_exact, paired_difference
-from prunecert.bench.schema.gate import Limits
+from prunecert.bench.schema.gate import CellLimits
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 
 SCHEMA_VERSION = 1
@@ -20,7 +20,7 @@ def plural(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-class State(enum.StrEnum):
+class CaseState(enum.StrEnum):
     """How a test case ended. `error`: it can't be told, because something that should have answered failed."""
 
     PASS = "pass"  # noqa: S105 — no password
@@ -39,7 +39,7 @@ class Loss(enum.StrEnum):
     ERROR = "error"
 
 
-class Change(NamedTuple):
+class MetricChange(NamedTuple):
     """An image whose outcome changed.
 
     Args:
@@ -148,7 +148,7 @@ class TimeRatio(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Case:
+class GateCase:
     """One test case.
 
     Args:
@@ -161,7 +161,7 @@ class Case:
 
     cell: str
     name: str
-    state: State
+    state: CaseState
     message: str
     lines: Sequence[str] = ()
 
@@ -184,16 +184,16 @@ class CellResult:
 
     name: str
     same_network: bool
-    limits: Limits
+    limits: CellLimits
     metrics: Mapping[str, Metric]
-    lost: Sequence[Change]
-    gained: Sequence[Change]
+    lost: Sequence[MetricChange]
+    gained: Sequence[MetricChange]
     time: TimeRatio | str
     seconds: float
-    cases: Sequence[Case]
+    cases: Sequence[GateCase]
 
     @property
-    def state(self) -> State:
+    def state(self) -> CaseState:
         """The worst state of its cases, where a skipped one is no worse than a passed one."""
         return worst(self.cases)
 
@@ -212,23 +212,23 @@ class CellResult:
         }
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: MetricChange) -> dict[str, Any]:
     data = change._asdict()
     data["loss"] = None if change.loss is None else str(change.loss)
     return data
 
 
-def _case(case: Case) -> dict[str, Any]:
+def _case(case: GateCase) -> dict[str, Any]:
     return {"name": case.name, "state": str(case.state), "message": case.message, "lines": list(case.lines)}
 
 
-_ORDER = (State.PASS, State.SKIP, State.WARN, State.ERROR, State.FAIL)
+_ORDER = (CaseState.PASS, CaseState.SKIP, CaseState.WARN, CaseState.ERROR, CaseState.FAIL)
 
 
-def worst(cases: Sequence[Case]) -> State:
+def worst(cases: Sequence[GateCase]) -> CaseState:
     """Returns the gravest state: a regression is certain, an error leaves it open, so a regression comes first."""
-    state = max((case.state for case in cases), key=_ORDER.index, default=State.PASS)
-    return State.PASS if state is State.SKIP else state
+    state = max((case.state for case in cases), key=_ORDER.index, default=CaseState.PASS)
+    return CaseState.PASS if state is CaseState.SKIP else state
 
 
 @dataclass(frozen=True)
@@ -243,19 +243,19 @@ class GateResult:
     """
 
     cells: Sequence[CellResult]
-    cases: Sequence[Case]
+    cases: Sequence[GateCase]
     head: Mapping[str, Any]
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
-    def all_cases(self) -> list[Case]:
+    def all_cases(self) -> list[GateCase]:
         """Every test case."""
         return [*self.cases, *(case for cell in self.cells for case in cell.cases)]
 
     @property
     def exit_code(self) -> int:
         """1 with a regression or a contradiction; else 2 if something failed; else 0."""
-        return {State.FAIL: EXIT_REGRESSION, State.ERROR: EXIT_USAGE}.get(worst(self.all_cases), EXIT_OK)
+        return {CaseState.FAIL: EXIT_REGRESSION, CaseState.ERROR: EXIT_USAGE}.get(worst(self.all_cases), EXIT_OK)
 
     @property
     def outcome(self) -> str:
@@ -267,7 +267,7 @@ class GateResult:
         """The result in one sentence."""
         lost = sum(len(cell.lost) for cell in self.cells)
         gained = sum(len(cell.gained) for cell in self.cells)
-        bad = [cell for cell in self.cells if cell.state in (State.FAIL, State.ERROR)]
+        bad = [cell for cell in self.cells if cell.state in (CaseState.FAIL, CaseState.ERROR)]
         cells = plural(len(self.cells), "cell")
         changes = f"{plural(lost, 'proved image')} lost, {gained} gained"
         if self.outcome == "passed":

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from prunecert.bench.gating.markdown import change
-from prunecert.bench.gating.result import CellResult, GateResult, Metric, State, TimeRatio, plural
+from prunecert.bench.gating.result import CaseState, CellResult, GateResult, Metric, TimeRatio, plural
 from prunecert.bench.report.medium import Table
 
 #: Heading, and whether the column holds numbers.
@@ -29,7 +29,13 @@ COLUMNS: tuple[tuple[str, bool], ...] = (
 _RARE = ("McNemar p", "clean", "under attack", "95 % interval", "time")
 _PLAIN_WIDTH = 200
 _SHOWN = 20
-_STYLES = {State.PASS: "green", State.WARN: "yellow", State.SKIP: "dim", State.ERROR: "magenta", State.FAIL: "red"}
+_STYLES = {
+    CaseState.PASS: "green",
+    CaseState.WARN: "yellow",
+    CaseState.SKIP: "dim",
+    CaseState.ERROR: "magenta",
+    CaseState.FAIL: "red",
+}
 
 
 def row(cell: CellResult) -> list[str]:
@@ -63,7 +69,7 @@ def show(result: GateResult, console: Console) -> None:
         for line, style in narrow(table, styles, wide.width):
             wide.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
     for case in result.all_cases:
-        if case.state is State.PASS and not (case.name == "images" and case.lines):
+        if case.state is CaseState.PASS and not (case.name == "images" and case.lines):
             continue
         where = f"{case.cell}, {case.name}" if case.cell else case.name
         console.print(

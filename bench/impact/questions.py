@@ -36,7 +36,7 @@ SUBJECTS = ("classes", "images", "potential", "methods", "gradients")
 
 
 @dataclass(frozen=True)
-class Question:
+class ImpactQuestion:
     """What is to be shown.
 
     Args:
@@ -59,7 +59,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Part:
+class ImpactTable:
     """A table with what stands above and below it."""
 
     title: str
@@ -67,7 +67,7 @@ class Part:
     note: str = ""
 
 
-def tell(question: Question) -> None:
+def tell(question: ImpactQuestion) -> None:
     """Prints the tables: for people on a terminal, as Markdown elsewhere.
 
     Raises:
@@ -88,7 +88,7 @@ def tell(question: Question) -> None:
             console.print(note, markup=False, highlight=False)
 
 
-def parts_of(question: Question) -> Iterator[Part]:
+def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
     """Yields the tables.
 
     Raises:
@@ -105,11 +105,13 @@ def parts_of(question: Question) -> Iterator[Part]:
         costs = dict(_costs(outcomes, question.checkpoints))
         for lines in method_lines(outcomes, costs):
             title = f"{lines[0].title}, {min(line.images for line in lines)} images"
-            yield Part(title, impact_tables.methods_table(lines))
+            yield ImpactTable(title, impact_tables.methods_table(lines))
             tests = impact_tables.tests_table(lines)
             if tests.rows:
-                yield Part(f"{lines[0].title}: differences on the same images", tests, impact_tables.METHOD_NOTE)
-            yield Part(f"{lines[0].title}: what they cost", impact_tables.costs_table(lines), impact_tables.COST_NOTE)
+                yield ImpactTable(f"{lines[0].title}: differences on the same images", tests, impact_tables.METHOD_NOTE)
+            yield ImpactTable(
+                f"{lines[0].title}: what they cost", impact_tables.costs_table(lines), impact_tables.COST_NOTE
+            )
         return
     groups = by_family(against_dense(outcomes))
     if not groups:
@@ -117,7 +119,7 @@ def parts_of(question: Question) -> Iterator[Part]:
             f"{question.source} holds no pruned network with a dense control of its seed on the same images; verify "
             "the dense one, too."
         )
-    build: Callable[[list[Comparison]], Iterator[Part]] = {
+    build: Callable[[list[Comparison]], Iterator[ImpactTable]] = {
         "classes": lambda group: _classes(group, names),
         "images": lambda group: _images(group, names),
         "potential": lambda group: _potential(group, question.allowance),
@@ -151,7 +153,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
     return outcomes, impact.class_names(sources.pop() if len(sources) == 1 else "")
 
 
-def _chosen(outcomes: list[ImageOutcomes], question: Question) -> list[ImageOutcomes]:
+def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[ImageOutcomes]:
     """Returns the networks asked for, and what they are held against."""
     everyone = outcomes
     if question.compressions is not None:
@@ -172,23 +174,23 @@ def _chosen(outcomes: list[ImageOutcomes], question: Question) -> list[ImageOutc
     ]
 
 
-def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
+def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTable]:
     for comparison in group:
         images = len(comparison.numbers)
         note = impact_tables.CLASS_NOTE + (f" {few}" if (few := impact_tables.warning(images)) else "")
-        yield Part(f"{comparison.title}, {images} images", impact_tables.classes_table(comparison, names), note)
+        yield ImpactTable(f"{comparison.title}, {images} images", impact_tables.classes_table(comparison, names), note)
 
 
-def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[Part]:
+def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTable]:
     table = impact_tables.exemplars_table(group, names)
     if table.rows:
         images = min(len(comparison.numbers) for comparison in group)
-        yield Part(f"{group[0].family_title}, {images} images", table, impact_tables.EXEMPLAR_NOTE)
+        yield ImpactTable(f"{group[0].family_title}, {images} images", table, impact_tables.EXEMPLAR_NOTE)
 
 
-def _potential(group: list[Comparison], allowance: float) -> Iterator[Part]:
+def _potential(group: list[Comparison], allowance: float) -> Iterator[ImpactTable]:
     title = f"{group[0].family_title}: largest compression that loses at most {100 * allowance:g} points"
-    yield Part(title, impact_tables.potential_table(group, allowance), "95 % bootstrap intervals over images.")
+    yield ImpactTable(title, impact_tables.potential_table(group, allowance), "95 % bootstrap intervals over images.")
 
 
 def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[str, Costs]]:
@@ -206,7 +208,7 @@ def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[st
                 yield part.cell.name, Costs(card.train_seconds, shapes.sparse_macs)
 
 
-def _gradients(question: Question) -> Iterator[Part]:
+def _gradients(question: ImpactQuestion) -> Iterator[ImpactTable]:
     """Yields, for each pruned checkpoint, how its classes' excess loss goes with the dense network's gradients."""
     from prunecert.models.checkpoint import load_card, load_model
     from prunecert.models.data import load
@@ -237,7 +239,7 @@ def _gradients(question: Question) -> Iterator[Part]:
         model = load_model(question.source / card.name)[0]
         after = measure(model, data.images, data.labels, data.classes, gradients=False)
         lines.append((card.name, measured[control.name], after))
-    yield Part(
+    yield ImpactTable(
         f"Excess loss by class on {len(data)} held-out images",
         impact_tables.gradients_table(lines, impact.class_names(data.source)),
         impact_tables.GRADIENT_NOTE,

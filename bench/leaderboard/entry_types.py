@@ -20,7 +20,7 @@ class _Strict(Struct, forbid_unknown_fields=True):
     """A record without further fields."""
 
 
-class Method(_Strict):
+class EntryMethod(_Strict):
     """What the authors say of their method."""
 
     title: str
@@ -29,7 +29,7 @@ class Method(_Strict):
     authors: str = ""
 
 
-class CellRecord(_Strict):
+class EntryCell(_Strict):
     """Which network: see `bench.schema.cell.Cell`."""
 
     network: str
@@ -72,7 +72,7 @@ class Files(_Strict):
     masked_sha256: str | None = None
 
 
-class Training(_Strict):
+class EntryTraining(_Strict):
     """How the network was trained, where it was trained here."""
 
     command: str
@@ -97,7 +97,7 @@ class Data(_Strict):
     images_sha256: str
 
 
-class Machine(_Strict):
+class EntryMachine(_Strict):
     """What it ran on."""
 
     cpu: str
@@ -149,7 +149,7 @@ class ProtocolRecord(_Strict):
     command: Annotated[list[str], Meta(max_length=1_000)]
     started: str
     versions: dict[str, str]
-    machine: Machine
+    machine: EntryMachine
     device: str
     workers: Count
     threads: Count
@@ -162,7 +162,7 @@ class ProtocolRecord(_Strict):
     note: str
 
 
-class ShareRecord(_Strict):
+class EntryShare(_Strict):
     """k of n, with an interval."""
 
     k: Count
@@ -184,9 +184,9 @@ class TimeRecord(_Strict):
 class Result(_Strict):
     """What follows from images and verdicts."""
 
-    clean: ShareRecord
-    verified: ShareRecord
-    attacked: ShareRecord
+    clean: EntryShare
+    verified: EntryShare
+    attacked: EntryShare
     undecided: dict[str, Count]
     decided_by: dict[str, dict[str, Count]]
     time: TimeRecord
@@ -202,7 +202,7 @@ class LayerShape(_Strict):
     after: list[Count]
 
 
-class CompactionRecord(_Strict):
+class EntryCompaction(_Strict):
     """What compaction removed: see `prunecert.compaction.Compaction.summary`."""
 
     schema_version: Count
@@ -215,7 +215,7 @@ class CompactionRecord(_Strict):
     merged: Count
 
 
-class Images(_Strict):
+class EntryImages(_Strict):
     """One item an image."""
 
     index: list[Image]
@@ -251,19 +251,19 @@ FIELDS: Mapping[str, Any] = {
     "name": str,
     "digest": str,
     "by": str,
-    "method": Method,
-    "cell": CellRecord,
+    "method": EntryMethod,
+    "cell": EntryCell,
     "weights": Weights,
     "files": Files,
-    "training": Training | None,
+    "training": EntryTraining | None,
     "data": Data,
     "protocol": ProtocolRecord,
     "result": Result,
-    "images": Images,
+    "images": EntryImages,
     "verdicts": dict[str, Any],
-    "compaction": CompactionRecord | None,
+    "compaction": EntryCompaction | None,
     "proofs": Proofs,
 }
 #: Fields that older entries lack, or those without certificates.
 OPTIONAL = frozenset({"compaction", "proofs"})
-TRAINING = Training.__struct_fields__
+TRAINING = EntryTraining.__struct_fields__

@@ -20,7 +20,7 @@ from prunecert.onnx.count import count_shapes
 
 
 @dataclass(frozen=True)
-class Group:
+class ComparedGroup:
     """Networks whose times are compared: they differ in how they were pruned and written, and in nothing else.
 
     Args:
@@ -44,7 +44,7 @@ def group_name(cell: Cell) -> str:
 
 def timed_plans(
     plans: Sequence[CellPlan], folder: Path, tell: Callable[[str], None]
-) -> tuple[tuple[CellPlan, ...], list[Group]]:
+) -> tuple[tuple[CellPlan, ...], list[ComparedGroup]]:
     """Writes the variants of each network and cuts the images down to those that a whole group gets right.
 
     Args:
@@ -85,7 +85,7 @@ def timed_plans(
                 "batches": {stage.verifier: stage.batch for stage in ready.stages},
             }
             variants.append(replace(ready, extra={**member.extra, **extra}))
-        groups.append(Group(name, first.timing, tuple(numbers), len(data)))
+        groups.append(ComparedGroup(name, first.timing, tuple(numbers), len(data)))
     if not variants:
         raise UserError("There is nothing to be timed: no group of networks has an image that all classify correctly.")
     return tuple(variants), groups

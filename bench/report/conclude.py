@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from prunecert.bench.report.impact import Images
+from prunecert.bench.report.impact import Pictures
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import summarise
@@ -59,7 +59,7 @@ class Conclusion:
         return EXIT_USAGE if self.broken_verifiers or self.untaken else EXIT_OK
 
 
-def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[Images] = ()) -> Conclusion:
+def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[Pictures] = ()) -> Conclusion:
     """Writes and shows the summary, the figures and the report of a run, or of a part.
 
     What the directory holds decides which: times have tables of their own.

@@ -28,7 +28,7 @@ _CLASSES = 100
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class Images(Protocol):
+class Pictures(Protocol):
     """A split, as far as pictures need it; see `models.data.Dataset`."""
 
     @property
@@ -64,7 +64,7 @@ def class_names(source: str) -> tuple[str, ...]:
     return _CIFAR10 if source.startswith("CIFAR-10") else ()
 
 
-def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Sequence[Images] = ()) -> str:
+def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Sequence[Pictures] = ()) -> str:
     """Returns the section as HTML, or nothing where no pruned network has a dense control.
 
     Args:
@@ -94,7 +94,7 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
     )
 
 
-def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Images]) -> dict[str, Any]:
+def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Pictures]) -> dict[str, Any]:
     metric: Metric = comparison.metrics[-1]
     images, few = exemplars(comparison, metric), len(np.unique(comparison.labels)) <= _CLASSES
     sides = (
@@ -121,7 +121,7 @@ def _opened(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**comparison, "open": comparison is most} for comparison in comparisons]
 
 
-def _pictures(numbers: Sequence[int], labels: Sequence[int], names: Sequence[str], split: Images) -> list[Picture]:
+def _pictures(numbers: Sequence[int], labels: Sequence[int], names: Sequence[str], split: Pictures) -> list[Picture]:
     pictures = []
     for number, label in zip(numbers[:_PICTURES], labels, strict=False):
         places = np.flatnonzero(split.indices == number)

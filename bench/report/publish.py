@@ -18,7 +18,7 @@ from prunecert.files import write_text
 
 
 def write_all(
-    directory: Path, console: Console, *, part: bool = False, data: Sequence[impact.Images] = ()
+    directory: Path, console: Console, *, part: bool = False, data: Sequence[impact.Pictures] = ()
 ) -> tuple[dict[str, Any], list[Path]]:
     """Summarises a run directory, shows the table, and writes the files.
 
@@ -56,6 +56,6 @@ def write_all(
     return summary, paths
 
 
-def _impact(rows: Rows, data: Sequence[impact.Images]) -> str:
+def _impact(rows: Rows, data: Sequence[impact.Pictures]) -> str:
     names = impact.class_names(rows.latest().data[0].source if rows.latest().data else "")
     return impact.section(outcomes_of_rows(rows), names, data)

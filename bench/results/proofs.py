@@ -28,7 +28,7 @@ MOST_BYTES = 2**30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Answer(Protocol):
+class DecidedAnswer(Protocol):
     """A verifier's answer on an image."""
 
     @property
@@ -81,7 +81,7 @@ def is_whole(directory: Path, sha256: str) -> bool:
 
 def summarise(
     cells: Iterable[SessionCell],
-    answers: Mapping[str, Mapping[int, Answer]],
+    answers: Mapping[str, Mapping[int, DecidedAnswer]],
     proofs: Mapping[str, Mapping[int, ProofRow]],
 ) -> list[dict[str, Any]]:
     """Returns each cell's counts; nothing where no certificate was ever asked for.
@@ -95,7 +95,7 @@ def summarise(
 
 
 def _of_cell(
-    cell: SessionCell, answers: Mapping[str, Mapping[int, Answer]], proofs: Mapping[str, Mapping[int, ProofRow]]
+    cell: SessionCell, answers: Mapping[str, Mapping[int, DecidedAnswer]], proofs: Mapping[str, Mapping[int, ProofRow]]
 ) -> dict[str, Any]:
     decided: dict[tuple[int, str], list[str]] = {}
     rows: dict[tuple[int, str], ProofRow] = {}

@@ -33,7 +33,7 @@ import numpy as np
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.ratios import bootstrap_ratio
 from prunecert.bench.results.session_types import SessionCell
-from prunecert.bench.results.timing_observations import Observations, Units, units
+from prunecert.bench.results.timing_observations import Observations, ResampledTimes, units
 from prunecert.bench.schema.timing import COMPACT, FILLED, MASKED
 from prunecert.models import DENSE
 from prunecert.verifiers.base import Kind
@@ -168,7 +168,7 @@ def _twin(dense: str, sparse: str, cell: SessionCell, observations: Observations
 
 
 def _row(
-    cell: SessionCell, verifier: str, units: Units, limit: float | None, observations: Observations
+    cell: SessionCell, verifier: str, units: ResampledTimes, limit: float | None, observations: Observations
 ) -> dict[str, Any]:
     loads = observations.loads.get((cell.name, verifier), [])
     seconds = [value for value, _ in units.images.values()]
@@ -187,7 +187,7 @@ def _row(
 
 
 def _all_factors(
-    dense: SessionCell, cells: Sequence[SessionCell], timed: Mapping[str, Units], limit: float | None
+    dense: SessionCell, cells: Sequence[SessionCell], timed: Mapping[str, ResampledTimes], limit: float | None
 ) -> list[dict[str, Any]]:
     """Returns the factors of each network but the dense one as masked."""
     pruned: dict[tuple[str, float], dict[str, SessionCell]] = {}
@@ -210,12 +210,16 @@ def _all_factors(
     ]
 
 
-def _count_ratio(timed: Mapping[str, Units], cell: SessionCell, dense: SessionCell, count: str) -> float | None:
+def _count_ratio(
+    timed: Mapping[str, ResampledTimes], cell: SessionCell, dense: SessionCell, count: str
+) -> float | None:
     one, base = getattr(timed[cell.name], count), getattr(timed[dense.name], count)
     return one / base if one is not None and base else None
 
 
-def factors(dense: Units, written: Mapping[str, Units], limit: float | None, statistic: str) -> dict[str, Any]:
+def factors(
+    dense: ResampledTimes, written: Mapping[str, ResampledTimes], limit: float | None, statistic: str
+) -> dict[str, Any]:
     """Returns the factors of a ratio against dense, each with its bootstrap interval.
 
     Args:

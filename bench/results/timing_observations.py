@@ -108,7 +108,7 @@ def read(directory: Path) -> Observations:
 
 
 @dataclass(frozen=True)
-class Units:
+class ResampledTimes:
     """What a verifier took on a network, by what a bootstrap draws again.
 
     A unit is an image, with the median over its repeats. Where images were asked together it is one such question, so
@@ -138,7 +138,7 @@ def cost(seconds: float, decided: bool, limit: float | None) -> float:
     return seconds if limit is None or (decided and seconds <= limit) else 2 * limit
 
 
-def units(observed: Mapping[tuple[int, int], Observation], batch: int, places: Mapping[int, int]) -> Units:
+def units(observed: Mapping[tuple[int, int], Observation], batch: int, places: Mapping[int, int]) -> ResampledTimes:
     """Returns the units of one network and verifier.
 
     Args:
@@ -164,7 +164,7 @@ def units(observed: Mapping[tuple[int, int], Observation], batch: int, places: M
             seconds[unit] = answer.seconds
             decided[unit] = decided.get(unit, True) and answer.status in ("unsat", "sat")
     unstable, domains = _median(by_image, "unstable", np.median), _median(by_image, "domains", np.mean)
-    return Units(seconds, decided, images, unstable, domains)
+    return ResampledTimes(seconds, decided, images, unstable, domains)
 
 
 def _median(by_image: Mapping[int, list[Observation]], name: str, over: Callable[[list[float]], Any]) -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.running.properties import Problem
-from prunecert.bench.running.properties_run import Run
+from prunecert.bench.running.properties_run import PropertiesRun
 from prunecert.bench.running.proving import CERTIFIER
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.files import write_bytes
@@ -30,7 +30,9 @@ from prunecert.verifiers.formats.vnnlib import read_counterexample
 from prunecert.verifiers.process.certifying import CertifyingWorker
 
 
-def certify_answer(target: Path, run: Run, crew: Mapping[str, CertifyingWorker], threads: int | None = None) -> int:
+def certify_answer(
+    target: Path, run: PropertiesRun, crew: Mapping[str, CertifyingWorker], threads: int | None = None
+) -> int:
     """Writes the certificate of the one property that was asked, says how it came about, or why there is none.
 
     Args:
@@ -72,7 +74,7 @@ def certify_answer(target: Path, run: Run, crew: Mapping[str, CertifyingWorker],
 
 def _certified(
     problem: Problem,
-    run: Run,
+    run: PropertiesRun,
     crew: Mapping[str, CertifyingWorker],
     witness: FloatArray | None,
     threads: int | None,

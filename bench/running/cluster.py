@@ -32,7 +32,7 @@ _POLL_S = (2.0, 15.0)
 Tell = Callable[[str], None]
 
 
-class Part:
+class TaskPart:
     """What an array task does; it travels as a pickle.
 
     Args:
@@ -62,7 +62,7 @@ class Part:
         """Returns what submitit puts back into the queue when the task is preempted or out of time."""
         import submitit
 
-        again = Part(self.run_suite, self.request, self.number, self.count, retry=False)
+        again = TaskPart(self.run_suite, self.request, self.number, self.count, retry=False)
         return submitit.helpers.DelayedSubmission(again)
 
 
@@ -112,7 +112,7 @@ class Nowhere:
         """Returns Slurm's own default."""
         return _MAX_ARRAY
 
-    def submit(self, parts: Sequence[Part]) -> list[str]:
+    def submit(self, parts: Sequence[TaskPart]) -> list[str]:
         """Refuses to send anything.
 
         Raises:
@@ -155,7 +155,7 @@ class Slurm:
         match = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask(["scontrol", "show", "config"]))
         return max(1, int(match[1]) if match else _MAX_ARRAY)
 
-    def submit(self, parts: Sequence[Part]) -> list[str]:
+    def submit(self, parts: Sequence[TaskPart]) -> list[str]:
         """Sends the parts and returns the task ids.
 
         Raises:
@@ -209,7 +209,7 @@ class DryRunBackend:
     def __init__(self, folder: Path, resources: Resources) -> None:
         self.folder = folder
         self._resources = resources
-        self._waiting: list[Part] = []
+        self._waiting: list[TaskPart] = []
         self._running: dict[str, Any] = {}
         self._ids: list[str] = []
 
@@ -217,7 +217,7 @@ class DryRunBackend:
         """There are no arrays here."""
         return _MAX_ARRAY
 
-    def submit(self, parts: Sequence[Part]) -> list[str]:
+    def submit(self, parts: Sequence[TaskPart]) -> list[str]:
         """Starts as many as may run side by side; `alive` starts the others, and the list then grows."""
         self._waiting = list(parts)
         self._ids = []
@@ -313,7 +313,7 @@ def make_backend(executor: str, folder: Path, resources: Resources, *, dry_run: 
 def run(
     plans: Sequence[CellPlan],
     out: Path,
-    make_part: Callable[[int, int, bool], Part],
+    make_part: Callable[[int, int, bool], TaskPart],
     backend: Backend,
     resources: Resources,
     read_answers: Callable[[bool], KnownAnswers],

@@ -20,7 +20,7 @@ from prunecert.bench.planning.certificates import CertifyPlan, with_certificates
 from prunecert.bench.planning.pairs import PairPlan, with_pairs
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed
-from prunecert.bench.planning.timing import Group, timed_plans
+from prunecert.bench.planning.timing import ComparedGroup, timed_plans
 from prunecert.bench.running.asking import OpenRun, ask_all
 from prunecert.bench.running.certificates import certify_all
 from prunecert.bench.running.pair_questions import ask_pairs
@@ -44,7 +44,7 @@ class Workload:
     """
 
     plans: tuple[CellPlan, ...]
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ComparedGroup, ...] = ()
     certified: tuple[CertifyPlan, ...] = ()
     pairs: tuple[PairPlan, ...] = ()
 

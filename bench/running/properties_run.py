@@ -96,7 +96,7 @@ def check_file(counterexample: Path) -> Path:
     return counterexample.with_name(counterexample.name.removesuffix(".gz") + ".check.json")
 
 
-class Run:
+class PropertiesRun:
     """One start of the command.
 
     Args:

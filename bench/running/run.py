@@ -236,7 +236,7 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     cluster.run(
         [*workload.plans, *workload.certified, *workload.pairs],
         out,
-        partial(cluster.Part, run_suite, request),
+        partial(cluster.TaskPart, run_suite, request),
         backend,
         request.cluster.resources,
         read_answers,

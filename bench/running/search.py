@@ -19,7 +19,7 @@ from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.run import run_suite
 from prunecert.bench.running.search_request import (
     MEASURES,
-    Criterion,
+    SearchCriterion,
     SearchRequest,
     Trial,
     Verification,
@@ -208,7 +208,7 @@ def _run_of(request: SearchRequest, trial: Trial, suite: Path, out: Path) -> Run
     )
 
 
-def search_table(plans: Sequence[Sequence[Trial]], measured: Measured, criterion: Criterion) -> str:
+def search_table(plans: Sequence[Sequence[Trial]], measured: Measured, criterion: SearchCriterion) -> str:
     """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
     names = [name for name in MEASURES if any(name in one for members in measured.values() for one in members)]
     numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")

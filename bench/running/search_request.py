@@ -31,7 +31,7 @@ Measures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Criterion:
+class SearchCriterion:
     """What is to be large: a weighted sum of measures.
 
     Args:
@@ -43,7 +43,7 @@ class Criterion:
     weights: Mapping[str, float]
 
     @classmethod
-    def parse(cls, text: str) -> Criterion:
+    def parse(cls, text: str) -> SearchCriterion:
         """Reads a criterion like ``crown_ibp`` or ``0.7*crown_ibp+0.3*clean``.
 
         Example:
@@ -131,7 +131,7 @@ class SearchRequest:
     cells: str
     space: Space
     out: Path
-    criterion: Criterion
+    criterion: SearchCriterion
     trials: int = 12
     epochs: int | None = None
     rungs: int = 1

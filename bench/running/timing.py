@@ -15,7 +15,7 @@ from rich.console import Console
 from prunecert.bench.machine import cores
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Stage
-from prunecert.bench.planning.timing import Group, at_repeat
+from prunecert.bench.planning.timing import ComparedGroup, at_repeat
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.row_types import VerdictRow, VisitRow
 from prunecert.bench.results.session_types import SessionRow
@@ -184,7 +184,7 @@ def _easy(instance: Instance) -> Instance:
     )
 
 
-def time_all(plans: Sequence[CellPlan], groups: Sequence[Group], run: OpenRun) -> None:
+def time_all(plans: Sequence[CellPlan], groups: Sequence[ComparedGroup], run: OpenRun) -> None:
     """Takes the times of a timing suite; each answer is in the log when it is there.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.timing import Group
+from prunecert.bench.planning.timing import ComparedGroup
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Visit:
     batches: tuple[tuple[int, ...], ...]
 
 
-def schedule(plans: Sequence[CellPlan], groups: Sequence[Group]) -> list[Visit]:
+def schedule(plans: Sequence[CellPlan], groups: Sequence[ComparedGroup]) -> list[Visit]:
     """Returns the visits in order: repeat, verifier, group, chunk of images, and then the networks of the group.
 
     The networks of a group follow each other on the same few images, in an order drawn anew each time from the
@@ -47,7 +47,7 @@ def schedule(plans: Sequence[CellPlan], groups: Sequence[Group]) -> list[Visit]:
     return visits
 
 
-def _turns(plans: Sequence[CellPlan], group: Group, verifier: str, repeat: int) -> list[Visit]:
+def _turns(plans: Sequence[CellPlan], group: ComparedGroup, verifier: str, repeat: int) -> list[Visit]:
     dose = group.timing.dose(verifier)
     if repeat > dose.repeats:
         return []

@@ -15,7 +15,7 @@ from prunecert.bench.running.outdir import writing
 from prunecert.bench.running.properties import Problem
 from prunecert.bench.running.properties_reading import ProblemReader, UnreadableRow
 from prunecert.bench.running.properties_request import PropertiesRequest
-from prunecert.bench.running.properties_run import Run
+from prunecert.bench.running.properties_run import PropertiesRun
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.printable import say
 from prunecert.verifiers.process.certifying import CertifyingWorker
@@ -63,7 +63,7 @@ def run_properties(request: PropertiesRequest) -> int:
         writer = stack.enter_context(Writer(out))
         (out / "logs").mkdir(exist_ok=True)
         writer.append(_session(request, crew))
-        run = Run(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
+        run = PropertiesRun(out, entries, crew, writer, Log(out).properties() if is_run(out) else [], request.retry)
         run.go()
         code = run.report()
         if request.certificate is not None:
@@ -87,7 +87,7 @@ def _session(request: PropertiesRequest, crew: Mapping[str, Worker]) -> Row:
     }
 
 
-def _certify(request: PropertiesRequest, target: Path, run: Run, crew: Mapping[str, Worker]) -> int:
+def _certify(request: PropertiesRequest, target: Path, run: PropertiesRun, crew: Mapping[str, Worker]) -> int:
     """Writes a proof of the one pair, or says why there is none: the answers stand. Returns the exit code."""
     # The checker and what makes certificates are imported only where one is asked for.
     from prunecert.bench.running.answer_certificate import certify_answer

@@ -47,7 +47,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Limits:
+class CellLimits:
     """What one cell is held to. Shares are exact fractions of the image set.
 
     Args:
@@ -142,7 +142,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "strict_below": _number(0, 1),
     "time": _number(1, 1000),
 }
-assert set(_READERS) == {item.name for item in fields(Limits)}
+assert set(_READERS) == {item.name for item in fields(CellLimits)}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class RuleSet:
 
     Args:
         source: Where they stand, for people.
-        base: Values for all cells, by the names in `Limits`.
+        base: Values for all cells, by the names in `CellLimits`.
         networks: Values by network.
         cells: Values by pattern of cell names, later ones before earlier ones.
         require: What else is asked of each image that counts as verified: ``certificates``, or nothing.
@@ -163,13 +163,13 @@ class RuleSet:
     cells: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     require: str = ""
 
-    def of(self, cell: str, network: str) -> Limits:
+    def of(self, cell: str, network: str) -> CellLimits:
         """Returns what a cell is held to."""
         merged = {**self.base, **self.networks.get(network, {})}
         for pattern, values in self.cells:
             if fnmatch.fnmatchcase(cell, pattern):
                 merged.update(values)
-        return Limits(**merged)
+        return CellLimits(**merged)
 
     def idle(self, cells: Collection[str]) -> list[str]:
         """Returns the patterns that fit none of `cells`."""

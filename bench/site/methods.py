@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prunecert.bench.site.view import Kept, Row
+from prunecert.bench.site.view import KeptShare, Row
 from prunecert.models import DENSE
 from prunecert.models.pruners.taxonomy import FACETS, Taxonomy, taxonomy_of
 
@@ -18,7 +18,7 @@ SHADES = (1.0, 0.97, 0.9, 0.8, 0.6)
 
 
 @dataclass(frozen=True)
-class Kind:
+class MethodKind:
     """A pruning method.
 
     Args:
@@ -79,13 +79,13 @@ def facets_of(pruner: str) -> dict[str, str]:
     return dict.fromkeys(FACETS, UNSTATED) if taxonomy is None else taxonomy.words()
 
 
-def kinds(rows: Sequence[Row]) -> list[Kind]:
+def kinds(rows: Sequence[Row]) -> list[MethodKind]:
     """Returns the methods of all rows but the dense controls, by name."""
     counts: dict[str, int] = defaultdict(int)
     for row in rows:
         if row.cell["pruner"] != DENSE:
             counts[row.cell["pruner"]] += 1
-    return [Kind(name, facets_of(name), counts[name]) for name in sorted(counts)]
+    return [MethodKind(name, facets_of(name), counts[name]) for name in sorted(counts)]
 
 
 def choices(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
@@ -102,7 +102,7 @@ def grids(families: Mapping[Family, Sequence[Row]]) -> list[Grid]:
 
 
 def _grid(family: Family, rows: Sequence[Row]) -> Grid:
-    shares: dict[str, dict[float, list[tuple[Kept, Row]]]] = defaultdict(lambda: defaultdict(list))
+    shares: dict[str, dict[float, list[tuple[KeptShare, Row]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.kept and "verified" in row.kept:
             # Counted compressions of one ratio differ in the third digit.
@@ -114,7 +114,7 @@ def _grid(family: Family, rows: Sequence[Row]) -> Grid:
     return Grid(family, tuple(ratios), {name: shades[name] for name in order}, tuple(images))
 
 
-def _shade(shares: Sequence[tuple[Kept, Row]]) -> Shade:
+def _shade(shares: Sequence[tuple[KeptShare, Row]]) -> Shade:
     values = [kept.value for kept, _ in shares]
     if len(shares) == 1:
         kept, row = shares[0]

@@ -20,7 +20,7 @@ from prunecert.bench.site import figures, impact, methods, papers
 from prunecert.bench.site.matrix import matrix
 from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
-from prunecert.bench.site.view import SEED_PAPER, Kept, Row, classes, families
+from prunecert.bench.site.view import SEED_PAPER, KeptShare, Row, classes, families
 from prunecert.models import DENSE
 from prunecert.models.data import CLASSES
 from prunecert.models.pruners.taxonomy import FACETS
@@ -94,7 +94,7 @@ def _interval(share: Mapping[str, Any]) -> str:
     return f"({100 * share['low']:.1f}–{100 * share['high']:.1f})"
 
 
-def _kept(kept: Kept) -> Markup:
+def _kept(kept: KeptShare) -> Markup:
     text = f"{100 * kept.value:.1f} <small>({100 * kept.low:.1f}–{100 * kept.high:.1f})</small>"
     return Markup(text)  # noqa: S704  # numbers alone
 

@@ -26,7 +26,7 @@ def short(value: float) -> str:
     return f"{value:.3g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else f"{value:.0e}"
 
 
-class Axis:
+class ChartAxis:
     """A range of values on a range of pixels.
 
     Args:
@@ -101,8 +101,8 @@ class Plot:
     def __init__(
         self,
         label: str,
-        x: Axis,
-        y: Axis,
+        x: ChartAxis,
+        y: ChartAxis,
         x_label: str,
         y_label: str,
         x_ticks: Sequence[float] | None = None,
@@ -156,14 +156,14 @@ class Plot:
         return wrap(self.label, WIDTH, HEIGHT, self._parts)
 
 
-def horizontal(values: Iterable[float], **options: bool | float) -> Axis:
-    """Returns an axis over the plot's width; options as `Axis`."""
-    return Axis(values, _LEFT + 4, WIDTH - _RIGHT - 6, **options)  # type: ignore[arg-type]
+def horizontal(values: Iterable[float], **options: bool | float) -> ChartAxis:
+    """Returns an axis over the plot's width; options as `ChartAxis`."""
+    return ChartAxis(values, _LEFT + 4, WIDTH - _RIGHT - 6, **options)  # type: ignore[arg-type]
 
 
-def vertical(values: Iterable[float], **options: bool | float) -> Axis:
-    """Returns an axis over the plot's height; options as `Axis`."""
-    return Axis(values, HEIGHT - _BOTTOM, _TOP, **options)  # type: ignore[arg-type]
+def vertical(values: Iterable[float], **options: bool | float) -> ChartAxis:
+    """Returns an axis over the plot's height; options as `ChartAxis`."""
+    return ChartAxis(values, HEIGHT - _BOTTOM, _TOP, **options)  # type: ignore[arg-type]
 
 
 def wrap(label: str, width: float, height: float, parts: Iterable[str]) -> Markup:

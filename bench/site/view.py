@@ -27,7 +27,7 @@ METRICS = ("clean", "attacked", "verified")
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptShare:
     """A pruned network's accuracy over that of its dense control, on the same images.
 
     Args:
@@ -44,7 +44,7 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class ImageView:
     """What became of one image.
 
     Args:
@@ -80,12 +80,12 @@ class Row:
     """
 
     entry: Entry
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ImageView, ...]
     unstable: Mapping[str, float]
     notes: tuple[str, ...]
     larger: LargerRun | None = None
     dense: Row | None = None
-    kept: Mapping[str, Kept] | None = None
+    kept: Mapping[str, KeptShare] | None = None
     proofs: str = ""
 
     @property
@@ -227,12 +227,12 @@ def make_row(entry: Entry, larger: LargerRun | None = None) -> Row:
     return Row(entry, outcomes, unstable, tuple(remarks(entry)), larger)
 
 
-def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Sequence[_Answer]) -> Outcome:
+def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Sequence[_Answer]) -> ImageView:
     if not correct:
-        return Outcome(image, label, predicted, MISCLASSIFIED, "", 0.0)
+        return ImageView(image, label, predicted, MISCLASSIFIED, "", 0.0)
     # An entry that contradicts itself is refused by bench.check, so that no rule on that is needed here.
     settled = settle([answer.stage for answer in answers], answers, breaking=False)
-    return Outcome(image, label, predicted, settled.status, settled.by or "", settled.seconds)
+    return ImageView(image, label, predicted, settled.status, settled.by or "", settled.seconds)
 
 
 def make_rows(
@@ -307,13 +307,13 @@ def _with_control(row: Row, control: Row | None) -> Row:
             # Its counts are known, not which images they are.
             k, base = row.result[metric]["k"], control.result[metric]["k"]
             if base and (metric != "verified" or row.can_verify):
-                kept[metric] = Kept(*unpaired_ratio(k, base, row.images), paired=False)
+                kept[metric] = KeptShare(*unpaired_ratio(k, base, row.images), paired=False)
             continue
         ours, theirs = _holds(row, metric), _holds(control, metric)
         if not any(theirs) or (metric == "verified" and not row.can_verify):
             continue
         table = Counter(zip(ours, theirs, strict=True))
-        kept[metric] = Kept(*paired_ratio(table[True, True], table[True, False], table[False, True]))
+        kept[metric] = KeptShare(*paired_ratio(table[True, True], table[True, False], table[False, True]))
     return replace(row, dense=control, kept=kept)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from prunecert.bench.gating.compare import compare
-from prunecert.bench.gating.records import Answer, CellRecord, Image, Snapshot
+from prunecert.bench.gating.records import AnswerRecord, CellRecord, ImageRecord, Snapshot
 from prunecert.bench.gating.result import GateResult
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.decode import build, plain
@@ -76,10 +76,10 @@ def cell(*images: Answers | None, name: str = NAME, onnx: str = "b" * 64, **info
     }
     records = {}
     for index, answers in enumerate(images):
-        by_verifier = {name: Answer(*answer) for name, answer in (answers or {}).items()}
+        by_verifier = {name: AnswerRecord(*answer) for name, answer in (answers or {}).items()}
         question = f"{onnx[:4]}-{index}" if by_verifier else None
         details = {name: "it crashed" for name, answer in by_verifier.items() if answer.status == "error"}
-        records[index] = Image(index, index % 10, answers is not None, question, by_verifier, details)
+        records[index] = ImageRecord(index, index % 10, answers is not None, question, by_verifier, details)
     return CellRecord(build(CellInfo, data), stages(), records)
 
 

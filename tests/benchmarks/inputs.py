@@ -26,7 +26,7 @@ from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, UnsupportedError
 from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.formats.vnnlib import read_property
-from prunecert.verifiers.process.reading import Reading
+from prunecert.verifiers.process.reading import FileReading
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import Checker
@@ -58,7 +58,7 @@ class Questions:
         prop = read_property(vnnlib if vnnlib.exists() else vnnlib.with_name(vnnlib.name + ".gz"))
         sha256 = identity(path)
         allowed = VERIFIERS.get("sparse-bab")().capabilities()
-        reading = Reading(path, sha256, prop.outputs, allowed, folder / "normal")
+        reading = FileReading(path, sha256, prop.outputs, allowed, folder / "normal")
         shape = network_info(path).sample_shape
         self._instances: list[Instance] = [
             reading.translate(instance) for instance in prop.instances(path, sha256, shape, 1.0)

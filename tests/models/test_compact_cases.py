@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from prunecert.compaction import Compaction
 from prunecert.errors import UserError
 from prunecert.models.compact import compact, compact_file
-from prunecert.models.compact_graph import Graph
+from prunecert.models.compact_graph import CompactGraph
 from prunecert.models.compact_values import evaluate
 from tests.models.compact_networks import Builder, Floats, points, run
 
@@ -225,7 +225,7 @@ def test_a_relu_at_the_edge_of_rounding_stays(seed: int, count: int) -> None:
     x = builder.start(count)
     x = builder.relu(builder.node("Gemm", [x, builder.constant(weight), builder.constant(bias)], (1,), transB=1))
     model = builder.model(builder.node("Gemm", [x, builder.constant(np.ones((2, 1)))], (2,), transB=1))
-    graph = Graph(model)
+    graph = CompactGraph(model)
     assert not evaluate(graph, PIXELS)["v1"].constant.any()
 
 

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from prunecert.models.compact_graph import Graph, Node, Role, windows
+from prunecert.models.compact_graph import CompactGraph, CompactNode, Role, windows
 from tests.models.compact_networks import FAMILIES, Builder, shape_of
 
 
-def built(add: Callable[[Builder, str], str], *shape: int, seed: int = 0) -> tuple[Graph, Node]:
+def built(add: Callable[[Builder, str], str], *shape: int, seed: int = 0) -> tuple[CompactGraph, CompactNode]:
     """One operator behind a rectifier; returns the graph and the operator's node."""
     builder = Builder(np.random.default_rng(seed))
     model = builder.model(add(builder, builder.relu(builder.start(*(shape or (4, 6, 6))))))
-    graph = Graph(model)
+    graph = CompactGraph(model)
     return graph, graph.nodes[-1]
 
 
@@ -82,7 +82,7 @@ def test_a_linear_layer_behind_a_convolution_reads_a_channel_s_places_together()
     assert (graph.channels[flat], graph.places[flat]) == (3, 16)
 
 
-def scaled(node: Node, x: np.ndarray) -> np.ndarray:
+def scaled(node: CompactNode, x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1) * node.factor + node.shift
 
 
@@ -122,13 +122,13 @@ def test_attributes_that_are_not_understood_make_a_barrier(operator: str, attrib
         case _:
             builder.flatten(x)
     node = builder.nodes[-1]
-    understood = Graph(model_of(builder)).nodes[-1]
+    understood = CompactGraph(model_of(builder)).nodes[-1]
     assert understood.role is not Role.BARRIER
     for name, value in attributes.items():
         kept = [item for item in node.attribute if item.name not in (name, "pads")]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute(name, value)])
-    assert Graph(model_of(builder)).nodes[-1].role is Role.BARRIER
+    assert CompactGraph(model_of(builder)).nodes[-1].role is Role.BARRIER
 
 
 def model_of(builder: Builder) -> onnx.ModelProto:
@@ -147,7 +147,7 @@ def model_of(builder: Builder) -> onnx.ModelProto:
 @given(family=st.sampled_from(sorted(FAMILIES)), seed=st.integers(0, 2**32 - 1))
 def test_channels_and_places_make_up_each_tensor(family: str, seed: int) -> None:
     model = FAMILIES[family](np.random.default_rng(seed))
-    graph = Graph(model)
+    graph = CompactGraph(model)
     sizes = graph.classes()
     for name in graph.tensors:
         assert graph.channels[name] * graph.places[name] == int(np.prod(graph.shapes[name][1:]))
@@ -164,10 +164,10 @@ def test_channels_and_places_make_up_each_tensor(family: str, seed: int) -> None
 
 def test_windows_are_top_left_bottom_right() -> None:
     proto = helper.make_node("Conv", ["x", "w"], ["y"], name="first")
-    node = Node(proto, Role.DENSE, ("x",), "y", attributes={"strides": [2, 3], "pads": [1, 2, 3, 4]})
+    node = CompactNode(proto, Role.DENSE, ("x",), "y", attributes={"strides": [2, 3], "pads": [1, 2, 3, 4]})
     assert windows((5, 5), node) == ((2, 3), (1, 1), (1, 2, 3, 4))
     assert node.padded
     assert (node.label, node.is_conv) == ("first", True)
-    bare = Node(helper.make_node("Relu", ["x"], ["y"]), Role.RELU, ("x",), "y", attributes={"pads": [0] * 4})
+    bare = CompactNode(helper.make_node("Relu", ["x"], ["y"]), Role.RELU, ("x",), "y", attributes={"pads": [0] * 4})
     assert not bare.padded
     assert bare.label == "y"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
-from prunecert.models.compact_graph import Graph, Role
+from prunecert.models.compact_graph import CompactGraph, Role
 from prunecert.models.compact_values import Values, apply_dense, evaluate
 from tests.models.compact_networks import FAMILIES, Builder, points, run
 from tests.models.test_compact import PIXELS, exposed, noisy
@@ -22,7 +22,7 @@ def test_bounds_hold_for_every_tensor_as_it_runs(family: str, seed: int, everywh
     rng = np.random.default_rng(seed)
     model = FAMILIES[family](rng)
     noisy(model, rng)
-    values = evaluate(Graph(model), None if everywhere else PIXELS)
+    values = evaluate(CompactGraph(model), None if everywhere else PIXELS)
     inputs = points(model, 4, rng, -16, 16) if everywhere else points(model, 4, rng)
     for node in model.graph.node:
         bounds = values[node.output[0]]
@@ -41,7 +41,7 @@ def test_a_layer_is_applied_as_the_runtime_does(seed: int, stride: int, pad: int
     rng = np.random.default_rng(seed)
     builder = Builder(rng, zeros=0.2, rows=0, columns=0)
     model = builder.model(builder.conv(builder.start(2, 5, 6), 3, size, stride, pad))
-    graph = Graph(model)
+    graph = CompactGraph(model)
     (node,) = graph.dense
     (x,) = points(model, 1, rng)
     out = apply_dense(graph, node, node.weight.astype(np.float64), x.reshape(2, -1).astype(np.float64))
@@ -63,7 +63,7 @@ def test_a_unit_without_inputs_has_its_bias_everywhere(bias: float, value: float
     builder = Builder(np.random.default_rng(0), zeros=0, rows=0, columns=0)
     model = builder.model(builder.relu(builder.conv(builder.start(2, 4, 4), 3, 3)))
     silenced(model, 1, bias)
-    values = evaluate(Graph(model), None)["v1"]
+    values = evaluate(CompactGraph(model), None)["v1"]
     assert values.constant.tolist() == [False, True, False]
     assert values.value[1].tolist() == [value] * 4
     # Nothing is known of the others over all inputs, but that they are rectified.
@@ -79,7 +79,7 @@ def test_a_constant_ends_where_an_average_counts_the_padding(kind: str, counted:
     more = {"count_include_pad": counted} if kind == "AveragePool" else {}
     model = builder.model(builder.pool(x, kind, 1, **more))
     silenced(model, 0, 0.5)
-    values = evaluate(Graph(model), PIXELS)["v2"]
+    values = evaluate(CompactGraph(model), PIXELS)["v2"]
     assert bool(values.constant[0]) is constant
     outputs = run(model, points(model, 4, np.random.default_rng(1))).reshape(4, *values.low.shape)
     assert (len(np.unique(outputs[:, 0])) == 1) == constant
@@ -90,19 +90,19 @@ def test_a_rectifier_is_dead_only_where_its_bound_says_so_in_float32() -> None:
     x = builder.start(2)
     names = [x, builder.constant([[1, 1, 1], [1, 1, 1]]), builder.constant([-2, -1.75, -2.25])]
     model = builder.model(builder.relu(builder.node("Gemm", names, (3,))))
-    values = evaluate(Graph(model), PIXELS)["v1"]
+    values = evaluate(CompactGraph(model), PIXELS)["v1"]
     # Up to 1 + 1: exactly 0 at a corner is within what rounding may move, well below it is not.
     assert values.constant.tolist() == [False, False, True]
     assert values.high[2, 0] == 0.0
-    assert not evaluate(Graph(model), None)["v1"].constant.any()
-    assert evaluate(Graph(model), (0.0, 0.5))["v1"].constant.all()
+    assert not evaluate(CompactGraph(model), None)["v1"].constant.any()
+    assert evaluate(CompactGraph(model), (0.0, 0.5))["v1"].constant.all()
 
 
 def test_what_a_barrier_makes_is_not_known() -> None:
     builder = Builder(np.random.default_rng(0))
     x = builder.start(4)
     model = builder.model(builder.relu(builder.node("Sigmoid", [x], (4,))))
-    graph = Graph(model)
+    graph = CompactGraph(model)
     assert graph.nodes[0].role is Role.BARRIER
     values = evaluate(graph, PIXELS)
     assert np.all(values["v0"].high == np.inf)

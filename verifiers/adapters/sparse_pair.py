@@ -55,10 +55,10 @@ class SparsePair(SparseVerifier):
     def load(self, onnx: Path) -> None:
         """Reads the file and takes it apart."""
         from prunecert.verifiers.sparse.onnx.reader import read_network
-        from prunecert.verifiers.sparse.pairs.search import Networks
+        from prunecert.verifiers.sparse.pairs.search import PairNetworks
 
         self._network = read_network(onnx)
-        self._networks = Networks(self._network, threads())
+        self._networks = PairNetworks(self._network, threads())
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Answers them one by one."""

@@ -37,7 +37,7 @@ QUANTISED_OPERATORS = frozenset(
 
 
 @dataclass(frozen=True)
-class Output:
+class NetworkOutput:
     """An output of a network, as the file declares it.
 
     Args:
@@ -75,7 +75,7 @@ class NetworkInfo:
     input_name: str
     input_shape: tuple[int, ...]
     input_type: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[NetworkOutput, ...]
     normal: bool
     domain: tuple[float, float] | None = None
 
@@ -138,7 +138,7 @@ def _network_info(path: Path, sha256: str) -> NetworkInfo:
         input_name=inputs[0].name,
         input_shape=tuple(dim.dim_value for dim in entry.shape.dim),
         input_type=input_type,
-        outputs=tuple(Output(value.name, _size(value)) for value in graph.output),
+        outputs=tuple(NetworkOutput(value.name, _size(value)) for value in graph.output),
         normal=is_normal(model),
         domain=None if record is None else record.domain,
     )

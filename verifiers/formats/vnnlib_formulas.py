@@ -23,7 +23,7 @@ Variable: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
+class LinearTerm:
     """A linear term: sum of coefficients times variables, plus a constant."""
 
     coefficients: Mapping[Variable, Fraction]
@@ -60,7 +60,7 @@ class Negation:
 
 
 Formula: TypeAlias = bool | Atom | Junction | Negation
-Value: TypeAlias = Linear | Formula
+Value: TypeAlias = LinearTerm | Formula
 #: A step of a calculation: yields what it waits for, gets its value sent, returns its own.
 Step: TypeAlias = Generator[Any, Any, Any]
 
@@ -96,7 +96,7 @@ def number(token: str, name: str) -> float | None:
     raise UserError(f"{name} has the number {shown(token)}, which is too {'large' if value else 'small'} for binary64.")
 
 
-def varies(term: Linear) -> bool:
+def varies(term: LinearTerm) -> bool:
     """Whether a term has a variable."""
     return any(term.coefficients.values())
 

@@ -25,7 +25,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.formats.vnnlib_boxes import MAX_CELLS, Box, DoubleArray, clauses, specification
 from prunecert.verifiers.formats.vnnlib_formulas import Atom, Formula, Variable, number
-from prunecert.verifiers.formats.vnnlib_terms import Evaluator
+from prunecert.verifiers.formats.vnnlib_terms import TermEvaluator
 from prunecert.verifiers.formats.vnnlib_text import (
     Expression,
     UnsupportedPropertyError,
@@ -154,7 +154,7 @@ def _read_1(text: str, name: str) -> _Question:
                 )
             declared[match[0]] = (match[1].upper(), int(match[2]))
     counts = {letter: _count(declared, letter, name) for letter in "XY"}
-    evaluator = Evaluator(name, declared.get, lambda: f"declared are {_listed(declared)}")
+    evaluator = TermEvaluator(name, declared.get, lambda: f"declared are {_listed(declared)}")
     formulas = []
     for statement in statements:
         match statement:
@@ -309,7 +309,7 @@ def _read_2(text: str, name: str) -> _Question:
     if len(tensors) != 2:
         raise UserError(f"{name} is no VNN-LIB 2.0 file: its input and its output need two different names.")
     counts = {letter: math.prod(shape) for letter, shape in tensors.values()}
-    evaluator = Evaluator(
+    evaluator = TermEvaluator(
         name,
         _lookup(tensors),
         lambda: "declared are " + " and ".join(f"{shown(w)} of shape {list(s)}" for w, (_, s) in tensors.items()),

@@ -19,7 +19,7 @@ from prunecert.verifiers.formats.vnnlib_formulas import (
     NUMBER,
     Atom,
     Formula,
-    Linear,
+    LinearTerm,
     Step,
     Value,
     Variable,
@@ -52,14 +52,14 @@ class Function:
 
 
 @dataclass(slots=True, eq=False)
-class Scope:
+class NameScope:
     """What names stand for: those of `let` and of parameters, the innermost last, and how many definitions count."""
 
     ordinal: int
     names: dict[str, list[Value]] = field(default_factory=dict)
 
 
-class Evaluator:
+class TermEvaluator:
     """Evaluates the expressions of one file.
 
     Args:
@@ -82,7 +82,7 @@ class Evaluator:
             UserError: It is no formula.
             UnsupportedPropertyError: It is, but not over linear terms.
         """
-        return self._truth(complete(self._value(expression, Scope(len(self._definitions)))), expression)
+        return self._truth(complete(self._value(expression, NameScope(len(self._definitions)))), expression)
 
     def define(self, statement: Expression) -> None:
         """Takes a `define-fun` or `define-const` in.
@@ -107,7 +107,7 @@ class Evaluator:
         if parameters:
             definition = Function(tuple(str(p[0]) for p in parameters), body, ordinal)
         else:
-            definition = complete(self._value(body, Scope(ordinal)))
+            definition = complete(self._value(body, NameScope(ordinal)))
         self._definitions[word] = (ordinal, definition)
 
     def spend(self, steps: int) -> None:
@@ -122,7 +122,7 @@ class Evaluator:
                 f"{self.name} takes over {MAX_STEPS} steps to be written out; split the file or write it flatter."
             )
 
-    def _value(self, expression: Expression, scope: Scope) -> Step:
+    def _value(self, expression: Expression, scope: NameScope) -> Step:
         """Evaluates an expression."""
         self.spend(1)
         if isinstance(expression, str):
@@ -138,7 +138,7 @@ class Evaluator:
             values = yield from self._values(operands, scope)
             if len(values) != len(definition.parameters):
                 raise self._strange(expression)
-            inner = Scope(definition.ordinal, {p: [v] for p, v in zip(definition.parameters, values, strict=True)})
+            inner = NameScope(definition.ordinal, {p: [v] for p, v in zip(definition.parameters, values, strict=True)})
             return (yield self._value(definition.body, inner))
         if operator == "let":
             return (yield self._let(expression, scope))
@@ -150,7 +150,7 @@ class Evaluator:
             return _OPERATORS[operator](self, values, expression)
         raise self._strange(expression)
 
-    def _values(self, operands: Sequence[Expression], scope: Scope) -> Step:
+    def _values(self, operands: Sequence[Expression], scope: NameScope) -> Step:
         values = []
         for operand in operands:
             # A word at once: most operands are.
@@ -160,7 +160,7 @@ class Evaluator:
                 values.append((yield self._value(operand, scope)))
         return values
 
-    def _let(self, expression: Expression, scope: Scope) -> Step:
+    def _let(self, expression: Expression, scope: NameScope) -> Step:
         match expression:
             case [_, [*bindings], body] if bindings and all(
                 isinstance(b, list) and len(b) == 2 and isinstance(b[0], str) for b in bindings
@@ -178,21 +178,21 @@ class Evaluator:
             scope.names[word].pop()
         return result
 
-    def _definition(self, word: str, scope: Scope) -> Value | Function | None:
+    def _definition(self, word: str, scope: NameScope) -> Value | Function | None:
         ordinal, meaning = self._definitions.get(word, (0, None))
         return meaning if meaning is not None and ordinal < scope.ordinal else None
 
-    def _word(self, word: str, scope: Scope) -> Value:
+    def _word(self, word: str, scope: NameScope) -> Value:
         """Returns what a single word stands for."""
         self.spend(1)
         if scope.names.get(word):
             return scope.names[word][-1]
         variable = self._variable(word)
         if variable is not None:
-            return Linear({variable: Fraction(1)}, Fraction(0))
+            return LinearTerm({variable: Fraction(1)}, Fraction(0))
         value = number(word, self.name)
         if value is not None:
-            return Linear({}, Fraction(value))
+            return LinearTerm({}, Fraction(value))
         if word.lower() in ("true", "false"):
             return word.lower() == "true"
         definition = self._definition(word, scope)
@@ -218,16 +218,16 @@ class Evaluator:
 
     def _truth(self, value: Value, expression: Expression) -> Formula:
         """Returns a value that has to be a formula."""
-        if isinstance(value, Linear):
+        if isinstance(value, LinearTerm):
             raise UserError(
                 f"{self.name} is no VNN-LIB file: the formula {shown(expression)} is not understood; allowed are "
                 f"{_ALLOWED}."
             )
         return value
 
-    def _term(self, value: Value, expression: Expression) -> Linear:
+    def _term(self, value: Value, expression: Expression) -> LinearTerm:
         """Returns a value that has to be a linear term."""
-        if not isinstance(value, Linear):
+        if not isinstance(value, LinearTerm):
             raise UserError(f"{self.name} is no VNN-LIB file: a formula stands for a number in {shown(expression)}.")
         return value
 
@@ -251,7 +251,7 @@ class Evaluator:
             return self._scaled(self._term(values[0], expression), Fraction(-1), expression)
         return self._joined(values, expression, -1)
 
-    def _joined(self, values: Sequence[Value], expression: Expression, sign: int) -> Linear:
+    def _joined(self, values: Sequence[Value], expression: Expression, sign: int) -> LinearTerm:
         first = self._term(values[0], expression)
         coefficients, constant = dict(first.coefficients), first.constant
         self.spend(len(coefficients))
@@ -262,10 +262,10 @@ class Evaluator:
                 old = coefficients.get(variable)
                 coefficients[variable] = sign * c if old is None else self._measured(old + sign * c, expression)
             constant = self._measured(constant + sign * term.constant, expression)
-        return Linear(coefficients, constant)
+        return LinearTerm(coefficients, constant)
 
-    def _scaled(self, term: Linear, factor: Fraction, expression: Expression) -> Linear:
-        return Linear(
+    def _scaled(self, term: LinearTerm, factor: Fraction, expression: Expression) -> LinearTerm:
+        return LinearTerm(
             {v: self._measured(c * factor, expression) for v, c in term.coefficients.items()},
             self._measured(term.constant * factor, expression),
         )
@@ -325,7 +325,7 @@ class Evaluator:
             raise self._strange(expression)
         parts: list[Formula] = []
         for a, b in itertools.pairwise(values):
-            if isinstance(a, Linear) or isinstance(b, Linear):
+            if isinstance(a, LinearTerm) or isinstance(b, LinearTerm):
                 parts += [self._compared(p, q, expression, strict=False) for p, q in ((a, b), (b, a))]
             else:
                 parts.append(any_of([all_of([a, b]), all_of([negation(a), negation(b)])]))
@@ -369,32 +369,32 @@ class Evaluator:
         condition = self._truth(values[0], expression)
         if isinstance(condition, bool):
             return values[1] if condition else values[2]
-        if isinstance(values[1], Linear) or isinstance(values[2], Linear):
+        if isinstance(values[1], LinearTerm) or isinstance(values[2], LinearTerm):
             raise UnsupportedPropertyError(
                 f"{self.name} uses 'ite' between terms in {shown(expression)}; allowed is ite between formulas."
             )
         return any_of([all_of([condition, values[1]]), all_of([negation(condition), values[2]])])
 
 
-_OPERATORS: dict[str, Callable[[Evaluator, Sequence[Value], Expression], Value]] = {
-    "+": Evaluator._sum,
-    "-": Evaluator._difference,
-    "*": Evaluator._product,
-    "/": Evaluator._quotient,
+_OPERATORS: dict[str, Callable[[TermEvaluator, Sequence[Value], Expression], Value]] = {
+    "+": TermEvaluator._sum,
+    "-": TermEvaluator._difference,
+    "*": TermEvaluator._product,
+    "/": TermEvaluator._quotient,
     "<=": lambda e, v, x: e._chain(v, x, strict=False, falling=False),
     ">=": lambda e, v, x: e._chain(v, x, strict=False, falling=True),
     "<": lambda e, v, x: e._chain(v, x, strict=True, falling=False),
     ">": lambda e, v, x: e._chain(v, x, strict=True, falling=True),
-    "=": Evaluator._equal,
-    "==": Evaluator._equal,
-    "distinct": Evaluator._distinct,
-    "!=": Evaluator._distinct,
-    "and": Evaluator._and,
-    "or": Evaluator._or,
-    "not": Evaluator._not,
-    "=>": Evaluator._implies,
-    "implies": Evaluator._implies,
-    "xor": Evaluator._xor,
-    "ite": Evaluator._if_then_else,
+    "=": TermEvaluator._equal,
+    "==": TermEvaluator._equal,
+    "distinct": TermEvaluator._distinct,
+    "!=": TermEvaluator._distinct,
+    "and": TermEvaluator._and,
+    "or": TermEvaluator._or,
+    "not": TermEvaluator._not,
+    "=>": TermEvaluator._implies,
+    "implies": TermEvaluator._implies,
+    "xor": TermEvaluator._xor,
+    "ite": TermEvaluator._if_then_else,
     "to_real": lambda e, v, x: e._term(v[0], x),
 }

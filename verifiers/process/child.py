@@ -30,7 +30,7 @@ from prunecert.verifiers.certificate import Certificate
 from prunecert.verifiers.certification import Certifying
 
 if TYPE_CHECKING:
-    from prunecert.verifiers.process.reading import Reading
+    from prunecert.verifiers.process.reading import FileReading
 
 MAGIC = b"PCw1"
 HEADER = struct.Struct("<4sQI")
@@ -138,7 +138,7 @@ class Server:
 
     def __init__(self) -> None:
         self.verifier: Verifier | None = None
-        self.reading: Reading | None = None
+        self.reading: FileReading | None = None
         #: What the questions about the normal form were asked as, where that is another file.
         self.translated: dict[str, str] = {}
 
@@ -165,14 +165,14 @@ class Server:
     def read(self, onnx: str, sha256: str, outputs: int, folder: str) -> dict[str, Any]:
         """Makes the normal form of a network, for `load`; it goes into the folder if it is another file."""
         from prunecert.verifiers.formats.support import unknown_operator
-        from prunecert.verifiers.process.reading import Reading
+        from prunecert.verifiers.process.reading import FileReading
 
         assert self.verifier is not None
         begin = time.perf_counter()
         if self.reading is not None and self.reading.changed:
             self.reading.path.unlink(missing_ok=True)
         self.reading = None
-        reading = Reading(Path(onnx), sha256, outputs, self.verifier.capabilities(), Path(folder))
+        reading = FileReading(Path(onnx), sha256, outputs, self.verifier.capabilities(), Path(folder))
         refusal = unknown_operator(type(self.verifier), reading.operators, Path(onnx).name)
         if refusal is not None and reading.normal:
             raise UnsupportedError(refusal)

@@ -54,7 +54,7 @@ _HALF_UNIT = 2.0**-11
 _TELLS_APART = 1e-5
 
 
-class Reading:
+class FileReading:
     """One file, read for one number of outputs.
 
     Args:

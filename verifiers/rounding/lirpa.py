@@ -108,7 +108,7 @@ class _Values:
     chain: torch.Tensor
 
 
-class Walk:
+class ChargeWalk:
     """Bounds the rounding errors of bounds of a network.
 
     Args:
@@ -175,11 +175,11 @@ class Walk:
 
 
 class _Charges:
-    """One walk; the arguments are those of `Walk.charges`."""
+    """One walk; the arguments are those of `ChargeWalk.charges`."""
 
     def __init__(
         self,
-        walk: Walk,
+        walk: ChargeWalk,
         instances: Sequence[Instance],
         matrix: _Float64,
         offsets: _Float64,

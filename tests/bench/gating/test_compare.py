@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.compare import compare
-from prunecert.bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult
 from prunecert.bench.results.stats import mcnemar_exact, paired_difference
-from prunecert.bench.schema.gate import Budget, Limits, RuleSet
+from prunecert.bench.schema.gate import Budget, CellLimits, RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, ERROR, MISCLASSIFIED, PROVED, SEARCHED, SLOW, TIMEOUT, pair, snapshot
@@ -27,13 +27,13 @@ def gate(
     return compare(*pair(base, run, same), RuleSet(base=rules))
 
 
-def case(result: GateResult, name: str) -> Case:
+def case(result: GateResult, name: str) -> GateCase:
     (match,) = [one for cell in result.cells for one in cell.cases if one.name == name]
     return match
 
 
 def failing(result: GateResult) -> set[str]:
-    return {one.name for one in result.all_cases if one.state is State.FAIL}
+    return {one.name for one in result.all_cases if one.state is CaseState.FAIL}
 
 
 # --- properties ---
@@ -76,8 +76,8 @@ def two_runs(draw: st.DrawFn) -> tuple[list[Any], list[Any], list[Any]]:
 
 limits = st.fixed_dictionaries(
     {
-        **{name: st.sampled_from([Limits().verified, -1, 0, Limits().clean * 20]) for name in ANYTHING},
-        "verified_min": st.sampled_from([None, Limits().verified * -100]),
+        **{name: st.sampled_from([CellLimits().verified, -1, 0, CellLimits().clean * 20]) for name in ANYTHING},
+        "verified_min": st.sampled_from([None, CellLimits().verified * -100]),
         **{name: st.integers(0, 4).map(Budget) for name in ("broken", "undecided", "timeouts")},
     }
 )
@@ -128,7 +128,7 @@ def test_a_proved_image_that_breaks_fails_whatever_is_gained(now: kit.Answers | 
     assert failing(result) == {"images", "attacked"} | ({"clean"} if now is MISCLASSIFIED else set())
     word = "sat by pgd" if now else "misclassified"
     assert case(result, "images").lines == [f"image 0: was unsat by ibp, now {word}"]
-    assert case(gate([PROVED], [now], **ANYTHING, broken=Budget(1)), "images").state is State.PASS
+    assert case(gate([PROVED], [now], **ANYTHING, broken=Budget(1)), "images").state is CaseState.PASS
 
 
 def test_opposite_answers_to_the_same_question_fail_whatever_the_rules_allow() -> None:
@@ -194,7 +194,7 @@ def test_a_threshold_is_exact(lost: int, code: int) -> None:
 
 def test_floors_and_metrics() -> None:
     base = [PROVED, PROVED, BROKEN, MISCLASSIFIED]
-    result = gate(base, base, verified_min=Limits().clean * -51, attacked_min=Limits().clean * -50)
+    result = gate(base, base, verified_min=CellLimits().clean * -51, attacked_min=CellLimits().clean * -50)
     assert failing(result) == {"verified"}
     assert case(result, "verified").message.endswith("it must be at least 51 %")
     worse = gate([TIMEOUT] * 4, [TIMEOUT, TIMEOUT, BROKEN, MISCLASSIFIED])
@@ -217,11 +217,11 @@ def test_a_verifier_that_crashed_is_an_error_and_never_a_pass() -> None:
     result = gate([PROVED, TIMEOUT], [PROVED, ERROR])
     assert result.exit_code == 2
     assert result.outcome == "broken"
-    assert case(result, "verifier bab").state is State.ERROR
+    assert case(result, "verifier bab").state is CaseState.ERROR
     assert case(result, "verifier bab").lines == ["image 1: it crashed"]
     lost = gate([PROVED, SEARCHED], [PROVED, ERROR])
     assert lost.exit_code == 2
-    assert [case(lost, name).state for name in ("images", "verified")] == [State.ERROR] * 2
+    assert [case(lost, name).state for name in ("images", "verified")] == [CaseState.ERROR] * 2
     certain = gate([PROVED, SEARCHED], [BROKEN, ERROR])
     assert certain.exit_code == 1
 
@@ -232,10 +232,10 @@ def test_a_failure_that_the_baseline_has_as_well_is_known() -> None:
 
 
 def test_losses_are_certain_only_where_no_verifier_failed() -> None:
-    result = gate([PROVED] * 4, [ERROR, TIMEOUT, PROVED, PROVED], verified=Limits().clean * 30, undecided=Budget(1))
-    assert case(result, "verified").state is State.ERROR
-    result = gate([PROVED] * 4, [ERROR, TIMEOUT, PROVED, PROVED], verified=Limits().clean * 20, undecided=Budget(1))
-    assert case(result, "verified").state is State.FAIL
+    result = gate([PROVED] * 4, [ERROR, TIMEOUT, PROVED, PROVED], verified=CellLimits().clean * 30, undecided=Budget(1))
+    assert case(result, "verified").state is CaseState.ERROR
+    result = gate([PROVED] * 4, [ERROR, TIMEOUT, PROVED, PROVED], verified=CellLimits().clean * 20, undecided=Budget(1))
+    assert case(result, "verified").state is CaseState.FAIL
 
 
 def test_a_verifier_that_is_not_installed_is_refused_or_skipped() -> None:
@@ -247,7 +247,7 @@ def test_a_verifier_that_is_not_installed_is_refused_or_skipped() -> None:
         compare(base, partial, RuleSet())
     result = compare(base, partial, RuleSet(), skip_unavailable=True)
     assert result.exit_code == 0
-    assert case(result, "verifier bab").state is State.SKIP
+    assert case(result, "verifier bab").state is CaseState.SKIP
     assert result.cells[0].metrics["verified"].base == 1
     assert "bab was left out of the run" in result.notes[0]
     broken = kit.without(pair([], [BROKEN, SEARCHED, TIMEOUT])[1], "bab", skipped={"bab": "install bab."})

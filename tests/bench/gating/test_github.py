@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunecert.bench.gating import github
-from prunecert.bench.gating.result import Case, GateResult, State
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import (
     result,
@@ -36,12 +36,12 @@ def test_failures_are_errors_and_no_more_than_github_shows() -> None:
     assert len(lines) == 1
     assert lines[0].startswith(f"::error title=bench.gate%3A {kit.NAME}%2C images::3 proved images lost, 3 gained")
     assert "%0Aimage 0: was unsat by ibp, now sat by pgd%0A" in lines[0]
-    cases = [Case("c", f"n{i}", State.FAIL, "m", [f"image {j}" for j in range(30)]) for i in range(14)]
+    cases = [GateCase("c", f"n{i}", CaseState.FAIL, "m", [f"image {j}" for j in range(30)]) for i in range(14)]
     lines = github.commands(GateResult([], cases, {}))
     assert len(lines) == github.SHOWN
     assert lines[-1] == "::error title=bench.gate::and 5 more; see the summary"
     assert lines[0].endswith("image 9%0A… and 20 more")
-    warning = github.commands(GateResult([], [Case("c", "time", State.WARN, "slow")], {}))
+    warning = github.commands(GateResult([], [GateCase("c", "time", CaseState.WARN, "slow")], {}))
     assert warning == ["::warning title=bench.gate%3A c%2C time::slow"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from prunecert.bench.gating.compare import compare
 from prunecert.bench.gating.records import Snapshot
-from prunecert.bench.gating.result import State
+from prunecert.bench.gating.result import CaseState
 from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
 from tests.bench import gatekit as kit
@@ -118,11 +118,11 @@ def test_a_slower_run_warns_and_fails_on_request() -> None:
     base, run = slowed(2.0)
     result = compare(base, run, RuleSet())
     assert result.exit_code == 0
-    assert case(result, "time").state is State.WARN
+    assert case(result, "time").state is CaseState.WARN
     assert case(result, "time").message.startswith("×2.00 (95 % interval 2.00 to 2.00; median 0.04 → 0.08 s, 30")
     assert compare(base, run, RuleSet(), fail_on_time=True).exit_code == 1
-    assert case(compare(base, run, RuleSet(base={"time": 2.5})), "time").state is State.PASS
-    assert case(compare(*slowed(0.1), RuleSet(), fail_on_time=True), "time").state is State.PASS
+    assert case(compare(base, run, RuleSet(base={"time": 2.5})), "time").state is CaseState.PASS
+    assert case(compare(*slowed(0.1), RuleSet(), fail_on_time=True), "time").state is CaseState.PASS
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_time_is_compared_on_the_same_device_only(head: dict[str, Any], words: s
     base, run = slowed(9.0)
     result = compare(base, kit.with_head(run, **head), RuleSet(), fail_on_time=True)
     assert result.exit_code == 0
-    assert case(result, "time").state is State.SKIP
+    assert case(result, "time").state is CaseState.SKIP
     assert words in case(result, "time").message
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench.gating import run as module
+from prunecert.bench.gating.certificates import Sources
 from prunecert.bench.gating.result import GateResult
 from prunecert.bench.gating.run import GateRequest, run_gate
 from prunecert.bench.running.request import RunRequest
@@ -79,7 +80,7 @@ def test_proofs_that_are_required_are_asked_of_the_run_and_checked(
         )
     )
     assert (runs[0].certificates, runs[0].argv) == (True, ("--suite", "cifar10-4nets", "--certificates"))
-    assert sources == [tmp_path, module.Sources(tmp_path / "e", tmp_path / "d", "cifar10-4nets")]
+    assert sources == [tmp_path, Sources(tmp_path / "e", tmp_path / "d", "cifar10-4nets")]
 
 
 def test_a_run_that_could_not_be_compared_ends_before_its_first_image(
@@ -90,8 +91,6 @@ def test_a_run_that_could_not_be_compared_ends_before_its_first_image(
 
     monkeypatch.setattr("prunecert.bench.running.run.run_suite", begin)
     monkeypatch.setattr(module, "planned", lambda session, base: kit.snapshot())
-    request = GateRequest(
-        base=BASE, directory=tmp_path, run=RunRequest(suite=load_suite("cifar10-4nets")), suite="cifar10-4nets"
-    )
+    request = RunRequest(suite=load_suite("cifar10-4nets"))
     with pytest.raises(UserError, match="The run lacks 1 of the baseline's 1 cells"):
         run_gate(GateRequest(base=BASE, directory=tmp_path, run=request, suite="cifar10-4nets"))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecert.bench.report.impact import Images, class_names, png, section
+from prunecert.bench.report.impact import Pictures, class_names, png, section
 from prunecert.bench.results.impact.images import ImageOutcomes
 from tests.bench.results.impact.networks import network, proved
 
@@ -21,7 +21,7 @@ def networks() -> list[ImageOutcomes]:
     return [network(proved(*range(20)), pruner="dense"), network(proved(*range(2, 21)))]
 
 
-def split(fingerprint: str = "f" * 64) -> Images:
+def split(fingerprint: str = "f" * 64) -> Pictures:
     images = np.random.default_rng(0).random((40, 3, 8, 8), dtype=np.float32)
     return SimpleNamespace(images=images, indices=np.arange(40)[::-1], fingerprint=fingerprint)
 

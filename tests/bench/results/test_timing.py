@@ -10,7 +10,7 @@ from msgspec import structs
 from prunecert.bench.report.timing_figures import slug
 from prunecert.bench.report.timing_table import faster, markdown
 from prunecert.bench.results.timing import factors, summarise_times
-from prunecert.bench.results.timing_observations import Observation, Units
+from prunecert.bench.results.timing_observations import Observation, ResampledTimes
 from prunecert.verifiers.base import Kind
 from tests.bench.timekit import observations
 
@@ -20,9 +20,9 @@ from tests.bench.timekit import observations
 # --- the numbers ---
 
 
-def _units(seconds: Sequence[float], decided: Sequence[bool]) -> Units:
+def _units(seconds: Sequence[float], decided: Sequence[bool]) -> ResampledTimes:
     numbers = range(len(seconds))
-    return Units(
+    return ResampledTimes(
         {(0, i): seconds[i] for i in numbers},
         {(0, i): decided[i] for i in numbers},
         {i: (seconds[i], decided[i]) for i in numbers},

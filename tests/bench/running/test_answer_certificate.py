@@ -12,7 +12,7 @@ import pytest
 from prunecert.bench.results.vnncomp import Task
 from prunecert.bench.running.answer_certificate import certify_answer
 from prunecert.bench.running.properties import Problem, prepare
-from prunecert.bench.running.properties_run import Run
+from prunecert.bench.running.properties_run import PropertiesRun
 from prunecert.bench.running.proving import CERTIFIER
 from prunecert.errors import UserError
 from prunecert.verifiers.base import FloatArray, Instance
@@ -45,11 +45,11 @@ def prepared(folder: Path, text: str = HOLDS) -> Problem:
     return prepare(Task("toy", onnx, vnnlib, 7.0, "p"), folder / "scratch", {})
 
 
-def finished(problem: Problem, out: Path, status: str, counterexample: str | None = None) -> Run:
+def finished(problem: Problem, out: Path, status: str, counterexample: str | None = None) -> PropertiesRun:
     """Returns what `certify_answer` looks at of a run whose one property one verifier answered."""
     row = {"status": status, "counterexample": counterexample}
     fields = {"entries": [problem], "identifiers": {CERTIFIER: ["id"]}, "row_of": {"id": row}, "out": out}
-    return cast("Run", SimpleNamespace(**fields))
+    return cast("PropertiesRun", SimpleNamespace(**fields))
 
 
 def crew(certifier: Certifier) -> dict[str, CertifyingWorker]:

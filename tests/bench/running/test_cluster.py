@@ -216,7 +216,7 @@ def test_jobs_of_an_earlier_submission_are_waited_for(tmp_path: Path) -> None:
         cluster.run(
             [],
             tmp_path,
-            partial(cluster.Part, run_suite, cluster_request()),
+            partial(cluster.TaskPart, run_suite, cluster_request()),
             Backend(folder, Resources()),
             Resources(),
             lambda _: ({}, {}),
@@ -290,7 +290,7 @@ def answered(request: RunRequest) -> RunResult:
 
 def test_a_part_that_is_put_back_does_not_retry_again() -> None:
     pytest.importorskip("submitit", reason="pip install submitit")
-    part = cluster.Part(answered, replace(cluster_request(), retry=frozenset({Status.ERROR})), 2, 3, retry=True)
+    part = cluster.TaskPart(answered, replace(cluster_request(), retry=frozenset({Status.ERROR})), 2, 3, retry=True)
     again = part.checkpoint().function
     assert (again.request, again.number, again.count, again.retry) == (part.request, 2, 3, False)
     # It travels as a pickle, and what it asks for is a part, in one process, which nobody but the sender concludes.

@@ -15,7 +15,7 @@ from prunecert.bench.results.vnncomp import Task, read_instances
 from prunecert.bench.running import properties_run
 from prunecert.bench.running.properties import Problem, prepare
 from prunecert.bench.running.properties_reading import UnreadableRow
-from prunecert.bench.running.properties_run import Run, check_file
+from prunecert.bench.running.properties_run import PropertiesRun, check_file
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from prunecert.verifiers.base import Status, Times, Verdict
 from tests.bench.propertykit import BREAKS, HOLDS, identity
@@ -59,7 +59,7 @@ def go(out: Path, entries: list[Any], *names: str, retry: frozenset[Status] = fr
     with Writer(out) as writer:
         if not rows:
             writer.append(typed({"type": "session", "verifiers": []}))
-        run = Run(out, entries, {name: worker(name) for name in names}, writer, rows, retry)
+        run = PropertiesRun(out, entries, {name: worker(name) for name in names}, writer, rows, retry)
         run.go()
         return run.report()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.running.search_request import Criterion, SearchRequest, plan_trials, survivors
+from prunecert.bench.running.search_request import SearchCriterion, SearchRequest, plan_trials, survivors
 from prunecert.bench.schema.search_space import Choice, Space
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
@@ -14,16 +14,16 @@ from tests.bench.trainkit import SUITE
 
 
 def test_criteria() -> None:
-    criterion = Criterion.parse("0.7*crown_ibp + 0.3*clean")
+    criterion = SearchCriterion.parse("0.7*crown_ibp + 0.3*clean")
     assert criterion.weights == {"crown_ibp": 0.7, "clean": 0.3}
     cells = [{"crown_ibp": 0.4, "clean": 0.6}, {"crown_ibp": 0.2, "clean": 0.4}]
     assert criterion.score(cells) == pytest.approx(0.7 * 0.3 + 0.3 * 0.5)
     with pytest.raises(UserError, match="Did you mean 'crown_ibp'"):
-        Criterion.parse("crownibp")
+        SearchCriterion.parse("crownibp")
     with pytest.raises(UserError, match="'x' is no number"):
-        Criterion.parse("x*clean")
+        SearchCriterion.parse("x*clean")
     with pytest.raises(UserError, match=r"no 'verified'.*needs --verify"):
-        Criterion.parse("verified").score(cells)
+        SearchCriterion.parse("verified").score(cells)
 
 
 def test_the_best_third_goes_on() -> None:
@@ -46,7 +46,7 @@ def test_survivors_are_no_worse_than_those_who_go(scores: dict[int, float], eta:
 def request(folder: Path, space: Space, **changes: object) -> SearchRequest:
     (folder / "tiny.yaml").write_text(SUITE)
     suite = load_suite(str(folder / "tiny.yaml"))
-    options = {"cells": "*dense_x1_s?", "criterion": Criterion.parse("clean"), **changes}
+    options = {"cells": "*dense_x1_s?", "criterion": SearchCriterion.parse("clean"), **changes}
     return SearchRequest(suite=suite, named="tiny", space=space, out=folder / "out", **options)  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def test_rungs_have_growing_shares_of_the_epochs_and_folders_of_their_own(tmp_pa
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     space = {"lr": Choice((0.1,))}
     with pytest.raises(UserError, match="measured on the last rung only"):
-        plan_trials(request(tmp_path, space, criterion=Criterion.parse("verified"), rungs=2))
+        plan_trials(request(tmp_path, space, criterion=SearchCriterion.parse("verified"), rungs=2))
     with pytest.raises(UserError, match=r"'vgg\*' fits 0 cells of no network"):
         plan_trials(request(tmp_path, space, cells="vgg*"))
     with pytest.raises(UserError, match=r"trial 1 \(lr=-1\)"):

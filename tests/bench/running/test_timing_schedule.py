@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.timing import Group
+from prunecert.bench.planning.timing import ComparedGroup
 from prunecert.bench.running.timing_schedule import schedule
 from prunecert.bench.schema.timing import Timing
 from tests.bench.timekit import plan, stage
@@ -17,7 +17,7 @@ from tests.bench.timekit import plan, stage
 class Made:
     timing: Timing
     plans: list[CellPlan]
-    groups: list[Group]
+    groups: list[ComparedGroup]
 
 
 @st.composite
@@ -31,7 +31,7 @@ def cases(draw: st.DrawFn) -> Made:
     stages = [stage(name, doses[name]["batch"]) for name in doses]
     # The second network is not for verifier "a".
     plans = [plan(1, stages, images), plan(2, stages[1:], images), plan(10, stages, images)]
-    return Made(timing, plans, [Group("g", timing, (0, 1, 2), images)])
+    return Made(timing, plans, [ComparedGroup("g", timing, (0, 1, 2), images)])
 
 
 @settings(deadline=None)
@@ -74,7 +74,7 @@ def test_the_seed_decides_the_order_of_networks() -> None:
     orders = set()
     for seed in range(4):
         timing = Timing(images=9, repeats=2, chunk=3, seed=seed)
-        visits = schedule(plans, [Group("g", timing, (0, 1, 2, 3, 4), 9)])
+        visits = schedule(plans, [ComparedGroup("g", timing, (0, 1, 2, 3, 4), 9)])
         orders.add(tuple(v.cell for v in visits))
         # Within a run the order changes from chunk to chunk.
         chunks = [tuple(v.cell for v in visits[i : i + 5]) for i in range(0, len(visits), 5)]

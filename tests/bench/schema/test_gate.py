@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecert.bench.schema.gate import Budget, Limits, RuleSet
+from prunecert.bench.schema.gate import Budget, CellLimits, RuleSet
 from prunecert.bench.schema.suite import load_rules, load_suite
 from prunecert.errors import UserError
 
@@ -31,7 +31,7 @@ def test_a_cell_goes_before_its_network_and_that_before_the_rest(tmp_path: Path)
     "cnn-large_*_x10_*": {verified_min: 12.5%}
 """,
     )
-    assert rule_set.of("cnn-small_ibp_x1_s0", "cnn-small") == Limits(
+    assert rule_set.of("cnn-small_ibp_x1_s0", "cnn-small") == CellLimits(
         verified=Fraction(-1, 200), attacked=Fraction(-1, 50), timeouts=Budget(share=Fraction(1, 50)), strict_below=0.25
     )
     large = rule_set.of("cnn-large_ibp_x1_s0", "cnn-large")

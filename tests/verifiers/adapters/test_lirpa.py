@@ -18,7 +18,7 @@ from prunecert.errors import UserError
 from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
-from prunecert.verifiers.adapters.lirpa.rows import Rows
+from prunecert.verifiers.adapters.lirpa.rows import SpecificationRows
 from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
@@ -173,7 +173,11 @@ def test_float64_decides_where_float32_can_not(
     certain = verifier._certain
 
     def nothing(
-        instances: list[Instance], rows: Rows, lower: NDArray[np.float64], indices: list[int] | None, apart: Apart
+        instances: list[Instance],
+        rows: SpecificationRows,
+        lower: NDArray[np.float64],
+        indices: list[int] | None,
+        apart: Apart,
     ) -> NDArray[np.float64]:
         less = certain(instances, rows, lower, indices, apart)
         return less - np.inf if verifier._dtype is torch.float32 else less
@@ -204,7 +208,7 @@ def test_an_ordinary_proof_needs_no_float64(
     types = []
     bound = verifier._bound
 
-    def noted(instances: list[Instance], rows: Rows) -> NDArray[np.float64]:
+    def noted(instances: list[Instance], rows: SpecificationRows) -> NDArray[np.float64]:
         types.append(verifier._dtype)
         return bound(instances, rows)
 
@@ -253,7 +257,7 @@ def test_the_margin_of_safety_covers_the_rounding_of_the_bounds(networks: dict[s
                 adapter.start()
                 adapter.load(onnxnets.normal_form(path))
             instances = [onnxnets.instance(path, eps, seed) for eps in (0.001, 0.01, 0.05) for seed in range(3)]
-            rows = Rows(instances)
+            rows = SpecificationRows(instances)
             low = single._bound(instances, rows)
             network = double._module.double()
             shape = (len(instances), *double._module.input_shape)

@@ -13,7 +13,7 @@ from prunecert.verifiers.formats.vnnlib_formulas import (
     MAX_DIGITS,
     Atom,
     Junction,
-    Linear,
+    LinearTerm,
     Negation,
     Step,
     all_of,
@@ -90,9 +90,9 @@ def test_formulas_of_one_part_are_that_part() -> None:
 
 
 def test_a_term_whose_variables_cancel_does_not_vary() -> None:
-    assert varies(Linear({("X", 0): Fraction(1)}, Fraction(0)))
-    assert not varies(Linear({("X", 0): Fraction(0)}, Fraction(3)))
-    assert not varies(Linear({}, Fraction(3)))
+    assert varies(LinearTerm({("X", 0): Fraction(1)}, Fraction(0)))
+    assert not varies(LinearTerm({("X", 0): Fraction(0)}, Fraction(3)))
+    assert not varies(LinearTerm({}, Fraction(3)))
 
 
 def test_calculations_wait_for_one_another_without_python_s_stack() -> None:
@@ -113,7 +113,7 @@ def test_calculations_wait_for_one_another_without_python_s_stack() -> None:
 
 def test_what_a_step_raises_ends_the_calculation() -> None:
     def fails() -> Step:
-        if varies(Linear({}, Fraction(0))):
+        if varies(LinearTerm({}, Fraction(0))):
             yield
         raise UserError("no")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prunecert.errors import UserError
 from prunecert.verifiers.formats import vnnlib_terms
 from prunecert.verifiers.formats.vnnlib_formulas import Atom, Formula, Variable
-from prunecert.verifiers.formats.vnnlib_terms import Evaluator
+from prunecert.verifiers.formats.vnnlib_terms import TermEvaluator
 from prunecert.verifiers.formats.vnnlib_text import UnsupportedPropertyError, expressions
 from tests.verifiers.formats.formulakit import holds
 
@@ -26,8 +26,8 @@ def variable(word: str) -> Variable | None:
     return (match[1], int(match[2])) if match else None
 
 
-def evaluator(*definitions: str) -> Evaluator:
-    subject = Evaluator("f", variable, lambda: "declared are X_0 to Y_2")
+def evaluator(*definitions: str) -> TermEvaluator:
+    subject = TermEvaluator("f", variable, lambda: "declared are X_0 to Y_2")
     for text in definitions:
         (statement,) = expressions(text, "f")
         subject.define(statement)

@@ -20,7 +20,7 @@ from prunecert.onnx.io import identity
 from prunecert.verifiers.base import Capabilities, FloatArray, Instance, OutputSpec, Status, UnsupportedError, Verdict
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import NORMAL_OPERATORS, OPERATORS
-from prunecert.verifiers.process.reading import Reading
+from prunecert.verifiers.process.reading import FileReading
 from tests.verifiers import onnxnets
 
 ALLOWED = Capabilities(operators=OPERATORS, specs="dnf")
@@ -70,8 +70,8 @@ def question(path: Path, shape: tuple[int, ...] = (4,), eps: float = 0.05, spec:
     return Instance(path, identity(path), lower, upper, outputs, 20.0, "question", None, 3)
 
 
-def read(path: Path, folder: Path, outputs: int = 3, allowed: Capabilities = ALLOWED) -> Reading:
-    return Reading(path, identity(path), outputs, allowed, folder / "scratch")
+def read(path: Path, folder: Path, outputs: int = 3, allowed: Capabilities = ALLOWED) -> FileReading:
+    return FileReading(path, identity(path), outputs, allowed, folder / "scratch")
 
 
 def runtime(path: Path) -> Callable[[FloatArray], NDArray[Any]]:

@@ -33,5 +33,5 @@ def test_only_weights_that_a_reader_has_rounded_have_an_error_of_their_own() -> 
     layer = nn.Linear(2, 2, bias=False)
     assert absolute(layer).rounded == 0
     assert not absolute(layer).bias.any()
-    layer.rounded = True
+    layer.rounded = True  # type: ignore[assignment]  # as a reader notes it
     assert absolute(layer).rounded == 2.0**-23

@@ -19,10 +19,10 @@ from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.lirpa import nodes
 from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
-from prunecert.verifiers.adapters.lirpa.rows import Rows
+from prunecert.verifiers.adapters.lirpa.rows import SpecificationRows
 from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.formats.onnx_torch import OnnxModule, read_onnx
-from prunecert.verifiers.rounding.lirpa import Apart, Computed, Walk, _Charges, _Values, certain
+from prunecert.verifiers.rounding.lirpa import Apart, ChargeWalk, Computed, _Charges, _Values, certain
 from tests.verifiers import onnxnets
 
 KINDS: tuple[type[Lirpa], ...] = (Ibp, CrownIbp, Crown, AlphaCrown)
@@ -57,14 +57,14 @@ def moved(question: Instance, by: float, width: float) -> Instance:
 
 def less_in(verifier: Lirpa, instances: list[Instance], apart: Apart) -> tuple[Array, Array]:
     """Returns a verifier's own bounds and those less what they are charged, in the type that it uses now."""
-    rows = Rows(instances)
+    rows = SpecificationRows(instances)
     lower = verifier._bound(instances, rows)
     return lower, verifier._certain(instances, rows, lower, None, apart)
 
 
 def exact_minimum(verifier: Lirpa, instances: list[Instance]) -> Array:
     """Returns the least value of each row that 500 points of each box have in float64, [images, rows]."""
-    rows = Rows(instances)
+    rows = SpecificationRows(instances)
     module = read_onnx(onnxnets.normal_form(instances[0].onnx)).double()
     smallest = []
     for index, question in enumerate(instances):
@@ -282,9 +282,9 @@ def preactivation(path: Path) -> Path:
     return onnxnets.write(path, node, constants, (3, 6, 6))
 
 
-def bounded(verifier: Lirpa, instances: list[Instance]) -> tuple[Rows, Any]:
+def bounded(verifier: Lirpa, instances: list[Instance]) -> tuple[SpecificationRows, Any]:
     """Has a verifier bound instances; returns what was asked of the outputs, and the graph that now holds bounds."""
-    rows = Rows(instances)
+    rows = SpecificationRows(instances)
     verifier._bound(instances, rows)
     graph = nodes.matched(verifier._bounded, verifier._module)
     assert graph is not None
@@ -305,7 +305,7 @@ def test_hidden_bounds_by_crown_of_whatever_tensor_count(kind: type[Lirpa], tmp_
     assert {kinds["Conv2d"], kinds["_Combine"]} <= set(computed.reaches)
     for name, reach in computed.reaches.items():
         assert torch.equal(reach, torch.maximum(graph[name].lower.abs(), graph[name].upper.abs()))
-    walk = Walk(verifier._module)
+    walk = ChargeWalk(verifier._module)
     for apart in Apart:
         charges = walk.charges(instances, rows.matrix, rows.offsets, computed, torch.float32, None, apart)
         assert np.all(np.isfinite(charges))
@@ -326,7 +326,14 @@ def test_what_crown_bounds_is_off_by_no_less_than_its_rows(coefficients: bool, t
     computed = nodes.computed(graph, verifier._module, method="CROWN", shape=shape, coefficients=coefficients)
     assert computed is not None
     charges = _Charges(
-        Walk(verifier._module), instances, rows.matrix, rows.offsets, computed, torch.float32, None, Apart.EVERYWHERE
+        ChargeWalk(verifier._module),
+        instances,
+        rows.matrix,
+        rows.offsets,
+        computed,
+        torch.float32,
+        None,
+        Apart.EVERYWHERE,
     )
     kept: dict[str, _Values] = {}
     finish = charges._hidden
@@ -362,7 +369,7 @@ def test_coefficients_that_round_upwards_from_layer_to_layer_are_counted() -> No
     point = np.ones((1,), np.float32)
     question = Instance(Path("none"), "", point, point, spec, 1.0, classes=1)
     computed = Computed({}, {}, None, backward=True, hidden_backward=False)
-    walk = Walk(module)
+    walk = ChargeWalk(module)
     charges = _Charges(walk, [question], np.ones((1, 1, 1)), np.zeros((1, 1)), computed, torch.float32, None, Apart(1))
     charges.run()
     # Four sums of 1, 4096, 4096 and 4096 products, each of which may round each coefficient upwards.
@@ -381,7 +388,9 @@ def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> No
         assert computed is not None
         lower, _ = next(iter(computed.bounds.values()))
         lower[1, 0] = bad
-        charges = Walk(verifier._module).charges(instances, rows.matrix, rows.offsets, computed, torch.float32, [0, 1])
+        charges = ChargeWalk(verifier._module).charges(
+            instances, rows.matrix, rows.offsets, computed, torch.float32, [0, 1]
+        )
         assert np.all(np.isinf(charges[1]))
         assert np.all(np.isfinite(charges[0]))
 

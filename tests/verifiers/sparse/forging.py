@@ -16,7 +16,7 @@ from prunecert.hashing import sha256_file
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict, Verifier
 from prunecert.verifiers.sparse.onnx.neuron_names import names_of
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.proofs.file import Proof, Summary
+from prunecert.verifiers.sparse.proofs.file import Proof, ProofSummary
 from prunecert.verifiers.sparse.proofs.store import Store, key
 from tests.soundness.networks import Network as Drawn
 from tests.verifiers.sparse.searching import bab
@@ -122,7 +122,7 @@ def tree(splits: list[Entry], leaf: list[int] | None = None, /, **changes: Any) 
         name: np.asarray(value, dtype=np.int32) if isinstance(value, list) or value.dtype == np.int64 else value
         for name, value in arrays.items()
     }
-    return Proof(Summary(**summary), **typed)
+    return Proof(ProofSummary(**summary), **typed)
 
 
 def repeated(neuron: int, times: int) -> list[Entry]:

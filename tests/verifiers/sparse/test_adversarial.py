@@ -23,7 +23,7 @@ from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx import layers
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.proofs.file import Proof, Summary
+from prunecert.verifiers.sparse.proofs.file import Proof, ProofSummary
 
 Rng = np.random.Generator
 WAYS = (0, 10**9)
@@ -366,7 +366,7 @@ def tree(rng: Rng, width: int, splits: int) -> Proof:
             sign.append(phase)
     count = len(leaves)
     return Proof(
-        summary=Summary("", (1,), "unsat", (), (), 0, len(parent), count),
+        summary=ProofSummary("", (1,), "unsat", (), (), 0, len(parent), count),
         node=np.zeros(width, np.int32), index=np.zeros(width, np.int32),
         parent=np.array(parent, np.int32), neuron=np.array(neuron, np.int32), sign=np.array(sign, np.int8),
         disjunct=np.zeros(len(parent), np.int32), leaf=np.array(leaves, np.int32),

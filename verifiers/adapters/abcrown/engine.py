@@ -38,7 +38,7 @@ from prunecert.vision import import_torchvision
 
 
 @dataclass
-class Outcome:
+class SearchEnd:
     """What one search ended with.
 
     Args:
@@ -127,7 +127,7 @@ class Engine:
         for layer in layers:
             merge(self.config, layer)
         self.device = device
-        self._outcome = Outcome("", 0.0)
+        self._outcome = SearchEnd("", 0.0)
         self._observe()
         # Garbage is collected in each search; what the imports made need not be looked through each time.
         gc.freeze()
@@ -230,7 +230,7 @@ class Engine:
                 raise RuntimeError(f"alpha-beta-CROWN's conversion of {onnx.name} answers otherwise than onnxruntime")
         return network.to(self.device), tuple(shape)
 
-    def solve(self, instance: Instance, network: Any, shape: tuple[int, ...], *, batch: int, split: bool) -> Outcome:
+    def solve(self, instance: Instance, network: Any, shape: tuple[int, ...], *, batch: int, split: bool) -> SearchEnd:
         """Runs one search; when CUDA runs out of memory, again with half the batch, within the same limit.
 
         Args:
@@ -251,7 +251,7 @@ class Engine:
             config["attack"]["pgd_order"] = "skip"
         begin = time.perf_counter()
         while True:
-            self._outcome = Outcome("", 0.0, batch=batch)
+            self._outcome = SearchEnd("", 0.0, batch=batch)
             config["solver"]["batch_size"] = batch
             config["bab"]["timeout"] = max(0.1, instance.timeout - (time.perf_counter() - begin))
             try:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from prunecert.verifiers.adapters.hardware import free_memory
 from prunecert.verifiers.adapters.lirpa.engine import TOLERANCE, Lirpa
-from prunecert.verifiers.adapters.lirpa.rows import Rows
+from prunecert.verifiers.adapters.lirpa.rows import SpecificationRows
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.settings import Setting
 
@@ -69,7 +69,7 @@ class AlphaCrown(Crown):
         optimize = {"iteration": self.settings["iterations"], "keep_best": True}
         return {"verbosity": 0, "optimize_bound_args": optimize}
 
-    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
+    def _bound(self, instances: list[Instance], rows: SpecificationRows) -> _Float64:
         lower = super()._bound(instances, rows)
         margins = self._margins(instances, rows)
         hidden = {
@@ -90,7 +90,7 @@ class AlphaCrown(Crown):
     def _optimise(
         self,
         instance: Instance,
-        rows: Rows,
+        rows: SpecificationRows,
         index: int,
         open_rows: npt.NDArray[np.int64],
         hidden: Mapping[str, tuple[torch.Tensor, torch.Tensor]],

@@ -28,7 +28,7 @@ from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.bounding import in_time, what_is_open
 from prunecert.verifiers.adapters.hardware import describe
 from prunecert.verifiers.adapters.lirpa import nodes
-from prunecert.verifiers.adapters.lirpa.rows import Rows
+from prunecert.verifiers.adapters.lirpa.rows import SpecificationRows
 from prunecert.verifiers.adapters.torch_adapter import run_module
 from prunecert.verifiers.base import (
     Availability,
@@ -185,7 +185,7 @@ class Lirpa(Verifier):
 
     def _solve(self, instances: list[Instance]) -> list[Verdict]:
         begin = time.perf_counter()
-        rows = Rows(instances)
+        rows = SpecificationRows(instances)
         self._use(self._torch.float32)
         lower = self._bound(instances, rows)
         unstable = self._unstable(len(instances))
@@ -198,7 +198,7 @@ class Lirpa(Verifier):
         unproved = set(unsure)
         for part in (unsure[first : first + some] for first in range(0, len(unsure), some)):
             exact = [instances[i] for i in part]
-            own_rows = Rows(exact)
+            own_rows = SpecificationRows(exact)
             self._use(self._torch.float64)
             try:
                 better = self._bound(exact, own_rows)
@@ -214,7 +214,9 @@ class Lirpa(Verifier):
             for i, own in enumerate(bounds)
         ]
 
-    def _unsure(self, instances: list[Instance], rows: Rows, lower: _Float64, indices: Sequence[int]) -> list[int]:
+    def _unsure(
+        self, instances: list[Instance], rows: SpecificationRows, lower: _Float64, indices: Sequence[int]
+    ) -> list[int]:
         """Returns which of some images are not proved for certain, as rounding may have raised their bounds.
 
         Args:
@@ -236,7 +238,12 @@ class Lirpa(Verifier):
         return left
 
     def _certain(
-        self, instances: list[Instance], rows: Rows, lower: _Float64, indices: list[int] | None, apart: Apart
+        self,
+        instances: list[Instance],
+        rows: SpecificationRows,
+        lower: _Float64,
+        indices: list[int] | None,
+        apart: Apart,
     ) -> _Float64:
         """Returns bounds less what rounding may have raised them by, [images, rows].
 
@@ -254,7 +261,7 @@ class Lirpa(Verifier):
         if self._dtype is self._torch.float32 and self._target.type != "cpu":
             return nothing
         if self._walk is None:
-            self._walk = lirpa.Walk(self._module)
+            self._walk = lirpa.ChargeWalk(self._module)
         if self._dtype not in self._nodes:
             self._nodes[self._dtype] = nodes.matched(self._bounded, self._module)
         graph = self._nodes[self._dtype]
@@ -268,7 +275,7 @@ class Lirpa(Verifier):
         charges = self._walk.charges(instances, rows.matrix, rows.offsets, computed, self._dtype, indices, apart)
         return lirpa.certain(less, charges)
 
-    def _bound(self, instances: list[Instance], rows: Rows) -> _Float64:
+    def _bound(self, instances: list[Instance], rows: SpecificationRows) -> _Float64:
         """Returns lower bounds of A y - b, [images, rows]."""
         with self._torch.no_grad():
             lower, _ = self._bounded.compute_bounds(
@@ -293,7 +300,7 @@ class Lirpa(Verifier):
         center = self._torch.from_numpy(centers).reshape(shape).to(self._target, self._dtype)
         return self._library.BoundedTensor(center, perturbation(norm=2, eps=first.eps * (1 + 1e-6)))
 
-    def _matrix(self, rows: Rows) -> torch.Tensor:
+    def _matrix(self, rows: SpecificationRows) -> torch.Tensor:
         return self._torch.from_numpy(rows.matrix).to(self._target, self._dtype)
 
     def _array(self, tensor: torch.Tensor) -> _Float64:
@@ -308,7 +315,7 @@ class Lirpa(Verifier):
             counts += crossing.flatten(1).sum(1).cpu().numpy()
         return counts
 
-    def _margins(self, instances: list[Instance], rows: Rows) -> _Float64:
+    def _margins(self, instances: list[Instance], rows: SpecificationRows) -> _Float64:
         """Returns for each image how far above 0 a bound must be."""
         centers = np.stack([(item.lower + item.upper) / 2 for item in instances])
         with self._torch.no_grad():

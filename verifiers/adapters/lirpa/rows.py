@@ -14,7 +14,7 @@ from prunecert.verifiers.base import Instance
 _Float64 = npt.NDArray[np.float64]
 
 
-class Rows:
+class SpecificationRows:
     """The rows of all disjuncts of a batch of specifications, padded with rows of zeros.
 
     Args:

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array
-from prunecert.verifiers.sparse.bab.ascent_state import Problem, Schedule, Sight, Subdomains, Workspace
+from prunecert.verifiers.sparse.bab.ascent_state import AscentProblem, AscentSchedule, Sight, Subdomains, Workspace
 from prunecert.verifiers.sparse.llvm.row_gather import gather
 
 #: Sums may be taken in any order; infinities and what is not a number stay what they are.
@@ -78,7 +78,7 @@ def _enter(subdomains: Subdomains, work: Workspace, group: int, neurons: int, ro
 
 
 @numba.njit(inline="always")
-def _backward(problem: Problem, work: Workspace, neurons: int, rows: int, pixels: int) -> None:
+def _backward(problem: AscentProblem, work: Workspace, neurons: int, rows: int, pixels: int) -> None:
     """Walks from the weighted rows to the pixels: coefficients, minimisers and bounds of the step's dual variables."""
     for lane in range(LANES32):
         work.total[lane] = 0.0
@@ -152,7 +152,7 @@ def _measure(work: Workspace, neurons: int) -> None:
 
 @numba.njit(inline="always")
 def _forward(
-    problem: Problem,
+    problem: AscentProblem,
     work: Workspace,
     neurons: int,
     ascend: bool,
@@ -219,7 +219,7 @@ def _step(
 
 
 @numba.njit(inline="always")
-def _evaluate(problem: Problem, work: Workspace, neurons: int, rows: int) -> None:
+def _evaluate(problem: AscentProblem, work: Workspace, neurons: int, rows: int) -> None:
     """Follows the lines from the neurons to the rows."""
     for r in range(rows):
         i = neurons + r
@@ -296,10 +296,10 @@ def _leave(subdomains: Subdomains, work: Workspace, group: int, neurons: int, ro
 
 @numba.njit(cache=True, fastmath=_FAST)
 def _ascend(
-    problem: Problem,
+    problem: AscentProblem,
     subdomains: Subdomains,
     sight: Sight,
-    schedule: Schedule,
+    schedule: AscentSchedule,
     work: Float32Array,
     begin: int,
     group: int,
@@ -332,7 +332,12 @@ def _ascend(
 
 @numba.njit(cache=True, parallel=True, fastmath=_FAST)
 def walk(
-    problem: Problem, subdomains: Subdomains, sight: Sight, schedule: Schedule, work: Float32Array, size: int
+    problem: AscentProblem,
+    subdomains: Subdomains,
+    sight: Sight,
+    schedule: AscentSchedule,
+    work: Float32Array,
+    size: int,
 ) -> None:
     """Ascends from dual variables and writes the best ones back.
 

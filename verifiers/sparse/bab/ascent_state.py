@@ -7,7 +7,7 @@ from typing import NamedTuple
 from prunecert.verifiers.sparse.arrays import LANES32, BoolArray, Float32Array, Int8Array, Int32Array, Int64Array
 
 
-class Problem(NamedTuple):
+class AscentProblem(NamedTuple):
     """A reduced network of U neurons, R rows and P pixels, never written; see `reduced_network.Reduced`.
 
     Args:
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
 
 class Subdomains(NamedTuple):
-    """D subdomains; see `dual.Batch`. Dual variables and bounds are overwritten by the best.
+    """D subdomains; see `dual.DualBatch`. Dual variables and bounds are overwritten by the best.
 
     Args:
         sign: [D, U], read only.
@@ -81,7 +81,7 @@ class Sight(NamedTuple):
     rows: Float32Array
 
 
-class Schedule(NamedTuple):
+class AscentSchedule(NamedTuple):
     """How far to ascend.
 
     Args:

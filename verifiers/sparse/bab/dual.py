@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import LANES32, BoolArray, Float32Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.bab import ascent
-from prunecert.verifiers.sparse.bab.ascent_state import Problem, Schedule, Sight, Subdomains, room
+from prunecert.verifiers.sparse.bab.ascent_state import AscentProblem, AscentSchedule, Sight, Subdomains, room
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
 
 
@@ -145,7 +145,7 @@ class Dual:
         m, mt = _both(net.M)
         n, nt = _both(net.N)
         slope = (net.upper / (net.upper - net.lower)).astype(np.float32)
-        self._problem = Problem(*mt, *m, *nt, *n, net.c, net.lower, slope)
+        self._problem = AscentProblem(*mt, *m, *nt, *n, net.c, net.lower, slope)
         self._size = room(net.unstable, self.rows, len(net.pixels))
         raw = np.empty(threads * self._size + LANES32, dtype=np.float32)
         # Vectors that cross a cache line take two loads.
@@ -193,7 +193,7 @@ class Dual:
         sizes = (net.unstable, net.unstable, len(net.pixels), self.rows)
         sight = Sight(*(np.empty((viewed, size), dtype=np.float32) for size in sizes))
         variables = Subdomains(batch.sign, self.member(batch), batch.alpha, batch.beta, batch.weights, batch.bound)
-        schedule = Schedule(steps, *rates, decay, target, self.several, look)
+        schedule = AscentSchedule(steps, *rates, decay, target, self.several, look)
         numba.set_num_threads(self.threads if count > LANES32 else 1)
         ascent.walk(self._problem, variables, sight, schedule, self._work, self._size)
         return Look(*sight)

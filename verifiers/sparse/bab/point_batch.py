@@ -118,7 +118,7 @@ def descend(t: Float32Array, gradient: Float32Array, size: float) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class BatchStep:
     """A summand of a span of neurons.
 
     Args:
@@ -152,7 +152,7 @@ class Lanes:
     """
 
     def __init__(
-        self, inputs: int, spans: Sequence[tuple[int, int, Float32Array, list[Step]]], threads: int = 1
+        self, inputs: int, spans: Sequence[tuple[int, int, Float32Array, list[BatchStep]]], threads: int = 1
     ) -> None:
         self.inputs = inputs
         self.spans = list(spans)
@@ -251,7 +251,7 @@ def of_network(network: Network, rows: Float64Array, offsets: Float64Array, thre
         spans = []
         for index, node in enumerate(network.nodes[1:], 1):
             steps = [
-                Step(
+                BatchStep(
                     term.matrix.indptr.astype(np.int64),
                     term.matrix.indices,
                     term.matrix.data,
@@ -268,7 +268,7 @@ def of_network(network: Network, rows: Float64Array, offsets: Float64Array, thre
         _LATEST[network] = lanes
     place, column = np.nonzero(rows)
     starts = np.searchsorted(place, np.arange(len(rows) + 1))
-    step = Step(starts, column.astype(np.int32), rows[place, column].astype(np.float32), 0, int(first[-2]), False)
+    step = BatchStep(starts, column.astype(np.int32), rows[place, column].astype(np.float32), 0, int(first[-2]), False)
     lanes.spans[-1] = (*lanes.spans[-1][:2], -offsets.astype(np.float32), [step])
     return lanes
 
@@ -278,9 +278,9 @@ def of_reduced(dual: Dual) -> Lanes:
     net, pixels = dual.net, len(dual.net.pixels)
     (m, n), spans = dual.matrices, []
     for start, stop in (*net.levels, (net.unstable, len(net.c))):
-        steps = [Step(*m, start, 0, False)]
+        steps = [BatchStep(*m, start, 0, False)]
         if start:
-            steps.append(Step(*n, start, pixels, True))
+            steps.append(BatchStep(*n, start, pixels, True))
         spans.append((pixels + start, pixels + stop, net.c[start:stop], steps))
     return Lanes(pixels, spans, dual.threads)
 

@@ -21,10 +21,10 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32, Float64Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import lay_out
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
-from prunecert.verifiers.sparse.crown.rows.layout import State, lay_flat, make_state
+from prunecert.verifiers.sparse.crown.rows.layout import RowState, lay_flat, make_state
 from prunecert.verifiers.sparse.crown.scratch import Scratch, make_scratch
 from prunecert.verifiers.sparse.crown.units import intervals
-from prunecert.verifiers.sparse.crown.units.state import Image, make_image
+from prunecert.verifiers.sparse.crown.units.state import UnitImage, make_image
 from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification, finish_level
 from prunecert.verifiers.sparse.network import Network
 
@@ -113,7 +113,7 @@ class RowPass(Pass):
         self._layout, self._taps = lay_flat(network)
         self._program = self._layout.program
         self._sizes = [node.size for node in network.nodes]
-        self._states: list[State] = []
+        self._states: list[RowState] = []
         self._scratches: list[Scratch] = []
 
     def reserve(self, slots: int) -> None:
@@ -175,7 +175,7 @@ class UnitPass(Pass):
         self._layout = lay_out(network)
         self._program = self._layout.program
         self._weights = 2 * len(self._program.columns)
-        self._images: list[Image] = []
+        self._images: list[UnitImage] = []
         self._scratches: list[Scratch] = []
         self._buffers: list[Int64Array] = []
         self._merged: list[Float64Array] = []

@@ -15,10 +15,10 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
 from prunecert.verifiers.sparse.pairs.network import Pair
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, Ranges, affine, of_box
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, affine, of_box
 from prunecert.verifiers.sparse.pairs.relaxation import Choice
 from prunecert.verifiers.sparse.pairs.specification import Candidates
-from prunecert.verifiers.sparse.pairs.walk import Walked, Walker
+from prunecert.verifiers.sparse.pairs.walk import PairWalker, Walked
 
 #: Rows that are walked back together.
 _TOGETHER = 256
@@ -34,8 +34,8 @@ class PairBounds:
         walker: For more rows over the box, or parts of it.
     """
 
-    ranges: list[Ranges]
-    walker: Walker
+    ranges: list[PairRanges]
+    walker: PairWalker
 
     def unstable(self) -> tuple[int, int]:
         """Returns how many ReLUs are unstable in the first network, and in the second."""
@@ -69,7 +69,7 @@ class Bounder:
     def with_own(self, lower: Float64Array, upper: Float64Array, first: CrownBounds, second: CrownBounds) -> PairBounds:
         """Bounds all nodes over a box from each network's own bounds, which hold in real arithmetic."""
         ranges = [of_box(lower, upper)]
-        walker = Walker(self.pair, ranges)
+        walker = PairWalker(self.pair, ranges)
         for node in range(1, self.pair.last + 1):
             node_ranges = affine(self.pair, node, ranges)
             own = [(node_ranges.lower[place], node_ranges.upper[place]) for place in (FIRST, SECOND)]
@@ -77,7 +77,7 @@ class Bounder:
                 if node in bounds.lower:
                     own[place] = bounds.lower[node][:, None], bounds.upper[node][:, None]
             everywhere = np.full_like(node_ranges.lower[CHANGE], np.inf)
-            crown = Ranges(
+            crown = PairRanges(
                 np.stack([own[FIRST][0], own[SECOND][0], -everywhere]),
                 np.stack([own[FIRST][1], own[SECOND][1], everywhere]),
             )
@@ -88,7 +88,7 @@ class Bounder:
             walker.add(node, ranges)
         return PairBounds(ranges, walker)
 
-    def _tightened(self, walker: Walker, node: int, ranges: list[Ranges]) -> Ranges:
+    def _tightened(self, walker: PairWalker, node: int, ranges: list[PairRanges]) -> PairRanges:
         """Bounds the differences that matter by walks: of neurons that aren't stable in both networks."""
         node_ranges = ranges[node]
         differ = node_ranges.lower[CHANGE, :, 0] < node_ranges.upper[CHANGE, :, 0]
@@ -105,11 +105,14 @@ class Bounder:
             least = walker.lower(node, np.zeros_like(change), change, ranges).lower
             lower[CHANGE, some, 0] = np.maximum(lower[CHANGE, some, 0], least[: len(some)])
             upper[CHANGE, some, 0] = np.minimum(upper[CHANGE, some, 0], -least[len(some) :])
-        return Ranges(lower, upper).narrowed()
+        return PairRanges(lower, upper).narrowed()
 
 
 def bound_rows(
-    bounds: PairBounds, rows: Candidates, ranges: Sequence[Ranges] | None = None, choices: Sequence[Choice] = CHOICES
+    bounds: PairBounds,
+    rows: Candidates,
+    ranges: Sequence[PairRanges] | None = None,
+    choices: Sequence[Choice] = CHOICES,
 ) -> tuple[Float64Array, Walked]:
     """Bounds rows of a question from below.
 

@@ -22,7 +22,7 @@ from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.pairs.bounds import PairBounds, bound_rows
 from prunecert.verifiers.sparse.pairs.programme import Programme
-from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND, Ranges, affine
+from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND, PairRanges, affine
 from prunecert.verifiers.sparse.pairs.specification import Candidates
 
 #: Returns the first of points [n, inputs] that is a counterexample, as the original files see it, or None.
@@ -81,7 +81,7 @@ class _Part:
     least: float
     number: int
     signs: tuple[Sign, ...] = field(compare=False)
-    ranges: list[Ranges] = field(compare=False)
+    ranges: list[PairRanges] = field(compare=False)
 
 
 class PairTree:
@@ -164,7 +164,7 @@ class PairTree:
 
     def _bound(
         self, children: Sequence[tuple[Sign, ...]], rows: Candidates
-    ) -> tuple[Float64Array, list[Ranges], Float64Array]:
+    ) -> tuple[Float64Array, list[PairRanges], Float64Array]:
         """Bounds parts by intervals and walks.
 
         Returns:
@@ -189,7 +189,7 @@ class PairTree:
         return np.where(empty, np.inf, best.max(axis=1)), ranges, chosen
 
 
-def propagated(bounds: PairBounds, parts: Sequence[tuple[Sign, ...]]) -> tuple[list[Ranges], Float64Array]:
+def propagated(bounds: PairBounds, parts: Sequence[tuple[Sign, ...]]) -> tuple[list[PairRanges], Float64Array]:
     """Carries values and differences through the layers for parts of a box.
 
     Args:
@@ -202,7 +202,7 @@ def propagated(bounds: PairBounds, parts: Sequence[tuple[Sign, ...]]) -> tuple[l
     pair = bounds.walker.pair
     count = len(parts)
     box = bounds.ranges[0]
-    ranges = [Ranges(np.repeat(box.lower, count, axis=2), np.repeat(box.upper, count, axis=2))]
+    ranges = [PairRanges(np.repeat(box.lower, count, axis=2), np.repeat(box.upper, count, axis=2))]
     empty = np.zeros(count, dtype=bool)
     places: dict[int, list[tuple[int, Sign]]] = {}
     for place, signs in enumerate(parts):
@@ -221,12 +221,12 @@ def propagated(bounds: PairBounds, parts: Sequence[tuple[Sign, ...]]) -> tuple[l
         empty |= gone
         # What is empty is proved; the numbers that stand for it only have to be in order.
         upper = np.where(gone, np.maximum(node_ranges.lower, node_ranges.upper), node_ranges.upper)
-        ranges.append(Ranges(node_ranges.lower, upper))
+        ranges.append(PairRanges(node_ranges.lower, upper))
     return ranges, empty
 
 
 def _widest(
-    gaps: dict[int, Float64Array], ranges: Sequence[Ranges], activated: Sequence[int]
+    gaps: dict[int, Float64Array], ranges: Sequence[PairRanges], activated: Sequence[int]
 ) -> tuple[int, int] | None:
     """Returns the neuron to split, or None if every ReLU is stable."""
     best, chosen = -1.0, None
@@ -243,7 +243,7 @@ def _widest(
     return chosen
 
 
-def _children(signs: tuple[Sign, ...], split: tuple[int, int], ranges: Sequence[Ranges]) -> list[tuple[Sign, ...]]:
+def _children(signs: tuple[Sign, ...], split: tuple[int, int], ranges: Sequence[PairRanges]) -> list[tuple[Sign, ...]]:
     """Returns the parts that a part falls into: by the neuron's sign in every network where it is unstable."""
     node, neuron = split
     free = ranges[node].unstable()[:, neuron, 0]

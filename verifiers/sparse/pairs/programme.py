@@ -27,14 +27,14 @@ from scipy.optimize import linprog
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, Ranges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, PairRanges, inexact, through_relu
 
 #: `scipy.optimize.linprog`'s code for a programme without a solution.
 _OPTIMAL, _INFEASIBLE = 0, 2
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ProgrammeAnswer:
     """What a programme says.
 
     Args:
@@ -66,7 +66,7 @@ class Programme:
         ranges: Of all nodes over that part; one box.
     """
 
-    def __init__(self, pair: Pair, ranges: Sequence[Ranges]) -> None:
+    def __init__(self, pair: Pair, ranges: Sequence[PairRanges]) -> None:
         self._pair, self._ranges = pair, ranges
         #: Without bounds of all values nothing follows.
         self._bounded = all(np.isfinite(item.lower).all() and np.isfinite(item.upper).all() for item in ranges)
@@ -172,7 +172,7 @@ class Programme:
             # 0 <= δ <= d, or d <= δ <= 0, of which the sides at 0 are in δ's range.
             self._limits.append(_Block(sign * (changes[1][some] - changes[0][some]), np.zeros(len(some))))
 
-    def solve(self, rows: Float64Array, offsets: Float64Array, seconds: float = np.inf) -> Answer:
+    def solve(self, rows: Float64Array, offsets: Float64Array, seconds: float = np.inf) -> ProgrammeAnswer:
         """Asks whether all rows of a disjunct, rows @ [y, y'] <= offsets, can hold.
 
         Args:
@@ -181,7 +181,7 @@ class Programme:
             seconds: Limit of each programme that is solved; one that is cut short proves nothing.
         """
         if not self._bounded:
-            return Answer(False, -np.inf, None, {})
+            return ProgrammeAnswer(False, -np.inf, None, {})
         limits, equations = _stacked(self._limits, self._width), _stacked(self._equations, self._width)
         outputs = self._pair.outputs
         question = _Block(
@@ -208,16 +208,16 @@ class Programme:
             options={"time_limit": seconds},
         )
         if result.status == _INFEASIBLE:
-            return Answer(self._infeasible(limits, equations, seconds), np.inf, None, {})
+            return ProgrammeAnswer(self._infeasible(limits, equations, seconds), np.inf, None, {})
         if result.status != _OPTIMAL or result.x is None:
-            return Answer(False, -np.inf, None, {})
+            return ProgrammeAnswer(False, -np.inf, None, {})
         multipliers = np.maximum(-result.ineqlin.marginals, 0.0)
         weights, others = multipliers[: len(offsets)], multipliers[len(offsets) :]
         bound = self._bound([(question, weights), (limits, others), (equations, -result.eqlin.marginals)])
         proved = bound > 0 and bool((weights > 0).any())
         inputs = self._pair.sizes[0]
         point = np.clip(result.x[:inputs], self._low[:inputs], self._high[:inputs])
-        return Answer(proved, float(result.fun), point, self._gaps(result.x))
+        return ProgrammeAnswer(proved, float(result.fun), point, self._gaps(result.x))
 
     def _infeasible(self, limits: _Block, equations: _Block, seconds: float) -> bool:
         """Says whether it follows rigorously that the constraints alone have no solution."""

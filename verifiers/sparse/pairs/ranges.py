@@ -47,7 +47,7 @@ def up(values: Float64Array) -> Float64Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Ranges:
+class PairRanges:
     """Bounds of a node's values in both networks and of their difference.
 
     Args:
@@ -63,11 +63,11 @@ class Ranges:
         free: BoolArray = (self.lower[:CHANGE] < 0) & (self.upper[:CHANGE] > 0)
         return free
 
-    def meet(self, other: Ranges) -> Ranges:
+    def meet(self, other: PairRanges) -> PairRanges:
         """Returns the intersection."""
-        return Ranges(np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper))
+        return PairRanges(np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper))
 
-    def narrowed(self) -> Ranges:
+    def narrowed(self) -> PairRanges:
         """Returns what each of the three says of the other two, too."""
         lower, upper = self.lower.copy(), self.upper.copy()
         with np.errstate(invalid="ignore"):
@@ -77,13 +77,13 @@ class Ranges:
             _more(upper[SECOND], up(upper[FIRST] + upper[CHANGE]), np.fmin)
             _more(lower[FIRST], down(lower[SECOND] - upper[CHANGE]), np.fmax)
             _more(upper[FIRST], up(upper[SECOND] - lower[CHANGE]), np.fmin)
-        return Ranges(lower, upper)
+        return PairRanges(lower, upper)
 
-    def columns(self, index: Int64Array) -> Ranges:
+    def columns(self, index: Int64Array) -> PairRanges:
         """Returns the ranges of some of the boxes; of a single box, that one for all."""
         if self.lower.shape[2] == 1:
             return self
-        return Ranges(self.lower[:, :, index], self.upper[:, :, index])
+        return PairRanges(self.lower[:, :, index], self.upper[:, :, index])
 
     def empty(self) -> BoolArray:
         """Says for which boxes nothing is left: [boxes]."""
@@ -95,7 +95,7 @@ def _more(values: Float64Array, other: Float64Array, choose: np.ufunc) -> None:
     choose(values, other, out=values)
 
 
-def of_box(lower: Float64Array, upper: Float64Array) -> Ranges:
+def of_box(lower: Float64Array, upper: Float64Array) -> PairRanges:
     """Returns the ranges of the input, which both networks share.
 
     Args:
@@ -103,16 +103,16 @@ def of_box(lower: Float64Array, upper: Float64Array) -> Ranges:
         upper: Upper corner.
     """
     zero = np.zeros_like(lower)
-    return Ranges(np.stack([lower, lower, zero])[:, :, None], np.stack([upper, upper, zero])[:, :, None])
+    return PairRanges(np.stack([lower, lower, zero])[:, :, None], np.stack([upper, upper, zero])[:, :, None])
 
 
-def least_difference(ranges: Ranges) -> tuple[Float64Array, Float64Array]:
+def least_difference(ranges: PairRanges) -> tuple[Float64Array, Float64Array]:
     """Returns the ends of what z can be: `lower` and `upper` narrowed by z' and d, rounded outwards."""
     (low, low2, least), (high, high2, most) = ranges.lower, ranges.upper
     return np.maximum(low, down(low2 - most)), np.minimum(high, up(high2 - least))
 
 
-def through_relu(ranges: Ranges) -> Ranges:
+def through_relu(ranges: PairRanges) -> PairRanges:
     """Returns the ranges behind the ReLU, see the module's docstring."""
     low2, high2 = ranges.lower[SECOND], ranges.upper[SECOND]
     least, most = ranges.lower[CHANGE], ranges.upper[CHANGE]
@@ -127,7 +127,7 @@ def through_relu(ranges: Ranges) -> Ranges:
         # Where the ends have crossed the box is empty, and anything holds; a difference is within d's range and 0.
         change = np.fmax(np.minimum(*below), np.minimum(least, 0.0)), np.fmin(above, np.maximum(most, 0.0))
     values = np.maximum(ranges.lower[:CHANGE], 0.0), np.maximum(ranges.upper[:CHANGE], 0.0)
-    return Ranges(*(np.concatenate([value, one[None]]) for value, one in zip(values, change, strict=True)))
+    return PairRanges(*(np.concatenate([value, one[None]]) for value, one in zip(values, change, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ class _Summand:
     upper: Float64Array
 
 
-def affine(pair: Pair, node: int, before: Sequence[Ranges]) -> Ranges:
+def affine(pair: Pair, node: int, before: Sequence[PairRanges]) -> PairRanges:
     """Returns interval bounds of a node from those of the nodes before it.
 
     Args:
@@ -172,12 +172,12 @@ def affine(pair: Pair, node: int, before: Sequence[Ranges]) -> Ranges:
         ),
         strict=True,
     )
-    return Ranges(
+    return PairRanges(
         np.stack([lower[0], lower[1], np.maximum(*lower[2:])]), np.stack([upper[0], upper[1], np.minimum(*upper[2:])])
     )
 
 
-def inexact(term: PairTerm, ranges: Ranges) -> Float64Array:
+def inexact(term: PairTerm, ranges: PairRanges) -> Float64Array:
     """Bounds what a term's weights, which aren't the files' own, change in both values and the difference."""
     size = np.maximum(np.abs(ranges.lower), np.abs(ranges.upper))
     one = weight_error(term.first.magnitude @ size[FIRST], size[FIRST])

@@ -36,13 +36,13 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.pairs.network import UNIT
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, Ranges, least_difference
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, PairRanges, least_difference
 
 Choice = Literal["apart", "together", "mixed"]
 
 
 @dataclass(frozen=True, eq=False)
-class Planes:
+class PairPlanes:
     """What is below λ relu(z) + κ δ.
 
     Args:
@@ -58,7 +58,7 @@ class Planes:
     index: Int64Array
 
 
-def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice) -> Planes:
+def relax(lam: Float64Array, kappa: Float64Array, ranges: PairRanges, choice: Choice) -> PairPlanes:
     """Bounds a layer of ReLUs from below.
 
     Args:
@@ -80,8 +80,8 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
     inexact = ~(cases[0] | cases[1] | cases[2])
     index = np.flatnonzero(inexact.any(axis=1))
     if not len(index):
-        return Planes(value, change, np.zeros((0, lam.shape[1])), index)
-    few = Ranges(low[:, index], high[:, index])
+        return PairPlanes(value, change, np.zeros((0, lam.shape[1])), index)
+    few = PairRanges(low[:, index], high[:, index])
     # What is infinite, or no number, becomes a constant of minus infinity.
     with np.errstate(invalid="ignore", over="ignore"):
         mu, nu, constant = _planes(lam[index], kappa[index], few, choice)
@@ -89,11 +89,11 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
     exact = np.broadcast_to(~inexact[index], mu.shape)
     value[index] = np.where(exact, value[index], mu)
     change[index] = np.where(exact, change[index], nu)
-    return Planes(value, change, np.where(exact, 0.0, constant), index)
+    return PairPlanes(value, change, np.where(exact, 0.0, constant), index)
 
 
 def _planes(
-    lam: Float64Array, kappa: Float64Array, ranges: Ranges, choice: Choice
+    lam: Float64Array, kappa: Float64Array, ranges: PairRanges, choice: Choice
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Returns μ, ν and c of neurons, [neurons, rows] each."""
     low, high = ranges.lower, ranges.upper
@@ -137,14 +137,14 @@ def _chord(factor: Float64Array, least: Float64Array, most: Float64Array) -> Flo
     return factor * np.where(factor >= 0, _slope(-most, -least), _slope(least, most))
 
 
-def _apart(lam: Float64Array, kappa: Float64Array, ranges: Ranges) -> tuple[Float64Array, Float64Array]:
+def _apart(lam: Float64Array, kappa: Float64Array, ranges: PairRanges) -> tuple[Float64Array, Float64Array]:
     low, high = ranges.lower, ranges.upper
     nu = _triangle(kappa, low[SECOND], high[SECOND])
     return _triangle(lam - kappa, low[FIRST], high[FIRST]) + nu, nu
 
 
 def _constant(
-    lam: Float64Array, kappa: Float64Array, mu: Float64Array, nu: Float64Array, ranges: Ranges
+    lam: Float64Array, kappa: Float64Array, mu: Float64Array, nu: Float64Array, ranges: PairRanges
 ) -> Float64Array:
     """Returns the largest c, rounded down."""
     (low, low2, least), (high, high2, most) = ranges.lower, ranges.upper
@@ -153,7 +153,7 @@ def _constant(
         for second in (True, False):
             ends = (np.maximum(low, 0.0), high) if first else (low, np.minimum(high, 0.0))
             ends2 = (np.maximum(low2, 0.0), high2) if second else (low2, np.minimum(high2, 0.0))
-            quadrant = Ranges(np.stack([ends[0], ends2[0], least]), np.stack([ends[1], ends2[1], most]))
+            quadrant = PairRanges(np.stack([ends[0], ends2[0], least]), np.stack([ends[1], ends2[1], most]))
             # relu(z') - relu(z) is d, -z, z + d and 0 in the four.
             slope = lam if first and second else lam - kappa if first else kappa if second else np.zeros_like(lam)
             best = np.minimum(best, _least(slope - mu, (kappa if second else 0.0) - nu, quadrant))
@@ -169,8 +169,8 @@ def _constant(
     return result
 
 
-def _least(slope: Float64Array, change: Float64Array, quadrant: Ranges) -> Float64Array:
-    """Returns the minimum of slope * z + change * d over a set of the form of `Ranges`; infinite if it is empty."""
+def _least(slope: Float64Array, change: Float64Array, quadrant: PairRanges) -> Float64Array:
+    """Returns the minimum of slope * z + change * d over a set of the form of `PairRanges`; infinite if it is empty."""
     (_, low2, least), (_, high2, most) = quadrant.lower, quadrant.upper
     start, end = least_difference(quadrant)
     empty = (start > end) | (quadrant.lower > quadrant.upper).any(axis=0)
@@ -185,7 +185,7 @@ def _least(slope: Float64Array, change: Float64Array, quadrant: Ranges) -> Float
 
 
 def _at_corners(
-    lam: Float64Array, kappa: Float64Array, mu: Float64Array, nu: Float64Array, ranges: Ranges
+    lam: Float64Array, kappa: Float64Array, mu: Float64Array, nu: Float64Array, ranges: PairRanges
 ) -> Float64Array:
     """Returns the mean of h at four corners of the set; it only chooses slopes."""
     (_, low2, least), (_, high2, most) = ranges.lower, ranges.upper

@@ -28,7 +28,7 @@ from prunecert.verifiers.sparse.pairs.network import split_merged
 from prunecert.verifiers.sparse.pairs.specification import candidates
 
 
-class Networks:
+class PairNetworks:
     """A merged network, taken apart and made ready.
 
     Args:
@@ -69,7 +69,7 @@ class PairSearch:
 
     def __init__(
         self,
-        networks: Networks,
+        networks: PairNetworks,
         lower: Float32Array,
         upper: Float32Array,
         spec: OutputSpec,

@@ -21,7 +21,7 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, TINY, Ranges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, TINY, PairRanges, inexact, through_relu
 from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
 
 #: Coefficients and values beyond these could underflow elsewhere by more than `TINY` covers.
@@ -42,13 +42,13 @@ class Walked:
     input: Float64Array
     losses: dict[int, Float64Array]
 
-    def corners(self, box: Ranges) -> Float64Array:
+    def corners(self, box: PairRanges) -> Float64Array:
         """Returns the corners of a box at which what is left of the rows is least: [rows, inputs]."""
         corners: Float64Array = np.where(self.input > 0, box.lower[FIRST], box.upper[FIRST]).T
         return corners
 
 
-class Walker:
+class PairWalker:
     """Walks back through a pair of networks over one box, or parts of it.
 
     Args:
@@ -56,7 +56,7 @@ class Walker:
         ranges: Of all nodes over the whole box, which bound what rounding can do; nodes may be added later.
     """
 
-    def __init__(self, pair: Pair, ranges: Sequence[Ranges]) -> None:
+    def __init__(self, pair: Pair, ranges: Sequence[PairRanges]) -> None:
         self.pair = pair
         self._sums = 4.0 * sum(pair.sizes)
         self._charges: list[Float64Array] = [np.zeros((2, pair.sizes[0]))]
@@ -64,19 +64,19 @@ class Walker:
         for node in range(len(ranges)):
             self.add(node, ranges)
 
-    def copy(self) -> Walker:
+    def copy(self) -> PairWalker:
         """Returns one that nodes can be added to while this one stays."""
         other = copy.copy(self)
         other._charges, other._reach = list(self._charges), list(self._reach)
         return other
 
-    def add(self, node: int, ranges: Sequence[Ranges]) -> None:
+    def add(self, node: int, ranges: Sequence[PairRanges]) -> None:
         """Takes in a node whose ranges, and those of all before it, are node_ranges."""
         self._reach.append(np.maximum(np.abs(ranges[node].lower), np.abs(ranges[node].upper)).max(axis=2))
         if node:
             self._charges.append(self._charge(node, ranges))
 
-    def _charge(self, node: int, ranges: Sequence[Ranges]) -> Float64Array:
+    def _charge(self, node: int, ranges: Sequence[PairRanges]) -> Float64Array:
         """Returns what one unit of |μ|, and of |ν|, of each neuron of a node is charged: [2, size]."""
         errors = self.pair.shifts[node].error
         total = np.stack([errors[FIRST], errors[CHANGE]])
@@ -94,7 +94,8 @@ class Walker:
         return total * 1.01
 
     def lower(
-        self, start: int, value: Float64Array, change: Float64Array, ranges: Sequence[Ranges], choice: Choice = "mixed",
+        self, start: int, value: Float64Array, change: Float64Array, ranges: Sequence[PairRanges],
+        choice: Choice = "mixed",
         constant: Float64Array | None = None,
     ) -> Walked:  # fmt: skip
         """Bounds value^T z + change^T d + constant of a node.

@@ -1,9 +1,9 @@
 """The tree of a search as it is kept for the next network: splits, slopes, multipliers; its checks and its file.
 
 A file is a fixed start, a header in JSON with a checksum, and the arrays with another. The header says what a search
-must know before it decides to use the tree at all (`Summary`), and is read without the arrays.
+must know before it decides to use the tree at all (`ProofSummary`), and is read without the arrays.
 
-    start │ header: what `Summary` has, checksum │ arrays: the tree's splits, leaves' slopes and multipliers, checksum
+    start │ header: `ProofSummary`, checksum │ arrays: the tree's splits, leaves' slopes and multipliers, checksum
           └─ read always ────────────────────────┴─ read where the tree is to be tried
 """
 
@@ -66,7 +66,7 @@ class RefusedProofError(ValueError):
 
 
 @dataclass(frozen=True)
-class Summary:
+class ProofSummary:
     """What is known of a search before its tree is read.
 
     Args:
@@ -122,7 +122,7 @@ class Proof:
         beta: Its value, 0 or more.
     """
 
-    summary: Summary
+    summary: ProofSummary
     node: Int32Array
     index: Int32Array
     parent: Int32Array
@@ -217,7 +217,7 @@ class Proof:
         return proof
 
 
-def glance(path: Path) -> Summary:
+def glance(path: Path) -> ProofSummary:
     """Reads what a file says of its proof, without the tree.
 
     Raises:
@@ -290,9 +290,9 @@ def _header(content: bytes) -> tuple[dict[str, Any], int]:
     return header, begin + length
 
 
-def _summary(header: dict[str, Any]) -> Summary:
+def _summary(header: dict[str, Any]) -> ProofSummary:
     said = header["summary"]
-    summary = Summary(
+    summary = ProofSummary(
         str(said["network"]),
         tuple(int(size) for size in said["layout"]),
         str(said["status"]),
@@ -345,7 +345,7 @@ def pack(
 
     Args:
         names: Of the network.
-        said: What `Summary` takes besides the layout and the sizes.
+        said: What `ProofSummary` takes besides the layout and the sizes.
         unstable: Nodes and indices of the unstable neurons.
         tree: Parents, neurons, signs and disjuncts of its entries.
         leaves: Entries without children, [L], their α and β, [L, U].
@@ -356,7 +356,7 @@ def pack(
     place, alpha, beta = place[keep], alpha[keep], beta[keep]
     rows, columns = np.nonzero(beta > 0)
     return Proof(
-        Summary(layout=names.layout, entries=len(parent), leaves=len(place), **said),
+        ProofSummary(layout=names.layout, entries=len(parent), leaves=len(place), **said),
         unstable[0].astype(np.int32),
         names.places(*unstable),
         np.array(parent, dtype=np.int32),

@@ -31,8 +31,8 @@ from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import (
     SCHEMA_VERSION,
     Proof,
+    ProofSummary,
     RefusedProofError,
-    Summary,
     glance,
     read,
     write,
@@ -144,7 +144,7 @@ class Earlier:
         return self.witness is not None and not self.latest
 
     @cached_property
-    def summary(self) -> Summary | None:
+    def summary(self) -> ProofSummary | None:
         """What is known of the tree without reading it; None if there is none that can be used."""
         try:
             return self._fitting(glance(self._files[1]))
@@ -187,7 +187,7 @@ class Earlier:
         """Says why the tree is not used although it can be read."""
         self._refuse(1, RefusedProofError(why))
 
-    def _fitting(self, summary: Summary) -> Summary:
+    def _fitting(self, summary: ProofSummary) -> ProofSummary:
         if summary.layout != self._layout:
             raise RefusedProofError("it is of a network with other layers")
         return summary

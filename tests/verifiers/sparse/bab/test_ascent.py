@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.arrays import LANES32, BoolArray, Float32Array, Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab import ascent
-from prunecert.verifiers.sparse.bab.ascent_state import Problem, Schedule, Sight, Subdomains, room
+from prunecert.verifiers.sparse.bab.ascent_state import AscentProblem, AscentSchedule, Sight, Subdomains, room
 from prunecert.verifiers.sparse.bab.dual import _both
 
 
@@ -28,10 +28,10 @@ class Case(NamedTuple):
     weights: Float32Array
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> AscentProblem:
         (m, mt), (n, nt) = _both(self.M), _both(self.N)
         slope = (self.upper / (self.upper - self.lower)).astype(np.float32)
-        return Problem(*mt, *m, *nt, *n, self.c, self.lower, slope)
+        return AscentProblem(*mt, *m, *nt, *n, self.c, self.lower, slope)
 
 
 def draw(seed: int, neurons: int, rows: int, pixels: int, count: int) -> Case:
@@ -82,7 +82,7 @@ def ascend(case: Case, steps: int, several: bool = True, target: float = np.inf)
         case.problem,
         Subdomains(case.sign, case.member, alpha, beta, weights, bound),
         sight,
-        Schedule(steps, 0.2, 0.2, 0.95, target, several, True),
+        AscentSchedule(steps, 0.2, 0.2, 0.95, target, several, True),
         work,
         size,
     )

@@ -12,7 +12,7 @@ import scipy.optimize
 from prunecert.verifiers.sparse.pairs import programme as module
 from prunecert.verifiers.sparse.pairs.branch_and_bound import Sign, propagated
 from prunecert.verifiers.sparse.pairs.programme import Programme
-from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND, Ranges
+from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND, PairRanges
 from tests.verifiers.sparse.pairs.pairkit import Case, case
 
 
@@ -133,6 +133,6 @@ def test_a_programme_that_is_cut_short_proves_nothing(one: Case) -> None:
 
 def test_without_bounds_nothing_follows(one: Case) -> None:
     ranges = one.bounds().ranges
-    infinite = Ranges(np.full_like(ranges[1].lower, -np.inf), np.full_like(ranges[1].upper, np.inf))
+    infinite = PairRanges(np.full_like(ranges[1].lower, -np.inf), np.full_like(ranges[1].upper, np.inf))
     answer = Programme(one.pair, [ranges[0], infinite, *ranges[2:]]).solve(row_of(one)[0], np.array([-1e9]))
     assert not answer.proved

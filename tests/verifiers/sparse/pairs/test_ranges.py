@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.pairs.network import Pair
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, Ranges, affine, of_box, through_relu
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, affine, of_box, through_relu
 from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, case
 
 NUMBERS = st.integers(-8, 8).map(float)
 
 
-def through(pair: Pair, lower: Float64Array, upper: Float64Array) -> list[Ranges]:
+def through(pair: Pair, lower: Float64Array, upper: Float64Array) -> list[PairRanges]:
     ranges = [of_box(lower, upper)]
     for node in range(1, pair.last + 1):
         ranges.append(affine(pair, node, ranges).narrowed())
@@ -73,7 +73,7 @@ def test_a_difference_behind_a_relu_is_exact(
 ) -> None:
     """Against all points of a grid that holds every kink of the set."""
     box = np.array([sorted(first), sorted(second), sorted(change)])
-    node_ranges = through_relu(Ranges(box[:, :1, None], box[:, 1:, None]))
+    node_ranges = through_relu(PairRanges(box[:, :1, None], box[:, 1:, None]))
     z, other = (values.ravel() for values in np.meshgrid(np.arange(-8.0, 9.0), np.arange(-8.0, 9.0)))
     d = other - z
     inside = np.ones(len(z), dtype=bool)
@@ -91,16 +91,16 @@ def test_a_difference_behind_a_relu_is_exact(
 def test_each_of_the_three_narrows_the_others() -> None:
     lower = np.array([0.0, -5.0, 1.0])[:, None, None]
     upper = np.array([1.0, 5.0, 2.0])[:, None, None]
-    node_ranges = Ranges(lower, upper).narrowed()
+    node_ranges = PairRanges(lower, upper).narrowed()
     assert node_ranges.lower[SECOND, 0, 0] == pytest.approx(1.0)
     assert node_ranges.upper[SECOND, 0, 0] == pytest.approx(3.0)
     assert node_ranges.upper[FIRST, 0, 0] == 1.0
     assert not node_ranges.empty()[0]
-    assert Ranges(upper, lower).empty()[0]
+    assert PairRanges(upper, lower).empty()[0]
 
 
 def test_what_is_unbounded_stays_so() -> None:
     infinite = np.full((3, 1, 1), np.inf)
-    node_ranges = through_relu(Ranges(-infinite, infinite))
+    node_ranges = through_relu(PairRanges(-infinite, infinite))
     assert node_ranges.lower[CHANGE, 0, 0] == -np.inf
     assert node_ranges.upper[CHANGE, 0, 0] == np.inf

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecert.verifiers.sparse.pairs.ranges import Ranges
+from prunecert.verifiers.sparse.pairs.ranges import PairRanges
 from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
 
 #: Bounds as walks have them, and awkward ones.
@@ -19,9 +19,9 @@ NUMBERS = st.one_of(
 SPANS = st.one_of(st.tuples(NUMBERS, NUMBERS).map(sorted), st.sampled_from([[0.0, 0.0], [0.0, 2.0], [-2.0, 0.0]]))
 
 
-def ranges_of(box: list[list[float]]) -> Ranges:
+def ranges_of(box: list[list[float]]) -> PairRanges:
     array = np.array(box)
-    return Ranges(array[:, :1, None], array[:, 1:, None])
+    return PairRanges(array[:, :1, None], array[:, 1:, None])
 
 
 @settings(max_examples=80, deadline=None)

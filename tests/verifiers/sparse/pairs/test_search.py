@@ -11,20 +11,20 @@ import pytest
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.pairs.network import joined
-from prunecert.verifiers.sparse.pairs.search import Networks, PairSearch
+from prunecert.verifiers.sparse.pairs.search import PairNetworks, PairSearch
 from prunecert.verifiers.sparse.pairs.specification import difference
 from tests.soundness.pairs import PairQuestion, questions
 
 NEVER = time.monotonic() + 1e6
 
 
-def networks_of(question: PairQuestion, folder: Path) -> Networks:
+def networks_of(question: PairQuestion, folder: Path) -> PairNetworks:
     first, second = (read_network(path) for path in question.files(folder))
-    return Networks(joined(first, second), 1)
+    return PairNetworks(joined(first, second), 1)
 
 
 @pytest.fixture(name="hard", scope="module")
-def _hard(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairQuestion, Networks]:
+def _hard(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairQuestion, PairNetworks]:
     """A question that holds, and that differential bounds leave open."""
     folder = tmp_path_factory.mktemp("hard")
     for question in questions(40, ("skip",)):
@@ -37,7 +37,7 @@ def _hard(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairQuestion, Netwo
 
 
 @pytest.mark.parametrize("entries", [0, 20_000])
-def test_near_the_threshold_it_is_split(hard: tuple[PairQuestion, Networks], entries: int) -> None:
+def test_near_the_threshold_it_is_split(hard: tuple[PairQuestion, PairNetworks], entries: int) -> None:
     question, networks = hard
     box = question.lower, question.upper
     outcome = PairSearch(networks, *box, question.spec, NEVER, entries=entries).run()
@@ -47,7 +47,7 @@ def test_near_the_threshold_it_is_split(hard: tuple[PairQuestion, Networks], ent
     assert outcome.bound_s > 0
 
 
-def test_far_from_it_bounds_or_an_attack_suffice(hard: tuple[PairQuestion, Networks]) -> None:
+def test_far_from_it_bounds_or_an_attack_suffice(hard: tuple[PairQuestion, PairNetworks]) -> None:
     question, networks = hard
     outputs = networks.pair.outputs
     proved = PairSearch(networks, question.lower, question.upper, difference(100.0, outputs), NEVER).run()
@@ -61,7 +61,7 @@ def test_far_from_it_bounds_or_an_attack_suffice(hard: tuple[PairQuestion, Netwo
     assert difference(1e-3, outputs).violated_by(question.both.evaluate(broken.witness)[0])
 
 
-def test_more_is_proved_where_an_allowance_asks_for_it(hard: tuple[PairQuestion, Networks]) -> None:
+def test_more_is_proved_where_an_allowance_asks_for_it(hard: tuple[PairQuestion, PairNetworks]) -> None:
     question, networks = hard
     spec = difference(100.0, networks.pair.outputs)
     for allowed, status in ((1.0, Status.UNSAT), (200.0, Status.UNKNOWN)):
@@ -71,7 +71,7 @@ def test_more_is_proved_where_an_allowance_asks_for_it(hard: tuple[PairQuestion,
         assert outcome.status in (status, Status.TIMEOUT if allowed > 100 else status)
 
 
-def test_properties_without_rows_are_answered(hard: tuple[PairQuestion, Networks]) -> None:
+def test_properties_without_rows_are_answered(hard: tuple[PairQuestion, PairNetworks]) -> None:
     question, networks = hard
     box = question.lower, question.upper
     assert PairSearch(networks, *box, OutputSpec(()), NEVER).run().status is Status.UNSAT
@@ -79,7 +79,7 @@ def test_properties_without_rows_are_answered(hard: tuple[PairQuestion, Networks
     assert PairSearch(networks, *box, everything, NEVER).run().status is Status.SAT
 
 
-def test_time_that_is_up_is_said(hard: tuple[PairQuestion, Networks]) -> None:
+def test_time_that_is_up_is_said(hard: tuple[PairQuestion, PairNetworks]) -> None:
     question, networks = hard
     outcome = PairSearch(networks, question.lower, question.upper, question.spec, time.monotonic() - 1).run()
     assert outcome.status is Status.TIMEOUT

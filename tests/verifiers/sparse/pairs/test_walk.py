@@ -9,7 +9,7 @@ import pytest
 
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, bound_rows
 from prunecert.verifiers.sparse.pairs.network import Pair
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, Ranges
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, PairRanges
 from prunecert.verifiers.sparse.pairs.specification import of_rows
 from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, Case, case
 
@@ -85,8 +85,8 @@ def test_parts_of_a_box_have_bounds_of_their_own(narrow: Case) -> None:
     split = int(np.flatnonzero(whole[1].unstable()[0, :, 0])[0])
     lower, upper = (np.repeat(part, 2, axis=2) for part in (whole[1].lower, whole[1].upper))
     lower[FIRST, split, 0], upper[FIRST, split, 1] = 0.0, 0.0
-    wide = [Ranges(np.repeat(item.lower, 2, axis=2), np.repeat(item.upper, 2, axis=2)) for item in whole]
-    parts = [wide[0], Ranges(lower, upper), *wide[2:]]
+    wide = [PairRanges(np.repeat(item.lower, 2, axis=2), np.repeat(item.upper, 2, axis=2)) for item in whole]
+    parts = [wide[0], PairRanges(lower, upper), *wide[2:]]
     row = of_rows(np.eye(1, 2 * outputs).repeat(2, axis=0), np.zeros(2), np.zeros(2, dtype=np.int64))
     lower, _ = bound_rows(bounds, row, parts, ("mixed",))
     points = narrow.points(4000)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from prunecert.verifiers.base import Status, Verdict
-from prunecert.verifiers.sparse.proofs.file import Proof, RefusedProofError, Summary, glance
+from prunecert.verifiers.sparse.proofs.file import Proof, ProofSummary, RefusedProofError, glance
 from prunecert.verifiers.sparse.proofs.store import key
 from tests.verifiers.sparse.forging import (
     BOTH,
@@ -239,7 +239,7 @@ def test_a_file_that_changes_between_header_and_body(
         "other": PARTIAL["other layers"],
     }
 
-    def glanced(path: Path) -> Summary:
+    def glanced(path: Path) -> ProofSummary:
         summary = glance(path)
         if then == "gone":
             path.unlink()

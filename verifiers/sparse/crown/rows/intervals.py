@@ -13,13 +13,13 @@ import numba
 
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
 from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U32, U53, enclose, reference, set_box
-from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
+from prunecert.verifiers.sparse.crown.rows.layout import RowState, Taps
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 from prunecert.verifiers.sparse.llvm.conv_stripes import settle_relus, settle_values, stripe1, stripe2
 
 
 @numba.njit(cache=True, nogil=True)
-def start(program: Program, state: State, low, high):  # type: ignore[no-untyped-def]
+def start(program: Program, state: RowState, low, high):  # type: ignore[no-untyped-def]
     """Sets the input box, float64 corners in the file's order."""
     state.counts[0] += 1
     state.counts[3] = 0
@@ -28,7 +28,7 @@ def start(program: Program, state: State, low, high):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
-def _refer(program: Program, taps: Taps, state: State, level, rows):  # type: ignore[no-untyped-def]
+def _refer(program: Program, taps: Taps, state: RowState, level, rows):  # type: ignore[no-untyped-def]
     """Sets the references and radii of variables of a level from the bounds of their rows."""
     lower, upper, y, r, q, peaks = state.lower, state.upper, state.y, state.r, state.q, state.peaks[level]
     rectified, loss = program.kinds[level] >= FUSED, taps.loss[level]
@@ -46,7 +46,7 @@ def _refer(program: Program, taps: Taps, state: State, level, rows):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def _list(program: Program, state: State, rows):  # type: ignore[no-untyped-def]
+def _list(program: Program, state: RowState, rows):  # type: ignore[no-untyped-def]
     """Puts variables into the table that levels without taps read."""
     quantities, y, r, gamma = state.quantities, state.y, state.r, program.gamma
     for row in rows:
@@ -55,7 +55,7 @@ def _list(program: Program, state: State, rows):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_taps(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
+def _sum_taps(program: Program, taps: Taps, state: RowState, level):  # type: ignore[no-untyped-def]
     """Bounds a level of taps by intervals."""
     places, weights = taps.places, taps.weights
     centers, radii, y, r, q = state.centers, state.radii, state.y, state.r, state.q
@@ -93,7 +93,7 @@ def _sum_taps(program: Program, taps: Taps, state: State, level):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_rows(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
+def _sum_rows(program: Program, taps: Taps, state: RowState, level):  # type: ignore[no-untyped-def]
     """Bounds a level by intervals, row by row: `units.intervals.propagate` for this layout."""
     pointers, columns, weights, quantities = program.pointers, program.columns, program.weights, state.quantities
     bias, bias_error, inexact = program.bias, program.bias_error, program.inexact[level]
@@ -109,7 +109,7 @@ def _sum_rows(program: Program, taps: Taps, state: State, level):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True)
-def open_level(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
+def open_level(program: Program, taps: Taps, state: RowState, level):  # type: ignore[no-untyped-def]
     """Bounds a level by intervals from the finished levels below, and lists its unstable ReLUs."""
     kind, first, last = program.kinds[level], program.starts[level], program.starts[level + 1]
     state.peaks[level, :] = 0.0
@@ -151,7 +151,7 @@ def open_level(program: Program, taps: Taps, state: State, level):  # type: igno
 
 
 @numba.njit(cache=True, nogil=True)
-def finish_level(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
+def finish_level(program: Program, taps: Taps, state: RowState, level):  # type: ignore[no-untyped-def]
     """Takes tightened rows over, and counts."""
     count, walked = state.counts[1], state.counts[2]
     unstable = 0

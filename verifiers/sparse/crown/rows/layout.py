@@ -72,7 +72,7 @@ class Taps(NamedTuple):
     shallow: Int64Array
 
 
-class State(NamedTuple):
+class RowState(NamedTuple):
     """What is known of one image in the flat layout.
 
     Args:
@@ -323,7 +323,7 @@ def _collect(  # type: ignore[no-untyped-def]
     return True
 
 
-def make_state(program: Program, taps: Taps) -> State:
+def make_state(program: Program, taps: Taps) -> RowState:
     """Returns the arrays for one image; constants keep what is set here for every image."""
     variables, levels = len(program.level), len(program.kinds)
     bias = np.append(program.bias, np.zeros(PADDING))
@@ -334,7 +334,7 @@ def make_state(program: Program, taps: Taps) -> State:
     quantities = np.zeros((variables, 4))
     quantities[:, 0], quantities[:, 1] = y[:variables], np.abs(y[:variables])
     long = np.zeros(variables + PADDING)
-    return State(
+    return RowState(
         centers=bias.copy(),
         radii=long.copy(),
         lower=bias.copy(),

@@ -14,7 +14,7 @@ from prunecert.verifiers.sparse.arrays import LANES32
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 from prunecert.verifiers.sparse.crown.rounding import RUN, adopt, below, flush, plane, reference
 from prunecert.verifiers.sparse.crown.rows.intervals import finish_level, open_level, start
-from prunecert.verifiers.sparse.crown.rows.layout import State, Taps
+from prunecert.verifiers.sparse.crown.rows.layout import RowState, Taps
 from prunecert.verifiers.sparse.crown.scratch import Scratch
 from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.llvm.backward_unit import process1
@@ -24,7 +24,7 @@ _WIDE = (0, 0)
 
 
 @numba.njit(cache=True, nogil=True)
-def _build(program: Program, taps: Taps, state: State, level, rows):  # type: ignore[no-untyped-def]
+def _build(program: Program, taps: Taps, state: RowState, level, rows):  # type: ignore[no-untyped-def]
     """Relaxes variables of a level and writes their rows without the variables that don't deviate, where not done."""
     pointers, sources, values = program.pointers, program.columns, program.weights
     planes, columns, weights, ends, stamps = state.planes, state.columns, state.weights, state.ends, state.stamps
@@ -51,7 +51,7 @@ def _build(program: Program, taps: Taps, state: State, level, rows):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def build_all(program: Program, taps: Taps, state: State, scratch: Scratch, top):  # type: ignore[no-untyped-def]
+def build_all(program: Program, taps: Taps, state: RowState, scratch: Scratch, top):  # type: ignore[no-untyped-def]
     """Prepares all rows of the levels below `top`, so that threads that walk only read."""
     touched = scratch.touched
     for level in range(top):
@@ -63,7 +63,7 @@ def build_all(program: Program, taps: Taps, state: State, scratch: Scratch, top)
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(program: Program, taps: Taps, state: State, scratch: Scratch, coefficients, vectors, top):  # type: ignore[no-untyped-def]
+def _walk(program: Program, taps: Taps, state: RowState, scratch: Scratch, coefficients, vectors, top):  # type: ignore[no-untyped-def]
     """Walks back from the touched variables of the levels below `top` to the input; leaves bounds in `totals`."""
     flags, words, sums, totals = scratch.flags, scratch.words, scratch.sums, scratch.totals
     columns, weights, planes, pointers, ends = state.columns, state.weights, state.planes, program.pointers, state.ends
@@ -95,7 +95,7 @@ def _walk(program: Program, taps: Taps, state: State, scratch: Scratch, coeffici
 
 @numba.njit(cache=True, nogil=True)
 def _bound_block(  # type: ignore[no-untyped-def]
-    program: Program, taps: Taps, state: State, scratch: Scratch, coefficients, vectors, level, rows, intersect
+    program: Program, taps: Taps, state: RowState, scratch: Scratch, coefficients, vectors, level, rows, intersect
 ):
     """Bounds at most lanes / 2 rows of a level by a walk with both signs."""
     half = coefficients.shape[1] // 2
@@ -120,7 +120,7 @@ def _bound_block(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_rows(program: Program, taps: Taps, state: State, scratch: Scratch, level, begin, end, intersect):  # type: ignore[no-untyped-def]
+def bound_rows(program: Program, taps: Taps, state: RowState, scratch: Scratch, level, begin, end, intersect):  # type: ignore[no-untyped-def]
     """Bounds the unstable rows begin ... end - 1 of the level in work; blocks begin at multiples of `LANES32`."""
     at = begin
     while at < end:
@@ -136,7 +136,7 @@ def bound_rows(program: Program, taps: Taps, state: State, scratch: Scratch, lev
 
 
 @numba.njit(cache=True, nogil=True)
-def close_level(program: Program, taps: Taps, state: State, level):  # type: ignore[no-untyped-def]
+def close_level(program: Program, taps: Taps, state: RowState, level):  # type: ignore[no-untyped-def]
     """Ends a level whose rows were bounded by several threads."""
     state.counts[2] = state.counts[1]
     finish_level(program, taps, state, level)
@@ -144,7 +144,7 @@ def close_level(program: Program, taps: Taps, state: State, level):  # type: ign
 
 @numba.njit(cache=True, nogil=True)
 def advance(  # type: ignore[no-untyped-def]
-    program: Program, taps: Taps, state: State, scratch: Scratch, low, high, level, tighten, intersect, most
+    program: Program, taps: Taps, state: RowState, scratch: Scratch, low, high, level, tighten, intersect, most
 ):
     """Bounds levels from `level` on, in one thread.
 
@@ -183,7 +183,7 @@ def advance(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_functions(program: Program, taps: Taps, state: State, scratch: Scratch, matrix, first, chosen, out):  # type: ignore[no-untyped-def]
+def bound_functions(program: Program, taps: Taps, state: RowState, scratch: Scratch, matrix, first, chosen, out):  # type: ignore[no-untyped-def]
     """Lower bounds of rows of functions of the deviations of variables first, first + 1, ..., from float32(matrix).
 
     Only the rounding after the start is accounted for: the coefficients are taken as they are. -inf where there is no
@@ -206,7 +206,7 @@ def bound_functions(program: Program, taps: Taps, state: State, scratch: Scratch
 
 @numba.njit(cache=True, nogil=True)
 def _functions_block(  # type: ignore[no-untyped-def]
-    program: Program, taps: Taps, state: State, scratch: Scratch, coefficients, vectors, matrix, first, chosen, out
+    program: Program, taps: Taps, state: RowState, scratch: Scratch, coefficients, vectors, matrix, first, chosen, out
 ):
     levels = len(program.kinds)
     for lane in range(coefficients.shape[1]):
@@ -224,7 +224,7 @@ def _functions_block(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def bound_specification(  # type: ignore[no-untyped-def]
-    program: Program, taps: Taps, state: State, scratch: Scratch, matrix, offsets, walk, intersect, out
+    program: Program, taps: Taps, state: RowState, scratch: Scratch, matrix, offsets, walk, intersect, out
 ):
     """Lower bounds of matrix @ outputs - offsets of an image whose levels are bounded; `out` is written, [rows]."""
     first = program.starts[len(program.kinds) - 1]
@@ -239,7 +239,8 @@ def bound_specification(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def bound_image(  # type: ignore[no-untyped-def]
-    program: Program, taps: Taps, state: State, scratch: Scratch, low, high, matrix, offsets, tighten, walk, intersect,
+    program: Program, taps: Taps, state: RowState, scratch: Scratch, low, high, matrix, offsets, tighten, walk,
+    intersect,
     most, out,
 ):  # fmt: skip
     """`advance` from the first level on, and `bound_specification` if it comes to the end; returns the level."""

@@ -6,12 +6,12 @@ import numba
 
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
 from prunecert.verifiers.sparse.crown.rounding import SMALLEST, enclose, set_box
-from prunecert.verifiers.sparse.crown.units.state import Image
+from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 
 
 @numba.njit(cache=True, nogil=True)
-def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped-def]
+def start(program: Program, image: UnitImage, low, high):  # type: ignore[no-untyped-def]
     """Sets the input box (float64 corners in the order of the variables) and empties the walk's matrix."""
     image.used[:5] = 0
     image.begins[0] = 0
@@ -22,7 +22,7 @@ def start(program: Program, image: Image, low, high):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
-def propagate(program: Program, image: Image, rows):  # type: ignore[no-untyped-def]
+def propagate(program: Program, image: UnitImage, rows):  # type: ignore[no-untyped-def]
     """Bounds these rows by intervals: fills their z_c, lower, upper and slack."""
     pointers, columns, weights = program.pointers, program.columns, program.weights
     quantities = image.quantities
@@ -38,7 +38,7 @@ def propagate(program: Program, image: Image, rows):  # type: ignore[no-untyped-
 
 
 @numba.njit(cache=True, nogil=True)
-def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-untyped-def]
+def take_over(program: Program, image: UnitImage, begin, end):  # type: ignore[no-untyped-def]
     """`propagate` for ReLUs over raw variables: the row is that variable, with weight 1."""
     for row in range(begin, end):
         raw = program.columns[program.pointers[row]]
@@ -48,7 +48,7 @@ def take_over(program: Program, image: Image, begin, end):  # type: ignore[no-un
 
 
 @numba.njit(cache=True, nogil=True)
-def open_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
+def open_level(program: Program, image: UnitImage, level):  # type: ignore[no-untyped-def]
     """Bounds a level by intervals from the finished levels below."""
     kind = program.kinds[level]
     if kind == OVER:
@@ -58,7 +58,7 @@ def open_level(program: Program, image: Image, level):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True)
-def unstable_rows(program: Program, image: Image, level, out):  # type: ignore[no-untyped-def]
+def unstable_rows(program: Program, image: UnitImage, level, out):  # type: ignore[no-untyped-def]
     """Writes the level's rows whose ReLU is unstable to `out`; returns how many there are."""
     count = 0
     if program.bounded[level]:
@@ -70,7 +70,7 @@ def unstable_rows(program: Program, image: Image, level, out):  # type: ignore[n
 
 
 @numba.njit(cache=True, nogil=True)
-def count_unstable(program: Program, image: Image):  # type: ignore[no-untyped-def]
+def count_unstable(program: Program, image: UnitImage):  # type: ignore[no-untyped-def]
     """Counts ReLUs whose input may have either sign."""
     count = 0
     for level in range(len(program.kinds)):

@@ -10,7 +10,7 @@ from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32A
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 
 
-class Image(NamedTuple):
+class UnitImage(NamedTuple):
     """What is known of one image: bounds of all variables, and the walk's compact matrix.
 
     Args:
@@ -60,7 +60,7 @@ class Image(NamedTuple):
     tiny: Float64Array
 
 
-def make_image(program: Program, weights: int) -> Image:
+def make_image(program: Program, weights: int) -> UnitImage:
     """Returns an image with room for so many weights in the walk's matrix."""
     variables, levels, entries = len(program.level), len(program.kinds), len(program.columns)
     places = 2 * variables + 16
@@ -70,7 +70,7 @@ def make_image(program: Program, weights: int) -> Image:
     quantities = np.zeros((variables, 4))
     quantities[:, 0] = np.where(program.kinds[program.level] >= FUSED, np.maximum(program.bias, 0.0), program.bias)
     quantities[:, 1] = np.abs(quantities[:, 0])
-    return Image(
+    return UnitImage(
         quantities=quantities,
         centers=program.bias.copy(),
         lower=program.bias.copy(),

@@ -11,14 +11,14 @@ from prunecert.verifiers.sparse.crown.rounding import RUN, SMALLEST, U32, U53, a
 from prunecert.verifiers.sparse.crown.scratch import Scratch
 from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.intervals import open_level, start, unstable_rows
-from prunecert.verifiers.sparse.crown.units.state import Image
+from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
 
 _VECTORS = (0, 0)
 
 
 @numba.njit(cache=True, nogil=True)
-def finish_level(program: Program, image: Image, level):  # type: ignore[no-untyped-def]
+def finish_level(program: Program, image: UnitImage, level):  # type: ignore[no-untyped-def]
     """Relaxes a level whose bounds are final and adds its units to the walk; returns whether there was room."""
     kind, start, live = program.kinds[level], program.starts[level], program.live
     size, group = program.heights[level], program.groups[level]
@@ -124,7 +124,7 @@ def finish_level(program: Program, image: Image, level):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ignore[no-untyped-def]
+def _walk(program: Program, image: UnitImage, scratch: Scratch, levels):  # type: ignore[no-untyped-def]
     """Walks back from the touched units of the levels below `levels` to the input; leaves bounds in `totals`."""
     flags, words, sums, totals = scratch.flags, scratch.words, scratch.sums, scratch.totals
     begins, fed, feeders, first, heights = image.begins, image.fed, image.feeders, image.first, image.height
@@ -169,7 +169,7 @@ def _walk(program: Program, image: Image, scratch: Scratch, levels):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, begin, end, intersect):  # type: ignore[no-untyped-def]
+def bound_rows(program: Program, image: UnitImage, scratch: Scratch, level, rows, begin, end, intersect):  # type: ignore[no-untyped-def]
     """Tightens lower and upper of the rows rows[begin:end] of a level by the walk; without `intersect`, replaces them.
 
     A block is 16 rows with both signs: the upper bound of z is minus the lower bound of -z.
@@ -198,7 +198,7 @@ def bound_rows(program: Program, image: Image, scratch: Scratch, level, rows, be
 
 
 @numba.njit(cache=True, nogil=True)
-def bound_functions(program: Program, image: Image, scratch: Scratch, matrix, first, chosen, out):  # type: ignore[no-untyped-def]
+def bound_functions(program: Program, image: UnitImage, scratch: Scratch, matrix, first, chosen, out):  # type: ignore[no-untyped-def]
     """Lower bounds of rows of functions of the deviations of variables first, first + 1, ..., from float32(matrix).
 
     Only the rounding after the start is accounted for: the coefficients are taken as they are. -inf where there is no
@@ -223,7 +223,7 @@ def bound_functions(program: Program, image: Image, scratch: Scratch, matrix, fi
 
 @numba.njit(cache=True, nogil=True)
 def advance(  # type: ignore[no-untyped-def]
-    program: Program, image: Image, scratch: Scratch, low, high, level, tighten, rows, intersect, most
+    program: Program, image: UnitImage, scratch: Scratch, low, high, level, tighten, rows, intersect, most
 ):
     """Bounds levels from `level` on, in one thread.
 
@@ -265,7 +265,7 @@ def advance(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def bound_specification(  # type: ignore[no-untyped-def]
-    program: Program, image: Image, scratch: Scratch, merged, matrix, offsets, intersect, out
+    program: Program, image: UnitImage, scratch: Scratch, merged, matrix, offsets, intersect, out
 ):
     """Lower bounds of matrix @ outputs - offsets of an image whose levels are bounded.
 

@@ -1,0 +1,55 @@
+"""Public classes that bear one name in several modules: a reader of one takes it for the other.
+
+Run as a program, it prints them with where they are.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests import house
+
+#: Why a name stands more than once; an entry goes when its reason does.
+REASONS: Mapping[str, str] = {
+    "Answer": "the protocol of what `outcome.settle` takes, and the row of a summary that fulfils it",
+    "Batch": "of questions, of training images, of subdomains: each the batch of its field",
+    "Boxes": "those of input splits, and of a walk over a ball",
+    "Case": "the checker shares no name's code with what it judges; both are VNN-LIB's case",
+    "Earlier": "what earlier runs left, and what earlier searches left",
+    "Engine": "what an adapter runs in its process, one each; and the bound engine, which needs no other word",
+    "Grid": "of networks on a page, and of numbers that a quantised tensor may have",
+    "Intervals": "differentiable ones of training, in which nothing is certified, and exact ones of integers",
+    "Network": "the checker and the enclosure of float32 share no code with the engine that they judge",
+    "Node": "the checker's, the engine's affine node, and ONNX's in normal form",
+    "Outcome": "of an image, and of a search",
+    "Rounding": "of activations that are quantised, and of constants that are folded",
+    "Slopes": "of a walk over a ball, and those that a certificate writes down",
+    "Stage": "as planned, as the protocol of what `outcome.settle` takes, and of training",
+    "Step": "of a pruner, and the distance of two numbers of a quantised tensor",
+    "Task": "a line of VNN-COMP's list, and a search's question",
+    "Term": "a summand of an affine node, and of a value that ONNX nodes rearrange",
+    "Tree": "as the checker reads it, and as the search leaves it",
+    "UnreadableError": "the checker and the enclosure of float32 share no code with what they judge",
+}
+
+
+def homonyms(sources: Mapping[str, Path] | None = None) -> dict[str, list[str]]:
+    """Returns the modules of each public class name that more than one of them defines.
+
+    Args:
+        sources: Modules by their dotted names; by default all that are installed.
+    """
+    places: dict[str, list[str]] = defaultdict(list)
+    for module, source in (house.modules() if sources is None else sources).items():
+        for node in ast.parse(source.read_bytes()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(module)
+    return {name: modules for name, modules in sorted(places.items()) if len(modules) > 1}
+
+
+if __name__ == "__main__":
+    for name, modules in homonyms().items():
+        print(f"{name}: {', '.join(modules)}")
