@@ -9,21 +9,18 @@ equal bits. The bits that are printed go into a suite as they are, e.g. bits: [4
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from prunecert.bench.options import IMAGES, SECONDS, THREADS, whole
-from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.planning.select import CHECKPOINTS
 from prunecert.bench.report.medium import Table
-from prunecert.bench.running.bit_search import VerifiedJudge, check_verifier, search_bits, start_of
-from prunecert.bench.schema.cell import parse_eps, show_bits
-from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.bench.running.bit_search import BitRequest, choose_bits
+from prunecert.bench.schema.cell import show_bits
+from prunecert.errors import EXIT_OK, run_main
 from prunecert.models import LEAST_BITS, MOST_BITS
-from prunecert.models.datasets.source import CIFAR10, load_split, source_of
 from prunecert.printable import say
-from prunecert.verifiers.process.worker import Worker
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,38 +45,22 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     options = parser().parse_args(argv)
-    check_verifier(options.verifier)
     path = Path(options.checkpoint)
     if path.suffix != ".safetensors":
         path = options.checkpoints / f"{options.checkpoint}.safetensors"
-    with tempfile.TemporaryDirectory(prefix="prunecert-bits-") as scratch:
-        folder = options.exports or Path(scratch)
-        export = export_cell(path, folder)
-        data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", options.data_root)
-        if len(data) < options.images + options.check:
-            raise UserError(
-                f"--images {options.images} and --check {options.check} are refused: there are {len(data):,} held-out "
-                "images; allowed is that many together."
-            )
-        eps = parse_eps(str(export.card["eps"]))
-        start, kept = start_of(export, options.bits)
-        with Worker(options.verifier, threads=options.threads, log=None) as worker:
-
-            def judge(first: int, count: int) -> VerifiedJudge:
-                positions = range(first, first + count)
-                return VerifiedJudge(export, folder, data, positions, eps, worker, options.timeout)
-
-            path_taken = search_bits(start, judge(0, options.images), kept, say)
-            mixed = path_taken[-1].bits
-            check = judge(options.images, options.check)
-            rows = []
-            for bits in dict.fromkeys(((), start, mixed)):
-                score, count = check(bits)
-                rows.append([show_bits(bits), f"{count.kilobytes:.3g}", str(score.proved), f"{score.margin:.4f}"])
-    columns = (("bits", False), ("kB", True), (f"proved of {options.check}", True), ("mean margin", True))
+    names = [field.name for field in fields(BitRequest) if field.name != "checkpoint"]
+    request = BitRequest(checkpoint=path, **{name: getattr(options, name) for name in names})
+    choice = choose_bits(request, say)
+    columns = (("bits", False), ("kB", True), (f"proved of {request.check}", True), ("mean margin", True))
+    rows = [
+        [show_bits(bits), f"{count.kilobytes:.3g}", str(score.proved), f"{score.margin:.4f}"]
+        for bits, score, count in choice.compared
+    ]
     print("\n".join(["", *Table(columns, rows).markdown(), ""]))
-    better = mixed != start
-    say(f"bits: {show_bits(mixed)}" if better else f"No exchange is an improvement over {options.bits} bits for all.")
+    if choice.mixed == choice.start:
+        say(f"No exchange is an improvement over {request.bits} bits for all.")
+    else:
+        say(f"bits: {show_bits(choice.mixed)}")
     return EXIT_OK
 
 

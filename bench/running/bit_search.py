@@ -9,6 +9,7 @@ al. 2024, arXiv 2410.24214) in a small form: no learning, no layer left out, and
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.planning.exports import Export, rounded_export
+from prunecert.bench.planning.exports import Export, export_cell, rounded_export
 from prunecert.bench.planning.plan import is_correct, robustness_instance
-from prunecert.bench.schema.cell import show_bits
+from prunecert.bench.schema.cell import parse_eps, show_bits
 from prunecert.errors import UserError
 from prunecert.models import LEAST_BITS, MOST_BITS
 from prunecert.models.bits import BitCount, count_bits, spread_bits, weights_of
 from prunecert.models.data import Dataset
+from prunecert.models.datasets.source import CIFAR10, load_split, source_of
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, Status
 from prunecert.verifiers.formats.counterexample import outputs
@@ -49,7 +51,7 @@ Judge = Callable[[Bits], tuple[Score, BitCount]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class BitTrial:
     """A network that was tried.
 
     Args:
@@ -143,7 +145,7 @@ def exchanged(bits: Bits, giver: int, taker: int, size: int, size_of: Callable[[
     return None
 
 
-def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[str], None]) -> list[Trial]:
+def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[str], None]) -> list[BitTrial]:
     """Searches from equal bits; returns the networks that were taken, the first and the best one last.
 
     Args:
@@ -156,9 +158,9 @@ def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[
     def size_of(bits: Bits) -> int:
         return sum(width * count for width, count in zip(bits, kept, strict=True))
 
-    trials: dict[Bits, Trial] = {}
+    trials: dict[Bits, BitTrial] = {}
 
-    def tried(bits: Bits) -> Trial | None:
+    def tried(bits: Bits) -> BitTrial | None:
         if bits not in trials:
             try:
                 score, count = judge(bits)
@@ -167,7 +169,7 @@ def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[
                     raise
                 tell(f"{show_bits(bits)}: {error}")
                 return None
-            trials[bits] = Trial(bits, score, count)
+            trials[bits] = BitTrial(bits, score, count)
             tell(f"{show_bits(bits)}: {score.proved} proved, mean margin {score.margin:.4f}, {count.kilobytes:.3g} kB")
         return trials[bits]
 
@@ -201,3 +203,78 @@ def check_verifier(name: str) -> None:
     VERIFIERS.check(name)
     if VERIFIERS.get(name).kind not in (Kind.INCOMPLETE, Kind.COMPLETE):
         raise UserError(f"--verifier {name} is refused because it proves nothing; name one that does.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitRequest:
+    """For which network bits are chosen, and by whose proofs.
+
+    Args:
+        checkpoint: The trained cell's file.
+        bits: The size is that of so many for all layers.
+        images: Held-out images of the search.
+        check: Further ones, to compare the choice on.
+        verifier: Who proves.
+        timeout: Seconds an image.
+        exports: Folder for ONNX files; None: none are left.
+        data_root: Folder of the images; None: it is looked for.
+        threads: Of the verifier; None: its own default.
+    """
+
+    checkpoint: Path
+    bits: int
+    images: int = 100
+    check: int = 100
+    verifier: str = "sparse-crown-ibp"
+    timeout: float = 10.0
+    exports: Path | None = None
+    data_root: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class BitChoice:
+    """What came of a search.
+
+    Args:
+        start: The same bits for all layers.
+        mixed: The choice; equal to `start` if no exchange is an improvement.
+        compared: Weights as they are, `start` and `mixed`, each with its score on the further images and its size.
+    """
+
+    start: Bits
+    mixed: Bits
+    compared: tuple[tuple[Bits, Score, BitCount], ...]
+
+
+def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
+    """Searches, and compares the choice on images that the search hasn't seen.
+
+    Args:
+        request: What is asked for.
+        tell: Takes a line about each step.
+
+    Raises:
+        UserError: The verifier proves nothing, the network can't be exported, or there are too few images.
+    """
+    check_verifier(request.verifier)
+    with tempfile.TemporaryDirectory(prefix="prunecert-bits-") as scratch:
+        folder = request.exports or Path(scratch)
+        export = export_cell(request.checkpoint, folder)
+        data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
+        if len(data) < request.images + request.check:
+            raise UserError(
+                f"--images {request.images} and --check {request.check} are refused: there are {len(data):,} held-out "
+                "images; allowed is that many together."
+            )
+        eps = parse_eps(str(export.card["eps"]))
+        start, kept = start_of(export, request.bits)
+        with Worker(request.verifier, threads=request.threads, log=None) as worker:
+
+            def judge(first: int, count: int) -> VerifiedJudge:
+                positions = range(first, first + count)
+                return VerifiedJudge(export, folder, data, positions, eps, worker, request.timeout)
+
+            mixed = search_bits(start, judge(0, request.images), kept, tell)[-1].bits
+            check = judge(request.images, request.check)
+            return BitChoice(start, mixed, tuple((bits, *check(bits)) for bits in dict.fromkeys(((), start, mixed))))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench import bits
+from prunecert.bench.running import bit_search
 from prunecert.bench.running.bit_search import Bits, Score
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.models.bits import BitCount, LayerBits
@@ -35,13 +36,13 @@ class _Judge:
 
 @pytest.fixture(autouse=True)
 def _held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bits, "load_split", lambda *_: blobs(50, "val"))
+    monkeypatch.setattr(bit_search, "load_split", lambda *_: blobs(50, "val"))
 
 
 def test_the_choice_is_compared_with_equal_bits_on_images_that_the_search_has_not_seen(
     zoo: Zoo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bits, "VerifiedJudge", _Judge)
+    monkeypatch.setattr(bit_search, "VerifiedJudge", _Judge)
     _Judge.positions = []
     assert bits.main(words(zoo, "--images", "20", "--check", "30")) == EXIT_OK
     assert [list(images) for images in _Judge.positions] == [list(range(20)), list(range(20, 50))]
@@ -75,12 +76,12 @@ def test_bits_out_of_range_are_refused(value: str, zoo: Zoo, capsys: pytest.Capt
 
 
 def test_another_data_set_is_named(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    export = bits.export_cell
+    export = bit_search.export_cell
 
     def foreign(checkpoint: Path, folder: Path) -> Any:
         one = export(checkpoint, folder)
         return type(one)(one.path, one.sha256, one.sparsity, 1.0, "", {**one.card, "data": {"name": "mine"}})
 
-    monkeypatch.setattr(bits, "export_cell", foreign)
+    monkeypatch.setattr(bit_search, "export_cell", foreign)
     with pytest.raises(UserError, match="Unknown data set 'mine'"):
         bits.main(words(zoo))
