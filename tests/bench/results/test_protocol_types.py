@@ -17,7 +17,7 @@ def test_a_session_is_made_of_them() -> None:
     assert set(StageSettings.__struct_fields__) < set(SessionStage.__struct_fields__)
 
 
-@pytest.mark.parametrize("change", [{"cores": 0}, {"cores": "2"}, {"memory_gib": -1.0}, {"cpu": None}])
+@pytest.mark.parametrize("change", [{"cores": 0}, {"cores": "2"}, {"cpu": None}])
 def test_what_no_machine_has_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError, match=next(iter(change))):
         msgspec.convert({**MACHINE, **change}, Machine)
