@@ -13,7 +13,8 @@ from msgspec import Struct
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
-from prunecert.bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.results.summary_cells import SummaryCell
+from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE

@@ -11,7 +11,7 @@ import pytest
 
 from prunecert.bench.report.kept_accuracies import CARD_KEPT, Line, kept_accuracies, markdown, of_cell
 from prunecert.bench.results.summary import Rows, summary_of
-from prunecert.bench.results.summary_types import SummaryCell
+from prunecert.bench.results.summary_cells import SummaryCell
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO
 from tests.bench.rowkit import typed
