@@ -26,7 +26,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replay(question: Instance, x: FloatArray) -> FloatArray:
-    return counterexample.outputs(question.onnx, x.reshape(1, *question.lower.shape))[0]
+    (output,) = counterexample.outputs(question.onnx, x.reshape(1, *question.lower.shape))
+    return np.asarray(output, dtype=np.float32)
 
 
 def test_bounds_are_below_the_outputs(network: Path) -> None:
