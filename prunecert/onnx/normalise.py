@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from prunecert.errors import UserError
 from prunecert.onnx import activations, arithmetic, linear, moves, pooling
@@ -104,6 +105,9 @@ def _normalised(
         try:
             normal = _read(graph, chosen, keep)
         except UserError as error:
+            if outputs is None or _may_count(graph, chosen, outputs):
+                # This is the one that counts, or may be: another one would be another question.
+                raise
             problems.append(error)
             continue
         if outputs is None or normal.outputs == outputs:
@@ -111,7 +115,7 @@ def _normalised(
         sizes.append(f"{chosen!r:.80} with {normal.outputs}")
         if output is not None:
             break
-    if problems and (outputs is None or not sizes):
+    if problems and not sizes:
         raise problems[0]
     raise UserError(
         f"It has no output with {outputs} values, of which the property speaks; it has {', '.join(sizes)}."
@@ -150,6 +154,19 @@ def _candidates(graph: Graph, output: str | int | None) -> list[str]:
             raise UserError(f"It has no output {output!r:.80}; it has {', '.join(map(repr, names)):.400}.")
         return [output]
     return list(dict.fromkeys(names))
+
+
+def _may_count(graph: Graph, name: str, outputs: int) -> bool:
+    """Whether an output may have so many values, as far as the file says: a label (int64, one a sample) hasn't."""
+    kind = next(item.type.tensor_type for item in graph.proto.output if item.name == name)
+    if not kind.HasField("shape"):
+        return True
+    sizes = [dim.dim_value for dim in kind.shape.dim]
+    if len(sizes) == 1 and not sizes[0]:
+        return kind.elem_type not in (TensorProto.INT64, TensorProto.INT32)
+    # A free first axis is the batch's.
+    sizes[:1] = [sizes[0] or 1] if sizes else []
+    return 0 in sizes or math.prod(sizes) == outputs
 
 
 def _input_shape(graph: Graph) -> Shape:

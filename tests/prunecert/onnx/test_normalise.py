@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,32 @@ def test_the_output_that_counts() -> None:
         normalise(model, outputs=7)
     with pytest.raises(UserError, match="no output 'q'"):
         normalise(model, output="q")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "refused"),
+    [
+        (TensorProto.FLOAT, ["batch", 4], True),
+        (TensorProto.FLOAT, None, True),
+        (TensorProto.FLOAT, ["batch", "n"], True),
+        (TensorProto.FLOAT, ["batch"], True),
+        (TensorProto.FLOAT, ["batch", 3], False),
+        (TensorProto.FLOAT, [], False),
+        (TensorProto.INT64, ["batch"], False),
+    ],
+)
+def test_an_output_that_counts_and_is_not_taken_is_not_replaced_by_another(
+    kind: int, shape: list[str | int] | None, refused: bool
+) -> None:
+    """The first of so many values is meant; a file may hide in it what the second hasn't."""
+    nodes = [N("Gemm", ["x", "w"], ["z"]), N("Erf", ["z"], ["y"])]
+    model = build(nodes, {"w": weights(5, 4)}, (1, 5), outputs=["y", "z"])
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", kind, shape))
+    with pytest.raises(UnsupportedNetworkError, match="Erf") if refused else contextlib.nullcontext():
+        assert normalise(model, outputs=4).output == "z"
+    with pytest.raises(UnsupportedNetworkError, match="Erf"):
+        normalise(model)
+    assert normalise(model, output="z").output == "z"
 
 
 def test_a_branch_whose_condition_is_known() -> None:
