@@ -71,7 +71,8 @@ def test_dead_heads_are_not_read() -> None:
     model = build(nodes, {"w": weights(5, 4)}, (1, 5), outputs=["unused", "y"])
     assert normalise(model, output="y").output == "y"
     # One of as many values is the one that is meant; see `test_normalise`.
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("unused", 1, [1, 20]))
+    for value, size in zip(model.graph.output, (20, 4), strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, 1, [1, size]))
     assert normalise(model, outputs=4).output == "y"
 
 
