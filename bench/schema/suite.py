@@ -31,6 +31,7 @@ NORMS = ("linf", "l2")
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.
 _MOST_CELLS = 4_000
 _MOST_PROFILES = 20
+_BALL_NOTE = "verified over l2 balls: ε is their radius"
 _CERTIFY_ONLY_NOTE = "trained with Gaussian noise: certified by randomized smoothing, not verified"
 
 
@@ -201,6 +202,7 @@ def _block(
     protocol = _block_protocol(block, base, profile, profiles, sizes)
     if ball:
         _check_ball(block, protocol)
+        protocol = replace(protocol, note=protocol.note or _BALL_NOTE)
     ways = len(compressions) * max(1, len(pruners)) * len(bits)
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
