@@ -63,6 +63,8 @@ def _rearranged(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
     attributes = attributes_of(node)
     if node.op_type in ("Resize", "Upsample") and attributes.get("mode", b"nearest") != b"nearest":
         raise refuse(node, "only mode 'nearest' is, which copies")
+    if attributes.get("extrapolation_value", 0.0) != 0.0:
+        raise refuse(node, "only zeros come from outside of an image")
     if attributes.get("reduction", b"none") != b"none":
         raise refuse(node, "only what copies is, without a reduction")
     fill = float(attributes.get("value", 0.0)) if node.op_type == "Pad" else 0.0
