@@ -9,8 +9,8 @@ equal bits. The bits that are printed go into a suite as they are, e.g. bits: [4
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from prunecert.bench.options import IMAGES, SECONDS, THREADS, whole
@@ -48,19 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = Path(options.checkpoint)
     if path.suffix != ".safetensors":
         path = options.checkpoints / f"{options.checkpoint}.safetensors"
-    names = [field.name for field in fields(BitRequest) if field.name != "checkpoint"]
-    request = BitRequest(checkpoint=path, **{name: getattr(options, name) for name in names})
-    choice = choose_bits(request, say)
-    columns = (("bits", False), ("kB", True), (f"proved of {request.check}", True), ("mean margin", True))
+    names = ("bits", "images", "check", "verifier", "timeout", "data_root", "threads")
+    with tempfile.TemporaryDirectory(prefix="prunecert-bits-") as scratch:
+        fields = {name: getattr(options, name) for name in names}
+        choice = choose_bits(BitRequest(checkpoint=path, exports=options.exports or Path(scratch), **fields), say)
+    columns = (("bits", False), ("kB", True), (f"proved of {options.check}", True), ("mean margin", True))
     rows = [
-        [show_bits(bits), f"{count.kilobytes:.3g}", str(score.proved), f"{score.margin:.4f}"]
-        for bits, score, count in choice.compared
+        [show_bits(one.bits), f"{one.count.kilobytes:.3g}", str(one.score.proved), f"{one.score.margin:.4f}"]
+        for one in choice.compared
     ]
     print("\n".join(["", *Table(columns, rows).markdown(), ""]))
-    if choice.mixed == choice.start:
-        say(f"No exchange is an improvement over {request.bits} bits for all.")
-    else:
-        say(f"bits: {show_bits(choice.mixed)}")
+    better = choice.bits != choice.start
+    say(f"bits: {show_bits(choice.bits)}" if better else f"No exchange is an improvement over {options.bits} for all.")
     return EXIT_OK
 
 

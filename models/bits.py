@@ -56,9 +56,9 @@ class RoundedWeight:
 def round_weight(weight: Float32Array, bits: int) -> RoundedWeight:
     """Rounds a weight to integers of `bits` bits times a scale for each output channel.
 
-    >>> rounded = round_weight(np.array([[0.5, -1.0, 0.26], [0.0, 0.0, 0.0]], dtype=np.float32), 3)
+    >>> rounded = round_weight(np.array([[0.5, -0.75, 0.2], [0.0, 0.0, 0.0]], dtype=np.float32), 3)
     >>> rounded.integers.tolist(), rounded.scales.tolist()
-    ([[2, -3, 1], [0, 0, 0]], [0.3333334922790527, 1.0])
+    ([[2, -3, 1], [0, 0, 0]], [0.25, 1.0])
 
     Args:
         weight: [outputs, ...], finite.

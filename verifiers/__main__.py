@@ -66,17 +66,24 @@ def main(arguments: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    for column in ("verifier", "kind", "installed", "devices", "version, or what is missing"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        installed = "yes" if row["installed"] else "no"
-        about = row["source"] or row["version"] if row["installed"] else row["hint"]
-        table.add_row(row["name"], row["kind"], installed, " ".join(row["devices"]), about)
     # Piped, the width is that of no terminal: nothing is cut off.
     console = Console()
     console = console if console.is_terminal else Console(width=200)
+    table = Table(box=None, header_style="bold")
+    for column in ("verifier", "kind", "installed", "devices", "version, or what is missing"):
+        table.add_column(column, overflow="fold")
+    hints = []
+    for row in rows:
+        installed = "yes" if row["installed"] else "no"
+        about = row["source"] or row["version"] if row["installed"] else row["hint"]
+        if console.is_terminal and not row["installed"]:
+            # A command in a narrow column is broken within its words, and can't be copied.
+            hints.append(f"{row['name']}: {about}")
+            about = "see below"
+        table.add_row(row["name"], row["kind"], installed, " ".join(row["devices"]), about)
     console.print(table, markup=False)
+    for hint in hints:
+        console.print(f"\n{hint}", markup=False, highlight=False, soft_wrap=True)
     return EXIT_OK
 
 

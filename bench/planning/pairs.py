@@ -138,7 +138,7 @@ def _partners(
     if pair is None or (cell.pruner == DENSE and not cell.bits):
         return
     chain = [other for other in plans if chain_of(other.cell) == chain_of(cell)]
-    dense = next((other.export for other in chain if other.cell == _dense_of(cell)), None)
+    dense = next((o.export for o in chain if o.cell.pruner == DENSE and not o.cell.bits), None)
     if dense is None and not isinstance(cell, OwnCell):
         dense = _dense_checkpoint(cell, checkpoints, exports)
     if dense is None:

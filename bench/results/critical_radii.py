@@ -126,12 +126,12 @@ def shown_radius(eps: Fraction) -> str:
 
 
 def summarise_radii(rows: Iterable[RadiusRow]) -> list[RadiusSummary]:
-    """Returns a summary a network, in the order of the rows."""
-    groups: dict[tuple[str, str], list[RadiusRow]] = {}
+    """Returns a summary a network, in the order of the rows; those of one name and pruner are told apart by keys."""
+    groups: dict[tuple[str, str, str], list[RadiusRow]] = {}
     for row in rows:
-        groups.setdefault((row.network, row.pruner), []).append(row)
+        groups.setdefault((row.network, row.pruner, row.key), []).append(row)
     summaries = []
-    for (network, pruner), members in groups.items():
+    for (network, pruner, _), members in groups.items():
         ends = [row.ends if row.correct else (Fraction(0), Fraction(0)) for row in members]
         beyond = 1 + max(Fraction(row.highest) for row in members)
         broken = _quartiles([beyond if end is None else end for _, end in ends])
@@ -164,18 +164,18 @@ def _quartiles(values: Sequence[Fraction]) -> tuple[Fraction, Fraction, Fraction
 
 
 def contradictions_with(
-    rows: Iterable[RadiusRow], statuses: Mapping[tuple[str, str, int], Mapping[Fraction, str]]
+    rows: Iterable[RadiusRow], statuses: Mapping[tuple[str, int], Mapping[Fraction, str]]
 ) -> list[str]:
     """Returns where a radius contradicts what a run has found: proved where it broke, or broken where it proved.
 
     Args:
         rows: The radii.
-        statuses: What the run decided (``unsat``, ``sat``), by network, pruner and image, at each radius.
+        statuses: What the run decided (``unsat``, ``sat``), by the rows' keys and image, at each radius.
     """
     lines = []
     for row in rows:
         proved, broken = row.ends
-        for eps, status in statuses.get((row.network, row.pruner, row.image), {}).items():
+        for eps, status in statuses.get((row.key, row.image), {}).items():
             where = f"{row.network} ({row.pruner}) image {row.image}"
             if status == "sat" and row.correct and eps <= proved:
                 lines.append(f"{where}: broken at {shown_radius(eps)}, and proved up to {shown_radius(proved)}")

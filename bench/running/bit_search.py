@@ -9,7 +9,6 @@ al. 2024, arXiv 2410.24214) in a small form: no learning, no layer left out, and
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -205,9 +204,9 @@ def check_verifier(name: str) -> None:
         raise UserError(f"--verifier {name} is refused because it proves nothing; name one that does.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BitRequest:
-    """For which network bits are chosen, and by whose proofs.
+    """What is asked for.
 
     Args:
         checkpoint: The trained cell's file.
@@ -216,18 +215,18 @@ class BitRequest:
         check: Further ones, to compare the choice on.
         verifier: Who proves.
         timeout: Seconds an image.
-        exports: Folder for ONNX files; None: none are left.
-        data_root: Folder of the images; None: it is looked for.
-        threads: Of the verifier; None: its own default.
+        exports: Folder for ONNX files.
+        data_root: Folder of the data set, or None to look for it.
+        threads: Of the verifier; None: its own choice.
     """
 
     checkpoint: Path
     bits: int
-    images: int = 100
-    check: int = 100
-    verifier: str = "sparse-crown-ibp"
-    timeout: float = 10.0
-    exports: Path | None = None
+    images: int
+    check: int
+    verifier: str
+    timeout: float
+    exports: Path
     data_root: Path | None = None
     threads: int | None = None
 
@@ -237,44 +236,45 @@ class BitChoice:
     """What came of a search.
 
     Args:
-        start: The same bits for all layers.
-        mixed: The choice; equal to `start` if no exchange is an improvement.
-        compared: Weights as they are, `start` and `mixed`, each with its score on the further images and its size.
+        bits: Of each layer.
+        start: Equal ones, of the size that was asked for.
+        compared: Networks in float32, of equal bits and of the choice, on images that the search has not seen; no bits
+            stand for float32.
     """
 
+    bits: Bits
     start: Bits
-    mixed: Bits
-    compared: tuple[tuple[Bits, Score, BitCount], ...]
+    compared: tuple[BitTrial, ...]
 
 
 def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
-    """Searches, and compares the choice on images that the search hasn't seen.
+    """Chooses the bits of a trained cell's layers, and compares the choice on other images.
 
     Args:
         request: What is asked for.
-        tell: Takes a line about each step.
+        tell: Takes a line about each network that is tried.
 
     Raises:
-        UserError: The verifier proves nothing, the network can't be exported, or there are too few images.
+        UserError: The checkpoint is missing or damaged, or of a data set that isn't shipped; there are too few
+            images; or the verifier fails.
     """
     check_verifier(request.verifier)
-    with tempfile.TemporaryDirectory(prefix="prunecert-bits-") as scratch:
-        folder = request.exports or Path(scratch)
-        export = export_cell(request.checkpoint, folder)
-        data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
-        if len(data) < request.images + request.check:
-            raise UserError(
-                f"--images {request.images} and --check {request.check} are refused: there are {len(data):,} held-out "
-                "images; allowed is that many together."
-            )
-        eps = parse_eps(str(export.card["eps"]))
-        start, kept = start_of(export, request.bits)
-        with Worker(request.verifier, threads=request.threads, log=None) as worker:
+    export = export_cell(request.checkpoint, request.exports)
+    data = load_split(source_of(export.card.get("data", {}).get("name", CIFAR10)), "val", request.data_root)
+    if len(data) < request.images + request.check:
+        raise UserError(
+            f"{request.images} and {request.check} images are refused: there are {len(data):,} held-out ones; allowed "
+            "is that many together."
+        )
+    eps = parse_eps(str(export.card["eps"]))
+    start, kept = start_of(export, request.bits)
+    with Worker(request.verifier, threads=request.threads, log=None) as worker:
 
-            def judge(first: int, count: int) -> VerifiedJudge:
-                positions = range(first, first + count)
-                return VerifiedJudge(export, folder, data, positions, eps, worker, request.timeout)
+        def judge(first: int, count: int) -> VerifiedJudge:
+            positions = range(first, first + count)
+            return VerifiedJudge(export, request.exports, data, positions, eps, worker, request.timeout)
 
-            mixed = search_bits(start, judge(0, request.images), kept, tell)[-1].bits
-            check = judge(request.images, request.check)
-            return BitChoice(start, mixed, tuple((bits, *check(bits)) for bits in dict.fromkeys(((), start, mixed))))
+        chosen = search_bits(start, judge(0, request.images), kept, tell)[-1].bits
+        check = judge(request.images, request.check)
+        compared = tuple(BitTrial(bits, *check(bits)) for bits in dict.fromkeys(((), start, chosen)))
+    return BitChoice(chosen, start, compared)

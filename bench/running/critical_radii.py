@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,10 +97,11 @@ def find_radii(plans: Sequence[CellPlan], request: RadiusRequest, tell: Callable
     path = request.out / NAME
     rows = {(row.key, row.image): row for row in read_radii(path)}
     places: list[tuple[str, int]] = []
+    keys: dict[str, str] = {}
     networks = {(plan.cell.network_label, plan.cell.pruner, plan.export.sha256): plan for plan in plans}
     for plan in networks.values():
         stages = _deciding(plan)
-        key = _key(plan, stages, request)
+        key = keys[plan.export.sha256] = _key(plan, stages, request)
         positions = range(min(request.images, plan.images))
         positions_left = [p for p in positions if (key, int(plan.data.indices[p])) not in rows]
         places += [(key, int(plan.data.indices[p])) for p in positions]
@@ -116,7 +117,7 @@ def find_radii(plans: Sequence[CellPlan], request: RadiusRequest, tell: Callable
     radii = [rows[place] for place in places]
     for summary in summarise_radii(radii):
         tell(str(summary))
-    return contradictions_with(radii, _statuses(request.out))
+    return contradictions_with(radii, _statuses(request.out, keys))
 
 
 def _deciding(plan: CellPlan) -> list[Stage]:
@@ -192,14 +193,21 @@ def _line(row: RadiusRow) -> str:
     return f"{where}: proved up to {shown_radius(proved)}, {end}; {row.questions} questions, {row.seconds:.1f} s"
 
 
-def _statuses(out: Path) -> dict[tuple[str, str, int], dict[Fraction, str]]:
-    """Returns what the run has decided: by network, pruner and image, at each radius."""
+def _statuses(out: Path, keys: Mapping[str, str]) -> dict[tuple[str, int], dict[Fraction, str]]:
+    """Returns what the run has decided of some networks: by their key and the image, at each radius.
+
+    Args:
+        out: The run's folder.
+        keys: By the hash of the network's file, which alone tells networks of one name and pruner apart.
+    """
     rows = read(Log(out))
-    statuses: dict[tuple[str, str, int], dict[Fraction, str]] = {}
+    statuses: dict[tuple[str, int], dict[Fraction, str]] = {}
     for cell in (cell for session in rows.sessions.values() for cell in session.cells):
+        if cell.onnx_sha256 not in keys or cell.norm == "l2":
+            continue
         answers = [rows.answers.get(stage.key, {}) for stage in cell.stages]
         for image, correct in rows.correct.get(cell.image_key, {}).items():
             if correct:
                 status = settle(cell.stages, [one.get(image) for one in answers]).status
-                statuses.setdefault((cell.network, cell.pruner, image), {})[parse_eps(cell.eps)] = status
+                statuses.setdefault((keys[cell.onnx_sha256], image), {})[parse_eps(cell.eps)] = status
     return statuses

@@ -227,6 +227,10 @@ class Compared:
         networks, pairs = with_pairs(
             workload.plans, workshop.installed, request.checkpoints, workshop.exports, workshop.tell
         )
+        # Where --verifiers has left nothing but pairs, a network that is only compared with has nothing to be asked.
+        networks = tuple(
+            plan for plan in networks if plan.protocol.cascade or plan.protocol.certify or "pairs" in plan.extra
+        )
         return replace(workload, plans=networks, pairs=pairs)
 
     def begin(self, out: Path, workers: int | None, device: str) -> int:

@@ -21,7 +21,7 @@ from prunecert.verifiers.base import Kind, Norm
 
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
-_BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,999}")
+_BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,59}")
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prunecert.bench import bits
+from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.running import bit_search
 from prunecert.bench.running.bit_search import Bits, Score
 from prunecert.errors import EXIT_OK, UserError
@@ -56,7 +57,7 @@ def test_the_choice_is_compared_with_equal_bits_on_images_that_the_search_has_no
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--images", "40", "--check", "11"], "there are 50 held-out images"),
+        (["--images", "40", "--check", "11"], "there are 50 held-out ones"),
         (["--verifier", "pgd"], "proves nothing"),
         (["--verifier", "sparse-crow"], "Did you mean"),
         (["--checkpoint", "cnn-small_ibp"], "There is no card"),
@@ -76,10 +77,9 @@ def test_bits_out_of_range_are_refused(value: str, zoo: Zoo, capsys: pytest.Capt
 
 
 def test_another_data_set_is_named(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    export = bit_search.export_cell
 
     def foreign(checkpoint: Path, folder: Path) -> Any:
-        one = export(checkpoint, folder)
+        one = export_cell(checkpoint, folder)
         return type(one)(one.path, one.sha256, one.sparsity, 1.0, "", {**one.card, "data": {"name": "mine"}})
 
     monkeypatch.setattr(bit_search, "export_cell", foreign)

@@ -40,6 +40,18 @@ def test_a_broken_one_hides_no_other(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "ibp" in out
 
 
+def test_what_is_missing_can_be_copied_from_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(VERIFIERS._targets, "broken", "prunecert.verifiers.no_such_module:Nothing")
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "80"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(row["hint"] for row in survey() if row["name"] == "broken") in "\n".join(lines)
+    assert max(len(line) for line in lines if "see below" in line) <= 80
+
+
 def test_nothing_heavy_is_imported() -> None:
     script = (
         "import sys; from verifiers.__main__ import main; main([]); "

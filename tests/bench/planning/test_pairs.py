@@ -20,7 +20,7 @@ from prunecert.onnx.io import identity
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench import pairkit
 from tests.bench.timekit import plan
-from tests.soundness.questions import FAMILIES
+from tests.verifiers import onnxnets
 
 PLAIN = PairProtocol()
 TIMEOUTS = {"sparse-pair": 9.0, "sparse-bab": 8.0, "fake-complete": 7.0}
@@ -31,7 +31,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks")
     for name, net in pairkit.networks().items():
         net.save(folder / f"{name}.onnx")
-    FAMILIES["conv-pruned-70"]("other", np.random.default_rng(0)).save(folder / "other.onnx")
+    dense = pairkit.networks()["dense"]
+    # The same inputs and outputs with a linear layer between, and other inputs.
+    for name, shape in (("other", dense.shape), ("narrow", (1, 2, 2))):
+        onnxnets.linear(folder / f"{name}.onnx", shape, dense.classes)
     return folder
 
 
@@ -39,10 +42,8 @@ def cells(folder: Path, files: Sequence[tuple[str, str, float]], pair: PairProto
     """Returns a plan for each file, pruner and compression."""
     dense = pairkit.networks()["dense"]
     images = pairkit.pixels("test")
-    data = Dataset(
-        images.images, images.labels.astype(np.int64), np.arange(pairkit.IMAGES), "test", "f" * 64, True, False, "made up",
-        classes=dense.classes,
-    )  # fmt: skip
+    labels, indices = images.labels.astype(np.int64), np.arange(pairkit.IMAGES)
+    data = Dataset(images.images, labels, indices, "test", "f" * 64, True, False, "made up", classes=dense.classes)
     plans = []
     for name, pruner, compression in files:
         base, path = plan(2, [], pairkit.IMAGES), folder / f"{name}.onnx"
@@ -105,6 +106,19 @@ def test_steps_compare_neighbours_of_one_pruner(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_rounded_weights_are_compared_with_float32(folder: Path) -> None:
+    files = [("dense", "dense", 1.0), ("light", "dense", 1.0), ("heavy", "lwm", 10.0), ("light", "lwm", 10.0)]
+    plans = cells(folder, files, PairProtocol(steps=True))
+    for place in (1, 3):
+        plans[place] = replace(plans[place], cell=replace(plans[place].cell, bits=(4,)))
+    _, pairs = with_pairs(plans, Installed("cpu"), folder, folder / "exports", pytest.fail)
+    compared = [(pair.cell.name.split("_", 3)[3], pair.partner.path.stem, pair.partner.step) for pair in pairs]
+    assert compared == [
+        ("dense_x1_s0_b4", "dense", False), ("lwm_x10_s0", "dense", False), ("lwm_x10_s0_b4", "dense", False),
+        ("lwm_x10_s0_b4", "heavy", True),
+    ]  # fmt: skip
+
+
 def test_what_has_no_dense_network_is_named(folder: Path) -> None:
     pairs, (line,) = asked(folder, [("light", "lwm", 2.0)])
     assert pairs == []
@@ -116,12 +130,18 @@ def test_another_architecture_is_for_other_verifiers_and_the_layer_is_named(fold
     files = [("dense", "dense", 1.0), ("other", "lwm", 2.0)]
     pairs, lines = asked(folder, files)
     assert pairs == []
-    if "can't be compared because they take inputs" in lines[0]:
-        return
     assert "takes two networks of one architecture; " in lines[0]
+    assert "nobody is left who could compare it" in lines[1]
     (pair,), _ = asked(folder, files, PairProtocol(verifiers=("sparse-pair", "sparse-bab")))
     assert [stage.verifier for stage in pair.stages] == ["sparse-bab"]
     assert "architecture" in pair.unsupported["sparse-pair"]
+
+
+def test_networks_of_other_inputs_are_named(folder: Path) -> None:
+    pairs, (line,) = asked(folder, [("dense", "dense", 1.0), ("narrow", "lwm", 2.0)])
+    assert pairs == []
+    assert "it isn't compared with" in line
+    assert "take inputs of the shapes" in line
 
 
 def test_keys_change_with_what_decides_an_answer(folder: Path) -> None:

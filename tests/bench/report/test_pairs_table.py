@@ -32,6 +32,7 @@ def test_a_step_names_its_partner_and_nothing_is_said_without_pairs() -> None:
     whole["pairs"][0]["step"] = True
     assert pairs_table.rows(whole)[0][5] == "d"
     assert "| 50.0 (" in pairs_table.markdown(whole)
-    for none in ({}, {"pairs": []}):
-        assert pairs_table.markdown(none) == ""
-        assert pairs_table.rows(none) == pairs_table.notes(none) == []
+    without: dict[str, list[object]] = {"pairs": []}
+    assert pairs_table.markdown(without) == ""
+    assert pairs_table.rows({}) == []
+    assert pairs_table.notes({}) == []

@@ -64,13 +64,20 @@ def test_half_of_the_images_reach_the_median(ends: list[tuple[int, int]]) -> Non
 
 def test_a_radius_that_contradicts_the_run_is_named() -> None:
     rows = [row(0, "2/255", "3/255"), row(1, "2/255", None)]
-    place = ("mine", "pruned")
 
-    def at(image: int, eps: str, status: str) -> list[str]:
-        return contradictions_with(rows, {(*place, image): {Fraction(eps): status}})
+    def at(image: int, eps: str, status: str, key: str = "k") -> list[str]:
+        return contradictions_with(rows, {(key, image): {Fraction(eps): status}})
 
     assert at(0, "2/255", "unsat") == at(0, "3/255", "sat") == at(0, "5/510", "unknown") == at(7, "1/255", "sat") == []
     assert at(0, "2/255", "sat") == ["mine (pruned) image 0: broken at 2/255, and proved up to 2/255"]
     assert at(0, "3/255", "unsat") == ["mine (pruned) image 0: proved at 3/255, and broken at 3/255"]
     assert at(1, "1/255", "sat") != []
     assert at(1, "9/255", "unsat") == []
+    # Of another network of the same name and pruner nothing follows.
+    assert at(0, "2/255", "sat", "other") == []
+
+
+def test_networks_of_one_name_and_pruner_are_told_apart() -> None:
+    """At 2x and at 10x, say."""
+    first, second = summarise_radii([row(0, "4/255", "5/255"), row(0, "1/255", "2/255", key="other")])
+    assert (first.images, first.proved[1], second.proved[1]) == (1, Fraction(4, 255), Fraction(1, 255))

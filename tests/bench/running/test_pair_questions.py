@@ -115,6 +115,19 @@ def test_the_same_command_asks_nothing_again(finished: tuple[Path, str]) -> None
 
 
 @pytest.mark.slow
+def test_pairs_alone_are_asked_where_nobody_else_is_named(finished: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = finished
+    code, text = ask(out.parent / "pairs.yaml", tmp_path / "run", "--verifiers", "sparse-pair", "--images", "1")
+    assert code == 0
+    summary = summarise(tmp_path / "run")
+    assert (summary["cells"], summary["finished"]) == ([], True)
+    assert [pair["images"] for pair in summary["pairs"]] == [1] * 4
+    assert not documents(tmp_path / "run", "verdict")
+    # Cells that nobody verifies have no line that says that nothing of them is verified.
+    assert "verified %" not in text
+
+
+@pytest.mark.slow
 def test_a_proof_of_a_pair_that_verdicts_refute_is_a_contradiction(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Dense: proved. Alike: proved. Pruned: broken. One of them is wrong."""
     out, _ = finished

@@ -81,8 +81,8 @@ def test_trees_about_the_normal_form_certify_the_network_as_it_was_given(
         raise AssertionError("the search is made a second time")
 
     monkeypatch.setattr(certified_trees, "Search", search_again)
-    asked = [question.question() for question in questions]
-    reply = ask("certify", str(onnx), vnnlib.read_bytes(), 60.0, None, asked)
+    hashes = [question.question() for question in questions]
+    reply = ask("certify", str(onnx), vnnlib.read_bytes(), 60.0, None, hashes)
     assert (reply["written"]["reason"], reply["written"]["how"]) == ("", "bab")
     (tmp_path / "proof").write_bytes(reply["content"])
     assert check(tmp_path / "proof", onnx, vnnlib).answer == "unsat"
