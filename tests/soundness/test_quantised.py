@@ -156,7 +156,7 @@ def test_what_cannot_be_bounded_is_unsupported_by_its_name(tmp_path: Path, worke
     drawn = case("dense", 1, tmp_path, False)
     model = onnx.load(drawn.path)
     (scale,) = (item for item in model.graph.initializer if item.name == "input_s")
-    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), "input_s"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.array(0, np.float32), "input_s"))
     onnx.save(model, drawn.path)
     (verdict,) = worker.verify([drawn.ask(0.0)])
     assert verdict.status is Status.UNSUPPORTED

@@ -82,8 +82,8 @@ def test_rounding_of_an_interval_is_exact_but_at_ties(low: float, width: float, 
     for value in (Fraction(low), Fraction(low + width), (Fraction(low) + Fraction(low + width)) / 2):
         whole = min(max(round(value / unit), -zero), 255 - zero)
         assert Fraction(float(interval.lower[0])) <= whole * unit <= Fraction(float(interval.upper[0]))
-    for end, value, side in ((interval.lower[0], low, -1), (interval.upper[0], low + width, 1)):
-        quotient = value / grid.scale
+    for end, corner, side in ((interval.lower[0], low, -1), (interval.upper[0], low + width, 1)):
+        quotient = corner / grid.scale
         if abs(quotient % 1 - 0.5) > 1e-3:
             assert end == np.clip(round(quotient), -zero, 255 - zero) * grid.scale, side
 
