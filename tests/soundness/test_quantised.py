@@ -116,14 +116,23 @@ def decide(verifier: Verifier, case: Case, answers: Counter[str]) -> None:
         answers[f"{unsafe.status} below {share}"] += 1
 
 
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """All cases; each takes thousands of runs."""
+    folder = tmp_path_factory.mktemp("quantised")
+    return [
+        case(kind, seed, folder, coarse) for kind, seed, coarse in itertools.product(KINDS, range(3), (False, True))
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse-ibp", "sparse-crown-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab"])
-def test_exact_answers(name: str, tmp_path: Path) -> None:
+def test_exact_answers(name: str, cases: list[Case]) -> None:
     verifier = VERIFIERS.get(name)({})
     verifier.start()
     answers: Counter[str] = Counter()
-    for kind, seed, coarse in itertools.product(KINDS, range(3), (False, True)):
-        decide(verifier, case(kind, seed, tmp_path, coarse), answers)
+    for drawn in cases:
+        decide(verifier, drawn, answers)
     # Not all of them: the rounding of each neuron is free within its bounds, which costs something.
     assert answers["unsat 0.3"] >= 25
     if name == "sparse-bab":
