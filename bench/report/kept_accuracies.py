@@ -17,6 +17,7 @@ from prunecert.bench.results.summary_types import SummaryCell, read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
+from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, places
 
 #: What stands first among pruners at one compression: the simplest.
 _ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
@@ -178,7 +179,7 @@ def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int
 def _read_cards(folder: Path) -> list[Line]:
     from prunecert.models.checkpoint import load_card
 
-    paths = sorted(folder.glob("*.safetensors"))
+    paths = checkpoint_files(folder)
     if not paths:
         raise UserError(f"{folder} holds no checkpoints; give a folder of *.safetensors with their cards.")
     cards = [load_card(path) for path in paths]
@@ -196,7 +197,7 @@ def kept_accuracies(
     """Returns the table of a folder of checkpoints, or of a run.
 
     Args:
-        source: The folder of either, or a run's summary; None: the shipped checkpoints.
+        source: The folder of either, or a run's summary; None: those of `models.checkpoint_folders`.
         compressions: Only these ratios; None: all.
         cells: Only cells whose name fits one of these comma-separated shell patterns; None: all.
 
@@ -204,12 +205,10 @@ def kept_accuracies(
         UserError: There is nothing of the kind, a file of it can't be read, or nothing of what is asked for is in it.
     """
     if source is None:
-        from prunecert.models.checkpoint import ZOO
-
-        source = ZOO
-    if not source.exists():
+        source = CHECKPOINTS
+    if not any(place.exists() for place in places(source)):
         raise UserError(f"{source} does not exist; give a folder of checkpoints, or a run's summary.json.")
-    cards = source.is_dir() and not (source / "summary.json").is_file()
+    cards = not source.is_file() and not (source / "summary.json").is_file()
     run = source / "summary.json" if source.is_dir() else source
     lines = _read_cards(source) if cards else _read_run(run)
     if compressions is not None:
