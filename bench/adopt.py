@@ -49,7 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--eps", default="2/255", help="radius it was trained for (default: 2/255)")
     parser.add_argument("--seed", type=int, default=0, help="number that tells it from others (default: 0)")
     parser.add_argument("--images", type=int, help="measure on the first so many held-out images (default: all 5,000)")
-    parser.add_argument("--out", type=Path, default=select.CHECKPOINTS, help="folder of checkpoints (default: the zoo)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=select.CHECKPOINTS,
+        help="folder of checkpoints (default: ./checkpoints; in a checkout the zoo)",
+    )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--force", action="store_true", help="replace a checkpoint of that name")
     return parser

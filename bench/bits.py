@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunecert.bench.options import IMAGES, SECONDS, THREADS, whole
-from prunecert.bench.planning.select import CHECKPOINTS
 from prunecert.bench.report.medium import Table
 from prunecert.bench.running.bit_search import BitRequest, choose_bits
 from prunecert.bench.schema.cell import show_bits
 from prunecert.errors import EXIT_OK, run_main
 from prunecert.models import LEAST_BITS, MOST_BITS
+from prunecert.models.checkpoint_folders import CHECKPOINTS, hidden, locate
 from prunecert.printable import say
 
 
@@ -35,7 +35,12 @@ def parser() -> argparse.ArgumentParser:
     add("--check", type=IMAGES, default=100, help="further ones, to compare the choice on (default: 100)")
     add("--verifier", default="sparse-crown-ibp", help="who proves (default: %(default)s)")
     add("--timeout", type=SECONDS, default=10.0, help="seconds an image (default: 10)")
-    add("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of trained cells")
+    add(
+        "--checkpoints",
+        type=Path,
+        default=CHECKPOINTS,
+        help="folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)",
+    )
     add("--exports", type=Path, help="folder for ONNX files (default: none are left)")
     add("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     add("--threads", type=THREADS, metavar="N", help="threads of the verifier")
@@ -47,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     path = Path(options.checkpoint)
     if path.suffix != ".safetensors":
-        path = options.checkpoints / f"{options.checkpoint}.safetensors"
+        path = locate(options.checkpoints, options.checkpoint)
+        for line in hidden(options.checkpoints, [options.checkpoint]):
+            say(line)
     names = ("bits", "images", "check", "verifier", "timeout", "data_root", "threads")
     with tempfile.TemporaryDirectory(prefix="prunecert-bits-") as scratch:
         fields = {name: getattr(options, name) for name in names}

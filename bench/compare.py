@@ -37,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=WORKERS, help="processes side by side on every side (default: one a core)")
     parser.add_argument("--out", type=Path, help="folder to write (default: results/comparisons/SUITE-VERIFIER)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=select.CHECKPOINTS,
+        help="folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)",
+    )
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     return parser
 

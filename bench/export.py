@@ -56,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--int8", action="store_true", help="quantise the networks, and name those in instances.csv")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=select.CHECKPOINTS,
+        help="folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)",
+    )
     return parser
 
 

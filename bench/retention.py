@@ -21,6 +21,7 @@ from pathlib import Path
 from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, ImpactQuestion, allowance_of, tell
 from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.errors import EXIT_OK, UserError, run_main
+from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, hidden
 
 
 def _ratios(text: str) -> set[float]:
@@ -34,14 +35,17 @@ def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
     parser.add_argument(
-        "source", type=Path, nargs="?", help="a folder of checkpoints (default: the zoo), or a run's summary.json"
+        "source",
+        type=Path,
+        nargs="?",
+        help="a folder of checkpoints (default: own ones in ./checkpoints and the zoo), or a run's summary.json",
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     about = parser.add_argument_group("image by image")
     about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
-    about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: the zoo)")
+    about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: as for source)")
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
     parser.add_argument(
         "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
@@ -53,16 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
     options = parser().parse_args(argv)
     if options.about is not None:
-        from prunecert.models.checkpoint import ZOO
-
         tell(
             ImpactQuestion(
-                source=options.source or (ZOO if options.about == "gradients" else Path("results")),
+                source=options.source or (CHECKPOINTS if options.about == "gradients" else Path("results")),
                 subject=options.about,
                 compressions=None if options.compression is None else frozenset(options.compression),
                 cells=options.cells,
                 allowance=allowance_of(options.allowance),
-                checkpoints=options.checkpoints or ZOO,
+                checkpoints=options.checkpoints or CHECKPOINTS,
                 data_root=options.data_root,
             )
         )
@@ -72,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return retention.tell(options.proved, options.data_root)
     print(kept_accuracies(options.source, options.compression, options.cells), end="")
+    if options.source is None:
+        for line in hidden(CHECKPOINTS, (file.stem for file in checkpoint_files(CHECKPOINTS))):
+            print(f"\n{line}")
     return EXIT_OK
 
 

@@ -32,7 +32,12 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--no-pin", action="store_true", help="let workers share all cores instead of a set for each")
     parser.add_argument("--out", type=Path, help="run directory (default: results/runs/SUITE-PROFILE)")
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
-    parser.add_argument("--checkpoints", type=Path, default=select.CHECKPOINTS, help="folder of trained cells")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=select.CHECKPOINTS,
+        help="folder of trained cells (default: ./checkpoints, then those that ship; in a checkout the zoo)",
+    )
     parser.add_argument("--exports", type=Path, default=Path("onnx_exports"), help="folder for ONNX files")
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")

@@ -47,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunecert train", description=__doc__)
     parser.add_argument("--suite", required=True, help="a shipped suite's name, or a YAML file")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument("--out", type=Path, default=select.CHECKPOINTS, help="folder of checkpoints (default: the zoo)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=select.CHECKPOINTS,
+        help="folder of checkpoints (default: ./checkpoints; in a checkout the zoo)",
+    )
     parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=THREADS, default=0, help="CPU threads (default: torch's)")

@@ -26,6 +26,7 @@ from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.jsontext import read_json
 from prunecert.models.building import build_for
+from prunecert.models.checkpoint_folders import ZOO as ZOO
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.factorised import saved
 from prunecert.models.surgery import operate
@@ -37,8 +38,6 @@ _MOST_BYTES = 1 << 20
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Amount = Annotated[float, Meta(ge=0, le=1e12)]
-#: The checkpoints that ship with the package.
-ZOO = Path(__file__).parent / "checkpoints"
 
 
 @dataclass(frozen=True)

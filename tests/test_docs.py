@@ -83,3 +83,19 @@ def test_commands_name_options_that_exist(page: Path) -> None:
             if verb:
                 options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.partition("`")[0])
                 assert set(options) <= _options(*filter(None, verb.groups())), part
+
+
+def test_what_troubleshooting_quotes_is_said_by_the_program() -> None:
+    """Of each quotation the longest piece between names and numbers, or five words of it, is in a string of ours."""
+    sources = (
+        file for top in ("bench", "models", "verifiers", "prunecert") for file in (house.ROOT / top).rglob("*.py")
+    )
+    # Literals that stand beside each other are one.
+    said = re.sub(r'"\s*\n\s*f?"', "", "\n".join(file.read_text(encoding="utf-8") for file in sources))
+    page = (house.ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quotations = re.findall(r"^\| \*(.+?)\*", page, flags=re.M)
+    assert len(quotations) > 15
+    for quotation in quotations:
+        words = max(re.split(r"\S*[\d'\"…]\S*", quotation), key=len).split()
+        pieces = [" ".join(words[start : start + 5]) for start in range(max(len(words) - 4, 1))]
+        assert any(piece in said for piece in pieces), quotation

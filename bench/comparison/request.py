@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from prunecert.bench.planning import select
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError, did_you_mean
+from prunecert.models.checkpoint_folders import describe_places
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
@@ -109,8 +110,8 @@ class ComparisonRequest:
         cells = tuple(pair for pair in cells if any(VERIFIERS.get(n).kind is Kind.COMPLETE for n in pair[1].cascade))
         if not cells:
             raise UserError(
-                f"None of the chosen cells of suite {suite.name!r} has a checkpoint in {self.checkpoints} and is meant "
-                "for complete verifiers; choose others with --cells."
+                f"None of the chosen cells of suite {suite.name!r} has a checkpoint in "
+                f"{describe_places(self.checkpoints)} and is meant for complete verifiers; choose others with --cells."
             )
         limits = {protocol.timeouts.get(self.verifier) for _, protocol in cells}
         cascades = {tuple(protocol.cascade) for _, protocol in cells}

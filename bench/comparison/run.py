@@ -19,6 +19,7 @@ from prunecert.bench.planning import select
 from prunecert.bench.results.vnncomp import Key, Task, read_instances, read_keys
 from prunecert.bench.results.words import duration
 from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import hidden
 from prunecert.onnx.io import identity
 
 Instances = Sequence[tuple[Key, Task]]
@@ -36,6 +37,8 @@ def run_comparison(request: ComparisonRequest) -> dict[str, Any]:
     chosen = request.chosen_sides()
     select.use_abcrown(request.abcrown)
     suite, limit, cascade, cells = request.protocol()
+    for line in hidden(request.checkpoints, cells):
+        print(line, flush=True)
     workers, out = request.workers or cores(), request.folder
     tool = loop.make_tool(request.verifier, out)
     common = _shared_options(request, cells)

@@ -25,6 +25,7 @@ from prunecert.bench.results.summary import read
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
+from prunecert.models.checkpoint_folders import checkpoint_files, locate, places
 from prunecert.onnx.count import count_shapes
 from prunecert.printable import shortened
 
@@ -94,7 +95,7 @@ def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
     Raises:
         UserError: See `tell`.
     """
-    if not question.source.exists():
+    if not any(place.exists() for place in places(question.source)):
         raise UserError(f"{question.source} does not exist; give a run's folder, or that of the leaderboard's entries.")
     if question.subject == "gradients":
         yield from _gradients(question)
@@ -199,7 +200,7 @@ def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[st
 
     with tempfile.TemporaryDirectory() as scratch:
         for part in outcomes:
-            file = folder / f"{part.cell.name}.safetensors"
+            file = locate(folder, part.cell.name)
             if not file.is_file() or not file.with_suffix(".json").is_file():
                 continue
             card = load_card(file)
@@ -214,9 +215,9 @@ def _gradients(question: ImpactQuestion) -> Iterator[ImpactTable]:
     from prunecert.models.data import load
     from prunecert.models.groups import measure
 
-    if not question.source.is_dir():
+    if not any(place.is_dir() for place in places(question.source)):
         raise UserError(f"{question.source} is refused: --about gradients needs a folder of checkpoints.")
-    cards = [load_card(path) for path in sorted(question.source.glob("*.safetensors"))]
+    cards = [load_card(path) for path in checkpoint_files(question.source)]
     cards = [card for card in cards if not card.data and not card.unfit]
     if question.cells is not None:
         names = set(fitting((card.name for card in cards), question.cells, str(question.source)))
@@ -234,9 +235,9 @@ def _gradients(question: ImpactQuestion) -> Iterator[ImpactTable]:
     for card in pruned:
         control = dense[card.network, card.objective, card.eps, card.seed]
         if control.name not in measured:
-            model = load_model(question.source / control.name)[0]
+            model = load_model(locate(question.source, control.name))[0]
             measured[control.name] = measure(model, data.images, data.labels, data.classes)
-        model = load_model(question.source / card.name)[0]
+        model = load_model(locate(question.source, card.name))[0]
         after = measure(model, data.images, data.labels, data.classes, gradients=False)
         lines.append((card.name, measured[control.name], after))
     yield ImpactTable(

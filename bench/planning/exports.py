@@ -14,6 +14,7 @@ from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.hashing import sha256_file
+from prunecert.models.checkpoint_folders import locate
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -152,7 +153,7 @@ def cell_export(cell: Cell, checkpoints: Path, folder: Path, mode: Mode) -> Expo
     Raises:
         UserError: The checkpoint is missing or damaged, or its weights can't be rounded so.
     """
-    export = export_cell(checkpoints / f"{cell.as_trained.name}.safetensors", folder)
+    export = export_cell(locate(checkpoints, cell.as_trained.name), folder)
     return compact_export(rounded_export(export, folder, cell.bits), folder, mode)
 
 

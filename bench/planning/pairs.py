@@ -20,6 +20,7 @@ from prunecert.errors import UserError
 from prunecert.files import write_bytes
 from prunecert.hashing import digest
 from prunecert.models import DENSE
+from prunecert.models.checkpoint_folders import describe_places, locate
 from prunecert.onnx.count import count_layers
 from prunecert.onnx.io import identity
 from prunecert.verifiers.base import Instance, OutputSpec
@@ -143,8 +144,8 @@ def _partners(
         dense = _dense_checkpoint(cell, checkpoints, exports)
     if dense is None:
         tell(
-            f"{cell.name}: no dense network of its kind is among the cells or in {checkpoints}; it is compared with "
-            "nothing."
+            f"{cell.name}: no dense network of its kind is among the cells or in {describe_places(checkpoints)}; it is "
+            "compared with nothing."
         )
     else:
         yield Partner(_dense_of(cell).name, dense.masked_path, step=False)
@@ -170,7 +171,7 @@ def _dense_of(cell: Cell) -> Cell:
 
 
 def _dense_checkpoint(cell: Cell, checkpoints: Path, exports: Path) -> Export | None:
-    checkpoint = checkpoints / f"{_dense_of(cell).as_trained.name}.safetensors"
+    checkpoint = locate(checkpoints, _dense_of(cell).as_trained.name)
     return export_cell(checkpoint, exports) if checkpoint.with_suffix(".json").is_file() else None
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import prunecert.models
 from prunecert.bench.planning.exports import Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
@@ -22,11 +21,12 @@ from prunecert.bench.schema.pairs import PAIR_VERIFIER
 from prunecert.bench.schema.suite import Suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
+from prunecert.models import checkpoint_folders
+from prunecert.models.checkpoint_folders import CHECKPOINTS as CHECKPOINTS
 from prunecert.models.data import Dataset, Split
 from prunecert.models.datasets.source import DataSource, load_split
 from prunecert.verifiers import VERIFIERS
 
-CHECKPOINTS = Path(prunecert.models.__file__).parent / "checkpoints"
 Cells = tuple[tuple[Cell, Protocol], ...]
 
 
@@ -147,9 +147,9 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
     """Splits cells into those with a checkpoint and the rest, with the command that trains each.
 
     Raises:
-        UserError: The folder does not exist.
+        UserError: None of the folders in which they are looked for exists.
     """
-    if not folder.is_dir():
+    if not any(place.is_dir() for place in checkpoint_folders.places(folder)):
         raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
     present: list[tuple[Cell, Protocol]] = []
     lacking: dict[str, Missing] = {}
@@ -158,7 +158,8 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
             # It is no checkpoint's; see `bench.planning.own`.
             continue
         trained = cell.as_trained.name
-        if any((folder / f"{trained}{suffix}").is_file() for suffix in (".safetensors", ".json")):
+        file = checkpoint_folders.locate(folder, trained)
+        if file.is_file() or file.with_suffix(".json").is_file():
             present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
@@ -197,6 +198,8 @@ def prepare(
         UserError: A checkpoint is truncated or changed, or its card says that it is another cell's.
     """
     present, missing = find_checkpoints(suite, cells, checkpoints)
+    for line in checkpoint_folders.hidden(checkpoints, (cell.as_trained.name for cell, _ in present)):
+        tell(line)
     # Where weights are rounded, those that aren't have a size to be compared with, too.
     sized = any(cell.bits for cell, _ in suite.cells)
     plans = []

@@ -18,6 +18,7 @@ from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
+from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, places
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
@@ -183,7 +184,7 @@ def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int
 def _read_cards(folder: Path) -> list[Line]:
     from prunecert.models.checkpoint import load_card
 
-    paths = sorted(folder.glob("*.safetensors"))
+    paths = checkpoint_files(folder)
     if not paths:
         raise UserError(f"{folder} holds no checkpoints; give a folder of *.safetensors with their cards.")
     cards = [load_card(path) for path in paths]
@@ -201,7 +202,7 @@ def kept_accuracies(
     """Returns the table of a folder of checkpoints, or of a run.
 
     Args:
-        source: The folder of either, or a run's summary; None: the shipped checkpoints.
+        source: The folder of either, or a run's summary; None: those of `models.checkpoint_folders`.
         compressions: Only these ratios; None: all.
         cells: Only cells whose name fits one of these comma-separated shell patterns; None: all.
 
@@ -209,12 +210,10 @@ def kept_accuracies(
         UserError: There is nothing of the kind, a file of it can't be read, or nothing of what is asked for is in it.
     """
     if source is None:
-        from prunecert.models.checkpoint import ZOO
-
-        source = ZOO
-    if not source.exists():
+        source = CHECKPOINTS
+    if not any(place.exists() for place in places(source)):
         raise UserError(f"{source} does not exist; give a folder of checkpoints, or a run's summary.json.")
-    cards = source.is_dir() and not (source / "summary.json").is_file()
+    cards = not source.is_file() and not (source / "summary.json").is_file()
     run = source / "summary.json" if source.is_dir() else source
     lines = _read_cards(source) if cards else _read_run(run)
     if compressions is not None:

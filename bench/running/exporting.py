@@ -18,6 +18,7 @@ from prunecert.bench.report.listing import show
 from prunecert.bench.schema.suite import Suite, load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.files import write_text
+from prunecert.models.checkpoint_folders import describe_places, hidden
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
@@ -88,7 +89,10 @@ def _present(request: ExportRequest, *, timed: bool) -> Present:
     for absent in missing:
         print(f"{absent.name}: no checkpoint yet; train it with: {absent.command}")
     if not present:
-        raise UserError(f"None of the {len(cells)} cells has a checkpoint in {request.checkpoints}; nothing to export.")
+        where = describe_places(request.checkpoints)
+        raise UserError(f"None of the {len(cells)} cells has a checkpoint in {where}; nothing to export.")
+    for line in hidden(request.checkpoints, (cell.as_trained.name for cell, _ in present)):
+        print(line)
     return Present(suite, present, request.out or Path("onnx_exports") / suite.name)
 
 

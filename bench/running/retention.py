@@ -28,6 +28,7 @@ from prunecert.bench.results.store import Log
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.models import DENSE
+from prunecert.models.checkpoint_folders import hidden, locate
 from prunecert.models.data import Dataset
 from prunecert.models.datasets.source import load_split
 from prunecert.printable import say
@@ -169,6 +170,8 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
             "verified on the same images; name a run of a suite that has both."
         )
     suite = load_suite(session.suite)
+    for line in hidden(checkpoints, (one.cell.name for dense, pruned in groups for one in (dense, *pruned))):
+        tell(line)
     networks: list[Retained] = []
     disputes: list[str] = []
     data: dict[str, Dataset] = {}
@@ -255,7 +258,7 @@ def _check_data(data: Dataset, cell: SessionCell, run: Path) -> None:
 
 
 def _export(cell: SessionCell, checkpoints: Path, exports: Path) -> Export:
-    export = export_cell(checkpoints / f"{cell.name}.safetensors", exports)
+    export = export_cell(locate(checkpoints, cell.name), exports)
     if cell.checkpoint_sha256 and export.checkpoint_sha256 != cell.checkpoint_sha256:
         raise UserError(
             f"Checkpoint {cell.name} has the hash {export.checkpoint_sha256[:12]}, and the run verified "

@@ -42,6 +42,7 @@ from prunecert.bench.running.session import session_row, unpublishable
 from prunecert.bench.schema.cell import Protocol
 from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import describe_places
 from prunecert.models.data import Dataset
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def _prepare(
             tell(f"  {line}")
     if not plans:
         raise UserError(
-            f"No cell of suite {suite.name!r} has a checkpoint in {request.checkpoints}; train one first, or name the "
-            "folder of those that are trained with --checkpoints."
+            f"No cell of suite {suite.name!r} has a checkpoint in {describe_places(request.checkpoints)}; train "
+            "one first, or name the folder of those that are trained with --checkpoints."
         )
     workload = mode.plans(plans, request, Workshop(installed, exports, tell))
     prepared = _Prepared(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import locate
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -165,13 +166,16 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
     from prunecert.models.checkpoint import load_card
 
-    file = folder / f"{job.name}.json"
+    file = locate(folder, job.name).with_suffix(".json")
     if not file.exists():
         return False
     card = load_card(file)
     recipe, old_recipe = job.recipe.to_dict(), _as_written_now(card)
     keys = sorted(key for key in {*recipe, *old_recipe} if old_recipe.get(key) != recipe.get(key))
     if keys or card.unfit != unfit:
+        if file.parent != folder:
+            # A shipped one of another recipe: an own one goes beside it, and is looked for first.
+            return False
         what = (
             f"with another recipe (different: {', '.join(keys)})"
             if keys

@@ -29,6 +29,7 @@ from prunecert.bench.running.training_progress import TrainingProgress
 from prunecert.bench.running.training_time import crowd_hint, forecast, known_rates, trainings_at_work
 from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError
+from prunecert.models.checkpoint_folders import ZOO
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
@@ -88,7 +89,7 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
         UserError: Anything about the input, a loss that is no number any more, or too little memory; what is finished
             stays, and the same request goes on after the last whole epoch.
     """
-    if request.subset is not None and request.out.resolve() == select.CHECKPOINTS.resolve():
+    if request.subset is not None and request.out.resolve() == ZOO.resolve():
         raise UserError("--subset is refused without --out: networks trained on a few images are not for the zoo.")
     jobs = plan(request.suite, request.cells, request.named)
     if request.deadline.text is not None:
@@ -96,7 +97,7 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
     todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
     if request.dry_run:
-        rates = known_rates([request.out, select.CHECKPOINTS])
+        rates = known_rates([request.out, ZOO])
         for line in forecast(todo, _training_images(request), rates):
             tell(f"  {line}")
     elif todo:

@@ -156,7 +156,8 @@ def run_suite(
         cells: Only cells whose names fit one of these shell patterns, with commas between.
         verifiers: Verifiers in the place of the suite's, with commas between.
         images: How many images.
-        checkpoints: Folder of the trained networks; None: those that come with the package.
+        checkpoints: Folder of the trained networks; None: ``checkpoints``, then those that come with the
+            package; in a checkout the latter alone.
         data_root: Folder of the data.
         workers: Verifier processes side by side.
         device: ``cpu``, ``cuda`` or ``cuda:N``.

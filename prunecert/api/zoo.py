@@ -1,7 +1,11 @@
-"""The checkpoints that come with the package, and own ones of the same form, as modules."""
+"""The checkpoints that come with the package, and own ones of the same form, as modules.
+
+Outside of a checkout the own ones in ``checkpoints`` come before those that ship; see `models.checkpoint_folders`.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,28 +16,28 @@ if TYPE_CHECKING:
 
 
 def available() -> list[str]:
-    """Returns the names of the shipped checkpoints, as `load` takes them.
+    """Returns the names of the checkpoints that ship, and of own ones in ``checkpoints``, as `load` takes them.
 
     Example:
         >>> import prunecert
         >>> "cnn-small_ibp_eps2_lwm_x10_s0" in prunecert.available()
         True
     """
-    from prunecert.models.checkpoint import ZOO
+    from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files
 
-    return sorted(file.stem for file in ZOO.glob("*.safetensors"))
+    return [file.stem for file in checkpoint_files(CHECKPOINTS)]
 
 
 def checkpoint_file(name: str | Path) -> Path:
     """Returns the file of a checkpoint.
 
     Args:
-        name: The name of a shipped one, or a path that ends in ``.safetensors`` or ``.json``.
+        name: The name of one that `available` lists, or a path that ends in ``.safetensors`` or ``.json``.
 
     Raises:
         UserError: There is none.
     """
-    from prunecert.models.checkpoint import ZOO
+    from prunecert.models.checkpoint_folders import CHECKPOINTS, hidden, locate
 
     path = Path(name)
     if path.suffix in (".safetensors", ".json"):
@@ -44,14 +48,16 @@ def checkpoint_file(name: str | Path) -> Path:
         raise UserError(
             did_you_mean("checkpoint", str(name), available()) + " A path must end in .safetensors, or .onnx."
         )
-    return ZOO / f"{name}.safetensors"
+    for line in hidden(CHECKPOINTS, [str(name)]):
+        warnings.warn(line, stacklevel=3)
+    return locate(CHECKPOINTS, str(name))
 
 
 def load(name: str | Path) -> nn.Module:
     """Returns a checkpoint as a module in evaluation mode, on the CPU, its masks applied.
 
     Args:
-        name: The name of a shipped one (`prunecert.available` lists them), or the path of another that `bench.train`
+        name: The name of one that `prunecert.available` lists, or the path of another that `bench.train`
             has written.
 
     Example:

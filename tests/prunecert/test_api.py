@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import prunecert
 from prunecert.api import zoo
 from prunecert.errors import UserError
+from prunecert.models import checkpoint_folders
 
 #: Modules of which some examples start verifiers.
 STARTING = ("asking", "critical", "evaluation")
@@ -53,6 +55,21 @@ def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
     assert outcome.failed == 0
+
+
+def test_own_checkpoints_come_before_shipped_ones_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, name = tmp_path / "checkpoints", "cnn-small_ibp_eps2_lwm_x10_s0"
+    monkeypatch.setattr(checkpoint_folders, "CHECKPOINTS", own)
+    own.mkdir()
+    for suffix in ("json", "safetensors"):
+        shutil.copy(checkpoint_folders.ZOO / f"{name}.{suffix}", own)
+        shutil.copy(checkpoint_folders.ZOO / f"{name}.{suffix}", own / f"mine.{suffix}")
+    assert {"mine", name, "cnn-small_ibp_eps2_dense_x1_s0"} <= set(zoo.available())
+    assert zoo.checkpoint_file("mine") == own / "mine.safetensors"
+    with pytest.warns(UserWarning, match="ships checkpoints of the same name"):
+        assert zoo.checkpoint_file(name) == own / f"{name}.safetensors"
 
 
 def test_checkpoints_are_found_by_name_and_by_path() -> None:

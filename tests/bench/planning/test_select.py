@@ -1,17 +1,24 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
+import torch
+
 from prunecert.bench.planning import select
 from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.planning.stages import Installed
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
-from tests.bench.conftest import SUITE, Zoo
+from prunecert.hashing import sha256_file
+from prunecert.models import checkpoint_folders
+from prunecert.models.checkpoint import load_model, save
+from tests.bench.conftest import CELLS, SUITE, Zoo
 
 
 def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Path) -> None:
@@ -59,3 +66,30 @@ def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(
     assert len(present) == 6
     assert [cell.name for cell in missing] == ["cnn-small_ibp_eps2_lwm_x20_s0"]
     assert missing[0].command.endswith("--cells cnn-small_ibp_eps2_lwm_x20_s0")
+
+
+def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(
+    tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "checkpoints"
+    monkeypatch.setattr(checkpoint_folders, "CHECKPOINTS", own)
+    monkeypatch.setattr(checkpoint_folders, "ZOO", zoo.checkpoints)
+    suite = load_suite(str(zoo.suite))
+    present, missing = select.find_checkpoints(suite, suite.cells, own)
+    assert [cell.name for cell, _ in present] == list(CELLS[:2])
+    assert missing
+    model, masks, card = load_model(zoo.checkpoints / CELLS[1])
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    counted = ("schema_version", "mask_sha256", "sha256", "sparsity", "weights", "kept", "sparsity_by_layer")
+    save(own, model, masks, **{key: value for key, value in asdict(card).items() if key not in counted})
+    lines: list[str] = []
+    data = select.load_data(suite.data, present, zoo.data)
+    plans, _ = select.prepare(suite, present, Installed("cpu"), data, own, tmp_path / "onnx", lines.append)
+    assert [line for line in lines if "taken from" in line] == [
+        f"{CELLS[1]}: taken from {own}; the package ships checkpoints of the same name."
+    ]
+    assert [plan.export.checkpoint_sha256 for plan in plans] == [
+        sha256_file(zoo.checkpoints / f"{CELLS[0]}.safetensors"),
+        sha256_file(own / f"{CELLS[1]}.safetensors"),
+    ]

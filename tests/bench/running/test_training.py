@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 import pytest
 
 from prunecert.bench.running import training
+from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
+from prunecert.models import checkpoint_folders
 from tests.bench.trainkit import SUITE, jobs
 
 
@@ -63,3 +67,19 @@ def test_throughput_is_the_median_over_the_cells_of_a_network() -> None:
         card: Any = SimpleNamespace(network=network, objective="ibp", throughput={"pretrain": rate})
         rates.add(card)
     assert rates.lines() == ["Throughput, a, ibp: pretrain 20 images/s", "Throughput, b, ibp: pretrain 7,000 images/s"]
+
+
+def test_from_a_wheel_what_ships_is_trained_unless_the_recipe_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "checkpoints"
+    monkeypatch.setattr(checkpoint_folders, "CHECKPOINTS", own)
+    (job,) = training.plan(load_suite("cifar10-4nets"), "cnn-small_ibp_eps2_lwm_x10_s0", "cifar10-4nets")
+    other = replace(job, recipe=replace(job.recipe, lr=0.5))
+    assert training.is_done(own, job)
+    assert not training.is_done(tmp_path / "nets", job)
+    # An own suite's cell of the same name goes into one's own folder; it is no reason to refuse.
+    assert not training.is_done(own, other)
+    shutil.copytree(checkpoint_folders.ZOO, own, ignore=lambda _, names: [n for n in names if job.name not in n])
+    with pytest.raises(UserError, match="another recipe"):
+        training.is_done(own, other)

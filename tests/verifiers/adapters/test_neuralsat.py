@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from prunecert.errors import UserError
+from prunecert.onnx.io import identity
 from prunecert.verifiers.adapters.neuralsat.adapter import NeuralSat
 from prunecert.verifiers.adapters.neuralsat.words import STATUS, parse_status
 from prunecert.verifiers.base import Instance, OutputSpec, Status, Verdict
@@ -100,6 +103,23 @@ def test_a_margin_below_the_tolerance_is_never_sat(worker: Worker, cases: list[t
     verdict = worker.verify([replace(instance, spec=OutputSpec(((row, np.array([low - 3e-6])),)))])[0]
     assert verdict.status in (Status.UNSAT, Status.UNKNOWN), verdict.detail
     assert (verdict.status is Status.UNSAT) or "within 1e-05 of the threshold" in verdict.detail
+
+
+def test_a_network_beyond_the_range_of_float32_is_unsupported_not_a_failure(
+    worker: Worker, cases: list[tuple[Instance, bool]], tmp_path: Path
+) -> None:
+    """Upstream says of it that "Initialization failed", whatever the reason."""
+    instance = cases[0][0]
+    model = onnx.load(instance.onnx)
+    for item in model.graph.initializer:
+        item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) * np.float32(1e30), item.name))
+    onnx.save(model, tmp_path / "huge.onnx")
+    huge = replace(instance, onnx=tmp_path / "huge.onnx", onnx_sha256=identity(tmp_path / "huge.onnx"))
+    verdict = worker.verify([huge])[0]
+    assert verdict.status is Status.UNSUPPORTED, verdict.detail
+    assert "range of float32" in verdict.detail
+    # The worker goes on.
+    assert worker.verify([instance])[0].status is not Status.ERROR
 
 
 def test_every_word_has_a_status() -> None:

@@ -120,9 +120,10 @@ class NeuralSat(Verifier):
             )
         except Exception as error:
             # Upstream turns whatever is raised inside its search into another exception.
-            if not search.open_leaf:
+            if not (search.open_leaf or search.overflows):
                 raise RuntimeError(f"{error!r} {search.failure}".strip()) from error
-            status, detail = Status.UNKNOWN, search.failure
+            # A network that it can't bound at all is none for it; a leaf that stays open is a question for others.
+            status, detail = Status.UNSUPPORTED if search.overflows else Status.UNKNOWN, search.failure
         else:
             status, detail = parse_status(word)
         witness = None

@@ -146,6 +146,7 @@ class Engine(Upstream):  # type: ignore[misc]
         self.attacked = False
         self.failure = ""
         self.open_leaf = False
+        self.overflows = False
         super().__init__(net=net, input_shape=input_shape, batch=batch, device=device)
 
     def get_objective(self, dnf_objectives: Any, max_domain: int) -> Any:
@@ -174,7 +175,11 @@ class Engine(Upstream):  # type: ignore[misc]
         return breaks, point
 
     def _init_abstractor(self, method: str, objective: Any, extra_opts: Any = None, preprocess: bool = False) -> None:
-        super()._init_abstractor(method, objective, extra_opts or {}, preprocess=preprocess)
+        try:
+            super()._init_abstractor(method, objective, extra_opts or {}, preprocess=preprocess)
+        except NotImplementedError:
+            self.failure, self.overflows = self._why_unbounded(objective)
+            raise
         compute = self.abstractor.net.compute_bounds
 
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -185,6 +190,22 @@ class Engine(Upstream):  # type: ignore[misc]
             return bounds
 
         self.abstractor.net.compute_bounds = checked
+
+    def _why_unbounded(self, objective: Any) -> tuple[str, bool]:
+        """Bounds the network once more and returns what goes wrong, and whether that is a number out of range.
+
+        Upstream tries a dozen ways to bound a network, and says no more than that none worked.
+        """
+        corners = (objective.lower_bounds, objective.upper_bounds)
+        low, high = (corner[0].view(self.input_shape).to(self.device) for corner in corners)
+        try:
+            points = self.abstractor.new_input(x_L=low, x_U=high)
+            lower, _ = self.abstractor.net.compute_bounds(x=(points,), method="backward", bound_upper=False)
+        except Exception as error:
+            return f"its bounds fail with {error!r}", False
+        if torch.isfinite(lower).all():
+            return "its bounds fail only as they are optimised", False
+        return "NeuralSAT's bounds of this network are no numbers: they leave the range of float32", True
 
     def _setup_restart(self, nth_restart: int, objective: Any) -> Any:
         bounds = super()._setup_restart(nth_restart, objective)
