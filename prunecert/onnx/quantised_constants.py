@@ -39,6 +39,17 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 
 
+def check_float32(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    """Refuses a QuantizeLinear or DequantizeLinear that divides or multiplies in another type than float32 (opset 23).
+
+    Raises:
+        UnsupportedNetworkError: It does.
+    """
+    key = "precision" if node.op_type == "QuantizeLinear" else "output_dtype"
+    if attributes.get(key, 0) not in (0, onnx.TensorProto.FLOAT):
+        raise refuse(node, f"its {key} says that it computes in another type than float32")
+
+
 def scales_of(node: onnx.NodeProto, scale: Array) -> Float64Array:
     """Returns scales in float64.
 
@@ -96,6 +107,7 @@ def windows_of(
 def dequantised(node: onnx.NodeProto, inputs: Sequence[Constant]) -> Constant:
     """Returns stored whole numbers as the real ones that they stand for, exactly where they have 29 bits."""
     attributes = attributes_of(node)
+    check_float32(node, attributes)
     whole = inputs[0].values
     scale = scales_of(node, inputs[1].values)
     zero = inputs[2].values.astype(np.int64) if len(inputs) > 2 else np.zeros(1, dtype=np.int64)

@@ -23,6 +23,7 @@ from prunecert.onnx.quantised import Float64Array, Grid, Step
 from prunecert.onnx.quantised_constants import (
     Constant,
     attributes_of,
+    check_float32,
     dequantised,
     finite,
     rescaled_bias,
@@ -221,6 +222,7 @@ class _Reader:
 
     def _grid(self, node: onnx.NodeProto, like: Grid | None = None) -> Grid:
         attributes = attributes_of(node)
+        check_float32(node, attributes)
         for place in range(1, len(node.input)):
             if node.input[place] in self._tensors:
                 raise refuse(node, "its scale or zero point is computed from the input, so that it has no bound")

@@ -184,3 +184,18 @@ def test_a_constant_that_is_added_to_a_product_is_counted_in_its_unit_or_refused
     nodes = [*nodes[:-1], LAYER[1], N("Add", ["m", "bf"], ["y"], name="sum")]
     with pytest.raises(UserError, match=r"'sum' .* isn't counted in the unit of its products"):
         read_steps(model(nodes, bs=np.array([0.125, 0.05], np.float32)), "net")
+
+
+def test_rounding_in_another_type_than_float32_is_refused() -> None:
+    nodes = pair("x", "y")
+    nodes[0].attribute.append(helper.make_attribute("precision", TensorProto.FLOAT))
+    assert len(read_steps(model(nodes), "net")) == 2
+    nodes[0].attribute[0].i = TensorProto.FLOAT16
+    with pytest.raises(UserError, match=r"'round x' .* its precision says that it computes in another type"):
+        read_steps(model(nodes), "net")
+    nodes = [*pair("x", "a"), *LAYER[:2], N("Gemm", ["a", "wf", "bf"], ["y"], transB=1)]
+    for place, name in ((1, "real a"), (3, "")):
+        narrow = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        narrow[place].attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT16))
+        with pytest.raises(UserError, match=rf"{name}.* its output_dtype says"):
+            read_steps(model(narrow), "net")
