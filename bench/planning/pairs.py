@@ -129,7 +129,7 @@ def with_pairs(
 
 def chain_of(cell: Cell) -> tuple[object, ...]:
     """Returns what networks of one chain share: all but how much is pruned, by whom, and the bits of weights."""
-    return cell.network, cell.objective, cell.eps, cell.trained_eps, cell.seed
+    return cell.network, cell.objective, cell.eps, cell.trained_eps, cell.ball, cell.seed
 
 
 def _partners(

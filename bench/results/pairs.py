@@ -129,12 +129,8 @@ def contradictions(
             if (
                 pair.alike != CLASS
                 or partner is None
-                or (partner.eps, partner.data_fingerprint, partner.split)
-                != (
-                    cell.eps,
-                    cell.data_fingerprint,
-                    cell.split,
-                )
+                or (partner.norm, partner.eps, partner.data_fingerprint, partner.split)
+                != (cell.norm, cell.eps, cell.data_fingerprint, cell.split)
             ):
                 continue
             ours, theirs = single.get(cell.name, {}), single.get(partner.name, {})

@@ -295,6 +295,12 @@ def _check_ball(block: Section, protocol: Protocol) -> None:
     """Refuses what can't be asked over l2 balls, before anything runs."""
     if protocol.timing is not None:
         raise block.refusal("norm", "'l2' is refused in a suite that takes times; these are taken over boxes.")
+    if protocol.pair is not None:
+        # A box of an l2 ball's radius has points that the ball hasn't, at which two networks may well differ.
+        raise block.refusal(
+            "norm",
+            "'l2' is refused together with 'verify.pair'; pairs are compared over boxes, in a suite of their own.",
+        )
     able = [name for name in VERIFIERS if _takes_balls(name)]
     for name in protocol.cascade:
         if name not in able:

@@ -12,12 +12,17 @@ import onnx
 from prunecert.onnx.constants import refuse
 from prunecert.onnx.nodes import Shape
 from prunecert.onnx.normal import Array
-from prunecert.onnx.quantised import Float64Array
+from prunecert.onnx.quantised import Float64Array, Grid, Step
 
-#: Scales between which neither float32 nor float64 loses a product to underflow or overflow.
-SMALLEST_SCALE, LARGEST_SCALE = 2.0**-60, 2.0**60
+#: Scales between which neither float32 nor float64 loses a product of two of them, or its quotient by a third, to
+#: underflow or overflow.
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-40, 2.0**40
 #: What a number of 32 bits times a float32 number loses in float64.
 _LOOSE = 2.0**-53
+#: How far the unit of a bias may be from that of the products, relatively: scales are products rounded to float32.
+_SAME_UNIT = 2.0**-20
+#: Beyond which sums of integer kernels wrap around, and the largest weight that these take, counted in whole numbers.
+_LARGEST_SUM, _LARGEST_WEIGHT = 2.0**31, 255.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,17 @@ class Constant:
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """Returns a node's attributes by name."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+
+
+def check_float32(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    """Refuses a QuantizeLinear or DequantizeLinear that divides or multiplies in another type than float32 (opset 23).
+
+    Raises:
+        UnsupportedNetworkError: It does.
+    """
+    key = "precision" if node.op_type == "QuantizeLinear" else "output_dtype"
+    if attributes.get(key, 0) not in (0, onnx.TensorProto.FLOAT):
+        raise refuse(node, f"its {key} says that it computes in another type than float32")
 
 
 def scales_of(node: onnx.NodeProto, scale: Array) -> Float64Array:
@@ -91,6 +107,7 @@ def windows_of(
 def dequantised(node: onnx.NodeProto, inputs: Sequence[Constant]) -> Constant:
     """Returns stored whole numbers as the real ones that they stand for, exactly where they have 29 bits."""
     attributes = attributes_of(node)
+    check_float32(node, attributes)
     whole = inputs[0].values
     scale = scales_of(node, inputs[1].values)
     zero = inputs[2].values.astype(np.int64) if len(inputs) > 2 else np.zeros(1, dtype=np.int64)
@@ -109,3 +126,54 @@ def dequantised(node: onnx.NodeProto, inputs: Sequence[Constant]) -> Constant:
         raise refuse(node, f"{scale.size} scales don't fit the shape {list(whole.shape)}") from None
     loose = _LOOSE if np.abs(numbers).max(initial=0) >= 2**29 else 0.0
     return Constant(numbers * scales, scales, loose)
+
+
+def rescaled_bias(
+    node: onnx.NodeProto, bias: Float64Array, own: Float64Array | None, unit: Float64Array
+) -> Float64Array:
+    """Bounds how far a bias is from the one that integer kernels add.
+
+    Args:
+        node: Whose bias it is.
+        bias: [out].
+        own: The unit in which the file counts it, [out]; None: it is stored as real numbers.
+        unit: That of the products, in which integer kernels count it, [out]; 0 where they can't be used.
+
+    Raises:
+        UnsupportedNetworkError: The units are others.
+    """
+    if own is None:
+        # Optimisers may round it to the products' unit.
+        return 0.5 * unit * (1 + 2.0**-20)
+    if np.any((np.abs(own - unit) > _SAME_UNIT * unit) & (bias != 0) & (unit > 0)):
+        raise refuse(
+            node,
+            "its bias isn't counted in the unit of its products (scale of the input times that of the weights)"
+            ", so that integer kernels compute another function than float32 ones",
+        )
+    error: Float64Array = np.where(unit > 0, np.abs(bias / own) * np.abs(own - unit) * (1 + 2.0**-40), 0.0)
+    return error
+
+
+def summed(node: onnx.NodeProto, step: Step, grid: Grid | None, scales: Float64Array) -> Step:
+    """Returns a layer whose sums are no larger than the 32 bits in which integer kernels add whole numbers.
+
+    Args:
+        node: The layer's.
+        step: The layer.
+        grid: Of what it reads, if that lies on one.
+        scales: Of its weights, [out, ...].
+
+    Raises:
+        UnsupportedNetworkError: They may be larger.
+    """
+    assert step.weight is not None
+    assert step.bias is not None
+    weight = np.abs(step.weight.reshape(scales.shape)) / scales
+    # Wider numbers have no integer kernels, whose sums are of 32 bits.
+    if grid is not None and grid.high - grid.low < 256 and weight.max(initial=0.0) <= _LARGEST_WEIGHT:
+        reach = max(grid.zero - grid.low, grid.high - grid.zero)
+        whole = weight.sum(axis=1) * reach + np.abs(step.bias) / (scales[:, 0] * grid.scale)
+        if whole.max(initial=0.0) >= _LARGEST_SUM * (1 - 2.0**-20):
+            raise refuse(node, "its sums may be beyond 32 bits, where those of integer kernels wrap around")
+    return step

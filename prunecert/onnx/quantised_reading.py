@@ -20,7 +20,17 @@ from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.nodes import Shape
 from prunecert.onnx.normal import ELEMENTS, UnsupportedNetworkError
 from prunecert.onnx.quantised import Float64Array, Grid, Step
-from prunecert.onnx.quantised_constants import Constant, attributes_of, dequantised, finite, scales_of, windows_of
+from prunecert.onnx.quantised_constants import (
+    Constant,
+    attributes_of,
+    check_float32,
+    dequantised,
+    finite,
+    rescaled_bias,
+    scales_of,
+    summed,
+    windows_of,
+)
 
 #: Operators that are taken of what depends on the input.
 OPERATORS = (
@@ -40,8 +50,6 @@ OPERATORS = (
 )
 #: Types of quantised activations.
 TYPES = ("uint8", "int8", "uint16", "int16")
-#: How far the unit of a bias may be from that of the products, relatively: scales are products rounded to float32.
-_SAME_UNIT = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class _Tensor:
 
     step: int
     integers: Grid | None = None
+    #: Whether DequantizeLinear has just written it.
+    read: bool = False
 
 
 def read_steps(model: onnx.ModelProto, name: str) -> tuple[Step, ...]:
@@ -97,6 +107,8 @@ class _Reader:
         self._constants: dict[str, Constant] = {k: Constant(v) for k, v in graph.constants.items()}
         self._tensors: dict[str, _Tensor] = {graph.entry.name: _Tensor(0)}
         self._steps = [Step("Input", (), graph.shape, graph.entry.name)]
+        #: Of each layer, the unit in which its products are counted, [out]; 0 where there is none.
+        self._units: dict[int, Float64Array] = {}
 
     def read(self) -> tuple[Step, ...]:
         """Returns the steps."""
@@ -206,10 +218,11 @@ class _Reader:
             raise refuse(node, "it reads numbers that no QuantizeLinear has written")
         if self._grid(node, tensor.integers) != tensor.integers:
             raise refuse(node, "its scale or zero point is another than that with which its numbers were written")
-        return _Tensor(tensor.step)
+        return _Tensor(tensor.step, read=True)
 
     def _grid(self, node: onnx.NodeProto, like: Grid | None = None) -> Grid:
         attributes = attributes_of(node)
+        check_float32(node, attributes)
         for place in range(1, len(node.input)):
             if node.input[place] in self._tensors:
                 raise refuse(node, "its scale or zero point is computed from the input, so that it has no bound")
@@ -279,8 +292,19 @@ class _Reader:
             raise refuse(node, f"it adds the shapes {list(shape)} and {list(constant.values.shape)}") from None
         # Kernels may add whole numbers before their zero points: up to 2**16 steps, each sum rounded to 2**-24.
         loose = 0.0 if constant.scales is None else float(constant.scales.max(initial=0.0)) * 2.0**-4
-        error = np.abs(bias) * constant.loose + loose
+        error = np.abs(bias) * constant.loose + loose + self._adopted(node, tensor, constant, bias)
         return self._append(Step("Shift", (tensor.step,), shape, node.name, bias=bias.copy(), bias_error=error))
+
+    def _adopted(self, node: onnx.NodeProto, tensor: _Tensor, constant: Constant, bias: Float64Array) -> Float64Array:
+        """Bounds what an added constant changes by where optimisers make it the bias of the layer before."""
+        number = tensor.step
+        while self._steps[number].operator == "Reshape":
+            number = self._steps[number].inputs[0]
+        if self._steps[number].operator != "Gemm":
+            return np.zeros(len(bias))
+        unit = np.repeat(self._units[number], len(bias) // len(self._units[number]))
+        scales = None if constant.scales is None else np.broadcast_to(constant.scales, self._shape(tensor)).reshape(-1)
+        return rescaled_bias(node, bias, scales, unit)
 
     def linear(self, node: onnx.NodeProto) -> _Tensor:
         """Reads a Gemm or MatMul."""
@@ -295,6 +319,14 @@ class _Reader:
             raise refuse(node, "its alpha, beta or transA are other than 1, 1 and 0")
         if weight.shape[1] != shape[1]:
             raise refuse(node, f"it multiplies {shape[1]} values by weights for {weight.shape[1]}")
+        grid = self._steps[tensor.step].grid
+        if not attributes.get("transB", 0) and not (tensor.read and grid is not None and grid.high - grid.low < 256):
+            raise refuse(
+                node,
+                "its input doesn't come from a DequantizeLinear of 8 bits, and then optimisers let kernels multiply "
+                "such weights that round it once more (MatMulNBits); store them transposed, as a Gemm with transB has "
+                "them",
+            )
         step = Step("Gemm", (tensor.step,), (1, len(weight)), node.name, np.ascontiguousarray(weight))
         return self._append(self._biased(node, step, scales, constant.loose))
 
@@ -328,33 +360,31 @@ class _Reader:
         if loose:
             raise refuse(node, "its weights are whole numbers of more than 29 bits; taken are int8 and int16")
         count = len(step.weight)
+        rows = scales.reshape(count, -1)
+        if np.any(rows != rows[:, :1]):
+            raise refuse(
+                node,
+                "its weights have scales along an axis that is summed over, which integer kernels take for those of "
+                "its outputs; give each output a scale",
+            )
+        source = self._steps[step.inputs[0]]
+        while source.operator in ("Reshape", "MaxPool"):
+            source = self._steps[source.inputs[0]]
+        unit = np.zeros(count) if source.grid is None else rows[:, 0] * source.grid.scale
+        self._units[len(self._steps)] = unit
         if len(node.input) < 3 or not node.input[2]:
             zeros = np.zeros(count)
-            return replace(step, bias=zeros, bias_error=zeros, rescaled=zeros)
+            return summed(node, replace(step, bias=zeros, bias_error=zeros, rescaled=zeros), source.grid, rows)
         constant = self._constant(node, 2)
         values = finite(node, constant)
         try:
             bias = np.broadcast_to(values, (count,) if values.ndim < 2 else (1, count)).reshape(-1).copy()
         except ValueError:
             raise refuse(node, f"its bias has the shape {list(values.shape)}; needed are {count} numbers") from None
-        rescaled = np.zeros(count)
-        source = self._steps[step.inputs[0]]
-        while source.operator in ("Reshape", "MaxPool"):
-            source = self._steps[source.inputs[0]]
-        unit = np.zeros(count) if source.grid is None else scales.reshape(count, -1)[:, 0] * source.grid.scale
-        if constant.scales is None:
-            # Optimisers may round it to the products' unit.
-            rescaled = 0.5 * unit * (1 + 2.0**-20)
-        elif source.grid is not None:
-            own = np.broadcast_to(constant.scales.reshape(-1), (count,))
-            if np.any((np.abs(own - unit) > _SAME_UNIT * unit) & (bias != 0)):
-                raise refuse(
-                    node,
-                    "its bias isn't counted in the unit of its products (scale of the input times that of the weights)"
-                    ", so that integer kernels compute another function than float32 ones",
-                )
-            rescaled = np.abs(bias / own) * np.abs(own - unit) * (1 + 2.0**-40)
-        return replace(step, bias=bias, bias_error=np.abs(bias) * constant.loose, rescaled=rescaled)
+        own = None if constant.scales is None else np.broadcast_to(constant.scales.reshape(-1), (count,))
+        rescaled = rescaled_bias(node, bias, own, unit)
+        step = replace(step, bias=bias, bias_error=np.abs(bias) * constant.loose, rescaled=rescaled)
+        return summed(node, step, source.grid, rows)
 
     def pool(self, node: onnx.NodeProto) -> _Tensor:
         """Reads a MaxPool, AveragePool or GlobalAveragePool."""

@@ -43,7 +43,13 @@ def test_what_proves_less_refutes_nothing() -> None:
             row["cells"][1]["eps"] = "1/255"
         return row
 
+    def ball(row: dict[str, Any]) -> dict[str, Any]:
+        if row["type"] == "session":
+            row["cells"][1]["norm"] = "l2"
+        return row
+
     assert not summary(margin)["contradictions"]
+    assert not summary(ball)["contradictions"]
     assert not summary(elsewhere)["contradictions"]
 
 

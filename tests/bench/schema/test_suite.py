@@ -140,6 +140,11 @@ def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
             "[pgd, sparse-ibp]",
             r"line 7, .*'sparse-ibp' in the cascade, which takes boxes only; .*sparse-bab",
         ),
+        (
+            "verify: {",
+            "verify: {pair: {verifiers: [sparse-crown]}, ",
+            r"line 7, .*'l2' is refused together with 'verify\.pair'",
+        ),
     ],
 )
 def test_what_cant_be_asked_over_balls_is_named_before_the_run(

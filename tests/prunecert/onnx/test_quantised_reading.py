@@ -138,3 +138,64 @@ def test_two_outputs_are_refused() -> None:
     net.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 2]))
     with pytest.raises(UserError, match="2 outputs"):
         read_steps(net, "net")
+
+
+@pytest.mark.parametrize(("axis", "operator"), [(1, "Gemm"), (0, "MatMul")])
+def test_scales_along_the_axis_that_is_summed_over_are_refused(axis: int, operator: str) -> None:
+    more = {"transB": 1} if operator == "Gemm" else {}
+    nodes = [*pair("x", "a"), N("DequantizeLinear", ["w", "ws", "wz"], ["wf"], axis=axis),
+             N(operator, ["a", "wf"], ["y"], name="layer", **more)]  # fmt: skip
+    with pytest.raises(UserError, match=r"'layer' .* scales along an axis that is summed over"):
+        read_steps(model(nodes), "net")
+    # Where all are one, the axis means nothing.
+    assert len(read_steps(model(nodes, ws=np.full(2, 0.5, np.float32)), "net")) == 3
+
+
+def test_sums_beyond_32_bits_are_refused() -> None:
+    nodes = [*pair("x", "a"), *LAYER[:2], N("Gemm", ["a", "wf", "bf"], ["y"], transB=1, name="layer")]
+    reach = 127 * 255
+    read_steps(model(nodes, b=np.array([0, 2**31 - 4096 - reach], np.int32)), "net")
+    with pytest.raises(UserError, match=r"'layer' .* beyond 32 bits"):
+        read_steps(model(nodes, b=np.array([0, 2**31 - reach], np.int32)), "net")
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_weights_that_kernels_multiply_by_what_they_round_once_more_are_refused(operator: str) -> None:
+    layer = [N("DequantizeLinear", ["w", "ws", "wz"], ["wf"], axis=1)]
+    direct = [*pair("x", "a"), *layer, N(operator, ["a", "wf"], ["y"], name="layer")]
+    assert len(read_steps(model(direct), "net")) == 3
+    flat = [*pair("x", "a"), *layer, N("Flatten", ["a"], ["f"]), N(operator, ["f", "wf"], ["y"], name="layer")]
+    with pytest.raises(UserError, match=r"'layer' .* store them transposed"):
+        read_steps(model(flat), "net")
+    with pytest.raises(UserError, match=r"'layer' .* store them transposed"):
+        read_steps(model(direct, z=np.uint16(0)), "net")
+
+
+def test_a_constant_that_is_added_to_a_product_is_counted_in_its_unit_or_refused() -> None:
+    nodes = [
+        *pair("x", "a"),
+        LAYER[0],
+        N("Gemm", ["a", "wf"], ["m"], transB=1),
+        N("Add", ["m", "c"], ["y"], name="sum"),
+    ]
+    (*_, last) = read_steps(model(nodes, c=np.array([0.01, 0.02], np.float32)), "net")
+    assert last.bias_error is not None
+    np.testing.assert_allclose(last.bias_error, [0.0625, 0.015625], rtol=1e-5)
+    nodes = [*nodes[:-1], LAYER[1], N("Add", ["m", "bf"], ["y"], name="sum")]
+    with pytest.raises(UserError, match=r"'sum' .* isn't counted in the unit of its products"):
+        read_steps(model(nodes, bs=np.array([0.125, 0.05], np.float32)), "net")
+
+
+def test_rounding_in_another_type_than_float32_is_refused() -> None:
+    nodes = pair("x", "y")
+    nodes[0].attribute.append(helper.make_attribute("precision", TensorProto.FLOAT))
+    assert len(read_steps(model(nodes), "net")) == 2
+    nodes[0].attribute[0].i = TensorProto.FLOAT16
+    with pytest.raises(UserError, match=r"'round x' .* its precision says that it computes in another type"):
+        read_steps(model(nodes), "net")
+    nodes = [*pair("x", "a"), *LAYER[:2], N("Gemm", ["a", "wf", "bf"], ["y"], transB=1)]
+    for place, name in ((1, "real a"), (3, "")):
+        narrow = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        narrow[place].attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT16))
+        with pytest.raises(UserError, match=rf"{name}.* its output_dtype says"):
+            read_steps(model(narrow), "net")

@@ -48,15 +48,16 @@ def rounded(grid: Grid, lower: Float64Array, upper: Float64Array) -> Interval:
     """Returns what numbers of an interval are rounded to.
 
     Whatever a runtime divides by the scale is within `_QUOTIENT` of the real quotient t, so that the whole number
-    is at least t - 1/2 and at most t + 1/2 for such a t; on a tie either neighbour is allowed for.
+    is at least t - 1/2 and at most t + 1/2 for such a t; on a tie either neighbour is allowed for. Sums of two values
+    are rounded after the zero point was added, in float32, so that digits count that the zero point has no room for.
 
     >>> interval = rounded(Grid(0.5, 0, 0, 255), np.array([-1.0, 0.3]), np.array([0.2, 200.0]))
     >>> interval.lower.tolist(), interval.upper.tolist()
     ([0.0, 0.5], [0.0, 127.5])
     """
     low, high = lower / grid.scale, upper / grid.scale
-    low = np.ceil(low - (_QUOTIENT * np.abs(low) + _LEAST) - 0.5)
-    high = np.floor(high + (_QUOTIENT * np.abs(high) + _LEAST) + 0.5)
+    low = np.ceil(low - (_QUOTIENT * (np.abs(low) + abs(grid.zero)) + _LEAST) - 0.5)
+    high = np.floor(high + (_QUOTIENT * (np.abs(high) + abs(grid.zero)) + _LEAST) + 0.5)
     least, most = grid.low - grid.zero, grid.high - grid.zero
     return Interval(
         np.clip(low, least, most) * grid.scale,

@@ -200,8 +200,9 @@ class _Builder:
             # It is rounded to itself: the quotient is off by far less than a half.
             return value
         floor = 0.0 if value.rectified else grid.floor
-        # The quotient is rounded, too; the float64 sums here are covered by the last term.
-        error = 0.5 * grid.scale + value.drift + 4 * UNIT * value.size + TINY
+        # The quotient is rounded, too, maybe after the zero point was added; the float64 sums here are covered by the
+        # last term.
+        error = 0.5 * grid.scale + value.drift + 4 * UNIT * (value.size + abs(grid.zero) * grid.scale) + TINY
         error = error * (1 + 2.0**-40) + 2.0**-40 * grid.scale
         shape = step.shape[1:]
         inner = self._stored(value, step.name, np.full(len(size), -floor), error)

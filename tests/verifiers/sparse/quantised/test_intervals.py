@@ -6,6 +6,7 @@ import os
 from fractions import Fraction
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,47 @@ def test_outputs_over_a_box_lie_within_its_bounds_and_so_do_rows(kind: Kind) -> 
         # Rows aren't bounded worse than by the outputs' own bounds.
         plain = np.maximum(matrix, 0) @ last.lower + np.minimum(matrix, 0) @ last.upper - [0.0, 0.5, 0.0]
         assert (rows >= plain - 1e-4).all()
+
+
+SUM = """<ir_version: 8, opset_import: ["": 13]> net (float[N, 1] input) => (float[N, 1] y)
+<float s = {0.01}, uint8 z = {0}, float t = {%.12g}, uint8 u = {%d}>
+{ q = QuantizeLinear (input, s, z) a = DequantizeLinear (q, s, z) b = DequantizeLinear (q, s, z) h = Add (a, b)
+  r = QuantizeLinear (h, t, u) y = DequantizeLinear (r, t, u) }"""
+
+
+@pytest.mark.parametrize(("zero", "side"), [(200, 1), (201, -1)])
+def test_a_sum_near_a_tie_is_rounded_in_float32_after_its_zero_point_was_added(zero: int, side: int) -> None:
+    # 0.5 + 2**-19 steps are nearer to 1; with 200 before them, float32 holds 200.5, which is rounded to 200.
+    model = onnx.parser.parse_model(SUM % (float(np.float32(0.01)) * 2 * 25 / 0.5 / (1 + side * 2.0**-18), zero))
+    net = quantised(model, "net")
+    x = (np.arange(1, 250) * np.float32(0.01)).astype(np.float32)[:, None]
+    plain, fused = run(model, x), run(model, x, fused=True)
+    assert (plain != fused).any()
+    for place, point in enumerate(x):
+        last = net.box(point, point).intervals[-1]
+        for outputs in (plain, fused):
+            assert last.lower <= outputs[place] <= last.upper
+
+
+PRODUCT = """<ir_version: 8, opset_import: ["": 13]> net (float[N, 2] input) => (float[N, 2] y)
+<float s = {0.3}, uint8 z = {0}, float t = {0.002}, uint8 u = {128}, int8[2, 2] w = {3, -2, 1, 4}, float ws = {0.1},
+ int8 wz = {0}, float[2] b = {0.0111, 0.0171}>
+{ q = QuantizeLinear (input, s, z) a = DequantizeLinear (q, s, z) wf = DequantizeLinear (w, ws, wz) m = MatMul (a, wf)
+  h = Add (m, b) r = QuantizeLinear (h, t, u) y = DequantizeLinear (r, t, u) }"""
+
+
+def test_a_constant_after_a_product_may_become_its_bias_in_another_unit() -> None:
+    model = onnx.parser.parse_model(PRODUCT)
+    net, rng = quantised(model, "net"), np.random.default_rng(0)
+    x = rng.random((40, 2), dtype=np.float32)
+    plain, fused = run(model, x), run(model, x, fused=True)
+    # Both constants are less than half of 0.3 times 0.1.
+    assert (plain != fused).any(axis=1).mean() > 0.5
+    for place, point in enumerate(x):
+        last = net.box(point, point).intervals[-1]
+        for outputs in (plain, fused):
+            assert (last.lower <= outputs[place]).all()
+            assert (outputs[place] <= last.upper).all()
 
 
 @given(
