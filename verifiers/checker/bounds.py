@@ -34,7 +34,8 @@ class Bounds:
 
     def __init__(self, nodes: list[Node], low: Any, high: Any) -> None:
         self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
-        self.lower, self.upper, self.largest, self._charges = [low], [high], [np.maximum(abs(low), abs(high))], [low]
+        self.lower, self.upper, self.largest = [low], [high], [np.maximum(abs(low), abs(high))]
+        self._charges: dict[int, Any] = {}
         #: Of nodes that feed ReLUs: slopes of lines below, slopes and shifts of lines above, errors of the latter.
         self.lines: dict[int, tuple[Any, Any, Any, Any]] = {}
         #: Of those, neurons whose slopes below are given row by row, and where these begin among the given ones.
@@ -57,17 +58,15 @@ class Bounds:
                 center = 0.5 * lower[source] + 0.5 * upper[source]
                 radius = (1 + 8 * _UNIT) * np.maximum(upper[source] - center, center - lower[source]) + _TINY
                 centers.append(center[None])
-                reaches.append((radius + 1.01 * error * (abs(center) + radius))[None])
-            middle = node.forward(centers, np.asarray)[0] + node.bias
-            slack = (1 + 8 * error) * (node.forward(reaches, abs)[0] + 1.01 * error * abs(node.bias)) + _TINY
+                reaches.append(np.stack([radius + 1.01 * error * (abs(center) + radius), self.largest[source]]))
+            middle, (reach, size) = node.forward(centers, np.asarray)[0] + node.bias, node.forward(reaches, abs)
+            slack = (1 + 8 * error) * (reach + 1.01 * error * abs(node.bias)) + _TINY
             slack += 8 * _UNIT * (abs(middle) + slack)
             low, high = middle - slack, middle + slack
+            # What a unit of a coefficient of this node costs in `below`: see there.
+            self._charges[at] = 1.05 * (_gamma(node.terms[1]) + node.loose) * size + self._all * abs(node.bias)
         lower.append(low)
         upper.append(high)
-        # What a unit of a coefficient of this node costs in `below`: see there.
-        sizes = [self.largest[source][None] for source in node.sources]
-        error = 1.05 * (_gamma(node.terms[1]) + node.loose)
-        self._charges.append(low if node.relu else error * node.forward(sizes, abs)[0] + self._all * abs(node.bias))
 
     def close(self, at: int, site: bool) -> None:
         """Ends a node; over one that feeds ReLUs, draws lines below and above max(z, 0).
@@ -100,17 +99,20 @@ class Bounds:
         """Bounds rows [B, size] of a node's value v from below, over the region or parts of it: CROWN, with α and β.
 
         Invariant: over its part of the region, in real arithmetic, each row of `rows` times v is at least the sum of
-        coefs[k] times the value of node k, over all k, plus a constant C, where C >= constant - error. Each step
-        replaces one node's value by its sources':
+        coefs[k] times the value of node k, over all k, plus a constant C, where C >= constant - error. A column is a
+        row's; coefficients of neurons that aren't live are 0. Each step replaces one node's value by its sources':
 
         - z = W a + b: μ z = (μ W) a + μ b. The computed μ W is off by γ |μ| |W|, and by loose |μ| |W|, which times |a|
           is charged. Constants are one long sum of less than 2**40 products: `_all` of their magnitudes is charged.
         - a = max(z, 0), λ >= 0: λ a >= μ z for 0 <= μ <= λ; slopes in [0, 1] give such a μ, however rounded.
         - λ < 0: λ a >= λ (slope z + shift), line above; λ slope is off by a unit, which times |z| is charged.
+        - Both lines are z, or both 0, and no slope is given: μ is λ or 0, and exact. So it is with most neurons.
         - z >= 0 by a split: λ a = λ z >= μ z for any μ <= λ. z <= 0 by a split: λ a = 0 >= μ z for any μ >= 0.
         - Two contributions to a coefficient are added, which is off by a unit of the sum, charged times |v|.
 
         What is left at `stop` and before takes its least value within the bounds of the nodes.
+
+        Every μ is seen to be below `_HUGE`; then λ, at most 2**24 products of μ and weights, is finite.
 
         Args:
             start: The node.
@@ -120,38 +122,63 @@ class Bounds:
             splits: For each node that feeds ReLUs: row, neuron, sign and multiplier >= 0 of its splits.
             box: For each row, corners [B, inputs] of a box round its part.
         """
-        coefs, node_sizes = {start: rows}, self.largest
+        live = np.flatnonzero(rows.any(axis=0))
+        coefs = {start: (rows.T[live], live)}
         constant, error, most = np.zeros((3, len(rows)))
         for at in range(start, stop, -1):
             if at not in coefs:
                 continue
-            mu, node = coefs.pop(at), self._nodes[at]
-            most = np.maximum(most, abs(mu).max(axis=1))
+            (mu, live), node = coefs.pop(at), self._nodes[at]
             if node.relu:
-                default, slope, shift, charge = self.lines[node.sources[0]]
-                falling, first, own = np.minimum(mu, 0.0), *self.slots.get(node.sources[0], (0, ()))
-                if slopes is not None and len(own):
-                    default = np.tile(default, (len(rows), 1))
-                    default[:, own] = slopes[:, first : first + len(own)]
-                through = (mu - falling) * default + falling * slope
-                if splits and node.sources[0] in splits:
-                    row, neuron, sign, beta = splits[node.sources[0]]
-                    lam, falling[row, neuron] = mu[row, neuron], 0.0
-                    through[row, neuron] = np.where(sign > 0, np.minimum(lam - beta, lam), beta)
-                constant, error, parts = constant + falling @ shift, error + abs(falling) @ charge, [through]
+                site = node.sources[0]
+                mu, live, more, charge = self._through(site, mu, live, slopes, splits.get(site) if splits else None)
+                constant, error, parts = constant + more, error + charge, [(mu, live)]
             else:
-                parts = node.backward(mu)
-                constant, error = constant + mu @ node.bias, error + abs(mu) @ self._charges[at]
-            for source, part in zip(node.sources, parts, strict=True):
+                size = abs(mu)
+                most = np.maximum(most, size.max(axis=0, initial=0.0))
+                constant, error = constant + node.bias[live] @ mu, error + self._charges[at][live] @ size
+                parts = node.backward(mu, live)
+            for source, (part, seen) in zip(node.sources, parts, strict=True):
                 if source in coefs:
-                    part = coefs[source] + part
-                    error += _UNIT * abs(part) @ node_sizes[source]
-                coefs[source] = part
-        for at, mu in coefs.items():
-            low, high = (self.lower[at], self.upper[at]) if at or box is None else box
-            most = np.maximum(most, abs(mu).max(axis=1))
-            constant += np.where(mu > 0, mu * low, mu * high).sum(axis=1)
-            error += self._all * (abs(mu) @ node_sizes[at])
+                    (other, there), some, here = coefs[source], part, seen
+                    seen = np.union1d(there, here)
+                    part = np.zeros((len(seen), len(rows)))
+                    part[np.searchsorted(seen, there)] = other
+                    part[np.searchsorted(seen, here)] += some
+                    error += _UNIT * self.largest[source][seen] @ abs(part)
+                if len(seen):
+                    coefs[source] = part, seen
+        for at, (mu, live) in coefs.items():
+            low, high = (self.lower[at], self.upper[at]) if at or box is None else (ends.T for ends in box)
+            low, high, size = low[live].reshape(len(live), -1), high[live].reshape(len(live), -1), abs(mu)
+            most = np.maximum(most, size.max(axis=0, initial=0.0))
+            constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
+            error += self._all * (self.largest[at][live] @ size)
         slack = 1.01 * error + _TINY
         bound = constant - slack - 8 * _UNIT * (abs(constant) + slack)
         return np.where((most < _HUGE) & np.isfinite(bound), bound, -np.inf)
+
+    def _through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
+        """Returns coefficients of z, and what of, constants and errors for coefficients `mu` of a = max(z, 0)."""
+        (default, slope, shift, charge), (first, own) = self.lines[site], self.slots.get(site, (0, ()))
+        given = np.full(len(default), -1)
+        if slopes is not None:
+            given[own] = np.arange(first, first + len(own))
+        if splits:
+            # All are live, because multipliers are coefficients as well.
+            row, neuron, sign, beta = splits
+            whole = np.zeros((len(default), mu.shape[1]))
+            whole[live], live = mu, np.arange(len(default))
+            lam = whole[neuron, row]
+            whole[neuron, row] = 0.0
+            mu = whole
+        at = np.flatnonzero((shift[live] > 0) | (given[live] >= 0))
+        (chosen,), neurons = np.nonzero(given[live[at]] >= 0), live[at]
+        falling, below = np.minimum(mu[at], 0.0), np.broadcast_to(default[neurons, None], (len(at), mu.shape[1])).copy()
+        if slopes is not None:
+            below[chosen] = slopes.T[given[neurons[chosen]]]
+        result = mu * default[live, None]
+        result[at] = (mu[at] - falling) * below + falling * slope[neurons, None]
+        if splits:
+            result[neuron, row] = np.where(sign > 0, np.minimum(lam - beta, lam), beta)
+        return result, live, shift[neurons] @ falling, charge[neurons] @ abs(falling)

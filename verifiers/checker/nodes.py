@@ -1,7 +1,8 @@
 """A network as nodes over flat vectors: affine maps of earlier nodes and ReLUs, as functions of real numbers.
 
 An affine node applies its map forwards, and transposed, by the same index arithmetic. `terms` says of how many products
-a number is the sum, forwards and backwards; the order of summation is that of the machine.
+a number is the sum at most, forwards and backwards; the order of summation is that of the machine. Products with a
+coefficient that is 0 are left out where a whole neuron or kernel entry has none else, which leaves fewer.
 """
 
 from __future__ import annotations
@@ -43,9 +44,14 @@ class Node:
         """Maps [B, source's size] each to [B, size], without bias; `view` is what is made of weights before."""
         return sum(view(np.asarray(w)) * value for w, value in zip(self.weights, values, strict=True))
 
-    def backward(self, rows: Any) -> list[Any]:
-        """Maps [B, size] to [B, source's size] each, by the transposes."""
-        return [rows * weight for weight in self.weights]
+    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:
+        """Maps coefficients of this node to those of each source, by the transposes: pairs such as what it gets.
+
+        Args:
+            coefs: [L, B], of B sums.
+            live: [L], the neurons that they are of, ascending; coefficients of all others are 0.
+        """
+        return [(coefs * np.broadcast_to(weight, self.size)[live, None], live) for weight in self.weights]
 
 
 class Dense(Node):
@@ -58,9 +64,9 @@ class Dense(Node):
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102 (inherited)
         return values[0] @ view(self.weights).T
 
-    def backward(self, rows: Any) -> list[Any]:  # noqa: D102
-        live = rows.any(axis=0)
-        return [rows[:, live] @ self.weights[live]]
+    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:  # noqa: D102
+        weights = self.weights if len(live) == self.size else self.weights[live]
+        return [(weights.T @ coefs, np.arange(self.terms[0]))]
 
 
 class Conv(Node):
@@ -78,45 +84,45 @@ class Conv(Node):
         matrix = kernel.astype(np.float64).reshape(groups, outputs // groups, inner * tall * wide)
         super().__init__([source], (outputs, rows, columns), matrix, np.repeat(bias, max(rows * columns, 0)), loose)
         self.terms = inner * tall * wide, outputs // groups * tall * wide
-        self._grid, self._inside = (groups, inner, high, broad), np.s_[..., top : top + height, left : left + width]
-        self._source, self._target = (groups, inner, height, width), (groups, outputs // groups, rows * columns)
-        self._windows = [
-            np.s_[..., y : y + (rows - 1) * rise + 1 : rise, x : x + (columns - 1) * run + 1 : run]
-            for y in range(0, tall * down, down) for x in range(0, wide * across, across)
-        ]  # fmt: skip
-        # Entry e of an output channel's kernel, at output unit n, is for place bases[n] + offsets[e] of the grid.
-        corner: Any = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
-        self._bases = (corner + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
-        entry = np.arange(tall)[:, None] * down * broad + np.arange(wide) * across
-        offsets = (np.arange(inner)[:, None, None] * high * broad + entry).ravel()
-        channel, place = np.nonzero(matrix.reshape(outputs, -1))
-        self._offsets, self._values = offsets[place], matrix.reshape(outputs, -1)[channel, place]
-        self._ends = np.searchsorted(channel, np.arange(outputs + 1))
+        self._source, self._grid, self._corner = (groups, inner, height, width), (high, broad), (top, left)
+        self._steps, self._reach = (rise, run), (down * (tall - 1), across * (wide - 1))
+        self._places = [(y, x) for y in range(0, tall * down, down) for x in range(0, wide * across, across)]
+        # Places of the kernel that aren't 0 throughout, and the transpose of what they do.
+        transposes = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
+        self._back = [(place, part) for place, part in zip(self._places, transposes, strict=True) if part.any()]
+
+    def _seen(self, place: tuple[int, int], counts: Any) -> tuple[slice, ...]:
+        """Returns what a place of the kernel sees of a grid, over so many rows and columns of outputs."""
+        ends = [(count - 1) * step + 1 for count, step in zip(counts, self._steps, strict=True)]
+        return tuple(slice(p, p + end, step) for p, end, step in zip(place, ends, self._steps, strict=True))
 
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102
-        grid = np.zeros((len(values[0]), *self._grid), values[0].dtype)
-        grid[self._inside] = values[0].reshape(-1, *self._source)
-        seen = np.stack([grid[window] for window in self._windows], axis=3)
+        grid = np.zeros((len(values[0]), *self._source[:2], *self._grid), values[0].dtype)
+        inside = (slice(at, at + size) for at, size in zip(self._corner, self._source[2:], strict=True))
+        grid[..., *inside] = values[0].reshape(-1, *self._source)
+        seen = np.stack([grid[..., *self._seen(place, self.shape[1:])] for place in self._places], axis=3)
         return (view(self.weights) @ seen.reshape(*seen.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 
-    def backward(self, rows: Any) -> list[Any]:  # noqa: D102
-        row, unit = np.divmod(np.flatnonzero(rows), rows.shape[1])
-        channel = unit // self._target[2]
-        counts = np.diff(self._ends)[channel]
-        if counts.sum() * 400 < rows.size * self.terms[0]:
-            # Few products, so one by one; otherwise by matrices.
-            each = np.repeat(np.arange(len(row)), counts)
-            entry = np.arange(len(each)) + np.repeat(self._ends[channel] - np.cumsum(counts) + counts, counts)
-            size = math.prod(self._grid)
-            place = row[each] * size + self._bases[unit[each]] + self._offsets[entry]
-            grid: Any = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
-            grid = grid.reshape(-1, *self._grid)
-        else:
-            grid, parts = np.zeros((len(rows), *self._grid)), rows.reshape(-1, *self._target)
-            parts = (self.weights.swapaxes(1, 2) @ parts).reshape(*grid.shape[:3], len(self._windows), -1)
-            for at, window in enumerate(self._windows):
-                grid[window] += parts[:, :, :, at].reshape(grid[window].shape)
-        return [grid[self._inside].reshape(len(rows), -1)]
+    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:
+        """See `Node`. Gone through is the rectangle of outputs that has the live ones; what it sees is returned."""
+        (groups, inner, *sizes), batch, at = self._source, coefs.shape[1], np.unravel_index(live, self.shape)
+        firsts = [int(places.min()) for places in at[1:]]
+        counts = [int(places.max()) + 1 - first for places, first in zip(at[1:], firsts, strict=True)]
+        if len(live) < self.shape[0] * math.prod(counts):
+            rectangle = np.zeros((self.shape[0], *counts, batch))
+            rectangle[at[0], at[1] - firsts[0], at[2] - firsts[1]] = coefs
+            coefs = rectangle
+        coefs = coefs.reshape(groups, -1, math.prod(counts) * batch)
+        sides = [(n - 1) * step + 1 + more for n, step, more in zip(counts, self._steps, self._reach, strict=True)]
+        grid = np.zeros((groups, inner, *sides, batch))
+        for place, transpose in self._back:
+            grid[:, :, *self._seen(place, counts)] += (transpose @ coefs).reshape(groups, inner, *counts, batch)
+        # The grid begins at these rows and columns of the source: in its padding, where below 0.
+        begins = [first * step - pad for first, step, pad in zip(firsts, self._steps, self._corner, strict=True)]
+        rows, columns = (slice(max(0, -begin), max(0, size - begin)) for begin, size in zip(begins, sizes, strict=True))
+        y, x = np.arange(begins[0], begins[0] + sides[0])[rows], np.arange(begins[1], begins[1] + sides[1])[columns]
+        seen = (np.arange(groups * inner)[:, None, None] * sizes[0] + y[:, None]) * sizes[1] + x
+        return [(grid[:, :, rows, columns].reshape(-1, batch), seen.ravel())]
 
 
 class Network(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -115,13 +116,16 @@ class Tree:
 
     def _walk(self, bounds: Bounds, at: int, index: Any, stop: int, slopes: Any) -> None:
         """Narrows the bounds of some neurons of a node: from below by rows of 1, from above by rows of -1."""
-        signs, places, parts = np.repeat([1.0, -1.0], len(index)), np.tile(index, 2), [np.zeros(0)]
+        # Neighbours go together, so that they see the same parts of what is behind them.
+        order = np.argsort(index % math.prod(self.nodes[at].shape[1:]), kind="stable")
+        choice = np.stack([order, order + len(order)], axis=1).ravel()
+        places, signs, least = np.tile(index, 2)[choice], np.tile([1.0, -1.0], len(order)), np.zeros(len(choice))
         for first in range(0, len(places), self._batch):
             part = np.s_[first : first + self._batch]
             rows = np.zeros((len(places[part]), self.nodes[at].size))
             rows[np.arange(len(rows)), places[part]] = signs[part]
-            parts.append(bounds.below(at, rows, stop, None if slopes is None else slopes[part]))
-        least = np.concatenate(parts)
+            own = None if slopes is None else slopes[choice[part]]
+            least[choice[part]] = bounds.below(at, rows, stop, own)
         np.maximum.at(bounds.lower[at], index, least[: len(index)])
         np.minimum.at(bounds.upper[at], index, -least[len(index) :])
 

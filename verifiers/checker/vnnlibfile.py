@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import need
+from .files import UnreadableError, need
 
-_TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
+#: A comment, a list of words alone, or what else there is.
+_TOKEN = re.compile(r";[^\n]*|\([^();]*\)|[()]|[^\s();]+")
 _NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
 _VARIABLE = re.compile(r"[XY]_(0|[1-9]\d{0,8})")
 _DEEPEST, _MOST_ATOMS, _SIGNS = 64, 2**22, {"<=": 1, "<": 1, ">=": -1, ">": -1}
 
-#: A constraint: sum of coefficients times variables <= (if strict: <) a limit.
-Atom = tuple[dict[str, Fraction], Fraction, bool]
+#: A constraint: sum of coefficients times variables <= (if strict: <) a limit. Python compares floats and fractions as
+#: the numbers that they are.
+Atom = tuple[dict[str, Any], Any, bool]
 
 
 class Case(NamedTuple):
@@ -55,8 +57,9 @@ def _statements(text: str) -> list[Any]:
             closed = stack.pop()
             stack[-1].append(closed)
         elif word[0] != ";":
-            stack[-1].append(word)
-        need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
+            stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
+        if not 0 < len(stack) < _DEEPEST:
+            raise UnreadableError("the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
 
@@ -87,7 +90,9 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         (left, right), sign = parts, _SIGNS[kind]
         if isinstance(left, str) and isinstance(right, str) and _VARIABLE.fullmatch(left) and _NUMBER.fullmatch(right):
             # Most of a file is of this form; what follows says the same, more slowly.
-            return [[({left: Fraction(sign)}, Fraction(sign * float(right)), len(kind) == 1)]]
+            limit = sign * float(right)
+            need(abs(limit) < math.inf, "the property has a number that float64 doesn't hold")
+            return [[({left: sign}, limit, len(kind) == 1)]]
         total = _term(["-", *parts[::sign]])
         limit = -total.pop("", Fraction())
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
@@ -100,9 +105,9 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
     return [[atom for atoms in choice for atom in atoms] for choice in product(*factors)]
 
 
-def _rounded(value: Fraction, up: bool) -> float:
+def _rounded(value: Any, up: bool) -> float:
     nearest = float(value)
-    if nearest.as_integer_ratio() == value.as_integer_ratio() or (nearest > value) == up:
+    if nearest == value or (nearest > value) == up:
         return nearest
     return math.nextafter(nearest, math.inf if up else -math.inf)
 
