@@ -36,6 +36,8 @@ class Bounds:
         self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
         self.lower, self.upper, self.largest = [low], [high], [np.maximum(abs(low), abs(high))]
         self._charges: dict[int, Any] = {}
+        #: Of each node, neurons that aren't 0 all over the region, as those of a ReLU often are.
+        self._needed = [np.ones(len(low), dtype=bool)]
         #: Of nodes that feed ReLUs: slopes of lines below, slopes and shifts of lines above, errors of the latter.
         self.lines: dict[int, tuple[Any, Any, Any, Any]] = {}
         #: Of those, neurons whose slopes below are given row by row, and where these begin among the given ones.
@@ -79,6 +81,7 @@ class Bounds:
         self.largest.append(np.maximum(abs(low), abs(high)))
         if not (self.largest[at] < _HUGE).all():
             raise RefusedError(f"the values of node {at} are not bounded")
+        self._needed.append((high > 0) | (not self._nodes[at].relu))
         if site:
             free, stable = (low < 0) & (high > 0), (low >= 0).astype(np.float64)
             slope = np.where(free, np.minimum(high / np.where(free, high - low, 1.0), 1.0), stable)
@@ -106,7 +109,7 @@ class Bounds:
           is charged. Constants are one long sum of less than 2**40 products: `_all` of their magnitudes is charged.
         - a = max(z, 0), λ >= 0: λ a >= μ z for 0 <= μ <= λ; slopes in [0, 1] give such a μ, however rounded.
         - λ < 0: λ a >= λ (slope z + shift), line above; λ slope is off by a unit, which times |z| is charged.
-        - Both lines are z, or both 0, and no slope is given: μ is λ or 0, and exact. So it is with most neurons.
+        - a = 0 all over the region: λ a = 0, whatever λ is, which is left out.
         - z >= 0 by a split: λ a = λ z >= μ z for any μ <= λ. z <= 0 by a split: λ a = 0 >= μ z for any μ >= 0.
         - Two contributions to a coefficient are added, which is off by a unit of the sum, charged times |v|.
 
@@ -137,7 +140,7 @@ class Bounds:
                 size = abs(mu)
                 most = np.maximum(most, size.max(axis=0, initial=0.0))
                 constant, error = constant + node.bias[live] @ mu, error + self._charges[at][live] @ size
-                parts = node.backward(mu, live)
+                parts = node.backward(mu, live, [self._needed[source] for source in node.sources])
             for source, (part, seen) in zip(node.sources, parts, strict=True):
                 if source in coefs:
                     (other, there), some, here = coefs[source], part, seen
@@ -165,13 +168,15 @@ class Bounds:
         if slopes is not None:
             given[own] = np.arange(first, first + len(own))
         if splits:
-            # All are live, because multipliers are coefficients as well.
+            # All are kept, because multipliers are coefficients as well.
             row, neuron, sign, beta = splits
             whole = np.zeros((len(default), mu.shape[1]))
-            whole[live], live = mu, np.arange(len(default))
-            lam = whole[neuron, row]
-            whole[neuron, row] = 0.0
-            mu = whole
+            whole[live] = mu
+            mu, live, lam = whole, np.arange(len(default)), whole[neuron, row]
+            mu[neuron, row] = 0.0
+        else:
+            kept = (default[live] > 0) | (shift[live] > 0) | (given[live] >= 0)
+            mu, live = mu[kept], live[kept]
         at = np.flatnonzero((shift[live] > 0) | (given[live] >= 0))
         (chosen,), neurons = np.nonzero(given[live[at]] >= 0), live[at]
         falling, below = np.minimum(mu[at], 0.0), np.broadcast_to(default[neurons, None], (len(at), mu.shape[1])).copy()

@@ -44,12 +44,13 @@ class Node:
         """Maps [B, source's size] each to [B, size], without bias; `view` is what is made of weights before."""
         return sum(view(np.asarray(w)) * value for w, value in zip(self.weights, values, strict=True))
 
-    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
         """Maps coefficients of this node to those of each source, by the transposes: pairs such as what it gets.
 
         Args:
             coefs: [L, B], of B sums.
             live: [L], the neurons that they are of, ascending; coefficients of all others are 0.
+            needed: For each source its neurons whose coefficients are needed; those of others may be left out.
         """
         return [(coefs * np.broadcast_to(weight, self.size)[live, None], live) for weight in self.weights]
 
@@ -64,7 +65,7 @@ class Dense(Node):
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102 (inherited)
         return values[0] @ view(self.weights).T
 
-    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:  # noqa: D102
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:  # noqa: D102
         weights = self.weights if len(live) == self.size else self.weights[live]
         return [(weights.T @ coefs, np.arange(self.terms[0]))]
 
@@ -87,9 +88,8 @@ class Conv(Node):
         self._source, self._grid, self._corner = (groups, inner, height, width), (high, broad), (top, left)
         self._steps, self._reach = (rise, run), (down * (tall - 1), across * (wide - 1))
         self._places = [(y, x) for y in range(0, tall * down, down) for x in range(0, wide * across, across)]
-        # Places of the kernel that aren't 0 throughout, and the transpose of what they do.
-        transposes = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
-        self._back = [(place, part) for place, part in zip(self._places, transposes, strict=True) if part.any()]
+        # What each place of the kernel does, transposed: [places, groups, inner, outputs of a group].
+        self._transposes = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
 
     def _seen(self, place: tuple[int, int], counts: Any) -> tuple[slice, ...]:
         """Returns what a place of the kernel sees of a grid, over so many rows and columns of outputs."""
@@ -103,26 +103,35 @@ class Conv(Node):
         seen = np.stack([grid[..., *self._seen(place, self.shape[1:])] for place in self._places], axis=3)
         return (view(self.weights) @ seen.reshape(*seen.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 
-    def backward(self, coefs: Any, live: Any) -> list[tuple[Any, Any]]:
-        """See `Node`. Gone through is the rectangle of outputs that has the live ones; what it sees is returned."""
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
+        """See `Node`. Gone through are the channels and the rectangle of outputs that have the live ones.
+
+        Of the source, channels are left out of which nothing is needed, and what the rectangle does not see.
+        """
         (groups, inner, *sizes), batch, at = self._source, coefs.shape[1], np.unravel_index(live, self.shape)
+        outs, channels, transposes = np.arange(self.shape[0]), np.arange(groups * inner), self._transposes
+        if groups == 1:
+            outs, channels = np.unique(at[0]), np.flatnonzero(needed[0].reshape(inner, -1).any(axis=1))
+            transposes = transposes[:, :, channels[:, None], outs]
         firsts = [int(places.min()) for places in at[1:]]
         counts = [int(places.max()) + 1 - first for places, first in zip(at[1:], firsts, strict=True)]
-        if len(live) < self.shape[0] * math.prod(counts):
-            rectangle = np.zeros((self.shape[0], *counts, batch))
-            rectangle[at[0], at[1] - firsts[0], at[2] - firsts[1]] = coefs
+        if len(live) < len(outs) * math.prod(counts):
+            rectangle = np.zeros((len(outs), *counts, batch))
+            rectangle[np.searchsorted(outs, at[0]), at[1] - firsts[0], at[2] - firsts[1]] = coefs
             coefs = rectangle
         coefs = coefs.reshape(groups, -1, math.prod(counts) * batch)
         sides = [(n - 1) * step + 1 + more for n, step, more in zip(counts, self._steps, self._reach, strict=True)]
-        grid = np.zeros((groups, inner, *sides, batch))
-        for place, transpose in self._back:
-            grid[:, :, *self._seen(place, counts)] += (transpose @ coefs).reshape(groups, inner, *counts, batch)
+        grid = np.zeros((groups, len(channels) // groups, *sides, batch))
+        for place, transpose in zip(self._places, transposes, strict=True):
+            if transpose.any():
+                part = (transpose @ coefs).reshape(*grid.shape[:2], *counts, batch)
+                grid[:, :, *self._seen(place, counts)] += part
         # The grid begins at these rows and columns of the source: in its padding, where below 0.
         begins = [first * step - pad for first, step, pad in zip(firsts, self._steps, self._corner, strict=True)]
         rows, columns = (slice(max(0, -begin), max(0, size - begin)) for begin, size in zip(begins, sizes, strict=True))
         y, x = np.arange(begins[0], begins[0] + sides[0])[rows], np.arange(begins[1], begins[1] + sides[1])[columns]
-        seen = (np.arange(groups * inner)[:, None, None] * sizes[0] + y[:, None]) * sizes[1] + x
-        return [(grid[:, :, rows, columns].reshape(-1, batch), seen.ravel())]
+        seen = (channels[:, None, None] * sizes[0] + y[:, None]) * sizes[1] + x
+        return [(grid[:, :, rows, columns].reshape(seen.size, batch), seen.ravel())]
 
 
 class Network(NamedTuple):

@@ -19,7 +19,8 @@ def test_backward_is_the_transpose_of_forward(name: str) -> None:
         sources = [RNG.standard_normal((1, nodes[source].size)) for source in node.sources]
         rows = RNG.standard_normal((1, node.size))
         left = (rows * node.forward(sources, np.asarray)).sum()
-        parts = node.backward(rows.T, np.arange(node.size))
+        needed = [np.ones(nodes[source].size, dtype=bool) for source in node.sources]
+        parts = node.backward(rows.T, np.arange(node.size), needed)
         right = sum(part[:, 0] @ value[0, live] for (part, live), value in zip(parts, sources, strict=True))
         assert left == pytest.approx(right, rel=1e-9)
 
@@ -32,8 +33,9 @@ def test_a_rectangle_is_gone_through_as_the_whole_would_be(seed: int, number: in
     node = Conv(0, (4, 6, 5), kernel, np.zeros(6), more, 0.0)
     live = np.unique(rng.integers(node.size, size=count))
     coefs = rng.standard_normal((len(live), 7))
-    ((part, seen),) = node.backward(coefs, live)
+    needed = rng.random(4 * 6 * 5) < rng.choice([0.02, 1.0])
+    ((part, seen),) = node.backward(coefs, live, [needed])
     assert np.all(np.diff(seen) > 0)
     whole, eye = np.zeros((4 * 6 * 5, 7)), node.forward([np.eye(4 * 6 * 5)], np.asarray)
     whole[seen] = part
-    np.testing.assert_allclose(whole, eye[:, live] @ coefs, atol=1e-12)
+    np.testing.assert_allclose(whole[needed], (eye[:, live] @ coefs)[needed], atol=1e-12)
