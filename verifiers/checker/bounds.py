@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import RefusedError
+from .files import RefusedError, need
 from .nodes import Node
 
 _UNIT, _TINY, _HUGE = 2.0**-53, 1e-150, 1e60
@@ -21,6 +21,13 @@ _UNIT, _TINY, _HUGE = 2.0**-53, 1e-150, 1e60
 
 def _gamma(terms: float) -> float:
     return 1.01 * (terms + 4) * _UNIT
+
+
+def _among(every: Any, coefs: Any, live: Any) -> Any:
+    """Returns coefficients of all neurons of `every`, of which some are live."""
+    whole = np.zeros((len(every), coefs.shape[1]))
+    whole[np.searchsorted(every, live)] = coefs
+    return whole
 
 
 class Bounds:
@@ -36,8 +43,6 @@ class Bounds:
         self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
         self.lower, self.upper, self.largest = [low], [high], [np.maximum(abs(low), abs(high))]
         self._charges: dict[int, Any] = {}
-        #: Of each node, neurons that aren't 0 all over the region, as those of a ReLU often are.
-        self._needed = [np.ones(len(low), dtype=bool)]
         #: Of nodes that feed ReLUs: slopes of lines below, slopes and shifts of lines above, errors of the latter.
         self.lines: dict[int, tuple[Any, Any, Any, Any]] = {}
         #: Of those, neurons whose slopes below are given row by row, and where these begin among the given ones.
@@ -79,9 +84,7 @@ class Bounds:
         """
         low, high = self.lower[at], self.upper[at]
         self.largest.append(np.maximum(abs(low), abs(high)))
-        if not (self.largest[at] < _HUGE).all():
-            raise RefusedError(f"the values of node {at} are not bounded")
-        self._needed.append((high > 0) | (not self._nodes[at].relu))
+        need((self.largest[at] < _HUGE).all(), f"the values of node {at} are not bounded", RefusedError)
         if site:
             free, stable = (low < 0) & (high > 0), (low >= 0).astype(np.float64)
             slope = np.where(free, np.minimum(high / np.where(free, high - low, 1.0), 1.0), stable)
@@ -90,15 +93,7 @@ class Bounds:
             default = np.where(free, (high >= -low).astype(np.float64), stable)
             self.lines[at] = default, slope, np.where(free, shift, 0.0), np.where(free, error, 0.0)
 
-    def below(
-        self,
-        start: int,
-        rows: Any,
-        stop: int,
-        slopes: Any = None,
-        splits: dict[int, Any] | None = None,
-        box: Any = None,
-    ) -> Any:
+    def below(self, start: int, rows: Any, stop: int, slopes: Any = None, splits: Any = None, box: Any = None) -> Any:
         """Bounds rows [B, size] of a node's value v from below, over the region or parts of it: CROWN, with α and β.
 
         Invariant: over its part of the region, in real arithmetic, each row of `rows` times v is at least the sum of
@@ -115,7 +110,8 @@ class Bounds:
 
         What is left at `stop` and before takes its least value within the bounds of the nodes.
 
-        Every μ is seen to be below `_HUGE`; then λ, at most 2**24 products of μ and weights, is finite.
+        Every μ is seen to be below `_HUGE`. So λ, a sum of at most 2**24 products of μ and weights for each node that
+        uses a, is finite, and all that is made of it before the next μ is seen.
 
         Args:
             start: The node.
@@ -125,35 +121,32 @@ class Bounds:
             splits: For each node that feeds ReLUs: row, neuron, sign and multiplier >= 0 of its splits.
             box: For each row, corners [B, inputs] of a box round its part.
         """
-        live = np.flatnonzero(rows.any(axis=0))
-        coefs = {start: (rows.T[live], live)}
+        live, splits = np.flatnonzero(rows.any(axis=0)), splits or {}
+        coefs, nothing = {start: (rows.T[live], live)}, (np.zeros((0, len(rows))), np.zeros(0, dtype=int))
         constant, error, most = np.zeros((3, len(rows)))
         for at in range(start, stop, -1):
-            if at not in coefs:
+            (mu, live), node = coefs.pop(at, nothing), self._nodes[at]
+            if not len(live) and not (node.relu and node.sources[0] in splits):
                 continue
-            (mu, live), node = coefs.pop(at), self._nodes[at]
             if node.relu:
-                site = node.sources[0]
-                mu, live, more, charge = self._through(site, mu, live, slopes, splits.get(site) if splits else None)
+                mu, live, more, charge = self._through(node.sources[0], mu, live, slopes, splits)
                 constant, error, parts = constant + more, error + charge, [(mu, live)]
             else:
                 size = abs(mu)
                 most = np.maximum(most, size.max(axis=0, initial=0.0))
                 constant, error = constant + node.bias[live] @ mu, error + self._charges[at][live] @ size
-                parts = node.backward(mu, live, [self._needed[source] for source in node.sources])
+                parts = node.backward(mu, live, [self._needed(source, splits) for source in node.sources])
             for source, (part, seen) in zip(node.sources, parts, strict=True):
                 if source in coefs:
-                    (other, there), some, here = coefs[source], part, seen
-                    seen = np.union1d(there, here)
-                    part = np.zeros((len(seen), len(rows)))
-                    part[np.searchsorted(seen, there)] = other
-                    part[np.searchsorted(seen, here)] += some
+                    other, there = coefs[source]
+                    every = np.union1d(there, seen)
+                    part, seen = _among(every, other, there) + _among(every, part, seen), every
                     error += _UNIT * self.largest[source][seen] @ abs(part)
                 if len(seen):
                     coefs[source] = part, seen
         for at, (mu, live) in coefs.items():
-            low, high = (self.lower[at], self.upper[at]) if at or box is None else (ends.T for ends in box)
-            low, high, size = low[live].reshape(len(live), -1), high[live].reshape(len(live), -1), abs(mu)
+            ends, size = (self.lower[at], self.upper[at]) if at or box is None else box, abs(mu)
+            low, high = (end.T[live].reshape(len(live), -1) for end in ends)
             most = np.maximum(most, size.max(axis=0, initial=0.0))
             constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
             error += self._all * (self.largest[at][live] @ size)
@@ -161,29 +154,33 @@ class Bounds:
         bound = constant - slack - 8 * _UNIT * (abs(constant) + slack)
         return np.where((most < _HUGE) & np.isfinite(bound), bound, -np.inf)
 
+    def _needed(self, at: int, splits: Any) -> Any:
+        """Returns which neurons of a node aren't 0 all over the region, as those of a ReLU often are, or are split."""
+        if not self._nodes[at].relu:
+            return np.ones(len(self.upper[at]), dtype=bool)
+        needed, (site,) = self.upper[at] > 0, self._nodes[at].sources
+        needed[splits[site][1] if site in splits else []] = True
+        return needed
+
     def _through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
-        """Returns coefficients of z, and what of, constants and errors for coefficients `mu` of a = max(z, 0)."""
+        """Returns coefficients of z, whose they are, constants and errors, for coefficients `mu` of a = max(z, 0)."""
         (default, slope, shift, charge), (first, own) = self.lines[site], self.slots.get(site, (0, ()))
-        given = np.full(len(default), -1)
-        if slopes is not None:
-            given[own] = np.arange(first, first + len(own))
-        if splits:
-            # All are kept, because multipliers are coefficients as well.
-            row, neuron, sign, beta = splits
-            whole = np.zeros((len(default), mu.shape[1]))
-            whole[live] = mu
-            mu, live, lam = whole, np.arange(len(default)), whole[neuron, row]
-            mu[neuron, row] = 0.0
-        else:
-            kept = (default[live] > 0) | (shift[live] > 0) | (given[live] >= 0)
-            mu, live = mu[kept], live[kept]
-        at = np.flatnonzero((shift[live] > 0) | (given[live] >= 0))
-        (chosen,), neurons = np.nonzero(given[live[at]] >= 0), live[at]
-        falling, below = np.minimum(mu[at], 0.0), np.broadcast_to(default[neurons, None], (len(at), mu.shape[1])).copy()
-        if slopes is not None:
-            below[chosen] = slopes.T[given[neurons[chosen]]]
-        result = mu * default[live, None]
-        result[at] = (mu[at] - falling) * below + falling * slope[neurons, None]
-        if splits:
-            result[neuron, row] = np.where(sign > 0, np.minimum(lam - beta, lam), beta)
-        return result, live, shift[neurons] @ falling, charge[neurons] @ abs(falling)
+        alpha, lined = default[:, None], shift > 0
+        if slopes is not None and len(own):
+            alpha = np.tile(alpha, len(slopes))
+            alpha[own], lined[own] = slopes.T[first : first + len(own)], True
+        row, neuron, sign, beta = splits.get(site, ((), [], (), ()))
+        lined[neuron] = True
+        kept = ((default > 0) | lined)[live]
+        mu, live = mu[kept], live[kept]
+        if site in splits:
+            every = np.union1d(live, neuron)
+            mu, live, place = _among(every, mu, live), every, np.searchsorted(every, neuron)
+            lam, mu[place, row] = mu[place, row], 0.0
+        at = np.flatnonzero(lined[live])
+        falling, neurons = np.minimum(mu[at], 0.0), live[at]
+        through = mu * default[live, None]
+        through[at] = (mu[at] - falling) * alpha[neurons] + falling * slope[neurons, None]
+        if site in splits:
+            through[place, row] = np.where(sign > 0, np.minimum(lam - beta, lam), beta)
+        return through, live, shift[neurons] @ falling, charge[neurons] @ abs(falling)

@@ -66,8 +66,8 @@ class Dense(Node):
         return values[0] @ view(self.weights).T
 
     def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:  # noqa: D102
-        weights = self.weights if len(live) == self.size else self.weights[live]
-        return [(weights.T @ coefs, np.arange(self.terms[0]))]
+        columns = np.flatnonzero(needed[0])
+        return [(self.weights[live[:, None], columns].T @ coefs, columns)]
 
 
 class Conv(Node):
@@ -85,22 +85,23 @@ class Conv(Node):
         matrix = kernel.astype(np.float64).reshape(groups, outputs // groups, inner * tall * wide)
         super().__init__([source], (outputs, rows, columns), matrix, np.repeat(bias, max(rows * columns, 0)), loose)
         self.terms = inner * tall * wide, outputs // groups * tall * wide
-        self._source, self._grid, self._corner = (groups, inner, height, width), (high, broad), (top, left)
-        self._steps, self._reach = (rise, run), (down * (tall - 1), across * (wide - 1))
+        self._source, self._grid = (groups, inner, height, width), (high, broad)
+        # Rows and columns: step, extent of a kernel beyond its first place, padding before, and size of the source.
+        self._axes = (rise, down * (tall - 1), top, height), (run, across * (wide - 1), left, width)
         self._places = [(y, x) for y in range(0, tall * down, down) for x in range(0, wide * across, across)]
         # What each place of the kernel does, transposed: [places, groups, inner, outputs of a group].
         self._transposes = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
 
-    def _seen(self, place: tuple[int, int], counts: Any) -> tuple[slice, ...]:
+    def _seen(self, place: tuple[int, int], counts: Any) -> Any:
         """Returns what a place of the kernel sees of a grid, over so many rows and columns of outputs."""
-        ends = [(count - 1) * step + 1 for count, step in zip(counts, self._steps, strict=True)]
-        return tuple(slice(p, p + end, step) for p, end, step in zip(place, ends, self._steps, strict=True))
+        every = zip(place, counts, self._axes, strict=True)
+        return (..., *(slice(at, at + (count - 1) * step + 1, step) for at, count, (step, *_) in every))
 
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102
         grid = np.zeros((len(values[0]), *self._source[:2], *self._grid), values[0].dtype)
-        inside = (slice(at, at + size) for at, size in zip(self._corner, self._source[2:], strict=True))
+        inside = (slice(pad, pad + size) for _, _, pad, size in self._axes)
         grid[..., *inside] = values[0].reshape(-1, *self._source)
-        seen = np.stack([grid[..., *self._seen(place, self.shape[1:])] for place in self._places], axis=3)
+        seen = np.stack([grid[self._seen(place, self.shape[1:])] for place in self._places], axis=3)
         return (view(self.weights) @ seen.reshape(*seen.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 
     def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
@@ -108,30 +109,26 @@ class Conv(Node):
 
         Of the source, channels are left out of which nothing is needed, and what the rectangle does not see.
         """
-        (groups, inner, *sizes), batch, at = self._source, coefs.shape[1], np.unravel_index(live, self.shape)
-        outs, channels, transposes = np.arange(self.shape[0]), np.arange(groups * inner), self._transposes
+        (groups, inner, *_), (channel, *at), batch = self._source, np.unravel_index(live, self.shape), coefs.shape[1]
+        outs, inners, transposes = np.arange(self.shape[0]), np.arange(groups * inner), self._transposes
         if groups == 1:
-            outs, channels = np.unique(at[0]), np.flatnonzero(needed[0].reshape(inner, -1).any(axis=1))
-            transposes = transposes[:, :, channels[:, None], outs]
-        firsts = [int(places.min()) for places in at[1:]]
-        counts = [int(places.max()) + 1 - first for places, first in zip(at[1:], firsts, strict=True)]
-        if len(live) < len(outs) * math.prod(counts):
-            rectangle = np.zeros((len(outs), *counts, batch))
-            rectangle[np.searchsorted(outs, at[0]), at[1] - firsts[0], at[2] - firsts[1]] = coefs
-            coefs = rectangle
-        coefs = coefs.reshape(groups, -1, math.prod(counts) * batch)
-        sides = [(n - 1) * step + 1 + more for n, step, more in zip(counts, self._steps, self._reach, strict=True)]
-        grid = np.zeros((groups, len(channels) // groups, *sides, batch))
+            outs, inners = np.unique(channel), np.flatnonzero(needed[0].reshape(inner, -1).any(axis=1))
+            transposes = transposes[:, :, inners[:, None], outs]
+        firsts, counts = [int(places.min()) for places in at], [int(np.ptp(places)) + 1 for places in at]
+        rectangle = np.zeros((len(outs), *counts, batch))
+        rectangle[np.searchsorted(outs, channel), at[0] - firsts[0], at[1] - firsts[1]] = coefs
+        rectangle = rectangle.reshape(groups, -1, math.prod(counts) * batch)
+        sides = [(count - 1) * step + 1 + more for count, (step, more, *_) in zip(counts, self._axes, strict=True)]
+        grid = np.zeros((groups, len(inners) // groups, *sides, batch))
         for place, transpose in zip(self._places, transposes, strict=True):
-            if transpose.any():
-                part = (transpose @ coefs).reshape(*grid.shape[:2], *counts, batch)
-                grid[:, :, *self._seen(place, counts)] += part
+            part = (transpose @ rectangle).reshape(*grid.shape[:2], *counts, batch)
+            grid[:, :, *self._seen(place, counts)[1:]] += part
         # The grid begins at these rows and columns of the source: in its padding, where below 0.
-        begins = [first * step - pad for first, step, pad in zip(firsts, self._steps, self._corner, strict=True)]
-        rows, columns = (slice(max(0, -begin), max(0, size - begin)) for begin, size in zip(begins, sizes, strict=True))
-        y, x = np.arange(begins[0], begins[0] + sides[0])[rows], np.arange(begins[1], begins[1] + sides[1])[columns]
-        seen = (channels[:, None, None] * sizes[0] + y[:, None]) * sizes[1] + x
-        return [(grid[:, :, rows, columns].reshape(seen.size, batch), seen.ravel())]
+        begins = [first * step - pad for first, (step, _, pad, _) in zip(firsts, self._axes, strict=True)]
+        inside = [slice(max(0, -b), max(0, axis[-1] - b)) for b, axis in zip(begins, self._axes, strict=True)]
+        y, x = (np.arange(b, b + side)[part] for b, side, part in zip(begins, sides, inside, strict=True))
+        seen = (inners[:, None, None] * self._source[2] + y[:, None]) * self._source[3] + x
+        return [(grid[:, :, *inside].reshape(seen.size, batch), seen.ravel())]
 
 
 class Network(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import UnreadableError, need
+from .files import need
 
 #: A comment, a list of words alone, or what else there is.
 _TOKEN = re.compile(r";[^\n]*|\([^();]*\)|[()]|[^\s();]+")
@@ -58,8 +58,7 @@ def _statements(text: str) -> list[Any]:
             stack[-1].append(closed)
         elif word[0] != ";":
             stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
-        if not 0 < len(stack) < _DEEPEST:
-            raise UnreadableError("the property's parentheses are nested too deeply")
+        need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
 
@@ -90,8 +89,7 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         (left, right), sign = parts, _SIGNS[kind]
         if isinstance(left, str) and isinstance(right, str) and _VARIABLE.fullmatch(left) and _NUMBER.fullmatch(right):
             # Most of a file is of this form; what follows says the same, more slowly.
-            limit = sign * float(right)
-            need(abs(limit) < math.inf, "the property has a number that float64 doesn't hold")
+            need(abs(limit := sign * float(right)) < math.inf, "the property has a number that float64 doesn't hold")
             return [[({left: sign}, limit, len(kind) == 1)]]
         total = _term(["-", *parts[::sign]])
         limit = -total.pop("", Fraction())
@@ -136,8 +134,7 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     for atoms in _alternatives(["and", *(formula for formula in formulas if id(formula) not in shared)]):
         boxed = [atom for atom in atoms if len(atom[0]) == 1 and next(iter(atom[0]))[0] == "X"]
         unsafe = [atom for atom in atoms if {name[0] for name in atom[0]} == {"Y"}]
-        what = "the property has a constraint that isn't on one input, or on outputs"
-        need(len(boxed) + len(unsafe) == len(atoms), what)
+        need(len(boxed) + len(unsafe) == len(atoms), "the property has a constraint not on one input, or on outputs")
         # Alternatives that share their constraints on inputs, as objects, share a box.
         cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append((unsafe, atoms))
     return [case for own in cases.values() for case in _case(list(shared.values()), *own, inputs, outputs)]
