@@ -25,10 +25,10 @@ class RefusedError(ValueError):
     """The certificate doesn't prove what it claims about this network and this property (exit code 1)."""
 
 
-def need(holds: Any, what: str) -> None:
-    """Refuses what is read unless a condition holds."""
+def need(holds: Any, what: str, error: type[ValueError] = UnreadableError) -> None:
+    """Refuses what is read, or a proof, unless a condition holds."""
     if not holds:
-        raise UnreadableError(what)
+        raise error(what)
 
 
 def read(path: Path, largest: int = LARGEST_FILE) -> bytes:
@@ -73,7 +73,5 @@ class Stream:
 
     def end(self) -> None:
         """Refuses what comes after the end, and a wrong checksum."""
-        need(
-            not self._fill(1) and self._unpack.eof and not self._unpack.unused_data,
-            "the certificate goes on, or is cut off",
-        )
+        whole = not self._fill(1) and self._unpack.eof and not self._unpack.unused_data
+        need(whole, "the certificate goes on, or is cut off")

@@ -1,7 +1,8 @@
 """A network as nodes over flat vectors: affine maps of earlier nodes and ReLUs, as functions of real numbers.
 
 An affine node applies its map forwards, and transposed, by the same index arithmetic. `terms` says of how many products
-a number is the sum, forwards and backwards; the order of summation is that of the machine.
+a number is the sum at most, forwards and backwards; the order of summation is that of the machine. Products with a
+coefficient that is 0 are left out where a whole neuron or kernel entry has none else, which leaves fewer.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ class Node:
         """Maps [B, source's size] each to [B, size], without bias; `view` is what is made of weights before."""
         return sum(view(np.asarray(w)) * value for w, value in zip(self.weights, values, strict=True))
 
-    def backward(self, rows: Any) -> list[Any]:
-        """Maps [B, size] to [B, source's size] each, by the transposes."""
-        return [rows * weight for weight in self.weights]
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
+        """Maps coefficients of this node to those of each source, by the transposes: pairs such as what it gets.
+
+        Args:
+            coefs: [L, B], of B sums.
+            live: [L], the neurons that they are of, ascending; coefficients of all others are 0.
+            needed: For each source its neurons whose coefficients are needed; those of others may be left out.
+        """
+        return [(coefs * np.broadcast_to(weight, self.size)[live, None], live) for weight in self.weights]
 
 
 class Dense(Node):
@@ -58,9 +65,9 @@ class Dense(Node):
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102 (inherited)
         return values[0] @ view(self.weights).T
 
-    def backward(self, rows: Any) -> list[Any]:  # noqa: D102
-        live = rows.any(axis=0)
-        return [rows[:, live] @ self.weights[live]]
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:  # noqa: D102
+        columns = np.flatnonzero(needed[0])
+        return [(self.weights[live[:, None], columns].T @ coefs, columns)]
 
 
 class Conv(Node):
@@ -78,45 +85,50 @@ class Conv(Node):
         matrix = kernel.astype(np.float64).reshape(groups, outputs // groups, inner * tall * wide)
         super().__init__([source], (outputs, rows, columns), matrix, np.repeat(bias, max(rows * columns, 0)), loose)
         self.terms = inner * tall * wide, outputs // groups * tall * wide
-        self._grid, self._inside = (groups, inner, high, broad), np.s_[..., top : top + height, left : left + width]
-        self._source, self._target = (groups, inner, height, width), (groups, outputs // groups, rows * columns)
-        self._windows = [
-            np.s_[..., y : y + (rows - 1) * rise + 1 : rise, x : x + (columns - 1) * run + 1 : run]
-            for y in range(0, tall * down, down) for x in range(0, wide * across, across)
-        ]  # fmt: skip
-        # Entry e of an output channel's kernel, at output unit n, is for place bases[n] + offsets[e] of the grid.
-        corner: Any = np.arange(groups).repeat(outputs // groups)[:, None, None] * inner * high * broad
-        self._bases = (corner + np.arange(rows)[:, None] * rise * broad + np.arange(columns) * run).ravel()
-        entry = np.arange(tall)[:, None] * down * broad + np.arange(wide) * across
-        offsets = (np.arange(inner)[:, None, None] * high * broad + entry).ravel()
-        channel, place = np.nonzero(matrix.reshape(outputs, -1))
-        self._offsets, self._values = offsets[place], matrix.reshape(outputs, -1)[channel, place]
-        self._ends = np.searchsorted(channel, np.arange(outputs + 1))
+        self._source, self._grid = (groups, inner, height, width), (high, broad)
+        # Rows and columns: step, extent of a kernel beyond its first place, padding before, and size of the source.
+        self._axes = (rise, down * (tall - 1), top, height), (run, across * (wide - 1), left, width)
+        self._places = [(y, x) for y in range(0, tall * down, down) for x in range(0, wide * across, across)]
+        # What each place of the kernel does, transposed: [places, groups, inner, outputs of a group].
+        self._transposes = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
+
+    def _seen(self, place: tuple[int, int], counts: Any) -> Any:
+        """Returns what a place of the kernel sees of a grid, over so many rows and columns of outputs."""
+        every = zip(place, counts, self._axes, strict=True)
+        return (..., *(slice(at, at + (count - 1) * step + 1, step) for at, count, (step, *_) in every))
 
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102
-        grid = np.zeros((len(values[0]), *self._grid), values[0].dtype)
-        grid[self._inside] = values[0].reshape(-1, *self._source)
-        patches = np.stack([grid[window] for window in self._windows], axis=3)
+        grid = np.zeros((len(values[0]), *self._source[:2], *self._grid), values[0].dtype)
+        inside = (slice(pad, pad + size) for _, _, pad, size in self._axes)
+        grid[..., *inside] = values[0].reshape(-1, *self._source)
+        patches = np.stack([grid[self._seen(place, self.shape[1:])] for place in self._places], axis=3)
         return (view(self.weights) @ patches.reshape(*patches.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 
-    def backward(self, rows: Any) -> list[Any]:  # noqa: D102
-        row, unit = np.divmod(np.flatnonzero(rows), rows.shape[1])
-        channel = unit // self._target[2]
-        counts = np.diff(self._ends)[channel]
-        if counts.sum() * 400 < rows.size * self.terms[0]:
-            # Few products, so one by one; otherwise by matrices.
-            each = np.repeat(np.arange(len(row)), counts)
-            entry = np.arange(len(each)) + np.repeat(self._ends[channel] - np.cumsum(counts) + counts, counts)
-            size = math.prod(self._grid)
-            place = row[each] * size + self._bases[unit[each]] + self._offsets[entry]
-            grid: Any = np.bincount(place, rows[row, unit][each] * self._values[entry], len(rows) * size)
-            grid = grid.reshape(-1, *self._grid)
-        else:
-            grid, parts = np.zeros((len(rows), *self._grid)), rows.reshape(-1, *self._target)
-            parts = (self.weights.swapaxes(1, 2) @ parts).reshape(*grid.shape[:3], len(self._windows), -1)
-            for at, window in enumerate(self._windows):
-                grid[window] += parts[:, :, :, at].reshape(grid[window].shape)
-        return [grid[self._inside].reshape(len(rows), -1)]
+    def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
+        """See `Node`. Gone through are the channels and the rectangle of outputs that have the live ones.
+
+        Of the source, channels are left out of which nothing is needed, and what the rectangle does not see.
+        """
+        (groups, inner, *_), (channel, *at), batch = self._source, np.unravel_index(live, self.shape), coefs.shape[1]
+        outs, inners, transposes = np.arange(self.shape[0]), np.arange(groups * inner), self._transposes
+        if groups == 1:
+            outs, inners = np.unique(channel), np.flatnonzero(needed[0].reshape(inner, -1).any(axis=1))
+            transposes = transposes[:, :, inners[:, None], outs]
+        firsts, counts = [int(places.min()) for places in at], [int(np.ptp(places)) + 1 for places in at]
+        rectangle = np.zeros((len(outs), *counts, batch))
+        rectangle[np.searchsorted(outs, channel), at[0] - firsts[0], at[1] - firsts[1]] = coefs
+        rectangle = rectangle.reshape(groups, -1, math.prod(counts) * batch)
+        sides = [(count - 1) * step + 1 + more for count, (step, more, *_) in zip(counts, self._axes, strict=True)]
+        grid = np.zeros((groups, len(inners) // groups, *sides, batch))
+        for place, transpose in zip(self._places, transposes, strict=True):
+            part = (transpose @ rectangle).reshape(*grid.shape[:2], *counts, batch)
+            grid[:, :, *self._seen(place, counts)[1:]] += part
+        # The grid begins at these rows and columns of the source: in its padding, where below 0.
+        begins = [first * step - pad for first, (step, _, pad, _) in zip(firsts, self._axes, strict=True)]
+        inside = [slice(max(0, -b), max(0, axis[-1] - b)) for b, axis in zip(begins, self._axes, strict=True)]
+        y, x = (np.arange(b, b + side)[part] for b, side, part in zip(begins, sides, inside, strict=True))
+        units = (inners[:, None, None] * self._source[2] + y[:, None]) * self._source[3] + x
+        return [(grid[:, :, *inside].reshape(units.size, batch), units.ravel())]
 
 
 class Network(NamedTuple):

@@ -95,9 +95,7 @@ def _attribute(attribute: dict[str, Any]) -> Any:
     return _tensor(value) if kind == "tensor" else struct.unpack("<f", value)[0] if kind == "float" else value
 
 
-def parse(
-    content: bytes,
-) -> tuple[list[tuple[str, list[str], str, dict[str, Any]]], dict[str, Any], str, list[int], str]:
+def parse(content: bytes) -> tuple[list[Any], dict[str, Any], str, list[int], str]:
     """Returns operations (kind, inputs, output, attributes), constants, the input, its shape (0: free), the output."""
     model = _decode(memoryview(content), "model")
     for item in model.get("OPSETS", []):

@@ -115,13 +115,14 @@ class Tree:
 
     def _walk(self, bounds: Bounds, at: int, index: Any, stop: int, slopes: Any) -> None:
         """Narrows the bounds of some neurons of a node: from below by rows of 1, from above by rows of -1."""
-        signs, places, parts = np.repeat([1.0, -1.0], len(index)), np.tile(index, 2), [np.zeros(0)]
-        for first in range(0, len(places), self._batch):
-            part = np.s_[first : first + self._batch]
-            rows = np.zeros((len(places[part]), self.nodes[at].size))
-            rows[np.arange(len(rows)), places[part]] = signs[part]
-            parts.append(bounds.below(at, rows, stop, None if slopes is None else slopes[part]))
-        least = np.concatenate(parts)
+        # Neighbours go together, so that they see the same parts of what is behind them.
+        order = np.lexsort(np.unravel_index(index, self.nodes[at].shape))
+        choice, least = np.stack([order, order + len(order)], axis=1).ravel(), np.zeros(2 * len(order))
+        for first in range(0, len(choice), self._batch):
+            part = choice[first : first + self._batch]
+            rows = np.zeros((len(part), self.nodes[at].size))
+            rows[np.arange(len(part)), np.tile(index, 2)[part]] = np.where(part < len(index), 1.0, -1.0)
+            least[part] = bounds.below(at, rows, stop, None if slopes is None else slopes[part])
         np.maximum.at(bounds.lower[at], index, least[: len(index)])
         np.minimum.at(bounds.upper[at], index, -least[len(index) :])
 
@@ -138,6 +139,7 @@ class Tree:
             todo, file, leaves = [self.root], self._file, list[Any]()
             while todo:
                 region = todo.pop()
+                part = region._replace(depth=region.depth + 1)
                 (kind,) = file.take("u1").tolist()
                 need(region.depth <= LARGEST_DEPTH, f"the certificate has a leaf under {region.depth} splits")
                 if kind == LEAF:
@@ -149,14 +151,12 @@ class Tree:
                 elif kind == SPLIT:
                     at, neuron = file.take("<u4", 2).tolist()
                     need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
-                    sides = [(*region.splits, (at, neuron, sign)) for sign in (-1, 1)]
-                    todo += [region._replace(depth=region.depth + 1, splits=side) for side in sides]
+                    todo += [part._replace(splits=(*region.splits, (at, neuron, sign))) for sign in (-1, 1)]
                 elif kind == CUT:
                     (at,), (value,) = file.take("<u4").tolist(), file.take("<f8").tolist()
                     need(abs(value) < np.inf, "the certificate splits an input at no number")
                     low, high = region.low.copy(), region.high.copy()
                     low[at], high[at] = max(low[at], value), min(high[at], value)
-                    part = region._replace(depth=region.depth + 1)
                     todo += [part._replace(low=low), part._replace(high=high)]
                 else:
                     need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
@@ -211,8 +211,8 @@ def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Net
             file = Stream(certificate)
             pairs = ("network", digest, file.network), ("property", hashlib.sha256(vnnlib).digest(), file.property)
             for name, own, claimed in pairs:
-                if own != claimed:
-                    raise RefusedError(f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…")
+                what = f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…"
+                need(own == claimed, what, RefusedError)
             cases = read_property(vnnlib, (graph := network()).nodes[0].size, graph.nodes[graph.output].size)
             if file.answer:
                 x = file.take("<f4", graph.nodes[0].size)

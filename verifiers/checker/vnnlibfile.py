@@ -15,13 +15,15 @@ import numpy as np
 
 from .files import need
 
-_TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
+#: A comment, a list of words alone, or what else there is.
+_TOKEN = re.compile(r";[^\n]*|\([^();]*\)|[()]|[^\s();]+")
 _NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
 _VARIABLE = re.compile(r"[XY]_(0|[1-9]\d{0,8})")
 _DEEPEST, _MOST_ATOMS, _SIGNS = 64, 2**22, {"<=": 1, "<": 1, ">=": -1, ">": -1}
 
-#: A constraint: sum of coefficients times variables <= (if strict: <) a limit.
-Atom = tuple[dict[str, Fraction], Fraction, bool]
+#: A constraint: sum of coefficients times variables <= (if strict: <) a limit. Python compares floats and fractions as
+#: the numbers that they are.
+Atom = tuple[dict[str, Any], Any, bool]
 
 
 class Case(NamedTuple):
@@ -55,7 +57,7 @@ def _statements(text: str) -> list[Any]:
             closed = stack.pop()
             stack[-1].append(closed)
         elif word[0] != ";":
-            stack[-1].append(word)
+            stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
         need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
@@ -87,7 +89,8 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         (left, right), sign = parts, _SIGNS[kind]
         if isinstance(left, str) and isinstance(right, str) and _VARIABLE.fullmatch(left) and _NUMBER.fullmatch(right):
             # Most of a file is of this form; what follows says the same, more slowly.
-            return [[({left: Fraction(sign)}, Fraction(sign * float(right)), len(kind) == 1)]]
+            need(abs(limit := sign * float(right)) < math.inf, "the property has a number that float64 doesn't hold")
+            return [[({left: sign}, limit, len(kind) == 1)]]
         total = _term(["-", *parts[::sign]])
         limit = -total.pop("", Fraction())
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
@@ -100,9 +103,9 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
     return [[atom for atoms in choice for atom in atoms] for choice in product(*factors)]
 
 
-def _rounded(value: Fraction, up: bool) -> float:
+def _rounded(value: Any, up: bool) -> float:
     nearest = float(value)
-    if nearest.as_integer_ratio() == value.as_integer_ratio() or (nearest > value) == up:
+    if nearest == value or (nearest > value) == up:
         return nearest
     return math.nextafter(nearest, math.inf if up else -math.inf)
 
@@ -131,8 +134,7 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     for atoms in _alternatives(["and", *(formula for formula in formulas if id(formula) not in shared)]):
         boxed = [atom for atom in atoms if len(atom[0]) == 1 and next(iter(atom[0]))[0] == "X"]
         unsafe = [atom for atom in atoms if {name[0] for name in atom[0]} == {"Y"}]
-        what = "the property has a constraint that isn't on one input, or on outputs"
-        need(len(boxed) + len(unsafe) == len(atoms), what)
+        need(len(boxed) + len(unsafe) == len(atoms), "the property has a constraint not on one input, or on outputs")
         # Alternatives that share their constraints on inputs, as objects, share a box.
         cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append((unsafe, atoms))
     return [case for own in cases.values() for case in _case(list(shared.values()), *own, inputs, outputs)]

@@ -12,9 +12,6 @@ from .files import RefusedError, need
 from .nodes import Network
 from .vnnlibfile import Atom, Case
 
-#: Lower and upper ends of outputs.
-_Ends = tuple[list[Fraction], list[Fraction]]
-
 
 def evaluated(network: Network, cases: list[Case], x: Any) -> str:
     """Returns how it was shown that an input lies in a box, and that the network's value there is unsafe.
@@ -43,17 +40,16 @@ def _met(atoms: list[Atom], x: Any, ends: Any) -> bool:
     return True
 
 
-def _enclosed(network: Network, x: Any) -> _Ends:
-    """Returns ends of the outputs by intervals."""
+def _enclosed(network: Network, x: Any) -> tuple[list[Fraction], ...]:
+    """Returns lower and upper ends of the outputs by intervals."""
     bounds = Bounds(network.nodes, x.astype(np.float64), x.astype(np.float64))
     for at in range(1, len(network.nodes)):
         bounds.open(at)
         bounds.close(at, False)
-    low, high = ([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
-    return low, high
+    return tuple([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
 
 
-def _exactly(network: Network, x: Any) -> _Ends | None:
+def _exactly(network: Network, x: Any) -> tuple[list[Fraction], ...] | None:
     """Returns the outputs; all numbers are integers times a power of 1/2. None if a weight isn't the file's.
 
     A float32 number is an integer times 2**-149; a layer's output has its weights' factor and its inputs'.

@@ -19,20 +19,23 @@ def test_backward_is_the_transpose_of_forward(name: str) -> None:
         sources = [RNG.standard_normal((1, nodes[source].size)) for source in node.sources]
         rows = RNG.standard_normal((1, node.size))
         left = (rows * node.forward(sources, np.asarray)).sum()
-        right = sum((part * value).sum() for part, value in zip(node.backward(rows), sources, strict=True))
+        needed = [np.ones(nodes[source].size, dtype=bool) for source in node.sources]
+        parts = node.backward(rows.T, np.arange(node.size), needed)
+        right = sum(part[:, 0] @ value[0, live] for (part, live), value in zip(parts, sources, strict=True))
         assert left == pytest.approx(right, rel=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, len(CONVOLUTIONS) - 1), st.floats(0, 1))
-def test_rows_of_few_numbers_go_another_way_to_the_same_end(seed: int, number: int, share: float) -> None:
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, len(CONVOLUTIONS) - 1), st.floats(0, 1), st.integers(1, 30))
+def test_a_rectangle_is_gone_through_as_the_whole_would_be(seed: int, number: int, share: float, count: int) -> None:
     rng, more = np.random.default_rng(seed), CONVOLUTIONS[number]
     kernel = rng.standard_normal((6, 4 // more.get("group", 1), 3, 2)) * (rng.random((6, 1, 3, 2)) < share)
     node = Conv(0, (4, 6, 5), kernel, np.zeros(6), more, 0.0)
-    rows = np.zeros((300, node.size))
-    rows[rng.integers(300, size=2), rng.integers(node.size, size=2)] = 1.0
-    dense = np.concatenate([node.backward(rows[at : at + 1])[0] for at in range(300)])
-    few = node.backward(rows)[0]
-    eye = node.forward([np.eye(4 * 6 * 5)], np.asarray)
-    np.testing.assert_allclose(few, rows @ eye.T, atol=1e-12)
-    np.testing.assert_allclose(dense, few, atol=1e-12)
+    live = np.unique(rng.integers(node.size, size=count))
+    coefs = rng.standard_normal((len(live), 7))
+    needed = rng.random(4 * 6 * 5) < rng.choice([0.02, 1.0])
+    ((part, seen),) = node.backward(coefs, live, [needed])
+    assert np.all(np.diff(seen) > 0)
+    whole, eye = np.zeros((4 * 6 * 5, 7)), node.forward([np.eye(4 * 6 * 5)], np.asarray)
+    whole[seen] = part
+    np.testing.assert_allclose(whole[needed], (eye[:, live] @ coefs)[needed], atol=1e-12)
