@@ -13,7 +13,7 @@ from prunecert.verifiers.base import Norm, Verifier
 from prunecert.verifiers.formats.support import SpecKind, check_question, network_info, takes_native, unknown_operator
 
 #: Operators beyond the normal form's that some verifiers take as they are.
-_KEPT = frozenset({"MaxPool"})
+_KEPT = frozenset({"MaxPool", "Sigmoid", "Tanh"})
 _GRACE_S = 5.0
 #: Seconds that making the normal form of a network may take, and MiB that it may take beside what is there already and
 #: for each MiB of the file and its weights: a file of a few kilobytes can ask for any amount of either.
