@@ -16,6 +16,7 @@ from prunecert.onnx.emit import Emitter
 from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import first_line
 from prunecert.onnx.layers import Layers, ReorderError
+from prunecert.onnx.nodes import CURVES
 from prunecert.onnx.normal import (
     DEFAULT_DOMAINS,
     ELEMENTS,
@@ -25,7 +26,6 @@ from prunecert.onnx.normal import (
     UnsupportedNetworkError,
     is_normal,
 )
-from prunecert.onnx.nodes import CURVES
 from prunecert.onnx.reading import Handler, Input, Reading
 from prunecert.onnx.values import Shape, Term, Value, moved, shared
 

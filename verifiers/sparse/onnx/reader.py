@@ -158,7 +158,7 @@ class _Builder:
         return Network(name, drafts[0].shape, finish(drafts)), tuple(draft.curve for draft in drafts)
 
     def _activate(self, node: Node, first: _Value) -> _Value:
-        """Takes the ReLU, Sigmoid or Tanh of a value, by a node of its own where another curve is taken of it already."""
+        """Takes a ReLU, Sigmoid or Tanh of a value, by a node of its own where another one is taken of it already."""
         curve = self._drafts[first.draft].curve
         if first.activated and curve == node.operator == "Relu":
             return first

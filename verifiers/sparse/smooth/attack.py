@@ -36,7 +36,9 @@ class SmoothAttack:
         self._lower, self._upper = lower, upper
         self._radius = 0.5 * (upper.astype(np.float64) - lower.astype(np.float64))
 
-    def from_center(self, disjuncts: Int64Array, count: int, steps: int, seed: int, deadline: float) -> Float32Array | None:
+    def from_center(
+        self, disjuncts: Int64Array, count: int, steps: int, seed: int, deadline: float
+    ) -> Float32Array | None:
         """Descends towards each of some disjuncts from the centre, random corners and random points.
 
         Args:

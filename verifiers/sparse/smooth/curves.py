@@ -1,8 +1,8 @@
 """Sigmoid, tanh and ReLU over intervals: values with a proved error, and lines that stay below or above.
 
-No library's exponential is trusted. For 0 <= t <= 32, exp(-t) is the 64th power of exp(-r), r = t / 64 <= 1/2, which is
+No library's exponential is trusted. For 0 <= t <= 32, exp(-t) is the 64th power of exp(-r), r = t / 64 <= 1/2, and that
 its Taylor polynomial of degree 20 by Horner's rule. The remainder is below 1e-26; coefficients and 40 operations err by
-at most γ_42 Σ r^k / k! (Higham 2002, section 5.1), relative to exp(-r) by less than 120 u, u = 2**-53; and six squarings
+at most γ_42 Σ r^k / k! (Higham 2002, section 5.1), relative to exp(-r) by less than 120 u, u = 2**-53; six squarings
 make of that less than 64 (120 + 1) u < 2**-40. Beyond 32 the exponential is below 2**-46, and 32 stands for t. Then
 sigmoid = q / (1 + q) or 1 / (1 + q) with q = exp(-|x|), and tanh = (1 - q) / (1 + q) with q = exp(-2 |x|); their
 derivatives by q are at most 1 and 2, so that all are within `ERROR` = 2**-38 of the real value.

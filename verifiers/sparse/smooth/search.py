@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
+from prunecert.verifiers.sparse.arrays import BoolArray, Float32Array, Float64Array
 from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.smooth import curves
@@ -173,7 +173,7 @@ class SmoothSearch:
         return np.atleast_2d(np.asarray(a, dtype=np.float64)), -offsets
 
     def _bound(self, part: _Part, disjunct: int, steps: int) -> None:
-        """Bounds a region, with multipliers ascended in so many steps, and says where it is lowest and what to split."""
+        """Bounds a region, in so many steps of the multipliers, and says where it is lowest and what to split."""
         rows, constant = self._rows(disjunct)
         checker, region = self._checker, part.region
         low, high = region.bounds.lower[0], region.bounds.upper[0]
@@ -202,9 +202,7 @@ class SmoothSearch:
             part.point = point[0]
             part.split = self._choose(part, alone, point)
 
-    def _climbed(
-        self, part: _Part, done: Walk, v: dict[int, Float64Array], rate: float
-    ) -> dict[int, Float64Array]:
+    def _climbed(self, part: _Part, done: Walk, v: dict[int, Float64Array], rate: float) -> dict[int, Float64Array]:
         """Returns multipliers after a step along the gradient, which is by how far a value is beyond its bounds."""
         bounds = part.region.bounds
         points = np.where(done.inputs > 0, bounds.lower[0], bounds.upper[0])
@@ -215,7 +213,8 @@ class SmoothSearch:
             if node not in values:
                 continue
             z, low, high = values[node], bounds.lower[node], bounds.upper[node]
-            rise = np.where(old > 0, z - high, np.where(old < 0, z - low, np.maximum(z - high, 0) + np.minimum(z - low, 0)))
+            beyond = np.maximum(z - high, 0.0) + np.minimum(z - low, 0.0)
+            rise = np.where(old > 0, z - high, np.where(old < 0, z - low, beyond))
             near = np.clip(rise / np.maximum(high - low, 1e-12), -1.0, 1.0)
             lam = np.abs(done.coefficients[node])
             scale = np.maximum(lam, 0.1 * lam.mean(axis=1, keepdims=True))
@@ -329,8 +328,8 @@ class SmoothSearch:
         return halves
 
 
-def _wide(low: Float64Array, high: Float64Array) -> np.ndarray:
-    wide: np.ndarray = high - low > _NARROW * (1.0 + np.abs(low) + np.abs(high))
+def _wide(low: Float64Array, high: Float64Array) -> BoolArray:
+    wide: BoolArray = high - low > _NARROW * (1.0 + np.abs(low) + np.abs(high))
     return wide
 
 
@@ -347,7 +346,7 @@ def _unstable(checker: SmoothChecker, region: Region) -> int:
     return sum(len(region.bounds.unstable(node)) for node in relus)
 
 
-def _merged(first: Walk, second: Walk, better: np.ndarray) -> Walk:
+def _merged(first: Walk, second: Walk, better: BoolArray) -> Walk:
     """Returns the second walk's rows where it is better."""
     column = better[:, None]
     return Walk(
