@@ -52,6 +52,8 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "dilated": lambda path: single(path, "Conv", {"w": kernel(3, 2, 2, 2), "b": kernel(3)}, dilations=[2, 3]),
     "groups": lambda path: single(path, "Conv", {"w": kernel(4, 1, 2, 2), "b": kernel(4)}, group=2),
     "max": lambda path: single(path, "MaxPool", {}, kernel_shape=[2, 3], strides=[1, 2]),
+    "sigmoid": lambda path: single(path, "Sigmoid", {}),
+    "tanh": lambda path: single(path, "Tanh", {}),
     "average": lambda path: single(path, "AveragePool", {}, kernel_shape=[3, 2], strides=[2, 2]),
 }
 

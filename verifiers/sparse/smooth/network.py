@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.smooth.curves import SMOOTH, Curve, value
@@ -50,10 +51,10 @@ def read_smooth(path: Path) -> SmoothNetwork | None:
 
     Raises:
         UserError: It is damaged.
-        UnsupportedNetworkError: It holds something else that isn't taken.
+        UnsupportedError: It holds something else that isn't taken; the node is named.
     """
     from prunecert.onnx.io import load_model
-    from prunecert.onnx.normal import normal_nodes
+    from prunecert.onnx.normal import UnsupportedNetworkError, normal_nodes
     from prunecert.onnx.normalise import normalise
     from prunecert.onnx.rounding import noted
     from prunecert.verifiers.formats.support import is_rewritten
@@ -62,7 +63,10 @@ def read_smooth(path: Path) -> SmoothNetwork | None:
     model = load_model(path)
     if all(node.op_type not in SMOOTH for node in model.graph.node):
         return None
-    normal = normalise(model, keep=SMOOTH, name=path.name)
+    try:
+        normal = normalise(model, keep=SMOOTH, name=path.name)
+    except UnsupportedNetworkError as error:
+        raise UnsupportedError(str(error)) from error
     if normal.input_order is not None or normal.last != "none":
         # A worker hands on the normal form; of the file itself, the reader of ReLU networks says what to do.
         return None
