@@ -268,7 +268,7 @@ class SmoothSearch:
         """Splits for one disjunct; returns whether it is proved now."""
         out, limits, leaves = self._out, self._limits, np.inf
         each = 8.0 * (7 + len(self._rows(disjunct)[1])) * sum(node.size for node in self._checker.network.nodes)
-        room = max(16, int(limits.memory_mb * 2**20 / each))
+        room = max(1, int(limits.memory_mb * 2**20 / each))
         whole = _Part(root)
         self._bound(whole, disjunct, limits.root_steps)
         numbers = itertools.count()

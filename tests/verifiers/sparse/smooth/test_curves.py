@@ -31,7 +31,7 @@ def test_values_are_within_the_error_that_is_claimed(x: float, curve: Curve) -> 
     assert abs(Decimal(float(curves.derivative(curve, np.array([x]))[0])) - slope) <= Decimal(curves.ERROR)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(ends=st.tuples(ENDS, ENDS), curve=st.sampled_from(("Relu", *SMOOTH)), data=st.data())
 def test_lines_stay_on_their_sides(ends: tuple[float, float], curve: Curve, data: st.DataObject) -> None:
     low, high = min(ends), max(ends)

@@ -66,7 +66,7 @@ def test_more_is_proved_where_rounding_is_allowed_for(tmp_path: Path) -> None:
     assert out.status is Status.UNSAT
     assert out.bounds is not None
     assert min(out.bounds) > 0.05
-    assert search(path, spec, eps, 3.0, allowance=(0.2, 0.2), attack_steps=0).status is not Status.UNSAT
+    assert search(path, spec, eps, 0.3, allowance=(0.2, 0.2), attack_steps=0).status is not Status.UNSAT
 
 
 def test_limits(tmp_path: Path) -> None:
