@@ -86,8 +86,8 @@ class SparseBab(SparseSearch):
     @classmethod
     def capabilities(cls) -> Capabilities:
         """What the other sparse adapters take, and Sigmoid and Tanh."""
-        taken = super().capabilities()
-        return replace(taken, operators=taken.operators | CURVES)
+        others = super().capabilities()
+        return replace(others, operators=others.operators | CURVES)
 
     def _limits(self) -> dict[str, Any]:
         own = self.settings

@@ -118,7 +118,7 @@ def _improve(checker: SmoothChecker, region: Region, node: int, deadline: float,
         rows = np.zeros((2 * len(some), size))
         rows[np.arange(len(some)), some] = 1.0
         rows[len(some) + np.arange(len(some)), some] = -1.0
-        found = walk(checker, node, rows, np.zeros(len(rows)), region).lower
+        lowest = walk(checker, node, rows, np.zeros(len(rows)), region).lower
         lower, upper = np.full(size, -np.inf), np.full(size, np.inf)
-        lower[some], upper[some] = found[: len(some)], -found[len(some) :]
+        lower[some], upper[some] = lowest[: len(some)], -lowest[len(some) :]
         _meet(region.bounds, node, lower, upper)

@@ -182,17 +182,17 @@ class SmoothSearch:
             for node in part.cut
         }
         best = walk(checker, checker.last, rows, constant, region, v)
-        kept, done, rate = v, best, _RATE
+        kept, current, rate = v, best, _RATE
         for _ in range(steps if v else 0):
             if best.lower.max() > 0 or time.monotonic() > self._deadline:
                 break
-            v = self._climbed(part, done, v, rate)
+            v = self._climbed(part, current, v, rate)
             rate *= _DECAY
-            done = walk(checker, checker.last, rows, constant, region, v)
-            better = done.lower > best.lower
+            current = walk(checker, checker.last, rows, constant, region, v)
+            better = current.lower > best.lower
             kept = {node: np.where(better[:, None], v[node], kept[node]) for node in v}
             if better.any():
-                best = _merged(best, done, better)
+                best = _merged(best, current, better)
         part.multipliers, part.lower = kept, float(best.lower.max())
         if not part.lower > 0:
             row = int(best.lower.argmax())
@@ -202,11 +202,11 @@ class SmoothSearch:
             part.point = point[0]
             part.split = self._choose(part, alone, point)
 
-    def _climbed(self, part: _Part, done: Walk, v: dict[int, Float64Array], rate: float) -> dict[int, Float64Array]:
+    def _climbed(self, part: _Part, current: Walk, v: dict[int, Float64Array], rate: float) -> dict[int, Float64Array]:
         """Returns multipliers after a step along the gradient, which is by how far a value is beyond its bounds."""
         bounds = part.region.bounds
-        points = np.where(done.inputs > 0, bounds.lower[0], bounds.upper[0])
-        values = follow(self._checker, part.region, done, points)
+        points = np.where(current.inputs > 0, bounds.lower[0], bounds.upper[0])
+        values = follow(self._checker, part.region, current, points)
         moved = {}
         for node, old in v.items():
             moved[node] = old
@@ -216,7 +216,7 @@ class SmoothSearch:
             beyond = np.maximum(z - high, 0.0) + np.minimum(z - low, 0.0)
             rise = np.where(old > 0, z - high, np.where(old < 0, z - low, beyond))
             near = np.clip(rise / np.maximum(high - low, 1e-12), -1.0, 1.0)
-            lam = np.abs(done.coefficients[node])
+            lam = np.abs(current.coefficients[node])
             scale = np.maximum(lam, 0.1 * lam.mean(axis=1, keepdims=True))
             cut_low, cut_high = part.cut[node]
             new = old + rate * scale * near
@@ -225,18 +225,18 @@ class SmoothSearch:
             moved[node] = np.where(split & np.isfinite(new), np.where(new * old < 0, 0.0, new), 0.0)
         return moved
 
-    def _choose(self, part: _Part, done: Walk, points: Float64Array) -> _Split | None:
+    def _choose(self, part: _Part, current: Walk, points: Float64Array) -> _Split | None:
         bounds = part.region.bounds
         if self._by == "input":
             low, high = bounds.lower[0], bounds.upper[0]
-            slope = np.abs(done.inputs[0])
+            slope = np.abs(current.inputs[0])
             scores = np.where(_wide(low, high), (slope + _SPREAD * slope.mean()) * (high - low), -1.0)
             place = int(scores.argmax())
             return (0, place, 0.5 * low[place] + 0.5 * high[place]) if scores[place] >= 0 else None
-        values = follow(self._checker, part.region, done, points)
+        values = follow(self._checker, part.region, current, points)
         best, split = 0.0, None
         for node, z in values.items():
-            curve, lam = self._checker.smooth.curves[node], done.coefficients[node][0]
+            curve, lam = self._checker.smooth.curves[node], current.coefficients[node][0]
             low, high = bounds.lower[node], bounds.upper[node]
             lines = part.region.lines[node]
             inner = np.clip(z[0], low, high)

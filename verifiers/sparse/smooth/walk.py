@@ -126,9 +126,9 @@ def _walked(
             largest = np.maximum(largest, np.abs(lam).max(axis=1, initial=0.0))
             v = multipliers.get(node)
             if v is not None:
-                taken = np.where(v > 0, v * high, np.where(v < 0, v * low, 0.0))
-                total = total - taken.sum(axis=1)
-                size = size + np.abs(taken).sum(axis=1)
+                pull = np.where(v > 0, v * high, np.where(v < 0, v * low, 0.0))
+                total = total - pull.sum(axis=1)
+                size = size + np.abs(pull).sum(axis=1)
                 part = part + v
                 error = error + 2 * _UNIT * (np.abs(part) @ reach)
             if mu is None:
@@ -168,13 +168,13 @@ def chosen(lines: Lines, coefficients: Float64Array) -> tuple[Float64Array, Floa
     )
 
 
-def follow(checker: SmoothChecker, region: Region, done: Walk, points: Float64Array) -> dict[int, Float64Array]:
+def follow(checker: SmoothChecker, region: Region, current: Walk, points: Float64Array) -> dict[int, Float64Array]:
     """Returns the values of nodes with activations when the walk's lines are followed from inputs, by node, [R, size].
 
     Args:
         checker: Of the network.
         region: Where.
-        done: The walk.
+        current: The walk.
         points: One input for each of its rows, [R, inputs].
     """
     with np.errstate(all="ignore"):
@@ -187,7 +187,7 @@ def follow(checker: SmoothChecker, region: Region, done: Walk, points: Float64Ar
                 if inputs is not None:
                     total = total + inputs @ product.matrix.T
             values[node] = total
-            if node in done.coefficients:
-                slope, shift = chosen(region.lines[node], done.coefficients[node])
+            if node in current.coefficients:
+                slope, shift = chosen(region.lines[node], current.coefficients[node])
                 after[node] = slope * total + shift
-        return {node: values[node] for node in done.coefficients}
+        return {node: values[node] for node in current.coefficients}

@@ -80,7 +80,8 @@ def load(path: Path) -> SmoothChecker:
 
 def runtime(path: Path, shape: tuple[int, ...]) -> Replay:
     def run(x: Float32Array) -> FloatArray:
-        return counterexample.outputs(path, x.reshape(1, *shape))[0]
+        outputs: FloatArray = counterexample.outputs(path, x.reshape(1, *shape))[0]
+        return outputs
 
     return run
 
