@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb.add_argument("target", type=Path, help="the file to write")
     verb.add_argument("--output", help="name of the output that counts")
     verb.add_argument("--outputs", type=int, help="how many values the output that counts has")
-    verb.add_argument("--keep", nargs="*", default=[], choices=["MaxPool"], help="operators that may stay")
+    verb.add_argument(
+        "--keep", nargs="*", default=[], choices=["MaxPool", "Sigmoid", "Tanh"], help="operators that may stay"
+    )
     options = parser.parse_args(arguments)
     try:
         line, code = write(options.source, options.target, options.output, options.outputs, options.keep), EXIT_OK

@@ -14,7 +14,7 @@ from prunecert.onnx.constants import refuse
 from prunecert.onnx.normal import Array, Last
 from prunecert.onnx.reading import Handler, Input, Reading, attributes_of, computed, stored
 from prunecert.onnx.rounding import STEP, one_minus
-from prunecert.onnx.values import Value, constant, scaled, shifted, total
+from prunecert.onnx.values import Term, Value, constant, scaled, shifted, total
 
 #: Beyond this, min(max(x, a), b) is a difference of two ReLUs, which leaves small x exact; below, one ReLU after the
 #: other, whose intervals stay within [a, b].
@@ -141,6 +141,16 @@ def _extreme(combine: Callable[[Reading, Value, Value], Value]) -> Handler:
     return handle
 
 
+def _curve(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
+    """Reads a Sigmoid or Tanh: as it is if it is to stay, else as the last operator, which is taken off."""
+    value = computed(node, inputs[0])
+    if node.op_type not in reading.keep:
+        return [replace(value, last="order", maker=node.op_type)]
+    settled = reading.settle(value)
+    terms = tuple(Term(reading.layers.curve(node.op_type, term.source), term.index) for term in settled.terms)
+    return [Value(value.shape, terms)]
+
+
 def _last(last: Last) -> Handler:
     def handle(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input]) -> list[Value]:
         value = computed(node, inputs[0])
@@ -168,7 +178,7 @@ HANDLERS: dict[str, Handler] = {
     "Min": _extreme(lambda reading, a, b: reading.minimum(a, b)),
     "PRelu": _parametric,
     "Relu": _relu,
-    "Sigmoid": _last("order"),
+    "Sigmoid": _curve,
     "Softmax": _last("order"),
-    "Tanh": _last("order"),
+    "Tanh": _curve,
 }

@@ -86,6 +86,14 @@ class Layers:
             self._known[key] = self._append(Node("Relu", (source,), self.nodes[source].shape, positive=True))
         return self._known[key]
 
+    def curve(self, operator: str, source: int) -> int:
+        """Returns the Sigmoid or Tanh of a node."""
+        key = (operator, source)
+        if key not in self._known:
+            shape = self.nodes[source].shape
+            self._known[key] = self._append(Node(operator, (source,), shape, positive=operator == "Sigmoid"))
+        return self._known[key]
+
     def add(self, first: int, second: int) -> int:
         """Returns the sum of two nodes of one shape."""
         one, two = self.nodes[first], self.nodes[second]

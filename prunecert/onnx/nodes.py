@@ -10,13 +10,17 @@ import numpy.typing as npt
 
 Shape = tuple[int, ...]
 
+#: Operators that stay, for who takes them, where they are not the last: they are no sums of ReLUs.
+CURVES = frozenset({"Sigmoid", "Tanh"})
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """One node of a normal network; node 0 is the input.
 
     Args:
-        operator: ``Input``, ``Conv``, ``Gemm``, ``Relu``, ``Reshape``, ``Add``, ``AveragePool`` or ``MaxPool``.
+        operator: ``Input``, ``Conv``, ``Gemm``, ``Relu``, ``Reshape``, ``Add``, ``AveragePool``, ``MaxPool``,
+            ``Sigmoid`` or ``Tanh``.
         inputs: Numbers of the nodes that it reads.
         shape: Shape of its value, [1, ...].
         weight: [out, in] or [out, in / groups, kh, kw]; float32, or float64 where something was folded into it.

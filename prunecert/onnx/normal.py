@@ -42,7 +42,7 @@ class Normalised:
     Its operators are ``Conv`` (two-dimensional, explicit symmetric pads, no dilation, with a bias), ``Gemm``
     (``transB``, with a bias), ``Relu``, ``Flatten`` and ``Reshape`` (to a constant shape), ``Add`` (of two computed
     values of one shape), ``AveragePool`` (unpadded) and, where it was asked for, ``MaxPool`` (unpadded, windows that
-    don't overlap).
+    don't overlap), ``Sigmoid`` and ``Tanh``.
 
     Args:
         model: The normal network.
@@ -75,7 +75,7 @@ def is_normal(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
 
     Args:
         model: What `prunecert.onnx.io.load_model` returned.
-        keep: Operators that are taken besides: ``MaxPool``.
+        keep: Operators that are taken besides: ``MaxPool``, ``Sigmoid``, ``Tanh``.
 
     >>> text = '''<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
     ... <float[2, 2] w = {1, 0, 2, -1}, float[2] b = {0, 1}> { h = Gemm <transB = 1> (x, w, b) y = Relu (h) }'''
@@ -90,7 +90,7 @@ def normal_nodes(model: onnx.ModelProto, keep: Collection[str] = ()) -> tuple[No
 
     Args:
         model: What `prunecert.onnx.io.load_model` returned.
-        keep: Operators that are taken besides: ``MaxPool``.
+        keep: Operators that are taken besides: ``MaxPool``, ``Sigmoid``, ``Tanh``.
 
     Returns:
         Its nodes in the graph's order, the input first and the output last, with what was rounded to get there
@@ -159,6 +159,8 @@ def _read(
     match proto.op_type:
         case "Relu" if len(proto.input) == 1:
             node = Node("Relu", (number,), shape)
+        case "Sigmoid" | "Tanh" if len(proto.input) == 1 and proto.op_type in keep:
+            node = Node(proto.op_type, (number,), shape)
         case "Add" if len(proto.input) == 2 and proto.input[1] in numbers:
             other = numbers[proto.input[1]]
             node = Node("Add", (number, other), shape) if nodes[other].shape == shape else None

@@ -17,6 +17,7 @@ from prunecert.onnx.emit import Emitter
 from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import first_line
 from prunecert.onnx.layers import Layers, ReorderError
+from prunecert.onnx.nodes import CURVES
 from prunecert.onnx.normal import (
     DEFAULT_DOMAINS,
     ELEMENTS,
@@ -65,7 +66,8 @@ def normalise(
         model: What `prunecert.onnx.io.load_model` returned; it is not changed.
         output: Name or number of the output that counts, where there are several.
         outputs: How many values the output that counts has (the property's Y's): the first such output is taken.
-        keep: Operators that are to stay where they can: ``MaxPool``.
+        keep: Operators that are to stay where they can: ``MaxPool``, and ``Sigmoid`` and ``Tanh`` where there is no
+            other way.
         name: What to call the network in messages.
 
     Raises:
@@ -82,17 +84,33 @@ def normalise(
     >>> form.relus, form.notes
     (2, ('LeakyRelu is written as a x + (1 - a) ReLU(x).',))
     """
+    plain = frozenset(keep) - CURVES
+    bodies = (model.graph.node, *(function.node for function in model.functions))
+    curved = any(node.op_type in CURVES and node.op_type in keep for body in bodies for node in body)
+    try:
+        try:
+            return _as_it_is(model, output, outputs, plain) or _normalised(model, output, outputs, plain)
+        except UnsupportedNetworkError:
+            # At the end they are removed, which leaves a network that more can be said of.
+            if not curved:
+                raise
+        return _as_it_is(model, output, outputs, keep) or _normalised(model, output, outputs, keep)
+    except UnsupportedNetworkError as error:
+        raise UnsupportedNetworkError(f"{name} is refused. {error}") from error
+    except UserError as error:
+        raise UserError(f"{name} is refused. {error}") from error
+
+
+def _as_it_is(
+    model: onnx.ModelProto, output: str | int | None, outputs: int | None, keep: Collection[str]
+) -> Normalised | None:
+    """Returns a network that is in normal form already, if its output is the one that counts."""
     if is_normal(model, keep):
         only = model.graph.output[0]
         size = int(only.type.tensor_type.shape.dim[1].dim_value)
         if output in (None, 0, only.name) and outputs in (None, size):
             return Normalised(model, False, None, size, output=only.name)
-    try:
-        return _normalised(model, output, outputs, keep)
-    except UnsupportedNetworkError as error:
-        raise UnsupportedNetworkError(f"{name} is refused. {error}") from error
-    except UserError as error:
-        raise UserError(f"{name} is refused. {error}") from error
+    return None
 
 
 def _normalised(

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 import prunecert
+from prunecert.onnx.nodes import CURVES
 from prunecert.verifiers.adapters.hardware import first_missing
+from prunecert.verifiers.adapters.sparse_smooth import NO_CERTIFICATE
 from prunecert.verifiers.base import (
     Availability,
     Capabilities,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from prunecert.verifiers.sparse.certificates import Certifier
     from prunecert.verifiers.sparse.network import Network
     from prunecert.verifiers.sparse.quantised.question import Boxed, Quantised
+    from prunecert.verifiers.sparse.smooth.network import SmoothNetwork
 
 #: Points of a box at which a quantised network is compared with onnxruntime.
 _POINTS = 3
@@ -53,6 +56,8 @@ class SparseVerifier(Verifier):
     _network: Network
     #: The network, if it is a quantised one; `_network` is then what stands for it.
     _quantised: Quantised | None = None
+    #: The network, if it has Sigmoids or Tanhs; there is no `_network` then.
+    _smooth: SmoothNetwork | None = None
     #: Whether it has been compared with onnxruntime.
     _compared = False
     _certifier: tuple[Path, Certifier] | None = None
@@ -77,14 +82,22 @@ class SparseVerifier(Verifier):
 
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
         """Computes the sparse matrices' outputs in float64; of a quantised network they are others by its rounding."""
+        if self._smooth is not None:
+            return self._smooth.evaluate(points)
         return None if self._quantised is not None else self._network.evaluate(points)
 
     def _read(self, onnx: Path) -> None:
-        """Reads a network, be it quantised or not."""
+        """Reads a network, be it quantised, with Sigmoids or Tanhs (where the adapter takes them), or neither."""
         from prunecert.verifiers.sparse.onnx.reader import read_network
         from prunecert.verifiers.sparse.quantised.question import read_quantised
 
-        self._quantised, self._compared = read_quantised(onnx), False
+        self._quantised, self._smooth, self._compared = read_quantised(onnx), None, False
+        if self._quantised is None and self.capabilities().operators >= CURVES:
+            from prunecert.verifiers.sparse.smooth.network import read_smooth
+
+            self._smooth = read_smooth(onnx)
+            if self._smooth is not None:
+                return
         self._network = read_network(onnx) if self._quantised is None else self._quantised.network
 
     def _boxed(self, quantised: Quantised, instance: Instance) -> Boxed:
@@ -110,6 +123,8 @@ class SparseVerifier(Verifier):
         self, onnx: Path, vnnlib: bytes, timeout: float, witness: npt.NDArray[Any] | None, questions: Sequence[str]
     ) -> tuple[Written, bytes]:
         """Writes a certificate; see `verifiers.certification.Certifying`."""
+        if self._smooth is not None:
+            raise UnsupportedError(NO_CERTIFICATE)
         if self._quantised is not None:
             raise UnsupportedError("certificates speak of networks in normal form, which a quantised one has not")
         if self._certifier is None or self._certifier[0] != onnx:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from prunecert.onnx.io import identity
+from prunecert.onnx.nodes import CURVES
 from prunecert.verifiers.adapters.sparse_search_engine import SparseSearch
-from prunecert.verifiers.base import Instance, Kind
+from prunecert.verifiers.base import Capabilities, Instance, Kind
 from prunecert.verifiers.settings import Setting
 
 if TYPE_CHECKING:
@@ -81,6 +83,12 @@ class SparseBab(SparseSearch):
         ),
     }
 
+    @classmethod
+    def capabilities(cls) -> Capabilities:
+        """What the other sparse adapters take, and Sigmoid and Tanh."""
+        others = super().capabilities()
+        return replace(others, operators=others.operators | CURVES)
+
     def _limits(self) -> dict[str, Any]:
         own = self.settings
         return {
@@ -99,6 +107,8 @@ class SparseBab(SparseSearch):
         super().load(onnx)
         self._sha256 = identity(onnx)
         self._store: Store | None = None
+        if self._smooth is not None:
+            return
         # Trees are carried from network to network by their neurons' names, which a quantised file's roundings haven't.
         if self.settings["proofs"] and self._quantised is None:
             from prunecert.verifiers.sparse.onnx.neuron_names import names_of

@@ -12,6 +12,7 @@ import numpy as np
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.adapters.sparse_balls import Balls
+from prunecert.verifiers.adapters.sparse_smooth import Smooth, no_balls
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.threads import threads
@@ -64,6 +65,7 @@ class SparseSearch(SparseVerifier):
     _proving: dict[str, Search]
     _property: Path | None = None
     _balls: Balls | None = None
+    _curved: Smooth | None = None
 
     def start(self) -> None:
         """Imports the engine and has its kernels compiled, or read from their cache."""
@@ -81,8 +83,10 @@ class SparseSearch(SparseVerifier):
 
         self._read(onnx)
         self._loaded = onnx
-        self._certifier, self._proving, self._balls = None, {}, None
+        self._certifier, self._proving, self._balls, self._curved = None, {}, None, None
         self._names: Names | None = None
+        if self._smooth is not None:
+            return
         self._engine = Engine(self._network, threads())
         self._checker = Checker(self._network, threads())
 
@@ -116,6 +120,12 @@ class SparseSearch(SparseVerifier):
     def _solve(self, instance: Instance) -> Verdict:
         deadline = time.monotonic() + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         limits = self._make_limits(**self._limits())
+        if self._smooth is not None:
+            if instance.norm != "linf":
+                return no_balls(self.name, instance)
+            self._curved = self._curved or Smooth(self._smooth)
+            out = self._curved.search(instance, limits, deadline, functools.partial(self._replay, instance))
+            return verdict_of(out, instance)
         if instance.norm != "linf":
             if self._quantised is not None:
                 return boxes_only(self.name, instance)

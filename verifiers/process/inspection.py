@@ -9,11 +9,12 @@ from pathlib import Path
 
 from prunecert.errors import UserError
 from prunecert.onnx.io import external_files
+from prunecert.onnx.nodes import CURVES
 from prunecert.verifiers.base import Norm, Verifier
 from prunecert.verifiers.formats.support import SpecKind, check_question, network_info, takes_native, unknown_operator
 
 #: Operators beyond the normal form's that some verifiers take as they are.
-_KEPT = frozenset({"MaxPool"})
+_KEPT = frozenset({"MaxPool"}) | CURVES
 _GRACE_S = 5.0
 #: Seconds that making the normal form of a network may take, and MiB that it may take beside what is there already and
 #: for each MiB of the file and its weights: a file of a few kilobytes can ask for any amount of either.
@@ -53,7 +54,12 @@ def inspect_network(onnx: Path, *, keep: Collection[str] = (), outputs: int | No
     info = network_info(onnx)
     if info.normal:
         return Inspection(info.operators, info.outputs[0].size)
-    return _inspect(onnx, info.sha256, tuple(sorted(_KEPT & frozenset(keep))), outputs)
+    kept = _KEPT & frozenset(keep)
+    names = {operator for operator, _ in info.operators}
+    if not names & CURVES and not any("::" in name for name in names):
+        # Neither the graph nor a function that it may call has any, so that all verifiers share one answer.
+        kept -= CURVES
+    return _inspect(onnx, info.sha256, tuple(sorted(kept)), outputs)
 
 
 @functools.lru_cache(maxsize=256)

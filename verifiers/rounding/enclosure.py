@@ -20,10 +20,13 @@ _Interval = tuple[Float64Array, Float64Array]
 #: Unit roundoff of float32, and a smallest number that a product which underflows may be off by.
 UNIT = 2.0**-24
 _TINY = 2.0**-149
+#: How far a runtime's Sigmoid or Tanh may be from the real one: nothing says so, and some units in the last place, most
+#: of them at 1, are what runtimes' rational approximations are off by.
+_CURVE = 2.0**-20
 
 
 class Enclosure:
-    """Evaluates a network of Conv, Gemm, Relu, Flatten, Reshape, Add, AveragePool and MaxPool on boxes.
+    """Evaluates a network of Conv, Gemm, Relu, Flatten, Reshape, Add, AveragePool, MaxPool, Sigmoid and Tanh on boxes.
 
     Args:
         model: An ``onnx.ModelProto`` in normal form, see `prunecert.onnx`.
@@ -83,6 +86,9 @@ class Enclosure:
         center, radius = values[inputs[0]] if inputs[0] in values else values[inputs[1]]
         if operator == "Relu":
             return _between(np.maximum(center - radius, 0.0), np.maximum(center + radius, 0.0))
+        if operator in ("Sigmoid", "Tanh"):
+            low, high = (self._curve(operator, end) for end in (center - radius, center + radius))
+            return _between(low - _CURVE, high + _CURVE)
         if operator in ("Flatten", "Reshape"):
             shape = [-1] if operator == "Flatten" else [int(n) for n in self._constants[inputs[1]][1:]]
             return center.reshape(len(center), *shape), radius.reshape(len(center), *shape)
@@ -98,6 +104,10 @@ class Enclosure:
         if operator in ("AveragePool", "MaxPool"):
             return _pool(operator, center, radius, attributes, self._unit)
         raise ValueError(f"the operator {operator} is none of a network in normal form")
+
+    @staticmethod
+    def _curve(operator: str, x: Float64Array) -> Float64Array:
+        return np.tanh(x) if operator == "Tanh" else 0.5 * (1.0 + np.tanh(0.5 * x))
 
     def _rate(self, summands: int) -> tuple[float, float]:
         """Returns γ of a sum, and what may underflow in it."""

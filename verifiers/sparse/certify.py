@@ -211,6 +211,10 @@ class Checker:
             self._sums += 3.0 * node.size
         self._gammas = [(gamma(a), gamma(b)) for a, b in zip(linear, relu, strict=True)]
 
+    def activation(self, node: int, low: Array, high: Array) -> tuple[Array, Array]:
+        """Bounds what follows a node whose value is in [low, high]: its ReLU."""
+        return np.maximum(low, 0.0), np.maximum(high, 0.0)
+
     def intervals(self, node: int, bounds: CheckedBounds) -> tuple[Array, Array]:
         """Returns interval bounds of a node from bounds of the nodes before it."""
         bias = self.network.nodes[node].bias.astype(np.float64)
@@ -220,7 +224,7 @@ class Checker:
         for product in self.products[node]:
             low, high = bounds.lower[product.source], bounds.upper[product.source]
             if product.activated:
-                low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+                low, high = self.activation(product.source, low, high)
             center = 0.5 * low + 0.5 * high
             # At least the distance of either end from the computed centre.
             half = np.maximum(high - center, center - low) * (1.0 + 4 * _UNIT)
@@ -246,11 +250,12 @@ class Checker:
         """
         total = self.network.nodes[node].bias_error.astype(np.float64)
         for product in self.products[node]:
-            source, high = product.source, bounds.upper[product.source]
+            source, low, high = product.source, bounds.lower[product.source], bounds.upper[product.source]
             if product.activated:
-                size = np.maximum(high, 0.0)
+                low, high = self.activation(source, low, high)
+                size = np.maximum(high, -low)
             else:
-                size = np.maximum(np.abs(bounds.lower[source]), np.abs(high))
+                size = np.maximum(np.abs(low), np.abs(high))
             if not size.max(initial=0.0) < _LARGEST:
                 # What a coefficient that underflows loses is multiplied by this.
                 total[:] = np.inf

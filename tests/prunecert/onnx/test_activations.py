@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from prunecert.onnx.normal import normal_nodes
@@ -98,3 +99,64 @@ def test_a_last_softmax_is_removed(operator: str, last: str, opset: int) -> None
 def test_a_softmax_over_a_part_is_refused() -> None:
     with pytest.raises(UnsupportedNetworkError, match="normalises a part"):
         normalise(build([N("Softmax", ["x"], ["y"], axis=1)], {}, (1, 2, 3)))
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Tanh"])
+def test_smooth_activations_stay_where_they_are_asked_for(operator: str) -> None:
+    """Between layers, in whatever order their values are; at the end they are removed all the same."""
+    nodes = [
+        N("Sub", ["x", "m"], ["c"]),
+        N("Transpose", ["c"], ["t"], perm=[0, 2, 3, 1]),
+        N(operator, ["t"], ["s"]),
+        N("Transpose", ["s"], ["u"], perm=[0, 3, 1, 2]),
+        N("Conv", ["u", "w", "b"], ["v"]),
+        N(operator, ["v"], ["y"]),
+    ]
+    model = build(nodes, CONV | {"m": weights(1, 2, 1, 1)})
+    with pytest.raises(UnsupportedNetworkError, match=f"after {operator}"):
+        normalise(model)
+    normal = normalise(model, keep=(operator,))
+    assert [node.op_type for node in normal.model.graph.node].count(operator) == 2
+    assert normal.last == "none"
+    assert normal_nodes(normal.model) is None
+    read = normal_nodes(normal.model, (operator,))
+    assert read is not None
+    again = normalise(normal.model, keep=(operator,))
+    assert not again.changed
+    points = np.random.default_rng(0).normal(size=(4, *input_shape(model)[1:])).astype(np.float32)
+    for point in points:
+        outputs = run(normal.model, point.reshape(input_shape(normal.model)))
+        np.testing.assert_allclose(outputs.reshape(-1), run(model, point[None]).reshape(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Tanh"])
+def test_a_last_smooth_activation_is_removed_even_if_it_may_stay(operator: str) -> None:
+    nodes = [N("Gemm", ["x", "w", "b"], ["g"], transB=1), N(operator, ["g"], ["y"])]
+    normal = normalise(build(nodes, {"w": weights(3, 5), "b": weights(3)}, (1, 5)), keep=(operator,))
+    assert (normal.last, normal.removed) == ("order", operator)
+
+
+def test_a_constant_s_sigmoid_is_its_value() -> None:
+    """What the input has no part in, and places that padding adds, are 1/2 where the argument is 0."""
+    nodes = [
+        N("Mul", ["x", "z"], ["n"]),
+        N("Sigmoid", ["n"], ["s"]),
+        N("Pad", ["x", "p"], ["q"]),
+        N("Sigmoid", ["q"], ["r"]),
+        N("Concat", ["s", "r"], ["k"], axis=1),
+        N("Gemm", ["k", "w", "b"], ["y"], transB=1),
+    ]
+    constants = {"z": np.zeros(1, np.float32), "p": np.array([0, 0, 0, 2]), "w": weights(2, 8), "b": weights(2)}
+    model = build(nodes, constants, (1, 3))
+    normal = normalise(model, keep=("Sigmoid",))
+    x = np.array([[0.3, -1.0, 2.0]], np.float32)
+    np.testing.assert_allclose(run(normal.model, x), run(model, x), atol=1e-6)
+
+
+def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+
+
+def run(model: onnx.ModelProto, x: Any) -> Any:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {model.graph.input[0].name: x})[0]

@@ -15,13 +15,17 @@ from prunecert.verifiers.sparse.network import Node, Term
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A node under construction: matrices may be float64 products, the bias is float64 with its error."""
+    """A node under construction: matrices may be float64 products, the bias is float64 with its error.
+
+    `curve` is what terms that are `activated` take of it, ``Relu``, ``Sigmoid`` or ``Tanh``; empty: none does.
+    """
 
     name: str
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
     bias: Float64Array
     error: Float64Array
+    curve: str = ""
 
 
 def wide(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

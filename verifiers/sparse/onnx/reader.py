@@ -91,6 +91,25 @@ def build(name: str, nodes: Sequence[Node], *, rewritten: bool = False) -> Netwo
         nodes: What `prunecert.onnx.normal.normal_nodes` returned.
         rewritten: Whether all their numbers stand for others, each rounded once, and not only those that say so.
     """
+    network, curves = build_curved(name, nodes, rewritten=rewritten)
+    smooth = next((curve for curve in curves if curve not in ("", "Relu")), None)
+    if smooth is not None:
+        raise UnsupportedError(f"{name}: it has a {smooth} where this part of the sparse engine takes ReLUs alone.")
+    return network
+
+
+def build_curved(name: str, nodes: Sequence[Node], *, rewritten: bool = False) -> tuple[Network, tuple[str, ...]]:
+    """Returns the network that computes what nodes of a normal form do, which may hold Sigmoid and Tanh.
+
+    Args:
+        name: Of the network.
+        nodes: What `prunecert.onnx.normal.normal_nodes` returned.
+        rewritten: As for `build`.
+
+    Returns:
+        The network, and for each of its nodes what a term that is `activated` takes of it in place of its ReLU:
+        ``Relu``, ``Sigmoid``, ``Tanh``, or nothing where there is no such term.
+    """
     builder = _Builder(nodes[0], rewritten)
     for node in nodes[1:]:
         builder.add(node)
@@ -112,8 +131,8 @@ class _Builder:
         first = self._values[node.inputs[0]]
         shape = node.shape[1:]
         match node.operator:
-            case "Relu":
-                value = replace(first, activated=True)
+            case "Relu" | "Sigmoid" | "Tanh":
+                value = self._activate(node, first)
             case "Reshape":
                 value = replace(first, shape=shape)
             case "Add":
@@ -130,12 +149,24 @@ class _Builder:
                 )
         self._values.append(value)
 
-    def network(self, name: str) -> Network:
-        """Returns the network, whose output is the last value, with nodes folded into one another."""
+    def network(self, name: str) -> tuple[Network, tuple[str, ...]]:
+        """Returns the network, whose output is the last value, with nodes folded into one another, and their curves."""
         output = self._values[-1]
         if output.activated or output.draft == 0:
             output = self._append("output", output.shape, [(output, layers.diagonal(_ones(output)), True)])
-        return Network(name, self._drafts[0].shape, finish(fold(self._drafts, output.draft)))
+        drafts = fold(self._drafts, output.draft)
+        return Network(name, drafts[0].shape, finish(drafts)), tuple(draft.curve for draft in drafts)
+
+    def _activate(self, node: Node, first: _Value) -> _Value:
+        """Takes a ReLU, Sigmoid or Tanh of a value, by a node of its own where another one is taken of it already."""
+        curve = self._drafts[first.draft].curve
+        if first.activated and curve == node.operator == "Relu":
+            return first
+        apart = first.activated or curve not in ("", node.operator) or (first.draft == 0 and node.operator != "Relu")
+        if apart:
+            first = self._append(node.name, first.shape, [(first, layers.diagonal(_ones(first)), True)])
+        self._drafts[first.draft] = replace(self._drafts[first.draft], curve=node.operator)
+        return replace(first, activated=True)
 
     def _append(
         self,
