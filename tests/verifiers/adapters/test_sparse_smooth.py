@@ -19,7 +19,7 @@ from prunecert.verifiers.adapters.sparse_search import SparseBab
 from prunecert.verifiers.base import Instance, OutputSpec, Status, UnsupportedError
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.inspection import check_supported
-from prunecert.verifiers.process.reading import Reading
+from prunecert.verifiers.process.reading import FileReading
 from prunecert.verifiers.rounding import guard
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from tests.verifiers import onnxnets
@@ -67,7 +67,7 @@ def test_it_proves_and_breaks(tmp_path: Path) -> None:
 def test_a_worker_s_reading_of_a_foreign_file(tmp_path: Path) -> None:
     """Normalisation is folded, Sigmoid and Tanh stay, and the answer is about the file."""
     path = smoothnets.convolutional(tmp_path / "c.onnx")
-    reading = Reading(path, identity(path), 3, SparseBab.capabilities(), tmp_path / "scratch")
+    reading = FileReading(path, identity(path), 3, SparseBab.capabilities(), tmp_path / "scratch")
     assert reading.changed
     assert {"Sigmoid", "Tanh"} <= {operator for operator, _ in reading.operators}
     instance = ask(path, 0.02, -3.0, (2, 4, 4))
@@ -103,7 +103,7 @@ def test_the_others_name_the_operator(name: str, tmp_path: Path) -> None:
     path = smoothnets.small(tmp_path, 0)
     verifier = VERIFIERS.get(name)
     with pytest.raises(UserError, match="Sigmoid"):
-        Reading(path, identity(path), 3, verifier.capabilities(), tmp_path / "scratch")
+        FileReading(path, identity(path), 3, verifier.capabilities(), tmp_path / "scratch")
     with pytest.raises(UnsupportedError, match="Sigmoid"):
         verifier().load(path)
 
