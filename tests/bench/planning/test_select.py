@@ -85,7 +85,9 @@ def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(
     save(own, model, masks, **{key: value for key, value in asdict(card).items() if key not in counted})
     lines: list[str] = []
     data = select.load_data(suite.data, present, zoo.data)
-    plans, _ = select.prepare(suite, present, Installed("cpu"), data, own, tmp_path / "onnx", lines.append)
+    plans, _ = select.prepare(
+        suite, select.set_compact(present, "off"), Installed("cpu"), data, own, tmp_path / "onnx", lines.append
+    )
     assert [line for line in lines if "taken from" in line] == [
         f"{CELLS[1]}: taken from {own}; the package ships checkpoints of the same name."
     ]
