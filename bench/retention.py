@@ -35,10 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
     parser.add_argument(
-        "source",
-        type=Path,
-        nargs="?",
-        help="a folder of checkpoints (default: own ones in ./checkpoints and the zoo), or a run's summary.json",
+        "source", type=Path, nargs="?", help="a folder of checkpoints (default: all), or a summary.json"
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
