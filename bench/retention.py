@@ -44,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: as for source)")
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
-    parser.add_argument(
-        "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
-    )
+    parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks")
     return parser
 
 
@@ -72,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return retention.tell(options.proved, options.data_root)
     print(kept_accuracies(options.source, options.compression, options.cells), end="")
     if options.source is None:
-        for line in hidden(CHECKPOINTS, (file.stem for file in checkpoint_files(CHECKPOINTS))):
-            print(f"\n{line}")
+        names = (file.stem for file in checkpoint_files(CHECKPOINTS))
+        print("".join(f"\n{line}\n" for line in hidden(CHECKPOINTS, names)), end="")
     return EXIT_OK
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunecert.bench.gating.records import CellRecord, Snapshot
-from prunecert.bench.results.session_types import StageSettings
+from prunecert.bench.results.protocol_types import StageSettings
 
 _ABSENT = "the default"
 #: What of a cell must be equal, and what people call it.

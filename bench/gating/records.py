@@ -11,15 +11,9 @@ from msgspec.structs import replace
 
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, settle
+from prunecert.bench.results.protocol_types import StageSettings
 from prunecert.bench.results.row_types import ImageRow, Row, VerdictRow
-from prunecert.bench.results.session_types import (
-    CellInfo,
-    SessionCell,
-    SessionRow,
-    StageSettings,
-    narrowed,
-    present,
-)
+from prunecert.bench.results.session_types import CellInfo, SessionCell, SessionRow, narrowed, present
 from prunecert.bench.results.store import Log, collector_off, run_session
 from prunecert.bench.results.summary import Rows, summary_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prunecert.bench.gating.protocol import differences
 from prunecert.bench.gating.records import CellRecord, ImageRecord, Snapshot, cell_info, heading
-from prunecert.bench.results.session_types import SessionRow, StageSettings, narrowed
+from prunecert.bench.results.protocol_types import StageSettings
+from prunecert.bench.results.session_types import SessionRow, narrowed
 from prunecert.errors import UserError
 
 _SHOWN = 8

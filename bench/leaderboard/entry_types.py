@@ -121,6 +121,7 @@ class Asked(_Strict):
     compact: str = ""
     timing: dict[str, Any] | None = None
     certify: dict[str, Any] | None = None
+    pair: dict[str, Any] | None = None
 
 
 class StageRecord(_Strict):

@@ -15,7 +15,8 @@ from typing import Any
 from prunecert.bench.leaderboard.entry import RESULT, Entry
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.stats import wilson
-from prunecert.bench.results.summary_types import ShareRecord, Summary, SummaryCell, read_summary
+from prunecert.bench.results.summary_cells import ShareRecord, SummaryCell
+from prunecert.bench.results.summary_types import Summary, read_summary
 from prunecert.errors import UserError
 from prunecert.printable import shortened
 

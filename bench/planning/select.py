@@ -14,7 +14,7 @@ import numpy as np
 from prunecert.bench.planning.exports import Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
-from prunecert.bench.results.session_types import Missing
+from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
 from prunecert.bench.schema.own import OwnCell

@@ -13,11 +13,14 @@ from msgspec import Struct
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.decode import why
 from prunecert.bench.results.quantities import Amount, Count, Name, Ratio, Seed
-from prunecert.bench.results.summary_types import SummaryCell, read_summary
+from prunecert.bench.results.summary_cells import SummaryCell
+from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
 from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, places
+from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.base import Kind
 
 #: What stands first among pruners at one compression: the simplest.
 _ORDER = ("lwm", "lwm-iterative", "lwm-rewind", "hydra")
@@ -112,12 +115,14 @@ def of_card(card: Any) -> Line:
 def of_cell(cell: SummaryCell) -> Line | None:
     """Returns the line of a cell of a run's summary, or None if it isn't finished.
 
-    A cell with a note was attacked only: it has no verified accuracy.
+    A cell that its note says to be attacked only has no verified accuracy.
     """
     if not cell.finished:
         return None
     shares = {"clean %": cell.clean, "under attack %": cell.attacked}
-    if not cell.note:
+    # Cells over l2 balls have a note, too, and are proved.
+    proving = any(name not in VERIFIERS or VERIFIERS.get(name).kind is not Kind.ATTACK for name in cell.by_verifier)
+    if proving or not cell.note:
         shares["verified % (95 %)"] = cell.verified
     verified = cell.verified
     shown = f"{verified.value or 0.0:.1%} ({verified.low:.1%}–{verified.high:.1%})".replace("%", "")

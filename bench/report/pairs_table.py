@@ -69,7 +69,7 @@ def notes(summary: Summary) -> list[str]:
     if not summary.get("pairs"):
         return []
     return [
-        "same decision, proved: over the image's whole box the pruned network does what the other one does: its class "
+        "same decision, proved: over the image's whole box the network does what the other one does: its class "
         "(class), its class wherever that is ahead by C (class:C), its outputs within T (difference:T). Shares are of "
         f"all images, whatever the networks make of them, with {100 * summary['confidence']:.0f} % Wilson intervals; "
         "different: a point of the box shows it, on both files. None of it counts as verified."

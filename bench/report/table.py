@@ -12,7 +12,7 @@ from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import pairs_table, proofs_table, screen
 from prunecert.bench.report.medium import Table
-from prunecert.bench.results.session_types import Missing
+from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
 
 Summary = Mapping[str, Any]

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from prunecert.bench.results.protocol_types import DataRecord, Machine, StageSettings
 from prunecert.bench.results.quantities import Images, Index, Name, Positive, Seconds
-from prunecert.bench.results.session_types import CellInfo, DataRecord, Machine, StageSettings
+from prunecert.bench.results.session_types import CellInfo
 from prunecert.verifiers.base import Status
 
 #: A verifier's answer on an image: its status, and its seconds without start-up and loading; null: it was not asked.

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunecert.bench.results.outcome import seconds
+from prunecert.bench.results.protocol_types import SmoothingSettings
 from prunecert.bench.results.row_types import CertificateFields, CertificateRow
-from prunecert.bench.results.session_types import SessionCell, SessionCertify, SmoothingSettings, present
+from prunecert.bench.results.session_types import SessionCell, SessionCertify, present
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.schema.certificates import mismatch
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from prunecert.bench.results.protocol_types import Document
 from prunecert.bench.results.quantities import Amount, Count, Index, Limit, Name, Positive, Ratio, Seconds, Share
-from prunecert.bench.results.session_types import Document, SessionRow, VerifySessionRow
+from prunecert.bench.results.session_types import SessionRow, VerifySessionRow
 from prunecert.verifiers.base import Status
 
 

@@ -24,8 +24,9 @@ from prunecert.bench.results import pairs as compared
 from prunecert.bench.results import proofs
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, PENDING, Claims, Outcome, seconds, settle
+from prunecert.bench.results.protocol_types import SessionStage
 from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PairRow, ProofRow, Row, VerdictRow
-from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, present
+from prunecert.bench.results.session_types import SessionCell, SessionRow, present
 from prunecert.bench.results.stats import wilson
 from prunecert.bench.results.store import Log, collector_off, run_session
 from prunecert.bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION

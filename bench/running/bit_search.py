@@ -50,7 +50,7 @@ Judge = Callable[[Bits], tuple[Score, BitCount]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class RoundedTrial:
     """A network that was tried.
 
     Args:
@@ -144,7 +144,7 @@ def exchanged(bits: Bits, giver: int, taker: int, size: int, size_of: Callable[[
     return None
 
 
-def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[str], None]) -> list[Trial]:
+def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[str], None]) -> list[RoundedTrial]:
     """Searches from equal bits; returns the networks that were taken, the first and the best one last.
 
     Args:
@@ -157,9 +157,9 @@ def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[
     def size_of(bits: Bits) -> int:
         return sum(width * count for width, count in zip(bits, kept, strict=True))
 
-    trials: dict[Bits, Trial] = {}
+    trials: dict[Bits, RoundedTrial] = {}
 
-    def tried(bits: Bits) -> Trial | None:
+    def tried(bits: Bits) -> RoundedTrial | None:
         if bits not in trials:
             try:
                 score, count = judge(bits)
@@ -168,7 +168,7 @@ def search_bits(start: Bits, judge: Judge, kept: Sequence[int], tell: Callable[[
                     raise
                 tell(f"{show_bits(bits)}: {error}")
                 return None
-            trials[bits] = Trial(bits, score, count)
+            trials[bits] = RoundedTrial(bits, score, count)
             tell(f"{show_bits(bits)}: {score.proved} proved, mean margin {score.margin:.4f}, {count.kilobytes:.3g} kB")
         return trials[bits]
 
@@ -244,7 +244,7 @@ class BitChoice:
 
     bits: Bits
     start: Bits
-    compared: tuple[Trial, ...]
+    compared: tuple[RoundedTrial, ...]
 
 
 def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
@@ -276,5 +276,5 @@ def choose_bits(request: BitRequest, tell: Callable[[str], None]) -> BitChoice:
 
         chosen = search_bits(start, judge(0, request.images), kept, tell)[-1].bits
         check = judge(request.images, request.check)
-        compared = tuple(Trial(bits, *check(bits)) for bits in dict.fromkeys(((), start, chosen)))
+        compared = tuple(RoundedTrial(bits, *check(bits)) for bits in dict.fromkeys(((), start, chosen)))
     return BitChoice(chosen, start, compared)

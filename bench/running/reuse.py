@@ -25,8 +25,9 @@ from msgspec.structs import replace
 from prunecert.bench.planning.plan import CellPlan, box, instance_id, question_id
 from prunecert.bench.planning.stages import Stage
 from prunecert.bench.results.decode import plain
+from prunecert.bench.results.protocol_types import SessionStage
 from prunecert.bench.results.row_types import ReusedFrom, VerdictRow
-from prunecert.bench.results.session_types import SessionCell, SessionRow, SessionStage, VerifySessionRow
+from prunecert.bench.results.session_types import SessionCell, SessionRow, VerifySessionRow
 from prunecert.bench.results.store import Log, Writer, collector_off, run_session
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status

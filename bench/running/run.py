@@ -26,8 +26,9 @@ from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.planning.pairs import describe_pairs
 from prunecert.bench.report.conclude import conclude
+from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.row_types import EndRow
-from prunecert.bench.results.session_types import Missing, SessionRow
+from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import MAIN_WRITER, Log, Writer, is_run
 from prunecert.bench.running import resources
 from prunecert.bench.running.asking import OpenRun

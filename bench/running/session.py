@@ -10,7 +10,8 @@ import msgspec
 from prunecert.bench.machine import machine, utc_now, versions
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.results.decode import build, plain, why
-from prunecert.bench.results.session_types import Missing, SessionRow
+from prunecert.bench.results.protocol_types import Missing
+from prunecert.bench.results.session_types import SessionRow
 from prunecert.bench.results.store import SCHEMA_VERSION
 from prunecert.bench.schema.suite import Suite
 from prunecert.errors import UserError

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.schema.cell import Cell, Protocol, parse_bits, parse_eps, show_eps
-from prunecert.bench.schema.certificates import check_sigma, take_certify
+from prunecert.bench.schema.certificates import check_sigma
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.own import is_own, own_cells
-from prunecert.bench.schema.pairs import take_pair
-from prunecert.bench.schema.timing import take_timing
+from prunecert.bench.schema.protocol import check_protocol, override_protocol, read_protocol
 from prunecert.bench.schema.yamlfile import Document, Section
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
@@ -28,12 +27,11 @@ from prunecert.verifiers.base import Kind
 
 SCHEMA_VERSION = 1
 SUITES = Path(__file__).parents[1] / "suites"
-ATTACK_ONLY = "attack-only"
 NORMS = ("linf", "l2")
 #: What a few lines of YAML may multiply to: every profile makes all its cells on load.
 _MOST_CELLS = 4_000
 _MOST_PROFILES = 20
-_ATTACK_ONLY_NOTE = "attack only: deterministic bounds are vacuous on this network, so nothing is verified here"
+_BALL_NOTE = "verified over l2 balls: ε is their radius"
 _CERTIFY_ONLY_NOTE = "trained with Gaussian noise: certified by randomized smoothing, not verified"
 
 
@@ -132,7 +130,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     verify = root.section("verify")
     if verify is None:
         raise root.refusal("verify", "the key 'verify' is missing; it must say how the cells are verified.")
-    base = _protocol(verify, Protocol(), sizes)
+    base = read_protocol(verify, Protocol(), sizes)
     profiles = root.section("profiles")
     names = {"default", *(profiles.data if profiles else ())}
     if len(names) > _MOST_PROFILES:
@@ -140,7 +138,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     overrides = {}
     for key in sorted(names):
         section = profiles.section(key) if profiles else None
-        overrides[key] = base if section is None else _protocol(section, base, sizes)
+        overrides[key] = base if section is None else read_protocol(section, base, sizes)
     if profile not in names:
         raise UserError(did_you_mean(f"profile of suite {name!r}", profile, names))
     # Blocks are read under every profile, so that a slip in one that is not chosen is found as well.
@@ -204,6 +202,7 @@ def _block(
     protocol = _block_protocol(block, base, profile, profiles, sizes)
     if ball:
         _check_ball(block, protocol)
+        protocol = replace(protocol, note=protocol.note or _BALL_NOTE)
     ways = len(compressions) * max(1, len(pruners)) * len(bits)
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
@@ -224,13 +223,13 @@ def _block_protocol(
     block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int]
 ) -> Protocol:
     """Returns how a block's cells are verified; nothing else of the block may be left then."""
-    protocol = _override(block, "verify", base, sizes)
+    protocol = override_protocol(block, "verify", base, sizes)
     own = block.section("profiles")
     if own is not None:
         for key in own.data:
             if key not in profiles:
                 raise own.refusal(key, did_you_mean("profile", key, profiles))
-            changed = _override(own, key, protocol, sizes)
+            changed = override_protocol(own, key, protocol, sizes)
             if key == profile:
                 protocol = changed
         own.finish()
@@ -241,7 +240,7 @@ def _block_protocol(
         note = protocol.note or _CERTIFY_ONLY_NOTE
         images = protocol.certify.images if protocol.certify and protocol.certify.images else protocol.images
         protocol = replace(protocol, images=images, cascade=(), cross_check=(), note=note, compact=compact)
-    _check_protocol(block, protocol, noise="sigma" in block)
+    check_protocol(block, protocol, noise="sigma" in block)
     if "bits" in block and protocol.timing is not None:
         raise block.refusal("bits", "a suite that takes times is refused with weights that are rounded.")
     if (protocol.timing is None) != (base.timing is None):
@@ -319,143 +318,6 @@ def _check_compression(value: float) -> None:
 def _check_seed(value: int) -> None:
     if not 0 <= value < 2**31:
         raise UserError(f"Seed {value} is refused; it must be at least 0 and below 2^31.")
-
-
-def _override(parent: Section, key: str, base: Protocol, sizes: Mapping[str, int]) -> Protocol:
-    if parent.data.get(key) == ATTACK_ONLY:
-        parent.take(key, str)
-        return _attack_only(base)
-    section = parent.section(key)
-    return base if section is None else _protocol(section, base, sizes)
-
-
-def _attack_only(base: Protocol) -> Protocol:
-    attacks = tuple(name for name in base.cascade if VERIFIERS.get(name).kind is Kind.ATTACK)
-    return replace(
-        base,
-        cascade=attacks,
-        cross_check=tuple(n for n in base.cross_check if n in attacks),
-        note=_ATTACK_ONLY_NOTE,
-        pair=None,
-    )
-
-
-def _protocol(section: Section, base: Protocol, sizes: Mapping[str, int]) -> Protocol:
-    split = section.take("split", str, base.split)
-    if split not in sizes:
-        raise section.refusal("split", did_you_mean("split", split, sizes))
-    images = section.take("images", int, base.images)
-    if not 1 <= images <= sizes[split]:
-        raise section.refusal("images", f"{images} is refused; it must be within 1 and {sizes[split]}.")
-    cascade = section.take_list("cascade", str, _check_proving, base.cascade)
-    cross = tuple(name for name in base.cross_check if name in cascade)
-    if "cross_check" in section:
-        cross = _names(section, "cross_check", cascade)
-    timeouts = dict(base.timeouts)
-    subsection = section.section("timeouts")
-    for name in subsection.data if subsection else ():
-        assert subsection is not None
-        _known_verifier(subsection, name)
-        timeouts[name] = subsection.take(name, float)
-        if not 0 < timeouts[name] <= 86_400:
-            raise subsection.refusal(
-                name, f"{timeouts[name]:g} is refused; it must be above 0 and at most 86,400 seconds."
-            )
-    settings = {name: dict(values) for name, values in base.settings.items()}
-    subsection = section.section("settings")
-    for name in subsection.data if subsection else ():
-        assert subsection is not None
-        _known_verifier(subsection, name)
-        settings.setdefault(name, {}).update(subsection.take(name, dict))
-        try:
-            VERIFIERS.get(name).resolve(settings[name])
-        except UserError as error:
-            raise subsection.refusal(name, str(error)) from error
-    memory = section.take("memory_mb", int, base.memory_mb if base.memory_mb is not None else 0)
-    if "memory_mb" in section and memory < 256:
-        raise section.refusal("memory_mb", f"{memory} is refused; a worker needs at least 256 MiB.")
-    note = section.take("note", str, base.note or "")
-    timed = section.section("timing")
-    timing = base.timing if timed is None else take_timing(timed, base.timing, VERIFIERS.check)
-    if timing is not None:
-        cross = cascade
-    compact = base.compact
-    if "compact" in section:
-        try:
-            compact = parse_compact(section.data["compact"])
-        except UserError as error:
-            raise section.refusal("compact", str(error)) from error
-    noise = section.section("certify")
-    certify = base.certify if noise is None else take_certify(noise, base.certify, sizes[split])
-    pair = take_pair(section, base.pair, sizes[split])
-    section.finish(("cross_check", "compact"))
-    return Protocol(
-        split, images, cascade, cross, timeouts, settings, memory or None, note, timing, compact, certify, pair
-    )
-
-
-def parse_compact(value: object) -> Mode:
-    """Reads how much is removed from a network before it is verified: a `Mode`, or true or false.
-
-    Raises:
-        UserError: It is something else.
-    """
-    if isinstance(value, bool):
-        return Mode.PIXELS if value else Mode.OFF
-    if value not in list(Mode):
-        raise UserError(f"{value!r} is refused; allowed are true, false, {', '.join(Mode)}.")
-    return Mode(str(value))
-
-
-def _check_proving(name: str) -> None:
-    VERIFIERS.check(name)
-    if VERIFIERS.get(name).kind is Kind.PROBABILISTIC:
-        raise UserError(
-            f"{name!r} is refused in a cascade: its certificates prove nothing about the network; ask for them with "
-            "'certify'."
-        )
-
-
-def _known_verifier(section: Section, name: str) -> None:
-    try:
-        VERIFIERS.check(name)
-    except UserError as error:
-        raise section.refusal(name, str(error)) from error
-
-
-def _names(section: Section, key: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    names = section.take(key, list)
-    for i, name in enumerate(names):
-        if name not in allowed:
-            raise section.document.refusal(
-                (*section.path, key, i), did_you_mean("verifier of the cascade", str(name), allowed)
-            )
-    return tuple(str(name) for name in names)
-
-
-def _check_protocol(block: Section, protocol: Protocol, noise: bool) -> None:
-    if noise and protocol.certify is None:
-        raise block.refusal(
-            None, "networks that are trained with noise have no radius to be verified at; add 'verify.certify'."
-        )
-    if noise and protocol.timing is not None:
-        raise block.refusal("sigma", "a suite that takes times is refused with networks that are trained with noise.")
-    if protocol.certify is not None and protocol.certify.sigma is None and not noise:
-        raise block.refusal(
-            None, "'verify.certify' needs 'sigma': these networks were not trained with noise that it could be that of."
-        )
-    if not protocol.cascade and not noise:
-        raise block.refusal(None, "no verifier is left for these cells; name at least one in 'verify.cascade'.")
-    pair = protocol.pair
-    if pair is not None and (noise or protocol.timing is not None):
-        raise block.refusal(
-            None,
-            "'verify.pair' is refused together with 'timing', and with networks that are trained with noise, which "
-            "have no radius; ask about pairs in a suite of its own.",
-        )
-    for name in (*protocol.cascade, *(() if pair is None else pair.verifiers)):
-        if name not in protocol.timeouts:
-            raise block.refusal(None, f"verifier {name!r} has no time limit; give one in 'verify.timeouts'.")
 
 
 def _recipes(root: Section) -> dict[str, dict[str, Any]]:

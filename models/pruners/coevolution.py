@@ -63,13 +63,13 @@ def evolve(
     """Returns the best set of units to remove, of the size of the first one: mutation, and the fittest survive."""
     if not len(start) or len(start) == len(candidates):
         return start
-    known: dict[tuple[int, ...], float] = {}
+    worths: dict[tuple[int, ...], float] = {}
 
     def value(units: Tensor) -> float:
         key = tuple(units.tolist())
-        if key not in known:
-            known[key] = worth(units)
-        return known[key]
+        if key not in worths:
+            worths[key] = worth(units)
+        return worths[key]
 
     members = [start, *(mutate(start, candidates, generator) for _ in range(population - 1))]
     for _ in range(generations):

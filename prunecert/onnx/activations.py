@@ -42,10 +42,12 @@ def _clipped(reading: Reading, value: Value, low: float | None, high: float | No
     if low is not None and high is not None and high <= low:
         return constant(np.full(value.shape, high))
     if max(abs(limit) for limit in (low, high) if limit is not None) >= _FAR:
-        settled = reading.settle(value)
-        below = [] if low is None else [reading.relu(shifted(scaled(settled, -1.0), low))]
-        above = [] if high is None else [scaled(reading.relu(shifted(settled, -high)), -1.0)]
-        return total([settled, *below, *above])
+        parts = [reading.settle(value)]
+        if low is not None:
+            parts.append(reading.relu(shifted(scaled(parts[0], -1.0), low)))
+        if high is not None:
+            parts.append(scaled(reading.relu(shifted(parts[0], -high)), -1.0))
+        return total(parts)
     if high is None:
         assert low is not None
         return shifted(reading.relu(shifted(value, -low)), low)

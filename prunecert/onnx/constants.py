@@ -123,7 +123,12 @@ class Evaluator:
         return self.session(node, arrays, ())({})
 
     def session(
-        self, node: onnx.NodeProto, arrays: Mapping[str, Array], free: Sequence[str], limit: int = ELEMENTS
+        self,
+        node: onnx.NodeProto,
+        arrays: Mapping[str, Array],
+        free: Sequence[str],
+        limit: int = ELEMENTS,
+        reference: bool = True,
     ) -> Callable[[Mapping[str, Array]], list[Array]]:
         """Prepares a node for many runs.
 
@@ -132,6 +137,7 @@ class Evaluator:
             arrays: All its inputs by name; of the free ones only type and shape count.
             free: Names of the inputs that change from run to run.
             limit: Most elements of a result.
+            reference: Whether ONNX's own evaluator will do where onnxruntime has no kernel for a type.
 
         Returns:
             A function from the free inputs, by name, to the results.
@@ -148,6 +154,8 @@ class Evaluator:
             session = _session(model)
         except Exception as error:
             # onnxruntime's exceptions share no base class; some kernels are missing there, float16's above all.
+            if not reference:
+                raise UserError(f"The node {label(node)} can't be evaluated: {first_line(error)}.") from error
             return self._reference(model, node, fed, free, error)
 
         def run(values: Mapping[str, Array]) -> list[Array]:

@@ -63,6 +63,8 @@ def _rearranged(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input])
     attributes = attributes_of(node)
     if node.op_type in ("Resize", "Upsample") and attributes.get("mode", b"nearest") != b"nearest":
         raise refuse(node, "only mode 'nearest' is, which copies")
+    if attributes.get("extrapolation_value", 0.0) != 0.0:
+        raise refuse(node, "only zeros come from outside of an image")
     if attributes.get("reduction", b"none") != b"none":
         raise refuse(node, "only what copies is, without a reduction")
     fill = float(attributes.get("value", 0.0)) if node.op_type == "Pad" else 0.0
@@ -116,7 +118,9 @@ def _numbered(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input], v
     plain.input.extend(names)
     check_size(sum(value.size for value in values.values()))
     problem: UserError | None = None
-    for kind in (np.int64, np.float64, np.int32, np.float32):
+    # ONNX's own evaluator resizes otherwise than onnxruntime, which is asked with every type before.
+    attempts = [(np.int64, False), (np.float64, False), (np.int32, False), (np.float32, False), (np.int64, True)]
+    for kind, reference in attempts:
         arrays: dict[str, Array] = {}
         offset = 1
         for number, item in enumerate(inputs):
@@ -127,9 +131,9 @@ def _numbered(reading: Reading, node: onnx.NodeProto, inputs: Sequence[Input], v
             elif item is not None and not isinstance(item, Value):
                 arrays[names[number]] = item
         if kind == np.float32 and offset > 2**24:
-            break
+            continue
         try:
-            results = reading.evaluator.session(plain, arrays, (), REARRANGED)({})
+            results = reading.evaluator.session(plain, arrays, (), REARRANGED, reference)({})
         except UnsupportedNetworkError:
             raise
         except UserError as error:

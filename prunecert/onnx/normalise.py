@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from prunecert.errors import UserError
 from prunecert.onnx import activations, arithmetic, linear, moves, pooling
@@ -100,10 +101,13 @@ def _normalised(
     graph = Graph(inlined(model))
     problems: list[UserError] = []
     sizes: list[str] = []
-    for chosen in _candidates(graph, output):
+    for chosen in _meant(graph, _candidates(graph, output), None if output is not None else outputs):
         try:
             normal = _read(graph, chosen, keep)
         except UserError as error:
+            if outputs is None or not _is_label(graph, chosen):
+                # This is the one that counts, or may be, whatever the file declares: another is another question.
+                raise
             problems.append(error)
             continue
         if outputs is None or normal.outputs == outputs:
@@ -111,7 +115,7 @@ def _normalised(
         sizes.append(f"{chosen!r:.80} with {normal.outputs}")
         if output is not None:
             break
-    if problems and (outputs is None or not sizes):
+    if problems and not sizes:
         raise problems[0]
     raise UserError(
         f"It has no output with {outputs} values, of which the property speaks; it has {', '.join(sizes)}."
@@ -150,6 +154,33 @@ def _candidates(graph: Graph, output: str | int | None) -> list[str]:
             raise UserError(f"It has no output {output!r:.80}; it has {', '.join(map(repr, names)):.400}.")
         return [output]
     return list(dict.fromkeys(names))
+
+
+def _meant(graph: Graph, names: list[str], outputs: int | None) -> list[str]:
+    """Returns the outputs that may be the one that counts, as `prunecert.verifiers.formats.counterexample` has it.
+
+    That is the first of so many values by what the file declares, if it declares all sizes; else by what is computed.
+    """
+    declared = {item.name: _declared_size(item) for item in graph.proto.output}
+    sizes = [declared[name] for name in names]
+    return [names[sizes.index(outputs)]] if outputs in sizes and None not in sizes and len(sizes) > 1 else names
+
+
+def _declared_size(value: onnx.ValueInfoProto) -> int | None:
+    """Returns how many values an output has in one sample by its declaration, None where that is open."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(sizes) > 1 and not sizes[0]:
+        # A free first axis is the batch's.
+        sizes[0] = 1
+    return None if 0 in sizes else math.prod(sizes)
+
+
+def _is_label(graph: Graph, name: str) -> bool:
+    """Whether an output holds integers, of which no property speaks where there are others."""
+    kind = next(item.type.tensor_type.elem_type for item in graph.proto.output if item.name == name)
+    return len(graph.proto.output) > 1 and kind in (TensorProto.INT64, TensorProto.INT32)
 
 
 def _input_shape(graph: Graph) -> Shape:

@@ -104,7 +104,7 @@ def dequantised(node: onnx.NodeProto, inputs: Sequence[Constant]) -> Constant:
     ]
     try:
         numbers = whole.astype(np.int64) - wide[1]
-        scales = np.broadcast_to(wide[0], numbers.shape)
+        scales: Float64Array = np.broadcast_to(wide[0], numbers.shape)
     except ValueError:
         raise refuse(node, f"{scale.size} scales don't fit the shape {list(whole.shape)}") from None
     loose = _LOOSE if np.abs(numbers).max(initial=0) >= 2**29 else 0.0

@@ -253,9 +253,9 @@ class _Reader:
                 raise refuse(node, "it allows sizes of 0")
             sizes = [int(size) for size in self._constant(node, 1).values.reshape(-1)]
             sizes = [shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(sizes)]
-            known = math.prod(size for size in sizes if size != -1)
-            if -1 in sizes and known > 0:
-                sizes[sizes.index(-1)] = math.prod(shape) // known
+            product = math.prod(size for size in sizes if size != -1)
+            if -1 in sizes and product > 0:
+                sizes[sizes.index(-1)] = math.prod(shape) // product
             new = tuple(sizes)
             if min(new, default=0) < 1 or math.prod(new) != math.prod(shape) or new[0] != 1 or len(new) < 2:
                 raise refuse(node, f"the shape {list(new)} doesn't fit {list(shape)}, or mixes samples")

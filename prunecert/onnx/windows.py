@@ -73,6 +73,11 @@ def read_windows(node: onnx.NodeProto, value: Value, kernel: Sequence[int] | Non
         # onnxruntime takes no pads then, whatever else the node says.
         pads = (0,) * 2 * axes
     elif auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        if any(dilation > 1 and size > 1 for dilation, size in zip(dilations, sizes, strict=True)):
+            # onnxruntime pads a MaxPool as if it weren't dilated, and refuses a Conv.
+            raise refuse(
+                node, "it is dilated and its auto_pad is SAME, which runtimes pad in other ways; write its pads"
+            )
         before, after = [], []
         for i in range(axes):
             size = shape[2 + i]

@@ -14,7 +14,8 @@ from prunecert.bench.gating.records import AnswerRecord, CellRecord, ImageRecord
 from prunecert.bench.gating.result import GateResult
 from prunecert.bench.results.baseline_types import Head, HistoryEntry
 from prunecert.bench.results.decode import build, plain
-from prunecert.bench.results.session_types import CellInfo, StageSettings
+from prunecert.bench.results.protocol_types import StageSettings
+from prunecert.bench.results.session_types import CellInfo
 from prunecert.bench.schema.gate import RuleSet
 from prunecert.verifiers.base import Kind
 from tests.bench.rowkit import MACHINE

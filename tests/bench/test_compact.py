@@ -19,7 +19,8 @@ from prunecert.bench.planning.exports import Export, compact_export, export_cell
 from prunecert.bench.planning.plan import box
 from prunecert.bench.report import shapes
 from prunecert.bench.schema.gate import Budget, RuleSet
-from prunecert.bench.schema.suite import load_suite, parse_compact
+from prunecert.bench.schema.protocol import parse_compact
+from prunecert.bench.schema.suite import load_suite
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from prunecert.bench.planning import select
 from prunecert.bench.results.vnncomp import read_keys
 from prunecert.compaction import Compaction
 from prunecert.models import quantise
-from prunecert.models.data import Dataset
+from prunecert.models.data import Dataset, Split
+from prunecert.models.datasets import source
+from prunecert.models.datasets.source import DataSource
 from tests.bench.conftest import CELLS, Zoo
 
 
@@ -53,6 +56,8 @@ def test_export_names_compact_networks_and_keeps_the_masked_ones(
 def test_export_quantises_the_networks_that_are_verified(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The data set has no training images.
+    monkeypatch.setattr(source, "load_split", held_out(zoo))
     monkeypatch.setattr(quantise, "spread", lambda images: images[:4])
     assert exported(zoo, tmp_path, "--int8") == 0
     printed = capsys.readouterr().out
@@ -88,6 +93,17 @@ def test_export_compares_outputs(
     assert f"{CELLS[0]}: nothing was removed" in printed
     assert f"{CELLS[1]}: 5 images and 4 random inputs: outputs of up to" in printed
     assert "0 predictions differ" in printed
+
+
+def held_out(zoo: Zoo) -> Callable[[DataSource, Split, Path | None], Dataset]:
+    """Returns what reads the test images in place of those that are held out of the training set, and nothing else."""
+
+    def read(_: DataSource, split: Split, root: Path | None) -> Dataset:
+        assert split == "val"
+        assert root == zoo.data
+        return load_some(zoo)
+
+    return read
 
 
 def load_some(zoo: Zoo) -> Dataset:

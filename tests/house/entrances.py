@@ -29,7 +29,7 @@ ENTRANCES = (
     "prunecert.bench.report.medium:Table",
     "prunecert.bench.results.outcome:contradictions",
     "prunecert.bench.results.outcome:settle",
-    "prunecert.bench.results.stats:par2",
+    "prunecert.bench.results.ratios:par2",
     "prunecert.bench.results.stats:wilson",
     "prunecert.bench.results.store:Log",
     "prunecert.bench.running.run:run_suite",

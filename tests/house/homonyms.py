@@ -18,6 +18,7 @@ REASONS: Mapping[str, str] = {
     "Batch": "of questions, of training images, of subdomains: each the batch of its field",
     "Boxes": "those of input splits, and of a walk over a ball",
     "Case": "the checker shares no name's code with what it judges; both are VNN-LIB's case",
+    "Constant": "what a quantised file holds, and what is added to a sum of terms",
     "Earlier": "what earlier runs left, and what earlier searches left",
     "Engine": "what an adapter runs in its process, one each; and the bound engine, which needs no other word",
     "Grid": "of networks on a page, and of numbers that a quantised tensor may have",

@@ -116,14 +116,23 @@ def decide(verifier: Verifier, case: Case, answers: Counter[str]) -> None:
         answers[f"{unsafe.status} below {share}"] += 1
 
 
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """All cases; each takes thousands of runs."""
+    folder = tmp_path_factory.mktemp("quantised")
+    return [
+        case(kind, seed, folder, coarse) for kind, seed, coarse in itertools.product(KINDS, range(3), (False, True))
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse-ibp", "sparse-crown-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab"])
-def test_exact_answers(name: str, tmp_path: Path) -> None:
+def test_exact_answers(name: str, cases: list[Case]) -> None:
     verifier = VERIFIERS.get(name)({})
     verifier.start()
     answers: Counter[str] = Counter()
-    for kind, seed, coarse in itertools.product(KINDS, range(3), (False, True)):
-        decide(verifier, case(kind, seed, tmp_path, coarse), answers)
+    for drawn in cases:
+        decide(verifier, drawn, answers)
     # Not all of them: the rounding of each neuron is free within its bounds, which costs something.
     assert answers["unsat 0.3"] >= 25
     if name == "sparse-bab":
@@ -156,7 +165,7 @@ def test_what_cannot_be_bounded_is_unsupported_by_its_name(tmp_path: Path, worke
     drawn = case("dense", 1, tmp_path, False)
     model = onnx.load(drawn.path)
     (scale,) = (item for item in model.graph.initializer if item.name == "input_s")
-    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), "input_s"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.array(0, np.float32), "input_s"))
     onnx.save(model, drawn.path)
     (verdict,) = worker.verify([drawn.ask(0.0)])
     assert verdict.status is Status.UNSUPPORTED

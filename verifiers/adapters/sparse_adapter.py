@@ -67,7 +67,7 @@ class SparseVerifier(Verifier):
 
     @classmethod
     def capabilities(cls) -> Capabilities:
-        """Convolutions, linear layers, ReLU, sums, averages, also quantised (QDQ); boxes, some l2 balls; linear properties."""
+        """Convolutions, linear layers, ReLU, sums, averages, also quantised; boxes, some l2 balls; any property."""
         return Capabilities(operators=NORMAL_OPERATORS, norms=cls.norms, specs="dnf", native=QUANTISED_OPERATORS)
 
     @classmethod

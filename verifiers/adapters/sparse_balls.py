@@ -74,5 +74,5 @@ def _ball(instance: Instance) -> Ball:
 
     assert instance.center is not None, "an l2 instance has one"
     assert instance.eps is not None, "likewise"
-    low, high = instance.lower.reshape(-1), instance.upper.reshape(-1)
+    low, high = (corner.reshape(-1).astype(np.float64) for corner in (instance.lower, instance.upper))
     return ball_of(instance.center.reshape(-1).astype(np.float64), float(instance.eps), low, high)

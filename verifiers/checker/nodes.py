@@ -96,8 +96,8 @@ class Conv(Node):
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102
         grid = np.zeros((len(values[0]), *self._grid), values[0].dtype)
         grid[self._inside] = values[0].reshape(-1, *self._source)
-        seen = np.stack([grid[window] for window in self._windows], axis=3)
-        return (view(self.weights) @ seen.reshape(*seen.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
+        patches = np.stack([grid[window] for window in self._windows], axis=3)
+        return (view(self.weights) @ patches.reshape(*patches.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 
     def backward(self, rows: Any) -> list[Any]:  # noqa: D102
         row, unit = np.divmod(np.flatnonzero(rows), rows.shape[1])

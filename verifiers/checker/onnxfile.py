@@ -111,9 +111,9 @@ def parse(
     array, operations = entries[0]["type"]["array"], []
     need(array["type"] == 1, "the ONNX file's input isn't float32")
     for node in graph.get("NODES", []):
-        given = [(item["name"], _attribute(item)) for item in node.get("ATTRIBUTES", [])]
-        plain = node.get("domain", "") in ("", "ai.onnx") and len(dict(given)) == len(given)
+        attributes = [(item["name"], _attribute(item)) for item in node.get("ATTRIBUTES", [])]
+        plain = node.get("domain", "") in ("", "ai.onnx") and len(dict(attributes)) == len(attributes)
         need(plain, f"the ONNX file has a {node['kind']} of another domain, or one with an attribute twice")
-        operations.append((node["kind"], node.get("INPUTS", []), node["output"], dict(given)))
+        operations.append((node["kind"], node.get("INPUTS", []), node["output"], dict(attributes)))
     shape = [item.get("value", 0) for item in array["shape"].get("SIZES", [])]
     return operations, constants, entries[0]["name"], shape, graph["output"]["name"]

@@ -93,7 +93,9 @@ def outputs(onnx: Path, points: npt.ArrayLike, count: int | None = None) -> npt.
             # onnxruntime's exception classes share no base of their own.
             raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
         flat = [np.asarray(value).reshape(-1) for value in values]
-        fitting = [value for value in flat if count is None or value.size == count]
+        # Of several, labels don't count: properties speak of real numbers.
+        real = [value for value in flat if len(flat) == 1 or value.dtype.kind == "f"]
+        fitting = [value for value in real if count is None or value.size == count]
         if not fitting:
             sizes = ", ".join(str(value.size) for value in flat)
             raise UserError(f"{onnx} has outputs of {sizes} numbers; the property needs one of {count}.")

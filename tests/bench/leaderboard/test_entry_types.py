@@ -10,6 +10,7 @@ import pytest
 
 from prunecert.bench.leaderboard import entry_types
 from prunecert.bench.leaderboard.entry_types import FIELDS, OPTIONAL, Columns
+from prunecert.bench.schema.pairs import PairProtocol
 from tests.bench import boards
 
 PUBLISHED = sorted((Path(__file__).parents[3] / "results" / "leaderboard").glob("*.json"))
@@ -55,3 +56,9 @@ def test_numbers_have_bounds(kind: Any, good: tuple[Any, ...], bad: tuple[Any, .
     for value in bad:
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(value, kind)
+
+
+def test_a_suite_that_asks_about_pairs_may_submit_its_networks() -> None:
+    entry = copy.deepcopy(boards.make())
+    entry["protocol"]["asked"]["pair"] = PairProtocol(steps=True).to_json()
+    converted(entry)

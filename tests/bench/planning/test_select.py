@@ -10,7 +10,7 @@ import torch
 from prunecert.bench.planning import select
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.planning.stages import Installed
-from prunecert.bench.results.session_types import Missing
+from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing

@@ -11,7 +11,7 @@ import pytest
 
 from prunecert.bench.report.kept_accuracies import CARD_KEPT, Line, kept_accuracies, markdown, of_cell
 from prunecert.bench.results.summary import Rows, summary_of
-from prunecert.bench.results.summary_types import SummaryCell
+from prunecert.bench.results.summary_cells import SummaryCell
 from prunecert.errors import UserError
 from prunecert.models.checkpoint import ZOO
 from tests.bench.rowkit import typed
@@ -100,6 +100,16 @@ def test_what_was_only_attacked_has_no_verified_accuracy() -> None:
     row = of_cell(msgspec.convert(cell(note="attack only"), SummaryCell))
     assert row is not None
     assert set(row.shares) == {"clean %", "under attack %"}
+
+
+def test_what_has_a_note_and_was_proved_has_a_verified_accuracy() -> None:
+    counts = dict.fromkeys(("asked", "unsat", "sat", "unknown", "timeout", "memout", "error", "unsupported"), 0)
+    words = {"version": "1", "versions_seen": [], "settings_hash": "0", "device": "cpu"}
+    none = dict.fromkeys(("median_s", "median_unstable", "median_domains"))
+    asked = {**counts, **words, **none, "everyone": False, "timeout_s": 1.0, "total_s": 0.0}
+    row = of_cell(msgspec.convert(cell(note="over l2 balls", by_verifier={"sparse-bab": asked}), SummaryCell))
+    assert row is not None
+    assert "verified % (95 %)" in row.shares
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import pytest
 
 from prunecert.bench.results import schema
 from prunecert.bench.results.baseline_types import Baseline
+from prunecert.bench.results.protocol_types import SessionStage
 from prunecert.bench.results.row_types import KINDS
-from prunecert.bench.results.session_types import SessionCell, SessionStage
-from prunecert.bench.results.summary_types import Summary, SummaryCell
+from prunecert.bench.results.session_types import SessionCell
+from prunecert.bench.results.summary_cells import SummaryCell
+from prunecert.bench.results.summary_types import Summary
 from prunecert.errors import UserError
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunecert.bench.results.decode import plain
-from prunecert.bench.results.session_types import Missing, SessionRow, indices_of, present
+from prunecert.bench.results.protocol_types import Missing
+from prunecert.bench.results.session_types import SessionRow, indices_of, present
 from tests.bench.rowkit import SESSION, complete, typed
 
 

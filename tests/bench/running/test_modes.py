@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from prunecert.bench.running.modes import Certified, Plain, Timed, mode_of
+from prunecert.bench.running.modes import Certified, Compared, Plain, Timed, mode_of
 from prunecert.bench.running.request import Cluster, RunRequest
 from prunecert.bench.running.slurm import Resources
 from prunecert.bench.schema.suite import available_suites, load_suite
@@ -33,6 +33,9 @@ def test_the_suite_says_what_it_is_for() -> None:
     smoothing = chosen["cifar10-smoothing"]
     assert isinstance(smoothing, Certified)
     assert isinstance(smoothing.first, Plain)
+    pairs = chosen["cifar10-pairs"]
+    assert isinstance(pairs, Compared)
+    assert isinstance(pairs.first, Plain)
 
 
 def test_what_is_verified_at_other_radii_than_it_was_trained_for_is_no_entry() -> None:
@@ -46,3 +49,10 @@ def test_what_is_verified_at_other_radii_than_it_was_trained_for_is_no_entry() -
     Plain().refuse(RunRequest(suite=balls))
     with pytest.raises(UserError, match="--submit is refused with norm l2"):
         Plain().refuse(RunRequest(suite=balls, submit=True))
+
+
+def test_rounded_weights_are_no_entry() -> None:
+    suite = load_suite("cifar10-bits")
+    mode_of(suite).refuse(RunRequest(suite=suite))
+    with pytest.raises(UserError, match="--submit is refused with bits"):
+        mode_of(suite).refuse(RunRequest(suite=suite, submit=True))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prunecert.bench.results.decode import plain
-from prunecert.bench.results.session_types import Missing
+from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.store import Log, Writer
 from prunecert.bench.running.session import session_row, unfit, unpublishable
 from prunecert.bench.schema.suite import load_suite

@@ -106,6 +106,7 @@ def test_networks_are_verified_over_l2_balls(tmp_path: Path) -> None:
         "cnn-small_ibp_eps2-l2at0.25_lwm_x10_s0",
     ]
     assert {cell.verification_norm for cell in cells} == {"l2"}
+    assert {protocol.note for _, protocol in suite.cells} == {"verified over l2 balls: ε is their radius"}
     assert (cells[0].to_json()["norm"], cells[0].to_json()["trained_eps"]) == ("l2", "2/255")
     assert [cell.as_trained.name for cell in cells[:2]] == [
         "cnn-small_ibp_eps2_dense_x1_s0",

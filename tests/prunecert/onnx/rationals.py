@@ -20,7 +20,8 @@ _SIZES = (2.0**-60, 2.0**-30, 1 / 3, 1.0, 3.0, 2.0**40, 0.1, 1e-7)
 _ZERO = Fraction(0)
 #: Square roots are off by less than 2 to the power of minus this.
 _BITS = 300
-_larger, _smaller = np.frompyfunc(max, 2, 1), np.frompyfunc(min, 2, 1)
+_larger: Any = np.frompyfunc(max, 2, 1)
+_smaller: Any = np.frompyfunc(min, 2, 1)
 
 
 class SkippedError(Exception):
@@ -49,7 +50,7 @@ class Harsh(Writer):
 
     def scalar(self, number: float) -> str:
         name = f"k{len(self.constants)}"
-        self.constants[name] = np.float32(number)
+        self.constants[name] = np.array(number, dtype=np.float32)
         return name
 
     def node(self, name: str, shape: tuple[int, ...]) -> onnx.NodeProto | None:
@@ -57,8 +58,8 @@ class Harsh(Writer):
         match self.some("gemm", "transposed", "several", "clip", "leaky", "einsum", "split", *["other"] * 7):
             case "gemm" if rank == 2:
                 inputs = [name, self.constant(shape[1], 2), *([self.constant(2)] if rng.random() < 0.7 else [])]
-                factors = {key: float(rng.choice([0.1, 1.0, 2.0, 3.0])) for key in ("alpha", "beta")}
-                return N("Gemm", inputs, out, **factors)
+                alpha, beta = rng.choice([0.1, 1.0, 2.0, 3.0], 2).tolist()
+                return N("Gemm", inputs, out, alpha=alpha, beta=beta)
             case "transposed" if rank == 4:
                 kernel, strides = rng.integers(1, 3, 2).tolist(), rng.integers(1, 3, 2).tolist()
                 inputs = [name, self.constant(shape[1], 2, *kernel), self.constant(2)]
@@ -200,18 +201,18 @@ class Exact:
         axes = attributes.get("axes") or self._writer.constants[node.input[1]].tolist()
         return np.asarray(how.reduce(inputs[0], axis=axes[0], keepdims=bool(attributes["keepdims"])))
 
-    def _reducesum(self, *how: Any) -> Array:
-        return self._reduced(*how, np.add)
+    def _reducesum(self, inputs: Any, attributes: dict[str, Any], node: onnx.NodeProto) -> Array:
+        return self._reduced(inputs, attributes, node, np.add)
 
     def _reducemean(self, inputs: Any, attributes: dict[str, Any], node: onnx.NodeProto) -> Array:
         size = inputs[0].shape[attributes["axes"][0]]
         return np.asarray(self._reduced(inputs, attributes, node, np.add) / Fraction(size))
 
-    def _reducemax(self, *how: Any) -> Array:
-        return self._reduced(*how, _larger)
+    def _reducemax(self, inputs: Any, attributes: dict[str, Any], node: onnx.NodeProto) -> Array:
+        return self._reduced(inputs, attributes, node, _larger)
 
-    def _reducemin(self, *how: Any) -> Array:
-        return self._reduced(*how, _smaller)
+    def _reducemin(self, inputs: Any, attributes: dict[str, Any], node: onnx.NodeProto) -> Array:
+        return self._reduced(inputs, attributes, node, _smaller)
 
     def _globalaveragepool(self, inputs: Any, *_: Any) -> Array:
         return np.asarray(inputs[0].sum(axis=(2, 3), keepdims=True) / Fraction(math.prod(inputs[0].shape[2:])))
@@ -273,7 +274,7 @@ class Exact:
             numbers += value.reshape(-1).tolist()
         others = {name: stored[name] for name in node.input if name not in feeds}
         if node.op_type == "Pad" and len(node.input) > 2:
-            others[node.input[2]] = np.float32(0)
+            others[node.input[2]] = np.zeros((), np.float32)
         graph = helper.make_graph(
             [node], "one", [helper.make_tensor_value_info(k, 1, v.shape) for k, v in feeds.items()],
             [helper.make_tensor_value_info(name, 1, None) for name in node.output],

@@ -69,6 +69,10 @@ def test_dead_heads_are_not_read() -> None:
     nodes = [N("Gemm", ["x", "w"], ["y"]), N("Erf", ["y"], ["unused"]), N("RandomNormalLike", ["y"], ["noise"])]
     assert operators(assert_same(build(nodes, {"w": weights(5, 4)}, (1, 5)))) == ["Gemm"]
     model = build(nodes, {"w": weights(5, 4)}, (1, 5), outputs=["unused", "y"])
+    assert normalise(model, output="y").output == "y"
+    # One of as many values is the one that is meant; see `test_normalise`.
+    for value, size in zip(model.graph.output, (20, 4), strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, 1, [1, size]))
     assert normalise(model, outputs=4).output == "y"
 
 

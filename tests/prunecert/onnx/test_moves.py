@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from prunecert.onnx import emit, moves
-from prunecert.onnx.normalise import normalise
+from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
 from tests.prunecert.onnx.graphs import CONV, N, assert_same, build, operators, weights
 
 
@@ -86,6 +86,24 @@ def test_split_and_old_forms() -> None:
     assert_same(build([N("Upsample", ["x", "s"], ["y"])], {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9))
     nodes = [N("Resize", ["x", "", "s"], ["y"], mode="nearest")]
     assert_same(build(nodes, {"s": np.array([1, 1, 2, 2], np.float32)}, opset=13))
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("places", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+def test_images_are_shrunk_as_onnxruntime_does_it(rounding: str, places: str) -> None:
+    """ONNX's own evaluator, which has kernels for all types, takes other places."""
+    how = {"mode": "nearest", "nearest_mode": rounding, "coordinate_transformation_mode": places}
+    constants = {"s": np.array([1, 1, 0.6, 1.3], np.float32)}
+    assert_same(build([N("Resize", ["x", "", "s"], ["y"], **how)], constants, (1, 2, 4, 5)), points=1)
+
+
+def test_what_comes_from_outside_of_an_image_is_zero_or_refused() -> None:
+    crop: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "tf_crop_and_resize"}
+    constants = {"r": np.array([0, 0, -0.5, -0.5, 1, 1, 1.5, 1.5], np.float32), "s": np.array([1, 2, 6, 6])}
+    assert_same(build([N("Resize", ["x", "r", "", "s"], ["y"], **crop)], constants, (1, 2, 4, 4)))
+    nodes = [N("Resize", ["x", "r", "", "s"], ["y"], extrapolation_value=3.0, **crop)]
+    with pytest.raises(UnsupportedNetworkError, match="only zeros come from outside"):
+        normalise(build(nodes, constants, (1, 2, 4, 4)))
 
 
 @pytest.mark.parametrize("scales", [(1, 1, 2, 3), (1, 1, 2, 1), (1, 1, 1, 3)])

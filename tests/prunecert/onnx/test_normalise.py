@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,8 @@ from onnx import TensorProto, helper
 
 from prunecert.errors import UserError
 from prunecert.onnx.normalise import UnsupportedNetworkError, normalise
-from tests.prunecert.onnx.graphs import CONV, N, Nodes, assert_same, build, operators, weights
+from prunecert.verifiers.formats.counterexample import outputs
+from tests.prunecert.onnx.graphs import CONV, N, Nodes, assert_same, build, operators, run, weights
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,48 @@ def test_the_output_that_counts() -> None:
         normalise(model, outputs=7)
     with pytest.raises(UserError, match="no output 'q'"):
         normalise(model, output="q")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "refused"),
+    [
+        (TensorProto.FLOAT, (["batch", 4], [1, 4]), True),
+        (TensorProto.FLOAT, (None, [1, 4]), True),
+        (TensorProto.FLOAT, (["batch", "n"], [1, 4]), True),
+        # What is declared is no promise where another size is open: the outputs are looked at then.
+        (TensorProto.FLOAT, (["batch", 3], None), True),
+        (TensorProto.FLOAT, (["batch", 3], ["batch", 4]), False),
+        (TensorProto.FLOAT, ([], [1, 4]), False),
+        (TensorProto.INT64, (["batch"], [1, 4]), False),
+        (TensorProto.INT64, (["batch"], None), False),
+    ],
+)
+def test_an_output_that_counts_and_is_not_taken_is_not_replaced_by_another(
+    kind: int, shapes: Sequence[list[str | int] | None], refused: bool
+) -> None:
+    """The first of so many values is meant; a file may hide in it what the second hasn't."""
+    nodes = [N("Gemm", ["x", "w"], ["z"]), N("Erf", ["z"], ["y"])]
+    model = build(nodes, {"w": weights(5, 4)}, (1, 5), outputs=["y", "z"])
+    for value, element, shape in zip(model.graph.output, (kind, TensorProto.FLOAT), shapes, strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, element, shape))
+    with pytest.raises(UnsupportedNetworkError, match="Erf") if refused else contextlib.nullcontext():
+        assert normalise(model, outputs=4).output == "z"
+    with pytest.raises(UnsupportedNetworkError, match="Erf"):
+        normalise(model)
+    assert normalise(model, output="z").output == "z"
+
+
+def test_an_output_counts_by_what_is_declared(tmp_path: Path) -> None:
+    """A file that declares another size than an output has: the replay and the normal form take the same one."""
+    nodes = [N("Gemm", ["x", "w"], ["y"]), N("Neg", ["y"], ["z"])]
+    model = build(nodes, {"w": weights(5, 4)}, (1, 5), outputs=["y", "z"])
+    for value, size in zip(model.graph.output, (3, 4), strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [1, size]))
+    onnx.save(model, tmp_path / "lies.onnx")
+    point = np.ones((1, 5), np.float32)
+    form = normalise(model, outputs=4)
+    assert form.output == "z"
+    np.testing.assert_allclose(run(form.model, point.reshape(-1)), outputs(tmp_path / "lies.onnx", point, 4)[0])
 
 
 def test_a_branch_whose_condition_is_known() -> None:

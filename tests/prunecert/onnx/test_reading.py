@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.onnx.constants import Evaluator
@@ -36,6 +36,7 @@ def array_of(reading: Reading, value: Value) -> Array:
     return evaluated(value, nodes)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_relus_and_maxima_are_numpys(seed: int) -> None:
     rng = np.random.default_rng(seed)

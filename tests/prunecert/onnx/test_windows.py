@@ -65,3 +65,13 @@ def test_one_axis_becomes_two() -> None:
 def test_windows_that_do_not_fit_are_refused(how: dict[str, Any], shape: tuple[int, ...], words: str) -> None:
     with pytest.raises(UnsupportedNetworkError, match=words):
         read_windows(N("MaxPool", ["x"], ["y"], **how), value(*shape))
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_padding_that_runtimes_disagree_on_is_refused(auto_pad: str) -> None:
+    """onnxruntime pads a dilated MaxPool as if it weren't dilated."""
+    node = N("MaxPool", ["x"], ["y"], kernel_shape=[3, 2], dilations=[2, 1], auto_pad=auto_pad)
+    with pytest.raises(UnsupportedNetworkError, match="write its pads"):
+        read_windows(node, value(1, 1, 6, 6))
+    node.attribute[1].ints[:] = [1, 1]
+    assert sum(read_windows(node, value(1, 1, 6, 6)).pads) == 3

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import prunecert
+from prunecert.hashing import sha256_file
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.adapters import sparse_adapter
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
-from prunecert.verifiers.base import Status
+from prunecert.verifiers.base import Instance, OutputSpec, Status, UnsupportedError
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.formats.support import check_question
 from prunecert.verifiers.sparse.onnx.reader import read_network
+from prunecert.verifiers.sparse.quantised.intervals import Intervals
+from prunecert.verifiers.sparse.quantised.question import Quantised
 from tests.verifiers import onnxnets
+from tests.verifiers.sparse.quantised.networks import network
 
 FAMILY = ("sparse-ibp", "sparse-crown-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab")
 
@@ -68,3 +74,34 @@ def test_a_ball_is_unsupported_and_says_who_takes_none(tmp_path: Path) -> None:
     verdict = boxes_only("sparse-ibp", ball)
     assert verdict.status is Status.UNSUPPORTED
     assert verdict.detail == "sparse-ibp takes boxes (linf), not l2 balls"
+
+
+def quantised_question(folder: Path) -> tuple[Any, Instance]:
+    """Returns an adapter that has read a quantised network, and a question about it."""
+    model = network("dense", 1)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    path = folder / "int8.onnx"
+    onnx.save(model, path)
+    subject: Any = VERIFIERS.get("sparse-ibp")()
+    subject._read(path)
+    low = np.full((4,), 0.3, dtype=np.float32)
+    spec = OutputSpec.robustness(0, 3)
+    return subject, Instance(path, sha256_file(path), low, low + np.float32(0.1), spec, 10.0, classes=3)
+
+
+def test_a_quantised_network_is_compared_with_onnxruntime_and_not_evaluated(tmp_path: Path) -> None:
+    subject, question = quantised_question(tmp_path)
+    assert subject.evaluate(question.lower[None]) is None
+    boxed = subject._boxed(subject._quantised, question)
+    assert (boxed.lower <= boxed.upper).all()
+    with pytest.raises(UnsupportedError, match="normal form"):
+        subject.certify(question.onnx, b"", 1.0, None, "")
+    # The same file, said to be another.
+    other, _ = quantised_question(tmp_path)
+    steps = list(other._quantised.intervals.steps)
+    number = next(k for k, step in enumerate(steps) if step.operator == "Gemm")
+    steps[number] = replace(steps[number], bias=steps[number].bias + 0.5)
+    other._quantised = Quantised(Intervals(steps), other._quantised.relaxed)
+    with pytest.raises(RuntimeError, match="outside of their bounds"):
+        other._boxed(other._quantised, question)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.adapters.sparse_bounds import SparseCrown
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.balls.ranges import ball_of, bound_disjuncts
+from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.verifiers import onnxnets
 
@@ -26,7 +30,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replay(question: Instance, x: FloatArray) -> FloatArray:
-    return counterexample.outputs(question.onnx, x.reshape(1, *question.lower.shape))[0]
+    (output,) = counterexample.outputs(question.onnx, x.reshape(1, *question.lower.shape))
+    return np.asarray(output, dtype=np.float32)
 
 
 def test_bounds_are_below_the_outputs(network: Path) -> None:
@@ -44,6 +49,27 @@ def test_bounds_are_below_the_outputs(network: Path) -> None:
             np.testing.assert_allclose(bounds, smallest, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "eps"), [(onnxnets.convolutional, 0.01), (onnxnets.residual, 0.1)])
+def test_without_hidden_balls_it_is_crown_of_auto_lirpa(
+    make: Callable[[Path], Path], eps: float, tmp_path: Path
+) -> None:
+    path = onnxnets.normal_form(make(tmp_path / "net.onnx"))
+    crown = VERIFIERS.get("crown")()
+    crown.start()
+    crown.load(path)
+    question = onnxnets.instance(path, eps, 1, norm="l2")
+    (verdict,) = crown.solve([question])
+    assert question.center is not None
+    center = question.center.reshape(-1).astype(np.float64)
+    checker, whole = Checker(read_network(path)), ball_of(center, eps, center - 2 * eps, center + 2 * eps)
+    plain, _ = bound_disjuncts(checker, whole, question.spec, balls=False)
+    assert verdict.bounds is not None
+    np.testing.assert_allclose(np.array(plain), np.array(verdict.bounds), atol=2e-5)
+    better, _ = bound_disjuncts(checker, whole, question.spec)
+    assert np.all(np.array(better) >= np.array(plain) - 1e-9)
+
+
 def test_time_that_is_over_is_said(network: Path) -> None:
     question = replace(onnxnets.instance(network, 0.3, 1, norm="l2"), timeout=1e-9)
     assert Balls(read_network(network)).bound(question) is None
@@ -51,7 +77,7 @@ def test_time_that_is_over_is_said(network: Path) -> None:
     adapter._network = read_network(network)
     verdict = adapter._on_ball(question)
     assert (verdict.status, verdict.stage, verdict.bounds) == (Status.TIMEOUT, None, None)
-    assert adapter._on_ball(replace(question, timeout=60.0)).status is Status.UNKNOWN
+    assert adapter._on_ball(replace(question, timeout=60.0)).status in (Status.UNSAT, Status.UNKNOWN)
 
 
 def test_small_balls_are_proved_and_what_is_there_is_found_inside_the_ball(network: Path) -> None:

@@ -125,11 +125,11 @@ def test_bounds_that_are_no_numbers_are_none(bound: float, question: Instance) -
 
 
 def test_instances_are_answered_one_by_one_and_balls_by_a_search_of_their_own(question: Instance) -> None:
-    subject, asked = Searcher(), []
+    subject, questions = Searcher(), []
 
     class Balls:
         def search(self, instance: Instance, limits: Any, *_: Any) -> Outcome:
-            asked.append((instance, limits))
+            questions.append((instance, limits))
             return Outcome(Status.UNSAT, bounds=(0.5,) * 9)
 
     subject._balls = Balls()  # type: ignore[assignment]
@@ -137,7 +137,7 @@ def test_instances_are_answered_one_by_one_and_balls_by_a_search_of_their_own(qu
     verdicts = subject.solve([question, ball, question])
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN, Status.UNSAT, Status.UNKNOWN]
     assert len(subject.calls) == 2
-    assert asked == [(ball, {"steps": 7})]
+    assert questions == [(ball, {"steps": 7})]
 
 
 def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) -> None:

@@ -195,3 +195,12 @@ def test_a_compacted_network_stands_for_the_masked_one_only_where_it_was_compact
     reason = check_instance(Wide, question)
     assert (reason is None) == fits
     assert fits or "is compacted for inputs from 0 to 1" in str(reason)
+
+
+def test_a_network_that_rounds_goes_to_who_takes_some_whatever_else_it_holds(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+    <float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) r = DequantizeLinear (q, s, z) y = Sin (r) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "q.onnx")
+    info = network_info(tmp_path / "q.onnx")
+    assert takes_native(info, Capabilities(frozenset(), native=frozenset({"QuantizeLinear"})))
+    assert not takes_native(info, Capabilities(frozenset(), native=frozenset({"DequantizeLinear", "Sin"})))

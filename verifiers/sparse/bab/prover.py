@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.outcome import Outcome
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
@@ -15,8 +15,8 @@ from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
 #: Narrows a node's bounds in place.
 Sharpen = Callable[[int, Float64Array, Float64Array], None]
-#: Widths, in steps of a rounding, up to which neurons are cut; the first is where that is never worse.
-_STEPS = (1.5, 0.0, 3.5, np.inf)
+#: Widths, in steps of a rounding, up to which neurons are cut: none, those with two neighbouring numbers, and more.
+_STEPS = (-1.0, 1.5, 3.5, np.inf)
 #: Subdomains that are certified together.
 TOGETHER = 64
 
@@ -74,33 +74,36 @@ def cut(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Fl
         The best lower bounds of rows @ y - offsets, [R].
     """
     nodes = checker.network.roundings
-    chosen = dict.fromkeys(nodes, _STEPS[0])
     values = np.full(len(rows), -np.inf)
-    best = -np.inf
     if not len(rows):
         return values
-    for node in (None, *reversed(nodes)):
-        for steps in _STEPS if node is not None else _STEPS[:1]:
-            if node is not None and steps == chosen[node]:
-                continue
-            widths = chosen if node is None else {**chosen, node: steps}
-            bounds.cuts.clear()
-            bounds.cuts.update({k: _narrow(checker, bounds, k, width) for k, width in widths.items()})
-            certified = checker.lower(checker.last, rows, bounds, constant=-offsets)
-            values = np.maximum(values, certified)
-            if float(certified.min()) > best or node is None:
-                best, chosen = float(certified.min()), widths
-    bounds.cuts.clear()
-    bounds.cuts.update({k: _narrow(checker, bounds, k, width) for k, width in chosen.items()})
+    best, chosen = -np.inf, dict.fromkeys(nodes, _STEPS[0])
+
+    def attempt(widths: dict[int, float]) -> None:
+        nonlocal best, chosen
+        _cut_narrow(checker, bounds, widths)
+        certified = checker.lower(checker.last, rows, bounds, constant=-offsets)
+        np.maximum(values, certified, out=values)
+        if float(certified.min()) > best:
+            best, chosen = float(certified.min()), widths
+
+    for steps in _STEPS[:2]:
+        attempt(dict.fromkeys(nodes, steps))
+    for node in reversed(nodes):
+        for steps in _STEPS:
+            if steps != chosen[node]:
+                attempt({**chosen, node: steps})
+    _cut_narrow(checker, bounds, chosen)
     return values
 
 
-def _narrow(checker: Checker, bounds: CheckedBounds, node: int, steps: float) -> BoolArray:
-    """Returns which neurons of a node are active and have bounds at most so many steps apart."""
-    width = 2.0 * steps * checker.network.nodes[node].bias_error.astype(np.float64)
-    low, high = bounds.lower[node], bounds.upper[node]
-    narrow: BoolArray = (low >= 0) & (high > 0) & (high - low <= width)
-    return narrow
+def _cut_narrow(checker: Checker, bounds: CheckedBounds, widths: dict[int, float]) -> None:
+    """Cuts the neurons of each node that are active and have bounds at most so many steps apart."""
+    bounds.cuts.clear()
+    for node, steps in widths.items():
+        width = 2.0 * steps * checker.network.nodes[node].bias_error.astype(np.float64)
+        low, high = bounds.lower[node], bounds.upper[node]
+        bounds.cuts[node] = (low >= 0) & (high > 0) & (high - low <= width)
 
 
 def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:

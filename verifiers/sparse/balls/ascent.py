@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.walk import Boxes, Slopes, Trace, Walker
 
 _RATE, _DECAY = 0.1, 0.96
@@ -146,7 +146,7 @@ def _adam(first: Float64Array, second: Float64Array, gradient: Float64Array, ste
     return direction
 
 
-def _kept(trace: Trace, keep: Int64Array) -> Trace:
+def _kept(trace: Trace, keep: BoolArray) -> Trace:
     return Trace(
         {node: own[keep] for node, own in trace.coefficients.items()},
         {node: Slopes(own.slope[keep], own.shift[keep]) for node, own in trace.slopes.items()},

@@ -62,9 +62,9 @@ class BallAttack:
                 lengths = np.linalg.norm(away, axis=1, keepdims=True)
                 shares = rng.random((len(points), 1)) ** (1 / size)
                 points = self._inside(center + away / np.maximum(lengths, 1e-300) * shares * self._ball.radius)
-            found = self.descend(points, np.arange(len(points)), steps, deadline)
-            if found is not None:
-                return found
+            point = self.descend(points, np.arange(len(points)), steps, deadline)
+            if point is not None:
+                return point
         return None
 
     def descend(
@@ -145,5 +145,4 @@ class BallAttack:
         if not self._contains(x):
             return None
         values, scale = margins(self._network, self._spec, x)
-        found = unsafe(self._network, self._spec, x, values, scale, self._allowance, self._replay)
-        return x if found else None
+        return x if unsafe(self._network, self._spec, x, values, scale, self._allowance, self._replay) else None

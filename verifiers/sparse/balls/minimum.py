@@ -129,6 +129,28 @@ def _multiplier(c, d, low, high, center, radius, chosen, count):  # type: ignore
 
 
 @numba.njit(cache=True, nogil=True)
+def _certain(c, d, low, high, center, radius, chosen, count, lam):  # type: ignore[no-untyped-def]
+    """Returns the Lagrangian's value at λ, less all that rounding may have added, and what was summed, in magnitude."""
+    total = size = charge = 0.0
+    for place in range(count):
+        j = chosen[place]
+        value, _ = _least(c[j], d[j], low[j], high[j], center[j], lam)
+        # Of both sides of 0, since either could have been the lower one.
+        reach = max(abs(low[j]), abs(high[j]))
+        spread = max(abs(low[j] - center[j]), abs(high[j] - center[j]))
+        factor = abs(c[j]) + abs(d[j])
+        total += value
+        size += factor * reach + lam * spread * spread
+        if lam > 0.0:
+            charge += 32 * _UNIT * (factor + lam * spread) * (abs(center[j]) + reach)
+    if lam > 0.0:
+        share = 0.5 * lam * radius * radius
+        total -= share
+        size += share
+    return total - 2.0 * (count + 32) * _UNIT * size - 1.01 * charge - 1e-200, size
+
+
+@numba.njit(cache=True, nogil=True)
 def minimise(
     c: Float64Array,
     d: Float64Array,
@@ -159,11 +181,17 @@ def minimise(
     """
     width = d.shape[1]
     chosen = np.empty(width, dtype=np.int64)
+    own_low, own_high = np.empty(width), np.empty(width)
     for row in range(len(d)):
         relu, slope = c[min(row, len(c) - 1)], d[row]
-        own_low, own_high = low[domain[row]], high[domain[row]]
         count = 0
         for j in range(width):
+            own_low[j], own_high[j] = low[domain[row], j], high[domain[row], j]
+            # No farther from the centre than the ball is, so that no magnitude is larger than it must be.
+            room = radius + 4 * _UNIT * (abs(center[j]) + radius)
+            first, last = max(own_low[j], center[j] - room), min(own_high[j], center[j] + room)
+            if first <= last:
+                own_low[j], own_high[j] = first, last
             outside = center[j] < own_low[j] or center[j] > own_high[j]
             if relu[j] != 0.0 or slope[j] != 0.0 or outside:
                 chosen[count] = j
@@ -171,23 +199,12 @@ def minimise(
             if keep:
                 points[row, j] = center[j]
         lam = _multiplier(relu, slope, own_low, own_high, center, radius, chosen, count)
-        total = size = charge = 0.0
-        for place in range(count):
-            j = chosen[place]
-            value, z = _least(relu[j], slope[j], own_low[j], own_high[j], center[j], lam)
-            # Of both sides of 0, since either could have been the lower one.
-            reach = max(abs(own_low[j]), abs(own_high[j]))
-            spread = max(abs(own_low[j] - center[j]), abs(own_high[j] - center[j]))
-            factor = abs(relu[j]) + abs(slope[j])
-            total += value
-            size += factor * reach + lam * spread * spread
-            if lam > 0.0:
-                charge += 32 * _UNIT * (factor + lam * spread) * (abs(center[j]) + reach)
-            if keep:
-                points[row, j] = z
+        bounds[row], sizes[row] = _certain(relu, slope, own_low, own_high, center, radius, chosen, count, lam)
         if lam > 0.0:
-            share = 0.5 * lam * radius * radius
-            total -= share
-            size += share
-        sizes[row] = size
-        bounds[row] = total - 2.0 * (count + 32) * _UNIT * size - 1.01 * charge - 1e-200
+            # Where the ball is so small that λ rounds away what it is good for, the box has it all.
+            bound, size = _certain(relu, slope, own_low, own_high, center, radius, chosen, count, 0.0)
+            if not bounds[row] >= bound:
+                bounds[row], sizes[row], lam = bound, size, 0.0
+        for place in range(count if keep else 0):
+            j = chosen[place]
+            _, points[row, j] = _least(relu[j], slope[j], own_low[j], own_high[j], center[j], lam)

@@ -47,9 +47,8 @@ def ball_of(center: Float64Array, radius: float, low: Float64Array, high: Float6
         low: Flat lower corner.
         high: Flat upper corner.
     """
-    low, high = low.astype(np.float64), high.astype(np.float64)
     # Of a centre outside of the box, the point of the box nearest to it is no farther from any point of the box.
-    inner = np.clip(center.astype(np.float64), low, high)
+    inner = np.clip(center, low, high)
     radius = float(radius) * (1 + 8 * _UNIT) + 1e-300
     low = np.maximum(low, np.nextafter(inner - radius, -np.inf))
     high = np.minimum(high, np.nextafter(inner + radius, np.inf))

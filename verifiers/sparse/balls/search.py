@@ -230,13 +230,13 @@ class BallSearch:
             {node: np.stack([part.low[node] for part in parts]) for node in nodes},
             {node: np.stack([part.high[node] for part in parts]) for node in nodes},
         )
-        known = [node for node in nodes if all(node in part.slopes for part in parts)]
         slopes = {
             node: Slopes(
                 np.concatenate([part.slopes[node].slope for part in parts]),
                 np.concatenate([part.slopes[node].shift for part in parts]),
             )
-            for node in known
+            for node in nodes
+            if all(node in part.slopes for part in parts)
         }
         climb = self._ascent.climb(
             stacked,

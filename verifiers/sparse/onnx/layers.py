@@ -32,7 +32,7 @@ def diagonal(values: Float32Array) -> scipy.sparse.csr_array:
     return csr(positions, positions, values, (len(values), len(values)))
 
 
-def dense(weight: Float32Array) -> scipy.sparse.csr_array:
+def dense(weight: npt.NDArray[np.floating]) -> scipy.sparse.csr_array:
     """Returns the non-zeros of a matrix [outputs, inputs]."""
     rows, columns = np.nonzero(weight)
     return csr(rows, columns, weight[rows, columns], (weight.shape[0], weight.shape[1]))
@@ -49,7 +49,7 @@ def windows(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation
 
 
 def convolution(
-    weight: Float32Array,
+    weight: npt.NDArray[np.floating],
     shape: tuple[int, int, int],
     strides: Sequence[int],
     pads: Sequence[int],

@@ -80,11 +80,11 @@ class Quantised:
         """
         if node in self._by_node:
             item = self._by_node[node]
-            known = intervals[item.step]
-            low, high = known.inner_lower - item.floor, known.inner_upper - item.floor
+            interval = intervals[item.step]
+            low, high = interval.inner_lower - item.floor, interval.inner_upper - item.floor
             if item.rectified:
                 # Of what is below 0 the ReLU before it says nothing but that.
-                low = np.where(known.inner_lower > 0, low, -np.inf)
+                low = np.where(interval.inner_lower > 0, low, -np.inf)
             np.maximum(lower, low - _ROOM * np.abs(np.nan_to_num(low, neginf=0.0)), out=lower)
             np.minimum(upper, high + _ROOM * np.abs(high), out=upper)
             _to_grid(item, lower, upper)

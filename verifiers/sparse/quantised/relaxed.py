@@ -148,9 +148,8 @@ class _Builder:
     def _value(self, number: int, step: Step, sources: Sequence[_Value]) -> _Value:
         match step.operator:
             case "Input":
-                size = len(self._drafts[0].bias)
-                zeros = np.zeros(size)
-                return _Value((Term(0, False, _identity(size), True),), zeros, zeros, zeros)
+                zeros = np.zeros(len(self._drafts[0].bias))
+                return _Value((Term(0, False, _identity(len(zeros)), True),), zeros, zeros, zeros)
             case "Round":
                 assert step.grid is not None
                 return self._rounded(number, step, step.grid, sources[0])

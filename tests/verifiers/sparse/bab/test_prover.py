@@ -97,16 +97,16 @@ def test_what_is_known_of_a_node_narrows_all_that_follow_and_nothing_else(tmp_pa
     after = adopt_crown(question.checker, lower, upper, question.root)
     first = question.checker.activated[0]
     middle = 0.5 * before.lower[first] + 0.5 * before.upper[first]
-    asked = []
+    visits = []
 
     def sharpen(node: int, low: Float64Array, high: Float64Array) -> None:
-        asked.append(node)
+        visits.append(node)
         if node == first:
             np.maximum(low, middle - 1e-3, out=low)
             np.minimum(high, middle + 1e-3, out=high)
 
     sharpened(question.checker, after, sharpen)
-    assert asked == list(range(1, question.checker.last + 1))
+    assert visits == list(range(1, question.checker.last + 1))
     for node in range(question.checker.last + 1):
         assert (after.lower[node] >= before.lower[node]).all()
         assert (after.upper[node] <= before.upper[node]).all()

@@ -24,17 +24,17 @@ def attack(one: Case, threshold: float, steps: int = 40) -> Float32Array | None:
 
 
 def test_what_is_there_is_found_and_nothing_else() -> None:
-    found = 0
+    points = 0
     for seed in range(6):
         one = case((3, 4, 2), seed, 0.4, box=0.3)
         exact = least(one, ROW[0])
         assert attack(one, exact - 1e-3) is None
         point = attack(one, exact + 0.05)
         if point is not None:
-            found += 1
+            points += 1
             assert point.dtype == np.float32
             assert float((one.network.evaluate(point[None]) @ ROW.T)[0, 0]) <= exact + 0.05
-    assert found >= 5
+    assert points >= 5
 
 
 def test_a_property_without_disjuncts_is_broken_by_nothing() -> None:

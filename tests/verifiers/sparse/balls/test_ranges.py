@@ -53,7 +53,7 @@ def test_balls_are_tighter_than_the_product_of_the_layers_norms() -> None:
         ranges = find_ranges(one.checker, one.ball)
         product = one.ball.radius
         for node in one.checker.activated:
-            product *= np.linalg.norm(one.network.nodes[node].terms[0].matrix.toarray(), 2)
+            product *= float(np.linalg.norm(one.network.nodes[node].terms[0].matrix.toarray(), 2))
             assert ranges.radii.get(node, 0.0) <= product * 1.3
             layers += node in ranges.radii
     assert layers > 5

@@ -58,8 +58,9 @@ def test_factors_that_round_to_one_are_charged(tmp_path: Path) -> None:
     """(1 + 2^-12) (1 - 2^-12 + 2^-24) x is (1 + 2^-36) x, and the file's last layer is no copy of what is before it."""
     nodes = [N("MatMul", ["x", "w"], ["h"]), N("Relu", ["h"], ["r"]), N("MatMul", ["r", "w"], ["o"])]
     nodes += [N("Mul", ["o", "a"], ["p"]), N("Mul", ["p", "b"], ["y"])]
-    constants = {"w": [[3.0]], "a": 1 + 2.0**-12, "b": 1 - 2.0**-12 + 2.0**-24}
-    model = build(nodes, {name: np.float32(value) for name, value in constants.items()}, (1, 1))
+    factors = {"a": 1 + 2.0**-12, "b": 1 - 2.0**-12 + 2.0**-24}
+    constants = {"w": np.full((1, 1), 3, np.float32)} | {key: np.array(f, np.float32) for key, f in factors.items()}
+    model = build(nodes, constants, (1, 1))
     model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1]))
     onnx.save(model, tmp_path / "a.onnx")
     onnx.save(merge(tmp_path / "a.onnx", tmp_path / "a.onnx"), tmp_path / "both.onnx")

@@ -61,8 +61,8 @@ class Reference:
                 case "QuantizeLinear":
                     scale, zero = (self._constants[k] for k in node.input[1:3])
                     limits = np.iinfo(zero.dtype)
-                    source = points if first == graph.input[0].name else values[first]
-                    whole = _round_input(source, scale) if first == graph.input[0].name else _round(source, scale)
+                    entry = first == graph.input[0].name
+                    whole = _round_input(points, scale) if entry else _round(values[first], scale)
                     values[name] = np.clip(whole + int(zero), limits.min, limits.max)
                 case "DequantizeLinear":
                     scale, zero = (self._constants[k] for k in node.input[1:3])

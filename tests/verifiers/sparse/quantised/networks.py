@@ -58,7 +58,10 @@ class Builder:
 
     def pair(self, name: str, scale: np.float32, zero: int) -> str:
         """Appends QuantizeLinear and DequantizeLinear."""
-        parameters = [self.store(f"{name}_s", np.float32(scale)), self.store(f"{name}_z", np.array(zero, self.type))]
+        parameters = [
+            self.store(f"{name}_s", np.array(scale, np.float32)),
+            self.store(f"{name}_z", np.array(zero, self.type)),
+        ]
         result = self.node("DequantizeLinear", [self.node("QuantizeLinear", [name, *parameters]), *parameters])
         self.scales[result] = scale
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -82,8 +83,8 @@ def test_rounding_of_an_interval_is_exact_but_at_ties(low: float, width: float, 
     for value in (Fraction(low), Fraction(low + width), (Fraction(low) + Fraction(low + width)) / 2):
         whole = min(max(round(value / unit), -zero), 255 - zero)
         assert Fraction(float(interval.lower[0])) <= whole * unit <= Fraction(float(interval.upper[0]))
-    for end, value, side in ((interval.lower[0], low, -1), (interval.upper[0], low + width, 1)):
-        quotient = value / grid.scale
+    for end, corner, side in ((interval.lower[0], low, -1), (interval.upper[0], low + width, 1)):
+        quotient = corner / grid.scale
         if abs(quotient % 1 - 0.5) > 1e-3:
             assert end == np.clip(round(quotient), -zero, 255 - zero) * grid.scale, side
 
@@ -91,7 +92,9 @@ def test_rounding_of_an_interval_is_exact_but_at_ties(low: float, width: float, 
 @pytest.mark.slow
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_none_of_a_million_points_lies_outside(kind: Kind, coarse: bool) -> None:
+def test_no_point_of_any_box_lies_outside(kind: Kind, coarse: bool) -> None:
+    # A million points in all, or in each case.
+    count = 20_000 if os.environ.get("PRUNECERT_SOUNDNESS") == "full" else 2_000
     model = network(kind, 3, coarse)
     net, rng, reference = quantised(model, "net"), np.random.default_rng(2), Reference(model)
     shape = shape_of(net)
@@ -100,9 +103,9 @@ def test_none_of_a_million_points_lies_outside(kind: Kind, coarse: bool) -> None
         center = points(rng, 1, shape)[0]
         low, high = center - radius, center + radius
         last = net.box(low, high).intervals[-1]
-        x = np.clip(low + rng.random((20_000, *shape), dtype=np.float32) * (high - low), low, high)
+        x = np.clip(low + rng.random((count, *shape), dtype=np.float32) * (high - low), low, high)
         x[::2] = np.where(rng.random(x[::2].shape) < 0.5, low, high)
-        exact = reference.run(x[:1000])
+        exact = reference.run(x[:200])
         for outputs in (run(model, x), run(model, x, fused=True), exact):
             assert (last.lower <= outputs).all()
             assert (outputs <= last.upper).all()

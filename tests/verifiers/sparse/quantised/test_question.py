@@ -67,14 +67,14 @@ def test_of_a_rounded_relu_nothing_is_known_below_zero() -> None:
     boxed = net.box(zeros, ones)
     first = net.relaxed.roundings[0]
     assert first.rectified
-    known = boxed.intervals[first.step]
-    size = len(known.lower)
+    interval = boxed.intervals[first.step]
+    size = len(interval.lower)
     low, high = np.full(size, -100.0), np.full(size, 100.0)
     net.sharpen(boxed.intervals, first.node, low, high)
-    below = known.inner_lower <= 0
+    below = interval.inner_lower <= 0
     assert below.any()
     assert (low[below] < -99).all()
-    assert (high <= known.inner_upper + 1e-6).all()
+    assert (high <= interval.inner_upper + 1e-6).all()
 
 
 def test_what_is_not_taken_is_named(tmp_path: Path) -> None:
