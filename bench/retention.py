@@ -35,10 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
     parser.add_argument(
-        "source",
-        type=Path,
-        nargs="?",
-        help="a folder of checkpoints (default: own ones in ./checkpoints and the zoo), or a run's summary.json",
+        "source", type=Path, nargs="?", help="a folder of checkpoints (default: all), or a summary.json"
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
@@ -47,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: as for source)")
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
-    parser.add_argument(
-        "--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks instead"
-    )
+    parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks")
     return parser
 
 
@@ -75,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return retention.tell(options.proved, options.data_root)
     print(kept_accuracies(options.source, options.compression, options.cells), end="")
     if options.source is None:
-        for line in hidden(CHECKPOINTS, (file.stem for file in checkpoint_files(CHECKPOINTS))):
-            print(f"\n{line}")
+        names = (file.stem for file in checkpoint_files(CHECKPOINTS))
+        print("".join(f"\n{line}\n" for line in hidden(CHECKPOINTS, names)), end="")
     return EXIT_OK
 
 

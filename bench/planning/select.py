@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,8 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
         raise UserError(f"--checkpoints {folder} is refused: there is no such folder.")
     present: list[tuple[Cell, Protocol]] = []
     lacking: dict[str, Missing] = {}
+    # What it trains must lie where it is looked for.
+    into = "" if folder == checkpoint_folders.CHECKPOINTS else f" --out {shlex.quote(str(folder))}"
     for cell, protocol in cells:
         if isinstance(cell, OwnCell):
             # It is no checkpoint's; see `bench.planning.own`.
@@ -163,7 +166,7 @@ def find_checkpoints(suite: Suite, cells: Cells, folder: Path) -> tuple[Cells, t
             present.append((cell, protocol))
         else:
             suite_name = suite.name if suite.path.parent.name == "suites" else str(suite.path)
-            command = f"prunecert train --suite {suite_name} --cells {trained}"
+            command = f"prunecert train --suite {suite_name}{into} --cells {trained}"
             # One that is verified at several radii is lacking once.
             lacking[trained] = Missing(
                 name=trained, command=command, family=cell.as_trained.family, member=cell.as_trained.member

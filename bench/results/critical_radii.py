@@ -109,6 +109,8 @@ class RadiusSummary:
     highest: Fraction
 
     def __str__(self) -> str:
+        if not self.correct:
+            return f"{self.network} ({self.pruner}): none of {self.images} images is classified correctly, so no radius"
         broken = "not broken" if self.broken[1] is None else f"broken at {shown_radius(self.broken[1])}"
         low, middle, high = (shown_radius(eps) for eps in self.proved)
         beyond = f" up to {shown_radius(self.highest)}" if self.broken[1] is None else ""

@@ -50,8 +50,8 @@ def npz(
             keys = {images.replace("{part}", part), labels.replace("{part}", part)}
             for key in sorted(keys - set(arrays.files)):
                 raise UserError(
-                    f"{file} holds no array {key!r}, but {', '.join(arrays.files)}; name them with the options images "
-                    "and labels."
+                    f"{file} holds no array {key!r}, but {', '.join(arrays.files)}; rename them, or say in a suite's "
+                    "data: which they are, options: {path: …, images: NAME, labels: NAME}."
                 )
             pixels: Any = arrays[images.replace("{part}", part)]
             classes: Any = arrays[labels.replace("{part}", part)]

@@ -65,7 +65,7 @@ def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(
     ]
     assert len(present) == 6
     assert [cell.name for cell in missing] == ["cnn-small_ibp_eps2_lwm_x20_s0"]
-    assert missing[0].command.endswith("--cells cnn-small_ibp_eps2_lwm_x20_s0")
+    assert missing[0].command.endswith(f" --out {zoo.checkpoints} --cells cnn-small_ibp_eps2_lwm_x20_s0")
 
 
 def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(
@@ -77,7 +77,7 @@ def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(
     suite = load_suite(str(zoo.suite))
     present, missing = select.find_checkpoints(suite, suite.cells, own)
     assert [cell.name for cell, _ in present] == list(CELLS[:2])
-    assert missing
+    assert [cell.command.partition(" --cells ")[0] for cell in missing] == [f"prunecert train --suite {zoo.suite}"]
     model, masks, card = load_model(zoo.checkpoints / CELLS[1])
     with torch.no_grad():
         next(model.parameters()).mul_(2)
@@ -85,7 +85,9 @@ def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(
     save(own, model, masks, **{key: value for key, value in asdict(card).items() if key not in counted})
     lines: list[str] = []
     data = select.load_data(suite.data, present, zoo.data)
-    plans, _ = select.prepare(suite, present, Installed("cpu"), data, own, tmp_path / "onnx", lines.append)
+    plans, _ = select.prepare(
+        suite, select.set_compact(present, "off"), Installed("cpu"), data, own, tmp_path / "onnx", lines.append
+    )
     assert [line for line in lines if "taken from" in line] == [
         f"{CELLS[1]}: taken from {own}; the package ships checkpoints of the same name."
     ]

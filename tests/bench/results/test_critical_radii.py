@@ -50,6 +50,8 @@ def test_a_summary_has_the_middle_image_and_counts_a_misclassified_one_as_0() ->
     (far,) = summarise_radii([row(0, "32/255", None)])
     assert far.broken == (None, None, None)
     assert "proved up to 32/255 and not broken up to 32/255" in str(far)
+    (lost,) = summarise_radii([row(0, "0", None, correct=False), row(1, "0", None, correct=False)])
+    assert str(lost) == "mine (pruned): none of 2 images is classified correctly, so no radius"
     assert [one.pruner for one in summarise_radii([row(0), row(0, pruner="dense")])] == ["pruned", "dense"]
 
 
