@@ -10,7 +10,7 @@ The float64 arithmetic here errs by n 2**-53 of what is summed, where the allowa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,9 +96,9 @@ class Intervals:
         for number, step in enumerate(self.steps):
             intervals.append(self._step(number, step, [intervals[k] for k in step.inputs], lower, upper))
         last = intervals[-1]
-        # What is read from whole numbers is rounded once.
+        # What is read from whole numbers is rounded once; before a clamp it is what it was.
         room = 2 * UNIT * last.magnitude + TINY
-        intervals[-1] = plain(last.lower - room, last.upper + room)
+        intervals[-1] = replace(last, lower=last.lower - room, upper=last.upper + room)
         return intervals
 
     def rows(self, intervals: Sequence[Interval], matrix: Float64Array, offsets: Float64Array) -> Float64Array:
