@@ -47,6 +47,14 @@ class Grid:
         return (self.high - self.zero) * self.scale
 
     @property
+    def positive(self) -> bool:
+        """Whether whole numbers are those that they stand for: no zero point is subtracted, and no optimiser adds one.
+
+        onnxruntime's makes int8 activations uint8 ones, whose zero points are 128 more.
+        """
+        return self.low == self.zero == 0
+
+    @property
     def width(self) -> float:
         """How far these are apart."""
         return (self.high - self.low) * self.scale

@@ -10,7 +10,7 @@ The float64 arithmetic here errs by n 2**-53 of what is summed, where the allowa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,15 +49,17 @@ def rounded(grid: Grid, lower: Float64Array, upper: Float64Array) -> Interval:
 
     Whatever a runtime divides by the scale is within `_QUOTIENT` of the real quotient t, so that the whole number
     is at least t - 1/2 and at most t + 1/2 for such a t; on a tie either neighbour is allowed for. Sums of two values
-    are rounded after the zero point was added, in float32, so that digits count that the zero point has no room for.
+    and averages are rounded after the zero point was added, in float32, which then has no room for the last digits; the
+    zero point may be that of uint8 for int8 (`Grid.positive`).
 
     >>> interval = rounded(Grid(0.5, 0, 0, 255), np.array([-1.0, 0.3]), np.array([0.2, 200.0]))
     >>> interval.lower.tolist(), interval.upper.tolist()
     ([0.0, 0.5], [0.0, 127.5])
     """
     low, high = lower / grid.scale, upper / grid.scale
-    low = np.ceil(low - (_QUOTIENT * (np.abs(low) + abs(grid.zero)) + _LEAST) - 0.5)
-    high = np.floor(high + (_QUOTIENT * (np.abs(high) + abs(grid.zero)) + _LEAST) + 0.5)
+    span = grid.high - grid.low
+    low = np.ceil(low - (_QUOTIENT * (np.abs(low) + span) + _LEAST) - 0.5)
+    high = np.floor(high + (_QUOTIENT * (np.abs(high) + span) + _LEAST) + 0.5)
     least, most = grid.low - grid.zero, grid.high - grid.zero
     return Interval(
         np.clip(low, least, most) * grid.scale,
@@ -96,9 +98,9 @@ class Intervals:
         for number, step in enumerate(self.steps):
             intervals.append(self._step(number, step, [intervals[k] for k in step.inputs], lower, upper))
         last = intervals[-1]
-        # What is read from whole numbers is rounded once.
+        # What is read from whole numbers is rounded once; before a clamp it is what it was.
         room = 2 * UNIT * last.magnitude + TINY
-        intervals[-1] = plain(last.lower - room, last.upper + room)
+        intervals[-1] = replace(last, lower=last.lower - room, upper=last.upper + room)
         return intervals
 
     def rows(self, intervals: Sequence[Interval], matrix: Float64Array, offsets: Float64Array) -> Float64Array:
@@ -169,7 +171,7 @@ class Intervals:
 
 def reach(source: Interval, grid: Grid | None) -> Float64Array:
     """Returns how large the terms of a sum may be on the way: kernels may add whole numbers before their zero point."""
-    return source.magnitude if grid is None or grid.zero == 0 else np.maximum(source.magnitude, grid.width)
+    return source.magnitude if grid is None or grid.positive else np.maximum(source.magnitude, grid.width)
 
 
 def plain(lower: Float64Array, upper: Float64Array) -> Interval:

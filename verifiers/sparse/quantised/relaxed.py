@@ -202,7 +202,7 @@ class _Builder:
         floor = 0.0 if value.rectified else grid.floor
         # The quotient is rounded, too, maybe after the zero point was added; the float64 sums here are covered by the
         # last term.
-        error = 0.5 * grid.scale + value.drift + 4 * UNIT * (value.size + abs(grid.zero) * grid.scale) + TINY
+        error = 0.5 * grid.scale + value.drift + 4 * UNIT * (value.size + grid.width) + TINY
         error = error * (1 + 2.0**-40) + 2.0**-40 * grid.scale
         shape = step.shape[1:]
         inner = self._stored(value, step.name, np.full(len(size), -floor), error)
@@ -258,7 +258,7 @@ class _Builder:
 
 def _reach(value: _Value) -> Float64Array:
     """Returns how large terms of a sum may be on the way: kernels may add whole numbers before their zero point."""
-    if value.grid is None or value.grid.zero == 0:
+    if value.grid is None or value.grid.positive:
         return value.size
     return np.maximum(value.size, value.grid.width)
 

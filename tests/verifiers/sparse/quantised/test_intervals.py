@@ -91,6 +91,24 @@ def test_a_sum_near_a_tie_is_rounded_in_float32_after_its_zero_point_was_added(z
             assert last.lower <= outputs[place] <= last.upper
 
 
+AVERAGE = """<ir_version: 8, opset_import: ["": 13]> net (float[N, 1, 3, 3] input) => (float[N, 1, 2, 2] y)
+<float s = {0.0428514145314693}, int8 z = {127}, float t = {5.6992164}, int8 u = {0}>
+{ q = QuantizeLinear (input, s, z) a = DequantizeLinear (q, s, z) h = AveragePool <kernel_shape = [2, 2]> (a)
+  r = QuantizeLinear (h, t, u) y = DequantizeLinear (r, t, u) }"""
+
+
+def test_int8_numbers_may_become_uint8_ones_with_a_zero_point() -> None:
+    model = onnx.parser.parse_model(AVERAGE)
+    net = quantised(model, "net")
+    whole = np.array([30, 24, -93, 117, 66, 51, 36, 23, -51])
+    x = ((whole - 127) * np.float32(0.0428514145314693)).astype(np.float32).reshape(1, 1, 3, 3)
+    plain, fused = run(model, x).reshape(-1), run(model, x, fused=True).reshape(-1)
+    assert plain[2] != fused[2]
+    last = net.box(x[0], x[0]).intervals[-1]
+    assert (last.lower <= np.minimum(plain, fused)).all()
+    assert (np.maximum(plain, fused) <= last.upper).all()
+
+
 PRODUCT = """<ir_version: 8, opset_import: ["": 13]> net (float[N, 2] input) => (float[N, 2] y)
 <float s = {0.3}, uint8 z = {0}, float t = {0.002}, uint8 u = {128}, int8[2, 2] w = {3, -2, 1, 4}, float ws = {0.1},
  int8 wz = {0}, float[2] b = {0.0111, 0.0171}>

@@ -82,3 +82,20 @@ def test_what_is_not_taken_is_named(tmp_path: Path) -> None:
     onnx.save(onnx.parser.parse_model(text), tmp_path / "bent.onnx")
     with pytest.raises(UnsupportedError, match=r"bent\.onnx is refused\. The node 'h' \(Sigmoid\)"):
         read_quantised(tmp_path / "bent.onnx")
+
+
+@pytest.mark.parametrize(("zero", "input_"), [(255, 1.0), (0, -1.0)])
+def test_outputs_that_are_clamped_are_not_taken_for_what_is_clamped(zero: int, input_: float) -> None:
+    text = TEXT.replace("u = {100}", f"u = {{{zero}}}").replace("z = {0}, float", "z = {128}, float")
+    from prunecert.verifiers.sparse.quantised.question import quantised
+
+    net = quantised(onnx.parser.parse_model(text), "net")
+    point = np.array([[input_]], np.float32)
+    boxed = net.box(point, point)
+    # 1 times 1 is 2 steps beyond the end of the grid, on either side.
+    assert boxed.intervals[-1].lower[0] == pytest.approx(0.0, abs=1e-6)
+    assert boxed.intervals[-1].upper[0] == pytest.approx(0.0, abs=1e-6)
+    (rounding,) = net.relaxed.roundings
+    low, high = np.array([-np.inf]), np.array([np.inf])
+    net.sharpen(boxed.intervals, rounding.node, low, high)
+    np.testing.assert_allclose([low[0] + rounding.floor, high[0] + rounding.floor], [input_, input_], rtol=1e-9)
