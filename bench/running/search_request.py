@@ -47,7 +47,7 @@ class SearchCriterion:
         """Reads a criterion like ``crown_ibp`` or ``0.7*crown_ibp+0.3*clean``.
 
         Example:
-            >>> Criterion.parse("0.7*crown_ibp + 0.3*clean").weights
+            >>> SearchCriterion.parse("0.7*crown_ibp + 0.3*clean").weights
             {'crown_ibp': 0.7, 'clean': 0.3}
 
         Raises:

@@ -23,9 +23,11 @@ REASONS: Mapping[str, str] = {
     "Engine": "what an adapter runs in its process, one each; and the bound engine, which needs no other word",
     "Grid": "of networks on a page, and of numbers that a quantised tensor may have",
     "Intervals": "differentiable ones of training, in which nothing is certified, and exact ones of integers",
+    "LateError": "of a search over balls, and of one through curves; each ends its own walks by it, and nobody else's",
     "Network": "the checker and the enclosure of float32 share no code with the engine that they judge",
     "Node": "the checker's, the engine's affine node, and ONNX's in normal form",
     "Outcome": "of an image, and of a search",
+    "Region": "a checker's, which shares no code with the engine; and the bounds of all nodes of a network with curves",
     "Rounding": "of activations that are quantised, and of constants that are folded",
     "Slopes": "of a walk over a ball, and those that a certificate writes down",
     "Stage": "as planned, as the protocol of what `outcome.settle` takes, and of training",
@@ -34,6 +36,7 @@ REASONS: Mapping[str, str] = {
     "Term": "a summand of an affine node, and of a value that ONNX nodes rearrange",
     "Tree": "as the checker reads it, and as the search leaves it",
     "UnreadableError": "the checker and the enclosure of float32 share no code with what they judge",
+    "Walk": "as a certificate writes it down, and one through curves",
 }
 
 

@@ -106,8 +106,8 @@ def test_what_has_a_note_and_was_proved_has_a_verified_accuracy() -> None:
     counts = dict.fromkeys(("asked", "unsat", "sat", "unknown", "timeout", "memout", "error", "unsupported"), 0)
     words = {"version": "1", "versions_seen": [], "settings_hash": "0", "device": "cpu"}
     none = dict.fromkeys(("median_s", "median_unstable", "median_domains"))
-    asked = {**counts, **words, **none, "everyone": False, "timeout_s": 1.0, "total_s": 0.0}
-    row = of_cell(msgspec.convert(cell(note="over l2 balls", by_verifier={"sparse-bab": asked}), SummaryCell))
+    answers = {**counts, **words, **none, "everyone": False, "timeout_s": 1.0, "total_s": 0.0}
+    row = of_cell(msgspec.convert(cell(note="over l2 balls", by_verifier={"sparse-bab": answers}), SummaryCell))
     assert row is not None
     assert "verified % (95 %)" in row.shares
 

@@ -31,6 +31,7 @@ class Searcher(SparseSearch):
         self._engine, self._checker, self._names = "engine", "checker", None  # type: ignore[assignment]
         self._make_limits, self._make_search = dict, self._search  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
+        self._proving = {}
 
     def _limits(self) -> dict[str, Any]:
         return {"steps": 7}

@@ -147,9 +147,13 @@ def test_choices_of_choices_are_one() -> None:
     plain = [
         Draft("input", (2,), (), zeros[0], zeros[0]),
         Draft(
-            "across", (4,), (Term(0, False, dense(np.repeat(np.eye(2, dtype=np.float32), 2, axis=0))),), *zeros[1:2] * 2
+            "across",
+            (4,),
+            (Term(0, False, dense(np.repeat(np.eye(2, dtype=np.float32), 2, axis=0))),),
+            zeros[1],
+            zeros[1],
         ),
-        Draft("down", (8,), (Term(1, False, dense(np.tile(np.eye(4, dtype=np.float32), (2, 1)))),), *zeros[2:] * 2),
+        Draft("down", (8,), (Term(1, False, dense(np.tile(np.eye(4, dtype=np.float32), (2, 1)))),), zeros[2], zeros[2]),
     ]
     _, node = finish(fold(plain, 2))
     (term,) = node.terms
