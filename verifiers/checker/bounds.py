@@ -156,10 +156,9 @@ class Bounds:
 
     def _needed(self, at: int, splits: Any) -> Any:
         """Returns which neurons of a node aren't 0 all over the region, as those of a ReLU often are, or are split."""
-        if not self._nodes[at].relu:
-            return np.ones(len(self.upper[at]), dtype=bool)
-        needed, (site,) = self.upper[at] > 0, self._nodes[at].sources
-        needed[splits[site][1] if site in splits else []] = True
+        node, needed = self._nodes[at], (self.upper[at] > 0) | (not self._nodes[at].relu)
+        if node.relu and node.sources[0] in splits:
+            needed[splits[node.sources[0]][1]] = True
         return needed
 
     def _through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:

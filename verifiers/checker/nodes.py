@@ -98,9 +98,8 @@ class Conv(Node):
         return (..., *(slice(at, at + (count - 1) * step + 1, step) for at, count, (step, *_) in every))
 
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102
-        grid = np.zeros((len(values[0]), *self._source[:2], *self._grid), values[0].dtype)
-        inside = (slice(pad, pad + size) for _, _, pad, size in self._axes)
-        grid[..., *inside] = values[0].reshape(-1, *self._source)
+        grid: Any = np.zeros((len(values[0]), *self._source[:2], *self._grid), values[0].dtype)
+        grid[..., *(slice(pad, pad + size) for _, _, pad, size in self._axes)] = values[0].reshape(-1, *self._source)
         patches = np.stack([grid[self._seen(place, self.shape[1:])] for place in self._places], axis=3)
         return (view(self.weights) @ patches.reshape(*patches.shape[:2], self.terms[0], -1)).reshape(len(grid), -1)
 

@@ -43,8 +43,7 @@ def _varint(data: Any, at: int) -> tuple[int, int]:
 
 def _decode(data: Any, message: str) -> dict[str, Any]:
     """Returns a message's fields by name; nesting is bounded, because no message of the table holds its own kind."""
-    values: dict[str, Any] = {}
-    at = 0
+    values, at = dict[str, Any](), 0
     while at < len(data):
         key, at = _varint(data, at)
         field, wire = key >> 3, key & 7
@@ -101,8 +100,7 @@ def parse(content: bytes) -> tuple[list[Any], dict[str, Any], str, list[int], st
     for item in model.get("OPSETS", []):
         plain = item.get("domain", "") in ("", "ai.onnx")
         need(not plain or 7 <= item["version"] <= 21, "the ONNX file's operator set isn't one of 7 to 21")
-    graph = model["graph"]
-    tensors = graph.get("TENSORS", [])
+    tensors = (graph := model["graph"]).get("TENSORS", [])
     constants = {item["name"]: _tensor(item) for item in tensors}
     entries = [item for item in graph.get("INPUTS", []) if item["name"] not in constants]
     need(len(entries) == 1 and len(constants) == len(tensors), "the ONNX file has several inputs, or a name twice")

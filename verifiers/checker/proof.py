@@ -18,10 +18,8 @@ from .vnnlibfile import Case, read_property
 from .witness import evaluated
 
 LEAF, SPLIT, CUT, BOUNDS = range(4)
-#: Splits above a leaf; bounds within bounds; numbers in an array of a walk.
-LARGEST_DEPTH, LARGEST_NESTING, _LARGEST_BATCH = 1000, 32, 2**19
-#: Bytes of a property's text.
-LARGEST_TEXT = 2**27
+#: Splits above a leaf; bounds within bounds; bytes of a property's text; numbers in an array of a walk.
+LARGEST_DEPTH, LARGEST_NESTING, LARGEST_TEXT, _LARGEST_BATCH = 1000, 32, 2**27, 2**19
 #: How slopes are stored, and what 1 is.
 _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
@@ -187,8 +185,7 @@ class Tree:
         box = np.stack([region.low for region in regions]), np.stack([region.high for region in regions])
         alphas = None if default[0] else np.concatenate(slopes)
         bound = regions[0].bounds.below(len(self.nodes) - 1, np.stack(weights), stops[0], alphas, splits, box)
-        if not (bound > 0).all():
-            raise RefusedError(f"a leaf is not proved: its bound is {bound[~(bound > 0)][0]:.3g}, not above 0")
+        need(bound.min() > 0, f"a leaf is not proved: its bound is {bound.min():.3g}, not above 0", RefusedError)
         room = 0.999 * bound / (np.stack(weights) @ abs(self.nodes[-1].weights)).sum(axis=1)
         self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))
 

@@ -54,8 +54,7 @@ def _statements(text: str) -> list[Any]:
         if word == "(":
             stack.append([])
         elif word == ")":
-            closed = stack.pop()
-            stack[-1].append(closed)
+            stack[-2].append(stack.pop())
         elif word[0] != ";":
             stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
         need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
@@ -89,8 +88,8 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         (left, right), sign = parts, _SIGNS[kind]
         if isinstance(left, str) and isinstance(right, str) and _VARIABLE.fullmatch(left) and _NUMBER.fullmatch(right):
             # Most of a file is of this form; what follows says the same, more slowly.
-            need(abs(limit := sign * float(right)) < math.inf, "the property has a number that float64 doesn't hold")
-            return [[({left: sign}, limit, len(kind) == 1)]]
+            need(abs(most := sign * float(right)) < math.inf, "the property has a number that float64 doesn't hold")
+            return [[({left: sign}, most, len(kind) == 1)]]
         total = _term(["-", *parts[::sign]])
         limit = -total.pop("", Fraction())
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
@@ -141,8 +140,7 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
 
 
 def _case(shared: list[Atom], boxed: list[Atom], rest: list[Any], inputs: int, outputs: int) -> list[Case]:
-    low: list[Any] = [None] * inputs
-    high: list[Any] = [None] * inputs
+    low, high = list[Any]([None] * inputs), list[Any]([None] * inputs)
     for coefficients, limit, _ in shared + boxed:
         ((name, factor),) = coefficients.items()
         at, value, side = int(name[2:]), limit / factor, high if factor.numerator > 0 else low

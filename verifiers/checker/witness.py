@@ -67,5 +67,4 @@ def _exactly(network: Network, x: Any) -> tuple[list[Fraction], ...] | None:
             out = node.forward([value[None] for value in inputs], whole)[0] + whole(node.bias) * 2**most
             values.append((out, most + 149))
     numbers, shift = values[network.output]
-    outputs = [Fraction(int(number), 2**shift) for number in numbers]
-    return outputs, outputs
+    return ([Fraction(int(number), 2**shift) for number in numbers],) * 2

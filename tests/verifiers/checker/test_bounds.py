@@ -94,6 +94,29 @@ def test_slopes_and_multipliers_of_any_kind_keep_bounds_true(seed: int) -> None:
     assert np.all(boxed <= (rows * values[-1]).sum(axis=1) + 1e-12)
 
 
+def test_a_walk_finds_the_same_alone_and_with_others() -> None:
+    """What is gone through depends on all rows of a batch; what comes out of it does not."""
+    files = kit.questions("conv-skip")[3]
+    network = read_network(files.onnx.read_bytes())
+    low, high = (ends.astype(np.float64) for ends in (files.question.lower, files.question.upper))
+    bounds = bounded(network, low, high)
+    for at in (*network.sites, network.output):
+        rows = np.eye(network.nodes[at].size)
+        alone = np.concatenate([bounds.below(at, row[None], 0) for row in rows])
+        np.testing.assert_allclose(bounds.below(at, rows, 0), alone, rtol=1e-9, atol=1e-12)
+
+
+def test_a_multiplier_counts_where_no_row_reaches_its_neuron() -> None:
+    """With rows of 0 the splits alone are walked from, be their neuron 0 all over the box (Farkas)."""
+    nodes: list[Node] = [Node([], [1], []), Dense(0, np.array([[1.0], [-1.0]]), np.array([-2.0, 3.0]))]
+    nodes += [Node([1], [2], [], relu=True), Dense(2, np.eye(2), np.zeros(2))]
+    bounds = bounded(Network(nodes, [1], 3), np.zeros(1), np.ones(1))
+    # z = x - 2 <= -1 and z' = 3 - x >= 2: their sides z >= 0 and z' <= 0 are empty.
+    for neuron, sign, least in ((0, 1, 1.0), (1, -1, 2.0), (0, -1, -2.0), (1, 1, -3.0)):
+        splits = {1: [np.array([0]), np.array([neuron]), np.array([sign]), np.array([1.0])]}
+        assert bounds.below(3, np.zeros((1, 2)), 0, None, splits)[0] == pytest.approx(least, abs=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["conv-skip", "conv", "fc-dead-units"])
 def test_at_a_point_bounds_are_close_to_the_exact_value_and_below_it(family: str) -> None:
