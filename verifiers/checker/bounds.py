@@ -136,14 +136,14 @@ class Bounds:
                 most = np.maximum(most, size.max(axis=0, initial=0.0))
                 constant, error = constant + node.bias[live] @ mu, error + self._charges[at][live] @ size
                 parts = node.backward(mu, live, [self._needed(source, splits) for source in node.sources])
-            for source, (part, seen) in zip(node.sources, parts, strict=True):
+            for source, (part, units) in zip(node.sources, parts, strict=True):
                 if source in coefs:
                     other, there = coefs[source]
-                    every = np.union1d(there, seen)
-                    part, seen = _among(every, other, there) + _among(every, part, seen), every
-                    error += _UNIT * self.largest[source][seen] @ abs(part)
-                if len(seen):
-                    coefs[source] = part, seen
+                    every = np.union1d(there, units)
+                    part, units = _among(every, other, there) + _among(every, part, units), every
+                    error += _UNIT * self.largest[source][units] @ abs(part)
+                if len(units):
+                    coefs[source] = part, units
         for at, (mu, live) in coefs.items():
             ends, size = (self.lower[at], self.upper[at]) if at or box is None else box, abs(mu)
             low, high = (end.T[live].reshape(len(live), -1) for end in ends)

@@ -11,7 +11,7 @@ from .files import need
 from .nodes import LARGEST, Conv, Dense, Network, Node
 from .onnxfile import parse
 
-#: Operators: how many inputs they may have, and their attributes. Those of `_FIXED` must have their defaults.
+#: Operators: how many inputs they may have, and their attrs. Those of `_FIXED` must have their defaults.
 _OPERATORS = {
     "Conv": (3, "auto_pad dilations group kernel_shape pads strides"),
     "AveragePool": (1, "auto_pad ceil_mode count_include_pad kernel_shape pads strides"),
@@ -37,15 +37,13 @@ def read_network(content: bytes) -> Network:
     operations, constants, entry, (batch, *first), output = parse(content)
     need(batch in (0, 1), f"the network takes {batch} inputs at once; taken is one")
     nodes, places = [Node([], first, [])], {entry: (0, tuple(first))}
-    for kind, inputs, name, attributes in operations:
+    for kind, inputs, name, attrs in operations:
         most, names = _OPERATORS.get(kind, (-1, ""))
-        plain = attributes.keys() <= set(names.split()) and all(
-            attributes[key] == _FIXED[key] for key in attributes.keys() & _FIXED
-        )
-        need(plain and len(inputs) <= most, f"the network has an operator {kind} {attributes}, which isn't taken")
+        plain = attrs.keys() <= set(names.split()) and all(attrs[key] == _FIXED[key] for key in attrs.keys() & _FIXED)
+        need(plain and len(inputs) <= most, f"the network has an operator {kind} {attrs}, which isn't taken")
         need(name not in constants and name not in places, f"the network computes {name!r} twice")
         if kind == "Constant":
-            constants[name] = attributes["value"]
+            constants[name] = attrs["value"]
             continue
         values, fixed = [places[i] for i in inputs if i in places], [constants[i] for i in inputs if i in constants]
         need(values, f"the network has an operator {kind} whose inputs aren't computed from its input")
@@ -57,7 +55,7 @@ def read_network(content: bytes) -> Network:
         if kind in ("Identity", "Flatten", "Reshape"):
             places[name] = source, _reshaped(kind, (1, *shape), fixed)
             continue
-        nodes += _nodes(kind, attributes, values, fixed, swapped, len(nodes))
+        nodes += _nodes(kind, attrs, values, fixed, swapped, len(nodes))
         places[name] = len(nodes) - 1, nodes[-1].shape
         need(sum(item.size for item in nodes) <= LARGEST, f"the network has more than {LARGEST} numbers")
     return Network(nodes, sorted({node.sources[0] for node in nodes if node.relu}), places[output][0])
@@ -70,14 +68,12 @@ def _reshaped(kind: str, whole: tuple[int, ...], fixed: list[Any]) -> tuple[int,
     return new[1:]
 
 
-def _nodes(
-    kind: str, attributes: dict[str, Any], values: list[Any], fixed: list[Any], swapped: bool, at: int
-) -> list[Node]:
+def _nodes(kind: str, attrs: dict[str, Any], values: list[Any], fixed: list[Any], swapped: bool, at: int) -> list[Node]:
     """Returns an operator's nodes, of which the first will be number `at` and the last is its value.
 
     Args:
         kind: The operator.
-        attributes: Its own, by name.
+        attrs: Its attributes, by name.
         values: Its inputs that aren't constant: node and shape.
         fixed: Its constants, in order.
         swapped: Whether a constant comes first.
@@ -93,18 +89,18 @@ def _nodes(
         constant = np.broadcast_to(fixed[0] if fixed else 0.0, (1, *shape)).astype(np.float64).ravel()
         return [Node([value[0] for value in values], shape, weights, constant * (1.0 if swapped else minus))]
     if kind in ("Gemm", "MatMul"):
-        matrix, bias = fixed[0] if attributes.get("transB") else fixed[0].T, fixed[1] if len(fixed) > 1 else np.zeros(1)
+        matrix, bias = fixed[0] if attrs.get("transB") else fixed[0].T, fixed[1] if len(fixed) > 1 else np.zeros(1)
         need(matrix.ndim == 2 and shape == matrix.shape[1:], f"a matrix {matrix.shape} times a value {shape}")
         return [Dense(source, matrix, np.broadcast_to(bias, (1, len(matrix)))[0])]
     if kind == "BatchNormalization":
         need(len(fixed) == 4 and {array.shape for array in fixed} == {shape[:1]}, "a batch normalisation doesn't fit")
         scale, shift, mean, variance = (np.repeat(array.astype(np.float64), math.prod(shape[1:])) for array in fixed)
-        spread = variance + attributes.get("epsilon", float(np.float32(1e-5)))
+        spread = variance + attrs.get("epsilon", float(np.float32(1e-5)))
         need(((spread > 0) & (spread < np.inf)).all(), "a batch normalisation has no variance above 0")
         return [Node([source], shape, [1.0], -mean), Node([at], shape, [scale / np.sqrt(spread)], shift, _LOOSE)]
     if kind == "AveragePool":
-        area = attributes["kernel_shape"]
-        need(not any(attributes.get("pads", ())) or attributes.get("count_include_pad"), "padding of AveragePool")
+        area = attrs["kernel_shape"]
+        need(not any(attrs.get("pads", ())) or attrs.get("count_include_pad"), "padding of AveragePool")
         kernel, bias = np.full((shape[0], 1, *area), 1.0 / math.prod(area)), np.zeros(shape[0])
-        return [Conv(source, shape, kernel, bias, {**attributes, "group": shape[0]}, _LOOSE)]
-    return [Conv(source, shape, fixed[0], fixed[1] if len(fixed) > 1 else np.zeros(len(fixed[0])), attributes, 0.0)]
+        return [Conv(source, shape, kernel, bias, {**attrs, "group": shape[0]}, _LOOSE)]
+    return [Conv(source, shape, fixed[0], fixed[1] if len(fixed) > 1 else np.zeros(len(fixed[0])), attrs, 0.0)]

@@ -32,11 +32,11 @@ def model(nodes: list[Any], shape: list[int], opset: int = 13, **constants: npt.
 
 def values(network: Network, x: Array) -> list[Array]:
     """Evaluates all nodes, [B, size] each."""
-    seen = [x]
+    reached = [x]
     for node in network.nodes[1:]:
-        sources = [seen[source] for source in node.sources]
-        seen.append(np.maximum(sources[0], 0) if node.relu else node.forward(sources, np.asarray) + node.bias)
-    return seen
+        sources = [reached[source] for source in node.sources]
+        reached.append(np.maximum(sources[0], 0) if node.relu else node.forward(sources, np.asarray) + node.bias)
+    return reached
 
 
 def floats(*shape: int) -> npt.NDArray[np.float32]:
@@ -118,8 +118,8 @@ def test_networks_compute_what_onnxruntime_computes(name: str) -> None:
     for _ in range(3):
         x = floats(*shape)
         (expected,) = session.run(None, {"x": x})
-        found = values(network, x.reshape(1, -1).astype(np.float64))[network.output]
-        np.testing.assert_allclose(found.ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
+        outputs = values(network, x.reshape(1, -1).astype(np.float64))[network.output]
+        np.testing.assert_allclose(outputs.ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
 
 
 REFUSED = {
