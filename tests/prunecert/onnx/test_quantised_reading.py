@@ -142,7 +142,7 @@ def test_two_outputs_are_refused() -> None:
 
 @pytest.mark.parametrize(("axis", "operator"), [(1, "Gemm"), (0, "MatMul")])
 def test_scales_along_the_axis_that_is_summed_over_are_refused(axis: int, operator: str) -> None:
-    more = {"transB": 1} if operator == "Gemm" else {}
+    more: dict[str, Any] = {"transB": 1} if operator == "Gemm" else {}
     nodes = [*pair("x", "a"), N("DequantizeLinear", ["w", "ws", "wz"], ["wf"], axis=axis),
              N(operator, ["a", "wf"], ["y"], name="layer", **more)]  # fmt: skip
     with pytest.raises(UserError, match=r"'layer' .* scales along an axis that is summed over"):
