@@ -13,9 +13,10 @@ import numpy as np
 from prunecert.bench.planning.exports import Export, export_cell
 from prunecert.bench.planning.plan import CellPlan, box
 from prunecert.bench.planning.stages import Installed, stages_of, supported_stages
+from prunecert.bench.schema.alike import alike_spec
 from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.own import OwnCell
-from prunecert.bench.schema.pairs import PAIR_VERIFIER, PairProtocol, alike_spec
+from prunecert.bench.schema.pairs import PAIR_VERIFIER, PairProtocol
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
 from prunecert.hashing import digest
@@ -51,7 +52,7 @@ class PairPlan(CellPlan):
 
     Args:
         partner: The network that is compared with.
-        alike: What is asked; see `bench.schema.pairs.ALIKE`.
+        alike: What is asked; see `bench.schema.alike.ALIKE`.
         own: The cell's own network, with nothing removed.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.bench.results.vnncomp import Task
-from prunecert.bench.schema.pairs import ALIKE, alike_spec
+from prunecert.bench.schema.alike import ALIKE, alike_spec
 from prunecert.errors import UserError
 from prunecert.files import write_bytes, write_text
 from prunecert.hashing import digest

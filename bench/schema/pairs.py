@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from prunecert.bench.schema.alike import alike_spec
 from prunecert.bench.schema.yamlfile import Section
 from prunecert.errors import UserError
 from prunecert.models import DENSE
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Kind, OutputSpec
+from prunecert.verifiers.base import Kind
 
-#: What may be asked of a pair, as command lines and suites have it.
-ALIKE = (
-    "difference:T (no output differs by more than T), class, or class:C (the same class where the first network's is \
-ahead by C or more)"
-)
 #: Made for pairs; what a suite asks if it names nobody.
 PAIR_VERIFIER = "sparse-pair"
 #: As few outputs as any question about classes needs; enough to find out whether a text can be asked.
@@ -55,38 +50,6 @@ class PairProtocol:
         """Returns the protocol with those of its verifiers that are named; None: nobody is."""
         mine = tuple(name for name in self.verifiers if name in verifiers)
         return replace(self, verifiers=mine) if mine else None
-
-
-def alike_spec(text: str, outputs: int, where: str = "--alike") -> OutputSpec:
-    """Returns the unsafe outputs of a pair.
-
-    >>> len(alike_spec("difference:0.1", 10).disjuncts), len(alike_spec("class", 10).disjuncts)
-    (20, 90)
-    >>> alike_spec("same", 10)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    prunecert.errors.UserError: --alike 'same' is refused; allowed are difference:T (no output differs by ...
-
-    Args:
-        text: What is asked; see `ALIKE`.
-        outputs: Of either network.
-        where: What the text is called where it is refused.
-
-    Raises:
-        UserError: It is nothing that can be asked.
-    """
-    from prunecert.verifiers.sparse.pairs.specification import difference, same_class
-
-    kind, _, amount = text.partition(":")
-    try:
-        number = float(amount) if amount else None
-    except ValueError:
-        number = math.nan
-    if kind == "difference" and number is not None and not math.isnan(number):
-        return difference(number, outputs)
-    if kind == "class" and (number is None or not math.isnan(number)) and not text.endswith(":"):
-        return same_class(outputs, number or 0.0)
-    raise UserError(f"{where} {text[:60]!r} is refused; allowed are {ALIKE}.")
 
 
 def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> PairProtocol | None:

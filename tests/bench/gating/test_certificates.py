@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunecert.bench import baseline, gate
+from prunecert.bench.gating import run as gating_run
 from prunecert.bench.results.proofs import certificate_path
 from prunecert.errors import UserError
 from tests.bench import proofkit
@@ -39,7 +40,7 @@ def test_it_passes_if_each_verified_image_has_a_proof_that_holds(
 ) -> None:
     out = Path(shutil.copytree(proved_run, tmp_path / "run"))
     # It is finished: to run it again would take its time and change nothing.
-    monkeypatch.setattr(gate, "_run", lambda *_: None)
+    monkeypatch.setattr(gating_run, "_run", lambda *_: None)
     assert gated(out, tmp_path, suite, "--require", "certificates") == 0
     count = proofkit.PROVED
     assert (
@@ -76,7 +77,7 @@ def test_a_certificate_that_is_missing_fails_a_finished_run(
     row = next(row for row in documents(out, "proof") if row["status"] == "unsat")
     log = out / "instances.main.jsonl"
     log.write_text("".join(line for line in log.read_text().splitlines(True) if row["sha256"] not in line))
-    monkeypatch.setattr(gate, "_run", lambda *_: None)
+    monkeypatch.setattr(gating_run, "_run", lambda *_: None)
     assert gated(out, tmp_path, suite, "--require", "certificates") == 1
     assert f"image {row['image']} has no certificate: bench.run --certificates" in capsys.readouterr().out
     with pytest.raises(UserError, match="Suite 'proved' doesn't ship"):

@@ -16,7 +16,7 @@ from prunecert.bench.results.summary import summarise
 from prunecert.bench.run_options import request_of, run_parser
 from prunecert.bench.running.pair_questions import known_pairs
 from prunecert.bench.running.run import run_suite
-from prunecert.bench.schema.pairs import alike_spec
+from prunecert.bench.schema.alike import alike_spec
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.bench import pairkit
