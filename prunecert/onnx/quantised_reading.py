@@ -1,36 +1,35 @@
-"""Reads a QDQ graph into the steps of `prunecert.onnx.quantised`.
+"""Reads a QDQ graph into the steps of `prunecert.onnx.quantised`, operator by operator.
 
 What isn't taken is named: operators, and whatever a file could hold that lets nobody say what rounding does: a scale
 that is no number, not positive, or computed from the input; a scale for each channel of an activation; a bias that
-isn't counted in the unit in which integer kernels add it.
+isn't counted in the unit in which integer kernels add it. Scales and zero points themselves are read by
+`prunecert.onnx.quantised_values`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from prunecert.errors import UserError
-from prunecert.onnx.constants import Evaluator, constant_value, refuse
+from prunecert.onnx.constants import refuse
 from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.nodes import Shape
-from prunecert.onnx.normal import ELEMENTS, UnsupportedNetworkError
-from prunecert.onnx.quantised import Float64Array, Grid, Step
+from prunecert.onnx.normal import UnsupportedNetworkError
+from prunecert.onnx.quantised import Float64Array, Step
 from prunecert.onnx.quantised_constants import (
     Constant,
     attributes_of,
-    check_float32,
-    dequantised,
     finite,
     rescaled_bias,
-    scales_of,
     summed,
     windows_of,
 )
+from prunecert.onnx.quantised_values import Activation, QuantisedValues
 
 #: Operators that are taken of what depends on the input.
 OPERATORS = (
@@ -48,18 +47,6 @@ OPERATORS = (
     "Relu",
     "Reshape",
 )
-#: Types of quantised activations.
-TYPES = ("uint8", "int8", "uint16", "int16")
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """What depends on the input: a step's value, or the whole numbers that stand for it."""
-
-    step: int
-    integers: Grid | None = None
-    #: Whether DequantizeLinear has just written it.
-    read: bool = False
 
 
 def read_steps(model: onnx.ModelProto, name: str) -> tuple[Step, ...]:
@@ -97,16 +84,13 @@ class _Reader:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._evaluator = Evaluator(graph.opset)
         if len(graph.proto.output) != 1:
             raise UnsupportedNetworkError(f"It has {len(graph.proto.output)} outputs; of a quantised network one is.")
         if graph.kind != "float32" or graph.shape[0] != 1 or len(graph.shape) < 2:
             raise UnsupportedNetworkError(
                 f"Its input is {graph.kind} {list(graph.shape)}; of a quantised network taken is one sample of float32."
             )
-        self._constants: dict[str, Constant] = {k: Constant(v) for k, v in graph.constants.items()}
-        self._tensors: dict[str, _Tensor] = {graph.entry.name: _Tensor(0)}
-        self._steps = [Step("Input", (), graph.shape, graph.entry.name)]
+        self._values = QuantisedValues(graph)
         #: Of each layer, the unit in which its products are counted, [out]; 0 where there is none.
         self._units: dict[int, Float64Array] = {}
 
@@ -117,146 +101,60 @@ class _Reader:
         for number, node in enumerate(self._graph.proto.node):
             if number in alive:
                 self._node(node)
-        tensor = self._tensors.get(last)
-        if tensor is None or tensor.step == 0:
+        activation = self._values.activations.get(last)
+        if activation is None or activation.step == 0:
             raise UnsupportedNetworkError("Its output doesn't depend on its input, or is the input.")
-        if tensor.integers is not None:
+        if activation.integers is not None:
             raise UnsupportedNetworkError(
                 "Its outputs are whole numbers that stand for others; end it with DequantizeLinear."
             )
-        used = [number for step in self._steps for number in step.inputs]
-        if tensor.step != len(self._steps) - 1 or any(number not in used for number in range(len(self._steps) - 1)):
+        steps = self._values.steps
+        used = [number for step in steps for number in step.inputs]
+        if activation.step != len(steps) - 1 or any(number not in used for number in range(len(steps) - 1)):
             # What nobody reads would be bounded for nothing.
             raise UnsupportedNetworkError("A value that its output doesn't need is computed; export it without.")
-        if any(self._steps[step.inputs[0]].operator == "Input" and step.operator not in ("Round", "Reshape")
-               for step in self._steps[1:]) or used.count(0) != 1:  # fmt: skip
+        if any(steps[step.inputs[0]].operator == "Input" and step.operator not in ("Round", "Reshape")
+               for step in steps[1:]) or used.count(0) != 1:  # fmt: skip
             raise UnsupportedNetworkError(
                 "Its input isn't rounded before it is used, so that what float32 does with it has no bound; let "
                 "QuantizeLinear be the first operator."
             )
-        return tuple(self._steps)
+        return tuple(steps)
 
     def _node(self, node: onnx.NodeProto) -> None:
         if node.domain not in ("", "ai.onnx"):
             raise refuse(node, f"its domain is {node.domain!r:.80}; taken are ONNX's own operators")
         if len([name for name in node.output if name]) != 1:
             raise refuse(node, "it has several results")
-        names = [name for name in node.input if name]
-        if not any(name in self._tensors for name in names):
-            self._constants[node.output[0]] = self._folded(node, names)
+        if not any(name in self._values.activations for name in node.input if name):
+            self._values.fold(node)
             return
         handler = _HANDLERS.get(node.op_type)
         if handler is None:
             raise refuse(node, f"of what depends on the input, a quantised network may hold {', '.join(OPERATORS)}")
-        self._tensors[node.output[0]] = handler(self, node)
+        self._values.activations[node.output[0]] = handler(self, node)
 
-    # What constants are.
-
-    def _folded(self, node: onnx.NodeProto, names: Sequence[str]) -> Constant:
-        if node.op_type == "Constant":
-            return Constant(constant_value(node))
-        inputs = [self._constants[name] for name in names]
-        if node.op_type == "DequantizeLinear":
-            return dequantised(node, inputs)
-        if node.op_type in ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Flatten"):
-            first, scales = inputs[0], inputs[0].scales
-            moved = [first.values] if scales is None else [first.values, np.ascontiguousarray(scales)]
-            results = [
-                self._evaluator.run(node, {**{k: v.values for k, v in zip(names, inputs, strict=True)}, names[0]: item})
-                for item in moved
-            ]
-            return Constant(results[0][0], None if scales is None else results[1][0], first.loose)
-        if any(item.scales is not None for item in inputs):
-            raise refuse(node, "it computes with quantised constants; let them be folded before they are quantised")
-        return Constant(self._evaluator.run(node, {k: v.values for k, v in zip(names, inputs, strict=True)})[0])
-
-    # What depends on the input.
-
-    def _tensor(self, node: onnx.NodeProto, place: int = 0, integers: bool = False) -> _Tensor:
-        """Returns an input that depends on the network's."""
-        tensor = self._tensors.get(node.input[place]) if len(node.input) > place else None
-        if tensor is None:
-            raise refuse(node, f"its input {place} doesn't depend on the network's, and another does")
-        if tensor.integers is not None and not integers:
-            raise refuse(node, "it computes with whole numbers that stand for others; put DequantizeLinear before it")
-        return tensor
-
-    def _constant(self, node: onnx.NodeProto, place: int) -> Constant:
-        constant = self._constants.get(node.input[place])
-        if constant is None:
-            raise refuse(node, f"its input {node.input[place]!r:.80} depends on the network's input; it must be stored")
-        return constant
-
-    def _append(self, step: Step, integers: Grid | None = None) -> _Tensor:
-        if math.prod(step.shape) > ELEMENTS:
-            raise UnsupportedNetworkError(f"The node {step.name!r} has a result of more than {ELEMENTS:,} elements.")
-        self._steps.append(step)
-        return _Tensor(len(self._steps) - 1, integers)
-
-    def _shape(self, tensor: _Tensor) -> Shape:
-        return self._steps[tensor.step].shape
-
-    def quantize(self, node: onnx.NodeProto) -> _Tensor:
+    def quantize(self, node: onnx.NodeProto) -> Activation:
         """Reads a QuantizeLinear."""
-        tensor = self._tensor(node)
-        grid = self._grid(node)
-        before = self._steps[tensor.step]
-        while before.operator == "Reshape":
-            before = self._steps[before.inputs[0]]
-        if before.grid is not None and before.grid != grid:
-            raise refuse(
-                node,
-                "it rounds what has just been rounded by another scale; optimisers make one rounding of two, which is "
-                "another function",
-            )
-        return self._append(Step("Round", (tensor.step,), self._shape(tensor), node.name, grid=grid), grid)
+        return self._values.quantize(node)
 
-    def dequantize(self, node: onnx.NodeProto) -> _Tensor:
+    def dequantize(self, node: onnx.NodeProto) -> Activation:
         """Reads a DequantizeLinear of an activation."""
-        tensor = self._tensor(node, integers=True)
-        if tensor.integers is None:
-            raise refuse(node, "it reads numbers that no QuantizeLinear has written")
-        if self._grid(node, tensor.integers) != tensor.integers:
-            raise refuse(node, "its scale or zero point is another than that with which its numbers were written")
-        return _Tensor(tensor.step, read=True)
+        return self._values.dequantize(node)
 
-    def _grid(self, node: onnx.NodeProto, like: Grid | None = None) -> Grid:
-        attributes = attributes_of(node)
-        check_float32(node, attributes)
-        for place in range(1, len(node.input)):
-            if node.input[place] in self._tensors:
-                raise refuse(node, "its scale or zero point is computed from the input, so that it has no bound")
-        scale = scales_of(node, self._constant(node, 1).values)
-        zero = self._constant(node, 2).values if len(node.input) > 2 and node.input[2] else np.zeros(1, dtype=np.uint8)
-        if scale.size != 1 or zero.size != 1 or attributes.get("block_size", 0):
-            raise refuse(
-                node, "it rounds each channel or block of an activation by its own scale; taken is one for all"
-            )
-        if like is None:
-            written = onnx.helper.tensor_dtype_to_np_dtype(attributes["output_dtype"]) if attributes.get(
-                "output_dtype") else zero.dtype  # fmt: skip
-            if len(node.input) < 3 or not node.input[2]:
-                zero = zero.astype(written)
-            if str(zero.dtype) not in TYPES or written != zero.dtype:
-                raise refuse(node, f"it writes {zero.dtype}; taken are {', '.join(TYPES)}")
-        whole = np.iinfo(zero.dtype) if zero.dtype.kind in "iu" else None
-        if whole is None:
-            raise refuse(node, f"its zero point is of the type {zero.dtype}; taken are {', '.join(TYPES)}")
-        return Grid(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), int(whole.min), int(whole.max))
-
-    def keep(self, node: onnx.NodeProto) -> _Tensor:
+    def keep(self, node: onnx.NodeProto) -> Activation:
         """Reads what changes nothing."""
-        return self._tensor(node, integers=True)
+        return self._values.activation(node, integers=True)
 
-    def relu(self, node: onnx.NodeProto) -> _Tensor:
+    def relu(self, node: onnx.NodeProto) -> Activation:
         """Reads a ReLU."""
-        tensor = self._tensor(node)
-        return self._append(Step("Relu", (tensor.step,), self._shape(tensor), node.name))
+        activation = self._values.activation(node)
+        return self._values.append(Step("Relu", (activation.step,), self._values.shape(activation), node.name))
 
-    def reshape(self, node: onnx.NodeProto) -> _Tensor:
+    def reshape(self, node: onnx.NodeProto) -> Activation:
         """Reads a Flatten or Reshape, which keep the order of numbers."""
-        tensor = self._tensor(node, integers=True)
-        shape = self._shape(tensor)
+        activation = self._values.activation(node, integers=True)
+        shape = self._values.shape(activation)
         if node.op_type == "Flatten":
             if int(attributes_of(node).get("axis", 1)) != 1:
                 raise refuse(node, "it doesn't keep the batch axis by itself; its axis must be 1")
@@ -264,7 +162,7 @@ class _Reader:
         else:
             if attributes_of(node).get("allowzero", 0):
                 raise refuse(node, "it allows sizes of 0")
-            sizes = [int(size) for size in self._constant(node, 1).values.reshape(-1)]
+            sizes = [int(size) for size in self._values.constant(node, 1).values.reshape(-1)]
             sizes = [shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(sizes)]
             product = math.prod(size for size in sizes if size != -1)
             if -1 in sizes and product > 0:
@@ -272,44 +170,49 @@ class _Reader:
             new = tuple(sizes)
             if min(new, default=0) < 1 or math.prod(new) != math.prod(shape) or new[0] != 1 or len(new) < 2:
                 raise refuse(node, f"the shape {list(new)} doesn't fit {list(shape)}, or mixes samples")
-        return self._append(Step("Reshape", (tensor.step,), new, node.name), tensor.integers)
+        return self._values.append(Step("Reshape", (activation.step,), new, node.name), activation.integers)
 
-    def add(self, node: onnx.NodeProto) -> _Tensor:
+    def add(self, node: onnx.NodeProto) -> Activation:
         """Reads a sum of two values, or of a value and a constant."""
         if len(node.input) != 2:
             raise refuse(node, f"it has {len(node.input)} inputs")
-        if all(name in self._tensors for name in node.input):
-            one, other = self._tensor(node, 0), self._tensor(node, 1)
-            if self._shape(one) != self._shape(other):
-                raise refuse(node, f"it adds the shapes {list(self._shape(one))} and {list(self._shape(other))}")
-            return self._append(Step("Add", (one.step, other.step), self._shape(one), node.name))
-        place = 0 if node.input[0] in self._tensors else 1
-        tensor, constant = self._tensor(node, place), self._constant(node, 1 - place)
-        shape = self._shape(tensor)
+        if all(name in self._values.activations for name in node.input):
+            one, other = self._values.activation(node, 0), self._values.activation(node, 1)
+            shape, another = self._values.shape(one), self._values.shape(other)
+            if shape != another:
+                raise refuse(node, f"it adds the shapes {list(shape)} and {list(another)}")
+            return self._values.append(Step("Add", (one.step, other.step), shape, node.name))
+        place = 0 if node.input[0] in self._values.activations else 1
+        activation, constant = self._values.activation(node, place), self._values.constant(node, 1 - place)
+        shape = self._values.shape(activation)
         try:
             bias = np.broadcast_to(finite(node, constant), shape).reshape(-1)
         except ValueError:
             raise refuse(node, f"it adds the shapes {list(shape)} and {list(constant.values.shape)}") from None
         # Kernels may add whole numbers before their zero points: up to 2**16 steps, each sum rounded to 2**-24.
         loose = 0.0 if constant.scales is None else float(constant.scales.max(initial=0.0)) * 2.0**-4
-        error = np.abs(bias) * constant.loose + loose + self._adopted(node, tensor, constant, bias)
-        return self._append(Step("Shift", (tensor.step,), shape, node.name, bias=bias.copy(), bias_error=error))
+        error = np.abs(bias) * constant.loose + loose + self._adopted(node, activation, constant, bias)
+        step = Step("Shift", (activation.step,), shape, node.name, bias=bias.copy(), bias_error=error)
+        return self._values.append(step)
 
-    def _adopted(self, node: onnx.NodeProto, tensor: _Tensor, constant: Constant, bias: Float64Array) -> Float64Array:
+    def _adopted(
+        self, node: onnx.NodeProto, activation: Activation, constant: Constant, bias: Float64Array
+    ) -> Float64Array:
         """Bounds what an added constant changes by where optimisers make it the bias of the layer before."""
-        number = tensor.step
-        while self._steps[number].operator == "Reshape":
-            number = self._steps[number].inputs[0]
-        if self._steps[number].operator != "Gemm":
+        steps, number = self._values.steps, activation.step
+        while steps[number].operator == "Reshape":
+            number = steps[number].inputs[0]
+        if steps[number].operator != "Gemm":
             return np.zeros(len(bias))
         unit = np.repeat(self._units[number], len(bias) // len(self._units[number]))
-        scales = None if constant.scales is None else np.broadcast_to(constant.scales, self._shape(tensor)).reshape(-1)
+        shape = self._values.shape(activation)
+        scales = None if constant.scales is None else np.broadcast_to(constant.scales, shape).reshape(-1)
         return rescaled_bias(node, bias, scales, unit)
 
-    def linear(self, node: onnx.NodeProto) -> _Tensor:
+    def linear(self, node: onnx.NodeProto) -> Activation:
         """Reads a Gemm or MatMul."""
-        tensor, constant = self._tensor(node), self._constant(node, 1)
-        attributes, weight, shape = attributes_of(node), finite(node, constant), self._shape(tensor)
+        activation, constant = self._values.activation(node), self._values.constant(node, 1)
+        attributes, weight, shape = attributes_of(node), finite(node, constant), self._values.shape(activation)
         scales = constant.scales
         if weight.ndim != 2 or len(shape) != 2:
             raise refuse(node, f"it multiplies the shapes {list(shape)} and {list(weight.shape)}; taken are matrices")
@@ -319,21 +222,22 @@ class _Reader:
             raise refuse(node, "its alpha, beta or transA are other than 1, 1 and 0")
         if weight.shape[1] != shape[1]:
             raise refuse(node, f"it multiplies {shape[1]} values by weights for {weight.shape[1]}")
-        grid = self._steps[tensor.step].grid
-        if not attributes.get("transB", 0) and not (tensor.read and grid is not None and grid.high - grid.low < 256):
+        grid = self._values.steps[activation.step].grid
+        fine = activation.read and grid is not None and grid.high - grid.low < 256
+        if not attributes.get("transB", 0) and not fine:
             raise refuse(
                 node,
                 "its input doesn't come from a DequantizeLinear of 8 bits, and then optimisers let kernels multiply "
                 "such weights that round it once more (MatMulNBits); store them transposed, as a Gemm with transB has "
                 "them",
             )
-        step = Step("Gemm", (tensor.step,), (1, len(weight)), node.name, np.ascontiguousarray(weight))
-        return self._append(self._biased(node, step, scales, constant.loose))
+        step = Step("Gemm", (activation.step,), (1, len(weight)), node.name, np.ascontiguousarray(weight))
+        return self._values.append(self._biased(node, step, scales, constant.loose))
 
-    def convolution(self, node: onnx.NodeProto) -> _Tensor:
+    def convolution(self, node: onnx.NodeProto) -> Activation:
         """Reads a two-dimensional convolution."""
-        tensor, constant = self._tensor(node), self._constant(node, 1)
-        attributes, weight, shape = attributes_of(node), finite(node, constant), self._shape(tensor)
+        activation, constant = self._values.activation(node), self._values.constant(node, 1)
+        attributes, weight, shape = attributes_of(node), finite(node, constant), self._values.shape(activation)
         groups = int(attributes.get("group", 1))
         if (
             weight.ndim != 4
@@ -345,8 +249,8 @@ class _Reader:
             raise refuse(node, f"weights {list(weight.shape)} in {groups} groups don't fit the input {list(shape)}")
         geometry = windows_of(node, attributes, shape, (weight.shape[2], weight.shape[3]), dilated=True)
         new = (1, len(weight), *geometry.pop("sizes"))
-        step = Step("Conv", (tensor.step,), new, node.name, weight, groups=groups, **geometry)
-        return self._append(self._biased(node, step, constant.scales, constant.loose))
+        step = Step("Conv", (activation.step,), new, node.name, weight, groups=groups, **geometry)
+        return self._values.append(self._biased(node, step, constant.scales, constant.loose))
 
     def _biased(self, node: onnx.NodeProto, step: Step, scales: Float64Array | None, loose: float) -> Step:
         """Gives a layer its bias, and says how far integer kernels are from it."""
@@ -367,15 +271,15 @@ class _Reader:
                 "its weights have scales along an axis that is summed over, which integer kernels take for those of "
                 "its outputs; give each output a scale",
             )
-        source = self._steps[step.inputs[0]]
+        source = self._values.steps[step.inputs[0]]
         while source.operator in ("Reshape", "MaxPool"):
-            source = self._steps[source.inputs[0]]
+            source = self._values.steps[source.inputs[0]]
         unit = np.zeros(count) if source.grid is None else rows[:, 0] * source.grid.scale
-        self._units[len(self._steps)] = unit
+        self._units[len(self._values.steps)] = unit
         if len(node.input) < 3 or not node.input[2]:
             zeros = np.zeros(count)
             return summed(node, replace(step, bias=zeros, bias_error=zeros, rescaled=zeros), source.grid, rows)
-        constant = self._constant(node, 2)
+        constant = self._values.constant(node, 2)
         values = finite(node, constant)
         try:
             bias = np.broadcast_to(values, (count,) if values.ndim < 2 else (1, count)).reshape(-1).copy()
@@ -386,11 +290,11 @@ class _Reader:
         step = replace(step, bias=bias, bias_error=np.abs(bias) * constant.loose, rescaled=rescaled)
         return summed(node, step, source.grid, rows)
 
-    def pool(self, node: onnx.NodeProto) -> _Tensor:
+    def pool(self, node: onnx.NodeProto) -> Activation:
         """Reads a MaxPool, AveragePool or GlobalAveragePool."""
         largest = node.op_type == "MaxPool"
-        tensor = self._tensor(node, integers=largest)
-        attributes, shape = attributes_of(node), self._shape(tensor)
+        activation = self._values.activation(node, integers=largest)
+        attributes, shape = attributes_of(node), self._values.shape(activation)
         if len(shape) != 4:
             raise refuse(node, f"its input has the shape {list(shape)}; taken is [1, C, H, W]")
         kernel = shape[2:] if node.op_type == "GlobalAveragePool" else tuple(attributes.get("kernel_shape", ()))
@@ -404,17 +308,17 @@ class _Reader:
             raise refuse(node, "its padding is as large as its window")
         step = Step(
             "MaxPool" if largest else "AveragePool",
-            (tensor.step,),
+            (activation.step,),
             new,
             node.name,
             kernel=(int(kernel[0]), int(kernel[1])),
             count_pads=bool(attributes.get("count_include_pad", 0)),
             **geometry,
         )
-        return self._append(step, tensor.integers)
+        return self._values.append(step, activation.integers)
 
 
-_HANDLERS: Mapping[str, Callable[[_Reader, onnx.NodeProto], _Tensor]] = {
+_HANDLERS: Mapping[str, Callable[[_Reader, onnx.NodeProto], Activation]] = {
     "Add": _Reader.add,
     "AveragePool": _Reader.pool,
     "Conv": _Reader.convolution,

@@ -44,22 +44,21 @@ class CertifyingWorker(Worker):
             questions = [instance.question() for instance in instances]
             arguments = (str(instances[0].onnx), vnnlib, timeout, point, questions)
             try:
-                self._ready(instances[0])
-                assert self._process is not None
-                reply, _ = self._process.ask("certify", arguments, _TIMES * timeout + _BEYOND_S, self.grace_s)
+                self._process.ready(instances[0])
+                reply, _ = self._process.ask("certify", arguments, _TIMES * timeout + _BEYOND_S)
                 return _written(reply)
             except ProcessError as failure:
                 if failure.fatal:
-                    self._drop()
+                    self._process.drop()
                 status = Status.TIMEOUT if failure.kind == "timeout" else Status.ERROR
                 return Written(str(status), failure.detail or "it failed", search_s=failure.wall_s), b""
             except BaseException:
                 # Ctrl-C above all: nothing may run on when the caller has given up.
-                self._drop()
+                self._process.drop()
                 raise
             finally:
                 if self.closed():
-                    self._end()
+                    self._process.end()
 
 
 def _written(reply: dict[str, Any]) -> tuple[Written, bytes]:

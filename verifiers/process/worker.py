@@ -8,10 +8,7 @@ failure its own status (see `Worker.verify`).
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,32 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, Times, Verdict, Verifier
 from prunecert.verifiers.formats.support import check_instance
-from prunecert.verifiers.process.inspection import READ_LIMIT_S, read_memory_mb
 from prunecert.verifiers.process.judge import judge
-from prunecert.verifiers.process.parent import Process, ProcessError
+from prunecert.verifiers.process.loaded import LOAD_LIMIT_S, START_LIMIT_S, LoadedProcess, NetworkKey, network_key
+from prunecert.verifiers.process.parent import ProcessError
 from prunecert.verifiers.rounding import guard
 
 _log = logging.getLogger(__name__)
-
-#: What a process has loaded: a network's identity, and how many outputs the questions about it have.
-_Key = tuple[str, int]
-
-#: Seconds that starting (imports) and loading a network may take before they count as hung.
-START_LIMIT_S = 300.0
-LOAD_LIMIT_S = 300.0
-#: Where it does something once for this machine (`Verifier.preparation`), which takes minutes on a slow one.
-PREPARATION_LIMIT_S = 1800.0
-#: How often in a row a process may die while it starts, and while it reads or loads one network, before that counts.
-START_TRIES = 4
-LOAD_TRIES = 3
-#: Share of the machine's memory that loading a network may take where no limit is given.
-_LOAD_SHARE = 0.8
 
 
 class Worker:
@@ -99,24 +80,21 @@ class Worker:
             )
         self.name = verifier
         self.device = device
-        self.grace_s = grace_s
-        self._memory_limit_mb = memory_limit_mb
-        self._log_path = log
-        self._threads = threads
-        self._cores = cores
-        self._start_limit_s = start_limit_s
-        self._load_limit_s = load_limit_s
-        self._process: Process | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._loaded: _Key | None = None
-        self._refused: dict[_Key, ProcessError] = {}
-        self._loaded_mb = 0.0
-        self._served = 0
-        self._start_s = 0.0
+        self._process = LoadedProcess(
+            self._class,
+            self._settings,
+            device,
+            memory_limit_mb=memory_limit_mb,
+            grace_s=grace_s,
+            log=log,
+            threads=threads,
+            cores=cores,
+            start_limit_s=start_limit_s,
+            load_limit_s=load_limit_s,
+        )
         self._batch_caps: dict[str, int] = {}
         self._lock = threading.Lock()
         self._ahead: threading.Thread | None = None
-        self._closed = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -149,18 +127,18 @@ class Worker:
             # A failure is said where an instance is asked, which tries again.
             with contextlib.suppress(ProcessError, OSError):
                 if not self.closed():
-                    self._start()
+                    self._process.start()
             if self.closed():
-                self._end()
+                self._process.end()
 
     def closed(self) -> bool:
         """Whether `close` was called; it may be by another thread, at any time."""
-        return self._closed
+        return self._process.stopped()
 
     @property
     def pid(self) -> int | None:
         """Process id of the verifier process, None while none runs."""
-        return None if self._process is None else self._process.pid
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -172,16 +150,13 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process and all below it, at once; verdicts still awaited by another thread become `error`."""
-        self._closed = True
-        process = self._process
-        if process is not None:
-            process.kill()
+        self._process.stop()
         if self._ahead is not None:
             self._ahead.join()
         # Another thread in `verify` sees the death and cleans up itself.
         if self._lock.acquire(blocking=False):
             try:
-                self._end()
+                self._process.end()
             finally:
                 self._lock.release()
 
@@ -214,15 +189,15 @@ class Worker:
                 return self._verify(list(instances))
             except BaseException:
                 # Ctrl-C above all: nothing may run on when the caller has given up.
-                self._drop()
+                self._process.drop()
                 raise
             finally:
                 if self.closed():
-                    self._end()
+                    self._process.end()
 
     def _verify(self, instances: list[Instance]) -> list[Verdict]:
         answers: dict[int, Verdict] = {}
-        groups: dict[tuple[str, _Key], list[int]] = {}
+        groups: dict[tuple[str, NetworkKey], list[int]] = {}
         for index, instance in enumerate(instances):
             try:
                 reason = check_instance(self._class, instance)
@@ -230,7 +205,7 @@ class Worker:
                 answers[index] = self._failed(Status.ERROR, str(error))
                 continue
             if reason is None:
-                groups.setdefault((str(instance.onnx), _key(instance)), []).append(index)
+                groups.setdefault((str(instance.onnx), network_key(instance)), []).append(index)
             else:
                 answers[index] = self._failed(Status.UNSUPPORTED, reason)
         for (onnx, _), indices in groups.items():
@@ -245,22 +220,20 @@ class Worker:
     def _solve(self, batch: list[Instance], retry: bool = True) -> list[Verdict]:
         """Answers a batch of one network, taking it apart where it fails as a whole."""
         try:
-            load_s = self._ready(batch[0])
+            load_s = self._process.ready(batch[0])
         except ProcessError as failure:
             return [self._failed_by(failure) for _ in batch]
-        process = self._process
-        assert process is not None
         limit = sum(instance.timeout for instance in batch)
         batch = [guard.prepare(self._class, instance) for instance in batch]
         try:
-            reply, wall_s = process.ask("solve", (batch,), limit, self.grace_s)
+            reply, wall_s = self._process.ask("solve", (batch,), limit)
         except ProcessError as failure:
             if failure.fatal:
-                self._drop()
+                self._process.drop()
             return self._after(failure, batch, retry)
-        self._served += len(batch)
-        start_s, self._start_s = self._start_s, 0.0
-        peak_mb = max(filter(None, (reply.get("peak_mb"), process.peak_mb)), default=None)
+        self._process.served += len(batch)
+        start_s, self._process.start_s = self._process.start_s, 0.0
+        peak_mb = max(filter(None, (reply.get("peak_mb"), self._process.peak_mb)), default=None)
         verdicts = []
         for index, (instance, plain) in enumerate(zip(batch, reply["verdicts"], strict=True)):
             verdict = judge(self._class, instance, plain)
@@ -280,7 +253,7 @@ class Worker:
                     batch=len(batch),
                     verifier=self.name,
                     version=verdict.version or self._availability.version,
-                    log_tail=process.tail() if verdict.status is Status.ERROR else "",
+                    log_tail=self._process.tail() if verdict.status is Status.ERROR else "",
                 )
             )
         return verdicts
@@ -301,115 +274,6 @@ class Worker:
             return self._solve(batch, retry=False)
         return [self._failed_by(failure)]
 
-    def _ready(self, instance: Instance) -> float:
-        """Starts a worker, and reads and loads the network, where that is not done; returns the seconds of loading.
-
-        A process that dies over it, for whatever reason, is replaced some times before that counts: no instance has
-        been tried yet, and it may have been killed by somebody else. What a network failed with it isn't asked again.
-
-        Raises:
-            ProcessError: It can't be started, or can't load.
-        """
-        key = _key(instance)
-        if key in self._refused:
-            raise self._refused[key]
-        if self._process is not None and (self._worn_out() or not self._process.alive()):
-            self._drop()
-        tries = 0
-        while True:
-            self._start()
-            if self._loaded == key:
-                return 0.0
-            try:
-                return self._load(instance, key)
-            except ProcessError as failure:
-                if failure.fatal:
-                    self._drop()
-                tries += 1
-                if failure.kind == "crash" and tries < LOAD_TRIES and not self.closed():
-                    continue
-                if not self.closed():
-                    self._refused[key] = failure
-                raise failure
-
-    def _start(self) -> None:
-        """Starts a process, if none runs.
-
-        Raises:
-            ProcessError: None can be started.
-        """
-        if self._process is not None:
-            return
-        preparation = self._class.preparation()
-        limit = self._start_limit_s
-        if preparation:
-            _announce(preparation)
-            limit = max(limit, PREPARATION_LIMIT_S)
-        for attempt in range(1, START_TRIES + 1):
-            if self._process is not None:
-                return
-            try:
-                self._process = Process(
-                    log=self._log_path,
-                    threads=self._threads,
-                    memory_limit_mb=self._memory_limit_mb,
-                    cores=self._cores,
-                )
-                if self.closed():
-                    # `close` may have come just before there was a process to kill.
-                    self._process.kill()
-                target = (self._class.__module__, self._class.__qualname__, self._settings, self.device)
-                _, start_s = self._process.ask("start", target, limit, self.grace_s)
-                self._start_s = start_s + self._process.spawn_s
-            except ProcessError as failure:
-                self._drop()
-                if failure.kind != "crash" or attempt == START_TRIES or self.closed():
-                    raise failure
-                _log.debug("%s: died while starting: %s", self.name, failure)
-
-    def _load(self, instance: Instance, key: _Key) -> float:
-        """Reads and loads a network; returns the seconds that took.
-
-        Raises:
-            ProcessError: It can't.
-        """
-        process = self._process
-        assert process is not None
-        self._loaded = None
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="prunecert-", ignore_cleanup_errors=True)
-        arguments = (str(instance.onnx), instance.onnx_sha256, instance.classes, self._scratch.name)
-        room_mb = process.resident_mb() + read_memory_mb(instance.onnx)
-        _, read_s = process.ask("read", arguments, min(READ_LIMIT_S, self._load_limit_s), self.grace_s, room_mb)
-        most_mb = _LOAD_SHARE * psutil.virtual_memory().total / 2**20
-        _, load_s = process.ask("load", (), self._load_limit_s, self.grace_s, most_mb)
-        self._loaded = key
-        self._loaded_mb = process.resident_mb()
-        return read_s + load_s
-
-    def _worn_out(self) -> bool:
-        assert self._process is not None
-        if self._class.recycle_after is not None and self._served >= self._class.recycle_after:
-            return True
-        if self._memory_limit_mb is None:
-            return False
-        # A network that needs most of the limit by itself must not have its worker replaced at every call.
-        return self._process.resident_mb() > max(0.7 * self._memory_limit_mb, 1.5 * self._loaded_mb)
-
-    def _drop(self) -> None:
-        """Ends the process, if there is one, with all that is below it."""
-        process, self._process = self._process, None
-        self._loaded, self._served, self._start_s = None, 0, 0.0
-        if process is not None:
-            process.close()
-
-    def _end(self) -> None:
-        """Ends the process, and removes what it has written."""
-        self._drop()
-        scratch, self._scratch = self._scratch, None
-        if scratch is not None:
-            scratch.cleanup()
-
     def _failed_by(self, failure: ProcessError) -> Verdict:
         status = {"timeout": Status.TIMEOUT, "memory": Status.MEMOUT, "unsupported": Status.UNSUPPORTED}.get(
             failure.kind, Status.ERROR
@@ -424,16 +288,6 @@ class Worker:
 
     def _failed(self, status: Status, detail: str) -> Verdict:
         return Verdict(status, detail, device=self.device, verifier=self.name, version=self._availability.version)
-
-
-@functools.cache
-def _announce(preparation: str) -> None:
-    """Says on standard error what is waited for; the same once, however many processes do it."""
-    print(f"prunecert: {preparation}", file=sys.stderr, flush=True)
-
-
-def _key(instance: Instance) -> _Key:
-    return instance.onnx_sha256, instance.classes
 
 
 @contextlib.contextmanager

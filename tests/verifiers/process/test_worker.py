@@ -1,4 +1,4 @@
-"""The worker and networks: what can't be read answers for itself alone, and a start that dies blames no instance."""
+"""The worker and networks: what can't be read answers for itself alone; and starts that are made beforehand."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status
 from prunecert.verifiers.formats.support import network_info
-from prunecert.verifiers.process import worker
-from prunecert.verifiers.process.worker import LOAD_TRIES, START_TRIES, Worker, prepare_verifiers
-from tests.verifiers import faulty, onnxnets
+from prunecert.verifiers.process.worker import Worker, prepare_verifiers
+from tests.verifiers import onnxnets
 from tests.verifiers.process.test_reading import build, layers, perceptron, question
 
 for _name, _class in [
     ("faulty", "Faulty"),
     ("faulty-batch", "FaultyBatch"),
-    ("faulty-mortal", "Mortal"),
     ("faulty-start", "Unstartable"),
     ("faulty-cold", "Cold"),
 ]:
@@ -38,47 +36,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fine(network: Path, count: int) -> list[Instance]:
     return [onnxnets.instance(network, 0.01, name="fine", timeout=10.0)] * count
-
-
-def mortal(place: str, deaths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    ledger = tmp_path / "deaths"
-    monkeypatch.setenv(faulty.DEATHS, f"{place},{deaths},{ledger}")
-    return ledger
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("place", "tries"), [("start", START_TRIES), ("load", LOAD_TRIES)])
-def test_a_worker_killed_before_it_solves_is_replaced(
-    place: str, tries: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ledger = mortal(place, tries - 1, tmp_path, monkeypatch)
-    with Worker("faulty-mortal", threads=1) as subject:
-        verdicts = subject.verify(fine(network, 20))
-    assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN] * 20
-    assert len(ledger.read_text().splitlines()) == tries - 1
-
-
-@pytest.fixture(name="cold")
-def _cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the cold verifier keeps what its first start, which takes a second, makes."""
-    worker._announce.cache_clear()
-    kept = tmp_path / "kept"
-    monkeypatch.setenv(faulty.KEPT, str(kept))
-    return kept
-
-
-@pytest.mark.slow
-def test_what_is_done_once_for_a_machine_is_announced_and_counts_in_no_limit(
-    network: Path, cold: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    instances = [onnxnets.instance(network, 0.01, name="fine", timeout=60.0)]
-    for _ in range(2):
-        with Worker("faulty-cold", threads=1, start_limit_s=0.5, grace_s=0.1) as subject:
-            (verdict,) = subject.verify(instances)
-        assert verdict.status is Status.UNKNOWN, verdict
-        cold.unlink()
-    assert verdict.times.start_s > 1
-    assert capsys.readouterr().err == "prunecert: cooking, once for this machine: about 1 s\n"
 
 
 @pytest.mark.slow
@@ -108,28 +65,6 @@ def test_it_is_done_beforehand_where_it_is_due(network: Path, cold: Path, capsys
         (verdict,) = subject.verify(fine(network, 1))
     assert verdict.status is Status.UNKNOWN
     assert not capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("place", "tries"), [("start", START_TRIES), ("load", LOAD_TRIES)])
-def test_but_not_for_ever(
-    place: str, tries: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ledger = mortal(place, 1000, tmp_path, monkeypatch)
-    with Worker("faulty-mortal", threads=1) as subject:
-        verdicts = subject.verify(fine(network, 3))
-    assert [verdict.status for verdict in verdicts] == [Status.ERROR] * 3
-    assert all("SIGKILL" in verdict.detail for verdict in verdicts)
-    assert len(ledger.read_text().splitlines()) == tries
-
-
-@pytest.mark.slow
-def test_what_a_network_failed_with_is_not_asked_again(network: Path, tmp_path: Path) -> None:
-    bad = onnxnets.linear(tmp_path / "crashing.onnx", seed=1)
-    with Worker("faulty", threads=1) as subject:
-        verdicts = subject.verify([*fine(bad, 5), *fine(network, 1)])
-    assert [verdict.status for verdict in verdicts] == [Status.ERROR] * 5 + [Status.UNKNOWN]
-    assert all("SIGSEGV while loading" in verdict.detail for verdict in verdicts[:5])
 
 
 def loop(path: Path) -> Path:
