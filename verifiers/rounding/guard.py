@@ -20,7 +20,7 @@ What is asked of an `unsat` (`guard`):
   it is told the allowance beforehand (`Instance.allowance`) and proves that much more (`Instance.tightened`).
 
 The allowance (`measure`) of a disjunct with rows a is the largest |a| · s over its rows, s being, for each output, the
-larger of 16 times the root mean square of F - f, f computed in float64 (`verifiers.rounding.float64_network`), and 3
+larger of 16 times the root mean square of F - f, f computed in float64 (`verifiers.rounding.float64_network`), and 4
 times that of f's change when each sum in it gets a random error of the size of float32's (Monte Carlo arithmetic). Both
 are taken at points of the instance's own box, so that the magnitudes that are rounded, and cancel, are its own. The
 first sees what this runtime really does, constants that the graph sums included; the second sees rounding that happens
@@ -47,7 +47,7 @@ from prunecert.verifiers.rounding.blas_threads import one_thread
 Array = npt.NDArray[np.float64]
 
 #: Of the measured difference, and of the change under random errors.
-_MEASURED, _RANDOM = 16.0, 3.0
+_MEASURED, _RANDOM = 16.0, 4.0
 #: Points in float64: at least, at most, and weights that are walked over together; the time would not be the same
 #: twice, and a verdict must be.
 _LEAST, _MOST, _WEIGHTS = 3, 6, 1_000_000
