@@ -20,7 +20,9 @@ def first_missing(*distributions: str) -> str | None:
     return None
 
 
-def packaged(distribution: str, *needed: str, cuda: bool = True, install: str = "", whose: str = "") -> Availability:
+def packaged(
+    distribution: str, *needed: str, cuda: bool = True, install: str = "", whose: str = "", registry: str = " (PyPI)"
+) -> Availability:
     """Says whether a verifier that is a distribution from PyPI can run here.
 
     Args:
@@ -29,6 +31,7 @@ def packaged(distribution: str, *needed: str, cuda: bool = True, install: str = 
         cuda: Whether it runs on CUDA.
         install: What to install where something is missing; empty: what is missing.
         whose: What a person calls the verifier; empty: the distribution.
+        registry: How its source ends. Runs are compared by it, so it stays what the first recorded ones have.
     """
     missing = first_missing(distribution, *needed)
     if missing is not None:
@@ -36,7 +39,7 @@ def packaged(distribution: str, *needed: str, cuda: bool = True, install: str = 
         return Availability(False, hint=hint)
     version = importlib.metadata.version(distribution)
     devices = visible_devices() if cuda else ("cpu",)
-    return Availability(True, version, devices=devices, source=f"{distribution} {version} (PyPI)")
+    return Availability(True, version, devices=devices, source=f"{distribution} {version}{registry}")
 
 
 def visible_devices() -> tuple[str, ...]:

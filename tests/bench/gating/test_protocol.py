@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,8 @@ from prunecert.bench.gating.records import Snapshot
 from prunecert.bench.gating.result import CaseState
 from prunecert.bench.schema.gate import RuleSet
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
+from tests import house
 from tests.bench import gatekit as kit
 from tests.bench.gatekit import BROKEN, PROVED, SEARCHED, TIMEOUT, pair, snapshot
 from tests.bench.gating.test_compare import case
@@ -153,3 +157,14 @@ def test_other_packages_are_noted() -> None:
     assert result.notes == [
         "other versions: python 3.11 in the baseline, missing in the run; torch 2 in the baseline, 3 in the run."
     ]
+
+
+def test_what_is_installed_here_can_be_compared_with_the_shipped_baseline() -> None:
+    """A verifier's source is a text by which runs are compared: but for versions, it stays what recorded runs have."""
+    shipped = json.loads((house.ROOT / "results" / "baselines" / "cifar10-4nets.json").read_text())
+    recorded = {(one["verifier"], one["source"]) for cell in shipped["cells"] for one in cell["stages"]}
+    assert {name for name, _ in recorded} >= {"pgd", "neuralsat", "sparse-bab", "crown"}
+    for name, source in recorded:
+        here = VERIFIERS.get(name).availability()
+        if here.installed:
+            assert re.sub(r"[0-9.]+", "N", here.source) == re.sub(r"[0-9.]+", "N", source), name

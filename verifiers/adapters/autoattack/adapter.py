@@ -53,7 +53,7 @@ class AutoAttack(TorchVerifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for pyautoattack and torch."""
-        return packaged("pyautoattack", "torch", install="'prunecert[autoattack]'")
+        return packaged("pyautoattack", "torch", install="'prunecert[autoattack]'", registry="")
 
     @classmethod
     def capabilities(cls) -> Capabilities:

@@ -56,7 +56,7 @@ class Pgd(TorchVerifier):
     @classmethod
     def availability(cls) -> Availability:
         """Looks for foolbox and torch."""
-        return packaged("foolbox", "torch")
+        return packaged("foolbox", "torch", registry="")
 
     @classmethod
     def capabilities(cls) -> Capabilities:
