@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from prunecert.bench.planning.stages import Stage
 from prunecert.bench.schema.cell import Cell, Protocol
 from prunecert.hashing import digest
 from prunecert.models.data import Dataset
-from prunecert.verifiers.base import FloatArray, Instance, Norm, OutputSpec
+from prunecert.verifiers.base import FloatArray, Instance, Norm, OutputSpec, Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,23 @@ class CellPlan:
             )
             for s in self.stages
         )
+
+    def answers_among(
+        self, statuses: Mapping[tuple[str, int], Status], positions: Iterable[int]
+    ) -> dict[tuple[int, int], Status]:
+        """Returns what is known of images, by stage and position.
+
+        Args:
+            statuses: Answers by key and image.
+            positions: Places of the images in the cell's image set.
+        """
+        places = [(p, int(self.data.indices[p])) for p in positions]
+        return {
+            (s, p): statuses[key, index]
+            for s, key in enumerate(self.keys)
+            for p, index in places
+            if (key, index) in statuses
+        }
 
     def instance(self, position: int, stage: int) -> Instance:
         """Returns the question about one image.

@@ -22,7 +22,7 @@ from prunecert.bench.results.outcome import seconds
 from prunecert.bench.results.protocol_types import SmoothingSettings
 from prunecert.bench.results.row_types import CertificateFields, CertificateRow
 from prunecert.bench.results.session_types import SessionCell, SessionCertify, present
-from prunecert.bench.results.stats import wilson
+from prunecert.bench.results.stats import share_record
 from prunecert.bench.schema.certificates import mismatch
 
 _SHARED = ("name", "network", "objective", "pruner", "compression", "seed", "split")
@@ -118,9 +118,9 @@ def _cell(
         "images": n,
         "images_asked": certify.images,
         "finished": n == certify.images,
-        "clean": _share(sum(verdicts), len(verdicts), confidence),
+        "clean": share_record(sum(verdicts), len(verdicts), confidence),
         "certified": [
-            {"radius": r, **_share(int((right & (radii >= r)).sum()), n, confidence)} for r in RADII if r <= reach
+            {"radius": r, **share_record(int((right & (radii >= r)).sum()), n, confidence)} for r in RADII if r <= reach
         ],
         "acr": float(radii.mean()) if n else None,
         "acr_error": float(radii.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
@@ -141,11 +141,6 @@ def _cell(
 
 def _rate(samples: int, spent: float) -> float | None:
     return samples / spent if spent > 0 else None
-
-
-def _share(k: int, n: int, confidence: float) -> dict[str, Any]:
-    low, high = wilson(k, n, confidence) if n else (0.0, 1.0)
-    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
 
 
 def broken(summaries: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from prunecert.bench.results.outcome import PENDING, Outcome, seconds, settle
 from prunecert.bench.results.row_types import PairRow
 from prunecert.bench.results.session_types import SessionCell, SessionPair, present
-from prunecert.bench.results.stats import wilson
+from prunecert.bench.results.stats import share_record
 
 _SHARED = ("name", "network", "objective", "eps", "pruner", "compression", "seed", "split")
 _UNDECIDED = ("unknown", "timeout", "memout", "error", "unsupported")
@@ -82,8 +82,8 @@ def _summary(cell: SessionCell, pair: SessionPair, answers: PairAnswers, confide
         "images_asked": pair.images,
         "finished": n == pair.images == len(complete),
         PENDING: n - len(complete),
-        "same": _share(counts["unsat"], n, confidence),
-        "different": _share(counts["sat"], n, confidence),
+        "same": share_record(counts["unsat"], n, confidence),
+        "different": share_record(counts["sat"], n, confidence),
         "undecided": {"total": sum(undecided.values()), **undecided},
         "decided_by": {name: {"unsat": c["unsat"], "sat": c["sat"]} for name, c in decided.items()},
         "questions": {name: len(by_image) for name, by_image in by_stage.items()},
@@ -95,11 +95,6 @@ def _summary(cell: SessionCell, pair: SessionPair, answers: PairAnswers, confide
             "total_s": float(spent.sum()),
         },
     }
-
-
-def _share(k: int, n: int, confidence: float) -> dict[str, Any]:
-    low, high = wilson(k, n, confidence) if n else (0.0, 1.0)
-    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
 
 
 def broken(summaries: Iterable[Mapping[str, Any]]) -> list[str]:

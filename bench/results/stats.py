@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,24 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     centre = (p + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
+
+
+def share_record(k: int, n: int, confidence: float) -> dict[str, Any]:
+    """Returns k of n as summaries hold it, with Wilson's interval; of none, no value and all of [0, 1].
+
+    >>> share_record(0, 0, 0.95)
+    {'k': 0, 'n': 0, 'value': None, 'low': 0.0, 'high': 1.0}
+
+    Args:
+        k: Successes, within 0 and n.
+        n: Trials.
+        confidence: Of the interval, within 0 and 1.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+    low, high = wilson(k, n, confidence) if n else (0.0, 1.0)
+    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:

@@ -27,7 +27,7 @@ from prunecert.bench.results.outcome import MISCLASSIFIED, PENDING, Claims, Outc
 from prunecert.bench.results.protocol_types import SessionStage
 from prunecert.bench.results.row_types import CertificateRow, EndRow, ImageRow, PairRow, ProofRow, Row, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow, present
-from prunecert.bench.results.stats import wilson
+from prunecert.bench.results.stats import share_record
 from prunecert.bench.results.store import Log, collector_off, run_session
 from prunecert.bench.results.summary_types import CONFIDENCE, KIND, SCHEMA_VERSION
 from prunecert.errors import UserError
@@ -215,11 +215,6 @@ def _broken(cells: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(name for name in counts_asked if counts_asked[name] and counts_asked[name] == failed[name])
 
 
-def _share(k: int, n: int) -> dict[str, Any]:
-    low, high = wilson(k, n, CONFIDENCE) if n else (0.0, 1.0)
-    return {"k": k, "n": n, "value": k / n if n else None, "low": low, "high": high}
-
-
 def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
     """Returns one cell's numbers.
 
@@ -263,9 +258,9 @@ def summarise_cell(cell: SessionCell, rows: Rows) -> dict[str, Any]:
         "images_asked": cell.images,
         "finished": n == cell.images and not outcome[PENDING],
         "pending": outcome[PENDING],
-        "clean": _share(len(correct), n),
-        "verified": _share(outcome["unsat"], n),
-        "attacked": _share(len(correct) - outcome["sat"], n),
+        "clean": share_record(len(correct), n, CONFIDENCE),
+        "verified": share_record(outcome["unsat"], n, CONFIDENCE),
+        "attacked": share_record(len(correct) - outcome["sat"], n, CONFIDENCE),
         "undecided": {"total": sum(undecided.values()), **{s: undecided[s] for s in _UNDECIDED}},
         "decided_by": {name: {"unsat": c["unsat"], "sat": c["sat"]} for name, c in decided_by.items()},
         "time": {

@@ -60,12 +60,7 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
     cascades = []
     for number, plan in enumerate(plans):
         positions = predict(plan, run.answers, writer, request.shard)
-        statuses = {
-            (s, p): answers[key, int(plan.data.indices[p])]
-            for s, key in enumerate(plan.keys)
-            for p in positions
-            if (key, int(plan.data.indices[p])) in answers
-        }
+        statuses = plan.answers_among(answers, positions)
         look = None if earlier is None else partial(take_over, plan, earlier=earlier, writer=writer)
         ready = None if warm is None else partial(warm.ready, number)
         cascades.append(CellCascade(number, plan.stages, positions, statuses, look, ready))

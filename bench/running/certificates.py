@@ -54,9 +54,7 @@ def certify_all(plans: Sequence[CertifyPlan], run: OpenRun) -> None:
     for number, plan in enumerate(plans):
         indices = [int(index) for index in plan.data.indices[: plan.images]]
         mine = [p for p, index in enumerate(indices) if in_shard(plan.cell, index, run.request.shard)]
-        (key,) = plan.keys
-        answers = {(0, p): statuses[key, indices[p]] for p in mine if (key, indices[p]) in statuses}
-        cascades.append(CellCascade(number, plan.stages, mine, answers))
+        cascades.append(CellCascade(number, plan.stages, mine, plan.answers_among(statuses, mine)))
     run.console.print(f"certifying {len(plans)} networks by randomized smoothing", highlight=False)
     display = Display(run.console, plans, cascades, run.workers)
 

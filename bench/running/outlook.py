@@ -35,12 +35,7 @@ def left(plans: Sequence[CellPlan], known_answers: KnownAnswers) -> list[int]:
         else:
             fresh = [p for p in range(plan.images) if (plan.image_key, indices[p]) not in correct]
             right = [p for p in range(plan.images) if correct.get((plan.image_key, indices[p]))]
-        answers = {
-            (s, p): verdicts[key, indices[p]]
-            for s, key in enumerate(plan.keys)
-            for p in right
-            if (key, indices[p]) in verdicts
-        }
+        answers = plan.answers_among(verdicts, right)
         cascade = CellCascade(number, plan.stages, right, answers)
         open_images = {p for s in range(len(plan.stages)) for p in cascade.eligible(s) if (s, p) not in answers}
         counts.append(len(fresh) + len(open_images))

@@ -74,13 +74,7 @@ def ask_pairs(plans: Sequence[PairPlan], run: OpenRun) -> None:
     for number, plan in enumerate(plans):
         indices = [int(index) for index in plan.data.indices[: plan.images]]
         mine = [p for p, index in enumerate(indices) if in_shard(plan.cell, index, run.request.shard)]
-        answers = {
-            (s, p): statuses[key, indices[p]]
-            for s, key in enumerate(plan.keys)
-            for p in mine
-            if (key, indices[p]) in statuses
-        }
-        cascades.append(CellCascade(number, plan.stages, mine, answers))
+        cascades.append(CellCascade(number, plan.stages, mine, plan.answers_among(statuses, mine)))
     run.console.print(f"comparing {len(plans)} pairs of networks", highlight=False)
     display = Display(run.console, plans, cascades, run.workers)
 
