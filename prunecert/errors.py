@@ -23,6 +23,9 @@ EXIT_INTERRUPTED = 130
 DEBUG = "PRUNECERT_DEBUG"
 _INTERRUPTED = "interrupted: finished results are kept; run the same command again to go on."
 _LONGEST_NAME = 200
+# A screen of names helps nobody: the cells of a suite are hundreds.
+_LONGEST_LISTING = 800
+_MANY = 8
 #: A list of all cells of a suite fits in; a value of a foreign file that somebody repeats may not.
 _LONGEST_SENTENCE = 8_000
 _REMEDIES = {
@@ -77,7 +80,7 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
         available: The names that are.
 
     Returns:
-        One sentence with the nearest known name, if one is near, and all known names.
+        One sentence with the nearest known name, if one is near, and all known names; of very many, the nearest ones.
 
     >>> did_you_mean("pruner", "hydr", ["lwm", "hydra"])
     "Unknown pruner 'hydr'. Did you mean 'hydra'? Available: hydra, lwm."
@@ -86,7 +89,11 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     # Names of foreign files may be as long as their author likes; none of ours is.
     near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {shortened(repr(name))}.{hint} Available: {', '.join(names) or 'none'}."
+    listing = ", ".join(names) or "none"
+    if len(listing) > _LONGEST_LISTING:
+        nearest = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=_MANY, cutoff=0.0)
+        listing = f"{', '.join(sorted(nearest))} and {len(names) - len(nearest)} others"
+    return f"Unknown {kind} {shortened(repr(name))}.{hint} Available: {listing}."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -17,7 +17,10 @@ from tests.bench.comparison.sidekit import result_of, side
         (("--sides", "loop"), r"--sides 'loop' is refused; name at least two"),
         (("--sides", "loop,rum"), r"Unknown side 'rum'\. Did you mean 'run'"),
         (("--cells", "cnn-tiny*"), r"Unknown cell of suite"),
-        (("--cells", "vgg16*"), r"None of the chosen cells of suite 'cifar10-4nets' has a checkpoint"),
+        (
+            ("--suite", "cifar10-attacked", "--cells", "vgg16*"),
+            r"None of the chosen cells of suite 'cifar10-attacked' has a checkpoint",
+        ),
         (("--abcrown", "/nowhere"), r"--abcrown /nowhere is refused"),
     ],
 )

@@ -143,3 +143,11 @@ def test_a_full_output_is_no_success() -> None:
     assert process.returncode == EXIT_USAGE
     assert process.stderr.startswith("error: the disk is full")
     assert "Traceback" not in process.stderr
+
+
+def test_of_very_many_names_the_nearest_are_listed() -> None:
+    names = [f"cnn-small_ibp_eps2_lwm_x{number}_s0" for number in range(100)]
+    sentence = did_you_mean("cell", "cnn-small_ibp_eps2_lwm_x42_s1", names)
+    assert "Did you mean 'cnn-small_ibp_eps2_lwm_x42_s0'?" in sentence
+    assert sentence.count("cnn-small") == 10
+    assert sentence.endswith("and 92 others.")

@@ -243,11 +243,18 @@ def test_the_main_suite_is_what_was_promised() -> None:
             protocol = protocols[f"cnn-small_{objective}_eps2_{cell}_s0"]
             assert (protocol.split, protocol.images, protocol.timeouts["neuralsat"]) == ("test", 1000, 300)
     assert "cnn-large_ibp_eps2_hydra_x100_s0" in protocols
-    # Networks whose bounds say nothing are attacked only, here and in a suite of their own.
-    attacked = {cell.name: protocol for cell, protocol in load_suite("cifar10-attacked").cells}
+    assert {cell.network for cell, _ in suite.cells} == {"cnn-small", "cnn-large", "resnet-2b", "cnn5"}
+    assert {protocol.images for _, protocol in load_suite("cifar10-4nets", "board").cells} == {1000}
+    # Networks whose bounds say nothing are attacked only, in a suite of their own.
+    attacked = [protocol for _, protocol in load_suite("cifar10-attacked").cells]
     assert len(attacked) == 14
-    for name, protocol in attacked.items():
-        assert protocol.cascade == protocols[name].cascade == ("pgd",)
+    assert {protocol.cascade for protocol in attacked} == {("pgd",)}
+
+
+def test_a_network_has_one_recipe_in_all_suites() -> None:
+    small, field = load_suite("cifar10-4nets"), load_suite("cifar10-certified")
+    for network in ("cnn5", "resnet-2b"):
+        assert small.recipe(network, "mtl-ibp") == field.recipe(network, "mtl-ibp")
 
 
 def test_every_recipe_of_a_shipped_suite_is_one() -> None:
