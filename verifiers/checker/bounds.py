@@ -82,7 +82,7 @@ class Bounds:
 
         - z = W a + b: μ z = (μ W) a + μ b. The computed μ W is off by γ |μ| |W|, and by loose |μ| |W|, which times |a|
           is charged. Constants are one long sum of less than 2**40 products: `_all` of their magnitudes is charged.
-        - a = max(z, 0): see `_through`. Contributions to a coefficient are added: see `_sum`.
+        - a = max(z, 0): see `through`. Contributions to a coefficient are added: see `_sum`.
         - z >= 0 by a split, or z <= 0: β z, or -β z, may be taken off for any β >= 0.
 
         What is left at `stop` and before takes its least value within the bounds of the nodes.
@@ -118,7 +118,7 @@ class Bounds:
                 error += self._all * (self.largest(at, live) @ size)
                 continue
             if node.relu:
-                through, live, more, charge = self._through(node.sources[0], mu, live, slopes, splits)
+                through, live, more, charge = self.through(node.sources[0], mu, live, slopes, splits)
                 sources = [(through, live)]
             else:
                 more, charge = node.bias[live] @ mu, self._charges[at][live] @ size
@@ -147,7 +147,7 @@ class Bounds:
             sizes[place] += abs(part)
         return total, live, len(parts) * _UNIT * (self.largest(at, live) @ sizes)
 
-    def _through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
+    def through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
         """Replaces coefficients λ of a = max(z, 0) by those of z: these, whose they are, constants and errors.
 
         Where lower >= 0, z is a line below a and above it, where upper <= 0 it is 0. Elsewhere any slope in [0, 1]

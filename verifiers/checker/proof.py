@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -127,10 +127,10 @@ class Tree:
         Raises:
             RefusedError: A leaf's bound is not above 0.
         """
-        for span in self._case.spans:
-            for _, leaves in groupby(self._leaves(*span), key=lambda leaf: leaf[0]):
-                while batch := list(islice(leaves, self._batch)):
-                    self._settle(batch)
+        leaves = chain.from_iterable(self._leaves(*span) for span in self._case.spans)
+        for _, alike in groupby(leaves, key=lambda leaf: leaf[0]):
+            while batch := list(islice(alike, self._batch)):
+                self._settle(batch)
 
     def _leaves(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         """Yields the leaves of one tree: what those share that are walked from together, and what each says.
