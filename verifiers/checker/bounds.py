@@ -161,15 +161,12 @@ class Bounds:
         """
         live, mu = (every[self.upper[site][live] > 0] for every in (live, mu))
         low, high, (first, own) = self.lower[site][live], self.upper[site][live], self.slots.get(site, (0, ()))
-        free, alpha, slope = (
-            np.flatnonzero(low < 0),
-            (high >= -low)[:, None].astype(np.float64),
-            np.ones((len(live), 1)),
-        )
+        alpha, slope = (high >= -low)[:, None].astype(np.float64), np.ones((len(live), 1))
         if slopes is not None and len(own):
             every = np.full((len(slopes), len(self.upper[site])), np.nan)
             every[:, own] = slopes[:, first : first + len(own)]
             alpha = np.where(np.isnan(every[:, live].T), alpha, every[:, live].T)
+        free = np.flatnonzero(low < 0)
         low, high = low[free], high[free]
         slope[free, 0] = above = np.minimum(high / (high - low), 1.0)
         shift = (1 + 8 * _UNIT) * np.maximum(-above * low, (1 - above) * high) + _TINY

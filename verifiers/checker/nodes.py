@@ -88,8 +88,8 @@ class Conv(Node):
         x = (across * np.arange(wide)[:, None] + run * np.arange(columns) - left)[:, None, :]
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
         self._seen = np.where(inside, y * width + x, height * width).reshape(tall * wide, rows * columns)
-        # What each place of the kernel does: [places, groups, outputs of a group, inner].
-        self._kernels = np.moveaxis(matrix.reshape(groups, -1, inner, tall * wide), 3, 0).copy()
+        # What each place of the kernel does, transposed: [places, groups, inner, outputs of a group].
+        self._kernels = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
 
     def forward(self, values: list[Any], view: Callable[[Any], Any]) -> Any:  # noqa: D102 (inherited)
         groups, inner, size = self._source
@@ -108,18 +108,16 @@ class Conv(Node):
         outs, inners, places = np.arange(self.shape[0]), np.arange(groups * inner), np.unique(place)
         if groups == 1:
             outs, inners = np.unique(channel), np.flatnonzero(needed[0].reshape(inner, size).any(axis=1))
-            kernels = kernels[:, :, outs[:, None], inners]
-        every = np.zeros((len(places), batch, len(outs)))
-        every[np.searchsorted(places, place), :, np.searchsorted(outs, channel)] = coefs
-        every = every.reshape(len(places) * batch, groups, -1).swapaxes(0, 1)
-        seen, grid = self._seen[:, places], np.zeros((size + 1, groups, batch, len(inners) // groups))
+            kernels = kernels[:, :, inners[:, None], outs]
+        every, grid = np.zeros((len(places), len(outs), batch)), np.zeros((size + 1, len(inners), batch))
+        every[np.searchsorted(places, place), np.searchsorted(outs, channel)] = coefs
+        every, seen = every.reshape(len(places), groups, -1, batch), self._seen[:, places]
         # One place of a kernel sees each place of the source once, but for the padding, which doesn't count.
         for kernel, at in zip(kernels, seen, strict=True):
-            grid[at] += (every @ kernel).reshape(groups, len(places), batch, -1).swapaxes(0, 1)
+            grid[at] += (kernel @ every).reshape(len(places), -1, batch)
         reached = np.unique(seen)
         reached = reached[reached < size]
-        part = grid[reached].transpose(1, 3, 0, 2).reshape(-1, batch)
-        return [(part, (inners[:, None] * size + reached).ravel())]
+        return [(grid[reached].reshape(-1, batch), (reached[:, None] + size * inners).ravel())]
 
 
 def dense(source: int, matrix: Any, bias: Any) -> Node:

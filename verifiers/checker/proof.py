@@ -151,7 +151,7 @@ class Tree:
                 multipliers = np.concatenate([weights, beta])
                 whole = ((multipliers >= 0) & (multipliers < 1e30)).all()
                 need(whole, "the certificate has a multiplier outside [0, 1e30)")
-                yield (id(region.bounds), stop, slopes is None), region, weights, slopes, beta
+                yield (region.bounds, stop, slopes is None), region, weights, slopes, beta
             elif kind == SPLIT:
                 at, neuron = file.take("<u4", 2).tolist()
                 need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
@@ -171,16 +171,19 @@ class Tree:
 
         With weights that are all 0 it shows that no input is there at all (Farkas).
         """
-        ((_, stop, default), *_), regions, weights, slopes, betas = zip(*leaves, strict=True)
+        ((bounds, stop, default), *_), regions, weights, slopes, betas = zip(*leaves, strict=True)
         splits: dict[int, Any] = {}
         for row, (region, beta) in enumerate(zip(regions, betas, strict=True)):
             for (at, neuron, sign), multiplier in zip(region.splits, beta.tolist(), strict=True):
                 if at not in splits:
                     splits[at] = np.zeros((2, self.nodes[at].size, len(leaves)))
                 splits[at][:, neuron, row] = sign, multiplier
-        rows, box = np.stack(weights), [np.stack([region[end] for region in regions]) for end in (1, 2)]
+        rows, box = (
+            np.stack(weights),
+            [np.stack(ends) for ends in zip(*(region[1:3] for region in regions), strict=True)],
+        )
         alphas = None if default else np.concatenate(slopes)
-        bound = regions[0].bounds.below(len(self.nodes) - 1, rows, stop, alphas, splits, box)
+        bound = bounds.below(len(self.nodes) - 1, rows, stop, alphas, splits, box)
         need(bound.min() > 0, f"a leaf is not proved: its bound is {bound.min():.3g}, not above 0", RefusedError)
         room = 0.999 * bound / (rows @ abs(self._case.rows)).sum(axis=1)
         self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))

@@ -1,8 +1,8 @@
 """Writes certificates: proofs of a property file that `verifiers.checker` accepts, or the reason why there is none.
 
-The cheapest proof that does is taken: intervals, CROWN over intervals, CROWN; then branch and bound for the
-alternatives that are still open; where few inputs vary, boxes at last. What is written has been checked as a stranger
-will check it.
+The cheapest proof that does is taken: intervals, CROWN over intervals, CROWN, with bounds of the hidden neurons that it
+needs most (`proofs.relevant`), then of all; then branch and bound for the alternatives that are still open; where few
+inputs vary, boxes at last. What is written has been checked as a stranger will check it.
 """
 
 from __future__ import annotations
@@ -218,13 +218,13 @@ class Certifier:
         bounds, stops = [SiteBounds() for _ in sites], (self._last_relu(), 0)
         leaves, tree = self._leaves(case, bounds, stops[:1])
         how = "intervals"
-        for way, share in (("crown-ibp", 0.0), *(("crown", share) for share in SHARES if chosen and not quick), ("crown", 1.0)):
+        for share in (0.0, *(SHARES if chosen and not quick else ()), 1.0):
             if None not in leaves:
                 break
-            how = way
+            how = "crown" if share else "crown-ibp"
             if share == 1.0:
                 bounds = [SiteBounds((Walk(),) if site in chosen else ()) for site in sites]
-            elif share > 0.0:
+            elif share:
                 rows = [k for leaf, span in zip(leaves, case.spans, strict=True) if leaf is None for k in range(*span)]
                 neurons = relevant(tree, rows, share)
                 # Those walked from so far stay, which is why they matter less now.

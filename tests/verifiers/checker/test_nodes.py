@@ -35,7 +35,7 @@ def test_a_rectangle_is_gone_through_as_the_whole_would_be(seed: int, number: in
     coefs = rng.standard_normal((len(live), 7))
     needed = rng.random(4 * 6 * 5) < rng.choice([0.02, 1.0])
     ((part, units),) = node.backward(coefs, live, [needed])
-    assert np.all(np.diff(units) > 0)
+    assert len(np.unique(units)) == len(units)
     whole, eye = np.zeros((4 * 6 * 5, 7)), node.forward([np.eye(4 * 6 * 5)], np.asarray)
     whole[units] = part
     np.testing.assert_allclose(whole[needed], (eye[:, live] @ coefs)[needed], atol=1e-12)
