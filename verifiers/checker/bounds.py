@@ -7,8 +7,6 @@ least the exact one after multiplication by 1.01, but for underflow. All underfl
 is below `_TINY`, because every number in use is below `_HUGE` in magnitude (else nothing is proved).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -23,15 +21,8 @@ def _gamma(terms: float) -> float:
     return 1.01 * (terms + 4) * _UNIT
 
 
-def _among(every: Any, coefs: Any, live: Any) -> Any:
-    """Returns coefficients of all neurons of `every`, of which some are live."""
-    whole = np.zeros((len(every), coefs.shape[1]))
-    whole[np.searchsorted(every, live)] = coefs
-    return whole
-
-
 class Bounds:
-    """Bounds lower <= v <= upper of the nodes' values v over a region: `open` a node, improve its bounds, `close` it.
+    """Bounds lower <= v <= upper of the nodes' values v over a region: `add` a node, improve its bounds, add the next.
 
     Args:
         nodes: Of the network, sources first.
@@ -41,145 +32,148 @@ class Bounds:
 
     def __init__(self, nodes: list[Node], low: Any, high: Any) -> None:
         self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
-        self.lower, self.upper, self.largest = [low], [high], [np.maximum(abs(low), abs(high))]
-        self._charges: dict[int, Any] = {}
-        #: Of nodes that feed ReLUs: slopes of lines below, slopes and shifts of lines above, errors of the latter.
-        self.lines: dict[int, tuple[Any, Any, Any, Any]] = {}
-        #: Of those, neurons whose slopes below are given row by row, and where these begin among the given ones.
+        self.lower, self.upper = [low], [high]
+        self._charges = [np.zeros(len(low))]
+        #: Of nodes that feed ReLUs: neurons whose slopes below are given row by row, and where these begin among them.
         self.slots: dict[int, tuple[int, Any]] = {}
 
-    def open(self, at: int) -> None:
-        """Bounds a node by intervals.
+    def largest(self, at: int, live: Any = slice(None)) -> Any:
+        """Returns a bound on the magnitudes of a node's value, or of some of its neurons."""
+        return np.maximum(abs(self.lower[at][live]), abs(self.upper[at][live]))
+
+    def add(self) -> None:
+        """Bounds the next node by intervals.
 
         A ReLU is monotone and rounds nothing. Else let a source's value be c + d with |d| <= r: c is a float, and r is
         at least c's distance from both ends. The node is then within |W| r of W c + b, and the computed W c + b, a sum
         of n + 1 products, within γ (|W| |c| + |b|) of that; weights that are within a relative `loose` of those meant
         add loose |W| (|c| + r). The last lines round, too: 8 units cover it.
         """
-        node, lower, upper = self._nodes[at], self.lower, self.upper
+        at, node = len(self.lower), self._nodes[len(self.lower)]
         if node.relu:
-            low, high = np.maximum(lower[node.sources[0]], 0.0), np.maximum(upper[node.sources[0]], 0.0)
+            low, high = (np.maximum(ends[node.sources[0]], 0.0) for ends in (self.lower, self.upper))
+            charge = np.zeros(node.size)
         else:
             error, centers, reaches = _gamma(node.terms[0] + 1) + node.loose, [], []
             for source in node.sources:
-                center = 0.5 * lower[source] + 0.5 * upper[source]
-                radius = (1 + 8 * _UNIT) * np.maximum(upper[source] - center, center - lower[source]) + _TINY
+                low, high = self.lower[source], self.upper[source]
+                center = 0.5 * low + 0.5 * high
+                radius = (1 + 8 * _UNIT) * np.maximum(high - center, center - low) + _TINY
                 centers.append(center[None])
-                reaches.append(np.stack([radius + 1.01 * error * (abs(center) + radius), self.largest[source]]))
+                reaches.append(np.stack([radius + 1.01 * error * (abs(center) + radius), self.largest(source)]))
             middle, (reach, size) = node.forward(centers, np.asarray)[0] + node.bias, node.forward(reaches, abs)
             slack = (1 + 8 * error) * (reach + 1.01 * error * abs(node.bias)) + _TINY
             slack += 8 * _UNIT * (abs(middle) + slack)
             low, high = middle - slack, middle + slack
             # What a unit of a coefficient of this node costs in `below`: see there.
-            self._charges[at] = 1.05 * (_gamma(node.terms[1]) + node.loose) * size + self._all * abs(node.bias)
-        lower.append(low)
-        upper.append(high)
+            charge = 1.05 * (_gamma(node.terms[1]) + node.loose) * size + self._all * abs(node.bias)
+        self.lower.append(low)
+        self.upper.append(high)
+        self._charges.append(charge)
+        need((self.largest(at) < _HUGE).all(), f"the values of node {at} are not bounded", RefusedError)
 
-    def close(self, at: int, site: bool) -> None:
-        """Ends a node; over one that feeds ReLUs, draws lines below and above max(z, 0).
-
-        Where lower >= 0 both lines are z, where upper <= 0 both are 0, and these are exact. Elsewhere any slope in
-        [0, 1] gives a line below, through 0; and a line that is above max(z, 0) at both ends is so between them,
-        because max(z, 0) is convex: that fixes the shift, which is rounded up.
-        """
-        low, high = self.lower[at], self.upper[at]
-        self.largest.append(np.maximum(abs(low), abs(high)))
-        need((self.largest[at] < _HUGE).all(), f"the values of node {at} are not bounded", RefusedError)
-        if site:
-            free, stable = (low < 0) & (high > 0), (low >= 0).astype(np.float64)
-            slope = np.where(free, np.minimum(high / np.where(free, high - low, 1.0), 1.0), stable)
-            shift = (1 + 8 * _UNIT) * np.maximum(-slope * low, (1 - slope) * high) + _TINY
-            error = 2 * _UNIT * self.largest[at] + self._all * shift
-            default = np.where(free, (high >= -low).astype(np.float64), stable)
-            self.lines[at] = default, slope, np.where(free, shift, 0.0), np.where(free, error, 0.0)
-
-    def below(self, start: int, rows: Any, stop: int, slopes: Any = None, splits: Any = None, box: Any = None) -> Any:
+    def below(self, start: int, rows: Any, stop: int, slopes: Any = None, splits: Any = (), box: Any = None) -> Any:
         """Bounds rows [B, size] of a node's value v from below, over the region or parts of it: CROWN, with α and β.
 
         Invariant: over its part of the region, in real arithmetic, each row of `rows` times v is at least the sum of
-        coefs[k] times the value of node k, over all k, plus a constant C, where C >= constant - error. A column is a
-        row's; coefficients of neurons that aren't live are 0. Each step replaces one node's value by its sources':
+        mu times the value of node k, over all k whose coefficients mu are still among `parts`, plus a constant C, where
+        C >= constant - error. A column is a row's; coefficients of neurons that aren't in `live` are 0. Each step
+        replaces one node's value by its sources':
 
         - z = W a + b: μ z = (μ W) a + μ b. The computed μ W is off by γ |μ| |W|, and by loose |μ| |W|, which times |a|
           is charged. Constants are one long sum of less than 2**40 products: `_all` of their magnitudes is charged.
-        - a = max(z, 0), λ >= 0: λ a >= μ z for 0 <= μ <= λ; slopes in [0, 1] give such a μ, however rounded.
-        - λ < 0: λ a >= λ (slope z + shift), line above; λ slope is off by a unit, which times |z| is charged.
-        - a = 0 all over the region: λ a = 0, whatever λ is, which is left out.
-        - z >= 0 by a split: λ a = λ z >= μ z for any μ <= λ. z <= 0 by a split: λ a = 0 >= μ z for any μ >= 0.
-        - Two contributions to a coefficient are added, which is off by a unit of the sum, charged times |v|.
+        - a = max(z, 0): see `through`. Contributions to a coefficient are added: see `_sum`.
+        - z >= 0 by a split, or z <= 0: β z, or -β z, may be taken off for any β >= 0.
 
         What is left at `stop` and before takes its least value within the bounds of the nodes.
 
-        Every μ is seen to be below `_HUGE`. So λ, a sum of at most 2**24 products of μ and weights for each node that
-        uses a, is finite, and all that is made of it before the next μ is seen.
+        Every μ is seen to be below `_HUGE`. So the next ones, sums of at most 2**24 products of μ and weights for each
+        node that uses a value, are finite, and all that is made of them before they are seen.
 
         Args:
             start: The node.
             rows: Taken as exact.
             stop: Nodes up to this one are not replaced; 0 is the input.
             slopes: [B, S] for the neurons in `slots`, each in [0, 1]; None: default lines.
-            splits: For each node that feeds ReLUs: row, neuron, sign and multiplier >= 0 of its splits.
+            splits: For each node that feeds ReLUs: signs of splits, 0 where there is none, and multipliers >= 0, both
+                [size, B].
             box: For each row, corners [B, inputs] of a box round its part.
         """
-        live, splits = np.flatnonzero(rows.any(axis=0)), splits or {}
-        coefs, nothing = {start: (rows.T[live], live)}, (np.zeros((0, len(rows))), np.zeros(0, dtype=int))
         constant, error, most = np.zeros((3, len(rows)))
-        for at in range(start, stop, -1):
-            (mu, live), node = coefs.pop(at, nothing), self._nodes[at]
-            if not len(live) and not (node.relu and node.sources[0] in splits):
+        live, nothing = np.flatnonzero(rows.any(axis=0)), (np.zeros((0, len(rows))), np.zeros(0, dtype=int))
+        parts = {start: [(rows.T[live], live)]}
+        for site, (signs, multipliers) in dict(splits).items():
+            live = np.flatnonzero(signs.any(axis=1))
+            parts[site] = [(-signs[live] * multipliers[live], live)]
+        for at in range(start, -1, -1):
+            node, (mu, live, charge) = self._nodes[at], self._sum(at, parts.get(at, [nothing]))
+            if not len(live):
+                continue
+            size = abs(mu)
+            error, most = error + charge, np.maximum(most, size.max(axis=0, initial=0.0))
+            if at <= stop:
+                ends = (self.lower[at], self.upper[at]) if at or box is None else box
+                low, high = (end.T[live].reshape(len(live), -1) for end in ends)
+                constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
+                error += self._all * (self.largest(at, live) @ size)
                 continue
             if node.relu:
-                mu, live, more, charge = self._through(node.sources[0], mu, live, slopes, splits)
-                constant, error, parts = constant + more, error + charge, [(mu, live)]
+                through, live, more, charge = self.through(node.sources[0], mu, live, slopes, splits)
+                sources = [(through, live)]
             else:
-                size = abs(mu)
-                most = np.maximum(most, size.max(axis=0, initial=0.0))
-                constant, error = constant + node.bias[live] @ mu, error + self._charges[at][live] @ size
-                parts = node.backward(mu, live, [self._needed(source, splits) for source in node.sources])
-            for source, (part, units) in zip(node.sources, parts, strict=True):
-                if source in coefs:
-                    other, there = coefs[source]
-                    every = np.union1d(there, units)
-                    part, units = _among(every, other, there) + _among(every, part, units), every
-                    error += _UNIT * self.largest[source][units] @ abs(part)
-                if len(units):
-                    coefs[source] = part, units
-        for at, (mu, live) in coefs.items():
-            ends, size = (self.lower[at], self.upper[at]) if at or box is None else box, abs(mu)
-            low, high = (end.T[live].reshape(len(live), -1) for end in ends)
-            most = np.maximum(most, size.max(axis=0, initial=0.0))
-            constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
-            error += self._all * (self.largest[at][live] @ size)
+                more, charge = node.bias[live] @ mu, self._charges[at][live] @ size
+                needed = [(self.upper[source] > 0) | (not self._nodes[source].relu) for source in node.sources]
+                sources = node.backward(mu, live, needed)
+            constant, error = constant + more, error + charge
+            for source, part in zip(node.sources, sources, strict=True):
+                parts.setdefault(source, []).append(part)
         slack = 1.01 * error + _TINY
         bound = constant - slack - 8 * _UNIT * (abs(constant) + slack)
         return np.where((most < _HUGE) & np.isfinite(bound), bound, -np.inf)
 
-    def _needed(self, at: int, splits: Any) -> Any:
-        """Returns which neurons of a node aren't 0 all over the region, as those of a ReLU often are, or are split."""
-        node, needed = self._nodes[at], (self.upper[at] > 0) | (not self._nodes[at].relu)
-        if node.relu and node.sources[0] in splits:
-            needed[splits[node.sources[0]][1]] = True
-        return needed
+    def _sum(self, at: int, parts: list[tuple[Any, Any]]) -> tuple[Any, Any, Any]:
+        """Adds contributions to coefficients of a node: the sums, whose they are, and what their rounding costs.
 
-    def _through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
-        """Returns coefficients of z, whose they are, constants and errors, for coefficients `mu` of a = max(z, 0)."""
-        (default, slope, shift, charge), (first, own) = self.lines[site], self.slots.get(site, (0, ()))
-        alpha, lined = default[:, None], shift > 0
+        Each addition of n contributions is off by a unit of the sum so far, n units of all their magnitudes in all,
+        times |v|; a contribution alone is what it is.
+        """
+        if len(parts) == 1:
+            return *parts[0], 0.0
+        live = np.unique(np.concatenate([own for _, own in parts]))
+        total, sizes = np.zeros((2, len(live), parts[0][0].shape[1]))
+        for part, own in parts:
+            place = np.searchsorted(live, own)
+            total[place] += part
+            sizes[place] += abs(part)
+        return total, live, len(parts) * _UNIT * (self.largest(at, live) @ sizes)
+
+    def through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
+        """Replaces coefficients λ of a = max(z, 0) by those of z: these, whose they are, constants and errors.
+
+        Where lower >= 0, z is a line below a and above it, where upper <= 0 it is 0. Elsewhere any slope in [0, 1]
+        gives a line below, through 0; and a line that is above max(z, 0) at both ends is so between them, because
+        max(z, 0) is convex: that fixes the shift, which is rounded up.
+
+        - λ >= 0: λ a >= μ z for 0 <= μ <= λ; slopes in [0, 1] give such a μ, however rounded.
+        - λ < 0: λ a >= λ (slope z + shift), line above; λ slope is off by a unit, which times |z| is charged.
+        - a = 0 all over the region: λ a = 0, whatever λ is, which is left out.
+        - z >= 0 by a split: a = z. z <= 0 by a split: a = 0. Both lines are exact.
+        """
+        live, mu = (every[self.upper[site][live] > 0] for every in (live, mu))
+        low, high, (first, own) = self.lower[site][live], self.upper[site][live], self.slots.get(site, (0, ()))
+        alpha, slope = (high >= -low)[:, None].astype(np.float64), np.ones((len(live), 1))
         if slopes is not None and len(own):
-            alpha = np.tile(alpha, len(slopes))
-            alpha[own], lined[own] = slopes.T[first : first + len(own)], True
-        row, neuron, sign, beta = splits.get(site, ((), [], (), ()))
-        lined[neuron] = True
-        kept = ((default > 0) | lined)[live]
-        mu, live = mu[kept], live[kept]
+            every = np.full((len(slopes), len(self.upper[site])), np.nan)
+            every[:, own] = slopes[:, first : first + len(own)]
+            alpha = np.where(np.isnan(every[:, live].T), alpha, every[:, live].T)
+        free = np.flatnonzero(low < 0)
+        low, high = low[free], high[free]
+        slope[free, 0] = above = np.minimum(high / (high - low), 1.0)
+        shift = (1 + 8 * _UNIT) * np.maximum(-above * low, (1 - above) * high) + _TINY
+        charge = 2 * _UNIT * np.maximum(-low, high) + self._all * shift
+        falling = np.minimum(mu[free], 0.0)
         if site in splits:
-            every = np.union1d(live, neuron)
-            mu, live, place = _among(every, mu, live), every, np.searchsorted(every, neuron)
-            lam, mu[place, row] = mu[place, row], 0.0
-        at = np.flatnonzero(lined[live])
-        falling, neurons = np.minimum(mu[at], 0.0), live[at]
-        through = mu * default[live, None]
-        through[at] = (mu[at] - falling) * alpha[neurons] + falling * slope[neurons, None]
-        if site in splits:
-            through[place, row] = np.where(sign > 0, np.minimum(lam - beta, lam), beta)
-        return through, live, shift[neurons] @ falling, charge[neurons] @ abs(falling)
+            signs = splits[site][0][live]
+            alpha, slope = (np.where(signs, signs > 0, line) for line in (alpha, slope))
+            falling[signs[free] != 0] = 0.0
+        return mu * np.where(mu < 0, slope, alpha), live, shift @ falling, charge @ abs(falling)

@@ -1,7 +1,5 @@
 """What is read: whole files of bounded size, and certificates as streams of little-endian arrays of bounded size."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 import zlib
@@ -14,7 +12,7 @@ import numpy as np
 HEAD = struct.Struct("<8sHB32s32s")
 MAGIC, VERSION = b"PRUNCERT", 1
 #: Bytes: of a file, of one array in a certificate, of all that a certificate unpacks to, of one step of reading.
-LARGEST_FILE, LARGEST_ARRAY, LARGEST_CONTENT, _STEP = 2**30, 2**26, 2**33, 2**16
+LARGEST_FILE, LARGEST_ARRAY, LARGEST_CONTENT, _STEP = 2**30, 2**26, 2**33, 2**12
 
 
 class UnreadableError(ValueError):
@@ -35,8 +33,8 @@ def read(path: Path, largest: int = LARGEST_FILE) -> bytes:
     """Returns a file's content, unpacked if it is gzipped."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        content = (gzip.GzipFile(fileobj=file) if packed else file).read(largest + 1)
+    with gzip.open(path) if packed else path.open("rb") as file:
+        content = file.read(largest + 1)
     need(len(content) <= largest, f"{path.name} holds more than {largest} bytes")
     return content
 
@@ -50,28 +48,27 @@ class Stream:
         need(len(start) == HEAD.size, "the certificate is cut off")
         _, version, self.answer, self.network, self.property = HEAD.unpack(start)
         need(version == VERSION, f"the certificate is of version {version}; this checker reads version {VERSION}")
-        self._file, self._unpack, self._ready, self._total = file, zlib.decompressobj(), bytearray(), 0
+        self._file, self._unpack, self._left = file, zlib.decompressobj(), LARGEST_CONTENT
 
-    def _fill(self, size: int) -> bool:
-        while len(self._ready) < size:
-            more = self._unpack.unconsumed_tail or self._file.read(_STEP)
-            if not more:
-                return False
-            self._ready += self._unpack.decompress(more, 16 * _STEP)
-        return True
+    def _more(self, most: int) -> bytes:
+        """Unpacks up to so many bytes; what is packed and not needed for them is left."""
+        packed = self._unpack.unconsumed_tail or self._file.read(_STEP)
+        content = self._unpack.decompress(packed, most)
+        need(packed or content, "the certificate is cut off")
+        return content
 
     def take(self, kind: str, count: int = 1) -> Any:
         """Returns the next `count` numbers of a NumPy kind, such as ``"<f4"``."""
-        size = np.dtype(kind).itemsize * count
-        self._total += size
+        size, content = np.dtype(kind).itemsize * count, bytearray()
         need(0 <= size <= LARGEST_ARRAY, f"the certificate holds an array of {count} numbers")
-        need(self._total <= LARGEST_CONTENT, f"the certificate holds more than {LARGEST_CONTENT} bytes")
-        need(self._fill(size), "the certificate is cut off")
-        part = bytes(self._ready[:size])
-        del self._ready[:size]
-        return np.frombuffer(part, dtype=kind)
+        self._left -= size
+        need(self._left >= 0, f"the certificate holds more than {LARGEST_CONTENT} bytes")
+        while len(content) < size:
+            content += self._more(size - len(content))
+        return np.frombuffer(bytes(content), dtype=kind)
 
     def end(self) -> None:
         """Refuses what comes after the end, and a wrong checksum."""
-        whole = not self._fill(1) and self._unpack.eof and not self._unpack.unused_data
-        need(whole, "the certificate goes on, or is cut off")
+        while not self._unpack.eof:
+            need(not self._more(1), "the certificate goes on")
+        need(not self._unpack.unused_data and not self._file.read(1), "the certificate goes on")

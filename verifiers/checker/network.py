@@ -1,28 +1,25 @@
 """ONNX operators as nodes. What isn't known is refused; what says nothing new about a value's numbers makes no node."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 import numpy as np
 
 from .files import need
-from .nodes import LARGEST, Conv, Dense, Network, Node
+from .nodes import LARGEST, Conv, Network, Node, dense
 from .onnxfile import parse
 
-#: Operators: how many inputs they may have, and their attrs. Those of `_FIXED` must have their defaults.
-_OPERATORS = {
-    "Conv": (3, "auto_pad dilations group kernel_shape pads strides"),
-    "AveragePool": (1, "auto_pad ceil_mode count_include_pad kernel_shape pads strides"),
-    "Gemm": (3, "alpha beta transA transB"),
-    "BatchNormalization": (5, "epsilon momentum spatial training_mode"),
-    **{"Flatten": (1, "axis"), "Reshape": (2, "allowzero"), "Constant": (0, "value"), "MatMul": (2, "")},
-    **{"Relu": (1, ""), "Identity": (1, ""), "Add": (2, ""), "Sub": (2, "")},
-}
-_FIXED = {
-    **{"auto_pad": "NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0, "ceil_mode": 0, "axis": 1, "allowzero": 0},
-    **{"spatial": 1, "training_mode": 0},
+#: Attributes of windows, and what each must be; None: it is read.
+_WINDOW = {"auto_pad": "NOTSET", **dict.fromkeys(("dilations", "kernel_shape", "pads", "strides"))}
+#: Operators: how many inputs they may have, and their attributes, likewise.
+_OPERATORS: dict[str, tuple[int, dict[str, Any]]] = {
+    "Conv": (3, {**_WINDOW, "group": None}),
+    "AveragePool": (1, {**_WINDOW, "ceil_mode": 0, "count_include_pad": None}),
+    "Gemm": (3, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": None}),
+    "BatchNormalization": (5, {"epsilon": None, "momentum": None, "spatial": 1, "training_mode": 0}),
+    **{"Flatten": (1, {"axis": 1}), "Reshape": (2, {"allowzero": 0}), "Constant": (0, {"value": None})},
+    **dict.fromkeys(("Relu", "Identity"), (1, {})),
+    **dict.fromkeys(("Add", "Sub", "MatMul"), (2, {})),
 }
 #: Of weights that are computed from the file's, in up to three roundings: relative to the real numbers that they mean.
 _LOOSE = 2.0**-51
@@ -38,9 +35,9 @@ def read_network(content: bytes) -> Network:
     need(batch in (0, 1), f"the network takes {batch} inputs at once; taken is one")
     nodes, places = [Node([], first, [])], {entry: (0, tuple(first))}
     for kind, inputs, name, attrs in operations:
-        most, names = _OPERATORS.get(kind, (-1, ""))
-        plain = attrs.keys() <= set(names.split()) and all(attrs[key] == _FIXED[key] for key in attrs.keys() & _FIXED)
-        need(plain and len(inputs) <= most, f"the network has an operator {kind} {attrs}, which isn't taken")
+        most, known = _OPERATORS.get(kind, (-1, {}))
+        plain = len(inputs) <= most and all(key in known and known[key] in (None, attrs[key]) for key in attrs)
+        need(plain, f"the network has an operator {kind} {attrs}, which isn't taken")
         need(name not in constants and name not in places, f"the network computes {name!r} twice")
         if kind == "Constant":
             constants[name] = attrs["value"]
@@ -53,7 +50,8 @@ def read_network(content: bytes) -> Network:
         fits = fits and {array.dtype.kind for array in fixed} <= {"i" if kind == "Reshape" else "f"}
         need(fits, f"the network has an operator {kind} whose inputs aren't taken")
         if kind in ("Identity", "Flatten", "Reshape"):
-            places[name] = source, _reshaped(kind, (1, *shape), fixed)
+            target = {"Identity": [0] * (len(shape) + 1), "Flatten": [1, -1]}.get(kind) or fixed[0].tolist()
+            places[name] = source, _reshaped((1, *shape), target)
             continue
         nodes += _nodes(kind, attrs, values, fixed, swapped, len(nodes))
         places[name] = len(nodes) - 1, nodes[-1].shape
@@ -61,8 +59,8 @@ def read_network(content: bytes) -> Network:
     return Network(nodes, sorted({node.sources[0] for node in nodes if node.relu}), places[output][0])
 
 
-def _reshaped(kind: str, whole: tuple[int, ...], fixed: list[Any]) -> tuple[int, ...]:
-    target = whole if kind == "Identity" else (1, -1) if kind == "Flatten" else fixed[0].tolist()
+def _reshaped(whole: tuple[int, ...], target: list[int]) -> tuple[int, ...]:
+    """Returns a value's new shape; 0 is the size that there was, -1 what is left."""
     new = np.empty(whole).reshape([whole[at] if size == 0 else size for at, size in enumerate(target)]).shape
     need(new[0] == 1, f"the network reshapes {whole} to {new}")
     return new[1:]
@@ -91,7 +89,7 @@ def _nodes(kind: str, attrs: dict[str, Any], values: list[Any], fixed: list[Any]
     if kind in ("Gemm", "MatMul"):
         matrix, bias = fixed[0] if attrs.get("transB") else fixed[0].T, fixed[1] if len(fixed) > 1 else np.zeros(1)
         need(matrix.ndim == 2 and shape == matrix.shape[1:], f"a matrix {matrix.shape} times a value {shape}")
-        return [Dense(source, matrix, np.broadcast_to(bias, (1, len(matrix)))[0])]
+        return [dense(source, matrix, np.broadcast_to(bias, (1, len(matrix)))[0])]
     if kind == "BatchNormalization":
         need(len(fixed) == 4 and {array.shape for array in fixed} == {shape[:1]}, "a batch normalisation doesn't fit")
         scale, shift, mean, variance = (np.repeat(array.astype(np.float64), math.prod(shape[1:])) for array in fixed)
@@ -103,4 +101,4 @@ def _nodes(kind: str, attrs: dict[str, Any], values: list[Any], fixed: list[Any]
         need(not any(attrs.get("pads", ())) or attrs.get("count_include_pad"), "padding of AveragePool")
         kernel, bias = np.full((shape[0], 1, *area), 1.0 / math.prod(area)), np.zeros(shape[0])
         return [Conv(source, shape, kernel, bias, {**attrs, "group": shape[0]}, _LOOSE)]
-    return [Conv(source, shape, fixed[0], fixed[1] if len(fixed) > 1 else np.zeros(len(fixed[0])), attrs, 0.0)]
+    return [Conv(source, shape, fixed[0], fixed[1] if len(fixed) > 1 else np.zeros(len(fixed[0])), attrs)]

@@ -1,10 +1,9 @@
 """Checks a certificate against a network and a property; `docs/certificates.md` has the format and what is believed."""
 
-from __future__ import annotations
-
 import hashlib
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from .bounds import Bounds
 from .files import RefusedError, Stream, UnreadableError, need, read
 from .network import read_network
-from .nodes import Dense, Network
+from .nodes import Network, dense
 from .vnnlibfile import Case, read_property
 from .witness import evaluated
 
@@ -59,15 +58,15 @@ class Tree:
     """Reads and checks the trees of one case: a region is done if every part of it is, however it was divided."""
 
     def __init__(self, file: Stream, network: Network, case: Case) -> None:
-        self._file, self._sites, self._spans = file, network.sites, case.spans
+        self._file, self._sites, self._case = file, network.sites, case
         #: The rows of the unsafe sets follow the network as a matrix: s = rows @ y - limits.
-        self.nodes = [*network.nodes, Dense(network.output, case.rows, -case.limits)]
+        self.nodes = [*network.nodes, dense(network.output, case.rows, -case.limits)]
         self._batch = max(1, min(256, _LARGEST_BATCH // max(node.size for node in self.nodes)))
         self.root = self._bounded(Region(None, case.lower, case.upper))
         self.leaves, self.lowest = 0, np.inf
 
     def _slopes(self, count: int, width: int) -> Any:
-        (kind,) = self._file.take("u1").tolist()
+        kind = int(self._file.take("u1")[0])
         if not kind:
             return None
         need(kind in _SLOPES, f"the certificate has slopes of kind {kind}")
@@ -77,9 +76,8 @@ class Tree:
         return slopes
 
     def _neurons(self, size: int) -> Any:
-        (count,) = self._file.take("<u4").tolist()
-        index = self._file.take("<u4", count)
-        need(count <= size and (index < size).all(), "the certificate names a neuron that is not there")
+        index = self._file.take("<u4", int(self._file.take("<u4")[0]))
+        need(len(index) <= size and (index < size).all(), "the certificate names a neuron that is not there")
         return index
 
     def _bounded(self, region: Region) -> Region:
@@ -93,7 +91,7 @@ class Tree:
         need(region.nesting < LARGEST_NESTING, f"the certificate has bounds nested {region.nesting} deep")
         width = 0
         for at in range(1, len(self.nodes)):
-            bounds.open(at)
+            bounds.add()
             low, high = bounds.lower[at], bounds.upper[at]
             if region.bounds is not None:
                 np.maximum(low, region.bounds.lower[at], out=low)
@@ -108,88 +106,102 @@ class Tree:
                     self._walk(bounds, at, index, stop, self._slopes(2 * len(index), width) if kind else None)
                 own = self._neurons(len(low))
                 bounds.slots[at], width = (width, own), width + len(own)
-            bounds.close(at, at in self._sites)
         return region._replace(bounds=bounds, nesting=region.nesting + 1)
 
     def _walk(self, bounds: Bounds, at: int, index: Any, stop: int, slopes: Any) -> None:
         """Narrows the bounds of some neurons of a node: from below by rows of 1, from above by rows of -1."""
+        low, high, most = bounds.lower[at], bounds.upper[at], max(1, self._batch // 2)
         # Neighbours go together, so that they see the same parts of what is behind them.
         order = np.lexsort(np.unravel_index(index, self.nodes[at].shape))
-        choice, least = np.stack([order, order + len(order)], axis=1).ravel(), np.zeros(2 * len(order))
-        for first in range(0, len(choice), self._batch):
-            part = choice[first : first + self._batch]
-            rows = np.zeros((len(part), self.nodes[at].size))
-            rows[np.arange(len(part)), np.tile(index, 2)[part]] = np.where(part < len(index), 1.0, -1.0)
-            least[part] = bounds.below(at, rows, stop, None if slopes is None else slopes[part])
-        np.maximum.at(bounds.lower[at], index, least[: len(index)])
-        np.minimum.at(bounds.upper[at], index, -least[len(index) :])
+        for part in np.split(order, range(most, len(order), most)):
+            rows = np.zeros((2, len(part), len(low)))
+            rows[:, np.arange(len(part)), index[part]] = [[1.0], [-1.0]]
+            own = None if slopes is None else slopes[[*part, *(len(index) + part)]]
+            least = bounds.below(at, rows.reshape(-1, len(low)), stop, own)
+            low[index[part]] = np.maximum(low[index[part]], least[: len(part)])
+            high[index[part]] = np.minimum(high[index[part]], -least[len(part) :])
 
     def check(self) -> None:
         """Checks the tree of each span of rows: there is no input of the box for which all of its rows are <= 0.
 
-        A tree is written from the top, a part before what follows it, so it can't but cover its region: a split is
-        followed by both of its sides, z >= 0 and z <= 0 of a neuron, or x <= c and x >= c of an input.
-
         Raises:
             RefusedError: A leaf's bound is not above 0.
         """
-        for first, last in self._spans:
-            todo, file, leaves = [self.root], self._file, list[Any]()
-            while todo:
-                region = todo.pop()
-                part = region._replace(depth=region.depth + 1)
-                (kind,) = file.take("u1").tolist()
-                need(region.depth <= LARGEST_DEPTH, f"the certificate has a leaf under {region.depth} splits")
-                if kind == LEAF:
-                    leaf = self._leaf(region, first, last)
-                    if leaves and (len(leaves) == self._batch or leaf[:3] != leaves[0][:3]):
-                        self._settle(leaves)
-                        leaves = []
-                    leaves.append(leaf)
-                elif kind == SPLIT:
-                    at, neuron = file.take("<u4", 2).tolist()
-                    need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
-                    todo += [part._replace(splits=(*region.splits, (at, neuron, sign))) for sign in (-1, 1)]
-                elif kind == CUT:
-                    (at,), (value,) = file.take("<u4").tolist(), file.take("<f8").tolist()
-                    need(abs(value) < np.inf, "the certificate splits an input at no number")
-                    low, high = region.low.copy(), region.high.copy()
-                    low[at], high[at] = max(low[at], value), min(high[at], value)
-                    todo += [part._replace(low=low), part._replace(high=high)]
-                else:
-                    need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
-                    todo.append(self._bounded(region))
-            self._settle(leaves)
+        leaves = chain.from_iterable(self._leaves(*span) for span in self._case.spans)
+        for _, alike in groupby(leaves, key=lambda leaf: leaf[0]):
+            while batch := list(islice(alike, self._batch)):
+                self._settle(batch)
 
-    def _leaf(self, region: Region, first: int, last: int) -> tuple[Any, ...]:
-        (stop,) = self._file.take("<u4").tolist()
-        weights = np.zeros(len(self.nodes[-1].bias))
-        weights[first:last] = self._file.take("<f4", last - first)
-        slopes = self._slopes(1, sum(len(own) for _, own in region.bounds.slots.values()))
-        beta = self._file.take("<f4", len(region.splits)).astype(np.float64)
-        multipliers = np.concatenate([weights, beta])
-        need(((multipliers >= 0) & (multipliers < 1e30)).all(), "the certificate has a multiplier outside [0, 1e30)")
-        return id(region.bounds), stop, slopes is None, region, weights, slopes, beta
+    def _leaves(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """Yields the leaves of one tree: what those share that are walked from together, and what each says.
 
-    def _settle(self, leaves: list[Any]) -> None:
+        It is written from the top, a part before what follows it, so it can't but cover its region: a split is followed
+        by both of its sides, z >= 0 and z <= 0 of a neuron, or x <= c and x >= c of an input.
+        """
+        todo, file = [self.root], self._file
+        while todo:
+            region = todo.pop()
+            part, kind = region._replace(depth=region.depth + 1), int(file.take("u1")[0])
+            need(region.depth <= LARGEST_DEPTH, f"the certificate has a leaf under {region.depth} splits")
+            if kind == LEAF:
+                weights, stop = np.zeros(len(self._case.rows)), int(file.take("<u4")[0])
+                weights[first:last] = file.take("<f4", last - first)
+                slopes = self._slopes(1, sum(len(own) for _, own in region.bounds.slots.values()))
+                beta = file.take("<f4", len(region.splits))
+                multipliers = np.concatenate([weights, beta])
+                whole = ((multipliers >= 0) & (multipliers < 1e30)).all()
+                need(whole, "the certificate has a multiplier outside [0, 1e30)")
+                yield (region.bounds, stop, slopes is None), region, weights, slopes, beta
+            elif kind == SPLIT:
+                at, neuron = file.take("<u4", 2).tolist()
+                need(at in self._sites and neuron < self.nodes[at].size, "the certificate splits what is no neuron")
+                todo += [part._replace(splits=(*region.splits, (at, neuron, sign))) for sign in (-1, 1)]
+            elif kind == CUT:
+                at, value = int(file.take("<u4")[0]), float(file.take("<f8")[0])
+                need(abs(value) < np.inf, "the certificate splits an input at no number")
+                low, high = region.low.copy(), region.high.copy()
+                low[at], high[at] = max(low[at], value), min(high[at], value)
+                todo += [part._replace(low=low), part._replace(high=high)]
+            else:
+                need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
+                todo.append(self._bounded(region))
+
+    def _settle(self, leaves: list[tuple[Any, ...]]) -> None:
         """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.
 
         With weights that are all 0 it shows that no input is there at all (Farkas).
         """
-        _, stops, default, regions, weights, slopes, betas = zip(*leaves, strict=True)
+        ((bounds, stop, default), *_), regions, weights, slopes, betas = zip(*leaves, strict=True)
         splits: dict[int, Any] = {}
         for row, (region, beta) in enumerate(zip(regions, betas, strict=True)):
-            for (at, neuron, sign), multiplier in zip(region.splits, beta, strict=True):
-                splits.setdefault(at, []).append((row, neuron, sign, multiplier))
-        splits = {at: [np.array(column) for column in zip(*items, strict=True)] for at, items in splits.items()}
-        box = np.stack([region.low for region in regions]), np.stack([region.high for region in regions])
-        alphas = None if default[0] else np.concatenate(slopes)
-        bound = regions[0].bounds.below(len(self.nodes) - 1, np.stack(weights), stops[0], alphas, splits, box)
+            for (at, neuron, sign), multiplier in zip(region.splits, beta.tolist(), strict=True):
+                if at not in splits:
+                    splits[at] = np.zeros((2, self.nodes[at].size, len(leaves)))
+                splits[at][:, neuron, row] = sign, multiplier
+        rows, box = (
+            np.stack(weights),
+            [np.stack(ends) for ends in zip(*(region[1:3] for region in regions), strict=True)],
+        )
+        alphas = None if default else np.concatenate(slopes)
+        bound = bounds.below(len(self.nodes) - 1, rows, stop, alphas, splits, box)
         need(bound.min() > 0, f"a leaf is not proved: its bound is {bound.min():.3g}, not above 0", RefusedError)
-        room = 0.999 * bound / (np.stack(weights) @ abs(self.nodes[-1].weights)).sum(axis=1)
+        room = 0.999 * bound / (rows @ abs(self._case.rows)).sum(axis=1)
         self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever a damaged file makes of the code that reads it, it is not accepted."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except (RefusedError, UnreadableError):
+        raise
+    except Exception as error:
+        raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error
+
+
+@_reading()
 def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Network], vnnlib: bytes) -> Report:
     """Checks a certificate whose network may have been read before.
 
@@ -203,37 +215,31 @@ def check_stream(certificate: BinaryIO, digest: bytes, network: Callable[[], Net
         RefusedError: It doesn't prove its claim, or it is one for another network or property.
         UnreadableError: A file can't be read, or isn't taken.
     """
-    try:
-        with np.errstate(all="ignore"):
-            file = Stream(certificate)
-            pairs = ("network", digest, file.network), ("property", hashlib.sha256(vnnlib).digest(), file.property)
-            for name, own, claimed in pairs:
-                what = f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…"
-                need(own == claimed, what, RefusedError)
-            cases = read_property(vnnlib, (graph := network()).nodes[0].size, graph.nodes[graph.output].size)
-            if file.answer:
-                x = file.take("<f4", graph.nodes[0].size)
-                report = Report("sat", 0, 0.0, evaluated(graph, cases, x), x)
-            else:
-                report = Report("unsat", 0, np.inf, "by walks")
-                for case in cases:
-                    tree = Tree(file, graph, case)
-                    tree.check()
-                    report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
-            file.end()
-            return report
-    except (RefusedError, UnreadableError):
-        raise
-    except Exception as error:
-        # Whatever a damaged file makes of the code that reads it, it is not accepted.
-        raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error
+    file = Stream(certificate)
+    for name, own, claimed in (
+        ("network", digest, file.network),
+        ("property", hashlib.sha256(vnnlib).digest(), file.property),
+    ):
+        need(own == claimed, f"the certificate is for another {name}, of SHA-256 {claimed.hex()[:16]}…", RefusedError)
+    graph = network()
+    inputs, outputs = graph.nodes[0].size, graph.nodes[graph.output].size
+    cases = read_property(vnnlib, inputs, outputs)
+    if file.answer:
+        x = file.take("<f4", inputs)
+        report = Report("sat", 0, 0.0, evaluated(graph, cases, x), x)
+    else:
+        report = Report("unsat", 0, np.inf, "by walks")
+        for case in cases:
+            tree = Tree(file, graph, case)
+            tree.check()
+            report = report._replace(leaves=report.leaves + tree.leaves, lowest=min(report.lowest, tree.lowest))
+    file.end()
+    return report
 
 
+@_reading()
 def check(certificate: Path, onnx: Path, vnnlib: Path) -> Report:
     """Checks a certificate; see `check_stream` for errors."""
-    try:
-        content, text = read(onnx), read(vnnlib, LARGEST_TEXT)
-        with certificate.open("rb") as raw:
-            return check_stream(raw, hashlib.sha256(content).digest(), lambda: read_network(content), text)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableError(f"a file can't be read ({type(error).__name__}: {error})") from error
+    content, text = read(onnx), read(vnnlib, LARGEST_TEXT)
+    with certificate.open("rb") as raw:
+        return check_stream(raw, hashlib.sha256(content).digest(), lambda: read_network(content), text)

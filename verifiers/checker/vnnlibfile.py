@@ -3,12 +3,11 @@
 A decimal is the binary64 number nearest to it, as for VNN-COMP's checker; what is computed from these is exact.
 """
 
-from __future__ import annotations
-
 import math
 import re
+from collections import Counter
 from fractions import Fraction
-from itertools import pairwise, product
+from itertools import compress, pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +47,8 @@ class Case(NamedTuple):
     shared: list[Atom]
 
 
-def _statements(text: str) -> list[Any]:
+def _expressions(text: str) -> list[Any]:
+    """Returns nested lists of words."""
     stack: list[list[Any]] = [[]]
     for word in _TOKEN.findall(text):
         if word == "(":
@@ -57,26 +57,26 @@ def _statements(text: str) -> list[Any]:
             stack[-2].append(stack.pop())
         elif word[0] != ";":
             stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
-        need(0 < len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
+        need(len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
 
 
-def _term(term: Any) -> dict[str, Fraction]:
+def _term(term: Any) -> dict[str, Any]:
     """Returns the coefficients of a linear term; the constant is that of ""."""
     if isinstance(term, str):
         need(_NUMBER.fullmatch(term) or _VARIABLE.fullmatch(term), f"the property has {term[:40]!r}, which isn't taken")
         return {term: Fraction(1)} if term[0] in "XY" else {"": Fraction(float(term))}
-    parts, total = [_term(part) for part in term[1:]], dict[str, Fraction]()
-    if term[0] == "*" and len(parts) == 2 and min(map(len, parts)) == 1 and "" in (*parts[0], *parts[1]):
-        factor, other = parts if list(parts[0]) == [""] else parts[::-1]
-        need(list(factor) == [""], "the property multiplies variables")
+    kind, *parts = term[0], *map(_term, term[1:])
+    if kind == "*" and len(parts) == 2:
+        factor, other = sorted(parts, key=lambda part: part.keys() != {""})
+        need(factor.keys() == {""}, "the property multiplies variables")
         return {name: factor[""] * value for name, value in other.items()}
-    need(term[0] in ("+", "-") and parts, f"the property has {str(term)[:40]}, which isn't taken")
-    for at, part in enumerate(parts):
-        for name, value in part.items():
-            minus = term[0] == "-" and (at > 0 or len(parts) == 1)
-            total[name] = total.get(name, Fraction()) + (-value if minus else value)
+    need(kind in ("+", "-") and parts, f"the property has {str(term)[:40]}, which isn't taken")
+    first, *rest = parts if kind == "+" or len(parts) > 1 else ({}, *parts)
+    total = Counter(first)
+    for part in rest:
+        (total.update if kind == "+" else total.subtract)(part)
     return total
 
 
@@ -95,18 +95,20 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
     need(kind in ("and", "or"), f"the property has {str(formula)[:40]}, which isn't taken")
     factors = [_alternatives(part) for part in parts]
-    if kind == "or":
-        return [atoms for factor in factors for atoms in factor]
+    return _conjunction(factors) if kind == "and" else [atoms for factor in factors for atoms in factor]
+
+
+def _conjunction(factors: list[list[list[Atom]]]) -> list[list[Atom]]:
+    """Returns formulas in normal form, all of which hold, as one."""
     size = math.prod(map(len, factors)) * max(1, sum(max(map(len, factor), default=0) for factor in factors))
     need(size <= _MOST_ATOMS, "the property has too many alternatives")
     return [[atom for atoms in choice for atom in atoms] for choice in product(*factors)]
 
 
-def _rounded(value: Any, up: bool) -> float:
+def _rounded(value: Fraction, towards: float) -> float:
     nearest = float(value)
-    if nearest == value or (nearest > value) == up:
-        return nearest
-    return math.nextafter(nearest, math.inf if up else -math.inf)
+    wrong = nearest < value if towards > 0 else nearest > value
+    return math.nextafter(nearest, towards) if wrong else nearest
 
 
 def _row(atom: Atom, outputs: int) -> Any:
@@ -117,39 +119,47 @@ def _row(atom: Atom, outputs: int) -> Any:
     return row
 
 
+def _on(atoms: list[Atom], kind: str) -> list[Atom]:
+    return [atom for atom in atoms if {name[0] for name in atom[0]} == {kind}]
+
+
 def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
     """Reads what a network of so many inputs and outputs must not do; alternatives whose box is empty are left out."""
     names, formulas = list[Any](), list[Any]()
-    for kind, *rest in _statements(content.decode()):
+    for kind, *rest in _expressions(content.decode()):
         declares = rest[-1] == "Real" and (kind, rest[1:-1]) in (("declare-const", []), ("declare-fun", [[]]))
         need(declares or (kind == "assert" and len(rest) == 1), f"the property has a command {kind} that isn't taken")
         (names if declares else formulas).append(rest[0])
     expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
     need(sorted(names) == sorted(expected), f"the property doesn't declare {inputs} inputs and {outputs} outputs")
-    cases: dict[Any, tuple[list[Atom], list[tuple[list[Atom], list[Atom]]]]] = {}
-    # What all alternatives share because it is asserted by itself: each is on one input.
-    atomic = [(id(formula), _alternatives(formula)[0][0]) for formula in formulas if formula[0] in _SIGNS]
-    shared = {place: atom for place, atom in atomic if len(atom[0]) == 1 and min(atom[0])[0] == "X"}
-    for atoms in _alternatives(["and", *(formula for formula in formulas if id(formula) not in shared)]):
-        boxed = [atom for atom in atoms if len(atom[0]) == 1 and next(iter(atom[0]))[0] == "X"]
-        unsafe = [atom for atom in atoms if {name[0] for name in atom[0]} == {"Y"}]
-        need(len(boxed) + len(unsafe) == len(atoms), "the property has a constraint not on one input, or on outputs")
+    factors = [_alternatives(formula) for formula in formulas]
+    # What is asserted of inputs alone, without alternatives, is shared by all of these.
+    alone = [len(factor) == 1 and len(_on(factor[0], "X")) == len(factor[0]) for factor in factors]
+    shared = [atom for factor in compress(factors, alone) for atom in factor[0]]
+    cases: dict[Any, tuple[list[Atom], list[list[Atom]]]] = {}
+    for atoms in _conjunction([factor for factor, own in zip(factors, alone, strict=True) if not own]):
         # Alternatives that share their constraints on inputs, as objects, share a box.
-        cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append((unsafe, atoms))
-    return [case for own in cases.values() for case in _case(list(shared.values()), *own, inputs, outputs)]
+        boxed = _on(atoms, "X")
+        cases.setdefault(tuple(map(id, boxed)), (boxed, []))[1].append(atoms)
+    return [case for own in cases.values() for case in _case(shared, *own, inputs, outputs)]
 
 
-def _case(shared: list[Atom], boxed: list[Atom], rest: list[Any], inputs: int, outputs: int) -> list[Case]:
-    low, high = list[Any]([None] * inputs), list[Any]([None] * inputs)
+def _case(shared: list[Atom], boxed: list[Atom], alternatives: list[Any], inputs: int, outputs: int) -> list[Case]:
+    """Returns the case of alternatives whose constraints on inputs are the same; none if no input meets them."""
+    unsafe = [_on(atoms, "Y") for atoms in alternatives]
+    plain = all(len(boxed) + len(own) == len(atoms) for own, atoms in zip(unsafe, alternatives, strict=True))
+    plain = plain and all(len(atom[0]) == 1 for atom in shared + boxed)
+    need(plain, "the property has a constraint not on one input, or on outputs")
+    low, high = list[Any]([-math.inf] * inputs), list[Any]([math.inf] * inputs)
     for coefficients, limit, _ in shared + boxed:
         ((name, factor),) = coefficients.items()
-        at, value, side = int(name[2:]), limit / factor, high if factor.numerator > 0 else low
-        side[at] = value if side[at] is None else min(side[at], value) if side is high else max(side[at], value)
-    need(None not in low and None not in high, "the property leaves an input without a bound")
+        side, tighter = (high, min) if factor > 0 else (low, max)
+        side[int(name[2:])] = tighter(side[int(name[2:])], limit / factor)
+    need(-math.inf not in low and math.inf not in high, "the property leaves an input without a bound")
     if any(a > b for a, b in zip(low, high, strict=True)):
         return []
-    rows = [atom for unsafe, _ in rest for atom in unsafe]
-    ends = np.cumsum([0, *(len(unsafe) for unsafe, _ in rest)]).tolist()
-    matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(limit, True) for _, limit, _ in rows]
-    lower, upper = (np.array([_rounded(value, up) for value in side]) for side, up in ((low, False), (high, True)))
-    return [Case(lower, upper, matrix, np.array(limits), list(pairwise(ends)), [atoms for _, atoms in rest], shared)]
+    rows = [atom for own in unsafe for atom in own]
+    matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(atom[1], math.inf) for atom in rows]
+    lower, upper = ([_rounded(value, to) for value in side] for side, to in ((low, -math.inf), (high, math.inf)))
+    spans = list(pairwise(np.cumsum([0, *map(len, unsafe)]).tolist()))
+    return [Case(np.array(lower), np.array(upper), matrix, np.array(limits), spans, alternatives, shared)]

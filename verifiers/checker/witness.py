@@ -1,7 +1,5 @@
 """A counterexample, evaluated as real numbers: by intervals, and exactly where these leave it open."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 
@@ -43,28 +41,22 @@ def _met(atoms: list[Atom], x: Any, ends: Any) -> bool:
 def _enclosed(network: Network, x: Any) -> tuple[list[Fraction], ...]:
     """Returns lower and upper ends of the outputs by intervals."""
     bounds = Bounds(network.nodes, x.astype(np.float64), x.astype(np.float64))
-    for at in range(1, len(network.nodes)):
-        bounds.open(at)
-        bounds.close(at, False)
+    for _ in network.nodes[1:]:
+        bounds.add()
     return tuple([Fraction(v) for v in ends[network.output].tolist()] for ends in (bounds.lower, bounds.upper))
 
 
 def _exactly(network: Network, x: Any) -> tuple[list[Fraction], ...] | None:
-    """Returns the outputs; all numbers are integers times a power of 1/2. None if a weight isn't the file's.
+    """Returns the outputs, or None if a weight isn't the file's.
 
-    A float32 number is an integer times 2**-149; a layer's output has its weights' factor and its inputs'.
+    A float32 number is an integer times 2**-149, and the value of node k one times 2**(-149 (k + 1)).
     """
-    whole = np.frompyfunc(lambda value: int(value * 2.0**149), 1, 1)
-    values = [(whole(x.astype(np.float64)), 149)]
-    for node in network.nodes[1:]:
-        most = max(values[source][1] for source in node.sources)
-        inputs = [values[source][0] * 2 ** (most - values[source][1]) for source in node.sources]
-        if node.relu:
-            values.append((np.maximum(inputs[0], 0), most))
-        elif node.loose:
+    whole, one = np.frompyfunc(lambda value: int(value * 2.0**149), 1, 1), 2**149
+    values = [whole(x.astype(np.float64))]
+    for at, node in enumerate(network.nodes[1:]):
+        inputs = [(values[source] * one ** (at - source))[None] for source in node.sources]
+        if node.loose:
             return None
-        else:
-            out = node.forward([value[None] for value in inputs], whole)[0] + whole(node.bias) * 2**most
-            values.append((out, most + 149))
-    numbers, shift = values[network.output]
-    return ([Fraction(int(number), 2**shift) for number in numbers],) * 2
+        out = np.maximum(inputs[0], 0) * one if node.relu else node.forward(inputs, whole)
+        values.append(out[0] + whole(node.bias) * one ** (at + 1))
+    return ([Fraction(int(number), one ** (network.output + 1)) for number in values[network.output]],) * 2

@@ -42,9 +42,8 @@ def output_error(network: Network, lower: npt.NDArray[Any], upper: npt.NDArray[A
     with np.errstate(all="ignore"):
         # A runtime folds batch normalisation into weights, which rounds each of them some times more.
         more = 19 if any(node.loose and node.terms == Node.terms for node in network.nodes) else 3
-        for at, node in enumerate(network.nodes[1:], start=1):
-            bounds.open(at)
-            bounds.close(at, False)
+        for node in network.nodes[1:]:
+            bounds.add()
             sources = [errors[source][None] for source in node.sources]
             if node.relu:
                 errors.append(sources[0][0])
@@ -53,7 +52,7 @@ def output_error(network: Network, lower: npt.NDArray[Any], upper: npt.NDArray[A
             if k * _UNIT > 0.5:
                 return float("inf")
             gamma = k * _UNIT / (1 - k * _UNIT)
-            sizes = [bounds.largest[s][None] + e for s, e in zip(node.sources, sources, strict=True)]
+            sizes = [bounds.largest(s)[None] + e for s, e in zip(node.sources, sources, strict=True)]
             ones = [np.ones_like(e) for e in sources]
             moved, products, weights = (node.forward(values, abs)[0] for values in (sources, sizes, ones))
             total = products + abs(node.bias)

@@ -1,8 +1,8 @@
 """Writes certificates: proofs of a property file that `verifiers.checker` accepts, or the reason why there is none.
 
-The cheapest proof that does is taken: intervals, CROWN over intervals, CROWN; then branch and bound for the
-alternatives that are still open; where few inputs vary, boxes at last. What is written has been checked as a stranger
-will check it.
+The cheapest proof that does is taken: intervals, CROWN over intervals, CROWN, with bounds of the hidden neurons that it
+needs most (`proofs.relevant`), then of all; then branch and bound for the alternatives that are still open; where few
+inputs vary, boxes at last. What is written has been checked as a stranger will check it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from prunecert.verifiers.sparse.proofs.certificate import (
     encode_sat,
     encode_unsat,
 )
+from prunecert.verifiers.sparse.proofs.relevant import SHARES, relevant
 from prunecert.verifiers.sparse.warmup import warm_up
 
 Array = npt.NDArray[np.float64]
@@ -190,31 +191,55 @@ class Certifier:
         Raises:
             UncertifiedError: There is none.
         """
-        improved = [walks(self._network, site) for site in self._network.sites]
-        plain = [SiteBounds() for _ in improved]
-        walked = [SiteBounds((Walk(),) if walking else ()) for walking in improved]
-        # Walks from the last layer's few neurons alone often do, and are checked several times as fast.
-        last = [*plain[:-1], *walked[-1:]]
-        leaves: list[Leaf | None] = []
-        for how, bounds, stops in (
-            ("intervals", plain, (self._last_relu(),)),
-            ("crown-ibp", plain, (self._last_relu(), 0)),
-            *([("crown", last, (self._last_relu(), 0))] if sum(improved) > 1 else []),
-            ("crown", walked, (self._last_relu(), 0)),
-        ):
-            leaves = self._leaves(case, bounds, stops)
-            if None not in leaves:
-                return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
+        how, bounds, leaves = self._at_root(case, quick=any(run.branched and run.branched.leaves for run in finished))
+        if None not in leaves:
+            return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
         if not cut:
             proof = self._trees.prove(case, leaves, deadline, limits, finished)
             return proof, "bab" if isinstance(proof, CaseProof) else "witness"
         try:
-            return cut_boxes(self._network, case, walked, deadline), "boxes"
+            return cut_boxes(self._network, case, bounds, deadline), "boxes"
         except UnprovedBoxError as error:
             raise UncertifiedError(Status.TIMEOUT, str(error)) from error
 
-    def _leaves(self, case: Case, bounds: Sequence[SiteBounds], stops: tuple[int, ...]) -> list[Leaf | None]:
-        """Returns a leaf for each alternative that one walk over the whole box excludes, None for the others."""
+    def _at_root(self, case: Case, *, quick: bool) -> tuple[str, list[SiteBounds], list[Leaf | None]]:
+        """Looks for a proof of the whole box, the cheapest to check first.
+
+        Args:
+            case: The box.
+            quick: Whether CROWN won't do, as after a search that had to split.
+
+        Returns:
+            Its name, the bounds and a leaf for each alternative; some are None if there is no proof by bounds of all
+            neurons that walks improve, which these are then.
+        """
+        sites = self._network.sites
+        chosen = {site: np.zeros(0, dtype=np.int64) for site in sites if walks(self._network, site)}
+        bounds, stops = [SiteBounds() for _ in sites], (self._last_relu(), 0)
+        leaves, tree = self._leaves(case, bounds, stops[:1])
+        how = "intervals"
+        for share in (0.0, *(SHARES if chosen and not quick else ()), 1.0):
+            if None not in leaves:
+                break
+            how = "crown" if share else "crown-ibp"
+            if share == 1.0:
+                bounds = [SiteBounds((Walk(),) if site in chosen else ()) for site in sites]
+            elif share:
+                rows = [k for leaf, span in zip(leaves, case.spans, strict=True) if leaf is None for k in range(*span)]
+                neurons = relevant(tree, rows, share)
+                # Those walked from so far stay, which is why they matter less now.
+                chosen = {site: np.union1d(own, neurons.get(site, own)) for site, own in chosen.items()}
+                bounds = [SiteBounds((Walk(chosen[site]),) if len(chosen.get(site, ())) else ()) for site in sites]
+            leaves, tree = self._leaves(case, bounds, stops)
+        return how, bounds, leaves
+
+    def _leaves(
+        self, case: Case, bounds: Sequence[SiteBounds], stops: tuple[int, ...]
+    ) -> tuple[list[Leaf | None], Tree]:
+        """Returns a leaf for each alternative that one walk over the whole box excludes, None for the others.
+
+        And the case, bounded.
+        """
         leaves: list[Leaf | None] = [None] * len(case.spans)
         with np.errstate(all="ignore"):
             tree = Tree(_stream(CaseProof(bounds, [])), self._network, case)
@@ -225,7 +250,7 @@ class Certifier:
                     if leaves[k] is None and len(part) and part.max() > 0:
                         weights = (np.arange(last - first) == part.argmax()).astype(np.float32)
                         leaves[k] = Leaf(weights, np.zeros(0, dtype=np.float32), None, stop)
-        return leaves
+        return leaves, tree
 
     def _last_relu(self) -> int:
         """Returns the last ReLU before the output; walks that stop there are intervals."""

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from prunecert.verifiers.checker.bounds import Bounds
 from prunecert.verifiers.checker.files import RefusedError
 from prunecert.verifiers.checker.network import read_network
-from prunecert.verifiers.checker.nodes import Dense, Network, Node
+from prunecert.verifiers.checker.nodes import Network, Node, dense
 from prunecert.verifiers.checker.witness import _exactly
 from tests.verifiers.checker import kit
 
 
 def bounded(network: Network, low: np.ndarray, high: np.ndarray) -> Bounds:
     bounds = Bounds(network.nodes, low, high)
-    for at in range(1, len(network.nodes)):
-        bounds.open(at)
-        bounds.close(at, at in network.sites)
+    for _ in network.nodes[1:]:
+        bounds.add()
     return bounds
 
 
@@ -38,7 +37,7 @@ def random_network(rng: np.random.Generator, spread: float) -> Network:
     for inputs, outputs in pairwise(sizes):
         scale = 10.0 ** rng.uniform(-spread, spread, (outputs, inputs))
         weights = (rng.standard_normal((outputs, inputs)) * scale).astype(np.float32)
-        nodes.append(Dense(len(nodes) - 1, weights, rng.standard_normal(outputs).astype(np.float32)))
+        nodes.append(dense(len(nodes) - 1, weights, rng.standard_normal(outputs).astype(np.float32)))
         if outputs != 2:
             nodes.append(Node([len(nodes) - 1], [outputs], [], relu=True))
     return Network(nodes, [1, 3], 5)
@@ -58,7 +57,7 @@ def test_bounds_hold_in_rational_arithmetic(seed: int, spread: float) -> None:
         values = [[Fraction(float(v)) for v in np.clip(point, low, high)]]
         for node in network.nodes[1:]:
             values.append(
-                [max(v, Fraction()) for v in values[-1]] if node.relu else fractions(node, node.weights, values[-1])
+                [max(v, Fraction()) for v in values[-1]] if node.relu else fractions(node, node.weights[0], values[-1])
             )
         for at, value in enumerate(values):
             for number, v in enumerate(value):
@@ -87,7 +86,8 @@ def test_slopes_and_multipliers_of_any_kind_keep_bounds_true(seed: int) -> None:
     for site in network.sites:
         row, neuron = rng.integers(40, size=30), rng.integers(network.nodes[site].size, size=30)
         sign = np.where(values[site][row, neuron] >= 0, 1, -1)
-        splits[site] = [row, neuron, sign, 10.0 ** rng.uniform(-3, 2, 30)]
+        splits[site] = np.zeros((2, network.nodes[site].size, 40))
+        splits[site][:, neuron, row] = sign, 10.0 ** rng.uniform(-3, 2, 30)
     least = bounds.below(5, rows, 0, slopes, splits)
     assert np.all(least <= (rows * values[-1]).sum(axis=1) + 1e-12)
     boxed = bounds.below(5, rows, 0, slopes, splits, (np.minimum(points, 0.9), points))
@@ -108,12 +108,13 @@ def test_a_walk_finds_the_same_alone_and_with_others() -> None:
 
 def test_a_multiplier_counts_where_no_row_reaches_its_neuron() -> None:
     """With rows of 0 the splits alone are walked from, be their neuron 0 all over the box (Farkas)."""
-    nodes: list[Node] = [Node([], [1], []), Dense(0, np.array([[1.0], [-1.0]]), np.array([-2.0, 3.0]))]
-    nodes += [Node([1], [2], [], relu=True), Dense(2, np.eye(2), np.zeros(2))]
+    nodes: list[Node] = [Node([], [1], []), dense(0, np.array([[1.0], [-1.0]]), np.array([-2.0, 3.0]))]
+    nodes += [Node([1], [2], [], relu=True), dense(2, np.eye(2), np.zeros(2))]
     bounds = bounded(Network(nodes, [1], 3), np.zeros(1), np.ones(1))
     # z = x - 2 <= -1 and z' = 3 - x >= 2: their sides z >= 0 and z' <= 0 are empty.
     for neuron, sign, least in ((0, 1, 1.0), (1, -1, 2.0), (0, -1, -2.0), (1, 1, -3.0)):
-        splits = {1: [np.array([0]), np.array([neuron]), np.array([sign]), np.array([1.0])]}
+        splits = {1: np.zeros((2, 2, 1))}
+        splits[1][:, neuron, 0] = sign, 1.0
         assert bounds.below(3, np.zeros((1, 2)), 0, None, splits)[0] == pytest.approx(least, abs=1e-9)
 
 
@@ -137,9 +138,9 @@ def test_at_a_point_bounds_are_close_to_the_exact_value_and_below_it(family: str
 
 
 def test_what_overflows_is_refused_or_proves_nothing() -> None:
-    nodes: list[Node] = [Node([], [1], []), Dense(0, np.full((1, 1), 3e38, dtype=np.float32), np.zeros(1))]
+    nodes: list[Node] = [Node([], [1], []), dense(0, np.full((1, 1), 3e38, dtype=np.float32), np.zeros(1))]
     nodes.append(Node([1], [1], [], relu=True))
-    nodes.append(Dense(2, np.full((1, 1), 3e38, dtype=np.float32), np.zeros(1)))
+    nodes.append(dense(2, np.full((1, 1), 3e38, dtype=np.float32), np.zeros(1)))
     with np.errstate(all="ignore"), pytest.raises(RefusedError, match="not bounded"):
         bounded(Network(nodes, [1], 3), np.array([-1.0]), np.array([1.0]))
     one = bounded(Network(nodes[:2], [], 1), np.array([-1.0]), np.array([1.0]))
@@ -149,6 +150,6 @@ def test_what_overflows_is_refused_or_proves_nothing() -> None:
 
 
 def test_nan_in_a_box_is_refused() -> None:
-    nodes: list[Node] = [Node([], [1], []), Dense(0, np.ones((1, 1), dtype=np.float32), np.zeros(1))]
+    nodes: list[Node] = [Node([], [1], []), dense(0, np.ones((1, 1), dtype=np.float32), np.zeros(1))]
     with pytest.raises(RefusedError, match="not bounded"):
         bounded(Network(nodes, [], 1), np.array([np.nan]), np.array([1.0]))

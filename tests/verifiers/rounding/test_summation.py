@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from prunecert.verifiers.checker.network import read_network
-from prunecert.verifiers.checker.nodes import Dense
+from prunecert.verifiers.checker.nodes import Conv
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.rounding.summation import output_error
 from tests.soundness.networks import Add, Affine, Network, Relu
@@ -66,7 +66,7 @@ def test_wider_boxes_have_larger_bounds_and_endless_sums_none() -> None:
     assert errors == sorted(errors)
     question = files[0].question
     assert output_error(network, question.lower * 1e30, question.upper * 1e30 + 1e30) > 1e20
-    next(node for node in network.nodes if isinstance(node, Dense)).terms = 2**24, 1
+    next(node for node in network.nodes if isinstance(node, Conv)).terms = 2**24, 1
     assert output_error(network, question.lower, question.upper) == np.inf
 
 
