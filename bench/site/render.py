@@ -14,6 +14,7 @@ from markupsafe import Markup
 import prunecert
 from prunecert.bench.leaderboard import commands
 from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.machine import quote
 from prunecert.bench.report import impact_tables
 from prunecert.bench.report.table import seconds
 from prunecert.bench.site import figures, impact, methods, papers
@@ -207,7 +208,7 @@ def _commands(row: Row) -> list[tuple[str, str]]:
     again = [("Measured again by", commands.measure_again(row.entry))]
     training = row.entry["training"]
     if training and training["command"]:
-        again.append(("Trained again by", str(training["command"])))
+        again.append(("Trained again by", quote(shlex.split(training["command"]))))
     if row.larger is not None:
         again.append((f"The run over {row.images:,} images, for this network, by", _larger_command(row.larger)))
     return again
@@ -217,7 +218,7 @@ def _larger_command(larger: LargerRun) -> str:
     run = larger.run
     profile = [] if run.profile == "default" else ["--profile", run.profile]
     chosen = ["--cells", larger.cell.name, "--images", str(larger.images)]
-    return shlex.join(["python", "-m", "bench.run", "--suite", run.suite, *profile, *chosen])
+    return shlex.join(["prunecert", "run", "--suite", run.suite, *profile, *chosen])
 
 
 def _counts(row: Row, verifier: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def checkpoint_file(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".safetensors", ".json"):
         if not path.is_file():
-            raise UserError(f"There is no checkpoint {str(path)!r}; bench.train writes them.")
+            raise UserError(f"There is no checkpoint {str(path)!r}; prunecert train writes them.")
         return path.with_suffix(".safetensors")
     if str(name) not in available():
         raise UserError(
@@ -57,7 +57,7 @@ def load(name: str | Path) -> nn.Module:
     """Returns a checkpoint as a module in evaluation mode, on the CPU, its masks applied.
 
     Args:
-        name: The name of one that `prunecert.available` lists, or the path of another that `bench.train`
+        name: The name of one that `prunecert.available` lists, or the path of another that `prunecert train`
             has written.
 
     Example:

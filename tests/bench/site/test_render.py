@@ -64,7 +64,13 @@ def test_a_row_shows_what_its_entry_says(site: Path) -> None:
     verified = entry["result"]["verified"]
     assert f"{100 * verified['value']:.1f} %" in page
     assert f"({100 * verified['low']:.1f}–{100 * verified['high']:.1f})" in page
-    for text in (entry["files"]["onnx_sha256"], entry["digest"], "bench.run --suite made-up", "bench.train", "Gemm_1"):
+    for text in (
+        entry["files"]["onnx_sha256"],
+        entry["digest"],
+        "prunecert run --suite made-up",
+        "prunecert train",
+        "Gemm_1",
+    ):
         assert text in page
     assert page.count('<svg class="plot"') == 5
     assert json.loads((site / "entries" / f"{entry['name']}.json").read_text()) == entry
