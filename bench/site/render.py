@@ -23,7 +23,6 @@ from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
 from prunecert.bench.site.view import SEED_PAPER, KeptShare, Row, classes, families
 from prunecert.models import DENSE
-from prunecert.models.data import CLASSES
 from prunecert.models.pruners.taxonomy import FACETS
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def entry(
         rank: Its rank, if it has one.
         onnx: Address of its ONNX file on the site, if it is there.
     """
-    family = [other for other in family if other.images == row.images]
+    family = [other for other in family if (other.images, other.data_fingerprint) == (row.images, row.data_fingerprint)]
     nearest = sorted(family, key=lambda other: (other is not row, abs(other.sparsity - row.sparsity), other.name))
     shown = sorted(nearest[:_MOST_OTHERS], key=lambda other: (other.compression, other.cell["pruner"], other.name))
     return env.get_template("entry.html.j2").render(
@@ -193,7 +192,7 @@ def entry(
         classes_table=impact.by_class(row),
         class_note=impact_tables.CLASS_NOTE,
         outcomes=row.outcomes if row.own_images <= _MOST_OUTCOMES else (),
-        classes=CLASSES,
+        class_name=lambda label: impact_tables.class_name(label, row.class_names),
         words=_WORDS,
     )
 
