@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,14 +42,13 @@ def plain_copy(module: nn.Module) -> PlainCopy:
         UserError: It is no module, is in training mode, can't be copied, or isn't of float32.
     """
     if not isinstance(module, nn.Module):
-        raise UserError(
-            f"A {type(module).__name__} is refused as a network; pass a torch.nn.Module, the path of an .onnx file, "
-            "or the name of a shipped checkpoint."
-        )
+        raise UserError(f"An object of the type {type(module).__name__} is refused as a network; {_remedy(module)}.")
     module = unwrapped(module)
     _check_mode(module)
     duplicate = _duplicate(module)
     permanent = [*_bake_pruning(duplicate), *_bake_parametrisations(duplicate)]
+    if any(value.is_meta for value in (*duplicate.parameters(), *duplicate.buffers())):
+        raise UserError("The module is refused: it is on torch's device 'meta', without weights; load them first.")
     duplicate.cpu()
     for name, value in [*duplicate.named_parameters(), *duplicate.named_buffers()]:
         if value.is_floating_point() and value.dtype != torch.float32:
@@ -58,6 +57,17 @@ def plain_copy(module: nn.Module) -> PlainCopy:
                 "float32: call module.float() first."
             )
     return PlainCopy(duplicate, tuple(permanent))
+
+
+def _remedy(thing: object) -> str:
+    """Returns what to do with something that is no module, a clause."""
+    if isinstance(thing, type) and issubclass(thing, nn.Module):
+        return f"pass an instance: {thing.__name__}(…).eval()"
+    if isinstance(thing, Mapping) and any(isinstance(value, Tensor) for value in thing.values()):
+        return "load the weights into a module, module.load_state_dict(…), and pass that"
+    if isinstance(thing, torch.export.ExportedProgram):
+        return "pass program.module()"
+    return "pass a torch.nn.Module, the path of an .onnx file, or the name of a shipped checkpoint"
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -146,8 +146,9 @@ def _run(module: nn.Module, sample: Tensor) -> Tensor:
     """
     shape = tuple(sample.shape)
     try:
-        outputs = module(sample)
-        again = module(sample)
+        # Each time a copy: a module may normalise its input in place, and the caller's image stays what it is.
+        outputs = module(sample.clone())
+        again = module(sample.clone())
     except Exception as error:
         # A module may raise anything.
         raise UserError(
@@ -193,7 +194,7 @@ def _by_trace(module: nn.Module, sample: Tensor, path: Path, opset: int) -> list
         try:
             torch.onnx.export(
                 module,
-                (sample,),
+                (sample.clone(),),
                 str(path),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -219,7 +220,7 @@ def _by_program(module: nn.Module, sample: Tensor, path: Path, opset: int) -> No
         try:
             program = torch.onnx.export(
                 module,
-                (sample,),
+                (sample.clone(),),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=opset,
@@ -311,7 +312,9 @@ def _compare(path: Path, module: nn.Module, sample: Tensor) -> float:
         ]
     )
     written = counterexample.outputs(path, points)
-    own = np.concatenate([cast(Callable[[Tensor], Tensor], module)(torch.from_numpy(p[None])).numpy() for p in points])
+    own = np.concatenate(
+        [cast(Callable[[Tensor], Tensor], module)(torch.from_numpy(p[None].copy())).numpy() for p in points]
+    )
     difference = largest_difference(written, own)
     # Sums of a few thousand float32 products in another order; a wrong translation is off by far more.
     if written.shape != own.shape or not difference <= 1e-3 * max(1.0, float(np.abs(own).max())):

@@ -71,7 +71,8 @@ def as_example(example: Arrays) -> Tensor:
         UserError: It is no array of finite numbers, or empty.
     """
     array = as_array(example, "example")
-    values = np.ascontiguousarray(array, dtype=np.float32)
+    # A copy, which torch may have: arrays may be read-only, or somebody's to whom their numbers matter.
+    values = np.array(array, dtype=np.float32, order="C")
     if values.size == 0 or array.ndim == 0 or not np.isfinite(values).all():
         raise UserError(
             f"The example of shape {array.shape} is refused; pass one input of finite numbers as the module takes it, "

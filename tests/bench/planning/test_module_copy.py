@@ -94,3 +94,18 @@ def test_what_is_no_module_or_cannot_be_copied_is_refused(small: nn.Module) -> N
     small.handle = Handle()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"can't be copied .*a handle.*pass the \.onnx file"):
         plain_copy(small)
+
+
+@pytest.mark.parametrize(
+    ("thing", "remedy"),
+    [
+        (nn.Linear, r"pass an instance: Linear\(…\).eval\(\)"),
+        (nn.Linear(2, 2).state_dict(), "load_state_dict"),
+        (None, "pass a torch.nn.Module"),
+        ({}, "pass a torch.nn.Module"),
+        (nn.Linear(2, 2, device="meta").eval(), "without weights"),
+    ],
+)
+def test_what_is_no_module_is_told_what_to_pass(thing: Any, remedy: str) -> None:
+    with pytest.raises(UserError, match=remedy):
+        plain_copy(thing)
