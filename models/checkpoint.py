@@ -266,9 +266,9 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
     file = path.with_suffix(".safetensors")
     card = load_card(file)
     if not file.is_file():
-        raise UserError(
-            f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {card.command}"
-        )
+        # A card has the command of a checkout.
+        command = card.command.replace("python -m bench.", "prunecert ")
+        raise UserError(f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {command}")
     sha256 = sha256_file(file)
     if sha256 != card.sha256:
         raise UserError(
