@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from prunecert.__main__ import VERBS
+from prunecert.bench.run_options import run_parser
 from tests import house
 
 PAGES = sorted([*house.ROOT.glob("*.md"), *house.ROOT.glob("docs/*.md"), house.ROOT / "results" / "README.md"])
@@ -83,6 +87,29 @@ def test_commands_name_options_that_exist(page: Path) -> None:
             if verb:
                 options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.partition("`")[0])
                 assert set(options) <= _options(*filter(None, verb.groups())), part
+
+
+def _own_options(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of its subcommands."""
+    options = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            options.update(*map(_own_options, action.choices.values()))
+    return options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_installed_commands_and_their_options_exist(page: Path) -> None:
+    """As `prunecert VERB`, in blocks and between backquotes."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    for verb, rest in re.findall(r"(?:^ *|`|\$ |&& )prunecert ([a-z][a-z-]*)\b([^`\n|&]*)", text, flags=re.M):
+        assert verb in VERBS, verb
+        module = importlib.import_module(VERBS[verb].target.partition(":")[0])
+        known = _own_options(module.parser())
+        if verb == "gate":
+            known |= _own_options(run_parser())
+        options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" #")[0])
+        assert set(options) <= known, f"prunecert {verb}{rest}"
 
 
 def test_what_troubleshooting_quotes_is_said_by_the_program() -> None:

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize, prune
 
 from prunecert.errors import UserError
 
 #: Layers that compute something else in training mode.
 _MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What synchronised batch norm computes in evaluation mode, of any number of axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  # torch's name
+        """Takes any."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,14 @@ def plain_copy(module: nn.Module) -> PlainCopy:
     _check_mode(module)
     duplicate = _duplicate(module)
     permanent = [*_bake_pruning(duplicate), *_bake_parametrisations(duplicate)]
+    for part in duplicate.modules():
+        if isinstance(part, nn.SyncBatchNorm):
+            part.__class__ = _BatchNorm
+    lazy = [name for name, value in duplicate.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        raise UserError(
+            f"The module is refused: {lazy[0]!r} has no weights yet; call the module once on an input, and train it."
+        )
     if any(value.is_meta for value in (*duplicate.parameters(), *duplicate.buffers())):
         raise UserError("The module is refused: it is on torch's device 'meta', without weights; load them first.")
     duplicate.cpu()
@@ -82,6 +98,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _check_mode(module: nn.Module) -> None:
+    own_eval = getattr(module.eval, "__func__", None) is not nn.Module.eval
+    if module.training and isinstance(module, torch.fx.GraphModule) and own_eval:
+        raise UserError(
+            "The module is refused: it is one that torch.export has made, which knows no evaluation mode; pass the "
+            "module that it was made of."
+        )
     for name, part in module.named_modules():
         if part.training and (not name or isinstance(part, _MODAL)):
             where = f"its layer {name!r} ({type(part).__name__})" if name else "it"

@@ -120,9 +120,10 @@ def export_module(
     outputs = _run(plain.module, sample)
     with replacing(target) as scratch:
         used = _write(plain.module, sample, scratch, exporter, opset)
-        refusal = _settle(scratch)
-        difference = _compare(scratch, plain.module, sample)
-        weights, kept = totals(count_layers(scratch))
+        with _called_by_its_owner(scratch):
+            refusal = _settle(scratch)
+            difference = _compare(scratch, plain.module, sample)
+            weights, kept = totals(count_layers(scratch))
     return ExportedNetwork(
         path=target,
         sha256=identity(target),
@@ -135,6 +136,18 @@ def export_module(
         permanent=plain.permanent,
         refusal=refusal,
     )
+
+
+@contextlib.contextmanager
+def _called_by_its_owner(scratch: Path) -> Iterator[None]:
+    """Words refusals of what was written about the network, not about a file that nobody has seen."""
+    try:
+        yield
+    except UserError as error:
+        sentence = error.sentence
+        for name in (f"Network {scratch}", f"Network {scratch.name}", str(scratch), scratch.name):
+            sentence = sentence.replace(name, "The exported network")
+        raise UserError(sentence, error.details) from error
 
 
 @torch.no_grad()
@@ -255,9 +268,14 @@ def _quietly() -> Iterator[list[warnings.WarningMessage]]:
         levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        # What couldn't be written is printed beside what is raised, from C++: torch 2.13 turns that log on whatever its
+        # switch says.
+        log = torch._C._jit_onnx_log
+        torch._C._jit_onnx_log = lambda *_: None
         try:
             yield caught
         finally:
+            torch._C._jit_onnx_log = log
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 
@@ -275,7 +293,14 @@ def _settle(path: Path) -> str:
     forget(model)
     # With external data read in, whatever the exporter wrote.
     onnx.save(model, str(path))
-    onnx.checker.check_model(str(path), full_check=True)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        # onnx raises what it likes: of types that its operators lack, for example.
+        raise UserError(
+            f"The exported network is refused by onnx ({first_line(error)}); what it names must be of float32: take "
+            "autocast and other types out of the module's forward."
+        ) from error
     return refusal
 
 

@@ -100,7 +100,7 @@ def opened_network(network: nn.Module | str | Path, example: Arrays | None) -> I
     scratch = NETWORKS.folder() / f"{secrets.token_hex(8)}.onnx"
     _export(network, scratch, example)
     with NETWORKS.holding(scratch, sha256_file(scratch)) as path:
-        yield _looked_at(path)
+        yield _looked_at(path, "The module" if not isinstance(network, str | Path) else str(network))
 
 
 def _export(network: nn.Module | str | Path, path: Path, example: Arrays | None) -> None:
@@ -116,14 +116,24 @@ def _export(network: nn.Module | str | Path, path: Path, example: Arrays | None)
     export(network, path, example)
 
 
-def _looked_at(path: Path) -> Target:
+def _looked_at(path: Path, name: str = "") -> Target:
+    """Returns a network by its file.
+
+    Args:
+        path: The file.
+        name: What its owner calls it; empty: by the file's name.
+    """
+    name = name or path.name
     info = network_info(path)
     inspection = inspect_network(path)
     classes = inspection.outputs if inspection.outputs is not None else info.outputs[0].size
     if classes is None:
-        raise UserError(f"{path.name} leaves the number of its outputs open; export it with a fixed one.")
+        raise UserError(f"{name} leaves the number of its outputs open; export it with a fixed one.")
     if classes < 2:
-        raise UserError(f"{path.name} has {classes} output; a classifier with two or more is needed.")
+        raise UserError(
+            f"{name} has {classes} output; a classifier with two or more is needed: of a single logit z make two, "
+            "torch.cat([torch.zeros_like(z), z], 1)."
+        )
     return Target(path, info.sha256, info.sample_shape, classes)
 
 
