@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from prunecert.__main__ import VERBS
-from prunecert.bench.run_options import run_parser
 from tests import house
 
 PAGES = sorted([*house.ROOT.glob("*.md"), *house.ROOT.glob("docs/*.md"), house.ROOT / "results" / "README.md"])
+#: Verbs whose options are those of a word behind them.
+_SUBCOMMANDS = ("certificate", "sparse-benchmark")
 NAMES = [str(page.relative_to(house.ROOT)) for page in PAGES]
 
 
@@ -89,13 +91,14 @@ def test_commands_name_options_that_exist(page: Path) -> None:
                 assert set(options) <= _options(*filter(None, verb.groups())), part
 
 
-def _own_options(parser: argparse.ArgumentParser) -> set[str]:
-    """The options of a parser and of its subcommands."""
-    options = set(parser._option_string_actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            options.update(*map(_own_options, action.choices.values()))
-    return options
+@cache
+def _helped(verb: str, subcommand: str) -> set[str]:
+    """The options that the help of a verb names, or of one of its subcommands."""
+    module = importlib.import_module(VERBS[verb].target.partition(":")[0])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        module.main([*VERBS[verb].first, *filter(None, [subcommand]), "--help"])
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", out.getvalue()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -104,12 +107,10 @@ def test_installed_commands_and_their_options_exist(page: Path) -> None:
     text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
     for verb, rest in re.findall(r"(?:^ *|`|\$ |&& )prunecert ([a-z][a-z-]*)\b([^`\n|&]*)", text, flags=re.M):
         assert verb in VERBS, verb
-        module = importlib.import_module(VERBS[verb].target.partition(":")[0])
-        known = _own_options(module.parser())
-        if verb == "gate":
-            known |= _own_options(run_parser())
-        options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" #")[0])
-        assert set(options) <= known, f"prunecert {verb}{rest}"
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" #")[0])) - {"--help"}
+        subcommand = rest.split()[0] if verb in _SUBCOMMANDS and rest.split() else ""
+        known = _helped(verb, subcommand) | (_helped("run", "") if verb == "gate" else set())
+        assert options <= known, f"prunecert {verb}{rest}"
 
 
 def test_what_troubleshooting_quotes_is_said_by_the_program() -> None:
