@@ -4,7 +4,7 @@ The file is checked by its SHA-256 (published beside it), by the shape of every 
 measured on held-out training images, as trained ones are. A suite prunes it by naming it as `parent` in a recipe.
 
 With ``--ap-key``, the file is a pruned network of the Adversarial Pruning benchmark: it is checked likewise, its zeros
-are counted against the key's rate, and it is written as ONNX with a card, for ``bench.run --suite cifar10-ap --card``.
+are counted against the key's rate, and it is written as ONNX with a card, for ``prunecert run --card``.
 """
 
 from __future__ import annotations

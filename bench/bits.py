@@ -1,6 +1,6 @@
 """Choose the bits of each layer's weights, at the size that the same bits for all would have.
 
-    python -m bench.bits --checkpoint cnn-small_ibp_eps2_lwm_x10_s0 --bits 4
+    prunecert bits --checkpoint cnn-small_ibp_eps2_lwm_x10_s0 --bits 4
 
 Images are held-out training images: the first --images for the search, the next --check to compare its choice with
 equal bits. The bits that are printed go into a suite as they are, e.g. bits: [4, 8/8/4/6]. See docs/bits.md.

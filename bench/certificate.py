@@ -1,12 +1,12 @@
 """Write and check certificates: proofs of a property file that anybody can check (docs/certificates.md).
 
-    python -m bench.certificate write proof.cert --onnx net.onnx --vnnlib prop.vnnlib --timeout 60
-    python -m bench.certificate check proof.cert --onnx net.onnx --vnnlib prop.vnnlib
-    python -m bench.certificate check --run results/runs/mine --workers 2
+    prunecert certificate write proof.cert --onnx net.onnx --vnnlib prop.vnnlib --timeout 60
+    prunecert certificate check proof.cert --onnx net.onnx --vnnlib prop.vnnlib
+    prunecert certificate check --run results/runs/mine --workers 2
 
 `write` proves or breaks the property by the sparse engine, checks the certificate and only then writes it. `check`
 answers in one line; the folder verifiers/checker does the same without the rest of this program. With --run it checks
-all certificates of a run of bench.run --certificates: networks are found by their hashes, properties written anew.
+all certificates of a `prunecert run --certificates`: networks are found by their hashes, properties written anew.
 
 Exit codes: 0 the certificate holds (`write`: is written); 1 it does not, or is for another network or property
 (`write`: there is none, and the line says why); 2 a file can't be read.

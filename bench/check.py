@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = None if options.data_root is None else images()
     files = entry_files(options.results)
     if not files:
-        raise UserError(f"{shortened(options.results)} holds no leaderboard entry; bench.run --submit makes them.")
+        raise UserError(f"{shortened(options.results)} holds no leaderboard entry; prunecert run --submit makes them.")
     good, problems = check_tree(options.results, data)
     _, run_problems = larger_runs(options.results, good)
     for problem in (*problems, *run_problems):

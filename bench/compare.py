@@ -1,8 +1,8 @@
-"""Compare `bench.run` with the loop that one writes today: the verifier's own command line, once for each instance.
+"""Compare `prunecert run` with the loop that one writes today: the verifier's own command line, once for each instance.
 
 Both get the same ONNX files, properties, limits, cores and number of processes. Three sides: `loop` starts NeuralSAT or
-alpha-beta-CROWN once for each line of instances.csv; `run` is bench.run with the suite's cascade; `alone` is bench.run
-with that verifier only, so that one sees what comes from the warm process and what from the cascade. Writes
+alpha-beta-CROWN once for each line of instances.csv; `run` is `prunecert run` with the suite's cascade; `alone` is the
+same with that verifier only, so that one sees what comes from the warm process and what from the cascade. Writes
 comparison.json and comparison.md. Exit code 1 if a side proves what another breaks.
 """
 

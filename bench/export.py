@@ -1,7 +1,7 @@
 """Export a suite's checkpoints: ONNX files with the masks baked in, and a VNN-COMP folder.
 
 Writes onnx/, vnnlib/ and instances.csv under onnx_exports/SUITE, which any tool that takes part in VNN-COMP can run,
-and `python -m bench.verify --instances` too. Images that a network gets wrong are left out: there is nothing to prove.
+and `prunecert verify --instances` too. Images that a network gets wrong are left out: there is nothing to prove.
 
 By default instances.csv names the compact networks (NAME.compact.onnx): without the units that pruning has left without
 effect for pixels in [0, 1]; the masked ones (NAME.onnx) lie beside them, and --no-compact names those. `--shapes` only
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunecert export", description=__doc__)
-    parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
+    parser.add_argument("--suite", required=True, help="name of a shipped suite (see prunecert ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="whose number of images and limits (default: default)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
     parser.add_argument("--images", type=IMAGES, help="the first N images instead of the profile's number")

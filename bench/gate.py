@@ -1,6 +1,6 @@
 """The CI regression gate: compare a run with its baseline, image by image.
 
-With --run an existing run is gated. With --suite the suite is run first, by bench.run and its options, and gated;
+With --run an existing run is gated. With --suite the suite is run first, by 'prunecert run' and its options, and gated;
 what makes a comparison impossible, such as other limits, data, versions, images or verifiers, is found before the first
 image. The suite's networks may be your own ONNX files: see docs/gate.md.
 Exit code 0: fine; 1: a regression or a contradiction; 2: wrong usage, a run that is not complete, or one in which a
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     own = parser()
     options, rest = own.parse_known_args(sys.argv[1:] if argv is None else argv)
     if rest and options.suite is None:
-        own.error(f"unrecognized arguments: {' '.join(rest)} (bench.run's options need --suite)")
+        own.error(f"unrecognized arguments: {' '.join(rest)} (options of 'prunecert run' need --suite)")
     console = Console(highlight=False)
     report = GateReport(options.report, os.environ if environment is None else environment)
     with report.refusals():

@@ -19,9 +19,9 @@ def gate_parser(description: str | None = None) -> argparse.ArgumentParser:
         prog="prunecert gate",
         description=description,
         allow_abbrev=False,
-        epilog="With --suite, all other options go to bench.run; see python -m bench.run --help.",
+        epilog="With --suite, all other options go to 'prunecert run'; see prunecert run --help.",
     )
-    parser.add_argument("--baseline", type=Path, required=True, help="baseline file, made by bench.baseline")
+    parser.add_argument("--baseline", type=Path, required=True, help="baseline file, made by prunecert baseline")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", type=Path, help="run directory to gate")
     what.add_argument("--suite", help="run this suite first, and gate that run")

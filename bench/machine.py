@@ -63,7 +63,20 @@ def _cpu_model() -> str:
 
 
 def quote(argv: Sequence[str]) -> str:
-    """Returns a command as one types it."""
+    """Returns a command as one types it, wherever prunecert is installed.
+
+    Args:
+        argv: The command, word by word; a verb as results record it, ``python -m bench.VERB``.
+
+    Example:
+        >>> quote(["python", "-m", "bench.run", "--suite", "mine", "--cells", "a b*"])
+        "prunecert run --suite mine --cells 'a b*'"
+    """
     import shlex
 
-    return shlex.join(["python" if word == sys.executable else word for word in argv])
+    words = ["python" if word == sys.executable else word for word in argv]
+    if words[:2] == ["python", "-m"] and len(words) > 2:
+        house, _, verb = words[2].removeprefix("prunecert.").partition(".")
+        if house == "bench" and verb.replace("_", "").isalpha():
+            words[:3] = ["prunecert", verb.replace("_", "-")]
+    return shlex.join(words)

@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunecert publish", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the results folder")
     parser.add_argument("--out", type=Path, default=Path("site"), help="folder of the site (default: site); replaced")
-    parser.add_argument("--skip-invalid", action="store_true", help="leave out entries that bench.check refuses")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out entries that prunecert check refuses")
     parser.add_argument(
         "--onnx", type=Path, metavar="FOLDER", help="offer the entries' ONNX files, found there by their hashes"
     )

@@ -1,7 +1,7 @@
 """What pruning keeps of a dense control's accuracies, as a Markdown table.
 
-``python -m bench.retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
-under PGD and by bounds. ``python -m bench.retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
+``prunecert retention`` reads the cards of the shipped checkpoints: accuracies on the held-out training images
+under PGD and by bounds. ``prunecert retention results/zoo/cifar10-4nets-1000.json`` reads a run's summary: the
 images that complete verifiers have judged. With ``--proved`` and a run's folder, each proof of its dense networks is
 followed into the pruned ones (docs/pairs.md). A network is compared with the dense one of the same network, objective,
 radius and seed, and only where both were trained for as many epochs and measured on the same images.

@@ -19,7 +19,7 @@ from prunecert.printable import shortened
 def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the argument parser of `bench.run`."""
     parser = argparse.ArgumentParser(prog="prunecert run", description=description)
-    parser.add_argument("--suite", required=True, help="name of a shipped suite (see bench.ls), or a .yaml file")
+    parser.add_argument("--suite", required=True, help="name of a shipped suite (see prunecert ls), or a .yaml file")
     parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
     parser.add_argument("--images", type=IMAGES, help="verify the first N images instead of the profile's number")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
@@ -40,7 +40,7 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--exports", type=Path, default=Path("onnx_exports"), help="folder for ONNX files")
     parser.add_argument("--abcrown", type=Path, metavar="PATH", help="a checkout of alpha-beta-CROWN")
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join the parts with bench.merge")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N; join them with prunecert merge")
     parser.add_argument("--skip-unavailable", action="store_true", help="leave out verifiers that are not installed")
     parser.add_argument(
         "--reuse", type=Path, nargs="+", default=[], metavar="RUN", help="take over what these earlier runs answered"

@@ -1,7 +1,7 @@
 """Time the sparse engine's complete verifier beside others, and with earlier proofs beside without.
 
-    python -m bench.sparse_benchmark complete --onnx NET.onnx … --images 200 --timeout 60
-    python -m bench.sparse_benchmark reuse --onnx DENSE.onnx X2.onnx X10.onnx X20.onnx X100.onnx --images 200
+    prunecert sparse-benchmark complete --onnx NET.onnx … --images 200 --timeout 60
+    prunecert sparse-benchmark reuse --onnx DENSE.onnx X2.onnx X10.onnx X20.onnx X100.onnx --images 200
 
 Asked are the images of the set that a network classifies correctly and that CROWN leaves open. `complete` asks every
 verifier about each image in turn, in an order that changes from image to image, all with the same limit, in worker

@@ -2,8 +2,8 @@
 
 One pair, or a benchmark in VNN-COMP's layout; with one verifier or several, which are then checked against each other.
 
-    python -m bench.verify --onnx net.onnx --vnnlib prop.vnnlib --verifier neuralsat --timeout 60
-    python -m bench.verify --instances instances.csv --verifier crown,abcrown --out results/runs/acasxu
+    prunecert verify --onnx net.onnx --vnnlib prop.vnnlib --verifier neuralsat --timeout 60
+    prunecert verify --instances instances.csv --verifier crown,abcrown --out results/runs/acasxu
 
 Written to the folder of --out: results.csv as VNN-COMP has it (a folder for each verifier if there are several), a
 counterexample file for each `sat` with the record of its replay beside it, the verifiers' own output in logs/, and a

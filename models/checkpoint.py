@@ -199,10 +199,10 @@ def load_card(path: Path) -> Card:
         data = read_json(file, _MOST_BYTES)
     except (UserError, ValueError) as error:
         raise UserError(
-            f"The card {str(file)!r} cannot be read ({error}); it must be the JSON that bench.train writes."
+            f"The card {str(file)!r} cannot be read ({error}); it must be the JSON that prunecert train writes."
         ) from error
     if not isinstance(data, dict):
-        raise UserError(f"The card {str(file)!r} holds no JSON object; it must be the one that bench.train writes.")
+        raise UserError(f"The card {str(file)!r} holds no JSON object; it must be the one that prunecert train writes.")
     version = data.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(
@@ -220,14 +220,14 @@ def load_card(path: Path) -> Card:
     if any(not text.isprintable() for text in _texts(data)):
         raise UserError(
             f"The card {str(file)!r} is refused: it holds control characters or halves of characters; it must be the "
-            "JSON that bench.train writes."
+            "JSON that prunecert train writes."
         )
     try:
         # Checked, not converted: a card's numbers go on as they are written, into hashes among others.
         msgspec.convert(data, Card)
     except msgspec.ValidationError as error:
         raise UserError(
-            f"The card {str(file)!r} is refused ({shortened(error)}); it must be the JSON that bench.train writes."
+            f"The card {str(file)!r} is refused ({shortened(error)}); it must be the JSON that prunecert train writes."
         ) from error
     return Card(**data)
 
@@ -266,9 +266,9 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
     file = path.with_suffix(".safetensors")
     card = load_card(file)
     if not file.is_file():
-        raise UserError(
-            f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {card.command}"
-        )
+        # A card has the command of a checkout.
+        command = card.command.replace("python -m bench.", "prunecert ")
+        raise UserError(f"There is no checkpoint {str(file)!r}, though its card is there; train it with: {command}")
     sha256 = sha256_file(file)
     if sha256 != card.sha256:
         raise UserError(
@@ -287,7 +287,7 @@ def load_model(path: Path) -> tuple[nn.Module, Masks, Card]:
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(
             f"The checkpoint {str(file)!r} does not fit network {card.network!r} ({str(error).splitlines()[0]}); "
-            "it must be one that bench.train wrote."
+            "it must be one that prunecert train wrote."
         ) from error
     if masks.sha256() != card.mask_sha256 or not masks.holds(model):
         raise UserError(f"The checkpoint {str(file)!r} is refused: its masks are not those of its card.")

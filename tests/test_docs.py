@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import re
 import subprocess
 import sys
@@ -10,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from prunecert.__main__ import VERBS
 from tests import house
 
 PAGES = sorted([*house.ROOT.glob("*.md"), *house.ROOT.glob("docs/*.md"), house.ROOT / "results" / "README.md"])
+#: Verbs whose options are those of a word behind them.
+_SUBCOMMANDS = ("certificate", "sparse-benchmark")
 NAMES = [str(page.relative_to(house.ROOT)) for page in PAGES]
 
 
@@ -83,6 +89,28 @@ def test_commands_name_options_that_exist(page: Path) -> None:
             if verb:
                 options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.partition("`")[0])
                 assert set(options) <= _options(*filter(None, verb.groups())), part
+
+
+@cache
+def _helped(verb: str, subcommand: str) -> set[str]:
+    """The options that the help of a verb names, or of one of its subcommands."""
+    module = importlib.import_module(VERBS[verb].target.partition(":")[0])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        module.main([*VERBS[verb].first, *filter(None, [subcommand]), "--help"])
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", out.getvalue()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_installed_commands_and_their_options_exist(page: Path) -> None:
+    """As `prunecert VERB`, in blocks and between backquotes."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    for verb, rest in re.findall(r"(?:^ *|`|\$ |&& )prunecert ([a-z][a-z-]*)\b([^`\n|&]*)", text, flags=re.M):
+        assert verb in VERBS, verb
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" #")[0])) - {"--help"}
+        subcommand = rest.split()[0] if verb in _SUBCOMMANDS and rest.split() else ""
+        known = _helped(verb, subcommand) | (_helped("run", "") if verb == "gate" else set())
+        assert options <= known, f"prunecert {verb}{rest}"
 
 
 def test_what_troubleshooting_quotes_is_said_by_the_program() -> None:

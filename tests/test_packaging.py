@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import tomllib
@@ -56,6 +57,14 @@ def test_the_package_says_what_it_is() -> None:
     assert any(classifier.startswith("Operating System :: POSIX") for classifier in classifiers)
     assert PROJECT["authors"]
     assert "log" in PROJECT["optional-dependencies"]
+
+
+def test_the_site_is_built_with_what_the_extra_docs_names() -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    assert "docs" in re.split(r"[,\s]+", tox["tox"]["env_list"]), "continuous integration runs them all"
+    assert tox["testenv:docs"]["deps"].split() == PROJECT["optional-dependencies"]["docs"]
+    assert "--strict" in tox["testenv:docs"]["commands"]
 
 
 # The image. Docker isn't everywhere, so its recipe is held to the rules of hadolint that concern it.

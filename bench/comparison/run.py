@@ -118,7 +118,7 @@ def _run(
     if ended.code not in (0, 1):
         raise UserError(f"{quote(command)} ended with status {ended.code}; see {out / f'{name}.log'}.")
     answers, wrong = sides.read_run(target, networks)
-    what = f"bench.run, {', '.join(verifiers)}"
+    what = f"prunecert run, {', '.join(verifiers)}"
     print(f"{name}: {duration(ended.seconds)}", flush=True)
     return sides.Side(name, what, command, ended.seconds, meter.peak_mb, answers, networks), wrong
 

@@ -86,11 +86,11 @@ def read(path: Path) -> Snapshot:
     Raises:
         UserError: It is missing, no baseline, of a newer schema, or was changed by hand.
     """
-    make = f'make one with: python -m bench.baseline --run RUN --out {path} --reason "…"'
-    again = "restore it, or make it again with bench.baseline"
+    make = f'make one with: prunecert baseline --run RUN --out {path} --reason "…"'
+    again = "restore it, or make it again with prunecert baseline"
     data = document(read_bytes(path, "Baseline", make), path, "Baseline", make)
     if data.get("kind") != KIND:
-        raise UserError(f"{path} is no baseline; bench.baseline makes one from a run.")
+        raise UserError(f"{path} is no baseline; prunecert baseline makes one from a run.")
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise UserError(f"Baseline {path} has no valid schema_version (found {version!r:.40}).")
@@ -102,7 +102,7 @@ def read(path: Path) -> Snapshot:
     if data.get("digest") != digest({key: value for key, value in data.items() if key != "digest"}):
         raise UserError(
             f"Baseline {path} was changed after it was made (its digest does not fit); make it again with "
-            "bench.baseline, which records the reason."
+            "prunecert baseline, which records the reason."
         )
     baseline = convert(data, Baseline, path, "Baseline", again)
     return Snapshot(

@@ -23,8 +23,8 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
     """
     if run.unfinished:
         raise UserError(
-            f"{directory} is refused: it is not complete ({', '.join(run.unfinished[:_SHOWN])}). Run the same "
-            "bench.run command again; it goes on where it stopped."
+            f"{directory} is refused: it is not complete ({', '.join(run.unfinished[:_SHOWN])}). Give the same "
+            "command again (prunecert run); it goes on where it stopped."
         )
     empty = [name for name, cell in run.cells.items() if not cell.images]
     if empty or not run.cells:
@@ -49,7 +49,7 @@ def check(run: Snapshot, directory: Path, *, allow_unpublishable: bool, allow_er
         cell, (image, verifier) = failed[0]
         raise UserError(
             f"{directory} is refused: verifiers failed {plural(len(failed), 'time')}, first {verifier} on {cell} image "
-            f"{image}. Mend that and do them again with bench.run --retry error, or accept them with --allow-errors."
+            f"{image}. Mend that and do them again with prunecert run --retry error, or accept them: --allow-errors."
         )
     if run.unpublishable and not allow_unpublishable:
         raise UserError(

@@ -58,7 +58,7 @@ def with_certificates(result: GateResult, snapshot: Snapshot, directory: Path, s
     for name, image, status in verified:
         row = run.proof(name, image, status)
         if row is None or not row.sha256:
-            why = row.detail if row is not None and row.detail else "bench.run --certificates writes them"
+            why = row.detail if row is not None and row.detail else "prunecert run --certificates writes them"
             lines[name].append(f"image {image} has no certificate: {why}")
     networks, images = Networks([sources.exports]), images_of(run, sources.suite, sources.data_root)
     tally = check_run(run, networks, images, workers=sources.workers, places=verified)

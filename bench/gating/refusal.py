@@ -85,8 +85,8 @@ def _refuse_incomplete(base: Snapshot, run: Snapshot, names: list[str]) -> None:
     unfinished = [name for name in run.unfinished if name in names]
     if unfinished:
         raise UserError(
-            f"The run is not complete: {listed(unfinished)} lacks answers, so nothing is told about it. Run the same "
-            "bench.run command again; it goes on where it stopped."
+            f"The run is not complete: {listed(unfinished)} lacks answers, so nothing is told about it. Give the same "
+            "command again (prunecert run); it goes on where it stopped."
         )
     untaken = [name for name in names if run.cells[name].untaken or base.cells[name].untaken]
     if untaken:

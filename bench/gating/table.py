@@ -9,7 +9,7 @@ from rich.measure import Measurement
 
 from prunecert.bench.gating.markdown import change
 from prunecert.bench.gating.result import CaseState, CellResult, GateResult, Metric, TimeRatio, plural
-from prunecert.bench.report.medium import Table
+from prunecert.bench.report.medium import Table, print_sentence
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (
@@ -72,12 +72,7 @@ def show(result: GateResult, console: Console) -> None:
         if case.state is CaseState.PASS and not (case.name == "images" and case.lines):
             continue
         where = f"{case.cell}, {case.name}" if case.cell else case.name
-        console.print(
-            f"{str(case.state).upper()}: {where}: {case.message}",
-            style=_STYLES[case.state],
-            markup=False,
-            soft_wrap=True,
-        )
+        print_sentence(console, f"{str(case.state).upper()}: {where}: {case.message}", _STYLES[case.state])
         for line in shortened(list(case.lines)):
             console.print(f"  {line}", markup=False, soft_wrap=True)
     for cell in result.cells:
@@ -88,8 +83,8 @@ def show(result: GateResult, console: Console) -> None:
             for line in lines:
                 console.print(f"  {line}", markup=False, soft_wrap=True)
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    console.print(result.headline, style="bold", markup=False, soft_wrap=True)
+        print_sentence(console, f"note: {note}")
+    print_sentence(console, result.headline, "bold")
 
 
 def narrow(table: Table, styles: Sequence[str], width: int) -> list[tuple[str, str]]:

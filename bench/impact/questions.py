@@ -144,7 +144,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
     for path in entry_files(source):
         entry = load_entry(path)
         for field, problem in misshapen(entry):
-            raise UserError(f"{shortened(path)}: {field}: {problem}; bench.check names all that is wrong with it.")
+            raise UserError(f"{shortened(path)}: {field}: {problem}; prunecert check names all that is wrong with it.")
         part = outcomes_of(*as_rows(entry))
         sources.add(str(entry["data"]["source"]))
         if part is not None:

@@ -17,7 +17,7 @@ from prunecert.bench.leaderboard.content import (
 )
 from prunecert.bench.leaderboard.entry import Entry, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
-from prunecert.bench.leaderboard.imagesets import is_exact
+from prunecert.bench.leaderboard.imagesets import CIFAR10, data_name, is_exact
 from prunecert.bench.leaderboard.proofs import judge_proofs
 from prunecert.bench.leaderboard.suites import shipped_suite
 from prunecert.bench.results.outcome import disputes
@@ -137,7 +137,12 @@ def remarks(entry: Entry) -> list[str]:
     data, protocol = entry["data"], entry["protocol"]
     # That a copy is the official one is a claim, the hash can be looked up.
     if not is_exact(data["images"], data["images_sha256"]):
-        sentences.append("its images are not known to be CIFAR-10's to the pixel")
+        name = data_name(data["source"])
+        sentences.append(
+            "its images are not known to be CIFAR-10's to the pixel"
+            if name == CIFAR10
+            else f"its images are those of {name}, whose hash isn't known here"
+        )
     suite = shipped_suite(protocol["suite"], protocol["profile"])
     if suite is None:
         sentences.append(f"suite {protocol['suite']!r} does not ship with this version; its rules are taken as stated")

@@ -57,7 +57,7 @@ def shipped(entry: Mapping[str, Any]) -> bool:
 def measure_again(entry: Mapping[str, Any]) -> str:
     """Returns the command that asks the same verifiers about the same network and images."""
     protocol = entry["protocol"]
-    words = ["python", "-m", "bench.run", "--suite", protocol["suite"]]
+    words = ["prunecert", "run", "--suite", protocol["suite"]]
     if protocol["profile"] != "default":
         words += ["--profile", protocol["profile"]]
     words += ["--cells", entry["cell"]["name"]] if shipped(entry) else ["--card", "card.yaml"]
@@ -73,9 +73,7 @@ def export_again(entry: Mapping[str, Any]) -> str | None:
     """Returns the command that writes the ONNX file of the given hash; None for networks that don't ship."""
     if not shipped(entry):
         return None
-    return shlex.join(
-        ["python", "-m", "bench.export", "--suite", entry["protocol"]["suite"], "--cells", entry["cell"]["name"]]
-    )
+    return shlex.join(["prunecert", "export", "--suite", entry["protocol"]["suite"], "--cells", entry["cell"]["name"]])
 
 
 def card_text(entry: Mapping[str, Any]) -> str:

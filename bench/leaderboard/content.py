@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from prunecert.bench.leaderboard.entry import NAME, Entry, entry_digest, entry_name
-from prunecert.bench.leaderboard.imagesets import EXACT, LEAST_IMAGES, images_sha256, known_labels
+from prunecert.bench.leaderboard.imagesets import CIFAR10, EXACT, LEAST_IMAGES, data_name, images_sha256, known_labels
 from prunecert.bench.planning.plan import image_key, stage_key
 from prunecert.bench.schema.cell import parse_eps, show_eps
 from prunecert.errors import UserError
@@ -24,7 +24,10 @@ _TEXTS = (
     ("cell", "pruner"),
     ("cell", "name"),
     ("method", "title"),
+    ("data", "source"),
 )
+#: Of a data set other than CIFAR-10, whose number of classes nothing here says.
+_MOST_CLASSES = 100_000
 _LONGEST = 120
 _LONGEST_WORD = 4_000
 
@@ -138,15 +141,16 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
     """Judges which images are meant, and what the network makes of them."""
     data, images = entry["data"], entry["images"]
     count = data["images"]
+    cifar10 = data_name(data["source"]) == CIFAR10
     pixels = EXACT.get(count)
     if count < LEAST_IMAGES:
         yield "data.images", f"{count} images are too few for the board, which takes {LEAST_IMAGES} and more"
-    if data["official"] and pixels not in (None, data["images_sha256"]):
+    if cifar10 and data["official"] and pixels not in (None, data["images_sha256"]):
         yield "data.official", f"CIFAR-10's first {count} test images have the SHA-256 {pixels}, so these are others"
     if pixels == data["images_sha256"] and list(images["label"]) != known_labels(count):
         yield "images.label", "these are not the labels that belong to the pixels"
     if data["sample"]:
-        yield "data.sample", "these are the built-in sample images; only CIFAR-10's test images are taken"
+        yield "data.sample", "these are the built-in sample images; only a data set's test images are taken"
     if data["split"] != "test" or data["indices"] is not None:
         yield "data.split", "only the first images of the test split are taken"
     if any(len(column) != count for column in images.values()):
@@ -155,9 +159,10 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
         return
     if images["index"] != list(range(count)):
         yield "images.index", f"it must count from 0 to {count - 1}: images are missing, twice or out of order"
+    classes = len(CLASSES) if cifar10 else _MOST_CLASSES
     for key in ("label", "predicted"):
-        if not all(0 <= value < len(CLASSES) for value in images[key]):
-            yield f"images.{key}", f"a class must be within 0 and {len(CLASSES) - 1}"
+        if not all(0 <= value < classes for value in images[key]):
+            yield f"images.{key}", f"a class must be within 0 and {classes - 1}"
     for index, label, predicted, correct in zip(*(images[key] for key in images), strict=True):
         if correct and label != predicted:
             yield (
@@ -167,7 +172,9 @@ def judge_images(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def judge_against_data(entry: Entry, data: Dataset) -> Iterator[tuple[str, str]]:
-    """Judges labels and pixels by a copy of the data."""
+    """Judges labels and pixels by a copy of CIFAR-10, where the entry is on it."""
+    if data_name(entry["data"]["source"]) != CIFAR10:
+        return
     count = min(entry["data"]["images"], len(data))
     for index, label in zip(entry["images"]["index"], entry["images"]["label"], strict=False):
         if 0 <= index < len(data) and int(data.labels[index]) != label:

@@ -245,7 +245,7 @@ def load_entry(path: Path) -> Entry:
             f"{shown}: file: this is no readable JSON file ({error}); restore it or submit the run again."
         ) from error
     if not isinstance(entry, dict) or entry.get("kind") != KIND:
-        raise UserError(f"{shown}: kind: this is no leaderboard entry; bench.run --submit writes them.")
+        raise UserError(f"{shown}: kind: this is no leaderboard entry; prunecert run --submit writes them.")
     version = entry.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise UserError(

@@ -12,6 +12,9 @@ from prunecert.models.data import Dataset
 LEAST_IMAGES = 50
 #: Entries on so many images are ranked; those on fewer are a class of their own.
 RANKED_IMAGES = 1000
+#: The data set of the board. Entries on others are boards of their own, never ranked with it.
+CIFAR10 = "CIFAR-10"
+_UNOFFICIAL = " (unofficial copy)"
 #: First n images of CIFAR-10's test split, in their order. Copies that circulate differ in later images.
 EXACT = {
     5: "4099b08e95e8dec0d52fe0eb3fcb5c6ebeb9878570a3441956e6e44fdbc068e4",
@@ -36,6 +39,19 @@ _LABELS = (
     "7147448477537208958362087376531322541292707213202479890770784633013701314238423784309001044676113735"
     "2665871688530401388069995586004232722598917403013839614703789116666919942170681929047831201584638138"
 )
+
+
+def data_name(source: str) -> str:
+    """Returns the data set that an entry's images are from.
+
+    Example:
+        >>> data_name("CIFAR-10 (unofficial copy)"), data_name("the digits of scikit-learn")
+        ('CIFAR-10', 'the digits of scikit-learn')
+
+    Args:
+        source: ``data.source`` of an entry.
+    """
+    return source.removesuffix(_UNOFFICIAL)
 
 
 def images_sha256(data: Dataset, count: int) -> str:

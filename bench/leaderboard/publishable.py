@@ -43,7 +43,7 @@ def publishable(results: Path, *, skip_invalid: bool) -> Publishable:
         UserError: There is no entry, no valid one, or an invalid one that is not to be skipped.
     """
     if not entry_files(results):
-        raise UserError(f"{results} holds no leaderboard entry; make some with bench.run --submit.")
+        raise UserError(f"{results} holds no leaderboard entry; make some with prunecert run --submit.")
     good, problems = check_tree(results)
     runs, faults = larger_runs(results, good)
     wrong = [*map(str, problems), *map(str, faults)]
@@ -55,7 +55,7 @@ def publishable(results: Path, *, skip_invalid: bool) -> Publishable:
             [*wrong[:_SHOWN], *more],
         )
     if not good:
-        raise UserError(f"{results} holds no valid leaderboard entry; see python -m bench.check {results}.")
+        raise UserError(f"{results} holds no valid leaderboard entry; see prunecert check {results}.")
     folder = entry_files(results)[0].parent
     records = {name: read_record(folder, entry) for name, entry in good.items()}
     proofs = {name: record.words for name, record in records.items() if record is not None}

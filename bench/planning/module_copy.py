@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize, prune
 
 from prunecert.errors import UserError
 
 #: Layers that compute something else in training mode.
 _MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What synchronised batch norm computes in evaluation mode, of any number of axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  # torch's name
+        """Takes any."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,21 @@ def plain_copy(module: nn.Module) -> PlainCopy:
         UserError: It is no module, is in training mode, can't be copied, or isn't of float32.
     """
     if not isinstance(module, nn.Module):
-        raise UserError(
-            f"A {type(module).__name__} is refused as a network; pass a torch.nn.Module, the path of an .onnx file, "
-            "or the name of a shipped checkpoint."
-        )
+        raise UserError(f"An object of the type {type(module).__name__} is refused as a network; {_remedy(module)}.")
     module = unwrapped(module)
     _check_mode(module)
     duplicate = _duplicate(module)
     permanent = [*_bake_pruning(duplicate), *_bake_parametrisations(duplicate)]
+    for part in duplicate.modules():
+        if isinstance(part, nn.SyncBatchNorm):
+            part.__class__ = _BatchNorm
+    lazy = [name for name, value in duplicate.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        raise UserError(
+            f"The module is refused: {lazy[0]!r} has no weights yet; call the module once on an input, and train it."
+        )
+    if any(value.is_meta for value in (*duplicate.parameters(), *duplicate.buffers())):
+        raise UserError("The module is refused: it is on torch's device 'meta', without weights; load them first.")
     duplicate.cpu()
     for name, value in [*duplicate.named_parameters(), *duplicate.named_buffers()]:
         if value.is_floating_point() and value.dtype != torch.float32:
@@ -58,6 +73,17 @@ def plain_copy(module: nn.Module) -> PlainCopy:
                 "float32: call module.float() first."
             )
     return PlainCopy(duplicate, tuple(permanent))
+
+
+def _remedy(thing: object) -> str:
+    """Returns what to do with something that is no module, a clause."""
+    if isinstance(thing, type) and issubclass(thing, nn.Module):
+        return f"pass an instance: {thing.__name__}(…).eval()"
+    if isinstance(thing, Mapping) and any(isinstance(value, Tensor) for value in thing.values()):
+        return "load the weights into a module, module.load_state_dict(…), and pass that"
+    if isinstance(thing, torch.export.ExportedProgram):
+        return "pass program.module()"
+    return "pass a torch.nn.Module, the path of an .onnx file, or the name of a shipped checkpoint"
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -72,6 +98,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _check_mode(module: nn.Module) -> None:
+    own_eval = getattr(module.eval, "__func__", None) is not nn.Module.eval
+    if module.training and isinstance(module, torch.fx.GraphModule) and own_eval:
+        raise UserError(
+            "The module is refused: it is one that torch.export has made, which knows no evaluation mode; pass the "
+            "module that it was made of."
+        )
     for name, part in module.named_modules():
         if part.training and (not name or isinstance(part, _MODAL)):
             where = f"its layer {name!r} ({type(part).__name__})" if name else "it"

@@ -120,9 +120,10 @@ def export_module(
     outputs = _run(plain.module, sample)
     with replacing(target) as scratch:
         used = _write(plain.module, sample, scratch, exporter, opset)
-        refusal = _settle(scratch)
-        difference = _compare(scratch, plain.module, sample)
-        weights, kept = totals(count_layers(scratch))
+        with _called_by_its_owner(scratch):
+            refusal = _settle(scratch)
+            difference = _compare(scratch, plain.module, sample)
+            weights, kept = totals(count_layers(scratch))
     return ExportedNetwork(
         path=target,
         sha256=identity(target),
@@ -137,6 +138,18 @@ def export_module(
     )
 
 
+@contextlib.contextmanager
+def _called_by_its_owner(scratch: Path) -> Iterator[None]:
+    """Words refusals of what was written about the network, not about a file that nobody has seen."""
+    try:
+        yield
+    except UserError as error:
+        sentence = error.sentence
+        for name in (f"Network {scratch}", f"Network {scratch.name}", str(scratch), scratch.name):
+            sentence = sentence.replace(name, "The exported network")
+        raise UserError(sentence, error.details) from error
+
+
 @torch.no_grad()
 def _run(module: nn.Module, sample: Tensor) -> Tensor:
     """Returns a module's outputs [1, classes].
@@ -146,8 +159,9 @@ def _run(module: nn.Module, sample: Tensor) -> Tensor:
     """
     shape = tuple(sample.shape)
     try:
-        outputs = module(sample)
-        again = module(sample)
+        # Each time a copy: a module may normalise its input in place, and the caller's image stays what it is.
+        outputs = module(sample.clone())
+        again = module(sample.clone())
     except Exception as error:
         # A module may raise anything.
         raise UserError(
@@ -193,7 +207,7 @@ def _by_trace(module: nn.Module, sample: Tensor, path: Path, opset: int) -> list
         try:
             torch.onnx.export(
                 module,
-                (sample,),
+                (sample.clone(),),
                 str(path),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -219,7 +233,7 @@ def _by_program(module: nn.Module, sample: Tensor, path: Path, opset: int) -> No
         try:
             program = torch.onnx.export(
                 module,
-                (sample,),
+                (sample.clone(),),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=opset,
@@ -254,9 +268,14 @@ def _quietly() -> Iterator[list[warnings.WarningMessage]]:
         levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        # What couldn't be written is printed beside what is raised, from C++: torch 2.13 turns that log on whatever its
+        # switch says.
+        log = torch._C._jit_onnx_log
+        torch._C._jit_onnx_log = lambda *_: None
         try:
             yield caught
         finally:
+            torch._C._jit_onnx_log = log
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 
@@ -274,7 +293,14 @@ def _settle(path: Path) -> str:
     forget(model)
     # With external data read in, whatever the exporter wrote.
     onnx.save(model, str(path))
-    onnx.checker.check_model(str(path), full_check=True)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        # onnx raises what it likes: of types that its operators lack, for example.
+        raise UserError(
+            f"The exported network is refused by onnx ({first_line(error)}); what it names must be of float32: take "
+            "autocast and other types out of the module's forward."
+        ) from error
     return refusal
 
 
@@ -311,7 +337,9 @@ def _compare(path: Path, module: nn.Module, sample: Tensor) -> float:
         ]
     )
     written = counterexample.outputs(path, points)
-    own = np.concatenate([cast(Callable[[Tensor], Tensor], module)(torch.from_numpy(p[None])).numpy() for p in points])
+    own = np.concatenate(
+        [cast(Callable[[Tensor], Tensor], module)(torch.from_numpy(p[None].copy())).numpy() for p in points]
+    )
     difference = largest_difference(written, own)
     # Sums of a few thousand float32 products in another order; a wrong translation is off by far more.
     if written.shape != own.shape or not difference <= 1e-3 * max(1.0, float(np.abs(own).max())):

@@ -75,7 +75,7 @@ def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[
     summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part, data=data)
     if not paths:
         console.print(
-            f"this part is done; the last part that runs into {out} writes the report, or bench.merge does",
+            f"this part is done; the last part that runs into {out} writes the report, or prunecert merge does",
             markup=False,
             soft_wrap=True,
         )

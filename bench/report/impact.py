@@ -61,7 +61,7 @@ class Picture:
 
 def class_names(source: str) -> tuple[str, ...]:
     """Returns the classes' names of a data set that is known by where it comes from, else nothing."""
-    return _CIFAR10 if source.startswith("CIFAR-10") else ()
+    return _CIFAR10 if source in ("CIFAR-10", "CIFAR-10 (unofficial copy)") else ()
 
 
 def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Sequence[Pictures] = ()) -> str:

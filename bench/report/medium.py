@@ -13,6 +13,7 @@ from rich.table import Table as TerminalTable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from rich.console import Console
 
 #: A bar, and backslashes before it, which would undo its escape.
 _BAR = re.compile(r"(\\*)\|")
@@ -99,3 +100,14 @@ def templates(package: str, filters: Mapping[str, Callable[..., Any]] | None = N
     )
     environment.filters.update(filters or {})
     return environment
+
+
+def print_sentence(console: Console, text: str, style: str = "") -> None:
+    """Prints a sentence: wrapped between words on a terminal, and as one line, which tools search, anywhere else.
+
+    Args:
+        console: Where to.
+        text: The sentence; nothing in it is taken for markup.
+        style: As rich has it, e.g. ``"red"``.
+    """
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=not console.is_terminal)

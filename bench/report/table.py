@@ -11,7 +11,7 @@ from rich.console import Console
 from prunecert.bench.planning.select import describe_missing
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import pairs_table, proofs_table, screen
-from prunecert.bench.report.medium import Table
+from prunecert.bench.report.medium import Table, print_sentence
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.words import TABLE_WIDTH
 
@@ -181,9 +181,9 @@ def show(summary: Summary, console: Console) -> None:
         console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
     beneath = (*notes(summary), *certified.notes(summary), *pairs_table.notes(summary))
     for line in (*([] if _narrow(console) else legend(summary)), *beneath):
-        console.print(line, markup=False, soft_wrap=True)
+        print_sentence(console, line)
     if sentence := screen.finding(summary):
-        console.print(sentence, markup=False, soft_wrap=True)
+        print_sentence(console, sentence)
 
 
 def _show_cells(summary: Summary, console: Console) -> None:

@@ -249,7 +249,7 @@ class Log:
         if not directory.is_dir():
             raise UserError(f"{directory} is no run: there is no such directory.")
         if not there:
-            raise UserError(f"{directory} is no run: it holds no {_PATTERN} file; bench.run writes them.")
+            raise UserError(f"{directory} is no run: it holds no {_PATTERN} file; prunecert run writes them.")
         self.directory = directory
         #: One sentence for each unfinished line that was left out; filled while reading.
         self.notes: list[str] = []
@@ -345,7 +345,7 @@ def run_session(directory: Path, row: SessionRow | VerifySessionRow) -> SessionR
         UserError: It is one of `bench.verify`, whose answers are about properties, not about a suite's cells.
     """
     if isinstance(row, VerifySessionRow):
-        raise UserError(f"{directory} is refused: it holds results of bench.verify; give a run of bench.run.")
+        raise UserError(f"{directory} is refused: these are results of 'prunecert verify'; give a run.")
     return row
 
 

@@ -169,7 +169,7 @@ def summary_of(rows: Rows) -> dict[str, Any]:
         UserError: No session has begun; the run was killed before that.
     """
     if not rows.sessions:
-        raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
+        raise UserError("The run was killed before it began: it holds no session; start it again (prunecert run).")
     latest, cells = rows.latest(), rows.cells()
     summaries = [summarise_cell(cell, rows) for cell in cells.values() if not cell.certified_only]
     certified = smoothing.summarise(cells.values(), rows.certificates, rows.correct, CONFIDENCE)

@@ -105,7 +105,7 @@ def read_summary(path: Path) -> Summary:
     Raises:
         UserError: It is unreadable, no summary, damaged, or of a newer schema.
     """
-    hint = "give the summary.json of a run, which bench.run writes"
+    hint = "give the summary.json of a run, which prunecert run writes"
     data = document(read_bytes(path, "Summary", hint), path, "Summary", hint)
     if data.get("kind") != KIND:
         raise UserError(f"{path} is no run's summary; give the summary.json of a run, or a folder of checkpoints.")

@@ -76,7 +76,7 @@ def read(directory: Path) -> Observations:
         rows = list(Log(directory).rows())
     sessions = [row for row in rows if isinstance(row, SessionRow)]
     if not sessions:
-        raise UserError("The run was killed before it began: its files hold no session; run bench.run again.")
+        raise UserError("The run was killed before it began: it holds no session; start it again (prunecert run).")
     latest = sessions[-1]
     if not all(cell.timing is not None for cell in latest.cells):
         raise UserError(f"{directory} holds no times: its suite {latest.suite!r} has no 'timing' section.")

@@ -67,6 +67,12 @@ def add(addition: Addition) -> RunResult:
         UserError: Anything about the input; what was answered before is kept.
     """
     source_of(addition.data)
+    # What was typed is refused as it was typed, not by a line of the suite that is written for it.
+    for network in filter(None, (addition.network, addition.dense)):
+        if _kind(network) != "module" and not Path(network).is_file():
+            raise UserError(f"The network {network!r} is refused: there is no such file; its path is from here.")
+    for name in addition.verifiers:
+        VERIFIERS.check(name)
     addition.out.mkdir(parents=True, exist_ok=True)
     path = write_text(addition.out / "suite.yaml", yaml.safe_dump(suite_of(addition), sort_keys=False))
     suite = load_suite(str(path))

@@ -145,4 +145,4 @@ def adopt_ap(foreign: ForeignNetwork, key_text: str) -> None:
     }
     write_text(card, yaml.safe_dump(fields, sort_keys=False))
     print(f"{key_text}: {masks.kept:,} of {masks.total:,} weights ({info.compression:.1f}x)")
-    print(f"Attack it: python -m bench.run --suite cifar10-ap --card {card}")
+    print(f"Attack it: prunecert run --suite cifar10-ap --card {card}")

@@ -56,7 +56,8 @@ def ask_all(plans: Sequence[CellPlan], run: OpenRun) -> None:
     certificates = Certificates.going_on(writer, bool(request.retry)) if request.certificates else None
     earlier = read_earlier(request.reuse, machine(), request.device) if request.reuse else None
     warm = WarmStart(plans, writer.directory) if request.warm_start else None
-    run.console.print(f"finding out what {len(plans)} networks classify correctly", highlight=False)
+    they = "the network classifies" if len(plans) == 1 else f"{len(plans)} networks classify"
+    run.console.print(f"finding out what {they} correctly", highlight=False)
     cascades = []
     for number, plan in enumerate(plans):
         positions = predict(plan, run.answers, writer, request.shard)

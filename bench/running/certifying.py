@@ -77,7 +77,7 @@ def check_folder(directory: Path, how: Checking) -> int:
     run = ProvedRun(directory)
     places = [place for place in run.decided() if (row := run.proof(*place)) is not None and row.sha256]
     if not places:
-        raise UserError(f"{shortened(directory, 200)} has no certificate; bench.run --certificates writes them.")
+        raise UserError(f"{shortened(directory, 200)} has no certificate; prunecert run --certificates writes them.")
     seed = fresh_seed(how.seed)
     drawn = choose(places, how.sample, seed)
     images, networks = images_of(run, how.suite, how.data_root), Networks([how.exports])

@@ -168,7 +168,7 @@ class Networks:
             where = ", ".join(shortened(folder) for folder in self.folders)
             raise UserError(
                 f"The network of {name} (SHA-256 {sha256[:16]}…) isn't in {where}; name its folder with --exports, or "
-                "export it again (python -m bench.export)."
+                "export it again (prunecert export)."
             )
         return self._known[sha256]
 

@@ -219,7 +219,7 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
         elif isinstance(row, VerdictRow):
             rows.setdefault(row.key, {})[row.image] = row
     if session is None:
-        raise UserError(f"{run} is no run of a suite; name the folder that bench.run wrote.")
+        raise UserError(f"{run} is no run of a suite; name the folder that prunecert run wrote.")
     answers = []
     for cell in cells.values():
         # Rounded weights aren't those of the cell's checkpoint.

@@ -26,6 +26,7 @@ from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.planning.pairs import describe_pairs
 from prunecert.bench.report.conclude import conclude
+from prunecert.bench.report.medium import print_sentence
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.row_types import EndRow
 from prunecert.bench.results.session_types import SessionRow
@@ -67,7 +68,7 @@ class _Prepared:
 
     def tell(self, text: str) -> None:
         """Says a line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        print_sentence(self.console, text)
 
     def result(self) -> RunResult:
         """Returns what has come of it when nothing was done."""
@@ -143,7 +144,7 @@ def _prepare(
     """Finds out what there is to be done, and what takes the jobs if it is to be sent."""
 
     def tell(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        print_sentence(console, text)
 
     suite, away = request.suite, request.cluster is not None
     select.use_abcrown(request.abcrown)

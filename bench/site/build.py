@@ -34,7 +34,7 @@ def find_onnx(folder: Path | None, entries: Mapping[str, Entry]) -> dict[str, Pa
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise UserError(f"--onnx {folder} is refused: there is no such folder; bench.export writes one.")
+        raise UserError(f"--onnx {folder} is refused: there is no such folder; prunecert export writes one.")
     named = {entry["files"]["onnx_sha256"] for entry in entries.values()}
     paths = sorted(path for path in folder.rglob("*.onnx") if path.is_file())
     return {sha256: path for path in paths if (sha256 := sha256_file(path)) in named}
@@ -80,7 +80,7 @@ def build(content: Content, folder: Path) -> None:
     places = ranks(rows)
     env = render.environment()
     (folder / "entries").mkdir(parents=True)
-    (folder / MARK).write_text("Made by bench.publish, which replaces this folder as a whole.\n", encoding="utf-8")
+    (folder / MARK).write_text("Made by prunecert publish, which replaces this folder as a whole.\n", encoding="utf-8")
     static = Path(render.__file__).parent
     for name in render.STATIC:
         shutil.copyfile(static / name, folder / name)

@@ -16,7 +16,6 @@ from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
 from prunecert.bench.results.impact.methods import method_lines
 from prunecert.bench.results.impact.pairs import against_dense, compare
 from prunecert.bench.site.view import Row
-from prunecert.models.data import CLASSES
 
 #: Permutations for a page's classes: the smallest p value is a two hundredth, before it is corrected.
 _REPEATS = 999
@@ -63,7 +62,7 @@ def by_class(row: Row) -> Table | None:
         return None
     dense, pruned = outcomes(row.dense), outcomes(row)
     comparison = compare([dense], [pruned]) if dense is not None and pruned is not None else None
-    return None if comparison is None else tables.classes_table(comparison, CLASSES, repeats=_REPEATS)
+    return None if comparison is None else tables.classes_table(comparison, row.class_names, repeats=_REPEATS)
 
 
 def impacts(rows: Sequence[Row]) -> list[Impact]:
@@ -74,12 +73,13 @@ def impacts(rows: Sequence[Row]) -> list[Impact]:
             submitters[row.family, row.entry["by"], row.data_fingerprint].append(part)
     several = len({by for _, by, _ in submitters}) > 1
     shown = []
+    names = rows[0].class_names if rows else ()
     for (family, by, _), parts in sorted(submitters.items(), key=lambda item: item[0]):
         comparisons = sorted(against_dense(parts), key=lambda one: (one.compression, one.pruner))
         if comparisons:
             (lines,) = method_lines(parts, {})
             images = min(len(comparison.numbers) for comparison in comparisons)
             who = (by or "anonymous") if several else ""
-            changes, lost = tables.tests_table(lines), tables.exemplars_table(comparisons, CLASSES)
+            changes, lost = tables.tests_table(lines), tables.exemplars_table(comparisons, names)
             shown.append(Impact(*family, who, images, changes, lost))
     return shown

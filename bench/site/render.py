@@ -14,6 +14,7 @@ from markupsafe import Markup
 import prunecert
 from prunecert.bench.leaderboard import commands
 from prunecert.bench.leaderboard.runs import LargerRun
+from prunecert.bench.machine import quote
 from prunecert.bench.report import impact_tables
 from prunecert.bench.report.table import seconds
 from prunecert.bench.site import figures, impact, methods, papers
@@ -22,7 +23,6 @@ from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
 from prunecert.bench.site.view import SEED_PAPER, KeptShare, Row, classes, families
 from prunecert.models import DENSE
-from prunecert.models.data import CLASSES
 from prunecert.models.pruners.taxonomy import FACETS
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def entry(
         rank: Its rank, if it has one.
         onnx: Address of its ONNX file on the site, if it is there.
     """
-    family = [other for other in family if other.images == row.images]
+    family = [other for other in family if (other.images, other.data_fingerprint) == (row.images, row.data_fingerprint)]
     nearest = sorted(family, key=lambda other: (other is not row, abs(other.sparsity - row.sparsity), other.name))
     shown = sorted(nearest[:_MOST_OTHERS], key=lambda other: (other.compression, other.cell["pruner"], other.name))
     return env.get_template("entry.html.j2").render(
@@ -192,7 +192,7 @@ def entry(
         classes_table=impact.by_class(row),
         class_note=impact_tables.CLASS_NOTE,
         outcomes=row.outcomes if row.own_images <= _MOST_OUTCOMES else (),
-        classes=CLASSES,
+        class_name=lambda label: impact_tables.class_name(label, row.class_names),
         words=_WORDS,
     )
 
@@ -207,7 +207,7 @@ def _commands(row: Row) -> list[tuple[str, str]]:
     again = [("Measured again by", commands.measure_again(row.entry))]
     training = row.entry["training"]
     if training and training["command"]:
-        again.append(("Trained again by", str(training["command"])))
+        again.append(("Trained again by", quote(shlex.split(training["command"]))))
     if row.larger is not None:
         again.append((f"The run over {row.images:,} images, for this network, by", _larger_command(row.larger)))
     return again
@@ -217,7 +217,7 @@ def _larger_command(larger: LargerRun) -> str:
     run = larger.run
     profile = [] if run.profile == "default" else ["--profile", run.profile]
     chosen = ["--cells", larger.cell.name, "--images", str(larger.images)]
-    return shlex.join(["python", "-m", "bench.run", "--suite", run.suite, *profile, *chosen])
+    return shlex.join(["prunecert", "run", "--suite", run.suite, *profile, *chosen])
 
 
 def _counts(row: Row, verifier: str) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from prunecert.bench.leaderboard.check import remarks
 from prunecert.bench.leaderboard.entry import Entry
-from prunecert.bench.leaderboard.imagesets import RANKED_IMAGES
+from prunecert.bench.leaderboard.imagesets import CIFAR10, RANKED_IMAGES, data_name
 from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.results.outcome import MISCLASSIFIED, settle
 from prunecert.bench.results.ratios import paired_ratio, unpaired_ratio
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.models import DENSE
+from prunecert.models.data import CLASSES
 from prunecert.verifiers.base import Kind
 
 Share = Mapping[str, Any]
@@ -158,6 +159,16 @@ class Row:
         return str(self.entry["data"]["fingerprint"])
 
     @property
+    def data_name(self) -> str:
+        """The data set that its images are from."""
+        return data_name(self.entry["data"]["source"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, where they are known: CIFAR-10's; of other data empty."""
+        return CLASSES if self.data_name == CIFAR10 else ()
+
+    @property
     def verifiers(self) -> tuple[str, ...]:
         """Names of its verifiers, in order."""
         return tuple(stage["verifier"] for stage in self.entry["protocol"]["stages"])
@@ -271,17 +282,22 @@ def make_rows(
 
 
 def classes(rows: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
-    """Returns the rows that are ranked, and those of other numbers of images, number by number, most first.
+    """Returns the rows that are ranked, and those on other images, image set by image set, most first.
 
-    Ranked are those on the first 1,000 images; where there are none, those on most.
+    Ranked are those on CIFAR-10's first 1,000 images; where there are none, those on the first 1,000 of other data,
+    else those on most. Networks on different data are never in one group.
     """
-    by_images: dict[int, list[Row]] = defaultdict(list)
+    groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
-        by_images[row.images].append(row)
-    if not by_images:
-        return [], []
-    main = RANKED_IMAGES if RANKED_IMAGES in by_images else max(by_images)
-    return by_images.pop(main), [by_images[images] for images in sorted(by_images, reverse=True)]
+        groups[row.images, row.data_fingerprint].append(row)
+
+    def order(group: Sequence[Row]) -> tuple[bool, bool, int, bool, int]:
+        images, cifar10 = group[0].images, group[0].data_name == CIFAR10
+        enough = images == RANKED_IMAGES
+        return enough and cifar10, enough, images, cifar10, len(group)
+
+    main, *others = sorted(groups.values(), key=order, reverse=True) or [[]]
+    return main, sorted(others, key=lambda group: (group[0].data_name != CIFAR10, -group[0].images))
 
 
 def _comparable(row: Row) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecert.api.crew import CREW, NETWORKS
-from prunecert.api.inputs import PIXELS, Bounds, Radius, as_label, as_radius, as_sample
+from prunecert.api.inputs import (
+    PIXELS,
+    Bounds,
+    Radius,
+    as_bounds,
+    as_device,
+    as_label,
+    as_radius,
+    as_sample,
+    as_seconds,
+)
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import sha256_file
 from prunecert.verifiers import VERIFIERS
@@ -90,7 +100,7 @@ def opened_network(network: nn.Module | str | Path, example: Arrays | None) -> I
     scratch = NETWORKS.folder() / f"{secrets.token_hex(8)}.onnx"
     _export(network, scratch, example)
     with NETWORKS.holding(scratch, sha256_file(scratch)) as path:
-        yield _looked_at(path)
+        yield _looked_at(path, "The module" if not isinstance(network, str | Path) else str(network))
 
 
 def _export(network: nn.Module | str | Path, path: Path, example: Arrays | None) -> None:
@@ -106,14 +116,24 @@ def _export(network: nn.Module | str | Path, path: Path, example: Arrays | None)
     export(network, path, example)
 
 
-def _looked_at(path: Path) -> Target:
+def _looked_at(path: Path, name: str = "") -> Target:
+    """Returns a network by its file.
+
+    Args:
+        path: The file.
+        name: What its owner calls it; empty: by the file's name.
+    """
+    name = name or path.name
     info = network_info(path)
     inspection = inspect_network(path)
     classes = inspection.outputs if inspection.outputs is not None else info.outputs[0].size
     if classes is None:
-        raise UserError(f"{path.name} leaves the number of its outputs open; export it with a fixed one.")
+        raise UserError(f"{name} leaves the number of its outputs open; export it with a fixed one.")
     if classes < 2:
-        raise UserError(f"{path.name} has {classes} output; a classifier with two or more is needed.")
+        raise UserError(
+            f"{name} has {classes} output; a classifier with two or more is needed: of a single logit z make two, "
+            "torch.cat([torch.zeros_like(z), z], 1)."
+        )
     return Target(path, info.sha256, info.sample_shape, classes)
 
 
@@ -129,7 +149,12 @@ def chosen_verifiers(verifiers: str | Sequence[str] | None, default: Sequence[st
     """
     if verifiers is None:
         return tuple(name for name in default if VERIFIERS.get(name).availability().installed)
-    names = verifiers.split(",") if isinstance(verifiers, str) else verifiers
+    listed = verifiers.split(",") if isinstance(verifiers, str) else verifiers
+    names: tuple[Any, ...] = tuple(listed) if isinstance(listed, Iterable) else (listed,)
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f'verifiers={verifiers!r} is refused; pass names, e.g. verifiers="sparse-bab" or ["pgd", "sparse-bab"].'
+        )
     chosen = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not chosen:
         raise UserError('verifiers is empty; name at least one, e.g. verifiers="sparse-bab".')
@@ -143,6 +168,25 @@ def chosen_verifiers(verifiers: str | Sequence[str] | None, default: Sequence[st
         if not availability.installed:
             raise UserError(f"Verifier {name!r} is unavailable: {availability.hint}")
     return chosen
+
+
+def check_settings(settings: Mapping[str, Mapping[str, Any]] | None, verifiers: Sequence[str]) -> None:
+    """Refuses settings that nobody would look at; what they are set to is each verifier's to check.
+
+    Raises:
+        UserError: They aren't mappings by a verifier's name, or are for a verifier that isn't asked.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(f'settings={settings!r} is refused; write settings={{"sparse-bab": {{"candidates": 3}}}}.')
+    for name, own in (settings or {}).items():
+        if name not in VERIFIERS:
+            raise UserError(did_you_mean("verifier", str(name), VERIFIERS))
+        if name not in verifiers:
+            raise UserError(
+                f"settings of {name!r} are refused: it isn't asked; asked are {', '.join(verifiers)} (verifiers=…)."
+            )
+        if not isinstance(own, Mapping):
+            raise UserError(f'settings of {name!r} are refused: {own!r}; write {{"name": value}}.')
 
 
 def supported(verifiers: Sequence[str], onnx: Path) -> tuple[str, ...]:
@@ -240,10 +284,10 @@ def verify(
     Raises:
         UserError: Anything about the input.
     """
-    radius = as_radius(eps, bounds)
-    if not timeout > 0:
-        raise UserError(f"timeout={timeout} is refused; it must be above 0 seconds.")
+    bounds, device = as_bounds(bounds), as_device(device)
+    radius, seconds = as_radius(eps, bounds), as_seconds(timeout)
     names = chosen_verifiers(verifiers, COMPLETE)
+    check_settings(settings, names)
     is_path = isinstance(network, str | Path)
     sample = None if is_path else as_sample(x, None, bounds)
     with opened_network(network, sample) as target:
@@ -253,7 +297,7 @@ def verify(
         if not np.isfinite(logits).all():
             raise UserError("The network's outputs are not finite on x; train it again, or pass another input.")
         kept = int(logits.argmax()) if label is None else as_label(label, target.classes)
-        question = target.question(sample, kept, radius, float(timeout), bounds, "x")
+        question = target.question(sample, kept, radius, seconds, bounds, "x")
         if np.delete(logits, kept).max() >= logits[kept]:
             return _broken_at_once(question, sample)
         return ask(question, taking, settings=settings, device=device)

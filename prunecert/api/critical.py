@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecert.api.asking import COMPLETE, ask, chosen_verifiers, opened_network, supported
-from prunecert.api.inputs import PIXELS, Bounds, Radius, as_label, as_radius, as_sample
+from prunecert.api.inputs import (
+    PIXELS,
+    Bounds,
+    Radius,
+    as_bounds,
+    as_device,
+    as_label,
+    as_radius,
+    as_sample,
+    as_seconds,
+)
 from prunecert.bench.results.critical_radii import shown_radius
 from prunecert.bench.running.bisection import CriticalRadius, bisect
 from prunecert.errors import UserError
@@ -61,9 +71,8 @@ def critical_radius(
     Raises:
         UserError: Anything about the input; or the network gives `x` itself another class.
     """
+    bounds, device, seconds = as_bounds(bounds), as_device(device), as_seconds(timeout)
     top, step = as_radius(highest, bounds), as_radius(tolerance, bounds)
-    if not timeout > 0:
-        raise UserError(f"timeout={timeout} is refused; it must be above 0 seconds.")
     names = chosen_verifiers(verifiers, COMPLETE)
     example = None if isinstance(network, str | Path) else as_sample(x, None, bounds)
     with opened_network(network, example) as target:
@@ -75,7 +84,7 @@ def critical_radius(
             raise UserError(f"The network doesn't give x the class {kept}, so that no radius keeps it; pass another x.")
 
         def verdict_at(eps: Fraction) -> Verdict:
-            question = target.question(sample, kept, eps, float(timeout), bounds, f"x at {shown_radius(eps)}")
+            question = target.question(sample, kept, eps, seconds, bounds, f"x at {shown_radius(eps)}")
             return ask(question, taking, device=device)
 
         return bisect(verdict_at, top, step)

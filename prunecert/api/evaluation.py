@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.api.asking import COMPLETE, Target, chosen_verifiers, opened_network, supported
+from prunecert.api.asking import COMPLETE, Target, check_settings, chosen_verifiers, opened_network, supported
 from prunecert.api.crew import CREW
-from prunecert.api.inputs import PIXELS, Bounds, Radius, as_data, as_radius
+from prunecert.api.inputs import PIXELS, Bounds, Radius, as_bounds, as_data, as_device, as_radius, as_seconds
 from prunecert.bench.planning.plan import is_correct
 from prunecert.bench.results.ratios import paired_ratio
 from prunecert.bench.results.stats import wilson
@@ -242,11 +242,11 @@ def evaluate(
     Raises:
         UserError: Anything about the input.
     """
+    bounds, device, seconds = as_bounds(bounds), as_device(device), as_seconds(timeout)
     radius = as_radius(eps, bounds)
-    if not timeout > 0:
-        raise UserError(f"timeout={timeout} is refused; it must be above 0 seconds.")
     inputs, labels = as_data(data, images, bounds)
     names = chosen_verifiers(verifiers, DEFAULT)
+    check_settings(settings, names)
     say: Tell = tell or (lambda line: None)
     results: list[Evaluation] = []
     for one, role in ((dense, "dense"), (network, "network")):
@@ -256,7 +256,7 @@ def evaluate(
             name = _name(one, role)
             say(f"{name}: {len(inputs)} images")
             statuses, verdicts, predicted = _decide(
-                target, inputs, labels, radius, supported(names, target.onnx), timeout, bounds, settings, device, say
+                target, inputs, labels, radius, supported(names, target.onnx), seconds, bounds, settings, device, say
             )
             weights, kept = totals(count_layers(target.onnx))
         control = results[0] if results else None

@@ -61,7 +61,27 @@ def export(
         raise UserError(f"exporter={exporter!r} is refused; allowed are 'auto', 'trace' and 'dynamo'.")
     if opset is not None and opset not in OPSETS:
         raise UserError(f"opset={opset} is refused; allowed are {OPSETS.start} to {OPSETS.stop - 1}.")
-    return export_module(module, target, as_example(example), exporter, opset)
+    sample = as_example(example)
+    if _is_batch_of_rows(module, sample, np.ndim(as_array(example, "example"))):
+        sample = sample[0]
+    return export_module(module, target, sample, exporter, opset)
+
+
+def _is_batch_of_rows(module: nn.Module, sample: Tensor, axes: int) -> bool:
+    """Whether an example [1, C, L] is a batch of one for a network over rows (Conv1d), and no image [C, H, W]."""
+    if axes != 3 or len(sample[0]) != 1 or not isinstance(module, nn.Module) or module.training:
+        return False
+    return not _takes(module, sample) and _takes(module, sample[0])
+
+
+@torch.no_grad()
+def _takes(module: nn.Module, sample: Tensor) -> bool:
+    try:
+        outputs = module(sample.clone())
+    except Exception:
+        # A module may raise anything; what is wrong is said when it is exported.
+        return False
+    return isinstance(outputs, Tensor) and outputs.ndim == 2
 
 
 def as_example(example: Arrays) -> Tensor:
@@ -71,7 +91,8 @@ def as_example(example: Arrays) -> Tensor:
         UserError: It is no array of finite numbers, or empty.
     """
     array = as_array(example, "example")
-    values = np.ascontiguousarray(array, dtype=np.float32)
+    # A copy, which torch may have: arrays may be read-only, or somebody's to whom their numbers matter.
+    values = np.array(array, dtype=np.float32, order="C")
     if values.size == 0 or array.ndim == 0 or not np.isfinite(values).all():
         raise UserError(
             f"The example of shape {array.shape} is refused; pass one input of finite numbers as the module takes it, "

@@ -58,16 +58,62 @@ def as_radius(eps: Radius, bounds: Bounds | None = PIXELS) -> Fraction:
     return exact
 
 
+def as_bounds(bounds: Bounds | None) -> Bounds | None:
+    """Returns the range of the inputs.
+
+    Raises:
+        UserError: It isn't two numbers, the lower one first.
+    """
+    if bounds is None:
+        return None
+    try:
+        low, high = (float(end) for end in bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if isinstance(bounds, str) or not low < high:
+        raise UserError(
+            f"bounds={bounds!r} is refused; pass the lowest and the highest value of an input, e.g. bounds=(0, 1), or "
+            "None where there are none."
+        )
+    return low, high
+
+
+def as_seconds(timeout: float) -> float:
+    """Returns a time limit.
+
+    Raises:
+        UserError: It is no number above 0.
+    """
+    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool) or not timeout > 0:
+        raise UserError(f"timeout={timeout!r} is refused; it must be a number above 0, in seconds.")
+    return float(timeout)
+
+
+def as_device(device: Any) -> str:
+    """Returns a device's name, also of a `torch.device`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(device, str) and type(device).__name__ != "device":
+        raise UserError(f"device={device!r} is refused; allowed are 'cpu', 'cuda' and 'cuda:N'.")
+    return str(device)
+
+
 def as_array(values: Arrays, what: str) -> npt.NDArray[Any]:
     """Returns numbers as a NumPy array, from wherever they are.
 
     Raises:
         UserError: They are no numbers.
     """
-    detached = values.detach().cpu() if hasattr(values, "detach") else values
     try:
+        detached = values.detach().cpu() if hasattr(values, "detach") else values
+        # NumPy has no bfloat16; float32 has all of its numbers.
+        if hasattr(detached, "float") and str(detached.dtype) == "torch.bfloat16":
+            detached = detached.float()
         array = np.asarray(detached.numpy() if hasattr(detached, "numpy") else detached)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
+        # Tensors without data, sparse ones and the like have an error of torch's.
         raise UserError(f"{what} is refused: it is no array of numbers ({error}); pass an array or a tensor.") from None
     if array.dtype.kind not in "fiub":
         raise UserError(f"{what} is refused: it has the type {array.dtype}; pass an array or a tensor of numbers.")
@@ -124,9 +170,10 @@ def as_sample(x: Arrays, shape: tuple[int, ...] | None, bounds: Bounds | None = 
     if shape is None:
         if sample.ndim in (2, 4):
             if sample.shape[0] != 1:
+                image = "; of an image without its channel x[None]" if sample.ndim == 2 else ""
                 raise UserError(
-                    f"x has the shape {sample.shape}, which is {sample.shape[0]} inputs; pass one, e.g. x[0], or call "
-                    "prunecert.evaluate(module, (x, labels), eps) for many."
+                    f"x has the shape {sample.shape}, which is {sample.shape[0]} inputs; pass one, e.g. x[0]{image}, "
+                    "or call prunecert.evaluate(module, (x, labels), eps) for many."
                 )
             first: FloatArray = sample[0]
             return first
@@ -158,7 +205,8 @@ def as_label(label: int, classes: int) -> int:
     Raises:
         UserError: It is none of the network's.
     """
-    number = label.item() if hasattr(label, "item") else label
+    single = hasattr(label, "item") and math.prod(getattr(label, "shape", ())) == 1
+    number = label.item() if single else label  # type: ignore[attr-defined]
     if not isinstance(number, numbers.Integral) or not 0 <= int(number) < classes:
         raise UserError(
             f"label={label!r} is refused: the network has {classes} outputs; pass a whole number from 0 to "
@@ -178,8 +226,8 @@ def as_data(data: Data, images: int | None, bounds: Bounds | None = PIXELS) -> t
     Raises:
         UserError: Something else was passed, the two have different lengths, or labels are no classes.
     """
-    if images is not None and images < 1:
-        raise UserError(f"images={images} is refused; it must be at least 1.")
+    if images is not None and (not isinstance(images, numbers.Integral) or images < 1):
+        raise UserError(f"images={images!r} is refused; it must be a whole number and at least 1.")
     x, y = _pairs(data, images)
     labels = as_array(y, "labels")
     if labels.ndim == 0 or len(x) != len(labels):

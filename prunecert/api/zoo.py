@@ -14,6 +14,9 @@ from prunecert.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
+#: Files that torch and others pickle.
+_FOREIGN = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".h5", ".keras", ".pt2")
+
 
 def available() -> list[str]:
     """Returns the names of the checkpoints that ship, and of own ones in ``checkpoints``, as `load` takes them.
@@ -42,8 +45,13 @@ def checkpoint_file(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".safetensors", ".json"):
         if not path.is_file():
-            raise UserError(f"There is no checkpoint {str(path)!r}; bench.train writes them.")
+            raise UserError(f"There is no checkpoint {str(path)!r}; prunecert train writes them.")
         return path.with_suffix(".safetensors")
+    if path.suffix.lower() in _FOREIGN:
+        raise UserError(
+            f"The file {str(path)!r} is refused: {path.suffix} files hold what only the code that wrote them can read; "
+            "load it with that code, and pass the module."
+        )
     if str(name) not in available():
         raise UserError(
             did_you_mean("checkpoint", str(name), available()) + " A path must end in .safetensors, or .onnx."
@@ -57,7 +65,7 @@ def load(name: str | Path) -> nn.Module:
     """Returns a checkpoint as a module in evaluation mode, on the CPU, its masks applied.
 
     Args:
-        name: The name of one that `prunecert.available` lists, or the path of another that `bench.train`
+        name: The name of one that `prunecert.available` lists, or the path of another that `prunecert train`
             has written.
 
     Example:

@@ -38,11 +38,12 @@ def make(
     luck: int = 0,
     name: str | None = None,
     images: int = IMAGES,
+    source: str = "CIFAR-10",
 ) -> Entry:
-    """Returns an entry on `images` images; image 0 is misclassified, answers follow from `luck`."""
+    """Returns an entry on the first `images` of a data set; image 0 is misclassified, answers follow from `luck`."""
     rng = random.Random(f"{pruner} {compression} {network} {objective} {eps} {seed} {luck}")
     onnx = digest([network, objective, eps, pruner, compression, seed, by])
-    fingerprint = digest("images")
+    fingerprint = digest("images" if source == "CIFAR-10" else source)
     kept = round(1000 / compression)
     key = image_key(onnx, fingerprint, "test")
     stages = []
@@ -126,7 +127,7 @@ def make(
             "fingerprint": fingerprint,
             "official": True,
             "sample": False,
-            "source": "CIFAR-10",
+            "source": source,
             "images": count,
             "indices": None,
             "images_sha256": digest("first images"),

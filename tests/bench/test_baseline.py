@@ -145,7 +145,7 @@ def test_unknown_statuses_are_refused(file: Path) -> None:
 
 
 def test_no_file_and_no_json_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be read .*make one with: python -m bench\.baseline"):
+    with pytest.raises(UserError, match=r"can't be read .*make one with: prunecert baseline"):
         baseline_file.read(tmp_path / "none.json")
     (tmp_path / "list.json").write_text('{"kind": [1')
     with pytest.raises(UserError, match="is no JSON"):

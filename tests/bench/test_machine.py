@@ -28,4 +28,8 @@ def test_slurm_lowers_the_number_of_cores_and_never_raises_it(monkeypatch: pytes
 
 
 def test_a_command_is_quoted_as_one_types_it() -> None:
-    assert machine.quote([sys.executable, "-m", "bench.run", "--cells", "a b*"]) == "python -m bench.run --cells 'a b*'"
+    for module in ("bench.run", "prunecert.bench.run"):
+        assert machine.quote([sys.executable, "-m", module, "--cells", "a b*"]) == "prunecert run --cells 'a b*'"
+    assert machine.quote(["python", "-m", "bench.sparse_benchmark", "reuse"]) == "prunecert sparse-benchmark reuse"
+    for other in ("python -m bench.engine.kernels bounds", "python -m", "python", "neuralsat --net x", ""):
+        assert machine.quote(other.split()) == other

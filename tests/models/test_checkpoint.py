@@ -122,7 +122,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"SHA-256 .* truncated or another file"):
         load_model(file)
     file.unlink()
-    with pytest.raises(UserError, match=r"no checkpoint .* python -m bench\.train --suite s --cells cell"):
+    with pytest.raises(UserError, match=r"no checkpoint .* prunecert train --suite s --cells cell"):
         load_model(file)
     with pytest.raises(UserError, match="There is no card"):
         load_model(tmp_path / "other.safetensors")

@@ -62,7 +62,7 @@ def altered(path: Path, change: Change, *, sealed: bool = True) -> Path:
 @pytest.mark.parametrize(
     ("change", "sealed", "message"),
     [
-        (lambda data: data.update(kind="summary"), True, "is no baseline; bench.baseline makes one"),
+        (lambda data: data.update(kind="summary"), True, "is no baseline; prunecert baseline makes one"),
         (lambda data: data.update(schema_version="1"), True, "no valid schema_version"),
         (lambda data: data.update(schema_version=True), True, "no valid schema_version"),
         (lambda data: data.update(schema_version=2), True, "version 2, newer than this program reads"),
@@ -87,6 +87,6 @@ def test_what_is_no_baseline_any_more_is_refused(tmp_path: Path, change: Change,
 
 
 def test_a_missing_baseline_says_how_one_is_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"make one with: python -m bench\.baseline"):
+    with pytest.raises(UserError, match=r"make one with: prunecert baseline"):
         baseline_file.read(tmp_path / "none.json")
     baseline_file.read(altered(tmp_path / "fine.json", lambda data: None))

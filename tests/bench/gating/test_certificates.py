@@ -79,6 +79,6 @@ def test_a_certificate_that_is_missing_fails_a_finished_run(
     log.write_text("".join(line for line in log.read_text().splitlines(True) if row["sha256"] not in line))
     monkeypatch.setattr(gating_run, "_run", lambda *_: None)
     assert gated(out, tmp_path, suite, "--require", "certificates") == 1
-    assert f"image {row['image']} has no certificate: bench.run --certificates" in capsys.readouterr().out
+    assert f"image {row['image']} has no certificate: prunecert run --certificates" in capsys.readouterr().out
     with pytest.raises(UserError, match="Suite 'proved' doesn't ship"):
         gate.main(["--baseline", str(tmp_path / "b.json"), "--run", str(out), "--require", "certificates"], {})

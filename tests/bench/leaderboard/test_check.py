@@ -4,7 +4,7 @@ import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -240,6 +240,28 @@ def test_images_that_are_called_official_are_the_known_ones() -> None:
 
     assert fields(changed(labelled, entry=entry)) == []
     assert not any("pixel" in remark for remark in remarks(changed(labelled, entry=entry)))
+
+
+def test_an_entry_on_other_data_is_valid_and_says_so() -> None:
+    count = 50
+    entry = boards.make(images=count, source="the digits of scikit-learn")
+    assert fields(entry) == []
+    (remark,) = [remark for remark in remarks(entry) if "images" in remark]
+    assert remark == "its images are those of the digits of scikit-learn, whose hash isn't known here"
+
+    def many_classes(entry: dict[str, Any]) -> None:
+        images = len(entry["images"]["label"])
+        entry["images"].update(label=[42] * images, predicted=[9, *[42] * (images - 1)])
+
+    assert fields(changed(many_classes, entry=entry)) == []
+    assert fields(changed(many_classes, entry=boards.make())) == ["images.label", "images.predicted"]
+    # A copy of CIFAR-10 has nothing to say of it.
+    assert not check_entry(entry, entry["name"], cast(Dataset, object()))
+
+    def unprintable(entry: dict[str, Any]) -> None:
+        entry["data"]["source"] = "digits\x1b[31m"
+
+    assert fields(changed(unprintable, entry=entry)) == ["data.source"]
 
 
 def test_an_entry_of_a_shipped_suite_is_held_to_its_cell() -> None:

@@ -37,8 +37,8 @@ def test_options_that_name_places_are_options_of_the_command() -> None:
 def test_a_shipped_entry_is_measured_and_exported_by_its_cells_name() -> None:
     entry = json.loads((RESULTS / "cnn-large_mtl-ibp_eps2_lwm_x10_s0.e43e2e08.json").read_text())
     name = entry["cell"]["name"]
-    assert measure_again(entry).startswith(f"python -m bench.run --suite cifar10-4nets --cells {name}")
-    assert export_again(entry) == f"python -m bench.export --suite cifar10-4nets --cells {name}"
+    assert measure_again(entry).startswith(f"prunecert run --suite cifar10-4nets --cells {name}")
+    assert export_again(entry) == f"prunecert export --suite cifar10-4nets --cells {name}"
     for command in (measure_again(entry), export_again(entry)):
         assert command is not None
         assert is_own_command(shlex.split(command))
@@ -48,7 +48,7 @@ def test_somebody_elses_entry_is_measured_by_its_card(tmp_path: Path) -> None:
     entry = boards.make(title='Mine: "better" #1')
     entry["method"]["authors"] = "Ada Lovelace and Alan Turing"
     assert export_again(entry) is None
-    assert measure_again(entry) == "python -m bench.run --suite made-up --card card.yaml"
+    assert measure_again(entry) == "prunecert run --suite made-up --card card.yaml"
     text = card_text(entry)
     assert yaml.safe_load(text)["eps"] == "2/255"
     (tmp_path / "card.yaml").write_text(text)

@@ -94,3 +94,44 @@ def test_what_is_no_module_or_cannot_be_copied_is_refused(small: nn.Module) -> N
     small.handle = Handle()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"can't be copied .*a handle.*pass the \.onnx file"):
         plain_copy(small)
+
+
+@pytest.mark.parametrize(
+    ("thing", "remedy"),
+    [
+        (nn.Linear, r"pass an instance: Linear\(…\).eval\(\)"),
+        (nn.Linear(2, 2).state_dict(), "load_state_dict"),
+        (None, "pass a torch.nn.Module"),
+        ({}, "pass a torch.nn.Module"),
+        (nn.Linear(2, 2, device="meta").eval(), "without weights"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(2)).eval(), r"'1.weight' has no weights yet"),
+    ],
+)
+def test_what_is_no_module_is_told_what_to_pass(thing: Any, remedy: str) -> None:
+    with pytest.raises(UserError, match=remedy):
+        plain_copy(thing)
+
+
+def test_what_torch_export_has_made_is_told_to_be_left_alone(small: nn.Module) -> None:
+    """It has no evaluation mode to be brought into."""
+
+    class Exported(torch.fx.GraphModule):
+        def eval(self) -> Any:
+            raise NotImplementedError
+
+    graph = torch.fx.symbolic_trace(small)
+    assert plain_copy(graph).permanent == ()
+    exported = Exported(graph, graph.graph)
+    exported.training = True
+    with pytest.raises(UserError, match="pass the module that it was made of"):
+        plain_copy(exported)
+
+
+def test_synchronised_batch_norm_is_plain_batch_norm(small: nn.Module) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 2))
+    net(torch.rand(8, 1, 4, 4))
+    net.eval()
+    x = torch.rand(5, 1, 4, 4)
+    copied = plain_copy(nn.SyncBatchNorm.convert_sync_batchnorm(net)).module
+    assert torch.equal(copied(x), net(x))
+    assert not any(isinstance(part, nn.SyncBatchNorm) for part in copied.modules())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from prunecert.bench.report.medium import Table, cell
+from prunecert.bench.report.medium import Table, cell, print_sentence
 
 TABLE = Table((("name", False), ("×", True)), [["a|b", "10"], ["[bold]c\nd", "2"]])
 
@@ -39,3 +39,14 @@ def test_a_terminal_shows_text_as_it_is() -> None:
     assert "a [red]title" in text
     assert "[bold]c" in text
     assert text.index("a|b") < text.index("[bold]c")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_sentence_is_broken_between_words_and_on_terminals_alone(terminal: bool) -> None:
+    stream = io.StringIO()
+    sentence = "hint: answers near their limits become timeouts, [which] --retry asks again: /a/path/to/it."
+    print_sentence(Console(file=stream, width=30, force_terminal=terminal, no_color=True), sentence)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert " ".join(lines) == sentence
+    assert (len(lines) > 1) is terminal
+    assert not terminal or max(map(len, lines)) <= 30

@@ -275,9 +275,9 @@ def test_only_the_runs_own_counterexamples_are_read(tmp_path: Path) -> None:
 
 def test_results_of_bench_verify_are_no_run(tmp_path: Path) -> None:
     (tmp_path / "instances.main.jsonl").write_text("".join(json.dumps(row) + "\n" for row in property_rows()))
-    with pytest.raises(UserError, match=r"holds results of bench\.verify; give a run of bench\.run"):
+    with pytest.raises(UserError, match=r"these are results of 'prunecert verify'; give a run"):
         summarise(tmp_path)
-    with pytest.raises(UserError, match=r"bench\.verify"):
+    with pytest.raises(UserError, match="prunecert verify"):
         merge([tmp_path], tmp_path / "m")
     kept = Log(tmp_path).properties()
     assert [row["id"] for row in kept] == ["0", "1"]

@@ -42,6 +42,24 @@ def test_other_kinds_are_refused(network: str, dense: str, why: str, tmp_path: P
         suite_of(Addition(network=network, dense=dense, radii=RADII, out=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["nope.onnx"], "^The network 'nope.onnx' is refused: there is no such file"),
+        (["net.onnx", "--dense", "nope.onnx"], "^The network 'nope.onnx' is refused"),
+        (["net.onnx", "--verifiers", "pgdd"], "^Unknown verifier 'pgdd'. Did you mean 'pgd'"),
+    ],
+)
+def test_what_was_typed_is_refused_as_it_was_typed(
+    words: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnxnets.linear(tmp_path / "net.onnx")
+    with pytest.raises(UserError, match=why):
+        add.main([*words, "--data", "digits", "--eps", "2/255"])
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"], "no folder of a run that never was"
+
+
 def test_what_is_kept_is_a_sentence() -> None:
     line = str(KeptAccuracy("mine", "2/255", 16.0, (0.97, 0.83, 1.13), (30, 31), 40))
     assert line == (

@@ -162,7 +162,7 @@ def test_other_images_and_other_suites_are_refused(proved_run: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_a_run_without_certificates_is_told_how_to_get_them(finished_run: Path) -> None:
-    with pytest.raises(UserError, match=r"bench\.run --certificates writes them"):
+    with pytest.raises(UserError, match=r"prunecert run --certificates writes them"):
         certifying.check_folder(finished_run, certifying.Checking())
 
 

@@ -6,6 +6,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from prunecert.bench.site import render
+from prunecert.bench.site.ranking import ranks
+from prunecert.bench.site.view import make_rows
 from tests.bench import boards
 from tests.bench.boards import nasty_board
 
@@ -64,10 +67,27 @@ def test_a_row_shows_what_its_entry_says(site: Path) -> None:
     verified = entry["result"]["verified"]
     assert f"{100 * verified['value']:.1f} %" in page
     assert f"({100 * verified['low']:.1f}–{100 * verified['high']:.1f})" in page
-    for text in (entry["files"]["onnx_sha256"], entry["digest"], "bench.run --suite made-up", "bench.train", "Gemm_1"):
+    for text in (
+        entry["files"]["onnx_sha256"],
+        entry["digest"],
+        "prunecert run --suite made-up",
+        "prunecert train",
+        "Gemm_1",
+    ):
         assert text in page
     assert page.count('<svg class="plot"') == 5
     assert json.loads((site / "entries" / f"{entry['name']}.json").read_text()) == entry
+
+
+def test_a_board_of_ones_own_data_says_which_and_has_no_classes_of_cifar10() -> None:
+    rows = make_rows([boards.make(source="digits"), boards.make("hydra", images=50)])
+    env = render.environment()
+    index = render.index(env, rows, ranks(rows), False)
+    assert "on the first 60 test images of digits." in index
+    assert "Entries on the first 50 images of CIFAR-10." in index
+    own, other = (render.entry(env, row, rows) for row in rows)
+    assert ("cat" in re.findall(r"<td>(\w+)</td>", own), "cat" in re.findall(r"<td>(\w+)</td>", other)) == (False, True)
+    assert "hydra" not in own.partition("</h1>")[2].partition("<footer")[0], "other images are no family"
 
 
 def test_pages_tell_everybody_what_is_where(site: Path) -> None:

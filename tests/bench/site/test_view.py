@@ -6,6 +6,7 @@ from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.results.decode import build
 from prunecert.bench.results.ratios import unpaired_ratio
 from prunecert.bench.results.summary_types import Summary
+from prunecert.bench.site.ranking import ranks
 from prunecert.bench.site.view import classes, families, make_rows
 from tests.bench import boards
 
@@ -56,6 +57,21 @@ def test_without_a_thousand_images_the_most_are_ranked() -> None:
     assert [row.images for row in main] == [70, 70]
     assert [row.images for group in others for row in group] == [boards.IMAGES]
     assert classes([]) == ([], [])
+
+
+def test_networks_on_other_data_are_a_class_of_their_own() -> None:
+    digits = [boards.make(pruner, images=70, source="digits") for pruner in ("lwm", "hydra")]
+    rows = make_rows([boards.make(), boards.make("hydra"), *digits])
+    main, (rest,) = classes(rows)
+    assert {row.data_name for row in main} == {"digits"}, "they have more images"
+    assert {row.data_name for row in rest} == {"CIFAR-10"}
+    assert {rank.of for rank in ranks(rows).values()} == {2}
+    assert rest[0].class_names[3] == "cat"
+    assert main[0].class_names == ()
+    thousand = make_rows([boards.make(images=1000), boards.make(images=1000, source="digits"), *digits])
+    main, others = classes(thousand)
+    assert [row.data_name for row in main] == ["CIFAR-10"]
+    assert [group[0].images for group in others] == [1000, 70]
 
 
 def test_titles_tell_networks_apart() -> None:

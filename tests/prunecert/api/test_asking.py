@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import prunecert
-from prunecert.api.asking import ask, chosen_verifiers, opened_network, supported
+from prunecert.api.asking import ask, check_settings, chosen_verifiers, opened_network, supported
 from prunecert.api.crew import CREW
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Instance, Status, Times, Verdict
@@ -121,7 +121,7 @@ def test_a_network_that_nobody_takes_is_refused_with_the_layer(tmp_path: Path) -
     ("arguments", "why"),
     [
         ({"eps": 8}, 'eps="8/255"'),
-        ({"timeout": 0}, "above 0 seconds"),
+        ({"timeout": 0}, "above 0, in seconds"),
         ({"label": 3}, "from 0 to 2"),
         ({"x": torch.full((1, 4, 4), 9.0)}, "pass x / 255"),
         ({"x": torch.zeros(1, 5, 5)}, "doesn't take an input"),
@@ -130,11 +130,62 @@ def test_a_network_that_nobody_takes_is_refused_with_the_layer(tmp_path: Path) -
         ({"network": "nowhere.onnx"}, "can't be read"),
         ({"verifiers": "nobody"}, "Unknown verifier"),
         ({"bounds": (0.4, 0.6)}, "inputs are within"),
+        ({"bounds": (1, 0)}, "the lowest and the highest"),
+        ({"device": 0}, "allowed are 'cpu'"),
+        ({"network": "net.pt"}, "load it with that code, and pass the module"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: dict[str, Any], why: str, small: nn.Module) -> None:
     with pytest.raises(UserError, match=why):
         prunecert.verify(**{"network": small, "x": torch.linspace(0, 1, 16).reshape(1, 4, 4), "eps": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("verifiers", [5, ["pgd", None], {1: "pgd"}])
+def test_verifiers_that_are_no_names_are_refused(verifiers: Any) -> None:
+    with pytest.raises(UserError, match="pass names"):
+        chosen_verifiers(verifiers, ("pgd",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"pgdd": {"steps": 3}}, "Did you mean 'pgd'"),
+        ({"pgd": {"steps": 3}}, "it isn't asked; asked are sparse-bab"),
+        ({"sparse-bab": 3}, "write {"),
+        ([], "write settings="),
+    ],
+)
+def test_settings_that_nobody_would_look_at_are_refused(settings: Any, why: str) -> None:
+    check_settings({"sparse-bab": {"candidates": 3}}, ["sparse-bab"])
+    with pytest.raises(UserError, match=why):
+        check_settings(settings, ["sparse-bab"])
+
+
+class Clamping(nn.Module):
+    """Changes the array that it is called with."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        x.sub_(0.25).clamp_(min=0.0)
+        return self.inner(x)
+
+
+def test_a_module_that_works_in_place_is_asked_about_the_image_as_it_was(
+    small: nn.Module, answers: dict[str, Any]
+) -> None:
+    """Its own image is what a verdict is about, and the caller's array stays what it is."""
+    answers["sparse-bab"] = verdict(Status.UNSAT)
+    x = torch.linspace(0, 1, 16).reshape(1, 4, 4)
+    before = x.clone()
+    prunecert.verify(Clamping(small).eval(), x, eps=0.05, verifiers="sparse-bab")
+    assert torch.equal(x, before)
+    ((_, question),) = answers["questions"]
+    assert np.allclose((question.lower + question.upper)[0, 1:3] / 2, before[0, 1:3].numpy())
+    read_only = np.broadcast_to(np.float32(0.5), (1, 4, 4))
+    assert prunecert.verify(small, read_only, eps=0.05, verifiers="sparse-bab").status is Status.UNSAT
 
 
 def test_a_checkpoint_is_taken_by_its_name(answers: dict[str, Verdict]) -> None:

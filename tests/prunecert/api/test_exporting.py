@@ -208,3 +208,39 @@ def test_threads_may_export_at_once(small: nn.Module, tmp_path: Path) -> None:
 def test_arrays_that_cannot_be_compared_are_infinitely_far_apart() -> None:
     assert largest_difference(np.zeros(2), np.array([0.0, -3.0])) == 3
     assert largest_difference(np.zeros(2), np.zeros(3)) == largest_difference(np.zeros(1), np.array([np.nan])) == np.inf
+
+
+def test_a_network_over_rows_takes_a_batch_of_one(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).eval()
+    written = prunecert.export(net, tmp_path / "net.onnx", torch.rand(1, 3, 8))
+    assert written.input_shape == (3, 8)
+    assert same(written.path, net, (3, 8))
+
+
+class Autocast(nn.Module):
+    """Computes in another type than its weights have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu"):
+            return cast(Tensor, self.inner(x).float().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (Autocast(), "refused by onnx .* must be of float32"),
+        (Answering(lambda x: x.flatten(1).sort(1)[0][:, :2]), "^The exported network holds no convolution"),
+        (Answering(lambda x: torch.fft.fft(x.flatten(1)).real), "torch can't export the module"),
+    ],
+)
+def test_what_cannot_be_written_is_said_of_the_network_and_nothing_else_is_printed(
+    module: nn.Module, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=why):
+        prunecert.export(module.eval(), tmp_path / "net.onnx", torch.rand(1, 3, 3))
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())

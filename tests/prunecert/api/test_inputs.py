@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from prunecert.api.inputs import as_array, as_data, as_label, as_pixels, as_radius, as_sample
+from prunecert.api.inputs import (
+    as_array,
+    as_bounds,
+    as_data,
+    as_device,
+    as_label,
+    as_pixels,
+    as_radius,
+    as_sample,
+    as_seconds,
+)
 from prunecert.errors import UserError
 
 
@@ -39,9 +49,36 @@ def test_a_radius_of_levels_is_told_how_to_be_written() -> None:
 def test_arrays_are_taken_from_tensors_that_need_gradients_and_from_lists() -> None:
     assert as_array(torch.ones(2, requires_grad=True), "x").tolist() == [1, 1]
     assert as_array([[1.0, 2.0]], "x").shape == (1, 2)
-    for nothing in ([[1.0], [1.0, 2.0]], ["a"], None, object()):
+    assert as_array(torch.tensor([0.5, 3.0], dtype=torch.bfloat16), "x").tolist() == [0.5, 3.0]
+    for nothing in (
+        [[1.0], [1.0, 2.0]],
+        ["a"],
+        None,
+        object(),
+        torch.zeros(2, device="meta"),
+        torch.eye(2).to_sparse(),
+    ):
         with pytest.raises(UserError, match="pass an array or a tensor"):
             as_array(nothing, "x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0,), (0, 0), (float("nan"), 1), "01", 0.5, (None, 1), (0, 1, 2)])
+def test_what_is_no_range_is_refused(bounds: Any) -> None:
+    with pytest.raises(UserError, match=r"bounds=.* is refused; pass the lowest and the highest"):
+        as_bounds(bounds)
+
+
+def test_ranges_limits_and_devices_come_as_people_have_them() -> None:
+    assert as_bounds(None) is None
+    assert as_bounds([0, 255]) == as_bounds(np.array([0.0, 255.0])) == (0.0, 255.0)  # type: ignore[arg-type]
+    assert as_seconds(np.float32(0.5)) == 0.5
+    for timeout in (0, -1.0, float("nan"), "60", None, True):
+        with pytest.raises(UserError, match="above 0, in seconds"):
+            as_seconds(timeout)  # type: ignore[arg-type]
+    assert as_device(torch.device("cuda", 1)) == "cuda:1"
+    for device in (None, 0):
+        with pytest.raises(UserError, match="allowed are 'cpu'"):
+            as_device(device)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +123,13 @@ def test_a_sample_of_another_shape_is_told_what_to_call(shape: tuple[int, ...], 
 def test_several_samples_for_a_module_are_refused() -> None:
     with pytest.raises(UserError, match=r"prunecert\.evaluate"):
         as_sample(np.zeros((5, 3, 4, 4)), None)
+    with pytest.raises(UserError, match=r"of an image without its channel x\[None\]"):
+        as_sample(np.zeros((4, 4)), None)
 
 
 def test_labels_are_classes_of_the_network() -> None:
     assert as_label(torch.tensor(2), 3) == as_label(np.int64(2), 3) == 2  # type: ignore[arg-type]
-    for label in (3, -1, 1.5, "2", None):
+    for label in (3, -1, 1.5, "2", None, torch.tensor([1, 2]), np.array([[0, 1]])):
         with pytest.raises(UserError, match="whole number from 0 to 2"):
             as_label(label, 3)  # type: ignore[arg-type]
 
