@@ -252,8 +252,8 @@ def drawn(seed: int) -> CurvedCase:
 def cases(kind: Kind) -> tuple[CurvedCase, ...]:
     """Returns the cases of one kind, the same every time."""
     if kind == "monotone":
-        return tuple(monotone(seed) for seed in range(8))
+        return tuple(monotone(seed) for seed in range(6))
     if kind == "drawn":
-        return tuple(drawn(seed) for seed in range(4))
+        return tuple(drawn(seed) for seed in range(3))
     side: Literal[1, -1] = 1 if kind == "hill" else -1
     return tuple(hill(seed, side) for seed in range(6))

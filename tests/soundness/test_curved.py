@@ -1,6 +1,6 @@
 """Networks with Sigmoid and Tanh whose exact least margin is known: no bound is above it, and near to it answers hold.
 
-There are 144 questions about 24 boxes, half of them on either side, as near as 1e-5 of the margin's range.
+There are 126 questions about 21 boxes, half of them on either side, as near as 1e-5 of the margin's range.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.sparse.bab.outcome import Limits
-from tests.soundness.curved import NEAR, CurvedCase, Kind, cases, hill
+from tests.soundness.curved import NEAR, SHARES, CurvedCase, Kind, cases, hill
 from tests.verifiers.adapters.test_sparse_smooth import loaded
 from tests.verifiers.sparse.smooth.smoothnets import points
 
@@ -75,7 +75,7 @@ def test_a_hill_is_no_valley() -> None:
 def test_no_bound_over_the_whole_box_is_above_the_least_margin(case: CurvedCase, tmp_path: Path) -> None:
     path = case.net.save(tmp_path)
     subject = loaded(path, split="input")
-    subject._make_limits = lambda **given: replace(Limits(**given), splits=False)
+    subject._make_limits = lambda **settings: replace(Limits(**settings), splits=False)
     (question,) = case.thresholds(Status.SAT, (1e-9,))
     (verdict,) = subject.solve([case.ask(path, question, 60.0)])
     check(case, question, Status.SAT, verdict, path)
@@ -105,34 +105,34 @@ def test_sparse_bab_is_never_wrong(kind: Kind, split: Literal["input", "relu"], 
         path = case.net.save(tmp_path)
         subject = loaded(path, split=split)
         for truth in (Status.UNSAT, Status.SAT):
-            for question in case.thresholds(truth):
+            for question in case.thresholds(truth, SHARES if split == "input" else (SHARES[0], SHARES[-1])):
                 # Splits of inputs end where there is something to prove; what is broken, an attack finds or nothing.
-                limit = 60.0 if split == "input" and truth is Status.UNSAT else 1.0
+                limit = 60.0 if split == "input" and truth is Status.UNSAT else 0.5
                 (verdict,) = subject.solve([case.ask(path, question, limit)])
                 check(case, question, truth, verdict, path)
                 answers[truth, verdict.status] += 1
-    count = 3 * len(cases(kind))
     if split == "input":
-        assert answers[Status.UNSAT, Status.UNSAT] == count
-    assert answers[Status.SAT, Status.SAT] >= 0.6 * count
+        assert answers[Status.UNSAT, Status.UNSAT] == 3 * len(cases(kind))
+    assert answers[Status.SAT, Status.SAT] > len(cases(kind))
 
 
-@pytest.fixture(scope="module", name="worker", params=["crown", "alpha-crown"])
-def _worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    with Worker(request.param) as worker:
+@pytest.fixture(scope="module", name="worker")
+def _worker() -> Iterator[Worker]:
+    with Worker("sparse-bab") as worker:
         yield worker
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_bounds_are_never_wrong(kind: Kind, worker: Worker, tmp_path: Path) -> None:
-    proved = 0
+def test_what_a_worker_answers_is_never_wrong(kind: Kind, worker: Worker, tmp_path: Path) -> None:
+    """With float32's allowance, and with counterexamples judged by onnxruntime."""
+    answers: Counter[tuple[Status, Status]] = Counter()
     for case in cases(kind):
         path = case.net.save(tmp_path)
-        for truth, shares in ((Status.UNSAT, (0.1, 1e-5)), (Status.SAT, (1e-5,))):
-            for question in case.thresholds(truth, shares):
-                (verdict,) = worker.verify([case.ask(path, question, 60.0)])
-                assert verdict.status in (Status.UNSAT, Status.UNKNOWN), f"{case.net.name}: {verdict}"
-                check(case, question, truth, verdict, path)
-                proved += verdict.status is Status.UNSAT
-    assert proved
+        for truth, share in ((Status.UNSAT, 0.1), (Status.SAT, 1e-2)):
+            (question,) = case.thresholds(truth, (share,))
+            (verdict,) = worker.verify([case.ask(path, question, 60.0 if truth is Status.UNSAT else 2.0)])
+            check(case, question, truth, verdict, path)
+            answers[truth, verdict.status] += 1
+    assert answers[Status.UNSAT, Status.UNSAT] >= len(cases(kind)) - 1
+    assert answers[Status.SAT, Status.SAT] >= len(cases(kind)) - 1
