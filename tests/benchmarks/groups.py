@@ -9,8 +9,8 @@ activation pattern, and counts; no time is measured. A network is a row of the M
   *kept*: what a composed network that serves both must keep, which are also the neurons stable with opposite signs.
 - *compose*: multiply-adds of composing both networks by themselves, over those of composing the one that serves both;
   *size*: numbers of the latter over those of one's own, which is what every bound of a subdomain costs more.
-- *walks*: the part of the multiply-adds of CROWN's walks over one ball that the neighbour's walks repeat: from the
-  same rows, through neurons that are active over both, up to the first that isn't.
+- *walks*: the part of the multiply-adds of CROWN's walks over one ball that the neighbour's walks repeat, and those of
+  the three nearest: from the same rows, through neurons that are active over all, up to the first that isn't.
 - *hulls*: of the pairs, how many are proved at once, by intervals or CROWN, over the smallest box round both balls, and
   over the smallest box round what reaches some hidden layer (BaVerLy: Tzour-Shaday and Drachsler-Cohen 2025). Hulls in
   which a point is of another class are proved by nothing, so that CROWN is asked about the others only.
@@ -19,7 +19,8 @@ activation pattern, and counts; no time is measured. A network is a row of the M
 - *lanes*: how many of the lanes are in use, 16 rows side by side, in CROWN's walks of one image, and in its search's
   rounds: what is left is all that several images could fill together.
 - *at best*: multiply-adds of all questions one by one, over the same less all that could be spared, if everything in
-  favour of sharing were free: finding partners, hulls that fail, and the larger network.
+  favour of sharing were free: finding partners, hulls that fail, and the larger network. Intervals and attacks, which
+  nothing spares, are left out.
 """
 
 from __future__ import annotations
@@ -215,14 +216,18 @@ def row_of(checkpoint: Path, effort: Effort, folder: Path) -> str:
     four = [float((shared([balls[i].pattern for i in group]) != 0).sum()) / count for group in groups if len(group) > 3]
     unstable = [float((ball.pattern == 0).sum()) / count for ball in balls]
     kept = [1 - share for share in same]
-    alone, both, common = [], [], []
+    alone, both = [], []
+    # Of groups of two and of four.
+    common: dict[int, list[float]] = {2: [0.0], 4: [0.0]}
     for one, other in pairs[: effort.composed]:
         alone.append([composing.composed(balls[one].signs), composing.composed(balls[other].signs)])
         joint = {node: shared([balls[one].signs[node], balls[other].signs[node]]) for node in balls[one].signs}
         both.append(composing.composed(joint))
-        common.append(composing.common(balls[one], balls[other]))
+    for size, shares in common.items():
+        alike = [[balls[place] for place in group[:size]] for group in groups if len(group) >= size]
+        shares[:] = [composing.common(*some) for some in alike[: effort.composed]] or shares
     saving = [sum(own.work for own in two) / one.work for two, one in zip(alone, both, strict=True)]
-    size = [one.numbers / fmean(own.numbers for own in two) for two, one in zip(alone, both, strict=True)]
+    growth = [one.numbers / fmean(own.numbers for own in two) for two, one in zip(alone, both, strict=True)]
     counts = hulls(whole, balls, pairs[: effort.hulls])
     for each in counts:
         print(
@@ -245,8 +250,11 @@ def row_of(checkpoint: Path, effort: Effort, folder: Path) -> str:
     opened = 1 - proved / len(balls)
     total = crown + opened * (compose + fmean(tree))
     ratio = min(planted / fresh, 1.0) if fresh else 1.0
-    spared = 0.5 * (at_once + fmean(common) * crown) + opened * (
-        compose * (1 - 1 / max(fmean(saving), 1.0)) + (1 - ratio) * fmean(tree)
+    walks = max((1 - 1 / size) * fmean(shares) for size, shares in common.items())
+    spared = (
+        0.5 * at_once
+        + walks * crown
+        + opened * (compose * (1 - 1 / max(fmean(saving), 1.0)) + (1 - ratio) * fmean(tree))
     )
     print(
         f"  multiply-adds of an image: CROWN {crown:.3g}; where it leaves it open ({opened:.0%}) composing "
@@ -259,8 +267,8 @@ def row_of(checkpoint: Path, effort: Effort, folder: Path) -> str:
         f"{fmean(unstable):.1%}",
         f"{fmean(kept):.0%}",
         f"{fmean(saving):.2f}",
-        f"{fmean(size):.1f}",
-        f"{fmean(common):.0%}",
+        f"{fmean(growth):.1f}",
+        ", ".join(f"{fmean(shares):.0%}" for shares in common.values()),
         f"{counts[0].pairs}, {best.pairs} behind {best.layer}",
         f"{planted} / {fresh} ({len(carried.planted)})",
         f"{fmean(carried.overlap or [0.0]):.0%}",

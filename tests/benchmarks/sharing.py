@@ -144,14 +144,16 @@ class Composing:
         rows = {node: np.flatnonzero(own == 0) for node, own in signs.items()}
         return self.cost(signs, {**rows, last: np.arange(self._network.nodes[last].size)})
 
-    def common(self, one: BallFacts, other: BallFacts) -> float:
-        """Returns the share of CROWN's walks over a ball that is the same over another: from the same rows, through
-        neurons that are active over both, up to the first that isn't.
+    def common(self, one: BallFacts, *others: BallFacts) -> float:
+        """Returns the share of CROWN's walks over a ball that is the same over others: from the same rows, through
+        neurons that are active over all, up to the first that isn't.
         """
         passed = {node: np.where(own == 0, np.int8(1), own) for node, own in one.signs.items()}
-        both = {node: shared([own, other.signs[node]]) for node, own in one.signs.items()}
-        rows = {node: np.intersect1d(own, other.rows[node]) for node, own in one.rows.items()}
-        return self.cost(both, rows).work / max(self.cost(passed, one.rows).work, 1.0)
+        alike = {node: shared([own, *(other.signs[node] for other in others)]) for node, own in one.signs.items()}
+        rows = dict(one.rows)
+        for other in others:
+            rows = {node: np.intersect1d(own, other.rows[node]) for node, own in rows.items()}
+        return self.cost(alike, rows).work / max(self.cost(passed, one.rows).work, 1.0)
 
     def _walk(self, node: int, rows: Int64Array, signs: Mapping[int, Int8Array]) -> ComposeCost:
         seeds = np.zeros((len(rows), self._network.nodes[node].size), dtype=bool)

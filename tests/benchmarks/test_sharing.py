@@ -69,6 +69,7 @@ def test_what_walks_have_in_common_ends_where_balls_differ(tmp_path: Path) -> No
     assert 0.5 < alike <= 1.0
     turned = replace(ball, signs={node: (-own).astype(np.int8) for node, own in ball.signs.items()})
     assert 0.0 < composing.common(ball, turned) < alike
+    assert composing.common(ball, ball, turned) == composing.common(ball, turned)
     assert composing.common(ball, replace(ball, rows={node: rows[:0] for node, rows in ball.rows.items()})) == 0.0
 
 

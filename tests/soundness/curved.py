@@ -83,7 +83,7 @@ class CurvedNetwork:
                 nodes.append(helper.make_node(self.operators[layer], [result], [value]))
         return onnxnets.write(folder / f"{self.name}.onnx", nodes, constants, (self.weights[0].shape[1],), self.classes)
 
-    def margin(self, point: Sequence[float] | Float64Array) -> Decimal:
+    def margin(self, point: Float32Array | Float64Array) -> Decimal:
         """Returns by how much class 0 is ahead at a point, to about `DIGITS` digits."""
         with localcontext() as context:
             context.prec = DIGITS
@@ -99,11 +99,11 @@ class CurvedNetwork:
 
     def margins(self, low: Float64Array, high: Float64Array) -> Float64Array:
         """Bounds from below by how much class 0 is ahead over boxes, [boxes, inputs] to [boxes]."""
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            wide = weight.astype(np.float64)
+        for layer in range(len(self.weights)):
+            wide, bias = (items[layer].astype(np.float64) for items in (self.weights, self.biases))
             if layer == len(self.operators):
                 # Of the differences, so that what the classes have in common cancels.
-                wide, bias = wide[:1] - wide[1:], bias[:1].astype(np.float64) - bias[1:]
+                wide, bias = wide[:1] - wide[1:], bias[:1] - bias[1:]
             center, radius = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
             middle, half = center @ wide.T + bias, radius @ np.abs(wide).T
             half += _OUTWARDS * ((np.abs(center) + radius) @ np.abs(wide).T + np.abs(bias))
@@ -111,7 +111,8 @@ class CurvedNetwork:
             if layer < len(self.operators):
                 low, high = (_curve(self.operators[layer], end) for end in (low, high))
                 low, high = low - _OUTWARDS, high + _OUTWARDS
-        return low.min(axis=1) - _OUTWARDS
+        least: Float64Array = low.min(axis=1) - _OUTWARDS
+        return least
 
 
 def _curve(operator: Operator, x: Float64Array) -> Float64Array:
@@ -180,7 +181,8 @@ def _case(net: CurvedNetwork, lower: Float32Array, upper: Float32Array, worst: F
     least = net.margin(worst)
     # Far more than decimals of the usual 28 digits round.
     error = Decimal("1e-24")
-    scale = max(float(net.margin(point) - least) for point in (0.5 * lower + 0.5 * upper, lower, upper))
+    some: list[Float32Array] = [0.5 * lower + 0.5 * upper, lower, upper]
+    scale = max(float(net.margin(point) - least) for point in some)
     return CurvedCase(net, lower, upper, (least - error, least + error), max(scale, 1e-2))
 
 

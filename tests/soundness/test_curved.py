@@ -72,10 +72,12 @@ def test_a_hill_is_no_valley() -> None:
 
 
 @pytest.mark.parametrize("case", EVERY, ids=names)
-def test_no_bound_over_the_whole_box_is_above_the_least_margin(case: CurvedCase, tmp_path: Path) -> None:
+def test_no_bound_over_the_whole_box_is_above_the_least_margin(
+    case: CurvedCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = case.net.save(tmp_path)
     subject = loaded(path, split="input")
-    subject._make_limits = lambda **settings: replace(Limits(**settings), splits=False)
+    monkeypatch.setattr(subject, "_make_limits", lambda **settings: replace(Limits(**settings), splits=False))
     (question,) = case.thresholds(Status.SAT, (1e-9,))
     (verdict,) = subject.solve([case.ask(path, question, 60.0)])
     check(case, question, Status.SAT, verdict, path)
