@@ -53,6 +53,15 @@ class RoundedWeight:
     values: Float32Array
 
 
+def to_kilobytes(bits: int) -> float:
+    """Returns what so many bits are in kB, of 1,000 bytes.
+
+    >>> to_kilobytes(16_000)
+    2.0
+    """
+    return bits / 8_000
+
+
 def round_weight(weight: Float32Array, bits: int) -> RoundedWeight:
     """Rounds a weight to integers of `bits` bits times a scale for each output channel.
 
@@ -141,7 +150,7 @@ class BitCount:
     @property
     def kilobytes(self) -> float:
         """Size in kB (1,000 bytes): weights, scales and biases, without the places of the zeros."""
-        return (self.weight_bits + FULL_BITS * (self.scales + self.others)) / 8_000
+        return to_kilobytes(self.weight_bits + FULL_BITS * (self.scales + self.others))
 
     @property
     def compression(self) -> float:

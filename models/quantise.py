@@ -21,11 +21,13 @@ from onnx import numpy_helper
 from prunecert.errors import UserError
 from prunecert.files import replacing
 from prunecert.hashing import sha256_file
+from prunecert.models import FULL_BITS
+from prunecert.models.bits import to_kilobytes
 
 FloatImages = npt.NDArray[np.float32]
 
-#: Bits of a weight, quantised and not.
-BITS, PLAIN_BITS = 8, 32
+#: Bits of a quantised weight.
+BITS = 8
 #: Calibration images that are taken where more are there: extremes settle soon, and each is run once.
 CALIBRATION_IMAGES = 500
 
@@ -53,12 +55,12 @@ class QuantisedInfo:
     @property
     def compression(self) -> float:
         """Bits of all weights in float32, over bits times kept weights."""
-        return PLAIN_BITS * self.weights / (BITS * max(self.kept, 1))
+        return FULL_BITS * self.weights / (BITS * max(self.kept, 1))
 
     @property
     def kilobytes(self) -> float:
         """Bits times kept weights, in kB (1,000 bytes); what a sparse format adds for places isn't in it."""
-        return BITS * self.kept / 8000
+        return to_kilobytes(BITS * self.kept)
 
     def describe(self) -> str:
         """Says what became of the network in one sentence."""

@@ -27,11 +27,19 @@ _LARGEST_SUM, _LARGEST_WEIGHT = 2.0**31, 255.0
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """What a file holds: numbers, and, of quantised ones, the whole numbers' scale at each place."""
+    """What a file holds: numbers, and, of quantised ones, the whole numbers' scale at each place.
+
+    Args:
+        values: The real numbers.
+        scales: Of the whole numbers, at each place; None where they weren't quantised.
+        loose: How far each may be from the file's number, relatively.
+        turned: Whether a Transpose reads what DequantizeLinear has written: optimisers make it part of its reader.
+    """
 
     values: Array
     scales: Float64Array | None = None
     loose: float = 0.0
+    turned: bool = False
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:

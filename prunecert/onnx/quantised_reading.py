@@ -224,12 +224,13 @@ class _Reader:
             raise refuse(node, f"it multiplies {shape[1]} values by weights for {weight.shape[1]}")
         grid = self._values.steps[activation.step].grid
         fine = activation.read and grid is not None and grid.high - grid.low < 256
-        if not attributes.get("transB", 0) and not fine:
+        # A Transpose and transB are one to optimisers, which leave a Gemm without either.
+        if (constant.turned or not attributes.get("transB", 0)) and not fine:
             raise refuse(
                 node,
                 "its input doesn't come from a DequantizeLinear of 8 bits, and then optimisers let kernels multiply "
                 "such weights that round it once more (MatMulNBits); store them transposed, as a Gemm with transB has "
-                "them",
+                "them, and not behind a Transpose",
             )
         step = Step("Gemm", (activation.step,), (1, len(weight)), node.name, np.ascontiguousarray(weight))
         return self._values.append(self._biased(node, step, scales, constant.loose))

@@ -77,7 +77,8 @@ class QuantisedValues:
                 self._evaluator.run(node, {**{k: v.values for k, v in zip(names, inputs, strict=True)}, names[0]: item})
                 for item in moved
             ]
-            return Constant(results[0][0], None if scales is None else results[1][0], first.loose)
+            turned = first.turned or (node.op_type == "Transpose" and scales is not None)
+            return Constant(results[0][0], None if scales is None else results[1][0], first.loose, turned)
         if any(item.scales is not None for item in inputs):
             raise refuse(node, "it computes with quantised constants; let them be folded before they are quantised")
         return Constant(self._evaluator.run(node, {k: v.values for k, v in zip(names, inputs, strict=True)})[0])

@@ -23,7 +23,6 @@ REASONS: Mapping[str, str] = {
     "Engine": "what an adapter runs in its process, one each; and the bound engine, which needs no other word",
     "Grid": "of networks on a page, and of numbers that a quantised tensor may have",
     "Intervals": "differentiable ones of training, in which nothing is certified, and exact ones of integers",
-    "LateError": "of a search over balls, and of one through curves; each ends its own walks by it, and nobody else's",
     "Network": "the checker and the enclosure of float32 share no code with the engine that they judge",
     "Node": "the checker's, the engine's affine node, and ONNX's in normal form",
     "Outcome": "of an image, and of a search",

@@ -35,7 +35,8 @@ class Balls:
 
         Returns None where the instance's time is over before.
         """
-        from prunecert.verifiers.sparse.balls.ranges import LateError, bound_disjuncts
+        from prunecert.verifiers.sparse.balls.ranges import bound_disjuncts
+        from prunecert.verifiers.sparse.walks import LateError
 
         deadline = time.monotonic() + instance.timeout
         try:

@@ -156,6 +156,21 @@ def test_weights_that_kernels_multiply_by_what_they_round_once_more_are_refused(
         read_steps(model(direct, z=np.uint16(0)), "net")
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_transpose_that_a_product_takes_in_is_no_transposed_storage(times: int) -> None:
+    """Without optimisation onnxruntime runs a Gemm with transB as it is written; with it, as MatMulNBits."""
+    turns = [N("Transpose", [f"t{turn}"], [f"t{turn + 1}"], perm=[1, 0]) for turn in range(times)]
+    layer = [N("DequantizeLinear", ["w", "ws", "wz"], ["t0"], axis=times % 2), *turns]
+    last = N("Gemm", ["a", f"t{times}"], ["y"], transB=1, name="layer")
+    assert len(read_steps(model([*pair("x", "a"), *layer, last]), "net")) == 3
+    with pytest.raises(UserError, match=r"'layer' .* not behind a Transpose"):
+        read_steps(model([*pair("x", "a"), *layer, last], z=np.uint16(0)), "net")
+    # Whole numbers that are transposed before they become real ones are stored ones to optimisers.
+    early = [N("Transpose", ["w"], ["wt"], perm=[1, 0]), N("DequantizeLinear", ["wt", "ws", "wz"], ["t0"], axis=0)]
+    nodes = [*pair("x", "a"), *early, N("Gemm", ["a", "t0"], ["y"], transB=1)]
+    assert len(read_steps(model(nodes, z=np.uint16(0)), "net")) == 3
+
+
 def test_a_constant_that_is_added_to_a_product_is_counted_in_its_unit_or_refused() -> None:
     nodes = [
         *pair("x", "a"),

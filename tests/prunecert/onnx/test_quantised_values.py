@@ -26,6 +26,7 @@ def test_scales_go_where_their_numbers_go() -> None:
     assert constant.values.tolist() == [[0.5, 0.0], [-1.0, 15.875]]
     assert constant.scales is not None
     assert constant.scales.tolist() == [[0.5, 0.125]] * 2
+    assert constant.turned
     with pytest.raises(UserError, match="computes with quantised constants"):
         values.fold(N("Neg", ["wt"], ["minus"]))
     with pytest.raises(UserError, match="depends on the network's input"):

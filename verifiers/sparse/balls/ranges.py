@@ -26,16 +26,12 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.spectral import norm
 from prunecert.verifiers.sparse.balls.walk import Ball, Ranges, Walker
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, gamma
+from prunecert.verifiers.sparse.walks import UNIT, LateError
 
-_UNIT = 2.0**-53
 #: Numbers that a walk's rows may have at one node: 32 MiB.
 _ROOM = 2**22
 #: Unstable neurons of a layer from which no ball is looked for: their matrix would be too large.
 _MOST = 6_000
-
-
-class LateError(Exception):
-    """Time was over before all nodes were bounded."""
 
 
 def ball_of(center: Float64Array, radius: float, low: Float64Array, high: Float64Array) -> Ball:
@@ -49,7 +45,7 @@ def ball_of(center: Float64Array, radius: float, low: Float64Array, high: Float6
     """
     # Of a centre outside of the box, the point of the box nearest to it is no farther from any point of the box.
     inner = np.clip(center, low, high)
-    radius = float(radius) * (1 + 8 * _UNIT) + 1e-300
+    radius = float(radius) * (1 + 8 * UNIT) + 1e-300
     low = np.maximum(low, np.nextafter(inner - radius, -np.inf))
     high = np.minimum(high, np.nextafter(inner + radius, np.inf))
     return Ball(inner, radius, low, high)
@@ -76,7 +72,7 @@ def find_ranges(checker: Checker, ball: Ball, *, balls: bool = True, deadline: f
         point.lower.append(at_low)
         point.upper.append(at_high)
         ranges.centers.append(0.5 * at_low + 0.5 * at_high)
-        ranges.drifts.append(0.5 * (at_high - at_low) + 2 * _UNIT * (np.abs(at_low) + np.abs(at_high)))
+        ranges.drifts.append(0.5 * (at_high - at_low) + 2 * UNIT * (np.abs(at_low) + np.abs(at_high)))
         low, high = checker.intervals(node, bounds)
         bounds.charges.append(checker.charge(node, bounds))
         bounds.lower.append(low)
@@ -173,7 +169,7 @@ def _enclose(checker: Checker, ranges: Ranges, node: int) -> None:
                 if rows.size:
                     rows = rows + scaled
                     reach = np.maximum(np.abs(low), np.abs(high))
-                    error += 4 * _UNIT * (np.abs(rows) @ reach)
+                    error += 4 * UNIT * (np.abs(rows) @ reach)
                 else:
                     rows = scaled
             # Both the value and that at the centre are off by that much.

@@ -24,9 +24,10 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.balls.ascent import Ascent, Climb
 from prunecert.verifiers.sparse.balls.attack import BallAttack
-from prunecert.verifiers.sparse.balls.ranges import LateError, find_ranges
+from prunecert.verifiers.sparse.balls.ranges import find_ranges
 from prunecert.verifiers.sparse.balls.walk import Ball, Boxes, Ranges, Slopes, Walker
 from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.walks import LateError
 
 #: Subdomains split together where nothing else is said, and starts of the first attack.
 _BATCH, _STARTS = 8, 3

@@ -5,7 +5,7 @@ can be, which lies in a box and in a ball, goes into the bound (`minimum`), and 
 Lagrangian dual of the network, concave in μ, and μ = a + s c + t with slopes s and shifts t, [rows, neurons] each. s is
 CROWN's slope where nothing else is said, t is 0; a split of a ReLU does nothing but make its z's box smaller.
 
-Rounding is accounted for as in `verifiers.sparse.certify`: computed coefficients are exact from the moment when they
+Rounding is accounted for as in `verifiers.sparse.walks`: computed coefficients are exact from the moment when they
 are computed, and `Checker.charge` says what the products behind them may be off.
 """
 
@@ -19,11 +19,8 @@ from scipy import sparse
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.minimum import minimise
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, gamma
-
-_UNIT = 2.0**-53
-_HUGE = 1e50
-_TINY = 1e-200
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.walks import UNIT, RowSums
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,35 +106,6 @@ class Trace:
     inputs: Float64Array = field(default_factory=lambda: np.zeros((0, 0)))
 
 
-@dataclass(eq=False)
-class Sums:
-    """Of each row: value, magnitudes that were summed, error, and the largest coefficient, [rows] each."""
-
-    value: Float64Array
-    size: Float64Array
-    error: Float64Array
-    largest: Float64Array
-
-    @classmethod
-    def of(cls, constant: Float64Array) -> Sums:
-        """Begins with a constant of each row."""
-        zeros = np.zeros(len(constant))
-        return cls(constant.astype(np.float64), np.abs(constant), zeros.copy(), zeros.copy())
-
-    def add(self, value: Float64Array, size: Float64Array) -> None:
-        """Adds a summand and its magnitude."""
-        self.value += value
-        self.size += size
-
-    def lower(self, terms: float) -> Float64Array:
-        """Returns values less what sums of so many terms, and the errors, may have raised them by."""
-        with np.errstate(all="ignore"):
-            slack = 1.01 * (float(gamma(terms)) * self.size + self.error) + _TINY
-            bound: Float64Array = self.value - slack - 4 * _UNIT * (np.abs(self.value) + slack)
-            bound[~(self.largest < _HUGE) | ~(self.size < _HUGE) | ~np.isfinite(bound)] = -np.inf
-        return bound
-
-
 class Walker:
     """Walks back over one ball.
 
@@ -177,7 +145,7 @@ class Walker:
         """
         count = rows.shape[0]
         domain = np.zeros(count, dtype=np.int64) if boxes is None else boxes.domain
-        sums = Sums.of(constant)
+        sums = RowSums.of(constant)
         linear: dict[int, Float64Array] = {}
         relu: dict[int, Float64Array] = {}
         with np.errstate(all="ignore"):
@@ -197,17 +165,16 @@ class Walker:
         self,
         node: int,
         rows: Float64Array | sparse.csr_array,
-        sums: Sums,
+        sums: RowSums,
         linear: dict[int, Float64Array],
         relu: dict[int, Float64Array],
     ) -> None:
         """Replaces a node's value by what it is computed from."""
         sizes, bias = abs(rows), self._biases[node]
         sums.add(rows @ bias, sizes @ np.abs(bias))
-        sums.error += sizes @ self.ranges.bounds.charges[node]
+        sums.charge(sizes @ self.ranges.bounds.charges[node])
         largest = sizes.max(axis=1, initial=0.0) if isinstance(sizes, np.ndarray) else sizes.max(axis=1).toarray()
-        # A NaN stays one.
-        sums.largest = np.maximum(sums.largest, largest.reshape(-1))
+        sums.reach(largest.reshape(-1))
         for product in self.checker.products[node]:
             target = relu if product.activated else linear
             part = rows @ product.matrix
@@ -219,7 +186,7 @@ class Walker:
         node: int,
         own: Float64Array | None,
         through: Float64Array,
-        sums: Sums,
+        sums: RowSums,
         domain: Int64Array,
         slopes: Mapping[int, Slopes] | None,
         boxes: Boxes | None,
@@ -238,7 +205,7 @@ class Walker:
             mu += own
             d = np.ascontiguousarray(own[:, free] - mu[:, free])
             reach = np.maximum(np.abs(low), np.abs(high))
-            sums.error += 4 * _UNIT * ((np.abs(mu) + np.abs(own)) @ reach)
+            sums.charge(4 * UNIT * ((np.abs(mu) + np.abs(own)) @ reach))
         if len(free):
             center = self.ranges.centers[node][free]
             radius = self.ranges.radii.get(node, np.inf) if self._balls else np.inf
@@ -257,7 +224,7 @@ class Walker:
         slope = np.where(c < 0, high / (high - low), (high > -low).astype(np.float64))
         return Slopes(slope, np.zeros_like(c))
 
-    def _input(self, rows: Float64Array | None, sums: Sums, domain: Int64Array, trace: Trace | None) -> None:
+    def _input(self, rows: Float64Array | None, sums: RowSums, domain: Int64Array, trace: Trace | None) -> None:
         ball = self.ranges.ball
         count = len(sums.value)
         rows = np.zeros((count, len(ball.center))) if rows is None else np.ascontiguousarray(rows)

@@ -5,7 +5,7 @@ difference. From a node with the coefficients μ of z and ν of d, a source's va
 W^T μ + (W' - W)^T ν and its difference W'^T ν; `relaxation` takes both through the ReLUs. At the input the difference
 is 0, whatever its coefficient.
 
-Rounding is accounted for as in `verifiers.sparse.certify`: computed coefficients are taken as exact, and what they err
+Rounding is accounted for as in `verifiers.sparse.walks`: computed coefficients are taken as exact, and what they err
 by, γ times the magnitudes that they are sums of, is charged to the constant, times the largest magnitude of what they
 multiply. `Charges` are these sums for one unit of |μ| and of |ν|.
 """
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, TINY, PairRanges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, PairRanges, inexact, through_relu
 from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
+from prunecert.verifiers.sparse.walks import RowSums
 
-#: Coefficients and values beyond these could underflow elsewhere by more than `TINY` covers.
-_HUGE, _LARGEST = 1e50, 1e100
+#: Values beyond this could underflow elsewhere by more than is covered.
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +111,7 @@ class PairWalker:
         rows = value.shape[1]
         linear: dict[int, list[Float64Array]] = {start: [value, change]}
         relu: dict[int, list[Float64Array]] = {}
-        sums = np.zeros(rows) if constant is None else constant.copy()
-        reach, error, largest = np.abs(sums), np.zeros(rows), np.zeros(rows)
+        sums = RowSums.of(np.zeros(rows) if constant is None else constant)
         losses: dict[int, Float64Array] = {}
         with np.errstate(invalid="ignore", over="ignore"):
             for node in range(start, 0, -1):
@@ -120,8 +119,7 @@ class PairWalker:
                 if node in relu:
                     lam, kappa = relu.pop(node)
                     planes = relax(lam, kappa, ranges[node], choice)
-                    sums += planes.constant.sum(axis=0)
-                    reach += np.abs(planes.constant).sum(axis=0)
+                    sums.add(planes.constant.sum(axis=0), np.abs(planes.constant).sum(axis=0))
                     losses[node] = np.zeros((self.pair.sizes[node], rows))
                     losses[node][planes.index] = np.maximum(-planes.constant, 0.0)
                     if plain is None:
@@ -130,27 +128,22 @@ class PairWalker:
                         # A sum of two: the error is charged on the node's own values.
                         plain = [plain[0] + planes.value, plain[1] + planes.change]
                         for part, place in zip(plain, (FIRST, CHANGE), strict=True):
-                            error += 2 * UNIT * (self._reach[node][place] @ np.abs(part))
+                            sums.charge(2 * UNIT * (self._reach[node][place] @ np.abs(part)))
                 if plain is None:
                     continue
                 shift = self.pair.shifts[node].value[[FIRST, CHANGE]]
                 for part, own, charge in zip(plain, shift, self._charges[node], strict=True):
                     size = np.abs(part)
-                    sums += own @ part
-                    reach += np.abs(own) @ size
-                    error += charge @ size
-                    largest = np.maximum(largest, size.max(axis=0, initial=0.0))
+                    sums.add(own @ part, np.abs(own) @ size)
+                    sums.charge(charge @ size)
+                    sums.reach(size.max(axis=0, initial=0.0))
                 for term in self.pair.terms[node]:
                     _back(term, plain, relu if term.activated else linear)
             box = ranges[0]
             left = linear[0][0] if 0 in linear else np.zeros((self.pair.sizes[0], rows))
             ends = np.where(left > 0, left * box.lower[FIRST], left * box.upper[FIRST])
-            sums += ends.sum(axis=0)
-            reach += np.abs(ends).sum(axis=0)
-            slack = 1.01 * (gamma(self._sums) * reach + error) + TINY
-            bound = sums - slack - 4 * UNIT * (np.abs(sums) + slack)
-            bound[~(largest < _HUGE) | ~(reach < _HUGE) | ~np.isfinite(bound)] = -np.inf
-        return Walked(bound, left, losses)
+            sums.add(ends.sum(axis=0), np.abs(ends).sum(axis=0))
+        return Walked(sums.lower(self._sums), left, losses)
 
 
 def _back(term: PairTerm, plain: list[Float64Array], target: dict[int, list[Float64Array]]) -> None:

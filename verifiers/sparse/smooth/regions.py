@@ -12,15 +12,12 @@ from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.certify import CheckedBounds
 from prunecert.verifiers.sparse.smooth import curves
 from prunecert.verifiers.sparse.smooth.walk import Region, SmoothChecker, walk
+from prunecert.verifiers.sparse.walks import LateError
 
 #: Numbers that the rows of a walk may have at one node.
 _ROOM = 2**22
 #: Width, relative to the ends, below which an interval is not improved.
 _NARROW = 1e-9
-
-
-class LateError(Exception):
-    """Time was over before all nodes were bounded."""
 
 
 class EmptyError(Exception):

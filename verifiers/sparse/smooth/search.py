@@ -24,8 +24,9 @@ from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.smooth import curves
 from prunecert.verifiers.sparse.smooth.attack import SmoothAttack
-from prunecert.verifiers.sparse.smooth.regions import EmptyError, LateError, find_region
+from prunecert.verifiers.sparse.smooth.regions import EmptyError, find_region
 from prunecert.verifiers.sparse.smooth.walk import Region, SmoothChecker, Walk, follow, walk
+from prunecert.verifiers.sparse.walks import LateError
 
 #: Inputs that may vary for them to be split.
 _FEW = 20

@@ -8,8 +8,7 @@ Why the result holds in real arithmetic: coefficients are sums of K products, wh
 their magnitudes in any order of summation (Higham 2002, section 3.1); the computed ones are taken as exact from there
 on, and the error is charged to the constant (`Checker.charge`). So are the products with slopes, one rounding each, by
 the largest value of what they multiply, and additions of two coefficients. Sums of constants are charged γ times their
-magnitudes. Underflow is as in `verifiers.sparse.certify`: less than 1e-323 a product, which the constant 1e-200 covers
-as long as no magnitude exceeds 1e50; where one does, or a number is none, the bound is minus infinity.
+magnitudes (`verifiers.sparse.walks`, which says what underflow does).
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, gamma
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
 from prunecert.verifiers.sparse.smooth import curves
 from prunecert.verifiers.sparse.smooth.curves import Lines
 from prunecert.verifiers.sparse.smooth.network import SmoothNetwork
-
-_UNIT = 2.0**-53
-_TINY = 1e-200
-_HUGE = 1e50
+from prunecert.verifiers.sparse.walks import UNIT, RowSums
 
 
 class SmoothChecker(Checker):
@@ -110,8 +106,7 @@ def _walked(
     linear: dict[int, Float64Array] = {start: rows}
     curved: dict[int, Float64Array] = {}
     coefficients: dict[int, Float64Array] = {}
-    total, size, error = constant.astype(np.float64), np.abs(constant).astype(np.float64), np.zeros(len(rows))
-    largest = np.zeros(len(rows))
+    sums = RowSums.of(constant)
     for node in range(start, 0, -1):
         mu, lam = linear.pop(node, None), curved.pop(node, None)
         if lam is not None:
@@ -120,29 +115,26 @@ def _walked(
             coefficients[node] = lam
             slope, shift = chosen(region.lines[node], lam)
             part, moved = lam * slope, lam * shift
-            total = total + moved.sum(axis=1)
-            size = size + np.abs(moved).sum(axis=1)
-            error = error + 2 * _UNIT * (np.abs(part) @ reach)
-            largest = np.maximum(largest, np.abs(lam).max(axis=1, initial=0.0))
+            sums.add(moved.sum(axis=1), np.abs(moved).sum(axis=1))
+            sums.charge(2 * UNIT * (np.abs(part) @ reach))
+            sums.reach(np.abs(lam).max(axis=1, initial=0.0))
             v = multipliers.get(node)
             if v is not None:
                 pull = np.where(v > 0, v * high, np.where(v < 0, v * low, 0.0))
-                total = total - pull.sum(axis=1)
-                size = size + np.abs(pull).sum(axis=1)
+                sums.add(-pull.sum(axis=1), np.abs(pull).sum(axis=1))
                 part = part + v
-                error = error + 2 * _UNIT * (np.abs(part) @ reach)
+                sums.charge(2 * UNIT * (np.abs(part) @ reach))
             if mu is None:
                 mu = part
             else:
                 mu = mu + part
-                error = error + 2 * _UNIT * (np.abs(mu) @ reach)
+                sums.charge(2 * UNIT * (np.abs(mu) @ reach))
         if mu is None:
             continue
         bias = checker.network.nodes[node].bias.astype(np.float64)
-        total = total + mu @ bias
-        size = size + np.abs(mu) @ np.abs(bias)
-        error = error + np.abs(mu) @ bounds.charges[node]
-        largest = np.maximum(largest, np.abs(mu).max(axis=1, initial=0.0))
+        sums.add(mu @ bias, np.abs(mu) @ np.abs(bias))
+        sums.charge(np.abs(mu) @ bounds.charges[node])
+        sums.reach(np.abs(mu).max(axis=1, initial=0.0))
         for product in checker.products[node]:
             target = curved if product.activated else linear
             back = np.asarray(mu @ product.matrix)
@@ -150,13 +142,9 @@ def _walked(
             target[product.source] = back if before is None else before + back
     inputs = linear.get(0, np.zeros((len(rows), len(bounds.lower[0]))))
     ends = np.where(inputs > 0, inputs * bounds.lower[0], inputs * bounds.upper[0])
-    total = total + ends.sum(axis=1)
-    size = size + np.abs(ends).sum(axis=1)
-    largest = np.maximum(largest, np.abs(inputs).max(axis=1, initial=0.0))
-    slack = 1.01 * (float(gamma(checker.roundings)) * size + error) + _TINY
-    lower = total - slack - 4 * _UNIT * (np.abs(total) + slack)
-    lower[~(largest < _HUGE) | ~(size < _HUGE) | ~np.isfinite(lower)] = -np.inf
-    return Walk(lower, inputs, coefficients)
+    sums.add(ends.sum(axis=1), np.abs(ends).sum(axis=1))
+    sums.reach(np.abs(inputs).max(axis=1, initial=0.0))
+    return Walk(sums.lower(checker.roundings), inputs, coefficients)
 
 
 def chosen(lines: Lines, coefficients: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.sparse.balls import ranges as subject
-from prunecert.verifiers.sparse.balls.ranges import LateError, ball_of, bound_disjuncts, find_ranges
+from prunecert.verifiers.sparse.balls.ranges import ball_of, bound_disjuncts, find_ranges
+from prunecert.verifiers.sparse.walks import LateError
 from tests.verifiers.sparse.balls.ballkit import Case, case
 
 

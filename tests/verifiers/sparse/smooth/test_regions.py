@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.verifiers.sparse.smooth.regions import EmptyError, LateError, find_region
+from prunecert.verifiers.sparse.smooth.regions import EmptyError, find_region
 from prunecert.verifiers.sparse.smooth.walk import SmoothChecker
+from prunecert.verifiers.sparse.walks import LateError
 from tests.verifiers.sparse.smooth import smoothnets
 
 
