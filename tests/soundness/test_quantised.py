@@ -1,8 +1,8 @@
 """Quantised networks whose exact answers are known: every input that a box's points are rounded to has been tried.
 
-The sparse verifiers must not prove what one of these breaks, be it by rounding alone, nor break what holds. Each case is
-asked about on either side of its exact least margin, at 30 %, 5 % and a millionth of the outputs' range: 180 questions a
-verifier by default, 480 with PRUNECERT_SOUNDNESS=full.
+The sparse verifiers must not prove what one of these breaks, be it by rounding alone, nor break what holds. Each case
+is asked about on either side of its exact least margin, at 30 %, 5 % and a millionth of the outputs' range: 180
+questions a verifier by default, 480 with PRUNECERT_SOUNDNESS=full.
 """
 
 from __future__ import annotations

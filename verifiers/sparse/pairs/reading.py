@@ -42,7 +42,9 @@ def read_rounded_pair(path: Path) -> tuple[Member, Member] | None:
         raise UnsupportedError(
             f"{path.name} rounds its activations; of such networks two are compared that `bench.verify --with` joins."
         )
-    first, second = (_member(half, f"{path.name}, {word}") for half, word in zip(halves, ("first", "second"), strict=True))
+    first, second = (
+        _member(half, f"{path.name}, {word}") for half, word in zip(halves, ("first", "second"), strict=True)
+    )
     return first, second
 
 

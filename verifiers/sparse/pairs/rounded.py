@@ -1,8 +1,8 @@
 """Pairs of which one network, or both, round their activations: does the int8 file decide like the float32 one?
 
-Over a box a quantised network has the form of its float32 network with other constants, if both have the same layers. Its
-ReLU network (`quantised.relaxed`) writes a rounding between 0 and d as relu(A) - relu(A - d), A = z + e, where e is a
-bounded error. Both together are relu(A - t), t = relu(A - d) being between 0 and T = max(0, u - d) if A <= u over the
+Over a box a quantised network has the form of its float32 network with other constants, if both have the same layers.
+Its ReLU network (`quantised.relaxed`) writes a rounding between 0 and d as relu(A) - relu(A - d), A = z + e, where e is
+a bounded error. Both together are relu(A - t), t = relu(A - d) being between 0 and T = max(0, u - d) if A <= u over the
 box: where A is below d, t is 0, and beyond, A - t is d. So with z' = A - t the pair is one of `pairs.network`, whose
 second network has constants that are known within ±(e + T / 2), and all that is said there of values and differences
 holds: intervals and walks charge these errors as they charge any.
@@ -176,9 +176,7 @@ def _opposite(term: Term, other: Term) -> bool:
     )
 
 
-def entry_of(
-    grid: Grid, box: tuple[Float32Array, Float32Array], rounded: tuple[Float64Array, Float64Array]
-) -> Entry:
+def entry_of(grid: Grid, box: tuple[Float32Array, Float32Array], rounded: tuple[Float64Array, Float64Array]) -> Entry:
     """Returns what the first rounding makes of a box.
 
     Args:
@@ -192,9 +190,9 @@ def entry_of(
     """
     low, high = (corner.astype(np.float64).reshape(-1) for corner in box)
     half = rounding_error(grid)
-    # Where a point may lie beyond an end of the grid, it moves to that end, however far it is.
-    least = np.where(high <= grid.ceiling, -half, -np.inf)
-    most = np.where(low >= grid.floor, half, np.inf)
+    # What lies beyond an end of the grid moves to that end, however far it is.
+    least = np.minimum(-half, down(grid.ceiling * (1 - 4 * UNIT) - high))
+    most = np.maximum(half, up(grid.floor * (1 - 4 * UNIT) - low))
     return Entry(*rounded, np.maximum(least, down(rounded[0] - high)), np.minimum(most, up(rounded[1] - low)))
 
 
@@ -276,12 +274,14 @@ class RoundedPair:
             zip(self.pair.first.nodes, self.pair.second.nodes, self.pair.shifts, strict=True)
         ):
             if any(number in item.beyond for item in over):
-                shift = shift_of(*(_clamped(node, item.beyond.get(number)) for node, item in zip(nodes, over, strict=True)))
+                shift = shift_of(
+                    *(_clamped(node, item.beyond.get(number)) for node, item in zip(nodes, over, strict=True))
+                )
             shifts.append(shift)
         return self.pair.shifted(shifts)
 
     def sharpener(self, lower: Float32Array, upper: Float32Array) -> Sharpener | None:
-        """Returns what is known of the joined network's values over a box; None if it doesn't stand for the two there."""
+        """Returns what is known of the joined network's values over a box; None if it stands for others there."""
         boxes = []
         for member, places in zip(self._members, self._places, strict=True):
             if isinstance(member, Network):

@@ -62,7 +62,9 @@ class PairWalker:
         self._sums = 4.0 * sum(pair.sizes)
         self._charges: list[Float64Array] = [np.zeros((2, pair.sizes[0]))]
         self._reach: list[Float64Array] = []
-        self._entry_differs = bool(ranges) and bool((ranges[0].lower[CHANGE] != 0).any() | (ranges[0].upper[CHANGE] != 0).any())
+        self._entry_differs = bool(ranges) and bool(
+            (ranges[0].lower[CHANGE] != 0).any() | (ranges[0].upper[CHANGE] != 0).any()
+        )
         for node in range(len(ranges)):
             self.add(node, ranges)
 
