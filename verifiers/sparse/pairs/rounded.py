@@ -245,13 +245,9 @@ class RoundedPair:
         if self.pair is None:
             return None
         if shared:
-            (rounding,) = [side for side in self.sides if isinstance(side, _Rounding)]
-            boxed = rounding.quantised.box(lower, upper)
-            over = [
-                side.over(lower, upper) if side is rounding else side.over(boxed.lower, boxed.upper)
-                for side in self.sides
-            ]
-            zeros = np.zeros(boxed.lower.size)
+            rounded = self._rounded(lower, upper)
+            over = [side.over(*((lower, upper) if isinstance(side, _Rounding) else rounded)) for side in self.sides]
+            zeros = np.zeros(lower.size)
             moved = zeros, zeros
         else:
             over = [side.over(lower, upper) for side in self.sides]
@@ -263,6 +259,16 @@ class RoundedPair:
         ).narrowed()
         bounder = Bounder(self._shifted(over))
         return bounder.from_input(entry, over[0].own, over[1].own)
+
+    def lattice(self, lower: Float32Array, upper: Float32Array) -> tuple[Float64Array, Float64Array]:
+        """Returns the box of what a box's points are rounded to, flat, by the one network that rounds."""
+        low, high = self._rounded(lower, upper)
+        return low.astype(np.float64), high.astype(np.float64)
+
+    def _rounded(self, lower: Float32Array, upper: Float32Array) -> tuple[Float32Array, Float32Array]:
+        (rounding,) = [side for side in self.sides if isinstance(side, _Rounding)]
+        boxed = rounding.quantised.box(lower, upper)
+        return boxed.lower, boxed.upper
 
     def _shifted(self, over: list[_OverBox]) -> Pair:
         """Returns the pair with the constants of a box."""
