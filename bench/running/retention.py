@@ -359,7 +359,7 @@ def _followed(
                 networks[name], data, place[image], Fraction(item.cell.eps), 1.0, f"{name} image {image}"
             )
             begin = time.perf_counter()
-            proved = name in able and _carries(transfer.bounds(name, question), question)
+            proved = name in able and carries(transfer.bounds(name, question), question)
             took = time.perf_counter() - begin
             settled, way = item.outcome(image)
             if proved and way in (Way.BROKEN, Way.MISCLASSIFIED):
@@ -376,7 +376,7 @@ def _followed(
         yield kept, disputes[name]
 
 
-def _carries(bounds: tuple[float, ...], instance: Instance) -> bool:
+def carries(bounds: tuple[float, ...], instance: Instance) -> bool:
     """Whether bounds prove a question, with room for what float32 rounding does."""
     # Each by itself: the least of numbers, one of which is none, depends on their order.
     if not all(bound > 0 for bound in bounds):
