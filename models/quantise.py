@@ -22,7 +22,7 @@ from prunecert.errors import UserError
 from prunecert.files import replacing
 from prunecert.hashing import sha256_file
 from prunecert.models import FULL_BITS
-from prunecert.models.bits import to_kilobytes
+from prunecert.models.bits import BitCount, LayerBits, to_kilobytes
 
 FloatImages = npt.NDArray[np.float32]
 
@@ -119,6 +119,36 @@ def quantise(network: Path, out: Path, images: FloatImages) -> QuantisedInfo:
         kept = _count(network, written)
         agreement = float((_classes(network, images) == _classes(scratch, images)).mean())
     return QuantisedInfo(out, sha256_file(out), kept[0], kept[1], len(images), agreement)
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether a file rounds activations, as those that `quantise` writes do."""
+    return any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+
+
+def count_numbers(path: Path) -> BitCount:
+    """Counts what the numbers of a quantised export take: int8 weights, and 32 bits for all scales and biases.
+
+    Zero points, a byte for each activation, are left out.
+
+    Args:
+        path: What `quantise` has written.
+    """
+    model = onnx.load(path)
+    layers, others = [], 0
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if _is_weight(tensor):
+            name = tensor.name.removesuffix("_quantized")
+            layers.append(LayerBits(name, BITS, values.size, int(np.count_nonzero(values)), len(values)))
+        elif tensor.name.endswith("_bias_quantized") or (tensor.name.endswith("_scale") and values.ndim == 0):
+            # Of biases and activations; scales of weights are counted with them, and those of biases follow.
+            others += values.size
+    return BitCount(tuple(layers), others)
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    return tensor.name.endswith("_weight_quantized") and tensor.data_type == onnx.TensorProto.INT8
 
 
 class _Images:

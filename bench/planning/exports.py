@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 import prunecert
 from prunecert.bench.schema.cell import Cell
@@ -18,6 +23,8 @@ from prunecert.models.checkpoint_folders import locate
 
 if TYPE_CHECKING:
     from prunecert.models.checkpoint import Card
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -141,19 +148,103 @@ def rounded_export(export: Export, folder: Path, bits: Sequence[int]) -> Export:
     )
 
 
-def cell_export(cell: Cell, checkpoints: Path, folder: Path, mode: Mode) -> Export:
+class Calibration:
+    """Images by which int8 networks choose the scales of their activations, loaded when the first is made.
+
+    Args:
+        load: Returns images that were held out of training, [n, C, H, W], of which some are taken.
+    """
+
+    def __init__(self, load: Callable[[], FloatArray]) -> None:
+        self._load = load
+
+    @functools.cached_property
+    def images(self) -> FloatArray:
+        """Those that are taken."""
+        from prunecert.models.quantise import spread
+
+        return spread(self._load())
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Stands for them."""
+        return hashlib.sha256(self.images.tobytes()).hexdigest()
+
+
+def int8_export(export: Export, folder: Path, calibration: Calibration) -> Export:
+    """Returns an export as a QDQ file of int8 weights and uint8 activations, or takes the file of an earlier call.
+
+    Args:
+        export: The network with its masks multiplied in, not compacted.
+        folder: Where the ONNX file goes, as ``<name>_int8.onnx``; beside it, a record.
+        calibration: Images for the scales of activations.
+
+    Raises:
+        UserError: There are no images, or an operator isn't one that can be quantised exactly.
+    """
+    import onnxruntime
+
+    stem = f"{export.path.stem}_int8"
+    target, record = folder / f"{stem}.onnx", folder / f"{stem}.json"
+    made_from = {
+        "masked_sha256": export.sha256,
+        "calibration": calibration.fingerprint,
+        "onnxruntime": onnxruntime.__version__,
+        "prunecert": prunecert.__version__,
+    }
+    try:
+        fields = json.loads(record.read_text())
+        if fields["made_from"] == made_from and fields["sha256"] == sha256_file(target):
+            return _as_int8(export, target, fields["weights"], fields["kept"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # Nothing was left there, or it was cut off: write it again.
+    from prunecert.models.quantise import quantise
+
+    info = quantise(export.path, target, calibration.images)
+    fields = {
+        "schema_version": 1,
+        "made_from": made_from,
+        "sha256": info.sha256,
+        "weights": info.weights,
+        "kept": info.kept,
+        "agreement": info.agreement,
+    }
+    write_text(record, json.dumps(fields, indent=2) + "\n")
+    return _as_int8(export, target, info.weights, info.kept)
+
+
+def _as_int8(export: Export, target: Path, weights: int, kept: int) -> Export:
+    return replace(
+        export,
+        path=target,
+        sha256=sha256_file(target),
+        sparsity=1 - kept / weights,
+        compression=weights / max(kept, 1),
+    )
+
+
+def cell_export(
+    cell: Cell, checkpoints: Path, folder: Path, mode: Mode, calibration: Calibration | None = None
+) -> Export:
     """Exports a cell's checkpoint in the form in which it is verified: weights rounded, dead units removed.
+
+    Of int8 networks nothing is removed, so that they have the layers of their float32 networks.
 
     Args:
         cell: The cell.
         checkpoints: Where the checkpoints lie.
         folder: Where ONNX files go.
         mode: How much to remove.
+        calibration: Images for int8 networks.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or its weights can't be rounded so.
     """
     export = export_cell(locate(checkpoints, cell.as_trained.name), folder)
+    if cell.int8:
+        if calibration is None:
+            raise UserError(f"{cell.name} is refused here: int8 networks are made where images are at hand.")
+        return int8_export(export, folder, calibration)
     return compact_export(rounded_export(export, folder, cell.bits), folder, mode)
 
 

@@ -137,10 +137,10 @@ def _partners(
     plan: CellPlan, plans: Sequence[CellPlan], checkpoints: Path, exports: Path, tell: Tell
 ) -> Iterator[Partner]:
     cell, pair = plan.cell, plan.protocol.pair
-    if pair is None or (cell.pruner == DENSE and not cell.bits):
+    if pair is None or (cell.pruner == DENSE and not cell.rounded):
         return
     chain = [other for other in plans if chain_of(other.cell) == chain_of(cell)]
-    dense = next((o.export for o in chain if o.cell.pruner == DENSE and not o.cell.bits), None)
+    dense = next((o.export for o in chain if o.cell.pruner == DENSE and not o.cell.rounded), None)
     if dense is None and not isinstance(cell, OwnCell):
         dense = _dense_checkpoint(cell, checkpoints, exports)
     if dense is None:
@@ -152,14 +152,14 @@ def _partners(
         yield Partner(_dense_of(cell).name, dense.masked_path, step=False)
     if not pair.steps:
         return
-    if cell.bits:
+    if cell.rounded:
         # The step is the rounding.
-        before = [o for o in chain if o.cell == replace(cell, bits=()) and o.cell.pruner != DENSE]
+        before = [o for o in chain if o.cell == replace(cell, bits=(), int8=False) and o.cell.pruner != DENSE]
     else:
         before = [
             o
             for o in chain
-            if o.cell.pruner == cell.pruner and not o.cell.bits and o.cell.compression < cell.compression
+            if o.cell.pruner == cell.pruner and not o.cell.rounded and o.cell.compression < cell.compression
         ]
     if before:
         other = max(before, key=lambda one: one.cell.compression)
@@ -168,7 +168,7 @@ def _partners(
 
 def _dense_of(cell: Cell) -> Cell:
     """Returns the cell of the dense network, in float32."""
-    return replace(cell, pruner=DENSE, compression=1.0, bits=())
+    return replace(cell, pruner=DENSE, compression=1.0, bits=(), int8=False)
 
 
 def _dense_checkpoint(cell: Cell, checkpoints: Path, exports: Path) -> Export | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunecert.bench.planning.exports import Export, cell_export
+from prunecert.bench.planning.exports import Calibration, Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
 from prunecert.bench.results.protocol_types import Missing
@@ -182,6 +182,7 @@ def prepare(
     checkpoints: Path,
     exports: Path,
     tell: Callable[[str], None],
+    data_root: Path | None = None,
 ) -> tuple[tuple[CellPlan, ...], tuple[Missing, ...]]:
     """Exports each cell that has a checkpoint and asks each verifier whether it takes the network.
 
@@ -193,6 +194,7 @@ def prepare(
         checkpoints: Where the checkpoints lie.
         exports: Where ONNX files go.
         tell: Takes a line about what is going on.
+        data_root: Folder of the data set, or None to look for it: of images on which int8 networks are calibrated.
 
     Returns:
         The plans, and the cells without a checkpoint with the command that trains them.
@@ -204,10 +206,11 @@ def prepare(
     for line in checkpoint_folders.hidden(checkpoints, (cell.as_trained.name for cell, _ in present)):
         tell(line)
     # Where weights are rounded, those that aren't have a size to be compared with, too.
-    sized = any(cell.bits for cell, _ in suite.cells)
+    sized = any(cell.rounded for cell, _ in suite.cells)
+    calibration = Calibration(lambda: load_split(suite.data, "val", data_root).images)
     plans = []
     for cell, protocol in present:
-        export = cell_export(cell, checkpoints, exports, compact_mode(protocol))
+        export = cell_export(cell, checkpoints, exports, compact_mode(protocol), calibration)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for reason in unsupported.values():
@@ -225,8 +228,9 @@ def bit_sizes(path: Path) -> dict[str, Any]:
         path: Its file, before compaction.
     """
     from prunecert.models.bits import count_bits
+    from prunecert.models.quantise import count_numbers, is_quantised
 
-    count = count_bits(path)
+    count = count_numbers(path) if is_quantised(path) else count_bits(path)
     return {
         "bits": [layer.bits for layer in count.layers],
         "kept": [layer.nonzero for layer in count.layers],

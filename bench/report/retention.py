@@ -15,7 +15,9 @@ class Way(enum.StrEnum):
 
     #: The dense margin exceeds what the margins of the two networks can differ by; the pruned one was not searched.
     TRANSFER = "margin transfer"
-    #: Bounds of the pruned network over the whole box.
+    #: Intervals of the pruned network.
+    INTERVALS = "intervals"
+    #: Other bounds of the pruned network over the whole box.
     ROOT = "root bound"
     #: Branch and bound.
     SEARCH = "search"
@@ -28,7 +30,7 @@ class Way(enum.StrEnum):
 
 
 #: The ways in which a guarantee survives.
-SURVIVED = (Way.TRANSFER, Way.ROOT, Way.SEARCH)
+SURVIVED = (Way.TRANSFER, Way.INTERVALS, Way.ROOT, Way.SEARCH)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Retained:
         dense: The dense cell.
         compression: The ratio that was asked for.
         fates: One for each guarantee of the dense network.
+        form: ``int8`` where it is the dense cell's own network in that form; empty: it is a pruned one.
     """
 
     name: str
     dense: str
     compression: float
     fates: tuple[Fate, ...]
+    form: str = ""
 
     @property
     def kept(self) -> int:
@@ -86,7 +90,7 @@ class Retained:
         share = f" ({self.kept / len(self.fates):.1%})".replace("%", " %") if self.fates else ""
         return (
             f"{self.name}: of {len(self.fates)} guarantees of {self.dense}, {self.kept} survive "
-            f"{self.compression:g}x{share}"
+            f"{self.form or f'{self.compression:g}x'}{share}"
         )
 
 

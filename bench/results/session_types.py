@@ -196,6 +196,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
         certify: How it is certified, if it is.
         pairs: What is asked of it and another network.
         bits: Of its weights, where they were rounded: one number for all layers, or one for each.
+        int8: Whether it is the QDQ file of int8 weights and uint8 activations.
         size: What its numbers take, in suites with rounded weights.
     """
 
@@ -214,6 +215,7 @@ class SessionCell(CellInfo, kw_only=True, omit_defaults=True):
     certify: SessionCertify | None = None
     pairs: list[SessionPair] = field(default_factory=list)
     bits: list[Positive] = field(default_factory=list)
+    int8: bool = False
     size: BitSizes | None = None
 
     @property

@@ -118,7 +118,7 @@ def export_suite(request: ExportRequest) -> None:
     rows: list[tuple[str, str, str]] = []
     keys: list[Key] = []
     written: set[Path] = set()
-    exports = _exports(present, request.checkpoints, out / "onnx")
+    exports = _exports(chosen, request, out / "onnx")
     calibration = _calibration_images(chosen.suite, request) if request.int8 else None
     for (cell, protocol), export in zip(present, exports.values(), strict=True):
         if not protocol.cascade:
@@ -128,7 +128,7 @@ def export_suite(request: ExportRequest) -> None:
         count = min(protocol.images, len(split))
         # Whatever is installed here, the question and its limit are the suite's.
         limit = request.timeout or max(protocol.timeouts[name] for name in protocol.cascade)
-        path = export.path if calibration is None else _quantised(cell.name, export.path, calibration)
+        path = export.path if calibration is None or cell.int8 else _quantised(cell.name, export.path, calibration)
         logits = outputs(path, split.images[:count])
         right = [p for p in range(count) if is_correct(logits[p], int(split.labels[p]))]
         for position in right:
@@ -173,12 +173,15 @@ def _quantised(name: str, path: Path, images: npt.NDArray[np.float32]) -> Path:
     return info.path
 
 
-def _exports(present: select.Cells, checkpoints: Path, folder: Path) -> dict[str, Export]:
+def _exports(chosen: Present, request: ExportRequest, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import cell_export
+    from prunecert.bench.planning.exports import Calibration, cell_export
+    from prunecert.models.datasets.source import load_split
 
+    calibration = Calibration(lambda: load_split(chosen.suite.data, "val", request.data_root).images)
     return {
-        cell.name: cell_export(cell, checkpoints, folder, select.compact_mode(protocol)) for cell, protocol in present
+        cell.name: cell_export(cell, request.checkpoints, folder, select.compact_mode(protocol), calibration)
+        for cell, protocol in chosen.cells
     }
 
 
@@ -190,7 +193,7 @@ def show_shapes(request: ExportRequest) -> None:
     """
     chosen = _present(request, timed=False)
     console = Console()
-    for name, export in _exports(chosen.cells, request.checkpoints, chosen.out / "onnx").items():
+    for name, export in _exports(chosen, request, chosen.out / "onnx").items():
         record = export.record
         print(f"{name}: {'not compacted' if export.compaction is None else export.compaction.describe()}")
         if record is not None and export.compaction is not None and export.compaction.shrank:
@@ -215,7 +218,7 @@ def compare_outputs(request: ExportRequest, count: int) -> int:
 
     chosen = _present(request, timed=False)
     data = select.load_data(chosen.suite.data, chosen.cells, request.data_root)
-    exports = _exports(chosen.cells, request.checkpoints, chosen.out / "onnx")
+    exports = _exports(chosen, request, chosen.out / "onnx")
     changed = 0
     for (cell, protocol), export in zip(chosen.cells, exports.values(), strict=True):
         if export.path == export.masked_path:

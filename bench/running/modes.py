@@ -122,7 +122,7 @@ class Plain:
                 "--submit is refused with trained_eps: an entry's network is verified at the radius that it was "
                 "trained for; submit from a suite of these."
             )
-        if request.submit and any(cell.bits for cell, _ in request.suite.cells):
+        if request.submit and any(cell.rounded for cell, _ in request.suite.cells):
             raise UserError(
                 "--submit is refused with bits: the board is about networks in float32; submit from a suite of these."
             )

@@ -5,6 +5,9 @@ the two networks differ by no less than -D_j there, m'_j >= μ_j - D_j: where th
 the pruned network is proved without having been searched (METHODS: retention certificates). μ and D are computed by
 `verifiers.sparse.pairs`, and the result passes the same guard as every verifier's `unsat`. For what doesn't carry over,
 the run's own answer about the pruned network counts.
+
+A run's int8 networks are followed from their own networks in float32. What such a file computes of an input it computes
+of the lattice point to which that is rounded; so both margins are compared there, over the box of these points.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecert.bench.planning.exports import Export, export_cell
+from prunecert.bench.planning.exports import Calibration, Export, export_cell, int8_export
 from prunecert.bench.planning.plan import robustness_instance
 from prunecert.bench.planning.select import CHECKPOINTS
 from prunecert.bench.report.retention import Fate, Retained, Way, markdown
@@ -25,6 +28,7 @@ from prunecert.bench.results.outcome import Outcome, seconds, settle
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow
 from prunecert.bench.results.store import Log
+from prunecert.bench.schema.cell import INT8
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.models import DENSE
@@ -35,16 +39,21 @@ from prunecert.printable import say
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, UnsupportedError, Verdict
 from prunecert.verifiers.rounding import guard
+from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.pairs.bounds import Bounder, bound_rows
+from prunecert.verifiers.sparse.pairs.bounds import CHOICES, Bounder, bound_rows
 from prunecert.verifiers.sparse.pairs.network import Pair
+from prunecert.verifiers.sparse.pairs.rounded import RoundedPair
 from prunecert.verifiers.sparse.pairs.specification import Candidates
+from prunecert.verifiers.sparse.quantised.question import Quantised, read_quantised
 from prunecert.verifiers.sparse.threads import threads
 
 #: Bounds of a network that isn't bounded by itself.
 _NOTHING = CrownBounds(np.zeros(0), {}, {}, 0)
+#: Who proves by intervals alone.
+_INTERVALS = ("ibp", "sparse-ibp")
 #: Who is answerable for a transfer where its rounding is judged.
 _JUDGED_AS = "sparse-pair"
 
@@ -71,6 +80,7 @@ class _Answer:
     status: str
     seconds: float
     stage: str
+    verifier: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,8 @@ class _Answers:
         if settled.status != Status.UNSAT:
             return settled, Way.OPEN
         proving = next(a for a in answers.values() if a.status == Status.UNSAT)
+        if proving.verifier in _INTERVALS:
+            return settled, Way.INTERVALS
         return settled, Way.SEARCH if proving.stage == "bab" else Way.ROOT
 
 
@@ -105,15 +117,22 @@ class Transfer:
     def __init__(self, dense: Network) -> None:
         self._dense, self._engine = dense, Engine(dense, threads())
         self._bounders: dict[str, tuple[Engine, Bounder, Bounder]] = {}
+        self._rounding: dict[str, RoundedPair] = {}
         self._known: tuple[tuple[object, ...], CrownBounds] | None = None
 
-    def add(self, name: str, pruned: Network) -> None:
-        """Takes in a pruned network.
+    def add(self, name: str, pruned: Network | Quantised) -> None:
+        """Takes in a pruned network, or one that rounds.
 
         Raises:
             UserError: It has another architecture.
             UnsupportedError: It can't be compared.
         """
+        if isinstance(pruned, Quantised):
+            rounding = RoundedPair(self._dense, pruned, threads())
+            if rounding.pair is None:
+                raise UnsupportedError(rounding.why)
+            self._rounding[name] = rounding
+            return
         engine = Engine(pruned, threads())
         pair, engines = Pair(self._dense, pruned), (self._engine, engine)
         self._bounders[name] = engine, Bounder(pair, engines, walks=False), Bounder(pair, engines)
@@ -129,15 +148,15 @@ class Transfer:
             For each other class, in the order of the property's disjuncts; they hold in real arithmetic. Intervals of
             differences are tried first; walks, with the pruned network's own bounds, where these leave a class open.
         """
-        lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (instance.lower, instance.upper))
         rows = np.concatenate([matrix for matrix, _ in instance.spec.disjuncts])
+        if name in self._rounding:
+            return self._at_lattice(self._rounding[name], instance, rows)
+        lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (instance.lower, instance.upper))
         question = Question(lower, upper, rows, np.zeros(len(rows)))
         image = lower.tobytes(), upper.tobytes(), instance.spec.digest()
         if self._known is None or self._known[0] != image:
             self._known = image, self._engine.bound(question)
-        differences = Candidates(
-            np.zeros_like(rows.T), rows.T.copy(), np.zeros(len(rows)), np.zeros_like(rows.T), np.arange(len(rows))
-        )
+        differences = _differences(rows)
         dense, (engine, quick, thorough) = self._known[1], self._bounders[name]
         # The pruned network's own values follow from the dense one's and from the differences.
         pair = quick.with_own(lower, upper, dense, _NOTHING)
@@ -146,6 +165,22 @@ class Transfer:
             pair = thorough.with_own(lower, upper, dense, engine.bound(question))
             total = np.maximum(total, dense.rows + bound_rows(pair, differences, choices=("together", "mixed"))[0])
         return tuple(np.nextafter(total, -np.inf).tolist())
+
+    def _at_lattice(self, pair: RoundedPair, instance: Instance, rows: Float64Array) -> tuple[float, ...]:
+        """Bounds the margins of a network that rounds: both are given what its first rounding makes of the box."""
+        box = instance.lower, instance.upper
+        bounds = pair.bound(*box, shared=True)
+        assert bounds is not None
+        lower, upper = pair.lattice(*box)
+        dense = self._engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows
+        total = dense + bound_rows(bounds, _differences(rows), choices=CHOICES)[0]
+        return tuple(np.nextafter(total, -np.inf).tolist())
+
+
+def _differences(rows: Float64Array) -> Candidates:
+    """Returns rows over the change from one network's outputs to the other's."""
+    none = np.zeros_like(rows.T)
+    return Candidates(none, rows.T.copy(), np.zeros(len(rows)), none, np.arange(len(rows)))
 
 
 def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, tell: Callable[[str], None]) -> Retention:
@@ -167,7 +202,7 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
     if not groups:
         raise UserError(
             f"{run} has no dense network together with pruned ones of the same network, objective, radius and seed, "
-            "verified on the same images; name a run of a suite that has both."
+            "verified on the same images, nor one together with its int8 form; name a run of a suite that has both."
         )
     suite = load_suite(session.suite)
     for line in hidden(checkpoints, (one.cell.name for dense, pruned in groups for one in (dense, *pruned))):
@@ -175,12 +210,15 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
     networks: list[Retained] = []
     disputes: list[str] = []
     data: dict[str, Dataset] = {}
+    calibration = Calibration(lambda: load_split(suite.data, "val", root).images)
     for dense, pruned in groups:
         split = dense.cell.split
         if split not in data:
             data[split] = load_split(suite.data, split, root)  # type: ignore[arg-type]
             _check_data(data[split], dense.cell, run)
-        for one, disagreements in _followed(dense, pruned, data[split], checkpoints, exports, tell):
+        for one, disagreements in _followed(
+            dense, pruned, data[split], _Files(checkpoints, exports, calibration), tell
+        ):
             networks.append(one)
             disputes += disagreements
     names = next(iter(data.values())).classes
@@ -228,24 +266,33 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
         by_image: dict[int, dict[str, _Answer]] = {}
         for stage in cell.stages:
             for image, row in rows.get(stage.key, {}).items():
-                by_image.setdefault(image, {})[stage.key] = _Answer(str(row.status), seconds(row.times), row.stage)
+                by_image.setdefault(image, {})[stage.key] = _Answer(
+                    str(row.status), seconds(row.times), row.stage, stage.verifier
+                )
         answers.append(_Answers(cell, by_image, frozenset(wrong.get(cell.image_key, ()))))
     return session, answers
 
 
 def _groups(answers: Sequence[_Answers]) -> list[tuple[_Answers, list[_Answers]]]:
-    """Returns each dense cell that has pruned ones beside it."""
+    """Returns each dense cell with the pruned ones beside it, and each cell in float32 with its int8 form."""
 
     def kind(item: _Answers) -> tuple[object, ...]:
         cell = item.cell
-        return cell.network, cell.objective, cell.eps, cell.seed, cell.split, tuple(cell.numbers), cell.data_fingerprint
+        return (
+            cell.network.removesuffix(f" {INT8}"), cell.objective, cell.eps, cell.seed, cell.split,
+            tuple(cell.numbers), cell.data_fingerprint,
+        )  # fmt: skip
 
+    plain = [item for item in answers if not item.cell.int8]
     groups = []
-    for dense in answers:
-        if dense.cell.pruner == DENSE:
-            pruned = [item for item in answers if item.cell.pruner != DENSE and kind(item) == kind(dense)]
-            if pruned:
-                groups.append((dense, sorted(pruned, key=lambda item: item.cell.compression)))
+    for dense in plain:
+        pruned = [
+            item for item in plain
+            if dense.cell.pruner == DENSE != item.cell.pruner and kind(item) == kind(dense)
+        ]  # fmt: skip
+        own = [item for item in answers if item.cell.name == f"{dense.cell.name}_{INT8}" and kind(item) == kind(dense)]
+        if pruned or own:
+            groups.append((dense, [*sorted(pruned, key=lambda item: item.cell.compression), *own]))
     return groups
 
 
@@ -257,27 +304,47 @@ def _check_data(data: Dataset, cell: SessionCell, run: Path) -> None:
         )
 
 
-def _export(cell: SessionCell, checkpoints: Path, exports: Path) -> Export:
-    export = export_cell(locate(checkpoints, cell.name), exports)
+@dataclass(frozen=True)
+class _Files:
+    """Where networks are found and made."""
+
+    checkpoints: Path
+    exports: Path
+    calibration: Calibration
+
+
+def _export(cell: SessionCell, files: _Files) -> Export:
+    export = export_cell(locate(files.checkpoints, cell.name.removesuffix(f"_{INT8}")), files.exports)
     if cell.checkpoint_sha256 and export.checkpoint_sha256 != cell.checkpoint_sha256:
         raise UserError(
             f"Checkpoint {cell.name} has the hash {export.checkpoint_sha256[:12]}, and the run verified "
             f"{cell.checkpoint_sha256[:12]}; put the same one back, or verify this one."
         )
+    if not cell.int8:
+        return export
+    export = int8_export(export, files.exports, files.calibration)
+    if export.sha256 != cell.onnx_sha256:
+        raise UserError(
+            f"{cell.name} becomes a file of the hash {export.sha256[:12]} here, and the run verified "
+            f"{cell.onnx_sha256[:12]}; use the onnxruntime and the data of the run, or verify this one."
+        )
     return export
 
 
+def _read_member(path: Path) -> Network | Quantised:
+    return read_quantised(path) or read_network(path)
+
+
 def _followed(
-    dense: _Answers, pruned: Sequence[_Answers], data: Dataset, checkpoints: Path, exports: Path,
-    tell: Callable[[str], None],
+    dense: _Answers, pruned: Sequence[_Answers], data: Dataset, files: _Files, tell: Callable[[str], None]
 ) -> Iterator[tuple[Retained, list[str]]]:  # fmt: skip
     """Yields the fates of a dense network's guarantees in each of the pruned ones, and what is contradicted."""
-    transfer = Transfer(read_network(_export(dense.cell, checkpoints, exports).path))
-    networks = {item.cell.name: _export(item.cell, checkpoints, exports) for item in pruned}
+    transfer = Transfer(read_network(_export(dense.cell, files).path))
+    networks = {item.cell.name: _export(item.cell, files) for item in pruned}
     able = set()
     for name, export in networks.items():
         try:
-            transfer.add(name, read_network(export.path))
+            transfer.add(name, _read_member(export.path))
             able.add(name)
         except (UserError, UnsupportedError) as error:
             tell(f"{name}: no margin carries over: {error}")
@@ -292,7 +359,7 @@ def _followed(
                 networks[name], data, place[image], Fraction(item.cell.eps), 1.0, f"{name} image {image}"
             )
             begin = time.perf_counter()
-            proved = name in able and _carries(transfer.bounds(name, question), question)
+            proved = name in able and carries(transfer.bounds(name, question), question)
             took = time.perf_counter() - begin
             settled, way = item.outcome(image)
             if proved and way in (Way.BROKEN, Way.MISCLASSIFIED):
@@ -304,10 +371,12 @@ def _followed(
             fates[name].append(Fate(image, int(data.labels[place[image]]), way, took, settled.seconds))
     for item in pruned:
         name = item.cell.name
-        yield Retained(name, dense.cell.name, item.cell.compression, tuple(fates[name])), disputes[name]
+        form = INT8 if item.cell.int8 else ""
+        kept = Retained(name, dense.cell.name, item.cell.compression, tuple(fates[name]), form)
+        yield kept, disputes[name]
 
 
-def _carries(bounds: tuple[float, ...], instance: Instance) -> bool:
+def carries(bounds: tuple[float, ...], instance: Instance) -> bool:
     """Whether bounds prove a question, with room for what float32 rounding does."""
     # Each by itself: the least of numbers, one of which is none, depends on their order.
     if not all(bound > 0 for bound in bounds):

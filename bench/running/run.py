@@ -170,7 +170,9 @@ def _prepare(
         plans = tuple(card_plans(cells, exported, installed, data, tell))
     else:
         named, foreign = split_own(cells)
-        plans, missing = select.prepare(suite, named, installed, data, request.checkpoints, exports, tell)
+        plans, missing = select.prepare(
+            suite, named, installed, data, request.checkpoints, exports, tell, request.data_root
+        )
         plans += card_plans(*prepare_own(foreign, suite.data, exports, tell), installed, data, tell)
     if missing:
         tell(f"cells without a checkpoint: {len(missing)} of {len(cells)}")

@@ -21,6 +21,8 @@ from prunecert.verifiers.base import Kind, Norm
 
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
+#: How a suite asks for a network whose activations are integers, too.
+INT8 = "int8"
 _BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,59}")
 _RADIUS = re.compile(r"[-+]?(?=\.?[0-9])[0-9]{0,40}(/[0-9]{1,40}|(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?)")
 
@@ -46,6 +48,7 @@ class Cell:
             given, a radius in the sup norm.
         bits: Of its weights, which are rounded after all training: one number for all layers, or one for each; empty:
             float32, as it was trained. See `models.bits`.
+        int8: Whether it is the QDQ file of int8 weights and uint8 activations; see `models.quantise`.
     """
 
     network: str
@@ -57,6 +60,12 @@ class Cell:
     trained_eps: Fraction | None = field(default=None, kw_only=True)
     ball: bool = field(default=False, kw_only=True)
     bits: tuple[int, ...] = field(default=(), kw_only=True)
+    int8: bool = field(default=False, kw_only=True)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether its weights are others than those that were trained."""
+        return self.int8 or bool(self.bits)
 
     @property
     def norm(self) -> Norm:
@@ -90,19 +99,21 @@ class Cell:
     @property
     def as_trained(self) -> Cell:
         """The cell whose checkpoint it has: itself, or that of the radius it was trained for, with weights in full."""
-        if self.trained_eps is None and not self.bits:
+        if self.trained_eps is None and not self.rounded:
             return self
-        return replace(self, eps=self.trained_eps or self.eps, trained_eps=None, ball=False, bits=())
+        return replace(self, eps=self.trained_eps or self.eps, trained_eps=None, ball=False, bits=(), int8=False)
 
     @property
     def network_label(self) -> str:
         """What tables call the network: its name, and the bits of its weights where they are rounded."""
+        if self.int8:
+            return f"{self.network} {INT8}"
         return f"{self.network} {show_bits(self.bits)}-bit" if self.bits else self.network
 
     @property
     def member(self) -> str:
         """How the name ends, which tells the cells of a family apart: ``lwm_x10_s0``, ``lwm_x10_s0_b8``."""
-        rounded = f"_b{'-'.join(map(str, self.bits))}" if self.bits else ""
+        rounded = f"_{INT8}" if self.int8 else f"_b{'-'.join(map(str, self.bits))}" if self.bits else ""
         return f"{self.pruner}_x{self.compression:g}_s{self.seed}{rounded}"
 
     @property
@@ -122,6 +133,7 @@ class Cell:
             **({} if self.norm == "linf" else {"norm": self.norm}),
             **({} if self.trained_eps is None else {"trained_eps": show_eps(self.trained_eps)}),
             **({"bits": list(self.bits)} if self.bits else {}),
+            **({INT8: True} if self.int8 else {}),
         }
 
 
@@ -254,7 +266,8 @@ def parse_bits(value: object) -> tuple[int, ...]:
     if isinstance(value, bool) or not _BITS.fullmatch(text):
         raise UserError(
             f"Bits {shortened(repr(value), 60)} are refused; allowed are {FULL_BITS} (float32), a whole number from "
-            f"{LEAST_BITS} to {MOST_BITS}, or such numbers for each layer, as '8/4/4/6'."
+            f"{LEAST_BITS} to {MOST_BITS}, or such numbers for each layer, as '8/4/4/6'; in a suite also {INT8}, with "
+            "activations of integers."
         )
     bits = tuple(int(part) for part in text.split("/"))
     for width in bits:

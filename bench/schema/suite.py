@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import Cell, Protocol, parse_bits, parse_eps, show_eps
+from prunecert.bench.schema.cell import INT8, Cell, Protocol, parse_bits, parse_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
@@ -198,12 +198,12 @@ def _block(
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
-    bits = [parse_bits(value) for value in block.take_list("bits", object, parse_bits, (FULL_BITS,))]
+    forms = [_form(value) for value in block.take_list("bits", object, _form, (FULL_BITS,))]
     protocol = _block_protocol(block, base, profile, profiles, sizes)
     if ball:
         _check_ball(block, protocol)
         protocol = replace(protocol, note=protocol.note or _BALL_NOTE)
-    ways = len(compressions) * max(1, len(pruners)) * len(bits)
+    ways = len(compressions) * max(1, len(pruners)) * len(forms)
     if len(networks) * len(objectives) * len(radii) * len(seeds) * ways > _MOST_CELLS:
         raise block.refusal(None, f"it stands for more than {_MOST_CELLS:,} networks; make several suites of it.")
     cells = []
@@ -212,11 +212,27 @@ def _block(
         for compression in compressions:
             chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
             cells += [
-                Cell(network, objective, eps, name, compression, seed, trained_eps=other, ball=ball, bits=widths)
+                Cell(
+                    network,
+                    objective,
+                    eps,
+                    name,
+                    compression,
+                    seed,
+                    trained_eps=other,
+                    ball=ball,
+                    bits=widths,
+                    int8=integers,
+                )
                 for name in chosen
-                for widths in bits
+                for widths, integers in forms
             ]
     return [(cell, protocol) for cell in cells]
+
+
+def _form(value: object) -> tuple[tuple[int, ...], bool]:
+    """Returns the bits of weights, and whether activations are integers, too."""
+    return ((), True) if value == INT8 else (parse_bits(value), False)
 
 
 def _block_protocol(

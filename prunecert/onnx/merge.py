@@ -94,6 +94,35 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
     return merged
 
 
+def taken_apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
+    """Returns the two networks that `merge` joined, with its names; None for any other file."""
+    if all(item.key != PAIR_KEY for item in model.metadata_props):
+        return None
+    entry, shape = model.graph.input[0], model.graph.output[0].type.tensor_type.shape.dim
+    halves = []
+    for prefix in _PREFIXES:
+        (end,) = [node.input[0] for node in model.graph.node if node.name == f"placing {prefix}"] or [""]
+        nodes = [node for node in model.graph.node if node.output and node.output[0].startswith(prefix)]
+        constants = [item for item in model.graph.initializer if item.name.startswith(prefix)]
+        if not end or not nodes:
+            return None
+        size = shape[1].dim_value // 2
+        output = helper.make_tensor_value_info(end, TensorProto.FLOAT, [shape[0].dim_value or "batch", size])
+        half = helper.make_model(
+            helper.make_graph(nodes, "half", [entry], [output], constants),
+            opset_imports=model.opset_import,
+            ir_version=model.ir_version,
+            producer_name="prunecert",
+        )
+        try:
+            onnx.checker.check_model(half)
+        except onnx.checker.ValidationError:
+            # Somebody has changed it.
+            return None
+        halves.append(half)
+    return halves[0], halves[1]
+
+
 def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
     """Returns the shape of the one input, 0 where it is free, and the number of outputs."""
     constants = {item.name for item in model.graph.initializer}

@@ -1,7 +1,8 @@
 """Two networks of one architecture compared by the sparse engine: differential bounds, then branch and bound.
 
 The question is asked of one ONNX file in which both networks take the same input and put their outputs side by side
-(`prunecert.onnx.merge`); any file whose outputs fall apart into two halves of one architecture will do.
+(`prunecert.onnx.merge`); any file whose outputs fall apart into two halves of one architecture will do. Networks that
+round their activations must have been joined by that module.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import FloatArray, Instance, Kind, Times, Verdict
@@ -20,8 +22,13 @@ from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.settings import Setting
 from prunecert.verifiers.sparse.threads import threads
 
+if TYPE_CHECKING:
+    from prunecert.verifiers.sparse.pairs.rounded import Member
+
 #: Seconds kept back from an instance's limit: for the end of the step that is under way.
 _RESERVE_S = 0.1
+#: Points at which networks that round are compared with onnxruntime.
+_POINTS = 3
 
 
 class SparsePair(SparseVerifier):
@@ -33,6 +40,8 @@ class SparsePair(SparseVerifier):
     name = "sparse-pair"
     kind = Kind.COMPLETE
     tightens = True
+    #: The two networks, where one of them rounds.
+    _members: tuple[Member, Member] | None = None
     known_settings: ClassVar[Mapping[str, Setting]] = {
         "entries": Setting(
             default=20_000,
@@ -55,14 +64,43 @@ class SparsePair(SparseVerifier):
     def load(self, onnx: Path) -> None:
         """Reads the file and takes it apart."""
         from prunecert.verifiers.sparse.onnx.reader import read_network
-        from prunecert.verifiers.sparse.pairs.search import PairNetworks
+        from prunecert.verifiers.sparse.pairs.reading import read_rounded_pair
+        from prunecert.verifiers.sparse.pairs.search import PairNetworks, RoundedPairNetworks
 
-        self._network = read_network(onnx)
-        self._networks = PairNetworks(self._network, threads())
+        members, self._compared = read_rounded_pair(onnx), False
+        self._members = members
+        if members is None:
+            self._network = read_network(onnx)
+            self._networks = PairNetworks(self._network, threads())
+        else:
+            self._networks = RoundedPairNetworks(*members, threads())
+            self._network = self._networks.merged
+
+    def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
+        """Computes the outputs of both in float64; of networks that round, nothing (see `_compare`)."""
+        return self._network.evaluate(points) if self._members is None else None
 
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Answers them one by one."""
         return [self._solve(instance) for instance in instances]
+
+    def _compare(self, instance: Instance) -> None:
+        """Compares networks that round with onnxruntime, once, at points of the first box.
+
+        Raises:
+            RuntimeError: The runtime's outputs are outside of what they are said to be.
+        """
+        if self._members is None or self._compared:
+            return
+        from prunecert.verifiers.sparse.pairs.reading import enclose
+
+        shares = np.random.default_rng(0).random((_POINTS, *instance.lower.shape), dtype=np.float32)
+        points = np.clip(instance.lower + shares * (instance.upper - instance.lower), instance.lower, instance.upper)
+        for point, output in zip(points, outputs(instance.onnx, points, instance.classes), strict=True):
+            lower, upper = enclose(self._members, point)
+            if not bool(((lower <= output) & (output <= upper)).all()):
+                raise RuntimeError(f"{instance.onnx.name}: onnxruntime's outputs are outside of their bounds")
+        self._compared = True
 
     @staticmethod
     def _replay(instance: Instance, x: FloatArray) -> FloatArray:
@@ -73,6 +111,7 @@ class SparsePair(SparseVerifier):
         if instance.norm != "linf":
             return boxes_only(self.name, instance)
         begin = time.monotonic()
+        self._compare(instance)
         deadline = begin + max(instance.timeout - _RESERVE_S, 0.5 * instance.timeout)
         search = self._make_search(
             self._networks,

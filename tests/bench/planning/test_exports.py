@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunecert.bench.planning.exports import Export, cell_export, compact_export, export_cell, rounded_export
+from prunecert.bench.planning.exports import (
+    Calibration,
+    Export,
+    cell_export,
+    compact_export,
+    export_cell,
+    rounded_export,
+)
 from prunecert.bench.planning.select import bit_sizes
 from prunecert.bench.schema.cell import Cell
 from prunecert.compaction import Mode
@@ -55,6 +62,30 @@ def test_rounded_weights_are_a_file_of_their_own_and_counted(zoo: Zoo, tmp_path:
     assert sizes["bits"] == [2] * 4
     assert sizes["kilobytes"] < bit_sizes(whole.path)["kilobytes"] / 4
     assert sizes["compression"] == pytest.approx(16 * small.compression)
+
+
+def test_int8_networks_are_made_once_and_again_when_something_changed(zoo: Zoo, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((6, 3, 32, 32), dtype=np.float32)
+    calibration = Calibration(lambda: images)
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "dense", 1.0, 0, int8=True)
+    first = cell_export(cell, zoo.checkpoints, tmp_path, Mode.PIXELS, calibration)
+    assert first.path.name == f"{CELLS[0]}_int8.onnx"
+    assert first.sha256 == sha256_file(first.path)
+    assert (first.masked_path, first.compaction) == (first.path, None)
+    stamp = first.path.stat().st_mtime_ns
+    assert cell_export(cell, zoo.checkpoints, tmp_path, Mode.PIXELS, calibration) == first
+    assert first.path.stat().st_mtime_ns == stamp
+    other = cell_export(cell, zoo.checkpoints, tmp_path, Mode.PIXELS, Calibration(lambda: 0.5 * images))
+    assert other.sha256 != first.sha256
+    whole = bit_sizes(export_cell(zoo.checkpoints / f"{CELLS[0]}.safetensors", tmp_path).path)
+    sizes = bit_sizes(first.path)
+    assert sizes["bits"] == [8] * 4
+    # Of biases as many, and a scale for each of four activations.
+    assert sizes["others"] == whole["others"] + 4
+    assert sum(sizes["kept"]) <= sum(whole["kept"])
+    assert 0.2 < sizes["kilobytes"] / whole["kilobytes"] < 0.27
+    with pytest.raises(UserError, match="int8 networks are made where images are at hand"):
+        cell_export(cell, zoo.checkpoints, tmp_path, Mode.PIXELS)
 
 
 @pytest.mark.parametrize("mode", [Mode.PIXELS, Mode.ALL_INPUTS, Mode.EXACT])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from prunecert.bench.planning.exports import Export
@@ -25,6 +26,8 @@ from tests.bench.rowkit import complete
 from tests.soundness.networks import Network
 from tests.soundness.pairs import twin
 from tests.soundness.questions import FAMILIES
+from tests.soundness.test_quantised import fixed
+from tests.verifiers.sparse.quantised.networks import network, run, unrounded
 
 EPS = 0.02
 NAMES = {"dense": "t_dense_x1", "light": "t_lwm_x2", "heavy": "t_lwm_x100"}
@@ -207,6 +210,65 @@ def test_bounds_of_margins_hold(zoo: Zoo) -> None:
         assert all(bound <= margin.min() for bound, margin in zip(bounds, margins, strict=True))
         wider = replace(question, upper=question.upper + np.float32(0.1))
         assert min(transfer.bounds("light", wider)) < min(bounds)
+
+
+@pytest.fixture(name="int8")
+def _int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    """A network in float32 whose images are proved, and its form that rounds, of which nothing is known."""
+    rounding = fixed(network("signed", 2))
+    plain = unrounded(rounding)
+    files = {"t_lwm_x2": tmp_path / "t_lwm_x2.onnx", "t_lwm_x2_int8": tmp_path / "t_lwm_x2_int8.onnx"}
+    for path, model in zip(files.values(), (plain, rounding), strict=True):
+        onnx.save(model, path)
+    images = (np.round(np.random.default_rng(3).random((8, 2, 4, 4)) * 255) / 255).astype(np.float32)
+    labels = np.array([int(run(plain, image[None]).argmax()) for image in images])
+    data = Dataset(images, labels, np.arange(8), "test", "f" * 64, True, False, "made up", classes=3)
+
+    def export_of(path: Path) -> Export:
+        return Export(path, identity(path), 0.0, 1.0, "b" * 64, {})
+
+    monkeypatch.setattr(module, "export_cell", lambda *_: export_of(files["t_lwm_x2"]))
+    monkeypatch.setattr(module, "int8_export", lambda *_: export_of(files["t_lwm_x2_int8"]))
+    monkeypatch.setattr(module, "load_suite", lambda _name: SimpleNamespace(data=None))
+    monkeypatch.setattr(module, "load_split", lambda *_: data)
+    cells = [
+        {
+            "name": name, "network": "t int8" if "int8" in name else "t", "eps": "0.01", "pruner": "lwm",
+            "compression": 2.0, "images": 8, "image_key": name, "stages": [{"verifier": "sparse-ibp", "key": name}],
+            "onnx_sha256": identity(path), **({"int8": True} if "int8" in name else {}),
+        }
+        for name, path in files.items()
+    ]  # fmt: skip
+    rows: list[dict[str, Any]] = [{"type": "session", "cells": cells}]
+    for name in files:
+        status = "unknown" if "int8" in name else "unsat"
+        rows += [{"type": "verdict", "key": name, "cell": name, "image": k, "status": status} for k in range(8)]
+    return Zoo(tmp_path, {}, data, rows)
+
+
+def test_an_int8_network_is_followed_from_its_own_network(int8: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kept,) = int8.ask().networks
+    assert (kept.name, kept.dense, kept.form) == ("t_lwm_x2_int8", "t_lwm_x2", "int8")
+    assert len(kept.fates) == 8
+    carried = [fate for fate in kept.fates if fate.way is Way.TRANSFER]
+    assert carried
+    rounding, rng = onnx.load(int8.folder / "t_lwm_x2_int8.onnx"), np.random.default_rng(0)
+    for fate in carried:
+        image = int8.data.images[fate.image]
+        for _ in range(30):
+            point = np.clip(image + np.float32(0.01) * rng.choice([-1, 1], image.shape), 0, 1).astype(np.float32)
+            assert run(rounding, point[None]).argmax() == fate.label
+    row = next(r for r in int8.rows if r.get("image") == 3 and r["cell"] == "t_lwm_x2_int8")
+    row.update(status="unsat", stage="incomplete")
+    monkeypatch.setattr(Transfer, "bounds", lambda *_: (-1.0, 1.0))
+    (again,) = int8.ask().networks
+    assert [fate.way for fate in again.fates] == [Way.INTERVALS if k == 3 else Way.OPEN for k in range(8)]
+
+
+def test_an_int8_network_that_is_made_otherwise_here_is_refused(int8: Zoo) -> None:
+    int8.rows[0]["cells"][1]["onnx_sha256"] = "0" * 64
+    with pytest.raises(UserError, match=r"becomes a file of the hash .* and the run verified 000000000000; use the"):
+        int8.ask()
 
 
 def test_the_command_exits_with_1_after_a_contradiction(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -85,6 +86,17 @@ def test_bits_of_weights_are_part_of_the_name_and_not_of_the_checkpoint() -> Non
     assert cell.to_json()["bits"] == [8, 4, 4, 6]
     assert "bits" not in cell.as_trained.to_json()
     assert cell.as_trained.network_label == "cnn-small"
+
+
+def test_int8_networks_have_cells_of_their_own_and_no_checkpoint() -> None:
+    cell = Cell("cnn-small", "ibp", Fraction(2, 255), "lwm", 10.0, 0, int8=True)
+    assert cell.name == "cnn-small_ibp_eps2_lwm_x10_s0_int8"
+    assert cell.as_trained == replace(cell, int8=False)
+    assert cell.network_label == cell.to_json()["network"] == "cnn-small int8"
+    assert cell.to_json()["int8"] is True
+    assert cell.rounded
+    assert not cell.as_trained.rounded
+    assert "int8" not in cell.as_trained.to_json()
 
 
 @pytest.mark.parametrize("value", [True, 0, 1, 9, 31, -8, 8.0, "", "8/", "8/9", "8,4", "/", "8/32", "9" * 99])

@@ -280,10 +280,11 @@ def test_radii() -> None:
 
 def test_bits_make_cells_of_one_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "few.yaml"
-    path.write_text(SUITE.replace("compression: [1, 10, 20]", "compression: [1, 10]\n    bits: [32, 8, 8/4/4/6]"))
+    path.write_text(SUITE.replace("compression: [1, 10, 20]", "compression: [1, 10]\n    bits: [32, 8, 8/4/4/6, int8]"))
     cells = [cell for cell, _ in load_suite(str(path)).cells]
-    assert [cell.bits for cell in cells] == 2 * [(), (8,), (8, 4, 4, 6)]
-    assert len({cell.name for cell in cells}) == 6
+    assert [cell.bits for cell in cells] == 2 * [(), (8,), (8, 4, 4, 6), ()]
+    assert [cell.int8 for cell in cells] == 2 * [False, False, False, True]
+    assert len({cell.name for cell in cells}) == 8
     assert len({cell.as_trained for cell in cells}) == 2
     for wrong, message in (("true", "a plain value"), ("[4, 16]", "each must be within 2 and 8"), ("x", "are refused")):
         path.write_text(SUITE.replace("compression: [1, 10, 20]", f"compression: [1]\n    bits: {wrong}"))

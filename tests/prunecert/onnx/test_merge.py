@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from prunecert.compaction import METADATA_KEY
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from prunecert.onnx.merge import PAIR_KEY, merge
+from prunecert.onnx.merge import PAIR_KEY, merge, taken_apart
 from prunecert.onnx.normal import is_normal
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.soundness.pairs import twin
@@ -124,3 +124,18 @@ def test_other_shapes_are_refused(files: tuple[Path, Path], tmp_path: Path) -> N
     other = FAMILIES["fc"]("fc", np.random.default_rng(0)).save(tmp_path / "c.onnx")
     with pytest.raises(UserError, match=r"inputs of the shapes \[1, 1, 4, 4\] and \[1, 3\] and have 3 and 3 outputs"):
         merge(files[0], other)
+
+
+def test_what_was_joined_is_taken_apart_and_nothing_else(files: tuple[Path, Path], tmp_path: Path) -> None:
+    merged = merge(*files)
+    halves = taken_apart(merged)
+    assert halves is not None
+    points = np.random.default_rng(1).random((4, 1, 4, 4)).astype(np.float32)
+    for half, path in zip(halves, files, strict=True):
+        onnx.save(half, tmp_path / "half.onnx")
+        np.testing.assert_array_equal(outputs(tmp_path / "half.onnx", points), outputs(path, points))
+    assert taken_apart(onnx.load(files[0])) is None
+    # Its first network reads what the second computes.
+    first = next(node for node in merged.graph.node if node.name == "placing first/")
+    first.input[0] = next(node for node in merged.graph.node if node.name == "placing second/").input[0]
+    assert taken_apart(merged) is None

@@ -49,11 +49,11 @@ class Bounder:
 
     Args:
         pair: The networks.
-        engines: CROWN of the first and of the second.
+        engines: CROWN of the first and of the second, for `bound`.
         walks: Whether differences of hidden neurons are bounded by walks, too.
     """
 
-    def __init__(self, pair: Pair, engines: tuple[Engine, Engine], walks: bool = True) -> None:
+    def __init__(self, pair: Pair, engines: tuple[Engine, ...] = (), walks: bool = True) -> None:
         self.pair, self._engines, self._walks = pair, engines, walks
 
     def bound(self, lower: Float64Array, upper: Float64Array) -> PairBounds:
@@ -64,11 +64,16 @@ class Bounder:
             upper: Upper corner.
         """
         row = np.eye(1, self.pair.outputs), np.zeros(1)
-        return self.with_own(lower, upper, *(engine.bound(Question(lower, upper, *row)) for engine in self._engines))
+        first, second = (engine.bound(Question(lower, upper, *row)) for engine in self._engines)
+        return self.with_own(lower, upper, first, second)
 
     def with_own(self, lower: Float64Array, upper: Float64Array, first: CrownBounds, second: CrownBounds) -> PairBounds:
         """Bounds all nodes over a box from each network's own bounds, which hold in real arithmetic."""
-        ranges = [of_box(lower, upper)]
+        return self.from_input(of_box(lower, upper), first, second)
+
+    def from_input(self, entry: PairRanges, first: CrownBounds, second: CrownBounds) -> PairBounds:
+        """Bounds all nodes from the inputs' ranges, of one box, and each network's own bounds over them."""
+        ranges = [entry]
         walker = PairWalker(self.pair, ranges)
         for node in range(1, self.pair.last + 1):
             node_ranges = affine(self.pair, node, ranges)

@@ -7,7 +7,9 @@ W δ + (W' - W) a'. Changes of weights are differences of two float32 numbers in
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +125,14 @@ class Pair:
                 counts[key] = counts.get(key, np.zeros_like(own)) + own + 2.0
         return {key: gamma(count) for key, count in counts.items()}
 
+    def shifted(self, shifts: Sequence[Shift]) -> Pair:
+        """Returns the pair with other constants; weights, and what is counted of them, are shared."""
+        # What is copied is known then.
+        assert self.gammas is not None
+        other = copy.copy(self)
+        other.shifts = list(shifts)
+        return other
+
     @property
     def outputs(self) -> int:
         """Outputs of either network."""
@@ -141,10 +151,14 @@ def _pair_term(left: Term, right: Term) -> PairTerm:
 
 
 def _shift(left: Node, right: Node) -> Shift:
-    one, other = left.bias.astype(np.float64), right.bias.astype(np.float64)
-    errors = left.bias_error.astype(np.float64), right.bias_error.astype(np.float64)
+    return shift_of(*((node.bias.astype(np.float64), node.bias_error.astype(np.float64)) for node in (left, right)))
+
+
+def shift_of(left: tuple[Float64Array, Float64Array], right: tuple[Float64Array, Float64Array]) -> Shift:
+    """Returns constants from those of either network, each with how far it may be from the real number."""
+    (one, other), errors = (left[0], right[0]), (left[1], right[1])
     change = other - one
-    # The difference of two float32 numbers is rounded, too.
+    # The difference of two numbers is rounded, too.
     error = (errors[0] + errors[1]) * (1 + 4 * UNIT) + UNIT * np.abs(change)
     return Shift(np.stack([one, other, change]), np.stack([*errors, error]))
 
@@ -278,7 +292,8 @@ def joined(first: Network, second: Network) -> Network:
     )
     zeros = np.zeros(sum(outputs), dtype=np.float32)
     nodes.append(Node("outputs of both", sum(outputs), (sum(outputs),), terms, zeros, zeros))
-    return Network(f"{first.name} with {second.name}", first.input_shape, tuple(nodes))
+    roundings = (*first.roundings, *(place[node] for node in second.roundings))
+    return Network(f"{first.name} with {second.name}", first.input_shape, tuple(nodes), roundings)
 
 
 def _placed(size: int, first_row: int, rows: int) -> scipy.sparse.csr_array:

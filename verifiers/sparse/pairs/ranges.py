@@ -96,7 +96,7 @@ def _more(values: Float64Array, other: Float64Array, choose: np.ufunc) -> None:
 
 
 def of_box(lower: Float64Array, upper: Float64Array) -> PairRanges:
-    """Returns the ranges of the input, which both networks share.
+    """Returns the ranges of the input where both networks are given the same.
 
     Args:
         lower: Lower corner, flat float64.

@@ -156,7 +156,7 @@ def _constant(
             quadrant = PairRanges(np.stack([ends[0], ends2[0], least]), np.stack([ends[1], ends2[1], most]))
             # relu(z') - relu(z) is d, -z, z + d and 0 in the four.
             slope = lam if first and second else lam - kappa if first else kappa if second else np.zeros_like(lam)
-            best = np.minimum(best, _least(slope - mu, (kappa if second else 0.0) - nu, quadrant))
+            best = np.minimum(best, smallest(slope - mu, (kappa if second else 0.0) - nu, quadrant))
     size = np.maximum(np.abs(ranges.lower), np.abs(ranges.upper))
     values = np.maximum(size[FIRST], size[SECOND])
     slopes = np.abs(lam) + np.abs(kappa) + np.abs(mu)
@@ -169,7 +169,7 @@ def _constant(
     return result
 
 
-def _least(slope: Float64Array, change: Float64Array, quadrant: PairRanges) -> Float64Array:
+def smallest(slope: Float64Array, change: Float64Array, quadrant: PairRanges) -> Float64Array:
     """Returns the minimum of slope * z + change * d over a set of the form of `PairRanges`; infinite if it is empty."""
     (_, low2, least), (_, high2, most) = quadrant.lower, quadrant.upper
     start, end = least_difference(quadrant)

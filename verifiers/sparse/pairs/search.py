@@ -4,6 +4,9 @@ What differential bounds over the whole box leave open is first given to the sea
 (`verifiers.sparse.bab.search`), with both networks as one: it knows nothing of differences, but it optimises its slopes
 and splits the ReLUs of both in one tree. Where the linear programmes of `branch_and_bound` beside this are small, it
 has half of the time, and what is open then is split with differences carried along, to the end.
+
+Of a pair that rounds (`pairs.rounded`), differential bounds are had where both networks have one form, and what they
+leave open goes to the search on one network, to the end.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.network import Network
-from prunecert.verifiers.sparse.pairs.bounds import Bounder, best_of, bound_rows
+from prunecert.verifiers.sparse.pairs.bounds import Bounder, PairBounds, best_of, bound_rows
 from prunecert.verifiers.sparse.pairs.branch_and_bound import Disjunct, PairTree
 from prunecert.verifiers.sparse.pairs.network import split_merged
+from prunecert.verifiers.sparse.pairs.rounded import Member, RoundedPair, Sharpener
 from prunecert.verifiers.sparse.pairs.specification import candidates
 
 
@@ -41,6 +45,18 @@ class PairNetworks:
         self.pair = split_merged(merged)
         self.bounder = Bounder(self.pair, (Engine(self.pair.first, threads), Engine(self.pair.second, threads)))
 
+    def bounds(self, lower: Float32Array, upper: Float32Array) -> PairBounds | None:
+        """Bounds values and differences over a box."""
+        return self.bounder.bound(lower.astype(np.float64), upper.astype(np.float64))
+
+    def sharpener(self, lower: Float32Array, upper: Float32Array) -> Sharpener | None:
+        """Returns what is known of values over a box beyond `merged`: nothing."""
+        return None
+
+    def small(self, entries: int) -> bool:
+        """Whether linear programmes of both have at most so many entries."""
+        return self.pair.entries <= entries
+
     @functools.cached_property
     def checker(self) -> Checker:
         """Of both as one network."""
@@ -50,6 +66,32 @@ class PairNetworks:
     def engine(self) -> Engine:
         """Likewise."""
         return Engine(self.merged, self._threads)
+
+
+class RoundedPairNetworks(PairNetworks):
+    """Two networks of which one rounds, or both, made ready; `merged` is both as one, with bounded errors.
+
+    Args:
+        first: The first.
+        second: The other.
+        threads: For bounds.
+    """
+
+    def __init__(self, first: Member, second: Member, threads: int) -> None:
+        self.rounded = RoundedPair(first, second, threads)
+        self.merged, self._threads = self.rounded.joined, threads
+
+    def bounds(self, lower: Float32Array, upper: Float32Array) -> PairBounds | None:
+        """Bounds values and differences over a box; None if the two have no form in common."""
+        return self.rounded.bound(lower, upper)
+
+    def sharpener(self, lower: Float32Array, upper: Float32Array) -> Sharpener | None:
+        """Returns what is known of values over a box; None if `merged` doesn't stand for the two there."""
+        return self.rounded.sharpener(lower, upper)
+
+    def small(self, entries: int) -> bool:
+        """Programmes know nothing of rounding."""
+        return False
 
 
 class PairSearch:
@@ -106,28 +148,30 @@ class PairSearch:
             self._settle(out, self._lower.copy())
             return
         more = np.array(self._allowance) if self._allowance else np.zeros(count)
-        bounds = networks.bounder.bound(self._lower.astype(np.float64), self._upper.astype(np.float64))
-        out.unstable = sum(bounds.unstable())
+        bounds = networks.bounds(self._lower, self._upper)
         rows = candidates(spec, more)
-        lower, walk = bound_rows(bounds, rows)
-        proved, _ = best_of(rows, lower, count)
-        out.bounds = tuple(np.nextafter(proved + more, -np.inf).tolist())
-        out.lowest = float(proved.min(initial=0.0))
-        open_ = np.flatnonzero(~(proved > 0))
-        out.bound_s = time.monotonic() - begin
-        if not len(open_):
-            out.status, out.stage = Status.UNSAT, "incomplete"
-            return
-        witness = self._confirm(walk.corners(bounds.ranges[0]))
+        open_, witness = np.arange(count), None
+        if bounds is not None:
+            out.unstable = sum(bounds.unstable())
+            lower, walk = bound_rows(bounds, rows)
+            proved, _ = best_of(rows, lower, count)
+            out.bounds = tuple(np.nextafter(proved + more, -np.inf).tolist())
+            out.lowest = float(proved.min(initial=0.0))
+            open_ = np.flatnonzero(~(proved > 0))
+            out.bound_s = time.monotonic() - begin
+            if not len(open_):
+                out.status, out.stage = Status.UNSAT, "incomplete"
+                return
+            witness = self._confirm(walk.corners(bounds.ranges[0]))
         witness = self._attacked(open_) if witness is None else witness
         if witness is not None:
             self._settle(out, witness)
             return
         out.bounds = None
-        small = networks.pair.entries <= self._entries
+        small = networks.small(self._entries)
         left = self._deadline - time.monotonic()
         self._as_one(out, open_, self._deadline - 0.5 * left if small else self._deadline)
-        if out.status.decided or not small or time.monotonic() > self._deadline:
+        if bounds is None or out.status.decided or not small or time.monotonic() > self._deadline:
             return
         tree = PairTree(bounds, self._confirm, self._deadline)
         parts = [Disjunct(spec.disjuncts[k][0], spec.disjuncts[k][1] + more[k], rows.of(np.array([k]))) for k in open_]
@@ -163,9 +207,13 @@ class PairSearch:
         left = OutputSpec(tuple(spec.disjuncts[k] for k in open_), limits)
         allowance = tuple(self._allowance[k] for k in open_) if self._allowance else ()
         networks = self._networks
+        sharpen = networks.sharpener(self._lower, self._upper)
+        if networks.merged.roundings and sharpen is None:
+            out.detail = "points of the box are beyond an end of the first rounding's grid, and nothing is split there"
+            return
         search = Search(
             networks.engine, networks.checker, self._lower, self._upper, left, self._limits, deadline,
-            allowance=allowance, replay=self._replay,
+            allowance=allowance, replay=self._replay, sharpen=sharpen,
         )  # fmt: skip
         result = search.run()
         out.status, out.detail, out.witness = result.status, result.detail, result.witness

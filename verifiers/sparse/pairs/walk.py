@@ -3,7 +3,8 @@
 As CROWN (Zhang et al. 2018), but with two coefficients for each neuron, of its value in the first network and of the
 difference. From a node with the coefficients μ of z and ν of d, a source's value in the first network gets
 W^T μ + (W' - W)^T ν and its difference W'^T ν; `relaxation` takes both through the ReLUs. At the input the difference
-is 0, whatever its coefficient.
+is 0, whatever its coefficient, unless one of the networks rounds its input: then what is left is least at one of three
+points for each input, as in `relaxation`.
 
 Rounding is accounted for as in `verifiers.sparse.walks`: computed coefficients are taken as exact, and what they err
 by, γ times the magnitudes that they are sums of, is charged to the constant, times the largest magnitude of what they
@@ -20,8 +21,8 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, PairRanges, inexact, through_relu
-from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax, smallest
 from prunecert.verifiers.sparse.walks import RowSums
 
 #: Values beyond this could underflow elsewhere by more than is covered.
@@ -61,6 +62,9 @@ class PairWalker:
         self._sums = 4.0 * sum(pair.sizes)
         self._charges: list[Float64Array] = [np.zeros((2, pair.sizes[0]))]
         self._reach: list[Float64Array] = []
+        self._entry_differs = bool(ranges) and bool(
+            (ranges[0].lower[CHANGE] != 0).any() | (ranges[0].upper[CHANGE] != 0).any()
+        )
         for node in range(len(ranges)):
             self.add(node, ranges)
 
@@ -138,21 +142,40 @@ class PairWalker:
                     sums.charge(charge @ size)
                     sums.reach(size.max(axis=0, initial=0.0))
                 for term in self.pair.terms[node]:
-                    _back(term, plain, relu if term.activated else linear)
-            box = ranges[0]
-            left = linear[0][0] if 0 in linear else np.zeros((self.pair.sizes[0], rows))
-            ends = np.where(left > 0, left * box.lower[FIRST], left * box.upper[FIRST])
-            sums.add(ends.sum(axis=0), np.abs(ends).sum(axis=0))
+                    _back(term, plain, relu if term.activated else linear, self._entry_differs)
+            left, moved = linear.get(0, [np.zeros((self.pair.sizes[0], rows))] * 2)
+            ends, size = _ends(left, moved if self._entry_differs else None, ranges[0])
+            sums.add(ends.sum(axis=0), size.sum(axis=0))
         return Walked(sums.lower(self._sums), left, losses)
 
 
-def _back(term: PairTerm, plain: list[Float64Array], target: dict[int, list[Float64Array]]) -> None:
+def _ends(left: Float64Array, moved: Float64Array | None, box: PairRanges) -> tuple[Float64Array, Float64Array]:
+    """Returns what is left of rows at the input at least, and the magnitudes that it is made of, [inputs, rows] each.
+
+    Args:
+        left: Coefficients of the input.
+        moved: Of the difference of the second network's input from it; None: there is none.
+        box: Of the input.
+    """
+    if moved is None:
+        ends = np.where(left > 0, left * box.lower[FIRST], left * box.upper[FIRST])
+        return ends, np.abs(ends)
+    size = np.maximum(np.abs(box.lower), np.abs(box.upper))
+    values = np.maximum(size[FIRST], size[SECOND])
+    # The points that are tried are rounded themselves, and what is least at them moves with them.
+    return smallest(left, moved, box), np.abs(left) * values + np.abs(moved) * (2 * values + size[CHANGE])
+
+
+def _back(
+    term: PairTerm, plain: list[Float64Array], target: dict[int, list[Float64Array]], entry_differs: bool
+) -> None:
     """Adds what coefficients of a node make of a source."""
     value = term.first.matrix.T @ plain[0]
     if term.change.matrix.nnz:
         value = value + term.change.matrix.T @ plain[1]
-    # At the input nothing differs.
-    change = term.second.matrix.T @ plain[1] if term.source or term.activated else np.zeros_like(value)
+    # At the input nothing differs, but for rounding.
+    differs = entry_differs or term.source or term.activated
+    change = term.second.matrix.T @ plain[1] if differs else np.zeros_like(value)
     if term.source in target:
         held = target[term.source]
         target[term.source] = [held[0] + value, held[1] + change]

@@ -19,7 +19,7 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.quantised.layers import TINY, UNIT, Linear, linear, windows
 
 #: Of a quotient by a scale, relative and absolute: two float32 roundings, and room.
-_QUOTIENT, _LEAST = 4 * UNIT, 2.0**-40
+QUOTIENT, _LEAST = 4 * UNIT, 2.0**-40
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Interval:
 def rounded(grid: Grid, lower: Float64Array, upper: Float64Array) -> Interval:
     """Returns what numbers of an interval are rounded to.
 
-    Whatever a runtime divides by the scale is within `_QUOTIENT` of the real quotient t, so that the whole number
+    Whatever a runtime divides by the scale is within `QUOTIENT` of the real quotient t, so that the whole number
     is at least t - 1/2 and at most t + 1/2 for such a t; on a tie either neighbour is allowed for. Sums of two values
     and averages are rounded after the zero point was added, in float32, which then has no room for the last digits; the
     zero point may be that of uint8 for int8 (`Grid.positive`).
@@ -58,8 +58,8 @@ def rounded(grid: Grid, lower: Float64Array, upper: Float64Array) -> Interval:
     """
     low, high = lower / grid.scale, upper / grid.scale
     span = grid.high - grid.low
-    low = np.ceil(low - (_QUOTIENT * (np.abs(low) + span) + _LEAST) - 0.5)
-    high = np.floor(high + (_QUOTIENT * (np.abs(high) + span) + _LEAST) + 0.5)
+    low = np.ceil(low - (QUOTIENT * (np.abs(low) + span) + _LEAST) - 0.5)
+    high = np.floor(high + (QUOTIENT * (np.abs(high) + span) + _LEAST) + 0.5)
     least, most = grid.low - grid.zero, grid.high - grid.zero
     return Interval(
         np.clip(low, least, most) * grid.scale,

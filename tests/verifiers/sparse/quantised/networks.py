@@ -177,3 +177,46 @@ def network(kind: Kind, seed: int, coarse: bool = False, levels: int = 255, outp
     net.scales[flat] = scale
     size = {"conv": 8, "signed": 8, "residual": 48, "pooled": 12}[kind]
     return net.model(net.layer("Gemm", flat, outputs, size), ["N", outputs])
+
+
+def unrounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the float32 network of which a quantised one may have been made: nothing is rounded, and a batch is 1.
+
+    A rounding to numbers that aren't negative leaves a ReLU behind.
+    """
+    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    real: dict[str, npt.NDArray[np.float32]] = {}
+    renamed = {model.graph.input[0].name: model.graph.input[0].name}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        first = node.input[0]
+        if node.op_type == "QuantizeLinear":
+            scale, zero = (constants[name] for name in node.input[1:])
+            source = renamed[first]
+            if zero == np.iinfo(zero.dtype).min and source != model.graph.input[0].name:
+                nodes.append(helper.make_node("Relu", [source], [node.output[0]], name=node.output[0]))
+                source = node.output[0]
+            renamed[node.output[0]] = source
+        elif node.op_type == "DequantizeLinear" and first in constants:
+            scale = constants[node.input[1]]
+            shape = (-1,) + (1,) * (constants[first].ndim - 1) if scale.size > 1 else ()
+            real[node.output[0]] = (constants[first] * scale.astype(np.float64).reshape(shape)).astype(np.float32)
+        elif node.op_type == "DequantizeLinear":
+            renamed[node.output[0]] = renamed[first]
+        else:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [renamed.get(name, name) for name in node.input]
+            nodes.append(copy)
+            renamed[node.output[0]] = node.output[0]
+    nodes.append(helper.make_node("Identity", [renamed[model.graph.output[0].name]], ["real output"], name="last"))
+    dims = [dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    size = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    graph = helper.make_graph(
+        nodes,
+        "unrounded",
+        [helper.make_tensor_value_info(model.graph.input[0].name, TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("real output", TensorProto.FLOAT, [1, size])],
+        [numpy_helper.from_array(value, name) for name, value in real.items()],
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
