@@ -16,7 +16,8 @@ sum is one vector for each node and box. Relaxation adds no error to coefficient
 - fixed inactive (z <= 0, likewise): any μ >= 0, as 0 >= μ z;
 - free, λ >= 0: any 0 <= μ <= λ, as λ max(z, 0) >= μ z;
 - free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down;
-- cut (l >= 0, `CheckedBounds.cuts`): μ = 0, and d = λ l or, where λ < 0, λ u, rounded down.
+- cut (l >= 0, `CheckedBounds.cuts`): μ = 0, and d = λ l or, where λ < 0, λ u, rounded down;
+- inactive by its bounds, as most are: μ = 0 whatever λ is, which is not even summed up (`sparse.live`).
 
 Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-323 a product, which
 the constant 1e-200 covers as long as no magnitude exceeds 1e50, and no neuron's 1e100; where one does, the bound is
@@ -35,6 +36,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from prunecert.verifiers.base import UnsupportedError
+from prunecert.verifiers.sparse.live import Live, LiveFactor
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network
 
 Array = npt.NDArray[np.float64]
@@ -104,12 +106,14 @@ class CheckedBounds:
         charges: For each node, what `Checker.charge` says.
         cuts: By node: which of its neurons' ReLUs, none of them unstable, walks take for any number between their
             bounds, whatever the neuron is made of. That is tighter where rounding makes what it is made of vague.
+        alive: Where `Checker.live` keeps its answer.
     """
 
     lower: list[Array]
     upper: list[Array]
     charges: list[Array]
     cuts: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    alive: list[Live] = field(default_factory=list, repr=False)
 
     def unstable(self, node: int) -> npt.NDArray[np.int64]:
         """Returns the indices of the neurons of a node that may be on either side of 0."""
@@ -165,11 +169,12 @@ class Product:
     magnitude: sparse.csr_array
     exact: bool
 
-    def back(self, mu: Array, target: dict[int, Array]) -> None:
-        """Adds what coefficients of the node's value, [groups, size, LANES64], make of its source."""
-        if self.source not in target:
-            target[self.source] = np.zeros((mu.shape[0], self.matrix.shape[1], LANES64))
-        back(self.matrix.indptr, self.matrix.indices, self.matrix.data, mu, target[self.source])
+
+def push(factor: LiveFactor, mu: Array, target: dict[int, Array]) -> None:
+    """Adds what coefficients of a node's value, [groups, kept, LANES64], make of a term's source."""
+    if factor.source not in target:
+        target[factor.source] = np.zeros((mu.shape[0], factor.width, LANES64))
+    back(factor.starts, factor.columns, factor.weights, mu, target[factor.source])
 
 
 def _weight_error(reach: Array, values: Array) -> Array:
@@ -191,6 +196,7 @@ class Checker:
         self.threads = threads
         self.last = len(network.nodes) - 1
         self.activated = network.activated()
+        self._raw = frozenset({0, self.last, *network.raw()})
         self.products: list[list[Product]] = []
         self._biases: list[Array] = []
         linear = [np.zeros(node.size) for node in network.nodes]
@@ -264,6 +270,12 @@ class Checker:
                 total += _weight_error(product.magnitude @ size, size)
         return total * 1.01
 
+    def live(self, bounds: CheckedBounds) -> Live:
+        """Returns the network without the neurons that are 0 behind their ReLUs over a box; kept with its bounds."""
+        if not bounds.alive or not bounds.alive[0].holds(self.products, bounds.upper):
+            bounds.alive[:] = [Live(self.products, self._raw, bounds.upper)]
+        return bounds.alive[0]
+
     def lower(
         self,
         start: int,
@@ -286,7 +298,10 @@ class Checker:
             Lower bounds over the box (with splits: over its part), [rows].
         """
         count = len(rows)
-        linear: dict[int, Array] = {start: grouped(rows)}
+        live = self.live(bounds)
+        if np.delete(rows, live.kept[start], axis=1).any():
+            live = Live(self.products, self._raw | {start}, bounds.upper)
+        linear: dict[int, Array] = {start: grouped(rows[:, live.kept[start]])}
         relu: dict[int, Array] = {}
         groups = linear[start].shape[0]
         numba.set_num_threads(self.threads if groups > 1 else 1)
@@ -298,9 +313,10 @@ class Checker:
         for node in range(start, 0, -1):
             if node not in linear and node not in relu:
                 continue
-            mu = linear.pop(node, None)
+            mu, kept = linear.pop(node, None), live.kept[node]
             if node in relu:
-                through, shift = self._relax(relu.pop(node), node, bounds, None if planes is None else planes.get(node))
+                plane = None if planes is None else planes.get(node)
+                through, shift = self._relax(relu.pop(node), node, kept, bounds, plane)
                 sums[0] += shift.sum(axis=1)
                 sums[1] += np.abs(shift).sum(axis=1)
                 if mu is None:
@@ -308,12 +324,12 @@ class Checker:
                 else:
                     # A sum of two: the error is charged on the node's own value.
                     mu = mu + through
-                    reach = np.maximum(np.abs(bounds.lower[node]), np.abs(bounds.upper[node]))
+                    reach = np.maximum(np.abs(bounds.lower[node]), np.abs(bounds.upper[node]))[kept]
                     sums[2] += 2 * _UNIT * np.einsum("gnk,n->gk", np.abs(mu), reach)
             assert mu is not None
-            _sum_up(mu, self._biases[node], bounds.charges[node], sums)
-            for product in self.products[node]:
-                product.back(mu, relu if product.activated else linear)
+            _sum_up(mu, self._biases[node][kept], bounds.charges[node][kept], sums)
+            for factor in live.factors(node):
+                push(factor, mu, relu if factor.activated else linear)
         if 0 in linear:
             _concretise(linear[0], bounds.lower[0], bounds.upper[0], sums)
         slack = 1.01 * (gamma(self._sums) * sums[1] + sums[2]) + _TINY
@@ -322,27 +338,22 @@ class Checker:
         result: Array = bound.reshape(-1)[:count]
         return result
 
+    # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
+    @np.errstate(invalid="ignore", over="ignore")
     def _relax(
-        self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
+        self, coefficients: Array, node: int, kept: npt.NDArray[np.int64], bounds: CheckedBounds, planes: Planes | None
     ) -> tuple[Array, Array]:
-        """Replaces relu(z) by z: coefficients [groups, neurons, LANES64] and constants [groups, …, LANES64]."""
-        # What is infinite or not a number stays so, up to the bound, which then is minus infinity.
-        with np.errstate(invalid="ignore", over="ignore"):
-            return self._relaxed(coefficients, node, bounds, planes)
-
-    def _relaxed(
-        self, coefficients: Array, node: int, bounds: CheckedBounds, planes: Planes | None
-    ) -> tuple[Array, Array]:
-        low, high = bounds.lower[node], bounds.upper[node]
+        """Replaces relu(z) by z: coefficients [groups, kept, LANES64] and constants [groups, …, LANES64]."""
+        low, high = bounds.lower[node][kept], bounds.upper[node][kept]
         coefficients *= (high > 0)[:, None]
         fixed = np.zeros((coefficients.shape[0], 0, LANES64))
         if node in bounds.cuts:
-            cut = np.flatnonzero(bounds.cuts[node] & (low >= 0))
+            cut = np.flatnonzero(bounds.cuts[node][kept] & (low >= 0))
             lam = coefficients[:, cut, :]
             fixed = np.where(lam > 0, lam * low[cut][:, None], lam * high[cut][:, None])
             fixed -= 8 * _UNIT * np.abs(fixed) + np.where(lam == 0, 0.0, _TINY)
             coefficients[:, cut, :] = 0.0
-        free = bounds.unstable(node)
+        free = np.flatnonzero((low < 0) & (high > 0))
         if not len(free):
             return coefficients, fixed
         lam = coefficients[:, free, :]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse import certify
+from prunecert.verifiers.sparse import certify, live
 from prunecert.verifiers.sparse.bab import ascent, box_bounds, box_clipping, point_batch
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
 from prunecert.verifiers.sparse.crown.units import walk as unit_walk
@@ -33,6 +33,7 @@ def compiled() -> dict[str, int]:
         "boxes": box_bounds.bound_boxes,
         "clipping": box_clipping.clip_boxes,
         "certify": certify.back,
+        "live": live.pick,
         "rows": row_walk.bound_image,
         "units": unit_walk.advance,
     }

@@ -30,7 +30,7 @@ from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighte
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover
-from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
+from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced, reduce
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted
 from prunecert.verifiers.sparse.certify import Checker
@@ -58,13 +58,18 @@ class Composed:
     hunt: ReducedHunt
 
 
-def compose(task: Task, root: Root) -> Composed:
+def compose(task: Task, root: Root, composition: Composition | None = None) -> Composed:
     """Composes what is stable away.
+
+    Args:
+        task: The question.
+        root: The box.
+        composition: What is composed already.
 
     Raises:
         TimeoutError: The deadline passed.
     """
-    net = reduce(task.checker, root.bounds, root.rows, root.offsets, task.deadline)
+    net = reduce(task.checker, root.bounds, root.rows, root.offsets, task.deadline, composition)
     dual = Dual(net, root.disjuncts, task.checker.threads)
     return Composed(net, dual, ReducedHunt(task.hunt, dual, root.shift))
 
@@ -139,9 +144,11 @@ class BranchAndBound:
         """
         task, root = self._task, self._root
         self._tightened = again
+        composition = Composition(task.checker, root.bounds)
         if again:
             self.tightened = []
-            tighten(task.checker, root.bounds, self._limits.tighten_steps, task.deadline, self.tightened)
+            steps = self._limits.tighten_steps
+            tighten(task.checker, root.bounds, steps, task.deadline, self.tightened, composition)
         self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
         self._standing.proved[root.open] = np.inf
         self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)
@@ -160,7 +167,7 @@ class BranchAndBound:
             if self._standing.won(task.hunt.quick(root.open, self._postponed), "attack"):
                 return False
             self._postponed = None
-        self._composed = composed = compose(task, root)
+        self._composed = composed = compose(task, root, composition)
         if not all(np.isfinite(array).all() for array in (composed.net.M, composed.net.N, composed.net.c)):
             self._outcome.detail = "weights times inputs are larger than float32 holds, in which the search is done"
             return False

@@ -14,7 +14,7 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
-from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
+from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
 
 #: Neurons that are bounded, and certified, together.
@@ -39,7 +39,12 @@ class Tightened:
 
 
 def tighten(
-    checker: Checker, bounds: CheckedBounds, steps: int, deadline: float, record: list[Tightened] | None = None
+    checker: Checker,
+    bounds: CheckedBounds,
+    steps: int,
+    deadline: float,
+    record: list[Tightened] | None = None,
+    composition: Composition | None = None,
 ) -> int:
     """Improves hidden bounds in place, node by node.
 
@@ -49,6 +54,7 @@ def tighten(
         steps: Gradient steps for each neuron.
         deadline: Value of `time.monotonic` after which no further neurons are begun.
         record: Where the slopes are kept.
+        composition: Of nothing yet; the nodes that are bounded are composed in it.
 
     Returns:
         How many unstable neurons have become stable.
@@ -57,21 +63,25 @@ def tighten(
         TimeoutError: The deadline passed while the network was composed; bounds found so far are there.
     """
     gone = 0
+    composition = composition or Composition(checker, bounds)
     empty = np.zeros((0, checker.network.nodes[-1].size))
     for node in checker.activated:
-        free = bounds.unstable(node)
-        before = [m for m in checker.activated if m < node and len(bounds.unstable(m))]
+        composition.add(node, deadline)
+        free = composition.free(node)
+        before = [m for m in checker.activated if m < node and len(composition.free(m))]
         if not len(free) or not before:
             continue
-        net = reduce(checker, bounds, empty, np.zeros(0), deadline)
-        start, stop = next((a, b) for a, b in net.levels if net.nodes[a] == node)
+        net = composition.reduced(empty, np.zeros(0))
+        start, stop = net.levels[-1]
         for first in range(start, stop, _TOGETHER):
             if time.monotonic() > deadline:
+                composition.drop(node)
                 return gone
             improved = _improve(checker, bounds, net, node, first, min(first + _TOGETHER, stop), steps)
             if record is not None:
                 record.append(improved)
-        gone += len(free) - len(bounds.unstable(node))
+        composition.drop(node)
+        gone += len(free) - len(composition.free(node))
         for later in range(node + 1, checker.last + 1):
             low, high = checker.intervals(later, bounds)
             np.maximum(bounds.lower[later], low, out=bounds.lower[later])

@@ -12,6 +12,7 @@ activations are rounded (`Network.roundings`), what rounding adds to a neuron is
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import LANES64, CheckedBounds, Checker, grouped
+from prunecert.verifiers.sparse.certify import LANES64, CheckedBounds, Checker, grouped, push
 
 #: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES64 doubles for each neuron.
 _GROUPS = 16
@@ -71,7 +72,12 @@ class Reduced:
 
 
 def reduce(
-    checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, deadline: float = math.inf
+    checker: Checker,
+    bounds: CheckedBounds,
+    rows: Float64Array,
+    offsets: Float64Array,
+    deadline: float = math.inf,
+    composition: Composition | None = None,
 ) -> Reduced:
     """Composes the stable neurons away.
 
@@ -81,62 +87,165 @@ def reduce(
         rows: Of the specification, [R, outputs]; s = rows @ y - offsets.
         offsets: [R].
         deadline: Value of `time.monotonic` after which it gives up.
+        composition: What is composed over these bounds already; the rest is added to it.
 
     Raises:
         TimeoutError: It has given up.
     """
-    low, high = bounds.lower[0], bounds.upper[0]
-    center = 0.5 * low + 0.5 * high
-    radius = np.maximum(high - center, center - low)
-    pixels = np.flatnonzero(radius > 0)
-    noise = _Noise(checker, bounds)
-    activated = {term.source for node in checker.network.nodes for term in node.terms if term.activated}
-    free = {node: bounds.unstable(node) for node in sorted(activated)}
-    nodes = np.concatenate([np.full(len(index), node) for node, index in free.items()] or [np.zeros(0)])
-    places = np.concatenate([*free.values(), np.zeros(0, dtype=np.int64)]).astype(np.int64)
-    count, total = len(places), len(places) + len(rows)
-    spans: dict[int, tuple[int, int]] = {}
-    start = 0
-    for node, index in free.items():
-        spans[node] = (start, start + len(index))
-        start += len(index)
-    M = np.zeros((total, len(pixels) + noise.count), dtype=np.float32)
-    N = np.zeros((total, count), dtype=np.float32)
-    c = np.zeros(total)
-    step = _GROUPS * LANES64
-    for node, (first, last) in spans.items():
-        if all(product.source == 0 for product in checker.products[node]):
-            for product in checker.products[node]:
-                M[first:last, : len(pixels)] += product.matrix[places[first:last]][:, pixels].toarray() * radius[pixels]
-                c[first:last] += product.matrix[places[first:last]] @ center
-            c[first:last] += checker.network.nodes[node].bias[places[first:last]]
-            noise.own(node, places[first:last], M[first:last, len(pixels) :])
-            continue
-        for begin in range(first, last, step):
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            stop = min(begin + step, last)
-            seeds = np.zeros((stop - begin, checker.network.nodes[node].size))
-            seeds[np.arange(stop - begin), places[begin:stop]] = 1.0
-            _compose(checker, bounds, node, seeds, free, spans, center, radius, pixels, noise, (M, N, c), begin)
-    if len(rows):
-        _compose(checker, bounds, checker.last, rows, free, spans, center, radius, pixels, noise, (M, N, c), count)
-        c[count:] -= offsets
-    lower = np.concatenate([bounds.lower[node][index] for node, index in free.items()] or [np.zeros(0)])
-    upper = np.concatenate([bounds.upper[node][index] for node, index in free.items()] or [np.zeros(0)])
-    return Reduced(
-        nodes=nodes.astype(np.int64),
-        indices=places,
-        levels=tuple(span for span in spans.values() if span[1] > span[0]),
-        lower=lower.astype(np.float32),
-        upper=upper.astype(np.float32),
-        M=M,
-        N=N,
-        c=c.astype(np.float32),
-        pixels=np.concatenate([pixels, len(center) + np.arange(noise.count)]),
-        center=center,
-        radius=radius,
-    )
+    composition = composition or Composition(checker, bounds)
+    for node in checker.activated:
+        composition.add(node, deadline)
+    return composition.reduced(rows, offsets)
+
+
+class Composition:
+    """A network over one box, composed node by node.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box. Those of nodes that are composed may be improved if `drop` is told, others at
+            any time.
+    """
+
+    def __init__(self, checker: Checker, bounds: CheckedBounds) -> None:
+        self._checker, self._bounds, self._live = checker, bounds, checker.live(bounds)
+        low, high = bounds.lower[0], bounds.upper[0]
+        self._center = 0.5 * low + 0.5 * high
+        self._radius = np.maximum(high - self._center, self._center - low)
+        self._pixels = np.flatnonzero(self._radius > 0)
+        self._noise = _Noise(checker, bounds, self._live.kept)
+        #: By node that is composed: its unstable neurons, and their rows of M, N and c.
+        self._free: dict[int, Int64Array] = {}
+        self._rows: dict[int, tuple[Float32Array, Float32Array, Float64Array]] = {}
+
+    def __contains__(self, node: int) -> bool:
+        return node in self._free
+
+    def free(self, node: int) -> Int64Array:
+        """Returns the unstable neurons of a node that is composed."""
+        return self._free[node]
+
+    def add(self, node: int, deadline: float = math.inf) -> None:
+        """Composes a node's unstable neurons, all earlier nodes being composed; nothing where they are already.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        if node in self._free:
+            return
+        places = self._bounds.unstable(node)
+        out = self._empty(len(places))
+        if all(product.source == 0 for product in self._checker.products[node]):
+            self._first(node, places, out)
+        else:
+            kept, step = self._live.kept[node], _GROUPS * LANES64
+            number = np.searchsorted(kept, places)
+            for begin in range(0, len(places), step):
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                some = number[begin : begin + step]
+                seeds = np.zeros((len(some), len(kept)))
+                seeds[np.arange(len(some)), some] = 1.0
+                self._compose(node, seeds, out, begin)
+        self._free[node], self._rows[node] = places, out
+
+    def drop(self, node: int) -> None:
+        """Leaves out what has become stable of the node that was composed last."""
+        still = np.isin(self._free[node], self._bounds.unstable(node))
+        M, N, c = self._rows[node]
+        self._free[node], self._rows[node] = self._free[node][still], (M[still], N[still], c[still])
+
+    def reduced(self, rows: Float64Array, offsets: Float64Array) -> Reduced:
+        """Returns the network of the nodes that are composed, and of rows of the outputs.
+
+        Args:
+            rows: Of the specification, [R, outputs]; where R is above 0, all nodes are composed.
+            offsets: [R].
+        """
+        spans, bounds = self._spans(), self._bounds
+        count = sum(map(len, self._free.values()))
+        last = self._empty(len(rows))
+        if len(rows):
+            self._compose(self._checker.last, rows, last, 0)
+            last[2][:] -= offsets
+        parts = [*self._rows.values(), last]
+        N = np.zeros((count + len(rows), count), dtype=np.float32)
+        for (start, stop), (_, part, _) in zip([*spans.values(), (count, len(N))], parts, strict=True):
+            N[start:stop, : part.shape[1]] = part
+        none = np.zeros(0, dtype=np.int64)
+        return Reduced(
+            nodes=np.concatenate([*(np.full(len(index), node) for node, index in self._free.items()), none]),
+            indices=np.concatenate([*self._free.values(), none]),
+            levels=tuple(span for span in spans.values() if span[1] > span[0]),
+            lower=self._ends(bounds.lower),
+            upper=self._ends(bounds.upper),
+            M=np.concatenate([M for M, _, _ in parts]),
+            N=N,
+            c=np.concatenate([c for _, _, c in parts]).astype(np.float32),
+            pixels=np.concatenate([self._pixels, len(self._center) + np.arange(self._noise.count)]),
+            center=self._center,
+            radius=self._radius,
+        )
+
+    def _ends(self, values: list[Float64Array]) -> Float32Array:
+        ends = [values[node][index] for node, index in self._free.items()]
+        return np.concatenate([*ends, np.zeros(0)]).astype(np.float32)
+
+    def _spans(self) -> dict[int, tuple[int, int]]:
+        """Returns where each composed node's neurons begin and end."""
+        stops = np.cumsum([0, *map(len, self._free.values())]).tolist()
+        return dict(zip(self._free, itertools.pairwise(stops), strict=True))
+
+    def _empty(self, rows: int) -> tuple[Float32Array, Float32Array, Float64Array]:
+        """Returns room for rows of M, N and c behind the nodes that are composed."""
+        columns, width = sum(map(len, self._free.values())), len(self._pixels) + self._noise.count
+        M, N = (np.zeros((rows, size), dtype=np.float32) for size in (width, columns))
+        return M, N, np.zeros(rows)
+
+    def _first(self, node: int, places: Int64Array, out: tuple[Float32Array, Float32Array, Float64Array]) -> None:
+        """Writes the rows of neurons that read nothing but the input."""
+        M, _, c = out
+        pixels = self._pixels
+        for product in self._checker.products[node]:
+            matrix = product.matrix[places]
+            M[:, : len(pixels)] += matrix[:, pixels].toarray() * self._radius[pixels]
+            c[:] += matrix @ self._center
+        c[:] += self._checker.network.nodes[node].bias[places]
+        self._noise.own(node, places, M[:, len(pixels) :])
+
+    def _compose(
+        self, node: int, seeds: Float64Array, out: tuple[Float32Array, Float32Array, Float64Array], begin: int
+    ) -> None:
+        """Writes rows begin, begin + 1, … of M, N and c: rows `seeds` of a node's kept neurons, walked back."""
+        M, N, c = out
+        count, pixels, noise, spans = len(seeds), self._pixels, self._noise, self._spans()
+        mine = slice(begin, begin + count)
+        linear = {node: grouped(seeds)}
+        relu: dict[int, Float64Array] = {}
+        groups = linear[node].shape[0]
+        constant = np.zeros((groups, LANES64))
+        for at in range(node, 0, -1):
+            value, kept = linear.pop(at, None), self._live.kept[at]
+            if at in relu:
+                through = relu.pop(at)
+                index, (first, last) = np.searchsorted(kept, self._free[at]), spans[at]
+                N[mine, first:last] = _rows(through[:, index, :], count)
+                through[:, self._bounds.lower[at][kept] < 0, :] = 0.0
+                constant += noise.cut(at, through, count, M[mine, len(pixels) :])
+                value = through if value is None else value + through
+            if value is None:
+                continue
+            bias = self._checker.network.nodes[at].bias[kept].astype(np.float64)
+            constant += np.einsum("gnk,n->gk", value, bias)
+            noise.add(at, value, count, M[mine, len(pixels) :])
+            for factor in self._live.factors(at):
+                push(factor, value, relu if factor.activated else linear)
+        if 0 not in linear:
+            linear[0] = np.zeros((groups, len(self._center), LANES64))
+        inputs = linear[0]
+        constant += np.einsum("gnk,n->gk", inputs, self._center)
+        M[mine, : len(pixels)] = _rows(inputs[:, pixels, :], count) * self._radius[pixels]
+        c[mine] = constant.reshape(-1)[:count]
 
 
 class _Noise:
@@ -145,10 +254,11 @@ class _Noise:
     Args:
         checker: Of the network.
         bounds: Of all nodes over the box.
+        kept: By node: the neurons that walks know, `Live.kept`.
     """
 
-    def __init__(self, checker: Checker, bounds: CheckedBounds) -> None:
-        self.count, self._bounds = 0, bounds
+    def __init__(self, checker: Checker, bounds: CheckedBounds, kept: list[Int64Array]) -> None:
+        self.count, self._bounds, self._kept = 0, bounds, kept
         self._columns: dict[int, tuple[Int64Array, Float64Array, int]] = {}
         for node in checker.network.roundings:
             live = np.flatnonzero(bounds.upper[node] > 0)
@@ -166,7 +276,8 @@ class _Noise:
         """Writes the columns of `count` rows whose coefficients of a node's value are given in groups."""
         if node in self._columns:
             live, size, first = self._columns[node]
-            out[:count, first : first + len(live)] += _rows(value[:, live, :], count) * size
+            value = value[:, np.searchsorted(self._kept[node], live), :]
+            out[:count, first : first + len(live)] += _rows(value, count) * size
 
     def cut(self, node: int, through: Float64Array, count: int, out: Float32Array) -> Float64Array:
         """Makes ReLUs that are cut (`CheckedBounds.cuts`) columns, and no longer functions of what is before them.
@@ -179,56 +290,12 @@ class _Noise:
         live, _, first = self._columns[node]
         low, high = self._bounds.lower[node], self._bounds.upper[node]
         places = np.flatnonzero(self._bounds.cuts[node] & (low >= 0) & (high > 0))
-        low, high = low[places], high[places]
-        part = through[:, places, :]
+        low, high, number = low[places], high[places], np.searchsorted(self._kept[node], places)
+        part = through[:, number, :]
         out[:count, first + np.searchsorted(live, places)] += _rows(part, count) * (0.5 * (high - low))
-        through[:, places, :] = 0.0
+        through[:, number, :] = 0.0
         middle: Float64Array = np.einsum("gnk,n->gk", part, 0.5 * (low + high))
         return middle
-
-
-def _compose(
-    checker: Checker,
-    bounds: CheckedBounds,
-    node: int,
-    seeds: Float64Array,
-    free: dict[int, Int64Array],
-    spans: dict[int, tuple[int, int]],
-    center: Float64Array,
-    radius: Float64Array,
-    pixels: Int64Array,
-    noise: _Noise,
-    out: tuple[Float32Array, Float32Array, Float64Array],
-    begin: int,
-) -> None:
-    """Writes rows begin, begin + 1, … of M, N and c: rows `seeds` of a node's value, walked back."""
-    M, N, c = out
-    count = len(seeds)
-    linear = {node: grouped(seeds)}
-    relu: dict[int, Float64Array] = {}
-    groups = linear[node].shape[0]
-    constant = np.zeros((groups, LANES64))
-    for at in range(node, 0, -1):
-        value = linear.pop(at, None)
-        if at in relu:
-            through = relu.pop(at)
-            index, (first, last) = free[at], spans[at]
-            N[begin : begin + count, first:last] = _rows(through[:, index, :], count)
-            through[:, bounds.lower[at] < 0, :] = 0.0
-            constant += noise.cut(at, through, count, M[begin : begin + count, len(pixels) :])
-            value = through if value is None else value + through
-        if value is None:
-            continue
-        constant += np.einsum("gnk,n->gk", value, checker.network.nodes[at].bias.astype(np.float64))
-        noise.add(at, value, count, M[begin : begin + count, len(pixels) :])
-        for product in checker.products[at]:
-            product.back(value, relu if product.activated else linear)
-    if 0 not in linear:
-        linear[0] = np.zeros((groups, len(center), LANES64))
-    inputs = linear[0]
-    constant += np.einsum("gnk,n->gk", inputs, center)
-    M[begin : begin + count, : len(pixels)] = _rows(inputs[:, pixels, :], count) * radius[pixels]
-    c[begin : begin + count] = constant.reshape(-1)[:count]
 
 
 def _rows(groups: Float64Array, count: int) -> Float64Array:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.bab import intermediate_bounds
+from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
+from prunecert.verifiers.sparse.bab.reduced_network import Composition, reduce
 from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
 
 
@@ -31,6 +34,48 @@ def test_they_hold_and_are_no_worse(kind: str, tmp_path: Path) -> None:
         assert np.all(values[node] <= bounds.upper[node])
         better += int((bounds.lower[node] > low + 1e-6).sum())
     assert better > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_composed_on_the_way_is_the_network_over_the_better_bounds(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = prepared(kind, 2, tmp_path)
+    bounds, checker = question.bounds, question.checker
+    improve = intermediate_bounds._improve
+
+    def more(*args: Any) -> Tightened:
+        """As if the first neuron had become active, and the last one inactive."""
+        improved = improve(*args)
+        bounds.upper[improved.node][improved.places[-1]] = 0.0
+        bounds.lower[improved.node][improved.places[0]] = 0.0
+        return improved
+
+    monkeypatch.setattr(intermediate_bounds, "_improve", more)
+    composition = Composition(checker, bounds)
+    assert tighten(checker, bounds, 8, time.monotonic() + 60, None, composition) > 0
+    assert all(node in composition for node in checker.activated)
+    ask = question.rows, question.offsets
+    one, other = reduce(checker, bounds, *ask, composition=composition), reduce(checker, bounds, *ask)
+    for name in ("nodes", "indices", "levels", "lower", "upper", "M", "N", "c", "pixels"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_what_is_composed_when_the_time_is_over_can_be_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = prepared("fc", 2, tmp_path)
+    bounds, checker = question.bounds, question.checker
+    composition = Composition(checker, bounds)
+    monkeypatch.setattr(intermediate_bounds, "_TOGETHER", 2)
+    # One part is bounded, then the time is over.
+    clock = iter([0.0] * 2 + [2.0] * 100)
+    monkeypatch.setattr(intermediate_bounds.time, "monotonic", lambda: next(clock))
+    tighten(checker, bounds, 8, 1.0, None, composition)
+    ask = question.rows, question.offsets
+    one, other = reduce(checker, bounds, *ask, composition=composition), reduce(checker, bounds, *ask)
+    np.testing.assert_array_equal(one.indices, other.indices)
+    np.testing.assert_array_equal(one.M, other.M)
 
 
 def test_after_the_deadline_nothing_is_begun(tmp_path: Path) -> None:
