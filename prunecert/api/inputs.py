@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Radius = float | str | Fraction
 Bounds = tuple[float, float]
 
+_NUMBERS = (int, float, np.integer, np.floating)
 #: Inputs are pixels unless something else is said.
 PIXELS: Bounds = (0.0, 1.0)
 
@@ -84,7 +85,7 @@ def as_seconds(timeout: Any) -> float:
     Raises:
         UserError: It is no number above 0.
     """
-    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool) or not timeout > 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, _NUMBERS) or not timeout > 0:
         raise UserError(f"timeout={timeout!r} is refused; it must be a number above 0, in seconds.")
     return float(timeout)
 
