@@ -63,10 +63,7 @@ def _cpu_model() -> str:
 
 
 def quote(argv: Sequence[str]) -> str:
-    """Returns a command as one types it, wherever prunecert is installed.
-
-    Args:
-        argv: The command, word by word; a verb as results record it, ``python -m bench.VERB``.
+    """Returns a command as one types it, wherever prunecert is installed; results record ``python -m bench.VERB``.
 
     Example:
         >>> quote(["python", "-m", "bench.run", "--suite", "mine", "--cells", "a b*"])

@@ -109,8 +109,8 @@ def test_installed_commands_and_their_options_exist(page: Path) -> None:
         assert verb in VERBS, verb
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" #")[0])) - {"--help"}
         subcommand = rest.split()[0] if verb in _SUBCOMMANDS and rest.split() else ""
-        known = _helped(verb, subcommand) | (_helped("run", "") if verb == "gate" else set())
-        assert options <= known, f"prunecert {verb}{rest}"
+        allowed = _helped(verb, subcommand) | (_helped("run", "") if verb == "gate" else set())
+        assert options <= allowed, f"prunecert {verb}{rest}"
 
 
 def test_what_troubleshooting_quotes_is_said_by_the_program() -> None:

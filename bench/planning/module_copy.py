@@ -57,7 +57,7 @@ def plain_copy(module: nn.Module) -> PlainCopy:
     permanent = [*_bake_pruning(duplicate), *_bake_parametrisations(duplicate)]
     for part in duplicate.modules():
         if isinstance(part, nn.SyncBatchNorm):
-            part.__class__ = _BatchNorm
+            part.__class__ = _BatchNorm  # type: ignore[assignment]  # its like: both are _BatchNorm
     lazy = [name for name, value in duplicate.named_parameters() if isinstance(value, UninitializedParameter)]
     if lazy:
         raise UserError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Radius = float | str | Fraction
 Bounds = tuple[float, float]
 
+_NUMBERS = (int, float, np.integer, np.floating)
 #: Inputs are pixels unless something else is said.
 PIXELS: Bounds = (0.0, 1.0)
 
@@ -78,13 +79,13 @@ def as_bounds(bounds: Bounds | None) -> Bounds | None:
     return low, high
 
 
-def as_seconds(timeout: float) -> float:
+def as_seconds(timeout: Any) -> float:
     """Returns a time limit.
 
     Raises:
         UserError: It is no number above 0.
     """
-    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool) or not timeout > 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, _NUMBERS) or not timeout > 0:
         raise UserError(f"timeout={timeout!r} is refused; it must be a number above 0, in seconds.")
     return float(timeout)
 
@@ -109,7 +110,7 @@ def as_array(values: Arrays, what: str) -> npt.NDArray[Any]:
     try:
         detached = values.detach().cpu() if hasattr(values, "detach") else values
         # NumPy has no bfloat16; float32 has all of its numbers.
-        if hasattr(detached, "float") and str(detached.dtype) == "torch.bfloat16":
+        if hasattr(detached, "float") and str(getattr(detached, "dtype", "")) == "torch.bfloat16":
             detached = detached.float()
         array = np.asarray(detached.numpy() if hasattr(detached, "numpy") else detached)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -215,6 +216,10 @@ def as_label(label: int, classes: int) -> int:
     return int(number)
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, numbers.Integral)
+
+
 def as_data(data: Data, images: int | None, bounds: Bounds | None = PIXELS) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Returns inputs and labels as arrays [n, …] and [n].
 
@@ -226,7 +231,7 @@ def as_data(data: Data, images: int | None, bounds: Bounds | None = PIXELS) -> t
     Raises:
         UserError: Something else was passed, the two have different lengths, or labels are no classes.
     """
-    if images is not None and (not isinstance(images, numbers.Integral) or images < 1):
+    if images is not None and not (_is_whole(images) and images >= 1):
         raise UserError(f"images={images!r} is refused; it must be a whole number and at least 1.")
     x, y = _pairs(data, images)
     labels = as_array(y, "labels")

@@ -132,6 +132,7 @@ def test_synchronised_batch_norm_is_plain_batch_norm(small: nn.Module) -> None:
     net(torch.rand(8, 1, 4, 4))
     net.eval()
     x = torch.rand(5, 1, 4, 4)
-    copied = plain_copy(nn.SyncBatchNorm.convert_sync_batchnorm(net)).module
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    copied = plain_copy(convert(net)).module
     assert torch.equal(copied(x), net(x))
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in copied.modules())

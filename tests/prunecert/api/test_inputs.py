@@ -74,7 +74,7 @@ def test_ranges_limits_and_devices_come_as_people_have_them() -> None:
     assert as_seconds(np.float32(0.5)) == 0.5
     for timeout in (0, -1.0, float("nan"), "60", None, True):
         with pytest.raises(UserError, match="above 0, in seconds"):
-            as_seconds(timeout)  # type: ignore[arg-type]
+            as_seconds(timeout)
     assert as_device(torch.device("cuda", 1)) == "cuda:1"
     for device in (None, 0):
         with pytest.raises(UserError, match="allowed are 'cpu'"):
