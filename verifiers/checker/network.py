@@ -35,8 +35,8 @@ def read_network(content: bytes) -> Network:
     need(batch in (0, 1), f"the network takes {batch} inputs at once; taken is one")
     nodes, places = [Node([], first, [])], {entry: (0, tuple(first))}
     for kind, inputs, name, attrs in operations:
-        most, known = _OPERATORS.get(kind, (-1, {}))
-        plain = len(inputs) <= most and all(key in known and known[key] in (None, attrs[key]) for key in attrs)
+        most, allowed = _OPERATORS.get(kind, (-1, {}))
+        plain = len(inputs) <= most and all(key in allowed and allowed[key] in (None, attrs[key]) for key in attrs)
         need(plain, f"the network has an operator {kind} {attrs}, which isn't taken")
         need(name not in constants and name not in places, f"the network computes {name!r} twice")
         if kind == "Constant":

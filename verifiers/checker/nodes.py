@@ -87,7 +87,7 @@ class Conv(Node):
         y = (down * np.arange(tall)[:, None] + rise * np.arange(rows) - top)[:, None, :, None]
         x = (across * np.arange(wide)[:, None] + run * np.arange(columns) - left)[:, None, :]
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        self._seen = np.where(inside, y * width + x, height * width).reshape(tall * wide, rows * columns)
+        self._views = np.where(inside, y * width + x, height * width).reshape(tall * wide, rows * columns)
         # What each place of the kernel does, transposed: [places, groups, inner, outputs of a group].
         self._kernels = matrix.reshape(groups, -1, inner, tall * wide).transpose(3, 0, 2, 1).copy()
 
@@ -95,7 +95,7 @@ class Conv(Node):
         groups, inner, size = self._source
         padded = np.zeros((len(values[0]), groups, inner, size + 1), values[0].dtype)
         padded[..., :size] = values[0].reshape(-1, *self._source)
-        patches = padded[..., self._seen].reshape(len(padded), groups, self.weights.shape[2], -1)
+        patches = padded[..., self._views].reshape(len(padded), groups, self.weights.shape[2], -1)
         return (view(self.weights) @ patches).reshape(len(padded), -1)
 
     def backward(self, coefs: Any, live: Any, needed: Any) -> list[tuple[Any, Any]]:
@@ -104,18 +104,18 @@ class Conv(Node):
         Of the source, channels are left out of which nothing is needed, and places that these outputs do not see.
         """
         (groups, inner, size), batch, kernels = self._source, coefs.shape[1], self._kernels
-        channel, place = np.divmod(live, self._seen.shape[1])
+        channel, place = np.divmod(live, self._views.shape[1])
         outs, inners, places = np.arange(self.shape[0]), np.arange(groups * inner), np.unique(place)
         if groups == 1:
             outs, inners = np.unique(channel), np.flatnonzero(needed[0].reshape(inner, size).any(axis=1))
             kernels = kernels[:, :, inners[:, None], outs]
         every, grid = np.zeros((len(places), len(outs), batch)), np.zeros((size + 1, len(inners), batch))
         every[np.searchsorted(places, place), np.searchsorted(outs, channel)] = coefs
-        every, seen = every.reshape(len(places), groups, -1, batch), self._seen[:, places]
+        every, views = every.reshape(len(places), groups, -1, batch), self._views[:, places]
         # One place of a kernel sees each place of the source once, but for the padding, which doesn't count.
-        for kernel, at in zip(kernels, seen, strict=True):
+        for kernel, at in zip(kernels, views, strict=True):
             grid[at] += (kernel @ every).reshape(len(places), -1, batch)
-        reached = np.unique(seen)
+        reached = np.unique(views)
         reached = reached[reached < size]
         return [(grid[reached].reshape(-1, batch), (reached[:, None] + size * inners).ravel())]
 

@@ -53,11 +53,11 @@ def _expressions(text: str) -> list[Any]:
     for word in _TOKEN.findall(text):
         if word == "(":
             stack.append([])
+            need(len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
         elif word == ")":
             stack[-2].append(stack.pop())
         elif word[0] != ";":
             stack[-1].append(word[1:-1].split() if word[0] == "(" else word)
-        need(len(stack) < _DEEPEST, "the property's parentheses are nested too deeply")
     (whole,) = stack
     return whole
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from prunecert.verifiers.checker.proof import BOUNDS, CUT
-from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Entry, Leaf, Slopes, Split
+from prunecert.verifiers.sparse.proofs.certificate import CaseProof, Entry, Leaf, Slopes, Split, Walk
 
 Rng = np.random.Generator
 Body = bytes
@@ -142,6 +142,18 @@ def _walks_dropped(proof: CaseProof, rng: Rng) -> CaseProof:
     return replace(proof, sites=[replace(site, walks=()) for site in proof.sites])
 
 
+def _walks_elsewhere(proof: CaseProof, rng: Rng) -> CaseProof:
+    """Walks from neurons that are drawn, some of which may be repeated or not there, to where they don't end."""
+    stops = [0, 1, 2, 3, 4, 100]
+    return replace(
+        proof,
+        sites=[
+            replace(site, walks=(Walk(rng.integers(0, 9, int(rng.integers(5))), stop=int(rng.choice(stops))),))
+            for site in proof.sites
+        ],
+    )
+
+
 def _slots_changed(proof: CaseProof, rng: Rng) -> CaseProof:
     sites = [
         replace(site, slots=rng.permutation(site.slots) if rng.random() < 0.5 else rng.integers(0, 9, len(site.slots)))
@@ -224,6 +236,7 @@ PROOFS: dict[str, Callable[[CaseProof, Rng], CaseProof]] = {
     "split over and over": _split_again,
     "walk ends elsewhere": _on_leaf(_stop),
     "bounds loosened": _walks_dropped,
+    "walks from other neurons": _walks_elsewhere,
     "slopes of other neurons": _slots_changed,
     "trees exchanged": _trees_exchanged,
 }

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.verifiers.checker.files import UnreadableError
-from prunecert.verifiers.checker.onnxfile import parse
+from prunecert.verifiers.checker.onnxfile import _decode, parse
 
 
 def model(**changes: Any) -> onnx.ModelProto:
@@ -97,3 +97,23 @@ def test_a_file_that_is_cut_off_is_not_read() -> None:
 def test_a_number_without_end_is_refused() -> None:
     with pytest.raises(UnreadableError, match="too long"):
         parse(b"\xff" * 40)
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        ("attribute", b"\x12\x04" + np.float32(0.5).tobytes()),  # a float as a piece of the file
+        ("attribute", b"\x1a\x01\x05"),  # an integer that is packed
+        ("tensor", b"\x4d" + bytes(4)),  # raw data as one number of four bytes
+        ("attribute", b"\x11" + bytes(8)),  # a float of eight bytes
+    ],
+)
+def test_what_other_readers_would_pass_over_is_refused(message: str, content: bytes) -> None:
+    """Of another wire type than its field's: others put it aside as unknown, and take the default."""
+    with pytest.raises(UnreadableError, match="of another type"):
+        _decode(content, message)
+
+
+def test_what_may_be_packed_may_be_alone() -> None:
+    packed, alone = b"\x0a\x02\x03\x04", b"\x08\x03\x08\x04"
+    assert _decode(packed, "tensor")["SHAPE"] == _decode(alone, "tensor")["SHAPE"] == [3, 4]
