@@ -11,6 +11,7 @@ import pytest
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
+from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
@@ -84,6 +85,29 @@ def test_what_no_certificate_proves_stays_open(
     assert len(bab.pool) == 1
     assert not bab.pool.take(1).bound > 0
     assert (standing.outcome.certified, standing.outcome.refused) == (0, 1)
+
+
+@pytest.mark.parametrize(("gain", "steps"), [(0.4, [30]), (0.6, [30, 30]), (1.1, [30])])
+def test_the_whole_box_is_left_when_further_steps_would_not_prove_it(
+    gain: float, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, _ = start(question, below(question, 0.8), Limits())
+    done = []
+
+    def optimise(self: Dual, batch: Batch, count: int, *rest: object, **more: object) -> Batch:
+        done.append(count)
+        better = batch.take([0])
+        better.bound[:] += gain
+        return better
+
+    monkeypatch.setattr(Dual, "optimise", optimise)
+    batch = bab.composed.dual.start([0])
+    batch.bound[:] = -1.0
+    best = bab._climb(batch, 60)
+    assert done == steps
+    assert best.bound[0] == np.float32(-1.0 + len(steps) * np.float32(gain))
+    assert batch.bound[0] == -1.0
 
 
 def test_a_subdomain_that_is_stuck_leaves_no_proof(tmp_path: Path) -> None:
