@@ -59,16 +59,24 @@ HEAD = (
 
 
 class Loaded:
-    """A network that verifiers of this process have read."""
+    """A network that verifiers of this process have read, from the first question until `release`."""
 
     def __init__(self, name: str, export: Export, data: Dataset, timeout: float) -> None:
         self.name, self.export = name, export
         self._data, self._timeout = data, timeout
         self._verifiers: dict[str, Verifier] = {}
-        for verifier in ("sparse-ibp", "sparse-bab"):
-            self._verifiers[verifier] = VERIFIERS.get(verifier)({})
-            self._verifiers[verifier].start()
-            self._verifiers[verifier].load(export.path)
+
+    def release(self) -> None:
+        """Gives back the memory that verifiers have taken."""
+        self._verifiers = {}
+
+    def _asked(self, name: str) -> Verifier:
+        if name not in self._verifiers:
+            verifier = VERIFIERS.get(name)({})
+            verifier.start()
+            verifier.load(self.export.path)
+            self._verifiers[name] = verifier
+        return self._verifiers[name]
 
     def question(self, place: int) -> Instance:
         """Returns the question about an image."""
@@ -81,7 +89,7 @@ class Loaded:
 
     def ask(self, verifier: str, question: Instance) -> tuple[Status, float]:
         """Returns a verifier's answer, and the seconds it took."""
-        subject = self._verifiers[verifier]
+        subject = self._asked(verifier)
         prepared = guard.prepare(type(subject), question)
         begin = time.process_time()
         (verdict,) = subject.solve([prepared])
@@ -130,7 +138,8 @@ def follow(parent: Loaded, child: Loaded, places: list[int], end: float) -> tupl
         places: Images.
         end: When to stop.
     """
-    row, proved = Row(parent.name, child.name), []
+    row = Row(parent.name, child.name)
+    proved: list[int] = []
     transfer = Transfer(read_network(parent.export.path))
     transfer.add(child.name, read_quantised(child.export.path) or read_network(child.export.path))
     for number, place in enumerate(places):
@@ -156,6 +165,7 @@ def follow(parent: Loaded, child: Loaded, places: list[int], end: float) -> tupl
         if status is Status.SAT and any(holds.values()):
             raise RuntimeError(f"{child.name}, image {place}: proved and broken")
         row.add(holds, "lost" if status is Status.SAT else "open")
+    child.release()
     return row, proved
 
 
@@ -186,6 +196,7 @@ class Family:
                 break
             if parent.correct(place) and parent.ask("sparse-bab", parent.question(place))[0] is Status.UNSAT:
                 guarantees.append(place)
+        parent.release()
         left = itertools.count(steps - 1, -1)
 
         def share() -> float:
