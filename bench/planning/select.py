@@ -213,8 +213,9 @@ def prepare(
         export = cell_export(cell, checkpoints, exports, compact_mode(protocol), calibration)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
-        for reason in unsupported.values():
-            tell(f"{cell.name}: {reason} It is left out there.")
+        for verifier, reason in unsupported.items():
+            # Some speak of the network alone.
+            tell(f"{cell.name}: {'' if verifier in reason else f'{verifier}: '}{reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))
         extra = {"size": bit_sizes(export.masked_path)} if sized else {}
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))

@@ -43,7 +43,7 @@ from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.pairs.bounds import CHOICES, Bounder, bound_rows
+from prunecert.verifiers.sparse.pairs.bounds import Bounder, bound_rows
 from prunecert.verifiers.sparse.pairs.network import Pair
 from prunecert.verifiers.sparse.pairs.rounded import RoundedPair
 from prunecert.verifiers.sparse.pairs.specification import Candidates
@@ -167,13 +167,16 @@ class Transfer:
         return tuple(np.nextafter(total, -np.inf).tolist())
 
     def _at_lattice(self, pair: RoundedPair, instance: Instance, rows: Float64Array) -> tuple[float, ...]:
-        """Bounds the margins of a network that rounds: both are given what its first rounding makes of the box."""
+        """Bounds the margins of a network that rounds: both are given what its first rounding makes of the box.
+
+        Walks of hidden differences gain a twentieth here at most, and take five times as long.
+        """
         box = instance.lower, instance.upper
-        bounds = pair.bound(*box, shared=True)
+        bounds = pair.bound(*box, shared=True, walks=False)
         assert bounds is not None
         lower, upper = pair.lattice(*box)
         dense = self._engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows
-        total = dense + bound_rows(bounds, _differences(rows), choices=CHOICES)[0]
+        total = dense + bound_rows(bounds, _differences(rows), choices=("together", "mixed"))[0]
         return tuple(np.nextafter(total, -np.inf).tolist())
 
 

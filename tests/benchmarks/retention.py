@@ -7,11 +7,12 @@ Takes held-out images in their order. What `sparse-bab` proves of a dense networ
 what it proves of any of them into that network's int8 form. Each guarantee is tried in all ways, whatever the others
 say: *intervals* of the smaller network; *differential*, the margin of the larger one less what the margins can differ
 by; *fresh*, `sparse-bab` as if nothing were known. A row counts guarantees by the first way that has them, and how many
-each way would have alone. Networks take turns, image by image, so that what disturbs one disturbs all.
+each way would have alone.
 
 Seconds are the processor's, of this process alone (`time.process_time`), medians over a row's guarantees; measuring
 what float32 may do, which every proof needs, is left out. `OMP_NUM_THREADS=1` makes them seconds of one thread. It ends
-within --minutes, but for the image that is under way then; each family gets an equal share of what is left.
+within --minutes, but for the image that is under way then: each family gets an equal share of what is left, and of it
+each pair of networks, so that not all guarantees of a large network are followed.
 """
 
 from __future__ import annotations
@@ -58,16 +59,24 @@ HEAD = (
 
 
 class Loaded:
-    """A network that verifiers of this process have read."""
+    """A network that verifiers of this process have read, from the first question until `release`."""
 
     def __init__(self, name: str, export: Export, data: Dataset, timeout: float) -> None:
         self.name, self.export = name, export
         self._data, self._timeout = data, timeout
         self._verifiers: dict[str, Verifier] = {}
-        for verifier in ("sparse-ibp", "sparse-bab"):
-            self._verifiers[verifier] = VERIFIERS.get(verifier)({})
-            self._verifiers[verifier].start()
-            self._verifiers[verifier].load(export.path)
+
+    def release(self) -> None:
+        """Gives back the memory that verifiers have taken."""
+        self._verifiers = {}
+
+    def _asked(self, name: str) -> Verifier:
+        if name not in self._verifiers:
+            verifier = VERIFIERS.get(name)({})
+            verifier.start()
+            verifier.load(self.export.path)
+            self._verifiers[name] = verifier
+        return self._verifiers[name]
 
     def question(self, place: int) -> Instance:
         """Returns the question about an image."""
@@ -80,7 +89,7 @@ class Loaded:
 
     def ask(self, verifier: str, question: Instance) -> tuple[Status, float]:
         """Returns a verifier's answer, and the seconds it took."""
-        subject = self._verifiers[verifier]
+        subject = self._asked(verifier)
         prepared = guard.prepare(type(subject), question)
         begin = time.process_time()
         (verdict,) = subject.solve([prepared])
@@ -120,75 +129,92 @@ class Row:
         return f"| {' | '.join(map(str, line))} |"
 
 
-class Follower:
-    """Follows guarantees from one network into others.
+def follow(parent: Loaded, child: Loaded, places: list[int], end: float) -> tuple[Row, list[int]]:
+    """Tries all ways for a network's guarantees until `time.monotonic` is `end`; returns which images are proved fresh.
 
     Args:
         parent: The network whose guarantees they are.
-        children: The others.
+        child: The other.
+        places: Images.
+        end: When to stop.
+    """
+    row = Row(parent.name, child.name)
+    proved: list[int] = []
+    transfer = Transfer(read_network(parent.export.path))
+    transfer.add(child.name, read_quantised(child.export.path) or read_network(child.export.path))
+    for number, place in enumerate(places):
+        if number and time.monotonic() > end:
+            break
+        question = child.question(place)
+        if not child.correct(place):
+            row.add({}, "lost")
+            continue
+        guard.measure(question)
+        status, seconds = child.ask("sparse-ibp", question)
+        holds = {"intervals": status is Status.UNSAT}
+        row.seconds["intervals"].append(seconds)
+        begin = time.process_time()
+        bounds = transfer.bounds(child.name, question)
+        row.seconds["differential"].append(time.process_time() - begin)
+        holds["differential"] = carries(bounds, question)
+        status, seconds = child.ask("sparse-bab", question)
+        row.seconds["fresh"].append(seconds)
+        holds["fresh"] = status is Status.UNSAT
+        if holds["fresh"]:
+            proved.append(place)
+        if status is Status.SAT and any(holds.values()):
+            raise RuntimeError(f"{child.name}, image {place}: proved and broken")
+        row.add(holds, "lost" if status is Status.SAT else "open")
+    child.release()
+    return row, proved
+
+
+class Family:
+    """A dense network and what was pruned from it, one after the other: pairs of large ones take gigabytes.
+
+    Args:
+        name: What their names begin with.
+        data: Images.
+        calibration: Images for int8 networks.
+        options: The command's.
     """
 
-    def __init__(self, parent: Loaded, children: list[Loaded]) -> None:
-        self._transfer = Transfer(read_network(parent.export.path))
-        self.children = children
-        self.rows = {child.name: Row(parent.name, child.name) for child in children}
-        for child in children:
-            path = child.export.path
-            self._transfer.add(child.name, read_quantised(path) or read_network(path))
+    def __init__(self, name: str, data: Dataset, calibration: Calibration, options: argparse.Namespace) -> None:
+        self._name, self._data, self._calibration, self._options = name, data, calibration, options
+        self.members = [member for member in MEMBERS if locate(CHECKPOINTS, f"{name}_{member}").is_file()]
 
-    def follow(self, place: int) -> dict[str, bool]:
-        """Tries all ways into all children for one image; returns of which it is proved fresh."""
-        fresh = {}
-        for child in self.children:
-            row, question = self.rows[child.name], child.question(place)
-            if not child.correct(place):
-                row.add({}, "lost")
-                continue
-            guard.measure(question)
-            status, seconds = child.ask("sparse-ibp", question)
-            proved = {"intervals": status is Status.UNSAT}
-            row.seconds["intervals"].append(seconds)
-            begin = time.process_time()
-            bounds = self._transfer.bounds(child.name, question)
-            row.seconds["differential"].append(time.process_time() - begin)
-            proved["differential"] = carries(bounds, question)
-            status, seconds = child.ask("sparse-bab", question)
-            row.seconds["fresh"].append(seconds)
-            proved["fresh"] = fresh[child.name] = status is Status.UNSAT
-            row.add(proved, "lost" if status is Status.SAT else "open")
-            if status is Status.SAT and any(proved.values()):
-                raise RuntimeError(f"{question.name}, image {place}: proved and broken")
-        return fresh
+    def rows(self, end: float) -> Iterator[Row]:
+        """Yields them, measured until `time.monotonic` is `end`."""
+        dense, *pruned = self.members
+        parent = self._load(dense)
+        # Half as many pairs as there are steps: each is followed twice, and the dense network's proofs come first.
+        steps = 2 * len(self.members)
+        until = time.monotonic() + (end - time.monotonic()) / steps
+        guarantees = []
+        for place in range(self._options.images):
+            if place and time.monotonic() > until:
+                break
+            if parent.correct(place) and parent.ask("sparse-bab", parent.question(place))[0] is Status.UNSAT:
+                guarantees.append(place)
+        parent.release()
+        left = itertools.count(steps - 1, -1)
 
+        def share() -> float:
+            return time.monotonic() + (end - time.monotonic()) / max(next(left), 1)
 
-def family_rows(
-    family: str, data: Dataset, calibration: Calibration, folder: Path, options: argparse.Namespace, end: float
-) -> Iterator[Row]:
-    """Yields the rows of a family's networks, measured until `time.monotonic` is `end`."""
-    plain: dict[str, Loaded] = {}
-    small: dict[str, Loaded] = {}
-    for member in MEMBERS:
-        checkpoint = locate(CHECKPOINTS, f"{family}_{member}")
-        if checkpoint.is_file():
-            export = export_cell(checkpoint, folder)
-            plain[member] = Loaded(f"{family}_{member}", export, data, options.timeout)
-            int8 = int8_export(export, folder, calibration)
-            small[member] = Loaded(f"{family}_{member}_int8", int8, data, options.timeout)
-    dense, *pruned = plain.values()
-    into_pruned = Follower(dense, pruned)
-    into_int8 = {one.name: Follower(one, [form]) for one, form in zip(plain.values(), small.values(), strict=True)}
-    for place in range(options.images):
-        if place and time.monotonic() > end:
-            break
-        question = dense.question(place)
-        if not dense.correct(place) or dense.ask("sparse-bab", question)[0] is not Status.UNSAT:
-            continue
-        proved = {dense.name: True, **into_pruned.follow(place)}
-        for name, holds in proved.items():
-            if holds:
-                into_int8[name].follow(place)
-    yield from into_pruned.rows.values()
-    yield from itertools.chain.from_iterable(one.rows.values() for one in into_int8.values())
+        yield follow(parent, self._load(dense, int8=True), guarantees, share())[0]
+        for member in pruned:
+            child = self._load(member)
+            row, proved = follow(parent, child, guarantees, share())
+            yield row
+            yield follow(child, self._load(member, int8=True), proved, share())[0]
+
+    def _load(self, member: str, *, int8: bool = False) -> Loaded:
+        name, folder = f"{self._name}_{member}", self._options.exports
+        export = export_cell(locate(CHECKPOINTS, name), folder)
+        if int8:
+            name, export = f"{name}_int8", int8_export(export, folder, self._calibration)
+        return Loaded(name, export, self._data, self._options.timeout)
 
 
 def main() -> None:
@@ -211,7 +237,7 @@ def main() -> None:
     families = options.families.split(",")
     for left, family in zip(range(len(families), 0, -1), families, strict=True):
         until = time.monotonic() + (end - time.monotonic()) / left
-        for row in family_rows(family, data, calibration, options.exports, options, until):
+        for row in Family(family, data, calibration, options).rows(until):
             print(row.markdown(), flush=True)
             lines.append(row.markdown())
     if options.document is not None:

@@ -16,6 +16,7 @@ from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.adapters.sparse_bounds import SparseCrown
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
+from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.balls.ranges import ball_of, bound_disjuncts
 from prunecert.verifiers.sparse.certify import Checker
@@ -78,6 +79,25 @@ def test_time_that_is_over_is_said(network: Path) -> None:
     verdict = adapter._on_ball(question)
     assert (verdict.status, verdict.stage, verdict.bounds) == (Status.TIMEOUT, None, None)
     assert adapter._on_ball(replace(question, timeout=60.0)).status in (Status.UNSAT, Status.UNKNOWN)
+
+
+@pytest.mark.slow
+def test_a_worker_proves_and_confirms_over_balls(network: Path) -> None:
+    """As `bench.run` asks: in a process of its own, with the guard after it and counterexamples replayed."""
+    around = onnxnets.instance(network, 0.5, 1, norm="l2")
+    row = np.eye(10)[:1]
+    outputs = counterexample.outputs(network, onnxnets.samples(around, 1000)).astype(np.float64)
+    broken = replace(around, spec=OutputSpec(((row, (outputs @ row.T).min(axis=0)),)))
+    with Worker("sparse-bab", threads=1) as worker:
+        proved, found = worker.verify([onnxnets.instance(network, 0.005, 1, norm="l2"), broken])
+    assert (proved.status, proved.detail) == (Status.UNSAT, "")
+    assert proved.bounds is not None
+    assert min(proved.bounds) > 0
+    assert found.status is Status.SAT, found.detail
+    assert found.witness is not None
+    assert broken.contains(found.witness)
+    assert found.witness_check is not None
+    assert found.witness_check["ok"]
 
 
 def test_small_balls_are_proved_and_what_is_there_is_found_inside_the_ball(network: Path) -> None:

@@ -12,9 +12,13 @@ import pytest
 from prunecert.hashing import sha256_file
 from prunecert.onnx.merge import merge
 from prunecert.verifiers import VERIFIERS
+from prunecert.verifiers.adapters.sparse_pair import SparsePair
 from prunecert.verifiers.base import Instance, Kind, OutputSpec, Status
 from prunecert.verifiers.process.worker import Worker
+from prunecert.verifiers.sparse.pairs import reading
+from prunecert.verifiers.sparse.pairs.specification import difference
 from tests.soundness.pairs import questions
+from tests.soundness.test_rounded_pairs import case as rounded_case
 
 
 @pytest.mark.slow
@@ -44,6 +48,24 @@ def test_it_answers_through_a_worker(tmp_path: Path) -> None:
     assert [verdict.status for verdict in refused] == [Status.UNSUPPORTED] * 2
     assert "single.onnx has 3 outputs; a pair of networks has an even number" in refused[0].detail
     assert "boxes" in refused[1].detail or "norm" in refused[1].detail
+
+
+def test_networks_that_round_are_compared_with_onnxruntime_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = rounded_case("signed", 1, tmp_path, coarse=False)
+    question = drawn.ask(difference(1e6, 3))
+    verifier = SparsePair({})
+    verifier.start()
+    verifier.load(drawn.path)
+    assert verifier.evaluate(drawn.lower[None]) is None
+    (verdict,) = verifier.solve([question])
+    assert (verdict.status, verdict.stage) == (Status.UNSAT, "incomplete")
+    verifier.load(drawn.path)
+    nothing = np.zeros(6)
+    monkeypatch.setattr(reading, "enclose", lambda *_: (nothing, nothing))
+    with pytest.raises(RuntimeError, match="onnxruntime's outputs are outside of their bounds"):
+        verifier.solve([question])
 
 
 def test_its_settings_are_checked() -> None:

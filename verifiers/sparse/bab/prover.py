@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -58,7 +59,9 @@ def sharpened(checker: Checker, bounds: CheckedBounds, sharpen: Sharpen) -> None
         bounds.charges[node] = checker.charge(node, bounds)
 
 
-def cut(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array) -> Float64Array:
+def cut(
+    checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, deadline: float = np.inf
+) -> Float64Array:
     """Chooses, for each node that rounds, up to which width its neurons are cut (`CheckedBounds.cuts`).
 
     Rounding adds an error of up to half a step on either side of what a neuron is made of: where its bounds are a step
@@ -69,6 +72,7 @@ def cut(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Fl
         bounds: Of all nodes over the box; what is best is left in its `cuts`.
         rows: Of the specification, [R, outputs].
         offsets: [R].
+        deadline: `time.monotonic` after which no more widths are tried.
 
     Returns:
         The best lower bounds of rows @ y - offsets, [R].
@@ -89,10 +93,9 @@ def cut(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Fl
 
     for steps in _STEPS[:2]:
         attempt(dict.fromkeys(nodes, steps))
-    for node in reversed(nodes):
-        for steps in _STEPS:
-            if steps != chosen[node]:
-                attempt({**chosen, node: steps})
+    for node, steps in itertools.product(reversed(nodes), _STEPS):
+        if steps != chosen[node] and time.monotonic() < deadline:
+            attempt({**chosen, node: steps})
     _cut_narrow(checker, bounds, chosen)
     return values
 

@@ -155,7 +155,7 @@ class Search:
         if self._sharpen is not None:
             bounds = adopt_crown(task.checker, low, high, crown)
             sharpened(task.checker, bounds, self._sharpen)
-            np.maximum(crown.rows, cut(task.checker, bounds, rows, offsets + more), out=crown.rows)
+            np.maximum(crown.rows, cut(task.checker, bounds, rows, offsets + more, task.deadline), out=crown.rows)
         out.unstable = crown.unstable
         for k in range(len(spec.disjuncts)):
             standing.proved[k] = crown.rows[starts[k] : starts[k + 1]].max()

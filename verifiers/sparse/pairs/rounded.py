@@ -229,7 +229,9 @@ class RoundedPair:
         except (UserError, UnsupportedError) as error:
             self.why = str(error)
 
-    def bound(self, lower: Float32Array, upper: Float32Array, shared: bool = False) -> PairBounds | None:
+    def bound(
+        self, lower: Float32Array, upper: Float32Array, shared: bool = False, walks: bool = True
+    ) -> PairBounds | None:
         """Bounds both networks and their differences over a box.
 
         Args:
@@ -237,6 +239,7 @@ class RoundedPair:
             upper: Upper corner.
             shared: Whether the other network is given what the one that rounds has rounded its input to; only for a
                 pair of which one rounds.
+            walks: Whether differences of hidden neurons are bounded by walks, too.
 
         Returns:
             Bounds that hold for real inputs and exact arithmetic of a float32 network, and for every runtime of a
@@ -257,7 +260,7 @@ class RoundedPair:
             np.stack([*(item.lower for item in entries), moved[0]])[:, :, None],
             np.stack([*(item.upper for item in entries), moved[1]])[:, :, None],
         ).narrowed()
-        bounder = Bounder(self._shifted(over))
+        bounder = Bounder(self._shifted(over), walks=walks)
         return bounder.from_input(entry, over[0].own, over[1].own)
 
     def lattice(self, lower: Float32Array, upper: Float32Array) -> tuple[Float64Array, Float64Array]:

@@ -127,8 +127,10 @@ def test_cuts_are_never_worse_than_none_and_hold(kind: Kind) -> None:
     bounds, rows, offsets = question.bounds, question.rows, np.array([0.1, -0.2])
     sharpened(question.checker, bounds, functools.partial(net.sharpen, boxed.intervals))
     plain = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
+    late = cut(question.checker, bounds, rows, offsets, deadline=0.0)
     values = cut(question.checker, bounds, rows, offsets)
-    assert (values >= plain).all()
+    assert (values >= late).all()
+    assert (late >= plain).all()
     again = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
     assert again.min() >= plain.min()
     for mask, node in zip(bounds.cuts.values(), bounds.cuts, strict=True):

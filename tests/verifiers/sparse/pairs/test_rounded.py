@@ -38,7 +38,8 @@ class Case:
     at_lattice: FloatArray
 
     def pair(self, turned: bool = False) -> RoundedPair:
-        return RoundedPair(*((self.rounding, self.plain) if turned else (self.plain, self.rounding)), 1)
+        first, second = (self.rounding, self.plain) if turned else (self.plain, self.rounding)
+        return RoundedPair(first, second, 1)
 
 
 def case(seed: int, kind: Kind = "signed", levels: float | None = None) -> Case:
