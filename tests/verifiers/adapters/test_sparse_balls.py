@@ -89,15 +89,15 @@ def test_a_worker_proves_and_confirms_over_balls(network: Path) -> None:
     outputs = counterexample.outputs(network, onnxnets.samples(around, 1000)).astype(np.float64)
     broken = replace(around, spec=OutputSpec(((row, (outputs @ row.T).min(axis=0)),)))
     with Worker("sparse-bab", threads=1) as worker:
-        proved, counter = worker.verify([onnxnets.instance(network, 0.005, 1, norm="l2"), broken])
+        proved, answer = worker.verify([onnxnets.instance(network, 0.005, 1, norm="l2"), broken])
     assert (proved.status, proved.detail) == (Status.UNSAT, "")
     assert proved.bounds is not None
     assert min(proved.bounds) > 0
-    assert counter.status is Status.SAT, counter.detail
-    assert counter.witness is not None
-    assert broken.contains(counter.witness)
-    assert counter.witness_check is not None
-    assert counter.witness_check["ok"]
+    assert answer.status is Status.SAT, answer.detail
+    assert answer.witness is not None
+    assert broken.contains(answer.witness)
+    assert answer.witness_check is not None
+    assert answer.witness_check["ok"]
 
 
 def test_small_balls_are_proved_and_what_is_there_is_found_inside_the_ball(network: Path) -> None:
