@@ -160,20 +160,19 @@ class Bounds:
         - z >= 0 by a split: a = z. z <= 0 by a split: a = 0. Both lines are exact.
         """
         live, mu = (every[self.upper[site][live] > 0] for every in (live, mu))
-        low, high, (first, own) = self.lower[site][live], self.upper[site][live], self.slots.get(site, (0, ()))
-        alpha, slope = (high >= -low)[:, None].astype(np.float64), np.ones((len(live), 1))
+        (first, own), alpha = self.slots.get(site, (0, ())), (self.upper[site] >= -self.lower[site])[:, None] * 1.0
         if slopes is not None and len(own):
-            every = np.full((len(slopes), len(self.upper[site])), np.nan)
-            every[:, own] = slopes[:, first : first + len(own)]
-            alpha = np.where(np.isnan(every[:, live].T), alpha, every[:, live].T)
-        free = np.flatnonzero(low < 0)
-        low, high = low[free], high[free]
+            alpha = np.tile(alpha, len(slopes))
+            alpha[own] = slopes.T[first : first + len(own)]
+        free = np.flatnonzero(self.lower[site][live] < 0)
+        low, high = self.lower[site][live[free]], self.upper[site][live[free]]
+        slope = np.ones((len(live), 1))
         slope[free, 0] = above = np.minimum(high / (high - low), 1.0)
         shift = (1 + 8 * _UNIT) * np.maximum(-above * low, (1 - above) * high) + _TINY
         charge = 2 * _UNIT * np.maximum(-low, high) + self._all * shift
-        falling = np.minimum(mu[free], 0.0)
-        if site in splits:
-            signs = splits[site][0][live]
-            alpha, slope = (np.where(signs, signs > 0, line) for line in (alpha, slope))
-            falling[signs[free] != 0] = 0.0
-        return mu * np.where(mu < 0, slope, alpha), live, shift @ falling, charge @ abs(falling)
+        signs = splits[site][0][live] if site in splits else np.zeros((0, 0))
+        place = np.nonzero(signs)
+        exact, mu[place] = np.maximum(signs[place], 0.0) * mu[place], 0.0
+        through, falling = mu * np.where(mu < 0, slope, alpha[live]), np.minimum(mu[free], 0.0)
+        through[place] = exact
+        return through, live, shift @ falling, charge @ abs(falling)
