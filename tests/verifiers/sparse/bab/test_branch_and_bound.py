@@ -93,10 +93,10 @@ def test_the_whole_box_is_left_when_further_steps_would_not_prove_it(
 ) -> None:
     question = prepared("fc", 1, tmp_path)
     bab, _ = start(question, below(question, 0.8), Limits())
-    done = []
+    counts: list[int] = []
 
     def optimise(self: Dual, batch: Batch, count: int, *rest: object, **more: object) -> Batch:
-        done.append(count)
+        counts.append(count)
         better = batch.take([0])
         better.bound[:] += gain
         return better
@@ -105,7 +105,7 @@ def test_the_whole_box_is_left_when_further_steps_would_not_prove_it(
     batch = bab.composed.dual.start([0])
     batch.bound[:] = -1.0
     best = bab._climb(batch, 60)
-    assert done == steps
+    assert counts == steps
     assert best.bound[0] == np.float32(-1.0 + len(steps) * np.float32(gain))
     assert batch.bound[0] == -1.0
 
