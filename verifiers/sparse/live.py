@@ -19,7 +19,7 @@ from scipy import sparse
 from prunecert.verifiers.sparse.arrays import Float64Array, Int32Array, Int64Array
 
 
-class Factor(Protocol):
+class _Factor(Protocol):
     """A term of a node, see `certify.Product`."""
 
     @property
@@ -101,7 +101,7 @@ class Live:
     """
 
     def __init__(
-        self, products: Sequence[Sequence[Factor]], raw: frozenset[int], upper: Sequence[npt.NDArray[np.float64]]
+        self, products: Sequence[Sequence[_Factor]], raw: frozenset[int], upper: Sequence[npt.NDArray[np.float64]]
     ) -> None:
         self._products, self._raw = products, raw
         #: By node: the neurons that are kept, ascending; what is between walks is numbered by their places here.
@@ -124,7 +124,7 @@ class Live:
             self._factors[node] = [self._cut(node, product) for product in self._products[node]]
         return self._factors[node]
 
-    def _cut(self, node: int, product: Factor) -> LiveFactor:
+    def _cut(self, node: int, product: _Factor) -> LiveFactor:
         rows, matrix, source = self.kept[node], product.matrix, product.source
         number = np.full(matrix.shape[1], -1, dtype=np.int64)
         number[self.kept[source]] = np.arange(len(self.kept[source]))

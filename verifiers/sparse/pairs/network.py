@@ -26,7 +26,7 @@ UNIT = 2.0**-53
 
 
 @dataclass(frozen=True, eq=False)
-class Factor:
+class ReachMatrix:
     """A matrix in float64 with its absolute values.
 
     Args:
@@ -38,7 +38,7 @@ class Factor:
     magnitude: scipy.sparse.csr_array
 
     @classmethod
-    def of(cls, matrix: scipy.sparse.csr_array) -> Factor:
+    def of(cls, matrix: scipy.sparse.csr_array) -> ReachMatrix:
         """Returns it without stored zeros."""
         wide = scipy.sparse.csr_array(matrix.astype(np.float64))
         wide.eliminate_zeros()
@@ -60,9 +60,9 @@ class PairTerm:
 
     source: int
     activated: bool
-    first: Factor
-    second: Factor
-    change: Factor
+    first: ReachMatrix
+    second: ReachMatrix
+    change: ReachMatrix
     exact: bool
 
 
@@ -145,8 +145,8 @@ class Pair:
 
 
 def _pair_term(left: Term, right: Term) -> PairTerm:
-    first, second = Factor.of(left.matrix), Factor.of(right.matrix)
-    change = Factor.of(second.matrix - first.matrix)
+    first, second = ReachMatrix.of(left.matrix), ReachMatrix.of(right.matrix)
+    change = ReachMatrix.of(second.matrix - first.matrix)
     return PairTerm(left.source, left.activated, first, second, change, left.exact and right.exact)
 
 
