@@ -93,11 +93,7 @@ def test_the_whole_box_is_left_when_further_steps_would_not_prove_it(
 ) -> None:
     question = prepared("fc", 1, tmp_path)
     bab, _ = start(question, below(question, 0.8), Limits())
-<<<<<<< HEAD
-    counts = []
-=======
     counts: list[int] = []
->>>>>>> h-tree
 
     def optimise(self: Dual, batch: Batch, count: int, *rest: object, **more: object) -> Batch:
         counts.append(count)

@@ -70,11 +70,7 @@ def test_what_is_composed_when_the_time_is_over_can_be_completed(
     monkeypatch.setattr(intermediate_bounds, "_TOGETHER", 2)
     # One part is bounded, then the time is over.
     clock = iter([0.0] * 2 + [2.0] * 100)
-<<<<<<< HEAD
-    monkeypatch.setattr("prunecert.verifiers.sparse.bab.intermediate_bounds.time.monotonic", lambda: next(clock))
-=======
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
->>>>>>> h-tree
     tighten(checker, bounds, 8, 1.0, None, composition)
     ask = question.rows, question.offsets
     one, other = reduce(checker, bounds, *ask, composition=composition), reduce(checker, bounds, *ask)
