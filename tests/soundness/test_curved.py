@@ -1,6 +1,6 @@
 """Networks with Sigmoid and Tanh whose exact least margin is known: no bound is above it, and near to it answers hold.
 
-There are 126 questions about 21 boxes, half of them on either side, as near as 1e-5 of the margin's range.
+There are 72 questions about 18 boxes, half of them on either side, as near as 1e-5 of the margin's range.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prunecert.verifiers.base import Status, Verdict
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.sparse.bab.outcome import Limits
-from tests.soundness.curved import NEAR, SHARES, CurvedCase, Kind, cases, hill
+from tests.soundness.curved import NEAR, CurvedCase, Kind, cases, hill
 from tests.verifiers.adapters.test_sparse_smooth import loaded
 from tests.verifiers.sparse.smooth.smoothnets import points
 
@@ -107,14 +107,14 @@ def test_sparse_bab_is_never_wrong(kind: Kind, split: Literal["input", "relu"], 
         path = case.net.save(tmp_path)
         subject = loaded(path, split=split)
         for truth in (Status.UNSAT, Status.SAT):
-            for question in case.thresholds(truth, SHARES if split == "input" else (SHARES[0], SHARES[-1])):
+            for question in case.thresholds(truth):
                 # Splits of inputs end where there is something to prove; what is broken, an attack finds or nothing.
                 limit = 60.0 if split == "input" and truth is Status.UNSAT else 0.5
                 (verdict,) = subject.solve([case.ask(path, question, limit)])
                 check(case, question, truth, verdict, path)
                 answers[truth, verdict.status] += 1
     if split == "input":
-        assert answers[Status.UNSAT, Status.UNSAT] == 3 * len(cases(kind))
+        assert answers[Status.UNSAT, Status.UNSAT] == 2 * len(cases(kind))
     assert answers[Status.SAT, Status.SAT] > len(cases(kind))
 
 
