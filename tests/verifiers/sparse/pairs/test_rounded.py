@@ -41,7 +41,9 @@ class Case:
     at_lattice: FloatArray
 
     def pair(self, turned: bool = False) -> RoundedPair:
-        return RoundedPair(*((self.rounding, self.plain) if turned else (self.plain, self.rounding)), 1)
+        if turned:
+            return RoundedPair(self.rounding, self.plain, 1)
+        return RoundedPair(self.plain, self.rounding, 1)
 
 
 def case(seed: int, kind: Kind = "signed", levels: float | None = None, below: int = 0) -> Case:
@@ -175,8 +177,8 @@ def test_what_rounding_adds_to_inputs_below_0_is_composed() -> None:
     drawn = case(0, kind="dense", below=40)
     networks = RoundedPairNetworks(drawn.plain, drawn.rounding, 1)
     checker, entry = networks.checker, networks.merged.roundings[0]
-    corners = (corner.astype(np.float64).reshape(-1) for corner in (drawn.lower, drawn.upper))
-    bounds = adopt(checker, *corners, {})
+    lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (drawn.lower, drawn.upper))
+    bounds = adopt(checker, lower, upper, {})
     net = reduce(checker, bounds, np.eye(6)[3:], np.zeros(3))
     inputs = drawn.lower.size
     own, added = net.M[:, :inputs] / net.radius, net.M[:, inputs : 2 * inputs] / checker.network.nodes[entry].bias_error
