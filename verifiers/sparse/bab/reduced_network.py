@@ -249,7 +249,7 @@ class Composition:
 
 
 class _Noise:
-    """The columns of M for what rounding adds to neurons that may be active.
+    """The columns of M for what rounding adds to neurons that may be active, or that no ReLU follows.
 
     Args:
         checker: Of the network.
@@ -261,7 +261,9 @@ class _Noise:
         self.count, self._bounds, self._kept = 0, bounds, kept
         self._columns: dict[int, tuple[Int64Array, Float64Array, int]] = {}
         for node in checker.network.roundings:
-            live = np.flatnonzero(bounds.upper[node] > 0)
+            # Of a node that no ReLU follows all count. What else reads a node's own value subtracts what is beyond its
+            # upper end, and nothing is there of a neuron that is never above 0.
+            live = np.flatnonzero((bounds.upper[node] > 0) | (node not in checker.activated))
             self._columns[node] = live, checker.network.nodes[node].bias_error[live].astype(np.float64), self.count
             self.count += len(live)
 

@@ -169,7 +169,12 @@ class Search:
         if time.monotonic() > task.deadline:
             timeout(out, Pool())
             return None
-        rounded = sum(int((crown.upper[node] > 0).sum()) for node in task.checker.network.roundings)
+        nodes = task.checker.network.nodes
+        rounded = sum(
+            # CROWN doesn't bound what no ReLU follows, as a first rounding to numbers of both signs.
+            int((crown.upper[node] > 0).sum()) if node in crown.upper else nodes[node].size
+            for node in task.checker.network.roundings
+        )
         size = 4 * (crown.unstable + len(rows)) * (crown.unstable + len(self.lower) + rounded) / 2**20
         if size > task.limits.memory_mb:
             out.detail = (

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from prunecert.onnx.quantised import Grid
 from prunecert.verifiers.base import Status
+from prunecert.verifiers.sparse.bab.reduced_network import reduce
+from prunecert.verifiers.sparse.certify import adopt
 from prunecert.verifiers.sparse.network import Network, Node
 from prunecert.verifiers.sparse.onnx.reader import read_model
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, PairBounds, bound_rows
@@ -42,19 +45,30 @@ class Case:
         return RoundedPair(first, second, 1)
 
 
-def case(seed: int, kind: Kind = "signed", levels: float | None = None) -> Case:
-    """Draws one; boxes are small and large in turns, so that values meet the ends of their grids, too."""
+def case(seed: int, kind: Kind = "signed", levels: float | None = None, below: int = 0) -> Case:
+    """Draws one; boxes are small and large in turns, so that values meet the ends of their grids, too.
+
+    Args:
+        seed: Of all of it.
+        kind: Of the network.
+        levels: By which the box reaches to either side.
+        below: How many numbers below 0 the first rounding rounds to, around which the box is.
+    """
     levels = levels or (2.0, 60.0)[seed % 2]
     model = fixed(network(kind, seed))
+    if below:
+        place = next(number for number, item in enumerate(model.graph.initializer) if item.name == "input_z")
+        zero = numpy_helper.to_array(model.graph.initializer[place])
+        model.graph.initializer[place].CopyFrom(numpy_helper.from_array(zero + zero.dtype.type(below), "input_z"))
     plain = unrounded(model)
     rng = np.random.default_rng(seed)
     shape = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)[1:]
-    center = (np.round((0.1 + 0.8 * rng.random(shape)) * 255) / 255).astype(np.float32)
+    center = (np.round((0.1 + 0.8 * rng.random(shape)) * 255 - below) / 255).astype(np.float32)
     lower, upper = (center + np.float32(sign * levels / 255) for sign in (-1, 1))
     points = (lower + rng.random((60, *shape), dtype=np.float32) * (upper - lower)).clip(lower, upper)
     points[::2] = np.where(rng.random(points[::2].shape) < 0.5, lower, upper)
     both = tuple(np.concatenate([run(net, point[None]) for point in points]) for net in (plain, model))
-    lattice = (np.clip(np.round(points * 255), 0, 255) / 255).astype(np.float32)
+    lattice = (np.clip(np.round(points * 255), -below, 255 - below) / 255).astype(np.float32)
     at_lattice = np.concatenate([run(plain, point[None]) for point in lattice])
     return Case(read_model(plain, "plain"), quantised(model, "rounding"), lower, upper, (both[0], both[1]), at_lattice)
 
@@ -143,6 +157,32 @@ def test_the_search_answers_where_there_is_no_common_form() -> None:
     beyond = PairSearch(networks, *wide, difference(6 * largest, 3), NEVER).run()
     assert beyond.status is Status.UNKNOWN
     assert "beyond an end" in beyond.detail
+
+
+def test_the_search_takes_inputs_of_both_signs() -> None:
+    """No ReLU follows their rounding then, of which CROWN has no bounds."""
+    drawn = case(0, kind="dense", below=200)
+    networks = RoundedPairNetworks(drawn.plain, drawn.rounding, 1)
+    assert networks.merged.roundings[0] not in networks.checker.activated
+    largest = float(np.abs(drawn.outputs[1] - drawn.outputs[0]).max())
+    for factor, statuses in ((0.99, (Status.UNKNOWN, Status.TIMEOUT)), (8.0, (Status.UNSAT,))):
+        spec = difference(factor * largest, 3)
+        outcome = PairSearch(networks, drawn.lower, drawn.upper, spec, time.monotonic() + 20).run()
+        assert outcome.status in statuses
+
+
+def test_what_rounding_adds_to_inputs_below_0_is_composed() -> None:
+    """An input and what its rounding adds to it have the same weights."""
+    drawn = case(0, kind="dense", below=40)
+    networks = RoundedPairNetworks(drawn.plain, drawn.rounding, 1)
+    checker, entry = networks.checker, networks.merged.roundings[0]
+    lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (drawn.lower, drawn.upper))
+    bounds = adopt(checker, lower, upper, {})
+    net = reduce(checker, bounds, np.eye(6)[3:], np.zeros(3))
+    inputs = drawn.lower.size
+    own, added = net.M[:, :inputs] / net.radius, net.M[:, inputs : 2 * inputs] / checker.network.nodes[entry].bias_error
+    assert own[:, bounds.upper[entry] < 0].any()
+    np.testing.assert_allclose(added, own, rtol=1e-4)
 
 
 def test_what_is_not_clamped_has_no_common_form() -> None:
