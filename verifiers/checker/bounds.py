@@ -32,8 +32,8 @@ class Bounds:
 
     def __init__(self, nodes: list[Node], low: Any, high: Any) -> None:
         self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
-        self.lower, self.upper = [low], [high]
-        self._charges = [np.zeros(len(low))]
+        self.lower, self.upper, self._charges = [low], [high], [np.zeros(len(low))]
+        need((self.largest(0) < _HUGE).all(), "the inputs are not bounded", RefusedError)
         #: Of nodes that feed ReLUs: neurons whose slopes below are given row by row, and where these begin among them.
         self.slots: dict[int, tuple[int, Any]] = {}
 

@@ -51,8 +51,8 @@ class Stream:
         self._file, self._unpack, self._left = file, zlib.decompressobj(), LARGEST_CONTENT
 
     def _more(self, most: int) -> bytes:
-        """Unpacks up to so many bytes; what is packed and not needed for them is left."""
-        packed = self._unpack.unconsumed_tail or self._file.read(_STEP)
+        """Unpacks up to so many bytes; what is packed and not needed for them, or after their end, is left."""
+        packed = self._unpack.unconsumed_tail or self._file.read(0 if self._unpack.eof else _STEP)
         content = self._unpack.decompress(packed, most)
         need(packed or content, "the certificate is cut off")
         return content

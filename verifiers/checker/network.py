@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .files import need
-from .nodes import LARGEST, Conv, Network, Node, dense
+from .nodes import LARGEST, MOST_NODES, Conv, Network, Node, dense
 from .onnxfile import parse
 
 #: Attributes of windows, and what each must be; None: it is read.
@@ -55,7 +55,7 @@ def read_network(content: bytes) -> Network:
             continue
         nodes += _nodes(kind, attrs, values, fixed, swapped, len(nodes))
         places[name] = len(nodes) - 1, nodes[-1].shape
-        need(sum(item.size for item in nodes) <= LARGEST, f"the network has more than {LARGEST} numbers")
+        need(len(nodes) <= MOST_NODES and sum(item.size for item in nodes) <= LARGEST, "the network is too large")
     return Network(nodes, sorted({node.sources[0] for node in nodes if node.relu}), places[output][0])
 
 
@@ -99,6 +99,6 @@ def _nodes(kind: str, attrs: dict[str, Any], values: list[Any], fixed: list[Any]
     if kind == "AveragePool":
         area = attrs["kernel_shape"]
         need(not any(attrs.get("pads", ())) or attrs.get("count_include_pad"), "padding of AveragePool")
-        kernel, bias = np.full((shape[0], 1, *area), 1.0 / math.prod(area)), np.zeros(shape[0])
+        kernel, bias = np.broadcast_to(1.0 / math.prod(area), (shape[0], 1, *area)), np.zeros(shape[0])
         return [Conv(source, shape, kernel, bias, {**attrs, "group": shape[0]}, _LOOSE)]
     return [Conv(source, shape, fixed[0], fixed[1] if len(fixed) > 1 else np.zeros(len(fixed[0])), attrs)]

@@ -13,7 +13,8 @@ import numpy as np
 
 from .files import need
 
-LARGEST = 2**24
+#: Numbers in a value; nodes.
+LARGEST, MOST_NODES = 2**24, 2**12
 
 
 class Node:
@@ -76,7 +77,7 @@ class Conv(Node):
         need(fits and list(window.get("kernel_shape", (tall, wide))) == [tall, wide], "a convolution doesn't fit")
         rows = (height + top + bottom - down * (tall - 1) - 1) // rise + 1
         columns = (width + left + right - across * (wide - 1) - 1) // run + 1
-        need(tall * wide * rows * columns <= LARGEST, "a convolution doesn't fit")
+        need(0 < channels * tall * wide * rows * columns <= 2 * LARGEST, "a convolution doesn't fit")
         matrix = kernel.astype(np.float64).reshape(groups, outputs // groups, inner * tall * wide)
         super().__init__([source], (outputs, rows, columns), matrix, loose=loose)
         self.bias = np.repeat(bias.astype(np.float64), rows * columns)

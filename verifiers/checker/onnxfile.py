@@ -99,8 +99,8 @@ def parse(content: bytes) -> tuple[list[Any], dict[str, Any], str, list[int], st
     """Returns operations (kind, inputs, output, attributes), constants, the input, its shape (0: free), the output."""
     model = _decode(memoryview(content), "model")
     graph, operations = model["graph"], []
-    for item in model["OPSETS"]:
-        need(not _plain(item) or 7 <= item["version"] <= 21, "the ONNX file's operator set isn't one of 7 to 21")
+    versions = [item["version"] for item in model["OPSETS"] if _plain(item)]
+    need(versions and {*versions} <= {*range(7, 22)}, "the ONNX file's operator set isn't one of 7 to 21")
     constants = {item["name"]: _tensor(item) for item in graph["TENSORS"]}
     entries = [item for item in graph["INPUTS"] if item["name"] not in constants]
     several = len(entries) != 1 or len(constants) < len(graph["TENSORS"])

@@ -15,9 +15,9 @@ import numpy as np
 from .files import need
 
 #: A comment, a list of words alone, or what else there is.
-_TOKEN = re.compile(r";[^\n]*|\([^();]*\)|[()]|[^\s();]+")
-_NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
-_VARIABLE = re.compile(r"[XY]_(0|[1-9]\d{0,8})")
+_TOKEN = re.compile(r";[^\r\n]*|\([^();]*\)|[()]|[^\s();]+")
+_NUMBER = re.compile(r"(?a)[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
+_VARIABLE = re.compile(r"(?a)[XY]_(0|[1-9]\d{0,8})")
 _DEEPEST, _MOST_ATOMS, _SIGNS = 64, 2**22, {"<=": 1, "<": 1, ">=": -1, ">": -1}
 
 #: A constraint: sum of coefficients times variables <= (if strict: <) a limit. Python compares floats and fractions as

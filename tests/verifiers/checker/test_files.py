@@ -82,6 +82,14 @@ def test_a_wrong_checksum_is_seen() -> None:
         whole()
 
 
+def test_what_follows_the_end_is_not_read() -> None:
+    """It would be copied again with every step: 14 hours for a gigabyte."""
+    raw = io.BytesIO(HEAD.pack(MAGIC, VERSION, 0, bytes(32), bytes(32)) + zlib.compress(b"") + bytes(2**20))
+    with pytest.raises(UnreadableError, match="cut off"):
+        Stream(raw).take("u1", 1)
+    assert raw.tell() < 2**14
+
+
 def test_files_are_unpacked_and_bounded(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"x" * 10)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.verifiers.checker.files import UnreadableError
 from prunecert.verifiers.checker.network import read_network
-from prunecert.verifiers.checker.nodes import Network
+from prunecert.verifiers.checker.nodes import MOST_NODES, Network
 
 Array = npt.NDArray[np.float64]
 RNG = np.random.default_rng(0)
@@ -162,6 +162,21 @@ def test_two_inputs_at_once_and_huge_values_are_refused() -> None:
                 [helper.make_node("Conv", ["x", "w"], ["y"], pads=[2**40, 0, 0, 0])], [1, 1, 4, 4], w=floats(1, 1, 3, 3)
             )
         )
+
+
+def test_what_would_take_much_memory_or_time_is_refused_before() -> None:
+    pool = helper.make_node(
+        "AveragePool", ["x"], ["y"], kernel_shape=[2**20] * 2, pads=[2**20, 2**20, 0, 0], count_include_pad=1
+    )
+    for network in (
+        model([pool], [1, 1, 1, 1]),
+        model([helper.make_node("Conv", ["x", "w"], ["y"], pads=[99] * 4)], [1, 1024, 1, 1], w=floats(1, 1024, 1, 1)),
+    ):
+        with pytest.raises(UnreadableError, match="doesn't fit"):
+            read_network(network)
+    nodes = [helper.make_node("Add", [f"v{at}" if at else "x"] * 2, [f"v{at + 1}"]) for at in range(MOST_NODES)]
+    with pytest.raises(UnreadableError, match="too large"):
+        read_network(model([*nodes, helper.make_node("Identity", [f"v{MOST_NODES}"], ["y"])], [1, 1]))
 
 
 def test_batch_normalisation_is_what_it_says_but_for_the_roundings_that_are_charged() -> None:

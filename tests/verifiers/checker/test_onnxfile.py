@@ -56,6 +56,9 @@ def test_what_is_not_known_is_refused() -> None:
     made.graph.node[0].domain = "custom"
     refused(made, "another domain")
     made = model()
+    del made.opset_import[:]
+    refused(made, "operator set")
+    made = model()
     made.functions.append(onnx.FunctionProto(name="Gemm"))
     refused(made, "field 25")
     made = model()

@@ -166,6 +166,19 @@ def test_an_empty_part_is_proved_without_rows(tmp_path: Path) -> None:
         assert verdict(files, files.certificate(body), tmp_path).split(":")[0] == answer
 
 
+def test_inputs_of_any_size_are_not_taken_though_all_values_are_small(tmp_path: Path) -> None:
+    """A coefficient that underflows, times an input near the end of float64, would be an error of any size."""
+    net = Network("flat", (1,))
+    net.flatten(0)
+    onnx = kit.network_file(net, "flat")
+    vnnlib, huge = tmp_path / "p.vnnlib", 2.0**1023
+    # 1.5 * 2**-1022 * x is 3. A weight of 2**-52 rounds the coefficient to 2**-1073, which makes 4 of it.
+    vnnlib.write_bytes(kit.text([(huge, huge)], 1, f"(<= (* {1.5 * 2.0**-1022!r} Y_0) 3.5)"))
+    files = kit.Files(kit.questions("conv")[0].question, onnx, vnnlib)
+    body = CaseProof([], [[Leaf(np.full(1, 2.0**-52, dtype=np.float32), np.zeros(0, dtype=np.float32))]]).encoded()
+    assert verdict(files, files.certificate(body), tmp_path) == "refused: the inputs are not bounded"
+
+
 def test_depth_and_nesting_are_bounded(tmp_path: Path) -> None:
     true, _ = sides("conv-skip")
     proof = true.proof()

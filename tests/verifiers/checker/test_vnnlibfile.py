@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prunecert.verifiers.checker.files import UnreadableError
 from prunecert.verifiers.checker.vnnlibfile import Case, _alternatives, read_property
 from prunecert.verifiers.formats.vnnlib import read_property as read_otherwise
 from tests.verifiers.checker import kit
@@ -174,3 +175,14 @@ def test_comments_and_declared_functions_are_taken(tmp_path: Path) -> None:
     )
     (single,) = read_property(text, 1, 1)
     assert (single.upper[0], single.limits[0]) == (1.0, 0.5)
+
+
+def test_a_comment_ends_with_its_line_however_that_ends() -> None:
+    content = kit.text([(0.0, 1.0)], 2, "(<= Y_0 0)") + b" ; a remark\r(assert (<= Y_1 0))"
+    (both,) = read_property(content, 1, 2)
+    assert both.rows.tolist() == [[1, 0], [0, 1]]
+
+
+def test_digits_of_other_scripts_are_no_numbers() -> None:
+    with pytest.raises(UnreadableError, match="isn't taken"):
+        case("(<= Y_0 \u0663)")
