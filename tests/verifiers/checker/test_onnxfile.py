@@ -55,9 +55,9 @@ def test_what_is_not_known_is_refused() -> None:
     made = model()
     made.graph.node[0].domain = "custom"
     refused(made, "another domain")
-    made = model()
-    del made.opset_import[:]
-    refused(made, "operator set")
+    unversioned = model()
+    del unversioned.opset_import[:]
+    refused(unversioned, "operator set")
     made = model()
     made.functions.append(onnx.FunctionProto(name="Gemm"))
     refused(made, "field 25")
