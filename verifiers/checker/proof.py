@@ -178,10 +178,8 @@ class Tree:
                 if at not in splits:
                     splits[at] = np.zeros((2, self.nodes[at].size, len(leaves)))
                 splits[at][:, neuron, row] = sign, multiplier
-        rows, box = (
-            np.stack(weights),
-            [np.stack(ends) for ends in zip(*(region[1:3] for region in regions), strict=True)],
-        )
+        rows = np.stack(weights)
+        box = [np.stack(ends) for ends in zip(*(region[1:3] for region in regions), strict=True)]
         alphas = None if default else np.concatenate(slopes)
         bound = bounds.below(len(self.nodes) - 1, rows, stop, alphas, splits, box)
         need(bound.min() > 0, f"a leaf is not proved: its bound is {bound.min():.3g}, not above 0", RefusedError)

@@ -18,7 +18,8 @@ from .files import need
 _TOKEN = re.compile(r";[^\r\n]*|\([^();]*\)|[()]|[^\s();]+")
 _NUMBER = re.compile(r"(?a)[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})([eE][+-]?\d{1,9})?")
 _VARIABLE = re.compile(r"(?a)[XY]_(0|[1-9]\d{0,8})")
-_DEEPEST, _MOST_ATOMS, _SIGNS = 64, 2**22, {"<=": 1, "<": 1, ">=": -1, ">": -1}
+_DEEPEST, _MOST_ATOMS, _MOST_ENTRIES = 64, 2**22, 2**27
+_SIGNS = {"<=": 1, "<": 1, ">=": -1, ">": -1}
 
 #: A constraint: sum of coefficients times variables <= (if strict: <) a limit. Python compares floats and fractions as
 #: the numbers that they are.
@@ -94,8 +95,18 @@ def _alternatives(formula: Any) -> list[list[Atom]]:
         limit = -total.pop("", Fraction())
         return [[({name: value for name, value in total.items() if value}, limit, len(kind) == 1)]]
     need(kind in ("and", "or"), f"the property has {str(formula)[:40]}, which isn't taken")
-    factors = [_alternatives(part) for part in parts]
+    factors = _factors(parts)
     return _conjunction(factors) if kind == "and" else [atoms for factor in factors for atoms in factor]
+
+
+def _factors(formulas: list[Any]) -> list[list[list[Atom]]]:
+    """Returns formulas in disjunctive normal form each, of which no more are expanded than memory holds."""
+    factors, size = list[list[list[Atom]]](), 0
+    for formula in formulas:
+        factors.append(_alternatives(formula))
+        size += sum(map(len, factors[-1]))
+        need(size <= _MOST_ATOMS, "the property has too many alternatives")
+    return factors
 
 
 def _conjunction(factors: list[list[list[Atom]]]) -> list[list[Atom]]:
@@ -132,7 +143,7 @@ def read_property(content: bytes, inputs: int, outputs: int) -> list[Case]:
         (names if declares else formulas).append(rest[0])
     expected = [f"X_{i}" for i in range(inputs)] + [f"Y_{i}" for i in range(outputs)]
     need(sorted(names) == sorted(expected), f"the property doesn't declare {inputs} inputs and {outputs} outputs")
-    factors = [_alternatives(formula) for formula in formulas]
+    factors = _factors(formulas)
     # What is asserted of inputs alone, without alternatives, is shared by all of these.
     alone = [len(factor) == 1 and len(_on(factor[0], "X")) == len(factor[0]) for factor in factors]
     shared = [atom for factor in compress(factors, alone) for atom in factor[0]]
@@ -159,6 +170,7 @@ def _case(shared: list[Atom], boxed: list[Atom], alternatives: list[Any], inputs
     if any(a > b for a, b in zip(low, high, strict=True)):
         return []
     rows = [atom for own in unsafe for atom in own]
+    need(len(rows) * outputs <= _MOST_ENTRIES, "the property has too many constraints on outputs")
     matrix, limits = np.stack([_row(atom, outputs) for atom in rows]), [_rounded(atom[1], math.inf) for atom in rows]
     lower, upper = ([_rounded(value, to) for value in side] for side, to in ((low, -math.inf), (high, math.inf)))
     spans = list(pairwise(np.cumsum([0, *map(len, unsafe)]).tolist()))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prunecert.verifiers.checker import vnnlibfile
 from prunecert.verifiers.checker.files import UnreadableError
 from prunecert.verifiers.checker.vnnlibfile import Case, _alternatives, read_property
 from prunecert.verifiers.formats.vnnlib import read_property as read_otherwise
@@ -186,3 +187,28 @@ def test_a_comment_ends_with_its_line_however_that_ends() -> None:
 def test_digits_of_other_scripts_are_no_numbers() -> None:
     with pytest.raises(UnreadableError, match="isn't taken"):
         case("(<= Y_0 \u0663)")
+
+
+@pytest.mark.parametrize("joined", ["or", "and", "assert"])
+def test_alternatives_are_not_expanded_beyond_what_is_taken(joined: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short text can't ask for much memory: of many formulas, each allowed, the first few are enough to refuse it."""
+    monkeypatch.setattr(vnnlibfile, "_MOST_ATOMS", 100)
+    conjunctions = []
+    conjunction = vnnlibfile._conjunction
+
+    def counted(factors: list[list[list[vnnlibfile.Atom]]]) -> list[list[vnnlibfile.Atom]]:
+        conjunctions.append(len(factors))
+        return conjunction(factors)
+
+    monkeypatch.setattr(vnnlibfile, "_conjunction", counted)
+    block = f"(and {4 * '(or (<= Y_0 1) (>= Y_1 2))'})"
+    formulas = 1000 * [block] if joined == "assert" else [f"({joined} {1000 * block})"]
+    with pytest.raises(UnreadableError, match="too many alternatives"):
+        case(*formulas, box=((0.0, 1.0),))
+    assert conjunctions == [4, 4]
+
+
+def test_constraints_times_outputs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vnnlibfile, "_MOST_ENTRIES", 5)
+    with pytest.raises(UnreadableError, match="too many constraints on outputs"):
+        case("(or (<= Y_0 1) (>= Y_1 2))")
