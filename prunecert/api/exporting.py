@@ -41,8 +41,9 @@ def export(
     Example:
         >>> import torch, prunecert
         >>> from torch import nn
+        >>> from torch.nn.utils import prune
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-        >>> _ = torch.nn.utils.prune.l1_unstructured(net[1], "weight", amount=0.5)
+        >>> _ = prune.l1_unstructured(net[1], "weight", amount=0.5)
         >>> prunecert.export(net, "net.onnx", torch.zeros(1, 1, 4, 4))
         <net.onnx: 1x4x4 to 3, 88 of 152 weights (1.73x)>
 

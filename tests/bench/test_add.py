@@ -14,7 +14,7 @@ def test_bad_input_is_found_before_anything_is_run(tmp_path: Path, monkeypatch: 
         (["net.pt", "--eps", "2/255"], "give an .onnx file"),
         (["net.onnx", "--eps", "2"], "at most 1"),
         (["net.onnx", "--eps", "2/255", "--data", "mnst"], "Did you mean 'mnist'"),
-        (["net.onnx", "--eps", "2/255"], "there is no file"),
+        (["net.onnx", "--eps", "2/255"], "there is no such file"),
     ):
         with pytest.raises(UserError, match=why):
             add.main(words)

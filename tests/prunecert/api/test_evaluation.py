@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import prunecert
 from prunecert.api.crew import CREW
@@ -61,7 +62,7 @@ def test_a_pruned_module_beside_its_dense_one(small: nn.Sequential) -> None:
     import copy
 
     pruned = copy.deepcopy(small)
-    prune_all: Any = torch.nn.utils.prune.l1_unstructured
+    prune_all: Any = prune.l1_unstructured
     prune_all(pruned[4], "weight", amount=0.9)
     x = torch.rand(12, 1, 4, 4)
     with torch.no_grad():
@@ -117,7 +118,7 @@ def test_who_comes_later_is_asked_about_what_is_open_alone(small: nn.Module, mon
         ({"data": (torch.rand(2, 1, 4, 4), [0, 9])}, "reach up to 9, and the network has 3"),
         ({"data": (torch.rand(2, 1, 4, 4), [0])}, "2 inputs and 1 labels"),
         ({"eps": "x"}, "eps='x' is refused"),
-        ({"timeout": -1}, "above 0 seconds"),
+        ({"timeout": -1}, "above 0, in seconds"),
         ({"dense": "cnn-small_ibp_eps2_lwm_x10_s0"}, r"takes \(3, 32, 32\)"),
         ({"images": 0}, "at least 1"),
     ],
