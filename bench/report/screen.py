@@ -65,10 +65,11 @@ def kept(summary: Summary, cell: Cell) -> float | None:
 def finding(summary: Summary) -> str:
     """Returns what the run shows, in a sentence: how much the most pruned network that keeps nine tenths keeps.
 
-    Empty where no network has a dense one beside it.
+    Networks on few images are spoken of only where there are no others. Empty where none has a dense one beside it.
     """
     pruned = [cell for cell in summary["cells"] if cell["pruner"] != DENSE]
     shares = [(cell, share) for cell in pruned if (share := kept(summary, cell)) is not None]
+    shares = [one for one in shares if one[0]["images"] >= FEW_IMAGES] or shares
     if not shares:
         return ""
     good = [(cell, share) for cell, share in shares if share >= 0.9]

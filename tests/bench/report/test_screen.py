@@ -102,6 +102,12 @@ def test_the_finding_is_about_the_most_pruned_network_that_keeps_nine_tenths() -
     assert screen.finding({"cells": [cell("dense", 1, 50)]}) == ""
 
 
+def test_the_finding_is_about_many_images_where_there_are_any() -> None:
+    few = [{**one, "network": "other"} for one in (cell("dense", 1, 10, images=20), cell("lwm", 200, 10, images=20))]
+    assert screen.finding({"cells": [*few, *SUMMARY["cells"]]}) == screen.finding(SUMMARY)
+    assert "Pruned to 200×" in screen.finding({"cells": few})
+
+
 def test_who_verified_most_comes_first_and_the_rest_is_summed_up() -> None:
     one = cell("dense", 1, 50)
     one["decided_by"] = {name: {"unsat": k, "sat": 0} for name, k in (("crown", 20), ("ibp", 25), ("bab", 4), ("x", 1))}
