@@ -49,6 +49,7 @@ def test_a_dry_run_says_how_long_it_takes_and_touches_nothing(request_of: Any, t
 
 
 @pytest.mark.draws
+@pytest.mark.slow
 def test_history_figure_and_trackers_tell_of_every_epoch(
     request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_history_figure_and_trackers_tell_of_every_epoch(
     assert lines[-1] == f"checkpoints are in {zoo}; to verify them: {command}"
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_leaves_its_history_and_ends_its_trackers(
     request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
