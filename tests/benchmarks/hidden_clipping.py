@@ -12,8 +12,6 @@ sub-boxes without and with, how many were walked twice, and how many of their un
 from __future__ import annotations
 
 import argparse
-import csv
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,12 @@ from unittest import mock
 
 import numpy as np
 
-from prunecert.errors import UserError
-from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab import input_splits
 from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
 from prunecert.verifiers.sparse.bab.box_program import BoxProgram, BoxScratch
 from prunecert.verifiers.sparse.warmup import warm_up
-from tests.benchmarks.inputs import Questions
+from tests.benchmarks.inputs import every_question
 
 #: What bounds are moved outwards by, relative to themselves.
 _OUTWARDS = 1e-9
@@ -118,24 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--every", type=int, default=1, help="take every so many questions")
     command.add_argument("--seconds", type=float, default=10.0, help="limit of each question and way")
     options = command.parse_args(arguments)
-    rows = list(csv.reader(options.instances.read_text().splitlines()))[:: options.every]
     warm_up()
     print("| question | sub-boxes | with clipping | walked twice | unstable ReLUs | of them stable then |")
     print(f"|---|{'---:|' * 5}")
-    with tempfile.TemporaryDirectory() as scratch:
-        for onnx, vnnlib, *_ in rows:
-            name = f"{Path(onnx).stem} {Path(vnnlib).stem}"
-            try:
-                questions = Questions(options.instances.parent / onnx, options.instances.parent / vnnlib, Path(scratch))
-            except (UserError, UnsupportedError) as error:
-                print(f"{name} is left out: {error}", flush=True)
-                continue
-            plain, clipping = questions.ask("input", options.seconds), Clipping()
-            with mock.patch.object(input_splits, "bound_boxes", clipping.bound):
-                clipped = questions.ask("input", options.seconds)
-            if plain.status.decided and clipped.status.decided:
-                cells = plain.domains, clipped.domains, clipping.twice, clipping.unstable, clipping.fixed
-                print(f"| {name} | {' | '.join(map(str, cells))} |", flush=True)
+    for name, questions in every_question(options.instances, options.every):
+        plain, clipping = questions.ask("input", options.seconds), Clipping()
+        with mock.patch.object(input_splits, "bound_boxes", clipping.bound):
+            clipped = questions.ask("input", options.seconds)
+        if plain.status.decided and clipped.status.decided:
+            cells = plain.domains, clipped.domains, clipping.twice, clipping.unstable, clipping.fixed
+            print(f"| {name} | {' | '.join(map(str, cells))} |", flush=True)
     return 0
 
 

@@ -15,7 +15,7 @@ import csv
 import gzip
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -94,6 +94,20 @@ def table(costs: Sequence[dict[Split, Cost]], splits: Sequence[Split]) -> str:
     return "\n".join(lines)
 
 
+def every_question(instances: Path, every: int) -> Iterator[tuple[str, Questions]]:
+    """Yields every so many questions of a list, with their names; one that can't be read is named and left out."""
+    rows = list(csv.reader(instances.read_text().splitlines()))[::every]
+    with tempfile.TemporaryDirectory() as scratch:
+        for onnx, vnnlib, *_ in rows:
+            name = f"{Path(onnx).stem} {Path(vnnlib).stem}"
+            try:
+                questions = Questions(instances.parent / onnx, instances.parent / vnnlib, Path(scratch))
+            except (UserError, UnsupportedError) as error:
+                print(f"{name} is left out: {error}", flush=True)
+                continue
+            yield name, questions
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,22 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     names = options.splits.split(",")
     splits = [split for split in SPLITS if split in names]
-    rows = list(csv.reader(options.instances.read_text().splitlines()))[:: options.every]
     costs, contradictions = [], 0
     warm_up()
-    with tempfile.TemporaryDirectory() as scratch:
-        for onnx, vnnlib, *_ in rows:
-            name = f"{Path(onnx).stem} {Path(vnnlib).stem}"
-            try:
-                questions = Questions(options.instances.parent / onnx, options.instances.parent / vnnlib, Path(scratch))
-            except (UserError, UnsupportedError) as error:
-                print(f"{name} is left out: {error}", flush=True)
-                continue
-            costs.append({split: questions.ask(split, options.seconds) for split in splits})
-            statuses = {cost.status for cost in costs[-1].values() if cost.status.decided}
-            if len(statuses) > 1:
-                contradictions += 1
-                print(f"{name} is a contradiction: {costs[-1]}", flush=True)
+    for name, questions in every_question(options.instances, options.every):
+        costs.append({split: questions.ask(split, options.seconds) for split in splits})
+        statuses = {cost.status for cost in costs[-1].values() if cost.status.decided}
+        if len(statuses) > 1:
+            contradictions += 1
+            print(f"{name} is a contradiction: {costs[-1]}", flush=True)
     print(table(costs, splits))
     return int(contradictions > 0)
 
