@@ -20,9 +20,7 @@ from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
-
-#: Unit roundoff of float64.
-UNIT = 2.0**-53
+from prunecert.verifiers.sparse.walks import UNIT
 
 
 @dataclass(frozen=True, eq=False)

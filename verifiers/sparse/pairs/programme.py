@@ -26,8 +26,9 @@ from scipy.optimize import linprog
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.certify import gamma
-from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, PairRanges, inexact, through_relu
+from prunecert.verifiers.sparse.pairs.network import Pair, PairTerm
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, inexact, through_relu
+from prunecert.verifiers.sparse.walks import TINY, UNIT
 
 #: `scipy.optimize.linprog`'s code for a programme without a solution.
 _OPTIMAL, _INFEASIBLE = 0, 2

@@ -27,11 +27,11 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
 from prunecert.verifiers.sparse.certify import gamma
-from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm, ReachMatrix, weight_error
+from prunecert.verifiers.sparse.pairs.network import Pair, PairTerm, ReachMatrix, weight_error
+from prunecert.verifiers.sparse.walks import TINY, UNIT
 
 #: The first network's values, the second's, and the second's minus the first's: places in arrays of ranges.
 FIRST, SECOND, CHANGE = range(3)
-TINY = 1e-200
 
 
 def down(values: Float64Array) -> Float64Array:

@@ -35,8 +35,8 @@ from typing import Literal
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
-from prunecert.verifiers.sparse.pairs.network import UNIT
-from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, TINY, PairRanges, least_difference
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, least_difference
+from prunecert.verifiers.sparse.walks import TINY, UNIT
 
 Choice = Literal["apart", "together", "mixed"]
 

@@ -31,10 +31,11 @@ from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.pairs.bounds import Bounder, PairBounds
-from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, joined, shift_of
+from prunecert.verifiers.sparse.pairs.network import Pair, joined, shift_of
 from prunecert.verifiers.sparse.pairs.ranges import PairRanges, down, up
 from prunecert.verifiers.sparse.quantised.intervals import QUOTIENT
 from prunecert.verifiers.sparse.quantised.question import Boxed, Quantised
+from prunecert.verifiers.sparse.walks import UNIT
 
 #: Share of a step by which a box may be beyond an end of the first rounding's grid where both networks are searched.
 _BEYOND = 2.0**-10

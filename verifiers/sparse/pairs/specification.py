@@ -9,7 +9,7 @@ import numpy as np
 from prunecert.errors import UserError
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
-from prunecert.verifiers.sparse.pairs.network import UNIT
+from prunecert.verifiers.sparse.walks import UNIT
 
 #: Means of two rows are tried where a disjunct has at most so many rows.
 _MOST_ROWS = 128

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.pairs.network import UNIT, Pair, PairTerm
+from prunecert.verifiers.sparse.pairs.network import Pair, PairTerm
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, inexact, through_relu
 from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax, smallest
-from prunecert.verifiers.sparse.walks import RowSums
+from prunecert.verifiers.sparse.walks import UNIT, RowSums
 
 #: Values beyond this could underflow elsewhere by more than is covered.
 _LARGEST = 1e100
