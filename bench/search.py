@@ -1,7 +1,8 @@
 """Search for a recipe on the validation split: train candidates, score them, write a table and the best as YAML.
 
 The first trial is the suite's own recipe, the others are drawn from a space; with --rungs, all of them get few epochs
-and the best more. Test images are never read. The same command goes on where it was.
+and the best more. With --one-by-one, an ablation, each value of the space is tried by itself. Test images are never
+read. The same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -55,9 +56,17 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--suite", required=True, help="a shipped suite's name, or a YAML file")
     add("--cells", required=True, help="shell pattern of cells, all of one network and objective")
-    add("--space", required=True, type=Path, help="YAML: recipe keys with lists, or {low, high, log}")
+    add("--space", required=True, help="YAML: recipe keys with lists, or {low, high, log}; or a shipped space's name")
     add("--out", required=True, type=Path, help="folder of the search")
-    add("--trials", type=TRIALS, default=12, help="candidates, the suite's recipe included (default: 12)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trials", type=TRIALS, default=12, help="candidates, the suite's recipe included (default: 12)")
+    which.add_argument(
+        "--one-by-one",
+        action="store_const",
+        const=None,
+        dest="trials",
+        help="an ablation: the suite's recipe, and each value of the space by itself",
+    )
     add("--epochs", type=EPOCHS, help="epochs of a cell on the last rung (default: the recipe's)")
     add("--rungs", type=RUNGS, default=1, help="rungs of successive halving (default: 1)")
     add("--eta", type=ETA, default=3.0, help="a rung has 1/eta of the trials (default: 3)")

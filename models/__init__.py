@@ -29,6 +29,7 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     {
         "cnn-large": "prunecert.models.networks.cnn:cnn_large",
         "cnn-small": "prunecert.models.networks.cnn:cnn_small",
+        "cnn-small-bn": "prunecert.models.networks.normalised:cnn_small_bn",
         "cnn5": "prunecert.models.networks.normalised:cnn5",
         "cnn5-standardised": "prunecert.models.networks.normalised:cnn5_standardised",
         "cnn7": "prunecert.models.networks.cnn:cnn7",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecert.bench.running.training import Deadline, make_job
-from prunecert.bench.schema.search_space import Space, apply, draw, scale_epochs
+from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class SearchRequest:
         space: Which keys of the recipe may take which values.
         out: Folder of the search.
         criterion: What is to be large.
-        trials: How many, the suite's own recipe included.
+        trials: How many, the suite's own recipe included; None: that, and each value of the space by itself (an ablation).
         epochs: Epochs of a cell on the last rung; None: the recipe's.
         rungs: Of successive halving, at least 1.
         eta: A rung has 1/eta of the trials of the one before, and eta times its epochs; above 1.
@@ -132,7 +132,7 @@ class SearchRequest:
     space: Space
     out: Path
     criterion: SearchCriterion
-    trials: int = 12
+    trials: int | None = 12
     epochs: int | None = None
     rungs: int = 1
     eta: float = 3.0
@@ -201,8 +201,13 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     """
     if "verified" in request.criterion.weights and request.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
+    if request.trials is None and request.rungs > 1:
+        raise UserError("--one-by-one compares all values after equal epochs, so it goes with --rungs 1.")
     cells = request.chosen_cells()
-    draws = draw(request.space, request.trials, request.seed)
+    if request.trials is None:
+        draws = one_by_one(request.space)
+    else:
+        draws = draw(request.space, request.trials, request.seed)
     return [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)

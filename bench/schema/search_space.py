@@ -1,4 +1,4 @@
-"""The space of a recipe search: which keys may take which values, and what is drawn from it."""
+"""The space of a recipe search: which keys may take which values, and what is drawn or taken one by one from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunecert.bench.schema.yamlfile import Document, Section
-from prunecert.errors import UserError
+from prunecert.errors import UserError, did_you_mean
 
 #: Draws before the space counts as exhausted.
 _PATIENCE = 200
@@ -56,20 +56,36 @@ class Range:
 
 
 Space = Mapping[str, Choice | Range]
+#: Where the shipped spaces lie.
+SPACES = Path(__file__).parents[1] / "suites" / "spaces"
 
 
-def read_space(path: Path) -> Space:
-    """Reads a space: recipe keys (dotted for what lies within, e.g. ``objective.alpha``) with what they may be.
+def read_space(name_or_path: str | Path) -> Space:
+    """Reads a shipped space, by its name, or a YAML file.
 
-    A list is a choice; ``{low: 1e-4, high: 1e-2, log: true}`` is a range.
+    A space has recipe keys (dotted for what lies within, e.g. ``objective.alpha``) with what they may be.
+    A list is a choice; ``{low: 1e-4, high: 1e-2, log: true}`` is a range. Keys that change together stand with commas
+    between them, and each of their values is a list: ``objective.steps, objective.step_size: [[8, 0.25], [2, 0.75]]``.
 
     Raises:
         UserError: It is not like that, or empty.
     """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SPACES / f"{name_or_path}.yaml"
+        if not path.is_file():
+            shipped = sorted(file.stem for file in SPACES.glob("*.yaml"))
+            raise UserError(did_you_mean("space", str(name_or_path), shipped) + " A path must end in .yaml.")
     root = Document(path).root
     space: dict[str, Choice | Range] = {}
     for key, value in root.data.items():
         if isinstance(value, list) and value:
+            together = len(_names(key))
+            for one in value:
+                if together > 1 and not (isinstance(one, list) and len(one) == together):
+                    raise root.refusal(
+                        key, f"{one!r} is refused; {together} keys change together here, so it must be a list of {together}."
+                    )
             space[key] = Choice(tuple(value))
         elif isinstance(value, dict):
             section = root.section(key)
@@ -82,6 +98,10 @@ def read_space(path: Path) -> Space:
     if not space:
         raise UserError(f"{path} is refused: it names no recipe key; give at least one, e.g. lr: [0.001, 0.0005].")
     return space
+
+
+def _names(key: str) -> list[str]:
+    return [name.strip() for name in key.split(",")]
 
 
 def _range(section: Section) -> Range:
@@ -119,14 +139,30 @@ def draw(space: Space, trials: int, seed: int) -> list[dict[str, Any]]:
     return draws
 
 
+def one_by_one(space: Space) -> list[dict[str, Any]]:
+    """Returns what each trial of an ablation changes: nothing for the first, then each value by itself.
+
+    Raises:
+        UserError: The space has a range, which has no values to go through.
+    """
+    changes: list[dict[str, Any]] = [{}]
+    for key, domain in space.items():
+        if isinstance(domain, Range):
+            raise UserError(f"--one-by-one: {key!r} is a range; give a list of values, each of which is tried by itself.")
+        changes += [{key: value} for value in domain.values]
+    return changes
+
+
 def apply(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a recipe's keys and values with changes; a dotted key changes what lies within a mapping.
+    """Returns a recipe's keys and values with changes.
+
+    A dotted key changes what lies within a mapping, one with commas several keys.
 
     Raises:
         UserError: A dotted key leads into something that is no mapping.
     """
     result: dict[str, Any] = _copy(recipe)
-    for key, value in changes.items():
+    for key, value in _single(changes).items():
         *path, last = key.split(".")
         inner = result
         for part in path:
@@ -138,6 +174,15 @@ def apply(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             inner = following
         inner[last] = value
     return result
+
+
+def _single(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns changes with a key for each value, where several stood together."""
+    single: dict[str, Any] = {}
+    for key, value in changes.items():
+        names = _names(key)
+        single |= zip(names, value, strict=True) if len(names) > 1 else {key: value}
+    return single
 
 
 def _copy(data: Any) -> Any:

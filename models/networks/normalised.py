@@ -55,6 +55,17 @@ def _dense(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
 
 
+def cnn_small_bn() -> nn.Sequential:
+    """`cnn_small` with batch norm after every hidden layer; 214,760 prunable weights, 6,244 ReLUs."""
+    return nn.Sequential(
+        *_conv(3, 16, 4, stride=2),
+        *_conv(16, 32, 4, stride=2),
+        nn.Flatten(),
+        *_dense(32 * 8 * 8, 100),
+        nn.Linear(100, 10),
+    )
+
+
 def cnn5(width: int = 64, hidden: int = 512) -> nn.Sequential:
     """CNN5 of Mao et al. 2024: three convolutions, two linear layers; 4,397,760 prunable weights, 90,624 ReLUs.
 

@@ -18,6 +18,7 @@ from prunecert.models.networks.factorised import size as factor_size
     ("name", "weights", "relus", "products"),
     [
         ("cnn-small", 214_760, 6_244, None),
+        ("cnn-small-bn", 214_760, 6_244, None),
         ("cnn-large", 2_465_632, 62_464, None),
         ("cnn5", 4_397_760, 90_624, 31_134_720),
         ("cnn7", 17_189_568, 229_888, 150_672_384),

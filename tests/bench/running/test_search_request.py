@@ -73,3 +73,13 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         plan_trials(request(tmp_path, space, cells="vgg*"))
     with pytest.raises(UserError, match=r"trial 1 \(lr=-1\)"):
         plan_trials(request(tmp_path, {"lr": Choice((-1,))}, trials=2))
+
+
+def test_an_ablation_changes_one_value_at_a_time(tmp_path: Path) -> None:
+    space = {"lr": Choice((0.1, 0.2)), "init": Choice(("ibp",))}
+    plans = plan_trials(request(tmp_path, space, trials=None))
+    assert [rungs[0].changes for rungs in plans] == [{}, {"lr": 0.1}, {"lr": 0.2}, {"init": "ibp"}]
+    assert len({rungs[0].epochs for rungs in plans}) == 1
+    assert plans[3][0].jobs[0].recipe.init == "ibp"
+    with pytest.raises(UserError, match="equal epochs, so it goes with --rungs 1"):
+        plan_trials(request(tmp_path, space, trials=None, rungs=2))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.schema.search_space import Choice, Range, apply, draw, read_space, scale_epochs
+from prunecert.bench.schema.search_space import SPACES, Choice, Range, apply, draw, one_by_one, read_space, scale_epochs
 from prunecert.errors import UserError
 from prunecert.models.recipe import Recipe
 from tests.bench.trainkit import written
@@ -47,6 +47,8 @@ def test_a_small_space_is_exhausted(tmp_path: Path) -> None:
         ("lr: {low: 0, high: 1, log: true}\n", "with log it must be above 0"),
         ("lr: {low: 0, hihg: 1}\n", "hi"),
         ("{}\n", "names no recipe key"),
+        ("lr, init: [0.1]\n", "2 keys change together here, so it must be a list of 2"),
+        ("lr, init: [[0.1, ibp], [0.1]]\n", "must be a list of 2"),
     ],
 )
 def test_other_spaces_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -92,3 +94,26 @@ def test_shortened_recipes_are_recipes(
     Recipe.from_dict(scaled, "ibp")
     assert all(scaled[key] <= recipe[key] for key in recipe)
     assert bool(scaled["finetune_epochs"]) == bool(finetune)
+
+
+def test_each_value_is_tried_by_itself(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "lr: [0.1, 0.2]\nobjective.steps, objective.step_size: [[8, 0.25]]\n"))
+    assert one_by_one(space) == [{}, {"lr": 0.1}, {"lr": 0.2}, {"objective.steps, objective.step_size": [8, 0.25]}]
+    recipe = {"lr": 1.0, "objective": {"alpha": 0.5, "steps": 1}}
+    assert [apply(recipe, changes) for changes in one_by_one(space)] == [
+        recipe,
+        {**recipe, "lr": 0.1},
+        {**recipe, "lr": 0.2},
+        {"lr": 1.0, "objective": {"alpha": 0.5, "steps": 8, "step_size": 0.25}},
+    ]
+    with pytest.raises(UserError, match="'lr' is a range"):
+        one_by_one({"lr": Range(0.1, 1.0, log=False, whole=False)})
+
+
+def test_shipped_spaces_are_read_by_name() -> None:
+    names = [file.stem for file in SPACES.glob("*.yaml")]
+    assert names
+    for name in names:
+        assert one_by_one(read_space(name))
+    with pytest.raises(UserError, match=r"Did you mean 'cifar10-recipe'.*must end in \.yaml"):
+        read_space("cifar10-recip")
