@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--space", required=True, help="YAML: recipe keys with lists, or {low, high, log}; or a shipped space's name")
     add("--out", required=True, type=Path, help="folder of the search")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trials", type=TRIALS, default=12, help="candidates, the suite's recipe included (default: 12)")
+    which.add_argument("--trials", type=TRIALS, default=12, help="candidates, with the suite's recipe (default: 12)")
     which.add_argument(
         "--one-by-one",
         action="store_const",

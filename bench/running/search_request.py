@@ -113,7 +113,8 @@ class SearchRequest:
         space: Which keys of the recipe may take which values.
         out: Folder of the search.
         criterion: What is to be large.
-        trials: How many, the suite's own recipe included; None: that, and each value of the space by itself (an ablation).
+        trials: How many, the suite's own recipe included; None: an ablation, that is, the suite's own recipe and each
+            value of the space by itself.
         epochs: Epochs of a cell on the last rung; None: the recipe's.
         rungs: Of successive halving, at least 1.
         eta: A rung has 1/eta of the trials of the one before, and eta times its epochs; above 1.
@@ -204,10 +205,8 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     if request.trials is None and request.rungs > 1:
         raise UserError("--one-by-one compares all values after equal epochs, so it goes with --rungs 1.")
     cells = request.chosen_cells()
-    if request.trials is None:
-        draws = one_by_one(request.space)
-    else:
-        draws = draw(request.space, request.trials, request.seed)
+    trials, space = request.trials, request.space
+    draws = one_by_one(space) if trials is None else draw(space, trials, request.seed)
     return [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)

@@ -84,7 +84,8 @@ def read_space(name_or_path: str | Path) -> Space:
             for one in value:
                 if together > 1 and not (isinstance(one, list) and len(one) == together):
                     raise root.refusal(
-                        key, f"{one!r} is refused; {together} keys change together here, so it must be a list of {together}."
+                        key,
+                        f"{one!r} is refused; {together} keys change together here, so it must list {together}.",
                     )
             space[key] = Choice(tuple(value))
         elif isinstance(value, dict):
@@ -148,7 +149,7 @@ def one_by_one(space: Space) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = [{}]
     for key, domain in space.items():
         if isinstance(domain, Range):
-            raise UserError(f"--one-by-one: {key!r} is a range; give a list of values, each of which is tried by itself.")
+            raise UserError(f"--one-by-one: {key!r} is a range; give a list, each value of which is tried.")
         changes += [{key: value} for value in domain.values]
     return changes
 

@@ -47,8 +47,8 @@ def test_a_small_space_is_exhausted(tmp_path: Path) -> None:
         ("lr: {low: 0, high: 1, log: true}\n", "with log it must be above 0"),
         ("lr: {low: 0, hihg: 1}\n", "hi"),
         ("{}\n", "names no recipe key"),
-        ("lr, init: [0.1]\n", "2 keys change together here, so it must be a list of 2"),
-        ("lr, init: [[0.1, ibp], [0.1]]\n", "must be a list of 2"),
+        ("lr, init: [0.1]\n", "2 keys change together here, so it must list 2"),
+        ("lr, init: [[0.1, ibp], [0.1]]\n", "must list 2"),
     ],
 )
 def test_other_spaces_are_refused(tmp_path: Path, text: str, message: str) -> None:
