@@ -20,7 +20,7 @@ from prunecert.errors import UserError
 from prunecert.hashing import digest
 from prunecert.models import BOUNDING, DENSE, NOISE_OBJECTIVES, PRUNERS
 from prunecert.models.bounds import boundable
-from prunecert.models.building import build_for
+from prunecert.models.building import SHAPE, build_for
 from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
@@ -30,7 +30,8 @@ from prunecert.models.history import EpochRow, History, history_file, read_histo
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, allocate_in_pattern, reachable
+from prunecert.models.pruners.allocation import Allocation, allocate, allocate_in_pattern, reachable
+from prunecert.models.pruners.both_budgets import for_network
 from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
 from prunecert.models.reports import EpochReport, Report, StepHearer
@@ -120,11 +121,15 @@ class Job:
             prune = PRUNERS.get(self.pruner)
             if "allocation" in keywords_of(prune, {"allocation": ""}):
                 distribute = allocate_in_pattern if method_of(prune).keeps_patterns else allocate
-                distribute(shapes, kept, self.recipe.allocation)
+                distribute(shapes, kept, self.allocation(model))
             refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
             self._rehearse(prune, model)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+
+    def allocation(self, model: nn.Module) -> Allocation:
+        """Returns what the pruner is lent: the recipe's, or layers' parts where that takes the network's shape."""
+        return for_network(self.recipe.allocation, model, self.data.get("shape", SHAPE), self.compression)
 
     def _rehearse(self, prune: Callable[..., Any], model: nn.Module) -> None:
         """Asks a pruner that trains, or that refuses by shape, what it would refuse."""
@@ -132,7 +137,7 @@ class Job:
         epochs = self.epochs + (recipe.pretrain_epochs if self.from_scratch else 0)
         radius = self.eps * recipe.train_eps_factor
         train = Rehearsal(epochs, recipe.prune_epochs, radius, bounding=self.objective in BOUNDING)
-        lent = keywords_of(prune, {"allocation": recipe.allocation, "seed": self.seed, "train": train})
+        lent = keywords_of(prune, {"allocation": self.allocation(model), "seed": self.seed, "train": train})
         if "train" not in lent and not method_of(prune).refuses_by_shape:
             return
         with contextlib.suppress(Rehearsal.BeganError):
@@ -375,7 +380,7 @@ class Pipeline:
         if job.pruner == DENSE:
             return Altered(model, Masks.dense(model), {})
         prune = PRUNERS.get(job.pruner)
-        lent: dict[str, Any] = {"allocation": job.recipe.allocation, "seed": job.seed, "train": train}
+        lent: dict[str, Any] = {"allocation": job.allocation(model), "seed": job.seed, "train": train}
         settings = job.recipe.pruners.get(job.pruner, {})
         pruned = prune(model, job.compression, **keywords_of(prune, lent), **settings)
         return pruned if isinstance(pruned, Altered) else Altered(model, pruned, {})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
-from prunecert.models.pruners.allocation import ALLOCATIONS, SEMISTRUCTURED
+from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED
 from prunecert.models.pruners.contract import method_of
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
@@ -43,7 +43,7 @@ _CHOICES = {
     "memory_format": ("contiguous", "channels-last"),
     "crop_padding": ("zero", "edge"),
     "storage": ("float32", "float16"),
-    "allocation": (*ALLOCATIONS, SEMISTRUCTURED),
+    "allocation": (*ALLOCATIONS, BOTH, SEMISTRUCTURED),
 }
 
 

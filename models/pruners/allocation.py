@@ -6,6 +6,8 @@
 * ``balanced``: half of the budget goes in equal parts to the layers, half in proportion to their sizes. In
   networks whose first linear layer holds nearly everything, ``uniform`` leaves the small layers with a handful of
   weights at 100x; this one keeps them whole for as long as the budget allows.
+* ``both``: as ``balanced``, and no more multiply-adds than are to be kept of them, too (`models.pruners.both_budgets`).
+  It takes the network and the images' shape, so that the pipeline turns it into layers' parts for the pruners.
 * ``2of4``: as ``uniform``, and of every four consecutive weights along the input at most two are kept (2:4, the pattern
   that GPUs multiply by; see `models.pruners.semistructured`); for the pruners that keep to a pattern.
 """
@@ -14,11 +16,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from prunecert.errors import UserError, did_you_mean
 
+#: A name below, or each layer's part of the kept weights; what a layer has no room for goes to the others.
+Allocation: TypeAlias = str | Mapping[str, float]
 #: By numbers alone: any weights of a layer may be kept.
 ALLOCATIONS = ("uniform", "erk", "balanced")
+#: By numbers of weights and of multiply-adds.
+BOTH = "both"
 #: By numbers and a pattern: two of four.
 SEMISTRUCTURED = "2of4"
 _AT_MOST, _OF = 2, 4
@@ -62,13 +69,13 @@ def reachable(sizes: Mapping[str, int], compression: float) -> int:
     return kept
 
 
-def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "uniform") -> dict[str, int]:
+def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: Allocation = "uniform") -> dict[str, int]:
     """Distributes `kept` weights over layers.
 
     Args:
         shapes: Weight shapes by layer, at least two-dimensional.
         kept: Weights to keep in all.
-        allocation: One of `ALLOCATIONS`.
+        allocation: One of `ALLOCATIONS`, or parts.
 
     Returns:
         Weights to keep by layer: at least 1 and at most the layer's size each, `kept` in sum.
@@ -78,14 +85,21 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
             keep than layers.
     """
     refuse_pattern(allocation)
-    if allocation not in ALLOCATIONS:
-        raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     _refuse_empty(sizes, kept)
+    if not isinstance(allocation, str):
+        return distribute(allocation, sizes, kept)
+    if allocation == BOTH:
+        raise UserError(
+            f"Allocation {BOTH!r} counts multiply-adds, which weights alone don't have: give each layer's part, as "
+            "`models.pruners.both_budgets.parts_by_both` returns them."
+        )
+    if allocation not in ALLOCATIONS:
+        raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
     if allocation == "balanced":
-        equal = _fill(dict.fromkeys(sizes, 1.0), sizes, kept / 2)
+        equal = fill(dict.fromkeys(sizes, 1.0), sizes, kept / 2)
         room = {name: size - equal[name] for name, size in sizes.items()}
-        rest = _fill({name: float(size) for name, size in sizes.items()}, room, kept - sum(equal.values()))
+        rest = fill({name: float(size) for name, size in sizes.items()}, room, kept - sum(equal.values()))
         shares = {name: equal[name] + rest[name] for name in sizes}
     else:
         weights = {
@@ -95,7 +109,9 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "
     return _round(shares, sizes, kept)
 
 
-def allocate_in_pattern(shapes: Mapping[str, Sequence[int]], kept: int, allocation: str = "uniform") -> dict[str, int]:
+def allocate_in_pattern(
+    shapes: Mapping[str, Sequence[int]], kept: int, allocation: Allocation = "uniform"
+) -> dict[str, int]:
     """As `allocate`, for pruners that keep to the pattern of ``2of4``.
 
     Args:
@@ -132,7 +148,7 @@ def pattern_room(shape: Sequence[int]) -> int:
     return math.prod(shape) // shape[1] * (groups * _AT_MOST + min(rest, _AT_MOST))
 
 
-def refuse_pattern(allocation: str) -> None:
+def refuse_pattern(allocation: Allocation) -> None:
     """Refuses ``2of4`` where it would not be kept to.
 
     Raises:
@@ -141,7 +157,7 @@ def refuse_pattern(allocation: str) -> None:
     if allocation == SEMISTRUCTURED:
         raise UserError(
             f"Allocation {allocation!r} is refused: this pruner keeps to no pattern; allowed are "
-            f"{', '.join(ALLOCATIONS)}, or a pruner that does: lwm, lwm-2of4, random, hydra, ard, grafting."
+            f"{', '.join((*ALLOCATIONS, BOTH))}, or a pruner that does: lwm, lwm-2of4, random, hydra, ard, grafting."
         )
 
 
@@ -163,10 +179,10 @@ def distribute(weights: Mapping[str, float], sizes: Mapping[str, int], kept: int
         UserError: There are fewer weights to keep than layers.
     """
     _refuse_empty(sizes, kept)
-    return _round(_fill(weights, sizes, kept), sizes, kept)
+    return _round(fill(weights, sizes, kept), sizes, kept)
 
 
-def _fill(weights: Mapping[str, float], room: Mapping[str, float], amount: float) -> dict[str, float]:
+def fill(weights: Mapping[str, float], room: Mapping[str, float], amount: float) -> dict[str, float]:
     """Pours `amount` in proportion to `weights`; what does not fit in a layer's room goes to the others."""
     amounts = dict.fromkeys(weights, 0.0)
     free = {name for name in weights if room[name] > 0}

@@ -17,6 +17,7 @@ from prunecert.errors import UserError, did_you_mean
 from prunecert.models.attack import frozen_statistics, pgd_linf
 from prunecert.models.bounds import boundable, interval_margins, propagate
 from prunecert.models.masks import Masks
+from prunecert.models.pruners.allocation import Allocation
 from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import prune as lwm
 
@@ -82,7 +83,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     alpha: float = 1.0,
     temperature: float = 30.0,
     form: str = "auto",

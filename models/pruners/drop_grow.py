@@ -13,7 +13,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import refuse_pattern
+from prunecert.models.pruners.allocation import Allocation, refuse_pattern
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.random import prune as random_masks
@@ -25,7 +25,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     seed: int = 0,
     every: int = 100,
     drop: float = 0.3,

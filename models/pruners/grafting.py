@@ -15,6 +15,7 @@ from prunecert.errors import UserError, did_you_mean
 from prunecert.models.bounds import boundable, propagate
 from prunecert.models.masks import Masks
 from prunecert.models.networks.grafted import GraftedReLU
+from prunecert.models.pruners.allocation import Allocation
 from prunecert.models.pruners.contract import Altered, Group, Hook, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.lwm import prune as lwm
@@ -88,7 +89,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     share: float = 0.5,
     slopes: str = "channel",
     before: float = 0.5,

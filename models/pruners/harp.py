@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate, budget, distribute
+from prunecert.models.pruners.allocation import Allocation, allocate, budget, distribute
 from prunecert.models.pruners.contract import Epoch, Group, Hook, Hooks, Train, declares, refuse_outside
 from prunecert.models.pruners.hydra import frozen_weights, initial_scores, learn
 from prunecert.models.pruners.lwm import keep_largest
@@ -87,7 +87,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     seed: int = 0,
     gamma: float = 0.01,
     rate_factor: float = 100.0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import allocate_in_pattern, budget
+from prunecert.models.pruners.allocation import Allocation, allocate_in_pattern, budget
 from prunecert.models.pruners.contract import Hook, Train, declares
 from prunecert.models.pruners.lwm import keep_allocated
 
@@ -29,7 +29,9 @@ class _Select(torch.autograd.Function):
     """The `kept` largest |scores| that are allowed as 0/1; backward hands the gradient straight through to |scores|."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, magnitude: Tensor, kept: int, allocation: str) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, magnitude: Tensor, kept: int, allocation: Allocation
+    ) -> Tensor:
         return keep_allocated(magnitude, kept, allocation).to(magnitude.dtype)
 
     @staticmethod
@@ -40,7 +42,7 @@ class _Select(torch.autograd.Function):
 class _Scored(nn.Module):
     """Parametrisation of a weight: the frozen weight times the mask that its scores select."""
 
-    def __init__(self, weight: Tensor, kept: int, allocation: str) -> None:
+    def __init__(self, weight: Tensor, kept: int, allocation: Allocation) -> None:
         super().__init__()
         self.scores = nn.Parameter(initial_scores(weight))
         self.kept, self.allocation = kept, allocation
@@ -68,7 +70,7 @@ def frozen_weights(model: nn.Module) -> Iterator[None]:
 
 
 @declares(Hook.SCORES, keeps_patterns=True)
-def prune(model: nn.Module, compression: float, *, train: Train, allocation: str = "uniform") -> Masks:
+def prune(model: nn.Module, compression: float, *, train: Train, allocation: Allocation = "uniform") -> Masks:
     """Learns which weights to keep, with all weights frozen.
 
     Args:
@@ -85,7 +87,7 @@ def prune(model: nn.Module, compression: float, *, train: Train, allocation: str
     return learn(model, allocate_in_pattern(shapes, kept, allocation), train, allocation)
 
 
-def learn(model: nn.Module, counts: Mapping[str, int], train: Train, allocation: str = "uniform") -> Masks:
+def learn(model: nn.Module, counts: Mapping[str, int], train: Train, allocation: Allocation = "uniform") -> Masks:
     """Learns which weights to keep where their number by layer is known.
 
     Args:

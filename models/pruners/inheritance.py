@@ -14,6 +14,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import Allocation
 from prunecert.models.pruners.contract import Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import prune as lwm
 
@@ -40,7 +41,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     seed: int = 0,
     lean: float = 0.3,
     full: float = 0.4,

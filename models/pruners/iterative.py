@@ -9,7 +9,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import budget, reachable
+from prunecert.models.pruners.allocation import Allocation, budget, reachable
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import layer_masks
 
@@ -28,7 +28,7 @@ def rounds_to(compression: float, rate: float) -> int:
 
 
 @torch.no_grad()
-def cut(model: nn.Module, masks: Masks, compression: float, allocation: str) -> Masks:
+def cut(model: nn.Module, masks: Masks, compression: float, allocation: Allocation) -> Masks:
     """Keeps the largest of the weights that `masks` keep, as many as compression and allocation say."""
     scores = {
         name: weight.abs().masked_fill(~masks[name].to(weight.device), -1.0) for name, weight in prunable(model).items()
@@ -42,7 +42,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     rate: float = 0.2,
     until: float = 0.5,
 ) -> Masks:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import SEMISTRUCTURED, allocate_in_pattern, budget, reachable
+from prunecert.models.pruners.allocation import SEMISTRUCTURED, Allocation, allocate_in_pattern, budget, reachable
 from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.semistructured import pattern
 
@@ -27,7 +27,7 @@ def keep_largest(scores: Tensor, kept: int) -> Tensor:
     return (mask | (tied & (tied.cumsum(0) <= kept - mask.sum()))).view_as(scores)
 
 
-def keep_allocated(scores: Tensor, kept: int, allocation: str) -> Tensor:
+def keep_allocated(scores: Tensor, kept: int, allocation: Allocation) -> Tensor:
     """Returns a mask of the `kept` largest scores that an allocation allows.
 
     Args:
@@ -40,7 +40,7 @@ def keep_allocated(scores: Tensor, kept: int, allocation: str) -> Tensor:
     return keep_largest(scores, kept)
 
 
-def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: str) -> Masks:
+def layer_masks(scores: Mapping[str, Tensor], compression: float, allocation: Allocation) -> Masks:
     """Keeps the weights of largest score in each layer, as many as `allocation` says.
 
     Args:
@@ -78,7 +78,7 @@ def exactly(model: nn.Module, masks: Masks, kept: int) -> Masks:
 
 
 @declares(keeps_patterns=True)
-def prune(model: nn.Module, compression: float, *, allocation: str = "uniform") -> Masks:
+def prune(model: nn.Module, compression: float, *, allocation: Allocation = "uniform") -> Masks:
     """Keeps the largest |w| of each layer.
 
     Args:

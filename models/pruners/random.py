@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from prunecert.models.masks import Masks, prunable
+from prunecert.models.pruners.allocation import Allocation
 from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.lwm import layer_masks
 
 
 @declares(keeps_patterns=True)
-def prune(model: nn.Module, compression: float, *, allocation: str = "uniform", seed: int = 0) -> Masks:
+def prune(model: nn.Module, compression: float, *, allocation: Allocation = "uniform", seed: int = 0) -> Masks:
     """Keeps weights drawn at random in each layer.
 
     Args:

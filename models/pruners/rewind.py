@@ -6,7 +6,7 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import reachable
+from prunecert.models.pruners.allocation import Allocation, reachable
 from prunecert.models.pruners.contract import Train, declares
 from prunecert.models.pruners.iterative import cut, rounds_to
 
@@ -17,7 +17,7 @@ def prune(
     compression: float,
     *,
     train: Train,
-    allocation: str = "uniform",
+    allocation: Allocation = "uniform",
     rate: float = 0.2,
     epoch: int = 0,
     last: float = 0.5,
