@@ -32,6 +32,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.draws
+@pytest.mark.processes
 def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert run(out, "--images", "12", "--workers", "2") == 0
@@ -76,6 +77,7 @@ def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: 
     assert summary(out)["cells"][0]["images"] == 6
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(run: Run, tmp_path: Path) -> None:
     for workers in ("1", "3"):

@@ -154,6 +154,7 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "unsat", "sat"]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_an_error_is_a_broken_run_and_can_be_asked_again(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -179,6 +180,7 @@ def test_an_error_is_a_broken_run_and_can_be_asked_again(
     assert main(arguments) == EXIT_OK
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_contradiction_counts_more_than_an_error(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -289,11 +289,14 @@ def test_close_from_another_thread_ends_the_wait(network: Path, pids: Path) -> N
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from tests.verifiers.process import test_faults
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.base import Instance
+# Ignored from the start where the tests run in a shell's background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 network = Path(sys.argv[1])
 with Worker("faulty", grace_s=60.0) as subject:
     (question,) = test_faults.questions(network, "forks")
