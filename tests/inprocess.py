@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -68,7 +69,11 @@ class InProcess:
     ) -> tuple[Any, float]:
         begin = time.monotonic()
         request = pickle.loads(frame((action, arguments))[HEADER.size :])
-        answer = _PlainUnpickler(BytesIO(frame(self._server.answer(request))[HEADER.size :])).load()
+        with warnings.catch_warnings():
+            # There, nobody takes them for errors.
+            warnings.simplefilter("ignore")
+            reply = frame(self._server.answer(request))
+        answer = _PlainUnpickler(BytesIO(reply[HEADER.size :])).load()
         wall_s = time.monotonic() - begin
         if not answer["ok"]:
             raise ProcessError(answer["kind"], answer["text"], fatal=False, wall_s=wall_s, peak_mb=None, tail="")
