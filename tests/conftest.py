@@ -52,8 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from hypothesis import settings
 
-    settings.register_profile("quick", deadline=None, max_examples=EXAMPLES)
-    settings.register_profile("whole", deadline=None)
+    usual = settings.get_profile("default")
+    settings.register_profile("quick", usual, deadline=None, max_examples=EXAMPLES)
+    settings.register_profile("whole", usual, deadline=None)
     settings.load_profile("quick" if config.getoption("markexpr") == QUICK else "whole")
 
 
