@@ -248,11 +248,9 @@ def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> None:
+def test_sigkill_at_random_moments_loses_nothing(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     words = ("--suite", str(slow_suite(zoo, tmp_path)), "--images", "20")
-    calm = start(zoo, tmp_path / "calm", *words)
-    out, _ = calm.communicate(timeout=300)
-    assert calm.returncode == 0, out
+    assert run(tmp_path / "calm", *words) == 0
     expected = verdicts(tmp_path / "calm")
     rng = random.Random(7)
     killed = tmp_path / "killed"
@@ -320,13 +318,13 @@ def test_a_reader_that_goes_away_does_not_end_the_run(zoo: Zoo, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_runs_in_one_directory_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+def test_two_runs_in_one_directory_are_refused(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     suite = str(slow_suite(zoo, tmp_path, delay=4.0))
     first = start(zoo, tmp_path / "run", "--suite", suite)
     wait_for_rows(tmp_path / "run", 1, first)
-    second = start(zoo, tmp_path / "run", "--suite", suite)
-    printed, _ = second.communicate(timeout=120)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 2
-    assert "is in use: another run is writing instances.main.jsonl" in printed
+    try:
+        with pytest.raises(UserError, match=r"is in use: another run is writing instances\.main\.jsonl"):
+            run(tmp_path / "run", "--suite", suite)
+    finally:
+        first.kill()
+        first.communicate()
