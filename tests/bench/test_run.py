@@ -96,7 +96,6 @@ def test_shards_cover_everything_once(run: Run, tmp_path: Path) -> None:
     assert len(rows) == len(set(rows))
 
 
-@pytest.mark.slow
 def test_a_claimed_counterexample_that_is_none_is_an_error_and_a_verifier_that_never_works_is_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +157,6 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_missing_verifiers_are_left_out_on_request_and_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +166,6 @@ def test_missing_verifiers_are_left_out_on_request_and_named(
     assert summary(tmp_path / "run")["skipped"] == {"fake-missing": "install fake-missing by hand."}
 
 
-@pytest.mark.slow
 def test_a_directory_of_another_suite_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "1")
     other = tmp_path / "other.yaml"

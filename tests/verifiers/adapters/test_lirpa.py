@@ -23,6 +23,7 @@ from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.rounding.lirpa import Apart
+from tests import inprocess
 from tests.verifiers import onnxnets
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")
@@ -44,13 +45,15 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module", params=METHODS)
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    with Worker(request.param, threads=1) as subject:
+    with inprocess.verifiers(), Worker(request.param, threads=1) as subject:
         yield subject
 
 
 @pytest.fixture(scope="module")
 def ibp() -> Iterator[Worker]:
-    with Worker("ibp", threads=1) as subject:
+    # It sets Python's recursion limit, which Hypothesis doesn't want to see changed.
+    autolirpa.library()
+    with inprocess.verifiers(), Worker("ibp", threads=1) as subject:
         yield subject
 
 
@@ -221,7 +224,7 @@ def test_an_ordinary_proof_needs_no_float64(
 @pytest.mark.slow
 def test_optimised_slopes_are_never_worse(networks: dict[str, Path]) -> None:
     instances = [onnxnets.instance(networks["convolutional"], 0.03, seed) for seed in range(4)]
-    with Worker("crown", threads=1) as crown, Worker("alpha-crown", threads=1) as alpha:
+    with inprocess.verifiers(), Worker("crown", threads=1) as crown, Worker("alpha-crown", threads=1) as alpha:
         plain, better = crown.verify(instances), alpha.verify(instances)
     gains = [np.subtract(b.bounds, a.bounds) for a, b in zip(plain, better, strict=True)]  # type: ignore[arg-type]
     assert all(gain.min() > -1e-5 for gain in gains)
