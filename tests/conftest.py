@@ -1,5 +1,7 @@
 """`pytest` without arguments is quick: it uses two to four cores, leaves slow tests out, and says so.
 
+Of a property it draws fewer examples than `tox` does.
+
 Processes that share the cores share them out: each one's libraries, and the programs that it starts, use its part
 alone, or threads of one would wait for those of another.
 """
@@ -15,6 +17,8 @@ import pytest
 
 #: What `pytest` runs unless -m asks for something else, see ``addopts`` in pyproject.toml.
 QUICK = "not slow"
+#: Examples that a plain run draws of a property that doesn't say how many; all tests draw a hundred.
+EXAMPLES = 40
 #: Workers beyond these would save less than they take to import torch.
 MOST_WORKERS = 4
 _LEFT_OUT = pytest.StashKey[int]()
@@ -37,6 +41,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Says how many examples are drawn, unless it is told otherwise; before tests are imported, which ask for it.
+
+    An example may take as long as it takes: machines are busy.
+    """
+    if not config.pluginmanager.hasplugin("hypothesispytest") or config.getoption("--hypothesis-profile"):
+        return
+    from hypothesis import settings
+
+    usual = settings.get_profile("default")
+    settings.register_profile("quick", usual, deadline=None, max_examples=EXAMPLES)
+    settings.register_profile("whole", usual, deadline=None)
+    settings.load_profile("quick" if config.getoption("markexpr") == QUICK else "whole")
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import conftest
 
@@ -64,3 +65,17 @@ def test_all_tests_take_a_worker_a_core(
     assert conftest.pytest_xdist_auto_num_workers(pytestconfig) == workers
     monkeypatch.setattr(pytestconfig, "args_source", pytest.Config.ArgsSource.ARGS)
     assert conftest.pytest_xdist_auto_num_workers(pytestconfig) == 0
+
+
+@pytest.mark.parametrize(("marks", "examples"), [(conftest.QUICK, conftest.EXAMPLES), ("", 100)])
+def test_a_plain_run_draws_fewer_examples(
+    marks: str, examples: int, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = settings.get_current_profile_name()
+    monkeypatch.setattr(pytestconfig.option, "markexpr", marks)
+    monkeypatch.setattr(pytestconfig.option, "hypothesis_profile", None)
+    try:
+        conftest.pytest_configure(pytestconfig)
+        assert (settings().max_examples, settings().deadline) == (examples, None)
+    finally:
+        settings.load_profile(before)

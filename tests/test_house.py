@@ -90,8 +90,11 @@ def test_variables_bear_their_types_nouns() -> None:
         ("kept, left = rows", []),
     ],
 )
-def test_bare_names_are_seen_unless_they_are_boolean(line: str, names: list[str]) -> None:
+def test_bare_names_are_seen_unless_they_are_boolean(line: str, names: list[str], tmp_path: Path) -> None:
     assert sorted(name for name, _ in words.bare_names(ast.parse(line))) == names
+    # A file is parsed only where it looks as if it had one.
+    (tmp_path / "x.py").write_text(line)
+    assert sorted(place.rpartition(": ")[2] for place in words.places([tmp_path / "x.py"], tmp_path)) == names
 
 
 def test_words_are_counted_by_folder_and_links_are_not_followed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers import VERIFIERS
+from tests import inprocess
 from tests.bench import fakes
 
 if TYPE_CHECKING:
@@ -82,6 +83,16 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     with without_drawing():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def asked_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Has verifiers asked in this process, where they start at once, but for tests marked ``processes``."""
+    if request.node.get_closest_marker("processes"):
+        yield
+        return
+    with inprocess.verifiers():
         yield
 
 
@@ -168,7 +179,7 @@ def finished_run(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prunecert.bench.run import main
 
     out = tmp_path_factory.mktemp("finished") / "run"
-    with without_drawing():
+    with without_drawing(), inprocess.verifiers():
         assert main(zoo.arguments(out, "--images", "12", "--workers", "1")) == 0
     return out
 
@@ -180,7 +191,7 @@ def proved_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("proved")
     suite = proofkit.write(folder)
-    with without_drawing():
+    with without_drawing(), inprocess.verifiers():
         assert proofkit.run(suite, folder / "run", "--certificates").exit_code == 0
     return folder / "run"
 

@@ -32,6 +32,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.draws
+@pytest.mark.processes
 def test_a_run_leaves_table_figures_and_page(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert run(out, "--images", "12", "--workers", "2") == 0
@@ -76,6 +77,7 @@ def test_going_on_does_nothing_twice_and_more_images_extend(run: Run, tmp_path: 
     assert summary(out)["cells"][0]["images"] == 6
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(run: Run, tmp_path: Path) -> None:
     for workers in ("1", "3"):
@@ -94,7 +96,6 @@ def test_shards_cover_everything_once(run: Run, tmp_path: Path) -> None:
     assert len(rows) == len(set(rows))
 
 
-@pytest.mark.slow
 def test_a_claimed_counterexample_that_is_none_is_an_error_and_a_verifier_that_never_works_is_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +157,6 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_missing_verifiers_are_left_out_on_request_and_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +166,6 @@ def test_missing_verifiers_are_left_out_on_request_and_named(
     assert summary(tmp_path / "run")["skipped"] == {"fake-missing": "install fake-missing by hand."}
 
 
-@pytest.mark.slow
 def test_a_directory_of_another_suite_is_refused(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     run(tmp_path / "run", "--images", "1")
     other = tmp_path / "other.yaml"
@@ -246,11 +245,9 @@ def wait_for_rows(out: Path, count: int, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_sigkill_at_random_moments_loses_nothing(zoo: Zoo, tmp_path: Path) -> None:
+def test_sigkill_at_random_moments_loses_nothing(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     words = ("--suite", str(slow_suite(zoo, tmp_path)), "--images", "20")
-    calm = start(zoo, tmp_path / "calm", *words)
-    out, _ = calm.communicate(timeout=300)
-    assert calm.returncode == 0, out
+    assert run(tmp_path / "calm", *words) == 0
     expected = verdicts(tmp_path / "calm")
     rng = random.Random(7)
     killed = tmp_path / "killed"
@@ -318,13 +315,13 @@ def test_a_reader_that_goes_away_does_not_end_the_run(zoo: Zoo, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_runs_in_one_directory_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+def test_two_runs_in_one_directory_are_refused(run: Run, zoo: Zoo, tmp_path: Path) -> None:
     suite = str(slow_suite(zoo, tmp_path, delay=4.0))
     first = start(zoo, tmp_path / "run", "--suite", suite)
     wait_for_rows(tmp_path / "run", 1, first)
-    second = start(zoo, tmp_path / "run", "--suite", suite)
-    printed, _ = second.communicate(timeout=120)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 2
-    assert "is in use: another run is writing instances.main.jsonl" in printed
+    try:
+        with pytest.raises(UserError, match=r"is in use: another run is writing instances\.main\.jsonl"):
+            run(tmp_path / "run", "--suite", suite)
+    finally:
+        first.kill()
+        first.communicate()

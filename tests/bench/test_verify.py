@@ -84,7 +84,6 @@ def test_a_benchmark_gives_results_in_vnncomps_form(
     assert (out / "logs/fake-breaker.log").exists()
 
 
-@pytest.mark.slow
 def test_a_second_start_keeps_what_is_done(bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--instances",
@@ -105,7 +104,6 @@ def test_a_second_start_keeps_what_is_done(bench: Path, tmp_path: Path, capsys: 
     assert "(kept)" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_kept_counterexample_is_there_under_every_name(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--instances", str(bench / "instances.csv"), "--out", str(out), "--verifier"]
@@ -154,6 +152,7 @@ def test_a_killed_run_goes_on(bench: Path, tmp_path: Path) -> None:
     assert [row[4] for row in results(out / "results.csv")] == ["unsat", "sat", "unsat", "sat"]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_an_error_is_a_broken_run_and_can_be_asked_again(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -179,6 +178,7 @@ def test_an_error_is_a_broken_run_and_can_be_asked_again(
     assert main(arguments) == EXIT_OK
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_contradiction_counts_more_than_an_error(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -195,7 +195,6 @@ def test_what_cannot_be_asked_again_is_refused(text: str, tmp_path: Path) -> Non
         one(tmp_path, HOLDS, "--retry", text)
 
 
-@pytest.mark.slow
 def test_two_verifiers_that_contradict_each_other_exit_1(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,7 +226,6 @@ def test_a_property_beyond_the_verifier_is_unsupported(tmp_path: Path) -> None:
     assert log(out)[-1]["status"] == "unsat"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [("0.1", "0.2", "unsat"), ("0.1", "0.6", "sat"), ("0.6", "0.1", "sat")],
@@ -244,7 +242,6 @@ def test_several_boxes_are_one_answer(tmp_path: Path, first: str, second: str, s
         assert x[0] <= 0.6
 
 
-@pytest.mark.slow
 def test_a_counterexample_must_lie_in_the_files_own_box(tmp_path: Path) -> None:
     """No float32 lies between the decimals, so the corner that breaks the float32 box proves nothing."""
     flat = spec("(>= X_0 0.1)", "(<= X_0 0.1)", *BOX[2:], "(>= Y_0 0.1)")

@@ -60,7 +60,6 @@ def tasks(folder: Path, content: str | bytes) -> list[tuple[Path, Path, float, s
     return [(task.onnx.resolve(), task.vnnlib.resolve(), task.timeout, task.refusal) for task in read_rows(file)]
 
 
-@pytest.mark.slow
 def test_a_list_with_a_header_is_answered(folder: Path) -> None:
     assert answered(folder, "onnx,vnnlib,timeout\n" + ROWS) == (EXIT_OK, ["unsat", "sat"])
 
@@ -87,7 +86,6 @@ def test_lists_as_people_write_them(folder: Path, content: str | bytes) -> None:
     assert tasks(folder, content) == rows
 
 
-@pytest.mark.slow
 def test_equal_rows_are_answered_once_and_listed_as_often_as_asked(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +98,6 @@ def test_equal_rows_are_answered_once_and_listed_as_often_as_asked(
     assert len({task.name for task in read_rows(folder / "instances.csv")}) == 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -250,7 +247,6 @@ def test_a_folder_of_results_that_cannot_be_written_is_refused(tmp_path: Path, m
         one(tmp_path, HOLDS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
 def test_a_property_in_a_folder_that_may_not_be_entered(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
@@ -289,7 +285,6 @@ def test_a_reader_that_goes_loses_no_answer(folder: Path) -> None:
     assert [row[4] for row in results(folder / "out/fake-breaker/results.csv")] == ["unsat", "sat"] * 3
 
 
-@pytest.mark.slow
 def test_a_property_that_every_verifier_refuses_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "v/mixed.vnnlib").write_text(spec(*BOX, "(<= X_0 Y_0)"))
     assert answered(folder, ROWS + "net.onnx,v/mixed.vnnlib,5\n") == (EXIT_USAGE, ["unsat", "sat", "unknown"])
@@ -318,7 +313,6 @@ def test_a_property_without_output_constraint_is_broken_by_any_point(folder: Pat
         assert x.tolist() == y.tolist() == [0.25, 0.625]
 
 
-@pytest.mark.slow
 def test_a_point_on_the_border_of_a_strict_inequality_breaks_nothing(tmp_path: Path) -> None:
     # The largest Y_0 is 0.5; the careless one takes that for a counterexample.
     for assertions, status in (

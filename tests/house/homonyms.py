@@ -6,12 +6,14 @@ Run as a program, it prints them with where they are.
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests import house
 
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 #: Why a name stands more than once; an entry goes when its reason does.
 REASONS: Mapping[str, str] = {
     "Answer": "the protocol of what `outcome.settle` takes, and the row of a summary that fulfils it",
@@ -45,11 +47,19 @@ def homonyms(sources: Mapping[str, Path] | None = None) -> dict[str, list[str]]:
     Args:
         sources: Modules by their dotted names; by default all that are installed.
     """
+    texts = {
+        module: source.read_text(encoding="utf-8")
+        for module, source in (house.modules() if sources is None else sources).items()
+    }
+    # Most names stand once, which is seen sooner than all modules are parsed.
+    names = {module: set(_CLASS.findall(text)) for module, text in texts.items()}
+    counts = Counter(name for classes in names.values() for name in classes)
     places: dict[str, list[str]] = defaultdict(list)
-    for module, source in (house.modules() if sources is None else sources).items():
-        for node in ast.parse(source.read_bytes()).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(module)
+    for module, text in texts.items():
+        if any(counts[name] > 1 for name in names[module]):
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(module)
     return {name: modules for name, modules in sorted(places.items()) if len(modules) > 1}
 
 

@@ -19,6 +19,7 @@ from prunecert.bench.results.summary import summarise as summarise_run
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, UserError
 from prunecert.verifiers.certificate import certificate
+from tests import inprocess
 from tests.bench.certificatekit import NOISY, PROVED, suite_text
 from tests.bench.conftest import SUITE, Zoo
 from tests.bench.rowkit import documents
@@ -47,7 +48,8 @@ def finished(noisy: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     handler = signal.getsignal(signal.SIGTERM)
     out = tmp_path_factory.mktemp("run") / "out"
     try:
-        assert main(noisy.arguments(out, "--workers", "1")) == EXIT_OK
+        with inprocess.verifiers():
+            assert main(noisy.arguments(out, "--workers", "1")) == EXIT_OK
     finally:
         signal.signal(signal.SIGTERM, handler)
     return out

@@ -19,6 +19,7 @@ from prunecert.bench.running.run import run_suite
 from prunecert.bench.schema.alike import alike_spec
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats.counterexample import outputs
+from tests import inprocess
 from tests.bench import pairkit
 from tests.bench.rowkit import documents
 
@@ -38,7 +39,8 @@ def ask(suite: Path, out: Path, *more: str) -> tuple[int, str]:
 def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("pairs")
     suite = pairkit.write(folder, "{alike: [class, 'difference:0.05'], verifiers: [sparse-pair, sparse-bab]}")
-    code, text = ask(suite, folder / "run")
+    with inprocess.verifiers():
+        code, text = ask(suite, folder / "run")
     assert code == 0
     return folder / "run", text
 

@@ -15,6 +15,7 @@ from prunecert.verifiers.adapters.autoattack.boxes import VERSIONS, ball, fittin
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
+from tests import inprocess
 from tests.verifiers import onnxnets
 
 pytestmark = [
@@ -36,7 +37,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    with Worker("autoattack", threads=1) as subject:
+    with inprocess.verifiers(), Worker("autoattack", threads=1) as subject:
         yield subject
 
 

@@ -96,6 +96,7 @@ def test_conjunctions_and_ragged_disjuncts(worker: Worker, cases: list[tuple[Ins
     assert verdict.status is Status.SAT, verdict.detail
 
 
+@pytest.mark.slow
 def test_a_margin_below_the_tolerance_is_never_sat(worker: Worker, cases: list[tuple[Instance, bool]]) -> None:
     instance = cases[0][0]
     row = np.eye(instance.classes)[:1]
@@ -105,6 +106,7 @@ def test_a_margin_below_the_tolerance_is_never_sat(worker: Worker, cases: list[t
     assert (verdict.status is Status.UNSAT) or "within 1e-05 of the threshold" in verdict.detail
 
 
+@pytest.mark.slow
 def test_a_network_beyond_the_range_of_float32_is_unsupported_not_a_failure(
     worker: Worker, cases: list[tuple[Instance, bool]], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from prunecert.verifiers.adapters.pgd.starts import start
 from prunecert.verifiers.base import Norm, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
+from tests import inprocess
 from tests.verifiers import onnxnets
 
 
@@ -25,7 +26,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pgd() -> Iterator[Worker]:
-    with Worker("pgd", threads=1) as subject:
+    with inprocess.verifiers(), Worker("pgd", threads=1) as subject:
         yield subject
 
 

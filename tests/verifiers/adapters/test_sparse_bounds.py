@@ -16,6 +16,7 @@ from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.process.worker import Worker
+from tests import inprocess
 from tests.verifiers import onnxnets
 
 METHODS = ("sparse-ibp", "sparse-crown-ibp", "sparse-crown")
@@ -28,7 +29,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=METHODS)
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    with Worker(request.param, threads=1) as subject:
+    with inprocess.verifiers(), Worker(request.param, threads=1) as subject:
         yield subject
 
 

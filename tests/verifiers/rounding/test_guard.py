@@ -21,6 +21,7 @@ from prunecert.verifiers.process.child import encode
 from prunecert.verifiers.process.judge import judge
 from prunecert.verifiers.process.worker import Worker
 from prunecert.verifiers.rounding import float64_network, guard
+from tests import inprocess
 from tests.verifiers import onnxnets
 
 
@@ -94,7 +95,7 @@ def _four_below(tmp_path: Path) -> Instance:
 def test_float32_bounds_of_cancelling_neurons_prove_nothing(verifier: str, tmp_path: Path) -> None:
     cases = [(1e8, 8.0, -28.0), (3e7, 4.0, -14.5), (3e7, 4.0, -11.0)]
     networks = [_cancelling(tmp_path / f"{number}.onnx", *case) for number, case in enumerate(cases)]
-    with Worker(verifier, threads=1) as worker:
+    with inprocess.verifiers(), Worker(verifier, threads=1) as worker:
         verdicts = worker.verify([_instance(path, [2.0], [2.1], [[1.0, 0.0]], [0.0]) for path in networks])
     assert [verdict.status for verdict in verdicts] == [Status.UNKNOWN] * 3, verdicts
 
@@ -238,7 +239,7 @@ def test_a_margin_within_the_allowance_is_unknown(above: float, status: Status, 
 @pytest.mark.parametrize("verifier", ["sparse-ibp", "sparse-crown", "sparse-alpha-crown", "sparse-bab", "crown"])
 def test_verifiers_leave_room_for_rounding(verifier: str, tmp_path: Path) -> None:
     instances = [_near(tmp_path, above) for above in (1e-8, 1e-3)]
-    with Worker(verifier, threads=1) as worker:
+    with inprocess.verifiers(), Worker(verifier, threads=1) as worker:
         near, far = worker.verify(instances)
     assert near.status is Status.UNKNOWN, near.detail
     assert far.status is Status.UNSAT, far.detail
