@@ -97,9 +97,9 @@ def dual(data: tuple[Float64Array, ...], radius: float, multiplier: float) -> fl
 @given(st.integers(0, 10**6), st.integers(1, 30), st.floats(0.01, 2.0))
 def test_no_multiplier_is_better(seed: int, size: int, radius: float) -> None:
     """A golden section through all of them ends no higher."""
-    data = drawn(seed, size)
-    value, _ = bound(*data, radius)
-    right = float(np.linalg.norm(np.maximum(abs(data[1]), abs(data[0] + data[1])))) / radius * 1.01
+    c, d, low, high, center = data = drawn(seed, size)
+    value, _ = bound(c, d, low, high, center, radius)
+    right = float(np.linalg.norm(np.maximum(abs(d), abs(c + d)))) / radius * 1.01
     left, share = 1e-9, (5**0.5 - 1) / 2
     for _ in range(100):
         one, other = right - share * (right - left), left + share * (right - left)
