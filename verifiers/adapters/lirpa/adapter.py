@@ -1,12 +1,14 @@
 """IBP, CROWN-IBP, CROWN and α-CROWN through auto_LiRPA, many images in a batch.
 
 IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, "Efficient Neural Network Robustness Certification with General
-Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1.
+Activation Functions". CROWN-IBP: Zhang et al. 2020, section 3. α-CROWN: Xu et al. 2021, section 3.1. Over l2 balls,
+CROWN and α-CROWN go on with SDP-CROWN (Chiu et al. 2025), see `sdp_crown`, where auto_LiRPA leaves an image open.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -107,7 +109,8 @@ class Crown(Lirpa):
         )
         try:
             ball = Ball.of(center, float(instance.eps), low, high)
-            network = sdp_crown.SdpCrown(self._module, ball, corners, self._deadline)
+            deadline = min(self._deadline, time.monotonic() + instance.timeout)
+            network = sdp_crown.SdpCrown(self._module, ball, corners, deadline)
             return self._array(network.bound(matrix, offsets, self._steps()))
         except sdp_crown.LateError:
             return None

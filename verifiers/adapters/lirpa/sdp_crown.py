@@ -168,35 +168,40 @@ class SdpCrown:
     def _enclose(self, name: str, own: Hidden) -> None:
         """Finds the ball of a ReLU input's unstable neurons, and takes over what it says of each."""
         free = own.free
-        radius = 0.0
-        apart = torch.zeros(len(free), dtype=torch.float64, device=free.device)
+        parts: dict[str, list[torch.Tensor]] = {}
 
-        def take(matrix: torch.Tensor, length: float) -> None:
-            nonlocal radius, apart
-            radius += norm(matrix.cpu().numpy()) * length
-            apart = apart + lengths(matrix) * length
-
-        def halved(node: str, through: torch.Tensor, sums: Sums) -> torch.Tensor:
+        def halved(node: str, through: torch.Tensor, _: Sums) -> torch.Tensor:
             hidden = self.hidden[node]
             slope = (hidden.high > 0).double()
             if len(hidden.free):
                 slope[hidden.free] = 0.5
-                take(through[:, hidden.free], _unlinear(hidden))
+                parts.setdefault(node, []).append(through[:, hidden.free])
             return through * slope
 
-        sums = Sums.of(torch.zeros_like(apart))
-        end = self._walk.back(name, self._picked(name, free), sums, halved)
-        if end is not None:
-            take(end, self._walk.ball.radius)
-        # Both the value and that at the centre are off by what the walk charges.
-        error = 1.01 * (own.drift[free] + 2.0 * sums.error)
-        error[~(sums.largest < HUGE)] = torch.inf
+        ends, errors = [], []
+        for neurons in torch.split(free, max(1, _ROOM // self._widest)):
+            self._hurry()
+            rows = self._picked(name, neurons)
+            sums = Sums.of(torch.zeros(len(rows), dtype=torch.float64, device=free.device))
+            end = self._walk.back(name, rows, sums, halved)
+            ends += [] if end is None else [end]
+            # Both the value and that at the centre are off by what the walk charges.
+            error = 1.01 * (own.drift[neurons] + 2.0 * sums.error)
+            errors.append(torch.where(sums.largest < HUGE, error, torch.full_like(error, torch.inf)))
+        radius, error = 0.0, torch.cat(errors)
+        apart = torch.zeros_like(error)
+        pairs = [(matrices, _unlinear(self.hidden[node])) for node, matrices in parts.items()]
+        for matrices, length in [*pairs, (ends, self._walk.ball.radius)]:
+            if matrices:
+                matrix = torch.cat(matrices)
+                radius += norm(matrix.cpu().numpy()) * length
+                apart = apart + lengths(matrix) * length
         apart = (apart + error) * (1 + 1e-12)
         radius = (radius + float(error.norm())) * (1 + 1e-12)
         center = self._walk.values[name].center.reshape(-1)[free]
-        ends = torch.full_like(apart, torch.inf)
-        own.low[free] = torch.fmax(own.low[free], torch.nextafter(center - apart, -ends))
-        own.high[free] = torch.fmin(own.high[free], torch.nextafter(center + apart, ends))
+        far = torch.full_like(apart, torch.inf)
+        own.low[free] = torch.fmax(own.low[free], torch.nextafter(center - apart, -far))
+        own.high[free] = torch.fmin(own.high[free], torch.nextafter(center + apart, far))
         own.radius = radius if math.isfinite(radius) else math.inf
 
     def _lower(self, name: str, rows: torch.Tensor, constant: torch.Tensor, slopes: dict[str, torch.Tensor]) -> Sums:

@@ -58,7 +58,7 @@ def smallest(question: Instance) -> NDArray[np.float64]:
     return np.array([(outputs @ a.T - b).max(axis=1).min() for a, b in question.spec.disjuncts])
 
 
-@pytest.mark.parametrize("kind", [Crown, AlphaCrown])
+@pytest.mark.parametrize("kind", [Crown, pytest.param(AlphaCrown, marks=pytest.mark.slow)])
 def test_it_is_never_below_auto_lirpa_nor_above_the_outputs(kind: type[Lirpa], network: Path) -> None:
     questions = [onnxnets.instance(network, eps, 1, norm="l2") for eps in (0.02, 0.4, 0.4)]
     # A disjunct of three rows, another of one.
@@ -78,7 +78,7 @@ def test_it_is_never_below_auto_lirpa_nor_above_the_outputs(kind: type[Lirpa], n
     assert torch.get_default_dtype() is torch.float32
 
 
-@pytest.mark.parametrize("kind", [Crown, AlphaCrown])
+@pytest.mark.parametrize("kind", [Crown, pytest.param(AlphaCrown, marks=pytest.mark.slow)])
 def test_what_auto_lirpa_leaves_open_is_proved(kind: type[Lirpa], network: Path) -> None:
     """Thresholds half-way between both bounds, of each disjunct."""
     question = onnxnets.instance(network, 0.4, 1, norm="l2")
