@@ -185,13 +185,15 @@ class BallWalk:
             corners: Bounds of inputs of ReLUs before it, by name, of any shape.
         """
         module, shape = self.module, (1, *self.module.input_shape)
-        known: dict[str, Corners] = {module.input_name: (self.ball.low.reshape(shape), self.ball.high.reshape(shape))}
+        intervals: dict[str, Corners] = {
+            module.input_name: (self.ball.low.reshape(shape), self.ball.high.reshape(shape))
+        }
         for result, key, arguments in module.steps[: self._place[name] + 1]:
-            layer, (low, high) = module.layers[key], known[arguments[0]]
+            layer, (low, high) = module.layers[key], intervals[arguments[0]]
             if key in self._layers:
                 low, high = _interval(layer, self._layers[key], low, high)
             elif isinstance(layer, _Combine):
-                other = known[arguments[1]]
+                other = intervals[arguments[1]]
                 low, high = layer(low, other[0]), layer(high, other[1])
                 low, high = low - 2 * UNIT * low.abs(), high + 2 * UNIT * high.abs()
             else:
@@ -199,8 +201,8 @@ class BallWalk:
             if result in corners:
                 ends = (end.reshape(low.shape) for end in corners[result])
                 low, high = torch.maximum(low, next(ends)), torch.minimum(high, next(ends))
-            known[result] = low, high
-        return known[name]
+            intervals[result] = low, high
+        return intervals[name]
 
     def _forward(self, corners: Mapping[str, Corners]) -> dict[str, Values]:
         """Runs the centre through the network, with errors and magnitudes."""

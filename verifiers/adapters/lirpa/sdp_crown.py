@@ -135,9 +135,9 @@ class SdpCrown:
         inside = self._walk.interval(name, {key: (item.low, item.high) for key, item in self.hidden.items()})
         low = torch.maximum(corners[0], inside[0]).reshape(-1)
         high = torch.minimum(corners[1], inside[1]).reshape(-1)
-        known = self._walk.values[name]
-        center = torch.clamp(known.center.reshape(-1), low, high)
-        own = Hidden(low, high, center, known.drift.reshape(-1), _unstable(low, high))
+        values = self._walk.values[name]
+        center = torch.clamp(values.center.reshape(-1), low, high)
+        own = Hidden(low, high, center, values.drift.reshape(-1), _unstable(low, high))
         for neurons in torch.split(own.free, max(1, _ROOM // (2 * self._widest))):
             self._hurry()
             rows = self._picked(name, neurons)
