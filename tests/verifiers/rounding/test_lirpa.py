@@ -20,7 +20,7 @@ from prunecert.verifiers.adapters.lirpa import nodes
 from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
 from prunecert.verifiers.adapters.lirpa.rows import SpecificationRows
-from prunecert.verifiers.base import Instance, OutputSpec, Status
+from prunecert.verifiers.base import Instance, Norm, OutputSpec, Status
 from prunecert.verifiers.formats.onnx_torch import OnnxModule, read_onnx
 from prunecert.verifiers.rounding.lirpa import Apart, ChargeWalk, Computed, _Charges, _Values, certain
 from tests.verifiers import onnxnets
@@ -401,3 +401,28 @@ def test_bounds_that_are_no_numbers_are_charged_everything(tmp_path: Path) -> No
 def test_what_is_no_number_is_certain_of_nothing() -> None:
     less = certain(np.array([1.0, np.nan, np.inf, 2.0]), np.array([0.5, 0.0, np.inf, np.inf]))
     np.testing.assert_array_equal(less, [0.5, -np.inf, -np.inf, -np.inf])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_hidden_bounds_are_off_by_no_more_than_their_widths(norm: Norm, tmp_path: Path) -> None:
+    """Float32's against float64's, which are nearly those of real arithmetic."""
+    path = onnxnets.convolutional(tmp_path / "net.onnx", seed=3)
+    question = onnxnets.instance(path, 0.05, 1, norm=norm)
+    verifier, rows = started(Crown, path), SpecificationRows([question])
+    ends: list[dict[str, tuple[torch.Tensor, torch.Tensor]]] = []
+    widths: list[dict[str, torch.Tensor]] = []
+    for dtype in (torch.float32, torch.float64):
+        verifier._use(dtype)
+        verifier._bound([question], rows)
+        computed = verifier._computed(rows.offsets.shape)
+        assert computed is not None
+        widths.append(verifier._walk.widths([question], computed, dtype))
+        ends.append({names[0]: computed.bounds[result] for result, _, names in verifier._module.steps
+                     if result in computed.bounds})  # fmt: skip
+    assert len(ends[0]) == 3
+    for name, width in widths[0].items():
+        apart = [(one.double() - other).abs() for one, other in zip(ends[0][name], ends[1][name], strict=True)]
+        assert all(bool((gap <= width + widths[1][name]).all()) for gap in apart)
+        assert max(float(gap.max()) for gap in apart) > 0
+        assert float(width.max()) < 1e-2
+        assert float(widths[1][name].max()) < 1e-11

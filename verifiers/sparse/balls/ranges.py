@@ -23,6 +23,7 @@ from scipy import sparse
 
 from prunecert.verifiers.output_spec import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
+from prunecert.verifiers.sparse.balls.products import pull, weighed
 from prunecert.verifiers.sparse.balls.spectral import norm
 from prunecert.verifiers.sparse.balls.walk import Ball, Ranges, Walker
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, gamma
@@ -146,6 +147,7 @@ def _enclose(checker: Checker, ranges: Ranges, node: int) -> None:
     error = ranges.drifts[node][free].copy()
     radius = 0.0
     apart = np.zeros(len(free))
+    zeros = np.zeros(max(item.size for item in checker.network.nodes))
     linear: dict[int, Float64Array] = {}
     relu: dict[int, Float64Array] = {}
     rows: Float64Array | sparse.csr_array = _picked(free, checker.network.nodes[node].size)
@@ -165,7 +167,7 @@ def _enclose(checker: Checker, ranges: Ranges, node: int) -> None:
                     radius += norm(part) * length
                     apart += _lengths(part) * length
                 # Halving is exact.
-                scaled = through * slope
+                scaled = np.multiply(through, slope, out=through)
                 if rows.size:
                     rows = rows + scaled
                     reach = np.maximum(np.abs(low), np.abs(high))
@@ -173,12 +175,8 @@ def _enclose(checker: Checker, ranges: Ranges, node: int) -> None:
                 else:
                     rows = scaled
             # Both the value and that at the centre are off by that much.
-            error += 2.0 * (np.abs(rows) @ bounds.charges[place])
-        for product in checker.products[place]:
-            target = relu if product.activated else linear
-            part = rows @ product.matrix
-            part = part if isinstance(part, np.ndarray) else part.toarray()
-            target[product.source] = target[product.source] + part if product.source in target else part
+            error += 2.0 * weighed(rows, zeros[: rows.shape[1]], bounds.charges[place])[2]
+        pull(checker, place, rows, linear, relu)
     if 0 in linear:
         radius += norm(linear[0]) * ranges.ball.radius
         apart += _lengths(linear[0]) * ranges.ball.radius

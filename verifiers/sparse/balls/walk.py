@@ -19,6 +19,7 @@ from scipy import sparse
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.minimum import minimise
+from prunecert.verifiers.sparse.balls.products import pull, weighed
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
 from prunecert.verifiers.sparse.walks import UNIT, RowSums
 
@@ -170,16 +171,11 @@ class Walker:
         relu: dict[int, Float64Array],
     ) -> None:
         """Replaces a node's value by what it is computed from."""
-        sizes, bias = abs(rows), self._biases[node]
-        sums.add(rows @ bias, sizes @ np.abs(bias))
-        sums.charge(sizes @ self.ranges.bounds.charges[node])
-        largest = sizes.max(axis=1, initial=0.0) if isinstance(sizes, np.ndarray) else sizes.max(axis=1).toarray()
-        sums.reach(largest.reshape(-1))
-        for product in self.checker.products[node]:
-            target = relu if product.activated else linear
-            part = rows @ product.matrix
-            part = part if isinstance(part, np.ndarray) else part.toarray()
-            target[product.source] = target[product.source] + part if product.source in target else part
+        value, size, error, largest = weighed(rows, self._biases[node], self.ranges.bounds.charges[node])
+        sums.add(value, size)
+        sums.charge(error)
+        sums.reach(largest)
+        pull(self.checker, node, rows, linear, relu)
 
     def _relaxed(
         self,
@@ -195,8 +191,9 @@ class Walker:
         """Returns coefficients of a node's value in place of those of it, `own`, and of its ReLU, `through`."""
         bounds, free = self.ranges.bounds, self.ranges.unstable[node]
         low, high = bounds.lower[node], bounds.upper[node]
-        mu = through * (high > 0)
         c = np.ascontiguousarray(through[:, free])
+        # The rows are the walk's own.
+        mu = np.multiply(through, (high > 0).astype(np.float64), out=through)
         chosen = self._crown(c, low[free], high[free]) if slopes is None or node not in slopes else slopes[node]
         part = chosen.slope * c + chosen.shift
         d = -part
