@@ -113,7 +113,9 @@ class _View:
         corner = np.where(self._pixels.any(axis=1), self._pixels.argmax(axis=1), none) if none else np.zeros(last)
         for start, stop in self.net.levels:
             if start and stop <= last:
-                behind = np.where(self._neurons[start:stop, :start], corner[:start], none).min(axis=1)
+                order = np.argsort(corner[:start], kind="stable")
+                seen = self._neurons[start:stop, order]
+                behind = np.where(seen.any(axis=1), corner[order[seen.argmax(axis=1)]], none)
                 corner[start:stop] = np.minimum(corner[start:stop], behind)
         neurons: Int64Array = first + np.argsort(corner[first:last], kind="stable")
         return neurons
