@@ -114,8 +114,8 @@ class _View:
         for start, stop in self.net.levels:
             if start and stop <= last:
                 order = np.argsort(corner[:start], kind="stable")
-                seen = self._neurons[start:stop, order]
-                behind = np.where(seen.any(axis=1), corner[order[seen.argmax(axis=1)]], none)
+                links = self._neurons[start:stop, order]
+                behind = np.where(links.any(axis=1), corner[order[links.argmax(axis=1)]], none)
                 corner[start:stop] = np.minimum(corner[start:stop], behind)
         neurons: Int64Array = first + np.argsort(corner[first:last], kind="stable")
         return neurons

@@ -55,8 +55,8 @@ def test_neighbours_are_all_of_a_node_in_the_order_of_what_they_see(kind: str, t
     view = _View(net)
     neurons = view.nearby(first, last)
     np.testing.assert_array_equal(np.sort(neurons), np.arange(first, last))
-    seen = [view.part(np.array([neuron]))[0].pixels for neuron in neurons]
-    corners = [int(pixels.min()) if len(pixels) else len(net.pixels) for pixels in seen]
+    views = [view.part(np.array([neuron]))[0].pixels for neuron in neurons]
+    corners = [int(pixels.min()) if len(pixels) else len(net.pixels) for pixels in views]
     assert corners == sorted(corners)
 
 
