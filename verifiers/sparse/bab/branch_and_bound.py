@@ -39,6 +39,9 @@ from prunecert.verifiers.sparse.proofs.file import Proof
 
 #: Gradient steps of an attack from open subdomains.
 _STEPS = 6
+#: Of children, whose slopes are their parents' and all but there, while the multiplier of the new split begins at 0:
+#: step sizes of α and of β, and what is left of them after a step.
+_RATES, _DECAY = (0.1, 1.0), 0.85
 #: Most leaves of an earlier tree that are certified before anything is composed.
 DIRECT = 16
 
@@ -219,6 +222,11 @@ class BranchAndBound:
             best.put(near, part)
         return best
 
+    def _ascend(self, batch: Batch) -> Batch:
+        """Ascends on children, from their parents' dual variables; a pair shares the steps that it has."""
+        steps, deadline = max(1, self._limits.steps // 2), self._task.deadline
+        return self.composed.dual.optimise(batch, steps, _RATES, _DECAY, target=self._margin, deadline=deadline)
+
     def _leaves(self, planted: Planted) -> Batch:
         """Certifies an earlier tree's leaves as they are and returns those for which that fails."""
         batch = transplant.subdomains(planted, self._root.disjuncts)
@@ -361,9 +369,7 @@ class BranchAndBound:
                 np.repeat([1, -1], len(parents)),
                 self._root.open[both.disjunct],
             )
-            both = self.composed.dual.optimise(
-                both, self._limits.steps, target=self._margin, deadline=self._task.deadline
-            )
+            both = self._ascend(both)
             out.domains += len(both)
             self._accept(both)
             if sum(len(part) for part in self._pending) >= TOGETHER or not len(self.pool):

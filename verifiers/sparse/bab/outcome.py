@@ -17,7 +17,7 @@ class Limits:
 
     Args:
         root_steps: Gradient steps for the whole box.
-        steps: For a pair of children.
+        steps: For a pair of children, each of which has half of them.
         candidates: Splits whose children are bounded before one is chosen.
         batch: Subdomains a round; 0: by the size of the reduced network.
         attack_points: Random starts of the first attack.

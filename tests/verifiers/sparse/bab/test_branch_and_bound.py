@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.bab import branching
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
@@ -85,6 +87,33 @@ def test_what_no_certificate_proves_stays_open(
     assert len(bab.pool) == 1
     assert not bab.pool.take(1).bound > 0
     assert (standing.outcome.certified, standing.outcome.refused) == (0, 1)
+
+
+@pytest.mark.parametrize(("steps", "each"), [(12, 6), (5, 2), (1, 1)])
+def test_a_pair_of_children_shares_its_steps(
+    steps: int, each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = prepared("fc", 1, tmp_path)
+    bab, _ = start(question, below(question, 0.8), Limits(steps=steps))
+    dual, counts = bab.composed.dual, list[int]()
+    parents = dual.optimise(dual.start([0]), 10)
+    both = branching.children(parents, np.array([dual.net.unstable - 1]))
+    before = dual.bound(both.take([0, 1])).copy()
+    optimise = Dual.optimise
+
+    def count(self: Dual, batch: Batch, steps: int, *rest: Any, **more: Any) -> Batch:
+        counts.append(steps)
+        return optimise(self, batch, steps, *rest, **more)
+
+    monkeypatch.setattr(Dual, "optimise", count)
+    after = bab._ascend(both)
+    assert counts == [each]
+    assert np.all(after.bound >= before)
+    assert np.all(after.beta >= 0)
+    np.testing.assert_array_equal(after.sign, both.sign)
+    # What a child's multiplier gains beyond its parent's bound is there after few steps.
+    best = optimise(dual, both, 200, target=np.inf).bound
+    assert np.all(after.bound >= before + (0.6 if each > 2 else 0.0) * (best - before) - 1e-6)
 
 
 @pytest.mark.parametrize(("gain", "steps"), [(0.4, [30]), (0.6, [30, 30]), (1.1, [30])])
