@@ -21,9 +21,9 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
 
-#: Widths, in steps of a rounding, up to which neurons are cut before shares are optimised: none, and those with two
-#: neighbouring numbers.
-_WIDTHS = (-1.0, 1.5)
+#: Widths, in steps of a rounding, up to which neurons are cut before shares are optimised: none, those with two
+#: neighbouring numbers, and all.
+_WIDTHS = (-1.0, 1.5, np.inf)
 #: Gradient steps, the size of the first, and how it decays.
 _STEPS, _RATE, _DECAY = 16, 0.3, 0.85
 #: Rows that the shares are optimised for: all walk through the network together.
