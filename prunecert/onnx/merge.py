@@ -133,16 +133,16 @@ def isomorphic(first: Path, second: Path) -> bool:
 
 def _layers(model: onnx.ModelProto) -> list[tuple[object, ...]]:
     """Returns what there is of each node but weights and names."""
-    known: dict[str, object] = {item.name: ("constant", tuple(item.dims)) for item in model.graph.initializer}
+    origins: dict[str, object] = {item.name: ("constant", tuple(item.dims)) for item in model.graph.initializer}
     layers: list[tuple[object, ...]] = []
     for number, node in enumerate(model.graph.node):
         attributes = [
             tuple(item.t.dims) if item.HasField("t") else item.SerializeToString(deterministic=True)
             for item in sorted(node.attribute, key=lambda item: str(item.name))
         ]
-        sources = tuple(known.get(name, ("input", name == "")) for name in node.input)
+        sources = tuple(origins.get(name, ("input", name == "")) for name in node.input)
         layers.append((node.op_type, tuple(attributes), sources))
-        known.update({name: ("node", number, place) for place, name in enumerate(node.output)})
+        origins.update({name: ("node", number, place) for place, name in enumerate(node.output)})
     return layers
 
 

@@ -104,9 +104,8 @@ class CheckedBounds:
         lower: For each node, [size] float64; node 0 is the box itself.
         upper: Likewise.
         charges: For each node, what `Checker.charge` says.
-        cuts: By node: the share of each neuron's ReLU, in [0, 1] and without effect on unstable ones, that walks take
-            for any number between its bounds, whatever the neuron is made of. That is tighter where rounding makes what
-            it is made of vague. Bounds hold for any shares.
+        cuts: By node: the share of each neuron's ReLU, in [0, 1], that walks take for any number between its bounds,
+            whatever it is made of: tighter where rounding makes that vague. Bounds hold for any numbers here.
         alive: Where `Checker.live` keeps its answer.
     """
 
@@ -353,8 +352,7 @@ class Checker:
             cut = np.flatnonzero((share > 0) & (low >= 0))
             lam = coefficients[:, cut, :]
             mu = lam * (1.0 - share[cut])[:, None]
-            # Rounded once, and of the right sign.
-            rest = lam - mu
+            rest = lam - mu  # Rounded once, and of the right sign.
             fixed = np.where(rest > 0, rest * low[cut][:, None], rest * high[cut][:, None])
             fixed -= 8 * _UNIT * np.abs(fixed) + np.where(rest == 0, 0.0, _TINY)
             coefficients[:, cut, :] = mu

@@ -17,8 +17,8 @@ from tests.verifiers.sparse.quantised.networks import KINDS, Kind
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cuts_are_never_worse_than_none_and_hold(kind: Kind) -> None:
-    asked, rng = ask(kind, 2), np.random.default_rng(0)
-    question, offsets = asked.prepared, np.array([0.1, -0.2])
+    case, rng = ask(kind, 2), np.random.default_rng(0)
+    question, offsets = case.prepared, np.array([0.1, -0.2])
     bounds, rows = question.bounds, question.rows
     plain = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
     late = cut(question.checker, bounds, rows, offsets, deadline=0.0)
@@ -28,7 +28,7 @@ def test_cuts_are_never_worse_than_none_and_hold(kind: Kind) -> None:
     again = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
     assert again.min() >= plain.min()
     assert all(((share >= 0) & (share <= 1)).all() for share in bounds.cuts.values())
-    assert (values <= (asked.outputs @ rows.T - offsets).min(axis=0)).all()
+    assert (values <= (case.outputs @ rows.T - offsets).min(axis=0)).all()
     # What is left for the search has the same cuts.
     net_left = reduce(question.checker, bounds, rows, offsets)
     t = np.sign(rng.normal(size=(200, len(net_left.pixels))))
@@ -42,13 +42,13 @@ def test_cuts_are_never_worse_than_none_and_hold(kind: Kind) -> None:
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 200), numbers=st.integers(0, 1000))
 def test_bounds_hold_for_any_shares(kind: Kind, seed: int, numbers: int) -> None:
     """Also where they are no shares: whoever chooses them isn't trusted."""
-    asked, rng = ask(kind, seed, 0.02), np.random.default_rng(numbers)
-    question, zeros = asked.prepared, np.zeros(2)
+    case, rng = ask(kind, seed, 0.02), np.random.default_rng(numbers)
+    question, zeros = case.prepared, np.zeros(2)
     for node in question.checker.network.roundings:
         share = rng.choice([0.0, 1.0, rng.random(), -0.5, 1.5, np.nan], question.checker.network.nodes[node].size)
         question.bounds.cuts[node] = share
     bound = question.checker.lower(question.checker.last, question.rows, question.bounds, constant=zeros)
-    assert (bound <= (asked.outputs @ question.rows.T).min(axis=0)).all()
+    assert (bound <= (case.outputs @ question.rows.T).min(axis=0)).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -94,17 +94,17 @@ def test_after_the_deadline_nothing_is_begun(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "seed"), [("conv", 4), ("residual", 1), ("signed", 1)])
 def test_bounds_of_what_is_rounded_are_narrowed_to_multiples_of_the_scale(kind: Kind, seed: int) -> None:
-    asked = ask(kind, seed, 0.3)
-    question, checker = asked.prepared, asked.prepared.checker
+    case = ask(kind, seed, 0.3)
+    question, checker = case.prepared, case.prepared.checker
     bounds = question.bounds
     before = [low.copy() for low in bounds.lower], [high.copy() for high in bounds.upper]
     free = {node: bounds.unstable(node) for node in checker.network.roundings}
-    tighten(checker, bounds, 12, np.inf, sharpen=asked.sharpen)
+    tighten(checker, bounds, 12, np.inf, sharpen=case.sharpen)
     narrowed = 0
     for node, places in free.items():
         # One more call finds nothing that it could narrow.
         low, high = bounds.lower[node].copy(), bounds.upper[node].copy()
-        asked.sharpen(node, low, high)
+        case.sharpen(node, low, high)
         np.testing.assert_array_equal(low[places], bounds.lower[node][places])
         np.testing.assert_array_equal(high[places], bounds.upper[node][places])
         assert (bounds.lower[node] >= before[0][node]).all()
@@ -112,4 +112,4 @@ def test_bounds_of_what_is_rounded_are_narrowed_to_multiples_of_the_scale(kind: 
         narrowed += int((bounds.upper[node] < before[1][node]).sum() + (bounds.lower[node] > before[0][node]).sum())
     assert narrowed
     certified = checker.lower(checker.last, question.rows, bounds, constant=np.zeros(2))
-    assert (certified <= (asked.outputs @ question.rows.T).min(axis=0)).all()
+    assert (certified <= (case.outputs @ question.rows.T).min(axis=0)).all()
