@@ -24,7 +24,7 @@ from prunecert.verifiers.formats.vnnlib import (
     read_text,
     to_vnnlib,
 )
-from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two
+from prunecert.verifiers.formats.vnnlib_pairs import read_pair, speaks_of_two, write_pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,8 @@ def pair_tasks(
         kind: See `bench.schema.pairs.ALIKE`.
         category: Of the counterexamples' files.
         timeout: Seconds for each box.
-        folder: Where the merged network and the properties go.
+        folder: Where the merged network and the properties go, and the same over both files as queries of VNN-LIB 2.0,
+            `NAME.query.vnnlib`, where the two are isomorphic.
 
     Returns:
         For each box the files to be verified, as any others, and what they stand for.
@@ -65,7 +66,7 @@ def pair_tasks(
     Raises:
         UserError: The networks can't be compared, or the property isn't one of theirs.
     """
-    from prunecert.onnx.merge import merge
+    from prunecert.onnx.merge import isomorphic, merge
 
     merged = merge(first, second)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,9 @@ def pair_tasks(
         target = folder / f"{name}.vnnlib"
         spec = whole_spec or case.spec
         write_text(target, to_vnnlib(_asked(instance, spec, size)) + _box(case))
+        if kind is not None and isomorphic(first, second):
+            lower, upper = case.lower.reshape(shape), case.upper.reshape(shape)
+            write_text(folder / f"{name}.query.vnnlib", write_pair(lower, upper, spec, size // 2))
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
 

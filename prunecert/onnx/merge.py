@@ -123,6 +123,29 @@ def taken_apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProt
     return halves[0], halves[1]
 
 
+def isomorphic(first: Path, second: Path) -> bool:
+    """Whether two networks have the same layers: operators with their attributes, shapes of constants, and wires.
+
+    That is what VNN-LIB 2.0 calls `isomorphic-to`: their weights may differ, and names.
+    """
+    return _layers(load_model(first)) == _layers(load_model(second))
+
+
+def _layers(model: onnx.ModelProto) -> list[tuple[object, ...]]:
+    """Returns what there is of each node but weights and names."""
+    origins: dict[str, object] = {item.name: ("constant", tuple(item.dims)) for item in model.graph.initializer}
+    layers: list[tuple[object, ...]] = []
+    for number, node in enumerate(model.graph.node):
+        attributes = [
+            tuple(item.t.dims) if item.HasField("t") else item.SerializeToString(deterministic=True)
+            for item in sorted(node.attribute, key=lambda item: str(item.name))
+        ]
+        sources = tuple(origins.get(name, ("input", name == "")) for name in node.input)
+        layers.append((node.op_type, tuple(attributes), sources))
+        origins.update({name: ("node", number, place) for place, name in enumerate(node.output)})
+    return layers
+
+
 def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
     """Returns the shape of the one input, 0 where it is free, and the number of outputs."""
     constants = {item.name for item in model.graph.initializer}

@@ -90,7 +90,8 @@ class _SparseBounds(SparseVerifier):
 
         The walk is `verifiers.sparse.certify`'s, which may take a neuron between two neighbouring numbers as it is.
         """
-        from prunecert.verifiers.sparse.bab.prover import adopt_crown, cut, sharpened
+        from prunecert.verifiers.sparse.bab.cuts import cut
+        from prunecert.verifiers.sparse.bab.prover import adopt_crown, sharpened
 
         boxed = self._boxed(quantised, instance)
         question = replace(self._question(instance), lower=boxed.lower, upper=boxed.upper)

@@ -226,21 +226,23 @@ def write_pair(lower: npt.NDArray[np.floating], upper: npt.NDArray[np.floating],
     """Writes a question about two networks as VNN-LIB 2.0.
 
     Args:
-        lower: Lower corner of the box, [inputs] of any shape; it is declared flat, behind a batch axis of 1.
+        lower: Lower corner of the box, of the shape of one sample; it is declared behind a batch axis of 1.
         upper: Upper corner.
         spec: The unsafe outputs of both networks.
         outputs: Of either network.
     """
-    size = lower.size
+    shape = "".join(f",{size}" for size in lower.shape)
     lines = ["(vnnlib-version <2.0>)"]
     for network, relation, entry, output in (("f", "", "X", "Y"), ("g", " (isomorphic-to f)", "U", "V")):
         lines.append(
-            f"(declare-network {network}{relation} (declare-input {entry} float32 [1,{size}]) "
+            f"(declare-network {network}{relation} (declare-input {entry} float32 [1{shape}]) "
             f"(declare-output {output} float32 [1,{outputs}]))"
         )
-    for index, (low, high) in enumerate(zip(lower.reshape(-1).tolist(), upper.reshape(-1).tolist(), strict=True)):
-        lines.append(f"(assert (== U[0,{index}] X[0,{index}]))")
-        lines += [f"(assert (>= X[0,{index}] {_number(low)}))", f"(assert (<= X[0,{index}] {_number(high)}))"]
+    for index in np.ndindex(lower.shape):
+        place = ",".join(map(str, (0, *index)))
+        lines.append(f"(assert (== U[{place}] X[{place}]))")
+        lines.append(f"(assert (>= X[{place}] {_number(float(lower[index]))}))")
+        lines.append(f"(assert (<= X[{place}] {_number(float(upper[index]))}))")
     limits = spec.limits or tuple(bounds for _, bounds in spec.disjuncts)
     disjuncts = []
     for (rows, bounds), strict in zip(spec.disjuncts, limits, strict=True):

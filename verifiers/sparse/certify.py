@@ -16,7 +16,7 @@ sum is one vector for each node and box. Relaxation adds no error to coefficient
 - fixed inactive (z <= 0, likewise): any μ >= 0, as 0 >= μ z;
 - free, λ >= 0: any 0 <= μ <= λ, as λ max(z, 0) >= μ z;
 - free, λ < 0: λ max(z, 0) is concave, so μ z + d is below it on [l, u] once it is at both ends; d is rounded down;
-- cut (l >= 0, `CheckedBounds.cuts`): μ = 0, and d = λ l or, where λ < 0, λ u, rounded down;
+- cut (l >= 0, `CheckedBounds.cuts`): any μ, and d = (λ - μ) l or, where λ < μ, (λ - μ) u, rounded down;
 - inactive by its bounds, as most are: μ = 0 whatever λ is, which is not even summed up (`sparse.live`).
 
 Sums of constants are charged γ times the sum of their magnitudes. Underflow errs by less than 1e-323 a product, which
@@ -104,15 +104,15 @@ class CheckedBounds:
         lower: For each node, [size] float64; node 0 is the box itself.
         upper: Likewise.
         charges: For each node, what `Checker.charge` says.
-        cuts: By node: which of its neurons' ReLUs, none of them unstable, walks take for any number between their
-            bounds, whatever the neuron is made of. That is tighter where rounding makes what it is made of vague.
+        cuts: By node: the share of each neuron's ReLU, in [0, 1], that walks take for any number between its bounds,
+            whatever it is made of: tighter where rounding makes that vague. Bounds hold for any numbers here.
         alive: Where `Checker.live` keeps its answer.
     """
 
     lower: list[Array]
     upper: list[Array]
     charges: list[Array]
-    cuts: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    cuts: dict[int, Array] = field(default_factory=dict)
     alive: list[Live] = field(default_factory=list, repr=False)
 
     def unstable(self, node: int) -> npt.NDArray[np.int64]:
@@ -348,11 +348,14 @@ class Checker:
         coefficients *= (high > 0)[:, None]
         fixed = np.zeros((coefficients.shape[0], 0, LANES64))
         if node in bounds.cuts:
-            cut = np.flatnonzero(bounds.cuts[node][kept] & (low >= 0))
+            share = bounds.cuts[node][kept]
+            cut = np.flatnonzero((share > 0) & (low >= 0))
             lam = coefficients[:, cut, :]
-            fixed = np.where(lam > 0, lam * low[cut][:, None], lam * high[cut][:, None])
-            fixed -= 8 * _UNIT * np.abs(fixed) + np.where(lam == 0, 0.0, _TINY)
-            coefficients[:, cut, :] = 0.0
+            mu = lam * (1.0 - share[cut])[:, None]
+            rest = lam - mu  # Rounded once, and of the right sign.
+            fixed = np.where(rest > 0, rest * low[cut][:, None], rest * high[cut][:, None])
+            fixed -= 8 * _UNIT * np.abs(fixed) + np.where(rest == 0, 0.0, _TINY)
+            coefficients[:, cut, :] = mu
         free = np.flatnonzero((low < 0) & (high > 0))
         if not len(free):
             return coefficients, fixed

@@ -54,6 +54,20 @@ def test_files_say_what_was_asked(files: tuple[Path, Path, Path], tmp_path: Path
         assert case.spec.violated_by(outputs) == pair.spec.violated_by(outputs)
 
 
+def test_the_question_is_written_as_a_query_over_both_files_too(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    ((task, pair),) = pair_tasks(*files, "class:0.5", "cat", 9.0, tmp_path / "out")
+    query = task.vnnlib.with_suffix(".query.vnnlib")
+    assert "(isomorphic-to f)" in query.read_text()
+    ((again, same),) = pair_tasks(files[0], files[1], query, None, "cat", 9.0, tmp_path / "again")
+    assert np.array_equal([same.case.lower, same.case.upper], [pair.case.lower, pair.case.upper])
+    assert read_property(again.vnnlib).cases[0].spec.disjuncts[0][0].tolist() == pair.spec.disjuncts[0][0].tolist()
+    # Nothing is said about how networks are related that are not.
+    other = Network("deeper", (2,))
+    other.gemm(other.relu(other.gemm(0, np.eye(2), np.zeros(2))), np.eye(2), np.zeros(2))
+    pair_tasks(files[0], other.save(tmp_path / "deeper.onnx"), files[2], "class", "cat", 9.0, tmp_path / "none")
+    assert sorted(path.suffixes for path in (tmp_path / "none").iterdir()) == [[".onnx"], [".vnnlib"]]
+
+
 def test_each_box_is_a_question(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     boxes = "(or (and (<= X_0 0.1) (>= X_0 0) (>= Y_0 9)) (and (<= X_0 1) (>= X_0 0.9) (>= Y_0 9)))"
     files[2].write_text(spec(boxes, "(>= X_1 0)", "(<= X_1 1)"))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from prunecert.compaction import METADATA_KEY
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from prunecert.onnx.merge import PAIR_KEY, merge, taken_apart
+from prunecert.onnx.merge import PAIR_KEY, isomorphic, merge, taken_apart
 from prunecert.onnx.normal import is_normal
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.soundness.pairs import twin
@@ -41,6 +41,26 @@ def test_both_outputs_are_those_of_the_files(files: tuple[Path, Path], tmp_path:
     assert json.loads(record) == {"first": sha256_file(files[0]), "second": sha256_file(files[1])}
     # The same file on both sides is a pair, too.
     assert len(merge(files[0], files[0]).graph.node) == len(merged.graph.node)
+
+
+def test_networks_of_the_same_layers_are_isomorphic_whatever_their_weights_and_names(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert isomorphic(*files)
+    model = onnx.load(files[1])
+    for item in model.graph.initializer:
+        item.name = f"own {item.name}"
+    for node in model.graph.node:
+        node.input[1:] = [f"own {name}" if node.op_type in ("Conv", "Gemm") else name for name in node.input[1:]]
+    onnx.save(model, tmp_path / "renamed.onnx")
+    assert isomorphic(files[0], tmp_path / "renamed.onnx")
+    (first, *_) = (node for node in model.graph.node if node.op_type == "Conv")
+    (stride,) = (item for item in first.attribute if item.name == "strides")
+    stride.ints[:] = [2, 2]
+    onnx.save(model, tmp_path / "strided.onnx")
+    assert not isomorphic(files[0], tmp_path / "strided.onnx")
+    rng = np.random.default_rng(0)
+    assert not isomorphic(files[0], FAMILIES["conv"]("net", rng).save(tmp_path / "conv.onnx"))
 
 
 def test_networks_may_call_their_own_what_they_like(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def test_what_is_written_is_read_back(corners: list[float], numbers: list[int], 
     rng = np.random.default_rng(0)
     for outputs in rng.normal(size=(50, 4)):
         assert case.spec.violated_by(outputs) == spec.violated_by(outputs)
+    # Of images each place is named by its indices.
+    image = write_pair(box[0].reshape(1, 2, 1), box[1].reshape(1, 2, 1), spec, 2)
+    assert "(== U[0,0,1,0] X[0,0,1,0])" in image
+    np.testing.assert_array_equal(parse_property(read_pair(image, "q").text, "q").cases[0].upper, box[1])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import branching, leaf_lp, transplant
 from prunecert.verifiers.sparse.bab.counterexamples import ReducedHunt
+from prunecert.verifiers.sparse.bab.cuts import cut
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
 from prunecert.verifiers.sparse.bab.open_domains import Pool
@@ -151,7 +152,11 @@ class BranchAndBound:
         if again:
             self.tightened = []
             steps = self._limits.tighten_steps
-            tighten(task.checker, root.bounds, steps, task.deadline, self.tightened, composition)
+            tighten(task.checker, root.bounds, steps, task.deadline, self.tightened, composition, task.sharpen)
+            if task.sharpen is not None:
+                # Other shares are best for narrower ranges.
+                cut(task.checker, root.bounds, root.rows, root.offsets, task.deadline)
+                composition = Composition(task.checker, root.bounds)
         self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
         self._standing.proved[root.open] = np.inf
         self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)

@@ -15,6 +15,7 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
+from prunecert.verifiers.sparse.bab.prover import Sharpen
 from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
 
@@ -48,6 +49,7 @@ def tighten(
     deadline: float,
     record: list[Tightened] | None = None,
     composition: Composition | None = None,
+    sharpen: Sharpen | None = None,
 ) -> int:
     """Improves hidden bounds in place, node by node.
 
@@ -58,6 +60,7 @@ def tighten(
         deadline: Value of `time.monotonic` after which no further neurons are begun.
         record: Where the slopes are kept.
         composition: Of nothing yet; the nodes that are bounded are composed in it.
+        sharpen: What is known of nodes' values beyond the network's bounds, see `prover.sharpened`.
 
     Returns:
         How many unstable neurons have become stable.
@@ -83,12 +86,16 @@ def tighten(
             improved = _improve(checker, bounds, view, node, nearby[first : first + _TOGETHER], steps)
             if record is not None and len(improved.places):
                 record.append(improved)
+        if sharpen is not None:
+            sharpen(node, bounds.lower[node], bounds.upper[node])
         composition.drop(node)
         gone += len(free) - len(composition.free(node))
         for later in range(node + 1, checker.last + 1):
             low, high = checker.intervals(later, bounds)
             np.maximum(bounds.lower[later], low, out=bounds.lower[later])
             np.minimum(bounds.upper[later], high, out=bounds.upper[later])
+            if sharpen is not None:
+                sharpen(later, bounds.lower[later], bounds.upper[later])
             bounds.charges[later] = checker.charge(later, bounds)
     return gone
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,8 +15,6 @@ from prunecert.verifiers.sparse.crown.engine import CrownBounds
 
 #: Narrows a node's bounds in place.
 Sharpen = Callable[[int, Float64Array, Float64Array], None]
-#: Widths, in steps of a rounding, up to which neurons are cut: none, those with two neighbouring numbers, and more.
-_STEPS = (-1.0, 1.5, 3.5, np.inf)
 #: Subdomains that are certified together.
 TOGETHER = 64
 
@@ -57,56 +54,6 @@ def sharpened(checker: Checker, bounds: CheckedBounds, sharpen: Sharpen) -> None
         np.minimum(bounds.upper[node], high, out=bounds.upper[node])
         sharpen(node, bounds.lower[node], bounds.upper[node])
         bounds.charges[node] = checker.charge(node, bounds)
-
-
-def cut(
-    checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array, deadline: float = np.inf
-) -> Float64Array:
-    """Chooses, for each node that rounds, up to which width its neurons are cut (`CheckedBounds.cuts`).
-
-    Rounding adds an error of up to half a step on either side of what a neuron is made of: where its bounds are a step
-    apart, they say more themselves. Further up that depends on how much of it cancels; a few widths are tried.
-
-    Args:
-        checker: Of the network.
-        bounds: Of all nodes over the box; what is best is left in its `cuts`.
-        rows: Of the specification, [R, outputs].
-        offsets: [R].
-        deadline: `time.monotonic` after which no more widths are tried.
-
-    Returns:
-        The best lower bounds of rows @ y - offsets, [R].
-    """
-    nodes = checker.network.roundings
-    values = np.full(len(rows), -np.inf)
-    if not len(rows):
-        return values
-    best, chosen = -np.inf, dict.fromkeys(nodes, _STEPS[0])
-
-    def attempt(widths: dict[int, float]) -> None:
-        nonlocal best, chosen
-        _cut_narrow(checker, bounds, widths)
-        certified = checker.lower(checker.last, rows, bounds, constant=-offsets)
-        np.maximum(values, certified, out=values)
-        if float(certified.min()) > best:
-            best, chosen = float(certified.min()), widths
-
-    for steps in _STEPS[:2]:
-        attempt(dict.fromkeys(nodes, steps))
-    for node, steps in itertools.product(reversed(nodes), _STEPS):
-        if steps != chosen[node] and time.monotonic() < deadline:
-            attempt({**chosen, node: steps})
-    _cut_narrow(checker, bounds, chosen)
-    return values
-
-
-def _cut_narrow(checker: Checker, bounds: CheckedBounds, widths: dict[int, float]) -> None:
-    """Cuts the neurons of each node that are active and have bounds at most so many steps apart."""
-    bounds.cuts.clear()
-    for node, steps in widths.items():
-        width = 2.0 * steps * checker.network.nodes[node].bias_error.astype(np.float64)
-        low, high = bounds.lower[node], bounds.upper[node]
-        bounds.cuts[node] = (low >= 0) & (high > 0) & (high - low <= width)
 
 
 def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:

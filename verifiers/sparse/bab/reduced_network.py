@@ -282,7 +282,7 @@ class _Noise:
             out[:count, first : first + len(live)] += _rows(value, count) * size
 
     def cut(self, node: int, through: Float64Array, count: int, out: Float32Array) -> Float64Array:
-        """Makes ReLUs that are cut (`CheckedBounds.cuts`) columns, and no longer functions of what is before them.
+        """Makes ReLUs, as far as they are cut (`CheckedBounds.cuts`), columns, and leaves the rest of them.
 
         Returns:
             What their middles add to the constants, in groups.
@@ -291,11 +291,13 @@ class _Noise:
             return np.zeros((through.shape[0], LANES64))
         live, _, first = self._columns[node]
         low, high = self._bounds.lower[node], self._bounds.upper[node]
-        places = np.flatnonzero(self._bounds.cuts[node] & (low >= 0) & (high > 0))
+        share = self._bounds.cuts[node]
+        places = np.flatnonzero((share > 0) & (low >= 0) & (high > 0))
         low, high, number = low[places], high[places], np.searchsorted(self._kept[node], places)
-        part = through[:, number, :]
+        rest = through[:, number, :] * (1.0 - share[places])[:, None]
+        part = through[:, number, :] - rest
         out[:count, first + np.searchsorted(live, places)] += _rows(part, count) * (0.5 * (high - low))
-        through[:, number, :] = 0.0
+        through[:, number, :] = rest
         middle: Float64Array = np.einsum("gnk,n->gk", part, 0.5 * (low + high))
         return middle
 

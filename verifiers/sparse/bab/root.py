@@ -10,6 +10,7 @@ from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
+from prunecert.verifiers.sparse.bab.prover import Sharpen
 from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.store import Earlier
@@ -26,6 +27,7 @@ class Task:
         deadline: `time.monotonic` at which to end.
         earlier: What searches on other networks left for the same box and property, or None.
         names: Of the network's neurons; needed with `earlier`.
+        sharpen: What is known of nodes' values over the box beyond the network's bounds, see `prover.sharpened`.
     """
 
     checker: Checker
@@ -34,6 +36,7 @@ class Task:
     deadline: float
     earlier: Earlier | None
     names: Names | None
+    sharpen: Sharpen | None = None
 
 
 class Standing:

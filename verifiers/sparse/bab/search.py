@@ -20,11 +20,12 @@ from prunecert.verifiers.sparse.arrays import Float32Array
 from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
+from prunecert.verifiers.sparse.bab.cuts import cut
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
-from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, cut, sharpened
+from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, sharpened
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
@@ -75,14 +76,13 @@ class Search:
         sharpen: Sharpen | None = None,
     ) -> None:
         self.engine = engine
-        self._sharpen = sharpen
         self.earlier = earlier
         self.outputs = checker.network.nodes[-1].size
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
         witness = None if earlier is None else earlier.witness
         hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay)
-        self._task = Task(checker, hunt, limits, deadline, earlier, names)
+        self._task = Task(checker, hunt, limits, deadline, earlier, names, sharpen)
         self._standing = Standing(spec, allowance)
         self._bab: BranchAndBound | None = None
         self._by_inputs = False
@@ -152,9 +152,9 @@ class Search:
         crown = self.engine.bound(Question(self.lower, self.upper, rows, offsets + more))
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         bounds = None
-        if self._sharpen is not None:
+        if task.sharpen is not None:
             bounds = adopt_crown(task.checker, low, high, crown)
-            sharpened(task.checker, bounds, self._sharpen)
+            sharpened(task.checker, bounds, task.sharpen)
             np.maximum(crown.rows, cut(task.checker, bounds, rows, offsets + more, task.deadline), out=crown.rows)
         out.unstable = crown.unstable
         for k in range(len(spec.disjuncts)):

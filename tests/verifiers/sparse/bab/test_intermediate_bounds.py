@@ -18,6 +18,8 @@ from prunecert.verifiers.sparse.bab.dual import Dual
 from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, _View, tighten
 from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced, reduce
 from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
+from tests.verifiers.sparse.quantised.asking import ask
+from tests.verifiers.sparse.quantised.networks import Kind
 from tests.verifiers.sparse.searching import Prepared
 
 
@@ -155,3 +157,26 @@ def test_after_the_deadline_nothing_is_begun(tmp_path: Path) -> None:
     assert gone == 0
     for low, old in zip(question.bounds.lower, before, strict=True):
         np.testing.assert_array_equal(low, old)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("conv", 4), ("residual", 1), ("signed", 1)])
+def test_bounds_of_what_is_rounded_are_narrowed_to_multiples_of_the_scale(kind: Kind, seed: int) -> None:
+    case = ask(kind, seed, 0.3)
+    question, checker = case.prepared, case.prepared.checker
+    bounds = question.bounds
+    before = [low.copy() for low in bounds.lower], [high.copy() for high in bounds.upper]
+    free = {node: bounds.unstable(node) for node in checker.network.roundings}
+    tighten(checker, bounds, 12, np.inf, sharpen=case.sharpen)
+    narrowed = 0
+    for node, places in free.items():
+        # One more call finds nothing that it could narrow.
+        low, high = bounds.lower[node].copy(), bounds.upper[node].copy()
+        case.sharpen(node, low, high)
+        np.testing.assert_array_equal(low[places], bounds.lower[node][places])
+        np.testing.assert_array_equal(high[places], bounds.upper[node][places])
+        assert (bounds.lower[node] >= before[0][node]).all()
+        assert (bounds.upper[node] <= before[1][node]).all()
+        narrowed += int((bounds.upper[node] < before[1][node]).sum() + (bounds.lower[node] > before[0][node]).sum())
+    assert narrowed
+    certified = checker.lower(checker.last, question.rows, bounds, constant=np.zeros(2))
+    assert (certified <= (case.outputs @ question.rows.T).min(axis=0)).all()

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.outcome import Outcome
-from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown, cut, sharpened, unstable
-from prunecert.verifiers.sparse.bab.reduced_network import reduce
-from prunecert.verifiers.sparse.quantised.question import quantised
+from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover, adopt_crown, sharpened, unstable
 from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
-from tests.verifiers.sparse.quantised.networks import KINDS as QUANTISED
-from tests.verifiers.sparse.quantised.networks import Kind, network, run
-from tests.verifiers.sparse.searching import Prepared
 
 
 @settings(max_examples=15, deadline=None)
@@ -113,36 +105,3 @@ def test_what_is_known_of_a_node_narrows_all_that_follow_and_nothing_else(tmp_pa
     last = question.checker.last
     assert ((after.upper[last] - after.lower[last]) < 0.2 * (before.upper[last] - before.lower[last])).all()
     assert (after.charges[last] <= before.charges[last]).all()
-
-
-@pytest.mark.parametrize("kind", QUANTISED)
-def test_cuts_are_never_worse_than_none_and_hold(kind: Kind) -> None:
-    model = network(kind, 2)
-    net, rng = quantised(model, "net"), np.random.default_rng(0)
-    shape = net.intervals.steps[0].shape[1:]
-    center = rng.random(shape, dtype=np.float32)
-    low, high = center - np.float32(0.01), center + np.float32(0.01)
-    boxed = net.box(low, high)
-    question = Prepared(net.network, boxed.lower, boxed.upper, OutputSpec.robustness(0, 3))
-    bounds, rows, offsets = question.bounds, question.rows, np.array([0.1, -0.2])
-    sharpened(question.checker, bounds, functools.partial(net.sharpen, boxed.intervals))
-    plain = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
-    late = cut(question.checker, bounds, rows, offsets, deadline=0.0)
-    values = cut(question.checker, bounds, rows, offsets)
-    assert (values >= late).all()
-    assert (late >= plain).all()
-    again = question.checker.lower(question.checker.last, rows, bounds, constant=-offsets)
-    assert again.min() >= plain.min()
-    for mask, node in zip(bounds.cuts.values(), bounds.cuts, strict=True):
-        assert (bounds.lower[node][mask] >= 0).all()
-    x = np.clip(low + rng.random((500, *shape), dtype=np.float32) * (high - low), low, high)
-    x[::2] = np.where(rng.random(x[::2].shape) < 0.5, low, high)
-    for outputs in (run(model, x), run(model, x, fused=True)):
-        assert (values <= (outputs @ rows.T - offsets).min(axis=0)).all()
-    # What is left for the search has the same cuts.
-    net_left = reduce(question.checker, bounds, rows, offsets)
-    t = np.sign(rng.normal(size=(200, len(net_left.pixels))))
-    z = t @ net_left.M.T.astype(float) + net_left.c
-    for start, stop in (*net_left.levels, (net_left.unstable, len(net_left.c))):
-        z[:, start:stop] += np.maximum(z[:, :start], 0) @ net_left.N[start:stop, :start].T
-    assert (z[:, net_left.unstable :] >= again - 1e-4).all()
