@@ -174,23 +174,18 @@ class ChargeWalk:
         return charges
 
     def widths(self, instances: Sequence[Instance], computed: Computed, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Returns how far true values may lie outside of the bounds of ReLUs' inputs, by their names, [n, ...].
+        """Returns by how much values may lie outside of the bounds of ReLUs' inputs, by name, [n, ...]; {} if unknown.
 
         Args:
             instances: Their input sets.
             computed: What bounding them has left behind.
             dtype: Type of the bounds.
-
-        Returns:
-            H of each; empty where nothing is known.
         """
         if self._most_users > _BESIDES:
             return {}
-        count = len(instances)
-        rows, offsets = np.zeros((count, 0, self._module.outputs)), np.zeros((count, 0))
-        hidden = replace(computed, coefficients=None)
+        rows, hidden = np.zeros((len(instances), 0, self._module.outputs)), replace(computed, coefficients=None)
         with torch.no_grad(), np.errstate(all="ignore"):
-            charges = _Charges(self, instances, rows, offsets, hidden, dtype, None, Apart.EVERYWHERE)
+            charges = _Charges(self, instances, rows, rows[:, :, 0], hidden, dtype, None, Apart.EVERYWHERE)
             charges.run()
         return {
             arguments[0]: _OWN * charges.values[arguments[0]].hidden
@@ -234,8 +229,7 @@ class _Charges:
         #: Additions in the sum over steps.
         self._steps = len(self._module.steps) + _BESIDES
         self._sum: torch.Tensor | None = None
-        #: By tensor, once the walk has come to it.
-        self.values: dict[str, _Values] = {}
+        self.values: dict[str, _Values] = {}  # By tensor, once the walk has come to it.
         self._chained = computed.backward and (computed.coefficients is None or computed.hidden_backward)
 
     def run(self) -> _Float64:

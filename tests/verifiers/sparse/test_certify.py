@@ -43,11 +43,10 @@ def exactly(network: Network, bounds: CheckedBounds, row: np.ndarray, planes: di
                 low, high = Fraction(float(bounds.lower[node][i])), Fraction(float(bounds.upper[node][i]))
                 if high <= 0:
                     continue
-                if low >= 0 and node in bounds.cuts and bounds.cuts[node][i]:
-                    total += lam * (low if lam > 0 else high)
-                    continue
                 if low >= 0:
-                    mu[i] += lam
+                    part = Fraction(float(bounds.cuts[node][i])) if node in bounds.cuts else Fraction(0)
+                    total += part * lam * (low if lam > 0 else high)
+                    mu[i] += (1 - part) * lam
                     continue
                 place, plane = free.index(i), planes[node]
                 sign = int(plane.sign[group, place, lane])
@@ -82,9 +81,9 @@ def test_certificates_are_just_below_the_rational_bound(kind: str, share: float,
     planes = planes_of(prepared, batch)
     if share:
         # Unstable neurons are none the less relaxed.
-        prepared.bounds.cuts.update(
-            {node: rng.random(network.nodes[node].size) < share for node in prepared.checker.activated}
-        )
+        sizes = {node: network.nodes[node].size for node in prepared.checker.activated}
+        shares = {node: np.where(rng.random(size) < share, rng.random(size), 0.0) for node, size in sizes.items()}
+        prepared.bounds.cuts.update(shares)
     rows = np.zeros((5, drawn.classes))
     rows[np.arange(5)] = prepared.rows[batch.disjunct]
     certified = prepared.checker.lower(prepared.checker.last, rows, prepared.bounds, planes)
