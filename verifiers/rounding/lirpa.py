@@ -47,7 +47,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +173,31 @@ class ChargeWalk:
         charges[~np.isfinite(charges)] = np.inf
         return charges
 
+    def widths(self, instances: Sequence[Instance], computed: Computed, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Returns how far true values may lie outside of the bounds of ReLUs' inputs, by their names, [n, ...].
+
+        Args:
+            instances: Their input sets.
+            computed: What bounding them has left behind.
+            dtype: Type of the bounds.
+
+        Returns:
+            H of each; empty where nothing is known.
+        """
+        if self._most_users > _BESIDES:
+            return {}
+        count = len(instances)
+        rows, offsets = np.zeros((count, 0, self._module.outputs)), np.zeros((count, 0))
+        hidden = replace(computed, coefficients=None)
+        with torch.no_grad(), np.errstate(all="ignore"):
+            charges = _Charges(self, instances, rows, offsets, hidden, dtype, None, Apart.EVERYWHERE)
+            charges.run()
+        return {
+            arguments[0]: _OWN * charges.values[arguments[0]].hidden
+            for _, key, arguments in self._module.steps
+            if isinstance(self._module.layers[key], nn.ReLU)
+        }
+
 
 class _Charges:
     """One walk; the arguments are those of `ChargeWalk.charges`."""
@@ -209,13 +234,15 @@ class _Charges:
         #: Additions in the sum over steps.
         self._steps = len(self._module.steps) + _BESIDES
         self._sum: torch.Tensor | None = None
+        #: By tensor, once the walk has come to it.
+        self.values: dict[str, _Values] = {}
         self._chained = computed.backward and (computed.coefficients is None or computed.hidden_backward)
 
     def run(self) -> _Float64:
         module, computed, size = self._module, self._computed, self._reach
         zero = torch.zeros_like(size)
         chain = self._gamma(size[0].numel() + self._steps) * size + size[0].numel() * self._tiny
-        values = {module.input_name: _Values(size, zero, chain)}
+        values = self.values = {module.input_name: _Values(size, zero, chain)}
         self._charge(module.input_name, chain)
         self._lose(1, size)
         for result, key, arguments in module.steps:

@@ -53,6 +53,95 @@ class Crown(Lirpa):
         widest = max((4 * 4 * size * max(sizes[:i]) for i, size in enumerate(sizes) if i), default=1)
         return int(0.5 * free_memory(self.device) / widest)
 
+    def _tighten(
+        self,
+        instances: list[Instance],
+        rows: SpecificationRows,
+        lower: _Float64,
+        bounds: list[tuple[float, ...]],
+        margins: _Float64,
+        unproved: set[int],
+    ) -> None:
+        """Bounds l2 balls that are open by SDP-CROWN; each row's better bound counts."""
+        from prunecert.verifiers.adapters.lirpa.ball_walk import takes
+        from prunecert.verifiers.rounding.lirpa import Apart
+
+        if instances[0].norm != "l2" or not takes(self._module):
+            return
+        still = [i for i, own in enumerate(bounds) if i in unproved or not min(own, default=0.0) > margins[i]]
+        if not still:
+            return
+        certain = self._certain(instances, rows, lower, still, Apart.EVERYWHERE)
+        for i, sure in zip(still, certain, strict=True):
+            better = self._sdp_crown(instances[i])
+            if better is None:
+                continue
+            count = len(better)
+            raised = lower[i].copy()
+            raised[:count] = np.fmax(raised[:count], better)
+            sure[:count] = np.fmax(sure[:count], better)
+            bounds[i] = tuple(map(max, bounds[i], rows.disjuncts(i, raised)))
+            if min(rows.disjuncts(i, sure), default=0.0) > 0:
+                unproved.discard(i)
+            elif min(bounds[i], default=0.0) > margins[i]:
+                unproved.add(i)
+
+    def _sdp_crown(self, instance: Instance) -> _Float64 | None:
+        """Returns rigorous bounds of an l2 ball's rows, [rows]; None where there are none, or time is over."""
+        from prunecert.verifiers.adapters.lirpa import sdp_crown
+        from prunecert.verifiers.adapters.lirpa.ball_walk import Ball
+
+        rows = SpecificationRows([instance])
+        corners = self._corners(instance, rows)
+        if corners is None:
+            return None
+        assert instance.center is not None
+        assert instance.eps is not None
+        center, low, high = (
+            self._torch.from_numpy(item.astype(np.float64)).reshape(-1).to(self._target)
+            for item in (instance.center, instance.lower, instance.upper)
+        )
+        matrix, offsets = (
+            self._torch.from_numpy(item[0]).to(self._target, self._torch.float64)
+            for item in (rows.matrix, rows.offsets)
+        )
+        try:
+            ball = Ball.of(center, float(instance.eps), low, high)
+            network = sdp_crown.SdpCrown(self._module, ball, corners, self._deadline)
+            return self._array(network.bound(matrix, offsets, self._steps()))
+        except sdp_crown.LateError:
+            return None
+
+    def _steps(self) -> int:
+        """Returns how many steps slopes are optimised by."""
+        return 0
+
+    def _corners(
+        self, instance: Instance, rows: SpecificationRows
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]] | None:
+        """Returns bounds of ReLUs' inputs that hold in real arithmetic, by name, [1, ...]; None: nothing is known."""
+        torch = self._torch
+        self._use(torch.float64)
+        try:
+            Crown._bound(self, [instance], rows)
+            computed = self._computed(rows.offsets.shape)
+            if computed is None:
+                return None
+            widths = self._walk.widths([instance], computed, torch.float64)
+        finally:
+            self._use(torch.float32)
+        corners = {}
+        for result, key, arguments in self._module.steps:
+            if result in computed.bounds and arguments[0] in widths:
+                low, high = computed.bounds[result]
+                # The sums below round.
+                width = widths[arguments[0]] + 2.0**-50 * (low.abs() + high.abs())
+                corners[arguments[0]] = low - width, high + width
+            elif isinstance(self._module.layers[key], torch.nn.ReLU):
+                return None
+        fine = all(bool(end.isfinite().all()) for pair in corners.values() for end in pair)
+        return corners if fine else None
+
 
 class AlphaCrown(Crown):
     """CROWN, and then optimised slopes (α) for the disjuncts that it leaves open, over its hidden bounds."""
@@ -64,6 +153,9 @@ class AlphaCrown(Crown):
         "iterations": Setting(default=20, at_least=1, help="steps of the optimiser"),
         "tolerance": TOLERANCE,
     }
+
+    def _steps(self) -> int:
+        return int(self.settings["iterations"])
 
     def _options(self) -> dict[str, Any]:
         optimize = {"iteration": self.settings["iterations"], "keep_best": True}

@@ -47,7 +47,7 @@ from prunecert.verifiers.settings import Setting
 if TYPE_CHECKING:
     import torch
 
-    from prunecert.verifiers.rounding.lirpa import Apart
+    from prunecert.verifiers.rounding.lirpa import Apart, Computed
 
 _Float64 = npt.NDArray[np.float64]
 TOLERANCE = Setting(
@@ -142,6 +142,7 @@ class Lirpa(Verifier):
     def solve(self, instances: Sequence[Instance]) -> list[Verdict]:
         """Bounds all specification rows of the instances, chunk by chunk."""
         limit = sum(instance.timeout for instance in instances)
+        self._deadline = time.monotonic() + limit
         verdicts: dict[int, Verdict] = {}
         kinds: dict[tuple[str, float | None], list[int]] = {}
         for index, instance in enumerate(instances):
@@ -208,11 +209,32 @@ class Lirpa(Verifier):
             unproved -= {i for place, i in enumerate(part) if place not in still}
             for place, i in enumerate(part):
                 bounds[i] = own_rows.disjuncts(place, better[place])
+        self._tighten(instances, rows, lower, bounds, margins, unproved)
         share = (time.perf_counter() - begin) / len(instances)
         return [
             self._verdict(own, float(margins[i]), i not in unproved, int(unstable[i]), share)
             for i, own in enumerate(bounds)
         ]
+
+    def _tighten(
+        self,
+        instances: list[Instance],
+        rows: SpecificationRows,
+        lower: _Float64,
+        bounds: list[tuple[float, ...]],
+        margins: _Float64,
+        unproved: set[int],
+    ) -> None:
+        """Improves bounds of a batch that are too low, if the method can do more than auto_LiRPA; here it can't.
+
+        Args:
+            instances: The batch.
+            rows: Its rows.
+            lower: Their bounds, [images, rows], as auto_LiRPA has computed them just now in float32.
+            bounds: Of disjuncts, by image; changed.
+            margins: What each image's must exceed.
+            unproved: Images whose bounds may be above that by rounding; changed.
+        """
 
     def _unsure(
         self, instances: list[Instance], rows: SpecificationRows, lower: _Float64, indices: Sequence[int]
@@ -257,23 +279,28 @@ class Lirpa(Verifier):
         from prunecert.verifiers.rounding import lirpa
 
         less = lower if indices is None else lower[indices]
-        nothing = np.full_like(less, -np.inf)
+        computed = self._computed(lower.shape)
+        if computed is None:
+            return np.full_like(less, -np.inf)
+        charges = self._walk.charges(instances, rows.matrix, rows.offsets, computed, self._dtype, indices, apart)
+        return lirpa.certain(less, charges)
+
+    def _computed(self, shape: tuple[int, int]) -> Computed | None:
+        """Returns what bounding so many images and rows has left behind; None where its rounding is unknown."""
+        from prunecert.verifiers.rounding import lirpa
+
         if self._dtype is self._torch.float32 and self._target.type != "cpu":
-            return nothing
+            return None
         if self._walk is None:
             self._walk = lirpa.ChargeWalk(self._module)
         if self._dtype not in self._nodes:
             self._nodes[self._dtype] = nodes.matched(self._bounded, self._module)
         graph = self._nodes[self._dtype]
         if graph is None:
-            return nothing
-        computed = nodes.computed(
-            graph, self._module, method=self.method, shape=lower.shape, coefficients=self.keeps_coefficients
+            return None
+        return nodes.computed(
+            graph, self._module, method=self.method, shape=shape, coefficients=self.keeps_coefficients
         )
-        if computed is None:
-            return nothing
-        charges = self._walk.charges(instances, rows.matrix, rows.offsets, computed, self._dtype, indices, apart)
-        return lirpa.certain(less, charges)
 
     def _bound(self, instances: list[Instance], rows: SpecificationRows) -> _Float64:
         """Returns lower bounds of A y - b, [images, rows]."""

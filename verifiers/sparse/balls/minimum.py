@@ -8,9 +8,11 @@ kept: for any multiplier λ >= 0
 
 over |z - ẑ| <= ρ, l <= z <= u. Each summand is the smaller of two parabolas' minima, one on each side of 0, so that
 the ReLU is no relaxation here. λ = 0 is the sum of offsets of CROWN; without the box, the best λ gives SDP-CROWN's
-norm. The right side is concave in λ: the root of its slope, sum (z_j - ẑ_j)² - ρ², is found by false position in λ and
-the inverse of the distance, in which it is nearly linear; whatever λ that ends with, the bound holds. The input's part,
-with c = 0, is convex, and then the best λ is exact.
+norm. The right side is concave in λ, smooth but where a neuron's least value changes sides of 0. Its best λ is
+bracketed, and sought in turns where the tangents at the bracket's ends meet (Kelley's cutting planes, quick at a kink),
+and where the slope, (sum (z_j - ẑ_j)² - ρ²) / 2, would have its root if the neurons at corners stayed there (quick
+elsewhere), until the tangents leave no room above what was found. Whatever λ that ends with, the bound holds. The
+input's part, with c = 0, is convex, and then the best λ is exact.
 
 Rounding. c, d, λ and the corners are taken as exact. At the computed minimiser z a summand f has at most the value at
 the exact one, z*, plus |f'(z)| |z - z*| by convexity on its side. z* is ẑ - s/λ clipped, which is either at a corner
@@ -29,9 +31,9 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 
 _UNIT = 2.0**-53
 #: Tries of λ before the bracket holds its best, and then within it.
-_WIDER, _NARROWER = 60, 14
-#: Share of the radius that the distance at the last λ may differ from it by.
-_CLOSE = 1e-4
+_WIDER, _NARROWER = 60, 48
+#: How far the best value may be above what was found, of the magnitudes that are summed.
+_CLOSE = 1e-13
 _TINY = 1e-290
 #: No λ is larger, so that no λ ρ² that underflows matters.
 _STEEPEST = 1e90
@@ -39,34 +41,46 @@ _STEEPEST = 1e90
 
 @numba.njit(cache=True, nogil=True)
 def _least(c: float, d: float, low: float, high: float, center: float, lam: float):  # type: ignore[no-untyped-def]
-    """Returns the least value on [low, high] of c relu(z) + d z + lam/2 (z - center)², and where it is."""
-    best, place = math.inf, low
+    """Returns the least value on [low, high] of c relu(z) + d z + lam/2 (z - center)², and where it is.
+
+    And whether that is at no corner, so that it moves with lam.
+    """
+    best, place, loose = math.inf, low, False
     if high > 0.0:
         first = max(low, 0.0)
         s = c + d
         corner = first if s >= 0.0 else high
-        z = min(max(center - s / lam, first), high) if lam > 0.0 else corner
-        best, place = s * z + 0.5 * lam * (z - center) * (z - center), z
+        apex = center - s / lam if lam > 0.0 else corner
+        z = min(max(apex, first), high)
+        best, place, loose = s * z + 0.5 * lam * (z - center) * (z - center), z, lam > 0.0 and z == apex
     if low < 0.0 or high <= 0.0:
         last = min(high, 0.0)
         corner = low if d >= 0.0 else last
-        z = min(max(center - d / lam, low), last) if lam > 0.0 else corner
+        apex = center - d / lam if lam > 0.0 else corner
+        z = min(max(apex, low), last)
         value = d * z + 0.5 * lam * (z - center) * (z - center)
         if value < best:
-            best, place = value, z
-    return best, place
+            best, place, loose = value, z, lam > 0.0 and z == apex
+    return best, place, loose
 
 
 @numba.njit(cache=True, nogil=True)
 def _at(c, d, low, high, center, chosen, count, lam):  # type: ignore[no-untyped-def]
-    """Returns the sum of the least values and the squared distance of where they are from the centre."""
-    total = distance = 0.0
+    """Returns the sum of the least values, and of their magnitudes, and the squared distance of where they are.
+
+    That is from the centre, of all, and of those that are at no corner.
+    """
+    total = size = distance = moving = 0.0
     for place in range(count):
         j = chosen[place]
-        value, z = _least(c[j], d[j], low[j], high[j], center[j], lam)
+        value, z, loose = _least(c[j], d[j], low[j], high[j], center[j], lam)
         total += value
-        distance += (z - center[j]) * (z - center[j])
-    return total, distance
+        size += abs(value)
+        square = (z - center[j]) * (z - center[j])
+        distance += square
+        if loose:
+            moving += square
+    return total, size, distance, moving
 
 
 @numba.njit(cache=True, nogil=True)
@@ -74,57 +88,56 @@ def _multiplier(c, d, low, high, center, radius, chosen, count):  # type: ignore
     """Returns the best multiplier that was tried; 0 is."""
     if not math.isfinite(radius) or count == 0:
         return 0.0
-    best, distance = _at(c, d, low, high, center, chosen, count, 0.0)
-    if distance <= radius * radius:
+    best, best_size, distance, moving = _at(c, d, low, high, center, chosen, count, 0.0)
+    square = radius * radius
+    if not distance > square:
         return 0.0
     steepest = 0.0
     for place in range(count):
         j = chosen[place]
         s = max(abs(d[j]), abs(c[j] + d[j]))
         steepest += s * s
-    least = max(radius, _TINY)
     # Where nothing but slopes acts, the distance is their norm over λ.
-    right = math.sqrt(steepest) / least * (1 + 1e-9)
-    if not 0.0 < right < _STEEPEST:
+    lam = math.sqrt(steepest) / max(radius, _TINY) * (1 + 1e-9)
+    if not 0.0 < lam < _STEEPEST:
         return 0.0
     best_lam = left = 0.0
-    left_value = 1.0 / math.sqrt(distance) - 1.0 / least
-    right_value = 0.0
+    left_value, left_slope = best, 0.5 * (distance - square)
+    right = right_value = right_slope = math.inf
     for _ in range(_WIDER):
-        total, distance = _at(c, d, low, high, center, chosen, count, right)
-        total -= 0.5 * right * radius * radius
-        if total > best:
-            best, best_lam = total, right
-        right_value = 1.0 / math.sqrt(max(distance, _TINY)) - 1.0 / least
-        if right_value >= 0.0 or right > _STEEPEST:
+        value, size, distance, moving = _at(c, d, low, high, center, chosen, count, lam)
+        value -= 0.5 * lam * square
+        if value > best:
+            best, best_lam, best_size = value, lam, size
+        if distance <= square:
+            right, right_value, right_slope = lam, value, 0.5 * (distance - square)
             break
-        left, left_value = right, right_value
-        right *= 4.0
-    side = 0
-    for _ in range(_NARROWER):
-        if right_value < 0.0 or right_value - left_value <= 0.0:
+        if lam > _STEEPEST:
             break
-        lam = left - left_value * (right - left) / (right_value - left_value)
+        left, left_value, left_slope = lam, value, 0.5 * (distance - square)
+        lam *= 4.0
+    for step in range(_NARROWER if right < math.inf else 0):
+        # The tangents meet above the best there is, and in it where it is a kink between two lines.
+        meet = left + (right_value - left_value - right_slope * (right - left)) / (left_slope - right_slope)
+        if left_value + left_slope * (meet - left) - best <= _CLOSE * (best_size + 0.5 * best_lam * square):
+            break
+        # As long as what is at corners stays there, the slope's root is here.
+        fixed = distance - moving
+        root = lam * math.sqrt(moving / (square - fixed)) if square > fixed else -1.0
+        first, second = (root, meet) if step % 2 == 0 else (meet, root)
+        lam = first if left < first < right else second
         if not left < lam < right:
             lam = 0.5 * (left + right)
-        total, distance = _at(c, d, low, high, center, chosen, count, lam)
-        total -= 0.5 * lam * radius * radius
-        if total > best:
-            best, best_lam = total, lam
-        value = 1.0 / math.sqrt(max(distance, _TINY)) - 1.0 / least
-        if abs(value) * least < _CLOSE:
-            break
-        # Illinois: an end that stays twice is pulled half-way.
-        if value < 0.0:
-            left, left_value = lam, value
-            if side == -1:
-                right_value *= 0.5
-            side = -1
+            if not left < lam < right:
+                break
+        value, size, distance, moving = _at(c, d, low, high, center, chosen, count, lam)
+        value -= 0.5 * lam * square
+        if value > best:
+            best, best_lam, best_size = value, lam, size
+        if distance > square:
+            left, left_value, left_slope = lam, value, 0.5 * (distance - square)
         else:
-            right, right_value = lam, value
-            if side == 1:
-                left_value *= 0.5
-            side = 1
+            right, right_value, right_slope = lam, value, 0.5 * (distance - square)
     return best_lam
 
 
@@ -134,7 +147,7 @@ def _certain(c, d, low, high, center, radius, chosen, count, lam):  # type: igno
     total = size = charge = 0.0
     for place in range(count):
         j = chosen[place]
-        value, _ = _least(c[j], d[j], low[j], high[j], center[j], lam)
+        value, _, _ = _least(c[j], d[j], low[j], high[j], center[j], lam)
         # Of both sides of 0, since either could have been the lower one.
         reach = max(abs(low[j]), abs(high[j]))
         spread = max(abs(low[j] - center[j]), abs(high[j] - center[j]))
@@ -207,4 +220,4 @@ def minimise(
                 bounds[row], sizes[row], lam = bound, size, 0.0
         for place in range(count if keep else 0):
             j = chosen[place]
-            _, points[row, j] = _least(relu[j], slope[j], own_low[j], own_high[j], center[j], lam)
+            _, points[row, j], _ = _least(relu[j], slope[j], own_low[j], own_high[j], center[j], lam)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.arrays import Float64Array
@@ -68,6 +68,7 @@ def test_a_ball_never_costs_more_than_the_sum_over_neurons(seed: int, size: int,
 
 
 @settings(max_examples=40, deadline=None)
+@example(127101, 3, 1.0)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0.01, 2.0))
 def test_without_a_box_it_is_the_norm_of_sdp_crown(seed: int, size: int, radius: float) -> None:
     """FRONTIER's form of Chiu et al.'s theorem, for a ball round 0 and the slopes g = -d."""
@@ -77,6 +78,37 @@ def test_without_a_box_it_is_the_norm_of_sdp_crown(seed: int, size: int, radius:
     value, _ = bound(c, -g, -far, far, np.zeros(size), radius)
     norm = float(np.linalg.norm(np.minimum(np.minimum(c - g, g), 0.0)))
     np.testing.assert_allclose(value, -radius * norm, rtol=1e-6, atol=1e-9)
+
+
+def dual(data: tuple[Float64Array, ...], radius: float, multiplier: float) -> float:
+    """Returns the Lagrangian's value at a multiplier, by the formula."""
+    c, d, low, high, center = data
+
+    def side(slope: Float64Array, first: Float64Array, last: Float64Array) -> Float64Array:
+        z = np.clip(center - slope / multiplier, first, last)
+        return np.asarray(slope * z + 0.5 * multiplier * (z - center) ** 2)
+
+    above, below = side(c + d, np.maximum(low, 0), high), side(d, low, np.minimum(high, 0))
+    return float(np.minimum(above, below).sum() - 0.5 * multiplier * radius**2)
+
+
+@settings(max_examples=40, deadline=None)
+@example(879, 24, 0.16)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.floats(0.01, 2.0))
+def test_no_multiplier_is_better(seed: int, size: int, radius: float) -> None:
+    """A golden section through all of them ends no higher."""
+    c, d, low, high, center = data = drawn(seed, size)
+    value, _ = bound(c, d, low, high, center, radius)
+    right = float(np.linalg.norm(np.maximum(abs(d), abs(c + d)))) / radius * 1.01
+    left, share = 1e-9, (5**0.5 - 1) / 2
+    for _ in range(100):
+        one, other = right - share * (right - left), left + share * (right - left)
+        if dual(data, radius, one) < dual(data, radius, other):
+            left = one
+        else:
+            right = other
+    best = dual(data, radius, 0.5 * (left + right))
+    assert value >= best - 1e-11 * (1 + abs(best))
 
 
 @settings(max_examples=15, deadline=None)
