@@ -117,6 +117,9 @@ def _multiplier(c, d, low, high, center, radius, chosen, count):  # type: ignore
         left, left_value, left_slope = lam, value, 0.5 * (distance - square)
         lam *= 4.0
     for step in range(_NARROWER if right < math.inf else 0):
+        # Of a ball so small that its square underflows the slopes are 0.
+        if not left_slope > right_slope:
+            break
         # The tangents meet above the best there is, and in it where it is a kink between two lines.
         meet = left + (right_value - left_value - right_slope * (right - left)) / (left_slope - right_slope)
         if left_value + left_slope * (meet - left) - best <= _CLOSE * (best_size + 0.5 * best_lam * square):

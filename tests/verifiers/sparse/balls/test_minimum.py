@@ -127,6 +127,17 @@ def test_a_convex_one_is_exact(seed: int, radius: float) -> None:
     assert value >= least - 0.05 * (np.abs(c) + np.abs(d)).sum() * min(radius, 1.0) - 1e-9
 
 
+def test_a_ball_whose_square_underflows_is_bounded() -> None:
+    """Small slopes let its multiplier be looked for all the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        size, scale = int(rng.integers(1, 6)), 10.0 ** rng.uniform(-163, -160.5)
+        slope = 10.0 ** rng.uniform(-110, -71) * rng.standard_normal(size)
+        ends = rng.random((2, size)) * scale
+        value, _ = bound(np.zeros(size), slope, -ends[0], ends[1], np.zeros(size), scale * rng.random())
+        assert -1e-190 < value <= 0
+
+
 def test_what_is_no_number_is_no_bound() -> None:
     _, d, low, high, center = drawn(0, 3)
     for broken in (np.nan, np.inf):
