@@ -91,7 +91,7 @@ class Crown(Lirpa):
     def _sdp_crown(self, instance: Instance) -> _Float64 | None:
         """Returns rigorous bounds of an l2 ball's rows, [rows]; None where there are none, or time is over."""
         from prunecert.verifiers.adapters.lirpa import sdp_crown
-        from prunecert.verifiers.adapters.lirpa.ball_walk import Ball
+        from prunecert.verifiers.adapters.lirpa.ball_walk import CutBall
 
         rows = SpecificationRows([instance])
         corners = self._corners(instance, rows)
@@ -108,11 +108,11 @@ class Crown(Lirpa):
             for item in (rows.matrix, rows.offsets)
         )
         try:
-            ball = Ball.of(center, float(instance.eps), low, high)
+            ball = CutBall.of(center, float(instance.eps), low, high)
             deadline = min(self._deadline, time.monotonic() + instance.timeout)
             network = sdp_crown.SdpCrown(self._module, ball, corners, deadline)
             return self._array(network.bound(matrix, offsets, self._steps()))
-        except sdp_crown.LateError:
+        except TimeoutError:
             return None
 
     def _steps(self) -> int:

@@ -30,7 +30,7 @@ Corners = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Ball:
+class CutBall:
     """An input set: what of a ball lies in a box, flat float64.
 
     Args:
@@ -46,7 +46,7 @@ class Ball:
     high: torch.Tensor
 
     @classmethod
-    def of(cls, center: torch.Tensor, radius: float, low: torch.Tensor, high: torch.Tensor) -> Ball:
+    def of(cls, center: torch.Tensor, radius: float, low: torch.Tensor, high: torch.Tensor) -> CutBall:
         """Returns the set |x - center| <= radius, low <= x <= high; all is flat and exact."""
         # Of a centre outside of the box, the box's nearest point is no farther from any point of the box.
         center = torch.minimum(torch.maximum(center, low), high)
@@ -54,7 +54,7 @@ class Ball:
 
 
 @dataclass(eq=False)
-class Values:
+class KnownValues:
     """What is known of a tensor's values over the ball, each [1, ...], float64.
 
     Args:
@@ -124,7 +124,7 @@ class BallWalk:
         terms: Summands of a walk at most.
     """
 
-    def __init__(self, module: OnnxModule, ball: Ball, corners: Mapping[str, Corners]) -> None:
+    def __init__(self, module: OnnxModule, ball: CutBall, corners: Mapping[str, Corners]) -> None:
         self.ball = ball
         self.module = copy.deepcopy(module).double()
         self._layers: dict[str, AbsoluteLayer] = {
@@ -204,12 +204,12 @@ class BallWalk:
             intervals[result] = low, high
         return intervals[name]
 
-    def _forward(self, corners: Mapping[str, Corners]) -> dict[str, Values]:
+    def _forward(self, corners: Mapping[str, Corners]) -> dict[str, KnownValues]:
         """Runs the centre through the network, with errors and magnitudes."""
         module, ball = self.module, self.ball
         start = ball.center.reshape(1, *module.input_shape)
         size = torch.maximum(ball.low.abs(), ball.high.abs()).reshape(start.shape)
-        values = {module.input_name: Values(start, torch.zeros_like(start), size)}
+        values = {module.input_name: KnownValues(start, torch.zeros_like(start), size)}
         for result, key, arguments in module.steps:
             layer, first = module.layers[key], values[arguments[0]]
             if key in self._layers:
@@ -218,11 +218,11 @@ class BallWalk:
                 second = values[arguments[1]]
                 center = layer(first.center, second.center)
                 drift = first.drift + second.drift + 2 * UNIT * center.abs()
-                values[result] = Values(center, 1.01 * drift, 1.01 * (first.size + second.size))
+                values[result] = KnownValues(center, 1.01 * drift, 1.01 * (first.size + second.size))
             elif isinstance(layer, nn.ReLU):
-                values[result] = Values(layer(first.center), first.drift, first.size)
+                values[result] = KnownValues(layer(first.center), first.drift, first.size)
             else:
-                values[result] = Values(layer(first.center), layer(first.drift), layer(first.size))
+                values[result] = KnownValues(layer(first.center), layer(first.drift), layer(first.size))
             if result in corners:
                 low, high = corners[result]
                 values[result].size = torch.maximum(low.abs(), high.abs())
@@ -267,7 +267,7 @@ def _reach(sums: Sums, coefficients: torch.Tensor) -> None:
     sums.largest = torch.maximum(sums.largest, coefficients.detach().abs().flatten(1).amax(1))
 
 
-def _weighted(layer: nn.Module, weights: AbsoluteLayer, first: Values) -> Values:
+def _weighted(layer: nn.Module, weights: AbsoluteLayer, first: KnownValues) -> KnownValues:
     """Returns what is known of a convolution's, a linear layer's or an average's result."""
     center, reach = layer(first.center), weights(first.size)
     forwards = gamma(weights.forwards + _BESIDES) + weights.rounded
@@ -275,7 +275,7 @@ def _weighted(layer: nn.Module, weights: AbsoluteLayer, first: Values) -> Values
     drift = 1.01 * (weights(first.drift) + forwards * (at + weights.bias)) + _TINY
     backwards = gamma(weights.backwards + _BESIDES) + weights.rounded
     charge = 1.01 * (backwards * reach + weights.rounded * weights.bias)
-    return Values(center, drift, 1.01 * (reach + weights.bias), charge)
+    return KnownValues(center, drift, 1.01 * (reach + weights.bias), charge)
 
 
 def _interval(layer: nn.Module, weights: AbsoluteLayer, low: torch.Tensor, high: torch.Tensor) -> Corners:

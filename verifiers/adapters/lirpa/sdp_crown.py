@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
-from prunecert.verifiers.adapters.lirpa.ball_walk import HUGE, Ball, BallWalk, Corners, Sums, lengths
+from prunecert.verifiers.adapters.lirpa.ball_walk import HUGE, BallWalk, Corners, CutBall, Sums, lengths
 from prunecert.verifiers.adapters.lirpa.least import least
 from prunecert.verifiers.formats.onnx_torch import OnnxModule
 from prunecert.verifiers.sparse.balls.spectral import norm
@@ -35,10 +35,6 @@ _ROOM = 2**22
 _MOST = 6_000
 #: Steps of slopes: the first one's length, and its decay.
 _RATE, _DECAY = 0.1, 0.96
-
-
-class LateError(Exception):
-    """Time was over before all neurons were bounded."""
 
 
 @dataclass(eq=False)
@@ -73,14 +69,14 @@ class SdpCrown:
         deadline: `time.monotonic` after which no further rows are walked.
 
     Raises:
-        LateError: Then.
+        TimeoutError: Then.
 
     Attributes:
         hidden: What is known of each ReLU's input, by name.
     """
 
     def __init__(
-        self, module: OnnxModule, ball: Ball, corners: Mapping[str, Corners], deadline: float = math.inf
+        self, module: OnnxModule, ball: CutBall, corners: Mapping[str, Corners], deadline: float = math.inf
     ) -> None:
         self._walk, self._deadline = BallWalk(module, ball, corners), deadline
         self._widest = max(own.size.numel() for own in self._walk.values.values())
@@ -156,7 +152,7 @@ class SdpCrown:
 
     def _hurry(self) -> None:
         if time.monotonic() > self._deadline:
-            raise LateError
+            raise TimeoutError
 
     def _picked(self, name: str, neurons: torch.Tensor) -> torch.Tensor:
         """Returns rows of the identity, [rows, *shape of the tensor]."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunecert.verifiers.adapters.lirpa.ball_walk import Ball, BallWalk, Sums, _transposed, takes
+from prunecert.verifiers.adapters.lirpa.ball_walk import BallWalk, CutBall, Sums, _transposed, takes
 from prunecert.verifiers.formats.onnx_torch import OnnxModule, _Combine, _Reshape
 
 LAYERS: tuple[tuple[nn.Module, tuple[int, ...]], ...] = (
@@ -47,9 +47,9 @@ def small(seed: int = 0) -> OnnxModule:
     return module.requires_grad_(False)
 
 
-def ball(radius: float = 0.3) -> Ball:
+def ball(radius: float = 0.3) -> CutBall:
     center = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return Ball.of(center, radius, center - radius, center + radius)
+    return CutBall.of(center, radius, center - radius, center + radius)
 
 
 def test_a_network_of_active_neurons_is_its_own_gradient() -> None:
@@ -113,7 +113,7 @@ def test_what_overflows_is_no_bound() -> None:
 
 def test_a_centre_outside_of_the_box_is_moved_into_it() -> None:
     center, low, high = (torch.tensor(item, dtype=torch.float64) for item in ([2.0, 0.5], [0.0, 0.0], [1.0, 1.0]))
-    inner = Ball.of(center, 1.25, low, high)
+    inner = CutBall.of(center, 1.25, low, high)
     assert inner.center.tolist() == [1.0, 0.5]
     points = torch.rand((2000, 2), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     points = points[(points - center).norm(dim=1) <= 1.25]

@@ -13,8 +13,8 @@ import torch
 from scipy import sparse
 
 from prunecert.verifiers.adapters.lirpa import sdp_crown as subject
-from prunecert.verifiers.adapters.lirpa.ball_walk import Ball, BallWalk
-from prunecert.verifiers.adapters.lirpa.sdp_crown import LateError, SdpCrown
+from prunecert.verifiers.adapters.lirpa.ball_walk import BallWalk, CutBall
+from prunecert.verifiers.adapters.lirpa.sdp_crown import SdpCrown
 from prunecert.verifiers.base import Instance
 from prunecert.verifiers.formats.onnx_torch import OnnxModule, read_onnx
 from prunecert.verifiers.sparse.balls.ranges import ball_of, find_ranges
@@ -32,7 +32,7 @@ class Case:
 
     question: Instance
     module: OnnxModule
-    ball: Ball
+    ball: CutBall
 
     @classmethod
     def of(cls, path: Path, eps: float, seed: int = 1) -> Case:
@@ -42,7 +42,7 @@ class Case:
             torch.from_numpy(item.astype(np.float64)).reshape(-1)
             for item in (question.center, question.lower, question.upper)
         )
-        return cls(question, read_onnx(path), Ball.of(center, eps, low, high))
+        return cls(question, read_onnx(path), CutBall.of(center, eps, low, high))
 
     def corners(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Returns interval bounds of the ReLUs' inputs."""
@@ -145,7 +145,7 @@ def test_balls_are_not_looked_for_where_a_layer_has_too_many(network: Path, monk
 
 def test_time_that_is_over_is_said(network: Path) -> None:
     case = Case.of(network, 0.3)
-    with pytest.raises(LateError):
+    with pytest.raises(TimeoutError):
         SdpCrown(case.module, case.ball, case.corners(), time.monotonic() - 1)
     crown = SdpCrown(case.module, case.ball, case.corners())
     crown._deadline = time.monotonic() - 1
