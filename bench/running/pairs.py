@@ -80,6 +80,7 @@ def pair_tasks(
     questions = boxes.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
     if not questions:
         raise UserError(f"{vnnlib} has no box over which to compare networks ({boxes.empty}).")
+    queries = kind is not None and isomorphic(first, second)
     tasks = []
     for number, (case, instance) in enumerate(zip(boxes.cases, questions, strict=True)):
         name = f"{path.stem}_{vnnlib.name.split('.')[0]}" + (f"_{kind.replace(':', '-')}" if kind else "")
@@ -87,7 +88,7 @@ def pair_tasks(
         target = folder / f"{name}.vnnlib"
         spec = whole_spec or case.spec
         write_text(target, to_vnnlib(_asked(instance, spec, size)) + _box(case))
-        if kind is not None and isomorphic(first, second):
+        if queries:
             lower, upper = case.lower.reshape(shape), case.upper.reshape(shape)
             write_text(folder / f"{name}.query.vnnlib", write_pair(lower, upper, spec, size // 2))
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))

@@ -133,17 +133,23 @@ def isomorphic(first: Path, second: Path) -> bool:
 
 def _layers(model: onnx.ModelProto) -> list[tuple[object, ...]]:
     """Returns what there is of each node but weights and names."""
-    origins: dict[str, object] = {item.name: ("constant", tuple(item.dims)) for item in model.graph.initializer}
+    origins: dict[str, object] = {item.name: _constant(item) for item in model.graph.initializer}
     layers: list[tuple[object, ...]] = []
     for number, node in enumerate(model.graph.node):
         attributes = [
-            tuple(item.t.dims) if item.HasField("t") else item.SerializeToString(deterministic=True)
+            _constant(item.t) if item.HasField("t") else item.SerializeToString(deterministic=True)
             for item in sorted(node.attribute, key=lambda item: str(item.name))
         ]
         sources = tuple(origins.get(name, ("input", name == "")) for name in node.input)
         layers.append((node.op_type, tuple(attributes), sources))
         origins.update({name: ("node", number, place) for place, name in enumerate(node.output)})
     return layers
+
+
+def _constant(tensor: onnx.TensorProto) -> object:
+    """Returns what makes a layer of a constant: its type and shape, and numbers of places, which are no weights."""
+    places = numpy_helper.to_array(tensor).tobytes() if tensor.data_type == TensorProto.INT64 else b""
+    return "constant", tensor.data_type, tuple(tensor.dims), places
 
 
 def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:

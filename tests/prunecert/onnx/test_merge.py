@@ -63,6 +63,27 @@ def test_networks_of_the_same_layers_are_isomorphic_whatever_their_weights_and_n
     assert not isomorphic(files[0], FAMILIES["conv"]("net", rng).save(tmp_path / "conv.onnx"))
 
 
+def test_constants_that_are_no_weights_are_of_the_layers(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.onnx" for number in range(3)]
+    for path, shape, scale in zip(paths, ([1, 2, 3], [1, 3, 2], [1, 2, 3]), (1.0, 1.0, 2.0), strict=True):
+        nodes = [
+            helper.make_node("Reshape", ["x", "shape"], ["image"]),
+            helper.make_node("Transpose", ["image"], ["turned"], perm=[0, 2, 1]),
+            helper.make_node("Flatten", ["turned"], ["flat"]),
+            helper.make_node("Mul", ["flat", "scale"], ["y"]),
+        ]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 6]) for name in "xy"]
+        constants = [
+            helper.make_tensor("shape", TensorProto.INT64, [3], shape),
+            helper.make_tensor("scale", TensorProto.FLOAT, [1], [scale]),
+        ]
+        graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], constants)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    assert isomorphic(paths[0], paths[2])
+    # Images of other heights and widths are turned to another order.
+    assert not isomorphic(paths[0], paths[1])
+
+
 def test_networks_may_call_their_own_what_they_like(files: tuple[Path, Path], tmp_path: Path) -> None:
     for path in files:
         model = onnx.load(path)
