@@ -85,8 +85,8 @@ def pair_tasks(
     queries = kind is not None and isomorphic(first, second)
     tasks = []
     for number, (case, instance) in enumerate(zip(boxes.cases, questions, strict=True)):
-        asked = vnnlib.name.removesuffix(".gz").removesuffix(".vnnlib").removesuffix(".query")
-        name = f"{path.stem}_{asked}" + (f"_{kind.replace(':', '-')}" if kind else "")
+        stem = vnnlib.name.removesuffix(".gz").removesuffix(".vnnlib").removesuffix(".query")
+        name = f"{path.stem}_{stem}" + (f"_{kind.replace(':', '-')}" if kind else "")
         name += f"_{number}" if len(questions) > 1 else ""
         spec = whole_spec or case.spec
         text = to_vnnlib(_asked(instance, spec, size)) + _box(case)
