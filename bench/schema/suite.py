@@ -51,8 +51,7 @@ class Suite:
         path: The file.
         gate: What `bench.gate` holds its cells to, where the file says so.
         base: How cells are verified of which the suite says nothing else.
-        bits_places: Where the bits of rounded cells stand, by their names, as errors name it; no network is built here
-            to count its layers.
+        bits_places: File, line and key of the bits of cells, by name: layers are counted when there is a network.
     """
 
     name: str
@@ -192,9 +191,6 @@ def _block(
     block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int], folder: Path
 ) -> list[tuple[Cell, Protocol]]:
     if is_own(block):
-        for key in ("norm", "trained_eps"):
-            if block.data.get(key, "linf") != "linf":
-                raise block.refusal(key, "it is refused with networks of one's own, which are verified over boxes.")
         radii = [read_eps(value) for value in block.take_list("eps", object, read_eps)]
         own = own_cells(block, radii, folder)
         protocol = _block_protocol(block, base, profile, profiles, sizes)
@@ -301,7 +297,6 @@ def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
             "kind in blocks of its own.",
         )
     if key == "eps":
-        # The norm itself is checked later.
         read = functools.partial(read_eps, ball=block.data.get("norm") == "l2")
         return [read(value) for value in block.take_list("eps", object, read)]
     # Through the shortest decimal, so that 0.1 is 1/10.
