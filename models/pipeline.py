@@ -30,7 +30,7 @@ from prunecert.models.history import EpochRow, History, history_file, read_histo
 from prunecert.models.initialisation import ibp_init
 from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import Allocation, allocate, allocate_in_pattern, reachable
+from prunecert.models.pruners.allocation import Allocation, allocate_in_pattern, reachable, refuse_pattern
 from prunecert.models.pruners.both_budgets import for_network
 from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
 from prunecert.models.recipe import Recipe
@@ -102,7 +102,7 @@ class Job:
         Raises:
             UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
                 compression cannot be reached: too few weights, or the pruner says so from the network's shape; or the
-            pruner needs a hook that training with the objective lacks, or refuses a setting, or too few epochs.
+                pruner keeps no pattern, lacks a hook under the objective, or refuses a setting, or too few epochs.
         """
         model = build_for(self.network, self.data)
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
@@ -119,9 +119,10 @@ class Job:
             if self.pruner == DENSE:
                 return
             prune = PRUNERS.get(self.pruner)
+            if not method_of(prune).keeps_patterns:
+                refuse_pattern(self.recipe.allocation)
             if "allocation" in keywords_of(prune, {"allocation": ""}):
-                distribute = allocate_in_pattern if method_of(prune).keeps_patterns else allocate
-                distribute(shapes, kept, self.allocation(model))
+                allocate_in_pattern(shapes, kept, self.allocation(model))
             refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
             self._rehearse(prune, model)
         except UserError as error:
@@ -133,9 +134,8 @@ class Job:
 
     def _rehearse(self, prune: Callable[..., Any], model: nn.Module) -> None:
         """Asks a pruner that trains, or that refuses by shape, what it would refuse."""
-        recipe = self.recipe
+        recipe, radius = self.recipe, self.eps * self.recipe.train_eps_factor
         epochs = self.epochs + (recipe.pretrain_epochs if self.from_scratch else 0)
-        radius = self.eps * recipe.train_eps_factor
         train = Rehearsal(epochs, recipe.prune_epochs, radius, bounding=self.objective in BOUNDING)
         lent = keywords_of(prune, {"allocation": self.allocation(model), "seed": self.seed, "train": train})
         if "train" not in lent and not method_of(prune).refuses_by_shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,8 +72,9 @@ def pair_tasks(
 
     merged = merge(first, second)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{first.stem}-with-{second.stem}.onnx"
-    write_bytes(path, merged.SerializeToString(deterministic=True))
+    content = merged.SerializeToString(deterministic=True)
+    path = _kept_apart(folder, f"{first.stem}-with-{second.stem}", ".onnx", content)
+    write_bytes(path, content)
     info = network_info(path)
     size = info.outputs[0].size
     assert size is not None
@@ -89,16 +91,27 @@ def pair_tasks(
     queries = kind is not None and isomorphic(first, second)
     tasks = []
     for number, (case, instance) in enumerate(zip(boxes.cases, questions, strict=True)):
-        name = f"{path.stem}_{vnnlib.name.split('.')[0]}" + (f"_{kind.replace(':', '-')}" if kind else "")
+        stem = vnnlib.name.removesuffix(".gz").removesuffix(".vnnlib").removesuffix(".query")
+        name = f"{path.stem}_{stem}" + (f"_{kind.replace(':', '-')}" if kind else "")
         name += f"_{number}" if len(questions) > 1 else ""
-        target = folder / f"{name}.vnnlib"
         spec = whole_spec or case.spec
-        write_text(target, to_vnnlib(_asked(instance, spec, size)) + _box(case))
+        text = to_vnnlib(_asked(instance, spec, size)) + _box(case)
+        target = _kept_apart(folder, name, ".vnnlib", text.encode())
+        name = target.name.removesuffix(".vnnlib")
+        write_text(target, text)
         if queries:
             lower, upper = case.lower.reshape(shape), case.upper.reshape(shape)
             write_text(folder / f"{name}.query.vnnlib", write_pair(lower, upper, spec, size // 2))
         tasks.append((Task(category, path, target, timeout, name), PairFiles(first, second, case, spec)))
     return tasks
+
+
+def _kept_apart(folder: Path, name: str, ending: str, content: bytes) -> Path:
+    """Returns where content goes: under its name, or, if something else lies there, with some digits of its hash."""
+    path = folder / f"{name}{ending}"
+    if not path.exists() or path.read_bytes() == content:
+        return path
+    return folder / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}{ending}"
 
 
 def _read(

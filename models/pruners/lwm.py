@@ -97,7 +97,7 @@ def prune(model: nn.Module, compression: float, *, allocation: Allocation = "uni
     return layer_masks({name: weight.abs() for name, weight in prunable(model).items()}, compression, allocation)
 
 
-@declares(refuses_by_shape=True)
+@declares(refuses_by_shape=True, keeps_patterns=True)
 def prune_two_of_four(model: nn.Module, compression: float) -> Masks:
     """Keeps the largest |w| of each layer, at most two of every four along the input (2:4).
 

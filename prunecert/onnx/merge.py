@@ -173,7 +173,9 @@ def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
             "a batch of 1, or a free one, and return [1, n]."
         )
     if any(item.key == METADATA_KEY for item in model.metadata_props):
-        raise UserError(f"{path} is a compacted network; compare the network that it was made from.")
+        raise UserError(
+            f"{path} is a compacted network; compare the network that it was made from (bench.export --no-compact)."
+        )
     return shape, output[1]
 
 

@@ -69,6 +69,28 @@ def test_the_question_is_written_as_a_query_over_both_files_too(files: tuple[Pat
     assert sorted(path.suffixes for path in (tmp_path / "none").iterdir()) == [[".onnx"], [".vnnlib"]]
 
 
+def test_questions_in_one_folder_never_share_a_file(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    queries = []
+    for kind in ("difference:0.1", "difference:0.00001"):
+        ((task, _),) = pair_tasks(*files, kind, "cat", 9.0, out)
+        queries.append(task.vnnlib.with_name(f"{task.name}.query.vnnlib"))
+    tasks = [pair_tasks(files[0], files[1], query, None, "cat", 9.0, out)[0][0] for query in queries]
+    assert [task.name.rpartition("_")[2] for task in tasks] == ["difference-0.1", "difference-0.00001"]
+    # Two properties of one name, and two networks.
+    (tmp_path / "elsewhere").mkdir()
+    box = tmp_path / "elsewhere" / "box.vnnlib"
+    box.write_text(HOLDS.replace("0.25", "0.125"))
+    other = scaled("one", 0.5).save(tmp_path / "elsewhere" / "one.onnx")
+    for first, vnnlib in ((files[0], box), (other, files[2])):
+        ((task, _),) = pair_tasks(first, files[1], vnnlib, "difference:0.1", "cat", 9.0, out)
+        tasks.append(task)
+    assert len({task.name for task in tasks}) == len({task.vnnlib for task in tasks}) == 4
+    assert len({task.onnx for task in tasks}) == 2
+    ((again, _),) = pair_tasks(*files, "difference:0.1", "cat", 9.0, out)
+    assert again == replace(tasks[0], vnnlib=again.vnnlib, name=again.name)
+
+
 def test_each_box_is_a_question(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     boxes = "(or (and (<= X_0 0.1) (>= X_0 0) (>= Y_0 9)) (and (<= X_0 1) (>= X_0 0.9) (>= Y_0 9)))"
     files[2].write_text(spec(boxes, "(>= X_1 0)", "(<= X_1 1)"))

@@ -104,6 +104,7 @@ def whereabouts(out: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux confines processes to processors")
 @pytest.mark.skipif(resources.core_sets(2) is None, reason="needs two processors")
 def test_each_worker_has_its_cores_and_its_device(

@@ -80,7 +80,9 @@ def test_less_than_half_cannot_be_pruned_and_numbers_alone_have_no_pattern(tiny:
         allocate_in_pattern({"a": (2, 3), "b": (2, 8)}, 13, "2of4")
 
 
-@pytest.mark.parametrize("name", ["lwm-iterative", "harp", "drop-grow", "inheritance"])
+@pytest.mark.parametrize(
+    "name", ["lwm-iterative", "harp", "drop-grow", "inheritance", "filter-l1", "lwm-global", "connectivity"]
+)
 def test_who_keeps_to_no_pattern_says_so_before_training(name: str) -> None:
     one = job(name, 4.0)
     with pytest.raises(UserError, match=r"Allocation '2of4' is refused: .*allowed are uniform, erk, balanced"):

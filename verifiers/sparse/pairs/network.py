@@ -200,8 +200,7 @@ def split_merged(network: Network) -> Pair:
             nodes that the other half doesn't depend on, but for the input.
 
     Raises:
-        UnsupportedError: It isn't of that form.
-        UserError: Its halves have different architectures.
+        UnsupportedError: It isn't of that form, or its halves have different architectures.
     """
     last = network.nodes[-1]
     if last.size % 2:
@@ -209,17 +208,20 @@ def split_merged(network: Network) -> Pair:
             f"{network.name} has {last.size} outputs; a pair of networks has an even number: {_JOINED}"
         )
     half = last.size // 2
-    halves = [_half(network, slice(0, half)), _half(network, slice(half, last.size))]
+    halves = [_half(network, slice(0, half), "first"), _half(network, slice(half, last.size), "second")]
     shared = halves[0][1] & halves[1][1] - {0}
     if shared:
         raise UnsupportedError(
             f"{network.name} is no pair of networks: both halves of its outputs depend on "
             f"{network.nodes[min(shared)].name!r:.80}; {_JOINED}"
         )
-    return Pair(halves[0][0], halves[1][0])
+    try:
+        return Pair(halves[0][0], halves[1][0])
+    except UserError as error:
+        raise UnsupportedError(str(error)) from error
 
 
-def _half(network: Network, rows: slice) -> tuple[Network, set[int]]:
+def _half(network: Network, rows: slice, word: str) -> tuple[Network, set[int]]:
     """Returns the network that computes some of the outputs, and the nodes that it consists of."""
     last = network.nodes[-1]
     terms = tuple(_taken(term, rows) for term in last.terms)
@@ -238,7 +240,7 @@ def _half(network: Network, rows: slice) -> tuple[Network, set[int]]:
     ]
     bias, error = last.bias[rows], last.bias_error[rows]
     nodes.append(Node(last.name, len(bias), (len(bias),), _moved(terms, place), bias, error))
-    return _without_copy(Network(network.name, network.input_shape, tuple(nodes))), needed
+    return _without_copy(Network(f"the {word} of {network.name}", network.input_shape, tuple(nodes))), needed
 
 
 def _taken(term: Term, rows: slice) -> Term:

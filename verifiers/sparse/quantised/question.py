@@ -112,13 +112,23 @@ def read_quantised(path: Path) -> Quantised | None:
         UnsupportedError: A node isn't taken; it is named.
     """
     from prunecert.onnx.io import load_model
+    from prunecert.onnx.merge import taken_apart
     from prunecert.onnx.normal import normal_nodes
     from prunecert.onnx.quantised import holds_quantisation
 
     model = load_model(path)
     if not holds_quantisation(model) or normal_nodes(model) is not None:
         return None
-    return quantised(model, path.name)
+    try:
+        return quantised(model, path.name)
+    except UnsupportedError as error:
+        halves = taken_apart(model) or ()
+        if any(not holds_quantisation(half) or normal_nodes(half) is not None for half in halves):
+            raise UnsupportedError(
+                f"{path.name} joins a network in float32 with one that rounds its activations; such a pair is taken by "
+                "sparse-pair"
+            ) from error
+        raise
 
 
 def quantised(model: onnx.ModelProto, name: str) -> Quantised:

@@ -94,6 +94,13 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
         Pair(small, Network("other", small.input_shape, (*small.nodes[:-1], wider)))
 
 
+def test_a_joined_file_of_two_architectures_is_unsupported_and_says_which_is_which(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    small, deep = case(tmp_path, "fc").first, case(tmp_path / "x", "fc-deep").first
+    with pytest.raises(UnsupportedError, match=r"the first of .* and the second of .* they have 3 and 4 layers"):
+        split_merged(joined(small, deep))
+
+
 def test_what_is_no_pair_is_unsupported(tmp_path: Path) -> None:
     network = case(tmp_path, "conv").first
     with pytest.raises(UnsupportedError, match=r"both halves of its outputs depend on .*bench\.verify --with"):

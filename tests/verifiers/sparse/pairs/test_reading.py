@@ -13,7 +13,7 @@ from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.pairs.reading import enclose, read_rounded_pair
-from prunecert.verifiers.sparse.quantised.question import Quantised
+from prunecert.verifiers.sparse.quantised.question import Quantised, read_quantised
 from tests.soundness.test_quantised import fixed
 from tests.verifiers.sparse.quantised.networks import network, unrounded
 
@@ -54,3 +54,9 @@ def test_a_file_that_somebody_else_joined_is_named(files: tuple[Path, Path], tmp
     onnx.save(model, tmp_path / "both.onnx")
     with pytest.raises(UnsupportedError, match=r"both\.onnx rounds its activations"):
         read_rounded_pair(tmp_path / "both.onnx")
+
+
+def test_who_takes_no_such_pair_says_who_does(files: tuple[Path, Path], tmp_path: Path) -> None:
+    onnx.save(merge(*files), tmp_path / "both.onnx")
+    with pytest.raises(UnsupportedError, match=r"both\.onnx joins .* such a pair is taken by sparse-pair"):
+        read_quantised(tmp_path / "both.onnx")
