@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prunecert.bench.options import MEMORY_MB, SECONDS, THREADS, PageHelp, parse_statuses
 from prunecert.bench.results.vnncomp import check_category
@@ -16,14 +17,34 @@ from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 
 
+class Once(argparse.Action):
+    """Takes an option's value and refuses a second one, of which only the last would count."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keeps the value."""
+        if (first := getattr(namespace, self.dest)) is not None:
+            raise argparse.ArgumentError(self, f"it is given twice, as {str(first)!r} and {str(values)!r}; give one")
+        setattr(namespace, self.dest, values)
+
+
 def verify_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Returns the argument parser of `bench.verify`."""
     command = argparse.ArgumentParser(prog="prunecert verify", description=description, formatter_class=PageHelp)
-    command.add_argument("--onnx", type=Path, metavar="FILE", help="network, .onnx or .onnx.gz")
-    command.add_argument("--vnnlib", type=Path, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
-    command.add_argument("--with", type=Path, metavar="FILE", dest="second", help="compare the network with this one")
-    command.add_argument("--alike", metavar="HOW", help=f"what is asked of the two: {ALIKE}")
-    command.add_argument("--instances", type=Path, metavar="CSV", help="VNN-COMP's instances.csv in place of the two")
+    command.add_argument("--onnx", type=Path, action=Once, metavar="FILE", help="network, .onnx or .onnx.gz")
+    command.add_argument("--vnnlib", type=Path, action=Once, metavar="FILE", help="property, .vnnlib or .vnnlib.gz")
+    command.add_argument(
+        "--with", type=Path, action=Once, metavar="FILE", dest="second", help="compare the network with this one"
+    )
+    command.add_argument("--alike", action=Once, metavar="HOW", help=f"what is asked of the two: {ALIKE}")
+    command.add_argument(
+        "--instances", type=Path, action=Once, metavar="CSV", help="VNN-COMP's instances.csv in place of the two"
+    )
     command.add_argument(
         "--verifier", required=True, metavar="NAME[,NAME]", help=f"one or more of: {', '.join(VERIFIERS)}"
     )

@@ -53,6 +53,10 @@ class RoundedWeight:
     values: Float32Array
 
 
+class UnfitBitsError(UserError):
+    """Bits are given for another number of layers than a network has."""
+
+
 def to_kilobytes(bits: int) -> float:
     """Returns what so many bits are in kB, of 1,000 bytes.
 
@@ -211,7 +215,7 @@ def spread_bits(bits: Sequence[int], names: Sequence[str]) -> dict[str, int]:
         UserError: There are neither one nor as many as weights.
     """
     if len(bits) not in (1, len(names)):
-        raise UserError(
+        raise UnfitBitsError(
             f"The bits {'/'.join(map(str, bits))} are refused: the network has {len(names)} layers with weights; "
             "allowed is one number, or one for each layer."
         )

@@ -210,7 +210,7 @@ def prepare(
     calibration = Calibration(lambda: load_split(suite.data, "val", data_root).images)
     plans = []
     for cell, protocol in present:
-        export = cell_export(cell, checkpoints, exports, compact_mode(protocol), calibration)
+        export = export_of(suite, cell, protocol, checkpoints, exports, calibration)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
         for verifier, reason in unsupported.items():
@@ -220,6 +220,37 @@ def prepare(
         extra = {"size": bit_sizes(export.masked_path)} if sized else {}
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))
     return tuple(plans), missing
+
+
+def export_of(
+    suite: Suite,
+    cell: Cell,
+    protocol: Protocol,
+    checkpoints: Path,
+    exports: Path,
+    calibration: Calibration | None = None,
+) -> Export:
+    """Returns a cell's export as `bench.planning.exports.cell_export` makes it.
+
+    Args:
+        suite: The suite, which knows where it says what doesn't fit the network.
+        cell: One of its cells.
+        protocol: How it is verified.
+        checkpoints: Where the checkpoints lie.
+        exports: Where ONNX files go.
+        calibration: Images for int8 networks.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or its weights can't be rounded so.
+    """
+    if not cell.bits:
+        return cell_export(cell, checkpoints, exports, compact_mode(protocol), calibration)
+    from prunecert.models.bits import UnfitBitsError
+
+    try:
+        return cell_export(cell, checkpoints, exports, compact_mode(protocol), calibration)
+    except UnfitBitsError as error:
+        raise UserError(f"{suite.bits_places[cell.name]}: {cell.name}: {error}") from error
 
 
 def bit_sizes(path: Path) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def notes(summary: Summary) -> list[str]:
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
-        lines += [f"{cell['name']}: {reason}" for reason in dict.fromkeys(cell["unsupported"].values())]
+        lines += [f"{cell['name']}: {line}" for line in _left_out(cell["unsupported"])]
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
@@ -169,6 +169,17 @@ def notes(summary: Summary) -> list[str]:
     if not summary["publishable"]:
         lines.append("NOT PUBLISHABLE: " + "; ".join(summary["unpublishable"]) + ".")
     return lines
+
+
+def _left_out(unsupported: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each reason why verifiers don't take a network, with their names."""
+    named: dict[str, list[str]] = {}
+    for verifier, reason in unsupported.items():
+        named.setdefault(reason, []).append(verifier)
+    return [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left out there: {reason}"
+        for reason, names in named.items()
+    ]
 
 
 def show(summary: Summary, console: Console) -> None:

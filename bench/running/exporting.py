@@ -175,12 +175,12 @@ def _quantised(name: str, path: Path, images: npt.NDArray[np.float32]) -> Path:
 
 def _exports(chosen: Present, request: ExportRequest, folder: Path) -> dict[str, Export]:
     """Exports the cells, in the form in which they are to be verified, by name."""
-    from prunecert.bench.planning.exports import Calibration, cell_export
+    from prunecert.bench.planning.exports import Calibration
     from prunecert.models.datasets.source import load_split
 
     calibration = Calibration(lambda: load_split(chosen.suite.data, "val", request.data_root).images)
     return {
-        cell.name: cell_export(cell, request.checkpoints, folder, select.compact_mode(protocol), calibration)
+        cell.name: select.export_of(chosen.suite, cell, protocol, request.checkpoints, folder, calibration)
         for cell, protocol in chosen.cells
     }
 

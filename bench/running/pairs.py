@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +80,11 @@ def pair_tasks(
     assert size is not None
     boxes, whole_spec = _read(first, second, vnnlib, kind, size // 2)
     shape = info.sample_shape
+    if boxes.inputs != math.prod(shape):
+        raise UserError(
+            f"{vnnlib} has {boxes.inputs} inputs, but each of {first} and {second} has {math.prod(shape)}; they must "
+            "be equal."
+        )
     questions = boxes.instances(path, identity(path), shape, timeout, f"{first.name} with {second.name}")
     if not questions:
         raise UserError(f"{vnnlib} has no box over which to compare networks ({boxes.empty}).")

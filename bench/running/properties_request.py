@@ -91,10 +91,14 @@ class PropertiesRequest:
         """Returns what a comparison asks for, its files written; nothing if there is no second network."""
         if self.second is None and self.alike is None:
             return []
-        if self.second is None or self.onnx is None or self.vnnlib is None:
-            raise UserError("--with needs --onnx and --vnnlib, and --alike needs --with; give what is missing.")
-        if self.compact is not Mode.OFF or self.certificate is not None or self.instances is not None:
-            raise UserError("--with goes without --compact, --certificate and --instances; leave them out.")
+        if self.instances is not None:
+            raise UserError("--with and --alike go without --instances; give --onnx and --vnnlib in its place.")
+        if self.second is None:
+            raise UserError("--alike needs --with, the second of the two networks that it asks about.")
+        if self.onnx is None or self.vnnlib is None:
+            raise UserError("--with needs --onnx and --vnnlib; give what is missing.")
+        if self.compact is not Mode.OFF or self.certificate is not None:
+            raise UserError("--with goes without --compact and --certificate; leave them out.")
         first, second, vnnlib = (
             existing(path, kind)
             for path, kind in ((self.onnx, "ONNX"), (self.second, "ONNX"), (self.vnnlib, "VNN-LIB"))

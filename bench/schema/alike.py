@@ -30,7 +30,7 @@ def alike_spec(text: str, outputs: int, where: str = "--alike") -> OutputSpec:
         where: What the text is called where it is refused.
 
     Raises:
-        UserError: It is nothing that can be asked.
+        UserError: It is nothing that can be asked, or a number is out of range.
     """
     from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 
@@ -40,7 +40,11 @@ def alike_spec(text: str, outputs: int, where: str = "--alike") -> OutputSpec:
     except ValueError:
         number = math.nan
     if kind == "difference" and number is not None and not math.isnan(number):
+        if not 0 < number < math.inf:
+            raise UserError(f"{where} {text[:60]!r} is refused; T must be a finite number above 0.")
         return difference(number, outputs)
     if kind == "class" and (number is None or not math.isnan(number)) and not text.endswith(":"):
+        if number is not None and not 0 <= number < math.inf:
+            raise UserError(f"{where} {text[:60]!r} is refused; C must be a finite number of at least 0.")
         return same_class(outputs, number or 0.0)
     raise UserError(f"{where} {text[:60]!r} is refused; allowed are {ALIKE}.")

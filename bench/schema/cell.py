@@ -21,6 +21,8 @@ from prunecert.verifiers.base import Kind, Norm
 
 #: Of a radius, above and below the line: far beyond what float32 pixels tell apart.
 _DIGITS = 40
+#: Of l2 balls: no two images of a million pixels are further apart.
+_MOST_L2 = 1_000
 #: How a suite asks for a network whose activations are integers, too.
 INT8 = "int8"
 _BITS = re.compile(r"[0-9]{1,2}(/[0-9]{1,2}){0,59}")
@@ -126,7 +128,7 @@ class Cell:
         return {
             "network": self.network_label,
             "objective": self.objective,
-            "eps": show_eps(self.eps),
+            "eps": show_eps(self.eps, ball=self.ball),
             "pruner": self.pruner,
             "compression": self.compression,
             "seed": self.seed,
@@ -211,15 +213,19 @@ class Protocol:
         return replace(self, images=images, certify=certify, pair=pair)
 
 
-def parse_eps(text: str) -> Fraction:
+def parse_eps(text: str, *, ball: bool = False) -> Fraction:
     """Reads a radius written ``"2/255"`` or ``"0.01"``, exactly.
 
     Example:
-        >>> parse_eps("8/255"), parse_eps("0.25")
-        (Fraction(8, 255), Fraction(1, 4))
+        >>> parse_eps("8/255"), parse_eps("0.25"), parse_eps("3/2", ball=True)
+        (Fraction(8, 255), Fraction(1, 4), Fraction(3, 2))
+
+    Args:
+        text: The radius.
+        ball: Whether it is that of an l2 ball, which may be above 1.
 
     Raises:
-        UserError: It is no number, or not within (0, 1].
+        UserError: It is no number, or not within (0, 1]; of an l2 ball, (0, 1000].
     """
     shown = shortened(repr(text), 60)
     # A huge exponent would be written out, digit by digit, by the arithmetic itself.
@@ -229,20 +235,52 @@ def parse_eps(text: str) -> Fraction:
         value = Fraction(text.replace(" ", ""))
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(f"Radius {shown} is refused; write it as a fraction in quotes or bare, e.g. 2/255.") from error
-    if not 0 < value <= 1:
+    if ball and not 0 < value <= _MOST_L2:
+        raise UserError(
+            f"Radius {shown} is refused; that of an l2 ball must be above 0 and at most {_MOST_L2:,} (a larger ball "
+            "holds all images)."
+        )
+    if not ball and not 0 < value <= 1:
         raise UserError(f"Radius {shown} is refused; it must be above 0 and at most 1 (pixels are in [0, 1]).")
     if value.denominator >= 10**_DIGITS:
         raise UserError(f"Radius {shown} is refused; as a fraction it must have at most {_DIGITS} digits a side.")
     return value
 
 
-def show_eps(eps: Fraction) -> str:
+def read_eps(value: object, *, ball: bool = False) -> Fraction:
+    """Reads a radius as a suite has it: text as `parse_eps` takes it, or a whole number.
+
+    Example:
+        >>> read_eps("8/255"), read_eps(1)
+        (Fraction(8, 255), Fraction(1, 1))
+
+    Args:
+        value: The radius, as YAML has it.
+        ball: Whether it is that of an l2 ball.
+
+    Raises:
+        UserError: It is neither, or out of range. Decimals that aren't text are binary numbers already, and inexact.
+    """
+    if isinstance(value, float):
+        raise UserError(f"Radius {value!r} is refused; write it as text, '{value!r}', or as a fraction, e.g. '1/10'.")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UserError(f"Radius {shortened(repr(value), 60)} is refused; write it as a fraction, e.g. 2/255.")
+    return parse_eps(str(value), ball=ball)
+
+
+def show_eps(eps: Fraction, *, ball: bool = False) -> str:
     """Returns the radius over 255 where that is a whole number (8/255, 51/255), else the fraction.
 
     Example:
-        >>> show_eps(Fraction(2, 255)), show_eps(Fraction(1, 4))
-        ('2/255', '1/4')
+        >>> show_eps(Fraction(2, 255)), show_eps(Fraction(1, 4)), show_eps(Fraction(1), ball=True)
+        ('2/255', '1/4', '1')
+
+    Args:
+        eps: The radius.
+        ball: Whether it is that of an l2 ball, which is no number of grey levels: then it is the fraction always.
     """
+    if ball:
+        return str(eps)
     over = eps * 255
     return f"{over.numerator}/255" if over.denominator == 1 else str(eps)
 

@@ -78,8 +78,12 @@ def own_cells(block: Section, radii: Sequence[Fraction], folder: Path) -> list[O
         folder: The suite's folder.
 
     Raises:
-        UserError: An entry has none or several of these, or an unknown key; file and line are named.
+        UserError: An entry has none or several of these, or an unknown key, or the block is about l2 balls; file and
+            line are named.
     """
+    for key in ("norm", "trained_eps"):
+        if block.data.get(key, "linf") != "linf":
+            raise block.refusal(key, "it is refused with networks of one's own, which are verified over boxes.")
     if isinstance(block.data["networks"], dict):
         block.data["networks"] = [block.data["networks"]]
     cells: list[OwnCell] = []

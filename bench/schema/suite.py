@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from prunecert.bench.schema.cell import INT8, Cell, Protocol, parse_bits, parse_eps, show_eps
+from prunecert.bench.schema.cell import INT8, Cell, Protocol, parse_bits, read_eps, show_eps
 from prunecert.bench.schema.certificates import check_sigma
 from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
@@ -50,6 +51,7 @@ class Suite:
         path: The file.
         gate: What `bench.gate` holds its cells to, where the file says so.
         base: How cells are verified of which the suite says nothing else.
+        bits_places: File, line and key of the bits of cells, by name: layers are counted when there is a network.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Suite:
     path: Path
     base: Protocol
     gate: RuleSet | None = None
+    bits_places: Mapping[str, str] = field(default_factory=dict)
 
     def recipe(self, network: str, objective: str) -> dict[str, Any]:
         """Returns the training recipe: ``default``, then the network's, then the network and objective's keys."""
@@ -144,6 +147,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     # Blocks are read under every profile, so that a slip in one that is not chosen is found as well.
     chosen: dict[str, tuple[tuple[Cell, Protocol], ...]] = {}
     blocks = root.sections("cells")
+    bits_places: dict[str, str] = {}
     for key in sorted(names):
         cells: dict[Cell, tuple[Cell, Protocol]] = {}
         for block in blocks:
@@ -151,6 +155,8 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
                 if cell in cells and cells[cell][1] != protocol:
                     raise block.refusal(None, f"cell {cell.name} stands in two blocks that verify it differently.")
                 cells[cell] = (cell, protocol)
+                if cell.bits:
+                    bits_places.setdefault(cell.name, block.document.place((*block.path, "bits")))
             if len(cells) > _MOST_CELLS:
                 raise root.refusal(
                     "cells", f"they stand for more than {_MOST_CELLS:,} networks; make several suites of it."
@@ -175,6 +181,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
         path=path,
         base=overrides[profile],
         gate=parse_rules(root.section("gate"), path.name, [cell.name for cell, _ in chosen[profile]]),
+        bits_places=bits_places,
     )
     root.finish()
     return suite
@@ -184,7 +191,7 @@ def _block(
     block: Section, base: Protocol, profile: str, profiles: set[str], sizes: Mapping[str, int], folder: Path
 ) -> list[tuple[Cell, Protocol]]:
     if is_own(block):
-        radii = [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+        radii = [read_eps(value) for value in block.take_list("eps", object, read_eps)]
         own = own_cells(block, radii, folder)
         protocol = _block_protocol(block, base, profile, profiles, sizes)
         return [(cell, protocol) for cell in own]
@@ -198,7 +205,7 @@ def _block(
     if not pruners and any(c > 1 for c in compressions):
         raise block.refusal("pruners", "the key 'pruners' is missing; compressions above 1 need at least one pruner.")
     seeds = block.take_list("seeds", int, _check_seed, (0,))
-    forms = [_form(value) for value in block.take_list("bits", object, _form, (FULL_BITS,))]
+    forms = _forms(block)
     protocol = _block_protocol(block, base, profile, profiles, sizes)
     if ball:
         _check_ball(block, protocol)
@@ -230,8 +237,22 @@ def _block(
     return [(cell, protocol) for cell in cells]
 
 
+def _forms(block: Section) -> list[tuple[tuple[int, ...], bool]]:
+    """Reads ``bits``: those of weights, and whether activations are integers, too; no form twice."""
+    forms: dict[tuple[tuple[int, ...], bool], object] = {}
+
+    def check(value: object) -> None:
+        widths, integers = _form(value)
+        # As many bits in every layer are one number of bits, however it is written.
+        same = widths[:1] if len(set(widths)) == 1 else widths
+        if (same, integers) in forms:
+            raise UserError(f"Bits {value!r} are refused; they stand in the list as {forms[same, integers]!r} already.")
+        forms[same, integers] = value
+
+    return [_form(value) for value in block.take_list("bits", object, check, (FULL_BITS,))]
+
+
 def _form(value: object) -> tuple[tuple[int, ...], bool]:
-    """Returns the bits of weights, and whether activations are integers, too."""
     return ((), True) if value == INT8 else (parse_bits(value), False)
 
 
@@ -276,7 +297,8 @@ def _radii(block: Section, objectives: tuple[str, ...]) -> list[Fraction]:
             "kind in blocks of its own.",
         )
     if key == "eps":
-        return [parse_eps(text) for text in block.take_list("eps", str, parse_eps)]
+        read = functools.partial(read_eps, ball=block.data.get("norm") == "l2")
+        return [read(value) for value in block.take_list("eps", object, read)]
     # Through the shortest decimal, so that 0.1 is 1/10.
     return [Fraction(repr(check_sigma(block, value))) for value in block.take_list("sigma", float)]
 
@@ -288,7 +310,7 @@ def _trained_eps(block: Section) -> Fraction | None:
     if "sigma" in block:
         raise block.refusal("trained_eps", "it is for radii; networks that are trained with noise have none.")
     try:
-        return parse_eps(block.take("trained_eps", str))
+        return read_eps(block.take("trained_eps", object))
     except UserError as error:
         raise block.refusal("trained_eps", str(error)) from error
 

@@ -245,12 +245,16 @@ class Document:
 
     def refusal(self, path: KeyPath, why: str, line: int | None = None) -> UserError:
         """Returns the error that names the file, the line and the key path, then says why."""
+        return UserError(f"{self.place(path, line)}: {why}")
+
+    def place(self, path: KeyPath, line: int | None = None) -> str:
+        """Returns the file, the line and the key path, as errors begin: ``x.yaml, line 7, cells[0].eps``."""
         number = line
         for length in range(len(path), -1, -1):
             if number is None:
                 number = self._lines.get(path[:length])
         where = show(path)
-        return UserError(f"{self._name}, line {number}{', ' + where if where else ''}: {why}")
+        return f"{self._name}, line {number}{', ' + where if where else ''}"
 
 
 class Section:

@@ -40,10 +40,12 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
     """
     models = [load_model(path) for path in (first, second)]
     shapes, sizes = zip(*(_ends(model, path) for model, path in zip(models, (first, second), strict=True)), strict=True)
-    if shapes[0] != shapes[1] or sizes[0] != sizes[1]:
+    odd = [f"take inputs of the shapes {_shown(shapes[0])} and {_shown(shapes[1])}"] if shapes[0] != shapes[1] else []
+    odd += [f"have {sizes[0]} and {sizes[1]} outputs"] if sizes[0] != sizes[1] else []
+    if odd:
         raise UserError(
-            f"{first} and {second} can't be compared because they take inputs of the shapes {_shown(shapes[0])} and "
-            f"{_shown(shapes[1])} and have {sizes[0]} and {sizes[1]} outputs; allowed are two networks with the same."
+            f"{first} and {second} can't be compared because they {' and '.join(odd)}; allowed are two networks with "
+            "the same."
         )
     opsets = [_opset(model, path) for model, path in zip(models, (first, second), strict=True)]
     if opsets[0] != opsets[1]:

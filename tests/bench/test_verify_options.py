@@ -7,7 +7,7 @@ import pytest
 from prunecert.bench.running.properties_request import PropertiesRequest
 from prunecert.bench.verify_options import request_of, verify_parser
 from prunecert.compaction import Mode
-from prunecert.errors import UserError
+from prunecert.errors import EXIT_USAGE, UserError
 from prunecert.verifiers.base import Status
 
 
@@ -57,3 +57,11 @@ def test_a_command_line_becomes_a_request(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused_before_files_are_read(words: tuple[str, ...], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         request(*words, "--onnx", "missing.onnx", "--vnnlib", "missing.vnnlib")
+
+
+@pytest.mark.parametrize("option", ["--onnx", "--vnnlib", "--with", "--alike", "--instances"])
+def test_what_is_given_twice_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        request(option, "a", "--verifier", "ibp", option, "b")
+    assert caught.value.code == EXIT_USAGE
+    assert f"argument {option}: it is given twice, as 'a' and 'b'; give one" in capsys.readouterr().err

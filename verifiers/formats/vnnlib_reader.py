@@ -290,6 +290,10 @@ def _read_2(text: str, name: str) -> _Question:
         raise UserError(f"{name} is no VNN-LIB 2.0 file: it has no (declare-network ...).")
     parts = networks[0][2:] if isinstance(networks[0], list) else []
     kinds = sorted(keyword(part) for part in parts)
+    if len(networks) == 2:
+        raise UnsupportedPropertyError(
+            f"{name} speaks of two networks, and one is asked about; name the second with bench.verify --with."
+        )
     if len(networks) > 1 or (kinds != ["declare-input", "declare-output"] and all(kinds)):
         raise UnsupportedPropertyError(
             f"{name} speaks of several networks, inputs, outputs or of hidden nodes; allowed is one network with one "

@@ -15,6 +15,7 @@ from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.suite import load_suite
 from prunecert.bench.schema.timing import Timing
 from prunecert.compaction import Mode
+from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.models import checkpoint_folders
 from prunecert.models.checkpoint import load_model, save
@@ -66,6 +67,19 @@ def test_checkpoints_of_one_radius_are_found_for_all_at_which_they_are_verified(
     assert len(present) == 6
     assert [cell.name for cell in missing] == ["cnn-small_ibp_eps2_lwm_x20_s0"]
     assert missing[0].command.endswith(f" --out {zoo.checkpoints} --cells cnn-small_ibp_eps2_lwm_x20_s0")
+
+
+def test_bits_of_another_number_of_layers_are_refused_where_they_stand(tmp_path: Path, zoo: Zoo) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE.replace("    compression: [1, 10, 20]", "    compression: [1]\n    bits: [8, 7/8]"))
+    suite = load_suite(str(path))
+    export = select.export_of(suite, *suite.cells[0], zoo.checkpoints, tmp_path, None)
+    assert export.path.name == f"{CELLS[0]}_b8.onnx"
+    with pytest.raises(
+        UserError,
+        match=rf"tiny\.yaml, line 9, cells\[0\]\.bits: {CELLS[0]}_b7-8: The bits 7/8 are refused: .* has 4 layers",
+    ):
+        select.export_of(suite, *suite.cells[1], zoo.checkpoints, tmp_path, None)
 
 
 def test_from_a_wheel_own_checkpoints_come_first_and_it_is_said(

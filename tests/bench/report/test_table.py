@@ -64,7 +64,18 @@ def test_a_network_that_no_verifier_takes_has_a_line() -> None:
     (row,) = table.rows(summary)
     assert row[-1] == "–"
     assert summary["cells"][0]["undecided"]["total"] == 5
-    assert "it has a Loop" in table.markdown(summary)
+    text = table.markdown(summary)
+    assert "ibp is left out there: it has a Loop" in text
+
+
+def test_those_who_leave_a_network_out_are_named_and_nobody_else() -> None:
+    refusing = {"pgd": "The network is refused.", "crown": "no Tanh.", "ibp": "The network is refused."}
+    summary = summarise(session({**cell(), "unsupported": refusing}), *everything())
+    name = summary["cells"][0]["name"]
+    assert table.notes(summary)[:2] == [
+        f"{name}: pgd, ibp are left out there: The network is refused.",
+        f"{name}: crown is left out there: no Tanh.",
+    ]
 
 
 def test_sizes_have_a_column_where_weights_are_rounded() -> None:

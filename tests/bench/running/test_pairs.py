@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from prunecert.bench.results.vnncomp import Task
 from prunecert.bench.running.pairs import PairFiles, on_both, pair_tasks
 from prunecert.bench.running.properties import prepare, solve
 from prunecert.bench.verify import main
@@ -200,6 +201,19 @@ def test_a_query_over_two_networks_is_read(files: tuple[Path, Path, Path], tmp_p
     files[2].write_text(write_pair(lower, upper, difference(0.2, 3), 3))
     with pytest.raises(UserError, match="has 3 outputs, but each of the networks has 2"):
         pair_tasks(*files, None, "cat", 9.0, tmp_path / "out")
+
+
+def test_a_query_over_two_networks_needs_the_second(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    files[2].write_text(write_pair(np.zeros(2), np.ones(2), difference(0.2, 2), 2))
+    problem = prepare(Task("cat", files[0], files[2], 9.0, "one"), tmp_path, {})
+    assert "box.vnnlib speaks of two networks" in problem.refusal
+    assert "name the second with bench.verify --with" in problem.refusal
+
+
+def test_a_property_of_other_networks_is_named_and_so_are_these(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    files[2].write_text(spec(*BOX, "(>= X_2 0)", "(<= X_2 0)", "(<= Y_0 0)", inputs=3))
+    with pytest.raises(UserError, match=r"box\.vnnlib has 3 inputs, but each of .*one\.onnx and .*other\.onnx has 2"):
+        pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
 
 
 def test_a_property_without_a_box_is_refused(files: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -63,10 +63,12 @@ def test_two_networks_become_one_file_that_remembers_them(folder: Path) -> None:
         ({"onnx": A}, "Nothing to verify"),
         ({"onnx": A, "vnnlib": P}, "a.onnx does not exist"),
         ({"instances": P, "onnx": A}, "give one or the other"),
-        ({"onnx": A, "vnnlib": P, "alike": "class"}, "--alike needs --with"),
-        ({"second": B, "vnnlib": P}, "--with needs --onnx and --vnnlib"),
+        ({"onnx": A, "vnnlib": P, "alike": "class"}, "^--alike needs --with, the second"),
+        ({"instances": P, "second": B, "alike": "class"}, "^--with and --alike go without --instances"),
+        ({"instances": P, "alike": "class"}, "^--with and --alike go without --instances"),
+        ({"second": B, "vnnlib": P}, "^--with needs --onnx and --vnnlib"),
         ({"onnx": A, "second": B, "vnnlib": P, "compact": Mode.EXACT}, "goes without --compact"),
-        ({"onnx": A, "second": B, "vnnlib": P, "certificate": P}, "goes without --compact, --certificate"),
+        ({"onnx": A, "second": B, "vnnlib": P, "certificate": P}, "goes without --compact and --certificate"),
     ],
 )
 def test_what_does_not_go_together_is_refused(fields: dict[str, Any], reason: str) -> None:

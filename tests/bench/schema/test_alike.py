@@ -22,6 +22,20 @@ def test_what_is_asked_is_read(text: str, expected: OutputSpec) -> None:
     assert alike_spec(text, 3).digest() == expected.digest()
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("class:-1", "C must be a finite number of at least 0"),
+        ("class:1e400", "C must be a finite number of at least 0"),
+        ("difference:1e400", "T must be a finite number above 0"),
+        ("difference:0", "T must be a finite number above 0"),
+    ],
+)
+def test_numbers_out_of_range_are_named_as_they_were_written(text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"^alike '{text}' is refused; {reason}"):
+        alike_spec(text, 3, "alike")
+
+
 @pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
 def test_what_cannot_be_asked_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.schema.cell import Cell, Protocol, fitting, parse_bits, parse_eps, show_eps
+from prunecert.bench.schema.cell import Cell, Protocol, fitting, parse_bits, parse_eps, read_eps, show_eps
 from prunecert.bench.schema.certificates import VERIFIER, Certify
 from prunecert.errors import UserError
 
@@ -18,6 +18,26 @@ RADII = st.fractions(min_value=Fraction(1, 10**6), max_value=1, max_denominator=
 @given(RADII)
 def test_a_radius_is_read_as_it_is_shown(eps: Fraction) -> None:
     assert parse_eps(show_eps(eps)) == eps
+    assert parse_eps(show_eps(1000 * eps, ball=True), ball=True) == 1000 * eps
+
+
+def test_radii_of_l2_balls_have_bounds_of_their_own_and_are_no_grey_levels() -> None:
+    cell = Cell("cnn-small", "ibp", Fraction(2), "lwm", 10.0, 0, trained_eps=Fraction(51, 255), ball=True)
+    assert (cell.to_json()["eps"], cell.to_json()["trained_eps"]) == ("2", "51/255")
+    for text in ("0", "-1", "1000.5", "1e99"):
+        with pytest.raises(UserError, match=r"of an l2 ball must be above 0 and at most 1,000"):
+            parse_eps(text, ball=True)
+
+
+def test_radii_are_read_as_yaml_has_them_where_they_are_exact() -> None:
+    assert (read_eps(1), read_eps("1"), read_eps(3, ball=True)) == (1, 1, 3)
+    with pytest.raises(UserError, match=r"^Radius 0\.1 is refused; write it as text, '0\.1', or as a fraction, e\.g\."):
+        read_eps(0.1)
+    with pytest.raises(UserError, match="Radius '0' is refused; it must be above 0"):
+        read_eps(0)
+    for value in (True, None, [1]):
+        with pytest.raises(UserError, match="write it as a fraction"):
+            read_eps(value)
 
 
 @pytest.mark.parametrize("text", ["0", "-1/255", "256/255", "1.5", "1e-99999999", "1/0", "two", "", "1/" + "9" * 45])

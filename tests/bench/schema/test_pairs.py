@@ -50,7 +50,7 @@ def test_a_suite_without_pairs_has_the_digest_that_it_had(tmp_path: Path) -> Non
         ("hydra", "'hydra' is refused; allowed is 'dense'"),
         ("{with: lwm}", "'lwm' is refused; allowed is 'dense'"),
         ("{alike: same}", "alike 'same' is refused; allowed are difference:T"),
-        ("{alike: 'difference:0'}", "tolerance 0 is refused"),
+        ("{alike: 'difference:0'}", "alike 'difference:0' is refused; T must be a finite number above 0"),
         ("{verifiers: [pgd]}", "'pgd' is refused for pairs because it proves nothing"),
         ("{verifiers: [sparse-bab]}", "'sparse-bab' has no time limit"),
         ("{images: 0}", "within 1 and 10,000"),

@@ -120,6 +120,29 @@ def test_networks_are_verified_over_l2_balls(tmp_path: Path) -> None:
     assert said.digest() == load_suite(write(tmp_path, SUITE)).digest()
 
 
+def test_radii_of_balls_may_be_plain_whole_numbers(tmp_path: Path) -> None:
+    text = SUITE.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "1/10, 1, 3/2, '0.2'"))
+    suite = load_suite(write(tmp_path, text))
+    shown = {cell.to_json()["eps"]: cell.family for cell, _ in suite.cells}
+    assert list(shown) == ["1/10", "1", "3/2", "1/5"]
+    assert shown["3/2"] == "cnn-small_ibp_eps2-l2at1.5"
+    with pytest.raises(UserError, match=r"line 6, cells\[0\]\.eps\[1\]: Radius '1001' is refused; that of an l2 ball"):
+        load_suite(write(tmp_path, text.replace("1/10, 1,", "1/10, 1001,")))
+    # One that is trained for is one in the sup norm all the same.
+    with pytest.raises(UserError, match=r"trained_eps: Radius '2' is refused; it must be above 0 and at most 1 "):
+        load_suite(write(tmp_path, text.replace("trained_eps: 2/255", "trained_eps: 2")))
+
+
+def test_networks_of_ones_own_are_not_verified_over_balls(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").touch()
+    own = "  - networks: [{onnx: net.onnx}]\n    eps: [2/255]\n"
+    text = SUITE.replace(SUITE[SUITE.index("  - networks") : SUITE.index("verify:")], own)
+    assert len(load_suite(write(tmp_path, text)).cells) == 1
+    for line in ("norm: l2", "trained_eps: 2/255"):
+        with pytest.raises(UserError, match=r"line 6, cells\[0\]\..*of one's own, which are verified over boxes"):
+            load_suite(write(tmp_path, text.replace(own, f"{own}    {line}\n")))
+
+
 def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
     block = SUITE[SUITE.index("  - networks") : SUITE.index("verify:")]
     both = block + block.replace("    eps: [2/255]\n", BALLS.replace("1/10, 1/4", "2/255"))
@@ -171,6 +194,8 @@ def test_what_cant_be_asked_over_balls_is_named_before_the_run(
         ("    pruners: [lwm]\n", "", r"the key 'pruners' is missing"),
         ("eps: [2/255]", "eps: [2/0]", r"line 6, cells\[0\]\.eps\[0\]: Radius '2/0' is refused"),
         ("eps: [2/255]", "eps: ['300/255']", r"at most 1"),
+        ("eps: [2/255]", "eps: [0.1]", r"line 6, cells\[0\]\.eps\[0\]: Radius 0\.1 .* write it as text, '0\.1'"),
+        ("eps: [2/255]", "eps: [0]", r"line 6, cells\[0\]\.eps\[0\]: Radius '0' is refused; it must be above 0"),
         (
             "eps: [2/255]",
             "eps: [2/255]\n    trained_eps: two",
@@ -286,7 +311,12 @@ def test_bits_make_cells_of_one_checkpoint(tmp_path: Path) -> None:
     assert [cell.int8 for cell in cells] == 2 * [False, False, False, True]
     assert len({cell.name for cell in cells}) == 8
     assert len({cell.as_trained for cell in cells}) == 2
-    for wrong, message in (("true", "a plain value"), ("[4, 16]", "each must be within 2 and 8"), ("x", "are refused")):
+    for wrong, message in (
+        ("true", "a plain value"),
+        ("[4, 16]", "each must be within 2 and 8"),
+        ("x", "are refused"),
+        ("[8, int8, 8/8/8/8]", r"bits\[2\]: Bits '8/8/8/8' are refused; they stand in the list as 8 already"),
+    ):
         path.write_text(SUITE.replace("compression: [1, 10, 20]", f"compression: [1]\n    bits: {wrong}"))
         with pytest.raises(UserError, match=rf"few\.yaml, line \d+, .*{message}"):
             load_suite(str(path))

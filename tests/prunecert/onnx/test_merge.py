@@ -163,8 +163,13 @@ def test_what_cannot_be_joined_is_refused(files: tuple[Path, Path], change: Chan
 
 def test_other_shapes_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
     other = FAMILIES["fc"]("fc", np.random.default_rng(0)).save(tmp_path / "c.onnx")
-    with pytest.raises(UserError, match=r"inputs of the shapes \[1, 1, 4, 4\] and \[1, 3\] and have 3 and 3 outputs"):
+    with pytest.raises(UserError, match=r"because they take inputs of the shapes \[1, 1, 4, 4\] and \[1, 3\]; allowed"):
         merge(files[0], other)
+    wide = onnx.load(files[1])
+    wide.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    onnx.save(wide, tmp_path / "wide.onnx")
+    with pytest.raises(UserError, match="because they have 3 and 5 outputs; allowed are two networks with the same"):
+        merge(files[0], tmp_path / "wide.onnx")
 
 
 def test_what_was_joined_is_taken_apart_and_nothing_else(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
 from prunecert.verifiers.sparse.walks import UNIT
 
+_JOINED = "sparse-pair compares two networks, of which bench.verify --with names the second"
+
 
 @dataclass(frozen=True, eq=False)
 class ReachMatrix:
@@ -202,14 +204,16 @@ def split_merged(network: Network) -> Pair:
     """
     last = network.nodes[-1]
     if last.size % 2:
-        raise UnsupportedError(f"{network.name} has {last.size} outputs; a pair of networks has an even number")
+        raise UnsupportedError(
+            f"{network.name} has {last.size} outputs; a pair of networks has an even number: {_JOINED}"
+        )
     half = last.size // 2
     halves = [_half(network, slice(0, half), "first"), _half(network, slice(half, last.size), "second")]
     shared = halves[0][1] & halves[1][1] - {0}
     if shared:
         raise UnsupportedError(
             f"{network.name} is no pair of networks: both halves of its outputs depend on "
-            f"{network.nodes[min(shared)].name!r:.80}"
+            f"{network.nodes[min(shared)].name!r:.80}; {_JOINED}"
         )
     try:
         return Pair(halves[0][0], halves[1][0])
