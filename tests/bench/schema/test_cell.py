@@ -30,7 +30,7 @@ def test_radii_of_l2_balls_have_bounds_of_their_own_and_are_no_grey_levels() -> 
 
 
 def test_radii_are_read_as_yaml_has_them_where_they_are_exact() -> None:
-    assert (read_eps(1), read_eps("1"), read_eps(3, ball=True)) == (1, 1, 3)
+    assert (read_eps(1), read_eps("1"), read_eps(3, ball=True)) == tuple(map(Fraction, (1, 1, 3)))
     with pytest.raises(UserError, match=r"^Radius 0\.1 is refused; write it as text, '0\.1', or as a fraction, e\.g\."):
         read_eps(0.1)
     with pytest.raises(UserError, match="Radius '0' is refused; it must be above 0"):
