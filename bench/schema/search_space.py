@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from prunecert.bench.schema.yamlfile import Document, Section
-from prunecert.errors import UserError, did_you_mean
+from prunecert.bench.schema.yamlfile import Document, Section, yaml_file
+from prunecert.errors import UserError
 
 #: Draws before the space counts as exhausted.
 _PATIENCE = 200
@@ -70,12 +70,7 @@ def read_space(name_or_path: str | Path) -> Space:
     Raises:
         UserError: It is not like that, or empty.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = SPACES / f"{name_or_path}.yaml"
-        if not path.is_file():
-            shipped = sorted(file.stem for file in SPACES.glob("*.yaml"))
-            raise UserError(did_you_mean("space", str(name_or_path), shipped) + " A path must end in .yaml.")
+    path = yaml_file("space", name_or_path, SPACES)
     root = Document(path).root
     space: dict[str, Choice | Range] = {}
     for key, value in root.data.items():

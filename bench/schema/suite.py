@@ -17,7 +17,7 @@ from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.own import is_own, own_cells
 from prunecert.bench.schema.protocol import check_protocol, override_protocol, read_protocol
-from prunecert.bench.schema.yamlfile import Document, Section
+from prunecert.bench.schema.yamlfile import Document, Section, yaml_file
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
@@ -113,11 +113,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
     Raises:
         UserError: Anything in it is unknown, of the wrong type or out of range; the message names file and line.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = SUITES / f"{name_or_path}.yaml"
-        if not path.is_file():
-            raise UserError(did_you_mean("suite", name_or_path, available_suites()) + " A path must end in .yaml.")
+    path = yaml_file("suite", name_or_path, SUITES)
     root = Document(path).root
     version = root.take("schema_version", int, 1)
     if version > SCHEMA_VERSION:

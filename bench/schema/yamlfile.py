@@ -168,6 +168,27 @@ def show(path: KeyPath) -> str:
     return text
 
 
+def yaml_file(kind: str, name_or_path: str | Path, folder: Path) -> Path:
+    """Returns the file of a name that ships in a folder, or of a path that ends in ``.yaml`` or ``.yml``.
+
+    Args:
+        kind: What it is, for the refusal: ``suite``.
+        name_or_path: The name, or the path.
+        folder: Where those that ship lie.
+
+    Raises:
+        UserError: None of that name ships; the nearest are named.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        shipped = sorted(file.stem for file in folder.glob("*.yaml"))
+        raise UserError(did_you_mean(kind, str(name_or_path), shipped) + " A path must end in .yaml.")
+    return path
+
+
 class Document:
     """One YAML file: its data, and the line on which each key stands.
 

@@ -15,6 +15,7 @@ import pytest
 from prunecert.verifiers import VERIFIERS
 from tests import inprocess
 from tests.bench import fakes
+from tests.bench.cardkit import UNTRAINED
 
 if TYPE_CHECKING:
     from prunecert.bench.planning.exports import Export
@@ -134,17 +135,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     with (folder / "cifar-10-batches-py" / "test_batch").open("wb") as stream:
         pickle.dump({"data": images.transpose(0, 3, 1, 2).reshape(10_000, -1), "labels": labels}, stream)
     card: dict[str, Any] = {
-        "network": "cnn-small",
-        "objective": "ibp",
-        "eps": "2/255",
-        "seed": 0,
-        "recipe": {},
-        "accuracy": {},
-        "measured": "not at all",
-        "data_fingerprint": "0" * 64,
-        "versions": {},
-        "device": "cpu",
-        "train_seconds": 0.0,
+        **UNTRAINED,
         "command": "python -m bench.train --suite tiny.yaml",
     }
     checkpoints = folder / "checkpoints"

@@ -15,6 +15,7 @@ from prunecert.bench import run
 from prunecert.models import NETWORKS, PRUNERS
 from prunecert.models.checkpoint import save
 from prunecert.models.datasets.reading import Part, Pixels
+from tests.bench.cardkit import UNTRAINED
 from tests.bench.rowkit import documents
 
 SHAPE, CELL = (1, 8, 8), "cnn-small_ibp_eps2_lwm_x10_s0"
@@ -64,17 +65,7 @@ def network() -> tuple[torch.nn.Module, Any]:
 def suite(tmp_path: Path) -> Path:
     model, masks = network()
     card: dict[str, Any] = {
-        "network": "cnn-small",
-        "objective": "ibp",
-        "eps": "2/255",
-        "seed": 0,
-        "recipe": {},
-        "accuracy": {},
-        "measured": "not at all",
-        "data_fingerprint": "0" * 64,
-        "versions": {},
-        "device": "cpu",
-        "train_seconds": 0.0,
+        **UNTRAINED,
         "command": "none",
         "data": {"name": "tiny", "shape": list(SHAPE), "classes": 10},
     }
