@@ -50,9 +50,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def ibp() -> Iterator[Worker]:
-    # It sets Python's recursion limit, which Hypothesis doesn't want to see changed.
-    autolirpa.library()
+def ibp(auto_lirpa: None) -> Iterator[Worker]:
     with inprocess.verifiers(), Worker("ibp", threads=1) as subject:
         yield subject
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
-from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.lirpa import nodes
 from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown, CrownIbp, Ibp
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
@@ -29,16 +27,7 @@ KINDS: tuple[type[Lirpa], ...] = (Ibp, CrownIbp, Crown, AlphaCrown)
 Array = NDArray[np.float64]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    # It sets Python's recursion limit, which Hypothesis doesn't want to see changed.
-    autolirpa.library()
-
-
-@pytest.fixture(autouse=True)
-def default_type() -> Iterator[None]:
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("auto_lirpa", "default_type")
 
 
 def started(kind: type[Lirpa], path: Path) -> Lirpa:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from prunecert.verifiers.adapters import autolirpa
 from prunecert.verifiers.adapters.lirpa import sdp_crown
 from prunecert.verifiers.adapters.lirpa.adapter import AlphaCrown, Crown
 from prunecert.verifiers.adapters.lirpa.engine import Lirpa
@@ -21,17 +19,7 @@ from prunecert.verifiers.base import Instance, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from tests.verifiers import onnxnets
 
-
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    # It sets Python's recursion limit, which Hypothesis doesn't want to see changed.
-    autolirpa.library()
-
-
-@pytest.fixture(autouse=True)
-def default_type() -> Iterator[None]:
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("auto_lirpa", "default_type")
 
 
 @pytest.fixture(scope="module")
