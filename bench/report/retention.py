@@ -85,11 +85,13 @@ class Retained:
 
         >>> fates = (Fate(3, 0, Way.TRANSFER, 0.1, 0.2), Fate(5, 1, Way.BROKEN, 0.1, 2.0))
         >>> Retained("lwm_x10", "dense_x1", 10.0, fates).sentence()
-        'lwm_x10: of 2 guarantees of dense_x1, 1 survive 10x (50.0 %)'
+        'lwm_x10: of 2 guarantees of dense_x1, 1 survives 10x (50.0 %)'
         """
         share = f" ({self.kept / len(self.fates):.1%})".replace("%", " %") if self.fates else ""
+        guarantees = f"{len(self.fates)} guarantee{'' if len(self.fates) == 1 else 's'}"
+        survive = "survives" if self.kept == 1 else "survive"
         return (
-            f"{self.name}: of {len(self.fates)} guarantees of {self.dense}, {self.kept} survive "
+            f"{self.name}: of {guarantees} of {self.dense}, {self.kept} {survive} "
             f"{self.form or f'{self.compression:g}x'}{share}"
         )
 

@@ -36,5 +36,6 @@ def test_nothing_lost_has_no_second_table() -> None:
     assert "lost images" not in text
     assert "lost images" in markdown([network(Way.BROKEN)], ["cat", "dog"])
     assert network().sentence() == "net_x10: of 0 guarantees of net_x1, 0 survive 10x"
+    assert network(Way.BROKEN).sentence() == "net_x10: of 1 guarantee of net_x1, 0 survive 10x (0.0 %)"
     int8 = Retained("net_x10_int8", "net_x10", 10.0, network(Way.INTERVALS, Way.OPEN).fates, "int8")
-    assert int8.sentence() == "net_x10_int8: of 2 guarantees of net_x10, 1 survive int8 (50.0 %)"
+    assert int8.sentence() == "net_x10_int8: of 2 guarantees of net_x10, 1 survives int8 (50.0 %)"
