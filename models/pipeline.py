@@ -76,10 +76,8 @@ class Job:
 
     def pretraining(self) -> dict[str, Any]:
         """Returns what the pre-trained network depends on."""
-        recipe = self.recipe.to_dict()
-        for key in ("prune_epochs", "finetune_epochs", "finetune_lr", "score_lr", "allocation", "pruners", "storage"):
-            recipe.pop(key, None)
-        return {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed, **recipe}
+        own = {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed}
+        return {**own, **self.recipe.pretraining()}
 
     @property
     def epochs(self) -> int:
@@ -320,7 +318,7 @@ class Pipeline:
         model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)
         started = time.perf_counter()
         recipe = job.recipe
-        trainer = self.trainer(job)
+        trainer = self.trainer(job if job.from_scratch else replace(job, recipe=recipe.finetuning()))
         key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)})
         shared = self._pretraining_history(job) if job.pretrains else None
         earlier = read_history(shared) if shared is not None and shared.exists() else ()

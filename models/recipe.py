@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 from prunecert.errors import UserError, did_you_mean
@@ -15,6 +16,19 @@ from prunecert.models.pruners.contract import method_of
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
 _RESERVED = frozenset({"model", "x", "y", "eps", "progress"})
 LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
+#: Keys that a pre-trained network doesn't depend on.
+_AFTER_PRETRAINING = frozenset(
+    {
+        "prune_epochs",
+        "finetune_epochs",
+        "finetune_lr",
+        "finetune_objective",
+        "score_lr",
+        "allocation",
+        "pruners",
+        "storage",
+    }
+)
 #: Keys that a card written before they existed lacks. At their defaults they are left out, so that such a card, and
 #: what was pre-trained for it, is still recognised as made by the same recipe.
 _LATER = frozenset(
@@ -32,6 +46,7 @@ _LATER = frozenset(
         "crop_padding",
         "storage",
         "parent",
+        "finetune_objective",
     }
 )
 _CHOICES = {
@@ -95,6 +110,9 @@ class Recipe:
             is measured: the rounded network is the network, in half the bytes.
         allocation: How many weights each layer keeps, for the pruners that allocate by layer.
         objective: Settings of the objective's loss.
+        finetune_objective: Those that are others after pre-training. A number may depend on the compression:
+            ``{alpha: {1: 0.005, 100: 0.025}}`` is 0.005 below 100x and 0.025 from there on. Pruners that begin at the
+            initial weights, which nothing is pre-trained for, have `objective` throughout.
         addons: Terms added to the objective's loss, by name in `models.ADDONS`, each with its settings.
         pruners: Settings of pruners, by name in `models.PRUNERS`.
     """
@@ -130,6 +148,7 @@ class Recipe:
     crop_padding: Literal["zero", "edge"] = "zero"
     storage: Literal["float32", "float16"] = "float32"
     parent: str = ""
+    finetune_objective: Mapping[str, Any] = field(default_factory=dict)
     addons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pruners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -154,6 +173,8 @@ class Recipe:
                 _check_settings(
                     value, f"objective {objective!r}", OBJECTIVES.get(objective), _RESERVED, f"{where}: {key}"
                 )
+            elif key == "finetune_objective":
+                _check_by_compression(value, objective, f"{where}: {key}")
             elif key in ("addons", "pruners"):
                 _check_named(value, key, where)
             elif key == "lr_milestones":
@@ -216,6 +237,29 @@ class Recipe:
         plain["lr_milestones"] = list(plain["lr_milestones"])
         return {key: value for key, value in data.items() if key not in _LATER or value != plain[key]}
 
+    def pretraining(self) -> dict[str, Any]:
+        """Returns what a pre-trained network depends on, as plain data."""
+        return {key: value for key, value in self.to_dict().items() if key not in _AFTER_PRETRAINING}
+
+    def finetuning(self) -> Recipe:
+        """Returns the recipe after pre-training: with the objective's settings of fine-tuning."""
+        return replace(self, objective={**self.objective, **self.finetune_objective}, finetune_objective={})
+
+    def at_compression(self, compression: float) -> Recipe:
+        """Returns the recipe with the numbers of one compression.
+
+        >>> recipe = Recipe(finetune_objective={"alpha": {1: 0.005, 100: 0.025}})
+        >>> recipe.at_compression(10.0).finetune_objective, recipe.at_compression(100.0).finetune_objective
+        ({'alpha': 0.005}, {'alpha': 0.025})
+        """
+        settings = {}
+        for key, value in self.finetune_objective.items():
+            if not isinstance(value, Mapping):
+                settings[key] = value
+            elif reached := [least for least in value if least <= compression]:
+                settings[key] = value[max(reached)]
+        return replace(self, finetune_objective=settings)
+
     def of_pruner(self, pruner: str) -> Recipe:
         """Returns the recipe without what concerns other pruners, so that it doesn't depend on them."""
         mine = {name: value for name, value in self.pruners.items() if name == pruner}
@@ -235,6 +279,27 @@ def _check_named(value: Any, key: str, where: str) -> None:
             raise UserError(f"{where}: {error}") from error
         target: Callable[..., Any] = registry.get(name)
         _check_settings(settings or {}, f"{registry.kind} {name!r}", target, reserved, f"{where}: {key}.{name}")
+
+
+def _check_by_compression(settings: Any, objective: str, where: str) -> None:
+    """Checks settings of the objective's loss, each of which may be a mapping from compressions."""
+    known = partial(_check_settings, what=f"objective {objective!r}", function=OBJECTIVES.get(objective))
+    if not isinstance(settings, Mapping):
+        known(settings, reserved=_RESERVED, where=where)
+        return
+    for key, value in settings.items():
+        values = value if isinstance(value, Mapping) else {1: value}
+        if not values or not all(map(_is_compression, values)):
+            raise UserError(
+                f"{where}.{key} is {value!r}; it must be a value, or a mapping from compressions, numbers from 1 on, "
+                "to values, e.g. {1: 0.005, 100: 0.025}."
+            )
+        for each in values.values():
+            known({key: each}, reserved=_RESERVED, where=where)
+
+
+def _is_compression(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
 
 
 def _check_settings(

@@ -156,7 +156,7 @@ def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] |
         pruner=cell.pruner,
         compression=cell.compression,
         seed=cell.seed,
-        recipe=recipe.of_pruner(cell.pruner),
+        recipe=recipe.of_pruner(cell.pruner).at_compression(cell.compression),
         command=command,
         data=data or {},
     )

@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from prunecert.bench.running.training import plan
 from prunecert.bench.schema.suite import load_suite
 from prunecert.hashing import digest
+from prunecert.models.masks import Masks
+from prunecert.models.pipeline import Job, Pipeline
+from prunecert.models.recipe import Recipe
+from prunecert.models.schedules import Stage
+from prunecert.models.training import Trainer
+from tests.models.conftest import blobs
 
 #: By suite and cell: the first letters of the keys of its pre-trained network and of its own states, for made-up data.
 KEYS = Path(__file__).parent / "data" / "keys.json"
@@ -26,3 +34,31 @@ def test_cells_of_the_suites_are_recognised_by_the_keys_that_they_always_had() -
             own = digest({**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **data})
             actual[f"{name}/{job.name}"] = [digest({**job.pretraining(), **data})[:12], own[:12]]
     assert {key: actual.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("pruner", "kappas"),
+    [
+        ("lwm", {"pretrain": 0.75, "finetune": 0.25}),
+        ("dense", {"pretrain": 0.75, "finetune": 0.5}),
+        # Begins at the initial weights: nothing comes after a pre-training.
+        ("drop-grow", {"sparse": 0.75}),
+    ],
+)
+def test_after_pre_training_the_objective_has_its_settings_of_fine_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, kappas: dict[str, float]
+) -> None:
+    met = {}
+
+    def note(self: Trainer, _model: object, stage: Stage, *, masks: Masks | None = None, **_: object) -> Masks | None:
+        met[stage.name] = self.objective.keywords["kappa_end"]
+        return masks
+
+    monkeypatch.setattr(Trainer, "run", note)
+    by = {"kappa_end": {1: 0.5, 10: 0.25}}
+    data = {"objective": {"kappa_end": 0.75}, "finetune_objective": by, "batch_size": 8}
+    compression = 1.0 if pruner == "dense" else 10.0
+    recipe = Recipe.from_dict(data, "ibp").at_compression(compression)
+    job = Job("cell", "cnn-small", "ibp", 2 / 255, "2/255", pruner, compression, 0, recipe, "command")
+    Pipeline(tmp_path, tmp_path, blobs(16), blobs(8, "val", 1), "cpu", lambda *_: None).run(job)
+    assert met == kappas

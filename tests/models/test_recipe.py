@@ -90,6 +90,13 @@ def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
         ({"objective": {"eps": 0.1}}, "setting of objective 'mtl-ibp'.*'eps'"),
         ({"objective": {"alpha": "much"}}, r"objective.alpha is 'much'; it must be a number"),
         ({"objective": {"alpha": True}}, r"objective.alpha is True; it must be a number"),
+        ({"finetune_objective": 3}, "finetune_objective is 3; it must be a mapping"),
+        ({"finetune_objective": {"alfa": 1}}, "finetune_objective: .*Did you mean 'alpha'"),
+        ({"finetune_objective": {"alpha": "much"}}, "finetune_objective.alpha is 'much'; it must be a number"),
+        ({"finetune_objective": {"alpha": {10: "much"}}}, "finetune_objective.alpha is 'much'; it must be a number"),
+        ({"finetune_objective": {"alpha": {}}}, "finetune_objective.alpha is {}; .* a mapping from compressions"),
+        ({"finetune_objective": {"alpha": {0.5: 1.0}}}, r"alpha is .0.5: 1.0.; .* numbers from 1 on"),
+        ({"finetune_objective": {"alpha": {"10": 1.0}}}, r"alpha is .'10': 1.0.; .* numbers from 1 on"),
         ({"addons": ["a"]}, "addons is .*must be a mapping of names"),
         ({"pruners": {"hydr": {}}}, "s: .*Did you mean 'hydra'"),
         ({"pruners": {"lwm": {"compression": 3}}}, "pruners.lwm.*'compression'"),
@@ -119,3 +126,24 @@ def test_a_pruner_s_recipe_does_not_depend_on_the_others() -> None:
     # Only those that learn scores have a rate for them.
     assert magnitude == replace(recipe, pruners={"lwm": {}}, score_lr=DEFAULT.score_lr)
     assert recipe.of_pruner("dense") == replace(recipe, pruners={}, score_lr=DEFAULT.score_lr)
+
+
+def test_fine_tuning_has_its_own_settings_of_the_objective_by_compression() -> None:
+    by = {"alpha": {10: 0.01, 1: 0.005}, "attack_factor": {100: 1.0}, "steps": 2}
+    recipe = Recipe.from_dict(
+        {"objective": {"alpha": 0.002, "attack_factor": 2.24}, "finetune_objective": by}, "mtl-ibp"
+    )
+    for compression, alpha, factor in ((1.0, 0.005, 2.24), (9.99, 0.005, 2.24), (10.0, 0.01, 2.24), (100.0, 0.01, 1.0)):
+        one = recipe.at_compression(compression)
+        assert one.finetuning().objective == {"alpha": alpha, "attack_factor": factor, "steps": 2}
+        assert one.objective == recipe.objective
+        # A card keeps what was resolved, and is recognised by it.
+        plain = json.loads(json.dumps(one.to_dict()))
+        assert Recipe.from_dict(plain, "mtl-ibp").at_compression(compression) == one
+    assert recipe.at_compression(5.0).finetune_objective == {"alpha": 0.005, "steps": 2}
+
+
+def test_a_pre_trained_network_does_not_depend_on_what_comes_after_it() -> None:
+    recipe = Recipe.from_dict({"finetune_objective": {"alpha": 0.5}, "finetune_epochs": 3}, "mtl-ibp")
+    assert recipe.pretraining() == DEFAULT.pretraining()
+    assert replace(DEFAULT, lr=0.5).pretraining() != DEFAULT.pretraining()
