@@ -55,6 +55,8 @@ class Bounder:
 
     def __init__(self, pair: Pair, engines: tuple[Engine, ...] = (), walks: bool = True) -> None:
         self.pair, self._engines, self._walks = pair, engines, walks
+        #: Places of an image in each node; 1 where it is none.
+        self._places = [int(np.prod(node.shape[1:])) for node in pair.first.nodes]
 
     def bound(self, lower: Float64Array, upper: Float64Array) -> PairBounds:
         """Bounds all nodes over a box.
@@ -98,16 +100,16 @@ class Bounder:
         node_ranges = ranges[node]
         differ = node_ranges.lower[CHANGE, :, 0] < node_ranges.upper[CHANGE, :, 0]
         neurons = np.flatnonzero(node_ranges.unstable().any(axis=(0, 2)) & differ)
+        # Those of one place of an image side by side, since they see the same pixels.
+        neurons = neurons[np.argsort(neurons % self._places[node], kind="stable")]
         # The walk starts at this node, whose own weights are charged, too.
         walker = walker.copy()
         walker.add(node, ranges)
         lower, upper = node_ranges.lower.copy(), node_ranges.upper.copy()
         for begin in range(0, len(neurons), _TOGETHER // 2):
-            some = neurons[begin : begin + _TOGETHER // 2]
-            change = np.zeros((self.pair.sizes[node], 2 * len(some)))
-            change[some, np.arange(len(some))] = 1.0
-            change[some, len(some) + np.arange(len(some))] = -1.0
-            least = walker.lower(node, np.zeros_like(change), change, ranges).lower
+            some = np.sort(neurons[begin : begin + _TOGETHER // 2])
+            change = np.hstack([np.eye(len(some)), -np.eye(len(some))])
+            least = walker.lower(node, np.zeros_like(change), change, ranges, index=some).lower
             lower[CHANGE, some, 0] = np.maximum(lower[CHANGE, some, 0], least[: len(some)])
             upper[CHANGE, some, 0] = np.minimum(upper[CHANGE, some, 0], -least[len(some) :])
         return PairRanges(lower, upper).narrowed()

@@ -85,6 +85,12 @@ class PairRanges:
             return self
         return PairRanges(self.lower[:, :, index], self.upper[:, :, index])
 
+    def neurons(self, index: Int64Array) -> PairRanges:
+        """Returns the ranges of some of the neurons, given in rising order."""
+        if len(index) == self.lower.shape[1]:
+            return self
+        return PairRanges(self.lower[:, index], self.upper[:, index])
+
     def empty(self) -> BoolArray:
         """Says for which boxes nothing is left: [boxes]."""
         return np.asarray((self.lower > self.upper).any(axis=(0, 1)))

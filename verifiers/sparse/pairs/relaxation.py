@@ -75,8 +75,13 @@ def relax(lam: Float64Array, kappa: Float64Array, ranges: PairRanges, choice: Ch
     kappa = np.where(equal, 0.0, kappa)
     # Stable in both: exact, but for the rounding of λ - κ. What is 0 is both on and off, and the first case counts.
     cases = [on & on2, off & off2, off & on2]
-    zero = np.zeros_like(lam)
-    value, change = np.select(cases, [lam, zero, kappa]), np.select(cases, [kappa, zero, kappa])
+    value, change = np.zeros_like(lam), np.zeros_like(lam)
+    if low.shape[2] == 1:
+        both, second = cases[0][:, 0], (cases[2] & ~cases[0] & ~cases[1])[:, 0]
+        value[both], change[both] = lam[both], kappa[both]
+        value[second] = change[second] = kappa[second]
+    else:
+        value, change = np.select(cases, [lam, value, kappa]), np.select(cases, [kappa, change, kappa])
     inexact = ~(cases[0] | cases[1] | cases[2])
     index = np.flatnonzero(inexact.any(axis=1))
     if not len(index):

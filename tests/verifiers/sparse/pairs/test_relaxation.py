@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunecert.verifiers.sparse.pairs.bounds import CHOICES
 from prunecert.verifiers.sparse.pairs.ranges import PairRanges
 from prunecert.verifiers.sparse.pairs.relaxation import Choice, relax
 
@@ -105,3 +106,17 @@ def test_equal_neurons_have_no_difference() -> None:
 def test_what_is_unbounded_gives_no_bound() -> None:
     planes = relax(np.ones((1, 1)), -np.ones((1, 1)), ranges_of([[-np.inf, np.inf]] * 3), "mixed")
     assert planes.constant[0, 0] == -np.inf
+
+
+@given(st.lists(st.lists(SPANS, min_size=3, max_size=3), min_size=1, max_size=4), st.data())
+def test_one_box_for_all_rows_is_as_good_as_a_box_for_each(boxes: list[list[list[float]]], data: st.DataObject) -> None:
+    ends = np.array(boxes).transpose(2, 1, 0)
+    one = PairRanges(ends[0][:, :, None], ends[1][:, :, None])
+    each = PairRanges(*(np.repeat(end, 2, axis=2) for end in (one.lower, one.upper)))
+    numbers = st.lists(NUMBERS, min_size=2 * len(boxes), max_size=2 * len(boxes))
+    lam, kappa = (np.array(data.draw(numbers)).reshape(-1, 2) for _ in range(2))
+    for choice in CHOICES:
+        planes, alike = relax(lam, kappa, one, choice), relax(lam, kappa, each, choice)
+        np.testing.assert_array_equal(planes.value, alike.value)
+        np.testing.assert_array_equal(planes.change, alike.change)
+        np.testing.assert_array_equal(planes.constant, alike.constant)

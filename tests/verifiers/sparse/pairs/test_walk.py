@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, bound_rows
 from prunecert.verifiers.sparse.pairs.network import Pair
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, PairRanges
 from prunecert.verifiers.sparse.pairs.specification import of_rows
+from prunecert.verifiers.sparse.pairs.walk import PairWalker, _columns, _Part
 from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, Case, case
 
 
@@ -105,3 +109,60 @@ def test_large_numbers_give_no_bound_rather_than_a_wrong_one(narrow: Case) -> No
     values = Pair(far.first, far.second)
     assert values.outputs == narrow.pair.outputs
     assert lower[0] == -np.inf
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_neurons_that_are_left_out_change_no_bound(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without those that are inactive in both networks, or that no row reaches, a walk finds what it finds with all."""
+    pair_case = case(tmp_path, family, radius=0.05)
+    outputs = pair_case.pair.outputs
+    rows = of_rows(np.hstack([-np.eye(outputs), np.eye(outputs)]), np.zeros(outputs), np.zeros(outputs, dtype=np.int64))
+    bounds = pair_case.bounds()
+    lower, walk = bound_rows(bounds, rows)
+    dead = sum(int((~live).sum()) for live in bounds.walker._live)
+    monkeypatch.setattr(_Part, "of", _Part)
+    whole = pair_case.bounds()
+    for live in whole.walker._live:
+        live[:] = True
+    lower_of_all, walk_of_all = bound_rows(whole, rows)
+    np.testing.assert_allclose(lower, lower_of_all, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(walk.input, walk_of_all.input, rtol=0, atol=1e-12)
+    for some, every in zip(bounds.ranges, whole.ranges, strict=True):
+        np.testing.assert_allclose(some.lower, every.lower, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(some.upper, every.upper, rtol=0, atol=1e-12)
+    assert dead > 0
+
+
+def test_a_neuron_whose_bound_is_no_number_is_not_left_out(narrow: Case) -> None:
+    ranges = [PairRanges(item.lower.copy(), item.upper.copy()) for item in narrow.bounds().ranges]
+    ranges[1].upper[:, 0], ranges[1].upper[:, 1] = np.nan, -1.0
+    live = PairWalker(narrow.pair, ranges)._live[1]
+    assert (bool(live[0]), bool(live[1])) == (True, False)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), unique=True), min_size=2, max_size=2), st.integers(0, 2**32 - 1))
+def test_coefficients_of_some_neurons_add_up(neurons: list[list[int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [
+        _Part(np.array(sorted(some), dtype=np.int64), *rng.integers(-1, 2, (2, len(some), 3)).astype(np.float64))
+        for some in neurons
+    ]
+    total = parts[0].plus(parts[1])
+    expected = [one + other for one, other in zip(parts[0].dense(10), parts[1].dense(10), strict=True)]
+    np.testing.assert_array_equal(total.dense(10), expected)
+    few = _Part.of(total.index, total.value, total.change)
+    np.testing.assert_array_equal(few.dense(10), expected)
+    assert (np.abs(few.value) + np.abs(few.change)).any(axis=1).all()
+    assert (np.diff(total.index) > 0).all()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_columns_are_taken_as_scipy_takes_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = scipy.sparse.csr_array(rng.integers(-1, 2, (rng.integers(1, 6), 8)).astype(np.float64))
+    taken = rng.random(8) < 0.5
+    some = _columns(matrix, taken)
+    np.testing.assert_array_equal(some.toarray(), matrix.toarray()[:, taken])
+    assert some.indices.dtype == matrix.indices.dtype
