@@ -121,7 +121,8 @@ class PairWalker:
         """Takes in a node whose ranges, and those of all before it, are node_ranges."""
         self._reach.append(np.maximum(np.abs(ranges[node].lower), np.abs(ranges[node].upper)).max(axis=2))
         # What is no number is not known to be inactive.
-        self._live.append(~(ranges[node].upper[[FIRST, SECOND]] <= 0).all(axis=(0, 2)))
+        inactive: BoolArray = (ranges[node].upper[[FIRST, SECOND]] <= 0).all(axis=(0, 2))
+        self._live.append(~inactive)
         if node:
             self._charges.append(self._charge(node, ranges))
 
@@ -190,8 +191,8 @@ class PairWalker:
                     sums.reach(size.max(axis=0, initial=0.0))
                 for term in self.pair.terms[node]:
                     target = relu if term.activated else linear
-                    part = _back(term, plain, self._entry_differs, self._live[term.source])
-                    target[term.source] = target[term.source].plus(part) if term.source in target else part
+                    source = _back(term, plain, self._entry_differs, self._live[term.source])
+                    target[term.source] = target[term.source].plus(source) if term.source in target else source
             nothing = np.zeros((0, rows))
             left, moved = linear.get(0, _Part(np.arange(0), nothing, nothing)).dense(self.pair.sizes[0])
             ends, size = _ends(left, moved if self._entry_differs else None, ranges[0])
