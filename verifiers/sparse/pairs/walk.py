@@ -121,7 +121,7 @@ class PairWalker:
         """Takes in a node whose ranges, and those of all before it, are node_ranges."""
         self._reach.append(np.maximum(np.abs(ranges[node].lower), np.abs(ranges[node].upper)).max(axis=2))
         # What is no number is not known to be inactive.
-        inactive: BoolArray = (ranges[node].upper[[FIRST, SECOND]] <= 0).all(axis=(0, 2))
+        inactive = np.asarray((ranges[node].upper[[FIRST, SECOND]] <= 0).all(axis=(0, 2)))
         self._live.append(~inactive)
         if node:
             self._charges.append(self._charge(node, ranges))
