@@ -97,7 +97,7 @@ class Certificates:
         worker: CertifyingWorker,
     ) -> None:
         """Certifies what a search has just proved, while the worker still has it; what fails is left for the end."""
-        if plan.stages[batch.stage].verifier != CERTIFIER or len(batch.positions) > 1:
+        if plan.cell.ball or plan.stages[batch.stage].verifier != CERTIFIER or len(batch.positions) > 1:
             return
         (position,), (instance,), (verdict,) = batch.positions, instances, verdicts
         question = question_id(instance)

@@ -151,6 +151,8 @@ def _prepare(
     offered, exported = _offered(request)
     cells = select.choose(offered, request.cells, request.verifiers, request.images)
     cells = select.set_compact(cells, request.compact)
+    if request.certificates:
+        _tell_of_balls(cells, tell)
     # What sends jobs need not have the devices on which they run.
     installed, skipped = select.check_installed(cells, "cpu" if away else devices[0], request.skip_unavailable)
     own = f"-{'-'.join(sorted(exported))}"[:100] if exported else ""
@@ -197,6 +199,22 @@ def _prepare(
         workload=workload,
     )
     return prepared, backend
+
+
+def _tell_of_balls(cells: select.Cells, tell: Callable[[str], None]) -> None:
+    """Says which cells have no certificates since they are verified over l2 balls.
+
+    Raises:
+        UserError: All of them are.
+    """
+    balls = [cell.name for cell, _ in cells if cell.ball]
+    if balls and len(balls) == len(cells):
+        raise UserError(
+            "--certificates is refused: all of these cells are verified over l2 balls, and certificates are about "
+            "boxes; leave it out, or name other cells with --cells."
+        )
+    if balls:
+        tell(f"certificates are about boxes: cells over l2 balls get none ({balls[0]}, {len(balls)} in all)")
 
 
 def _offered(request: RunRequest) -> tuple[Suite, dict[str, Export]]:

@@ -335,6 +335,8 @@ def _check_ball(block: Section, protocol: Protocol) -> None:
             "norm",
             "'l2' is refused together with 'verify.pair'; pairs are compared over boxes, in a suite of their own.",
         )
+    if INT8 in (block.data.get("bits") or ()):
+        raise block.refusal("bits", f"{INT8!r} is refused over l2 balls; such networks are verified over boxes only.")
     able = [name for name in VERIFIERS if _takes_balls(name)]
     for name in protocol.cascade:
         if name not in able:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from prunecert.bench import run
+from prunecert.errors import UserError
 from prunecert.models import NETWORKS, PRUNERS
 from prunecert.models.checkpoint import save
 from prunecert.models.datasets.reading import Part, Pixels
@@ -73,6 +74,13 @@ def suite(tmp_path: Path) -> Path:
     path = tmp_path / "balls.yaml"
     path.write_text(SUITE)
     return path
+
+
+def test_certificates_of_balls_are_refused_before_anything_runs(suite: Path, tmp_path: Path) -> None:
+    words = ["--suite", str(suite), "--checkpoints", str(tmp_path / "nets"), "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match="--certificates is refused: all of these cells are verified over l2 balls"):
+        run.main([*words, "--certificates", "--dry-run"])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,10 +43,17 @@ class FakeWorker:
 
 
 def one_answer(
-    written: Written, content: bytes, out: Path, *, verifier: str = CERTIFIER, stopped: bool = False
+    written: Written,
+    content: bytes,
+    out: Path,
+    *,
+    verifier: str = CERTIFIER,
+    stopped: bool = False,
+    ball: bool = False,
 ) -> None:
     """Has a certifying verifier answer `unsat` on one image, and a worker certify that."""
     one = plan(2, [stage(verifier, 1)], 1)
+    one = replace(one, cell=replace(one.cell, ball=ball))
     worker = FakeWorker(lambda: (written, content))
     worker.stopped = stopped
     with Writer(out) as writer:
@@ -85,6 +93,13 @@ def test_what_a_search_proved_is_certified_at_once_and_named_by_its_hash(tmp_pat
     assert (row.status, row.how, row.leaves, row.size, row.detail) == ("unsat", "bab", 3, 5, "")
     assert (row.seconds, row.check_s) == (0.5, 0.25)
     assert certificate_path(tmp_path / "run", row.sha256).read_bytes() == b"proof"
+
+
+def test_what_is_proved_over_a_ball_has_no_certificate(tmp_path: Path) -> None:
+    """A certificate would be about the ball's box, which has points that the ball has not."""
+    one_answer(Written("sat", "", "witness", 0, 4, 0.5, 0.25), b"proof", tmp_path / "run", ball=True)
+    assert rows(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "certificates").exists()
 
 
 def test_what_cannot_be_certified_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,7 @@ def test_one_radius_is_not_asked_in_both_norms(tmp_path: Path) -> None:
             "verify: {pair: {verifiers: [sparse-crown]}, ",
             r"line 7, .*'l2' is refused together with 'verify\.pair'",
         ),
+        ("norm: l2", "norm: l2\n    bits: [8, int8]", r"line 8, cells\[0\]\.bits: 'int8' is refused over l2 balls"),
     ],
 )
 def test_what_cant_be_asked_over_balls_is_named_before_the_run(
