@@ -22,6 +22,7 @@ from prunecert.verifiers.formats.vnnlib import (
     Case,
     Property,
     parse_property,
+    read_bytes,
     read_property,
     read_text,
     to_vnnlib,
@@ -44,6 +45,17 @@ class PairFiles:
     second: Path
     case: Case
     spec: OutputSpec
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """Returns a network's file, or where its content was written if it was packed (``.onnx.gz``)."""
+    content = read_bytes(path, "ONNX")
+    if content == path.read_bytes():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    target = _kept_apart(folder, path.name.removesuffix(".gz").removesuffix(".onnx"), ".onnx", content)
+    write_bytes(target, content)
+    return target
 
 
 def pair_tasks(

@@ -21,8 +21,8 @@ def without_verifier(parsed: Property, instances: Sequence[Instance]) -> Verdict
 
     Returns:
         `unsat`, with a warning, if nothing can meet what the file asserts; `sat` if a box has no constraint on the
-        outputs, by a point of it that was replayed (`unsupported` if the network can't be run); None for any other
-        property.
+        outputs, by a point of it that was replayed; None for any other property, and for a network that has no normal
+        form.
 
     Raises:
         UserError: The network can't be read within limits.
@@ -34,10 +34,10 @@ def without_verifier(parsed: Property, instances: Sequence[Instance]) -> Verdict
         middle = (instance.lower.astype(np.float64) + instance.upper) / 2
         point = case.nearest(middle.astype(np.float32)) if case.any_output else None
         if point is not None:
-            # Only what has a normal form is run in this process: any other file may run for ever.
-            inspection = inspect_network(instance.onnx, outputs=instance.classes)
-            if inspection.refusal:
-                return Verdict(Status.UNSUPPORTED, inspection.refusal)
+            # Only what has a normal form is run in this process: any other file may run for ever. Who takes it as it
+            # is, a quantised one say, finds that any point breaks the property; all others say why they don't.
+            if inspect_network(instance.onnx, outputs=instance.classes).refusal:
+                return None
             check, witness = replay(instance, point, clip=False)
             if check.ok:
                 return Verdict(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.results.vnncomp import Task, category_of, existing, pair_name, read_rows
-from prunecert.bench.running.pairs import PairFiles, pair_tasks
+from prunecert.bench.running.pairs import PairFiles, pair_tasks, unpacked
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
@@ -105,4 +105,13 @@ class PropertiesRequest:
         )
         category = self.category or category_of(first.parent)
         timeout = self.timeout or TIMEOUT_S
-        return pair_tasks(first, second, vnnlib, self.alike, category, timeout, self.out / "networks")
+        folder = self.out / "networks"
+        plain = [unpacked(path, folder) for path in (first, second)]
+        try:
+            return pair_tasks(*plain, vnnlib, self.alike, category, timeout, folder)
+        except UserError as error:
+            # The person knows the files by their own names, not by those of unpacked copies.
+            message = str(error)
+            for copy, path in zip(plain, (first, second), strict=True):
+                message = message.replace(str(copy), str(path))
+            raise UserError(message) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from prunecert.bench.results.vnncomp import Task
 from prunecert.bench.running.pairs import PairFiles, on_both, pair_tasks
 from prunecert.bench.running.properties import prepare, solve
+from prunecert.bench.running.properties_request import PropertiesRequest
 from prunecert.bench.verify import main
 from prunecert.errors import EXIT_OK, UserError
+from prunecert.onnx.io import identity
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Instance, Status, Verdict
 from prunecert.verifiers.formats.vnnlib import read_property
@@ -220,3 +223,22 @@ def test_a_property_without_a_box_is_refused(files: tuple[Path, Path, Path], tmp
     files[2].write_text(spec(*BOX, "false"))
     with pytest.raises(UserError, match="has no box over which to compare networks"):
         pair_tasks(*files, "class", "cat", 9.0, tmp_path / "out")
+
+
+def test_packed_networks_are_compared_and_keep_their_names(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, vnnlib = files
+    packed = [path.with_suffix(".onnx.gz") for path in (first, second)]
+    for path, target in zip((first, second), packed, strict=True):
+        target.write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    out = tmp_path / "out"
+    request = PropertiesRequest(
+        verifiers={}, onnx=packed[0], second=packed[1], vnnlib=vnnlib, alike="difference:0.1", out=out
+    )
+    ((task, pair),) = request.tasks()
+    assert pair is not None
+    assert task.name == "one-with-other_box_difference-0.1"
+    assert identity(pair.second) == identity(scaled("other", 1.25).save(tmp_path / "again.onnx"))
+    packed[1].write_bytes(gzip.compress(b"nothing"))
+    with pytest.raises(UserError, match=r"^[^\n]*other\.onnx\.gz is refused because it is no ONNX network"):
+        request.tasks()
