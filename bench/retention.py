@@ -14,43 +14,22 @@ checkpoints whether classes with larger gradients lose more.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, ImpactQuestion, allowance_of, tell
+from prunecert.bench.impact.questions import ImpactQuestion, allowance_of, tell
 from prunecert.bench.report.kept_accuracies import kept_accuracies
+from prunecert.bench.retention_options import parser
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, hidden
 
 
-def _ratios(text: str) -> set[float]:
-    try:
-        return {float(part) for part in text.split(",")}
-    except ValueError:
-        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
-
-
-def parser() -> argparse.ArgumentParser:
-    """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="prunecert retention", description=__doc__)
-    parser.add_argument(
-        "source", type=Path, nargs="?", help="a folder of checkpoints (default: all), or a summary.json"
-    )
-    parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
-    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    about = parser.add_argument_group("image by image")
-    about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
-    about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
-    about.add_argument("--checkpoints", type=Path, help="folder of the networks' cards (default: as for source)")
-    about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
-    parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    options = parser().parse_args(argv)
+    options = parser(__doc__).parse_args(argv)
+    if options.proved is not None and (options.about is not None or options.source is not None):
+        other = "--about" if options.about is not None else str(options.source)
+        raise UserError(f"--proved goes without {other}; name the run's folder after --proved alone, or leave it out.")
     if options.about is not None:
         tell(
             ImpactQuestion(
@@ -67,7 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.proved is not None:
         from prunecert.bench.running import retention
 
-        return retention.tell(options.proved, options.data_root)
+        return retention.tell(
+            options.proved,
+            options.data_root,
+            checkpoints=options.checkpoints or CHECKPOINTS,
+            compressions=options.compression,
+            cells=options.cells,
+        )
     print(kept_accuracies(options.source, options.compression, options.cells), end="")
     if options.source is None:
         names = (file.stem for file in checkpoint_files(CHECKPOINTS))

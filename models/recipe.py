@@ -283,9 +283,9 @@ def _check_named(value: Any, key: str, where: str) -> None:
 
 def _check_by_compression(settings: Any, objective: str, where: str) -> None:
     """Checks settings of the objective's loss, each of which may be a mapping from compressions."""
-    known = partial(_check_settings, what=f"objective {objective!r}", function=OBJECTIVES.get(objective))
+    check = partial(_check_settings, what=f"objective {objective!r}", function=OBJECTIVES.get(objective))
     if not isinstance(settings, Mapping):
-        known(settings, reserved=_RESERVED, where=where)
+        check(settings, reserved=_RESERVED, where=where)
         return
     for key, value in settings.items():
         values = value if isinstance(value, Mapping) else {1: value}
@@ -295,7 +295,7 @@ def _check_by_compression(settings: Any, objective: str, where: str) -> None:
                 "to values, e.g. {1: 0.005, 100: 0.025}."
             )
         for each in values.values():
-            known({key: each}, reserved=_RESERVED, where=where)
+            check({key: each}, reserved=_RESERVED, where=where)
 
 
 def _is_compression(value: object) -> bool:

@@ -106,12 +106,10 @@ class PropertiesRequest:
         category = self.category or category_of(first.parent)
         timeout = self.timeout or TIMEOUT_S
         folder = self.out / "networks"
-        plain = [unpacked(path, folder) for path in (first, second)]
+        plain, other = unpacked(first, folder), unpacked(second, folder)
         try:
-            return pair_tasks(*plain, vnnlib, self.alike, category, timeout, folder)
+            return pair_tasks(plain, other, vnnlib, self.alike, category, timeout, folder)
         except UserError as error:
             # The person knows the files by their own names, not by those of unpacked copies.
-            message = str(error)
-            for copy, path in zip(plain, (first, second), strict=True):
-                message = message.replace(str(copy), str(path))
+            message = str(error).replace(str(plain), str(first)).replace(str(other), str(second))
             raise UserError(message) from error

@@ -13,12 +13,10 @@ of the lattice point to which that is rounded; so both margins are compared ther
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-
-import numpy as np
 
 from prunecert.bench.planning.exports import Calibration, Export, export_cell, int8_export
 from prunecert.bench.planning.plan import robustness_instance
@@ -28,7 +26,8 @@ from prunecert.bench.results.outcome import Outcome, seconds, settle
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow
 from prunecert.bench.results.store import Log
-from prunecert.bench.schema.cell import INT8
+from prunecert.bench.running.margin_transfer import Transfer, carries
+from prunecert.bench.schema.cell import INT8, fitting
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
 from prunecert.models import DENSE
@@ -36,26 +35,13 @@ from prunecert.models.checkpoint_folders import hidden, locate
 from prunecert.models.data import Dataset
 from prunecert.models.datasets.source import load_split
 from prunecert.printable import say
-from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Instance, Status, UnsupportedError, Verdict
-from prunecert.verifiers.rounding import guard
-from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine, Question
+from prunecert.verifiers.base import Status, UnsupportedError
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.pairs.bounds import Bounder, bound_rows
-from prunecert.verifiers.sparse.pairs.network import Pair
-from prunecert.verifiers.sparse.pairs.rounded import RoundedPair
-from prunecert.verifiers.sparse.pairs.specification import Candidates
 from prunecert.verifiers.sparse.quantised.question import Quantised, read_quantised
-from prunecert.verifiers.sparse.threads import threads
 
-#: Bounds of a network that isn't bounded by itself.
-_NOTHING = CrownBounds(np.zeros(0), {}, {}, 0)
 #: Who proves by intervals alone.
 _INTERVALS = ("ibp", "sparse-ibp")
-#: Who is answerable for a transfer where its rounding is judged.
-_JUDGED_AS = "sparse-pair"
 
 
 @dataclass(frozen=True)
@@ -107,86 +93,20 @@ class _Answers:
         return settled, Way.SEARCH if proving.stage == "bab" else Way.ROOT
 
 
-class Transfer:
-    """Carries margins from a dense network to pruned ones.
-
-    Args:
-        dense: The dense network.
-    """
-
-    def __init__(self, dense: Network) -> None:
-        self._dense, self._engine = dense, Engine(dense, threads())
-        self._bounders: dict[str, tuple[Engine, Bounder, Bounder]] = {}
-        self._rounding: dict[str, RoundedPair] = {}
-        self._known: tuple[tuple[object, ...], CrownBounds] | None = None
-
-    def add(self, name: str, pruned: Network | Quantised) -> None:
-        """Takes in a pruned network, or one that rounds.
-
-        Raises:
-            UserError: It has another architecture.
-            UnsupportedError: It can't be compared.
-        """
-        if isinstance(pruned, Quantised):
-            rounding = RoundedPair(self._dense, pruned, threads())
-            if rounding.pair is None:
-                raise UnsupportedError(rounding.why)
-            self._rounding[name] = rounding
-            return
-        engine = Engine(pruned, threads())
-        pair, engines = Pair(self._dense, pruned), (self._engine, engine)
-        self._bounders[name] = engine, Bounder(pair, engines, walks=False), Bounder(pair, engines)
-
-    def bounds(self, name: str, instance: Instance) -> tuple[float, ...]:
-        """Bounds the margins of a pruned network by those of the dense one and by their differences.
-
-        Args:
-            name: Of the pruned network.
-            instance: The question about it; the dense network's bounds for the same box are computed once.
-
-        Returns:
-            For each other class, in the order of the property's disjuncts; they hold in real arithmetic. Intervals of
-            differences are tried first; walks, with the pruned network's own bounds, where these leave a class open.
-        """
-        rows = np.concatenate([matrix for matrix, _ in instance.spec.disjuncts])
-        if name in self._rounding:
-            return self._at_lattice(self._rounding[name], instance, rows)
-        lower, upper = (corner.astype(np.float64).reshape(-1) for corner in (instance.lower, instance.upper))
-        question = Question(lower, upper, rows, np.zeros(len(rows)))
-        image = lower.tobytes(), upper.tobytes(), instance.spec.digest()
-        if self._known is None or self._known[0] != image:
-            self._known = image, self._engine.bound(question)
-        differences = _differences(rows)
-        dense, (engine, quick, thorough) = self._known[1], self._bounders[name]
-        # The pruned network's own values follow from the dense one's and from the differences.
-        pair = quick.with_own(lower, upper, dense, _NOTHING)
-        total = dense.rows + bound_rows(pair, differences, choices=("mixed",))[0]
-        if not (total > 0).all():
-            pair = thorough.with_own(lower, upper, dense, engine.bound(question))
-            total = np.maximum(total, dense.rows + bound_rows(pair, differences, choices=("together", "mixed"))[0])
-        return tuple(np.nextafter(total, -np.inf).tolist())
-
-    def _at_lattice(self, pair: RoundedPair, instance: Instance, rows: Float64Array) -> tuple[float, ...]:
-        """Bounds the margins of a network that rounds: both are given what its first rounding makes of the box.
-
-        Walks of hidden differences gain a twentieth here at most, and take five times as long.
-        """
-        box = instance.lower, instance.upper
-        bounds = pair.bound(*box, shared=True, walks=False)
-        assert bounds is not None
-        lower, upper = pair.lattice(*box)
-        dense = self._engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows
-        total = dense + bound_rows(bounds, _differences(rows), choices=("together", "mixed"))[0]
-        return tuple(np.nextafter(total, -np.inf).tolist())
+#: A network and smaller ones that its guarantees are followed into.
+_Group = tuple[_Answers, list[_Answers]]
 
 
-def _differences(rows: Float64Array) -> Candidates:
-    """Returns rows over the change from one network's outputs to the other's."""
-    none = np.zeros_like(rows.T)
-    return Candidates(none, rows.T.copy(), np.zeros(len(rows)), none, np.arange(len(rows)))
-
-
-def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, tell: Callable[[str], None]) -> Retention:
+def retention(
+    run: Path,
+    checkpoints: Path,
+    exports: Path,
+    root: Path | None,
+    tell: Callable[[str], None],
+    *,
+    compressions: Collection[float] | None = None,
+    cells: str | None = None,
+) -> Retention:
     """Follows each guarantee of a run's dense networks through its pruned ones.
 
     Args:
@@ -195,10 +115,12 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
         exports: Where ONNX files go.
         root: Folder of the data set, or None to look for it.
         tell: Takes a line about what is going on.
+        compressions: Only pruned networks of these ratios; None: all.
+        cells: Only those whose name fits one of these comma-separated shell patterns.
 
     Raises:
-        UserError: There is no run, or none with a dense network and a pruned one of the same kind; a checkpoint or the
-            data are others than the run's.
+        UserError: There is no run, no pruned network is chosen, or none has a dense one of the same kind beside it; a
+            checkpoint or the data are others than the run's.
     """
     session, answers = _read(run)
     groups = _groups(answers)
@@ -207,6 +129,7 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
             f"{run} has no dense network together with pruned ones of the same network, objective, radius and seed, "
             "verified on the same images, nor one together with its int8 form; name a run of a suite that has both."
         )
+    groups = _chosen(groups, compressions, cells, run)
     suite = load_suite(session.suite)
     for line in hidden(checkpoints, (one.cell.name for dense, pruned in groups for one in (dense, *pruned))):
         tell(line)
@@ -228,17 +151,53 @@ def retention(run: Path, checkpoints: Path, exports: Path, root: Path | None, te
     return Retention(tuple(networks), tuple(str(label) for label in range(names)), tuple(disputes))
 
 
-def tell(run: Path, root: Path | None = None) -> int:
-    """Prints what became of a run's guarantees, with the shipped checkpoints.
+def _chosen(
+    groups: Sequence[_Group], compressions: Collection[float] | None, patterns: str | None, run: Path
+) -> list[_Group]:
+    """Returns the groups with those of their smaller networks that are asked for."""
+    names = {item.cell.name for _, members in groups for item in members}
+    if patterns is not None:
+        names &= set(fitting(sorted(names), patterns, f"run {run}, pruned or int8"))
+    ratios = sorted({item.cell.compression for _, members in groups for item in members})
+    for ratio in compressions or ():
+        if ratio not in ratios:
+            raise UserError(
+                f"Compression {ratio:g} is refused: {run} has {', '.join(f'{one:g}' for one in ratios)} with a dense "
+                "network beside it."
+            )
+    chosen = [
+        (
+            dense,
+            [item for item in members if item.cell.name in names and item.cell.compression in (compressions or ratios)],
+        )
+        for dense, members in groups
+    ]
+    if not any(members for _, members in chosen):
+        raise UserError(f"{run} has no network that both --cells and --compression choose; leave one of them out.")
+    return [group for group in chosen if group[1]]
+
+
+def tell(
+    run: Path,
+    root: Path | None = None,
+    *,
+    checkpoints: Path = CHECKPOINTS,
+    compressions: Collection[float] | None = None,
+    cells: str | None = None,
+) -> int:
+    """Prints what became of a run's guarantees.
 
     Args:
         run: The run directory.
         root: Folder of the data set, or None to look for it.
+        checkpoints: Folder of the trained cells.
+        compressions: Only pruned networks of these ratios; None: all.
+        cells: Only those whose name fits one of these comma-separated shell patterns.
 
     Returns:
         The exit code: 1 if a proof that carries over is contradicted by the run.
     """
-    result = retention(run, CHECKPOINTS, Path("onnx_exports"), root, say)
+    result = retention(run, checkpoints, Path("onnx_exports"), root, say, compressions=compressions, cells=cells)
     print(markdown(result.networks, result.classes), end="")
     for sentence in result.contradictions:
         print(sentence)
@@ -276,7 +235,7 @@ def _read(run: Path) -> tuple[SessionRow, list[_Answers]]:
     return session, answers
 
 
-def _groups(answers: Sequence[_Answers]) -> list[tuple[_Answers, list[_Answers]]]:
+def _groups(answers: Sequence[_Answers]) -> list[_Group]:
     """Returns each dense cell with the pruned ones beside it, and each cell in float32 with its int8 form."""
 
     def kind(item: _Answers) -> tuple[object, ...]:
@@ -377,12 +336,3 @@ def _followed(
         form = INT8 if item.cell.int8 else ""
         kept = Retained(name, dense.cell.name, item.cell.compression, tuple(fates[name]), form)
         yield kept, disputes[name]
-
-
-def carries(bounds: tuple[float, ...], instance: Instance) -> bool:
-    """Whether bounds prove a question, with room for what float32 rounding does."""
-    # Each by itself: the least of numbers, one of which is none, depends on their order.
-    if not all(bound > 0 for bound in bounds):
-        return False
-    verdict = Verdict(Status.UNSAT, bounds=bounds)
-    return guard.guard(VERIFIERS.get(_JUDGED_AS), replace(instance, allowance=()), verdict).status is Status.UNSAT

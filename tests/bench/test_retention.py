@@ -50,3 +50,9 @@ def test_documents_hold_what_the_command_prints(
     for command in commands:
         main(shlex.split(command)[3:])
         assert capsys.readouterr().out in text, f"{document} does not hold what {command} prints"
+
+
+def test_proofs_are_followed_by_themselves(tmp_path: Path) -> None:
+    for words in (["--about", "classes"], [str(tmp_path)]):
+        with pytest.raises(UserError, match="--proved goes without"):
+            main(["--proved", str(tmp_path), *words])

@@ -32,7 +32,7 @@ import numpy as np
 from prunecert.bench.planning.exports import Calibration, Export, export_cell, int8_export
 from prunecert.bench.planning.plan import robustness_instance
 from prunecert.bench.results.schema import between_marks
-from prunecert.bench.running.retention import Transfer, carries
+from prunecert.bench.running.margin_transfer import Transfer, carries
 from prunecert.bench.schema.suite import load_suite
 from prunecert.files import write_text
 from prunecert.models.checkpoint_folders import CHECKPOINTS, locate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,11 @@ import pytest
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.report.retention import Retained, Way
 from prunecert.bench.running import retention as module
-from prunecert.bench.running.retention import Retention, Transfer, retention
+from prunecert.bench.running.margin_transfer import Transfer
+from prunecert.bench.running.retention import Retention, retention
 from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.onnx.io import identity
-from prunecert.verifiers.base import Instance, OutputSpec
-from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.bench.rowkit import complete
 from tests.soundness.networks import Network
 from tests.soundness.pairs import twin
@@ -42,11 +41,11 @@ class Zoo:
     data: Dataset
     rows: list[dict[str, Any]]
 
-    def ask(self) -> Retention:
+    def ask(self, **chosen: Any) -> Retention:
         run = self.folder / "run"
         run.mkdir(exist_ok=True)
         (run / "instances.main.jsonl").write_text("".join(json.dumps(complete(row)) + "\n" for row in self.rows))
-        return retention(run, self.folder, self.folder, None, lambda text: self.lines.append(text))
+        return retention(run, self.folder, self.folder, None, lambda text: self.lines.append(text), **chosen)
 
     def __post_init__(self) -> None:
         self.lines: list[str] = []
@@ -112,6 +111,22 @@ def test_margins_carry_over_where_little_was_pruned(zoo: Zoo) -> None:
             image = zoo.data.images[fate.image].reshape(-1)
             points = np.clip(image + EPS * rng.choice([-1, 1], (500, 16)), 0, 1)
             assert (zoo.nets["light"].evaluate(points).argmax(axis=1) == fate.label).all()
+
+
+def test_networks_are_chosen_by_name_and_ratio(zoo: Zoo) -> None:
+    names = {key: NAMES[key] for key in ("light", "heavy")}
+    for chosen, left in (
+        ({"compressions": {2.0}}, [names["light"]]),
+        ({"cells": "*_x100"}, [names["heavy"]]),
+        ({"compressions": {2.0, 100.0}, "cells": "t_lwm_*"}, [names["light"], names["heavy"]]),
+    ):
+        assert [one.name for one in zoo.ask(**chosen).networks] == left
+    with pytest.raises(UserError, match=r"Compression 5 is refused: .* has 2, 100 with a dense network beside it"):
+        zoo.ask(compressions={5.0})
+    with pytest.raises(UserError, match="--cells: Unknown cell"):
+        zoo.ask(cells="t_hydra*")
+    with pytest.raises(UserError, match="no network that both --cells and --compression choose"):
+        zoo.ask(compressions={2.0}, cells="*_x100")
 
 
 def test_else_the_run_says_how_it_was_proved_or_lost(zoo: Zoo) -> None:
@@ -184,34 +199,6 @@ def test_runs_that_do_not_fit_are_refused(zoo: Zoo, change: Callable[[Zoo], None
         zoo.ask()
 
 
-def test_bounds_of_margins_hold(zoo: Zoo) -> None:
-    """Against the pruned network itself, at points of the box; boxes are not mixed up."""
-    path = {name: zoo.folder / f"{NAMES[name]}.onnx" for name in zoo.nets}
-    transfer = Transfer(read_network(path["dense"]))
-    transfer.add("light", read_network(path["light"]))
-    rng = np.random.default_rng(1)
-    for image in (0, 1, 0):
-        center = zoo.data.images[image]
-        label = int(zoo.data.labels[image])
-        question = Instance(
-            path["light"],
-            "",
-            np.clip(center - EPS, 0, 1).astype(np.float32),
-            np.clip(center + EPS, 0, 1).astype(np.float32),
-            OutputSpec.robustness(label, 4),
-            1.0,
-            label=label,
-            classes=4,
-        )
-        bounds = transfer.bounds("light", question)
-        points = rng.uniform(question.lower.reshape(-1), question.upper.reshape(-1), (500, 16))
-        outputs = zoo.nets["light"].evaluate(points)
-        margins = [outputs @ matrix[0] for matrix, _ in question.spec.disjuncts]
-        assert all(bound <= margin.min() for bound, margin in zip(bounds, margins, strict=True))
-        wider = replace(question, upper=question.upper + np.float32(0.1))
-        assert min(transfer.bounds("light", wider)) < min(bounds)
-
-
 @pytest.fixture(name="int8")
 def _int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
     """A network in float32 whose images are proved, and its form that rounds, of which nothing is known."""
@@ -276,6 +263,6 @@ def test_the_command_exits_with_1_after_a_contradiction(
 ) -> None:
     for contradictions, code in (((), 0), (("CONTRADICTION: so",), 1)):
         result = Retention((), (), contradictions)
-        monkeypatch.setattr(module, "retention", lambda *_, result=result: result)
+        monkeypatch.setattr(module, "retention", lambda *_, result=result, **__: result)
         assert module.tell(Path("run")) == code
     assert "CONTRADICTION: so" in capsys.readouterr().out

@@ -234,19 +234,19 @@ def _reached(term: PairTerm, rows: Int64Array, live: BoolArray) -> tuple[Int64Ar
     size, width = matrices[0].shape
     if len(rows) < size:
         matrices = [scipy.sparse.csr_array(matrix[rows]) for matrix in matrices]
-    taken = np.zeros(width, dtype=np.bool_)
+    used = np.zeros(width, dtype=np.bool_)
     for matrix in matrices:
-        taken[matrix.indices] = True
+        used[matrix.indices] = True
     if term.activated:
-        taken &= live
-    index = np.flatnonzero(taken)
-    return index, matrices if len(index) == width else [_columns(matrix, taken) for matrix in matrices]
+        used &= live
+    index = np.flatnonzero(used)
+    return index, matrices if len(index) == width else [_columns(matrix, used) for matrix in matrices]
 
 
-def _columns(matrix: scipy.sparse.csr_array, taken: BoolArray) -> scipy.sparse.csr_array:
+def _columns(matrix: scipy.sparse.csr_array, used: BoolArray) -> scipy.sparse.csr_array:
     """Returns some columns of a matrix; scipy's own way to do it takes longer."""
-    kept = taken[matrix.indices]
+    kept = used[matrix.indices]
     ends = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].astype(matrix.indptr.dtype)
-    place = (np.cumsum(taken) - 1).astype(matrix.indices.dtype)
-    shape = matrix.shape[0], int(np.count_nonzero(taken))
+    place = (np.cumsum(used) - 1).astype(matrix.indices.dtype)
+    shape = matrix.shape[0], int(np.count_nonzero(used))
     return scipy.sparse.csr_array((matrix.data[kept], place[matrix.indices[kept]], ends), shape=shape)

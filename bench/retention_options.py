@@ -1,0 +1,35 @@
+"""The options of ``prunecert retention``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS
+from prunecert.errors import UserError
+
+
+def _ratios(text: str) -> set[float]:
+    try:
+        return {float(part) for part in text.split(",")}
+    except ValueError:
+        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns the argument parser of ``retention``."""
+    parser = argparse.ArgumentParser(prog="prunecert retention", description=description)
+    parser.add_argument(
+        "source", type=Path, nargs="?", help="a folder of checkpoints (default: all), or a summary.json"
+    )
+    parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
+    parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
+    about = parser.add_argument_group("image by image")
+    about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
+    about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
+    about.add_argument(
+        "--checkpoints", type=Path, help="folder of the networks, for --proved, too (default: as for source)"
+    )
+    about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")
+    parser.add_argument("--proved", type=Path, metavar="RUN", help="follow each proof of a run's dense networks")
+    return parser
