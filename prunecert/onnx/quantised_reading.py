@@ -46,6 +46,7 @@ OPERATORS = (
     "QuantizeLinear",
     "Relu",
     "Reshape",
+    "Shape",
 )
 
 
@@ -128,6 +129,10 @@ class _Reader:
             raise refuse(node, "it has several results")
         if not any(name in self._values.activations for name in node.input if name):
             self._values.fold(node)
+            return
+        if node.op_type == "Shape":
+            # As exporters write it for a batch of any size.
+            self._values.measure(node)
             return
         handler = _HANDLERS.get(node.op_type)
         if handler is None:

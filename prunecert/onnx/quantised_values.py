@@ -63,6 +63,12 @@ class QuantisedValues:
         """
         self._constants[node.output[0]] = self._folded(node)
 
+    def measure(self, node: onnx.NodeProto) -> None:
+        """Reads a Shape, which is a constant whatever its input is: one sample's."""
+        attributes, shape = attributes_of(node), self.shape(self.activation(node, integers=True))
+        part = shape[attributes.get("start", 0) : attributes.get("end")]
+        self._constants[node.output[0]] = Constant(np.array(part, dtype=np.int64))
+
     def _folded(self, node: onnx.NodeProto) -> Constant:
         if node.op_type == "Constant":
             return Constant(constant_value(node))

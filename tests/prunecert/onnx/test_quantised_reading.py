@@ -118,6 +118,26 @@ def test_what_cannot_be_bounded_is_named(nodes: list[onnx.NodeProto], constants:
     assert word in text
 
 
+def test_a_reshape_by_the_batch_s_own_size_is_read() -> None:
+    """As PyTorch exports ``x.reshape(x.shape[0], -1)`` with a batch axis that is free."""
+    nodes = [
+        *pair("x", "a"),
+        N("Shape", ["a"], ["sizes"]),
+        N("Gather", ["sizes", "zero"], ["batch"], axis=0),
+        N("Unsqueeze", ["batch", "axes"], ["one"]),
+        N("Concat", ["one", "rest"], ["flat"], axis=0),
+        N("Reshape", ["a", "flat"], ["c"]),
+        *LAYER[:2],
+        N("Gemm", ["c", "wf", "bf"], ["h"], transB=1, name="layer"),
+        *pair("h", "y"),
+    ]
+    net = model(nodes, shape=(1, 1, 2), zero=np.int64(0), axes=np.array([0]), rest=np.array([-1]))
+    net.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    steps = read_steps(net, "net")
+    assert [step.operator for step in steps] == ["Input", "Round", "Reshape", "Gemm", "Round"]
+    assert steps[2].shape == (1, 2)
+
+
 def test_two_outputs_are_refused() -> None:
     net = model([*pair("x", "a"), *LAYER, *pair("h", "y")])
     net.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 2]))

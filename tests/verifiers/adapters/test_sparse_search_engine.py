@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from prunecert.hashing import sha256_file
 from prunecert.verifiers.adapters.sparse_search_engine import SparseSearch
-from prunecert.verifiers.base import FloatArray, Instance, Kind, Status
+from prunecert.verifiers.base import FloatArray, Instance, Kind, OutputSpec, Status
 from prunecert.verifiers.formats import counterexample
 from prunecert.verifiers.sparse.bab.outcome import Outcome
+from tests.soundness.test_quantised import fixed
 from tests.verifiers import onnxnets
+from tests.verifiers.sparse.quantised.networks import network
 
 
 class Searcher(SparseSearch):
@@ -43,7 +47,7 @@ class Searcher(SparseSearch):
         assert run.run() is self.outcome
         return self.said
 
-    def _search(self, *arguments: Any) -> Any:
+    def _search(self, *arguments: Any, **_: Any) -> Any:
         self.calls.append(arguments)
         outcome = self.outcome
 
@@ -152,3 +156,17 @@ def test_the_network_that_is_loaded_is_the_one_that_is_searched(tmp_path: Path) 
             assert values is not None
             np.testing.assert_allclose(values, outputs, rtol=1e-4, atol=1e-4)
     assert subject._names is None
+
+
+def test_what_rounding_to_integers_leaves_open_is_not_laid_to_float32(tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    onnx.save(fixed(network("dense", 3)), path)
+    subject = Searcher()
+    subject.load(path)
+    subject._make_limits, subject._make_search = dict, subject._search  # type: ignore[assignment]
+    subject.outcome = Outcome(detail="2 subdomains lie within rounding of the threshold", stuck=2)
+    lower = np.full((1, 4), 0.25, dtype=np.float32)
+    wide = Instance(path, sha256_file(path), lower, lower + 0.5, OutputSpec.robustness(0, 3), 9.0, "q", 0, 3)
+    (verdict,) = subject.solve([wide])
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.detail.startswith("2 subdomains with every ReLU fixed are left open by what the file's own rounding")

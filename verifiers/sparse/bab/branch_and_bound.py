@@ -269,7 +269,7 @@ class BranchAndBound:
     def _end(self) -> bool:
         out = self._outcome
         if self._stuck:
-            out.status = Status.UNKNOWN
+            out.status, out.stuck = Status.UNKNOWN, self._stuck
             out.detail = f"{self._stuck} subdomains with every ReLU fixed lie within rounding of the threshold"
             return False
         out.status, out.stage = Status.UNSAT, "bab" if out.rounds else "incomplete"

@@ -229,7 +229,7 @@ class InputSplits:
         out = self._standing.outcome
         if self._stuck:
             if to_the_end:
-                out.status = Status.UNKNOWN
+                out.status, out.stuck = Status.UNKNOWN, self._stuck
                 out.detail = f"{self._stuck} sub-boxes that can't be split lie within rounding of the threshold"
             return to_the_end
         self._standing.proved[self._root.open] = self._proved

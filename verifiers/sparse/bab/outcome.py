@@ -93,6 +93,7 @@ class Outcome:
         certified: Leaves certified.
         refused: Leaves whose certificate failed.
         reused: Leaves proved by an earlier proof's tree.
+        stuck: Subdomains or sub-boxes with nothing left to split whose bounds are not above 0; then it is `unknown`.
     """
 
     status: Status = Status.UNKNOWN
@@ -110,3 +111,4 @@ class Outcome:
     certified: int = 0
     refused: int = 0
     reused: int = 0
+    stuck: int = 0

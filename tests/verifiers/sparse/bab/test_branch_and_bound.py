@@ -144,7 +144,7 @@ def test_a_subdomain_that_is_stuck_leaves_no_proof(tmp_path: Path) -> None:
     bab, standing = start(question, below(question, 0.8), Limits())
     bab._stuck = 1
     assert not bab._end()
-    assert standing.outcome.status is Status.UNKNOWN
+    assert (standing.outcome.status, standing.outcome.stuck) == (Status.UNKNOWN, 1)
     assert "1 subdomains with every ReLU fixed" in standing.outcome.detail
 
 
