@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,45 @@ def awkward(seed: int) -> Case:
     others[0][0], shifts[0][0] = 0, 0
     lower = rng.choice([-1, -0.5, 0, 0, 0.25], sizes[0]).astype(float)
     upper = lower + rng.choice([0, 0.5, 1, 1], sizes[0])
-    networks = _layers(weights, biases), _layers(others, shifts)
+    networks = layers(weights, biases), layers(others, shifts)
     return Case(*(networks if seed % 3 else networks[::-1]), lower, upper)
 
 
-def _layers(weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> Network:
+def cancelling(seed: int) -> Case:
+    """Returns networks at a point, whose outputs are small differences of large sums: nothing but rounding is lost."""
+    rng, half = np.random.default_rng(seed), 12
+
+    def twice(rows: int, columns: int) -> list[NDArray[Any]]:
+        weight = rng.uniform(0.5, 1, (rows, columns)) * 2.0 ** -rng.integers(0, 12, (rows, columns))
+        weight = weight.astype(np.float32)
+        return [weight, weight * (1 + rng.integers(-4, 5, weight.shape) * 2.0**-23)]
+
+    networks = []
+    for _ in range(2):
+        plus, minus = twice(3, half)
+        weights = [np.vstack(twice(half, 3)), np.hstack([plus, -minus])]
+        networks.append(layers(weights, [np.zeros(2 * half), np.zeros(3)]))
+    point = rng.uniform(0.5, 1, 3).astype(np.float32).astype(np.float64)
+    return Case(networks[0], networks[1], point, point)
+
+
+def exactly(network: Network, point: Float64Array) -> list[Fraction]:
+    """Returns a network's outputs at a point, in exact arithmetic."""
+    values = [[Fraction(number) for number in point]]
+    for node in network.nodes[1:]:
+        sums = [Fraction(float(number)) for number in node.bias]
+        for term in node.terms:
+            matrix = term.matrix.tocoo()
+            for row, column, weight in zip(matrix.row, matrix.col, matrix.data, strict=True):
+                value = values[term.source][column]
+                sums[row] += Fraction(float(weight)) * (max(value, Fraction(0)) if term.activated else value)
+        values.append(sums)
+    return values[-1]
+
+
+def layers(weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> Network:
+    """Returns a network of layers of these weights, with a ReLU between each two."""
+
     def node(name: str, size: int, terms: tuple[Term, ...], bias: NDArray[Any]) -> Node:
         return Node(name, size, (size,), terms, bias.astype(np.float32), np.zeros(size, dtype=np.float32))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.pairs import bounds as pair_bounds
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, best_of, bound_rows
-from prunecert.verifiers.sparse.pairs.ranges import FIRST, SECOND
+from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND
 from prunecert.verifiers.sparse.pairs.specification import candidates, difference, of_rows, same_class
-from tests.verifiers.sparse.pairs.pairkit import awkward, case
+from tests.verifiers.sparse.pairs.pairkit import Case, awkward, case, layers
 
 
 def test_values_are_bounded_no_worse_than_by_each_network_alone(tmp_path: Path) -> None:
@@ -41,6 +45,35 @@ def test_networks_with_units_of_0_and_fixed_inputs_are_bounded(seed: int) -> Non
     for choice in CHOICES:
         lower, _ = bound_rows(bounds, of_rows(rows, np.zeros(len(rows)), np.zeros(len(rows), int)), choices=(choice,))
         assert (lower <= least + 1e-9).all()
+
+
+@pytest.mark.parametrize("together", [256, 6])
+def test_an_image_s_neurons_are_bounded_as_a_flat_layer_s_are(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are walked in another order, and all of a layer at once where there are few."""
+    monkeypatch.setattr(pair_bounds, "_TOGETHER", together)
+    rng, sizes = np.random.default_rng(0), (3, 8, 8, 2)
+    weights = [rng.normal(size=(rows, columns)) for columns, rows in itertools.pairwise(sizes)]
+    biases = [np.zeros(size) for size in sizes[1:]]
+    flat = [layers([weight * factor for weight in weights], biases) for factor in (1.0, 1.05)]
+    images = [
+        Network(
+            one.name,
+            one.input_shape,
+            tuple(replace(node, shape=(2, 2, 2)) if node.size == 8 else node for node in one.nodes),
+        )
+        for one in flat
+    ]
+    box = np.full(3, -1.0), np.full(3, 1.0)
+    of_flat, of_image, unwalked = (
+        Case(flat[0], flat[1], *box).bounds(),
+        Case(images[0], images[1], *box).bounds(),
+        Case(flat[0], flat[1], *box).bounds(False),
+    )
+    assert of_flat.ranges[2].unstable().all()
+    assert (of_flat.ranges[2].lower[CHANGE] > unwalked.ranges[2].lower[CHANGE]).any()
+    for one, other in zip(of_flat.ranges, of_image.ranges, strict=True):
+        np.testing.assert_allclose(one.lower, other.lower, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(one.upper, other.upper, rtol=0, atol=1e-12)
 
 
 def test_equal_rows_are_walked_once(tmp_path: Path) -> None:

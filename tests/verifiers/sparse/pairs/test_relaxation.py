@@ -82,6 +82,10 @@ def test_a_neuron_that_is_0_in_one_network_is_on_and_off() -> None:
     planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
     assert planes.change[0, 0] == -3.0
     assert len(planes.index) == 0
+    # Both are 0 behind the ReLU.
+    box = [[-2.0, -1.0], [0.0, 0.0], [1.0, 2.0]]
+    planes = relax(np.array([[2.0]]), np.array([[-3.0]]), ranges_of(box), "mixed")
+    assert (planes.value[0, 0], planes.change[0, 0], len(planes.index)) == (0.0, 0.0, 0)
 
 
 def test_differences_are_relaxed_together_where_that_loses_less() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,13 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.pairs.bounds import CHOICES, bound_rows
 from prunecert.verifiers.sparse.pairs.network import Pair
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, PairRanges
 from prunecert.verifiers.sparse.pairs.specification import of_rows
 from prunecert.verifiers.sparse.pairs.walk import PairWalker, _columns, _Part
-from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, Case, case
+from tests.verifiers.sparse.pairs.pairkit import FAMILY_NAMES, Case, awkward, cancelling, case, exactly, layers
 
 
 @pytest.fixture(name="narrow")
@@ -140,6 +144,74 @@ def test_a_neuron_whose_bound_is_no_number_is_not_left_out(narrow: Case) -> None
     ranges[1].upper[:, 0], ranges[1].upper[:, 1] = np.nan, -1.0
     live = PairWalker(narrow.pair, ranges)._live[1]
     assert (bool(live[0]), bool(live[1])) == (True, False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_cancels_is_charged_for_its_rounding(seed: int) -> None:
+    one = cancelling(seed)
+    bounds, outputs = one.bounds(), one.pair.outputs
+    change = np.hstack([-np.eye(outputs), np.eye(outputs)])
+    rows = np.vstack([np.eye(2 * outputs), -np.eye(2 * outputs), change, -change])
+    values = [*exactly(one.first, one.lower), *exactly(one.second, one.lower)]
+    exact = [sum(Fraction(factor) * value for factor, value in zip(row, values, strict=True)) for row in rows]
+    for choice in CHOICES:
+        candidates = of_rows(rows, np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64))
+        lower, _ = bound_rows(bounds, candidates, choices=(choice,))
+        assert all(Fraction(bound) <= value for bound, value in zip(lower, exact, strict=True))
+        np.testing.assert_allclose(lower, [float(value) for value in exact], rtol=0, atol=1e-12)
+
+
+def test_errors_of_constants_are_charged_where_a_walk_starts_and_beyond() -> None:
+    """The second network is the first one, but that its first layer's constants are known within 0.25 only."""
+    rng = np.random.default_rng(0)
+    sizes = (3, 6, 6, 2)
+    weights = [rng.normal(size=(rows, columns)) for columns, rows in itertools.pairwise(sizes)]
+    first = layers(weights, [np.zeros(size) for size in sizes[1:]])
+    node = first.nodes[1]
+    loose = replace(node, bias_error=np.full(node.size, 0.25, dtype=np.float32))
+    second = Network(first.name, first.input_shape, (first.nodes[0], loose, *first.nodes[2:]))
+    box = Case(first, second, np.full(3, -1.0), np.full(3, 1.0))
+    bounds, points = box.bounds(), box.points()
+    values = box.first.forward(points)
+    assert (np.abs(bounds.ranges[1].lower[CHANGE]) >= 0.25).all()
+    for sign in (-0.25, 0.25):
+        moved = [values[0], values[1] + sign]
+        for weight in weights[1:]:
+            moved.append(np.maximum(moved[-1], 0) @ weight.astype(np.float32).T.astype(np.float64))
+        for ranges, own, other in zip(bounds.ranges, values, moved, strict=True):
+            change = other - own
+            assert (ranges.lower[CHANGE, :, 0] <= change + 1e-9).all()
+            assert (ranges.upper[CHANGE, :, 0] >= change - 1e-9).all()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e60])
+def test_coefficients_that_are_no_numbers_or_huge_give_no_bound(number: float) -> None:
+    """Here all values are 0, of which even the largest multiple is."""
+    one = awkward(1)
+    network = layers(
+        [term.matrix.toarray() for node in one.first.nodes for term in node.terms], [*map(np.zeros, (5, 5, 3))]
+    )
+    bounds = Case(network, network, np.zeros(3), np.zeros(3)).bounds()
+    for place in range(2):
+        coefficients = np.zeros((2, 3, 2))
+        coefficients[place, 0, 0] = number
+        coefficients[:, 1] = 1.0
+        lower = bounds.walker.lower(3, coefficients[0], coefficients[1], bounds.ranges).lower
+        assert lower[0] == -np.inf
+        assert lower[1] == pytest.approx(0.0, abs=1e-190)
+
+
+def test_values_beyond_all_bounds_of_underflow_give_no_bound() -> None:
+    """All neurons are active, so that nothing but the charge knows how large they may be."""
+    one = cancelling(0)
+    bounds = one.bounds()
+    ranges = [PairRanges(item.lower.copy(), item.upper.copy()) for item in bounds.ranges]
+    assert (ranges[1].lower[:CHANGE] > 0).all()
+    ones = np.ones((one.pair.outputs, 1))
+    for largest, bounded in ((1e60, True), (1e120, False)):
+        ranges[1].upper[:] = largest
+        lower = PairWalker(one.pair, ranges).lower(one.pair.last, ones, ones, ranges).lower
+        assert np.isfinite(lower[0]) == bounded
 
 
 @given(st.lists(st.lists(st.integers(0, 9), unique=True), min_size=2, max_size=2), st.integers(0, 2**32 - 1))
