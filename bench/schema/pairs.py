@@ -84,7 +84,12 @@ def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> P
     return PairProtocol(alike, verifiers, steps, asked_about)
 
 
+def proves(name: str) -> bool:
+    """Whether a verifier can prove anything."""
+    return VERIFIERS.get(name).kind in (Kind.COMPLETE, Kind.INCOMPLETE)
+
+
 def _check_proving(name: str) -> None:
-    VERIFIERS.check(name)
-    if VERIFIERS.get(name).kind not in (Kind.COMPLETE, Kind.INCOMPLETE):
+    VERIFIERS.check(name, proves)
+    if not proves(name):
         raise UserError(f"{name!r} is refused for pairs because it proves nothing; allowed are verifiers that do.")

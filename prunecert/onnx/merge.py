@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.compaction import METADATA_KEY
 from prunecert.errors import UserError
-from prunecert.onnx.io import identity, load_model
+from prunecert.onnx.io import identity, load_model, reason_of
 from prunecert.onnx.normal import DEFAULT_DOMAINS
 
 #: Key in ``metadata_props``: JSON of both networks' identities, by which a merged file is known to people.
@@ -91,8 +91,7 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(merged)
     except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{first} and {second} can't be written as one network ({reason}).") from error
+        raise UserError(f"{first} and {second} can't be written as one network ({reason_of(error)}).") from error
     return merged
 
 

@@ -52,6 +52,10 @@ def test_a_suite_without_pairs_has_the_digest_that_it_had(tmp_path: Path) -> Non
         ("{alike: same}", "alike 'same' is refused; allowed are difference:T"),
         ("{alike: 'difference:0'}", "alike 'difference:0' is refused; T must be a finite number above 0"),
         ("{verifiers: [pgd]}", "'pgd' is refused for pairs because it proves nothing"),
+        (
+            "{verifiers: [pdg]}",
+            r"Unknown verifier 'pdg'.* Available: abcrown, (?!.*(pgd|autoattack|smoothing)).*sparse-pair",
+        ),
         ("{verifiers: [sparse-bab]}", "'sparse-bab' has no time limit"),
         ("{images: 0}", "within 1 and 10,000"),
         ("{step: true}", "Did you mean 'steps'"),
