@@ -203,9 +203,7 @@ def check_verifier(name: str) -> None:
     if not proves(name):
         raise UserError(f"--verifier {name} is refused because it proves nothing; name one that does.")
     if not _proves_one(name):
-        raise UserError(
-            f"--verifier {name} is refused because it compares two networks; name one that is asked of one."
-        )
+        raise UserError(f"--verifier {name} is refused because it compares two networks; name one that takes one.")
 
 
 def _proves_one(name: str) -> bool:

@@ -149,7 +149,7 @@ def _prepare(
     suite, away = request.suite, request.cluster is not None
     select.use_abcrown(request.abcrown)
     offered, exported = _offered(request)
-    cells = select.choose(offered, request.cells, request.verifiers, request.images)
+    cells = select.choose(offered, request.cells, request.verifiers, request.images, tell)
     cells = select.set_compact(cells, request.compact)
     # What sends jobs need not have the devices on which they run.
     installed, skipped = select.check_installed(cells, "cpu" if away else devices[0], request.skip_unavailable)

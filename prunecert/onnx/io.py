@@ -51,11 +51,11 @@ def first_line(error: BaseException) -> str:
 def reason_of(error: BaseException) -> str:
     r"""Returns what an error of onnx or onnxruntime says, on one line, without where in its sources it was raised.
 
-    >>> reason_of(ValueError("however input 'a' of node: \nname: r OpType: Relu\n is not output of any previous nodes."))
-    "however input 'a' of node: name: r OpType: Relu is not output of any previous nodes"
+    >>> reason_of(ValueError("input 'a' of node: \nname: r OpType: Relu\n is not output of any previous nodes."))
+    "input 'a' of node: name: r OpType: Relu is not output of any previous nodes"
     >>> place = "/onnxruntime_src/onnxruntime/core/quantize.cc:86 void onnxruntime::Prepare(const Tensor&, int64_t) "
-    >>> reason_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Status Message: {place}size(x) == 1 was false. x must be one"))
-    'Status Message: x must be one'
+    >>> reason_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Node: {place}size(x) == 1 was false. x must be one"))
+    'Node: x must be one'
     """
     text = _SOURCE.sub("", _CODE.sub("", " ".join(str(error).split()))).rstrip(".")
     return shortened(text or type(error).__name__, 400)
