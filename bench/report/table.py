@@ -189,7 +189,7 @@ def show(summary: Summary, console: Console) -> None:
     if summary["certificates"]:
         _show_certificates(summary, console)
     if summary.get("pairs"):
-        console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
+        _show_pairs(summary, console)
     beneath = (*notes(summary), *certified.notes(summary), *pairs_table.notes(summary))
     for line in (*([] if _narrow(console) else legend(summary)), *beneath):
         print_sentence(console, line)
@@ -210,14 +210,28 @@ def _narrow(console: Console) -> bool:
 
 
 def _show_certificates(summary: Summary, console: Console) -> None:
+    if _narrow(console):
+        _show_narrow(certified.narrow(summary), console)
+        return
     console.print(Table(certified.columns(summary), certified.rows(summary)).terminal(certified.CAPTION))
+
+
+def _show_pairs(summary: Summary, console: Console) -> None:
+    if _narrow(console):
+        _show_narrow(pairs_table.narrow(summary), console)
+        return
+    console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
 
 
 def _show_by_network(summary: Summary, console: Console) -> None:
     """Prints a table for each network, objective, radius and number of images, in the columns that a screen has."""
-    for title, small in screen.tables(summary, console.width):
-        console.print(small.terminal(title))
+    _show_narrow(screen.tables(summary, console.width), console)
     console.print(screen.legend(console.width), markup=False, highlight=False)
+
+
+def _show_narrow(tables: Sequence[tuple[str, Table]], console: Console) -> None:
+    for title, small in tables:
+        console.print(small.terminal(title))
 
 
 def markdown(summary: Summary, headings: Sequence[str] | None = None) -> str:
