@@ -22,13 +22,14 @@ from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS, Impact
 from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.errors import EXIT_OK, UserError, run_main
 from prunecert.models.checkpoint_folders import CHECKPOINTS, checkpoint_files, hidden
+from prunecert.numbers import read_number
 
 
 def _ratios(text: str) -> set[float]:
-    try:
-        return {float(part) for part in text.split(",")}
-    except ValueError:
-        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
+    ratios = [read_number(part) for part in text.split(",")]
+    if None in ratios:
+        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.")
+    return {ratio for ratio in ratios if ratio is not None}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.running.training import Deadline, make_job
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
+from prunecert.numbers import read_number
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -58,10 +59,10 @@ class SearchCriterion:
             factor, star, name = term.rpartition("*")
             if name not in MEASURES:
                 raise UserError(f"--criterion {text!r}: " + did_you_mean("measure", name, MEASURES))
-            try:
-                weights[name] = weights.get(name, 0.0) + (float(factor) if star else 1.0)
-            except ValueError:
-                raise UserError(f"--criterion {text!r} is refused: {factor!r} is no number.") from None
+            weight = read_number(factor) if star else 1.0
+            if weight is None:
+                raise UserError(f"--criterion {text!r} is refused: {factor!r} is no number.")
+            weights[name] = weights.get(name, 0.0) + weight
         return cls(text, weights)
 
     def score(self, cells: Sequence[Measures]) -> float:

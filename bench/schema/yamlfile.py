@@ -316,7 +316,7 @@ class Section:
     def _typed(self, value: Any, kind: type[T], path: KeyPath) -> T:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
             raise self.document.refusal(path, f"{shortened(repr(value))} is refused; it must be {_NAMES[kind]}.")
         return value
 

@@ -47,7 +47,17 @@ def test_a_suite_without_pairs_has_the_digest_that_it_had(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ("hydra", "'hydra' is refused; allowed is 'dense'"),
+        ("hydra", "pair: 'hydra' is refused; allowed is 'dense', or a section of 'with', 'alike'"),
+        ("true", "pair: True is refused; allowed is 'dense', or a section of 'with', 'alike'"),
+        ("[dense]", r"pair: \['dense'\] is refused; allowed is 'dense', or a section of 'with', 'alike'"),
+        ("", "pair: nothing stands there, which is refused; allowed is 'dense', or a section of"),
+        ("3", "pair: 3 is refused; allowed is 'dense', or a section of"),
+        ("{alike: [0.5]}", r"alike 0\.5 is refused; allowed are difference:T .* in quotes: 'class:0\.5'"),
+        ("{alike: [difference: 0.5]}", r"alike \{'difference': 0\.5\} is refused; allowed are difference:T"),
+        ("{alike: {class: 1}}", r"alike \{'class': 1\} is refused; allowed are difference:T"),
+        ("{alike: ['class:0.5', 'class:0.50']}", r"'class:0\.50' is refused; it stands in the list as 'class:0\.5'"),
+        ("{alike: [class, 'class:0']}", r"'class:0' is refused; it stands in the list as 'class'"),
+        ("{alike: class:1_0}", "alike 'class:1_0' is refused; allowed are difference:T"),
         ("{with: lwm}", "'lwm' is refused; allowed is 'dense'"),
         ("{alike: same}", "alike 'same' is refused; allowed are difference:T"),
         ("{alike: 'difference:0'}", "alike 'difference:0' is refused; T must be a finite number above 0"),
