@@ -162,8 +162,13 @@ def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
             f"{path} has {len(entries)} inputs and {len(model.graph.output)} outputs; two networks are compared that "
             "have one of each."
         )
-    if entries[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise UserError(f"{path} takes no float32 input; two networks are compared that do.")
+    kinds = [value.type.tensor_type.elem_type for value in (entries[0], model.graph.output[0])]
+    if kinds != [TensorProto.FLOAT, TensorProto.FLOAT]:
+        names = [TensorProto.DataType.Name(kind).lower() for kind in kinds]
+        raise UserError(
+            f"{path} takes {names[0]} and returns {names[1]}; two networks are compared that take and return float "
+            "(float32)."
+        )
     shape = tuple(dim.dim_value for dim in entries[0].type.tensor_type.shape.dim)
     output = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
     if len(shape) < 2 or shape[0] > 1 or 0 in shape[1:] or len(output) != 2 or output[0] > 1 or not output[1]:

@@ -65,6 +65,8 @@ def test_keys_that_came_later_are_left_out_at_their_defaults() -> None:
     [
         ({"epochs": 3}, "s: .*'epochs'"),
         ({"learning_rate": 3}, "s: .*'learning_rate'"),
+        ({"allocation": "2:4"}, "Unknown allocation '2:4'. Did you mean '2of4'\\? Available: "),
+        ({"allocation": 124}, "Unknown allocation '124'.* Available: .*2of4"),
         ({"batch_size": 1.5}, "batch_size is 1.5; allowed is a value of type int"),
         ({"batch_size": True}, "batch_size is True; allowed is int"),
         ({"augment": 1}, "augment is 1; allowed is bool"),
