@@ -13,7 +13,13 @@ import numpy as np
 
 from prunecert.bench.planning.exports import Calibration, Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
+from prunecert.bench.planning.stages import (
+    Installed,
+    describe_float32_only,
+    make_stages,
+    other_reasons,
+    supported_stages,
+)
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
@@ -232,12 +238,14 @@ def prepare(
         export = export_of(suite, cell, protocol, checkpoints, exports, calibration)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
-        for verifier, reason in unsupported.items():
+        for verifier, reason in other_reasons(unsupported).items():
             # Some speak of the network alone.
             tell(f"{cell.name}: {'' if verifier in reason else f'{verifier}: '}{reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))
         extra = {"size": bit_sizes(export.masked_path)} if sized else {}
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))
+    for line in describe_float32_only({plan.name: plan.unsupported for plan in plans}):
+        tell(line)
     return tuple(plans), missing
 
 

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.planning.stages import describe_float32_only, other_reasons
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import pairs_table, proofs_table, screen
 from prunecert.bench.report.medium import Table, print_sentence
@@ -155,7 +156,8 @@ def notes(summary: Summary) -> list[str]:
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
-        lines += [f"{cell['name']}: {line}" for line in _left_out(cell["unsupported"])]
+        lines += [f"{cell['name']}: {line}" for line in _left_out(other_reasons(cell["unsupported"]))]
+    lines += describe_float32_only({cell["name"]: cell["unsupported"] for cell in summary["cells"]})
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
