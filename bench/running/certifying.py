@@ -108,9 +108,9 @@ def refuse_quantised(onnx: Path, name: Path) -> None:
     """
     operators = {operator for operator, _ in network_info(onnx).operators}
     if operators & _QUANTISING:
-        held = ", ".join(sorted(operators & _QUANTISING))
+        names = ", ".join(sorted(operators & _QUANTISING))
         raise UserError(
-            f"{shortened(name, 200)} is refused because it is quantised ({held}); certificates "
+            f"{shortened(name, 200)} is refused because it is quantised ({names}); certificates "
             "are about networks in float32: leave the certificate out, or take the float32 network."
         )
 

@@ -67,8 +67,8 @@ def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> P
     """
     if not isinstance(value := parent.data.get("pair", {}), dict):
         if value is None or parent.take("pair", object) != DENSE:
-            said = "nothing stands there, which" if value is None else shortened(repr(value), 60)
-            raise parent.refusal("pair", f"{said} is refused; allowed is {DENSE!r}, or a section of {_KEYS}.")
+            text = "nothing stands there, which" if value is None else shortened(repr(value), 60)
+            raise parent.refusal("pair", f"{text} is refused; allowed is {DENSE!r}, or a section of {_KEYS}.")
         return base or PairProtocol()
     section = parent.section("pair")
     if section is None:
