@@ -88,8 +88,9 @@ def choose(
                         f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
                         "verify.timeouts in the suite."
                     )
-        for line in _unasked([protocol for _, protocol in chosen], names) if tell else ():
-            tell(line)
+        if tell is not None:
+            for line in _unasked([protocol for _, protocol in chosen], names):
+                tell(line)
         chosen = [(cell, protocol.only(tuple(names))) for cell, protocol in chosen]
     if images is not None:
         if images < 1:
