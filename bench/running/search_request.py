@@ -196,10 +196,10 @@ def show_changes(changes: Mapping[str, Any]) -> str:
 
 
 def plan_trials(request: SearchRequest) -> list[list[Trial]]:
-    """Returns all trials, each on every rung that it may reach; every recipe is checked.
+    """Returns all trials, each on every rung that it may reach; every recipe is checked, and the first trial's cells.
 
     Raises:
-        UserError: The request makes no sense, or a trial's recipe is refused.
+        UserError: The request makes no sense, or a trial's recipe is refused, or a cell can't be what it is to be.
     """
     if "verified" in request.criterion.weights and request.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
@@ -208,10 +208,13 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     cells = request.chosen_cells()
     trials, space = request.trials, request.space
     draws = one_by_one(space) if trials is None else draw(space, trials, request.seed)
-    return [
+    plans = [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)
     ]
+    for job in plans[0][0].jobs:
+        job.refuse_unreachable()
+    return plans
 
 
 def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int, changes: Mapping[str, Any]) -> Trial:
