@@ -23,6 +23,7 @@ LIMIT = 2**31 - 1
 _CHUNK = 2**20
 #: Where onnxruntime raises an error: file and line, the function's signature, and what is written there.
 _SOURCE = re.compile(r"/onnxruntime_src/\S+ (?:[^()]*\([^()]*\)(?: const)? )?(?:.* was false\. )?")
+_LONGEST_REASON = 4_000
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : [0-9]+ : \w+ : ")
 
 
@@ -57,7 +58,8 @@ def reason_of(error: BaseException) -> str:
     >>> reason_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Node: {place}size(x) == 1 was false. x must be one"))
     'Node: x must be one'
     """
-    text = _SOURCE.sub("", _CODE.sub("", " ".join(str(error).split()))).rstrip(".")
+    # Cut first: names of foreign files, which it repeats, may be as long as their author likes.
+    text = _SOURCE.sub("", _CODE.sub("", shortened(" ".join(str(error).split()), _LONGEST_REASON))).rstrip(".")
     return shortened(text or type(error).__name__, 400)
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from prunecert.onnx.io import external_files, identity, load_model
+from prunecert.onnx.io import external_files, identity, load_model, reason_of
 from tests.prunecert.onnx.graphs import N, build, weights
 
 
@@ -166,6 +166,13 @@ def test_what_the_checker_refuses_is_said_with_the_reason(tmp_path: Path, old: s
         load_model(tmp_path / "net.onnx")
     assert "\n" not in str(refused.value)
     assert "cut off" not in str(refused.value)
+
+
+def test_long_names_in_a_reason_hold_nobody_up() -> None:
+    reason = reason_of(RuntimeError("/onnxruntime_src/a( was false" * 100_000 + "\x1b[31m the end."))
+    assert len(reason) < 500
+    assert reason.isprintable()
+    assert reason.endswith("the end")
 
 
 def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
