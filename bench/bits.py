@@ -30,7 +30,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     add("--checkpoint", required=True, metavar="NAME", help="a trained cell: its name, or the path of its file")
-    add("--bits", required=True, type=whole("bits", LEAST_BITS, MOST_BITS), help="the size is that of so many for all")
+    add(
+        "--bits",
+        required=True,
+        type=whole("bits", LEAST_BITS, MOST_BITS),
+        metavar="N",
+        help="of every layer's weights to begin with; no choice is larger than that",
+    )
     add("--images", type=IMAGES, default=100, help="held-out images of the search (default: 100)")
     add("--check", type=IMAGES, default=100, help="further ones, to compare the choice on (default: 100)")
     add("--verifier", default="sparse-crown-ibp", help="who proves (default: %(default)s)")

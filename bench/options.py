@@ -6,7 +6,6 @@ One meaning each, whatever the verb: `THREADS` is what ``--threads`` takes, wher
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
+from prunecert.numbers import read_number
 from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
@@ -62,11 +62,8 @@ def number(what: str, above: float, most: float) -> Callable[[str], float]:
     """
 
     def read(text: str) -> float:
-        try:
-            value = float(text) if len(text) <= 60 and text.isascii() else math.nan
-        except ValueError:
-            value = math.nan
-        if not above < value <= most:
+        value = read_number(text)
+        if value is None or not above < value <= most:
             raise argparse.ArgumentTypeError(
                 f"{shortened(repr(text), 60)} is refused; it must be a number of {what} above {above:g} and at most "
                 f"{most:,.10g}"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from prunecert.bench.impact.questions import DEFAULT_ALLOWANCE, SUBJECTS
 from prunecert.errors import UserError
+from prunecert.numbers import read_number
 
 
 def _ratios(text: str) -> set[float]:
-    try:
-        return {float(part) for part in text.split(",")}
-    except ValueError:
-        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.") from None
+    ratios = [read_number(part) for part in text.split(",")]
+    if None in ratios:
+        raise UserError(f"Compression {text!r} is refused; write ratios, e.g. 1,10,100.")
+    return {ratio for ratio in ratios if ratio is not None}
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -23,7 +23,11 @@ def run_parser(description: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="default", help="the suite's profile: default, smoke, paper, …")
     parser.add_argument("--images", type=IMAGES, help="verify the first N images instead of the profile's number")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")
-    parser.add_argument("--verifiers", help="comma-separated verifiers, in order, instead of the suite's cascade")
+    parser.add_argument(
+        "--verifiers",
+        help="comma-separated verifiers, in order, instead of the suite's cascade; pairs and certificates are left out "
+        "unless one that the suite asks about them is named, too",
+    )
     parser.add_argument("--image-seed", type=SEED, help="draw the images with this seed instead of taking the first")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N, or a list: cuda:0,cuda:1")
     parser.add_argument(

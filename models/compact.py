@@ -37,6 +37,7 @@ from prunecert.files import write_bytes
 from prunecert.models.compact_graph import Array, BoolArray, CompactGraph, CompactNode, Role
 from prunecert.models.compact_values import Values, evaluate
 from prunecert.onnx import rounding
+from prunecert.onnx.io import check_network, reason_of
 
 
 def compact(
@@ -101,13 +102,14 @@ def compact_file(
     try:
         raw = source.read_bytes()
         model = onnx.load_from_string(raw)
-        onnx.checker.check_model(model)
     except OSError as error:
         raise UserError(f"Network {source} can't be read ({error.strerror}); an ONNX file is needed.") from error
     except Exception as error:
-        # protobuf's decoding error and the checker's share no base class.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{source} is refused because it is no ONNX network or is cut off ({reason:.200}).") from error
+        # protobuf's decoding error has no base class that the package promises.
+        raise UserError(
+            f"{source} is refused because it is no ONNX network or is cut off ({reason_of(error)})."
+        ) from error
+    check_network(model, source)
     smaller, record = compact(
         model, domain=domain, exact=exact, masked_sha256=masked_sha256 or hashlib.sha256(raw).hexdigest()
     )

@@ -142,7 +142,7 @@ def _runner(path: Path) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.fl
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

@@ -184,6 +184,8 @@ class Recipe:
                     raise UserError(f"{where}: {key} is {value!r}; allowed is {type(default).__name__}.")
             elif isinstance(default, float) and isinstance(value, int | float):
                 continue
+            elif not isinstance(value, type(default)) and key in _CHOICES:
+                raise UserError(f"{where}: " + did_you_mean(key, str(value), _CHOICES[key]))
             elif not isinstance(value, type(default)):
                 raise UserError(f"{where}: {key} is {value!r}; allowed is a value of type {type(default).__name__}.")
         values: dict[str, Any] = {

@@ -75,7 +75,7 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     """Words the refusal of an unknown name.
 
     Args:
-        kind: What the name stands for, e.g. ``"network"``.
+        kind: What the name stands for, e.g. ``"network"``, or ``"profile of suite 'tiny'"``.
         name: The name that is not known.
         available: The names that are.
 
@@ -84,6 +84,8 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
 
     >>> did_you_mean("pruner", "hydr", ["lwm", "hydra"])
     "Unknown pruner 'hydr'. Did you mean 'hydra'? Available: hydra, lwm."
+    >>> did_you_mean("profile of suite 'tiny'", "none", ["default"])
+    "Unknown profile 'none' of suite 'tiny'. Available: default."
     """
     names = sorted(available)
     # Names of foreign files may be as long as their author likes; none of ours is.
@@ -93,7 +95,8 @@ def did_you_mean(kind: str, name: str, available: Iterable[str]) -> str:
     if len(listing) > _LONGEST_LISTING:
         nearest = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=_MANY, cutoff=0.0)
         listing = f"{', '.join(sorted(nearest))} and {len(names) - len(nearest)} others"
-    return f"Unknown {kind} {shortened(repr(name))}.{hint} Available: {listing}."
+    noun, of, owner = kind.partition(" of ")
+    return f"Unknown {noun} {shortened(repr(name))}{of}{owner}.{hint} Available: {listing}."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -32,6 +32,15 @@ def shortened(text: object, most: int = _LONGEST) -> str:
     return printable(shown)
 
 
+def article(noun: str) -> str:
+    """Returns a noun with its article, by the sound of its first letter.
+
+    >>> article("ONNX"), article("VNN-LIB")
+    ('an ONNX', 'a VNN-LIB')
+    """
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
 def say(text: object = "") -> None:
     """Prints a line that may hold foreign text, at once.
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar, cast
 
 from prunecert.errors import UserError, did_you_mean
@@ -85,14 +85,18 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} {name!r} is registered already as {self._targets[name]}")
         self._targets[name] = target
 
-    def check(self, name: str) -> str:
+    def check(self, name: str, among: Callable[[str], bool] | None = None) -> str:
         """Returns `name` if it is known.
+
+        Args:
+            name: The name.
+            among: Says which known names the message is to name; None: all.
 
         Raises:
             UserError: It is not; the message names the nearest and all known names.
         """
         if name not in self:
-            raise UserError(did_you_mean(self.kind, name, self._targets))
+            raise UserError(did_you_mean(self.kind, name, filter(among, self) if among else self._targets))
         return name
 
     def get(self, name: str) -> T:

@@ -12,7 +12,13 @@ from typing import Any
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.plan import CellPlan
 from prunecert.bench.planning.select import Cells
-from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
+from prunecert.bench.planning.stages import (
+    Installed,
+    describe_float32_only,
+    make_stages,
+    other_reasons,
+    supported_stages,
+)
 from prunecert.bench.schema.cell import Cell, Protocol, parse_eps, show_eps
 from prunecert.bench.schema.suite import Suite
 from prunecert.bench.schema.yamlfile import Document, Section
@@ -243,7 +249,9 @@ def card_plans(
                 f"{export.path.name} is refused: it has {logits.shape[-1]} outputs; allowed are {images.classes}."
             )
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path)
-        for reason in dict.fromkeys(unsupported.values()):
+        for reason in dict.fromkeys(other_reasons(unsupported).values()):
             tell(f"{cell.name}: {reason} It is left out there.")
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, images, min(protocol.images, len(images))))
+    for line in describe_float32_only({plan.name: plan.unsupported for plan in plans}):
+        tell(line)
     return tuple(plans)

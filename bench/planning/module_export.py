@@ -22,7 +22,7 @@ from prunecert.bench.planning.module_copy import plain_copy
 from prunecert.errors import UserError
 from prunecert.files import replacing
 from prunecert.onnx.count import count_layers, totals
-from prunecert.onnx.io import first_line, identity, load_model
+from prunecert.onnx.io import first_line, identity, load_model, reason_of
 from prunecert.onnx.normalise import normalise
 from prunecert.onnx.rounding import forget
 from prunecert.pages import definitions
@@ -298,7 +298,7 @@ def _settle(path: Path) -> str:
     except Exception as error:
         # onnx raises what it likes: of types that its operators lack, for example.
         raise UserError(
-            f"The exported network is refused by onnx ({first_line(error)}); what it names must be of float32: take "
+            f"The exported network is refused by onnx ({reason_of(error)}); what it names must be of float32: take "
             "autocast and other types out of the module's forward."
         ) from error
     return refusal

@@ -15,7 +15,7 @@ from prunecert.bench.schema.own import OwnCell, OwnNetwork
 from prunecert.errors import UserError
 from prunecert.models.datasets.source import DataSource
 from prunecert.onnx.count import count_layers, totals
-from prunecert.onnx.io import first_line, identity
+from prunecert.onnx.io import identity, reason_of
 from prunecert.registry import imported
 
 Tell = Callable[[str], None]
@@ -69,7 +69,7 @@ def prepare_own(
             exports[cell.name] = compact_export(export, folder, compact_mode(protocol))
         except Exception as error:
             # Readers of foreign networks raise anything; whether it is one at all is found out when it is run.
-            tell(f"{cell.name}: it is verified as it is, since it can't be made compact ({first_line(error)})")
+            tell(f"{cell.name}: it is verified as it is, since it can't be made compact ({reason_of(error)})")
             exports[cell.name] = export
         counted.append((replace(cell, compression=float(f"{compression:.4g}")), protocol))
     return tuple(counted), exports

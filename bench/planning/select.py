@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ import numpy as np
 
 from prunecert.bench.planning.exports import Calibration, Export, cell_export
 from prunecert.bench.planning.plan import CellPlan
-from prunecert.bench.planning.stages import Installed, make_stages, supported_stages
+from prunecert.bench.planning.stages import (
+    Installed,
+    describe_float32_only,
+    make_stages,
+    other_reasons,
+    supported_stages,
+)
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.schema.cell import Cell, Protocol, fitting
 from prunecert.bench.schema.certificates import VERIFIER
@@ -31,7 +37,13 @@ from prunecert.verifiers import VERIFIERS
 Cells = tuple[tuple[Cell, Protocol], ...]
 
 
-def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int | None) -> Cells:
+def choose(
+    suite: Suite,
+    cells: str | None,
+    verifiers: str | None,
+    images: int | None,
+    tell: Callable[[str], None] | None = None,
+) -> Cells:
     """Returns the suite's cells narrowed to what the options ask for.
 
     Example:
@@ -45,6 +57,7 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
         cells: Shell patterns of cell names, comma-separated, or None for all.
         verifiers: Verifier names, comma-separated, which replace the cascade, or None.
         images: How many images, or None for the profile's number.
+        tell: Takes a line about what is left out besides the cascade because none of `verifiers` does it.
 
     Raises:
         UserError: A pattern fits no cell, a verifier is unknown or has no time limit.
@@ -75,12 +88,25 @@ def choose(suite: Suite, cells: str | None, verifiers: str | None, images: int |
                         f"--verifiers: suite {suite.name!r} sets no time limit for {name!r}; add one under "
                         "verify.timeouts in the suite."
                     )
+        if tell is not None:
+            for line in _unasked([protocol for _, protocol in chosen], names):
+                tell(line)
         chosen = [(cell, protocol.only(tuple(names))) for cell, protocol in chosen]
     if images is not None:
         if images < 1:
             raise UserError(f"--images {images} is refused; it must be at least 1.")
         chosen = [(cell, protocol.first(images)) for cell, protocol in chosen]
     return tuple((cell, protocol) for cell, protocol in chosen if protocol.cascade or protocol.certify or protocol.pair)
+
+
+def _unasked(protocols: Sequence[Protocol], names: Sequence[str]) -> Iterator[str]:
+    """Says what else the protocols ask, beside their cascades, that none of the verifiers does."""
+    pairs = [protocol.pair for protocol in protocols if protocol.pair is not None]
+    if pairs and not any(name in names for pair in pairs for name in pair.verifiers):
+        able = ", ".join(dict.fromkeys(name for pair in pairs for name in pair.verifiers))
+        yield f"pairs are left out: --verifiers names none of those that compare them ({able}); add one to keep them."
+    if VERIFIER not in names and any(protocol.certify for protocol in protocols):
+        yield f"certificates are left out: --verifiers doesn't name {VERIFIER}; add it to keep them."
 
 
 def check_installed(cells: Cells, device: str, skip: bool) -> tuple[Installed, dict[str, str]]:
@@ -213,12 +239,14 @@ def prepare(
         export = export_of(suite, cell, protocol, checkpoints, exports, calibration)
         _check_card(cell, export)
         stages, unsupported = supported_stages(make_stages(protocol, installed), export.path, cell.verification_norm)
-        for verifier, reason in unsupported.items():
+        for verifier, reason in other_reasons(unsupported).items():
             # Some speak of the network alone.
             tell(f"{cell.name}: {'' if verifier in reason else f'{verifier}: '}{reason} It is left out there.")
         images = min(protocol.images, len(data[protocol.split]))
         extra = {"size": bit_sizes(export.masked_path)} if sized else {}
         plans.append(CellPlan(cell, protocol, export, stages, unsupported, data[protocol.split], images, extra=extra))
+    for line in describe_float32_only({plan.name: plan.unsupported for plan in plans}):
+        tell(line)
     return tuple(plans), missing
 
 

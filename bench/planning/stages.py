@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from prunecert.hashing import digest
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Availability, Kind, Norm
 from prunecert.verifiers.formats.support import SpecKind
+
+#: What the refusal of a network that rounds its activations says (`prunecert.onnx.normalise`).
+_ROUNDS = "(QuantizeLinear) isn't taken"
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,28 @@ def stages_of(names: Sequence[str], protocol: Protocol, installed: Installed) ->
             )
         )
     return tuple(stages)
+
+
+def describe_float32_only(unsupported: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Returns one line for each verifier that is left out because networks round.
+
+    Example:
+        >>> describe_float32_only({"net_int8": {"pgd": "The node 'q' (QuantizeLinear) isn't taken: …"}})
+        ['pgd: takes float32 networks only; left out of 1 int8 cell.']
+
+    Args:
+        unsupported: By network, why verifiers don't take it.
+    """
+    counts = Counter(name for reasons in unsupported.values() for name in reasons if _ROUNDS in reasons[name])
+    return [
+        f"{verifier}: takes float32 networks only; left out of {count} int8 cell{'' if count == 1 else 's'}."
+        for verifier, count in counts.items()
+    ]
+
+
+def other_reasons(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Returns why verifiers don't take a network, without what `describe_float32_only` says."""
+    return {verifier: reason for verifier, reason in reasons.items() if _ROUNDS not in reason}
 
 
 def _compared_by(protocol: Protocol) -> tuple[str, ...]:

@@ -36,6 +36,20 @@ def _radii(summary: Summary) -> list[float]:
     return sorted({item["radius"] for cell in summary["certificates"] for item in cell["certified"]})
 
 
+def narrow(summary: Summary) -> list[tuple[str, Table]]:
+    """Returns a table for each network, objective and σ, for 80 columns, with its title."""
+    radii = _radii(summary)
+    columns = (("pruner", False), ("×", True), *((f"r = {radius:g}", True) for radius in radii), ("ACR", True))
+    groups: dict[str, list[list[str]]] = {}
+    for cell in summary["certificates"]:
+        title = f"{cell['network']}, {cell['objective']}, σ = {cell['sigma']:g}, {cell['images']} images: % certified"
+        at = {item["radius"]: item for item in cell["certified"]}
+        shares = [_percent(at[radius], interval=False) if radius in at else "–" for radius in radii]
+        acr = "–" if cell["acr"] is None else f"{cell['acr']:.3f}"
+        groups.setdefault(title, []).append([cell["pruner"], f"{cell['compression']:g}", *shares, acr])
+    return [(title, Table(columns, rows)) for title, rows in groups.items()]
+
+
 def rows(summary: Summary) -> list[list[str]]:
     """Returns the table's cells as text, in the order of `columns`."""
     return [_row(cell, _radii(summary)) for cell in summary["certificates"]]

@@ -1,4 +1,4 @@
-"""Names in figures, shown as they are."""
+"""Names of networks, objectives and pruners, as figures and tables show them."""
 
 from __future__ import annotations
 
@@ -14,3 +14,19 @@ def literal(name: str) -> str:
     """
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def rest_of(name: str, other: str) -> str:
+    """Returns a cell's name without the parts at its beginning that it shares with another's.
+
+    Example:
+        >>> rest_of("cnn-small_ibp_eps2_lwm_x2_s0", "cnn-small_ibp_eps2_lwm_x10_s0"), rest_of("net", "net")
+        ('x2_s0', 'net')
+
+    Args:
+        name: The name.
+        other: The other name.
+    """
+    parts, others = name.split("_"), other.split("_")
+    shared = next((i for i, (one, two) in enumerate(zip(parts, others, strict=False)) if one != two), len(others))
+    return "_".join(parts[shared:]) or name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prunecert.bench.report.labels import rest_of
 from prunecert.bench.report.medium import Table
 
 Summary = Mapping[str, Any]
@@ -23,6 +24,18 @@ COLUMNS = (
     ("proved by", False),
     ("undecided", False),
     ("median s", True),
+)
+
+
+_NARROW = (
+    ("pruner", False),
+    ("seed", True),
+    ("×", True),
+    ("with", False),
+    ("same, proved %", True),
+    ("differ %", True),
+    ("open", True),
+    ("s", True),
 )
 
 
@@ -48,6 +61,27 @@ def _row(pair: Mapping[str, Any]) -> list[str]:
         _undecided(pair),
         "–" if seconds is None else f"{seconds:.3g}",
     ]
+
+
+def narrow(summary: Summary) -> list[tuple[str, Table]]:
+    """Returns a table for each network, objective, radius and thing asked, for 80 columns, with its title."""
+    groups: dict[str, list[list[str]]] = {}
+    for pair in summary.get("pairs", ()):
+        title = f"{pair['network']}, {pair['objective']}, ε = {pair['eps']}, {pair['images']} images: {pair['alike']}"
+        to_do = pair["pending"] + pair["images_asked"] - pair["images"]
+        seconds = pair["time"]["median_s"]
+        row = [
+            pair["pruner"],
+            str(pair["seed"]),
+            f"{pair['compression']:g}",
+            rest_of(pair["partner"], pair["name"]) if pair["step"] else "dense",
+            _percent(pair["same"]),
+            _percent(pair["different"], interval=False),
+            f"{pair['undecided']['total']}{f' +{to_do}' if to_do else ''}",
+            "–" if seconds is None else f"{seconds:.2g}",
+        ]
+        groups.setdefault(title, []).append(row)
+    return [(title, Table(_NARROW, rows)) for title, rows in groups.items()]
 
 
 def _undecided(pair: Mapping[str, Any]) -> str:

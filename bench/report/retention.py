@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunecert.bench.report.medium import Table
+from rich.console import Console
+
+from prunecert.bench.report.labels import rest_of
+from prunecert.bench.report.medium import Table, print_sentence
 
 
 class Way(enum.StrEnum):
@@ -138,6 +141,54 @@ def lost_by_class(networks: Sequence[Retained], classes: Sequence[str]) -> Table
             rows.append([network.name, classes[label], str(len(own)), str(kept), ", ".join(images)])
     columns = (("network", False), ("class", False), ("guarantees", True), ("kept", True), ("lost images", False))
     return Table(columns, rows)
+
+
+#: Headings of the ways where there is little room.
+_SHORT = {
+    Way.TRANSFER: "margin",
+    Way.INTERVALS: "interv.",
+    Way.ROOT: "root",
+    Way.SEARCH: "search",
+    Way.MISCLASSIFIED: "miscl.",
+    Way.BROKEN: "broken",
+    Way.OPEN: "open",
+}
+
+
+def show(networks: Sequence[Retained], classes: Sequence[str], console: Console) -> None:
+    """Prints what `markdown` returns; on a terminal that is too narrow for its tables, smaller ones.
+
+    Args:
+        networks: The pruned networks.
+        classes: Names of the classes.
+        console: Where to.
+    """
+    lines = markdown(networks, classes).splitlines()
+    if (
+        not console.is_terminal
+        or max((len(line) for line in lines if line.startswith("|")), default=0) <= console.width
+    ):
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    for network in networks:
+        print_sentence(console, f"- {network.sentence()}")
+    lost = lost_by_class(networks, classes)
+    for dense in dict.fromkeys(network.dense for network in networks):
+        mine = [network for network in networks if network.dense == dense]
+        names = {network.name: rest_of(network.name, dense) for network in mine}
+        rows = [[names[network.name], str(network.kept), *_counts(network).values()] for network in mine]
+        columns = [("network", False), ("kept", True), *((_SHORT[way], True) for way in Way)]
+        title = f"{dense}: of {len(mine[0].fates)} guarantees, those that are kept or lost, and by what"
+        console.print(Table(columns, rows).terminal(title))
+        rows = [[names[name], *rest] for name, *rest in lost.rows if name in names]
+        if rows:
+            console.print(Table(lost.columns, rows).terminal("lost, by class; a question mark: left open"))
+
+
+def _counts(network: Retained) -> dict[Way, str]:
+    counts = Counter(fate.way for fate in network.fates)
+    return {way: str(counts[way]) for way in Way}
 
 
 def markdown(networks: Sequence[Retained], classes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from prunecert.bench.planning.select import describe_missing
+from prunecert.bench.planning.stages import describe_float32_only, other_reasons
 from prunecert.bench.report import certificates_table as certified
 from prunecert.bench.report import pairs_table, proofs_table, screen
 from prunecert.bench.report.medium import Table, print_sentence
@@ -155,7 +156,8 @@ def notes(summary: Summary) -> list[str]:
     for cell in summary["cells"]:
         if cell["note"]:
             lines.append(f"{cell['name']}: {cell['note']}.")
-        lines += [f"{cell['name']}: {line}" for line in _left_out(cell["unsupported"])]
+        lines += [f"{cell['name']}: {line}" for line in _left_out(other_reasons(cell["unsupported"]))]
+    lines += describe_float32_only({cell["name"]: cell["unsupported"] for cell in summary["cells"]})
     lines += [f"left out: {name} ({hint})" for name, hint in summary["skipped"].items()]
     missing = msgspec.convert(summary["missing"], list[Missing])
     lines += [f"no checkpoint yet: {line}" for line in describe_missing(missing)]
@@ -189,7 +191,7 @@ def show(summary: Summary, console: Console) -> None:
     if summary["certificates"]:
         _show_certificates(summary, console)
     if summary.get("pairs"):
-        console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
+        _show_pairs(summary, console)
     beneath = (*notes(summary), *certified.notes(summary), *pairs_table.notes(summary))
     for line in (*([] if _narrow(console) else legend(summary)), *beneath):
         print_sentence(console, line)
@@ -210,14 +212,28 @@ def _narrow(console: Console) -> bool:
 
 
 def _show_certificates(summary: Summary, console: Console) -> None:
+    if _narrow(console):
+        _show_narrow(certified.narrow(summary), console)
+        return
     console.print(Table(certified.columns(summary), certified.rows(summary)).terminal(certified.CAPTION))
+
+
+def _show_pairs(summary: Summary, console: Console) -> None:
+    if _narrow(console):
+        _show_narrow(pairs_table.narrow(summary), console)
+        return
+    console.print(Table(pairs_table.COLUMNS, pairs_table.rows(summary)).terminal(pairs_table.CAPTION))
 
 
 def _show_by_network(summary: Summary, console: Console) -> None:
     """Prints a table for each network, objective, radius and number of images, in the columns that a screen has."""
-    for title, small in screen.tables(summary, console.width):
-        console.print(small.terminal(title))
+    _show_narrow(screen.tables(summary, console.width), console)
     console.print(screen.legend(console.width), markup=False, highlight=False)
+
+
+def _show_narrow(tables: Sequence[tuple[str, Table]], console: Console) -> None:
+    for title, small in tables:
+        console.print(small.terminal(title))
 
 
 def markdown(summary: Summary, headings: Sequence[str] | None = None) -> str:

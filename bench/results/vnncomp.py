@@ -21,7 +21,8 @@ from typing import NamedTuple
 from prunecert.errors import UserError
 from prunecert.files import write_bytes
 from prunecert.hashing import digest
-from prunecert.printable import shortened
+from prunecert.numbers import read_number
+from prunecert.printable import article, shortened
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats.textfile import read_text
 
@@ -113,7 +114,7 @@ def existing(path: Path, kind: str) -> Path:
             if candidate.is_file():
                 return candidate
         if path.exists():
-            raise UserError(f"{name} is no file; a {kind} file is wanted.")
+            raise UserError(f"{name} is no file; wanted is {article(kind)} file.")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"The {kind} file {name} can't be reached ({reason}).") from None
@@ -186,7 +187,7 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
             wrong = ""
             if not any(fields) or fields[0].startswith("#"):
                 continue
-        limit = _seconds(fields[2]) if len(fields) > 2 else timeout
+        limit = read_number(fields[2]) if len(fields) > 2 else timeout
         if not tasks and limit is None and not wrong and len(fields) > 2 and not _there(path.parent, fields):
             # A header: names of columns.
             continue
@@ -197,14 +198,6 @@ def read_rows(path: Path, category: str | None = None, timeout: float | None = N
             raise UserError(tasks[0].refusal)
         raise UserError(f"{shortened(path, 200)} has no instance; a row reads onnx,vnnlib,timeout.")
     return _named(path.parent, tasks)
-
-
-def _seconds(text: str) -> float | None:
-    """Reads a limit; None if it is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _there(folder: Path, fields: list[str]) -> bool:
@@ -219,7 +212,7 @@ def _there(folder: Path, fields: list[str]) -> bool:
 def _task(where: str, folder: Path, fields: list[str], wrong: str, category: str, timeout: float | None) -> Task:
     """Makes a task of a row's fields, with a refusal if it can't be answered."""
     onnx, vnnlib, text = [*fields, "", "", ""][:3]
-    limit = _seconds(text) if text or timeout is None else timeout
+    limit = read_number(text) if text or timeout is None else timeout
     refusal = ""
     first, second = folder / onnx, folder / vnnlib
     if wrong:

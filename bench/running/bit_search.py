@@ -19,13 +19,14 @@ import numpy as np
 from prunecert.bench.planning.exports import Export, export_cell, rounded_export
 from prunecert.bench.planning.plan import is_correct, robustness_instance
 from prunecert.bench.schema.cell import parse_eps, show_bits
+from prunecert.bench.schema.pairs import PAIR_VERIFIER, proves
 from prunecert.errors import UserError
 from prunecert.models import LEAST_BITS, MOST_BITS
 from prunecert.models.bits import BitCount, count_bits, spread_bits, weights_of
 from prunecert.models.data import Dataset
 from prunecert.models.datasets.source import CIFAR10, load_split, source_of
 from prunecert.verifiers import VERIFIERS
-from prunecert.verifiers.base import Kind, Status
+from prunecert.verifiers.base import Status
 from prunecert.verifiers.formats.counterexample import outputs
 from prunecert.verifiers.process.worker import Worker
 
@@ -108,12 +109,11 @@ class VerifiedJudge:
             for p in right
         ]
         verdicts = self._worker.verify(instances)
-        failed = next((verdict for verdict in verdicts if verdict.status is Status.ERROR), None)
+        failed = next((one for one in verdicts if one.status in (Status.ERROR, Status.UNSUPPORTED)), None)
         if failed is not None:
             # A failure must not look like a worse network.
-            raise UserError(
-                f"The search is stopped: {failed.verifier} failed at {show_bits(bits)} bits: {failed.detail}"
-            )
+            what = "failed at" if failed.status is Status.ERROR else "doesn't take the network of"
+            raise UserError(f"The search is stopped: {failed.verifier} {what} {show_bits(bits)} bits: {failed.detail}")
         margins = [min(1.0, *verdict.bounds) if verdict.bounds else -1.0 for verdict in verdicts]
         margins += [-1.0] * (len(self._positions) - len(right))
         proved = sum(verdict.status is Status.UNSAT for verdict in verdicts)
@@ -194,14 +194,20 @@ def start_of(export: Export, bits: int) -> tuple[Bits, list[int]]:
 
 
 def check_verifier(name: str) -> None:
-    """Refuses a verifier that proves nothing.
+    """Refuses a verifier that proves nothing of one network.
 
     Raises:
-        UserError: It is unknown, or an attack.
+        UserError: It is unknown, or an attack, or compares two networks.
     """
-    VERIFIERS.check(name)
-    if VERIFIERS.get(name).kind not in (Kind.INCOMPLETE, Kind.COMPLETE):
+    VERIFIERS.check(name, _proves_one)
+    if not proves(name):
         raise UserError(f"--verifier {name} is refused because it proves nothing; name one that does.")
+    if not _proves_one(name):
+        raise UserError(f"--verifier {name} is refused because it compares two networks; name one that takes one.")
+
+
+def _proves_one(name: str) -> bool:
+    return name != PAIR_VERIFIER and proves(name)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from prunecert.verifiers.formats.support import network_info
 from prunecert.verifiers.formats.vnnlib import read_property
 from prunecert.verifiers.rounding.summation import output_error
 
+_QUANTISING = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
+
 
 def check_file(certificate: Path, onnx: Path, vnnlib: Path) -> int:
     """Checks a certificate and says what came of it; returns the exit code.
@@ -94,17 +96,38 @@ def check_folder(directory: Path, how: Checking) -> int:
     return EXIT_USAGE if tally.problems else EXIT_OK
 
 
+def refuse_quantised(onnx: Path, name: Path) -> None:
+    """Refuses a network that has no certificate, whatever its property.
+
+    Args:
+        onnx: Its file, not gzipped.
+        name: What the person calls it.
+
+    Raises:
+        UserError: It is quantised, or no network.
+    """
+    operators = {operator for operator, _ in network_info(onnx).operators}
+    if operators & _QUANTISING:
+        names = ", ".join(sorted(operators & _QUANTISING))
+        raise UserError(
+            f"{shortened(name, 200)} is refused because it is quantised ({names}); certificates "
+            "are about networks in float32: leave the certificate out, or take the float32 network."
+        )
+
+
 def write_file(certificate: Path, onnx: Path, vnnlib: Path, timeout: float) -> int:
     """Writes a certificate and says how it came about; returns the exit code.
 
     Raises:
-        UserError: A file can't be read, or the certificate can't be written.
+        UserError: A file can't be read, the network is quantised, or the certificate can't be written.
     """
     from prunecert.verifiers.sparse.certificates import Certifier
 
-    certificate.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prunecert-") as scratch:
-        written = Certifier(_unpacked(onnx, Path(scratch))).write(vnnlib, certificate, timeout)
+        plain = _unpacked(onnx, Path(scratch))
+        refuse_quantised(plain, onnx)
+        certificate.parent.mkdir(parents=True, exist_ok=True)
+        written = Certifier(plain).write(vnnlib, certificate, timeout)
     say(written.describe())
     return EXIT_REGRESSION if written.reason else EXIT_OK
 

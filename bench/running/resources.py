@@ -29,7 +29,7 @@ def parse_devices(text: str) -> tuple[str, ...]:
     """
     devices = tuple(word.strip() for word in text.split(","))
     if len(devices) > 1 and (
-        len(set(devices)) < len(devices) or not all(re.fullmatch(r"cuda:\d+", word) for word in devices)
+        len(set(devices)) < len(devices) or not all(re.fullmatch(r"cuda:[0-9]+", word) for word in devices)
     ):
         raise UserError(
             f"--device {text!r} is refused; a list must name different CUDA devices with their numbers, "

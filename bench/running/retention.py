@@ -21,12 +21,13 @@ from pathlib import Path
 from prunecert.bench.planning.exports import Calibration, Export, export_cell, int8_export
 from prunecert.bench.planning.plan import robustness_instance
 from prunecert.bench.planning.select import CHECKPOINTS
-from prunecert.bench.report.retention import Fate, Retained, Way, markdown
+from prunecert.bench.report.retention import Fate, Retained, Way, show
 from prunecert.bench.results.outcome import Outcome, seconds, settle
 from prunecert.bench.results.row_types import ImageRow, VerdictRow
 from prunecert.bench.results.session_types import SessionCell, SessionRow
 from prunecert.bench.results.store import Log
 from prunecert.bench.running.margin_transfer import Transfer, carries
+from prunecert.bench.running.progress import Output
 from prunecert.bench.schema.cell import INT8, fitting
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, UserError
@@ -198,7 +199,7 @@ def tell(
         The exit code: 1 if a proof that carries over is contradicted by the run.
     """
     result = retention(run, checkpoints, Path("onnx_exports"), root, say, compressions=compressions, cells=cells)
-    print(markdown(result.networks, result.classes), end="")
+    show(result.networks, result.classes, Output())
     for sentence in result.contradictions:
         print(sentence)
     return EXIT_REGRESSION if result.contradictions else EXIT_OK

@@ -88,7 +88,7 @@ def run_suite(
         >>> run_suite(RunRequest(suite=suite, cells="cnn-smal_*"))
         Traceback (most recent call last):
             ...
-        prunecert.errors.UserError: --cells: Unknown cell of suite 'cifar10-4nets' 'cnn-smal_*'. ...
+        prunecert.errors.UserError: --cells: Unknown cell 'cnn-smal_*' of suite 'cifar10-4nets'. ...
 
     Args:
         request: What is asked for.
@@ -149,7 +149,7 @@ def _prepare(
     suite, away = request.suite, request.cluster is not None
     select.use_abcrown(request.abcrown)
     offered, exported = _offered(request)
-    cells = select.choose(offered, request.cells, request.verifiers, request.images)
+    cells = select.choose(offered, request.cells, request.verifiers, request.images, tell)
     cells = select.set_compact(cells, request.compact)
     if request.certificates:
         _tell_of_balls(cells, tell)

@@ -61,10 +61,7 @@ def run_search(request: SearchRequest) -> SearchResult:
     Raises:
         UserError: Anything about the request; it is found out before the first trial is trained.
     """
-    plans = plan_trials(request)
-    for job in plans[0][0].jobs:
-        job.refuse_unreachable()
-    return _Search(request, plans).run()
+    return _Search(request, plan_trials(request)).run()
 
 
 class _Search:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prunecert.bench.running.training import Deadline, make_job
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
+from prunecert.numbers import read_number
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -58,10 +59,10 @@ class SearchCriterion:
             factor, star, name = term.rpartition("*")
             if name not in MEASURES:
                 raise UserError(f"--criterion {text!r}: " + did_you_mean("measure", name, MEASURES))
-            try:
-                weights[name] = weights.get(name, 0.0) + (float(factor) if star else 1.0)
-            except ValueError:
-                raise UserError(f"--criterion {text!r} is refused: {factor!r} is no number.") from None
+            weight = read_number(factor) if star else 1.0
+            if weight is None:
+                raise UserError(f"--criterion {text!r} is refused: {factor!r} is no number.")
+            weights[name] = weights.get(name, 0.0) + weight
         return cls(text, weights)
 
     def score(self, cells: Sequence[Measures]) -> float:
@@ -195,10 +196,10 @@ def show_changes(changes: Mapping[str, Any]) -> str:
 
 
 def plan_trials(request: SearchRequest) -> list[list[Trial]]:
-    """Returns all trials, each on every rung that it may reach; every recipe is checked.
+    """Returns all trials, each on every rung that it may reach; every recipe is checked, and the first trial's cells.
 
     Raises:
-        UserError: The request makes no sense, or a trial's recipe is refused.
+        UserError: The request makes no sense, or a trial's recipe is refused, or a cell can't be what it is to be.
     """
     if "verified" in request.criterion.weights and request.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
@@ -207,10 +208,13 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     cells = request.chosen_cells()
     trials, space = request.trials, request.space
     draws = one_by_one(space) if trials is None else draw(space, trials, request.seed)
-    return [
+    plans = [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)
     ]
+    for job in plans[0][0].jobs:
+        job.refuse_unreachable()
+    return plans
 
 
 def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int, changes: Mapping[str, Any]) -> Trial:

@@ -98,7 +98,7 @@ def parse_resources(
         UserError: A value makes no sense.
     """
     _match("--slurm-partition", partition, r"[\w.-]+(,[\w.-]+)*", "names like gpu or gpu,long")
-    _match("--slurm-mem", mem, r"0*[1-9]\d*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
+    _match("--slurm-mem", mem, r"0*[1-9][0-9]*[KMGT]?", "a number with K, M, G or T, e.g. 8G")
     _match("--slurm-gres", gres, r"[a-z]\w*(:[\w.-]+){0,2}(,[a-z]\w*(:[\w.-]+){0,2})*", "e.g. gpu:1")
     return Resources(
         partition=partition,

@@ -96,6 +96,8 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
         jobs = by_value(jobs)
     todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
+    for job in todo:
+        _refuse(job, request.out)
     if request.dry_run:
         rates = known_rates([request.out, ZOO])
         for line in forecast(todo, _training_images(request), rates):
@@ -118,16 +120,19 @@ def _training_images(request: TrainingRequest) -> int:
     return min(images, request.subset or images)
 
 
+def _refuse(job: Job, folder: Path) -> None:
+    """Refuses a job that training would refuse, before data is loaded or anything is foretold."""
+    from prunecert.models.pipeline import parent_file
+
+    job.refuse_unreachable()
+    if job.recipe.parent:
+        parent_file(job, folder)
+
+
 class _Training:
     """A training under way."""
 
     def __init__(self, request: TrainingRequest, todo: Sequence[Job], tell: Callable[[str], None]) -> None:
-        from prunecert.models.pipeline import parent_file
-
-        for job in todo:
-            job.refuse_unreachable()
-            if job.recipe.parent:
-                parent_file(job, request.out)
         from prunecert.models.datasets.source import load_split
         from prunecert.models.pipeline import Pipeline
 

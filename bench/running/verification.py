@@ -56,6 +56,11 @@ def run_properties(request: PropertiesRequest) -> int:
         entries = [reader.entry(task) for task, _ in tasks]
         if request.instances is None and isinstance(entries[0], UnreadableRow):
             raise UserError(entries[0].reason)
+        if request.certificate is not None and isinstance(entry := entries[0], Problem):
+            # Before anything is asked: there will be none, whatever the answer.
+            from prunecert.bench.running.certifying import refuse_quantised
+
+            refuse_quantised(entry.onnx, entry.task.onnx)
         entries = [
             replace(entry, pair=pair) if isinstance(entry, Problem) else entry
             for entry, (_, pair) in zip(entries, tasks, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from prunecert.errors import UserError
+from prunecert.numbers import read_number
 from prunecert.verifiers.base import OutputSpec
 
 #: What may be asked of a pair, as command lines and suites have it.
@@ -35,9 +36,8 @@ def alike_spec(text: str, outputs: int, where: str = "--alike") -> OutputSpec:
     from prunecert.verifiers.sparse.pairs.specification import difference, same_class
 
     kind, _, amount = text.partition(":")
-    try:
-        number = float(amount) if amount else None
-    except ValueError:
+    number = read_number(amount) if amount else None
+    if amount and number is None:
         number = math.nan
     if kind == "difference" and number is not None and not math.isnan(number):
         if not 0 < number < math.inf:

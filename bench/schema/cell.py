@@ -298,9 +298,9 @@ def parse_bits(value: object) -> tuple[int, ...]:
     Raises:
         UserError: It is neither, or out of range.
     """
-    if value == FULL_BITS and not isinstance(value, bool):
-        return ()
     text = str(value)
+    if value == FULL_BITS or text == str(FULL_BITS):
+        return ()
     if isinstance(value, bool) or not _BITS.fullmatch(text):
         raise UserError(
             f"Bits {shortened(repr(value), 60)} are refused; allowed are {FULL_BITS} (float32), a whole number from "
@@ -311,8 +311,8 @@ def parse_bits(value: object) -> tuple[int, ...]:
     for width in bits:
         if not LEAST_BITS <= width <= MOST_BITS:
             raise UserError(
-                f"Bits {text!r} are refused; each must be within {LEAST_BITS} and {MOST_BITS}, or {FULL_BITS} for "
-                "float32."
+                f"Bits {text!r} are refused; each must be within {LEAST_BITS} and {MOST_BITS} ({FULL_BITS}, for "
+                "float32, stands alone, for all layers)."
             )
     return bits
 

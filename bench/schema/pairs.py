@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prunecert.bench.schema.alike import alike_spec
+from prunecert.bench.schema.alike import ALIKE, alike_spec
 from prunecert.bench.schema.yamlfile import Section
 from prunecert.errors import UserError
 from prunecert.models import DENSE
+from prunecert.printable import shortened
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
 
@@ -16,6 +17,7 @@ from prunecert.verifiers.base import Kind
 PAIR_VERIFIER = "sparse-pair"
 #: As few outputs as any question about classes needs; enough to find out whether a text can be asked.
 _FEW = 2
+_KEYS = "'with', 'alike', 'verifiers', 'steps' and 'images'"
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> P
     Raises:
         UserError: A key is unknown, or a value of the wrong type or out of range.
     """
-    if not isinstance(parent.data.get("pair", {}), dict):
-        if parent.take("pair", str) != DENSE:
-            raise parent.refusal("pair", f"{parent.data['pair']!r} is refused; allowed is {DENSE!r}, or a section.")
+    if not isinstance(value := parent.data.get("pair", {}), dict):
+        if value is None or parent.take("pair", object) != DENSE:
+            text = "nothing stands there, which" if value is None else shortened(repr(value), 60)
+            raise parent.refusal("pair", f"{text} is refused; allowed is {DENSE!r}, or a section of {_KEYS}.")
         return base or PairProtocol()
     section = parent.section("pair")
     if section is None:
@@ -73,7 +76,7 @@ def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> P
     pair = base or PairProtocol()
     if section.take("with", str, DENSE) != DENSE:
         raise section.refusal("with", f"{section.data['with']!r} is refused; allowed is {DENSE!r}.")
-    alike = section.take_list("alike", str, lambda text: alike_spec(text, _FEW, "alike"), pair.alike)
+    alike = _take_alike(section, pair.alike)
     verifiers = section.take_list("verifiers", str, _check_proving, pair.verifiers)
     steps = section.take("steps", bool, pair.steps)
     images = section.take("images", int, pair.images or most_images)
@@ -84,7 +87,30 @@ def take_pair(parent: Section, base: PairProtocol | None, most_images: int) -> P
     return PairProtocol(alike, verifiers, steps, asked_about)
 
 
+def _take_alike(section: Section, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Reads what is asked; the same, however it is written, is asked once."""
+    texts: dict[str, str] = {}
+
+    def check(value: object) -> None:
+        if not isinstance(value, str):
+            raise UserError(
+                f"alike {shortened(repr(value), 60)} is refused; allowed are {ALIKE}, each written as one text, in "
+                "quotes: 'class:0.5'."
+            )
+        question = alike_spec(value, _FEW, "alike").digest()
+        if question in texts:
+            raise UserError(f"alike {value!r} is refused; it stands in the list as {texts[question]!r} already.")
+        texts[question] = value
+
+    return tuple(str(value) for value in section.take_list("alike", object, check, default))
+
+
+def proves(name: str) -> bool:
+    """Whether a verifier can prove anything."""
+    return VERIFIERS.get(name).kind in (Kind.COMPLETE, Kind.INCOMPLETE)
+
+
 def _check_proving(name: str) -> None:
-    VERIFIERS.check(name)
-    if VERIFIERS.get(name).kind not in (Kind.COMPLETE, Kind.INCOMPLETE):
+    VERIFIERS.check(name, proves)
+    if not proves(name):
         raise UserError(f"{name!r} is refused for pairs because it proves nothing; allowed are verifiers that do.")

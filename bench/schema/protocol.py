@@ -116,9 +116,13 @@ def parse_compact(value: object) -> Mode:
     return Mode(str(value))
 
 
+def _proves_or_breaks(name: str) -> bool:
+    return VERIFIERS.get(name).kind is not Kind.PROBABILISTIC
+
+
 def _check_proving(name: str) -> None:
-    VERIFIERS.check(name)
-    if VERIFIERS.get(name).kind is Kind.PROBABILISTIC:
+    VERIFIERS.check(name, _proves_or_breaks)
+    if not _proves_or_breaks(name):
         raise UserError(
             f"{name!r} is refused in a cascade: its certificates prove nothing about the network; ask for them with "
             "'certify'."

@@ -38,6 +38,7 @@ _LONGEST_NUMBER = 40
 _LONGEST_PATH = 100
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str"))
+_NUMBER_TAGS = frozenset({_TAG + "int", _TAG + "float"})
 _BOOLEANS = frozenset(yaml.SafeLoader.bool_values)
 
 
@@ -46,7 +47,7 @@ class _Limit(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader with YAML 1.2's numbers (``1e-4``), without dates, and with limits.
+    """PyYAML's loader with YAML 1.2's numbers (``1e-4``), without dates and base 60, and with limits.
 
     Its scanner is lazy, so that a limit holds before what lies beyond is read.
     """
@@ -69,9 +70,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-# A copy: what is added to an inherited table would be added to PyYAML's.
+# A copy: what is added to an inherited table would be added to PyYAML's. A ratio (``2:4``) is no number of base 60.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    first: [
+        (tag, re.compile(f"(?!.*:)(?:{pattern.pattern})", re.VERBOSE) if tag in _NUMBER_TAGS else pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith(":timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -316,7 +321,7 @@ class Section:
     def _typed(self, value: Any, kind: type[T], path: KeyPath) -> T:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
             raise self.document.refusal(path, f"{shortened(repr(value))} is refused; it must be {_NAMES[kind]}.")
         return value
 

@@ -12,7 +12,7 @@ import onnx
 
 from prunecert.errors import UserError
 from prunecert.onnx.evaluate import LargeError, evaluate, intervals
-from prunecert.onnx.io import first_line, tensors
+from prunecert.onnx.io import reason_of, tensors
 from prunecert.onnx.normal import Array, Normalised, UnsupportedNetworkError
 
 Float64Array = npt.NDArray[np.float64]
@@ -184,7 +184,7 @@ class _Runner:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime's exception classes share no base of their own.
-            raise UserError(f"onnxruntime can't run the network ({first_line(error)}).") from error
+            raise UserError(f"onnxruntime can't run the network ({reason_of(error)}).") from error
         entry = self._session.get_inputs()[0]
         self._name = entry.name
         self._shape = [size if isinstance(size, int) and size > 0 else 1 for size in entry.shape]
@@ -196,5 +196,5 @@ class _Runner:
         try:
             outputs = self._session.run(self._outputs, {self._name: point.astype(self.kind).reshape(self._shape)})[0]
         except Exception as error:
-            raise UserError(f"onnxruntime can't run the network ({first_line(error)}).") from error
+            raise UserError(f"onnxruntime can't run the network ({reason_of(error)}).") from error
         return np.asarray(outputs, dtype=np.float64).reshape(-1)

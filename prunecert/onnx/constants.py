@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.errors import UserError
-from prunecert.onnx.io import first_line
+from prunecert.onnx.io import reason_of
 from prunecert.onnx.normal import DEFAULT_DOMAINS, ELEMENTS, Array, UnsupportedNetworkError
 
 #: Operators whose results differ from run to run.
@@ -51,7 +51,7 @@ def to_array(tensor: TensorProto) -> Array:
         return numpy_helper.to_array(tensor)
     except Exception as error:
         # Whatever the damage is; numpy's, protobuf's and onnx's exceptions share no base class.
-        raise UserError(f"The tensor {tensor.name!r:.80} is damaged ({first_line(error)}); export it again.") from error
+        raise UserError(f"The tensor {tensor.name!r:.80} is damaged ({reason_of(error)}); export it again.") from error
 
 
 def to_dense(sparse: onnx.SparseTensorProto) -> Array:
@@ -71,7 +71,7 @@ def to_dense(sparse: onnx.SparseTensorProto) -> Array:
         dense = np.zeros(math.prod(dims), dtype=values.dtype)
         dense[flat] = values
     except (ValueError, TypeError) as error:
-        raise UserError(f"The sparse tensor {name!r:.80} is damaged ({first_line(error)}); export it again.") from error
+        raise UserError(f"The sparse tensor {name!r:.80} is damaged ({reason_of(error)}); export it again.") from error
     return dense.reshape(dims)
 
 
@@ -155,14 +155,14 @@ class Evaluator:
         except Exception as error:
             # onnxruntime's exceptions share no base class; some kernels are missing there, float16's above all.
             if not reference:
-                raise UserError(f"The node {label(node)} can't be evaluated: {first_line(error)}.") from error
+                raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(error)}.") from error
             return self._reference(model, node, fed, free, error)
 
         def run(values: Mapping[str, Array]) -> list[Array]:
             try:
                 return list(session.run(outputs, {**fed, **values}))
             except Exception as error:
-                raise UserError(f"The node {label(node)} can't be evaluated: {first_line(error)}.") from error
+                raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(error)}.") from error
 
         return run
 
@@ -178,7 +178,7 @@ class Evaluator:
         from onnx.reference import ReferenceEvaluator
 
         if "NOT_IMPLEMENTED" not in str(why) and "Could not find an implementation" not in str(why):
-            raise UserError(f"The node {label(node)} can't be evaluated: {first_line(why)}.") from why
+            raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(why)}.") from why
         evaluator = ReferenceEvaluator(model)
 
         def run(values: Mapping[str, Array]) -> list[Array]:
@@ -186,7 +186,7 @@ class Evaluator:
                 with np.errstate(all="ignore"):
                     return [np.asarray(item) for item in evaluator.run(None, {**fed, **values})]
             except Exception as error:
-                raise UserError(f"The node {label(node)} can't be evaluated: {first_line(error)}.") from error
+                raise UserError(f"The node {label(node)} can't be evaluated: {reason_of(error)}.") from error
 
         return run
 
@@ -223,7 +223,7 @@ class Evaluator:
             model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         except Exception as error:
             # InferenceError is a RuntimeError in some versions, and ValueErrors come through, too.
-            raise UserError(f"The node {label(node)} doesn't fit its inputs: {first_line(error)}.") from error
+            raise UserError(f"The node {label(node)} doesn't fit its inputs: {reason_of(error)}.") from error
         for value in model.graph.output:
             shape = value.type.tensor_type.shape
             known = value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in shape.dim)

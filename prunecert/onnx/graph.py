@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from prunecert.errors import UserError
 from prunecert.onnx.constants import to_array, to_dense
-from prunecert.onnx.io import first_line
+from prunecert.onnx.io import reason_of
 from prunecert.onnx.normal import DEFAULT_DOMAINS, ELEMENTS, Array, UnsupportedNetworkError
 from prunecert.onnx.values import Shape
 
@@ -33,7 +33,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     except Exception as error:
-        raise UserError(f"Its local functions can't be inlined ({first_line(error)}).") from error
+        raise UserError(f"Its local functions can't be inlined ({reason_of(error)}).") from error
     return plain
 
 

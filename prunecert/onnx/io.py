@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
+from prunecert.printable import shortened
 
 if TYPE_CHECKING:
     import onnx
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 #: Most bytes of a graph with its external data: what protobuf can hold in one message.
 LIMIT = 2**31 - 1
 _CHUNK = 2**20
+#: Where onnxruntime raises an error: file and line, the function's signature, and what is written there.
+_SOURCE = re.compile(r"/onnxruntime_src/\S+ (?:[^()]*\([^()]*\)(?: const)? )?(?:.* was false\. )?")
+_LONGEST_REASON = 4_000
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : [0-9]+ : \w+ : ")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,20 @@ def first_line(error: BaseException) -> str:
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__
     return "".join(c if c.isprintable() else " " for c in line)[:200]
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Returns what an error of onnx or onnxruntime says, on one line, without where in its sources it was raised.
+
+    >>> reason_of(ValueError("input 'a' of node: \nname: r OpType: Relu\n is not output of any previous nodes."))
+    "input 'a' of node: name: r OpType: Relu is not output of any previous nodes"
+    >>> place = "/onnxruntime_src/onnxruntime/core/quantize.cc:86 void onnxruntime::Prepare(const Tensor&, int64_t) "
+    >>> reason_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Node: {place}size(x) == 1 was false. x must be one"))
+    'Node: x must be one'
+    """
+    # Cut first: names of foreign files, which it repeats, may be as long as their author likes.
+    text = _SOURCE.sub("", _CODE.sub("", shortened(" ".join(str(error).split()), _LONGEST_REASON))).rstrip(".")
+    return shortened(text or type(error).__name__, 400)
 
 
 def load_model(path: Path, limit: int = LIMIT) -> onnx.ModelProto:
@@ -81,14 +101,36 @@ def load_model(path: Path, limit: int = LIMIT) -> onnx.ModelProto:
             tensor.raw_data = stream.read(segment.length)
         del tensor.external_data[:]
         tensor.data_location = onnx.TensorProto.DEFAULT
+    check_network(model, path)
+    if not model.graph.node:
+        raise _no_network(path, "it has no node")
+    return model
+
+
+def check_network(model: onnx.ModelProto, path: Path) -> None:
+    """Refuses what the checker of onnx doesn't accept.
+
+    Raises:
+        UserError: It doesn't; the versions in which the file says that it is written are named.
+    """
+    import onnx
+
     try:
         onnx.checker.check_model(model)
     except Exception as error:
         # The checker's, protobuf's and shape inference's exceptions share no base class.
-        raise _no_network(path, first_line(error)) from error
-    if not model.graph.node:
-        raise _no_network(path, "it has no node")
-    return model
+        if model.ir_version > onnx.IR_VERSION:
+            raise UserError(
+                f"{path} is refused because it has the IR version {model.ir_version}; read are files of at most "
+                f"{onnx.IR_VERSION}: export it again, or install a newer onnx."
+            ) from error
+        opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None)
+        if opset is None or not model.graph.node:
+            raise _no_network(path, reason_of(error)) from error
+        raise UserError(
+            f"{path} is refused because it isn't valid as ONNX of opset {opset} ({reason_of(error)}); allowed is what "
+            "`onnx.checker` accepts."
+        ) from error
 
 
 def identity(path: Path) -> str:
@@ -179,7 +221,7 @@ def _parse(path: Path, limit: int) -> onnx.ModelProto:
         raise UserError(f"Network {path} can't be read ({error.strerror}); an ONNX file is needed.") from error
     except Exception as error:
         # protobuf's decoding error has no base class that the package promises.
-        raise _no_network(path, first_line(error)) from error
+        raise _no_network(path, reason_of(error)) from error
     return model
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunecert.compaction import METADATA_KEY
 from prunecert.errors import UserError
-from prunecert.onnx.io import identity, load_model
+from prunecert.onnx.io import identity, load_model, reason_of
 from prunecert.onnx.normal import DEFAULT_DOMAINS
 
 #: Key in ``metadata_props``: JSON of both networks' identities, by which a merged file is known to people.
@@ -91,8 +91,7 @@ def merge(first: Path, second: Path) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(merged)
     except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{first} and {second} can't be written as one network ({reason}).") from error
+        raise UserError(f"{first} and {second} can't be written as one network ({reason_of(error)}).") from error
     return merged
 
 
@@ -163,8 +162,13 @@ def _ends(model: onnx.ModelProto, path: Path) -> tuple[tuple[int, ...], int]:
             f"{path} has {len(entries)} inputs and {len(model.graph.output)} outputs; two networks are compared that "
             "have one of each."
         )
-    if entries[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise UserError(f"{path} takes no float32 input; two networks are compared that do.")
+    kinds = [value.type.tensor_type.elem_type for value in (entries[0], model.graph.output[0])]
+    if kinds != [TensorProto.FLOAT, TensorProto.FLOAT]:
+        names = [TensorProto.DataType.Name(kind).lower() for kind in kinds]
+        raise UserError(
+            f"{path} takes {names[0]} and returns {names[1]}; two networks are compared that take and return float "
+            "(float32)."
+        )
     shape = tuple(dim.dim_value for dim in entries[0].type.tensor_type.shape.dim)
     output = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
     if len(shape) < 2 or shape[0] > 1 or 0 in shape[1:] or len(output) != 2 or output[0] > 1 or not output[1]:

@@ -17,6 +17,7 @@ from prunecert.onnx.emit import Emitter
 from prunecert.onnx.graph import Graph, inlined
 from prunecert.onnx.io import first_line
 from prunecert.onnx.layers import Layers, ReorderError
+from prunecert.onnx.merge import PAIR_KEY
 from prunecert.onnx.nodes import CURVES
 from prunecert.onnx.normal import (
     DEFAULT_DOMAINS,
@@ -41,14 +42,15 @@ _HANDLERS: Mapping[str, Handler] = {
 }
 #: What may follow a Softmax.
 _AFTER_LAST = moves.MOVES | {"Cast", "Dropout", "Identity"}
+#: Who takes a network that rounds, and who two that `prunecert.onnx.merge` has joined.
+_ONE, _TWO = "a verifier of quantised networks (sparse-bab and its kin)", "sparse-pair"
 #: What to do about operators that are often met and not taken.
 _ADVICE: Mapping[str, str] = {
     "ArgMax": "export the network without it: the property speaks of the scores",
     "DynamicQuantizeLinear": "verify the float network, whose weights may be quantised",
-    "Loop": "control flow isn't read; export the network by tracing it",
-    "Scan": "control flow isn't read; export the network by tracing it",
-    "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; take a "
-    "verifier of quantised networks (sparse-bab and its kin), or verify the float network",
+    **dict.fromkeys(("Loop", "Scan"), "control flow isn't read; export the network by tracing it"),
+    "QuantizeLinear": "rounding of what depends on the input is no piecewise linear function with few pieces; take "
+    f"{_ONE}, or verify the float network",
 }
 
 
@@ -95,10 +97,9 @@ def normalise(
             if not curved:
                 raise
         return _as_it_is(model, output, outputs, keep) or _normalised(model, output, outputs, keep)
-    except UnsupportedNetworkError as error:
-        raise UnsupportedNetworkError(f"{name} is refused. {error}") from error
     except UserError as error:
-        raise UserError(f"{name} is refused. {error}") from error
+        able = _TWO if any(item.key == PAIR_KEY for item in model.metadata_props) else _ONE
+        raise type(error)(f"{name} is refused. {error}".replace(_ONE, able)) from error
 
 
 def _as_it_is(

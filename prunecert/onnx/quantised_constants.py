@@ -78,14 +78,24 @@ def scales_of(node: onnx.NodeProto, scale: Array) -> Float64Array:
     return wide
 
 
-def finite(node: onnx.NodeProto, constant: Constant) -> Float64Array:
+def finite(node: onnx.NodeProto, constant: Constant, what: str) -> Float64Array:
     """Returns a constant in float64.
+
+    Args:
+        node: Whose constant it is.
+        constant: The constant.
+        what: What it is there, in the singular, e.g. ``"bias"``.
 
     Raises:
         UnsupportedNetworkError: It is not finite, or of another type than float32.
     """
-    if constant.values.dtype not in (np.float32, np.float64) or not np.isfinite(constant.values).all():
-        raise refuse(node, f"a constant of it is {constant.values.dtype}, or not finite; taken is finite float32")
+    if constant.values.dtype not in (np.float32, np.float64):
+        raise refuse(node, f"its {what} is of type {constant.values.dtype}; taken is float32")
+    count = int((~np.isfinite(constant.values)).sum())
+    if count:
+        raise refuse(
+            node, f"its {what} holds {count} values that are infinite or not a number; allowed are finite ones"
+        )
     wide: Float64Array = constant.values.astype(np.float64)
     return wide
 

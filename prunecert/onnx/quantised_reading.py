@@ -191,7 +191,7 @@ class _Reader:
         activation, constant = self._values.activation(node, place), self._values.constant(node, 1 - place)
         shape = self._values.shape(activation)
         try:
-            bias = np.broadcast_to(finite(node, constant), shape).reshape(-1)
+            bias = np.broadcast_to(finite(node, constant, "constant"), shape).reshape(-1)
         except ValueError:
             raise refuse(node, f"it adds the shapes {list(shape)} and {list(constant.values.shape)}") from None
         # Kernels may add whole numbers before their zero points: up to 2**16 steps, each sum rounded to 2**-24.
@@ -217,7 +217,11 @@ class _Reader:
     def linear(self, node: onnx.NodeProto) -> Activation:
         """Reads a Gemm or MatMul."""
         activation, constant = self._values.activation(node), self._values.constant(node, 1)
-        attributes, weight, shape = attributes_of(node), finite(node, constant), self._values.shape(activation)
+        attributes, weight, shape = (
+            attributes_of(node),
+            finite(node, constant, "weight"),
+            self._values.shape(activation),
+        )
         scales = constant.scales
         if weight.ndim != 2 or len(shape) != 2:
             raise refuse(node, f"it multiplies the shapes {list(shape)} and {list(weight.shape)}; taken are matrices")
@@ -243,7 +247,11 @@ class _Reader:
     def convolution(self, node: onnx.NodeProto) -> Activation:
         """Reads a two-dimensional convolution."""
         activation, constant = self._values.activation(node), self._values.constant(node, 1)
-        attributes, weight, shape = attributes_of(node), finite(node, constant), self._values.shape(activation)
+        attributes, weight, shape = (
+            attributes_of(node),
+            finite(node, constant, "weight"),
+            self._values.shape(activation),
+        )
         groups = int(attributes.get("group", 1))
         if (
             weight.ndim != 4
@@ -286,7 +294,7 @@ class _Reader:
             zeros = np.zeros(count)
             return summed(node, replace(step, bias=zeros, bias_error=zeros, rescaled=zeros), source.grid, rows)
         constant = self._values.constant(node, 2)
-        values = finite(node, constant)
+        values = finite(node, constant, "bias")
         try:
             bias = np.broadcast_to(values, (count,) if values.ndim < 2 else (1, count)).reshape(-1).copy()
         except ValueError:

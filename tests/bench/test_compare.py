@@ -16,7 +16,7 @@ from tests.bench.comparison.sidekit import result_of, side
         (("--verifier", "marabou"), r"Unknown verifier with a command line 'marabou'.*Available: abcrown, neuralsat"),
         (("--sides", "loop"), r"--sides 'loop' is refused; name at least two"),
         (("--sides", "loop,rum"), r"Unknown side 'rum'\. Did you mean 'run'"),
-        (("--cells", "cnn-tiny*"), r"Unknown cell of suite"),
+        (("--cells", "cnn-tiny*"), r"Unknown cell 'cnn-tiny\*' of suite"),
         (
             ("--suite", "cifar10-attacked", "--cells", "vgg16*"),
             r"None of the chosen cells of suite 'cifar10-attacked' has a checkpoint",

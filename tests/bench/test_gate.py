@@ -302,7 +302,7 @@ def test_ones_own_network_from_its_file_to_a_badge(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--cells", "cnn-tiny*"), r"--cells: Unknown cell of the baseline 'cnn-tiny\*'\. Available: cnn-small"),
+        (("--cells", "cnn-tiny*"), r"--cells: Unknown cell 'cnn-tiny\*' of the baseline\. Available: cnn-small"),
         (("--cells", ","), "--cells is empty"),
         (("--rules", "/nowhere.yaml"), r"/nowhere\.yaml cannot be read"),
         (("--report", "/dev/null"), r"--report /dev/null is refused: it is a file"),

@@ -139,8 +139,8 @@ def test_a_contradiction_fails_the_run(run: Run, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--profile", "paperr"), r"Unknown profile of suite 'tiny' 'paperr'"),
-        (("--cells", "cnn-tiny*"), r"Unknown cell of suite 'tiny'"),
+        (("--profile", "paperr"), r"Unknown profile 'paperr' of suite 'tiny'"),
+        (("--cells", "cnn-tiny*"), r"Unknown cell 'cnn-tiny\*' of suite 'tiny'"),
         (("--verifiers", "fake-bond"), r"Unknown verifier 'fake-bond'\. Did you mean 'fake-bound'"),
         (("--verifiers", "fake-missing"), r"install fake-missing by hand"),
         (("--verifiers", "neuralsat"), r"no time limit for 'neuralsat'"),

@@ -38,6 +38,13 @@ def test_every_verb_is_there_and_named_in_a_help_of_80_columns() -> None:
     assert sum(map(len, GROUPS.values())) == len(VERBS)
 
 
+def test_the_page_of_concepts_has_every_verb() -> None:
+    lines = (house.ROOT / "docs" / "concepts.md").read_text().splitlines()
+    first = " ".join(line.split("|")[1] for line in lines if line.startswith("| `prunecert "))
+    words = set(first.replace("`", " ").replace(",", " ").split())
+    assert set(VERBS) <= words
+
+
 def test_the_console_script_is_this_command() -> None:
     project = tomllib.loads((house.ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"prunecert": "prunecert.__main__:command"}

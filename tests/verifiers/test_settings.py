@@ -109,9 +109,9 @@ def test_what_is_not_given_has_its_default_and_unknown_names_are_refused() -> No
     }
     assert resolve("v", declared, None) == {"steps": 4, "mode": "fast"}
     assert resolve("v", declared, {"mode": "slow"}) == {"steps": 4, "mode": "slow"}
-    with pytest.raises(UserError, match=r"Unknown setting of verifier 'v' 'step'\. Did you mean 'steps'"):
+    with pytest.raises(UserError, match=r"Unknown setting 'step' of verifier 'v'\. Did you mean 'steps'"):
         resolve("v", declared, {"step": 1})
-    with pytest.raises(UserError, match=r"Unknown value of v's setting 'mode' 'slo'\. Did you mean 'slow'"):
+    with pytest.raises(UserError, match=r"Unknown value 'slo' of v's setting 'mode'\. Did you mean 'slow'"):
         resolve("v", declared, {"mode": "slo"})
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import prunecert
 from prunecert.errors import UserError
+from prunecert.onnx.io import reason_of
 from prunecert.verifiers.base import FloatArray, Instance
 from prunecert.verifiers.formats.support import NetworkInfo, network_info
 
@@ -91,7 +92,7 @@ def outputs(onnx: Path, points: npt.ArrayLike, count: int | None = None) -> npt.
             values = session.run(None if name is None else [name], feed)
         except Exception as error:
             # onnxruntime's exception classes share no base of their own.
-            raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
+            raise UserError(f"onnxruntime can't run {onnx} ({reason_of(error)}).") from error
         flat = [np.asarray(value).reshape(-1) for value in values]
         # Of several, labels don't count: properties speak of real numbers.
         real = [value for value in flat if len(flat) == 1 or value.dtype.kind == "f"]
@@ -118,11 +119,6 @@ def _run_shape(info: NetworkInfo, size: int) -> tuple[int, ...]:
     return (size,) if info.run_shape == (0,) else tuple(dim or -1 for dim in info.run_shape)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
-
-
 @functools.lru_cache(maxsize=8)
 def _session(onnx: Path, sha256: str) -> Any:
     """Makes a session; the hash is the network's identity, its external weights included, so that none is mistaken."""
@@ -130,13 +126,13 @@ def _session(onnx: Path, sha256: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # The network as it is written, not as an optimiser rewrites it.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"onnxruntime can't run {onnx} ({_first_line(error)}).") from error
+        raise UserError(f"onnxruntime can't run {onnx} ({reason_of(error)}).") from error
 
 
 def representable(points: npt.ArrayLike, onnx: Path) -> FloatArray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prunecert.errors import UserError
 from prunecert.files import IrregularFileError, open_regular
-from prunecert.printable import shortened
+from prunecert.printable import article, shortened
 
 #: Most bytes of a text, unpacked: the largest property of VNN-COMP has some 15 MB.
 MAX_TEXT = 128 << 20
@@ -37,7 +37,7 @@ def read_bytes(path: Path, kind: str, limit: int = MAX_BYTES) -> bytes:
             raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(limit + 1)
     except IrregularFileError:
         what = "a folder" if path.is_dir() else "no plain file (a pipe or a device)"
-        raise UserError(f"{name} is {what}; a {kind} file is wanted.") from None
+        raise UserError(f"{name} is {what}; wanted is {article(kind)} file.") from None
     except FileNotFoundError:
         raise UserError(f"The {kind} file {name} does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):

@@ -310,7 +310,7 @@ def write_counterexample(path: Path, x: npt.ArrayLike, y: npt.ArrayLike) -> None
     write_text(path, counterexample_text(x, y))
 
 
-_PAIR = re.compile(r"\(\s*([XY])_(\d+)\s+([^\s()]+)\s*\)")
+_PAIR = re.compile(r"\(\s*([XY])_([0-9]+)\s+([^\s()]+)\s*\)")
 
 
 def read_counterexample(path: Path) -> tuple[DoubleArray, DoubleArray]:

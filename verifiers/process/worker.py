@@ -73,7 +73,7 @@ class Worker:
         if not self._availability.installed:
             raise UserError(f"Verifier {verifier!r} is unavailable: {self._availability.hint}")
         family, _, index = device.partition(":")
-        if family not in self._availability.devices or (index and not index.isdecimal()):
+        if family not in self._availability.devices or (index and not (index.isascii() and index.isdecimal())):
             raise UserError(
                 f"Device {device!r} is refused for verifier {verifier!r}; it can use "
                 f"{', '.join(self._availability.devices)} here."

@@ -32,6 +32,24 @@ def test_what_leaves_the_pixels_range_gets_networks_for_all_inputs(tmp_path: Pat
     assert select.compact_mode(replace(noisy, compact=Mode.OFF)) is Mode.OFF
 
 
+def test_what_verifiers_dont_ask_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        SUITE.replace("  images: 40\n", "  images: 40\n  pair: dense\n").replace("ibp: 30,", "sparse-pair: 9,")
+    )
+    suite, lines = load_suite(str(path)), list[str]()
+    (name, *_) = suite.cells[0][1].cascade
+    cells = select.choose(suite, None, name, None, lines.append)
+    assert all(protocol.pair is None for _, protocol in cells)
+    assert lines == [
+        "pairs are left out: --verifiers names none of those that compare them (sparse-pair); add one to keep them."
+    ]
+    lines.clear()
+    assert all(protocol.pair for _, protocol in select.choose(suite, None, f"{name},sparse-pair", 5, lines.append))
+    assert all(protocol.pair for _, protocol in select.choose(suite, None, None, 5, lines.append))
+    assert lines == []
+
+
 def test_cells_without_a_checkpoint_are_named_in_groups_with_what_trains_them() -> None:
     cells = [
         Cell(network, objective, Fraction(eps, 255), pruner, ratio, 0)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from prunecert.bench.report.retention import Fate, Retained, Way, lost_by_class, markdown, overview
+import io
+
+import pytest
+from rich.console import Console
+
+from prunecert.bench.report.retention import Fate, Retained, Way, lost_by_class, markdown, overview, show
 
 
 def network(*ways: Way, name: str = "net_x10", compression: float = 10.0) -> Retained:
@@ -27,6 +32,30 @@ def test_lost_ones_stand_by_class_with_their_images() -> None:
     assert lost_by_class([one], ["cat", "dog"]).rows == [
         ["net_x10", "cat", "3", "1", "6?, 12"],
         ["net_x10", "dog", "2", "1", "3"],
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_that_is_too_narrow_gets_smaller_tables(width: int) -> None:
+    dense = "cnn-small_ibp_eps2_dense_x1_s0"
+    fates = network(*Way, Way.BROKEN).fates
+    networks = [
+        Retained("cnn-small_ibp_eps2_lwm_x10_s0", dense, 10.0, fates),
+        Retained(f"{dense}_int8", dense, 1.0, fates, "int8"),
+    ]
+    stream = io.StringIO()
+    show(networks, ["cat", "dog"], Console(file=stream, width=width, force_terminal=True, color_system=None))
+    lines = stream.getvalue().splitlines()
+    if width == 160:
+        assert stream.getvalue() == markdown(networks, ["cat", "dog"])
+        return
+    assert max(len(line) for line in lines) <= 80
+    rows = [line.split() for line in lines]
+    cat, dog = ["cat", "4", "2", "12,", "18?"], ["dog", "4", "2", "15,", "21"]
+    names = ("lwm_x10_s0", "int8")
+    assert [row for row in rows if row and row[0] in names] == [
+        *([name, "4", *"1111121"] for name in names),
+        *([name, *rest] for name in names for rest in (cat, dog)),
     ]
 
 

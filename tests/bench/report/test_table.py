@@ -68,6 +68,17 @@ def test_a_network_that_no_verifier_takes_has_a_line() -> None:
     assert "ibp is left out there: it has a Loop" in text
 
 
+def test_who_takes_float32_networks_only_is_named_once() -> None:
+    reason = "The network is refused. The node 'q{}' (QuantizeLinear) isn't taken: rounding."
+    two = [{**cell(), "unsupported": {"pgd": reason.format(i), "ibp": reason.format(i)}} for i in range(2)]
+    two[1]["name"] = "other_int8"
+    (summary,) = [summarise(session(*two), *everything())]
+    assert [line for line in table.notes(summary) if "left out" in line] == [
+        "pgd: takes float32 networks only; left out of 2 int8 cells.",
+        "ibp: takes float32 networks only; left out of 2 int8 cells.",
+    ]
+
+
 def test_those_who_leave_a_network_out_are_named_and_nobody_else() -> None:
     refusing = {"pgd": "The network is refused.", "crown": "no Tanh.", "ibp": "The network is refused."}
     summary = summarise(session({**cell(), "unsupported": refusing}), *everything())

@@ -94,6 +94,12 @@ def test_who_proves_nothing_is_refused() -> None:
     check_verifier("sparse-crown-ibp")
     with pytest.raises(UserError, match="proves nothing"):
         check_verifier("pgd")
+    with pytest.raises(UserError, match="sparse-pair is refused because it compares two networks"):
+        check_verifier("sparse-pair")
+    with pytest.raises(UserError, match="Did you mean 'sparse-crown'") as refused:
+        check_verifier("sparse-crow")
+    assert "sparse-bab" in str(refused.value)
+    assert not any(name in str(refused.value) for name in ("pgd", "sparse-pair", "smoothing", "autoattack"))
 
 
 class _Verifier:
@@ -133,3 +139,5 @@ def test_the_score_is_of_the_rounded_file_and_a_failure_ends_the_search(tmp_path
     assert score == Score(2, (0.5 - 1.0 + 0.5 - 1.0) / 4)
     with pytest.raises(UserError, match=r"The search is stopped: .* failed at 8/8 bits: died"):
         VerifiedJudge(export, tmp_path, data, range(4), Fraction(1, 100), _Verifier(Status.ERROR), 5.0)(start)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"doesn't take the network of 8/8 bits: died"):
+        VerifiedJudge(export, tmp_path, data, range(4), Fraction(1, 100), _Verifier(Status.UNSUPPORTED), 5.0)(start)  # type: ignore[arg-type]

@@ -168,6 +168,7 @@ def test_they_can_be_asked_for_alone_or_left_out(noisy: Zoo, tmp_path: Path, run
     printed = capsys.readouterr().out
     assert "certified" not in printed
     assert NOISY not in printed
+    assert "certificates are left out: --verifiers doesn't name smoothing" in printed
     from prunecert.bench.planning.select import choose
 
     (tmp_path / "plain.yaml").write_text(SUITE)

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from prunecert.bench.running import certifying
+from prunecert.errors import UserError
 from prunecert.verifiers.sparse.proofs.certificate import encode_sat
 from tests.verifiers.checker import kit
 
@@ -42,3 +44,12 @@ def test_a_witness_that_is_safe_is_refused(tmp_path: Path, capsys: pytest.Captur
     proof.write_bytes(encode_sat(head[11:43], head[43:75], files.question.lower))
     assert certifying.check_file(proof, files.onnx, files.vnnlib) == 1
     assert "isn't shown to be unsafe" in capsys.readouterr().out
+
+
+def test_a_quantised_network_has_none(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+        <float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    with pytest.raises(UserError, match=r"net\.onnx is refused because it is quantised \(Deq"):
+        certifying.write_file(tmp_path / "new" / "proof", tmp_path / "net.onnx", tmp_path / "p.vnnlib", 1.0)
+    assert not (tmp_path / "new").exists()

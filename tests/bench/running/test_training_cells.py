@@ -11,6 +11,7 @@ import prunecert.models.data
 from prunecert.bench.running import training_cells
 from prunecert.bench.running.training_cells import TrainingRequest, train_cells
 from prunecert.bench.schema.suite import load_suite
+from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.models.history import read_history
 from tests.bench.trainkit import SUITE
@@ -46,6 +47,22 @@ def test_a_dry_run_says_how_long_it_takes_and_touches_nothing(request_of: Any, t
     suite = load_suite(str(tmp_path / "ibp.yaml"))
     train_cells(request_of(dry_run=True, suite=suite, cells="*_dense_x1_s0"), lines.append)
     assert lines[-1].startswith("  All: about "), "shipped checkpoints say how fast cnn-small is trained by IBP"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cell", "message"),
+    [
+        ("pruners: [lwm, ", "pruners: [lwm-2of4, lwm, ", "*lwm-2of4_x1.5_s0", "allowed is a compression of at least 2"),
+        ("default: {", "default: {allocation: 2of4, ", "*drop-grow_x10_s0", "this pruner keeps to no pattern"),
+        ("default: {", "default: {parent: nobody, ", "*lwm_x10_s0", "there is no parent 'nobody'"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_would(
+    request_of: Any, tmp_path: Path, old: str, new: str, cell: str, message: str
+) -> None:
+    (tmp_path / "odd.yaml").write_text(SUITE.replace(old, new).replace("[1, 2, 10]", "[1, 1.5, 10]"))
+    with pytest.raises(UserError, match=message):
+        train_cells(request_of(dry_run=True, suite=load_suite(str(tmp_path / "odd.yaml")), cells=cell))
 
 
 @pytest.mark.draws

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from prunecert.bench.running.properties_request import PropertiesRequest
@@ -28,6 +29,16 @@ def test_a_pair_that_does_not_fit_is_refused_before_a_row_is_written(tmp_path: P
     )
     with pytest.raises(UserError, match="3"):
         run_properties(request(tmp_path, three))
+    assert not list((tmp_path / "out").glob("instances*"))
+
+
+def test_a_certificate_that_there_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    question = request(tmp_path, HOLDS, tmp_path / "proof.cert")
+    text = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+        <float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    with pytest.raises(UserError, match=r"quantised .* certificates are about networks in float32"):
+        run_properties(question)
     assert not list((tmp_path / "out").glob("instances*"))
 
 

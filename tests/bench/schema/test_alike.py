@@ -36,7 +36,10 @@ def test_numbers_out_of_range_are_named_as_they_were_written(text: str, reason: 
         alike_spec(text, 3, "alike")
 
 
-@pytest.mark.parametrize("text", ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "difference", "difference:x", "class:", "class:nan", "alike", "difference:nan", "difference:٣", "class:1_0"],
+)
 def test_what_cannot_be_asked_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--alike .* is refused; allowed are difference:T"):
         alike_spec(text, 3)

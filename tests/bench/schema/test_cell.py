@@ -73,7 +73,7 @@ def test_patterns_choose_in_the_order_of_the_names() -> None:
     assert fitting(iter(NAMES), "*", "x") == NAMES
     with pytest.raises(UserError, match="--cells is empty"):
         fitting(NAMES, " ,", "suite 's'")
-    with pytest.raises(UserError, match=r"Unknown cell of suite 's' 'cnn-smal_\*'"):
+    with pytest.raises(UserError, match=r"Unknown cell 'cnn-smal_\*' of suite 's'"):
         fitting(NAMES, "*dense*,cnn-smal_*", "suite 's'")
 
 
@@ -117,6 +117,14 @@ def test_int8_networks_have_cells_of_their_own_and_no_checkpoint() -> None:
     assert cell.rounded
     assert not cell.as_trained.rounded
     assert "int8" not in cell.as_trained.to_json()
+
+
+def test_thirty_two_bits_stand_alone() -> None:
+    assert parse_bits("32") == parse_bits(32) == ()
+    with pytest.raises(
+        UserError, match=r"each must be within 2 and 8 \(32, for float32, stands alone, for all layers\)"
+    ):
+        parse_bits("8/4/4/32")
 
 
 @pytest.mark.parametrize("value", [True, 0, 1, 9, 31, -8, 8.0, "", "8/", "8/9", "8,4", "/", "8/32", "9" * 99])

@@ -217,7 +217,7 @@ def test_what_cant_be_asked_over_balls_is_named_before_the_run(
         ("images: 40", "settings: {fake-bound: {share: x}}", r"must be of type float"),
         ("images: 40", "settings: {fake-bond: {share: 1}}", r"line 10, .*Unknown verifier 'fake-bond'"),
         ("fake-bound, fake-complete]", "fake-bound, fake-compleet]", r"line 11, .*Did you mean 'fake-complete'"),
-        ("cross_check: [fake-bound]", "cross_check: [pgd]", r"line 12, .*Unknown verifier of the cascade 'pgd'"),
+        ("cross_check: [fake-bound]", "cross_check: [pgd]", r"line 12, .*Unknown verifier 'pgd' of the cascade"),
         ("fake-bound: 5,", "fake-bound: -1,", r"line 13, verify\.timeouts\.fake-bound: -1 is refused"),
         ("fake-bound: 5, ", "", r"verifier 'fake-bound' has no time limit"),
         ("half: {images: 20}", "half: {imags: 20}", r"line 15, profiles\.half\.imags: Unknown key"),
@@ -313,7 +313,7 @@ def test_bits_make_cells_of_one_checkpoint(tmp_path: Path) -> None:
     assert len({cell.name for cell in cells}) == 8
     assert len({cell.as_trained for cell in cells}) == 2
     for wrong, message in (
-        ("true", "a plain value"),
+        ("true", "allowed are 32"),
         ("[4, 16]", "each must be within 2 and 8"),
         ("x", "are refused"),
         ("[8, int8, 8/8/8/8]", r"bits\[2\]: Bits '8/8/8/8' are refused; they stand in the list as 8 already"),

@@ -58,7 +58,6 @@ def refused(folder: Path, text: str) -> str:
         ("b: 1\na: " + "9" * 400, ", line 2, a: the value cannot be read: a number of 400 characters is refused"),
         ("a: 0x" + "f" * 30, "it must fit into 64 bits"),
         (f"a: {LARGEST_WHOLE + 1}", "it must fit into 64 bits"),
-        ("a: " + "1:" * 500 + "1", "a number of 1001 characters is refused"),
         ("a: .inf", ".inf is refused; it must be a finite number"),
         ("a: .nan", "finite"),
         ("a: 1e999", "finite"),
@@ -70,7 +69,7 @@ def refused(folder: Path, text: str) -> str:
         ("- a", "must hold a mapping"),
         ("", "must hold a mapping"),
     ],
-    ids=range(30),
+    ids=range(29),
 )
 def test_one_sentence_with_the_line(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path, text)
@@ -95,9 +94,10 @@ def test_a_pipe_a_device_a_folder_and_long_names_hold_nobody_up(tmp_path: Path) 
 
 
 def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("\ufeffa: [1e-4, 1.5E3, -2e+1, .5e1, 1e3x, 7, 0.5, yes, ~, 2024-01-01, 2/255]")
+    texts = "1e-4, 1.5E3, -2e+1, .5e1, 1e3x, 7, 0.5, yes, ~, 2024-01-01, 2/255, 2:4, 1:30.5"
+    (tmp_path / "x.yaml").write_text(f"\ufeffa: [{texts}]")
     assert Document(tmp_path / "x.yaml").root.data == {
-        "a": [1e-4, 1500.0, -20.0, 5.0, "1e3x", 7, 0.5, True, None, "2024-01-01", "2/255"]
+        "a": [1e-4, 1500.0, -20.0, 5.0, "1e3x", 7, 0.5, True, None, "2024-01-01", "2/255", "2:4", "1:30.5"]
     }
 
 

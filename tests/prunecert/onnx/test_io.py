@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
-from prunecert.onnx.io import external_files, identity, load_model
+from prunecert.onnx.io import external_files, identity, load_model, reason_of
 from tests.prunecert.onnx.graphs import N, build, weights
 
 
@@ -143,6 +143,36 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words) as caught:
             load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ir_version: 8", "ir_version: 99", "has the IR version 99; read are files of at most"),
+        ('"": 13', '"": 9', r"isn't valid as ONNX of opset 9 \(No Op registered for QuantizeLinear"),
+        (
+            " (x, s, z)",
+            " (nowhere, s, z)",
+            "however input 'nowhere' of node: name: OpType: QuantizeLinear is not output of",
+        ),
+    ],
+)
+def test_what_the_checker_refuses_is_said_with_the_reason(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+        <float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }"""
+    assert text.count(old) == 1
+    onnx.save(onnx.parser.parse_model(text.replace(old, new)), tmp_path / "net.onnx")
+    with pytest.raises(UserError, match=message) as refused:
+        load_model(tmp_path / "net.onnx")
+    assert "\n" not in str(refused.value)
+    assert "cut off" not in str(refused.value)
+
+
+def test_long_names_in_a_reason_hold_nobody_up() -> None:
+    reason = reason_of(RuntimeError("/onnxruntime_src/a( was false" * 100_000 + "\x1b[31m the end."))
+    assert len(reason) < 500
+    assert reason.isprintable()
+    assert reason.endswith("the end")
 
 
 def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from prunecert.compaction import METADATA_KEY
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.onnx.merge import PAIR_KEY, isomorphic, merge, taken_apart
-from prunecert.onnx.normal import is_normal
+from prunecert.onnx.normal import UnsupportedNetworkError, is_normal
+from prunecert.onnx.normalise import normalise
 from prunecert.verifiers.formats.counterexample import outputs
 from tests.soundness.pairs import twin
 from tests.soundness.questions import FAMILIES
@@ -131,6 +132,21 @@ def _wide(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
 
 
+def test_a_pair_that_rounds_is_for_who_compares_pairs(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 13]> net (float[1, 2] x) => (float[1, 2] y)
+        <float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }"""
+    rounding, plain = (
+        onnx.parser.parse_model(text),
+        onnx.parser.parse_model(f"{text.partition('<float s')[0]}{{ y = Relu (x) }}"),
+    )
+    for name, model in (("rounding", rounding), ("plain", plain)):
+        onnx.save(model, tmp_path / name)
+    with pytest.raises(UnsupportedNetworkError, match=r"few pieces; take sparse-pair, or verify"):
+        normalise(merge(tmp_path / "plain", tmp_path / "rounding"))
+    with pytest.raises(UnsupportedNetworkError, match=r"take a verifier of quantised networks \(sparse-bab"):
+        normalise(rounding)
+
+
 def _double(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
     model.graph.node.append(helper.make_node("Flatten", ["input"], ["output"]))
@@ -149,7 +165,7 @@ def _two_outputs(model: onnx.ModelProto) -> None:
         (_domain, "uses functions or operators beyond ONNX's own"),
         (_compacted, "is a compacted network; compare the network that it was made from"),
         (_wide, r"takes the shape \[1, 1, 4, 4\] and returns \[1, \?\]"),
-        (_double, "takes no float32 input"),
+        (_double, "takes double and returns double; two networks are compared that take and return float"),
         (_two_outputs, "has 1 inputs and 2 outputs"),
     ],
 )

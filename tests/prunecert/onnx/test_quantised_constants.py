@@ -51,8 +51,10 @@ def test_scales_that_are_none_are_refused(value: float) -> None:
 
 
 def test_constants_must_be_finite() -> None:
-    with pytest.raises(UserError, match="not finite"):
-        finite(NODE, Constant(np.array([np.inf], np.float32)))
+    with pytest.raises(UserError, match="its bias holds 1 values that are infinite or not a number"):
+        finite(NODE, Constant(np.array([np.inf, 1], np.float32)), "bias")
+    with pytest.raises(UserError, match="its weight is of type float16; taken is float32"):
+        finite(NODE, Constant(np.array([1], np.float16)), "weight")
 
 
 def test_windows_are_counted_as_onnx_does() -> None:

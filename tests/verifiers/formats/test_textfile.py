@@ -64,5 +64,5 @@ def test_no_text(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe is no plain file .*; a VNN-LIB file is wanted"):
+    with pytest.raises(UserError, match=r"pipe is no plain file .*; wanted is a VNN-LIB file"):
         read_bytes(tmp_path / "pipe", "VNN-LIB")

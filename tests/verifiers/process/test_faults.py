@@ -272,7 +272,7 @@ def test_unavailable_and_unknown_are_user_errors() -> None:
         Worker("faulty-missing")
     with pytest.raises(UserError, match="Did you mean 'faulty'"):
         Worker("fauty")
-    with pytest.raises(UserError, match="setting of verifier 'faulty'"):
+    with pytest.raises(UserError, match=r"setting '.*' of verifier 'faulty'"):
         Worker("faulty", {"cuont": 1})
     with pytest.raises(UserError, match="Device 'tpu' is refused"):
         Worker("faulty", device="tpu")
