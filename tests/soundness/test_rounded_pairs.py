@@ -35,6 +35,8 @@ from tests.verifiers.sparse.quantised.networks import KINDS, FloatArray, Kind, n
 _VARYING, _LEVELS = 2, 1.3
 #: Thresholds, as multiples of the exact one.
 FACTORS = (0.999, 1.01, 1.05, 2.0, 4.0)
+#: What differs by less is equal.
+_EQUAL = 1e-4
 SEEDS = 8 if os.environ.get("PRUNECERT_SOUNDNESS") == "full" else 1
 
 
@@ -108,6 +110,11 @@ def case(kind: Kind, seed: int, folder: Path, coarse: bool, turned: bool = False
 
 def decide(verifier: SparsePair, question: Case, answers: Counter[str]) -> None:
     """Asks about thresholds on either side of the largest difference, and of how sure classes are that change."""
+    if question.largest < _EQUAL:
+        # Nothing but float32's own rounding tells the two apart.
+        assert question.met <= _EQUAL + 1e-5
+        answers["equal"] += 1
+        return
     # The oracle and points that are run don't contradict one another.
     assert 0.9 * question.largest <= question.met <= question.largest * (1 + 1e-5) + 1e-5, question.path.name
     verifier.load(question.path)
@@ -148,7 +155,9 @@ def test_no_answer_is_wrong(verifier: SparsePair, tmp_path: Path) -> None:
     for kind, seed, coarse, turned in itertools.product(KINDS, range(SEEDS), (False, True), (False, True)):
         decide(verifier, case(kind, seed, tmp_path, coarse, turned), answers)
     print(answers)
-    assert answers.total() >= 4 * len(FACTORS) * len(KINDS) * SEEDS
+    cases, equal = 4 * len(KINDS) * SEEDS, answers["equal"]
+    assert equal <= 0.1 * cases
+    assert answers.total() - equal >= len(FACTORS) * (cases - equal)
     # The rounding of each neuron is free within its bounds, so that the last half of a proof may be missing.
     assert answers["unsat 4.0"] >= 0.7 * (answers["unsat 4.0"] + answers["unknown 4.0"] + answers["timeout 4.0"])
 
