@@ -34,9 +34,11 @@ class TrainingProgress:
         self._jobs = jobs
         self._stream = sys.stderr if stream is None else stream
         self._drawn = self._stream.isatty()
-        groups = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if job.pretrains}
+        #: Epochs of pre-trainings that no cell has come past yet.
+        self._pretrainings = {str(job.pretraining()): job.recipe.pretrain_epochs for job in jobs if job.pretrains}
+        self._pretraining = ""
         own = sum(job.recipe.pretrain_epochs for job in jobs if job.from_scratch)
-        self._left = sum(groups.values()) + own + sum(job.epochs for job in jobs)
+        self._left = sum(self._pretrainings.values()) + own + sum(job.epochs for job in jobs)
         self._done = 0
         self._said = time.monotonic()
         #: When the first step was over, and how many epochs were done then: what comes before it comes once.
@@ -52,6 +54,7 @@ class TrainingProgress:
 
         self._label = f"[{number}/{len(self._jobs)}] {job.name}"
         self._noise = job.objective in NOISE_OBJECTIVES
+        self._pretraining = str(job.pretraining()) if job.pretrains else ""
         self._loss = self._held_out = self._stage = ""
 
     def step(self, report: StepReport) -> None:
@@ -61,6 +64,10 @@ class TrainingProgress:
             # Epochs that an earlier process has trained are not to come.
             self._stage = report.stage
             self._left -= report.epoch - 1
+            epochs = self._pretrainings.pop(self._pretraining, 0)
+            if report.stage != "pretrain":
+                # It was found.
+                self._left -= epochs
         if self._start is None:
             self._start = now, report.step / report.steps
         if now - self._said < (_REDRAWN_S if self._drawn else _SAID_S):

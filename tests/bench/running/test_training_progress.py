@@ -131,3 +131,25 @@ def test_the_rest_is_estimated_without_the_start_and_without_what_was_trained_be
     progress.end()
     progress.end()
     assert terminal.getvalue().endswith("left\n"), "one line break, and one only"
+
+
+def test_a_pre_training_that_is_found_is_not_to_come(chosen: list[Job], clock: list[float]) -> None:
+    progress = TrainingProgress(chosen, io.StringIO())
+    whole = progress._left
+    progress.begin(1, chosen[0])
+    progress.step(StepReport("finetune", 1, 2, 1, 700, 0.0))
+    assert progress._left == whole - chosen[0].recipe.pretrain_epochs
+    # The next cell shares it, and one that begins at the initial weights has none.
+    for number in (2, 3):
+        progress.begin(number, chosen[number - 1])
+        progress.step(StepReport("sparse" if number == 3 else "finetune", 1, 2, 1, 700, 0.0))
+    assert progress._left == whole - chosen[0].recipe.pretrain_epochs
+    trained = TrainingProgress(chosen, io.StringIO())
+    trained.begin(1, chosen[0])
+    for stage in ("pretrain", "finetune"):
+        trained.step(StepReport(stage, 1, 2, 1, 700, 0.0))
+    assert trained._left == whole
+    other = TrainingProgress(chosen, io.StringIO())
+    other.begin(3, chosen[2])
+    other.step(StepReport("sparse", 1, 2, 1, 700, 0.0))
+    assert other._left == whole, "the pre-training of the others is still to come"
