@@ -47,3 +47,12 @@ def say(text: object = "") -> None:
     Its reader may go (``| head``): `prunecert.errors.run_main` lets every command outlive it.
     """
     print(printable(text), flush=True)
+
+
+def plural(number: int, word: str) -> str:
+    """Returns a number with a noun.
+
+    >>> plural(1, "image"), plural(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {word}{'s' * (number != 1)}"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from prunecert.bench.gating import baseline_file
 from prunecert.bench.gating.records import Snapshot
-from prunecert.bench.gating.result import plural
 from prunecert.bench.machine import utc_now
 from prunecert.bench.results.baseline_types import HistoryCell, HistoryEntry
 from prunecert.bench.results.outcome import MISCLASSIFIED
 from prunecert.errors import UserError
+from prunecert.printable import plural
 
 _SHOWN = 8
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunecert.bench.gating.records import Snapshot
-from prunecert.bench.gating.result import CaseState, GateCase, GateResult, plural
+from prunecert.bench.gating.result import CaseState, GateCase, GateResult
 from prunecert.bench.running.proof_checks import EXPORTS, Networks, ProvedRun, check_run, images_of
+from prunecert.printable import plural
 from prunecert.verifiers.base import Status
 
 NAME = "certificates"

@@ -22,12 +22,12 @@ from prunecert.bench.gating.result import (
     Metric,
     MetricChange,
     TimeRatio,
-    plural,
 )
 from prunecert.bench.results.decode import plain
 from prunecert.bench.results.outcome import MISCLASSIFIED, Outcome, contradictions
 from prunecert.bench.results.ratios import bootstrap_ratio_of_medians
 from prunecert.bench.schema.gate import METRICS, CellLimits, RuleSet
+from prunecert.printable import plural
 
 Outcomes = Mapping[int, Outcome]
 #: Fewer images than this make no median worth a ratio.

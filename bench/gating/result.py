@@ -11,13 +11,9 @@ from typing import Any, NamedTuple
 from prunecert.bench.results.stats import mcnemar_exact, paired_difference
 from prunecert.bench.schema.gate import CellLimits
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
+from prunecert.printable import plural
 
 SCHEMA_VERSION = 1
-
-
-def plural(number: int, word: str) -> str:
-    """Returns ``1 image`` or ``2 images``."""
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 class CaseState(enum.StrEnum):

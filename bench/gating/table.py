@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from prunecert.bench.gating.markdown import change
-from prunecert.bench.gating.result import CaseState, CellResult, GateResult, Metric, TimeRatio, plural
+from prunecert.bench.gating.result import CaseState, CellResult, GateResult, Metric, TimeRatio
 from prunecert.bench.report.medium import Table, print_sentence
+from prunecert.printable import plural
 
 #: Heading, and whether the column holds numbers.
 COLUMNS: tuple[tuple[str, bool], ...] = (

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunecert.bench.schema.cell import Protocol
 from prunecert.hashing import digest
+from prunecert.printable import plural
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Availability, Kind, Norm
 from prunecert.verifiers.formats.support import SpecKind
@@ -143,7 +144,7 @@ def describe_float32_only(unsupported: Mapping[str, Mapping[str, str]]) -> list[
     """
     counts = Counter(name for reasons in unsupported.values() for name in reasons if _ROUNDS in reasons[name])
     return [
-        f"{verifier}: takes float32 networks only; left out of {count} int8 cell{'' if count == 1 else 's'}."
+        f"{verifier}: takes float32 networks only; left out of {plural(count, 'int8 cell')}."
         for verifier, count in counts.items()
     ]
 

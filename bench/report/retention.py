@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prunecert.bench.report.labels import rest_of
 from prunecert.bench.report.medium import Table, print_sentence
+from prunecert.printable import plural
 
 
 class Way(enum.StrEnum):
@@ -91,7 +92,7 @@ class Retained:
         'lwm_x10: of 2 guarantees of dense_x1, 1 survives 10x (50.0 %)'
         """
         share = f" ({self.kept / len(self.fates):.1%})".replace("%", " %") if self.fates else ""
-        guarantees = f"{len(self.fates)} guarantee{'' if len(self.fates) == 1 else 's'}"
+        guarantees = plural(len(self.fates), "guarantee")
         survive = "survives" if self.kept == 1 else "survive"
         return (
             f"{self.name}: of {guarantees} of {self.dense}, {self.kept} {survive} "

@@ -47,7 +47,7 @@ class PairFiles:
     spec: OutputSpec
 
 
-def unpacked(path: Path, folder: Path) -> Path:
+def unpack(path: Path, folder: Path) -> Path:
     """Returns a network's file, or where its content was written if it was packed (``.onnx.gz``)."""
     content = read_bytes(path, "ONNX")
     if content == path.read_bytes():

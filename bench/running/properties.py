@@ -10,7 +10,7 @@ from pathlib import Path
 from prunecert.bench.results.outcome import disputes
 from prunecert.bench.results.store import Row
 from prunecert.bench.results.vnncomp import Task
-from prunecert.bench.running.pairs import PairFiles, on_both
+from prunecert.bench.running.pairs import PairFiles, on_both, unpack
 from prunecert.bench.running.plainly import without_verifier
 from prunecert.compaction import Compaction, Mode
 from prunecert.errors import UserError
@@ -24,7 +24,6 @@ from prunecert.verifiers.formats.vnnlib import (
     Property,
     UnsupportedPropertyError,
     parse_property,
-    read_bytes,
     read_text,
 )
 from prunecert.verifiers.process.inspection import inspect_network
@@ -122,7 +121,7 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
         UserError: A file is missing, cut off, no ONNX or VNN-LIB, or the two have other numbers of inputs or outputs.
     """
     if task.onnx not in unpacked:
-        unpacked[task.onnx] = _unpack(task.onnx, scratch / str(len(unpacked)))
+        unpacked[task.onnx] = unpack(task.onnx, scratch / str(len(unpacked)))
     onnx = unpacked[task.onnx]
     try:
         info = network_info(onnx)
@@ -157,16 +156,6 @@ def prepare(task: Task, scratch: Path, unpacked: dict[Path, Path]) -> Problem:
             "equal."
         )
     return problem
-
-
-def _unpack(path: Path, folder: Path) -> Path:
-    raw = read_bytes(path, "ONNX")
-    if raw == path.read_bytes():
-        return path
-    folder.mkdir()
-    copy = folder / path.name.removesuffix(".gz")
-    copy.write_bytes(raw)
-    return copy
 
 
 def solve(problem: Problem, worker: Worker) -> Verdict:

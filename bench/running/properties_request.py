@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecert.bench.results.vnncomp import Task, category_of, existing, pair_name, read_rows
-from prunecert.bench.running.pairs import PairFiles, pair_tasks, unpacked
+from prunecert.bench.running.pairs import PairFiles, pair_tasks, unpack
 from prunecert.compaction import Mode
 from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
@@ -106,7 +106,7 @@ class PropertiesRequest:
         category = self.category or category_of(first.parent)
         timeout = self.timeout or TIMEOUT_S
         folder = self.out / "networks"
-        plain, other = unpacked(first, folder), unpacked(second, folder)
+        plain, other = unpack(first, folder), unpack(second, folder)
         try:
             return pair_tasks(plain, other, vnnlib, self.alike, category, timeout, folder)
         except UserError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prunecert.bench.machine import cores
 from prunecert.errors import UserError
+from prunecert.printable import plural
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 #: The load average forgets within minutes: what has just ended, a training before its run, is no other work.
@@ -78,14 +79,14 @@ def crowd_hint(workers: int, device: str, cores: int) -> str:
     """
     if device == "cpu" and workers > cores:
         return (
-            f"hint: {workers} verifier processes share {cores} core{'s' * (cores != 1)}, and slow each other down; "
+            f"hint: {workers} verifier processes share {plural(cores, 'core')}, and slow each other down; "
             f"--workers {cores} ends that."
         )
     processors = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > processors + _LOAD_MARGIN:
         return (
-            f"hint: other work keeps {processors} processor{'s' * (processors != 1)} busy already (load average "
+            f"hint: other work keeps {plural(processors, 'processor')} busy already (load average "
             f"{load:.1f}); answers near their time limits become timeouts, which --retry timeout asks again."
         )
     return ""

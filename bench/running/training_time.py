@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from prunecert.bench.running.training_progress import shown_seconds
 from prunecert.errors import UserError
+from prunecert.printable import plural
 
 if TYPE_CHECKING:
     from prunecert.models.pipeline import Job
@@ -109,7 +110,7 @@ def crowd_hint(threads: int, others: int, cores: int) -> str:
     trainings = f"{others + 1} trainings of {threads} threads each share" if others else f"{threads} threads share"
     own = max(1, cores // (others + 1))
     remedy = f"--threads {own} ends that" if own < threads else "let one of them wait"
-    return f"hint: {trainings} {cores} core{'s' * (cores != 1)}, and slow each other down; {remedy}."
+    return f"hint: {trainings} {plural(cores, 'core')}, and slow each other down; {remedy}."
 
 
 def trainings_at_work(work: Path, locks: Path = Path("/proc/locks")) -> int:
