@@ -114,9 +114,10 @@ def crowd_hint(threads: int, others: int, cores: int) -> str:
 
 
 def trainings_at_work(work: Path, locks: Path = Path("/proc/locks")) -> int:
-    """Returns how many other processes are training into a folder at the moment, by the locks that they hold.
+    """Returns how many other processes train into a folder on processors of this one's, by the locks that they hold.
 
-    The system's list is read, and no lock tried: trying would make another process believe that a cell is taken.
+    The system's list is read, and no lock tried: trying would make another process believe that a cell is taken. Who is
+    bound to other processors (``taskset``) is in nobody's way.
 
     Args:
         work: The folder of the locks.
@@ -127,7 +128,7 @@ def trainings_at_work(work: Path, locks: Path = Path("/proc/locks")) -> int:
         lines = locks.read_text().splitlines()
     except OSError:
         return 0
-    holders: set[str] = set()
+    holders: set[int] = set()
     for line in lines:
         match = re.search(r"FLOCK\s+\S+\s+WRITE\s+(\d+)\s+([0-9a-f]+):([0-9a-f]+):(\d+)\s", line)
         # One that waits for a lock has an arrow before it, and holds none by that.
@@ -135,5 +136,13 @@ def trainings_at_work(work: Path, locks: Path = Path("/proc/locks")) -> int:
             continue
         device = os.makedev(int(match[2], 16), int(match[3], 16))
         if (device, int(match[4])) in files:
-            holders.add(match[1])
-    return len(holders - {str(os.getpid())})
+            holders.add(int(match[1]))
+    return sum(_shares_processors(holder) for holder in holders - {os.getpid()})
+
+
+def _shares_processors(process: int) -> bool:
+    """Says whether another process may run where this one may; yes where the system can't say."""
+    try:
+        return not os.sched_getaffinity(process).isdisjoint(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return True

@@ -108,3 +108,22 @@ def test_one_that_waits_holds_nothing(tmp_path: Path) -> None:
     lines += [f"2: POSIX  ADVISORY  WRITE 79 {place} 0 EOF", f"3: FLOCK  ADVISORY  WRITE {os.getpid()} {place} 0 EOF"]
     (tmp_path / "locks").write_text("\n".join(lines) + "\n")
     assert trainings_at_work(tmp_path, tmp_path / "locks") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes are bound to processors on Linux only")
+def test_who_is_bound_to_other_processors_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.lock"
+    file.touch()
+    status = file.stat()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    lines = [f"{n}: FLOCK  ADVISORY  WRITE {process} {place} 0 EOF" for n, process in enumerate((77, 78, 79))]
+    (tmp_path / "locks").write_text("\n".join(lines) + "\n")
+    processors = {0: {0, 1}, 77: {1, 2}, 78: {2, 3}}
+
+    def affinity(process: int) -> set[int]:
+        if process not in processors:
+            raise ProcessLookupError(process)
+        return processors[process]
+
+    monkeypatch.setattr(os, "sched_getaffinity", affinity)
+    assert trainings_at_work(tmp_path, tmp_path / "locks") == 2, "77 shares processor 1, 79 can't be asked"
