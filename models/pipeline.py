@@ -276,6 +276,15 @@ class Pipeline:
         key = digest({**job.pretraining(), **self._data()})
         return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
 
+    def key(self, job: Job) -> str:
+        """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it."""
+        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name}
+        return digest({**own, **self._data(), **self._parent(job)})
+
+    def stems(self, job: Job) -> tuple[str, ...]:
+        """Returns how the names of a job's files in the folders of unfinished work begin, each before a dot."""
+        return (self._pretraining(job)[1], job.name) if job.pretrains else (job.name,)
+
     def _pretraining_history(self, job: Job) -> Path:
         return history_file(self.dense / self._pretraining(job)[1])
 
@@ -319,7 +328,7 @@ class Pipeline:
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job if job.from_scratch else replace(job, recipe=recipe.finetuning()))
-        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)})
+        key = self.key(job)
         shared = self._pretraining_history(job) if job.pretrains else None
         earlier = read_history(shared) if shared is not None and shared.exists() else ()
         self._history = History(history_file(self.folder / job.name), key[:_KEY_DIGITS], earlier)
