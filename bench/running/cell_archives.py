@@ -8,6 +8,7 @@ An archive is the same bytes whenever it is written of the same files, and it is
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tarfile
@@ -20,6 +21,7 @@ import msgspec
 
 from prunecert.errors import UserError
 from prunecert.files import open_regular, write_bytes
+from prunecert.hashing import sha256_file
 from prunecert.models.history import history_file
 from prunecert.printable import shortened
 
@@ -36,6 +38,12 @@ _MOST_BYTES = 4 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,250}")
 
 
+class _Version(msgspec.Struct):
+    """What a label of any version says."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
 class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an archive says of itself.
 
@@ -43,12 +51,14 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         kind: ``cell``, or ``work`` for what isn't finished.
         name: The cell's name; of ``work``, that of the cell in whose training it was written.
         key: The cell's key, see `models.pipeline.Pipeline.key`.
+        files: SHA-256 of each file, by name.
         schema_version: Of the archive.
     """
 
     kind: Literal["cell", "work"]
     name: str
     key: str
+    files: dict[str, str] = {}
     schema_version: int = SCHEMA_VERSION
 
 
@@ -114,9 +124,10 @@ def write_archive(path: Path, label: Label, files: Sequence[Path]) -> bool:
 
     Args:
         path: The archive; its folder is made if missing.
-        label: What it says of itself.
+        label: What it says of itself, but for its files.
         files: What it holds.
     """
+    label = msgspec.structs.replace(label, files={file.name: sha256_file(file) for file in files})
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         label_bytes = msgspec.json.encode(label)
@@ -151,18 +162,30 @@ def read_archive(path: Path) -> CellArchive:
         stream.seek(0)
         try:
             members = _members(stream, size)
-            label = msgspec.json.decode(members.pop(_LABEL)[:_LABEL_BYTES], type=Label)
+            data = members.pop(_LABEL)[:_LABEL_BYTES]
+            version = msgspec.json.decode(data, type=_Version).schema_version
+            label = _label_of(data, members) if version <= SCHEMA_VERSION else None
         except (tarfile.TarError, ValueError, KeyError, EOFError, msgspec.MsgspecError) as error:
             raise UserError(
                 f"{shortened(path)} is no whole archive of a cell ({shortened(error) or type(error).__name__}); it "
                 "must be one that prunecert train --archives wrote: fetch it again."
             ) from error
-    if label.schema_version > SCHEMA_VERSION:
+    if label is None:
         raise UserError(
-            f"{shortened(path)} has schema version {label.schema_version}, newer than this program's {SCHEMA_VERSION}; "
+            f"{shortened(path)} has schema version {version}, newer than this program's {SCHEMA_VERSION}; "
             "update prunecert."
         )
     return CellArchive(path=path, label=label, members=members)
+
+
+def _label_of(data: bytes, members: Mapping[str, bytes]) -> Label:
+    """Reads a label, and holds the files to what it says: an archive that was cut off may still be one."""
+    label = msgspec.json.decode(data, type=Label)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    for name in sorted({*sums, *label.files}):
+        if sums.get(name) != label.files.get(name):
+            raise ValueError(f"{shortened(repr(name), 100)} isn't the file that its label says")
+    return label
 
 
 def _members(stream: io.BufferedIOBase, size: int) -> dict[str, bytes]:

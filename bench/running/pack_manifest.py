@@ -27,6 +27,12 @@ _MOST_BYTES = 64 << 20
 _DECIDED = ("name", "network", "objective", "pruner", "compression", "seed")
 
 
+class _Version(msgspec.Struct):
+    """What a manifest of any version says."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
 class PackCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cell of a pack.
 
@@ -102,15 +108,17 @@ def read_manifest(place: Path) -> Manifest:
         raise UserError(
             f"{shortened(place)} is no pack: there is no {FILE}; name the folder that prunecert pack wrote."
         )
+    data = read_regular(file, _MOST_BYTES)
     try:
-        manifest = msgspec.json.decode(read_regular(file, _MOST_BYTES), type=Manifest)
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        manifest = msgspec.json.decode(data, type=Manifest) if version <= SCHEMA_VERSION else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UserError(
             f"{shortened(file)} is no manifest of a pack ({shortened(error)}); name the one that prunecert pack wrote."
         ) from error
-    if manifest.schema_version > SCHEMA_VERSION:
+    if manifest is None:
         raise UserError(
-            f"{shortened(file)} has schema version {manifest.schema_version}, newer than this program's "
-            f"{SCHEMA_VERSION}; update prunecert."
+            f"{shortened(file)} has schema version {version}, newer than this program's {SCHEMA_VERSION}; update "
+            "prunecert."
         )
     return manifest

@@ -210,7 +210,7 @@ def code_archive() -> bytes:
     package = Path(prunecert.__file__).parent
     buffer = io.BytesIO()
     with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as stream,
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w") as archive,
     ):
         for file in sorted(_code_files(package)):

@@ -176,6 +176,11 @@ def _is_further(file: Path, target: Path) -> bool:
         rows = read_history(file)
         return not target.exists() or len(rows) > len(read_history(target))
     state = read_state(file)
+    # What a stage's state becomes when it is finished.
+    for ending, end in ((".pretrain.pt", ".pretrained.pt"), (".pt", ".done.pt")):
+        finished = target.with_name(target.name.removesuffix(ending) + end)
+        if target.name.endswith(ending) and finished.exists():
+            return False
     if not target.exists():
         return True
     present = read_state(target)
