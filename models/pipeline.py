@@ -278,8 +278,8 @@ class Pipeline:
 
     def key(self, job: Job) -> str:
         """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it."""
-        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name}
-        return digest({**own, **self._data(), **self._parent(job)})
+        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)}
+        return digest(own)
 
     def stems(self, job: Job) -> tuple[str, ...]:
         """Returns how the names of a job's files in the folders of unfinished work begin, each before a dot."""
@@ -302,15 +302,8 @@ class Pipeline:
             model.to(self.device)
             self._history = History(self._pretraining_history(job), key[:_KEY_DIGITS])
             seed_everything(job.seed, "pretrain")
-            recipe = job.recipe
-            stage = Stage(
-                "pretrain",
-                recipe.pretrain_epochs,
-                recipe.lr,
-                job.eps * recipe.train_eps_factor,
-                recipe.warmup_epochs,
-                recipe.ramp_epochs,
-            )
+            recipe, eps = job.recipe, job.eps * job.recipe.train_eps_factor
+            stage = Stage("pretrain", recipe.pretrain_epochs, recipe.lr, eps, recipe.warmup_epochs, recipe.ramp_epochs)
             self.trainer(job).run(model, stage, state_file=self.dense / f"{stem}.pretrain.pt", key=key)
             write_state(model.state_dict(), file)
         return model
