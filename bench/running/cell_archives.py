@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
@@ -188,7 +188,7 @@ def _label_of(data: bytes, members: Mapping[str, bytes]) -> Label:
     return label
 
 
-def _members(stream: io.BufferedIOBase, size: int) -> dict[str, bytes]:
+def _members(stream: BinaryIO, size: int) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:

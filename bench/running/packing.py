@@ -103,7 +103,7 @@ def write_pack(request: PackRequest, tell: Callable[[str], None] = print) -> Man
     with tempfile.TemporaryDirectory(prefix=f".{request.folder.name}.", dir=request.folder.parent) as scratch:
         pack = Path(scratch) / "pack"
         pack.mkdir()
-        manifest = _fill(pack, request, todo, parents)
+        manifest = _fill(pack, request, todo, parents, tell)
         sizes = _sizes(pack)
         size = sum(sizes.values())
         parts = ", ".join(f"{name} {_megabytes(part)}" for name, part in sizes.items())
@@ -151,7 +151,9 @@ def _parent(job: Job, folder: Path) -> Path | None:
     return parent_file(job, folder) if job.recipe.parent else None
 
 
-def _fill(pack: Path, request: PackRequest, todo: list[Job], parents: set[Path]) -> Manifest:
+def _fill(
+    pack: Path, request: PackRequest, todo: list[Job], parents: set[Path], tell: Callable[[str], None]
+) -> Manifest:
     """Writes everything but pieces and checksums."""
     from prunecert.models.datasets.packed import write_packed
     from prunecert.models.datasets.source import load_split
@@ -160,6 +162,7 @@ def _fill(pack: Path, request: PackRequest, todo: list[Job], parents: set[Path])
     training = request.training
     data = training.suite.data
     train, val = (first_images(load_split(data, s, training.data_root), training.subset) for s in ("train", "val"))
+    tell(f"Packing {len(train) + len(val):,} images.")
     write_packed((train, val), pack / "data.packed")
     pipeline = Pipeline(training.out, training.out / ".work", train, val, "cpu", lambda _: None, unfit=training.unfit)
     (pack / "code.tar.gz").write_bytes(code_archive())
@@ -271,8 +274,8 @@ def _write_sums(pack: Path, request: PackRequest) -> None:
     files = sorted(file for file in pack.rglob("*") if file.is_file())
     sums = [f"{sha256_file(file)}  {file.relative_to(pack).as_posix()}\n" for file in files]
     (pack / SUMS).write_text("".join(sums), encoding="utf-8")
-    for file in files if request.piece is not None else ():
-        if file.stat().st_size > request.piece:
+    for file in files:
+        if request.piece is not None and file.stat().st_size > request.piece:
             _cut(file, request.piece)
 
 

@@ -178,8 +178,9 @@ class _Training:
 
         request, throughput = self.request, Throughput()
         self._hint()
-        for job in unarchived if self.archiver is not None else ():
-            self.archiver.finish(job, self.todo)
+        for job in unarchived:
+            if self.archiver is not None:
+                self.archiver.finish(job, self.todo)
         for number, job in enumerate(self.todo, 1):
             with exclusive(self.work / f"{job.name}.lock", wait=False) as mine:
                 if not mine:

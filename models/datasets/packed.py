@@ -237,7 +237,8 @@ def _portions(images: npt.NDArray[Any], size: int = 5_000) -> Iterator[npt.NDArr
 
 
 def _levels(images: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    return np.rint(images * np.float32(255)).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.rint(images * np.float32(255)).astype(np.uint8)
+    return levels
 
 
 def _floats(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from prunecert.models import training as module
+from prunecert.models.pruners.contract import Group
 from prunecert.models.recipe import Recipe
 from tests import house
 from tests.benchmarks import training
@@ -58,14 +59,15 @@ def test_a_fused_step_is_the_same_step() -> None:
     for value in (True, False, None):
         with fused(value) if value is not None else nullcontext():
             torch.manual_seed(0)
-            group = module.Group([torch.nn.Parameter(torch.linspace(-1, 1, 50))])
-            optimizer = module.optimizer_of([group], Recipe(), 0.01, torch.device("cpu"))
+            group = Group([torch.nn.Parameter(torch.linspace(-1, 1, 50))])
+            # As training calls it.
+            optimizer = vars(module)["optimizer_of"]([group], Recipe(), 0.01, torch.device("cpu"))
             if value is not None:
                 assert optimizer.param_groups[0]["fused"] is value
             for _ in range(3):
                 (weight,) = group.parameters
                 optimizer.zero_grad()
-                weight.pow(3).sum().backward()
+                weight.pow(3).sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             weights.append(weight.detach().clone())
     assert torch.allclose(weights[0], weights[1], atol=1e-6)

@@ -45,8 +45,7 @@ Work = Callable[[], float]
 def fused(value: bool) -> Iterator[None]:
     """Has optimisers step all their weights in one kernel, or not, whatever the device's default is."""
     from prunecert.models import training
-
-    plain = training.optimizer_of
+    from prunecert.models.running import optimizer_of as plain
 
     def optimizer_of(*arguments: Any) -> Any:
         optimizer = plain(*arguments)
@@ -186,9 +185,9 @@ def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
-            taken = work()
+            duration = work()
             if number:
-                seconds[name].append(taken)
+                seconds[name].append(duration)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -211,11 +210,11 @@ def measure(job: Mapping[str, Any], ways: Sequence[str], rounds: int, other: Pat
     if other is not None:
         trees = {"own": Tree(ROOT, job), "other": Tree(other, job)}
         try:
-            taken = in_turn(trees, rounds)
+            medians = in_turn(trees, rounds)
         finally:
             for tree in trees.values():
                 tree.close()
-        numbers["against"] = taken["own"] / taken["other"]
+        numbers["against"] = medians["own"] / medians["other"]
     return numbers
 
 

@@ -60,10 +60,11 @@ def test_the_code_is_the_package_without_checkpoints_and_the_same_each_time(code
 def test_a_pack_says_how_large_it_is_and_what_to_do_with_it(tmp_path: Path) -> None:
     lines = said(tmp_path)
     assert lines[0] == "2 cells, 0 trained already, 2 to pack."
-    assert lines[1].startswith("The pack has 1.")
-    assert "code.tar.gz 1." in lines[1]
-    assert "data.packed 0." in lines[1]
-    assert lines[2].startswith(f"Bring {tmp_path / 'lease'} to the machine and run there: OUT=results bash run.sh;")
+    assert lines[1] == "Packing 50 images."
+    assert lines[2].startswith("The pack has 1.")
+    assert "code.tar.gz 1." in lines[2]
+    assert "data.packed 0." in lines[2]
+    assert lines[3].startswith(f"Bring {tmp_path / 'lease'} to the machine and run there: OUT=results bash run.sh;")
     lease = tmp_path / "lease"
     names = {"SHA256SUMS", "code.tar.gz", "data.packed", "lease.yaml", "pack.json", "run.sh"}
     assert {file.name for file in lease.iterdir()} == names
@@ -106,7 +107,11 @@ def test_larger_files_are_cut_into_pieces(tmp_path: Path, code: bytes) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_shipped_suite_goes_by_its_name_and_wheels_go_with_it(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
-    changes = {"suite": load_suite("cifar10-4nets"), "named": "cifar10-4nets", "cells": "resnet-2b*x1_s0"}
+    changes: dict[str, Any] = {
+        "suite": load_suite("cifar10-4nets"),
+        "named": "cifar10-4nets",
+        "cells": "resnet-2b*x1_s0",
+    }
     with pytest.raises(UserError, match=r"wheels' is refused: there is no \.whl file in it"):
         said(tmp_path, force=True, wheels=tmp_path / "wheels", **changes)
     (tmp_path / "wheels" / "some-1-py3-none-any.whl").write_bytes(b"wheel")
