@@ -33,6 +33,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 refuse() { echo "error: $1" >&2; exit 2; }
 
 # What came in pieces is joined; nothing is used before all of it is there as it was packed.
+# Of two that are started at once the second waits for the first.
+if command -v flock > /dev/null; then exec 9> .lock; flock 9; fi
 here=".checked-@CODE@-$(sha256sum SHA256SUMS | cut -c 1-12)"
 if [ ! -e "$here" ]; then
   while IFS= read -r first; do
@@ -47,6 +49,7 @@ if [ ! -e "$here" ]; then
   if [ -d start ]; then (cd start && tar -cf - .) | tar -xf - -C checkpoints --skip-old-files; fi
   touch "$here"
 fi
+exec 9>&-
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   refuse "$PYTHON is older than 3.11; name a newer one: PYTHON=python3.12 bash run.sh"
