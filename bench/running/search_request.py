@@ -207,6 +207,7 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
         raise UserError("--one-by-one compares all values after equal epochs, so it goes with --rungs 1.")
     cells = request.chosen_cells()
     trials, space = request.trials, request.space
+    _check_space(request, cells[0])
     draws = one_by_one(space) if trials is None else draw(space, trials, request.seed)
     plans = [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
@@ -215,6 +216,17 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     for job in plans[0][0].jobs:
         job.refuse_unreachable()
     return plans
+
+
+def _check_space(request: SearchRequest, cell: Cell) -> None:
+    """Refuses a space with a value that no recipe may have, whether or not it is drawn."""
+    from prunecert.models.recipe import Recipe
+
+    recipe = request.suite.recipe(cell.network, cell.objective)
+    for key, domain in request.space.items():
+        for value in domain.ends:
+            changes = {key: value}
+            Recipe.check(apply(recipe, changes), cell.objective, where=f"the space ({show_changes(changes)})")
 
 
 def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int, changes: Mapping[str, Any]) -> Trial:
