@@ -16,7 +16,7 @@ from prunecert.models.recipe import _LATER, Recipe, _keys
 DEFAULT = Recipe()
 positive = st.floats(1e-6, 10.0)
 share = st.floats(0.0, 1.0)
-recipes = st.fixed_dictionaries(
+recipes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         **{name: st.sampled_from(one.choices) for name, one in _keys().items() if one.choices},

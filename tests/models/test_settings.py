@@ -130,7 +130,7 @@ def example(
     return f"{x} {share} {steps} {on} {mode} {more}"
 
 
-def bare(x, *, alpha=1, flag=False, word="w", later: Unknown = 2, needed):  # type: ignore[no-untyped-def]  # noqa: F821
+def bare(x, *, alpha=1, flag=False, word="w", later: Unknown = 2, needed):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821
     raise AssertionError
 
 
