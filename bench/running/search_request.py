@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecert.bench.running.training import Deadline, make_job
+from prunecert.bench.running.training import Deadline, make_job, refuse
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
 from prunecert.numbers import read_number
@@ -213,8 +213,9 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)
     ]
-    for job in plans[0][0].jobs:
-        job.refuse_unreachable()
+    first = plans[0][0]
+    for job in first.jobs:
+        refuse(job, first.folder)
     return plans
 
 
