@@ -80,7 +80,8 @@ class Recipe:
         ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
             linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
         parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing
-            is pre-trained then. Looked for beside the checkpoints that are trained, then among those that ship.
+            is pre-trained then. Looked for beside the checkpoints that are trained, then where checkpoints go by
+            default, then among those that ship; see `models.parents`.
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.

@@ -99,12 +99,12 @@ def test_a_card_without_its_parents_hash_and_one_whose_parent_is_gone_read_on(
     assert shipped.recipe["parent"] == DENSE
     assert shipped.parent_sha256 == ""
     assert other_parent(shipped, job(), ZOO) == ""
-    known = replace(shipped, parent_sha256=load_card(ZOO / DENSE).sha256)
-    assert other_parent(known, job(), ZOO) == ""
-    assert "from another parent" in other_parent(replace(known, parent_sha256="0" * 64), job(), ZOO)
-    assert other_parent(known, job(parent="gone"), ZOO) == ""
-    assert other_parent(known, job(parent=""), ZOO) == ""
+    current = replace(shipped, parent_sha256=load_card(ZOO / DENSE).sha256)
+    assert other_parent(current, job(), ZOO) == ""
+    assert "from another parent" in other_parent(replace(current, parent_sha256="0" * 64), job(), ZOO)
+    assert other_parent(current, job(parent="gone"), ZOO) == ""
+    assert other_parent(current, job(parent=""), ZOO) == ""
     # What there is not is not said.
     assert "parent_sha256" not in shipped.to_json()
-    assert known.to_json()["parent_sha256"] == known.parent_sha256
+    assert current.to_json()["parent_sha256"] == current.parent_sha256
     assert load_card(put("out", parent_sha256="c" * 64)).parent_sha256 == "c" * 64
