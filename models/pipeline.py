@@ -28,7 +28,7 @@ from prunecert.models.initialisation import ibp_init
 from prunecert.models.job import Job as Job
 from prunecert.models.lent import LentTraining, keywords_of
 from prunecert.models.masks import Masks
-from prunecert.models.parents import parent_file
+from prunecert.models.parents import parent_file as parent_file
 from prunecert.models.pruners.contract import Altered
 from prunecert.models.reports import EpochReport, Report, StepHearer
 from prunecert.models.schedules import Stage
