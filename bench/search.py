@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     request = request_of(options)
     plans = plan_trials(request)
     trials = f"{len(plans)} trials of {len(plans[0][0].jobs)} cells"
-    print(f"{trials}, {request.rungs} rungs; criterion: {options.criterion}.")
+    print(f"{trials}, {request.rungs} rungs; criterion: {request.criterion.text}.")
     if options.dry_run:
         for number, rungs in enumerate(plans):
             say(f"  {number}: {rungs[0].describe()} ({' → '.join(str(trial.epochs) for trial in rungs)} epochs)")

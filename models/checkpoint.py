@@ -35,6 +35,8 @@ from prunecert.printable import shortened
 SCHEMA_VERSION = 1
 #: Cards have some 3 kB.
 _MOST_BYTES = 1 << 20
+#: Fields that are left out of a card where there is nothing to say.
+_UNSAID = ("surgery", "data", "parent_sha256")
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Amount = Annotated[float, Meta(ge=0, le=1e12)]
@@ -73,6 +75,7 @@ class Card:
         unfit: Why the network must not be published (e.g. trained on a subset), or nothing.
         surgery: Which layers are others than the architecture's; see `models.surgery`.
         data: Name, shape and classes of the data set; nothing for CIFAR-10.
+        parent_sha256: Hash of the checkpoint that it began with, where its recipe names a parent.
     """
 
     name: str
@@ -101,11 +104,12 @@ class Card:
     unfit: str = ""
     surgery: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    parent_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data; a network of its architecture's own layers has no surgery."""
+        """Returns plain data; what a card needn't say is left out."""
         data = asdict(self)
-        for key in ("surgery", "data"):
+        for key in _UNSAID:
             if not data[key]:
                 del data[key]
         return data
@@ -211,7 +215,7 @@ def load_card(path: Path) -> Card:
         )
     names = {item.name for item in fields(Card)}
     # Older cards lack what came later, and mean its default.
-    needed = names - {"throughput", "unfit", "surgery", "data"}
+    needed = names - {"throughput", "unfit", *_UNSAID}
     if not needed <= set(data) <= names:
         missing, extra = sorted(needed - set(data)), sorted(set(data) - names)
         raise UserError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,20 @@ from torch import nn
 import prunecert
 from prunecert.errors import UserError
 from prunecert.hashing import digest
-from prunecert.models import BOUNDING, DENSE, NOISE_OBJECTIVES, PRUNERS
-from prunecert.models.bounds import boundable
-from prunecert.models.building import SHAPE, build_for
-from prunecert.models.checkpoint import ZOO, Card, load_card, load_model, round_to_half, save
+from prunecert.models import DENSE, NOISE_OBJECTIVES, PRUNERS
+from prunecert.models.building import build_for
+from prunecert.models.checkpoint import Card, load_card, load_model, round_to_half, save
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from prunecert.models.faults import memory_errors
 from prunecert.models.held_out import HeldOut
 from prunecert.models.history import EpochRow, History, history_file, read_history
 from prunecert.models.initialisation import ibp_init
-from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
-from prunecert.models.masks import Masks, prunable
-from prunecert.models.pruners.allocation import Allocation, allocate_in_pattern, reachable, refuse_pattern
-from prunecert.models.pruners.both_budgets import for_network
-from prunecert.models.pruners.contract import Altered, method_of, refuse_lacking
-from prunecert.models.recipe import Recipe
+from prunecert.models.job import Job as Job
+from prunecert.models.lent import LentTraining, keywords_of
+from prunecert.models.masks import Masks
+from prunecert.models.parents import parent_file as parent_file
+from prunecert.models.pruners.contract import Altered
 from prunecert.models.reports import EpochReport, Report, StepHearer
 from prunecert.models.schedules import Stage
 from prunecert.models.training import Stop, Trainer, read_state, seed_everything, write_state
@@ -42,136 +38,6 @@ from prunecert.models.training import Stop, Trainer, read_state, seed_everything
 _KEY_DIGITS = 12
 MEASURED = "validation split; PGD 20 steps of eps/8 from one random start; bounds in float32 by models.bounds"
 MEASURED_UNDER_NOISE = "validation split; one noisy copy of each image with the standard deviation of training"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell to train.
-
-    Args:
-        name: The cell's name; the stem of its files.
-        network: Name in `models.NETWORKS`.
-        objective: Name in `models.OBJECTIVES`.
-        eps: Radius in pixels of [0, 1]; for `models.NOISE_OBJECTIVES` sigma.
-        eps_text: The same as an exact fraction, e.g. ``"2/255"``.
-        pruner: Name in `models.PRUNERS`, or ``dense``.
-        compression: All prunable weights over kept ones.
-        seed: Seed of everything.
-        recipe: How.
-        command: What to write on the card.
-        data: What the card says of the data set: name, shape and classes; nothing for CIFAR-10.
-    """
-
-    name: str
-    network: str
-    objective: str
-    eps: float
-    eps_text: str
-    pruner: str
-    compression: float
-    seed: int
-    recipe: Recipe
-    command: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    def pretraining(self) -> dict[str, Any]:
-        """Returns what the pre-trained network depends on."""
-        own = {"network": self.network, "objective": self.objective, "eps": self.eps_text, "seed": self.seed}
-        return {**own, **self.recipe.pretraining()}
-
-    @property
-    def epochs(self) -> int:
-        """Epochs after pre-training."""
-        return self.recipe.prune_epochs + self.recipe.finetune_epochs
-
-    @property
-    def from_scratch(self) -> bool:
-        """Whether the pruner begins at the initial weights, with the epochs of pre-training for its own."""
-        return self.pruner != DENSE and method_of(PRUNERS.get(self.pruner)).from_scratch
-
-    @property
-    def pretrains(self) -> bool:
-        """Whether it begins with a network that is pre-trained for it, and perhaps for others."""
-        return not self.from_scratch and not self.recipe.parent
-
-    def refuse_unreachable(self) -> None:
-        """Refuses what this network cannot be, before data is loaded or anything is trained for it.
-
-        Raises:
-            UserError: The objective or an add-on bounds the network, and it has a layer without bounds; or the
-                compression cannot be reached: too few weights, or the pruner says so from the network's shape; or the
-                pruner keeps no pattern, lacks a hook under the objective, or refuses a setting, or too few epochs.
-        """
-        model = build_for(self.network, self.data)
-        bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
-        if bounding:
-            try:
-                boundable(model)
-            except UserError as error:
-                raise UserError(
-                    f"{self.name}: {', '.join(bounding)} needs bounds of {self.network}. {error}"
-                ) from error
-        shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
-        try:
-            kept = reachable({name: math.prod(shape) for name, shape in shapes.items()}, self.compression)
-            if self.pruner == DENSE:
-                return
-            prune = PRUNERS.get(self.pruner)
-            if not method_of(prune).keeps_patterns:
-                refuse_pattern(self.recipe.allocation)
-            if "allocation" in keywords_of(prune, {"allocation": ""}):
-                allocate_in_pattern(shapes, kept, self.allocation(model))
-            refuse_lacking(self.pruner, prune, offers(self.objective), f"training by {self.objective}")
-            self._rehearse(prune, model)
-        except UserError as error:
-            raise UserError(f"{self.name}: {error}") from error
-
-    def allocation(self, model: nn.Module) -> Allocation:
-        """Returns what the pruner is lent: the recipe's, or layers' parts where that takes the network's shape."""
-        return for_network(self.recipe.allocation, model, self.data.get("shape", SHAPE), self.compression)
-
-    def _rehearse(self, prune: Callable[..., Any], model: nn.Module) -> None:
-        """Asks a pruner that trains, or that refuses by shape, what it would refuse."""
-        recipe, radius = self.recipe, self.eps * self.recipe.train_eps_factor
-        epochs = self.epochs + (recipe.pretrain_epochs if self.from_scratch else 0)
-        train = Rehearsal(epochs, recipe.prune_epochs, radius, bounding=self.objective in BOUNDING)
-        lent = keywords_of(prune, {"allocation": self.allocation(model), "seed": self.seed, "train": train})
-        if "train" not in lent and not method_of(prune).refuses_by_shape:
-            return
-        with contextlib.suppress(Rehearsal.BeganError):
-            prune(model, self.compression, **lent, **recipe.pruners.get(self.pruner, {}))
-
-
-def parent_file(job: Job, folder: Path) -> Path:
-    """Returns the checkpoint that a job begins with in place of a pre-trained network.
-
-    Args:
-        job: A job whose recipe names one.
-        folder: Where to look before the shipped checkpoints.
-
-    Raises:
-        UserError: There is none of that name, it isn't a dense one of the job's network, or the job's pruner begins at
-            the initial weights.
-    """
-    name = job.recipe.parent
-    file = next((place / f"{name}.json" for place in (folder, ZOO) if (place / f"{name}.json").is_file()), None)
-    if file is None:
-        raise UserError(
-            f"{job.name}: there is no parent {name!r} in {str(folder)!r} or among the shipped checkpoints; allowed is "
-            "the name of a dense checkpoint, without its ending."
-        )
-    card = load_card(file)
-    if card.network != job.network or card.kept != card.weights or card.surgery:
-        raise UserError(
-            f"{job.name}: the parent {name!r} is refused: it is a {card.network} that keeps {card.kept:,} of "
-            f"{card.weights:,} weights; it must be a dense {job.network}."
-        )
-    if job.from_scratch:
-        raise UserError(
-            f"{job.name}: {job.pruner} begins at the initial weights, so that a parent has no use; leave out "
-            "parent, or choose another pruner."
-        )
-    return file.with_suffix(".safetensors")
 
 
 @contextmanager
@@ -267,8 +133,8 @@ class Pipeline:
     def _data(self) -> dict[str, Any]:
         return {"data": self.train.fingerprint, "images": len(self.train)}
 
-    def _parent(self, job: Job) -> dict[str, Any]:
-        """Returns what tells one parent from another of its name."""
+    def _parent(self, job: Job) -> dict[str, str]:
+        """Returns what tells one parent from another of its name; the card has it, too."""
         return {"parent_sha256": load_card(parent_file(job, self.folder)).sha256} if job.recipe.parent else {}
 
     def _pretraining(self, job: Job) -> tuple[str, str]:
@@ -276,10 +142,15 @@ class Pipeline:
         key = digest({**job.pretraining(), **self._data()})
         return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
 
-    def key(self, job: Job) -> str:
-        """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it."""
-        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data(), **self._parent(job)}
-        return digest(own)
+    def key(self, job: Job, parent: Mapping[str, str] | None = None) -> str:
+        """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it.
+
+        Args:
+            job: The job.
+            parent: What its card says of its parent; None: it is looked up.
+        """
+        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data()}
+        return digest({**own, **(self._parent(job) if parent is None else parent)})
 
     def stems(self, job: Job) -> tuple[str, ...]:
         """Returns how the names of a job's files in the folders of unfinished work begin, each before a dot."""
@@ -317,11 +188,12 @@ class Pipeline:
         self._seconds, self._history = {}, None
         noisy = job.objective in NOISE_OBJECTIVES
         self._held_out = HeldOut(self.val, job.eps, self.device, noisy=noisy)
+        parent = self._parent(job)
         model = self.initial(job).to(self.device) if job.from_scratch else self.pretrained(job)
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job if job.from_scratch else replace(job, recipe=recipe.finetuning()))
-        key = self.key(job)
+        key = self.key(job, parent)
         shared = self._pretraining_history(job) if job.pretrains else None
         earlier = read_history(shared) if shared is not None and shared.exists() else ()
         self._history = History(history_file(self.folder / job.name), key[:_KEY_DIGITS], earlier)
@@ -371,6 +243,7 @@ class Pipeline:
             unfit=self.unfit,
             surgery=pruned.surgery,
             data=dict(job.data),
+            **parent,
         )
         train.clean()
         return card

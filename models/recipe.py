@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
 from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED
-from prunecert.models.pruners.contract import method_of
+from prunecert.models.pruners.contract import LENT, method_of
+from prunecert.models.settings import (
+    Choices,
+    Count,
+    CountFromZero,
+    Positive,
+    RecipeSetting,
+    Share,
+    Weight,
+    check_settings,
+    setting,
+    show_value,
+)
+from prunecert.ranges import NumberRange
 
-#: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
-_RESERVED = frozenset({"model", "x", "y", "eps", "progress"})
-LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
+#: Keywords of a loss that the trainer gives, not the recipe.
+RESERVED = frozenset({"model", "x", "y", "eps", "progress"})
 #: Keys that a pre-trained network doesn't depend on.
 _AFTER_PRETRAINING = frozenset(
     {
@@ -49,17 +60,7 @@ _LATER = frozenset(
         "finetune_objective",
     }
 )
-_CHOICES = {
-    "init": ("default", "ibp", "ibp-hidden"),
-    "precision": ("float32", "bfloat16"),
-    "optimizer": ("adamw", "radam", "sgd"),
-    "ramp": ("linear", "smoothed"),
-    "lr_schedule": ("cosine", "step"),
-    "memory_format": ("contiguous", "channels-last"),
-    "crop_padding": ("zero", "edge"),
-    "storage": ("float32", "float16"),
-    "allocation": (*ALLOCATIONS, BOTH, SEMISTRUCTURED),
-}
+_BelowOne = Annotated[float, NumberRange(at_least=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Recipe:
         ramp: How it grows: ``linear``, or ``smoothed``: with the fourth power of time for a quarter of the ramp, then
             linearly with the slope reached (the smoothed schedule of auto_LiRPA and Shi et al. 2021).
         parent: Name of a dense checkpoint that stands in for the pre-trained network, such as an imported one; nothing
-            is pre-trained then. Looked for beside the checkpoints that are trained, then among those that ship.
+            is pre-trained then. Looked for beside the checkpoints that are trained, then where checkpoints go by
+            default, then among those that ship; see `models.parents`.
         prune_epochs: Epochs for learning scores.
         finetune_epochs: Epochs of fine-tuning at full eps.
         batch_size: Images a step.
@@ -118,33 +120,33 @@ class Recipe:
     """
 
     init: Literal["default", "ibp", "ibp-hidden"] = "default"
-    pretrain_epochs: int = 40
-    warmup_epochs: int = 1
-    ramp_epochs: int = 20
-    prune_epochs: int = 5
-    finetune_epochs: int = 15
-    batch_size: int = 128
-    lr: float = 1e-3
-    finetune_lr: float = 1e-3
-    score_lr: float = 1e-2
-    decay: float = 0.5
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    grad_clip: float = 10.0
-    average: float = 0.0
-    train_eps_factor: float = 1.0
+    pretrain_epochs: Count = 40
+    warmup_epochs: CountFromZero = 1
+    ramp_epochs: CountFromZero = 20
+    prune_epochs: CountFromZero = 5
+    finetune_epochs: CountFromZero = 15
+    batch_size: Count = 128
+    lr: Positive = 1e-3
+    finetune_lr: Positive = 1e-3
+    score_lr: Positive = 1e-2
+    decay: Share = 0.5
+    weight_decay: Weight = 0.0
+    l1: Weight = 0.0
+    grad_clip: Weight = 10.0
+    average: _BelowOne = 0.0
+    train_eps_factor: Positive = 1.0
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
-    allocation: str = "uniform"
+    allocation: Annotated[str, Choices(*ALLOCATIONS, BOTH, SEMISTRUCTURED)] = "uniform"
     objective: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Literal["adamw", "radam", "sgd"] = "adamw"
-    momentum: float = 0.9
+    momentum: _BelowOne = 0.9
     ramp: Literal["linear", "smoothed"] = "linear"
     lr_schedule: Literal["cosine", "step"] = "cosine"
     lr_milestones: Sequence[float] = (0.75, 0.875)
-    lr_gamma: float = 0.2
+    lr_gamma: Positive = 0.2
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
-    crop: int = 4
+    crop: CountFromZero = 4
     crop_padding: Literal["zero", "edge"] = "zero"
     storage: Literal["float32", "float16"] = "float32"
     parent: str = ""
@@ -164,33 +166,11 @@ class Recipe:
         Raises:
             UserError: A key is unknown, or a value has the wrong type or range.
         """
-        keys = {item.name: item for item in fields(cls)}
-        for key, value in data.items():
-            if key not in keys:
-                raise UserError(f"{where}: " + did_you_mean("key", key, keys))
-            default = keys[key].default
-            if key == "objective":
-                _check_settings(
-                    value, f"objective {objective!r}", OBJECTIVES.get(objective), _RESERVED, f"{where}: {key}"
-                )
-            elif key == "finetune_objective":
-                _check_by_compression(value, objective, f"{where}: {key}")
-            elif key in ("addons", "pruners"):
-                _check_named(value, key, where)
-            elif key == "lr_milestones":
-                _check_milestones(value, where)
-            elif isinstance(default, bool) or isinstance(value, bool):
-                if not (isinstance(default, bool) and isinstance(value, bool)):
-                    raise UserError(f"{where}: {key} is {value!r}; allowed is {type(default).__name__}.")
-            elif isinstance(default, float) and isinstance(value, int | float):
-                continue
-            elif not isinstance(value, type(default)) and key in _CHOICES:
-                raise UserError(f"{where}: " + did_you_mean(key, str(value), _CHOICES[key]))
-            elif not isinstance(value, type(default)):
-                raise UserError(f"{where}: {key} is {value!r}; allowed is a value of type {type(default).__name__}.")
+        cls.check(data, objective, where=where)
+        defaults = {item.name: item.default for item in fields(cls)}
         values: dict[str, Any] = {
             key: float(value)
-            if isinstance(keys[key].default, float)
+            if isinstance(defaults[key], float)
             else tuple(map(float, value))
             if key == "lr_milestones"
             else {name: dict(settings or {}) for name, settings in value.items()}
@@ -199,37 +179,35 @@ class Recipe:
             for key, value in data.items()
         }
         recipe = cls(**values)
-        recipe._check_ranges(where)
+        if recipe.warmup_epochs + recipe.ramp_epochs > recipe.pretrain_epochs:
+            raise UserError(
+                f"{where}: warmup_epochs + ramp_epochs is {recipe.warmup_epochs + recipe.ramp_epochs}, more than "
+                f"pretrain_epochs = {recipe.pretrain_epochs}; the ramp must end within pre-training."
+            )
         return recipe
 
-    def _check_ranges(self, where: str) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{where}: " + did_you_mean(name, getattr(self, name), choices))
-        for name in ("lr", "finetune_lr", "score_lr", "batch_size", "train_eps_factor", "pretrain_epochs", "lr_gamma"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{where}: {name} is {getattr(self, name)}; it must be above 0.")
-        for name in (
-            "warmup_epochs",
-            "ramp_epochs",
-            "prune_epochs",
-            "finetune_epochs",
-            "weight_decay",
-            "l1",
-            "grad_clip",
-            "momentum",
-            "crop",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{where}: {name} is {getattr(self, name)}; it must be at least 0.")
-        for name in ("decay", "average"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{where}: {name} is {getattr(self, name)}; it must lie in [0, 1].")
-        if self.warmup_epochs + self.ramp_epochs > self.pretrain_epochs:
-            raise UserError(
-                f"{where}: warmup_epochs + ramp_epochs is {self.warmup_epochs + self.ramp_epochs}, more than "
-                f"pretrain_epochs = {self.pretrain_epochs}; the ramp must end within pre-training."
-            )
+    @classmethod
+    def check(cls, data: Mapping[str, Any], objective: str, *, where: str = "recipe") -> None:
+        """Checks each key and value by itself, without what one says of another; the arguments are `from_dict`'s.
+
+        Raises:
+            UserError: A key is unknown, or a value has the wrong type or range.
+        """
+        keys = _keys()
+        for key, value in data.items():
+            if key not in keys:
+                raise UserError(f"{where}: " + did_you_mean("key", str(key), keys))
+            if key == "objective":
+                target = OBJECTIVES.get(objective)
+                check_settings(value, target, RESERVED, f"objective {objective!r}", f"{where}: {key}")
+            elif key == "finetune_objective":
+                _check_by_compression(value, objective, f"{where}: {key}")
+            elif key in ("addons", "pruners"):
+                _check_named(value, key, where)
+            elif key == "lr_milestones":
+                _check_milestones(value, where)
+            else:
+                keys[key].refuse(value, where, "")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data that `from_dict` takes back."""
@@ -269,56 +247,47 @@ class Recipe:
         return replace(self, pruners=mine, score_lr=self.score_lr if scored else Recipe.score_lr)
 
 
+@cache
+def _keys() -> Mapping[str, RecipeSetting]:
+    """Returns what each key of a recipe may be; mappings and milestones are checked apart."""
+    hints = get_type_hints(Recipe, include_extras=True)
+    return {item.name: setting(item.name, hints[item.name], item.default) for item in fields(Recipe)}
+
+
 def _check_named(value: Any, key: str, where: str) -> None:
     """Checks ``addons`` or ``pruners``: a mapping of names to settings."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: {key} is {value!r}; it must be a mapping of names to their settings.")
-    registry, reserved = (ADDONS, _RESERVED) if key == "addons" else (PRUNERS, LENT)
+        raise UserError(f"{where}: {key} is {show_value(value)}; it must be a mapping of names to their settings.")
+    registry, reserved = (ADDONS, RESERVED) if key == "addons" else (PRUNERS, LENT)
     for name, settings in value.items():
         try:
-            registry.check(name)
+            registry.check(str(name))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         target: Callable[..., Any] = registry.get(name)
-        _check_settings(settings or {}, f"{registry.kind} {name!r}", target, reserved, f"{where}: {key}.{name}")
+        mapping = {} if settings is None else settings
+        check_settings(mapping, target, reserved, f"{registry.kind} {name!r}", f"{where}: {key}.{name}")
 
 
 def _check_by_compression(settings: Any, objective: str, where: str) -> None:
     """Checks settings of the objective's loss, each of which may be a mapping from compressions."""
-    check = partial(_check_settings, what=f"objective {objective!r}", function=OBJECTIVES.get(objective))
+    what, target = f"objective {objective!r}", OBJECTIVES.get(objective)
     if not isinstance(settings, Mapping):
-        check(settings, reserved=_RESERVED, where=where)
+        check_settings(settings, target, RESERVED, what, where)
         return
     for key, value in settings.items():
         values = value if isinstance(value, Mapping) else {1: value}
         if not values or not all(map(_is_compression, values)):
             raise UserError(
-                f"{where}.{key} is {value!r}; it must be a value, or a mapping from compressions, numbers from 1 on, "
-                "to values, e.g. {1: 0.005, 100: 0.025}."
+                f"{where}.{key} is {show_value(value)}; it must be a value, or a mapping from compressions, numbers "
+                "from 1 on, to values, e.g. {1: 0.005, 100: 0.025}."
             )
         for each in values.values():
-            check({key: each}, reserved=_RESERVED, where=where)
+            check_settings({key: each}, target, RESERVED, what, where)
 
 
 def _is_compression(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
-
-
-def _check_settings(
-    settings: Any, what: str, function: Callable[..., Any], reserved: frozenset[str], where: str
-) -> None:
-    """Checks settings against the keywords of the function that they go to: each exists, and is of its type."""
-    if not isinstance(settings, Mapping):
-        raise UserError(f"{where} is {settings!r}; it must be a mapping of settings.")
-    allowed = {n: p for n, p in inspect.signature(function).parameters.items() if n not in reserved}
-    for key, value in settings.items():
-        if key not in allowed:
-            raise UserError(f"{where}: " + did_you_mean(f"setting of {what}", key, allowed))
-        if isinstance(allowed[key].default, str):
-            if not isinstance(value, str):
-                raise UserError(f"{where}.{key} is {value!r}; it must be text.")
-        elif not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(f"{where}.{key} is {value!r}; it must be a number.")
 
 
 def _check_milestones(value: Any, where: str) -> None:
@@ -326,6 +295,6 @@ def _check_milestones(value: Any, where: str) -> None:
     fine = all(isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < 1 for n in numbers)
     if not numbers or not fine or numbers != sorted(set(numbers)):
         raise UserError(
-            f"{where}: lr_milestones is {value!r}; it must be a list of rising shares of a stage, each above 0 and "
-            "below 1, e.g. [0.75, 0.875]."
+            f"{where}: lr_milestones is {show_value(value)}; it must be a list of rising shares of a stage, each above "
+            "0 and below 1, e.g. [0.75, 0.875]."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.printable import shortened
+from prunecert.ranges import NumberRange, show_number
 
 #: Longest part of a refused value that is repeated.
 _LONGEST_VALUE = 200
@@ -54,12 +55,8 @@ class Setting:
     def __post_init__(self) -> None:
         if type(self.default) not in _KINDS:
             raise TypeError(f"A setting is text, a number, a truth value or a mapping: {self}.")
-        low = self.at_least is not None or self.above is not None
-        high = self.at_most is not None or self.below is not None
         numeric = isinstance(self.default, int | float) and not isinstance(self.default, bool)
-        if None not in (self.at_least, self.above) or None not in (self.at_most, self.below):
-            raise TypeError(f"A setting has one lower and one upper limit at most: {self}.")
-        if (low or high) and (not numeric or not self._within(self.default)):
+        if self._limits and (not numeric or not self._limits.hold(self.default)):
             raise TypeError(f"A setting's limits are for numbers, and its default must keep them: {self}.")
         if self.choices and self.default not in self.choices:
             raise TypeError(f"A setting's default must be one of its choices: {self}.")
@@ -69,16 +66,11 @@ class Setting:
         """What is allowed besides the type, e.g. ``"1 or more"``; empty: all values of the type."""
         if self.choices:
             return ", ".join(self.choices)
-        if self.above is not None and self.below is not None:
-            return f"within ({_number(self.above)}, {_number(self.below)})"
-        if self.at_least is not None:
-            most = f"to {_number(self.at_most)}" if self.at_most is not None else ""
-            most = f"to below {_number(self.below)}" if self.below is not None else most
-            return f"from {_number(self.at_least)} {most}" if most else f"{_number(self.at_least)} or more"
-        low = "" if self.above is None else f"above {_number(self.above)}"
-        high = "" if self.at_most is None else f"at most {_number(self.at_most)}"
-        high = high if self.below is None else f"below {_number(self.below)}"
-        return " and ".join(filter(None, (low, high)))
+        return str(self._limits)
+
+    @property
+    def _limits(self) -> NumberRange:
+        return NumberRange(at_least=self.at_least, above=self.above, at_most=self.at_most, below=self.below)
 
     def check(self, verifier: str, name: str, value: Any) -> Any:
         """Returns a value as it is recorded: a whole number as float where the default is one.
@@ -106,18 +98,9 @@ class Setting:
             )
         if self.choices and value not in self.choices:
             raise UserError(did_you_mean(f"value of {verifier}'s setting {name!r}", value, self.choices))
-        if not self._within(value):
+        if not self._limits.hold(value):
             raise UserError(f"Setting {name!r} of verifier {verifier!r} is {_shown(value)}; it must be {self.allowed}.")
         return value
-
-    def _within(self, value: Any) -> bool:
-        """Whether a value keeps the limits, which what is not a number never does."""
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
 
 
 def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -144,7 +127,7 @@ def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[s
 def rows(declared: Mapping[str, Setting]) -> Iterable[tuple[str, str, str, str]]:
     """Yields a line of text for each setting: its name, default, what is allowed, and what it means."""
     for name, setting in declared.items():
-        default = _number(setting.default) if isinstance(setting.default, float) else str(setting.default)
+        default = show_number(setting.default) if isinstance(setting.default, float) else str(setting.default)
         if isinstance(setting.default, bool):
             default = default.lower()
         yield name, default or '""', setting.allowed or _KINDS[type(setting.default)], setting.help
@@ -157,11 +140,6 @@ def paragraph(declared: Mapping[str, Setting]) -> str:
         text = f"{name}: {meaning} (default {default}; {allowed})."
         lines += textwrap.wrap(text, 116, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
     return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    # 1e-7, not 1e-07.
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}".replace("e-0", "e-")
 
 
 def _shown(value: Any) -> str:

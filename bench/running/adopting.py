@@ -34,6 +34,21 @@ class ForeignNetwork:
     force: bool = False
 
 
+def name_of_import(cell: Cell) -> str:
+    """Returns what an imported network is called: like the dense cell that it is, but as no cell of any suite can be.
+
+    So that the dense control of its pruned networks, which is fine-tuned for as long as they are, is a cell beside it.
+    Names of cells end with a compression and a seed, or, of one's own networks, with a radius and a word.
+
+    >>> name_of_import(Cell("cnn5-standardised", "mtl-ibp", parse_eps("2/255"), DENSE, 1.0, 0))
+    'cnn5-standardised_mtl-ibp_eps2_imported_s0'
+
+    Args:
+        cell: Its architecture, objective, radius and seed.
+    """
+    return f"{cell.family}_imported_s{cell.seed}".replace(":", ".")
+
+
 def adopt_ctrain(
     foreign: ForeignNetwork,
     network: str,
@@ -64,7 +79,8 @@ def adopt_ctrain(
         raise UserError(f"--images {images} is refused; it must be at least 1.")
     OBJECTIVES.check(objective)
     cell = Cell(network, objective, parse_eps(eps), DENSE, 1.0, seed)
-    target = foreign.out / f"{cell.name}.json"
+    name = name_of_import(cell)
+    target = foreign.out / f"{name}.json"
     if target.exists() and not foreign.force:
         raise UserError(f"{target} is there already; allowed are --force, which replaces it, another --seed or --out.")
     model = load_ctrain(foreign.file, network, foreign.sha256)
@@ -84,7 +100,7 @@ def adopt_ctrain(
         foreign.out,
         model,
         Masks.dense(model),
-        name=cell.name,
+        name=name,
         network=cell.network,
         objective=cell.objective,
         eps=show_eps(cell.eps),
@@ -104,6 +120,7 @@ def adopt_ctrain(
     parts = [f"{name} {value:.1%}" for name, value in card.accuracy.items() if name != "images"]
     print(f"{card.name}: {card.weights:,} weights; validation: {', '.join(parts)}")
     print(f"To prune it, write `parent: {card.name}` into the recipe of {cell.network}/{cell.objective}.")
+    print(f"To verify it as it is, make it a network of a suite: `checkpoint: {target.with_suffix('.safetensors')}`.")
 
 
 def adopt_ap(foreign: ForeignNetwork, key_text: str) -> None:

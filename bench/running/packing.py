@@ -31,7 +31,7 @@ import prunecert
 from prunecert.bench.running.cell_archives import work_files
 from prunecert.bench.running.pack_manifest import Manifest, PackCell, expected_card, write_manifest
 from prunecert.bench.running.pack_script import SUMS, script
-from prunecert.bench.running.training import by_value, first_images, is_done, plan
+from prunecert.bench.running.training import by_value, first_images, is_done, plan, refuse
 from prunecert.bench.running.training_cells import TrainingRequest
 from prunecert.bench.schema.suite import SUITES
 from prunecert.errors import UserError
@@ -95,7 +95,7 @@ def write_pack(request: PackRequest, tell: Callable[[str], None] = print) -> Man
     if not todo:
         return None
     _refuse_reader(training)
-    parents = {parent for job in todo if (parent := _parent(job, training.out)) is not None}
+    parents = {parent for job in todo if (parent := refuse(job, training.out)) is not None}
     if os.environ.get(PLUGINS):
         tell(f"plug-ins aren't packed: bring {os.environ[PLUGINS]} yourself, and set {PLUGINS} there.")
     request.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -141,14 +141,6 @@ def _refuse_reader(training: TrainingRequest) -> None:
             f"Suite {training.suite.name!r} is refused: its data are read by {reader!r}, which would be missing there; "
             f"allowed are {', '.join(DATASETS)}."
         )
-
-
-def _parent(job: Job, folder: Path) -> Path | None:
-    """Returns the checkpoint that a job begins with, if it has a parent; refuses what training would refuse."""
-    from prunecert.models.pipeline import parent_file
-
-    job.refuse_unreachable()
-    return parent_file(job, folder) if job.recipe.parent else None
 
 
 def _fill(

@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from prunecert.bench.report.medium import Table
-from prunecert.bench.results.summary import summarise
+from prunecert.bench.results.impact.images import BoolArray, outcomes_of_rows
+from prunecert.bench.results.stats import paired_difference
+from prunecert.bench.results.store import Log
+from prunecert.bench.results.summary import read
 from prunecert.bench.running.request import RunRequest
 from prunecert.bench.running.run import run_suite
 from prunecert.bench.running.search_request import (
@@ -38,6 +42,8 @@ from prunecert.models.pipeline import Job, Pipeline, exclusive
 
 #: By number and rung of a trial: what was measured of each of its cells.
 Measured = dict[tuple[int, int], list[dict[str, float]]]
+#: By number of a trial: which of the verified images, cell after cell, it has proved.
+Proofs = dict[int, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class _Search:
         self.val = first_images(data.load("val", request.data_root, allow_sample=False), request.subset)
         self.unfit = "a trial of a recipe search" + (f" on {request.subset:,} images" if request.subset else "")
         self.measured: Measured = {}
+        self.proofs: Proofs = {}
 
     def run(self) -> SearchResult:
         request = self.request
@@ -130,21 +137,22 @@ class _Search:
         )
 
     def _verify(self, trial: Trial, verification: Verification) -> None:
-        """Runs a cascade of verifiers on validation images, and notes the verified accuracies."""
+        """Runs a cascade of verifiers on validation images, and notes which images are proved."""
         file, out = trial.folder / "search.yaml", trial.folder / "run"
         # A file, so that the run can be gone on with, and looked at, by hand.
         file.write_text(yaml.safe_dump(_suite_of(trial.jobs, verification), sort_keys=False))
         code = run_suite(_run_of(self.request, trial, file, out)).exit_code
         if code:
             raise UserError(f"Verifying trial {trial.number} failed (exit {code}); see {out}.")
-        verified = {cell["name"]: cell["verified"]["value"] for cell in summarise(out)["cells"]}
-        for job, measures in zip(trial.jobs, self.measured[trial.number, trial.rung], strict=True):
-            measures["verified"] = verified[job.name]
+        proofs = _proofs_of(out, [job.name for job in trial.jobs])
+        for proved, measures in zip(proofs, self.measured[trial.number, trial.rung], strict=True):
+            measures["verified"] = float(proved.mean())
+        self.proofs[trial.number] = np.concatenate(proofs)
 
     def _write(self, scores: Mapping[int, float], best: int) -> None:
         """Writes ``table.md`` and ``recipe.yaml``, and shows both."""
         request, winner = self.request, self.plans[best][0]
-        table = search_table(self.plans, self.measured, request.criterion)
+        table = search_table(self.plans, self.measured, request.criterion, self.proofs)
         write_text(request.out / "table.md", table)
         print(table)
         own = f"; the suite's own recipe has {scores[0]:.4f}" if best and 0 in scores else ""
@@ -159,6 +167,15 @@ class _Search:
         text = yaml.safe_dump({"recipes": {f"{network}/{objective}": differing}}, sort_keys=False)
         write_text(request.out / "recipe.yaml", words + text)
         print(f"Trial {best} is best. {request.out / 'recipe.yaml'}:\n{words}{text}", end="")
+
+
+def _proofs_of(run: Path, names: Sequence[str]) -> list[BoolArray]:
+    """Returns for each of a run's cells which images are proved; a `UserError` if one isn't finished."""
+    proofs = {part.cell.name: part.verified for part in outcomes_of_rows(read(Log(run)))}
+    for name in names:
+        if name not in proofs:
+            raise UserError(f"{name}: not all of its images are answered; see {run}, or run the same command again.")
+    return [proofs[name] for name in names]
 
 
 def _suite_of(jobs: Sequence[Job], verification: Verification) -> dict[str, Any]:
@@ -205,10 +222,22 @@ def _run_of(request: SearchRequest, trial: Trial, suite: Path, out: Path) -> Run
     )
 
 
-def search_table(plans: Sequence[Sequence[Trial]], measured: Measured, criterion: SearchCriterion) -> str:
-    """Returns a Markdown table, the furthest and best first: means over the cells, in percent."""
+def search_table(
+    plans: Sequence[Sequence[Trial]], measured: Measured, criterion: SearchCriterion, proofs: Proofs | None = None
+) -> str:
+    """Returns a Markdown table, the furthest and best first: means over the cells, in percent.
+
+    Args:
+        plans: All trials, each on every rung.
+        measured: By number and rung of a trial: what was measured of each of its cells.
+        criterion: What is to be large.
+        proofs: By number of a trial: which images it has proved. Where the suite's own recipe, trial 0, is among them,
+            the others stand beside it, in points, with the 95 % interval of differences on the same images.
+    """
+    proofs = proofs or {}
     names = [name for name in MEASURES if any(name in one for members in measured.values() for one in members)]
-    numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), "criterion")
+    beside = ["against trial 0"] if 0 in proofs and len(proofs) > 1 else []
+    numbers = ("trial", "rung", "epochs", *(f"{name} %" for name in names), *beside, "criterion")
     rows = []
     for number, rung in sorted(measured, key=lambda key: (-key[1], -criterion.score(measured[key]), key[0])):
         members, trial = measured[number, rung], plans[number][rung]
@@ -218,7 +247,19 @@ def search_table(plans: Sequence[Sequence[Trial]], measured: Measured, criterion
             else ""
             for name in names
         ]
-        cells = [str(number), str(rung), str(trial.epochs), *means, f"{criterion.score(members):.4f}"]
+        # Verified is the last rung's.
+        last = rung == max(rung for _, rung in measured)
+        difference = [_beside(proofs[0], proofs[number]) if last and number in proofs else ""] if beside else []
+        cells = [str(number), str(rung), str(trial.epochs), *means, *difference, f"{criterion.score(members):.4f}"]
         rows.append([*cells, trial.describe()])
     table = Table([*((heading, True) for heading in numbers), ("what changed", False)], rows)
     return "\n".join([*table.markdown(), ""])
+
+
+def _beside(first: BoolArray, other: BoolArray) -> str:
+    """Returns the difference of two verified accuracies, in points; nothing for the same trial."""
+    if first is other:
+        return ""
+    lost, gained = int((first & ~other).sum()), int((other & ~first).sum())
+    difference, low, high = (100 * share for share in paired_difference(lost, gained, len(first)))
+    return f"{difference:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecert.bench.running.training import Deadline, make_job
+from prunecert.bench.running.training import Deadline, make_job, refuse
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
 from prunecert.numbers import read_number
@@ -207,14 +207,27 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
         raise UserError("--one-by-one compares all values after equal epochs, so it goes with --rungs 1.")
     cells = request.chosen_cells()
     trials, space = request.trials, request.space
+    _check_space(request, cells[0])
     draws = one_by_one(space) if trials is None else draw(space, trials, request.seed)
     plans = [
         [_trial(request, cells, number, rung, changes) for rung in range(request.rungs)]
         for number, changes in enumerate(draws)
     ]
-    for job in plans[0][0].jobs:
-        job.refuse_unreachable()
+    first = plans[0][0]
+    for job in first.jobs:
+        refuse(job, first.folder)
     return plans
+
+
+def _check_space(request: SearchRequest, cell: Cell) -> None:
+    """Refuses a space with a value that no recipe may have, whether or not it is drawn."""
+    from prunecert.models.recipe import Recipe
+
+    recipe = request.suite.recipe(cell.network, cell.objective)
+    for key, domain in request.space.items():
+        for value in domain.ends:
+            changes = {key: value}
+            Recipe.check(apply(recipe, changes), cell.objective, where=f"the space ({show_changes(changes)})")
 
 
 def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int, changes: Mapping[str, Any]) -> Trial:

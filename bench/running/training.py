@@ -162,9 +162,26 @@ def make_job(cell: Cell, recipe: Recipe, command: str, data: Mapping[str, Any] |
     )
 
 
+def refuse(job: Job, folder: Path) -> Path | None:
+    """Refuses a job that training would refuse, before data is loaded or anything is foretold; returns its parent.
+
+    Args:
+        job: The job.
+        folder: Where its checkpoint goes.
+
+    Raises:
+        UserError: See `Job.refuse_unreachable` and `parent_file`.
+    """
+    from prunecert.models.parents import parent_file
+
+    job.refuse_unreachable()
+    return parent_file(job, folder) if job.recipe.parent else None
+
+
 def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
-    """Whether the cell has a checkpoint of this recipe and data; another one is refused, not overwritten."""
+    """Whether the cell has a checkpoint of this recipe, parent and data; another one is refused, not overwritten."""
     from prunecert.models.checkpoint import load_card
+    from prunecert.models.parents import other_parent
 
     file = locate(folder, job.name).with_suffix(".json")
     if not file.exists():
@@ -172,14 +189,15 @@ def is_done(folder: Path, job: Job, unfit: str = "") -> bool:
     card = load_card(file)
     recipe, old_recipe = job.recipe.to_dict(), _as_written_now(card)
     keys = sorted(key for key in {*recipe, *old_recipe} if old_recipe.get(key) != recipe.get(key))
-    if keys or card.unfit != unfit:
+    parent = "" if keys else other_parent(card, job, folder)
+    if keys or parent or card.unfit != unfit:
         if file.parent != folder:
             # A shipped one of another recipe: an own one goes beside it, and is looked for first.
             return False
         what = (
             f"with another recipe (different: {', '.join(keys)})"
             if keys
-            else f"on other data ({card.unfit or 'all images'})"
+            else parent or f"on other data ({card.unfit or 'all images'})"
         )
         raise UserError(f"{file} was trained {what}; allowed are --force, which replaces it, or another --out.")
     return True

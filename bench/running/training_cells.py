@@ -24,6 +24,7 @@ from prunecert.bench.running.training import (
     is_done,
     plan,
     prepare_torch,
+    refuse,
 )
 from prunecert.bench.running.training_logs import TRACKERS, Tracker, values_of
 from prunecert.bench.running.training_progress import TrainingProgress
@@ -100,8 +101,9 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
     todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
     unarchived = [job for job in jobs if job not in todo and _lacks_archive(request, job)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
-    for job in todo:
-        _refuse(job, request.out)
+    parents = [refuse(job, request.out) for job in todo]
+    for parent in dict.fromkeys(file for file in parents if file is not None):
+        tell(f"The parent is {parent}.")
     if request.dry_run:
         rates = known_rates([request.out, ZOO])
         for line in forecast(todo, _training_images(request), rates):
@@ -129,15 +131,6 @@ def _training_images(request: TrainingRequest) -> int:
         except UserError:
             return 0
     return min(images, request.subset or images)
-
-
-def _refuse(job: Job, folder: Path) -> None:
-    """Refuses a job that training would refuse, before data is loaded or anything is foretold."""
-    from prunecert.models.pipeline import parent_file
-
-    job.refuse_unreachable()
-    if job.recipe.parent:
-        parent_file(job, folder)
 
 
 class _Training:

@@ -23,6 +23,11 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values that show whether all are allowed: each."""
+        return self.values
+
     def draw(self, generator: np.random.Generator) -> Any:
         """Returns a value."""
         return self.values[int(generator.integers(len(self.values)))]
@@ -43,6 +48,11 @@ class Range:
     high: float
     log: bool
     whole: bool
+
+    @property
+    def ends(self) -> tuple[int | float, ...]:
+        """The values that show whether all are allowed: the least and the largest."""
+        return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
     def draw(self, generator: np.random.Generator) -> int | float:
         """Returns a value, rounded to three significant digits if it is no whole number."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.bounds import propagate
+from prunecert.models.settings import Positive, PositiveShare, Weight
 
 
 def term(
@@ -19,11 +20,11 @@ def term(
     eps: float,
     *,
     progress: float = 1.0,
-    weight: float = 0.5,
-    tau: float = 0.5,
-    tightness: float = 1.0,
-    relu: float = 1.0,
-    spread: float = 1.0,
+    weight: Weight = 0.5,
+    tau: PositiveShare = 0.5,
+    tightness: Weight = 1.0,
+    relu: Weight = 1.0,
+    spread: Positive = 1.0,
 ) -> Tensor:
     """Returns weight * (1 - eps / eps_target) * (tightness + ReLU balance); zero when the ramp is over.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecert.models.bounds import propagate
+from prunecert.models.settings import Switch, Weight
 
 
 def term(
@@ -15,8 +16,8 @@ def term(
     eps: float,
     *,
     progress: float = 1.0,
-    weight: float = 0.01,
-    normalise: int = 1,
+    weight: Weight = 0.01,
+    normalise: Switch = 1,
 ) -> Tensor:
     """Returns weight * the sum over ReLUs of -tanh(1 + l u / gamma^2), mean over the images.
 

@@ -88,18 +88,23 @@ def cnn5_standardised(width: int = 64, hidden: int = 512) -> nn.Module:
     return nn.Sequential(Standardise(CIFAR_MEAN, CIFAR_STD), *cnn5(width, hidden))
 
 
-def cnn7_standardised() -> nn.Module:
-    """CNN7 of Shi et al. 2021 with batch norm, behind a standardisation of the images, as CTRAIN has it."""
+def cnn7_standardised(width: int = 64, hidden: int = 512) -> nn.Module:
+    """CNN7 of Shi et al. 2021 with batch norm, behind a standardisation of the images, as CTRAIN has it.
+
+    Args:
+        width: Channels of the first two convolutions; the other three have twice as many.
+        hidden: Neurons of the hidden linear layer.
+    """
     return nn.Sequential(
         Standardise(CIFAR_MEAN, CIFAR_STD),
-        *_conv(3, 64, 3),
-        *_conv(64, 64, 3),
-        *_conv(64, 128, 3, stride=2),
-        *_conv(128, 128, 3),
-        *_conv(128, 128, 3),
+        *_conv(3, width, 3),
+        *_conv(width, width, 3),
+        *_conv(width, 2 * width, 3, stride=2),
+        *_conv(2 * width, 2 * width, 3),
+        *_conv(2 * width, 2 * width, 3),
         nn.Flatten(),
-        *_dense(128 * 16 * 16, 512),
-        nn.Linear(512, 10),
+        *_dense(2 * width * 16 * 16, hidden),
+        nn.Linear(hidden, 10),
     )
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from prunecert.models.bounds import interval_margins, propagate
 from prunecert.models.crown import crown_ibp_margins, fused_cross_entropy
+from prunecert.models.settings import Share, Switch
 
 
 def loss(
@@ -16,9 +17,9 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    kappa_end: float = 0.5,
-    beta_end: float = 0.0,
-    fusion: int = 0,
+    kappa_end: Share = 0.5,
+    beta_end: Share = 0.0,
+    fusion: Switch = 0,
 ) -> Tensor:
     """Returns kappa * CE(clean) + (1 - kappa) * CE(bound), bound = beta * CROWN-IBP + (1 - beta) * IBP (eq. 9).
 

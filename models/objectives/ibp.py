@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.bounds import interval_margins, propagate
+from prunecert.models.settings import Share
 
 
 def loss(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, *, progress: float = 1.0, kappa_end: float = 0.5
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, *, progress: float = 1.0, kappa_end: Share = 0.5
 ) -> Tensor:
     """Returns kappa * CE(clean) + (1 - kappa) * CE(worst case by intervals), eq. 12 of the paper.
 

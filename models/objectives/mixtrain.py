@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from prunecert.models.crown import symbolic_margins
 from prunecert.models.graph import has_norms
 from prunecert.models.norms import uncounted
+from prunecert.models.settings import Count, Positive, Share, Switch
 
 
 def loss(
@@ -18,11 +19,11 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    probability: float = 0.8,
-    samples: int = 5,
-    weight_start: float = 0.1,
-    weight_end: float = 1.0,
-    symbolic: int = 1,
+    probability: Share = 0.8,
+    samples: Count = 5,
+    weight_start: Positive = 0.1,
+    weight_end: Positive = 1.0,
+    symbolic: Switch = 1,
 ) -> Tensor:
     """Returns CE(clean), and in a share of the steps w * CE(worst case by symbolic intervals) of some images besides.
 

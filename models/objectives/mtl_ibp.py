@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.attack import pgd_linf
 from prunecert.models.bounds import interval_margins, propagate
 from prunecert.models.graph import has_norms
 from prunecert.models.norms import frozen_forward
-
-_STATISTICS = ("clean", "attacked")
+from prunecert.models.settings import Choices, CountFromZero, Positive, PositiveShare, Share, Switch, Weight
 
 
 def loss(
@@ -21,13 +21,13 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    alpha: float = 0.01,
-    attack_factor: float = 1.0,
-    steps: int = 8,
-    step_size: float = 0.25,
-    best: int = 0,
-    statistics: str = "clean",
-    share: float = 1.0,
+    alpha: Share = 0.01,
+    attack_factor: Weight = 1.0,
+    steps: CountFromZero = 8,
+    step_size: Positive = 0.25,
+    best: Switch = 0,
+    statistics: Annotated[str, Choices("clean", "attacked")] = "clean",
+    share: PositiveShare = 1.0,
 ) -> Tensor:
     """Returns (1 - alpha) * CE(point of PGD) + alpha * CE(worst case by intervals).
 
@@ -48,8 +48,6 @@ def loss(
             own, or of the ``attacked`` ones, which need none. The attack itself always takes the running ones.
         share: Share of the batch that the interval loss is computed on, in (0, 1]; its expectation stays the same.
     """
-    if statistics not in _STATISTICS:
-        raise UserError(did_you_mean("statistics of mtl-ibp", statistics, _STATISTICS))
     count = max(1, round(share * len(y)))
     if eps == 0:
         # With batch norm the clean images pass apart from the boxes, so that add-ons share the pass at no cost.

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.attack import frozen_statistics, pgd_linf
+from prunecert.models.settings import Count, Positive
 
 
 def loss(
@@ -15,8 +16,8 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    steps: int = 7,
-    step_size: float = 0.25,
+    steps: Count = 7,
+    step_size: Positive = 0.25,
 ) -> Tensor:
     """Returns the mean cross-entropy at the points that PGD finds.
 

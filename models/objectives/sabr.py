@@ -9,6 +9,7 @@ from prunecert.models.attack import pgd_linf
 from prunecert.models.bounds import interval_margins, propagate
 from prunecert.models.graph import has_norms
 from prunecert.models.norms import frozen_forward
+from prunecert.models.settings import CountFromZero, Positive, PositiveShare, Switch, Weight
 
 
 def loss(
@@ -18,11 +19,11 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    lam: float = 0.1,
-    steps: int = 8,
-    step_size: float = 0.25,
-    attack_factor: float = 0.0,
-    best: int = 0,
+    lam: PositiveShare = 0.1,
+    steps: CountFromZero = 8,
+    step_size: Positive = 0.25,
+    attack_factor: Weight = 0.0,
+    best: Switch = 0,
 ) -> Tensor:
     """Returns the interval loss of a small box round an adversarial point.
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunecert.models.settings import Weight
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, eps: float, *, progress: float = 1.0, beta: float = 6.0) -> Tensor:
+
+def loss(model: nn.Module, x: Tensor, y: Tensor, eps: float, *, progress: float = 1.0, beta: Weight = 6.0) -> Tensor:
     """Returns CE(clean) + beta * KL(clean || noisy), which RST and HYDRA train for smoothing with.
 
     Args:

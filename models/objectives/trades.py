@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.attack import frozen_statistics, project_linf
+from prunecert.models.settings import Count, Positive, Weight
 
 
 def _divergence(model: nn.Module, point: Tensor, target: Tensor) -> Tensor:
@@ -20,9 +21,9 @@ def loss(
     eps: float,
     *,
     progress: float = 1.0,
-    beta: float = 6.0,
-    steps: int = 10,
-    step_size: float = 0.25,
+    beta: Weight = 6.0,
+    steps: Count = 10,
+    step_size: Positive = 0.25,
 ) -> Tensor:
     """Returns CE(clean) + beta * KL(clean || worst), eq. 5 of the paper.
 

@@ -19,9 +19,10 @@ from prunecert.models.attack import frozen_statistics, pgd_linf
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.gated import Gate, gates_of
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Batch, Group, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Batch, Group, Hook, Hooks, Train, declares
 from prunecert.models.pruners.removal import refuse_beyond, removal_order, remove_units
 from prunecert.models.pruners.units import Units, units_of
+from prunecert.models.settings import Share, Weight
 from prunecert.models.surgery import replace_layer
 
 
@@ -101,11 +102,11 @@ def prune(
     compression: float,
     *,
     train: Train,
-    gated: float = 0.5,
-    beta: float = 2.0,
-    suppression: float = 1e-4,
-    gate_factor: float = 10.0,
-    floor: float = 0.05,
+    gated: Share = 0.5,
+    beta: Weight = 2.0,
+    suppression: Weight = 1e-4,
+    gate_factor: Weight = 10.0,
+    floor: Share = 0.05,
 ) -> Masks:
     """Trains with gates, folds them in, and removes the units whose gates are open least.
 
@@ -125,10 +126,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the network has residual blocks.
     """
-    refuse_outside("gated", gated, 0, 1, "a share of the epochs")
-    refuse_outside("floor", floor, 0, 1, "a share of a layer's units")
-    for name, value in (("beta", beta), ("suppression", suppression), ("gate_factor", gate_factor)):
-        refuse_outside(name, value, 0, 1e6, "a weight")
     refuse_beyond(model, units_of(model), compression, floor)
     weights = list(model.parameters())
     places = insert(model)

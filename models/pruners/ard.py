@@ -8,20 +8,23 @@ logits by intervals.
 from __future__ import annotations
 
 import copy
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.attack import frozen_statistics, pgd_linf
 from prunecert.models.bounds import boundable, interval_margins, propagate
 from prunecert.models.masks import Masks
 from prunecert.models.pruners.allocation import Allocation
-from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares
 from prunecert.models.pruners.lwm import prune as lwm
+from prunecert.models.settings import Choices, Share
+from prunecert.ranges import NumberRange
 
-FORMS = ("auto", "attacked", "certified")
+Form = Annotated[str, Choices("auto", "attacked", "certified")]
+Temperature = Annotated[float, NumberRange(at_least=1e-3, at_most=1_000_000)]
 _STEPS, _STEP_SIZE = 10, 0.25
 
 
@@ -67,10 +70,8 @@ def certifies(form: str, train: Train, model: nn.Module) -> bool:
     """Returns whether the certified form is used; ``auto`` takes it where the objective bounds the network.
 
     Raises:
-        UserError: The form is unknown, or it is certified and the network has no bounds.
+        UserError: It is certified and the network has no bounds.
     """
-    if form not in FORMS:
-        raise UserError(did_you_mean("form", form, FORMS))
     certified = form == "certified" or (form == "auto" and train.bounding)
     if certified:
         boundable(model)
@@ -84,9 +85,9 @@ def prune(
     *,
     train: Train,
     allocation: Allocation = "uniform",
-    alpha: float = 1.0,
-    temperature: float = 30.0,
-    form: str = "auto",
+    alpha: Share = 1.0,
+    temperature: Temperature = 30.0,
+    form: Form = "auto",
 ) -> Masks:
     """Prunes by magnitude, and fine-tunes against the dense network's soft labels.
 
@@ -102,8 +103,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the network has no bounds.
     """
-    refuse_outside("alpha", alpha, 0, 1, "a weight")
-    refuse_outside("temperature", temperature, 1e-3, 1e6, "a temperature")
     certified = certifies(form, train, model)
     masks = lwm(model, compression, allocation=allocation)
     teacher = frozen_copy(model)

@@ -6,18 +6,19 @@ and is trained robustly, in fewer epochs than the dense network needs (section 3
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from prunecert.models.attack import frozen_statistics, pgd_linf
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Batch, Hook, Hooks, Train, declares
 from prunecert.models.pruners.lwm import global_masks
 from prunecert.models.pruners.robust_bird import natural
-
-SEARCHES = ("fgsm", "natural")
+from prunecert.models.settings import Choices, Share
 
 
 def fast(batch: Batch) -> Tensor:
@@ -34,7 +35,14 @@ def normalised(model: nn.Module) -> dict[str, Tensor]:
 
 
 @declares(Hook.GRADIENTS, from_scratch=True)
-def prune(model: nn.Module, compression: float, *, train: Train, search: str = "fgsm", share: float = 0.3) -> Masks:
+def prune(
+    model: nn.Module,
+    compression: float,
+    *,
+    train: Train,
+    search: Annotated[str, Choices("fgsm", "natural")] = "fgsm",
+    share: Share = 0.3,
+) -> Masks:
     """Finds a ticket, rewinds it, and trains it.
 
     Args:
@@ -47,9 +55,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, search: str = "
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or too few epochs are left.
     """
-    if search not in SEARCHES:
-        raise UserError(did_you_mean("search", search, SEARCHES))
-    refuse_outside("share", share, 0, 1, "a share of the epochs")
     kept = reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     first = round(share * train.left)
     if not 1 <= first < train.left:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Hook, Train, declares
 from prunecert.models.pruners.removal import Place, even_rounds, masks_without, remove_units
 from prunecert.models.pruners.units import Units, units_of
+from prunecert.models.settings import Count, Share
+from prunecert.ranges import NumberRange
 
 #: Share of the units that a mutation exchanges.
 _EXCHANGED = 0.3
@@ -85,12 +88,12 @@ def prune(
     *,
     train: Train,
     seed: int = 0,
-    bound: float = 0.2,
-    until: float = 0.6,
-    population: int = 5,
-    generations: int = 5,
-    images: int = 250,
-    floor: float = 0.05,
+    bound: Annotated[float, NumberRange(at_least=0.01, at_most=0.9)] = 0.2,
+    until: Share = 0.6,
+    population: Annotated[int, NumberRange(at_least=1, at_most=1000)] = 5,
+    generations: Annotated[int, NumberRange(at_least=0, at_most=1000)] = 5,
+    images: Count = 250,
+    floor: Share = 0.05,
 ) -> Masks:
     """Removes filters and neurons in rounds, those that each layer's evolution finds.
 
@@ -109,11 +112,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, there are too few epochs for it, or a setting is out of range.
     """
-    refuse_outside("bound", bound, 0.01, 0.9, "a share of a layer's units")
-    refuse_outside("floor", floor, 0, 1, "a share of a layer's units")
-    refuse_outside("population", population, 1, 1000, "a number of masks")
-    refuse_outside("generations", generations, 0, 1000, "a number of generations")
-    refuse_outside("images", images, 1, 1e6, "a number of images")
     groups, weights = units_of(model), prunable(model)
     kept = budget(sum(weight.numel() for weight in weights.values()), compression)
     plan = even_rounds(model, groups, compression, bound, floor)
@@ -130,11 +128,11 @@ def prune(
     for number, sizes in enumerate(plan):
         before = list(gone)
         for index, going in enumerate(sizes):
-            worth = partial(fitness, model, groups, before, index, train, int(images))
+            worth = partial(fitness, model, groups, before, index, train, images)
             alive = sorted(set(range(groups[index].size)) - {unit for group, unit in before if group == index})
             norms = groups[index].norms()[alive]
             start = torch.tensor(alive)[norms.argsort(stable=True)[:going]].sort().values
-            best = evolve(start, torch.tensor(alive), worth, int(population), int(generations), generator)
+            best = evolve(start, torch.tensor(alive), worth, population, generations, generator)
             gone += [(index, int(unit)) for unit in best]
         last = number == rounds - 1
         masks = remove_units(model, groups, gone, kept) if last else Masks(masks_without(weights, groups, gone))

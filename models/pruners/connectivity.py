@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
+from prunecert.models.settings import Share
 
 #: Strength of a connection that is born; the noise's standard deviation over the learning rate.
 _BORN, _NOISE = 1e-12, 1e-6
@@ -83,7 +84,7 @@ def rewire(model: nn.Module, signs: dict[str, Tensor], step: Step, kept: int) ->
 
 
 @declares(Hook.STEP, from_scratch=True)
-def prune(model: nn.Module, compression: float, *, train: Train, seed: int = 0, outer: float = 0.6) -> Masks:
+def prune(model: nn.Module, compression: float, *, train: Train, seed: int = 0, outer: Share = 0.6) -> Masks:
     """Trains a sparse network whose wiring is sampled at every step.
 
     Args:
@@ -96,7 +97,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, seed: int = 0, 
     Raises:
         UserError: The compression cannot be reached, or `outer` is out of range.
     """
-    refuse_outside("outer", outer, 0, 1, "a share of the connections")
     sizes = [weight.numel() for weight in prunable(model).values()]
     kept = budget(sum(sizes), compression)
     if kept < 4 * len(sizes):

@@ -26,8 +26,11 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks
+from prunecert.models.settings import checked
 
 _Prune = TypeVar("_Prune", bound=Callable[..., Any])
+#: Keywords of a pruner that whoever calls it gives; all others are settings.
+LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
 
 
 class Hook(StrEnum):
@@ -263,12 +266,12 @@ class Method:
 def declares(
     *needs: Hook, from_scratch: bool = False, refuses_by_shape: bool = False, keeps_patterns: bool = False
 ) -> Callable[[_Prune], _Prune]:
-    """Marks a pruner with what it declares; see `Method`."""
+    """Marks a pruner with what it declares, see `Method`, and has its settings checked when it is called."""
 
     def mark(prune: _Prune) -> _Prune:
-        marked: Any = prune
-        marked.method = Method(frozenset(needs), from_scratch, refuses_by_shape, keeps_patterns)
-        return prune
+        marked = checked(prune, LENT)
+        vars(marked)["method"] = Method(frozenset(needs), from_scratch, refuses_by_shape, keeps_patterns)
+        return marked
 
     return mark
 
@@ -298,13 +301,3 @@ def refuse_lacking(name: str, prune: Callable[..., Any], offers: frozenset[Hook]
             f"Pruner {name!r} is refused: it needs {', '.join(lacking)}, which {loop} lacks; allowed is another "
             "pruner, or an objective with an l-infinity radius."
         )
-
-
-def refuse_outside(name: str, value: float, low: float, high: float, what: str) -> None:
-    """Refuses a setting out of range.
-
-    Raises:
-        UserError: `value` is not within [low, high].
-    """
-    if not low <= value <= high:
-        raise UserError(f"{name} {value:g} is refused: it is {what}, in [{low:g}, {high:g}].")

@@ -22,7 +22,8 @@ from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.networks.factorised import basis, factorise, project, size
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Altered, Epoch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Altered, Epoch, Hook, Hooks, Train, declares
+from prunecert.models.settings import Positive
 
 #: By the weight's name: the ranks of its factors, or None where it stays whole.
 Ranks = dict[str, tuple[int, ...] | None]
@@ -101,7 +102,7 @@ def refuse_beyond(model: nn.Module, compression: float) -> int:
 
 
 @declares(Hook.REGULARISER, Hook.EPOCH, Hook.SURGERY, refuses_by_shape=True)
-def prune(model: nn.Module, compression: float, *, train: Train, rho: float = 0.01) -> Altered:
+def prune(model: nn.Module, compression: float, *, train: Train, rho: Positive = 0.01) -> Altered:
     """Draws weights towards low rank, puts factors in their place, and fine-tunes them.
 
     Ranks are whole numbers, so that a little less than the budget may be kept, never more.
@@ -115,7 +116,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, rho: float = 0.
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    refuse_outside("rho", rho, 1e-9, 1e6, "the weight of a penalty")
     kept = refuse_beyond(model, compression)
     hooks = Hooks()
     if compression > 1 and train.learning:

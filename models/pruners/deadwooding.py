@@ -8,15 +8,18 @@ dense network. The smooth count of weights, the steps of the dual and all number
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.ard import certifies, distil, frozen_copy
-from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.ard import Form, Temperature, certifies, distil, frozen_copy
+from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares
 from prunecert.models.pruners.lwm import global_masks
+from prunecert.models.settings import Share, Weight
+from prunecert.ranges import NumberRange
 
 #: Violation at which the dual phase is over.
 _SATISFIED = 1e-3
@@ -45,12 +48,12 @@ def prune(
     compression: float,
     *,
     train: Train,
-    dual: float = 0.5,
-    rate: float = 1.0,
-    scale: float = 0.1,
-    soft: float = 0.5,
-    temperature: float = 30.0,
-    form: str = "auto",
+    dual: Share = 0.5,
+    rate: Weight = 1.0,
+    scale: Annotated[float, NumberRange(at_least=1e-6, at_most=1000)] = 0.1,
+    soft: Share = 0.5,
+    temperature: Temperature = 30.0,
+    form: Form = "auto",
 ) -> Masks:
     """Trains towards the budget, cuts, and fine-tunes with the dense network as teacher.
 
@@ -68,11 +71,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the network has no bounds.
     """
-    refuse_outside("dual", dual, 0, 1, "a share of the epochs")
-    refuse_outside("rate", rate, 0, 1e6, "a step of the dual")
-    refuse_outside("scale", scale, 1e-6, 1e3, "a size over the weights' root mean square")
-    refuse_outside("soft", soft, 0, 1, "a weight")
-    refuse_outside("temperature", temperature, 1e-3, 1e6, "a temperature")
     certified = certifies(form, train, model)
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())

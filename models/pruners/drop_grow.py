@@ -11,12 +11,12 @@ import math
 import torch
 from torch import nn
 
-from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import Allocation, refuse_pattern
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.random import prune as random_masks
+from prunecert.models.settings import Count, Share, Switch
 
 
 @declares(Hook.STEP, from_scratch=True)
@@ -27,10 +27,10 @@ def prune(
     train: Train,
     allocation: Allocation = "uniform",
     seed: int = 0,
-    every: int = 100,
-    drop: float = 0.3,
-    until: float = 0.75,
-    rescale: int = 1,
+    every: Count = 100,
+    drop: Share = 0.3,
+    until: Share = 0.75,
+    rescale: Switch = 1,
 ) -> Masks:
     """Trains a random sparse network, of which every so many steps some weights are dropped and others grown.
 
@@ -51,11 +51,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    if every < 1 or every != int(every):
-        raise UserError(f"every {every:g} is refused: it counts steps, from 1.")
-    for name, value in (("drop", drop), ("until", until)):
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} {value:g} is refused: it is a share, in [0, 1].")
     refuse_pattern(allocation)
     masks = random_masks(model, compression, allocation=allocation, seed=seed)
     masks.apply_(model)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget, distribute
-from prunecert.models.pruners.contract import Epoch, Hook, Hooks, Step, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Epoch, Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import exactly, keep_largest
+from prunecert.models.settings import Choices, Count
 
-GROWTHS = ("random", "gradient")
+Growth = Annotated[str, Choices("random", "gradient")]
 _MOST, _LEAST = 0.5, 0.005
 #: Flying Bird+: how much more goes, how much more comes, changes looked at, and the share of training before it begins.
 _EXTRA_DROP, _EXTRA_GROWTH, _CHANGES, _BEGINS = 0.4, 1.05, 4, 0.5
@@ -89,7 +90,7 @@ def wants(history: list[list[float]]) -> tuple[bool, bool]:
 
 @declares(Hook.STEP, from_scratch=True)
 def prune(
-    model: nn.Module, compression: float, *, train: Train, seed: int = 0, every: int = 900, growth: str = "random"
+    model: nn.Module, compression: float, *, train: Train, seed: int = 0, every: Count = 900, growth: Growth = "random"
 ) -> Masks:
     """Trains a random sparse network whose connections move.
 
@@ -111,7 +112,7 @@ def prune(
 
 @declares(Hook.STEP, Hook.EPOCH, from_scratch=True)
 def prune_plus(
-    model: nn.Module, compression: float, *, train: Train, seed: int = 0, every: int = 900, growth: str = "random"
+    model: nn.Module, compression: float, *, train: Train, seed: int = 0, every: Count = 900, growth: Growth = "random"
 ) -> Masks:
     """Likewise, with a density that follows robust overfitting: it begins at `compression` and ends near it."""
     return _fly(model, compression, train, seed, every, growth, plus=True)
@@ -120,14 +121,11 @@ def prune_plus(
 def _fly(
     model: nn.Module, compression: float, train: Train, seed: int, every: int, growth: str, *, plus: bool
 ) -> Masks:
-    refuse_outside("every", every, 1, 1e9, "a number of steps")
-    if growth not in GROWTHS:
-        raise UserError(did_you_mean("growth", growth, GROWTHS))
     sizes = {name: weight.numel() for name, weight in prunable(model).items()}
     kept = quotas(sizes, budget(sum(sizes.values()), compression))
     generator = torch.Generator().manual_seed(seed)
     start = {n: keep_largest(torch.rand(w.shape, generator=generator), kept[n]) for n, w in prunable(model).items()}
-    hooks = Hooks(memory={"history": [], "next": int(every)})
+    hooks = Hooks(memory={"history": [], "next": every})
 
     def revise(step: Step) -> Masks | None:
         if step.number < hooks.memory["next"]:

@@ -7,19 +7,19 @@ The paper's abstract names the idea; the formula is our reading of it.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
-from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Hook, Train, declares
 from prunecert.models.pruners.iterative import rounds_to
 from prunecert.models.pruners.removal import refuse_beyond, removal_order, remove_units
 from prunecert.models.pruners.units import Units, units_of
-
-LOSSES = ("attacked", "own")
+from prunecert.models.settings import Choices, Count, ProperShare, Share
 
 
 def importances(model: nn.Module, groups: list[Units], train: Train, images: int, loss: str) -> list[Tensor]:
@@ -59,11 +59,11 @@ def prune(
     compression: float,
     *,
     train: Train,
-    rate: float = 0.2,
-    until: float = 0.5,
-    images: int = 512,
-    floor: float = 0.05,
-    loss: str = "attacked",
+    rate: ProperShare = 0.2,
+    until: Share = 0.5,
+    images: Count = 512,
+    floor: Share = 0.05,
+    loss: Annotated[str, Choices("attacked", "own")] = "attacked",
 ) -> Masks:
     """Removes filters and neurons in rounds, each by importances anew, with epochs of fine-tuning between.
 
@@ -80,11 +80,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached with so many units left, or a setting is out of range.
     """
-    refuse_outside("until", until, 0, 1, "a share of the epochs")
-    refuse_outside("floor", floor, 0, 1, "a share of a layer's units")
-    refuse_outside("images", images, 1, 1e9, "a number of images")
-    if loss not in LOSSES:
-        raise UserError(did_you_mean("loss", loss, LOSSES))
     groups, weights = units_of(model), prunable(model)
     total = sum(weight.numel() for weight in weights.values())
     refuse_beyond(model, groups, compression, floor)
@@ -92,7 +87,7 @@ def prune(
     rounds = min(rounds_to(compression, rate), max(1, epochs))
     masks = Masks.dense(model)
     for index in range(rounds):
-        order = removal_order(groups, importances(model, groups, train, int(images), loss), floor)
+        order = removal_order(groups, importances(model, groups, train, images, loss), floor)
         masks = remove_units(model, groups, order, budget(total, compression ** ((index + 1) / rounds)))
         masks.apply_(model)
         length = epochs // rounds + (index < epochs % rounds)

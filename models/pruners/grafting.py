@@ -8,20 +8,21 @@ their layer (the paper's two criteria; how they are put together is not publishe
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from prunecert.errors import UserError, did_you_mean
+from prunecert.errors import UserError
 from prunecert.models.bounds import boundable, propagate
 from prunecert.models.masks import Masks
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.pruners.allocation import Allocation
-from prunecert.models.pruners.contract import Altered, Group, Hook, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Altered, Group, Hook, Train, declares
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.lwm import prune as lwm
+from prunecert.models.settings import Choices, Count, Share, Weight
 from prunecert.models.surgery import replace_layer
-
-SLOPES = ("channel", "neuron")
 
 
 def rectifiers(model: nn.Module) -> list[str]:
@@ -90,11 +91,11 @@ def prune(
     *,
     train: Train,
     allocation: Allocation = "uniform",
-    share: float = 0.5,
-    slopes: str = "channel",
-    before: float = 0.5,
-    images: int = 1000,
-    line_factor: float = 10.0,
+    share: Share = 0.5,
+    slopes: Annotated[str, Choices("channel", "neuron")] = "channel",
+    before: Share = 0.5,
+    images: Count = 1000,
+    line_factor: Weight = 10.0,
 ) -> Altered:
     """Prunes weights by magnitude, fine-tunes, grafts, and fine-tunes weights and lines.
 
@@ -115,19 +116,13 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or a ReLU is no layer of its own.
     """
-    if slopes not in SLOPES:
-        raise UserError(did_you_mean("slopes", slopes, SLOPES))
-    refuse_outside("share", share, 0, 1, "a share of the neurons")
-    refuse_outside("before", before, 0, 1, "a share of the epochs")
-    refuse_outside("images", images, 1, 1e6, "a number of images")
-    refuse_outside("line_factor", line_factor, 0, 1e6, "a factor of the learning rate")
     names = rectifiers(model)
     masks = lwm(model, compression, allocation=allocation) if compression > 1 else Masks.dense(model)
     masks.apply_(model)
     first = round(before * train.left) if compression > 1 else 0
     if first:
         train(model, first, name="recover", masks=masks)
-    grafted = worst(*statistics(model, train, int(images)), share)
+    grafted = worst(*statistics(model, train, images), share)
     lines: list[nn.Parameter] = []
     weights = list(model.parameters())
     surgery: dict[str, list[list[int]]] = {}

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import Allocation, allocate, budget, distribute
-from prunecert.models.pruners.contract import Epoch, Group, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Epoch, Group, Hook, Hooks, Train, declares
 from prunecert.models.pruners.hydra import frozen_weights, initial_scores, learn
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.rates import search
+from prunecert.models.settings import Choices, Count, Weight
+from prunecert.ranges import NumberRange
 
 #: How layer rates come about.
-RATES = ("learned", "searched")
 #: Least rate over the target share that is kept.
 _LEAST = 0.1
 #: Where the sigmoid of a layer that starts whole, or nearly emptied, still has a slope.
@@ -89,12 +90,12 @@ def prune(
     train: Train,
     allocation: Allocation = "uniform",
     seed: int = 0,
-    gamma: float = 0.01,
-    rate_factor: float = 100.0,
-    rates: str = "learned",
-    rounds: int = 8,
-    population: int = 12,
-    images: int = 500,
+    gamma: Weight = 0.01,
+    rate_factor: Weight = 100.0,
+    rates: Annotated[str, Choices("learned", "searched")] = "learned",
+    rounds: Annotated[int, NumberRange(at_least=1, at_most=10_000)] = 8,
+    population: Annotated[int, NumberRange(at_least=2, at_most=10_000)] = 12,
+    images: Count = 500,
 ) -> Masks:
     """Learns which weights to keep, and how many of each layer, with all weights frozen.
 
@@ -118,19 +119,12 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    refuse_outside("gamma", gamma, 0, 1e6, "the growth of a penalty's weight")
-    refuse_outside("rate_factor", rate_factor, 0, 1e6, "a factor of the learning rate")
-    if rates not in RATES:
-        raise UserError(did_you_mean("rates", rates, RATES))
-    refuse_outside("rounds", rounds, 1, 1e4, "a number of rounds")
-    refuse_outside("population", population, 2, 1e4, "a number of networks")
-    refuse_outside("images", images, 1, 1e6, "a number of images")
     weights = prunable(model)
     sizes = {name: weight.numel() for name, weight in weights.items()}
     kept = budget(sum(sizes.values()), compression)
     counts = allocate({name: tuple(weight.shape) for name, weight in weights.items()}, kept, allocation)
     if rates == "searched":
-        settings = {"rounds": int(rounds), "population": int(population), "images": int(images)}
+        settings = {"rounds": rounds, "population": population, "images": images}
         return learn(model, search(model, counts, train, seed=seed, **settings), train)
     least = _LEAST * kept / sum(sizes.values())
     rated: dict[str, Rated] = {}

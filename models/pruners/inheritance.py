@@ -15,8 +15,9 @@ from torch import nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import Allocation
-from prunecert.models.pruners.contract import Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Train, declares
 from prunecert.models.pruners.lwm import prune as lwm
+from prunecert.models.settings import Share
 
 
 @torch.no_grad()
@@ -43,9 +44,9 @@ def prune(
     train: Train,
     allocation: Allocation = "uniform",
     seed: int = 0,
-    lean: float = 0.3,
-    full: float = 0.4,
-    noise: float = 1e-3,
+    lean: Share = 0.3,
+    full: Share = 0.4,
+    noise: Share = 1e-3,
 ) -> Masks:
     """Prunes, trains the lean network, lets the full one inherit it and train, and prunes that.
 
@@ -62,9 +63,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    refuse_outside("noise", noise, 0, 1, "a share of an initial weight's size")
-    for name, value in (("lean", lean), ("full", full)):
-        refuse_outside(name, value, 0, 1, "a share of the epochs")
     if lean + full > 1:
         raise UserError(
             f"lean {lean:g} and full {full:g} are refused: they are shares of the epochs, at most 1 together."

@@ -7,23 +7,20 @@ import math
 import torch
 from torch import nn
 
-from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import Allocation, budget, reachable
 from prunecert.models.pruners.contract import Hook, Hooks, Step, Train, declares
 from prunecert.models.pruners.lwm import layer_masks
+from prunecert.models.settings import ProperShare, Share
 
 
 def rounds_to(compression: float, rate: float) -> int:
     """Returns the rounds that it takes to reach a compression when each removes at most `rate` of what remains.
 
-    Raises:
-        UserError: The rate is not within (0, 1).
+    Args:
+        compression: At least 1.
+        rate: Within (0, 1).
     """
-    if not 0 < rate < 1:
-        raise UserError(
-            f"rate {rate:g} is refused: it is the share of the remaining weights that a round removes, between 0 and 1."
-        )
     return max(1, math.ceil(math.log(compression) / -math.log(1 - rate) - 1e-9))
 
 
@@ -43,8 +40,8 @@ def prune(
     *,
     train: Train,
     allocation: Allocation = "uniform",
-    rate: float = 0.2,
-    until: float = 0.5,
+    rate: ProperShare = 0.2,
+    until: Share = 0.5,
 ) -> Masks:
     """Prunes in rounds, each to the same share of what remains, while the network is fine-tuned.
 
@@ -63,8 +60,6 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    if not 0 <= until <= 1:
-        raise UserError(f"until {until:g} is refused: it is a share of the epochs, in [0, 1].")
     sizes = {name: weight.numel() for name, weight in prunable(model).items()}
     total = sum(sizes.values())
     reachable(sizes, compression)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import SEMISTRUCTURED, Allocation, allocate_in_pattern, budget, reachable
 from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.semistructured import pattern
+from prunecert.ranges import NumberRange
 
 
 def keep_largest(scores: Tensor, kept: int) -> Tensor:
@@ -111,7 +113,10 @@ def prune_two_of_four(model: nn.Module, compression: float) -> Masks:
     return prune(model, compression, allocation=SEMISTRUCTURED)
 
 
-def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) -> Masks:
+@declares()
+def prune_global(
+    model: nn.Module, compression: float, *, floor: Annotated[float, NumberRange(at_least=0, below=1)] = 0.0
+) -> Masks:
     """Keeps the largest |w| of the whole network.
 
     Args:
@@ -123,8 +128,6 @@ def prune_global(model: nn.Module, compression: float, *, floor: float = 0.0) ->
     Raises:
         UserError: The compression cannot be reached with that floor, or a layer would be emptied.
     """
-    if not 0 <= floor < 1:
-        raise UserError(f"floor {floor:g} is refused: it is a share of a layer's weights, at least 0 and below 1.")
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)

@@ -7,6 +7,7 @@ with Kronecker-factored curvature. Little saliency is little damage: the lowest 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,10 @@ from torch.nn import functional as F
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Hook, Train, declares
 from prunecert.models.pruners.lwm import global_masks, keep_largest
+from prunecert.models.settings import Count
+from prunecert.ranges import NumberRange
 
 #: The free parameter at which the softplus is 1.
 _ONE = math.log(math.e - 1)
@@ -106,7 +109,14 @@ def choose(scores: dict[str, Tensor], kept: int) -> Masks:
 
 
 @declares(Hook.CURVATURE, Hook.GRADIENTS)
-def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1280, steps: int = 20) -> Masks:
+def prune(
+    model: nn.Module,
+    compression: float,
+    *,
+    train: Train,
+    images: Count = 1280,
+    steps: Annotated[int, NumberRange(at_least=1, at_most=10_000)] = 20,
+) -> Masks:
     """Keeps the weights of highest saliency; the pre-trained network is fine-tuned by its own objective afterwards.
 
     The paper fine-tunes with MART's loss. Its saliency needs no objective: attacked images and their cross-entropy.
@@ -121,8 +131,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
-    refuse_outside("images", images, 1, 1e9, "a number of images")
-    refuse_outside("steps", steps, 1, 1e4, "a number of steps")
     weights = prunable(model)
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     rows = weights[list(weights)[-1]].shape[0]
@@ -133,9 +141,9 @@ def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1
         )
     model.eval()
     totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for x, y in train.batches(int(images)):
+    for x, y in train.batches(images):
         point = train.attack(model, x, y)
-        parts = saliencies(model, point, y, learned_masks(model, point, y, int(steps)))
+        parts = saliencies(model, point, y, learned_masks(model, point, y, steps))
         for name, part in parts.items():
             totals[name] += part.detach()
     return choose({name: total.cpu() for name, total in totals.items()}, kept)

@@ -9,6 +9,7 @@ from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import Allocation, reachable
 from prunecert.models.pruners.contract import Train, declares
 from prunecert.models.pruners.iterative import cut, rounds_to
+from prunecert.models.settings import Count, CountFromZero, ProperShare
 
 
 @declares(from_scratch=True)
@@ -18,10 +19,10 @@ def prune(
     *,
     train: Train,
     allocation: Allocation = "uniform",
-    rate: float = 0.2,
-    epoch: int = 0,
-    last: float = 0.5,
-    least: int = 5,
+    rate: ProperShare = 0.2,
+    epoch: CountFromZero = 0,
+    last: ProperShare = 0.5,
+    least: Count = 5,
 ) -> Masks:
     """Trains, prunes, goes back to the initial (or an early) state of the weights that are left, and so on.
 
@@ -42,16 +43,10 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the epochs don't suffice.
     """
-    if not 0 < last < 1:
-        raise UserError(f"last {last:g} is refused: it is a share of the epochs, between 0 and 1.")
-    if epoch != int(epoch) or epoch < 0:
-        raise UserError(f"epoch {epoch:g} is refused: it counts whole epochs, from 0.")
-    if least < 1:
-        raise UserError(f"least {least:g} is refused: it counts epochs, from 1.")
     reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     final = max(1, round(last * train.left))
     before = train.left - final - epoch
-    rounds = min(rounds_to(compression, rate), max(1, int(before // least)))
+    rounds = min(rounds_to(compression, rate), max(1, before // least))
     if before < 1:
         raise UserError(
             f"Rewinding to epoch {epoch} is refused: of {train.left} epochs {final} are for the last training, which "

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares
 from prunecert.models.pruners.lwm import global_masks
+from prunecert.models.settings import Share
 
 #: Masks that are compared, the newest included.
 _QUEUE = 5
@@ -32,7 +33,7 @@ def at_rest(masks: list[Tensor], threshold: float) -> bool:
 
 
 @declares(Hook.EPOCH, from_scratch=True)
-def prune(model: nn.Module, compression: float, *, train: Train, threshold: float = 0.08, most: float = 0.15) -> Masks:
+def prune(model: nn.Module, compression: float, *, train: Train, threshold: Share = 0.08, most: Share = 0.15) -> Masks:
     """Finds an early mask by natural training, and trains what it keeps.
 
     Args:
@@ -45,8 +46,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, threshold: floa
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or too few epochs are left.
     """
-    refuse_outside("threshold", threshold, 0, 1, "a share of differing places")
-    refuse_outside("most", most, 0, 1, "a share of the epochs")
     kept = reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     longest = round(most * train.left)
     if not 1 <= longest < train.left:

@@ -18,6 +18,7 @@ from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Epoch, Hook, Hooks, Train, declares
 from prunecert.models.pruners.lwm import exactly, keep_largest
 from prunecert.models.pruners.units import units_of
+from prunecert.models.settings import Count
 
 
 def removal(shape: torch.Size, share: float, *, last: bool) -> float:
@@ -120,7 +121,7 @@ def share_for(model: nn.Module, compression: float) -> float:
 
 
 @declares(Hook.EPOCH, from_scratch=True)
-def prune(model: nn.Module, compression: float, *, train: Train, thickening: int = 1) -> Masks:
+def prune(model: nn.Module, compression: float, *, train: Train, thickening: Count = 1) -> Masks:
     """Trains from scratch; every so many epochs, and at the end, the weakest units become zero.
 
     Args:
@@ -133,8 +134,6 @@ def prune(model: nn.Module, compression: float, *, train: Train, thickening: int
     Raises:
         UserError: The compression cannot be reached, or `thickening` is no number of epochs.
     """
-    if thickening < 1 or thickening != int(thickening):
-        raise UserError(f"thickening {thickening:g} is refused: it counts epochs, from 1.")
     share = share_for(model, compression)
     deactivate(model, share)
 

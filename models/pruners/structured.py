@@ -9,22 +9,23 @@ contrast, clears incoming weights only and so pays for the outgoing ones.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import nn
 
-from prunecert.errors import UserError, did_you_mean
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import declares
 from prunecert.models.pruners.removal import Place, refuse_beyond, remove_units
 from prunecert.models.pruners.units import Units, units_of
+from prunecert.models.settings import Choices, ProperShare
 
-LAYERS = ("uniform", "balanced", "global")
+Layers = Annotated[str, Choices("uniform", "balanced", "global")]
 
 
 @declares(refuses_by_shape=True)
-def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+def prune(model: nn.Module, compression: float, *, layers: Layers = "uniform", floor: ProperShare = 0.05) -> Masks:
     """Removes filters and neurons until the wanted number of weights is left.
 
     Args:
@@ -42,22 +43,22 @@ def prune(model: nn.Module, compression: float, *, layers: str = "uniform", floo
 
 
 @declares(refuses_by_shape=True)
-def prune_filters(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+def prune_filters(
+    model: nn.Module, compression: float, *, layers: Layers = "uniform", floor: ProperShare = 0.05
+) -> Masks:
     """Removes filters of convolutions only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "conv"], layers, floor)
 
 
 @declares(refuses_by_shape=True)
-def prune_neurons(model: nn.Module, compression: float, *, layers: str = "uniform", floor: float = 0.05) -> Masks:
+def prune_neurons(
+    model: nn.Module, compression: float, *, layers: Layers = "uniform", floor: ProperShare = 0.05
+) -> Masks:
     """Removes neurons of hidden linear layers only; see `prune`."""
     return _prune(model, compression, [g for g in units_of(model) if g.kind == "linear"], layers, floor)
 
 
 def _prune(model: nn.Module, compression: float, groups: list[Units], layers: str, floor: float) -> Masks:
-    if layers not in LAYERS:
-        raise UserError(did_you_mean("layers", layers, LAYERS))
-    if not 0 < floor < 1:
-        raise UserError(f"floor {floor:g} is refused: it is a share of a layer's units, between 0 and 1.")
     refuse_beyond(model, groups, compression, floor)
     total = sum(weight.numel() for weight in prunable(model).values())
     return remove_units(model, groups, _order(groups, layers, floor), budget(total, compression))

@@ -19,8 +19,11 @@ from prunecert.models.ap import ARCHITECTURES
 from prunecert.models.checkpoint import load_card, load_model
 from prunecert.models.ctrain import CLASSES
 from prunecert.models.data import Dataset
+from prunecert.models.history import read_history
 from tests.models.conftest import blobs
 
+#: What the import is called, and the dense cell beside it.
+PARENT, CONTROL = "narrow_mtl-ibp_eps2_imported_s0", "narrow_mtl-ibp_eps2_dense_x1_s0"
 FILE = Path(__file__).parent.parent / "models" / "data" / "ctrain_cnn5_width2.pt"
 SUITE = """
 schema_version: 1
@@ -32,11 +35,11 @@ cells:
     objectives: [mtl-ibp]
     eps: [2/255]
     pruners: [lwm]
-    compression: [4]
+    compression: [1, 4]
     seeds: [0]
 verify: {images: 2, cascade: [ibp], timeouts: {ibp: 10}}
 recipes:
-  default: {parent: narrow_mtl-ibp_eps2_dense_x1_s0, prune_epochs: 0, finetune_epochs: 1, batch_size: 20}
+  default: {parent: narrow_mtl-ibp_eps2_imported_s0, prune_epochs: 0, finetune_epochs: 1, batch_size: 20}
 """
 
 
@@ -59,26 +62,65 @@ def adopt(out: Path, *changes: str) -> int:
 
 @pytest.mark.slow
 def test_an_imported_network_is_a_checkpoint_and_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The dense control is a cell of its own, fine-tuned from the parent for as long as the pruned one."""
     assert adopt(tmp_path) == 0
-    name = "narrow_mtl-ibp_eps2_dense_x1_s0"
-    card = load_card(tmp_path / name)
+    card = load_card(tmp_path / PARENT)
     assert card.recipe == {"imported": sha256_file(FILE)}
     assert card.accuracy["images"] == 10
     assert card.measured.startswith("first 10 images")
-    assert f"parent: {name}" in capsys.readouterr().out
+    assert f"parent: {PARENT}" in capsys.readouterr().out
     suite = tmp_path / "adopted.yaml"
     suite.write_text(SUITE)
-    pruned = "narrow_mtl-ibp_eps2_lwm_x4_s0"
-    assert train.main(["--suite", str(suite), "--cells", pruned, "--out", str(tmp_path)]) == 0
+    command = ["--suite", str(suite), "--out", str(tmp_path)]
+    assert train.main([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 cells, 0 trained already, 2 to train." in printed
+    assert printed.count(f"The parent is {tmp_path / PARENT}.safetensors.") == 1
+    before = sha256_file(tmp_path / f"{PARENT}.safetensors")
+    assert train.main(command) == 0
     assert "pretrain" not in capsys.readouterr().err
-    parent, _, _ = load_model(tmp_path / f"{name}.safetensors")
-    model, masks, pruned_card = load_model(tmp_path / f"{pruned}.safetensors")
-    assert masks.kept == round(masks.total / 4)
-    assert pruned_card.recipe["parent"] == name
-    # A step of fine-tuning moves weights a little: they are still the parent's.
-    for layer, mask in masks.items():
-        difference = (model.get_parameter(layer) - parent.get_parameter(layer)).detach().abs()[mask]
-        assert float(difference.max()) < 0.01
+    assert sha256_file(tmp_path / f"{PARENT}.safetensors") == before == card.sha256
+    parent, _, _ = load_model(tmp_path / f"{PARENT}.safetensors")
+    for name, kept in (("dense_x1", 1), ("lwm_x4", 4)):
+        model, masks, own = load_model(tmp_path / f"narrow_mtl-ibp_eps2_{name}_s0.safetensors")
+        assert masks.kept == round(masks.total / kept)
+        assert (own.recipe["parent"], own.parent_sha256) == (PARENT, card.sha256)
+        rows = read_history(tmp_path / f"{own.name}.history.jsonl")
+        assert [(row.stage, row.epoch) for row in rows] == [("finetune", 1)]
+        # A step of fine-tuning moves weights a little: they are still the parent's.
+        moves = [
+            (model.get_parameter(layer) - parent.get_parameter(layer)).detach().abs()[mask]
+            for layer, mask in masks.items()
+        ]
+        assert 0 < max(float(move.max()) for move in moves) < 0.01
+    assert train.main(command) == 0
+    assert "2 cells, 2 trained already, 0 to train." in capsys.readouterr().out
+    replaced = tmp_path / "other.pt"
+    state = torch.load(FILE, weights_only=True)["model_state_dict"]
+    torch.save({name: value * 1.5 if value.ndim == 2 else value for name, value in state.items()}, replaced)
+    assert adopt(tmp_path, "--force", "--file", str(replaced), "--sha256", sha256_file(replaced)) == 0
+    with pytest.raises(UserError, match=rf"dense_x1_s0.json was trained from another parent \(its '{PARENT}' had"):
+        train.main([*command, "--dry-run"])
+
+
+@pytest.mark.slow
+def test_without_fine_tuning_the_dense_control_is_the_parent(tmp_path: Path) -> None:
+    adopt(tmp_path)
+    suite = tmp_path / "adopted.yaml"
+    suite.write_text(SUITE.replace("finetune_epochs: 1", "finetune_epochs: 0"))
+    assert train.main(["--suite", str(suite), "--out", str(tmp_path), "--cells", "*dense*"]) == 0
+    dense, parent = (load_model(tmp_path / f"{name}.safetensors")[0].state_dict() for name in (CONTROL, PARENT))
+    assert all(torch.equal(value, parent[name]) for name, value in dense.items())
+
+
+def test_a_parent_of_a_cells_name_is_refused_for_that_cell(tmp_path: Path) -> None:
+    """What is imported has another name; what was trained may have it, and must not be replaced by its own child."""
+    suite = tmp_path / "adopted.yaml"
+    suite.write_text(SUITE.replace(PARENT, CONTROL))
+    with pytest.raises(UserError, match=rf"^{CONTROL} is refused: its recipe's parent has its own name"):
+        train.main(["--suite", str(suite), "--out", str(tmp_path), "--force"])
+    with pytest.raises(UserError, match=f"narrow_mtl-ibp_eps2_lwm_x4_s0: there is no parent '{CONTROL}'"):
+        train.main(["--suite", str(suite), "--out", str(tmp_path), "--cells", "*_x4_*"])
 
 
 @pytest.mark.slow
@@ -111,7 +153,7 @@ def test_wrong_options_are_refused(tmp_path: Path, changes: tuple[str, ...], mes
     [
         ("nobody", "lwm", r"there is no parent 'nobody'"),
         ("cnn-small_ibp_eps2_dense_x1_s0", "lwm", r"it is a cnn-small that keeps 214,760 .* a dense narrow"),
-        ("narrow_mtl-ibp_eps2_dense_x1_s0", "lwm-rewind", r"lwm-rewind begins at the initial weights"),
+        ("narrow_mtl-ibp_eps2_imported_s0", "lwm-rewind", r"lwm-rewind begins at the initial weights"),
     ],
 )
 def test_a_parent_that_does_not_fit_is_refused_before_data_is_loaded(
@@ -120,7 +162,7 @@ def test_a_parent_that_does_not_fit_is_refused_before_data_is_loaded(
     adopt(tmp_path)
     monkeypatch.setattr(prunecert.models.data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
     suite = tmp_path / "adopted.yaml"
-    suite.write_text(SUITE.replace("narrow_mtl-ibp_eps2_dense_x1_s0", parent).replace("[lwm]", f"[{pruner}]"))
+    suite.write_text(SUITE.replace(PARENT, parent).replace("[lwm]", f"[{pruner}]"))
     with pytest.raises(UserError, match=message):
         train.main(["--suite", str(suite), "--cells", "*_x4_*", "--out", str(tmp_path)])
 

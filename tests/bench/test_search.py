@@ -30,7 +30,7 @@ def test_bad_options_are_refused(tmp_path: Path, more: list[str], message: str |
 def test_a_trial_that_is_no_recipe_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     options = command(tmp_path)
     written(tmp_path, "objective.kappa_end: [0.5]\n")
-    with pytest.raises(UserError, match=r"trial 1 \(objective\.kappa_end=0\.5\): objective: Unknown setting"):
+    with pytest.raises(UserError, match=r"the space \(objective\.kappa_end=0\.5\): objective: Unknown setting"):
         search.main([*options, "--dry-run"])
 
 

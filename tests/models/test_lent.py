@@ -96,7 +96,7 @@ def test_rehearsals_end_where_training_would_begin() -> None:
 def test_a_cell_is_rehearsed_before_anything_is_trained() -> None:
     job("drop-grow", pruners={"drop-grow": {"drop": 0.5}}).refuse_unreachable()
     for one, message in (
-        (job("drop-grow", pruners={"drop-grow": {"every": 0}}), "cell_drop-grow_10: every 0 is refused"),
+        (job("inheritance", pruners={"inheritance": {"lean": 0.7, "full": 0.7}}), "cell_inheritance_10: lean 0.7 and"),
         (job("lwm-rewind", pruners={"lwm-rewind": {"epoch": 9}}), "Rewinding to epoch 9 is refused"),
         (job("mad", objective="smoothing"), "Pruner 'mad' is refused: it needs curvature"),
     ):

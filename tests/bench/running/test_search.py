@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import prunecert.models.data
 from prunecert.bench import search
+from prunecert.bench.results.impact.images import BoolArray
+from prunecert.bench.results.stats import paired_difference
+from prunecert.bench.results.store import Writer
 from prunecert.bench.running.request import RunRequest, RunResult
+from prunecert.bench.running.search import _proofs_of
+from prunecert.errors import UserError
 from prunecert.models.data import Dataset
 from prunecert.models.pipeline import Pipeline
+from tests.bench import summarykit
+from tests.bench.rowkit import all_typed
 from tests.bench.trainkit import command
 from tests.models.conftest import blobs
 
@@ -81,13 +90,31 @@ def test_verified_accuracy_is_measured_on_validation_images(
         requests.append({"folder": folder, "names": [cell.name for cell, _ in suite.cells]})
         return RunResult(request.out, (), {})
 
-    def summarise(out: Path) -> dict[str, Any]:
-        value = 0.75 if "trial001" in str(out) else 0.25
-        return {"cells": [{"name": name, "verified": {"value": value}} for name in requests[-1]["names"]]}
+    def proofs(out: Path, names: Sequence[str]) -> list[BoolArray]:
+        assert list(names) == requests[-1]["names"]
+        proved = [1, 1, 1, 0] if "trial001" in str(out) else [0, 0, 0, 1]
+        return [np.array(proved, dtype=bool) for _ in names]
 
     monkeypatch.setattr("prunecert.bench.running.search.run_suite", run)
-    monkeypatch.setattr("prunecert.bench.running.search.summarise", summarise)
+    monkeypatch.setattr("prunecert.bench.running.search._proofs_of", proofs)
     options = command(tmp_path, "--trials", "2", "--verify", "7", "--verifiers", "ibp, crown-ibp")
-    assert search.main([*options, "--criterion", "verified"]) == 0
+    place = options.index("--criterion")
+    del options[place : place + 2]
+    assert search.main(options) == 0, "what is verified ranks, unless another criterion is given"
     assert len(requests) == 2
     assert "Trial 1 of 2: verified = 0.7500" in (tmp_path / "out" / "recipe.yaml").read_text()
+    rows = (tmp_path / "out" / "table.md").read_text().splitlines()
+    difference, low, high = paired_difference(2, 6, 8)
+    assert f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" in rows[2]
+    assert "against trial 0" in rows[0]
+    assert "( to" not in rows[3]
+    assert rows[3].count("+") == 0, "trial 0 beside itself says nothing"
+
+
+def test_what_a_run_has_proved_is_read_from_it(tmp_path: Path) -> None:
+    with Writer(tmp_path) as writer:
+        writer.append(*all_typed([summarykit.session(summarykit.cell()), *summarykit.everything()]))
+    (proved,) = _proofs_of(tmp_path, ["c"])
+    assert proved.tolist() == [False, True, True, False, False, False]
+    with pytest.raises(UserError, match="later: not all of its images are answered"):
+        _proofs_of(tmp_path, ["c", "later"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunecert.bench.running.search_request import SearchCriterion, SearchRequest, plan_trials, survivors
-from prunecert.bench.schema.search_space import Choice, Space
+from prunecert.bench.schema.search_space import Choice, Range, Space
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
 from tests.bench.trainkit import SUITE
@@ -71,8 +71,13 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         plan_trials(request(tmp_path, space, criterion=SearchCriterion.parse("verified"), rungs=2))
     with pytest.raises(UserError, match=r"'vgg\*' fits 0 cells of no network"):
         plan_trials(request(tmp_path, space, cells="vgg*"))
-    with pytest.raises(UserError, match=r"trial 1 \(lr=-1\)"):
+    with pytest.raises(UserError, match=r"the space \(lr=-1\): lr is -1; it must be a number above 0"):
         plan_trials(request(tmp_path, {"lr": Choice((-1,))}, trials=2))
+    # Whether or not it is drawn; and of a range, its ends.
+    with pytest.raises(UserError, match=r"the space \(average=1\.5\): average is 1\.5"):
+        plan_trials(request(tmp_path, {"average": Range(0.5, 1.5, False, False)}, trials=1))
+    with pytest.raises(UserError, match=r"the space \(pruners\.drop-grow\.every=0\): pruners\.drop-grow\.every is 0"):
+        plan_trials(request(tmp_path, {"pruners.drop-grow.every": Range(0, 9, False, True)}, trials=1))
 
 
 def test_an_ablation_changes_one_value_at_a_time(tmp_path: Path) -> None:

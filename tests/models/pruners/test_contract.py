@@ -15,8 +15,8 @@ from prunecert.models.pruners.contract import (
     declares,
     method_of,
     refuse_lacking,
-    refuse_outside,
 )
+from prunecert.models.settings import Share
 
 
 def plain() -> Masks:
@@ -44,11 +44,16 @@ def test_a_hook_that_is_lacking_is_named() -> None:
     refuse_lacking("plain", plain, frozenset(), "nothing")
 
 
+@declares()
+def sharing(model: None, compression: float, *, seed: int = 0, share: Share = 0.5) -> float:
+    return share + seed + compression
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
 def test_a_setting_out_of_range_is_refused_with_what_it_is(value: float) -> None:
-    with pytest.raises(UserError, match=r"share .* is refused: it is a share of the epochs, in \[0, 1\]"):
-        refuse_outside("share", value, 0, 1, "a share of the epochs")
-    refuse_outside("share", 0.5, 0, 1, "a share of the epochs")
+    with pytest.raises(UserError, match=r"share .* is refused: it must be a number from 0 to 1\."):
+        sharing(None, 2.0, share=value)
+    assert sharing(None, 2.0, share=0.25, seed=-1) == 1.25
 
 
 def test_no_two_stretches_share_what_hooks_remember() -> None:
