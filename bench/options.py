@@ -80,6 +80,7 @@ THREADS = whole("threads", 1, 1_024)
 SECONDS = number("seconds", 0, 7 * 86_400)
 #: A verifier's process has some 200 MiB before it has read anything.
 MEMORY_MB = whole("MiB", 256, 1 << 24)
+MEGABYTES = number("megabytes", 0.01, 1_000_000)
 SEED = whole("seed", 0, 2**31 - 1)
 REPEATS = whole("repeats", 1, 10_000)
 EPOCHS = whole("epochs", 3, 100_000)

@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         force=options.force,
         dry_run=options.dry_run,
         trackers=check_trackers(options.log),
+        archives=options.archives,
     )
     train_cells(request, lambda line: print(line, flush=True))
     return EXIT_OK
@@ -53,13 +54,14 @@ def parser() -> argparse.ArgumentParser:
         default=select.CHECKPOINTS,
         help="folder of checkpoints (default: ./checkpoints; in a checkout the zoo)",
     )
-    parser.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+    parser.add_argument("--data-root", type=Path, help="folder of cifar-10-batches-py, or a file of prunecert pack")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=THREADS, default=0, help="CPU threads (default: torch's)")
     parser.add_argument("--budget", help="stop cleanly after so long, e.g. 25m; the most telling cells come first")
     parser.add_argument("--subset", type=IMAGES, help="train on the first so many images only, to try things out")
     parser.add_argument("--force", action="store_true", help="train again what has a checkpoint already")
     parser.add_argument("--log", metavar="NAME,…", help=f"tell trackers as well: {', '.join(TRACKERS)}")
+    parser.add_argument("--archives", type=Path, metavar="DIR", help="write each finished cell there as one file, too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be trained, and how long it takes")
     return parser
 

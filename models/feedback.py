@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.attack import pgd_linf
+from prunecert.models.batches import batches_for
 from prunecert.models.pruners.contract import Feedback
 
 #: Images of each split that are looked at.
 IMAGES = 1000
-_BATCH = 250
 #: Steps of the attack.
 STEPS = 10
 
@@ -57,7 +57,8 @@ def _attacked(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step
     """Returns accuracy and mean loss under attack, and accuracy without."""
     right = clean = 0
     loss = 0.0
-    for x, y in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):
+    size = batches_for(model, images).images
+    for x, y in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         point = attack(model, x, y, eps, steps)
         with torch.no_grad():
             logits = model(point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +142,20 @@ class Pipeline:
         key = digest({**job.pretraining(), **self._data()})
         return key, f"{job.network}_{job.objective}_{job.eps_text.replace('/', '-')}_s{job.seed}_{key[:12]}"
 
+    def key(self, job: Job, parent: Mapping[str, str] | None = None) -> str:
+        """Returns what tells a job's checkpoint from another's of its name: a digest of what decides it.
+
+        Args:
+            job: The job.
+            parent: What its card says of its parent; None: it is looked up.
+        """
+        own = {**job.pretraining(), **job.recipe.to_dict(), "cell": job.name, **self._data()}
+        return digest({**own, **(self._parent(job) if parent is None else parent)})
+
+    def stems(self, job: Job) -> tuple[str, ...]:
+        """Returns how the names of a job's files in the folders of unfinished work begin, each before a dot."""
+        return (self._pretraining(job)[1], job.name) if job.pretrains else (job.name,)
+
     def _pretraining_history(self, job: Job) -> Path:
         return history_file(self.dense / self._pretraining(job)[1])
 
@@ -159,15 +173,8 @@ class Pipeline:
             model.to(self.device)
             self._history = History(self._pretraining_history(job), key[:_KEY_DIGITS])
             seed_everything(job.seed, "pretrain")
-            recipe = job.recipe
-            stage = Stage(
-                "pretrain",
-                recipe.pretrain_epochs,
-                recipe.lr,
-                job.eps * recipe.train_eps_factor,
-                recipe.warmup_epochs,
-                recipe.ramp_epochs,
-            )
+            recipe, eps = job.recipe, job.eps * job.recipe.train_eps_factor
+            stage = Stage("pretrain", recipe.pretrain_epochs, recipe.lr, eps, recipe.warmup_epochs, recipe.ramp_epochs)
             self.trainer(job).run(model, stage, state_file=self.dense / f"{stem}.pretrain.pt", key=key)
             write_state(model.state_dict(), file)
         return model
@@ -186,7 +193,7 @@ class Pipeline:
         started = time.perf_counter()
         recipe = job.recipe
         trainer = self.trainer(job if job.from_scratch else replace(job, recipe=recipe.finetuning()))
-        key = digest({**job.pretraining(), **recipe.to_dict(), "cell": job.name, **self._data(), **parent})
+        key = self.key(job, parent)
         shared = self._pretraining_history(job) if job.pretrains else None
         earlier = read_history(shared) if shared is not None and shared.exists() else ()
         self._history = History(history_file(self.folder / job.name), key[:_KEY_DIGITS], earlier)

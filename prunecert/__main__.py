@@ -43,6 +43,8 @@ GROUPS: Mapping[str, Mapping[str, Verb]] = {
     },
     "Train": {
         "train": Verb("prunecert.bench.train:main", "pre-train, prune, fine-tune and save a suite's networks"),
+        "pack": Verb("prunecert.bench.pack:main", "a training for a rented machine, as one folder"),
+        "unpack": Verb("prunecert.bench.unpack:main", "take cells that were trained with a pack"),
         "search": Verb("prunecert.bench.search:main", "choose a training recipe on held-out images"),
         "bits": Verb("prunecert.bench.bits:main", "choose the bits of each layer's weights at a given size"),
         "export": Verb("prunecert.bench.export:main", "checkpoints to ONNX and VNN-LIB files"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from prunecert.bench.machine import cores
 from prunecert.bench.planning import select
+from prunecert.bench.running.cell_archives import Archiver, archive_file
 from prunecert.bench.running.training import (
     Deadline,
     Throughput,
@@ -58,6 +59,7 @@ class TrainingRequest:
         force: Whether what has a checkpoint is trained again.
         dry_run: Whether it is only said what would be trained.
         trackers: Names of `TRACKERS` that are told.
+        archives: Folder into which each finished cell is written as one archive as well, or None.
     """
 
     suite: Suite
@@ -72,6 +74,7 @@ class TrainingRequest:
     force: bool = False
     dry_run: bool = False
     trackers: tuple[str, ...] = ()
+    archives: Path | None = None
 
     @property
     def unfit(self) -> str:
@@ -96,6 +99,7 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
     if request.deadline.text is not None:
         jobs = by_value(jobs)
     todo = [job for job in jobs if request.force or not is_done(request.out, job, request.unfit)]
+    unarchived = [job for job in jobs if job not in todo and _lacks_archive(request, job)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to train.")
     parents = [refuse(job, request.out) for job in todo]
     for parent in dict.fromkeys(file for file in parents if file is not None):
@@ -104,8 +108,15 @@ def train_cells(request: TrainingRequest, tell: Callable[[str], None] = print) -
         rates = known_rates([request.out, ZOO])
         for line in forecast(todo, _training_images(request), rates):
             tell(f"  {line}")
-    elif todo:
-        _Training(request, todo, tell).run()
+    elif todo or unarchived:
+        _Training(request, todo, tell).run(unarchived)
+
+
+def _lacks_archive(request: TrainingRequest, job: Job) -> bool:
+    """Whether a finished cell should have an archive and has none; shipped ones need none."""
+    folder = request.archives
+    is_own = (request.out / f"{job.name}.json").is_file()
+    return folder is not None and is_own and not archive_file(folder, job.name).exists()
 
 
 def _training_images(request: TrainingRequest) -> int:
@@ -147,14 +158,22 @@ class _Training:
             stop=request.deadline.late,
             unfit=request.unfit,
         )
+        self.archiver = None if request.archives is None else Archiver(request.archives, self.pipeline)
 
-    def run(self) -> None:
-        """Trains cell by cell."""
+    def run(self, unarchived: Sequence[Job] = ()) -> None:
+        """Trains cell by cell.
+
+        Args:
+            unarchived: Cells whose training was finished before, but not their archives.
+        """
         from prunecert.models.faults import OutOfTimeError
         from prunecert.models.pipeline import exclusive
 
         request, throughput = self.request, Throughput()
         self._hint()
+        for job in unarchived:
+            if self.archiver is not None:
+                self.archiver.finish(job, self.todo)
         for number, job in enumerate(self.todo, 1):
             with exclusive(self.work / f"{job.name}.lock", wait=False) as mine:
                 if not mine:
@@ -165,11 +184,15 @@ class _Training:
                 try:
                     card = self._cell(number, job)
                 except OutOfTimeError:
+                    if self.archiver is not None:
+                        self.archiver.interrupt(job)
                     self.tell(
                         f"The budget of {request.deadline.text} is spent: {number - 1} of {len(self.todo)} cells are "
                         f"trained; the same command goes on with {job.name}."
                     )
                     break
+                if self.archiver is not None:
+                    self.archiver.finish(job, self.todo[number:])
                 throughput.add(card)
                 self.tell(_line(card))
         for line in throughput.lines():
@@ -219,7 +242,12 @@ class _Training:
 
 
 def _next_step(request: TrainingRequest) -> str:
-    """Returns where the checkpoints are, and the command that verifies them."""
+    """Returns where the checkpoints are, and the command that verifies them or takes them back."""
+    if request.archives is not None:
+        return (
+            f"archives of the finished cells are in {request.archives}; fetch them, and where the pack was made: "
+            "prunecert unpack --pack PACK ARCHIVES"
+        )
     command = ["prunecert", "run", "--suite", request.named]
     if request.out.resolve() != select.CHECKPOINTS.resolve():
         command += ["--checkpoints", str(request.out)]

@@ -16,6 +16,7 @@ from prunecert.errors import UserError, did_you_mean
 from prunecert.models import data as cifar10
 from prunecert.models.data import SPLITS, Dataset, Split
 from prunecert.models.datasets import DATASETS, SHAPES
+from prunecert.models.datasets.packed import is_packed, read_packed
 from prunecert.models.datasets.reading import Pixels
 from prunecert.registry import imported
 
@@ -169,7 +170,7 @@ def load_split(
         source: Which data set.
         split: ``train``; ``val``, a tenth of each class of the training set, at most 500, always the same ones; or
             ``test``.
-        root: Folder of the data; None: it is looked for.
+        root: Folder of the data, or a file of packed ones (`models.datasets.packed`); None: it is looked for.
         download: Whether what isn't there may be downloaded, where torchvision can.
         allow_sample: Whether CIFAR-10's built-in sample may stand in for its test split.
 
@@ -183,6 +184,8 @@ def load_split(
     """
     if split not in SPLITS:
         raise UserError(f"Unknown split {split!r}. Available: {', '.join(SPLITS)}.")
+    if root is not None and is_packed(root):
+        return read_packed(root, split, name=source.name, shape=source.shape, classes=source.classes)
     if source.name == source.reader == CIFAR10:
         return cifar10.load(split, root, download=download, allow_sample=allow_sample)
     part = "test" if split == "test" else "train"

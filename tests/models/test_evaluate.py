@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prunecert.models import evaluate as module
+from prunecert.models.batches import Batches
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate, evaluate_noise
 from tests.models.conftest import blobs
@@ -60,12 +61,39 @@ def test_attacks_and_bounds_meet_on_a_linear_network(eps: float, data: Dataset, 
 
 def test_batches_and_limits(data: Dataset, model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(model, data, 0.1)
-    monkeypatch.setattr(module, "_CROWN_IMAGES", 2)
     assert evaluate(model, data, 0.1, batch=3) == whole
+    monkeypatch.setattr(module, "batches_for", lambda *_: Batches(4, 3))
+    assert evaluate(model, data, 0.1) == whole
     few = evaluate(model, data, 0.1, batch=3, limit=4)
     # Distances 0.30, 0.21 (mislabelled), 0.11 and 0.09.
     assert few == {"images": 4, "clean": 0.75, "pgd": 0.5, "ibp": 0.5, "crown_ibp": 0.5}
     assert evaluate(model, data, 0.1, limit=1000) == whole
+
+
+def test_where_memory_is_taken_meanwhile_it_goes_on_in_small_batches(
+    data: Dataset, model: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = replace(
+        data, images=np.tile(data.images, (30, 1, 1, 1)), labels=np.tile(data.labels, 30), indices=np.arange(300)
+    )
+    whole = evaluate(model, many, 0.1)
+    sizes: list[int] = []
+
+    def refuse(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > 250:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(refuse)
+    monkeypatch.setattr(module, "batches_for", lambda *_: Batches(5000, 2500))
+    assert evaluate(model, many, 0.1) == whole
+    assert sizes[:2] == [300, 250]
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(model, many, 0.1, batch=300)
+    monkeypatch.setattr(module, "batches_for", lambda *_: Batches(250, 50))
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        evaluate(model, many, 0.1)
 
 
 def test_weaker_measures_are_never_above_stronger_ones() -> None:
