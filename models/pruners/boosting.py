@@ -6,6 +6,7 @@ and is trained robustly, in fewer epochs than the dense network needs (section 3
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,8 @@ from prunecert.models.pruners.lwm import global_masks
 from prunecert.models.pruners.robust_bird import natural
 
 SEARCHES = ("fgsm", "natural")
+#: What the ticket begins with.
+VALUES = ("initial", "random")
 
 
 def fast(batch: Batch) -> Tensor:
@@ -33,22 +36,45 @@ def normalised(model: nn.Module) -> dict[str, Tensor]:
     return {name: size / size.mean().clamp_min(1e-12) for name, size in sizes.items()}
 
 
+@torch.no_grad()
+def shuffle(model: nn.Module, seed: int) -> None:
+    """Draws the prunable weights anew, in place: each layer's own values in another order, whatever they come from."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in prunable(model).values():
+        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+        weight.copy_(weight.flatten()[order].view_as(weight))
+
+
 @declares(Hook.GRADIENTS, from_scratch=True)
-def prune(model: nn.Module, compression: float, *, train: Train, search: str = "fgsm", share: float = 0.3) -> Masks:
+def prune(
+    model: nn.Module,
+    compression: float,
+    *,
+    train: Train,
+    seed: int = 0,
+    search: str = "fgsm",
+    share: float = 0.3,
+    values: str = "initial",
+) -> Masks:
     """Finds a ticket, rewinds it, and trains it.
 
     Args:
         model: The network with its initial weights; trained.
         compression: All over kept weights, at least 1.
         train: See `models.pruners.contract`.
+        seed: Of values that are drawn anew.
         search: How the network is trained to find the mask: ``fgsm`` or ``natural``.
         share: Share of the epochs for that.
+        values: What the ticket begins with: ``initial``, what its weights were at first; or ``random``, each layer's
+            initial values in another order, the paper's control.
 
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or too few epochs are left.
     """
     if search not in SEARCHES:
         raise UserError(did_you_mean("search", search, SEARCHES))
+    if values not in VALUES:
+        raise UserError(did_you_mean("values", values, VALUES))
     refuse_outside("share", share, 0, 1, "a share of the epochs")
     kept = reachable({name: weight.numel() for name, weight in prunable(model).items()}, compression)
     first = round(share * train.left)
@@ -61,6 +87,8 @@ def prune(model: nn.Module, compression: float, *, train: Train, search: str = "
     train(model, first, name="search", hooks=Hooks(loss=fast if search == "fgsm" else natural), restart=True)
     masks = global_masks(normalised(model), kept)
     model.load_state_dict(start)
+    if values == "random":
+        shuffle(model, seed)
     masks.apply_(model)
     train(model, train.left, name="ticket", masks=masks, restart=True)
     return masks
