@@ -13,7 +13,7 @@ from prunecert.bench.leaderboard.entry import as_rows
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
-from prunecert.bench.results.impact.methods import method_lines
+from prunecert.bench.results.impact.methods import BASELINE, method_lines
 from prunecert.bench.results.impact.pairs import against_dense, compare
 from prunecert.bench.site.view import Row
 
@@ -80,6 +80,6 @@ def impacts(rows: Sequence[Row]) -> list[Impact]:
             (lines,) = method_lines(parts, {})
             images = min(len(comparison.numbers) for comparison in comparisons)
             who = (by or "anonymous") if several else ""
-            changes, lost = tables.tests_table(lines), tables.exemplars_table(comparisons, names)
+            changes, lost = tables.tests_table(lines, BASELINE), tables.exemplars_table(comparisons, names)
             shown.append(Impact(*family, who, images, changes, lost))
     return shown

@@ -174,6 +174,9 @@ VARIANTS: Mapping[str, tuple[str, str]] = {
 TAXONOMIES |= {name: TAXONOMIES[origin] for name, (origin, _) in VARIANTS.items()}
 TAXONOMIES["deadwooding-plain"] = replace(TAXONOMIES["deadwooding"], fine_tuning=Training.OBJECTIVE)
 
+#: Those of them that keep, or begin with, the same share of every layer, whatever the recipe's allocation.
+UNIFORM_RATES = frozenset({"harp-uniform", "hydra-uniform", "lwm-uniform"})
+
 #: Methods whose papers leave so much unsaid that ours is a reconstruction, and why; every row of one says so.
 RECONSTRUCTIONS: Mapping[str, str] = {
     "deadwooding": "of its abstract: no code, no numbers",
