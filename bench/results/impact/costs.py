@@ -16,6 +16,7 @@ from prunecert.bench.results.protocol_types import CompactionRecord, LayerSizes
 from prunecert.models import DENSE, NETWORKS
 from prunecert.models.pruners.taxonomy import Training, taxonomy_of
 
+_MOST_EPOCHS = 1_000_000
 #: What a card must hold to tell of costs; those of other people's networks are cards of another kind.
 _NEEDED = frozenset({"network", "recipe", "train_seconds", "data_fingerprint", "sparsity_by_layer"})
 
@@ -65,8 +66,7 @@ def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds
         shared_seconds: See `Trained`.
     """
     recipe = training["recipe"]
-    before = int(recipe.get("pretrain_epochs", 0))
-    own = int(recipe.get("prune_epochs", 0)) + int(recipe.get("finetune_epochs", 0))
+    before, learning, tuning = (_epochs(recipe, key) for key in ("pretrain_epochs", "prune_epochs", "finetune_epochs"))
     place = taxonomy_of(str(cell["pruner"]))
     scratch = place is not None and place.pre_training is Training.NONE
     shared = 0 if scratch or recipe.get("parent") else before
@@ -75,10 +75,16 @@ def trained(cell: Mapping[str, Any], training: Mapping[str, Any], shared_seconds
         (*kind, str(before)),
         str(cell["pruner"]),
         float(training["train_seconds"]),
-        own + (before if scratch else 0),
+        learning + tuning + (before if scratch else 0),
         shared,
         shared_seconds,
     )
+
+
+def _epochs(recipe: Mapping[str, Any], key: str) -> int:
+    """Returns a number of epochs; 0 for what is none, since anybody may have sent the recipe."""
+    value = recipe.get(key)
+    return value if type(value) is int and 0 <= value <= _MOST_EPOCHS else 0
 
 
 def train_seconds(networks: Mapping[str, Trained]) -> dict[str, tuple[float, bool]]:
@@ -122,12 +128,17 @@ def sparse_macs(network: str, layers: Sequence[tuple[Sequence[int], float]], dat
     Returns:
         None where the layers are not those of the architecture, or the network is none of ours.
     """
-    if network not in NETWORKS:
+    if not _ours(network):
         return None
     times = list(layer_uses(network, tuple(data.get("shape", ())), int(data.get("classes", 0))).values())
     if [shape for shape, _ in times] != [tuple(shape) for shape, _ in layers]:
         return None
     return round(sum(count * kept for (_, count), (_, kept) in zip(times, layers, strict=True)))
+
+
+def _ours(network: str) -> bool:
+    """Whether a network is registered: of anybody's ``module:attribute``, which may come with an entry, none is run."""
+    return network in set(NETWORKS)
 
 
 @functools.cache
@@ -149,7 +160,7 @@ def macs_of_card(card: Mapping[str, Any]) -> int | None:
         card: Its ``network``, ``sparsity_by_layer``, ``surgery`` and ``data``.
     """
     data: Mapping[str, Any] = card.get("data") or {}
-    if card["network"] not in NETWORKS or "factorised" in (card.get("surgery") or {}):
+    if not _ours(card["network"]) or "factorised" in (card.get("surgery") or {}):
         return None
     layers = layer_uses(card["network"], tuple(data.get("shape", ())), int(data.get("classes", 0)))
     zeros: Mapping[str, float] = card["sparsity_by_layer"]

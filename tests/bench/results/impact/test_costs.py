@@ -13,6 +13,7 @@ from prunecert.bench.results.impact.costs import (
     macs_of_card,
     sparse_macs,
     train_seconds,
+    trained,
     units_kept,
 )
 from prunecert.bench.results.protocol_types import CompactionRecord
@@ -41,6 +42,13 @@ def test_without_a_history_the_dense_control_s_epochs_tell_and_without_that_nobo
     assert train_seconds({"lwm": one("lwm", 100.0, 10, 20)}) == {}
     both = {"lwm": one("lwm", 100.0, 10, 20), "dense": one("dense", 80.0, 10, 20)}
     assert train_seconds(both) == {"lwm": (260.0, True), "dense": (240.0, True)}
+
+
+def test_a_recipe_that_anybody_sent_breaks_nothing() -> None:
+    cell = {"network": "n", "objective": "o", "eps": "1", "seed": 0, "pruner": "lwm"}
+    recipe = {"pretrain_epochs": "many", "prune_epochs": True, "finetune_epochs": -3}
+    network = trained(cell, {"recipe": recipe, "train_seconds": 5.0, "data_fingerprint": "f"})
+    assert (network.epochs, network.shared_epochs) == (0, 0)
 
 
 def card(**fields: Any) -> dict[str, Any]:
@@ -75,6 +83,8 @@ def test_layers_of_another_shape_are_not_guessed_at() -> None:
     assert sparse_macs("cnn-small", layers[:3], {}) is None
     assert sparse_macs("cnn-small", layers, {"shape": [3, 64, 64], "classes": 10}) is None
     assert sparse_macs("somebody-else-s", layers, {}) is None
+    # Nor is code run that an entry names.
+    assert sparse_macs("prunecert.models.networks.cnn:cnn_small", layers, {}) is None
 
 
 def test_units_of_filters_and_of_hidden_neurons_are_told_apart() -> None:
