@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.report.medium import Column, Table
-from prunecert.bench.results.impact.claims import CLAIMS, UNASKED, Claim, Evidence, Judgement, Place, Record, missing
+from prunecert.bench.results.impact.claims import (
+    CLAIMS,
+    UNASKED,
+    Evidence,
+    Judgement,
+    PaperClaim,
+    Place,
+    TrainingTrace,
+    missing,
+)
 from prunecert.bench.results.impact.images import ImageOutcomes
 from prunecert.bench.schema.suite import load_suite
 from prunecert.models.checkpoint_folders import locate
@@ -71,7 +80,7 @@ def _table(rows: list[list[str]]) -> Table:
     return Table(columns, rows)
 
 
-def _row(claim: Claim, evidence: Evidence) -> list[str]:
+def _row(claim: PaperClaim, evidence: Evidence) -> list[str]:
     judgement = claim.judge(evidence)
     if judgement is None:
         untrained = missing(claim, evidence.records)
@@ -87,7 +96,7 @@ def _row(claim: Claim, evidence: Evidence) -> list[str]:
     return [marked(claim.method), claim.text, patterns, judgement.number, judgement.finding]
 
 
-def _records(folder: Path, names: Sequence[str]) -> Iterator[Record]:
+def _records(folder: Path, names: Sequence[str]) -> Iterator[TrainingTrace]:
     """Yields what is there of some cells' trainings."""
     from prunecert.models.checkpoint import load_card
     from prunecert.models.history import history_file, read_history
@@ -100,7 +109,7 @@ def _records(folder: Path, names: Sequence[str]) -> Iterator[Record]:
         yield record_of(load_card(file), read_history(history) if history.is_file() else [])
 
 
-def record_of(card: Card, rows: Sequence[EpochRow]) -> Record:
+def record_of(card: Card, rows: Sequence[EpochRow]) -> TrainingTrace:
     """Returns what a card and a history tell of a training.
 
     Args:
@@ -118,4 +127,4 @@ def record_of(card: Card, rows: Sequence[EpochRow]) -> Record:
             robust.append((row.stage, row.epoch, row.held_out.pgd))
             images = row.held_out.images
     rates = {name: 1 - share for name, share in card.sparsity_by_layer.items()}
-    return Record(card.seed, robust, images, epochs, dict(seconds), rates)
+    return TrainingTrace(card.seed, robust, images, epochs, dict(seconds), rates)

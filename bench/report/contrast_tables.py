@@ -36,7 +36,7 @@ def contrasts_table(lines: Sequence[ContrastLine]) -> Table:
         rows.append(
             [
                 line.title,
-                f"{line.asked:g}",
+                f"{line.nominal:g}",
                 f"{line.measure} ({line.ratio:.2f})",
                 f"{len(line.methods)}, {len(line.others)}",
                 str(line.seeds),
@@ -52,7 +52,7 @@ def contrasts_table(lines: Sequence[ContrastLine]) -> Table:
 def unmatched_note(lines: Sequence[ContrastLine]) -> str:
     """Returns which methods nothing was near in size, or nothing."""
     parts = [
-        f"{', '.join(line.unmatched)} at {line.asked:g}× by {line.measure} ({line.title})"
+        f"{', '.join(line.unmatched)} at {line.nominal:g}× by {line.measure} ({line.title})"
         for line in lines
         if line.unmatched
     ]

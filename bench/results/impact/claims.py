@@ -26,7 +26,7 @@ Place = tuple[str, float]
 
 
 @dataclass(frozen=True)
-class Record:
+class TrainingTrace:
     """What a network's training left behind.
 
     Args:
@@ -56,7 +56,7 @@ class Evidence:
     """
 
     outcomes: Mapping[Place, Sequence[ImageOutcomes]]
-    records: Mapping[Place, Sequence[Record]]
+    records: Mapping[Place, Sequence[TrainingTrace]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Judgement:
     finding: str
 
 
-class Claim(Protocol):
+class PaperClaim(Protocol):
     """A claim of a paper."""
 
     @property
@@ -321,7 +321,7 @@ def _whole(epochs: float) -> str:
     return "never" if math.isinf(epochs) else f"{epochs:g}"
 
 
-def _epochs_to(record: Record, target: float, stage: str | None = None) -> float:
+def _epochs_to(record: TrainingTrace, target: float, stage: str | None = None) -> float:
     """Returns the epochs until a share is reached, of all stages or within one; infinity if it never is."""
     before = 0
     for name, length in record.epochs.items():
@@ -342,18 +342,18 @@ def counted(so: Sequence[bool]) -> str:
     return f"so in {sum(so)} of {len(so)} {'network' if len(so) == 1 else 'networks'}, untested"
 
 
-def _pairs(one: Sequence[Record], other: Sequence[Record]) -> list[tuple[Record, Record]]:
+def _pairs(one: Sequence[TrainingTrace], other: Sequence[TrainingTrace]) -> list[tuple[TrainingTrace, TrainingTrace]]:
     by_seed = {record.seed: record for record in other}
     return [(record, by_seed[record.seed]) for record in one if record.seed in by_seed]
 
 
-def missing(claim: Claim, there: Mapping[Place, object]) -> list[str]:
+def missing(claim: PaperClaim, there: Mapping[Place, object]) -> list[str]:
     """Returns what a claim needs and isn't there, as parts of cells' names."""
     return [f"{pruner}_x{compression:g}" for pruner, compression in claim.needs if not there.get((pruner, compression))]
 
 
 #: What the papers claim, as far as the suite `cifar10-methods` can say anything to it.
-CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[PaperClaim, ...] = (
     UnevenRates("harp-uniform", "at 100x the largest layer rate is over 10 times the smallest", 100, 10.0),
     Difference("harp-uniform", "beats uniform HYDRA at 100x", 100, ("hydra-uniform", 100)),
     Difference("harp", "beats HYDRA at 100x, both from balanced rates", 100, ("hydra", 100)),

@@ -35,7 +35,7 @@ _NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True)
-class Question:
+class GroupQuestion:
     """Two groups of methods.
 
     Args:
@@ -66,18 +66,18 @@ def _group(**facets: object) -> Callable[[str], bool]:
 
 
 #: What the board is there to settle.
-QUESTIONS: tuple[Question, ...] = (
-    Question("HYDRA against LWM", _among("hydra", "hydra-uniform"), _among("lwm", "lwm-uniform")),
-    Question("balanced against uniform rates", _among("lwm", "hydra"), _among("lwm-uniform", "hydra-uniform")),
-    Question("rates learned from uniform ones against uniform", _among("harp-uniform"), _among("hydra-uniform")),
-    Question("rates learned from balanced ones against balanced", _among("harp"), _among("hydra")),
-    Question("searched rates against balanced", _among("heracles"), _among("hydra")),
-    Question(
+QUESTIONS: tuple[GroupQuestion, ...] = (
+    GroupQuestion("HYDRA against LWM", _among("hydra", "hydra-uniform"), _among("lwm", "lwm-uniform")),
+    GroupQuestion("balanced against uniform rates", _among("lwm", "hydra"), _among("lwm-uniform", "hydra-uniform")),
+    GroupQuestion("rates learned from uniform ones against uniform", _among("harp-uniform"), _among("hydra-uniform")),
+    GroupQuestion("rates learned from balanced ones against balanced", _among("harp"), _among("hydra")),
+    GroupQuestion("searched rates against balanced", _among("heracles"), _among("hydra")),
+    GroupQuestion(
         "masks from scratch against pruning",
         _group(structure=Structure.UNSTRUCTURED, pre_training=Training.NONE),
         _group(structure=Structure.UNSTRUCTURED, pre_training=Training.OBJECTIVE),
     ),
-    Question(
+    GroupQuestion(
         "units against single weights",
         _group(structure=Structure.STRUCTURED),
         _group(structure=Structure.UNSTRUCTURED),
@@ -85,7 +85,7 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
-def against(pruner: str, pruners: Iterable[str]) -> list[Question]:
+def against(pruner: str, pruners: Iterable[str]) -> list[GroupQuestion]:
     """Returns a question for each group of the taxonomy, facet by facet, against one pruner.
 
     >>> [question.title for question in against("lwm", ["hydra", "structured"])]
@@ -104,23 +104,23 @@ def against(pruner: str, pruners: Iterable[str]) -> list[Question]:
             continue
         for value in sorted(values):
             members = {name for name, place in places.items() if getattr(place, facet).value == value}
-            questions.append(Question(f"{label}: {value}", _among(*members), _among(pruner)))
+            questions.append(GroupQuestion(f"{label}: {value}", _among(*members), _among(pruner)))
     return questions
 
 
 @dataclass(frozen=True, eq=False)
-class Networks:
+class SizedNetworks:
     """A pruner's networks at a compression.
 
     Args:
         pruner: The pruner.
-        asked: The compression asked for.
+        nominal: The compression asked for.
         size: What is left, in the measure's unit, the mean over seeds.
         by_seed: The networks.
     """
 
     pruner: str
-    asked: float
+    nominal: float
     size: float
     by_seed: Mapping[int, ImageOutcomes]
 
@@ -133,7 +133,7 @@ class ContrastLine:
         family: Network, objective and radius.
         title: The question's.
         measure: What the cells were matched by.
-        asked: The compression asked of the group that is judged.
+        nominal: The compression asked of the group that is judged.
         methods: Its methods.
         others: Those of the other group.
         unmatched: Methods of the group that nothing of the other is near in size.
@@ -146,7 +146,7 @@ class ContrastLine:
     family: str
     title: str
     measure: Measure
-    asked: float
+    nominal: float
     methods: tuple[str, ...]
     others: tuple[str, ...]
     unmatched: tuple[str, ...]
@@ -167,18 +167,18 @@ def contrast_lines(
     """Returns the lines of each family: by question, measure and compression.
 
     Args:
-        outcomes: Networks.
+        outcomes: SizedNetworks.
         macs: Multiply-adds by the cell's name; a pruner of which one network's are missing isn't matched by them.
         pruner: Hold every group of the taxonomy against this one; None: answer `QUESTIONS`.
         repeats: Resamples.
         seed: Of them.
     """
-    boards = []
+    boards: list[list[ContrastLine]] = []
     for family in families(outcomes).values():
         cells = {key: parts for key, parts in family.items() if key[0] != DENSE}
         names = sorted({name for name, _ in cells})
         questions = QUESTIONS if pruner is None else against(pruner, names)
-        lines = []
+        lines: list[ContrastLine] = []
         for question in questions:
             for measure in TOLERANCES:
                 lines += _lines(question, measure, _networks(cells.values(), measure, macs), repeats, seed)
@@ -186,7 +186,9 @@ def contrast_lines(
     return [board for board in boards if board]
 
 
-def _networks(cells: Iterable[Sequence[ImageOutcomes]], measure: Measure, macs: Mapping[str, float]) -> list[Networks]:
+def _networks(
+    cells: Iterable[Sequence[ImageOutcomes]], measure: Measure, macs: Mapping[str, float]
+) -> list[SizedNetworks]:
     networks = []
     for parts in cells:
         cell = parts[0].cell
@@ -196,11 +198,11 @@ def _networks(cells: Iterable[Sequence[ImageOutcomes]], measure: Measure, macs: 
             sizes = [macs[part.cell.name] for part in parts if part.cell.name in macs]
         if len(sizes) == len(parts) and min(sizes) > 0:
             by_seed = {part.cell.seed: part for part in parts}
-            networks.append(Networks(cell.pruner, cell.compression, float(np.mean(sizes)), by_seed))
+            networks.append(SizedNetworks(cell.pruner, cell.compression, float(np.mean(sizes)), by_seed))
     return networks
 
 
-def matches(network: Networks, others: Iterable[Networks], tolerance: float) -> list[Networks]:
+def matches(network: SizedNetworks, others: Iterable[SizedNetworks], tolerance: float) -> list[SizedNetworks]:
     """Returns, of each other method, the networks that are nearest in size, where they are near enough.
 
     Args:
@@ -208,7 +210,7 @@ def matches(network: Networks, others: Iterable[Networks], tolerance: float) -> 
         others: Candidates, of several methods.
         tolerance: The largest ratio of sizes, at least 1.
     """
-    nearest: dict[str, tuple[float, Networks]] = {}
+    nearest: dict[str, tuple[float, SizedNetworks]] = {}
     for other in others:
         distance = abs(math.log(other.size / network.size))
         if distance <= math.log(tolerance) + 1e-9 and distance < nearest.get(other.pruner, (math.inf,))[0]:
@@ -217,13 +219,13 @@ def matches(network: Networks, others: Iterable[Networks], tolerance: float) -> 
 
 
 def _lines(
-    question: Question, measure: Measure, networks: Sequence[Networks], repeats: int, seed: int
+    question: GroupQuestion, measure: Measure, networks: Sequence[SizedNetworks], repeats: int, seed: int
 ) -> Iterable[ContrastLine]:
     others = [network for network in networks if question.other(network.pruner)]
-    levels: dict[float, list[Networks]] = defaultdict(list)
+    levels: dict[float, list[SizedNetworks]] = defaultdict(list)
     for network in networks:
         if question.one(network.pruner):
-            levels[network.asked].append(network)
+            levels[network.nominal].append(network)
     for _, group in sorted(levels.items()):
         pairs = [(network, matches(network, others, TOLERANCES[measure])) for network in group]
         unmatched = sorted(network.pruner for network, near in pairs if not near)
@@ -233,20 +235,20 @@ def _lines(
 
 
 def _line(
-    question: Question,
+    question: GroupQuestion,
     measure: Measure,
-    pairs: Sequence[tuple[Networks, Sequence[Networks]]],
+    pairs: Sequence[tuple[SizedNetworks, Sequence[SizedNetworks]]],
     unmatched: Sequence[str],
     repeats: int,
     seed: int,
 ) -> ContrastLine | None:
     # How much each network's accuracy counts: the group's mean minus the mean over what each of it is matched with.
-    parts: dict[tuple[str, float], tuple[Networks, float]] = {}
+    parts: dict[tuple[str, float], tuple[SizedNetworks, float]] = {}
     for network, near in pairs:
         for one, share in ((network, 1.0), *((other, -1 / len(near)) for other in near)):
-            key = one.pruner, one.asked
+            key = one.pruner, one.nominal
             parts[key] = one, parts.get(key, (one, 0.0))[1] + share / len(pairs)
-    seeds = sorted(reduce(set.intersection, (set(one.by_seed) for one, _ in parts.values())))
+    seeds = sorted(set.intersection(*(set(one.by_seed) for one, _ in parts.values())))
     if not seeds:
         return None
     members = [one.by_seed[number] for one, _ in parts.values() for number in seeds]
@@ -269,7 +271,7 @@ def _line(
         f"{cell.network}, {cell.objective}, {cell.eps}",
         question.title,
         measure,
-        pairs[0][0].asked,
+        pairs[0][0].nominal,
         tuple(sorted(network.pruner for network, _ in pairs)),
         tuple(sorted({other.pruner for _, near in pairs for other in near})),
         tuple(unmatched),

@@ -29,7 +29,7 @@ class MethodLine:
     Args:
         title: Network, objective and radius.
         pruner: The pruner, or ``dense``.
-        asked: All weights over those kept, as asked for.
+        nominal: All weights over those kept, as asked for.
         compression: The same, as counted.
         seeds: How many networks.
         images: How many images.
@@ -50,7 +50,7 @@ class MethodLine:
 
     title: str
     pruner: str
-    asked: float
+    nominal: float
     compression: float
     seeds: int
     images: int
@@ -120,7 +120,7 @@ def _line(
     return MethodLine(
         title=f"{cell.network}, {cell.objective}, {cell.eps}",
         pruner=cell.pruner,
-        asked=cell.compression,
+        nominal=cell.compression,
         compression=float(np.mean(measured)),
         seeds=len(parts),
         images=min(map(len, parts)),

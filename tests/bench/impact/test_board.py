@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ NAME = "cnn-small_ibp_eps2_lwm_x100_s0"
 
 def write_history(checkpoint: Path) -> None:
     measured = HeldOutAccuracy(images=10, clean=0.5, pgd=0.4, seconds=3.0)
-    whole = {"loss": 1.0, "eps": 0.0, "lr": 0.1, "images_per_s": 1.0}
+    whole: dict[str, Any] = {"loss": 1.0, "eps": 0.0, "lr": 0.1, "images_per_s": 1.0}
     rows = [
         EpochRow(key="shared", stage="pretrain", epoch=1, epochs=2, seconds=50.0, held_out=measured, **whole),
         EpochRow(key="shared", stage="pretrain", epoch=2, epochs=2, seconds=60.0, **whole),

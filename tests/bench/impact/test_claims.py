@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,8 @@ def test_what_is_verified_is_judged_and_what_is_only_trained_waits_for_that(tmp_
 
 def test_a_record_has_the_history_s_attacked_accuracies_and_the_card_s_rates() -> None:
     card = load_card(ZOO / "cnn-small_ibp_eps2_lwm_x100_s0")
-    whole = {"key": "k", "epochs": 3, "loss": 1.0, "eps": 0.0, "lr": 0.1, "images_per_s": 1.0, "seconds": 5.0}
+    whole: dict[str, Any] = {"key": "k", "epochs": 3, "loss": 1.0, "eps": 0.0, "lr": 0.1, "images_per_s": 1.0}
+    whole["seconds"] = 5.0
     measured = HeldOutAccuracy(images=10, clean=0.5, pgd=0.4, seconds=3.0)
     rows = [
         EpochRow(stage="search", epoch=1, **whole),

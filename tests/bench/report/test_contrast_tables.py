@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from prunecert.bench.report.contrast_tables import CONTRAST_NOTE, contrasts_table, unmatched_note
 from prunecert.bench.results.impact.contrasts import ContrastLine
+from prunecert.bench.results.impact.images import Metric
 from prunecert.bench.results.impact.pairs import Change
 
 
 def line(unmatched: tuple[str, ...] = ()) -> ContrastLine:
-    changes = {"attacked": Change(-0.02, -0.05, 0.01, 0.2)}
+    changes: dict[Metric, Change] = {"attacked": Change(-0.02, -0.05, 0.01, 0.2)}
     family, title = "cnn-small, pgd, 2/255", "a against b"
     return ContrastLine(family, title, "multiply-adds", 10, ("a",), ("b", "c"), unmatched, 2, 100, 1.104, changes)
 

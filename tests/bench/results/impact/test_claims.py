@@ -18,8 +18,8 @@ from prunecert.bench.results.impact.claims import (
     FewerEpochs,
     LessOverfitting,
     Place,
-    Record,
     RiseAboveFall,
+    TrainingTrace,
     UnevenRates,
     missing,
 )
@@ -34,7 +34,7 @@ def verified(*parts: ImageOutcomes) -> Evidence:
     return Evidence({(part.cell.pruner, part.cell.compression): [part] for part in parts}, {})
 
 
-def records(**sides: Sequence[Record]) -> Evidence:
+def records(**sides: Sequence[TrainingTrace]) -> Evidence:
     names: dict[str, Place] = {
         "ticket": ("boosting", 10.0), "dense": (DENSE, 1.0), "drawn": ("boosting-random", 10.0),
     }  # fmt: skip
@@ -77,9 +77,9 @@ def test_a_rise_is_held_against_a_fall_image_by_image() -> None:
     assert judgement.finding == FAILS
 
 
-def history(*shares: float, seed: int = 0, stage: str = "ticket", images: int = 200) -> Record:
+def history(*shares: float, seed: int = 0, stage: str = "ticket", images: int = 200) -> TrainingTrace:
     rows = [(stage, number, share) for number, share in enumerate(shares, 1)]
-    return Record(seed, rows, images, {stage: len(shares)}, {stage: 10.0 * len(shares)})
+    return TrainingTrace(seed, rows, images, {stage: len(shares)}, {stage: 10.0 * len(shares)})
 
 
 def test_overfitting_is_the_fall_from_the_best_epoch_and_its_interval_is_wide() -> None:
@@ -99,18 +99,18 @@ def test_overfitting_is_the_fall_from_the_best_epoch_and_its_interval_is_wide() 
 
 def test_the_search_s_share_of_the_seconds_is_counted() -> None:
     claim = EarlyMask("boosting", "", 10.0, 0.15)
-    cheap = Record(0, epochs={"search": 5, "ticket": 25}, seconds={"search": 10.0, "ticket": 90.0})
-    dear = Record(1, epochs={"search": 5, "ticket": 25}, seconds={"search": 30.0, "ticket": 70.0})
+    cheap = TrainingTrace(0, epochs={"search": 5, "ticket": 25}, seconds={"search": 10.0, "ticket": 90.0})
+    dear = TrainingTrace(1, epochs={"search": 5, "ticket": 25}, seconds={"search": 30.0, "ticket": 70.0})
     judgement = claim.judge(records(ticket=[cheap, dear]))
     assert judgement is not None
     assert judgement.number == "20.0 % of the seconds, 16.7 % of the epochs"
     assert judgement.finding == "so in 1 of 2 networks, untested"
-    assert claim.judge(records(ticket=[Record(0)])) is None
+    assert claim.judge(records(ticket=[TrainingTrace(0)])) is None
 
 
 def test_rates_are_uneven_by_the_largest_over_the_smallest() -> None:
     judgement = UnevenRates("boosting", "", 10.0, 10.0).judge(
-        records(ticket=[Record(0, rates={"a": 0.9, "b": 0.05}), Record(1, rates={"a": 0.2, "b": 0.1})])
+        records(ticket=[TrainingTrace(0, rates={"a": 0.9, "b": 0.05}), TrainingTrace(1, rates={"a": 0.2, "b": 0.1})])
     )
     assert judgement is not None
     assert (judgement.number, judgement.finding) == ("max/min 18, 2", "so in 1 of 2 networks, untested")
@@ -118,9 +118,9 @@ def test_rates_are_uneven_by_the_largest_over_the_smallest() -> None:
 
 def test_epochs_to_the_target_are_those_of_the_ticket_alone() -> None:
     claim = FewerEpochs("boosting", "", 10.0, ("boosting-random", 10.0))
-    dense = Record(0, [("pretrain", 10, 0.3), ("finetune", 10, 0.5)], 200, {"pretrain": 20, "finetune": 10})
-    ticket = Record(0, [("search", 9, 0.5), ("ticket", 12, 0.48)], 200, {"search": 9, "ticket": 21})
-    drawn = Record(0, [("ticket", 12, 0.4), ("ticket", 20, 0.48)], 200, {"search": 9, "ticket": 21})
+    dense = TrainingTrace(0, [("pretrain", 10, 0.3), ("finetune", 10, 0.5)], 200, {"pretrain": 20, "finetune": 10})
+    ticket = TrainingTrace(0, [("search", 9, 0.5), ("ticket", 12, 0.48)], 200, {"search": 9, "ticket": 21})
+    drawn = TrainingTrace(0, [("ticket", 12, 0.4), ("ticket", 20, 0.48)], 200, {"search": 9, "ticket": 21})
     judgement = claim.judge(records(ticket=[ticket], dense=[dense], drawn=[drawn]))
     assert judgement is not None
     assert judgement.number == "epochs: 12, dense 30, drawn anew 20"

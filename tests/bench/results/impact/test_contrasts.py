@@ -11,7 +11,7 @@ import pytest
 from prunecert.bench.results.impact.contrasts import (
     QUESTIONS,
     ContrastLine,
-    Networks,
+    SizedNetworks,
     against,
     bootstrap,
     contrast_lines,
@@ -53,10 +53,10 @@ def test_cells_are_matched_by_multiply_adds_where_weights_differ() -> None:
         network(proved(*range(12)), pruner="lwm", compression=10.0),
     ]
     names = [part.cell.name for part in parts]
-    found = {line.measure: line for line in lines(parts, dict(zip(names, (100.0, 400.0, 110.0), strict=True)))}
-    assert found["weights"].changes["verified"].value == pytest.approx(-10 / 40)
-    assert found["multiply-adds"].changes["verified"].value == pytest.approx(8 / 40)
-    assert found["multiply-adds"].ratio == pytest.approx(100 / 110)
+    by_name = {line.measure: line for line in lines(parts, dict(zip(names, (100.0, 400.0, 110.0), strict=True)))}
+    assert by_name["weights"].changes["verified"].value == pytest.approx(-10 / 40)
+    assert by_name["multiply-adds"].changes["verified"].value == pytest.approx(8 / 40)
+    assert by_name["multiply-adds"].ratio == pytest.approx(100 / 110)
     # Of one network's multiply-adds nothing is known: it is matched with nobody.
     alone = lines(parts, dict(zip(names[:2], (100.0, 400.0), strict=True)))
     assert [line.measure for line in alone] == ["weights"]
@@ -71,8 +71,8 @@ def test_what_nothing_is_near_to_is_said() -> None:
 
 
 def test_the_nearest_within_the_tolerance_is_taken_one_of_each_method() -> None:
-    def sized(pruner: str, size: float) -> Networks:
-        return Networks(pruner, 1.0, size, {})
+    def sized(pruner: str, size: float) -> SizedNetworks:
+        return SizedNetworks(pruner, 1.0, size, {})
 
     others = [sized("a", 1.2), sized("a", 1.05), sized("b", 0.7), sized("c", 0.95)]
     assert [(one.pruner, one.size) for one in matches(sized("x", 1.0), others, 1.25)] == [("a", 1.05), ("c", 0.95)]
@@ -80,10 +80,10 @@ def test_the_nearest_within_the_tolerance_is_taken_one_of_each_method() -> None:
 
 def test_groups_of_the_taxonomy_are_held_against_one() -> None:
     parts = [network(proved(*range(kept)), pruner=name) for name, kept in (("lwm", 10), ("hydra", 14), ("mad", 18))]
-    found = {line.title: line for line in lines(parts, pruner="lwm")}
-    assert set(found) == {"scope: global", "scope: local", "criterion: gradient or curvature",
+    by_name = {line.title: line for line in lines(parts, pruner="lwm")}
+    assert set(by_name) == {"scope: global", "scope: local", "criterion: gradient or curvature",
                           "criterion: learned magnitude"}  # fmt: skip
-    assert found["scope: global"].changes["attacked"].value == pytest.approx(8 / 40)
+    assert by_name["scope: global"].changes["attacked"].value == pytest.approx(8 / 40)
     assert against("lwm", ["lwm", "hydra"]) == []
 
 
@@ -105,7 +105,7 @@ def test_a_bootstrap_of_one_seed_is_that_of_its_images_and_says_the_same_again()
     sample = np.array([[1.0] * 30 + [0.0] * 70])
     change = bootstrap(sample)
     assert change == bootstrap(sample)
-    assert (change.low, change.high) == (pytest.approx(0.21, abs=0.02), pytest.approx(0.39, abs=0.02))
+    assert [change.low, change.high] == pytest.approx([0.21, 0.39], abs=0.02)
     # Two seeds that say the opposite say nothing.
     assert bootstrap(np.array([[1.0] * 50, [-1.0] * 50])).p == 1
 
