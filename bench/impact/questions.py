@@ -14,6 +14,7 @@ from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
 from prunecert.bench.report import impact, impact_tables
 from prunecert.bench.report.impact_tables import ImpactTable
+from prunecert.bench.results.impact.classes import class_changes
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of, outcomes_of_rows
 from prunecert.bench.results.impact.methods import BASELINE
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
@@ -188,7 +189,10 @@ def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTa
     for comparison in group:
         images = len(comparison.numbers)
         note = impact_tables.CLASS_NOTE + (f" {few}" if (few := impact_tables.warning(images)) else "")
-        yield ImpactTable(f"{comparison.title}, {images} images", impact_tables.classes_table(comparison, names), note)
+        changes = class_changes(comparison)
+        table = impact_tables.classes_table(comparison, names, changes=changes)
+        lines = filter(None, [note, impact_tables.excess_note(comparison, changes, names)])
+        yield ImpactTable(f"{comparison.title}, {images} images", table, "\n".join(lines))
 
 
 def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTable]:

@@ -110,13 +110,20 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def classes_table(comparison: Comparison, names: Sequence[str] = (), *, repeats: int = REPEATS) -> Table:
+def classes_table(
+    comparison: Comparison,
+    names: Sequence[str] = (),
+    *,
+    repeats: int = REPEATS,
+    changes: Sequence[ClassChange] | None = None,
+) -> Table:
     """Returns the classes of a comparison, those that lose most of the strongest accuracy first.
 
     Args:
         comparison: Dense and pruned networks.
         names: The classes' names.
         repeats: Permutations of the labels.
+        changes: Those of the classes, where they are computed already.
     """
     metrics, last = comparison.metrics, comparison.metrics[-1]
     columns: list[Column] = [
@@ -127,21 +134,38 @@ def classes_table(comparison: Comparison, names: Sequence[str] = (), *, repeats:
         ("excess p", True),
     ]
     by_class: dict[int, dict[Metric, ClassChange]] = {}
-    for change in class_changes(comparison, repeats=repeats):
+    for change in class_changes(comparison, repeats=repeats) if changes is None else changes:
         by_class.setdefault(change.label, {})[change.metric] = change
     rows = []
-    for label, changes in sorted(by_class.items(), key=lambda item: item[1][last].change):
-        strongest = changes[last]
+    for label, own in sorted(by_class.items(), key=lambda item: item[1][last].change):
+        strongest = own[last]
         rows.append(
             [
                 f"{class_name(label, names)} ({strongest.images})",
-                *(_from_to(changes[metric]) for metric in metrics),
+                *(_from_to(own[metric]) for metric in metrics),
                 interval(strongest.low, strongest.high),
                 p_value(strongest.p),
                 p_value(strongest.excess_p),
             ]
         )
     return Table(columns, rows)
+
+
+def excess_note(comparison: Comparison, changes: Sequence[ClassChange], names: Sequence[str] = ()) -> str:
+    """Returns the classes that change otherwise than all images do, accuracy by accuracy, or nothing.
+
+    Args:
+        comparison: Dense and pruned networks.
+        changes: Its classes'.
+        names: The classes' names.
+    """
+    parts = [
+        f"{class_name(one.label, names)}, {NAMES[one.metric]}, {100 * one.excess:+.1f} points beyond all images "
+        f"(excess p {p_value(one.excess_p)})"
+        for one in sorted(changes, key=lambda one: one.excess_p)
+        if one.excess_p <= SIGNIFICANT
+    ]
+    return f"{comparison.title}: {'; '.join(parts)}." if parts else ""
 
 
 def _from_to(change: ClassChange) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prunecert.bench.report import impact_tables as tables
+from prunecert.bench.results.impact.classes import class_changes
 from prunecert.bench.results.impact.costs import Costs
 from prunecert.bench.results.impact.methods import method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense
@@ -29,6 +30,19 @@ def test_the_class_that_loses_most_stands_first_and_bears_a_star() -> None:
     assert [row[0] for row in table.rows[1:3]] == ["cat (50)", "dog (50)"]
     assert not any("*" in text for row in table.rows[1:] for text in row)
     assert tables.classes_table(comparisons()[0], repeats=199) == tables.classes_table(comparisons()[0], repeats=199)
+
+
+def test_classes_that_change_otherwise_than_the_rest_are_named_with_their_accuracy() -> None:
+    first = comparisons()[0]
+    changes = class_changes(first, repeats=999)
+    note = tables.excess_note(first, changes, ["cat", "dog", "deer"])
+    # A quarter of the images is lost, all of it by one class; others lose less than the rest.
+    assert "lwm 10×: " in note
+    assert "deer, verified, -75.0 points beyond all images (excess p " in note
+    assert "clean" not in note
+    assert tables.classes_table(first, changes=changes) == tables.classes_table(first, repeats=999)
+    steady = against_dense([network(proved(1), pruner="dense"), network(proved(1))])[0]
+    assert tables.excess_note(steady, class_changes(steady, repeats=19)) == ""
 
 
 def test_lost_and_gained_images_are_counted_with_their_classes() -> None:
