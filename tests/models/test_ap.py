@@ -200,12 +200,13 @@ def test_scores_that_do_not_say_which_weights_go_are_refused(tmp_path: Path, cha
 
 
 def test_filters_and_channels_that_are_zero_are_counted_apart() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    first, second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+    model = nn.Sequential(first, second, nn.Flatten(), nn.Linear(4, 2))
     with torch.no_grad():
-        for layer in (model[0], model[1]):
-            assert isinstance(layer, nn.Conv2d)
-            layer.weight.fill_(1.0)[:2] = 0
-        model[1].weight[:, :3] = 0
+        for layer in (first, second):
+            layer.weight.fill_(1.0)
+            layer.weight[:2] = 0
+        second.weight[:, :3] = 0
     assert units_pruned(model) == (4 / 8, 3 / 6)
 
 
