@@ -357,6 +357,9 @@ CLAIMS: tuple[PaperClaim, ...] = (
     UnevenRates("harp-uniform", "at 100x the largest layer rate is over 10 times the smallest", 100, 10.0),
     Difference("harp-uniform", "beats uniform HYDRA at 100x", 100, ("hydra-uniform", 100)),
     Difference("harp", "beats HYDRA at 100x, both from balanced rates", 100, ("hydra", 100)),
+    # As published it removes no weight; pruned, both sides are.
+    Difference("grafting", "verified accuracy rises by over 10 points", 1, (DENSE, 1.0), "verified", 0.1),
+    RiseAboveFall("grafting", "attacked accuracy falls by less than verified accuracy rises", 1, (DENSE, 1.0)),
     Difference("grafting", "verified accuracy rises by over 10 points", 10, ("lwm", 10), "verified", 0.1),
     RiseAboveFall("grafting", "attacked accuracy falls by less than verified accuracy rises", 10, ("lwm", 10)),
     Difference("sparse-vlr", "beats one-shot filters with 90 % removed", 10, ("structured", 10), "verified"),
