@@ -8,8 +8,10 @@ radius and seed, and only where both were trained for as many epochs and measure
 
 ``--about SUBJECT`` asks of a run's folder, or of the leaderboard's entries, image by image: ``classes`` that lose more
 than others, ``images`` whose guarantee the majority of seeds lose or gain, the ``potential`` for pruning of each
-accuracy, ``methods`` against the dense control and against LWM with what they cost. ``--about gradients`` asks of
-checkpoints whether classes with larger gradients lose more.
+accuracy, ``methods`` against the dense control and against LWM with what they cost, ``contrasts`` of groups of methods
+at equal weights and at equal multiply-adds, ``claims`` of the methods' papers with what the networks say to them. Of
+checkpoints it asks for ``gradients``, whether classes with larger ones lose more, and ``rates``, with which layers
+begin and end.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.impact.questions import ImpactQuestion, allowance_of, tell
+from prunecert.bench.impact.questions import OF_CHECKPOINTS, ImpactQuestion, allowance_of, tell
 from prunecert.bench.report.kept_accuracies import kept_accuracies
 from prunecert.bench.retention_options import parser
 from prunecert.errors import EXIT_OK, UserError, run_main
@@ -33,13 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.about is not None:
         tell(
             ImpactQuestion(
-                source=options.source or (CHECKPOINTS if options.about == "gradients" else Path("results")),
+                source=options.source or (CHECKPOINTS if options.about in OF_CHECKPOINTS else Path("results")),
                 subject=options.about,
                 compressions=None if options.compression is None else frozenset(options.compression),
                 cells=options.cells,
                 allowance=allowance_of(options.allowance),
                 checkpoints=options.checkpoints or CHECKPOINTS,
                 data_root=options.data_root,
+                against=options.against,
             )
         )
         return EXIT_OK

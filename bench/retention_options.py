@@ -29,6 +29,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     about.add_argument("--about", choices=SUBJECTS, help="what the tables are about")
     about.add_argument("--allowance", type=float, default=DEFAULT_ALLOWANCE, help="points that may be lost (0.5)")
     about.add_argument(
+        "--against",
+        metavar="PRUNER",
+        help="what methods (default: lwm), or groups of them (default: each other), are held against",
+    )
+    about.add_argument(
         "--checkpoints", type=Path, help="folder of the networks, for --proved, too (default: as for source)"
     )
     about.add_argument("--data-root", type=Path, help="folder of the data, for gradients and --proved")

@@ -1,12 +1,10 @@
-"""Networks and taxonomy of the Adversarial Pruning benchmark (Piras et al. 2024, arXiv 2409.01249).
+"""Networks of the Adversarial Pruning benchmark (Piras et al. 2024, arXiv 2409.01249).
 
 Its checkpoints hold state dictionaries of ResNet-18 and VGG-16, each method's under names of its own but in one order:
 of each layer its weight and bias, of each batch norm its factor, offset, running mean and running variance. They are
-read by that order, and checked by what each tensor is and by its shape. Masks beside weights are multiplied in; a file
-that keeps scores in place of masks is refused, since only its method's code says which weights they stand for.
-
-Its taxonomy is a JSON list of methods, each with the keys of one of three pipelines: pruning after training (A), before
-it (B), during it (D).
+read by that order, and checked by what each tensor is and by its shape. Masks beside weights are multiplied in. HYDRA's
+scores stand for masks by the key's rate, which all layers share; other methods' scores are refused, since only their
+code says which weights they stand for.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +20,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import sha256_file
-from prunecert.jsontext import read_json
 from prunecert.models import NETWORKS
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.state_files import read_tensors
@@ -50,35 +46,7 @@ _KEY = re.compile(
     r"(?P<method>[^_]+)_(?P<author>[^_]+)_(?P<arch>[^_]+)_(?P<data>[^_]+)_(?P<struct>[^_]+)_(?P<rate>\d+)"
 )
 _MASK = re.compile(r"(?:^|[._])mask$")
-_MOST_BYTES = 1 << 22
-#: Keys of a method in the benchmark's file, by our field; its colons and blanks are as they stand there.
-_SHARED = {
-    "link": "link_to_paper",
-    "key": "ap_key",
-    "structure": "Pruning structure",
-    "locality": "Pruning locality",
-    "criterion": "Pruning criterion",
-}
-_PIPELINE = "Type of Pipeline:"
-_PIPELINES = {
-    "A": (
-        "A-Methods Pruning After Training",
-        {
-            "pretraining": "A: Pretraining ",
-            "finetuning": "A: Finetuning",
-            "schedule": "A: OneShot (1S) vs Iterative (IT)",
-        },
-    ),
-    "B": (
-        "B-Methods Pruning Before Training",
-        {
-            "pretraining": "B: Pruning step ",
-            "finetuning": "B: Training step ",
-            "schedule": "B: OneShot (1S) vs Iterative (IT)",
-        },
-    ),
-    "D": ("D-Methods Pruning During Training", {"finetuning": "D: Training step "}),
-}
+_SCORES = re.compile(r"score|popup")
 
 
 @dataclass(frozen=True)
@@ -140,13 +108,15 @@ def parse_key(text: str) -> ApKey:
     return ApKey(method, ARCHITECTURES[match["arch"]], match["struct"] == "S", int(match["rate"]))
 
 
-def load_ap(file: Path, network: str, sha256: str) -> tuple[nn.Module, Masks]:
+def load_ap(file: Path, network: str, sha256: str, *, scored: float | None = None) -> tuple[nn.Module, Masks]:
     """Reads a checkpoint of the benchmark into a network of ours, in evaluation mode.
 
     Args:
         file: What ``torch.save`` wrote: a state dictionary, or a mapping with one under ``state_dict`` or ``net``.
         network: ``resnet-18`` or ``vgg16-ap``.
         sha256: What the file's SHA-256 must be.
+        scored: Share of each layer's weights that scores beside them prune, those of least magnitude; None: scores are
+            refused.
 
     Returns:
         The network, with masks multiplied in, and which of its weights are not zero.
@@ -161,7 +131,7 @@ def load_ap(file: Path, network: str, sha256: str) -> tuple[nn.Module, Masks]:
         raise UserError(
             f"The file {str(file)!r} is refused: its SHA-256 is {content} and {sha256} was asked for; fetch it again."
         )
-    tensors = _masked(_tensors(file), file)
+    tensors = _masked(_tensors(file) if scored is None else _by_scores(_tensors(file), scored, file), file)
     model = NETWORKS.get(network)()
     places = list(_places(model))
     with torch.no_grad():
@@ -197,12 +167,55 @@ def _tensors(file: Path) -> list[tuple[str, Tensor]]:
     return [(name, value.float()) for name, value in tensors if not name.endswith("num_batches_tracked")]
 
 
+def _by_scores(tensors: Sequence[tuple[str, Tensor]], share: float, file: Path) -> list[tuple[str, Tensor]]:
+    """Returns the tensors without scores: weights of which the share with the smallest |score| is zero.
+
+    HYDRA (Sehwag et al. 2020, section 4) keeps the largest |scores| of each layer, and the same share of every one; of
+    ties it is not known which ones go, so that they are refused.
+    """
+    scores = {key.rpartition(".")[0]: value.abs() for key, value in tensors if _SCORES.search(key.rpartition(".")[2])}
+    results = []
+    for key, value in tensors:
+        layer, _, name = key.rpartition(".")
+        if _SCORES.search(name):
+            continue
+        if name == "weight" and layer in scores:
+            score = scores.pop(layer)
+            pruned = int(share * value.numel())
+            ranked = score.flatten().sort().values
+            if score.shape != value.shape or not bool(torch.isfinite(score).all()):
+                raise UserError(
+                    f"The file {str(file)!r} is refused: the scores of {layer!r} have the shape {list(score.shape)}, "
+                    f"and its weights {list(value.shape)}, or aren't finite."
+                )
+            if 0 < pruned < len(ranked) and bool(ranked[pruned - 1] == ranked[pruned]):
+                raise UserError(
+                    f"The file {str(file)!r} is refused: scores of {layer!r} are equal where the pruned ones end, so "
+                    "that they don't say which weights those are; multiply the masks into the weights."
+                )
+            value = value * (score > ranked[pruned - 1]) if pruned else value
+        results.append((key, value))
+    if scores:
+        raise UserError(f"The file {str(file)!r} is refused: the scores of {min(scores)!r} have no weights.")
+    return results
+
+
+def units_pruned(model: nn.Module) -> tuple[float, float]:
+    """Returns the shares of filters, and of input channels, of a network's convolutions that are zero throughout."""
+    weights = [layer.weight.detach() for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    shares = []
+    for axis in (0, 1):
+        zero = [int((weight.transpose(0, axis).flatten(1) == 0).all(1).sum()) for weight in weights]
+        shares.append(sum(zero) / max(1, sum(weight.shape[axis] for weight in weights)))
+    return shares[0], shares[1]
+
+
 def _masked(tensors: Sequence[tuple[str, Tensor]], file: Path) -> list[tuple[str, Tensor]]:
     """Returns the tensors with masks multiplied into the weights before them: ``weight`` or ``weight_orig``."""
     results: list[tuple[str, Tensor]] = []
     for key, value in tensors:
         name = key.rpartition(".")[2]
-        if re.search(r"score|popup", name):
+        if _SCORES.search(name):
             raise UserError(
                 f"The file {str(file)!r} is refused: {key!r} are scores, and only their method's code says which "
                 "weights they keep; load it with that code, multiply the masks into the weights, and save the state "
@@ -230,75 +243,3 @@ def _places(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
         elif isinstance(layer, _BatchNorm):
             for what in ("weight", "bias", "running_mean", "running_var"):
                 yield name, getattr(layer, what), what
-
-
-@dataclass(frozen=True)
-class ApMethod:
-    """A method of the benchmark's taxonomy, in its words.
-
-    Args:
-        key: Method and authors, e.g. ``HARP_Zhao2023Holistic``.
-        link: To the paper.
-        pipeline: ``A``, ``B`` or ``D``: pruned after, before or during training.
-        pretraining: Training before pruning; for B the step that finds the mask; empty for D.
-        finetuning: Training after pruning; for B and D the training.
-        schedule: ``1S`` or ``IT``; empty for D.
-        structure: What goes: ``Unstructured (US)``, ``Structured (S) filters``, or both.
-        locality: Over what weights compete.
-        criterion: By what they are judged.
-    """
-
-    key: str
-    link: str
-    pipeline: str
-    pretraining: str
-    finetuning: str
-    schedule: str
-    structure: str
-    locality: str
-    criterion: str
-
-
-def read_taxonomy(path: Path) -> list[ApMethod]:
-    """Reads the benchmark's taxonomy.
-
-    Raises:
-        UserError: It is no JSON list of methods, or one lacks a key of its pipeline or has another one.
-    """
-    try:
-        data = read_json(path, _MOST_BYTES)
-    except (UserError, ValueError) as error:
-        raise UserError(
-            f"The taxonomy {str(path)!r} cannot be read ({error}); it must be the benchmark's JSON."
-        ) from error
-    if not isinstance(data, list):
-        raise UserError(f"The taxonomy {str(path)!r} is refused: it must be a list of methods.")
-    return [_method(item, f"{path.name}, method {number}") for number, item in enumerate(data, 1)]
-
-
-def _method(item: Any, where: str) -> ApMethod:
-    kinds = {words: (letter, keys) for letter, (words, keys) in _PIPELINES.items()}
-    kind = item.get(_PIPELINE) if isinstance(item, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"{where} is refused: {_PIPELINE!r} must be one of: {'; '.join(kinds)}.")
-    letter, own = kinds[kind]
-    keys = {**_SHARED, **own}
-    if item.keys() != {_PIPELINE, *keys.values()} or not all(isinstance(value, str) for value in item.values()):
-        different = sorted(item.keys() ^ {_PIPELINE, *keys.values()})
-        raise UserError(
-            f"{where} is refused: of a pipeline {letter} it must have texts by the keys of that; see {different}."
-        )
-    fields = dict.fromkeys(("pretraining", "schedule"), "")
-    return ApMethod(pipeline=letter, **{**fields, **{field: item[key] for field, key in keys.items()}})
-
-
-def taxonomy_json(methods: Sequence[ApMethod]) -> list[dict[str, str]]:
-    """Returns methods as the benchmark's file has them; `read_taxonomy` reads them back."""
-    items = []
-    for method in methods:
-        words, own = _PIPELINES[method.pipeline]
-        fields = {key: str(getattr(method, field)) for field, key in own.items()}
-        shared = {key: str(getattr(method, field)) for field, key in _SHARED.items()}
-        head = {key: shared.pop(key) for key in (_SHARED["link"], _SHARED["key"])}
-        items.append({**head, _PIPELINE: words, **fields, **shared})
-    return items

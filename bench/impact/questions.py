@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from prunecert.bench.impact import board, checkpoints, claims
 from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
-from prunecert.bench.planning.exports import export_cell
 from prunecert.bench.report import impact, impact_tables
-from prunecert.bench.report.medium import Table
+from prunecert.bench.report.impact_tables import ImpactTable
+from prunecert.bench.results.impact.classes import class_changes
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of, outcomes_of_rows
-from prunecert.bench.results.impact.methods import BASELINE, Costs, method_lines
+from prunecert.bench.results.impact.methods import BASELINE
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
 from prunecert.bench.results.impact.potential import ALLOWANCE
 from prunecert.bench.results.store import Log, is_run
 from prunecert.bench.results.summary import read
 from prunecert.bench.schema.cell import fitting
-from prunecert.errors import UserError
+from prunecert.errors import UserError, did_you_mean
 from prunecert.models import DENSE
-from prunecert.models.checkpoint_folders import checkpoint_files, locate, places
-from prunecert.onnx.count import count_shapes
+from prunecert.models.checkpoint_folders import places
 from prunecert.printable import shortened
 
-if TYPE_CHECKING:
-    from prunecert.models.groups import Groups
-
 #: What a table may be about.
-SUBJECTS = ("classes", "images", "potential", "methods", "gradients")
+SUBJECTS = ("classes", "images", "potential", "methods", "contrasts", "claims", "rates", "gradients")
+#: Those that ask of checkpoints, not of images.
+OF_CHECKPOINTS = ("gradients", "rates")
+
+#: Those that hold methods against one that may be named.
+_AGAINST = ("methods", "contrasts")
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class ImpactQuestion:
     """What is to be shown.
 
     Args:
-        source: A run, or a folder of leaderboard entries; of gradients, a folder of checkpoints.
+        source: A run, or a folder of leaderboard entries; of gradients and rates, a folder of checkpoints.
         subject: One of `SUBJECTS`.
         compressions: Only these, and the dense control; None for all.
         cells: Only cells whose name fits one of these comma-separated patterns, and the dense controls.
         allowance: Of prune potential: loss of accuracy that is allowed, a share.
         checkpoints: Folder with the networks' cards, for what training and evaluation cost.
         data_root: Folder of the data, for gradients.
+        against: Of methods and contrasts: the pruner that they are held against.
     """
 
     source: Path
@@ -57,15 +58,7 @@ class ImpactQuestion:
     allowance: float
     checkpoints: Path
     data_root: Path | None
-
-
-@dataclass(frozen=True)
-class ImpactTable:
-    """A table with what stands above and below it."""
-
-    title: str
-    table: Table
-    note: str = ""
+    against: str | None = None
 
 
 def tell(question: ImpactQuestion) -> None:
@@ -81,7 +74,7 @@ def tell(question: ImpactQuestion) -> None:
             print("\n".join([f"**{part.title}**", "", *part.table.markdown(), ""]))
         else:
             console.print(part.table.terminal(part.title))
-        notes.append(part.note)
+        notes += part.note.split("\n")
     for note in filter(None, dict.fromkeys(notes)):
         if console is None:
             print(note)
@@ -97,22 +90,25 @@ def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
     """
     if not any(place.exists() for place in places(question.source)):
         raise UserError(f"{question.source} does not exist; give a run's folder, or that of the leaderboard's entries.")
-    if question.subject == "gradients":
-        yield from _gradients(question)
+    if question.subject in OF_CHECKPOINTS:
+        _check_against(question, ())
+        cards = checkpoints.cards_of(question.source, question.cells, question.compressions)
+        if question.subject == "rates":
+            yield from checkpoints.rates(cards, question.source)
+        else:
+            yield from checkpoints.gradients(cards, question.source, question.data_root)
         return
     outcomes, names = _read(question.source)
-    outcomes = _chosen(outcomes, question)
-    if question.subject == "methods":
-        costs = dict(_costs(outcomes, question.checkpoints))
-        for lines in method_lines(outcomes, costs):
-            title = f"{lines[0].title}, {min(line.images for line in lines)} images"
-            yield ImpactTable(title, impact_tables.methods_table(lines))
-            tests = impact_tables.tests_table(lines)
-            if tests.rows:
-                yield ImpactTable(f"{lines[0].title}: differences on the same images", tests, impact_tables.METHOD_NOTE)
-            yield ImpactTable(
-                f"{lines[0].title}: what they cost", impact_tables.costs_table(lines), impact_tables.COST_NOTE
-            )
+    _check_against(question, outcomes)
+    if question.subject != "claims" or question.cells or question.compressions:
+        # Of claims, what isn't there yet is named: a run without a finished network is fine.
+        outcomes = _chosen(outcomes, question)
+    if question.subject in ("methods", "contrasts"):
+        build_board = board.methods if question.subject == "methods" else board.contrasts
+        yield from build_board(outcomes, question.checkpoints, question.against)
+        return
+    if question.subject == "claims":
+        yield from claims.claims(outcomes, question.checkpoints)
         return
     groups = by_family(against_dense(outcomes))
     if not groups:
@@ -154,6 +150,20 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
     return outcomes, impact.class_names(sources.pop() if len(sources) == 1 else "")
 
 
+def _check_against(question: ImpactQuestion, outcomes: Sequence[ImageOutcomes]) -> None:
+    """Refuses a pruner to hold others against that isn't there, or that the subject has no use for."""
+    if question.against is None:
+        return
+    if question.subject not in _AGAINST:
+        raise UserError(
+            f"--against is refused with --about {question.subject}; allowed are {' and '.join(_AGAINST)}, which hold "
+            "methods against one."
+        )
+    pruners = sorted({part.cell.pruner for part in outcomes} - {DENSE})
+    if question.against not in pruners:
+        raise UserError(did_you_mean(f"pruner of {question.source}", question.against, pruners))
+
+
 def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[ImageOutcomes]:
     """Returns the networks asked for, and what they are held against."""
     everyone = outcomes
@@ -167,7 +177,7 @@ def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[Ima
     chosen, kept = {part.family for part in outcomes}, set(map(id, outcomes))
     controls = {(family, DENSE, 1.0) for family in chosen}
     if question.subject == "methods":
-        controls |= {(part.family, BASELINE, part.cell.compression) for part in outcomes}
+        controls |= {(part.family, question.against or BASELINE, part.cell.compression) for part in outcomes}
     return [
         part
         for part in everyone
@@ -179,7 +189,10 @@ def _classes(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTa
     for comparison in group:
         images = len(comparison.numbers)
         note = impact_tables.CLASS_NOTE + (f" {few}" if (few := impact_tables.warning(images)) else "")
-        yield ImpactTable(f"{comparison.title}, {images} images", impact_tables.classes_table(comparison, names), note)
+        changes = class_changes(comparison)
+        table = impact_tables.classes_table(comparison, names, changes=changes)
+        lines = filter(None, [note, impact_tables.excess_note(comparison, changes, names)])
+        yield ImpactTable(f"{comparison.title}, {images} images", table, "\n".join(lines))
 
 
 def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTable]:
@@ -192,59 +205,6 @@ def _images(group: list[Comparison], names: Sequence[str]) -> Iterator[ImpactTab
 def _potential(group: list[Comparison], allowance: float) -> Iterator[ImpactTable]:
     title = f"{group[0].family_title}: largest compression that loses at most {100 * allowance:g} points"
     yield ImpactTable(title, impact_tables.potential_table(group, allowance), "95 % bootstrap intervals over images.")
-
-
-def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[str, Costs]]:
-    """Yields what networks cost, of those whose checkpoint of the same hash is there."""
-    from prunecert.models.checkpoint import load_card
-
-    with tempfile.TemporaryDirectory() as scratch:
-        for part in outcomes:
-            file = locate(folder, part.cell.name)
-            if not file.is_file() or not file.with_suffix(".json").is_file():
-                continue
-            card = load_card(file)
-            if card.sha256 == part.cell.checkpoint_sha256:
-                shapes = count_shapes(export_cell(file, Path(scratch)).masked_path)
-                yield part.cell.name, Costs(card.train_seconds, shapes.sparse_macs)
-
-
-def _gradients(question: ImpactQuestion) -> Iterator[ImpactTable]:
-    """Yields, for each pruned checkpoint, how its classes' excess loss goes with the dense network's gradients."""
-    from prunecert.models.checkpoint import load_card, load_model
-    from prunecert.models.data import load
-    from prunecert.models.groups import measure
-
-    if not any(place.is_dir() for place in places(question.source)):
-        raise UserError(f"{question.source} is refused: --about gradients needs a folder of checkpoints.")
-    cards = [load_card(path) for path in checkpoint_files(question.source)]
-    cards = [card for card in cards if not card.data and not card.unfit]
-    if question.cells is not None:
-        names = set(fitting((card.name for card in cards), question.cells, str(question.source)))
-        cards = [card for card in cards if card.pruner == DENSE or card.name in names]
-    if question.compressions is not None:
-        cards = [card for card in cards if card.pruner == DENSE or card.compression in question.compressions]
-    dense = {(card.network, card.objective, card.eps, card.seed): card for card in cards if card.pruner == DENSE}
-    pruned = [card for card in cards if card.pruner != DENSE]
-    pruned = [card for card in pruned if (card.network, card.objective, card.eps, card.seed) in dense]
-    if not pruned:
-        raise UserError(f"{question.source} holds no pruned checkpoint with its dense control.")
-    data = load("val", question.data_root, allow_sample=False)
-    measured: dict[str, Groups] = {}
-    lines = []
-    for card in pruned:
-        control = dense[card.network, card.objective, card.eps, card.seed]
-        if control.name not in measured:
-            model = load_model(locate(question.source, control.name))[0]
-            measured[control.name] = measure(model, data.images, data.labels, data.classes)
-        model = load_model(locate(question.source, card.name))[0]
-        after = measure(model, data.images, data.labels, data.classes, gradients=False)
-        lines.append((card.name, measured[control.name], after))
-    yield ImpactTable(
-        f"Excess loss by class on {len(data)} held-out images",
-        impact_tables.gradients_table(lines, impact.class_names(data.source)),
-        impact_tables.GRADIENT_NOTE,
-    )
 
 
 def allowance_of(points: float) -> float:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from prunecert.bench.report.impact import Pictures
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.store import Log
 from prunecert.bench.results.summary import summarise
@@ -18,6 +17,9 @@ from prunecert.bench.results.timing import summarise_times
 from prunecert.bench.results.timing_observations import read
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from prunecert.files import write_text
+
+if TYPE_CHECKING:
+    from prunecert.models.data import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,14 @@ class Conclusion:
         return EXIT_USAGE if self.broken_verifiers or self.untaken else EXIT_OK
 
 
-def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[Pictures] = ()) -> Conclusion:
+def conclude(
+    out: Path,
+    console: Console,
+    *,
+    part: bool = False,
+    data: Sequence[Dataset] = (),
+    checkpoints: Path | None = None,
+) -> Conclusion:
     """Writes and shows the summary, the figures and the report of a run, or of a part.
 
     What the directory holds decides which: times have tables of their own.
@@ -69,10 +78,14 @@ def conclude(out: Path, console: Console, *, part: bool = False, data: Sequence[
         console: Where tables are shown, contradictions named, and paths said.
         part: Whether this is one of several processes that fill the directory; the last one writes the report.
         data: Splits whose images the page shows.
+        checkpoints: Folder of the networks, whose gradients the page shows.
     """
     from prunecert.bench.report.publish import write_all
 
-    summary, paths = conclude_times(out, console) if holds_times(out) else write_all(out, console, part=part, data=data)
+    if holds_times(out):
+        summary, paths = conclude_times(out, console)
+    else:
+        summary, paths = write_all(out, console, part=part, data=data, checkpoints=checkpoints)
     if not paths:
         console.print(
             f"this part is done; the last part that runs into {out} writes the report, or prunecert merge does",

@@ -11,11 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
+from prunecert.bench.report import contrast_tables
 from prunecert.bench.report import impact_tables as tables
-from prunecert.bench.report.medium import templates
+from prunecert.bench.report.gradients import Gradients
+from prunecert.bench.report.medium import Table, templates
+from prunecert.bench.results.impact.contrasts import contrast_lines
+from prunecert.bench.results.impact.costs import costs_of_cards
 from prunecert.bench.results.impact.exemplars import exemplars
 from prunecert.bench.results.impact.images import ImageOutcomes, Metric
+from prunecert.bench.results.impact.methods import BASELINE, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
 from prunecert.bench.results.impact.potential import ALLOWANCE
 
@@ -64,21 +70,30 @@ def class_names(source: str) -> tuple[str, ...]:
     return _CIFAR10 if source in ("CIFAR-10", "CIFAR-10 (unofficial copy)") else ()
 
 
-def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Sequence[Pictures] = ()) -> str:
+def section(
+    outcomes: Iterable[ImageOutcomes],
+    names: Sequence[str],
+    data: Sequence[Pictures] = (),
+    gradients: Gradients | None = None,
+) -> str:
     """Returns the section as HTML, or nothing where no pruned network has a dense control.
 
     Args:
         outcomes: The run's networks.
         names: The classes' names.
         data: Splits in which the images are looked up; without them there are no pictures.
+        gradients: What is known of excess losses and gradients.
     """
+    outcomes = list(outcomes)
     groups = by_family(against_dense(outcomes))
     if not groups:
         return ""
+    boards = _boards(outcomes)
     families = [
         {
             "title": f"{group[0].family_title}, {min(len(one.numbers) for one in group)} images",
             "warning": tables.warning(min(len(one.numbers) for one in group)),
+            "boards": boards.get(group[0].family_title, ()),
             "exemplars": tables.exemplars_table(group, names),
             "potential": tables.potential_table(group),
             "comparisons": _opened([_shown(comparison, names, data) for comparison in group]),
@@ -91,7 +106,29 @@ def section(outcomes: Iterable[ImageOutcomes], names: Sequence[str], data: Seque
         allowance=f"{100 * ALLOWANCE:g}",
         exemplar_note=tables.EXEMPLAR_NOTE,
         class_note=tables.CLASS_NOTE,
+        gradients=gradients,
+        gradient_note=tables.GRADIENT_NOTE,
     )
+
+
+def _boards(outcomes: Sequence[ImageOutcomes]) -> dict[str, list[tuple[str, Table, str]]]:
+    """Returns, by family, the methods side by side: heading, table, and what has to be said of it."""
+    cards = {part.cell.name: part.cell.card for part in outcomes if part.cell.card is not UNSET}
+    costs = costs_of_cards(cards)
+    macs = {name: float(cost.macs) for name, cost in costs.items() if cost.macs is not None}
+    boards: dict[str, list[tuple[str, Table, str]]] = {}
+    for lines in method_lines(outcomes, costs):
+        mark = tables.reconstruction_note(line.pruner for line in lines)
+        boards[lines[0].title] = [
+            ("Methods", tables.methods_table(lines), mark),
+            ("Differences on the same images", tables.tests_table(lines, BASELINE), tables.METHOD_NOTE),
+            ("What they cost", tables.costs_table(lines), tables.COST_NOTE),
+            ("What is left of units", tables.structure_table(lines), tables.STRUCTURE_NOTE),
+        ]
+    for contrasts in contrast_lines(outcomes, macs):
+        note = f"{contrast_tables.CONTRAST_NOTE} {contrast_tables.unmatched_note(contrasts)}".strip()
+        boards[contrasts[0].family].append(("Groups of methods", contrast_tables.contrasts_table(contrasts), note))
+    return {family: [one for one in board if one[1].rows] for family, board in boards.items()}
 
 
 def _shown(comparison: Comparison, names: Sequence[str], data: Sequence[Pictures]) -> dict[str, Any]:

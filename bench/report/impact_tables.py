@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from prunecert.bench.results.impact.methods import BASELINE, MethodLine
 from prunecert.bench.results.impact.pairs import Change, Comparison
 from prunecert.bench.results.impact.potential import ALLOWANCE, potentials
 from prunecert.bench.results.stats import rank_correlation
+from prunecert.models.pruners.taxonomy import MARK, RECONSTRUCTIONS, Structure, marked, taxonomy_of
 
 #: What a corrected p value must be at most for a star.
 SIGNIFICANT = 0.05
@@ -38,18 +40,32 @@ EXEMPLAR_NOTE = (
 )
 METHOD_NOTE = (
     "Means over seeds; differences of verified accuracy in points (of that under attack where nothing is proved), 95 % "
-    "intervals over images, paired by seed; p: McNemar's exact test against LWM at the same compression (the sign-flip "
-    "test by images over several seeds), corrected by Holm for the family."
+    "intervals over images, paired by seed; p: McNemar's exact test against the method of that column at the same "
+    "compression (the sign-flip test by images over several seeds), corrected by Holm for the family."
+)
+STRUCTURE_NOTE = (
+    "Filters, and neurons of hidden linear layers, that are left when what is dead has been removed; weights: those "
+    "that are not zero."
 )
 GRADIENT_NOTE = (
     "excess: mean cross-entropy of the pruned network minus the dense one's. rank corr.: Spearman's, over classes, of "
     "excess loss with the norm of the dense network's mean gradient on the class, and its permutation test."
 )
 COST_NOTE = (
-    "train: a network's own stages, without the pre-training that it shares; unstable: median over images, by the "
-    "first verifier that counts them; verify: mean of the correctly classified images, all verifiers up to the "
-    "deciding one."
+    "train: all of a network's training; a pre-training that several share is charged to each in full, as if it were "
+    "alone. ~: that part is estimated from the dense control's seconds an epoch, since no history of it is there. "
+    "unstable: median over images, by the first verifier that counts them; verify: mean of the correctly classified "
+    "images, all verifiers up to the deciding one."
 )
+
+
+@dataclass(frozen=True)
+class ImpactTable:
+    """A table with what stands above and below it."""
+
+    title: str
+    table: Table
+    note: str = ""
 
 
 class Losses(Protocol):
@@ -94,13 +110,20 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def classes_table(comparison: Comparison, names: Sequence[str] = (), *, repeats: int = REPEATS) -> Table:
+def classes_table(
+    comparison: Comparison,
+    names: Sequence[str] = (),
+    *,
+    repeats: int = REPEATS,
+    changes: Sequence[ClassChange] | None = None,
+) -> Table:
     """Returns the classes of a comparison, those that lose most of the strongest accuracy first.
 
     Args:
         comparison: Dense and pruned networks.
         names: The classes' names.
         repeats: Permutations of the labels.
+        changes: Those of the classes, where they are computed already.
     """
     metrics, last = comparison.metrics, comparison.metrics[-1]
     columns: list[Column] = [
@@ -111,21 +134,38 @@ def classes_table(comparison: Comparison, names: Sequence[str] = (), *, repeats:
         ("excess p", True),
     ]
     by_class: dict[int, dict[Metric, ClassChange]] = {}
-    for change in class_changes(comparison, repeats=repeats):
+    for change in class_changes(comparison, repeats=repeats) if changes is None else changes:
         by_class.setdefault(change.label, {})[change.metric] = change
     rows = []
-    for label, changes in sorted(by_class.items(), key=lambda item: item[1][last].change):
-        strongest = changes[last]
+    for label, own in sorted(by_class.items(), key=lambda item: item[1][last].change):
+        strongest = own[last]
         rows.append(
             [
                 f"{class_name(label, names)} ({strongest.images})",
-                *(_from_to(changes[metric]) for metric in metrics),
+                *(_from_to(own[metric]) for metric in metrics),
                 interval(strongest.low, strongest.high),
                 p_value(strongest.p),
                 p_value(strongest.excess_p),
             ]
         )
     return Table(columns, rows)
+
+
+def excess_note(comparison: Comparison, changes: Sequence[ClassChange], names: Sequence[str] = ()) -> str:
+    """Returns the classes that change otherwise than all images do, accuracy by accuracy, or nothing.
+
+    Args:
+        comparison: Dense and pruned networks.
+        changes: Its classes'.
+        names: The classes' names.
+    """
+    parts = [
+        f"{class_name(one.label, names)}, {NAMES[one.metric]}, {100 * one.excess:+.1f} points beyond all images "
+        f"(excess p {p_value(one.excess_p)})"
+        for one in sorted(changes, key=lambda one: one.excess_p)
+        if one.excess_p <= SIGNIFICANT
+    ]
+    return f"{comparison.title}: {'; '.join(parts)}." if parts else ""
 
 
 def _from_to(change: ClassChange) -> str:
@@ -153,7 +193,7 @@ def exemplars_table(comparisons: Sequence[Comparison], names: Sequence[str] = ()
         counts = Counter(class_name(label, names) for label in images.lost_classes).most_common(1)
         rows.append(
             [
-                comparison.pruner,
+                marked(comparison.pruner),
                 f"{comparison.compression:g}",
                 str(images.seeds),
                 str(len(images.lost)),
@@ -186,7 +226,7 @@ def potential_table(comparisons: list[Comparison], allowance: float = ALLOWANCE)
             f"{_ratio(item.share)} ({_ratio(item.low)} to {_ratio(item.high)})" if item is not None else "–"
             for item in map(own.get, METRICS)
         ]
-        rows.append([pruner, *shown, ", ".join(map(_ratio, next(iter(own.values())).measured))])
+        rows.append([marked(pruner), *shown, ", ".join(map(_ratio, next(iter(own.values())).measured))])
     return Table(columns, rows)
 
 
@@ -206,7 +246,7 @@ def methods_table(lines: Sequence[MethodLine]) -> Table:
     ]
     rows = [
         [
-            line.pruner,
+            marked(line.pruner),
             f"{line.compression:.3g}",
             str(line.seeds),
             percent(line.clean),
@@ -218,18 +258,23 @@ def methods_table(lines: Sequence[MethodLine]) -> Table:
     return Table(columns, rows)
 
 
-def tests_table(lines: Sequence[MethodLine]) -> Table:
-    """Returns the methods of a family against the dense control and LWM, by paired differences."""
+def tests_table(lines: Sequence[MethodLine], against: str) -> Table:
+    """Returns the methods of a family against the dense control and another method, by paired differences.
+
+    Args:
+        lines: The methods.
+        against: The other method; see `method_lines`.
+    """
     columns: list[Column] = [
         ("pruner", False),
         ("×", True),
         ("to dense (95 %)", True),
-        (f"to {BASELINE.upper()} (95 %)", True),
+        (f"to {against.upper() if against == BASELINE else against} (95 %)", True),
         ("p", True),
     ]
     rows = [
         [
-            line.pruner,
+            marked(line.pruner),
             f"{line.compression:.3g}",
             of_change(line.to_dense),
             of_change(line.to_baseline),
@@ -255,9 +300,9 @@ def costs_table(lines: Sequence[MethodLine]) -> Table:
     ]
     rows = [
         [
-            line.pruner,
+            marked(line.pruner),
             f"{line.compression:.3g}",
-            "–" if line.train_seconds is None else f"{line.train_seconds / 60:.1f}",
+            "–" if line.train_seconds is None else f"{'~' * line.estimated}{line.train_seconds / 60:.1f}",
             "–" if line.macs is None else f"{line.macs:,.0f}",
             "–" if line.macs is None or dense is None else percent(line.macs / dense),
             "–" if line.unstable is None else f"{line.unstable:,.0f}",
@@ -266,6 +311,38 @@ def costs_table(lines: Sequence[MethodLine]) -> Table:
         for line in lines
     ]
     return Table(columns, rows)
+
+
+def structure_table(lines: Sequence[MethodLine]) -> Table:
+    """Returns what structured methods leave of filters and neurons; without lines where nobody has compacted them."""
+    columns: list[Column] = [
+        ("pruner", False),
+        ("×", True),
+        ("filters left %", True),
+        ("neurons left %", True),
+        ("weights left %", True),
+    ]
+    rows = [
+        [
+            marked(line.pruner),
+            f"{line.compression:.3g}",
+            "–" if line.filters is None else percent(line.filters),
+            "–" if line.neurons is None else percent(line.neurons),
+            percent(1 / line.compression),
+        ]
+        for line in lines
+        if (place := taxonomy_of(line.pruner)) is not None
+        and place.structure is Structure.STRUCTURED
+        and (line.filters is not None or line.neurons is not None)
+    ]
+    return Table(columns, rows)
+
+
+def reconstruction_note(pruners: Iterable[str]) -> str:
+    """Returns what the mark behind the names of reconstructions means, where one of them is among these."""
+    shown = {name: RECONSTRUCTIONS[name] for name in sorted(set(pruners) & set(RECONSTRUCTIONS))}
+    reasons = "; ".join(f"{name}, {reason}" for name, reason in shown.items())
+    return f"{MARK}: a reconstruction ({reasons})." if reasons else ""
 
 
 def _milliseconds(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,7 +14,10 @@ from prunecert.errors import UserError
 from prunecert.files import write_text
 from prunecert.models import DENSE, OBJECTIVES
 
-#: How far a compression may be from its key's: layers that a method leaves whole.
+if TYPE_CHECKING:
+    from torch import nn
+
+#: How far a compression may be from its key's, or a share of units: layers that a method leaves whole.
 _RATE = 0.1
 
 
@@ -123,6 +127,19 @@ def adopt_ctrain(
     print(f"To verify it as it is, make it a network of a suite: `checkpoint: {target.with_suffix('.safetensors')}`.")
 
 
+def _check_structured(file: Path, model: nn.Module, sparsity: float, rate: int) -> None:
+    """Refuses a file of which neither filters, channels nor weights are gone as its key says."""
+    from prunecert.models.ap import units_pruned
+
+    filters, channels = units_pruned(model)
+    if all(abs(share - rate / 100) > _RATE for share in (filters, channels, sparsity)):
+        raise UserError(
+            f"{file} is refused: {filters:.1%} of its filters, {channels:.1%} of its channels and {sparsity:.1%} of "
+            f"its weights are zero, and its key says {rate} %; give the key of this file, or a file with its masks "
+            "multiplied in."
+        )
+
+
 def adopt_ap(foreign: ForeignNetwork, key_text: str) -> None:
     """Writes a network of the Adversarial Pruning benchmark as ONNX, with its card.
 
@@ -141,8 +158,11 @@ def adopt_ap(foreign: ForeignNetwork, key_text: str) -> None:
     onnx, card = out / f"{key_text.lower()}.onnx", out / f"{key_text.lower()}.yaml"
     if card.exists() and not foreign.force:
         raise UserError(f"{card} is there already; allowed are --force, which replaces it, or another --out.")
-    model, masks = load_ap(foreign.file, key.network, foreign.sha256)
-    if not key.structured and abs(masks.compression / key.compression - 1) > _RATE:
+    scored = key.rate / 100 if key.pruner == "hydra" and not key.structured else None
+    model, masks = load_ap(foreign.file, key.network, foreign.sha256, scored=scored)
+    if key.structured:
+        _check_structured(foreign.file, model, masks.sparsity, key.rate)
+    elif abs(masks.compression / key.compression - 1) > _RATE:
         raise UserError(
             f"{foreign.file} is refused: {masks.sparsity:.1%} of its weights are zero, and its key says {key.rate} %; "
             "give the key of this file, or a file with its masks multiplied in."

@@ -25,7 +25,7 @@ from prunecert.bench.planning.certificates import describe_certificates
 from prunecert.bench.planning.exports import Export
 from prunecert.bench.planning.own import prepare_own, split_own
 from prunecert.bench.planning.pairs import describe_pairs
-from prunecert.bench.report.conclude import conclude
+from prunecert.bench.report.conclude import Conclusion, conclude
 from prunecert.bench.report.medium import print_sentence
 from prunecert.bench.results.protocol_types import Missing
 from prunecert.bench.results.row_types import EndRow
@@ -269,7 +269,17 @@ def _send(prepared: _Prepared, backend: Backend) -> RunResult:
     )
     if request.dry_run:
         return prepared.result()
-    return replace(prepared.result(), conclusion=conclude(out, prepared.console, data=prepared.data))
+    return replace(prepared.result(), conclusion=_conclude(prepared))
+
+
+def _conclude(prepared: _Prepared, *, part: bool = False) -> Conclusion:
+    return conclude(
+        prepared.out,
+        prepared.console,
+        part=part,
+        data=prepared.data,
+        checkpoints=prepared.request.checkpoints,
+    )
 
 
 def _session(prepared: _Prepared, writer: str, workers: int) -> SessionRow:
@@ -317,5 +327,4 @@ def _run_here(prepared: _Prepared) -> RunResult:
     result = replace(prepared.result(), session=session)
     if request.part:
         return result
-    part = request.shard is not None
-    return replace(result, conclusion=conclude(out, prepared.console, part=part, data=prepared.data))
+    return replace(result, conclusion=_conclude(prepared, part=request.shard is not None))

@@ -89,6 +89,7 @@ def build(content: Content, folder: Path) -> None:
         shutil.copyfile(path, folder / "onnx" / f"{sha256}.onnx")
     records = [downloads.record(row, places.get(row.name)) for row in rows]
     (folder / "leaderboard.csv").write_text(downloads.csv_text(records), encoding="utf-8", newline="")
+    (folder / "taxonomy.json").write_text(downloads.taxonomy_text(rows), encoding="utf-8")
     if content.parquet:
         downloads.write_parquet(records, folder / "leaderboard.parquet")
     for members in families(rows).values():

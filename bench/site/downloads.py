@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from prunecert.bench.site.methods import facets_of
 from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.view import METRICS, Row
 from prunecert.errors import UserError
+from prunecert.models.ap_taxonomy import our_methods, taxonomy_json
 
 #: Spreadsheets take a text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -69,6 +71,12 @@ def record(row: Row, rank: Rank | None = None) -> dict[str, Any]:
         "images_sha256": entry["data"]["images_sha256"],
         "notes": "; ".join(row.notes),
     }
+
+
+def taxonomy_text(rows: Sequence[Row]) -> str:
+    """Returns the pruning methods of the board in the taxonomy of the Adversarial Pruning benchmark, as its JSON."""
+    methods = our_methods(sorted({row.cell["pruner"] for row in rows}))
+    return json.dumps(taxonomy_json(methods), indent=1) + "\n"
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:

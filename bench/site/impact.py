@@ -6,15 +6,18 @@ All of it is counted on the entries' own images, whose answers are known one by 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prunecert.bench.leaderboard.entry import as_rows
+from prunecert.bench.report import contrast_tables
 from prunecert.bench.report import impact_tables as tables
 from prunecert.bench.report.medium import Table
+from prunecert.bench.results.impact.contrasts import contrast_lines
+from prunecert.bench.results.impact.costs import Costs, sparse_macs, train_seconds, trained
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of
-from prunecert.bench.results.impact.methods import method_lines
-from prunecert.bench.results.impact.pairs import against_dense, compare
+from prunecert.bench.results.impact.methods import BASELINE, MethodLine, method_lines
+from prunecert.bench.results.impact.pairs import Comparison, against_dense, compare
 from prunecert.bench.site.view import Row
 
 #: Permutations for a page's classes: the smallest p value is a two hundredth, before it is corrected.
@@ -35,6 +38,7 @@ class Impact:
         images: How many images have answers.
         tests: Methods against the dense control and against LWM.
         exemplars: Images whose guarantee is lost and gained.
+        more: Further tables: heading, table, and what has to be said of it; those without lines are left out.
     """
 
     network: str
@@ -44,6 +48,7 @@ class Impact:
     images: int
     tests: Table
     exemplars: Table
+    more: tuple[tuple[str, Table, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,19 +72,61 @@ def by_class(row: Row) -> Table | None:
 
 def impacts(rows: Sequence[Row]) -> list[Impact]:
     """Returns what pruning takes, family by family, of those that have a pruned network with a dense control."""
-    submitters: dict[tuple[tuple[str, str, str], str, str], list[ImageOutcomes]] = defaultdict(list)
+    submitters: dict[tuple[tuple[str, str, str], str, str], list[tuple[Row, ImageOutcomes]]] = defaultdict(list)
     for row in rows[:_MOST]:
         if (part := outcomes(row)) is not None:
-            submitters[row.family, row.entry["by"], row.data_fingerprint].append(part)
+            submitters[row.family, row.entry["by"], row.data_fingerprint].append((row, part))
     several = len({by for _, by, _ in submitters}) > 1
     shown = []
     names = rows[0].class_names if rows else ()
-    for (family, by, _), parts in sorted(submitters.items(), key=lambda item: item[0]):
+    for (family, by, _), members in sorted(submitters.items(), key=lambda item: item[0]):
+        parts = [part for _, part in members]
         comparisons = sorted(against_dense(parts), key=lambda one: (one.compression, one.pruner))
         if comparisons:
-            (lines,) = method_lines(parts, {})
+            costs = costs_of(members)
+            (lines,) = method_lines(parts, costs)
             images = min(len(comparison.numbers) for comparison in comparisons)
             who = (by or "anonymous") if several else ""
-            changes, lost = tables.tests_table(lines), tables.exemplars_table(comparisons, names)
-            shown.append(Impact(*family, who, images, changes, lost))
+            changes, lost = tables.tests_table(lines, BASELINE), tables.exemplars_table(comparisons, names)
+            more = _more(parts, comparisons, lines, costs)
+            shown.append(Impact(*family, who, images, changes, lost, more))
     return shown
+
+
+def costs_of(members: Sequence[tuple[Row, ImageOutcomes]]) -> dict[str, Costs]:
+    """Returns what networks cost, by the cell's name, as far as their entries tell."""
+    seconds = train_seconds(
+        {
+            part.cell.name: trained(row.cell, row.entry["training"])
+            for row, part in members
+            if row.entry["training"] is not None
+        }
+    )
+    costs = {}
+    for row, part in members:
+        layers = [(layer["shape"], layer["weights"] - layer["zeros"]) for layer in row.entry["weights"]["layers"]]
+        total, estimated = seconds.get(part.cell.name, (None, False))
+        costs[part.cell.name] = Costs(total, sparse_macs(part.cell.network, layers, {}), estimated)
+    return costs
+
+
+def _more(
+    parts: Sequence[ImageOutcomes],
+    comparisons: list[Comparison],
+    lines: Sequence[MethodLine],
+    costs: Mapping[str, Costs],
+) -> tuple[tuple[str, Table, str], ...]:
+    macs = {name: float(cost.macs) for name, cost in costs.items() if cost.macs is not None}
+    tried = [line for board in contrast_lines(parts, macs) for line in board]
+    unmatched = contrast_tables.unmatched_note(tried)
+    several = (
+        (
+            "Groups of methods",
+            contrast_tables.contrasts_table(tried),
+            f"{contrast_tables.CONTRAST_NOTE} {unmatched}".strip(),
+        ),
+        ("Prune potential", tables.potential_table(comparisons), ""),
+        ("What they cost", tables.costs_table(lines), ""),
+        ("What is left of units", tables.structure_table(lines), tables.STRUCTURE_NOTE),
+    )
+    return tuple(item for item in several if item[1].rows)

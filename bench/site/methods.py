@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prunecert.bench.site.view import KeptShare, Row
 from prunecert.models import DENSE
-from prunecert.models.pruners.taxonomy import FACETS, Taxonomy, taxonomy_of
+from prunecert.models.pruners.taxonomy import FACETS, VARIANTS, Taxonomy, taxonomy_of
 
 Family = tuple[str, str, str]
 #: Shown where nobody has said it.
@@ -25,11 +25,13 @@ class MethodKind:
         name: Its name.
         facets: Its place in words, by the taxonomy's fields; all `UNSTATED` where nobody has said it.
         entries: How many entries it has.
+        variant: Of which method it is a variant, and how, or nothing.
     """
 
     name: str
     facets: Mapping[str, str]
     entries: int
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ def kinds(rows: Sequence[Row]) -> list[MethodKind]:
     for row in rows:
         if row.cell["pruner"] != DENSE:
             counts[row.cell["pruner"]] += 1
-    return [MethodKind(name, facets_of(name), counts[name]) for name in sorted(counts)]
+    return [MethodKind(name, facets_of(name), counts[name], _variant(name)) for name in sorted(counts)]
+
+
+def _variant(name: str) -> str:
+    origin, how = VARIANTS.get(name, ("", ""))
+    return f"{origin}, {how}" if origin else ""
 
 
 def choices(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunecert.bench.site.view import Row
+from prunecert.models.pruners.taxonomy import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,8 @@ def _plain(name: str) -> str:
 def papers(row: Row) -> list[tuple[str, Paper]]:
     """Returns pairs (what of the entry it is about, paper): its pruner and its objective, where they are known."""
     places = (("pruner", PRUNERS, row.cell["pruner"]), ("objective", OBJECTIVES, row.cell["objective"]))
-    return [(what, named[name]) for what, named, name in places if name in named]
+    origins = [(what, named, VARIANTS.get(name, (name, ""))[0]) for what, named, name in places]
+    return [(what, named[name]) for what, named, name in origins if name in named]
 
 
 def citation(entry: Mapping[str, Any], title: str) -> str:

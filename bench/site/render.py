@@ -17,13 +17,14 @@ from prunecert.bench.leaderboard.runs import LargerRun
 from prunecert.bench.machine import quote
 from prunecert.bench.report import impact_tables
 from prunecert.bench.report.table import seconds
+from prunecert.bench.results.impact.potential import ALLOWANCE
 from prunecert.bench.site import figures, impact, methods, papers
 from prunecert.bench.site.matrix import matrix
 from prunecert.bench.site.ranking import Rank
 from prunecert.bench.site.svg import number
 from prunecert.bench.site.view import SEED_PAPER, KeptShare, Row, classes, families
 from prunecert.models import DENSE
-from prunecert.models.pruners.taxonomy import FACETS
+from prunecert.models.pruners.taxonomy import FACETS, marked
 
 if TYPE_CHECKING:
     import jinja2
@@ -81,7 +82,7 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     templates.filters.update(percent=_percent, interval=_interval, kept=_kept, seconds=seconds, pretty=_pretty)
-    templates.filters.update(capitalize_first=_capitalized)
+    templates.filters.update(capitalize_first=_capitalized, marked=marked)
     templates.globals.update(version=prunecert.__version__, seed=SEED_PAPER)
     return templates
 
@@ -154,6 +155,9 @@ def index(env: jinja2.Environment, rows: Sequence[Row], places: Mapping[str, Ran
         impacts=impact.impacts(main),
         method_note=impact_tables.METHOD_NOTE,
         exemplar_note=impact_tables.EXEMPLAR_NOTE,
+        cost_note=impact_tables.COST_NOTE,
+        allowance=f"{100 * ALLOWANCE:g}",
+        reconstructions=impact_tables.reconstruction_note(values("pruner")),
         panels=[(family, figures.accuracy(members)) for family, members in by_family.items()],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from prunecert.bench.results.ratios import paired_ratio, unpaired_ratio
 from prunecert.bench.schema.cell import parse_eps
 from prunecert.models import DENSE
 from prunecert.models.data import CLASSES
+from prunecert.models.pruners.taxonomy import RECONSTRUCTIONS
 from prunecert.verifiers.base import Kind
 
 Share = Mapping[str, Any]
@@ -235,7 +236,14 @@ def make_row(entry: Entry, larger: LargerRun | None = None) -> Row:
         _outcome(*four, answers[four[0]])
         for four in zip(images["index"], images["label"], images["predicted"], images["correct"], strict=True)
     )
-    return Row(entry, outcomes, unstable, tuple(remarks(entry)), larger)
+    return Row(entry, outcomes, unstable, (*remarks(entry), *_reconstruction(entry)), larger)
+
+
+def _reconstruction(entry: Entry) -> Iterator[str]:
+    """Yields that a method of ours is a reconstruction, if it is one; whoever else uses its name may be its author."""
+    reason = RECONSTRUCTIONS.get(entry["cell"]["pruner"])
+    if reason is not None and entry["training"] is not None:
+        yield f"the pruning method is a reconstruction {reason}"
 
 
 def _outcome(image: int, label: int, predicted: int, correct: bool, answers: Sequence[_Answer]) -> ImageView:

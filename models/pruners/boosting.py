@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,14 +35,25 @@ def normalised(model: nn.Module) -> dict[str, Tensor]:
     return {name: size / size.mean().clamp_min(1e-12) for name, size in sizes.items()}
 
 
+@torch.no_grad()
+def shuffle(model: nn.Module, seed: int) -> None:
+    """Draws the prunable weights anew, in place: each layer's own values in another order, whatever they come from."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in prunable(model).values():
+        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+        weight.copy_(weight.flatten()[order].view_as(weight))
+
+
 @declares(Hook.GRADIENTS, from_scratch=True)
 def prune(
     model: nn.Module,
     compression: float,
     *,
     train: Train,
+    seed: int = 0,
     search: Annotated[str, Choices("fgsm", "natural")] = "fgsm",
     share: Share = 0.3,
+    values: Annotated[str, Choices("initial", "random")] = "initial",
 ) -> Masks:
     """Finds a ticket, rewinds it, and trains it.
 
@@ -49,8 +61,11 @@ def prune(
         model: The network with its initial weights; trained.
         compression: All over kept weights, at least 1.
         train: See `models.pruners.contract`.
+        seed: Of values that are drawn anew.
         search: How the network is trained to find the mask: ``fgsm`` or ``natural``.
         share: Share of the epochs for that.
+        values: What the ticket begins with: ``initial``, what its weights were at first; or ``random``, each layer's
+            initial values in another order, the paper's control.
 
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or too few epochs are left.
@@ -66,6 +81,8 @@ def prune(
     train(model, first, name="search", hooks=Hooks(loss=fast if search == "fgsm" else natural), restart=True)
     masks = global_masks(normalised(model), kept)
     model.load_state_dict(start)
+    if values == "random":
+        shuffle(model, seed)
     masks.apply_(model)
     train(model, train.left, name="ticket", masks=masks, restart=True)
     return masks

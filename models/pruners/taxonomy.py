@@ -13,7 +13,7 @@ True
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 
@@ -160,6 +160,40 @@ TAXONOMIES: dict[str, Taxonomy] = {
     "structured-filters": _place(Criterion.MAGNITUDE, _ONE, _L, structure=_UNITS),
     "structured-neurons": _place(Criterion.MAGNITUDE, _ONE, _L, structure=_UNITS),
 }
+
+#: Pruners that are another one with a setting held fast (`models.pruners.variants`), by name: that other one, and how.
+VARIANTS: Mapping[str, tuple[str, str]] = {
+    "anp-vs-plain": ("anp-vs", "without the suppression of vulnerability"),
+    "boosting-random": ("boosting", "from weights drawn anew"),
+    "deadwooding-plain": ("deadwooding", "without distillation"),
+    "harp-uniform": ("harp", "from uniform rates"),
+    "heracles": ("harp", "with rates by search, then frozen"),
+    "hydra-uniform": ("hydra", "uniform rates"),
+    "lwm-uniform": ("lwm", "uniform rates"),
+}
+TAXONOMIES |= {name: TAXONOMIES[origin] for name, (origin, _) in VARIANTS.items()}
+TAXONOMIES["deadwooding-plain"] = replace(TAXONOMIES["deadwooding"], fine_tuning=Training.OBJECTIVE)
+
+#: Those of them that keep, or begin with, the same share of every layer, whatever the recipe's allocation.
+UNIFORM_RATES = frozenset({"harp-uniform", "hydra-uniform", "lwm-uniform"})
+
+#: Methods whose papers leave so much unsaid that ours is a reconstruction, and why; every row of one says so.
+RECONSTRUCTIONS: Mapping[str, str] = {
+    "deadwooding": "of its abstract: no code, no numbers",
+    "deadwooding-plain": "of its abstract: no code, no numbers",
+    "heracles": "of its idea: its agent isn't published in enough detail",
+}
+#: Follows the name of a reconstruction in a table; a note says what it means.
+MARK = "†"
+
+
+def marked(pruner: str) -> str:
+    """Returns a pruner's name as tables have it: with `MARK` behind that of a reconstruction.
+
+    >>> marked("deadwooding"), marked("hydra")
+    ('deadwooding†', 'hydra')
+    """
+    return pruner + MARK if pruner in RECONSTRUCTIONS else pruner
 
 
 def taxonomy_of(pruner: str) -> Taxonomy | None:

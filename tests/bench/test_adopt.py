@@ -204,3 +204,18 @@ def test_zeros_that_are_not_the_keys_are_refused(tmp_path: Path, monkeypatch: py
         main([*pruned_file(tmp_path, monkeypatch, 0.5), "--ap-key", KEY])
     with pytest.raises(UserError, match="--network is needed"):
         main(["--file", "x", "--sha256", "0"])
+
+
+def test_a_structured_key_is_held_against_filters_channels_and_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "FRE_Author2023_R18_CIFAR10_S_50"
+    with pytest.raises(UserError, match=r"0\.0% of its filters, .* of its channels and .* and its key says 50 %"):
+        main([*pruned_file(tmp_path, monkeypatch, 0.0), "--ap-key", key])
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    for value in state.values():
+        if value.ndim == 4:
+            value[: len(value) // 2] = 0
+    torch.save(state, tmp_path / "net.pt")
+    options = ["--file", str(tmp_path / "net.pt"), "--sha256", sha256_file(tmp_path / "net.pt"), "--out", str(tmp_path)]
+    assert main([*options, "--ap-key", key]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from prunecert.errors import UserError
 from prunecert.hashing import sha256_file
 from prunecert.models import NETWORKS
-from prunecert.models.ap import ApMethod, load_ap, parse_key, read_taxonomy, taxonomy_json
+from prunecert.models.ap import load_ap, parse_key, units_pruned
 from prunecert.models.masks import Masks
 from prunecert.models.networks.resnet import resnet_18
 from prunecert.models.networks.vgg import vgg16_ap
@@ -159,6 +158,58 @@ def test_what_is_no_such_network_is_refused(tmp_path: Path, state: Any, match: s
         load(tmp_path, state)
 
 
+def scored_state() -> tuple[State, State]:
+    """Returns a state with HYDRA's scores after weights and biases, and the same with its masks multiplied in."""
+    state, scored, pruned = resnet_state(), {}, {}
+    for key, value in state.items():
+        scored[key] = pruned[key] = value
+        if value.ndim > 1:
+            scored[f"{key.removesuffix('weight')}popup_scores"] = scores = torch.randn(value.shape)
+            kept = value.numel() - int(0.9 * value.numel())
+            least = scores.abs().flatten().topk(kept).values.min()
+            pruned[key] = value * (scores.abs() >= least)
+    # A layer's bias stands between its weight and its scores.
+    bias = scored.pop("linear.bias")
+    scores = scored.pop("linear.popup_scores")
+    return {**scored, "linear.bias": bias, "linear.popup_scores": scores}, pruned
+
+
+def test_hydra_s_scores_stand_for_masks_by_the_key_s_rate(tmp_path: Path) -> None:
+    scored, pruned = scored_state()
+    expected = load(tmp_path, pruned)[0].state_dict()
+    torch.save(scored, tmp_path / "a.pt")
+    model, masks = load_ap(tmp_path / "a.pt", "narrow-resnet", sha256_file(tmp_path / "a.pt"), scored=0.9)
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    assert masks.sparsity > 0.9
+    with pytest.raises(UserError, match="are scores"):
+        load(tmp_path, scored)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"conv1.popup_scores": torch.ones(4, 3, 3, 3)}, "scores of 'conv1' are equal where the pruned ones end"),
+        ({"conv1.popup_scores": torch.ones(2)}, "have the shape"),
+        ({"nowhere.popup_scores": torch.ones(2)}, "'nowhere' have no weights"),
+    ],
+)
+def test_scores_that_do_not_say_which_weights_go_are_refused(tmp_path: Path, changed: State, match: str) -> None:
+    torch.save({**scored_state()[0], **changed}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=match):
+        load_ap(tmp_path / "a.pt", "narrow-resnet", sha256_file(tmp_path / "a.pt"), scored=0.9)
+
+
+def test_filters_and_channels_that_are_zero_are_counted_apart() -> None:
+    first, second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+    model = nn.Sequential(first, second, nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        for layer in (first, second):
+            layer.weight.fill_(1.0)
+            layer.weight[:2] = 0
+        second.weight[:, :3] = 0
+    assert units_pruned(model) == (4 / 8, 3 / 6)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         load_ap(tmp_path / "none.pt", "resnet-18", "0")
@@ -186,45 +237,3 @@ def test_keys_say_method_network_and_rate() -> None:
 def test_other_keys_are_refused(text: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         parse_key(text)
-
-
-TRAINED = "Adversarial Training (AT) PGD"
-METHODS = [
-    ApMethod("Ours_A", "https://a", "A", "Natural Training (NT)", TRAINED, "IT", "Unstructured (US)", "L", "LWM"),
-    ApMethod("Ours_B", "https://b", "B", TRAINED, TRAINED, "1S", "Structured (S) filters", "G", "LIS"),
-    ApMethod("Ours_D", "https://d", "D", "", TRAINED, "", "Unstructured (US)", "Global Pruning (G)", "BCS"),
-]
-
-
-def test_the_taxonomy_is_written_as_the_benchmark_has_it_and_read_back(tmp_path: Path) -> None:
-    items = taxonomy_json(METHODS)
-    assert list(items[0]) == [
-        "link_to_paper",
-        "ap_key",
-        "Type of Pipeline:",
-        "A: Pretraining ",
-        "A: Finetuning",
-        "A: OneShot (1S) vs Iterative (IT)",
-        "Pruning structure",
-        "Pruning locality",
-        "Pruning criterion",
-    ]
-    assert set(items[2]) & {"D: Training step "}
-    (tmp_path / "taxonomy.json").write_text(json.dumps(items))
-    assert read_taxonomy(tmp_path / "taxonomy.json") == METHODS
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("{", "cannot be read"),
-        ("{}", "must be a list"),
-        ("[3]", "method 1 is refused"),
-        ('[{"Type of Pipeline:": "C"}]', "must be one of"),
-        ('[{"Type of Pipeline:": "D-Methods Pruning During Training", "ap_key": "x"}]', "link_to_paper"),
-    ],
-)
-def test_what_is_no_taxonomy_is_refused(tmp_path: Path, text: str, match: str) -> None:
-    (tmp_path / "t.json").write_text(text)
-    with pytest.raises(UserError, match=match):
-        read_taxonomy(tmp_path / "t.json")

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import UNSET
 
+from prunecert.bench.results.impact.costs import Costs, units_kept
 from prunecert.bench.results.impact.images import ImageOutcomes, Metric
 from prunecert.bench.results.impact.pairs import Change, Comparison, change_of, compare, families
 from prunecert.bench.results.stats import holm
@@ -21,41 +23,34 @@ BASELINE = "lwm"
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What a network takes.
-
-    Args:
-        train_seconds: Of its own stages, without the pre-training that it shares.
-        macs: Multiply-adds with a weight that is not zero, of an image.
-    """
-
-    train_seconds: float
-    macs: int
-
-
-@dataclass(frozen=True)
 class MethodLine:
     """A pruner at a compression.
 
     Args:
         title: Network, objective and radius.
         pruner: The pruner, or ``dense``.
-        compression: All weights over those kept, as counted.
+        nominal: All weights over those kept, as asked for.
+        compression: The same, as counted.
         seeds: How many networks.
         images: How many images.
         clean: Accuracy.
         verified: Lower end of the bracket; None where it was only attacked.
         attacked: Upper end.
         to_dense: Change of the verified accuracy (of the attacked one where that is all) against the dense control.
-        to_baseline: Change against LWM at the compression; its p value is adjusted for all such tests of the family.
+        to_baseline: Change against LWM, or another pruner, at the compression asked for; its p value is adjusted for
+            all such tests of the family.
         unstable: Median of the unstable ReLUs.
         seconds: Mean time of verification, of a correctly classified image.
-        train_seconds: See `Costs`.
-        macs: See `Costs`.
+        train_seconds: See `costs.Costs`.
+        macs: See `costs.Costs`.
+        estimated: Whether a part of the training's seconds is an estimate.
+        filters: Share of the filters that compaction leaves; None where nobody has compacted the networks.
+        neurons: The same of the neurons of hidden linear layers.
     """
 
     title: str
     pruner: str
+    nominal: float
     compression: float
     seeds: int
     images: int
@@ -68,26 +63,32 @@ class MethodLine:
     seconds: float | None
     train_seconds: float | None
     macs: float | None
+    estimated: bool = False
+    filters: float | None = None
+    neurons: float | None = None
 
 
-def method_lines(outcomes: Iterable[ImageOutcomes], costs: Mapping[str, Costs]) -> list[list[MethodLine]]:
+def method_lines(
+    outcomes: Iterable[ImageOutcomes], costs: Mapping[str, Costs], *, against: str = BASELINE
+) -> list[list[MethodLine]]:
     """Returns the lines of each family, dense first, then by compression and name.
 
     Args:
         outcomes: Networks.
         costs: By the cell's name; what is missing is not shown.
+        against: The pruner that the others are held against, at their compression.
     """
     boards = []
     for family in families(outcomes).values():
         dense = [part for (pruner, _), parts in family.items() if pruner == DENSE for part in parts]
         lines = []
         for (pruner, compression), parts in family.items():
-            baseline = family.get((BASELINE, compression), [])
+            baseline = family.get((against, compression), [])
             lines.append(
                 _line(
                     parts,
                     None if pruner == DENSE else compare(dense, parts),
-                    None if pruner in (DENSE, BASELINE) else compare(baseline, parts),
+                    None if pruner in (DENSE, against) else compare(baseline, parts),
                     [costs[part.cell.name] for part in parts if part.cell.name in costs],
                 )
             )
@@ -112,9 +113,14 @@ def _line(
     counted = [float(np.median(values)) for values in unstable if len(values)]
     seconds = [float(part.seconds[part.clean].mean()) for part in parts if part.clean.any()]
     measured = [part.cell.measured_compression or part.cell.compression for part in parts]
+    trained = [cost.train_seconds for cost in costs if cost.train_seconds is not None]
+    macs = [cost.macs for cost in costs if cost.macs is not None]
+    records = [part.cell.compaction for part in parts]
+    units = [units_kept(record) for record in records if record is not None and record is not UNSET]
     return MethodLine(
         title=f"{cell.network}, {cell.objective}, {cell.eps}",
         pruner=cell.pruner,
+        nominal=cell.compression,
         compression=float(np.mean(measured)),
         seeds=len(parts),
         images=min(map(len, parts)),
@@ -125,13 +131,20 @@ def _line(
         to_baseline=change(baseline),
         unstable=float(np.mean(counted)) if counted else None,
         seconds=float(np.mean(seconds)) if seconds else None,
-        train_seconds=float(np.mean([cost.train_seconds for cost in costs])) if costs else None,
-        macs=float(np.mean([cost.macs for cost in costs])) if costs else None,
+        train_seconds=_mean(trained),
+        macs=_mean(macs),
+        estimated=any(cost.estimated for cost in costs),
+        filters=_mean([filters for filters, _ in units if filters is not None]),
+        neurons=_mean([neurons for _, neurons in units if neurons is not None]),
     )
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
 def _adjusted(lines: list[MethodLine]) -> list[MethodLine]:
-    """Returns the lines with p values against LWM that are adjusted for their number."""
+    """Returns the lines with p values against the baseline that are adjusted for their number."""
     tested = [place for place, line in enumerate(lines) if line.to_baseline is not None]
     changes = [change for line in lines if (change := line.to_baseline) is not None]
     for place, change, p in zip(tested, changes, holm([change.p for change in changes]), strict=True):

@@ -16,17 +16,6 @@ from tests.bench import summarykit
 from tests.bench.rowkit import all_typed
 
 ROOT = Path(__file__).parents[3]
-ENTRIES = ROOT / "results" / "leaderboard"
-
-
-@pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a dense network and two pruned ones, of two hundred images each."""
-    folder = tmp_path_factory.mktemp("entries")
-    for name in ("dense_x1", "lwm_x100", "hydra_x100"):
-        for path in ENTRIES.glob(f"cnn-small_ibp_eps2_{name}_s0.*.json"):
-            shutil.copy(path, folder)
-    return folder
 
 
 def test_methods_are_compared_on_the_entries_images(

@@ -39,6 +39,15 @@ def test_lost_and_gained_images_are_shown() -> None:
     assert "Only 40 images" in html
 
 
+def test_methods_stand_side_by_side_with_what_they_cost() -> None:
+    html = section([*networks(), network(proved(*range(5)), pruner="hydra")], [])
+    for heading in ("Methods", "Differences on the same images", "What they cost", "Groups of methods"):
+        assert f"<h4>{heading}</h4>" in html
+    assert "HYDRA against LWM" in html
+    # Nobody has compacted them.
+    assert "What is left of units" not in html
+
+
 def test_without_the_data_there_are_numbers_and_no_pictures() -> None:
     for data in ([], [split("another")]):
         html = section(networks(), [], data)

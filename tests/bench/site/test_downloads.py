@@ -11,6 +11,8 @@ from prunecert.bench.site import downloads
 from prunecert.bench.site.ranking import ranks
 from prunecert.bench.site.view import make_rows
 from prunecert.errors import UserError
+from prunecert.models.ap_taxonomy import read_taxonomy
+from prunecert.models.pruners.taxonomy import TAXONOMIES
 from tests.bench import boards
 from tests.bench.boards import NASTY, nasty_board
 
@@ -37,6 +39,13 @@ def test_csv_has_full_precision_and_no_formula(site: Path) -> None:
         entry = json.loads((site / "entries" / f"{record['name']}.json").read_text())
         assert float(record["attacked_share"]) == entry["result"]["attacked"]["value"]
         assert not any(value.startswith(("=", "+", "@")) for value in record.values())
+
+
+def test_methods_are_there_in_the_benchmark_s_taxonomy(site: Path) -> None:
+    methods = read_taxonomy(site / "taxonomy.json")
+    ours = {entry["cell"]["pruner"] for entry in nasty_board()} & set(TAXONOMIES)
+    assert {method.key for method in methods} == ours
+    assert "taxonomy.json" in (site / "index.html").read_text()
 
 
 def test_parquet_holds_the_same_records(site: Path) -> None:

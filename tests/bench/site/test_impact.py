@@ -29,6 +29,26 @@ def test_a_class_that_loses_its_guarantees_is_seen_and_the_others_are_not() -> N
     assert impact.title == "cnn-small, ibp, ε = 2/255"
 
 
+def test_costs_and_potential_stand_beside_and_a_training_is_charged_its_pre_training() -> None:
+    entries = [boards.make("dense", 1.0), boards.make("lwm", 10.0), boards.make("hydra", 10.0)]
+    for entry in entries:
+        recipe = {"pretrain_epochs": 20, "prune_epochs": 3, "finetune_epochs": 7}
+        entry["training"] |= {"train_seconds": 600.0, "recipe": recipe}
+    (impact,) = impacts(make_rows(entries))
+    more = {heading: table for heading, table, _ in impact.more}
+    assert list(more) == ["Groups of methods", "Prune potential", "What they cost"]
+    assert {row[0]: row[2] for row in more["What they cost"].rows} == dict.fromkeys(("dense", "lwm", "hydra"), "~30.0")
+    assert more["Groups of methods"].rows[0][0] == "HYDRA against LWM"
+
+
+def test_a_reconstruction_says_so_but_not_somebody_s_own_method_of_that_name() -> None:
+    ours, theirs = boards.make("deadwooding", 10.0), boards.make("deadwooding", 20.0)
+    theirs["training"] = None
+    notes = {row.compression: row.notes for row in make_rows([ours, theirs])}
+    assert any("reconstruction of its abstract" in note for note in notes[10.0])
+    assert not any("reconstruction" in note for note in notes[20.0])
+
+
 def test_submitters_are_not_taken_for_seeds_of_each_other() -> None:
     entries = [
         boards.make(pruner, ratio, by=by) for by in ("A", "B") for pruner, ratio in (("dense", 1.0), ("lwm", 10.0))

@@ -34,6 +34,18 @@ def test_what_is_kept_goes_back_to_its_initial_values(tiny: nn.Module) -> None:
     assert masks.kept == round(masks.total / 4)
 
 
+def test_the_control_begins_with_the_layer_s_values_in_another_order(tiny: nn.Module) -> None:
+    initial = {name: weight.detach().clone() for name, weight in prunable(tiny).items()}
+    lent = Lent(epochs=10)
+    masks = prune(tiny, 4, train=lent, values="random", seed=3)
+    drawn: dict[str, torch.Tensor] = lent.calls[1]["weights"]
+    for name, weight in initial.items():
+        assert set(drawn[name][masks[name]].tolist()) <= set(weight.flatten().tolist())
+        assert not torch.equal(drawn[name], weight * masks[name])
+    with pytest.raises(UserError, match="values"):
+        prune(tiny, 4, train=Lent(epochs=10), values="fresh")
+
+
 def test_ranks_do_not_change_with_a_layer_s_scale(tiny: nn.Module) -> None:
     before = global_masks(normalised(tiny), 700)
     with torch.no_grad():

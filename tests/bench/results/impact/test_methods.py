@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from prunecert.bench.results.impact.methods import Costs, MethodLine, method_lines
+from prunecert.bench.results.impact.costs import Costs
+from prunecert.bench.results.impact.methods import MethodLine, method_lines
 from prunecert.bench.results.stats import mcnemar_exact
 from tests.bench.results.impact.networks import network, proved
 
