@@ -34,7 +34,7 @@ _DEPTH = 2
 
 
 @dataclass(frozen=True)
-class Network:
+class BenchmarkNetwork:
     """A network of a benchmark.
 
     Args:
@@ -71,7 +71,7 @@ def lists(folder: Path, depth: int = _DEPTH) -> list[Path]:
     return [file for inner in sorted(folder.iterdir()) if inner.is_dir() for file in lists(inner, depth - 1)]
 
 
-def survey(file: Path, verifier: type[Verifier]) -> list[Network]:
+def survey(file: Path, verifier: type[Verifier]) -> list[BenchmarkNetwork]:
     """Reads the networks of a list of instances.
 
     Args:
@@ -96,10 +96,10 @@ def _stored(path: Path) -> Path | None:
         return None
 
 
-def _network(benchmark: str, path: Path, tasks: Sequence[Task], verifier: type[Verifier]) -> Network:
+def _network(benchmark: str, path: Path, tasks: Sequence[Task], verifier: type[Verifier]) -> BenchmarkNetwork:
     stored = _stored(path)
     if stored is None:
-        return Network(benchmark, path.name, len(tasks), "not stored")
+        return BenchmarkNetwork(benchmark, path.name, len(tasks), "not stored")
     operators: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -118,7 +118,7 @@ def _network(benchmark: str, path: Path, tasks: Sequence[Task], verifier: type[V
         except UserError as error:
             sentence = str(error).replace(f"Network {onnx} ", "").replace(str(onnx), path.name)
             lacks = Lacking((Lack("", in_few_words(sentence)),), whole=False)
-    return Network(benchmark, path.name, len(tasks), "refused" if lacks.lacks else "taken", operators, lacks)
+    return BenchmarkNetwork(benchmark, path.name, len(tasks), "refused" if lacks.lacks else "taken", operators, lacks)
 
 
 def _outputs(tasks: Iterable[Task]) -> int | None:
@@ -131,7 +131,7 @@ def _outputs(tasks: Iterable[Task]) -> int | None:
     return None
 
 
-def by_benchmark(networks: Sequence[Network]) -> Table:
+def by_benchmark(networks: Sequence[BenchmarkNetwork]) -> Table:
     """Returns a line for each benchmark: instances and networks, how many are taken, why others aren't, operators."""
     rows = []
     for name in dict.fromkeys(network.benchmark for network in networks):
@@ -159,9 +159,9 @@ def by_benchmark(networks: Sequence[Network]) -> Table:
 _STATES: tuple[Literal["taken", "refused", "not stored"], ...] = ("taken", "refused", "not stored")
 
 
-def by_network(networks: Sequence[Network]) -> Table:
+def by_network(networks: Sequence[BenchmarkNetwork]) -> Table:
     """Returns a line for all that a network, or several, lack together: the instances that this unlocks."""
-    groups: dict[Lacking, list[Network]] = {}
+    groups: dict[Lacking, list[BenchmarkNetwork]] = {}
     for network in networks:
         if network.lacking.lacks:
             key = Lacking(tuple(sorted(network.lacking.lacks, key=str)), network.lacking.whole)
@@ -174,7 +174,7 @@ def by_network(networks: Sequence[Network]) -> Table:
     return Table([("missing together", False), ("instances", True), ("networks", True), ("benchmarks", False)], rows)
 
 
-def by_lack(networks: Sequence[Network]) -> Table:
+def by_lack(networks: Sequence[BenchmarkNetwork]) -> Table:
     """Returns a line for each thing that is missing: instances that it unlocks alone, those that need it with others.
 
     A network that isn't read to its end may lack more, so that nothing is known to unlock it alone.

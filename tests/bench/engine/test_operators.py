@@ -10,18 +10,18 @@ import pytest
 
 from prunecert.bench.engine import operators
 from prunecert.bench.engine.lacking import Lack, Lacking
-from prunecert.bench.engine.operators import Network, by_benchmark, by_lack, by_network, lists, main, survey
+from prunecert.bench.engine.operators import BenchmarkNetwork, by_benchmark, by_lack, by_network, lists, main, survey
 from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from tests.verifiers import onnxnets
 
 SIN, COS = Lack("Sin", "isn't read"), Lack("Cos", "isn't read")
 NETWORKS = [
-    Network("a", "one.onnx", 3, "taken", ("Gemm", "Relu")),
-    Network("a", "two.onnx", 4, "refused", ("Sin", "Gemm"), Lacking((SIN,))),
-    Network("b", "three.onnx", 5, "refused", ("Sin", "Cos"), Lacking((COS, SIN))),
-    Network("b", "four.onnx", 6, "not stored"),
-    Network("c", "five.onnx", 7, "refused", ("Cos",), Lacking((COS,), whole=False)),
+    BenchmarkNetwork("a", "one.onnx", 3, "taken", ("Gemm", "Relu")),
+    BenchmarkNetwork("a", "two.onnx", 4, "refused", ("Sin", "Gemm"), Lacking((SIN,))),
+    BenchmarkNetwork("b", "three.onnx", 5, "refused", ("Sin", "Cos"), Lacking((COS, SIN))),
+    BenchmarkNetwork("b", "four.onnx", 6, "not stored"),
+    BenchmarkNetwork("c", "five.onnx", 7, "refused", ("Cos",), Lacking((COS,), whole=False)),
 ]
 
 

@@ -38,13 +38,13 @@ def question(network: Network) -> Question:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("few", [BY_ROWS, IN_UNITS])
 def test_walks_take_what_is_said_within_half_and_twice(network: Network, few: int, threads: int) -> None:
-    asked = question(network)
+    box = question(network)
     # Kernels are compiled, or read, by the first; threads share all that there is to share.
-    Engine(network, threads, few_entries=few, most=0).bound(asked)
+    Engine(network, threads, few_entries=few, most=0).bound(box)
     engine = Engine(network, threads, few_entries=few, most=0)
     tracemalloc.start()
     try:
-        engine.bound(asked)
+        engine.bound(box)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
