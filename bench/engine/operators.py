@@ -137,13 +137,13 @@ def by_benchmark(networks: Sequence[BenchmarkNetwork]) -> Table:
     for name in dict.fromkeys(network.benchmark for network in networks):
         mine = [network for network in networks if network.benchmark == name]
         counts = Counter(network.state for network in mine)
-        asked = Counter[str]()
+        instances = Counter[str]()
         for network in mine:
-            asked[network.state] += network.instances
+            instances[network.state] += network.instances
         reasons = dict.fromkeys(str(network.lacking.lacks[0]) for network in mine if network.lacking.lacks)
         operators = sorted({operator for network in mine for operator in network.operators})
-        cells = [f"{counts[state]} ({asked[state]})" if counts[state] else "" for state in _STATES]
-        rows.append([name, str(asked.total()), str(len(mine)), *cells, "; ".join(reasons), ", ".join(operators)])
+        cells = [f"{counts[state]} ({instances[state]})" if counts[state] else "" for state in _STATES]
+        rows.append([name, str(instances.total()), str(len(mine)), *cells, "; ".join(reasons), ", ".join(operators)])
     headings = ("instances", "networks", "taken (instances)", "refused", "not stored")
     return Table(
         [

@@ -85,9 +85,9 @@ class RootProfile:
         question = Question(lower, upper, matrix, offsets)
         crown = self.staged.bound(question, clock)
         # The hidden bounds are the same; they are read from the engine, whose time isn't taken.
-        known = self._engine.bound(question)
+        engine_bounds = self._engine.bound(question)
         begin = clock()
-        bounds = adopt_crown(self._checker, lower.astype(np.float64), upper.astype(np.float64), known)
+        bounds = adopt_crown(self._checker, lower.astype(np.float64), upper.astype(np.float64), engine_bounds)
         charged_s = clock() - begin
         starts = np.cumsum([0, *(len(b) for _, b in spec.disjuncts)])
         left = np.flatnonzero([not crown.rows[a:b].max() > 0 for a, b in itertools.pairwise(starts)])
@@ -115,7 +115,7 @@ def profile(root: RootProfile, instances: Sequence[Instance], repeats: int, cloc
     for instance in instances[:1]:
         root.run(instance, clock)
     turns = [[root.run(instance, clock) for instance in instances] for _ in range(repeats)]
-    keys = ("interval_s", "walk_s", "relax_s", "walked", "rows", "done", "there")
+    keys = ("interval_s", "walk_s", "relax_s", "walked", "rows", "products", "possible")
     # Repeats, images, levels, keys; then the mean over images, and the median over repeats.
     numbers = [
         [[[float(getattr(level, key)) for key in keys] for level in run.crown.levels] for run in turn] for turn in turns
@@ -131,10 +131,12 @@ def profile(root: RootProfile, instances: Sequence[Instance], repeats: int, cloc
     seconds = [*levels[:, :3].sum(axis=0), last, *after]
     stages = ("intervals", "walks of hidden rows", "relaxing", "walks of the specification's rows", *_AFTER)
     whole = float(sum(seconds))
-    done, there = (float(np.mean([getattr(run.crown, key) for run in turns[0]])) for key in ("last_done", "last_there"))
-    products = {1: (levels[:, 5].sum(), levels[:, 6].sum()), 3: (done, there)}
+    products, possible = (
+        float(np.mean([getattr(run.crown, key) for run in turns[0]])) for key in ("last_products", "last_possible")
+    )
+    pairs = {1: (levels[:, 5].sum(), levels[:, 6].sum()), 3: (products, possible)}
     summed = [
-        [stage, _milliseconds(value), f"{value / whole:.1%}", *_products(*products.get(place, (0.0, 0.0)))]
+        [stage, _milliseconds(value), f"{value / whole:.1%}", *_products(*pairs.get(place, (0.0, 0.0)))]
         for place, (stage, value) in enumerate(zip(stages, seconds, strict=True))
     ]
     return (
@@ -154,8 +156,8 @@ def _counts(values: Sequence[float]) -> list[str]:
     return [f"{values[0]:.0f}", f"{values[1]:.0f}", *_products(*values[2:])]
 
 
-def _products(done: float, there: float) -> list[str]:
-    return [f"{done / 1e6:.2f}", f"{there / 1e6:.2f}"] if there else ["", ""]
+def _products(products: float, possible: float) -> list[str]:
+    return [f"{products / 1e6:.2f}", f"{possible / 1e6:.2f}"] if possible else ["", ""]
 
 
 def as_onnx(path: Path, folder: Path, compact: bool) -> Path:

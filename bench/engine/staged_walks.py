@@ -3,8 +3,8 @@
 The engine goes through a network in one call of a kernel (`verifiers.sparse.crown`); here its kernels are called one by
 one, in the same order on the same arrays, so that the bounds are the same bit for bit.
 
-The products of a weight and a coefficient that are counted as *there* are those of walks that leave nothing out: of all
-rows of a level that aren't constant, with both signs, through all weights of the levels below. What is left out are
+The products of a weight and a coefficient that are counted as *possible* are those of walks that leave nothing out: of
+all rows of a level that aren't constant, with both signs, through all weights of the levels below. What is left out are
 rows that intervals have settled, weights of neurons that are inactive over the box, and what a row doesn't see.
 """
 
@@ -43,8 +43,8 @@ class StagedLevel:
         relax_s: Seconds for relaxing the level and making it ready for the walks of the levels above.
         walked: Rows that are walked back.
         rows: Rows that a ReLU needs bounds of.
-        done: Products of a weight and a coefficient in the walks; lanes that no row fills are counted.
-        there: Such products in walks of all rows through all weights below.
+        products: Products of a weight and a coefficient in the walks; lanes that no row fills are counted.
+        possible: Such products in walks of all rows through all weights below.
     """
 
     name: str
@@ -54,8 +54,8 @@ class StagedLevel:
     relax_s: float
     walked: int
     rows: int
-    done: int
-    there: int
+    products: int
+    possible: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +65,15 @@ class StagedBounds:
     Args:
         levels: From the first behind the input on.
         last_s: Seconds for the rows of the specification.
-        last_done: Products in their walks.
-        last_there: Products in walks of all of them through all weights.
+        last_products: Products in their walks.
+        last_possible: Products in walks of all of them through all weights.
         rows: Lower bounds of them.
     """
 
     levels: tuple[StagedLevel, ...]
     last_s: float
-    last_done: int
-    last_there: int
+    last_products: int
+    last_possible: int
     rows: Float64Array
 
 
@@ -128,8 +128,8 @@ class Staged(ABC):
             rows = int(program.lives[level + 1] - program.lives[level]) if program.bounded[level] else 0
             below = int(program.pointers[program.starts[level]])
             seconds = [float(value) for value in np.diff(times)]
-            done = self._products() - before
-            levels.append(StagedLevel(node.name, node.size, *seconds, walked, rows, done, 2 * rows * below))
+            products = self._products() - before
+            levels.append(StagedLevel(node.name, node.size, *seconds, walked, rows, products, 2 * rows * below))
         return levels
 
     def _grow(self) -> None:

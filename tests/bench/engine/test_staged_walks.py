@@ -48,8 +48,8 @@ def test_bounds_and_products_are_the_engines(
         # The clock ticks once whenever it is looked at.
         result = staged.bound(box, lambda: float(next(ticks)))
         assert np.array_equal(result.rows, expected.rows)
-        done = sum(level.done for level in result.levels) + result.last_done
-        assert done == engine.multiplications() - before
+        products = sum(level.products for level in result.levels) + result.last_products
+        assert products == engine.multiplications() - before
         assert {(level.interval_s, level.walk_s, level.relax_s) for level in result.levels} == {(1.0, 1.0, 1.0)}
         assert result.last_s == 1.0
         assert all(level.walked <= level.rows for level in result.levels)
@@ -70,8 +70,8 @@ def test_every_node_has_its_level_and_rows_that_are_there(
     assert first.walked == last.walked == last.rows == 0
     assert all(level.walked > 0 for level in hidden)
     entries = [sum(term.matrix.nnz for term in node.terms) for node in network.nodes]
-    assert hidden[0].there == 2 * hidden[0].rows * entries[1]
-    assert result.last_there == 4 * sum(entries)
+    assert hidden[0].possible == 2 * hidden[0].rows * entries[1]
+    assert result.last_possible == 4 * sum(entries)
 
 
 def test_arrays_that_turn_out_too_small_grow(tmp_path: Path) -> None:
@@ -84,4 +84,4 @@ def test_arrays_that_turn_out_too_small_grow(tmp_path: Path) -> None:
     assert staged._weights > 2
     assert np.array_equal(again.rows, expected.rows)
     # What was walked in vain isn't counted.
-    assert [level.done for level in again.levels] == [level.done for level in expected.levels]
+    assert [level.products for level in again.levels] == [level.products for level in expected.levels]
