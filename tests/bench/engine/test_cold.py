@@ -10,6 +10,7 @@ import pytest
 from prunecert.bench.engine import cold as module
 from prunecert.bench.engine.cold import ColdRequest, ColdRun, cold, installed, main, measure, table
 from prunecert.errors import UserError
+from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.capabilities import Availability
 
 #: What a made-up verifier does: it writes an answer after a while, or ends otherwise.
@@ -122,7 +123,7 @@ def test_only_what_is_there_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sparse-bab" in everything
     assert "sparse-pair" not in everything
     assert not {"crown", "pgd"} & {*everything, *left}
-    monkeypatch.setattr(module.VERIFIERS.get("vibecheck"), "availability", lambda: Availability(False, hint="get it"))
+    monkeypatch.setattr(VERIFIERS.get("vibecheck"), "availability", lambda: Availability(False, hint="get it"))
     with pytest.raises(UserError, match="None of these verifiers is installed") as error:
         installed(["vibecheck"])
     assert "vibecheck is left out: get it" in str(error.value.details)
