@@ -127,9 +127,20 @@ class Staged(ABC):
             node = self._network.nodes[self._layout.nodes[level]]
             rows = int(program.lives[level + 1] - program.lives[level]) if program.bounded[level] else 0
             below = int(program.pointers[program.starts[level]])
-            seconds = [float(value) for value in np.diff(times)]
-            products = self._products() - before
-            levels.append(StagedLevel(node.name, node.size, *seconds, walked, rows, products, 2 * rows * below))
+            interval_s, walk_s, relax_s = (float(value) for value in np.diff(times))
+            levels.append(
+                StagedLevel(
+                    name=node.name,
+                    neurons=node.size,
+                    interval_s=interval_s,
+                    walk_s=walk_s,
+                    relax_s=relax_s,
+                    walked=walked,
+                    rows=rows,
+                    products=self._products() - before,
+                    possible=2 * rows * below,
+                )
+            )
         return levels
 
     def _grow(self) -> None:
