@@ -93,13 +93,13 @@ def lacking(path: Path, folder: Path, keep: Collection[str] = (), outputs: int |
     shapes = _Shapes(model)
     lacks: dict[Lack, None] = {}
     for number in range(MOST):
+        if number and any(text in refusal.lower() for text in _ARTEFACTS):
+            return Lacking(tuple(lacks), whole=False)
         place = _refused(model, refusal)
         if place is None:
             lacks.setdefault(Lack("", in_few_words(_plain(refusal))))
             return Lacking(tuple(lacks), whole=False)
         node, reason = model.graph.node[place], refusal.split(" isn't taken: ", 1)[1]
-        if number and reason.startswith(_ARTEFACTS):
-            return Lacking(tuple(lacks), whole=False)
         if reason.startswith(_AFTER):
             before = _before(model, place, reason.removeprefix(_AFTER).split(",")[0])
             if before is not None:

@@ -79,12 +79,21 @@ def test_a_network_that_is_not_read_to_its_end_says_so(tmp_path: Path, monkeypat
     monkeypatch.undo()
 
 
-def test_what_only_stand_ins_make_so_is_not_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "second",
+    [
+        "The node 'k' (Cos) isn't taken: a rearranged value of 9 elements would need a matrix.",
+        "Its output 'y' isn't taken. A rearranged value of 9 elements would need a matrix of 81 weights.",
+    ],
+)
+def test_what_only_stand_ins_make_so_is_not_the_networks(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = network(tmp_path, "h = Sin(x) k = Cos(h) y = Gemm(k, w)")
     sentences = iter(
         [
             "net is refused. The node 'h' (Sin) isn't taken: of what depends on the input, taken are Abs.",
-            "net is refused. The node 'k' (Cos) isn't taken: a rearranged value of 9 elements would need a matrix.",
+            f"net is refused. {second}",
         ]
     )
     monkeypatch.setattr(module, "inspect_network", lambda *_, **__: Inspection((), None, refusal=next(sentences)))
