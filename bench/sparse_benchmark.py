@@ -3,11 +3,12 @@
     prunecert sparse-benchmark complete --onnx NET.onnx … --images 200 --timeout 60
     prunecert sparse-benchmark reuse --onnx DENSE.onnx X2.onnx X10.onnx X20.onnx X100.onnx --images 200
 
-Asked are the images of the set that a network classifies correctly and that CROWN leaves open. `complete` asks every
+Asked are the images of the set that a network classifies correctly and that CROWN leaves open, or, with --proved, all
+that it classifies correctly, as published percentiles mostly are (--published sets such beside). `complete` asks every
 verifier about each image in turn, in an order that changes from image to image, all with the same limit, in worker
 processes that are warm; start-up and loading are not counted. `reuse` takes the networks for a chain of neighbours, and
 asks the search with and without the proofs of the networks before. Times are wall-clock; an image that is not decided
-counts with its time in the median and with twice the limit in PAR2. A verdict of one verifier that contradicts
+counts with its time in the percentiles and with twice the limit in PAR2. A verdict of one verifier that contradicts
 another's ends the command with exit code 1.
 """
 
@@ -17,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunecert.bench.engine.answers import complete_summary, contradictions, reuse_summary, table, write
+from prunecert.bench.engine import answers as timed
 from prunecert.bench.engine.complete import OURS, WITH_PROOFS, BenchmarkRequest, complete, reuse
 from prunecert.bench.options import IMAGES, RADIUS, REPEATS, SECONDS, THREADS
 from prunecert.errors import EXIT_OK, EXIT_REGRESSION, run_main
@@ -37,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=THREADS, default=2, help="of each verifier (default: 2)")
         sub.add_argument("--repeats", type=REPEATS, default=1, help="times that each image is asked (default: 1)")
         sub.add_argument("--data-root", type=Path, help="folder that holds cifar-10-batches-py")
+        sub.add_argument("--proved", action="store_true", help="ask about images that CROWN proves, too")
+        sub.add_argument(
+            "--published", nargs="+", type=timed.Published.parse, default=[], metavar="NAME=MEDIAN,P90,P99",
+            help="seconds that somebody has published, to set beside each verifier's",
+        )  # fmt: skip
         sub.add_argument("--out", type=Path, help="write all answers to this JSON file")
     verbs.choices["complete"].add_argument(
         "--verifiers", default="sparse-bab,neuralsat,abcrown", help="comma-separated (default: %(default)s)"
@@ -47,18 +53,18 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     options = parser().parse_args(argv)
-    names = ("images", "split", "eps", "timeout", "threads", "repeats", "data_root")
+    names = ("images", "split", "eps", "timeout", "threads", "repeats", "data_root", "proved")
     request = BenchmarkRequest(onnx=tuple(options.onnx), **{name: getattr(options, name) for name in names})
     if options.verb == "complete":
         answers = complete(request, [name for name in options.verifiers.split(",") if name])
-        summary = complete_summary(answers, OURS)
+        summary = timed.complete_summary(answers, OURS)
     else:
         answers = reuse(request)
-        summary = reuse_summary(answers, WITH_PROOFS, OURS, request.onnx[0].name)
-    print("\n".join([table(answers, request.timeout), *summary]))
+        summary = timed.reuse_summary(answers, WITH_PROOFS, OURS, request.onnx[0].name)
+    print("\n".join([timed.table(answers, request.timeout), *summary, *timed.beside(answers, options.published)]))
     if options.out is not None:
-        write(answers, options.out)
-    sentences = contradictions(answers)
+        timed.write(answers, options.out)
+    sentences = timed.contradictions(answers)
     for sentence in sentences:
         print(f"CONTRADICTION {sentence}")
     return EXIT_REGRESSION if sentences else EXIT_OK

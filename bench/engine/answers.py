@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import numpy as np
 
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.outcome import contradictions as all_contradictions
+from prunecert.errors import UserError
+from prunecert.numbers import read_number
+from prunecert.printable import shortened
 from prunecert.verifiers.base import Status
 
 
@@ -38,23 +42,59 @@ class TimedAnswer:
     detail: str
 
 
+@dataclass(frozen=True)
+class Published:
+    """What somebody has published about a verifier; of other images, mostly, and on another machine.
+
+    Args:
+        name: What it is called.
+        seconds: By what is published of the times: ``median``, ``p90``, ``p99``.
+    """
+
+    name: str
+    seconds: dict[str, float]
+
+    @classmethod
+    def parse(cls, text: str) -> Published:
+        """Reads ``NAME=MEDIAN,P90,P99``, in seconds.
+
+        Raises:
+            UserError: It is something else.
+        """
+        name, _, numbers = text.rpartition("=")
+        values = [read_number(number) for number in numbers.split(",")]
+        seconds = [value for value in values if value is not None and 0 < value < math.inf]
+        if not name.strip() or len(values) != len(seconds) or len(seconds) != len(_SHARES):
+            raise UserError(
+                f"--published {shortened(repr(text), 80)} is refused; allowed is NAME={','.join(_SHARES).upper()}, "
+                "seconds above 0."
+            )
+        return cls(name.strip(), dict(zip(_SHARES, seconds, strict=True)))
+
+
+#: What is set beside published figures, and the percentiles that they are.
+_SHARES = {"median": 50, "p90": 90, "p99": 99}
 _COLUMNS = (
     ("network", False),
     ("verifier", False),
-    *((heading, True) for heading in ("images", "unsat", "sat", "open", "median s", "quartiles s", "PAR2 s")),
+    *((heading, True) for heading in ("images", "unsat", "sat", "undecided", "median s", "quartiles s")),
+    *((heading, True) for heading in ("p90 s", "p99 s", "mean s", "PAR2 s")),
     ("domains, median", True),
 )
 
 
 def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
-    """Returns a Markdown table: a line for each network and verifier."""
+    """Returns a Markdown table: a line for each network and verifier.
+
+    What is not decided counts in percentiles and mean with the time that it took, and in PAR2 with twice the limit.
+    """
     rows = []
     for network, verifier, group in _groups(answers):
         seconds = [answer.seconds for answer in group]
         counts = {status: sum(answer.status is status for answer in group) for status in (Status.UNSAT, Status.SAT)}
         undecided = len(group) - sum(counts.values())
         par2 = statistics.fmean(a.seconds if a.status.decided else 2 * timeout for a in group)
-        low, middle, high = np.percentile(seconds, (25, 50, 75))
+        low, middle, high, late, last = np.percentile(seconds, (25, 50, 75, 90, 99))
         domains = [answer.domains for answer in group if answer.domains is not None]
         rows.append(
             [
@@ -63,7 +103,7 @@ def table(answers: Sequence[TimedAnswer], timeout: float) -> str:
                 *map(str, (len(group), counts[Status.UNSAT], counts[Status.SAT], undecided)),
                 f"{middle:.3f}",
                 f"{low:.3f}–{high:.3f}",
-                f"{par2:.3f}",
+                *(f"{value:.3f}" for value in (late, last, statistics.fmean(seconds), par2)),
                 f"{statistics.median(domains) if domains else ''}",
             ]
         )
@@ -91,6 +131,25 @@ def ratios(
         if ours in medians and len(medians) > 1:
             factors.append(min(value for name, value in medians.items() if name != ours) / medians[ours])
     return factors
+
+
+def beside(answers: Sequence[TimedAnswer], published: Sequence[Published]) -> list[str]:
+    """Returns a line for each network, verifier and published set of figures, with the ratios of their percentiles."""
+    lines = []
+    for network, verifier, group in _groups(answers):
+        seconds = [answer.seconds for answer in group]
+        undecided = sum(not answer.status.decided for answer in group)
+        for figures in published:
+            ours = {name: float(np.percentile(seconds, share)) for name, share in _SHARES.items()}
+            pairs = (
+                f"{name} {ours[name]:.3f} s beside {theirs:g} s ({theirs / ours[name]:.2f} times)"
+                for name, theirs in figures.seconds.items()
+            )
+            lines.append(
+                f"{network}, {verifier}, {len(group)} answers, {undecided} undecided, beside what is published of "
+                f"{figures.name}: {', '.join(pairs)}"
+            )
+    return lines
 
 
 def asked_before(answers: Sequence[TimedAnswer]) -> set[tuple[str, int]]:

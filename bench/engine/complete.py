@@ -34,6 +34,7 @@ class BenchmarkRequest:
         threads: Of each verifier.
         repeats: Times that each image is asked.
         data_root: Folder that holds ``cifar-10-batches-py``; None: it is looked for.
+        proved: Whether images that CROWN proves are asked about, too.
     """
 
     onnx: tuple[Path, ...]
@@ -44,6 +45,7 @@ class BenchmarkRequest:
     threads: int = 2
     repeats: int = 1
     data_root: Path | None = None
+    proved: bool = False
 
     def check(self) -> None:
         """Raises a `UserError` if a network is no file."""
@@ -53,7 +55,10 @@ class BenchmarkRequest:
 
 
 def open_images(onnx: Path, request: BenchmarkRequest) -> dict[int, Instance]:
-    """Returns, by index, questions about the images that are classified correctly and that CROWN leaves open."""
+    """Returns, by index, questions about the images that are classified correctly and that CROWN leaves open.
+
+    With `BenchmarkRequest.proved` it is all that are classified correctly.
+    """
     from prunecert.verifiers.sparse.crown.engine import Engine, Question
     from prunecert.verifiers.sparse.onnx.reader import read_network
 
@@ -69,13 +74,14 @@ def open_images(onnx: Path, request: BenchmarkRequest) -> dict[int, Instance]:
         lower, upper = (np.clip(image + side * np.float32(request.eps), 0, 1).astype(np.float32) for side in (-1, 1))
         spec = OutputSpec.robustness(label, len(output))
         rows = np.concatenate([a for a, _ in spec.disjuncts])
-        if engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows.min() > 0:
+        if not request.proved and engine.bound(Question(lower, upper, rows, np.zeros(len(rows)))).rows.min() > 0:
             continue
         name, classes = f"image {index}", len(output)
         questions[index] = Instance(
             onnx, identity(onnx), lower, upper, spec, request.timeout, name, label, classes, request.eps
         )
-    print(f"{onnx.name}: CROWN leaves {len(questions)} of {request.images} images open", flush=True)
+    what = "are classified correctly" if request.proved else "are classified correctly and left open by CROWN"
+    print(f"{onnx.name}: {len(questions)} of {request.images} images {what}", flush=True)
     return questions
 
 

@@ -25,10 +25,14 @@ def test_options_become_a_request_and_a_contradiction_fails(
 
     monkeypatch.setattr(sparse_benchmark, "complete", complete)
     words = ["complete", "--onnx", "a.onnx", "--verifiers", f"{OURS},rival", "--images", "7", "--eps", "0.1"]
-    assert sparse_benchmark.main([*words, "--out", str(tmp_path / "out.json")]) == 1
+    words += ["--published", "other=4,5,6", "--out", str(tmp_path / "out.json")]
+    assert sparse_benchmark.main(words) == 1
     assert requests == [(BenchmarkRequest(onnx=(Path("a.onnx"),), images=7, eps=0.1), [OURS, "rival"])]
     printed = capsys.readouterr().out
     assert "(the faster of the others over ours): median 3.00" in printed
+    assert (
+        f"a.onnx, {OURS}, 1 answers, 0 undecided, beside what is published of other: median 1.000 s beside" in printed
+    )
     assert "CONTRADICTION a.onnx, image 3: sat by rival" in printed
     assert (tmp_path / "out.json").is_file()
 

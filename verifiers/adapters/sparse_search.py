@@ -67,7 +67,7 @@ class SparseBab(SparseSearch):
         "memory_mb": Setting(
             default=3072,
             at_least=1,
-            help="most memory in MiB that open subdomains, or what is left of the network, may take",
+            help="most memory in MiB that open subdomains, what is left of the network, or CROWN's walks may take",
         ),
         "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
         "proofs": Setting(

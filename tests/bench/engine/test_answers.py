@@ -6,9 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from prunecert.bench.engine.answers import (
+    Published,
     TimedAnswer,
     asked_before,
+    beside,
     complete_summary,
     contradictions,
     ratios,
@@ -17,6 +21,7 @@ from prunecert.bench.engine.answers import (
     write,
 )
 from prunecert.bench.engine.complete import OURS
+from prunecert.errors import UserError
 from prunecert.verifiers.base import Status
 
 PROOFS = f"{OURS} + proofs"
@@ -64,8 +69,26 @@ def test_what_is_not_decided_counts_with_twice_the_limit() -> None:
     lost = replace(other, verifier=OURS, image=1, status=Status.TIMEOUT, seconds=10.0)
     row = table([proved, lost], 10.0).splitlines()[-1]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        *("a", OURS, "2", "1", "0", "1", "5.500", "3.250–7.750", "10.500", "1.0")
+        *("a", OURS, "2", "1", "0", "1", "5.500", "3.250–7.750", "9.100", "9.910", "5.500", "10.500", "1.0")
     ]
+
+
+def test_percentiles_stand_beside_published_ones_where_such_are_given() -> None:
+    figures = Published.parse("α,β-CROWN, a GPU = 1.24,3.2,32.6".replace(" = ", "="))
+    assert figures == Published("α,β-CROWN, a GPU", {"median": 1.24, "p90": 3.2, "p99": 32.6})
+    timed = [TimedAnswer("a", image, OURS, Status.UNSAT, image / 100, 1, "") for image in range(101)]
+    timed[-1] = replace(timed[-1], status=Status.TIMEOUT)
+    assert beside(timed, []) == []
+    assert beside(timed, [figures]) == [
+        f"a, {OURS}, 101 answers, 1 undecided, beside what is published of α,β-CROWN, a GPU: median 0.500 s beside "
+        "1.24 s (2.48 times), p90 0.900 s beside 3.2 s (3.56 times), p99 0.990 s beside 32.6 s (32.93 times)"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "=1,2,3", "x=1,2", "x=1,2,3,4", "x=1,2,fast", "x=0,1,2", "x=1,2,inf"])
+def test_published_figures_are_three_times(text: str) -> None:
+    with pytest.raises(UserError, match="allowed is NAME=MEDIAN,P90,P99, seconds above 0"):
+        Published.parse(text)
 
 
 def test_an_image_that_is_proved_and_broken_is_named(tmp_path: Path) -> None:

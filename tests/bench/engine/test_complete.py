@@ -70,6 +70,7 @@ def test_only_right_images_that_crown_leaves_open_are_asked(request_: BenchmarkR
     assert list(questions) == [1, 2]
     assert all(item.lower.min() >= 0 and item.upper.max() <= 1 for item in questions.values())
     assert open_images(path, BenchmarkRequest(onnx=(path,), eps=1e-9)) == {}
+    assert list(open_images(path, BenchmarkRequest(onnx=(path,), eps=1e-9, proved=True))) == [1, 2]
     assert list(open_images(path, BenchmarkRequest(onnx=(path,), images=2, eps=1.0))) == [1]
 
 

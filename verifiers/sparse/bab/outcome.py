@@ -25,7 +25,7 @@ class Limits:
         tighten_after: Subdomains after which the hidden bounds are improved and the search starts over; 0: never.
         tighten_steps: Gradient steps for each of them.
         splits: Whether to split; without, this is α-CROWN.
-        memory_mb: Most that open subdomains may take.
+        memory_mb: Most that CROWN's walks, what is left of the network, or open subdomains may take, each.
         seed: Of the attack's random starts.
         split: What is split: `relu`, `input` (where sub-boxes can be bounded so), or `auto`: inputs where few vary and
             an estimate says that it will do, else ReLUs.

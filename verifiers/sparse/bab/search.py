@@ -149,6 +149,12 @@ class Search:
         fragile = self.earlier is not None and self.earlier.broken
         if fragile and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
             return None
+        if self.engine.walk_mb > task.limits.memory_mb:
+            out.detail = (
+                f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
+                f"{task.limits.memory_mb:g} MiB"
+            )
+            return None
         crown = self.engine.bound(Question(self.lower, self.upper, rows, offsets + more))
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
         bounds = None

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import Float64Array
+from prunecert.verifiers.sparse.crown.memory import walk_mb
 from prunecert.verifiers.sparse.crown.passes import Pass, RowPass, UnitPass
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.threads import threads as available
@@ -94,6 +95,11 @@ class Engine:
         self._few = network.nonzeros <= few_entries
         self._input = len(network.nodes[0].bias)
         self._hidden = tuple(sorted({*network.activated(), len(network.nodes) - 1}))
+
+    @functools.cached_property
+    def walk_mb(self) -> float:
+        """How much memory CROWN of one image takes at its peak, in MiB, as is known before (`crown.memory`)."""
+        return walk_mb(self.network, self.threads, self._few)
 
     @functools.cached_property
     def _by_rows(self) -> RowPass:

@@ -118,9 +118,14 @@ class RowPass(Pass):
 
     def reserve(self, slots: int) -> None:
         """Makes slots before threads use them."""
-        variables = len(self._program.level)
         while len(self._states) < slots:
             self._states.append(make_state(self._program, self._taps))
+        self._help(slots)
+
+    def _help(self, slots: int) -> None:
+        """Makes what slots need that walk for another one's image."""
+        variables = len(self._program.level)
+        while len(self._scratches) < slots:
             self._scratches.append(make_scratch(variables, variables, True))
 
     def bound(
@@ -137,7 +142,7 @@ class RowPass(Pass):
         )
         if level == levels:
             return bounds, int(state.counts[3])
-        self.reserve(self._threads)
+        self._help(self._threads)
 
         def rows(slot: int, begin: int, end: int) -> None:
             row_walk.bound_rows(program, taps, state, self._scratches[slot], level, begin, end, intersect)
@@ -183,18 +188,24 @@ class UnitPass(Pass):
     def reserve(self, slots: int) -> None:
         """Makes slots before threads use them."""
         program = self._program
-        places = 2 * len(program.level) + 16
         while len(self._images) < slots:
             self._images.append(make_image(program, self._weights))
-            self._scratches.append(make_scratch(places, places + 8 * len(program.kinds), False))
             self._buffers.append(np.empty(int(np.diff(program.starts).max()), dtype=np.int64))
             self._merged.append(np.zeros(len(program.level)))
+        self._help(slots)
+
+    def _help(self, slots: int) -> None:
+        """Makes what slots need that walk for another one's image."""
+        places = 2 * len(self._program.level) + 16
+        while len(self._scratches) < slots:
+            self._scratches.append(make_scratch(places, places + 8 * len(self._program.kinds), False))
 
     def bound(
         self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool
     ) -> tuple[Float64Array, int]:
         """Bounds an image, see `Pass`."""
-        self.reserve(max(slot + 1, self._threads if parallel else 0))
+        self.reserve(slot + 1)
+        self._help(self._threads if parallel else 0)
         while not self._levels(slot, question, tighten, intersect, parallel):
             self._weights *= 2
             self._images[slot] = make_image(self._program, self._weights)

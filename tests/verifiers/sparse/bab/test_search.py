@@ -13,6 +13,11 @@ from prunecert.errors import UserError
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab.intermediate_bounds import tighten
+from prunecert.verifiers.sparse.crown import passes
+from prunecert.verifiers.sparse.crown.engine import Engine
+from prunecert.verifiers.sparse.crown.memory import walk_mb
+from prunecert.verifiers.sparse.crown.rows.layout import lay_flat
+from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.threads import threads
 from tests.soundness.networks import Network as Drawn
 from tests.soundness.networks import fully_connected
@@ -99,9 +104,35 @@ def test_open_subdomains_may_not_fill_memory(tmp_path: Path) -> None:
     assert "fill 1 MiB" in verdict.detail
 
 
-def test_networks_that_stay_too_large_are_left_open(tmp_path: Path) -> None:
+def test_walks_that_would_fill_memory_are_refused_before_anything_is_laid_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn, network = draw("fc", 3, tmp_path)
     spec = OutputSpec.robustness(0, drawn.classes)
+    box = np.zeros(drawn.inputs), np.ones(drawn.inputs)
+    needed = walk_mb(network, 1, by_rows=True)
+    layouts: list[object] = []
+
+    def lay_out(network: Network) -> object:
+        layouts.append(lay_flat(network))
+        return layouts[-1]
+
+    monkeypatch.setattr(passes, "lay_flat", lay_out)
+    _, out = search(network, *box, spec, memory_mb=needed / 2)
+    assert out.status is Status.UNKNOWN
+    assert out.detail == (
+        f"CROWN's walks over the network take {needed:.4g} MiB, more than the limit of {needed / 2:g} MiB"
+    )
+    assert not layouts
+    _, out = search(network, *box, spec, memory_mb=2 * needed)
+    assert "CROWN's walks" not in out.detail
+    assert layouts
+
+
+def test_networks_that_stay_too_large_are_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, network = draw("fc", 3, tmp_path)
+    spec = OutputSpec.robustness(0, drawn.classes)
+    monkeypatch.setattr(Engine, "walk_mb", 0.0)
     _, out = search(network, np.zeros(drawn.inputs), np.ones(drawn.inputs), spec, memory_mb=1e-4)
     assert out.status is Status.UNKNOWN
     assert "unstable ReLUs leave a network of" in out.detail
