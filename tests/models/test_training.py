@@ -229,6 +229,15 @@ def test_a_layer_without_bounds_is_refused_before_training(changes: dict[str, An
     replace(job(objective="pgd"), network="vgg16").refuse_unreachable()
 
 
+def test_windows_of_different_sizes_are_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS._targets, "uneven", "tests.models.conftest:uneven")
+    with pytest.raises(
+        UserError, match=r"ibp needs bounds of uneven\. .*'2' \(AdaptiveAvgPool2d\).* 3x3 of 8x8 places"
+    ):
+        replace(job(), network="uneven").refuse_unreachable()
+    replace(job(), network="uneven", data={"shape": [3, 24, 24], "classes": 10}).refuse_unreachable()
+
+
 def test_radam_rectifies_its_first_steps() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     trainer = Trainer(recipe(optimizer="radam", weight_decay=0.1), "natural", blobs(20), "cpu", quiet)
