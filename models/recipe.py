@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
-from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED
+from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED, share_of_both
 from prunecert.models.pruners.contract import method_of
 
 #: Keywords of a loss that the trainer gives, not the recipe; and those of a pruner that the pipeline gives.
@@ -108,7 +108,8 @@ class Recipe:
             another order.
         storage: How checkpoints keep prunable weights. With ``float16`` the finished network is rounded to it before it
             is measured: the rounded network is the network, in half the bytes.
-        allocation: How many weights each layer keeps, for the pruners that allocate by layer.
+        allocation: How many weights each layer keeps, for the pruners that allocate by layer; see
+            `models.pruners.allocation`.
         objective: Settings of the objective's loss.
         finetune_objective: Those that are others after pre-training. A number may depend on the compression:
             ``{alpha: {1: 0.005, 100: 0.025}}`` is 0.005 below 100x and 0.025 from there on. Pruners that begin at the
@@ -203,7 +204,10 @@ class Recipe:
         return recipe
 
     def _check_ranges(self, where: str) -> None:
+        _check_share(self.allocation, where)
         for name, choices in _CHOICES.items():
+            if name == "allocation" and self.allocation.startswith(f"{BOTH}:"):
+                continue
             if getattr(self, name) not in choices:
                 raise UserError(f"{where}: " + did_you_mean(name, getattr(self, name), choices))
         for name in ("lr", "finetune_lr", "score_lr", "batch_size", "train_eps_factor", "pretrain_epochs", "lr_gamma"):
@@ -267,6 +271,14 @@ class Recipe:
         mine = {name: value for name, value in self.pruners.items() if name == pruner}
         scored = pruner in PRUNERS and method_of(PRUNERS.get(pruner)).learns_scores
         return replace(self, pruners=mine, score_lr=self.score_lr if scored else Recipe.score_lr)
+
+
+def _check_share(allocation: str, where: str) -> None:
+    """Refuses what is no share behind ``both:``."""
+    try:
+        share_of_both(allocation)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_named(value: Any, key: str, where: str) -> None:
