@@ -4,9 +4,9 @@ A convolution's weight is multiplied at every place of its output, so that alloc
 spare small layers, leave a network as expensive to bound as it was: at 10x ``balanced`` takes nearly all from the first
 linear layer. ``both`` lies between ``balanced`` and the division that multiplies least, as near to the former as the
 budget of multiply-adds allows: layers whose weights are used often keep their proportions to one another and give to
-those whose weights are used seldom. Where that leaves a layer too little, ``both:S`` stops on the way: it spends 1 - S of
-the multiply-adds that ``balanced`` spends and S of those that ``both`` does. ``uniform`` meets both budgets, too, but
-leaves the small layers with a handful of weights.
+those whose weights are used seldom. Where that leaves a layer too little, ``both:S`` stops on the way: it spends 1 - S
+of the multiply-adds that ``balanced`` spends and S of those that ``both`` does. ``uniform`` meets both budgets, too,
+but leaves the small layers with a handful of weights.
 """
 
 from __future__ import annotations
