@@ -1,27 +1,30 @@
-"""``bench.retention --about``: who pays for pruning, which images, how much can go, and which method keeps most."""
+"""``bench.retention --about``: what networks keep and cost, who pays for pruning, how much can go, by which method."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 
 from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
 from prunecert.bench.leaderboard.entryschema import misshapen
 from prunecert.bench.planning.exports import export_cell
-from prunecert.bench.report import impact, impact_tables
+from prunecert.bench.report import impact, impact_tables, networks_table
 from prunecert.bench.report.medium import Table
 from prunecert.bench.results.impact.images import ImageOutcomes, outcomes_of, outcomes_of_rows
 from prunecert.bench.results.impact.methods import BASELINE, Costs, method_lines
 from prunecert.bench.results.impact.pairs import Comparison, against_dense, by_family
 from prunecert.bench.results.impact.potential import ALLOWANCE
 from prunecert.bench.results.store import Log, is_run
-from prunecert.bench.results.summary import read
+from prunecert.bench.results.summary import read, summarise, summarise_cell
+from prunecert.bench.results.summary_cells import SummaryCell
+from prunecert.bench.results.summary_types import read_summary
 from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError
 from prunecert.models import DENSE
@@ -30,10 +33,11 @@ from prunecert.onnx.count import count_shapes
 from prunecert.printable import shortened
 
 if TYPE_CHECKING:
+    from prunecert.models.checkpoint import Card
     from prunecert.models.groups import Groups
 
 #: What a table may be about.
-SUBJECTS = ("classes", "images", "potential", "methods", "gradients")
+SUBJECTS = ("networks", "classes", "images", "potential", "methods", "gradients")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class ImpactQuestion:
     """What is to be shown.
 
     Args:
-        source: A run, or a folder of leaderboard entries; of gradients, a folder of checkpoints.
+        source: A run, or a folder of leaderboard entries; of networks, a run's summary, too; of gradients, a folder of
+            checkpoints.
         subject: One of `SUBJECTS`.
         compressions: Only these, and the dense control; None for all.
         cells: Only cells whose name fits one of these comma-separated patterns, and the dense controls.
@@ -76,7 +81,7 @@ def tell(question: ImpactQuestion) -> None:
     """
     console = Console() if sys.stdout.isatty() else None
     notes = []
-    for part in parts_of(question):
+    for part in parts_of(question, whole=console is None):
         if console is None:
             print("\n".join([f"**{part.title}**", "", *part.table.markdown(), ""]))
         else:
@@ -89,8 +94,12 @@ def tell(question: ImpactQuestion) -> None:
             console.print(note, markup=False, highlight=False)
 
 
-def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
+def parts_of(question: ImpactQuestion, *, whole: bool = True) -> Iterator[ImpactTable]:
     """Yields the tables.
+
+    Args:
+        question: What is to be shown.
+        whole: Whether tables may be wider than a terminal of 80 columns.
 
     Raises:
         UserError: See `tell`.
@@ -99,6 +108,9 @@ def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
         raise UserError(f"{question.source} does not exist; give a run's folder, or that of the leaderboard's entries.")
     if question.subject == "gradients":
         yield from _gradients(question)
+        return
+    if question.subject == "networks":
+        yield from _networks(question, whole=whole)
         return
     outcomes, names = _read(question.source)
     outcomes = _chosen(outcomes, question)
@@ -142,9 +154,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
         )
     outcomes, sources = [], set()
     for path in entry_files(source):
-        entry = load_entry(path)
-        for field, problem in misshapen(entry):
-            raise UserError(f"{shortened(path)}: {field}: {problem}; prunecert check names all that is wrong with it.")
+        entry = _load(path)
         part = outcomes_of(*as_rows(entry))
         sources.add(str(entry["data"]["source"]))
         if part is not None:
@@ -152,6 +162,18 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
     if not outcomes:
         raise UserError(f"{source} holds neither a run nor a leaderboard entry; give the folder of either.")
     return outcomes, impact.class_names(sources.pop() if len(sources) == 1 else "")
+
+
+def _load(path: Path) -> Any:
+    """Returns a leaderboard entry.
+
+    Raises:
+        UserError: A field is missing or of another type.
+    """
+    entry = load_entry(path)
+    for field, problem in misshapen(entry):
+        raise UserError(f"{shortened(path)}: {field}: {problem}; prunecert check names all that is wrong with it.")
+    return entry
 
 
 def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[ImageOutcomes]:
@@ -172,6 +194,56 @@ def _chosen(outcomes: list[ImageOutcomes], question: ImpactQuestion) -> list[Ima
         part
         for part in everyone
         if id(part) in kept or (part.family, part.cell.pruner, part.cell.compression) in controls
+    ]
+
+
+def _networks(question: ImpactQuestion, *, whole: bool) -> Iterator[ImpactTable]:
+    """Yields what networks keep and what they cost: for each by itself, or for all."""
+    cells = _kept_cells(_cells(question.source), question)
+    sizes = dict(_sizes([(cell.name, cell.checkpoint_sha256) for cell in cells], question.checkpoints))
+    lines = networks_table.lines_of(
+        cells, {name: networks_table.NetworkSizes(card.kept, macs) for name, (card, macs) in sizes.items()}
+    )
+    if not lines:
+        raise UserError(f"{question.source} holds no finished network of those asked for.")
+    unfinished = ", ".join(cell.name for cell in cells if not cell.finished)
+    left_out = f"Not finished, and left out: {unfinished}." if unfinished else ""
+    groups = {"Accuracies": lines} if whole else networks_table.families(lines)
+    for title, group in groups.items():
+        accuracies = networks_table.accuracies_table(group, narrow=not whole)
+        yield ImpactTable(title, accuracies, networks_table.ACCURACY_NOTE)
+        costs = networks_table.costs_table(group, narrow=not whole)
+        note = " ".join(filter(None, (networks_table.cost_note(lines, narrow=not whole), left_out)))
+        yield ImpactTable("Costs" if whole else f"{title}: costs", costs, note)
+
+
+def _cells(source: Path) -> list[SummaryCell]:
+    """Returns the cells of a run, of its summary, or of leaderboard entries."""
+    summary = source / "summary.json" if source.is_dir() else source
+    if summary.is_file():
+        return read_summary(summary).cells
+    if is_run(source):
+        return [msgspec.convert(cell, SummaryCell) for cell in summarise(source)["cells"]]
+    return [
+        msgspec.convert(summarise_cell(*as_rows(entry)), SummaryCell)
+        for path in entry_files(source)
+        for entry in [_load(path)]
+    ]
+
+
+def _kept_cells(cells: Sequence[SummaryCell], question: ImpactQuestion) -> list[SummaryCell]:
+    """Returns the cells asked for, and their dense controls."""
+    chosen = [cell for cell in cells if question.compressions is None or cell.compression in question.compressions]
+    if question.cells is not None:
+        names = set(fitting((cell.name for cell in chosen), question.cells, str(question.source)))
+        chosen = [cell for cell in chosen if cell.name in names]
+    kept = {cell.name for cell in chosen}
+    trainings = {(cell.network, cell.objective, cell.eps, cell.seed) for cell in chosen}
+    return [
+        cell
+        for cell in cells
+        if cell.name in kept
+        or (cell.pruner == DENSE and (cell.network, cell.objective, cell.eps, cell.seed) in trainings)
     ]
 
 
@@ -196,17 +268,25 @@ def _potential(group: list[Comparison], allowance: float) -> Iterator[ImpactTabl
 
 def _costs(outcomes: Sequence[ImageOutcomes], folder: Path) -> Iterator[tuple[str, Costs]]:
     """Yields what networks cost, of those whose checkpoint of the same hash is there."""
+    networks = [(part.cell.name, part.cell.checkpoint_sha256) for part in outcomes]
+    for name, (card, macs) in _sizes(networks, folder):
+        yield name, Costs(card.train_seconds, macs)
+
+
+def _sizes(networks: Iterable[tuple[str, str | None]], folder: Path) -> Iterator[tuple[str, tuple[Card, int]]]:
+    """Yields cards and multiply-adds, counted in the export, of networks whose checkpoint of the same hash is there."""
     from prunecert.models.checkpoint import load_card
 
     with tempfile.TemporaryDirectory() as scratch:
-        for part in outcomes:
-            file = locate(folder, part.cell.name)
+        for name, sha256 in networks:
+            file = locate(folder, name)
             if not file.is_file() or not file.with_suffix(".json").is_file():
                 continue
             card = load_card(file)
-            if card.sha256 == part.cell.checkpoint_sha256:
-                shapes = count_shapes(export_cell(file, Path(scratch)).masked_path)
-                yield part.cell.name, Costs(card.train_seconds, shapes.sparse_macs)
+            if card.sha256 == sha256:
+                path = export_cell(file, Path(scratch)).masked_path
+                yield name, (card, count_shapes(path).sparse_macs)
+                path.unlink(missing_ok=True)
 
 
 def _gradients(question: ImpactQuestion) -> Iterator[ImpactTable]:
