@@ -205,11 +205,9 @@ def _is_mean(node: fx.Node) -> bool:
         return False
     axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     # Negative axes say nothing of how many there are, but a network of images has four here, or the pooling fails.
-    return (
-        isinstance(axes, tuple | list)
-        and len(axes) == 2
-        and {axis % 4 for axis in axes if axis in range(-4, 4)} == {2, 3}
-    )
+    if not isinstance(axes, tuple | list) or len(axes) != 2:
+        return False
+    return {axis % 4 for axis in axes if isinstance(axis, int) and -4 <= axis < 4} == {2, 3}
 
 
 def _keeps_places(node: fx.Node) -> bool:

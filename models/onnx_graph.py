@@ -195,7 +195,7 @@ class GraphWriter:
             case nn.Flatten():
                 return self._node("Flatten", name, [x], axis=1)
             case nn.MaxPool2d():
-                size, stride = int(layer.kernel_size), int(layer.stride)
+                size, stride = int(layer.kernel_size), int(layer.stride)  # type: ignore[arg-type]
                 return self._node("MaxPool", name, [x], kernel_shape=[size, size], strides=[stride, stride])
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
                 return self._average(name, layer, x)
