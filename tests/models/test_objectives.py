@@ -13,7 +13,7 @@ import prunecert.models.bounds
 from prunecert.errors import UserError
 from prunecert.models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
 from prunecert.models.attack import pgd_linf
-from prunecert.models.bounds import shared_bounds
+from prunecert.models.bounds import interval_margins, propagate, shared_bounds
 from prunecert.models.norms import frozen_forward, norms_of
 from tests.models.conftest import normalised
 
@@ -90,6 +90,50 @@ def test_mtl_ibp_lies_between_attack_and_intervals(batch: tuple[torch.Tensor, to
     assert at(0.25) == pytest.approx(0.75 * at(0.0) + 0.25 * at(1.0), rel=1e-5)
     torch.manual_seed(3)
     assert at(0.0) == pytest.approx(value(OBJECTIVES.get("pgd")(model, *batch, EPS, steps=8)), rel=1e-3)
+
+
+#: The attack's radius over the training's, steps, a step's share of the radius, and whether the best point is taken.
+ATTACKS = [(1.0, 2, 0.25, 0), (2.24, 1, 1.48, 0), (2.24, 5, 1.48, 1), (2.6, 3, 0.5, 0)]
+
+
+@pytest.mark.parametrize(("factor", "steps", "size", "best"), ATTACKS)
+@pytest.mark.parametrize("name", ["mtl-ibp", "sabr"])
+def test_the_attack_goes_as_far_as_its_settings_say(
+    name: str, factor: float, steps: int, size: float, best: int
+) -> None:
+    x, y = torch.rand(6, 3, 8, 8) * 0.8 + 0.1, torch.randint(0, 10, (6,))
+    model = normalised(0).eval()
+    settings = {"attack_factor": factor, "steps": steps, "step_size": size, "best": best}
+    torch.manual_seed(3)
+    own = {"alpha": 0.0} if name == "mtl-ibp" else {"lam": 0.2}
+    actual = value(OBJECTIVES.get(name)(model, x, y, 0.02, **own, **settings))
+    torch.manual_seed(3)
+    radius = factor * 0.02
+    point = pgd_linf(frozen_forward(model), x, y, radius, steps=steps, step_size=size * radius, best=bool(best))
+    if name == "mtl-ibp":
+        expected = F.cross_entropy(model(point), y)
+    else:
+        expected = F.cross_entropy(-interval_margins(propagate(model, point, 0.2 * 0.02), y), y)
+    assert actual == pytest.approx(value(expected), rel=1e-5)
+
+
+def test_mtl_ibp_bounds_the_radius_of_training_however_far_the_attack_goes() -> None:
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    model = normalised(0).eval()
+    ibp = value(OBJECTIVES.get("ibp")(model, x, y, EPS, kappa_end=0.0))
+    for factor in (1.0, 2.6):
+        loss = OBJECTIVES.get("mtl-ibp")(model, x, y, EPS, alpha=1.0, attack_factor=factor)
+        assert value(loss) == pytest.approx(ibp, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mtl-ibp", "sabr"])
+def test_batch_norm_takes_the_clean_images_statistics(name: str) -> None:
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    model, reference = normalised(0), normalised(0)
+    OBJECTIVES.get(name)(model, x, y, 0.05, attack_factor=2.0, steps=2)
+    reference(x)
+    for (key, moved), expected in zip(model.named_buffers(), reference.buffers(), strict=True):
+        assert torch.allclose(moved.double(), expected.double(), atol=1e-5), key
 
 
 def test_sabr_shrinks_ibp_s_box(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
