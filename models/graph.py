@@ -306,9 +306,10 @@ def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> W
     if isinstance(pool, nn.AvgPool2d):
         return Windows(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
     assert isinstance(pool, nn.AdaptiveAvgPool2d)
-    asked = pool.output_size
+    sizes = pool.output_size
+    # None: as many as there are inputs.
     outputs = [
-        one or whole for one, whole in zip(asked if isinstance(asked, tuple) else (asked, asked), size, strict=True)
+        one or whole for one, whole in zip(sizes if isinstance(sizes, tuple) else (sizes, sizes), size, strict=True)
     ]
     if any(whole % one for one, whole in zip(outputs, size, strict=True)):
         raise UserError(
