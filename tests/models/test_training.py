@@ -280,10 +280,15 @@ def test_radam_s_updates_are_the_published_ones(steps: int) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("adamw", torch.optim.AdamW), ("radam", torch.optim.RAdam), ("sgd", torch.optim.SGD)]
 )
-def test_the_recipe_s_optimiser_trains(name: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
-    step = kind.step  # type: ignore[attr-defined]
-    monkeypatch.setattr(kind, "step", lambda self: (steps.append(self.param_groups[0]), step(self)))
+def test_the_recipe_s_optimiser_trains(name: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[dict[str, Any]] = []
+    step = kind.step
+
+    def counting(self: torch.optim.Optimizer) -> None:
+        steps.append(self.param_groups[0])
+        step(self)
+
+    monkeypatch.setattr(kind, "step", counting)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     trainer = Trainer(recipe(optimizer=name, weight_decay=0.1, momentum=0.7), "natural", blobs(40), "cpu", quiet)
     trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
@@ -352,7 +357,13 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Noting:
 @pytest.mark.parametrize("shape", ["linear", "smoothed"])
 def test_the_loss_meets_the_recipe_s_ramp_in_batches_of_its_size(noted: Noting, shape: str) -> None:
     rates: list[float] = []
-    changes = {"ramp": shape, "lr_schedule": "step", "lr_milestones": [0.5], "lr_gamma": 0.1, "batch_size": 30}
+    changes: dict[str, Any] = {
+        "ramp": shape,
+        "lr_schedule": "step",
+        "lr_milestones": [0.5],
+        "lr_gamma": 0.1,
+        "batch_size": 30,
+    }
     trainer = Trainer(recipe(**changes), "natural", blobs(60), "cpu", lambda report: rates.append(report.lr))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     trainer.run(model, Stage("pretrain", 4, 1e-3, 0.1, warmup=1, ramp=2))
