@@ -336,6 +336,8 @@ class Noting:
         self.images: list[torch.Tensor] = []
         self.radii: list[float] = []
         self.progress: list[float] = []
+        self.halved: list[bool] = []
+        self.weights: list[torch.Tensor] = []
 
     def __call__(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, progress: float = 1.0
@@ -343,6 +345,8 @@ class Noting:
         self.images.append(x)
         self.radii.append(eps)
         self.progress.append(progress)
+        self.halved.append(torch.is_autocast_enabled("cpu"))
+        self.weights.append(next(model.parameters()).detach().clone())
         return F.cross_entropy(model(x), y)
 
 
@@ -388,6 +392,35 @@ def test_the_factor_of_the_radius_reaches_the_loss_in_every_stage(
     pipeline(tmp_path, images=20).run(cell)
     # An epoch of warm-up, one of pre-training at the whole radius, one of fine-tuning.
     assert noted.radii == pytest.approx([0.0, 1.26 * 2 / 255, 1.26 * 2 / 255])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_products_and_images_are_in_the_recipe_s_format(noted: Noting, precision: str, layout: str) -> None:
+    trainer = Trainer(recipe(precision=precision, memory_format=layout), "natural", blobs(20), "cpu", quiet)
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.Flatten(), nn.Linear(256, 10))
+    trainer.run(model, Stage("pretrain", 1, 1e-3, 0.0))
+    assert noted.halved == [precision == "bfloat16"]
+    assert noted.images[0].is_contiguous(memory_format=torch.channels_last) == (layout == "channels-last")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_the_average_of_the_weights_starts_where_the_rate_begins_to_fall(noted: Noting) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    ends = []
+    for average in (0.0, 0.75):
+        one = copy.deepcopy(model)
+        torch.manual_seed(0)
+        settings = recipe(average=average, decay=0.5, optimizer="sgd")
+        Trainer(settings, "natural", blobs(40), "cpu", quiet).run(one, Stage("pretrain", 4, 0.01, 0.0))
+        ends.append(one.get_parameter("1.weight").detach())
+    # Two steps an epoch: the weights after steps 5 to 8 count.
+    first, *others = [*noted.weights[5:8], ends[0]]
+    expected = first
+    for weight in others:
+        expected = 0.75 * expected + 0.25 * weight
+    assert torch.allclose(ends[1], expected, atol=1e-6)
+    assert not torch.allclose(ends[1], ends[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(("crop", "padding", "mode"), [(2, "edge", "replicate"), (3, "zero", "constant")])
