@@ -138,9 +138,10 @@ def test_the_regularisers_are_the_published_ones_and_decay(progress: float) -> N
     decay = 0.344 * (1 - progress)
     actual = term(model, x, y, EPS, progress=progress, weight=0.344)
     assert value(actual) == pytest.approx(decay * (tightness + balance), rel=1e-4)
-    for switched, expected in (("tightness", balance), ("relu", tightness)):
-        actual = term(model, x, y, EPS, progress=progress, weight=0.344, **{switched: 0.0})
-        assert value(actual) == pytest.approx(decay * expected, rel=1e-4), switched
+    for share in (0.0, 0.25):
+        for switched, expected in (("tightness", share * tightness + balance), ("relu", tightness + share * balance)):
+            actual = term(model, x, y, EPS, progress=progress, weight=0.344, **{switched: share})
+            assert value(actual) == pytest.approx(decay * expected, rel=1e-4), switched
     strict = published(arrays, EPS, 0.9)
     assert value(term(model, x, y, EPS, progress=progress, tau=0.9)) == pytest.approx(
         0.5 * (1 - progress) * sum(strict), rel=1e-4
