@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.bounds import Intervals, margin_rows, propagate
-from prunecert.models.graph import Windows, padding_of, windows_of
+from prunecert.models.graph import PoolWindows, padding_of, windows_of
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import per_channel
 
@@ -222,7 +222,7 @@ def _through(bounds: Intervals, index: int, rows: Tensor, constant: Tensor) -> t
     return whole.reshape(*rows.shape[:2], *target), constant
 
 
-def _unpool(windows: Windows, rows: Tensor, target: torch.Size) -> Tensor:
+def _unpool(windows: PoolWindows, rows: Tensor, target: torch.Size) -> Tensor:
     """Maps coefficients of an average pooling's outputs to those of its inputs."""
     kernel, stride, pads = windows.kernel, windows.stride, windows.padding
     whole = rows.flatten(0, 1)

@@ -275,7 +275,7 @@ def padding_of(conv: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Windows:
+class PoolWindows:
     """The windows of an average pooling, (vertical, horizontal) each.
 
     Args:
@@ -289,11 +289,11 @@ class Windows:
     padding: tuple[int, int] = (0, 0)
 
 
-def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> Windows:
+def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> PoolWindows:
     """Returns the windows of an average pooling.
 
     >>> windows_of(nn.AdaptiveAvgPool2d((2, None)), (8, 3))
-    Windows(kernel=(4, 1), stride=(4, 1), padding=(0, 0))
+    PoolWindows(kernel=(4, 1), stride=(4, 1), padding=(0, 0))
 
     Args:
         pool: The layer.
@@ -304,7 +304,7 @@ def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> W
         UserError: It is an adaptive one, and its outputs don't divide its inputs: windows differ in size and overlap.
     """
     if isinstance(pool, nn.AvgPool2d):
-        return Windows(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
+        return PoolWindows(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
     assert isinstance(pool, nn.AdaptiveAvgPool2d)
     sizes = pool.output_size
     # None: as many as there are inputs.
@@ -317,7 +317,7 @@ def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> W
             f"{size[0]}x{size[1]} places by windows of different sizes; allowed are numbers that divide those, e.g. 1."
         )
     kernel = (size[0] // outputs[0], size[1] // outputs[1])
-    return Windows(kernel, kernel)
+    return PoolWindows(kernel, kernel)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models import NETWORKS
-from prunecert.models.graph import Windows, graph_of, has_norms, padding_of, refuse_uneven, windows_of
+from prunecert.models.graph import PoolWindows, graph_of, has_norms, padding_of, refuse_uneven, windows_of
 from tests.models.conftest import Averaging
 
 
@@ -153,9 +153,9 @@ def test_other_means_are_refused(what: Callable[[Tensor], Tensor], layer: str) -
 
 
 def test_windows_and_padding_by_hand() -> None:
-    assert windows_of(nn.AdaptiveAvgPool2d(1), (8, 6)) == Windows((8, 6), (8, 6))
-    assert windows_of(nn.AdaptiveAvgPool2d((2, 3)), (8, 6)) == Windows((4, 2), (4, 2))
-    assert windows_of(nn.AvgPool2d(3, (2, 1), (1, 0)), (8, 6)) == Windows((3, 3), (2, 1), (1, 0))
+    assert windows_of(nn.AdaptiveAvgPool2d(1), (8, 6)) == PoolWindows((8, 6), (8, 6))
+    assert windows_of(nn.AdaptiveAvgPool2d((2, 3)), (8, 6)) == PoolWindows((4, 2), (4, 2))
+    assert windows_of(nn.AvgPool2d(3, (2, 1), (1, 0)), (8, 6)) == PoolWindows((3, 3), (2, 1), (1, 0))
     assert padding_of(nn.Conv2d(1, 1, 4, padding="same", dilation=3)) == ((4, 4), (5, 5))
     assert padding_of(nn.Conv2d(1, 1, 4, padding="valid")) == ((0, 0), (0, 0))
     assert padding_of(nn.Conv2d(1, 1, 4, padding=(1, 2))) == ((1, 2), (1, 2))
