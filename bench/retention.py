@@ -6,6 +6,10 @@ images that complete verifiers have judged. With ``--proved`` and a run's folder
 followed into the pruned ones (docs/pairs.md). A network is compared with the dense one of the same network, objective,
 radius and seed, and only where both were trained for as many epochs and measured on the same images.
 
+``--about networks`` prints the board of a run's folder, of its summary or of the leaderboard's entries: [verified,
+attacked] and what is kept of the dense network's accuracies, kept weights, multiply-adds, unstable ReLUs, median and
+total time.
+
 ``--about SUBJECT`` asks of a run's folder, or of the leaderboard's entries, image by image: ``classes`` that lose more
 than others, ``images`` whose guarantee the majority of seeds lose or gain, the ``potential`` for pruning of each
 accuracy, ``methods`` against the dense control and against LWM with what they cost, ``contrasts`` of groups of methods

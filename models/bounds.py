@@ -10,7 +10,7 @@ Batch norm is an affine map. In training mode its statistics are those of the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
-from prunecert.models.graph import ModuleGraph, ModuleNode, graph_of
+from prunecert.models.graph import ModuleGraph, ModuleNode, graph_of, refuse_uneven
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import apply_affine, chunks, folded, frozen_affine, normalise, per_channel, weights_of
 
@@ -69,8 +69,12 @@ class Intervals:
         return bounds
 
 
-def boundable(model: nn.Module) -> ModuleGraph:
+def boundable(model: nn.Module, shape: Sequence[int] | None = None) -> ModuleGraph:
     """Returns the network's graph if it can be bounded.
+
+    Args:
+        model: The network.
+        shape: Of an image, if what only that shows is to be checked, too.
 
     Raises:
         UserError: It has a layer that these bounds don't handle; the message names it.
@@ -82,6 +86,8 @@ def boundable(model: nn.Module) -> ModuleGraph:
             f"Training bounds networks that end in a linear layer; this one ends in {last.name!r} "
             f"({type(last.module).__name__})."
         )
+    if shape is not None:
+        refuse_uneven(model, shape)
     return graph
 
 

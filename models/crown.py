@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunecert.models.bounds import Intervals, margin_rows, propagate
+from prunecert.models.graph import PoolWindows, padding_of, windows_of
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.norms import per_channel
 
@@ -196,31 +197,34 @@ def _through(bounds: Intervals, index: int, rows: Tensor, constant: Tensor) -> t
         return (whole * per_channel(scale, whole)).view_as(rows), constant
     target = bounds.shapes[node.inputs[0]]
     if node.kind == "pool":
-        return _unpool(node.module, rows, target), constant
+        return _unpool(windows_of(node.module, target[1:], node.name), rows, target), constant
     weight, bias = bounds.weights[index]
     if not isinstance(node.module, nn.Conv2d):
         return rows @ weight, constant if bias is None else constant + rows @ bias
     if bias is not None:
         constant = constant + torch.einsum("nschw,c->ns", rows, bias)
     conv = node.module
-    padding = _missing(rows, target, conv.stride, conv.padding, conv.kernel_size, conv.dilation)
+    before, after = padding_of(conv)
+    missing = _missing(rows, target, conv.stride, before, conv.kernel_size, conv.dilation)
     whole = F.conv_transpose2d(
         rows.flatten(0, 1),
         weight,
         None,
         conv.stride,
-        conv.padding,  # type: ignore[arg-type]
-        padding,
+        before,
+        [max(0, one) for one in missing],
         conv.groups,
         conv.dilation,
     )
-    return whole.view(*rows.shape[:2], *target), constant
+    if before != after:
+        # "same" with an even kernel: one more row or column of zeros stands at the end, and is no input.
+        whole = whole[..., : target[1], : target[2]]
+    return whole.reshape(*rows.shape[:2], *target), constant
 
 
-def _unpool(pool: nn.Module | None, rows: Tensor, target: torch.Size) -> Tensor:
+def _unpool(windows: PoolWindows, rows: Tensor, target: torch.Size) -> Tensor:
     """Maps coefficients of an average pooling's outputs to those of its inputs."""
-    assert isinstance(pool, nn.AvgPool2d)
-    kernel, stride, pads = _pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding)
+    kernel, stride, pads = windows.kernel, windows.stride, windows.padding
     whole = rows.flatten(0, 1)
     weight = whole.new_full((target[0], 1, *kernel), 1 / (kernel[0] * kernel[1]))
     padding = _missing(rows, target, stride, pads, kernel, (1, 1))
@@ -232,17 +236,13 @@ def _missing(
     rows: Tensor,
     target: torch.Size,
     stride: tuple[int, ...],
-    pads: str | tuple[int, ...],
+    pads: tuple[int, ...],
     kernel: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> list[int]:
     """Returns the rows and columns of the input that no window reaches, which a transposed convolution must add."""
     return [
         target[1 + axis]
-        - ((rows.shape[-2 + axis] - 1) * stride[axis] - 2 * int(pads[axis]) + dilation[axis] * (kernel[axis] - 1) + 1)
+        - ((rows.shape[-2 + axis] - 1) * stride[axis] - 2 * pads[axis] + dilation[axis] * (kernel[axis] - 1) + 1)
         for axis in (0, 1)
     ]
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)

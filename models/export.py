@@ -87,7 +87,7 @@ def export_model(
     """Exports a network that is in memory; see `export_onnx`.
 
     Args:
-        model: A sequential network.
+        model: A network that `models.onnx_graph` can write.
         masks: Its masks, which it must honour.
         metadata: Goes into ``metadata_props``.
         out: The ONNX file to write.

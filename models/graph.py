@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import operator
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,8 +25,9 @@ Kind = Literal["input", "affine", "norm", "relu", "flatten", "pool", "add"]
 
 #: What a user may put instead of a layer that has no bounds.
 ALLOWED = (
-    "Conv2d, Linear, ReLU, BatchNorm, AvgPool2d, Flatten and sums of two branches, ending in a Linear layer. A "
-    "stride-2 convolution or an AvgPool2d may stand for a MaxPool2d; otherwise train with natural, pgd or trades"
+    "Conv2d, Linear, ReLU, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, means over both places, Flatten and sums of two "
+    "branches, ending in a Linear layer. A stride-2 convolution or an AvgPool2d may stand for a MaxPool2d; otherwise "
+    "train with natural, pgd or trades"
 )
 
 
@@ -113,6 +115,13 @@ def has_norms(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
+#: Poolings that are written as functions, and the layers that do the same with the same arguments.
+_POOLINGS: dict[Any, type[nn.Module]] = {
+    F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+}
+
+
 def _trace(model: nn.Module) -> ModuleGraph:
     # A lone layer is a leaf and is not traced into; within a Sequential it is.
     root = model if list(model.children()) else nn.Sequential(model)
@@ -136,9 +145,11 @@ def _trace(model: nn.Module) -> ModuleGraph:
         translated = _node(node, layers, place)
         if isinstance(translated, int):
             place[node] = translated
-        else:
-            place[node] = len(nodes)
-            nodes.append(translated)
+            continue
+        nodes.append(translated)
+        if _is_mean(node) and not _keeps_places(node):
+            nodes.append(ModuleNode(f"{translated.name}_flat", "flatten", nn.Flatten(), (len(nodes) - 1,)))
+        place[node] = len(nodes) - 1
     readers = [0] * len(nodes)
     for one in nodes:
         for index in one.inputs:
@@ -161,6 +172,12 @@ def _node(node: fx.Node, layers: dict[str, nn.Module], place: dict[fx.Node, int]
     elif node.target is torch.flatten or (node.op, node.target) == ("call_method", "flatten"):
         if tuple(node.args[1:]) == (1,) and not node.kwargs:
             name, layer = node.name, nn.Flatten()
+    elif _is_mean(node):
+        name, layer = node.name, nn.AdaptiveAvgPool2d(1)
+    elif node.target in _POOLINGS and not any(
+        isinstance(one, fx.Node) for one in (*node.args[1:], *node.kwargs.values())
+    ):
+        name, layer = node.name, _POOLINGS[node.target](*node.args[1:], **node.kwargs)
     elif node.target in (operator.add, torch.add, operator.iadd) and _two_branches(node):
         return ModuleNode(node.name, "add", None, cast(tuple[int, ...], tuple(place[one] for one in node.args)))  # type: ignore[index]
     if isinstance(layer, nn.Identity):
@@ -168,7 +185,7 @@ def _node(node: fx.Node, layers: dict[str, nn.Module], place: dict[fx.Node, int]
     kind = _kind(layer)
     if kind is None:
         what = f"{name!r} ({type(layer).__name__})" if layer is not None else f"{node.name!r} ({_called(node.target)})"
-        raise UserError(f"Training cannot bound the layer {what}; bounds take {ALLOWED}.")
+        raise UserError(f"Training cannot bound the layer {what}{_reason(layer)}; bounds take {ALLOWED}.")
     return ModuleNode(name, kind, layer, inputs)
 
 
@@ -180,9 +197,41 @@ def _called(target: Any) -> str:
     return str(getattr(target, "__name__", target))
 
 
+def _is_mean(node: fx.Node) -> bool:
+    """Whether a node is the mean over height and width, the last two axes of four."""
+    if node.target is not torch.mean and (node.op, node.target) != ("call_method", "mean"):
+        return False
+    if len(node.args) > 3 or set(node.kwargs) - {"dim", "keepdim"}:
+        return False
+    axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    # Negative axes say nothing of how many there are, but a network of images has four here, or the pooling fails.
+    if not isinstance(axes, tuple | list) or len(axes) != 2:
+        return False
+    return {axis % 4 for axis in axes if isinstance(axis, int) and -4 <= axis < 4} == {2, 3}
+
+
+def _keeps_places(node: fx.Node) -> bool:
+    """Whether a mean keeps its axes, with one place each."""
+    return bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
+
+
+def _reason(layer: nn.Module | None) -> str:
+    """Returns why a layer of a type that bounds take is none that they take."""
+    match layer:
+        case nn.Conv2d():
+            return f", whose padding_mode is {layer.padding_mode!r} and not 'zeros'"
+        case nn.AvgPool2d():
+            return ", whose windows are not all averages alike (ceil_mode, count_include_pad, divisor_override)"
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            return ", which has no running statistics or no factors"
+        case nn.Flatten():
+            return ", which does not flatten all axes but the first"
+    return ""
+
+
 def _kind(layer: nn.Module | None) -> Kind | None:
     match layer:
-        case nn.Conv2d() if not isinstance(layer.padding, str) and layer.padding_mode == "zeros":
+        case nn.Conv2d() if layer.padding_mode == "zeros":
             return "affine"
         case nn.Linear():
             return "affine"
@@ -194,6 +243,8 @@ def _kind(layer: nn.Module | None) -> Kind | None:
             return "flatten"
         case nn.AvgPool2d() if _plain(layer):
             return "pool"
+        case nn.AdaptiveAvgPool2d():
+            return "pool"
     return None
 
 
@@ -204,3 +255,115 @@ def _plain(pool: nn.AvgPool2d) -> bool:
 
 def _any(padding: int | tuple[int, int]) -> bool:
     return any(padding) if isinstance(padding, tuple) else bool(padding)
+
+
+def padding_of(conv: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the rows and columns of zeros before a convolution's input, and those after it.
+
+    >>> padding_of(nn.Conv2d(1, 1, (3, 4), padding="same"))
+    ((1, 1), (1, 2))
+    """
+    if conv.padding == "valid":
+        return (0, 0), (0, 0)
+    if conv.padding == "same":
+        # As torch has it: the odd one goes to the end.
+        down, across = (gap * (size - 1) for gap, size in zip(conv.dilation, conv.kernel_size, strict=True))
+        before = (down // 2, across // 2)
+        return before, (down - before[0], across - before[1])
+    down, across = (int(size) for size in conv.padding)
+    return (down, across), (down, across)
+
+
+@dataclass(frozen=True)
+class PoolWindows:
+    """The windows of an average pooling, (vertical, horizontal) each.
+
+    Args:
+        kernel: Their size.
+        stride: From one to the next.
+        padding: Zeros on either side of the input, which count.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+
+def windows_of(pool: nn.Module | None, size: Sequence[int], name: str = "") -> PoolWindows:
+    """Returns the windows of an average pooling.
+
+    >>> windows_of(nn.AdaptiveAvgPool2d((2, None)), (8, 3))
+    PoolWindows(kernel=(4, 1), stride=(4, 1), padding=(0, 0))
+
+    Args:
+        pool: The layer.
+        size: Height and width of its input, which decide in an adaptive one.
+        name: Its name in the network, for messages.
+
+    Raises:
+        UserError: It is an adaptive one, and its outputs don't divide its inputs: windows differ in size and overlap.
+    """
+    if isinstance(pool, nn.AvgPool2d):
+        return PoolWindows(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
+    assert isinstance(pool, nn.AdaptiveAvgPool2d)
+    sizes = pool.output_size
+    # None: as many as there are inputs.
+    outputs = [
+        one or whole for one, whole in zip(sizes if isinstance(sizes, tuple) else (sizes, sizes), size, strict=True)
+    ]
+    if any(whole % one for one, whole in zip(outputs, size, strict=True)):
+        raise UserError(
+            f"The layer {name!r} (AdaptiveAvgPool2d) is refused: it makes {outputs[0]}x{outputs[1]} of "
+            f"{size[0]}x{size[1]} places by windows of different sizes; allowed are numbers that divide those, e.g. 1."
+        )
+    kernel = (size[0] // outputs[0], size[1] // outputs[1])
+    return PoolWindows(kernel, kernel)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+@torch.no_grad()
+def refuse_uneven(model: nn.Module, shape: Sequence[int]) -> None:
+    """Refuses adaptive poolings whose windows differ in size, which only the images' shape shows.
+
+    Args:
+        model: A network with a graph; its mode and statistics stay what they are.
+        shape: Of an image: channels, height, width.
+
+    Raises:
+        UserError: See `windows_of`.
+    """
+    graph = graph_of(model)
+    if not any(isinstance(node.module, nn.AdaptiveAvgPool2d) for node in graph.nodes):
+        return
+    for index, size in sizes_of(graph, torch.zeros(1, *shape, device=next(model.parameters()).device)).items():
+        windows_of(graph.nodes[index].module, size, graph.nodes[index].name)
+
+
+@torch.no_grad()
+def sizes_of(graph: ModuleGraph, x: Tensor) -> dict[int, torch.Size]:
+    """Returns height and width of what each pooling takes, by index.
+
+    Args:
+        graph: A network's nodes.
+        x: Images [N, C, H, W]; what they show doesn't matter.
+    """
+    values: list[Tensor] = []
+    sizes: dict[int, torch.Size] = {}
+    for index, node in enumerate(graph.nodes):
+        inputs = [values[one] for one in node.inputs]
+        if node.kind == "pool":
+            sizes[index] = inputs[0].shape[2:]
+        if node.kind == "input":
+            values.append(x)
+        elif node.kind == "add":
+            values.append(inputs[0] + inputs[1])
+        elif node.kind == "norm":
+            # It changes no shape, and would count what it sees among its statistics.
+            values.append(inputs[0])
+        else:
+            assert node.module is not None
+            values.append(node.module(inputs[0]))
+    return sizes

@@ -102,7 +102,7 @@ class Job:
         bounding = sorted(BOUNDING & {self.objective, *self.recipe.addons})
         if bounding:
             try:
-                boundable(model)
+                boundable(model, self.data.get("shape", SHAPE))
             except UserError as error:
                 raise UserError(
                     f"{self.name}: {', '.join(bounding)} needs bounds of {self.network}. {error}"

@@ -15,6 +15,7 @@ from the next layer's bias, which padding would not see.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunecert.errors import UserError
-from prunecert.models.bounds import propagate
+from prunecert.models.bounds import boundable, propagate
+from prunecert.models.graph import ModuleGraph, padding_of, sizes_of, windows_of
 from prunecert.models.networks.factorised import factors_of
 from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.networks.normalised import ResidualBlock
@@ -37,6 +39,22 @@ IR_VERSION = 7
 INPUT, OUTPUT = "input", "logits"
 #: Initialisers with this prefix are folded normalisation, not prunable weights.
 NORM_PREFIX = "norm_"
+
+#: What a sequence may hold to be written layer by layer.
+_LAYERS = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    GraftedReLU,
+    nn.ReLU,
+    nn.Flatten,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    PreactivationBlock,
+    ResidualBlock,
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -58,25 +76,28 @@ class GraphWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.reach: dict[str, tuple[Tensor, Tensor]] = {}
+        self.sizes: dict[str, torch.Size] = {}
 
     def write(self, model: nn.Module, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Returns the ONNX model, batch size 1, float32.
 
         Args:
-            model: A sequential network in evaluation mode.
+            model: A network in evaluation mode: a sequential one, or one that `models.graph` has nodes for.
             metadata: Goes into ``metadata_props``.
 
         Raises:
             UserError: The network has a layer that has no translation.
         """
-        if not isinstance(model, nn.Sequential):
-            raise UserError(f"Only sequential networks can be exported, not {type(model).__name__}.")
         self.reach = _reach(model, self.shape)
-        last = self._sequence(list(model.named_children()), INPUT)
+        graph = self._graph(model)
+        if graph is None:
+            self.sizes = _pooled(model, self.shape)
+            assert self._sequence(list(model.named_children()), INPUT)
+            with_outputs = next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear))
+        else:
+            with_outputs = self._nodes_of(model, graph)
         self.nodes[-1].output[0] = OUTPUT
-        assert last
-        with_outputs = next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear))
-        graph = helper.make_graph(
+        written = helper.make_graph(
             self.nodes,
             "network",
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *self.shape])],
@@ -84,34 +105,87 @@ class GraphWriter:
             self.initializers,
         )
         network = helper.make_model(
-            graph, producer_name="prunecert", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+            written, producer_name="prunecert", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
         helper.set_model_props(network, dict(sorted(metadata.items())))
         return network
+
+    def _graph(self, model: nn.Module) -> ModuleGraph | None:
+        """Returns the nodes to write, or None for a sequence of layers that are known."""
+        unknown = None
+        if isinstance(model, nn.Sequential):
+            unknown = next((item for item in model.named_children() if not isinstance(item[1], _LAYERS)), None)
+            if unknown is None:
+                return None
+        try:
+            return boundable(model)
+        except UserError as error:
+            if unknown is not None:
+                name, layer = unknown
+                raise UserError(f"The layer {name!r} ({type(layer).__name__}) has no ONNX translation here.") from error
+            raise UserError(
+                f"Only sequential networks, and those that training can bound, can be exported, not "
+                f"{type(model).__name__}. {error}"
+            ) from error
+
+    def _nodes_of(self, model: nn.Module, graph: ModuleGraph) -> nn.Linear:
+        """Writes a network by its nodes; returns the layer that gives the logits."""
+        sizes = sizes_of(graph, torch.zeros(1, *self.shape, device=next(model.parameters()).device))
+        names: dict[str, int] = {}
+        outputs: list[str] = []
+        for index, node in enumerate(graph.nodes):
+            if node.kind == "input":
+                outputs.append(INPUT)
+                continue
+            name = node.name.replace(".", "_")
+            names[name] = names.get(name, 0) + 1
+            if names[name] > 1:
+                # A ReLU without weights may run as often as it likes; of weights, each is written once.
+                if node.kind not in ("relu", "flatten", "pool", "add") or isinstance(node.module, GraftedReLU):
+                    raise UserError(
+                        f"The layer {node.name!r} ({type(node.module).__name__}) runs several times, which the export "
+                        "has no translation for; give every place a layer of its own."
+                    )
+                name = f"{name}_again{names[name]}"
+            inputs = [outputs[one] for one in node.inputs]
+            if node.kind == "add":
+                outputs.append(self._node("Add", name, inputs))
+                continue
+            if index in graph.folds:
+                outputs.append(outputs[graph.folds[index]])
+                continue
+            assert node.module is not None
+            if index in sizes:
+                self.sizes[name] = sizes[index]
+            norm = next((graph.nodes[at].module for at, place in graph.folds.items() if place == index), None)
+            following = norm if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) else None
+            outputs.append(self._layer(name, node.module, inputs[0], following))
+        last = graph.nodes[-1].module
+        assert isinstance(last, nn.Linear)
+        return last
 
     def _sequence(self, layers: Sequence[tuple[str, nn.Module]], x: str) -> str:
         index = 0
         while index < len(layers):
             name, layer = layers[index]
             following = layers[index + 1][1] if index + 1 < len(layers) else None
-            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                x = self._conv(name, layer, x, following)
-                index += 2
-                continue
-            if isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
-                x = self._linear(name, layer, x, following)
+            if (isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d)) or (
+                isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d)
+            ):
+                x = self._layer(name, layer, x, following)
                 index += 2
                 continue
             x = self._layer(name, layer, x)
             index += 1
         return x
 
-    def _layer(self, name: str, layer: nn.Module, x: str) -> str:
+    def _layer(self, name: str, layer: nn.Module, x: str, norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None) -> str:
+        """Writes a layer, with the batch norm behind it that an affine one takes in."""
         match layer:
             case nn.Conv2d():
-                return self._conv(name, layer, x)
+                return self._conv(name, layer, x, norm)
             case nn.Linear():
-                return self._linear(name, layer, x)
+                return self._linear(name, layer, x, norm)
             case nn.BatchNorm2d():
                 return self._norm(name, layer, x)
             case GraftedReLU():
@@ -120,15 +194,21 @@ class GraphWriter:
                 return self._node("Relu", name, [x])
             case nn.Flatten():
                 return self._node("Flatten", name, [x], axis=1)
-            case nn.MaxPool2d() | nn.AvgPool2d():
+            case nn.MaxPool2d():
                 size, stride = int(layer.kernel_size), int(layer.stride)  # type: ignore[arg-type]
-                kind = "MaxPool" if isinstance(layer, nn.MaxPool2d) else "AveragePool"
-                return self._node(kind, name, [x], kernel_shape=[size, size], strides=[stride, stride])
+                return self._node("MaxPool", name, [x], kernel_shape=[size, size], strides=[stride, stride])
+            case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
+                return self._average(name, layer, x)
             case PreactivationBlock():
                 return self._block(name, layer, x)
             case ResidualBlock():
                 return self._residual_block(name, layer, x)
         raise UserError(f"The layer {name!r} ({type(layer).__name__}) has no ONNX translation here.")
+
+    def _average(self, name: str, pool: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: str) -> str:
+        windows = windows_of(pool, self.sizes.get(name, ()), name)
+        padded = {"pads": [*windows.padding] * 2, "count_include_pad": 1} if any(windows.padding) else {}
+        return self._node("AveragePool", name, [x], kernel_shape=[*windows.kernel], strides=[*windows.stride], **padded)
 
     def _block(self, name: str, block: PreactivationBlock, x: str) -> str:
         activated = self._layer(f"{name}_relu1", block.relu1, self._norm(f"{name}_bn1", block.bn1, x))
@@ -151,7 +231,7 @@ class GraphWriter:
             x = self._conv(f"{name}_shortcut", conv, x, norm)
         return self._layer(f"{name}_relu2", block.relu2, self._node("Add", name, [residual, x]))
 
-    def _linear(self, name: str, linear: nn.Linear, x: str, norm: nn.BatchNorm1d | None = None) -> str:
+    def _linear(self, name: str, linear: nn.Linear, x: str, norm: _BatchNorm | None = None) -> str:
         factors = factors_of(linear)
         if factors is not None:
             x = self._node(
@@ -165,12 +245,12 @@ class GraphWriter:
         weights = [self._weight(f"{name}_weight", weight), self._weight(f"{name}_bias", bias)]
         return self._node("Gemm", name, [x, *weights], transB=1)
 
-    def _conv(self, name: str, conv: nn.Conv2d, x: str, norm: nn.BatchNorm2d | None = None) -> str:
-        vertical, horizontal = (int(p) for p in conv.padding)
+    def _conv(self, name: str, conv: nn.Conv2d, x: str, norm: _BatchNorm | None = None) -> str:
+        before, after = padding_of(conv)
         moves = {
             "kernel_shape": list(conv.kernel_size),
             "strides": list(conv.stride),
-            "pads": [vertical, horizontal, vertical, horizontal],
+            "pads": [*before, *after],
             "dilations": list(conv.dilation),
             "group": conv.groups,
         }
@@ -233,6 +313,26 @@ class GraphWriter:
         output = f"{name}_out"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}_{name}", **attributes))
         return output
+
+
+@torch.no_grad()
+def _pooled(model: nn.Module, shape: Sequence[int]) -> dict[str, torch.Size]:
+    """Returns height and width of what adaptive poolings take, by layer."""
+    sizes: dict[str, torch.Size] = {}
+
+    def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[name] = inputs[0].shape[2:]
+
+    handles = [
+        module.register_forward_pre_hook(partial(note, name.replace(".", "_")))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.AdaptiveAvgPool2d)
+    ]
+    if handles:
+        model(torch.zeros(1, *shape, device=next(model.parameters()).device))
+    for handle in handles:
+        handle.remove()
+    return sizes
 
 
 @torch.no_grad()

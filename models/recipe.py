@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import ADDONS, OBJECTIVES, PRUNERS
-from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED
+from prunecert.models.pruners.allocation import ALLOCATIONS, BOTH, SEMISTRUCTURED, share_of_both
 from prunecert.models.pruners.contract import LENT, method_of
 from prunecert.models.settings import (
     Choices,
@@ -110,7 +110,8 @@ class Recipe:
             another order.
         storage: How checkpoints keep prunable weights. With ``float16`` the finished network is rounded to it before it
             is measured: the rounded network is the network, in half the bytes.
-        allocation: How many weights each layer keeps, for the pruners that allocate by layer.
+        allocation: How many weights each layer keeps, for the pruners that allocate by layer; see
+            `models.pruners.allocation`.
         objective: Settings of the objective's loss.
         finetune_objective: Those that are others after pre-training. A number may depend on the compression:
             ``{alpha: {1: 0.005, 100: 0.025}}`` is 0.005 below 100x and 0.025 from there on. Pruners that begin at the
@@ -206,6 +207,8 @@ class Recipe:
                 _check_named(value, key, where)
             elif key == "lr_milestones":
                 _check_milestones(value, where)
+            elif key == "allocation" and isinstance(value, str) and value.startswith(f"{BOTH}:"):
+                _check_share(value, where)
             else:
                 keys[key].refuse(value, where, "")
 
@@ -252,6 +255,14 @@ def _keys() -> Mapping[str, RecipeSetting]:
     """Returns what each key of a recipe may be; mappings and milestones are checked apart."""
     hints = get_type_hints(Recipe, include_extras=True)
     return {item.name: setting(item.name, hints[item.name], item.default) for item in fields(Recipe)}
+
+
+def _check_share(allocation: str, where: str) -> None:
+    """Refuses what is no share behind ``both:``."""
+    try:
+        share_of_both(allocation)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_named(value: Any, key: str, where: str) -> None:

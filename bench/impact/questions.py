@@ -9,9 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from prunecert.bench.impact import board, checkpoints, claims
-from prunecert.bench.leaderboard.entry import as_rows, entry_files, load_entry
-from prunecert.bench.leaderboard.entryschema import misshapen
+from prunecert.bench.impact import board, checkpoints, claims, networks
+from prunecert.bench.leaderboard.entry import as_rows, entry_files
 from prunecert.bench.report import impact, impact_tables
 from prunecert.bench.report.impact_tables import ImpactTable
 from prunecert.bench.results.impact.classes import class_changes
@@ -25,10 +24,9 @@ from prunecert.bench.schema.cell import fitting
 from prunecert.errors import UserError, did_you_mean
 from prunecert.models import DENSE
 from prunecert.models.checkpoint_folders import places
-from prunecert.printable import shortened
 
 #: What a table may be about.
-SUBJECTS = ("classes", "images", "potential", "methods", "contrasts", "claims", "rates", "gradients")
+SUBJECTS = ("networks", "classes", "images", "potential", "methods", "contrasts", "claims", "rates", "gradients")
 #: Those that ask of checkpoints, not of images.
 OF_CHECKPOINTS = ("gradients", "rates")
 
@@ -41,7 +39,8 @@ class ImpactQuestion:
     """What is to be shown.
 
     Args:
-        source: A run, or a folder of leaderboard entries; of gradients and rates, a folder of checkpoints.
+        source: A run, or a folder of leaderboard entries; of networks, a run's summary, too; of gradients and rates, a
+            folder of checkpoints.
         subject: One of `SUBJECTS`.
         compressions: Only these, and the dense control; None for all.
         cells: Only cells whose name fits one of these comma-separated patterns, and the dense controls.
@@ -69,7 +68,7 @@ def tell(question: ImpactQuestion) -> None:
     """
     console = Console() if sys.stdout.isatty() else None
     notes = []
-    for part in parts_of(question):
+    for part in parts_of(question, whole=console is None):
         if console is None:
             print("\n".join([f"**{part.title}**", "", *part.table.markdown(), ""]))
         else:
@@ -82,8 +81,12 @@ def tell(question: ImpactQuestion) -> None:
             console.print(note, markup=False, highlight=False)
 
 
-def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
+def parts_of(question: ImpactQuestion, *, whole: bool = True) -> Iterator[ImpactTable]:
     """Yields the tables.
+
+    Args:
+        question: What is to be shown.
+        whole: Whether tables may be wider than a terminal of 80 columns.
 
     Raises:
         UserError: See `tell`.
@@ -97,6 +100,16 @@ def parts_of(question: ImpactQuestion) -> Iterator[ImpactTable]:
             yield from checkpoints.rates(cards, question.source)
         else:
             yield from checkpoints.gradients(cards, question.source, question.data_root)
+        return
+    if question.subject == "networks":
+        _check_against(question, ())
+        yield from networks.networks(
+            question.source,
+            question.checkpoints,
+            compressions=question.compressions,
+            patterns=question.cells,
+            whole=whole,
+        )
         return
     outcomes, names = _read(question.source)
     _check_against(question, outcomes)
@@ -138,9 +151,7 @@ def _read(source: Path) -> tuple[list[ImageOutcomes], tuple[str, ...]]:
         )
     outcomes, sources = [], set()
     for path in entry_files(source):
-        entry = load_entry(path)
-        for field, problem in misshapen(entry):
-            raise UserError(f"{shortened(path)}: {field}: {problem}; prunecert check names all that is wrong with it.")
+        entry = networks.load_whole_entry(path)
         part = outcomes_of(*as_rows(entry))
         sources.add(str(entry["data"]["source"]))
         if part is not None:

@@ -148,7 +148,7 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
         note: Heading of the last column.
         digits: Decimals of the shares kept.
     """
-    lines = sorted(lines, key=_place)
+    lines = sorted(lines, key=place)
     controls = {line.group: line for line in lines if line.pruner == DENSE}
     headings = [h for h in dict.fromkeys([*CARD.values(), *RUN_KEPT]) if any(h in line.shares for line in lines)]
     compared = [h for h in kept if h in headings]
@@ -164,7 +164,8 @@ def markdown(lines: Iterable[Line], kept: Sequence[str], note: str, digits: int)
     return "\n".join([*Table(columns, rows).markdown(), ""])
 
 
-def _place(line: Line) -> tuple[object, ...]:
+def place(line: Line) -> tuple[object, ...]:
+    """Returns where a line stands: by network, objective, radius, seed, compression, and the simplest pruner first."""
     network, objective, eps, seed = line.group
     rank = _ORDER.index(line.pruner) if line.pruner in _ORDER else len(_ORDER)
     return (network, objective, eps, seed, line.compression, line.pruner != DENSE, rank, line.pruner)
@@ -179,6 +180,11 @@ def _kept(line: Line, control: Line | None, headings: Sequence[str], digits: int
         return "the control was made in another way"
     both = [h for h in headings if h in line.shares and control.shares.get(h, 0.0) > 0]
     return " / ".join(f"{100 * line.shares[h] / control.shares[h]:.{digits}f}" for h in both)
+
+
+def kept_of_control(line: Line, control: Line | None) -> str:
+    """Returns what a run's network keeps of its control's accuracies, in the order of `RUN_KEPT`: ``98 / 97 / 97``."""
+    return _kept(line, control, RUN_KEPT, 0)
 
 
 def _read_cards(folder: Path) -> list[Line]:

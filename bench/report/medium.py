@@ -67,7 +67,7 @@ class Table:
             padding=(0, 1, 0, 0),
         )
         for heading, number in self.columns:
-            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+            table.add_column(escape(heading), justify="right" if number else "left", overflow="fold")
         for place, row in enumerate(self.rows):
             table.add_row(*map(escape, row), style=None if styles is None else styles[place])
         return table

@@ -8,6 +8,7 @@
   weights at 100x; this one keeps them whole for as long as the budget allows.
 * ``both``: as ``balanced``, and no more multiply-adds than are to be kept of them, too (`models.pruners.both_budgets`).
   It takes the network and the images' shape, so that the pipeline turns it into layers' parts for the pruners.
+  ``both:S``, with S from 0 to 1, goes that share of the way: ``both:0`` is ``balanced``, ``both:1`` is ``both``.
 * ``2of4``: as ``uniform``, and of every four consecutive weights along the input at most two are kept (2:4, the pattern
   that GPUs multiply by; see `models.pruners.semistructured`); for the pruners that keep to a pattern.
 """
@@ -19,16 +20,38 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from prunecert.errors import UserError, did_you_mean
+from prunecert.numbers import read_number
 
 #: A name below, or each layer's part of the kept weights; what a layer has no room for goes to the others.
 Allocation: TypeAlias = str | Mapping[str, float]
 #: By numbers alone: any weights of a layer may be kept.
 ALLOCATIONS = ("uniform", "erk", "balanced")
-#: By numbers of weights and of multiply-adds.
+#: By numbers of weights and of multiply-adds; ``both:S`` goes a share of the way there.
 BOTH = "both"
 #: By numbers and a pattern: two of four.
 SEMISTRUCTURED = "2of4"
 _AT_MOST, _OF = 2, 4
+
+
+def share_of_both(allocation: str) -> float | None:
+    """Returns how far an allocation goes from ``balanced`` to ``both``, in [0, 1]; None for one that is neither.
+
+    >>> share_of_both("both"), share_of_both("both:0.25"), share_of_both("balanced")
+    (1.0, 0.25, None)
+
+    Raises:
+        UserError: What stands behind the colon is no share.
+    """
+    name, colon, text = allocation.partition(":")
+    if name != BOTH:
+        return None
+    share = read_number(text) if colon else 1.0
+    if share is None or not 0 <= share <= 1:
+        raise UserError(
+            f"Allocation {allocation!r} is refused: behind the colon stands how far it goes from balanced, 0, to both, "
+            f"1; allowed is a number from 0 to 1, e.g. {BOTH}:0.5."
+        )
+    return share
 
 
 def budget(total: int, compression: float) -> int:
@@ -89,10 +112,10 @@ def allocate(shapes: Mapping[str, Sequence[int]], kept: int, allocation: Allocat
     _refuse_empty(sizes, kept)
     if not isinstance(allocation, str):
         return distribute(allocation, sizes, kept)
-    if allocation == BOTH:
+    if share_of_both(allocation) is not None:
         raise UserError(
-            f"Allocation {BOTH!r} counts multiply-adds, which weights alone don't have: give each layer's part, as "
-            "`models.pruners.both_budgets.parts_by_both` returns them."
+            f"Allocation {allocation!r} counts multiply-adds, which weights alone don't have: give each layer's part, "
+            "as `models.pruners.both_budgets.parts_by_both` returns them."
         )
     if allocation not in ALLOCATIONS:
         raise UserError(did_you_mean("allocation", allocation, ALLOCATIONS))
@@ -157,7 +180,8 @@ def refuse_pattern(allocation: Allocation) -> None:
     if allocation == SEMISTRUCTURED:
         raise UserError(
             f"Allocation {allocation!r} is refused: this pruner keeps to no pattern; allowed are "
-            f"{', '.join((*ALLOCATIONS, BOTH))}, or a pruner that does: lwm, lwm-2of4, random, hydra, ard, grafting."
+            f"{', '.join((*ALLOCATIONS, BOTH, f'{BOTH}:S'))}, or a pruner that does: lwm, lwm-2of4, random, hydra, "
+            "ard, grafting."
         )
 
 

@@ -4,8 +4,9 @@ A convolution's weight is multiplied at every place of its output, so that alloc
 spare small layers, leave a network as expensive to bound as it was: at 10x ``balanced`` takes nearly all from the first
 linear layer. ``both`` lies between ``balanced`` and the division that multiplies least, as near to the former as the
 budget of multiply-adds allows: layers whose weights are used often keep their proportions to one another and give to
-those whose weights are used seldom. ``uniform`` meets both budgets, too, but leaves the small layers with a handful of
-weights.
+those whose weights are used seldom. Where that leaves a layer too little, ``both:S`` stops on the way: it spends 1 - S
+of the multiply-adds that ``balanced`` spends and S of those that ``both`` does. ``uniform`` meets both budgets, too,
+but leaves the small layers with a handful of weights.
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ import torch
 from torch import Tensor, nn
 
 from prunecert.models.masks import prunable
-from prunecert.models.pruners.allocation import BOTH, Allocation, allocate, budget, fill
+from prunecert.models.pruners.allocation import Allocation, allocate, budget, fill, share_of_both
 
 
 def for_network(allocation: str, model: nn.Module, shape: Sequence[int], compression: float) -> Allocation:
-    """Returns an allocation as pruners take it: layers' parts for ``both``, all others as they are.
+    """Returns an allocation as pruners take it: layers' parts for ``both`` and ``both:S``, all others as they are.
 
     Args:
         allocation: Its name.
         model: The network.
         shape: Of an image: channels, height, width.
         compression: See `parts_by_both`.
+
+    Raises:
+        UserError: See `parts_by_both`; or the share is none.
     """
-    if allocation != BOTH:
+    share = share_of_both(allocation)
+    if share is None:
         return allocation
     shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
-    return parts_by_both(shapes, uses(model, shape), compression)
+    return parts_by_both(shapes, uses(model, shape), compression, share)
 
 
 def uses(model: nn.Module, shape: Sequence[int]) -> dict[str, int]:
@@ -72,7 +77,7 @@ def uses(model: nn.Module, shape: Sequence[int]) -> dict[str, int]:
 
 
 def parts_by_both(
-    shapes: Mapping[str, Sequence[int]], times: Mapping[str, int], compression: float
+    shapes: Mapping[str, Sequence[int]], times: Mapping[str, int], compression: float, share: float = 1.0
 ) -> dict[str, float]:
     """Returns each layer's part of the kept weights, so that multiply-adds are divided by the compression, too.
 
@@ -80,11 +85,14 @@ def parts_by_both(
     >>> parts = parts_by_both(shapes, times, 4)
     >>> round(sum(times[name] * part for name, part in parts.items())), (108 * 100 + 4000) / 4
     (3700, 3700.0)
+    >>> parts_by_both(shapes, times, 4, 0.5), parts_by_both(shapes, times, 4, 0.0)
+    ({'conv': 67.5, 'linear': 959.5}, {'conv': 108.0, 'linear': 919.0})
 
     Args:
         shapes: Weight shapes by layer.
         times: How often a weight of each layer is multiplied (`uses`).
         compression: All weights over kept ones, at least 1, and all multiply-adds over those that are left, at least.
+        share: How far to go from ``balanced``, 0, to both budgets, 1.
 
     Raises:
         UserError: There are fewer weights to keep than layers.
@@ -98,8 +106,8 @@ def parts_by_both(
     if spent <= most:
         return {name: float(count) for name, count in balanced.items()}
     # The least is below what `uniform` spends, which is `most` but for the rounding of `kept`.
-    share = min((spent - most) / (spent - least), 1.0) if spent > least else 0.0
-    return {name: (1 - share) * balanced[name] + share * cheapest[name] for name in sizes}
+    way = share * min((spent - most) / (spent - least), 1.0) if spent > least else 0.0
+    return {name: (1 - way) * balanced[name] + way * cheapest[name] for name in sizes}
 
 
 def _cheapest(

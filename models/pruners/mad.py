@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from prunecert.errors import UserError
+from prunecert.models.graph import padding_of
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Hook, Train, declares
@@ -86,7 +87,9 @@ def saliencies(model: nn.Module, x: Tensor, y: Tensor, masks: dict[str, Tensor])
         if isinstance(layer, nn.Conv2d):
             if layer.groups != 1:
                 raise UserError(f"MAD does not know grouped convolutions ({name}); allowed are plain ones.")
-            before = F.unfold(before, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT  # type: ignore[arg-type]
+            (top, left), (bottom, right) = padding_of(layer)
+            before = F.pad(before, (left, right, top, bottom))
+            before = F.unfold(before, layer.kernel_size, layer.dilation, 0, layer.stride).mT
             gradient = gradient.flatten(2).mT
         else:
             before, gradient = before[:, None], gradient[:, None]

@@ -11,7 +11,7 @@ from prunecert.errors import UserError
 from prunecert.models.networks.normalised import ResidualBlock
 from prunecert.models.networks.wideresnet import PreactivationBlock
 
-_PASSED = (nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten)
+_PASSED = (nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -72,6 +72,31 @@ def normalised(seed: int = 0) -> nn.Sequential:
     return model.train()
 
 
+class Averaging(nn.Module):
+    """A convolution, a rectifier, an average over all places in one of many spellings, logits; 3x8x8 inputs."""
+
+    HOWS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+        "layer": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "mean": lambda x: x.mean((2, 3)),
+        "negative": lambda x: x.mean(dim=[-1, -2]),
+        "function": lambda x: torch.mean(x, (3, 2)),
+        "kept": lambda x: x.mean((2, 3), keepdim=True).flatten(1),
+        "adaptive": lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+        "windows": lambda x: F.avg_pool2d(x, 8).flatten(1),
+    }
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, (3, 5), padding="same")
+        self.relu = nn.ReLU()
+        self.average = self.HOWS[how]
+        self.fc = nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, 3, 8, 8] to [N, 10]."""
+        return self.fc(self.average(self.relu(self.conv(x))))  # type: ignore[no-any-return]
+
+
 def small_residual() -> nn.Module:
     """A residual network with batch norm that a test trains in a second, on 3x32x32 inputs."""
     return nn.Sequential(
@@ -85,6 +110,12 @@ def small_residual() -> nn.Module:
         nn.ReLU(),
         nn.Linear(32, 10),
     )
+
+
+def uneven(shape: Sequence[int] = (3, 32, 32), classes: int = 10) -> nn.Module:
+    """A network whose average pooling has windows of two sizes, but for images whose height and width suit it."""
+    layers = [nn.Conv2d(shape[0], 8, 4, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(72, classes))
 
 
 def blobs(count: int, split: str = "train", seed: int = 0) -> Dataset:

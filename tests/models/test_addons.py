@@ -105,6 +105,49 @@ def test_terms_do_not_move_batch_norm_s_statistics() -> None:
     assert model.get_buffer("1.num_batches_tracked").item() == 1
 
 
+def published(boxes: list[tuple[Array, Array]], eps: float, tau: float) -> tuple[float, float]:
+    """The two regularisers of Shi et al. 2021, section 4.3, as they are written there, without their weight."""
+    tightness = balance = 0.0
+    for center, radius in boxes:
+        tightness += max(0.0, tau - eps / radius.mean()) / (tau * len(boxes))
+        active, inactive = center - radius > 0, center + radius < 0
+        spread = (center - center.mean()) ** 2
+        means = center[active].sum() / -center[inactive].sum()
+        variances = spread[active].sum() / spread[inactive].sum()
+        for ratio in (means, variances):
+            balance += max(0.0, tau - min(ratio, 1 / ratio)) / (tau * len(boxes))
+    return tightness, balance
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.9])
+def test_the_regularisers_are_the_published_ones_and_decay(progress: float) -> None:
+    torch.manual_seed(3)
+    layers = [nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3)]
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        # Layers that are out of balance, each in its own way.
+        for place, shift in ((0, 0.3), (2, -0.4), (4, 0.2)):
+            model.get_parameter(f"{place}.bias").add_(shift)
+    x, y = torch.rand(5, 6) * 0.5 + 0.25, torch.tensor([0, 1, 2, 0, 1])
+    boxes = propagate(model, x, EPS).boxes
+    arrays = [(center.detach().double().numpy(), radius.detach().double().numpy()) for center, radius in boxes]
+    term = ADDONS.get("fast-ibp")
+    tightness, balance = published(arrays, EPS, 0.5)
+    assert tightness > 0
+    assert balance > 0
+    decay = 0.344 * (1 - progress)
+    actual = term(model, x, y, EPS, progress=progress, weight=0.344)
+    assert value(actual) == pytest.approx(decay * (tightness + balance), rel=1e-4)
+    for share in (0.0, 0.25):
+        for switched, expected in (("tightness", share * tightness + balance), ("relu", tightness + share * balance)):
+            actual = term(model, x, y, EPS, progress=progress, weight=0.344, **{switched: share})
+            assert value(actual) == pytest.approx(decay * expected, rel=1e-4), switched
+    strict = published(arrays, EPS, 0.9)
+    assert value(term(model, x, y, EPS, progress=progress, tau=0.9)) == pytest.approx(
+        0.5 * (1 - progress) * sum(strict), rel=1e-4
+    )
+
+
 def test_relu_balance_by_hand() -> None:
     # Centres 3 (active), -1 (inactive), 0 (unstable); mean 2/3.
     lower, upper = torch.tensor([[2.0, -2.0, -1.0]]), torch.tensor([[4.0, -0.5, 1.0]])

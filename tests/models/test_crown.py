@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunecert.errors import UserError
 from prunecert.models.bounds import interval_margins, propagate
 from prunecert.models.crown import crown_ibp_margins, fused_cross_entropy, symbolic_margins
 from prunecert.models.networks.grafted import GraftedReLU
-from tests.models.conftest import normalised
+from tests.models.conftest import Averaging, normalised
 from tests.models.test_bounds import sampled
 
 SEEDS = st.integers(0, 2**31)
@@ -160,3 +161,80 @@ def test_only_the_images_that_are_bounded_are_answered() -> None:
         alone = crown_ibp_margins(model, x[:2], 0.01, propagate(model, x[:2], 0.01), y[:2])
     assert few.shape == (2, 10)
     assert torch.allclose(few, alone)
+
+
+def padded(*, named: bool) -> nn.Sequential:
+    """Padding and pooling by names and adaptive layers, or the same by numbers; 3x8x8 inputs, with batch norm."""
+    torch.manual_seed(3)
+    first = nn.Conv2d(3, 4, (3, 4), padding="same", dilation=(1, 3))
+    if not named:
+        # Four columns of zeros before and five after have no number: written out, with a column of zeros before it, the
+        # kernel has eleven columns and five on either side.
+        wide = nn.Conv2d(3, 4, (3, 11), padding=(1, 5))
+        with torch.no_grad():
+            wide.weight.zero_()[..., 1::3] = first.weight
+            wide.bias.copy_(first.bias)  # type: ignore[union-attr, arg-type]
+        first = wide
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        first,
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding="valid" if named else 0),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((2, None)) if named else nn.AvgPool2d((3, 1)),
+        nn.Conv2d(6, 4, 3, padding="same" if named else 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1) if named else nn.AvgPool2d((2, 6)),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+    return model.double().train()
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_padding_and_pooling_by_name_bound_as_by_number() -> None:
+    named, plain = padded(named=True), padded(named=False)
+    torch.manual_seed(5)
+    x, y = images()
+    other = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    with torch.no_grad():
+        for training in (True, False):
+            named.train(training)
+            plain.train(training)
+            one, two = (propagate(model, x, 0.03, points=other, count=2) for model in (named, plain))
+            assert torch.allclose(one.logits, two.logits)
+            assert one.points is not None
+            assert two.points is not None
+            assert torch.allclose(one.points, two.points)
+            for bounds, expected in zip(one.boxes, two.boxes, strict=True):
+                assert all(torch.allclose(*pair) for pair in zip(bounds, expected, strict=True))
+            assert torch.allclose(interval_margins(one, y), interval_margins(two, y))
+            for margins in (crown_ibp_margins, fused_cross_entropy):
+                assert torch.allclose(margins(named, x, 0.03, one, y), margins(plain, x, 0.03, two, y))
+        assert torch.allclose(one.logits, named(x))
+        assert torch.allclose(symbolic_margins(named, x, 0.03, y), symbolic_margins(plain, x, 0.03, y))
+
+
+@pytest.mark.parametrize("how", list(Averaging.HOWS))
+def test_every_spelling_of_an_average_is_bounded_exactly_where_phases_are_fixed(how: str) -> None:
+    torch.manual_seed(6)
+    model = Averaging(how).double()
+    with torch.no_grad():
+        # Always on.
+        model.conv.bias.fill_(40.0)  # type: ignore[union-attr]
+    x, y = images(2, 10)
+    exact = least(model, x, y, 0.1)
+    with torch.no_grad():
+        bounds = propagate(model, x, 0.1)
+        assert torch.allclose(bounds.logits, model(x))
+        assert torch.allclose(crown_ibp_margins(model, x, 0.1, bounds, y), exact, atol=1e-9)
+        assert bool((interval_margins(bounds, y) <= exact + 1e-9).all())
+
+
+def test_overlapping_windows_are_refused_where_coefficients_go_back() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, 5)).double()
+    x, y = images(1)
+    bounds = propagate(model, x, 0.1)
+    with pytest.raises(UserError, match=r"'1' .AdaptiveAvgPool2d. is refused: it makes 3x3 of 8x8 places"):
+        crown_ibp_margins(model, x, 0.1, bounds, y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models import NETWORKS
-from prunecert.models.graph import graph_of, has_norms
+from prunecert.models.graph import PoolWindows, graph_of, has_norms, padding_of, refuse_uneven, windows_of
+from tests.models.conftest import Averaging
 
 
 class Functional(nn.Module):
@@ -76,13 +79,22 @@ def test_a_graph_is_made_once_and_anew_when_layers_change() -> None:
         (nn.Tanh(), r"'1' \(Tanh\)"),
         (nn.MaxPool2d(2), r"'1' \(MaxPool2d\)"),
         (nn.Dropout(), r"'1' \(Dropout\)"),
-        (nn.Conv2d(3, 3, 3, padding="same"), r"'1' \(Conv2d\)"),
-        (nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), r"'1' \(Conv2d\)"),
-        (nn.AvgPool2d(2, ceil_mode=True), r"'1' \(AvgPool2d\)"),
-        (nn.AvgPool2d(2, padding=1, count_include_pad=False), r"'1' \(AvgPool2d\)"),
-        (nn.BatchNorm2d(3, affine=False), r"'1' \(BatchNorm2d\)"),
-        (nn.BatchNorm2d(3, track_running_stats=False), r"'1' \(BatchNorm2d\)"),
-        (nn.Flatten(2), r"'1' \(Flatten\)"),
+        (
+            nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
+            r"'1' \(Conv2d\), whose padding_mode is 'circular' and not 'zeros'",
+        ),
+        (
+            nn.Conv2d(3, 3, 3, padding="same", padding_mode="reflect"),
+            r"'1' \(Conv2d\), whose padding_mode is 'reflect' and not 'zeros'",
+        ),
+        (
+            nn.AvgPool2d(2, ceil_mode=True),
+            r"'1' \(AvgPool2d\), whose windows are not all averages alike \(ceil_mode.*\)",
+        ),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), r"'1' \(AvgPool2d\), whose windows.*\)"),
+        (nn.BatchNorm2d(3, affine=False), r"'1' \(BatchNorm2d\), which has no running statistics or no factors"),
+        (nn.BatchNorm2d(3, track_running_stats=False), r"'1' \(BatchNorm2d\), which has no running statistics.*"),
+        (nn.Flatten(2), r"'1' \(Flatten\), which does not flatten all axes but the first"),
     ],
 )
 def test_what_has_no_bounds_is_named(layer: nn.Module, name: str) -> None:
@@ -112,3 +124,48 @@ def test_a_constant_added_is_no_sum_of_branches() -> None:
 
     with pytest.raises(UserError, match=r"cannot bound the layer 'add'"):
         graph_of(Shifted())
+
+
+@pytest.mark.parametrize("how", [how for how in Averaging.HOWS if how != "layer"])
+def test_averages_over_all_places_are_a_pooling_and_a_flattening(how: str) -> None:
+    nodes = graph_of(Averaging(how)).nodes
+    assert [node.kind for node in nodes] == ["input", "affine", "relu", "pool", "flatten", "affine"]
+    assert [node.inputs for node in nodes[1:]] == [(index,) for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("what", "layer"),
+    [
+        (lambda x: x.mean(1), "mean"),
+        (lambda x: x.mean((1, 2)), "mean"),
+        (lambda x: x.mean(), "mean"),
+        (lambda x: torch.mean(x, (2, 3), dtype=torch.float64), "mean"),
+        (lambda x: x.sum((2, 3)), "sum"),
+    ],
+)
+def test_other_means_are_refused(what: Callable[[Tensor], Tensor], layer: str) -> None:
+    class Other(Functional):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(what(self.conv(x)))  # type: ignore[no-any-return]
+
+    with pytest.raises(UserError, match=rf"cannot bound the layer '{layer}\w*' \({layer}\)"):
+        graph_of(Other())
+
+
+def test_windows_and_padding_by_hand() -> None:
+    assert windows_of(nn.AdaptiveAvgPool2d(1), (8, 6)) == PoolWindows((8, 6), (8, 6))
+    assert windows_of(nn.AdaptiveAvgPool2d((2, 3)), (8, 6)) == PoolWindows((4, 2), (4, 2))
+    assert windows_of(nn.AvgPool2d(3, (2, 1), (1, 0)), (8, 6)) == PoolWindows((3, 3), (2, 1), (1, 0))
+    assert padding_of(nn.Conv2d(1, 1, 4, padding="same", dilation=3)) == ((4, 4), (5, 5))
+    assert padding_of(nn.Conv2d(1, 1, 4, padding="valid")) == ((0, 0), (0, 0))
+    assert padding_of(nn.Conv2d(1, 1, 4, padding=(1, 2))) == ((1, 2), (1, 2))
+
+
+def test_windows_of_different_sizes_are_refused_by_the_images_shape() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 2)
+    ).train()
+    refuse_uneven(model, (3, 8, 8))
+    with pytest.raises(UserError, match=r"'3' \(AdaptiveAvgPool2d\) is refused: it makes 3x3 of 5x6 places.* e\.g\. 1"):
+        refuse_uneven(model, (3, 7, 8))
+    assert model.get_buffer("1.num_batches_tracked").item() == 0

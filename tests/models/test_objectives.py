@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prunecert.models.bounds
 from prunecert.errors import UserError
 from prunecert.models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
 from prunecert.models.attack import pgd_linf
-from prunecert.models.bounds import shared_bounds
+from prunecert.models.bounds import interval_margins, propagate, shared_bounds
 from prunecert.models.norms import frozen_forward, norms_of
 from tests.models.conftest import normalised
 
@@ -90,6 +90,61 @@ def test_mtl_ibp_lies_between_attack_and_intervals(batch: tuple[torch.Tensor, to
     assert at(0.25) == pytest.approx(0.75 * at(0.0) + 0.25 * at(1.0), rel=1e-5)
     torch.manual_seed(3)
     assert at(0.0) == pytest.approx(value(OBJECTIVES.get("pgd")(model, *batch, EPS, steps=8)), rel=1e-3)
+
+
+#: The attack's radius over the training's, steps, a step's share of the radius, and whether the best point is taken.
+ATTACKS = [(1.0, 2, 0.25, 0), (2.24, 1, 1.48, 0), (2.24, 4, 2.0, 1), (2.6, 3, 0.5, 0)]
+
+
+@pytest.mark.parametrize(("factor", "steps", "size", "best"), ATTACKS)
+@pytest.mark.parametrize("name", ["mtl-ibp", "sabr"])
+@pytest.mark.parametrize("norms", [False, True])
+def test_the_attack_goes_as_far_as_its_settings_say(
+    name: str, norms: bool, factor: float, steps: int, size: float, best: int, tiny: nn.Module
+) -> None:
+    # A radius at which this network is far from linear: one setting more or less changes the loss.
+    eps = 0.1
+    x, y = torch.rand(6, 3, 8, 8) * 0.8 + 0.1, torch.randint(0, 10, (6,))
+    model = normalised(0).eval() if norms else tiny
+    radius = factor * eps
+
+    def point_of(best: int) -> Tensor:
+        torch.manual_seed(3)
+        forward = frozen_forward(model)
+        return pgd_linf(forward, x, y, radius, steps=steps, step_size=size * radius, best=bool(best))
+
+    def expected_of(point: Tensor) -> float:
+        if name == "mtl-ibp":
+            return value(F.cross_entropy(model(point), y))
+        return value(F.cross_entropy(-interval_margins(propagate(model, point, 0.2 * eps), y), y))
+
+    torch.manual_seed(3)
+    own = {"alpha": 0.0} if name == "mtl-ibp" else {"lam": 0.2}
+    settings = {**own, "attack_factor": factor, "steps": steps, "step_size": size, "best": best}
+    actual = value(OBJECTIVES.get(name)(model, x, y, eps, **settings))
+    assert actual == pytest.approx(expected_of(point_of(best)), rel=1e-5)
+    if best and norms:
+        assert actual != pytest.approx(expected_of(point_of(0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_mtl_ibp_bounds_the_radius_of_training_however_far_the_attack_goes(norms: bool, tiny: nn.Module) -> None:
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    model = normalised(0).eval() if norms else tiny
+    ibp = value(OBJECTIVES.get("ibp")(model, x, y, 0.02, kappa_end=0.0))
+    for factor in (1.0, 2.6):
+        loss = OBJECTIVES.get("mtl-ibp")(model, x, y, 0.02, alpha=1.0, attack_factor=factor, steps=1)
+        assert value(loss) == pytest.approx(ibp, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mtl-ibp", "sabr"])
+def test_batch_norm_takes_the_clean_images_statistics(name: str) -> None:
+    x, y = torch.rand(6, 3, 8, 8), torch.randint(0, 10, (6,))
+    model, reference = normalised(0), normalised(0)
+    OBJECTIVES.get(name)(model, x, y, 0.05, attack_factor=2.0, steps=2)
+    reference(x)
+    for (key, moved), expected in zip(model.named_buffers(), reference.buffers(), strict=True):
+        assert torch.allclose(moved.double(), expected.double(), atol=1e-5), key
 
 
 def test_sabr_shrinks_ibp_s_box(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

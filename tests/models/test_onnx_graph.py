@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,12 +19,13 @@ from prunecert.models.networks.grafted import GraftedReLU
 from prunecert.models.networks.normalised import ResidualBlock
 from prunecert.models.networks.wideresnet import PreactivationBlock
 from prunecert.models.onnx_graph import INPUT, NORM_PREFIX, OUTPUT, GraphWriter
-from tests.models.conftest import normalised
+from tests.models.conftest import Averaging, normalised
 
 SHAPE = (3, 8, 8)
+T = TypeVar("T", bound=nn.Module)
 
 
-def restless(model: nn.Sequential) -> nn.Sequential:
+def restless(model: T) -> T:
     """Gives batch norm statistics and factors of its own, and evaluates with them."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -74,6 +77,15 @@ def networks() -> dict[str, nn.Sequential]:
             nn.Flatten(),
             nn.Linear(6, 4),
         ),
+        "pools": nn.Sequential(
+            nn.Conv2d(3, 6, (3, 4), padding="same", dilation=(1, 3)),
+            nn.ReLU(),
+            nn.AvgPool2d((3, 2), stride=(2, 1), padding=(1, 0)),
+            nn.Conv2d(6, 5, 2, padding="valid"),
+            nn.AdaptiveAvgPool2d((1, 3)),
+            nn.Flatten(),
+            nn.Linear(15, 4),
+        ),
         "grafted": nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1, stride=2),
             grafted((6, 4, 4), (6, 1, 1)),
@@ -94,7 +106,8 @@ def run(model: onnx.ModelProto, x: Tensor) -> np.ndarray:
     return np.concatenate([session.run(None, {INPUT: image[None].numpy()})[0] for image in x])
 
 
-@pytest.mark.parametrize("name", ["strides", "norms", "blocks", "grafted"])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", ["strides", "norms", "blocks", "pools", "grafted"])
 def test_what_is_written_computes_the_network(name: str) -> None:
     model = restless(networks()[name])
     network = written(model)
@@ -159,8 +172,60 @@ def test_weights_keep_their_names_zeros_have_no_sign_and_norms_are_no_weights() 
     np.testing.assert_array_equal(weights["2_weight"], plain[2].weight.detach().numpy())  # type: ignore[operator]
 
 
+class Written(nn.Module):
+    """Batch norm folded and alone, a sum, a ReLU that runs twice, a mean: what no sequence can say; 3x8x8 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding="same", bias=False), nn.BatchNorm2d(6))
+        self.relu = nn.ReLU()
+        self.conv = nn.Conv2d(6, 6, 3, padding="same")
+        self.norm = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [N, 3, 8, 8] to [N, 4]."""
+        x = self.relu(self.stem(x))
+        return self.fc(self.relu(self.norm(self.conv(x) + x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["mean", "adaptive", "windows"])
+def test_averages_are_written_as_poolings(how: str) -> None:
+    network = written(Averaging(how).eval())
+    (pool,) = [node for node in network.graph.node if node.op_type == "AveragePool"]
+    assert [list(item.ints) for item in pool.attribute if item.name == "kernel_shape"] == [[8, 8]]
+
+
+def test_a_network_that_is_no_sequence_is_written_by_its_nodes() -> None:
+    torch.manual_seed(1)
+    for model in (Written(), nn.Sequential(nn.Conv2d(3, 3, 1), Written()), Averaging("mean")):
+        restless(model)
+        network = written(model)
+        onnx.checker.check_model(network, full_check=True)
+        x = torch.rand(4, *SHAPE)
+        with torch.no_grad():
+            np.testing.assert_allclose(run(network, x), model(x).numpy(), atol=1e-5)
+    names = {item.name for item in written(Written().eval()).graph.initializer}
+    assert {name for name in names if name.endswith("_weight")} == {"stem_0_weight", "conv_weight", "fc_weight"}
+    assert {name for name in names if name.startswith(NORM_PREFIX)} == {"norm_norm_scale", "norm_norm_shift"}
+
+
 def test_what_has_no_translation_is_named() -> None:
     with pytest.raises(UserError, match=r"The layer '1' \(Tanh\) has no ONNX translation"):
         written(nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(192, 2)))
-    with pytest.raises(UserError, match="Only sequential networks can be exported, not Linear"):
-        written(nn.Linear(3, 2))
+
+    class Other(Written):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.tanh(self.stem(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+    class Twice(Written):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.conv(self.relu(self.conv(self.stem(x)))).mean((2, 3)))  # type: ignore[no-any-return]
+
+    with pytest.raises(UserError, match=r"not Other\. Training cannot bound the layer 'tanh'"):
+        written(Other())
+    with pytest.raises(UserError, match=r"'conv' \(Conv2d\) runs several times.* a layer of its own"):
+        written(Twice())
+    uneven = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, 5))
+    with pytest.raises(UserError, match=r"'1' .AdaptiveAvgPool2d. is refused: it makes 3x3 of 8x8 places"):
+        written(uneven)

@@ -93,6 +93,16 @@ def test_flattened_channels_take_their_block_of_columns() -> None:
     assert bool(masks["5.weight"][:, 6 * 64].all())
 
 
+def test_channels_go_through_an_average_over_all_places() -> None:
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(8, 10))
+    masks = PRUNERS.get("structured-filters")(model, 2)
+    gone = ~masks["0.weight"].flatten(1).any(1)
+    assert bool(gone.any())
+    assert torch.equal(gone, ~masks["4.weight"].any(0))
+
+
 def test_each_kind_takes_its_layers_only() -> None:
     model = NETWORKS.get("cnn-small")()
     filters, neurons = (PRUNERS.get(name)(model, 2) for name in NAMES[1:])

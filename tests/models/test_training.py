@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import prunecert.models.pipeline
 import prunecert.models.training
 from prunecert.errors import UserError
-from prunecert.models import NETWORKS, PRUNERS
+from prunecert.models import NETWORKS, OBJECTIVES, PRUNERS
 from prunecert.models.checkpoint import load_model
 from prunecert.models.data import Dataset
 from prunecert.models.evaluate import evaluate
@@ -21,11 +24,10 @@ from prunecert.models.initialisation import ibp_init
 from prunecert.models.masks import Masks
 from prunecert.models.norms import estimate_statistics
 from prunecert.models.pipeline import Job, Pipeline
-from prunecert.models.pruners.contract import Group, Hooks
+from prunecert.models.pruners.contract import Hooks
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
 from prunecert.models.reports import EpochReport
-from prunecert.models.running import optimizer_of
 from prunecert.models.schedules import Stage, ramp
 from prunecert.models.training import Trainer, augment, seed_everything
 from tests.models.conftest import blobs
@@ -229,13 +231,214 @@ def test_a_layer_without_bounds_is_refused_before_training(changes: dict[str, An
     replace(job(objective="pgd"), network="vgg16").refuse_unreachable()
 
 
-def test_radam_rectifies_its_first_steps() -> None:
+def test_windows_of_different_sizes_are_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS._targets, "uneven", "tests.models.conftest:uneven")
+    with pytest.raises(
+        UserError, match=r"ibp needs bounds of uneven\. .*'2' \(AdaptiveAvgPool2d\).* 3x3 of 8x8 places"
+    ):
+        replace(job(), network="uneven").refuse_unreachable()
+    replace(job(), network="uneven", data={"shape": [3, 24, 24], "classes": 10}).refuse_unreachable()
+
+
+def rectified_adam(model: nn.Module, data: Dataset, steps: int, lr: float, decay: float) -> None:
+    """RAdam as it is published (Liu et al. 2020, algorithm 2), with decoupled decay; one batch of all images.
+
+    The authors' code rectifies from a length of 5 on, where the paper's text has 4.
+    """
+    first, second = 0.9, 0.999
+    longest = 2 / (1 - second) - 1
+    x, y = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in model.parameters()]
+    for step in range(1, steps + 1):
+        grads = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+        length = longest - 2 * step * second**step / (1 - second**step)
+        for one, grad, (mean, square) in zip(model.parameters(), grads, moments, strict=True):
+            mean.mul_(first).add_((1 - first) * grad)
+            square.mul_(second).add_((1 - second) * grad**2)
+            update = mean / (1 - first**step)
+            if length > 5:
+                numerator = (length - 4) * (length - 2) * longest
+                rectification = (numerator / ((longest - 4) * (longest - 2) * length)) ** 0.5
+                update = update * rectification / ((square / (1 - second**step)).sqrt() + 1e-8)
+            with torch.no_grad():
+                one.mul_(1 - lr * decay).sub_(lr * update)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_radam_s_updates_are_the_published_ones(steps: int) -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    trainer = Trainer(recipe(optimizer="radam", weight_decay=0.1), "natural", blobs(20), "cpu", quiet)
-    (group,) = optimizer_of([Group(list(model.parameters()))], trainer.recipe, 1e-3, trainer.device).param_groups
-    assert group["decoupled_weight_decay"]
-    assert group["weight_decay"] == 0.1
+    expected = copy.deepcopy(model)
+    rectified_adam(expected, blobs(20), steps, 1e-2, 0.1)
+    settings = recipe(optimizer="radam", weight_decay=0.1, decay=0.0, grad_clip=0.0)
+    trainer = Trainer(settings, "natural", blobs(20), "cpu", quiet)
+    trainer.run(model, Stage("pretrain", steps, 1e-2, 0.0))
+    for actual, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(actual, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("radam", torch.optim.RAdam), ("sgd", torch.optim.SGD)]
+)
+def test_the_recipe_s_optimiser_trains(name: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[dict[str, Any]] = []
+    step = kind.step
+
+    def counting(self: torch.optim.Optimizer) -> None:
+        steps.append(self.param_groups[0])
+        step(self)
+
+    monkeypatch.setattr(kind, "step", counting)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    trainer = Trainer(recipe(optimizer=name, weight_decay=0.1, momentum=0.7), "natural", blobs(40), "cpu", quiet)
     trainer.run(model, Stage("pretrain", 2, 1e-3, 0.0))
+    assert len(steps) == 4
+    assert steps[0]["weight_decay"] == 0.1
+    assert steps[0].get("momentum", 0.7) == 0.7
+    assert steps[0].get("decoupled_weight_decay", True), "of RAdam and AdamW"
+
+
+def test_the_l1_norm_of_the_prunable_weights_is_in_the_loss() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+    weights = (model.get_parameter("0.weight"), model.get_parameter("4.weight"))
+    norm = sum(float(weight.detach().abs().double().sum()) for weight in weights)
+    losses = {}
+    for l1 in (0.0, 3e-3):
+        trainer = Trainer(recipe(l1=l1), "natural", blobs(20), "cpu", quiet)
+        losses[l1] = trainer.loss(model, trainer.images, trainer.labels, 0.0, 1.0)
+    assert float((losses[3e-3] - losses[0.0]).detach()) == pytest.approx(3e-3 * norm, rel=1e-4)
+    (with_it, without) = (torch.autograd.grad(loss, weights[1], retain_graph=True)[0] for loss in losses.values())
+    assert torch.allclose(without - with_it, 3e-3 * weights[1].detach().sign(), atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 10.0])
+def test_the_gradient_s_norm_is_clipped(clip: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    data = blobs(20)
+    loss = F.cross_entropy(model(torch.from_numpy(data.images)), torch.from_numpy(data.labels))
+    grads = torch.autograd.grad(loss, list(model.parameters()))
+    norm = float(torch.cat([grad.flatten() for grad in grads]).norm())
+    assert 1e-3 < norm < 10
+    settings = recipe(optimizer="sgd", momentum=0.0, grad_clip=clip, decay=0.0)
+    Trainer(settings, "natural", data, "cpu", quiet).run(model, Stage("pretrain", 1, 1.0, 0.0))
+    moved = [old - new.detach() for old, new in zip(before, model.parameters(), strict=True)]
+    assert float(torch.cat([one.flatten() for one in moved]).norm()) == pytest.approx(
+        clip if clip == 1e-3 else norm, rel=1e-3
+    )
+
+
+class Noting:
+    """An objective that notes what it is called with, and is natural."""
+
+    def __init__(self) -> None:
+        self.images: list[torch.Tensor] = []
+        self.radii: list[float] = []
+        self.progress: list[float] = []
+        self.halved: list[bool] = []
+        self.weights: list[torch.Tensor] = []
+
+    def __call__(
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, *, progress: float = 1.0
+    ) -> torch.Tensor:
+        self.images.append(x)
+        self.radii.append(eps)
+        self.progress.append(progress)
+        self.halved.append(torch.is_autocast_enabled("cpu"))
+        self.weights.append(next(model.parameters()).detach().clone())
+        return F.cross_entropy(model(x), y)
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> Noting:
+    """The calls of the objective ``natural``, for as long as a test runs."""
+    noting = Noting()
+    monkeypatch.setitem(OBJECTIVES._loaded, "natural", noting)
+    return noting
+
+
+@pytest.mark.parametrize("shape", ["linear", "smoothed"])
+def test_the_loss_meets_the_recipe_s_ramp_in_batches_of_its_size(noted: Noting, shape: str) -> None:
+    rates: list[float] = []
+    changes: dict[str, Any] = {
+        "ramp": shape,
+        "lr_schedule": "step",
+        "lr_milestones": [0.5],
+        "lr_gamma": 0.1,
+        "batch_size": 30,
+    }
+    trainer = Trainer(recipe(**changes), "natural", blobs(60), "cpu", lambda report: rates.append(report.lr))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    trainer.run(model, Stage("pretrain", 4, 1e-3, 0.1, warmup=1, ramp=2))
+    shares = [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
+    if shape == "smoothed":
+        # auto_LiRPA's schedule: a share^4 up to 1/4, then the tangent, which ends at 1.
+        a = 1 / (0.25**4 + 4 * 0.25**3 * 0.75)
+        shares = [a * (one**4 if one <= 0.25 else 0.25**4 + 4 * 0.25**3 * (one - 0.25)) for one in shares]
+    assert noted.progress == pytest.approx(shares)
+    assert noted.radii == pytest.approx([0.1 * share for share in shares])
+    assert [len(x) for x in noted.images] == [30] * 8
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_the_factor_of_the_radius_reaches_the_loss_in_every_stage(
+    tmp_path: Path, noted: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        prunecert.models.pipeline, "evaluate", lambda *_, **__: {"images": 10, "clean": 1.0, "pgd": 1.0}
+    )
+    cell = job(objective="natural", train_eps_factor=1.26, warmup_epochs=1, ramp_epochs=0, prune_epochs=0)
+    pipeline(tmp_path, images=20).run(cell)
+    # An epoch of warm-up, one of pre-training at the whole radius, one of fine-tuning.
+    assert noted.radii == pytest.approx([0.0, 1.26 * 2 / 255, 1.26 * 2 / 255])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_products_and_images_are_in_the_recipe_s_format(noted: Noting, precision: str, layout: str) -> None:
+    trainer = Trainer(recipe(precision=precision, memory_format=layout), "natural", blobs(20), "cpu", quiet)
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.Flatten(), nn.Linear(256, 10))
+    trainer.run(model, Stage("pretrain", 1, 1e-3, 0.0))
+    assert noted.halved == [precision == "bfloat16"]
+    assert noted.images[0].is_contiguous(memory_format=torch.channels_last) == (layout == "channels-last")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_the_average_of_the_weights_starts_where_the_rate_begins_to_fall(noted: Noting) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    ends = []
+    for average in (0.0, 0.75):
+        one = copy.deepcopy(model)
+        torch.manual_seed(0)
+        settings = recipe(average=average, decay=0.5, optimizer="sgd")
+        Trainer(settings, "natural", blobs(40), "cpu", quiet).run(one, Stage("pretrain", 4, 0.01, 0.0))
+        ends.append(one.get_parameter("1.weight").detach())
+    # Two steps an epoch: the weights after steps 5 to 8 count.
+    first, *others = [*noted.weights[5:8], ends[0]]
+    expected = first
+    for weight in others:
+        expected = 0.75 * expected + 0.25 * weight
+    assert torch.allclose(ends[1], expected, atol=1e-6)
+    assert not torch.allclose(ends[1], ends[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("crop", "padding", "mode"), [(2, "edge", "replicate"), (3, "zero", "constant")])
+def test_training_crops_as_the_recipe_says(noted: Noting, crop: int, padding: str, mode: str) -> None:
+    data = blobs(60)
+    image = torch.arange(1.0, 1 + 3 * 32 * 32).view(1, 3, 32, 32) / 4000
+    data.images[:] = image.numpy()
+    trainer = Trainer(recipe(augment=True, crop=crop, crop_padding=padding), "natural", data, "cpu", quiet)
+    trainer.run(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), Stage("pretrain", 1, 1e-3, 0.0))
+    padded = F.pad(image, (crop,) * 4, mode)[0]
+    places = range(2 * crop + 1)
+    windows = [padded[:, i : i + 32, j : j + 32] for i in places for j in places]
+    allowed = {window.numpy().tobytes() for window in windows} | {
+        window.flip(2).numpy().tobytes() for window in windows
+    }
+    met = {one.numpy().tobytes() for x in noted.images for one in x}
+    assert met <= allowed
+    assert len(met) > len(allowed) // 4
 
 
 @pytest.mark.slow

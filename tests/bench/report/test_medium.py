@@ -41,6 +41,12 @@ def test_a_terminal_shows_text_as_it_is() -> None:
     assert text.index("a|b") < text.index("[bold]c")
 
 
+def test_a_heading_in_brackets_is_no_markup() -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=60).print(Table((("[verified, attacked] %", False),), [["[1, 2]"]]).terminal())
+    assert "[verified, attacked] %" in stream.getvalue()
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_sentence_is_broken_between_words_and_on_terminals_alone(terminal: bool) -> None:
     stream = io.StringIO()

@@ -14,6 +14,8 @@ from prunecert.models.masks import prunable
 from prunecert.models.pruners.allocation import BOTH, allocate, budget
 from prunecert.models.pruners.both_budgets import for_network, parts_by_both, uses
 from prunecert.models.pruners.lwm import prune
+from prunecert.models.recipe import Recipe
+from tests.models.test_training import job
 
 #: Of a network like cnn-small, and of one whose linear layer holds nearly everything.
 SHAPES = {"conv1": (16, 3, 4, 4), "conv2": (32, 16, 4, 4), "linear1": (100, 2048), "linear2": (10, 100)}
@@ -74,6 +76,53 @@ def test_what_balanced_meets_is_left_alone() -> None:
     assert spent == pytest.approx(sum(USES[name] * math.prod(shape) for name, shape in SHAPES.items()) / 10)
 
 
+@given(st.floats(1.5, 60), st.floats(0, 1))
+def test_a_share_of_the_way_spends_a_share_of_the_multiply_adds(compression: float, share: float) -> None:
+    balanced, parts, both = (parts_by_both(SHAPES, USES, compression, one) for one in (0.0, share, 1.0))
+    spent = [sum(USES[name] * one[name] for name in SHAPES) for one in (balanced, parts, both)]
+    assert spent[1] == pytest.approx((1 - share) * spent[0] + share * spent[2])
+    assert both == parts_by_both(SHAPES, USES, compression)
+    kept = budget(214_760, compression)
+    assert balanced == allocate(SHAPES, kept, "balanced")
+    assert sum(parts.values()) == pytest.approx(kept)
+    for name, part in parts.items():
+        low, high = sorted((balanced[name], both[name]))
+        assert low - 1e-6 <= part <= high + 1e-6
+
+
+def test_half_way_the_first_convolution_of_cnn5_keeps_half_of_what_both_takes_from_it() -> None:
+    model = NETWORKS.get("cnn5")()
+    counts, weights = uses(model, (3, 32, 32)), prunable(model)
+    dense = sum(counts[name] * weight.numel() for name, weight in weights.items())
+    kept = {}
+    for allocation, share in (("both:0", 0.77), ("both:0.5", 0.435), ("both", 0.1)):
+        parts = for_network(allocation, model, (3, 32, 32), 10)
+        assert not isinstance(parts, str)
+        kept[allocation] = round(parts["0.weight"])
+        assert sum(counts[name] * part for name, part in parts.items()) / dense == pytest.approx(share, abs=5e-4)
+    assert kept == {"both:0": 1728, "both:0.5": 962, "both": 196}
+
+
+@pytest.mark.parametrize("allocation", ["both:0", "both:0.5", "both:1e-1", "both:1"])
+def test_recipes_take_a_share_and_pruners_get_parts(allocation: str) -> None:
+    one = job(allocation=allocation)
+    assert one.recipe.to_dict()["allocation"] == allocation
+    one.refuse_unreachable()
+    model = NETWORKS.get("cnn-small")()
+    parts = one.allocation(model)
+    assert parts == for_network(allocation, model, (3, 32, 32), 10)
+    assert prune(model, 10, allocation=parts).kept == 21_476
+
+
+@pytest.mark.parametrize("allocation", ["both:", "both:1.1", "both:-0.1", "both:half", "both:nan", "both:0.5:1"])
+def test_what_is_no_share_is_refused(allocation: str) -> None:
+    message = rf"Allocation '{allocation}' is refused: .*a number from 0 to 1, e\.g\. both:0\.5"
+    with pytest.raises(UserError, match=rf"^recipe: {message}"):
+        Recipe.from_dict({"allocation": allocation}, "ibp")
+    with pytest.raises(UserError, match=rf"^{message}"):
+        for_network(allocation, NETWORKS.get("cnn-small")(), (3, 32, 32), 10)
+
+
 def test_pruners_take_parts_and_refuse_the_bare_name() -> None:
     torch.manual_seed(0)
     model = NETWORKS.get("cnn-small")()
@@ -87,5 +136,6 @@ def test_pruners_take_parts_and_refuse_the_bare_name() -> None:
     spent = sum(counts[name] * int(mask.sum()) for name, mask in masks.items())
     dense = sum(counts[name] * mask.numel() for name, mask in masks.items())
     assert spent <= dense / 10 + sum(counts.values())
-    with pytest.raises(UserError, match="counts multiply-adds, which weights alone don't have"):
-        prune(model, 10, allocation=BOTH)
+    for bare in (BOTH, "both:0.5"):
+        with pytest.raises(UserError, match=rf"'{bare}' counts multiply-adds, which weights alone don't have"):
+            prune(model, 10, allocation=bare)

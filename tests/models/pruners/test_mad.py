@@ -67,6 +67,22 @@ def test_convolutions_are_sums_over_patches() -> None:
     assert torch.allclose(parts[0], parts[1], atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_padding_by_name_is_what_it_is_by_number() -> None:
+    torch.manual_seed(0)
+    # A column of zeros before an even kernel makes its padding the same on either side.
+    wide = nn.Sequential(nn.Conv2d(2, 3, (3, 5), padding=(1, 2)), nn.Flatten(), nn.Linear(48, 10))
+    named = nn.Sequential(nn.Conv2d(2, 3, (3, 4), padding="same"), nn.Flatten(), nn.Linear(48, 10))
+    wide.get_parameter("0.weight").data[..., 0] = 0
+    named.load_state_dict({**wide.state_dict(), "0.weight": wide.get_parameter("0.weight").data[..., 1:]})
+    x, y = torch.rand(8, 2, 4, 4), torch.arange(8)
+    parts = []
+    for model in (wide, named):
+        masks = {name: torch.full_like(weight, 0.5) for name, weight in prunable(model).items()}
+        parts.append(next(iter(saliencies(model, x, y, masks).values())))
+    assert torch.allclose(parts[0][..., 1:], parts[1], atol=1e-7)
+
+
 def test_the_last_layer_keeps_the_same_in_each_row() -> None:
     scores = {"0.weight": torch.arange(-10.0, 10).view(4, 5), "1.weight": torch.rand(3, 10)}
     masks = choose(scores, 25)
