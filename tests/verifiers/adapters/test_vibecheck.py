@@ -147,6 +147,15 @@ def test_nobody_is_left_behind(fake: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not psutil.pid_exists(int(note.read_text()))
 
 
+@pytest.mark.parametrize("text", ["import no_such_module", "raise SystemExit('licence')", "verifies = None"])
+def test_why_it_cannot_be_imported_is_said(text: str, fake: Path, tmp_path: Path) -> None:
+    (tmp_path / "site" / "vibecheck" / "__init__.py").write_text(text)
+    verifier = Vibecheck()
+    with pytest.raises(RuntimeError, match=r"can't import Vibecheck: .*(no_such_module|licence|'verify')"):
+        verifier.start()
+    assert not verifier._other.running
+
+
 @pytest.mark.slow
 def test_after_a_death_the_next_question_is_answered(fake: Path, tmp_path: Path) -> None:
     path = onnxnets.linear(tmp_path / "net.onnx")
@@ -254,6 +263,7 @@ def test_what_is_missing_is_named(fake: Path, tmp_path: Path, monkeypatch: pytes
     for value, said in [
         ("", "an interpreter of its own"),
         (str(tmp_path / "nobody"), "can't be asked"),
+        ("/bin/true", "can't be asked (it answered nothing"),
         (sys.executable, "has no Vibecheck"),
     ]:
         monkeypatch.setenv(VARIABLE, value)
