@@ -89,16 +89,17 @@ class OtherInterpreter:
         python: Path of the interpreter.
         script: The script: it reads a JSON object a line from its standard input, and writes one for each to its
             standard output. What it writes to its standard error goes into the worker's log.
+        variables: Of its environment, besides this process's own, less those of Python.
     """
 
-    def __init__(self, python: str, script: Path) -> None:
+    def __init__(self, python: str, script: Path, variables: Mapping[str, str] | None = None) -> None:
         # What this program needs on its path must not hide what the other has.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         self._process = subprocess.Popen(
             [python, "-u", str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env={**environment, **(variables or {})},
             text=True,
             encoding="utf-8",
         )
