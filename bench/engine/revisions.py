@@ -3,7 +3,7 @@
     python -m bench.engine.revisions REVISION . --onnx NET.onnx … --images 60 --timeout 20 --threads 1
 
 A state is a git revision, which is unpacked, or a folder with a tree: ``.`` is this one as it stands. Each is asked in
-a process of its own (`asked_revision.py`), which is warm: start, kernels and loading are not counted, and the first
+a process of its own (`revision_script.py`), which is warm: start, kernels and loading are not counted, and the first
 image is asked once before. Asked are the images that the network classifies correctly and that CROWN of this tree
 leaves open. Printed are seconds, of the processor unless ``--clock wall`` is given, by image for each state, the
 first's over the second's, and the median and quartiles of these ratios by network and of all; both states are named by
@@ -38,7 +38,7 @@ from prunecert.verifiers.adapters.other_interpreter import OtherInterpreter
 from prunecert.verifiers.base import Instance, Status
 
 ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = Path(__file__).with_name("asked_revision.py")
+_SCRIPT = Path(__file__).with_name("revision_script.py")
 Clock = Literal["cpu", "wall"]
 
 
@@ -105,7 +105,7 @@ def find_tree(text: str, trees: Path) -> Tree:
     return Tree(folder.resolve(), commit)
 
 
-class Asked:
+class TreeProcess:
     """A state's verifier in a process of its own.
 
     Args:
@@ -164,13 +164,13 @@ class Asked:
 
 
 @contextlib.contextmanager
-def _asking(trees: Sequence[Tree], verifier: str, threads: int) -> Iterator[list[Asked]]:
+def _asking(trees: Sequence[Tree], verifier: str, threads: int) -> Iterator[list[TreeProcess]]:
     """Yields the verifier of each state."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         crew = []
         for which, tree in zip(("before", "now"), trees, strict=True):
             label = f"{which} ({tree.commit or tree.folder.name})"
-            crew.append(Asked(tree, label, verifier, threads, Path(folder)))
+            crew.append(TreeProcess(tree, label, verifier, threads, Path(folder)))
             stack.callback(crew[-1].close)
         yield crew
 
@@ -194,16 +194,16 @@ def compare(request: BenchmarkRequest, trees: Sequence[Tree], verifier: str, clo
             questions = open_images(onnx, request)
             for place, (image, question) in enumerate(questions.items()):
                 if not place:
-                    for asked in crew:
+                    for process in crew:
                         # The first question pays for first allocations.
-                        asked.load(onnx)
-                        asked.ask(image, question, clock)
+                        process.load(onnx)
+                        process.ask(image, question, clock)
                 mine: list[TimedAnswer] = []
                 for repeat in range(request.repeats):
-                    for asked in crew if (place + repeat) % 2 == 0 else crew[::-1]:
-                        mine.append(asked.ask(image, question, clock))
+                    for process in crew if (place + repeat) % 2 == 0 else crew[::-1]:
+                        mine.append(process.ask(image, question, clock))
                 answers += mine
-                print(_line(image, mine, [asked.label for asked in crew]), flush=True)
+                print(_line(image, mine, [process.label for process in crew]), flush=True)
     return answers
 
 

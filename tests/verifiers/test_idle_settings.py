@@ -154,8 +154,8 @@ def test_the_search_looks_at_what_it_doesnt_name(name: str, make: Callable[[str]
     silent = {"split"} if case.split == "auto" else set()
     for kind in case.kinds:
         unheard = idle((kind,)) - silent
-        given = [key for key in subject.known_settings if key in unheard]
-        assert f"no effect {WITHOUT[kind]}: {', '.join(given)}" in verdict.detail
+        names_of_kind = [key for key in subject.known_settings if key in unheard]
+        assert f"no effect {WITHOUT[kind]}: {', '.join(names_of_kind)}" in verdict.detail
         silent |= unheard
     assert ("no effect" in verdict.detail) == bool(case.kinds)
     # Of what has its default nothing is said.
@@ -166,9 +166,9 @@ def test_the_search_looks_at_what_it_doesnt_name(name: str, make: Callable[[str]
     assert "no effect" not in verdict.detail
 
 
-def looked_at(name: str, question: Instance, **given: Any) -> tuple[set[str], str]:
+def looked_at(name: str, question: Instance, **values: Any) -> tuple[set[str], str]:
     """Returns which settings a verifier looks at until it has answered, and what it says."""
-    subject = VERIFIERS.get(name)(given)
+    subject = VERIFIERS.get(name)(values)
     subject.settings = ReadSettings(subject.settings)
     subject.start()
     subject.load(question.onnx)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class Asked:
+class Answering:
     """The verifier that is asked."""
 
     def __init__(self) -> None:
@@ -69,10 +69,10 @@ def main() -> None:
     # What libraries print, in C as well, must not get among the answers.
     replies: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    asked = Asked()
+    adapter = Answering()
     for line in sys.stdin:
         try:
-            reply = asked.answer(json.loads(line))
+            reply = adapter.answer(json.loads(line))
         except Exception as error:
             # An older state may lack anything; that is said, and the next request may be another one.
             reply = {"error": f"{type(error).__name__}: {error}"}
