@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,14 @@ from prunecert.ranges import NumberRange, show_number
 _LONGEST_VALUE = 200
 #: What the verifiers keep a whole number in.
 _LARGEST_INT = 2**63 - 1
+#: Kinds of questions for which a setting may do nothing, in the words of help texts and answers.
+WITHOUT: Mapping[str, str] = {
+    "l2": "over l2 balls",
+    "int8": "on quantised networks",
+    "curves": "on networks with Sigmoid or Tanh",
+    "inputs": "where inputs alone are split",
+    "relu-inputs": "where inputs alone of a network of ReLUs are split",
+}
 _KINDS = {str: "text", bool: "true or false", dict: "a mapping", int: "a whole number", float: "a number"}
 
 
@@ -40,6 +48,7 @@ class Setting:
         choices: Values allowed; empty: any of the type, within the range.
         later: Whether it came when results without it were published: at its default it is left out of what is
             recorded, so that identifiers of questions stay.
+        idle: Kinds of questions, of `WITHOUT`, for which it does nothing; an answer says so of a value that was given.
         help: What it means, in one sentence without a full stop.
     """
 
@@ -50,6 +59,7 @@ class Setting:
     below: float | None = None
     choices: tuple[str, ...] = ()
     later: bool = False
+    idle: tuple[str, ...] = ()
     help: str
 
     def __post_init__(self) -> None:
@@ -60,6 +70,8 @@ class Setting:
             raise TypeError(f"A setting's limits are for numbers, and its default must keep them: {self}.")
         if self.choices and self.default not in self.choices:
             raise TypeError(f"A setting's default must be one of its choices: {self}.")
+        if not set(self.idle) <= set(WITHOUT):
+            raise TypeError(f"A setting is idle for kinds of questions among {', '.join(WITHOUT)}: {self}.")
 
     @property
     def allowed(self) -> str:
@@ -124,13 +136,44 @@ def resolve(verifier: str, declared: Mapping[str, Setting], overrides: Mapping[s
     }
 
 
+def idle(declared: Mapping[str, Setting], values: Mapping[str, Any], kinds: Iterable[str]) -> str:
+    """Says which settings were given that do nothing for a question; empty: none.
+
+    >>> settings = {"depth": Setting(default=3, idle=("l2",), help="levels"), "seed": Setting(default=0, help="any")}
+    >>> idle(settings, {"depth": 5, "seed": 1}, ["l2"])
+    'no effect over l2 balls: depth'
+    >>> idle(settings, {"depth": 3, "seed": 1}, ["l2"])
+    ''
+
+    Args:
+        declared: A verifier's settings.
+        values: What they are set to; at its default one counts as not given.
+        kinds: Of the question.
+    """
+    said: list[str] = []
+    named: set[str] = set()
+    for kind in kinds:
+        names = [
+            name
+            for name, setting in declared.items()
+            if name not in named and kind in setting.idle and values.get(name, setting.default) != setting.default
+        ]
+        named.update(names)
+        if names:
+            said.append(f"no effect {WITHOUT[kind]}: {', '.join(names)}")
+    return "; ".join(said)
+
+
 def rows(declared: Mapping[str, Setting]) -> Iterable[tuple[str, str, str, str]]:
     """Yields a line of text for each setting: its name, default, what is allowed, and what it means."""
     for name, setting in declared.items():
         default = show_number(setting.default) if isinstance(setting.default, float) else str(setting.default)
         if isinstance(setting.default, bool):
             default = default.lower()
-        yield name, default or '""', setting.allowed or _KINDS[type(setting.default)], setting.help
+        meaning = setting.help
+        if setting.idle:
+            meaning += f"; no effect {_listed([WITHOUT[kind] for kind in setting.idle])}"
+        yield name, default or '""', setting.allowed or _KINDS[type(setting.default)], meaning
 
 
 def paragraph(declared: Mapping[str, Setting]) -> str:
@@ -140,6 +183,10 @@ def paragraph(declared: Mapping[str, Setting]) -> str:
         text = f"{name}: {meaning} (default {default}; {allowed})."
         lines += textwrap.wrap(text, 116, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def _shown(value: Any) -> str:

@@ -217,11 +217,12 @@ def compare(
             other = library.bound(some, method, chunk)
             theirs.append((clock() - begin) / len(some))
         ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
-        difference = float(np.mean(np.stack([item.rows for item in results[: len(some)]]) - other))
+        differences = np.stack([item.rows for item in results[: len(some)]]) - other
         print(
             f"{path.stem:<28} {count:>4} {1e3 * statistics.median(theirs):>11.3f} {chunk:>5} {len(some):>4} "
             f"{1e3 * statistics.median(mine):>9.3f} {statistics.median(ratios):>7.1f} "
-            f"{ratios[0]:>6.1f} to {ratios[-1]:<6.1f} {len(ratios):>3} {difference:>9.1e} "
+            f"{ratios[0]:>6.1f} to {ratios[-1]:<6.1f} {len(ratios):>3} {differences.mean():>9.1e} "
+            f"{max(0.0, -differences.min()):>10.1e} {max(0.0, differences.max()):>11.1e} "
             f"{statistics.mean(item.unstable for item in results):>9.0f} {statistics.median(speeds):>8.1f}",
             flush=True,
         )
@@ -350,7 +351,8 @@ def main() -> int:
     )
     print(
         f"{'network':<28} {'images':>4} {'auto_LiRPA':>9} {'chunk':>5} {'of':>4} {'ours':>9} {'ratio':>7} "
-        f"{'spread':>14} {'n':>5} {'mean diff':>9} {'unstable':>9} {'GFLOP/s':>8}"
+        f"{'spread':>14} {'n':>5} {'mean diff':>9} {'max looser':>10} {'max tighter':>11} {'unstable':>9} "
+        f"{'GFLOP/s':>8}"
     )
     counts = [int(text) for text in options.images.split(",")]
     with tempfile.TemporaryDirectory() as folder:

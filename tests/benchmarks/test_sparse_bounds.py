@@ -34,10 +34,10 @@ def one_thread() -> Iterator[None]:
 
 def take(ratios: Ratios, benchmark: BenchmarkFixture, name: str, path: Path, method: Method) -> None:
     network = read_network(path)
-    engine, library = Engine(network, threads=1, intersect=False), engine_benchmark.LirpaBounds(path)
+    engine, library = Engine(network, threads=1), engine_benchmark.LirpaBounds(path)
     questions = engine_benchmark.questions(network, 1)
     bounds = once(benchmark, lambda: engine.bound_many(questions, method, hidden=False))
-    np.testing.assert_allclose(bounds[0].rows, library.bound(questions, method)[0], atol=1e-4)
+    assert np.all(bounds[0].rows >= library.bound(questions, method)[0] - 1e-4)
     ratios.measure(
         name, lambda: engine.bound_many(questions, method, hidden=False), lambda: library.bound(questions, method)
     )

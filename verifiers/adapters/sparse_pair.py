@@ -19,7 +19,7 @@ import numpy.typing as npt
 from prunecert.verifiers.adapters.sparse_adapter import SparseVerifier, boxes_only
 from prunecert.verifiers.base import FloatArray, Instance, Kind, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
-from prunecert.verifiers.settings import Setting
+from prunecert.verifiers.settings import Setting, idle
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SparsePair(SparseVerifier):
         "entries": Setting(
             default=20_000,
             at_least=0,
+            idle=("int8",),
             help="most weights of both networks, each counted at every place where it is used, for which splits carry "
             "differences along, with linear programmes; above, what differential bounds leave open is split by what "
             "`sparse-bab` does alone",
@@ -126,9 +127,10 @@ class SparsePair(SparseVerifier):
         )
         out = search.run()
         bounds = out.bounds if out.bounds is not None and all(np.isfinite(out.bounds)) else None
+        said = idle(self.known_settings, self.settings, [] if self._members is None else ["int8"])
         return Verdict(
             out.status,
-            out.detail,
+            "; ".join(filter(None, (out.detail, said))),
             witness=None if out.witness is None else out.witness.reshape(instance.lower.shape),
             bounds=bounds,
             times=Times(bound_s=out.bound_s, search_s=out.search_s),

@@ -53,13 +53,21 @@ class SparseBab(SparseSearch):
     name = "sparse-bab"
     kind = Kind.COMPLETE
     known_settings: ClassVar[Mapping[str, Setting]] = {
-        "root_iterations": Setting(default=60, at_least=1, help="steps of the optimiser on the whole box"),
-        "iterations": Setting(default=12, at_least=1, help="steps for a pair of children"),
+        "root_iterations": Setting(
+            default=60, at_least=1, idle=("curves", "inputs"), help="steps of the optimiser on the whole box"
+        ),
+        "iterations": Setting(default=12, at_least=1, idle=("inputs",), help="steps for a pair of children"),
         "candidates": Setting(
-            default=6, at_least=1, help="splits whose children are bounded before one is chosen; 1: none is"
+            default=6,
+            at_least=1,
+            idle=("l2", "curves", "inputs"),
+            help="splits whose children are bounded before one is chosen; 1: none is",
         ),
         "batch": Setting(
-            default=0, at_least=0, help="subdomains split together; 0: by the size of what is left of the network"
+            default=0,
+            at_least=0,
+            idle=("curves", "inputs"),
+            help="subdomains split together; 0: by the size of what is left of the network",
         ),
         "attack_steps": Setting(
             default=20, at_least=0, help="gradient steps of an attack; 0: no attack, during the search neither"
@@ -69,15 +77,17 @@ class SparseBab(SparseSearch):
             at_least=1,
             help="most memory in MiB that open subdomains, what is left of the network, or CROWN's walks may take",
         ),
-        "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
+        "seed": Setting(default=0, at_least=0, idle=("relu-inputs",), help="of the attack's random starts"),
         "proofs": Setting(
             default="",
+            idle=("l2", "int8", "curves"),
             help="folder of counterexamples and trees of other searches, to start from and to add to; empty: none",
         ),
         "split": Setting(
             default="auto",
             choices=("auto", "input", "relu"),
             later=True,
+            idle=("l2",),
             help="what is split; auto: inputs where at most 20 of them vary and an estimate says that it will do, and "
             "ReLUs elsewhere, or where `proofs` are kept, in which splits of inputs are not stored",
         ),

@@ -15,6 +15,7 @@ from prunecert.verifiers.adapters.sparse_balls import Balls
 from prunecert.verifiers.adapters.sparse_smooth import Smooth, no_balls
 from prunecert.verifiers.base import FloatArray, Instance, OutputSpec, Status, Times, Verdict
 from prunecert.verifiers.formats.counterexample import outputs
+from prunecert.verifiers.settings import idle
 from prunecert.verifiers.sparse.threads import threads
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class SparseSearch(SparseVerifier):
         """Returns arguments of `verifiers.sparse.bab.outcome.Limits`."""
         raise NotImplementedError
 
+    def _idle(self, out: Outcome, *kinds: str) -> str:
+        """Says which settings were given that do nothing for such a question."""
+        if out.inputs:
+            kinds = (*kinds, "inputs") if self._smooth is not None else (*kinds, "inputs", "relu-inputs")
+        return idle(self.known_settings, self.settings, kinds)
+
     def _find(self, instance: Instance) -> Earlier | None:
         """Returns what there is to start from."""
         return None
@@ -125,13 +132,13 @@ class SparseSearch(SparseVerifier):
                 return no_balls(self.name, instance)
             self._curved = self._curved or Smooth(self._smooth)
             out = self._curved.search(instance, limits, deadline, functools.partial(self._replay, instance))
-            return verdict_of(out, instance)
+            return verdict_of(out, instance, self._idle(out, "curves"))
         if instance.norm != "linf":
             if self._quantised is not None:
                 return boxes_only(self.name, instance)
             self._balls = self._balls or Balls(self._network, self._checker)
             out = self._balls.search(instance, limits, deadline, functools.partial(self._replay, instance))
-            return verdict_of(out, instance)
+            return verdict_of(out, instance, self._idle(out, "l2"))
         if self._quantised is not None:
             return self._solve_quantised(self._quantised, instance, limits, deadline)
         earlier = self._find(instance)
@@ -153,7 +160,7 @@ class SparseSearch(SparseVerifier):
             functools.partial(self._replay, instance),
         )
         out = run.run()
-        detail = self._keep(run)
+        detail = "; ".join(filter(None, (self._keep(run), self._idle(out))))
         if out.status is Status.UNSAT:
             self._proving[instance.question()] = run
         return verdict_of(out, instance, detail)
@@ -171,7 +178,8 @@ class SparseSearch(SparseVerifier):
             more = instance.allowance or (0.0,) * len(bounds)
             proved = tuple(bound + (1 + 2.0**-11) * allowed for bound, allowed in zip(bounds, more, strict=True))
             seconds = time.monotonic() - begin
-            return Verdict(Status.UNSAT, bounds=proved, times=Times(bound_s=seconds), stage="incomplete")
+            said = idle(self.known_settings, self.settings, ["int8"])
+            return Verdict(Status.UNSAT, said, bounds=proved, times=Times(bound_s=seconds), stage="incomplete")
         run = self._make_search(
             self._engine,
             self._checker,
@@ -192,7 +200,7 @@ class SparseSearch(SparseVerifier):
                 f"{out.stuck} subdomains with every ReLU fixed are left open by what the file's own rounding to "
                 "integers may do there; splits don't narrow that"
             )
-        return verdict_of(out, instance)
+        return verdict_of(out, instance, self._idle(out, "int8"))
 
     def _make_certifier(self, onnx: Path) -> Certifier:
         from prunecert.verifiers.sparse.certificates import Certifier

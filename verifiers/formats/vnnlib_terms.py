@@ -128,7 +128,7 @@ class TermEvaluator:
         if isinstance(expression, str):
             return self._word(expression, scope)
         match expression:
-            case [str(head), *operands]:
+            case [str(head), *operands] if head not in ("forall", "exists"):
                 pass
             case _:
                 raise self._strange(expression)

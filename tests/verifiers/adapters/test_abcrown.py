@@ -170,6 +170,31 @@ def test_a_folder_that_is_no_checkout(
     assert "api.py is missing" in words
 
 
+def test_what_can_t_be_looked_at_is_said(
+    monkeypatch: pytest.MonkeyPatch, modules: dict[str, Path | None], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    assert "api.py is missing" in hint(monkeypatch, file)
+    long = hint(monkeypatch, Path("/" + "a" * 300))
+    assert "can't be looked at" in long
+    assert "can't be looked at" in hint(monkeypatch, Path("~nobody-of-this-name/abcrown"))
+    assert len(hint(monkeypatch, Path("/" + "a/" * 5000))) < 1500
+
+
+def test_a_checkout_without_a_version(
+    monkeypatch: pytest.MonkeyPatch, modules: dict[str, Path | None], tmp_path: Path
+) -> None:
+    home = checkout(tmp_path)
+    (home / "complete_verifier" / "__init__.py").unlink()
+    (home / ".git").mkdir()
+    (home / ".git" / "HEAD").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("ABCROWN_HOME", str(home))
+    answer = AbCrown.availability()
+    assert answer.installed, answer.hint
+    assert "of unknown version" in (answer.version or "")
+
+
 def test_submodule_missing(monkeypatch: pytest.MonkeyPatch, modules: dict[str, Path | None], tmp_path: Path) -> None:
     assert "submodule update --init" in hint(monkeypatch, checkout(tmp_path, lirpa=None))
 

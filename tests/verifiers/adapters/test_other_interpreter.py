@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
+from prunecert.verifiers.adapters import other_interpreter
 from prunecert.verifiers.adapters.other_interpreter import OtherInterpreter, version_in
 
 ECHO = """
@@ -61,3 +64,38 @@ def test_versions_are_those_of_the_other() -> None:
         version_in("/nobody/python", "numpy")
     with pytest.raises(OSError, match="ended with 1"):
         version_in("/bin/false", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("exit 0", 0o755, "it answered nothing, where a version was to be"),
+        ("echo 1.2 or so", 0o755, "it answered '1.2 or so'"),
+        ("printf '\\377\\n'", 0o755, "where a version was to be"),
+        ("sleep 60 & sleep 60", 0o755, "no answer within 0.3 s"),
+        ("exit 0", 0o644, "Permission denied"),
+        (None, 0o755, "Permission denied"),
+    ],
+)
+def test_what_is_no_interpreter_is_said(
+    text: str | None, mode: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_interpreter, "_PATIENCE", 0.3 if text and "sleep" in text else 30.0)
+    python = tmp_path / "python"
+    if text is None:
+        python.mkdir()
+    else:
+        python.write_text(f"#!/bin/sh\n{text}\n")
+    python.chmod(mode)
+    begin = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(OSError, match=re.escape(said)):
+            version_in(str(python), "numpy")
+    assert time.monotonic() - begin < 20
+
+
+def test_a_greeting_before_the_version_is_left_out(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho welcome\necho 1.4.2rc1\n")
+    python.chmod(0o755)
+    assert version_in(str(python), "numpy") == "1.4.2rc1"

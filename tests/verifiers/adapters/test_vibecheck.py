@@ -129,7 +129,9 @@ def test_answers_come_through_and_witnesses_are_replayed(fake: Path, tmp_path: P
 )
 def test_a_failure_is_no_result(act: str, status: Status, said: str, fake: Path, tmp_path: Path) -> None:
     path = onnxnets.linear(tmp_path / "net.onnx")
-    (verdict,) = ask([onnxnets.instance(path, 0.001, timeout=1.0)], act, grace_s=2.0)
+    # A point that is none takes a second search, for which a busy machine must have time.
+    timeout = 10.0 if act == "nowhere" else 1.0
+    (verdict,) = ask([onnxnets.instance(path, 0.001, timeout=timeout)], act, grace_s=2.0)
     assert verdict.status is status, verdict.detail
     assert said in verdict.detail
 
@@ -145,6 +147,15 @@ def test_nobody_is_left_behind(fake: Path, tmp_path: Path, monkeypatch: pytest.M
     while psutil.pid_exists(int(note.read_text())) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not psutil.pid_exists(int(note.read_text()))
+
+
+@pytest.mark.parametrize("text", ["import no_such_module", "raise SystemExit('licence')", "verifies = None"])
+def test_why_it_cannot_be_imported_is_said(text: str, fake: Path, tmp_path: Path) -> None:
+    (tmp_path / "site" / "vibecheck" / "__init__.py").write_text(text)
+    verifier = Vibecheck()
+    with pytest.raises(RuntimeError, match=r"can't import Vibecheck: .*(no_such_module|licence|'verify')"):
+        verifier.start()
+    assert not verifier._other.running
 
 
 @pytest.mark.slow
@@ -254,6 +265,7 @@ def test_what_is_missing_is_named(fake: Path, tmp_path: Path, monkeypatch: pytes
     for value, said in [
         ("", "an interpreter of its own"),
         (str(tmp_path / "nobody"), "can't be asked"),
+        ("/bin/true", "can't be asked (it answered nothing"),
         (sys.executable, "has no Vibecheck"),
     ]:
         monkeypatch.setenv(VARIABLE, value)

@@ -184,6 +184,8 @@ def test_nothing_is_defined_twice() -> None:
         ("(<= (+ X_0 Y_0) 0)", "mixes inputs and outputs", UnsupportedPropertyError),
         ("(<= X_0 X_1)", "ties several inputs together", UnsupportedPropertyError),
         ("(<= (abs Y_0) 0)", "uses 'abs'", UnsupportedPropertyError),
+        ("(exists ((z Real)) (<= Y_0 z))", "uses 'exists'", UnsupportedPropertyError),
+        ("(not (forall ((z Real)) (<= Y_0 z)))", "uses 'forall'", UnsupportedPropertyError),
         ("(<= (ite (<= Y_0 0) Y_1 Y_2) 0)", "'ite' between terms", UnsupportedPropertyError),
         ("(<= Y_0 Y_9)", "which it does not declare; declared are X_0 to Y_2", UserError),
         ("(+ Y_0 1)", "the formula", UserError),

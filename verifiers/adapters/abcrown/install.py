@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunecert.printable import shortened
+
 REPOSITORY = "https://github.com/Verified-Intelligence/alpha-beta-CROWN"
 CONVERTER = "https://github.com/KaidiXu/onnx2pytorch"
 #: What its modules import on start, by the name to import and the name to install.
@@ -52,12 +54,21 @@ class Install:
 def find() -> Install | str:
     """Returns the copy that is to be used, or one sentence on what is missing and how to get it."""
     home = os.environ.get("ABCROWN_HOME", "")
+    try:
+        return _find(home)
+    except (OSError, RuntimeError, ValueError) as error:
+        # A folder that may not be read, a name that is too long or of nobody's home, a module without a specification.
+        where = f"ABCROWN_HOME is {shortened(home)!r}, which" if home else "The installed alpha-beta-CROWN"
+        return f"{where} can't be looked at ({shortened(error)}); it must be a checkout of {REPOSITORY}"
+
+
+def _find(home: str) -> Install | str:
     if home:
         folder = Path(home).expanduser() / "complete_verifier"
         if not (folder / "api.py").is_file():
             return (
-                f"ABCROWN_HOME is {home!r}, where complete_verifier/api.py is missing; it must be a checkout of "
-                f"{REPOSITORY} of December 2025 or later: git clone --recursive {REPOSITORY}"
+                f"ABCROWN_HOME is {shortened(home)!r}, where complete_verifier/api.py is missing; it must be a "
+                f"checkout of {REPOSITORY} of December 2025 or later: git clone --recursive {REPOSITORY}"
             )
     else:
         package = importlib.util.find_spec("abcrown")
@@ -107,7 +118,9 @@ def _origin(module: str) -> Path | None:
 
 def _version(package: Path) -> str:
     """Reads `__version__` from a package's text."""
-    match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", (package / "__init__.py").read_text(), re.MULTILINE)
+    file = package / "__init__.py"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
     return match.group(1) if match else "of unknown version"
 
 
@@ -117,7 +130,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _takes_quirks(package: Path) -> bool:
     model = package / "convert" / "model.py"
-    return model.is_file() and "quirks" in model.read_text()
+    return model.is_file() and "quirks" in model.read_text(encoding="utf-8", errors="replace")
 
 
 def git_commit(folder: Path) -> str:
@@ -139,6 +152,6 @@ def git_commit(folder: Path) -> str:
                 for line in (store / "packed-refs").read_text().splitlines():
                     if line.endswith(f" {name}"):
                         return line.split()[0]
-    except OSError:
+    except (OSError, ValueError):
         pass
     return ""

@@ -77,9 +77,17 @@ class Vibecheck(Verifier):
         return Capabilities(operators=NORMAL_OPERATORS, specs="dnf")
 
     def start(self) -> None:
-        """Starts the interpreter, and waits until it has imported Vibecheck."""
-        self._other = OtherInterpreter(os.environ[VARIABLE], _SCRIPT)
-        self._other.ask({"hello": True})
+        """Starts the interpreter, and waits until it has imported Vibecheck.
+
+        Raises:
+            RuntimeError: It can't.
+        """
+        python = os.environ[VARIABLE]
+        self._other = OtherInterpreter(python, _SCRIPT)
+        reply = self._other.ask({"hello": True})
+        if reply.get("word") != "ready":
+            self._other.close()
+            raise RuntimeError(f"{python} can't import Vibecheck: {reply.get('error', 'it does not say why')}")
 
     def load(self, onnx: Path) -> None:
         """Reads the file, to which each question's rows are added."""

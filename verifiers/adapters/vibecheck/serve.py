@@ -1,7 +1,8 @@
 """Answers questions with Vibecheck; run by the interpreter that has it, never imported by this program.
 
 A request is a line of JSON: ``{"onnx", "property", "timeout", "device", "attack"}``, paths and text; the answer has
-``word`` and, for a counterexample, ``witness``, or else ``error``. It needs the standard library and Vibecheck alone.
+``word`` and, for a counterexample, ``witness``, or else ``error``. The first, ``{"hello": true}``, is answered with the
+word ``ready``, or ``error`` where Vibecheck can't be imported. It needs the standard library and Vibecheck alone.
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ def answer(verify: Any, request: dict[str, Any]) -> dict[str, Any]:
             "witness": inputs[0].reshape(-1).tolist() if inputs else None,
             "error": str(details.get("error", "")),
         }
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever it raises is its failure, and said.
-        return {"word": "error", "witness": None, "error": f"{type(error).__name__}: {error}"}
+        return failed(error)
+
+
+def failed(error: BaseException) -> dict[str, Any]:
+    """Returns the answer that says what was raised."""
+    return {"word": "error", "witness": None, "error": f"{type(error).__name__}: {error}"}
 
 
 def read(requests: queue.Queue[str]) -> None:
@@ -51,10 +57,14 @@ def main() -> None:
     os.dup2(2, 1)
     requests: queue.Queue[str] = queue.Queue()
     threading.Thread(target=read, args=(requests,), daemon=True).start()
-    verify = importlib.import_module("vibecheck").verify
+    verify, hello = None, {"word": "ready"}
+    try:
+        verify = importlib.import_module("vibecheck").verify
+    except (Exception, SystemExit) as error:
+        hello = failed(error)
     while True:
         request = json.loads(requests.get())
-        reply = {"word": "ready"} if request.get("hello") else answer(verify, request)
+        reply = hello if request.get("hello") or verify is None else answer(verify, request)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

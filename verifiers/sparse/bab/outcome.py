@@ -93,6 +93,7 @@ class Outcome:
         certified: Leaves certified.
         refused: Leaves whose certificate failed.
         reused: Leaves proved by an earlier proof's tree.
+        inputs: Whether inputs alone were split.
         stuck: Subdomains or sub-boxes with nothing left to split whose bounds are not above 0; then it is `unknown`.
     """
 
@@ -111,4 +112,5 @@ class Outcome:
     certified: int = 0
     refused: int = 0
     reused: int = 0
+    inputs: bool = False
     stuck: int = 0

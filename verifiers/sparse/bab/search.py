@@ -129,6 +129,7 @@ class Search:
             total = time.monotonic() - begin
             out.bound_s = out.bound_s or total
             out.search_s = total - out.bound_s
+            out.inputs = self._by_inputs and self._bab is None
         return out
 
     def _bound(self) -> Root | None:

@@ -1,9 +1,10 @@
 """IBP, CROWN-IBP and CROWN of a sparse network, with bounds that hold in real arithmetic.
 
-IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, with the lower slope 1 where u > -l and else 0. CROWN-IBP: Zhang et
-al. 2020, section 3. `verifiers.sparse.crown.rounding` says how rounding is accounted for,
-`verifiers.sparse.crown.program` and `verifiers.sparse.crown.rows.layout` how the network is laid out. Hidden bounds are
-the better of CROWN's and the interval's, and CROWN's are computed only for neurons that intervals leave unstable.
+IBP: Gowal et al. 2018. CROWN: Zhang et al. 2018, with the lower slope 1 where u > -l and else 0, as the walk alone
+bounds the neuron. CROWN-IBP: Zhang et al. 2020, section 3. `verifiers.sparse.crown.rounding` says how rounding is
+accounted for and why slopes are chosen so, `verifiers.sparse.crown.program` and `verifiers.sparse.crown.rows.layout`
+how the network is laid out. Hidden bounds are the better of CROWN's and the interval's, and CROWN's are computed only
+for neurons that intervals leave unstable.
 """
 
 from __future__ import annotations

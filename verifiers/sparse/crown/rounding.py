@@ -29,6 +29,9 @@ flushing to zero, is counted once for all (`Image.tiny`).
 
 Planes are valid after rounding: s is a float32, and t is the larger of -s l and u - s u, so that the plane lies above
 the convex ReLU at both ends of [l, u], and so between them; the lower plane is s z with s = 0 or 1.
+
+Either s is valid there; CROWN takes 1 where u > -l. Where intervals have narrowed a walk's bounds, l and u of this
+choice are the walk's own: chords over narrower bounds make hardly any bound looser, but a slope that turns over may.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ def reference(rectified, low, high):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def plane(kind, low, high, z, y, slack):  # type: ignore[no-untyped-def]
+def plane(kind, low, high, z, y, slack, slope):  # type: ignore[no-untyped-def]
     """Returns the slopes and constants of the relaxation of a variable that the walk keeps.
 
     Args:
@@ -109,6 +112,7 @@ def plane(kind, low, high, z, y, slack):  # type: ignore[no-untyped-def]
         z: The row's reference.
         y: The variable's reference.
         slack: The row's v.
+        slope: Of the lower plane of a ReLU that may have either sign: 0, 1, or -1 for what its bounds say.
     """
     lower_slope = upper_slope = np.float32(1.0)
     if kind == INPUT:
@@ -121,7 +125,7 @@ def plane(kind, low, high, z, y, slack):  # type: ignore[no-untyped-def]
             upper_shift = max(-upper_slope * low, high - upper_slope * high)
             # More than these operations lose.
             upper_shift += 4 * U53 * (abs(upper_shift) + high)
-            lower_slope = np.float32(1.0 if high > -low else 0.0)
+            lower_slope = np.float32(1.0 if slope > 0 or (slope < 0 and high > -low) else 0.0)
         spread = max(high - z, z - low) * (1 + 4 * U53)
         charge = (1 + 2 * U32) * slack + (U32 + 2 * U53) * spread
         room = 2.0**-49
@@ -147,12 +151,13 @@ def flush(sums, totals, lanes):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def adopt(lower, upper, row, z, slack, down, up, intersect):  # type: ignore[no-untyped-def]
+def adopt(lower, upper, slopes, row, z, slack, down, up, intersect):  # type: ignore[no-untyped-def]
     """Takes bounds of a row's deviation from its reference over; without `intersect`, replaces its bounds.
 
     Args:
         lower: Bounds of rows.
         upper: Likewise.
+        slopes: The lower planes' slopes of rows, which walked bounds say, not those of intervals.
         row: Which.
         z: Its reference.
         slack: What the deviation may lie beyond, at least 0.
@@ -162,6 +167,8 @@ def adopt(lower, upper, row, z, slack, down, up, intersect):  # type: ignore[no-
     """
     down = z + (down - slack) - 4 * U53 * (abs(z) + abs(down) + slack)
     up = z + (up + slack) + 4 * U53 * (abs(z) + abs(up) + slack)
+    if np.isfinite(down) and np.isfinite(up):
+        slopes[row] = up > -down
     # What has overflowed proves nothing.
     if np.isfinite(down) and (down > lower[row] or not intersect):
         lower[row] = down

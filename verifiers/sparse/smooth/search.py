@@ -139,10 +139,9 @@ class SmoothSearch:
         until = begin + _ROOT * (self._deadline - begin)
         region = find_region(self._checker, self._low, self._high, deadline=self._deadline, walks_until=until)
         out.unstable = _unstable(self._checker, region)
-        steps = limits.root_steps if self._by == "neuron" or not limits.splits else 0
         for disjunct in everything:
             part = _Part(region)
-            self._bound(part, int(disjunct), steps)
+            self._bound(part, int(disjunct), 0)
             self._bounds[disjunct] = part.lower
         out.lowest = min(self._bounds)
         if out.lowest > 0:
@@ -268,10 +267,13 @@ class SmoothSearch:
     def _split(self, root: Region, disjunct: int) -> bool:
         """Splits for one disjunct; returns whether it is proved now."""
         out, limits, leaves = self._out, self._limits, np.inf
+        out.inputs = self._by == "input"
+        # Multipliers tell of splits of neurons.
+        steps = limits.steps if self._by == "neuron" else 0
         each = 8.0 * (7 + len(self._rows(disjunct)[1])) * sum(node.size for node in self._checker.network.nodes)
         room = max(1, int(limits.memory_mb * 2**20 / each))
         whole = _Part(root)
-        self._bound(whole, disjunct, limits.root_steps)
+        self._bound(whole, disjunct, 0)
         numbers = itertools.count()
         parts = [(whole.lower, next(numbers), whole)]
         while parts:
@@ -293,7 +295,7 @@ class SmoothSearch:
                 out.domains += 1
                 if child is None:
                     continue
-                self._bound(child, disjunct, limits.steps)
+                self._bound(child, disjunct, steps)
                 if child.lower > 0:
                     leaves = min(leaves, child.lower)
                 else:

@@ -134,7 +134,14 @@ def convolutions(seed: int) -> Network:
     return Network("convolutions", (2, 5, 19), tuple(nodes))
 
 
-def rational(network: Network, query: Question, bounds: CrownBounds, row: dict[int, Fraction], node: int) -> Fraction:
+def rational(
+    network: Network,
+    query: Question,
+    bounds: CrownBounds,
+    row: dict[int, Fraction],
+    node: int,
+    slopes: dict[int, dict[int, int]] | None = None,
+) -> Fraction:
     """Bounds a linear function of a node's values from below by CROWN, in rational arithmetic.
 
     Args:
@@ -143,6 +150,7 @@ def rational(network: Network, query: Question, bounds: CrownBounds, row: dict[i
         bounds: Whose hidden bounds make the planes.
         row: Coefficients by neuron.
         node: Of which node.
+        slopes: By node and neuron, of the lower planes; None: as the hidden bounds say.
     """
     constant = Fraction(0)
     for index in range(node, 0, -1):
@@ -165,7 +173,8 @@ def rational(network: Network, query: Question, bounds: CrownBounds, row: dict[i
                 below, above = -slope * low, high - slope * high
                 shift = below if below > above else above
             elif low < 0:
-                slope = Fraction(int(high > -low))
+                own = None if slopes is None else slopes[index - 1].get(j)
+                slope = Fraction(int(high > -low) if own is None else own)
             constant += value * shift
             row[j] = value * slope
     low_corner, high_corner = query.lower.reshape(-1), query.upper.reshape(-1)

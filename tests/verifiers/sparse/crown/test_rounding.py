@@ -36,12 +36,18 @@ def test_a_reference_s_radius_reaches_both_ends(ends: tuple[float, float], recti
     assert Fraction(y) + Fraction(r) >= Fraction(high)
 
 
-@given(ends=st.tuples(NUMBERS, NUMBERS), share=st.floats(0, 1), slack=SIZES, shift=st.floats(-1, 1))
+@given(
+    ends=st.tuples(NUMBERS, NUMBERS),
+    share=st.floats(0, 1),
+    slack=SIZES,
+    shift=st.floats(-1, 1),
+    slope=st.sampled_from((-1, 0, 1)),
+)
 def test_planes_are_on_their_side_of_the_relu(
-    ends: tuple[float, float], share: float, slack: float, shift: float
+    ends: tuple[float, float], share: float, slack: float, shift: float, slope: int
 ) -> None:
-    """λ (relu(z) - y) >= λ slope (z - reference) + constant, the slope taken for the sign of λ = ±1, and all of it
-    beyond what the row's own reference may be off by."""
+    """Whichever slope below is chosen: λ (relu(z) - y) >= λ slope (z - reference) + constant, the slope taken for the
+    sign of λ = ±1, and all of it beyond what the row's own reference may be off by."""
     low, high = sorted(ends)
     if high <= 0:
         return
@@ -49,7 +55,9 @@ def test_planes_are_on_their_side_of_the_relu(
     middle = 0.5 * low + 0.5 * high
     center = middle + shift * (high - low) * 0.01
     y, _ = reference.py_func(True, low, high)
-    lower_slope, upper_slope, positive, negative = plane.py_func(FUSED, *map(np.float64, (low, high, center, y, slack)))
+    numbers = map(np.float64, (low, high, center, y, slack))
+    lower_slope, upper_slope, positive, negative = plane.py_func(FUSED, *numbers, slope)
+    assert lower_slope == (1 if low >= 0 else slope if slope >= 0 else high > -low)
     z = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(share)
     relu = max(z, Fraction(0))
     for off in (-slack, slack):
@@ -63,7 +71,7 @@ def test_planes_are_on_their_side_of_the_relu(
 def test_the_input_s_planes_are_the_box(ends: tuple[float, float], share: float) -> None:
     low, high = sorted(ends)
     y, _ = reference.py_func(False, low, high)
-    lower_slope, upper_slope, positive, negative = plane.py_func(INPUT, *map(np.float64, (low, high, y, y, 0.0)))
+    lower_slope, upper_slope, positive, negative = plane.py_func(INPUT, *map(np.float64, (low, high, y, y, 0.0)), -1)
     assert lower_slope == upper_slope == 0
     x = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(share)
     assert Fraction(float(positive)) <= x - Fraction(y) <= Fraction(float(negative))
@@ -73,23 +81,29 @@ def test_the_input_s_planes_are_the_box(ends: tuple[float, float], share: float)
 def test_bounds_of_deviations_become_bounds_no_tighter_than_exact_ones(
     z: float, slack: float, down: float, up: float
 ) -> None:
-    lower, upper = np.full(1, -np.inf), np.full(1, np.inf)
-    adopt.py_func(lower, upper, 0, z, slack, down, up, True)
+    lower, upper, slopes = np.full(1, -np.inf), np.full(1, np.inf), np.full(1, -1, dtype=np.int8)
+    adopt.py_func(lower, upper, slopes, 0, z, slack, down, up, True)
     assert Fraction(float(lower[0])) <= Fraction(z) + Fraction(down) - Fraction(slack)
     assert Fraction(float(upper[0])) >= Fraction(z) + Fraction(up) + Fraction(slack)
+    assert slopes[0] == (upper[0] > -lower[0])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_only_what_is_better_and_finite_is_adopted() -> None:
-    lower, upper = np.array([-1.0]), np.array([1.0])
-    adopt.py_func(lower, upper, 0, 0.0, 0.0, -2.0, 2.0, True)
-    assert (lower[0], upper[0]) == (-1.0, 1.0)
+    lower, upper, slopes = np.array([-1.0]), np.array([2.0]), np.full(1, -1, dtype=np.int8)
     for nothing in (np.nan, -np.inf):
-        adopt.py_func(lower, upper, 0, 0.0, 0.0, nothing, -nothing, False)
-    assert (lower[0], upper[0]) == (-1.0, 1.0)
-    adopt.py_func(lower, upper, 0, 0.0, 0.0, -2.0, 2.0, False)
-    assert lower[0] <= -2.0
-    assert upper[0] >= 2.0
+        adopt.py_func(lower, upper, slopes, 0, 0.0, 0.0, nothing, 2.0, True)
+    assert slopes[0] == -1
+    # The interval's bounds stay; the slope is what the walk says.
+    adopt.py_func(lower, upper, slopes, 0, 0.0, 0.0, -4.0, 3.0, True)
+    assert (lower[0], upper[0], slopes[0]) == (-1.0, 2.0, 0)
+    for nothing in (np.nan, -np.inf):
+        adopt.py_func(lower, upper, slopes, 0, 0.0, 0.0, nothing, -nothing, False)
+    assert (lower[0], upper[0], slopes[0]) == (-1.0, 2.0, 0)
+    adopt.py_func(lower, upper, slopes, 0, 0.0, 0.0, -4.0, 5.0, False)
+    assert lower[0] <= -4.0
+    assert upper[0] >= 5.0
+    assert slopes[0] == 1
 
 
 @given(total=NUMBERS, tiny=st.floats(0, 1e-20))

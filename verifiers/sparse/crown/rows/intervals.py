@@ -24,6 +24,7 @@ def start(program: Program, state: RowState, low, high):  # type: ignore[no-unty
     state.counts[0] += 1
     state.counts[3] = 0
     state.tiny[0] = 0.0
+    state.slopes[:] = -1
     set_box(state.lower, state.upper, state.centers, low[: program.starts[1]], high[: program.starts[1]])
 
 
@@ -129,6 +130,7 @@ def open_level(program: Program, taps: Taps, state: RowState, level):  # type: i
             lower[row], upper[row] = lower[raw], upper[raw]
             state.centers[row] = y[raw]
             state.slack[row] = r[raw] * program.gamma[raw] * (1 + 4 * U53)
+            state.slopes[row] = state.slopes[raw]
         _refer(program, taps, state, level, range(first, last))
     elif taps.tapped[level]:
         _sum_taps(program, taps, state, level)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import CONV_WIDTH, Float32Array, Float64Array, Int32Array, Int64Array
+from prunecert.verifiers.sparse.arrays import CONV_WIDTH, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Layout, Program, lay_out
 from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING
 from prunecert.verifiers.sparse.network import Network, Node, Term
@@ -84,12 +84,13 @@ class RowState(NamedTuple):
         r: Radius of each variable; 0 where it is a constant or inactive.
         q: r + loss |y|.
         slack: v of rows that are not tapped.
+        slopes: As in `units.state.UnitImage`, int8 [S].
         quantities: y, |y|, r and γ r of each variable of a listed level, [S, 4].
         peaks: By level: eight numbers the largest of which is the largest |y|, and eight the sum of which is that of
             the widths of all bounds, [L, 16].
         errors: By tapped level: bound of the rounding of its references, [L].
         tiny: By level: what underflow may cost a walk from there, [L + 1].
-        planes: As in `units.state.Image`, float32 [S, 4].
+        planes: As in `units.state.UnitImage`, float32 [S, 4].
         columns: The rows without the variables that don't deviate, in the places of the program's rows, int32.
         weights: Likewise, float32.
         ends: Where each row ends there, [S].
@@ -108,6 +109,7 @@ class RowState(NamedTuple):
     r: Float64Array
     q: Float64Array
     slack: Float64Array
+    slopes: Int8Array
     quantities: Float64Array
     peaks: Float64Array
     errors: Float64Array
@@ -343,6 +345,7 @@ def make_state(program: Program, taps: Taps) -> RowState:
         r=long.copy(),
         q=np.append(np.abs(y[:variables]) * taps.loss[program.level], np.zeros(PADDING)),
         slack=long.copy(),
+        slopes=np.full(variables, -1, dtype=np.int8),
         quantities=quantities,
         peaks=np.zeros((levels, 2 * CONV_WIDTH)),
         errors=np.zeros(levels),

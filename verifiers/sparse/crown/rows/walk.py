@@ -29,6 +29,7 @@ def _build(program: Program, taps: Taps, state: RowState, level, rows):  # type:
     pointers, sources, values = program.pointers, program.columns, program.weights
     planes, columns, weights, ends, stamps = state.planes, state.columns, state.weights, state.ends, state.stamps
     lower, upper, centers, r, slacks, radii = state.lower, state.upper, state.centers, state.r, state.slack, state.radii
+    slopes = state.slopes
     kind, tapped, stamp = program.kinds[level], taps.tapped[level], state.counts[0]
     gamma, grow, error = taps.gamma[level], taps.grow[level], state.errors[level]
     rectified = kind >= FUSED
@@ -38,7 +39,9 @@ def _build(program: Program, taps: Taps, state: RowState, level, rows):  # type:
         slack = (gamma * radii[row] + error) * grow if tapped else slacks[row]
         low, high = lower[row], upper[row]
         y, _ = reference(rectified, low, high)
-        planes[row, 0], planes[row, 1], planes[row, 2], planes[row, 3] = plane(kind, low, high, centers[row], y, slack)
+        planes[row, 0], planes[row, 1], planes[row, 2], planes[row, 3] = plane(
+            kind, low, high, centers[row], y, slack, slopes[row]
+        )
         at = pointers[row]
         for k in range(at, pointers[row + 1]):
             column = sources[k]
@@ -116,7 +119,7 @@ def _bound_block(  # type: ignore[no-untyped-def]
         slack = (gamma * state.radii[row] + error) * grow if tapped else state.slack[row]
         slack += state.tiny[level]
         down, up = scratch.totals[lane], -scratch.totals[lane + half]
-        adopt(state.lower, state.upper, row, state.centers[row], slack, down, up, intersect)
+        adopt(state.lower, state.upper, state.slopes, row, state.centers[row], slack, down, up, intersect)
 
 
 @numba.njit(cache=True, nogil=True)

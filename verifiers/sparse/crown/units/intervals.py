@@ -17,6 +17,7 @@ def start(program: Program, image: UnitImage, low, high):  # type: ignore[no-unt
     image.begins[0] = 0
     image.entries[0] = image.offsets[0] = image.feeders[0] = 0
     image.tiny[0] = 0.0
+    image.slopes[:] = -1
     set_box(image.lower, image.upper, image.centers, low[: program.starts[1]], high[: program.starts[1]])
     image.slack[: program.starts[1]] = 0.0
 
@@ -45,6 +46,7 @@ def take_over(program: Program, image: UnitImage, begin, end):  # type: ignore[n
         image.lower[row], image.upper[row] = image.lower[raw], image.upper[raw]
         image.centers[row] = image.quantities[raw, 0]
         image.slack[row] = image.quantities[raw, 3]
+        image.slopes[row] = image.slopes[raw]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 
 
@@ -19,6 +19,7 @@ class UnitImage(NamedTuple):
         lower: Bounds of each row's z, float64 [S].
         upper: Likewise.
         slack: v of each row, float64 [S].
+        slopes: Of each row's lower plane as walks say, -1 where none has, int8 [S].
         number: Each variable's place in the walk, -1 if nothing depends on it, int32 [S].
         planes: By place: slopes for λ > 0 and λ < 0, constants likewise, float32 [V, 4].
         first: By unit: its first place, [U].
@@ -42,6 +43,7 @@ class UnitImage(NamedTuple):
     lower: Float64Array
     upper: Float64Array
     slack: Float64Array
+    slopes: Int8Array
     number: Int32Array
     planes: Float32Array
     first: Int64Array
@@ -76,6 +78,7 @@ def make_image(program: Program, weights: int) -> UnitImage:
         lower=program.bias.copy(),
         upper=program.bias.copy(),
         slack=np.zeros(variables),
+        slopes=np.full(variables, -1, dtype=np.int8),
         number=np.full(variables, -1, dtype=np.int32),
         planes=np.zeros((places, 4), dtype=np.float32),
         first=np.zeros(units, dtype=np.int64),

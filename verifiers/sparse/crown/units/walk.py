@@ -23,7 +23,7 @@ def finish_level(program: Program, image: UnitImage, level):  # type: ignore[no-
     kind, start, live = program.kinds[level], program.starts[level], program.live
     size, group = program.heights[level], program.groups[level]
     pointers, sources, values, gamma = program.pointers, program.columns, program.weights, program.gamma
-    lower, upper, centers, slack = image.lower, image.upper, image.centers, image.slack
+    lower, upper, centers, slack, slopes = image.lower, image.upper, image.centers, image.slack, image.slopes
     quantities = image.quantities
     number, planes, first, heights, unit_of = image.number, image.planes, image.first, image.height, image.unit
     entries, offsets, feeders = image.entries, image.offsets, image.feeders
@@ -87,7 +87,7 @@ def finish_level(program: Program, image: UnitImage, level):  # type: ignore[no-
                     weight += height
                 weights[spot[column] + r] = values[k]
             planes[place + r, 0], planes[place + r, 1], planes[place + r, 2], planes[place + r, 3] = plane(
-                kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept]
+                kind, lower[kept], upper[kept], centers[kept], quantities[kept, 0], slack[kept], slopes[kept]
             )
             # A unit multiplies and adds for each of its neurons, and the row's reference may lie outside of its bounds.
             width = max(upper[kept], centers[kept]) - min(lower[kept], centers[kept])
@@ -194,7 +194,7 @@ def bound_rows(program: Program, image: UnitImage, scratch: Scratch, level, rows
             row = rows[block + lane]
             slack = image.slack[row] + image.tiny[level]
             down, up = scratch.totals[lane], -scratch.totals[lane + half]
-            adopt(image.lower, image.upper, row, centers[row], slack, down, up, intersect)
+            adopt(image.lower, image.upper, image.slopes, row, centers[row], slack, down, up, intersect)
 
 
 @numba.njit(cache=True, nogil=True)
