@@ -73,6 +73,7 @@ class Card:
         unfit: Why the network must not be published (e.g. trained on a subset), or nothing.
         surgery: Which layers are others than the architecture's; see `models.surgery`.
         data: Name, shape and classes of the data set; nothing for CIFAR-10.
+        notes: What the pruner says of how it went, as plain data by name; see docs/methods.md.
     """
 
     name: str
@@ -101,11 +102,12 @@ class Card:
     unfit: str = ""
     surgery: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; a network of its architecture's own layers has no surgery."""
         data = asdict(self)
-        for key in ("surgery", "data"):
+        for key in ("surgery", "data", "notes"):
             if not data[key]:
                 del data[key]
         return data
@@ -211,7 +213,7 @@ def load_card(path: Path) -> Card:
         )
     names = {item.name for item in fields(Card)}
     # Older cards lack what came later, and mean its default.
-    needed = names - {"throughput", "unfit", "surgery", "data"}
+    needed = names - {"throughput", "unfit", "surgery", "data", "notes"}
     if not needed <= set(data) <= names:
         missing, extra = sorted(needed - set(data)), sorted(set(data) - names)
         raise UserError(

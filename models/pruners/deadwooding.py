@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.ard import certifies, distil, frozen_copy
 from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares, refuse_outside
+from prunecert.models.pruners.distillation import distil, form_of, frozen_copy
 from prunecert.models.pruners.lwm import global_masks
 
 #: Violation at which the dual phase is over.
@@ -73,7 +73,7 @@ def prune(
     refuse_outside("scale", scale, 1e-6, 1e3, "a size over the weights' root mean square")
     refuse_outside("soft", soft, 0, 1, "a weight")
     refuse_outside("temperature", temperature, 1e-3, 1e6, "a temperature")
-    certified = certifies(form, train, model)
+    chosen = form_of(form, train, model)
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
@@ -99,7 +99,7 @@ def prune(
 
     def loss(batch: Batch) -> Tensor:
         hard = (1 - soft) * batch.own()
-        return hard + soft * distil(batch, teacher, alpha=1.0, temperature=temperature, certified=certified)
+        return hard + soft * distil(batch, teacher, alpha=1.0, temperature=temperature, form=chosen)
 
     if train.left:
         train(model, train.left, name="distil", masks=masks, hooks=Hooks(loss=loss))

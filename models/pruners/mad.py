@@ -19,22 +19,28 @@ from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
 from prunecert.models.pruners.lwm import global_masks, keep_largest
 
-#: The free parameter at which the softplus is 1.
-_ONE = math.log(math.e - 1)
+#: The free parameters at which the softplus is 0, to float32's digits, and 1.
+_ZERO, _ONE = -20.0, math.log(math.e - 1)
 _LEARNING_RATE = 0.1
 
 
 def learned_masks(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> dict[str, Tensor]:
-    """Returns masks in [0, 1] that lower the cross-entropy of images, by Adam from masks of 1; weights don't move."""
+    """Returns masks in [0, 1] that lower the cross-entropy of images, by Adam from masks of 1; weights don't move.
+
+    Parameters are clamped after each step, not masks within it, so that a mask of 1 still has a gradient.
+    """
     weights = {name: weight.detach() for name, weight in prunable(model).items()}
     free = {name: torch.full_like(weight, _ONE, requires_grad=True) for name, weight in weights.items()}
     adam = torch.optim.Adam(list(free.values()), lr=_LEARNING_RATE)
     for _ in range(steps):
-        masked = {name: weights[name] * F.softplus(one).clamp(0, 1) for name, one in free.items()}
+        masked = {name: weights[name] * F.softplus(one) for name, one in free.items()}
         loss = F.cross_entropy(functional_call(model, masked, (x,)), y)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
+        with torch.no_grad():
+            for one in free.values():
+                one.clamp_(_ZERO, _ONE)
     return {name: F.softplus(one.detach()).clamp(0, 1) for name, one in free.items()}
 
 
@@ -81,8 +87,6 @@ def saliencies(model: nn.Module, x: Tensor, y: Tensor, masks: dict[str, Tensor])
         assert gradient is not None
         layer = model.get_submodule(name.removesuffix(".weight"))
         if isinstance(layer, nn.Conv2d):
-            if layer.groups != 1:
-                raise UserError(f"MAD does not know grouped convolutions ({name}); allowed are plain ones.")
             before = F.unfold(before, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT  # type: ignore[arg-type]
             gradient = gradient.flatten(2).mT
         else:
@@ -123,6 +127,9 @@ def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1
     """
     refuse_outside("images", images, 1, 1e9, "a number of images")
     refuse_outside("steps", steps, 1, 1e4, "a number of steps")
+    grouped = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups != 1]
+    if grouped:
+        raise UserError(f"mad is refused: the convolution {grouped[0]!r} has groups; allowed are plain ones.")
     weights = prunable(model)
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     rows = weights[list(weights)[-1]].shape[0]

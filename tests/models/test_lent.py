@@ -86,7 +86,7 @@ def test_noise_offers_no_attacks() -> None:
 
 
 def test_rehearsals_end_where_training_would_begin() -> None:
-    rehearsal = Rehearsal(10, 2, 0.1, bounding=False)
+    rehearsal = Rehearsal(10, 2, 0.1, objective="natural", settings={})
     assert (rehearsal.left, rehearsal.learning, rehearsal.radius) == (10, 2, 0.1)
     for use in (rehearsal, rehearsal.batches, rehearsal.loss, rehearsal.attack, rehearsal.feedback):
         with pytest.raises(Rehearsal.BeganError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ def quiet(report: EpochReport) -> None:
     """Reports nothing."""
 
 
-def recipe(name: str = "natural", **changes: Any) -> Recipe:
-    return Recipe.from_dict({**FAST, **changes}, name)
+def recipe(name: str = "natural", objective_settings: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
+    settings = {"objective": objective_settings} if objective_settings else {}
+    return Recipe.from_dict({**FAST, **settings, **changes}, name)
 
 
 def job(pruner: str = "lwm", ratio: float = 10.0, objective: str = "ibp", **changes: Any) -> Job:

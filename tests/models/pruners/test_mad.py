@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from prunecert.errors import UserError
 from prunecert.models.attack import pgd_linf
+from prunecert.models.lent import Rehearsal
 from prunecert.models.masks import prunable
 from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies
 from tests.models.conftest import Lent
@@ -49,6 +50,16 @@ def test_learned_masks_lower_the_loss_and_leave_the_weights(tiny: nn.Module) -> 
     after = torch.func.functional_call(tiny, masked, (x,))
     assert F.cross_entropy(after, y) < F.cross_entropy(tiny(x), y)
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
+
+
+def test_masks_of_one_go_on_having_gradients(tiny: nn.Module) -> None:
+    """A mask that a first batch pushes to 1 leaves it again by a second step of another sign: Adam's second step."""
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 10
+    first, later = (learned_masks(tiny, x, y, steps) for steps in (1, 20))
+    full = torch.cat([(mask == 1).flatten() for mask in first.values()])
+    assert 0.2 < float(full.float().mean()) < 0.8
+    left = torch.cat([(mask < 1).flatten() for mask in later.values()])
+    assert bool((full & left).any()), "clamped within the step, not one would come back"
 
 
 def test_convolutions_are_sums_over_patches() -> None:
@@ -107,5 +118,8 @@ def test_bad_settings_are_refused(tiny: nn.Module) -> None:
             prune(tiny, 2, train=Lent(), **settings)
     with pytest.raises(UserError, match="one weight for each of 10 classes"):
         prune(tiny, 300, train=Lent())
+    grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 10))
+    with pytest.raises(UserError, match="the convolution '0' has groups"):
+        prune(grouped, 2, train=Rehearsal(1, 1, 0.1, objective="pgd", settings={}))
     with pytest.raises(UserError, match="needs curvature, gradients of attacked images"):
         job("mad", objective="smoothing").refuse_unreachable()
