@@ -1,7 +1,7 @@
 """Masking Adversarial Damage (Lee, Kim, Ro 2022, CVPR, section 3): second-order saliency of the adversarial loss.
 
 A mask is learned on attacked images that lowers their loss; what it damps is valued by a second-order model of the loss
-with Kronecker-factored curvature. Little saliency is little damage: the lowest go, in one shot.
+with Kronecker-factored curvature. The lowest saliencies go, in one shot.
 """
 
 from __future__ import annotations
@@ -109,6 +109,16 @@ def choose(scores: dict[str, Tensor], kept: int) -> Masks:
     return Masks(masks)
 
 
+def untied(scores: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the scores' ranks over the network; of equal ones, many of them 0, a smaller weight has the lower."""
+    score, size = (torch.cat([part.detach().cpu().flatten() for part in of.values()]) for of in (scores, weights))
+    order = size.abs().argsort(stable=True)
+    order = order[score[order].argsort(stable=True)]
+    ranks = torch.empty_like(score, dtype=torch.float64).index_copy_(0, order, torch.arange(len(order)).double())
+    parts = ranks.split([part.numel() for part in scores.values()])
+    return {name: rank.view_as(score) for (name, score), rank in zip(scores.items(), parts, strict=True)}
+
+
 @declares(Hook.CURVATURE, Hook.GRADIENTS)
 def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1280, steps: int = 20) -> Masks:
     """Keeps the weights of highest saliency; the pre-trained network is fine-tuned by its own objective afterwards.
@@ -145,4 +155,4 @@ def prune(model: nn.Module, compression: float, *, train: Train, images: int = 1
         parts = saliencies(model, point, y, learned_masks(model, point, y, int(steps)))
         for name, part in parts.items():
             totals[name] += part.detach()
-    return choose({name: total.cpu() for name, total in totals.items()}, kept)
+    return choose(untied(totals, weights), kept)

@@ -65,10 +65,10 @@ def prune(model: nn.Module, compression: float, *, train: Train, threshold: floa
         return at_rest(hooks.memory["masks"], largest)
 
     hooks.epoch = over
-    before = train.left
+    epochs = train.left
     train(model, longest, name="search", hooks=hooks, restart=True)
-    # Whether it came to rest, or was taken as it was.
-    train.note(search_epochs=before - train.left, at_rest=at_rest(hooks.memory["masks"], largest))
+    # Fewer than there were: the mask came to rest.
+    train.note(search_epochs=epochs - train.left, most_epochs=longest)
     masks = magnitudes(model, kept)
     masks.apply_(model)
     if train.left:

@@ -2,9 +2,9 @@
 
 Units are filters of convolutions and input columns of linear layers. Those that are weakest become zero, and nothing is
 held there: they may come back. A filter of zeros has a constant output, and where that is not positive its ReLU lets
-no gradient through; in the published networks batch norm's shift stands between. So a filter that goes keeps its bias,
-or the shift of its batch norm, raised to a little more than zero, which is our reading. What reads it becomes zero
-instead, so that the network computes what it would without its dead units.
+no gradient through; in the published networks batch norm's shift stands between. So, by our reading, the bias of a
+filter that goes, or the shift of its batch norm, becomes a little more than zero, and what reads it stays as it is
+until the end: with both zero, gradients of both would be next to nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prunecert.models.masks import prunable
 from prunecert.models.pruners.lwm import keep_largest
 from prunecert.models.pruners.units import units_of
 
-#: What the bias of a dead filter is at least while it may come back.
+#: The bias of a dead filter while it may come back: small, so that what reads it hardly sees it.
 _OPEN = 0.01
 
 
@@ -76,29 +76,30 @@ def masks_of(model: nn.Module, filters: dict[str, Tensor], columns: dict[str, Te
 
 @torch.no_grad()
 def deactivate(model: nn.Module, share: float, *, final: bool = False) -> None:
-    """Sets the weakest units to zero, with what reads them, and the biases of neurons that nothing reads.
+    """Sets the weakest units to zero, and the biases of neurons that nothing reads.
 
     Args:
         model: The network; changed.
         share: Share of removal; see `removal`.
-        final: Whether they stay dead: then the biases of filters become zero, too.
+        final: Whether they stay dead: then the biases of filters become zero, and what reads them.
     """
     filters, columns = alive(model, share)
     weights = prunable(model)
-    for group in units_of(model):
-        if group.kind == "conv":
-            strong = filters[next(iter(group.producers))]
-            for name in group.producers:
-                weights[name][(~strong).to(weights[name].device)] = 0
-                for bias in _biases(model, name, shifts=not final):
-                    gone = (~strong).to(bias.device)
-                    bias[gone] = 0.0 if final else bias[gone].clamp_min(_OPEN)
-            for name in group.consumers:
-                weight = weights[name]
-                behind = (~strong).repeat_interleave(weight.shape[1] // group.size)
-                weight[:, behind.to(weight.device)] = 0
+    read: dict[str, Tensor] = {name: torch.zeros_like(kept) for name, kept in columns.items()}
+    for group in (group for group in units_of(model) if group.kind == "conv"):
+        gone = ~filters[next(iter(group.producers))]
+        for name in group.producers:
+            weights[name][gone.to(weights[name].device)] = 0
+            for bias in _biases(model, name, shifts=not final):
+                bias[gone.to(bias.device)] = 0.0 if final else _OPEN
+        for name in group.consumers:
+            behind = gone.repeat_interleave(weights[name].shape[1] // group.size)
+            if final:
+                weights[name][:, behind.to(weights[name].device)] = 0
+            elif name in read:
+                read[name] |= behind
     for name, kept in columns.items():
-        weights[name][:, (~kept).to(weights[name].device)] = 0
+        weights[name][:, (~kept & ~read[name]).to(weights[name].device)] = 0
     for group in units_of(model):
         for name in group.consumers:
             if group.kind == "linear" and name in columns:

@@ -55,12 +55,13 @@ def test_forms_that_bound_have_the_ramp_and_additions_count(tiny: nn.Module, bou
 
 
 def test_settings_that_it_would_ignore_are_refused_before_training() -> None:
-    with pytest.raises(UserError, match="ARD in its certified form is refused.*no use for its kappa_end"):
+    with pytest.raises(UserError, match=r"ARD in its certified form is refused.*no use for its kappa_end"):
         job("ard", objective="ibp", objective_settings={"kappa_end": 0.25}).refuse_unreachable()
     job("ard", objective="mtl-ibp", objective_settings={"alpha": 0.25}).refuse_unreachable()
+    settings = {"ard": {"form": "certified"}}
+    one = job("ard", objective="mtl-ibp", objective_settings={"alpha": 0.25}, pruners=settings)
     with pytest.raises(UserError, match="no use for its alpha"):
-        options = {"objective_settings": {"alpha": 0.25}, "pruners": {"ard": {"form": "certified"}}}
-        job("ard", objective="mtl-ibp", **options).refuse_unreachable()
+        one.refuse_unreachable()
 
 
 @pytest.mark.slow

@@ -83,9 +83,10 @@ def test_the_target_is_met_in_the_few_epochs_of_a_suite(tmp_path: Path) -> None:
     """And where rates want more: without the penalty they end far above."""
     excesses = {}
     for gamma in (0.0, 0.01):
-        settings = {"harp": {"gamma": gamma, "rate_factor": 100.0}}
-        one = job("harp", 100.0, prune_epochs=3, score_lr=1e-3, batch_size=4, pruners=settings)
-        card = pipeline(tmp_path / f"{gamma}", images=200).run(one)
+        options: dict[str, Any] = {"prune_epochs": 3, "finetune_epochs": 0, "score_lr": 1e-4, "batch_size": 4}
+        card = pipeline(tmp_path / f"{gamma}", images=100).run(
+            job("harp", 100.0, pruners={"harp": {"gamma": gamma}}, **options)
+        )
         excesses[gamma] = card.notes["excess"]
         assert card.kept == round(card.weights / 100)
     assert excesses[0.0] > 0.1

@@ -13,7 +13,7 @@ from prunecert.errors import UserError
 from prunecert.models.attack import pgd_linf
 from prunecert.models.lent import Rehearsal
 from prunecert.models.masks import prunable
-from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies
+from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies, untied
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
 
@@ -62,6 +62,14 @@ def test_masks_of_one_go_on_having_gradients(tiny: nn.Module) -> None:
     assert bool((full & left).any()), "clamped within the step, not one would come back"
 
 
+def test_of_equal_scores_the_larger_weight_stays() -> None:
+    scores = {"0.weight": torch.tensor([[0.0, 1.0], [0.0, -2.0]]), "1.weight": torch.zeros(1, 2)}
+    weights = {"0.weight": torch.tensor([[3.0, 0.1], [-1.0, 9.0]]), "1.weight": torch.tensor([[-2.0, 0.5]])}
+    ranks = untied(scores, weights)
+    assert ranks["0.weight"].tolist() == [[4, 5], [2, 0]]
+    assert ranks["1.weight"].tolist() == [[3, 1]]
+
+
 def test_convolutions_are_sums_over_patches() -> None:
     """One position's patch is a linear layer's input."""
     torch.manual_seed(0)
@@ -102,7 +110,10 @@ def test_the_most_salient_matter_more_than_the_least(tmp_path: Path) -> None:
     images, labels = torch.from_numpy(line.train.images), torch.from_numpy(line.train.labels)
     model.eval()
     point = pgd_linf(model, images, labels, 2 / 255, steps=5, step_size=1 / 255)
-    scores = saliencies(model, point, labels, learned_masks(model, point, labels, 20))
+    scores = {name: torch.zeros_like(weight) for name, weight in prunable(model).items()}
+    for x, y in zip(point.split(30), labels.split(30), strict=True):
+        for name, part in saliencies(model, x, y, learned_masks(model, x, y, 20)).items():
+            scores[name] += part.detach()
     weights = {name: weight.detach() for name, weight in prunable(model).items()}
     losses = []
     for sign in (1, -1):

@@ -45,7 +45,7 @@ def test_units_come_back_by_themselves(tmp_path: Path, monkeypatch: pytest.Monke
         living["columns"].append((weights["5.weight"] != 0).any(0))
 
     monkeypatch.setattr(sparse_vlr, "deactivate", spy)
-    pipeline(tmp_path, images=300).run(job("sparse-vlr", 4.0, "natural", pretrain_epochs=6, lr=0.01))
+    pipeline(tmp_path, images=300).run(job("sparse-vlr", 4.0, "natural", pretrain_epochs=6, lr=0.02))
     for kind, states in living.items():
         came_back = [bool((~before & after).any()) for before, after in itertools.pairwise(states)]
         assert len(states) == 10, "at the start, after each of eight epochs, and at the end"
