@@ -17,7 +17,7 @@ from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Hook, Train, declares, refuse_outside
-from prunecert.models.pruners.lwm import global_masks, keep_largest
+from prunecert.models.pruners.lwm import global_masks, keep_largest, untied
 
 #: The free parameters at which the softplus is 0, to float32's digits, and 1.
 _ZERO, _ONE = -20.0, math.log(math.e - 1)
@@ -107,16 +107,6 @@ def choose(scores: dict[str, Tensor], kept: int) -> Masks:
     masks = dict(global_masks(others, left)) if others else {}
     masks[last] = torch.stack([keep_largest(row, each) for row in scores[last]])
     return Masks(masks)
-
-
-def untied(scores: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the scores' ranks over the network; of equal ones, many of them 0, a smaller weight has the lower."""
-    score, size = (torch.cat([part.detach().cpu().flatten() for part in of.values()]) for of in (scores, weights))
-    order = size.abs().argsort(stable=True)
-    order = order[score[order].argsort(stable=True)]
-    ranks = torch.empty_like(score, dtype=torch.float64).index_copy_(0, order, torch.arange(len(order)).double())
-    parts = ranks.split([part.numel() for part in scores.values()])
-    return {name: rank.view_as(score) for (name, score), rank in zip(scores.items(), parts, strict=True)}
 
 
 @declares(Hook.CURVATURE, Hook.GRADIENTS)

@@ -13,7 +13,8 @@ from prunecert.errors import UserError
 from prunecert.models.attack import pgd_linf
 from prunecert.models.lent import Rehearsal
 from prunecert.models.masks import prunable
-from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies, untied
+from prunecert.models.pruners.lwm import untied
+from prunecert.models.pruners.mad import choose, damage, learned_masks, prune, saliencies
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
 
@@ -105,13 +106,14 @@ def test_counts_are_near_the_budget(tiny: nn.Module, ratio: float) -> None:
 @pytest.mark.slow
 def test_the_most_salient_matter_more_than_the_least(tmp_path: Path) -> None:
     line = pipeline(tmp_path, images=300)
-    one = job("mad", 2.0, "pgd", pretrain_epochs=8, prune_epochs=0, finetune_epochs=0)
+    # Not until nothing is lost any more: where the loss is flat there is no curvature.
+    one = job("mad", 2.0, "natural", pretrain_epochs=4, prune_epochs=0, finetune_epochs=0, lr=1e-3)
     model = line.pretrained(one)
     images, labels = torch.from_numpy(line.train.images), torch.from_numpy(line.train.labels)
     model.eval()
     point = pgd_linf(model, images, labels, 2 / 255, steps=5, step_size=1 / 255)
     scores = {name: torch.zeros_like(weight) for name, weight in prunable(model).items()}
-    for x, y in zip(point.split(30), labels.split(30), strict=True):
+    for x, y in zip(point.split(60), labels.split(60), strict=True):
         for name, part in saliencies(model, x, y, learned_masks(model, x, y, 20)).items():
             scores[name] += part.detach()
     weights = {name: weight.detach() for name, weight in prunable(model).items()}
