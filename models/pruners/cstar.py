@@ -78,10 +78,16 @@ def prune(model: nn.Module, compression: float, *, train: Train, rho: float = 0.
         def over(epoch: Epoch) -> bool:
             with torch.no_grad():
                 weights = prunable(model)
-                dual = split("dual")
+                dual, before = split("dual"), split("target")
                 shifted = {name: weights[name].detach() + dual[name] for name in names}
                 target = projected(shifted, choose(shifted, kept))
                 update(target, {name: shifted[name] - target[name] for name in names})
+                # How far from low rank the training of the round left them.
+                far, size = (
+                    torch.stack([part.square().sum() for part in parts]).sum().sqrt().item()
+                    for parts in ([weights[name] - before[name] for name in names], [weights[name] for name in names])
+                )
+                hooks.memory["distances"].append(round(far / size, 6))
             return False
 
         def distance() -> Tensor:
@@ -92,7 +98,9 @@ def prune(model: nn.Module, compression: float, *, train: Train, rho: float = 0.
         start = {name: weight.detach() for name, weight in prunable(model).items()}
         update(projected(start, choose(start, kept)), {name: torch.zeros_like(one) for name, one in start.items()})
         hooks.epoch, hooks.regulariser = over, distance
+        hooks.memory["distances"] = []
         train(model, train.learning, name="ranks", hooks=hooks)
+        train.note(distances=hooks.memory["distances"])
     ranks: Ranks = choose({name: weight.detach() for name, weight in prunable(model).items()}, kept)
     surgery = {name.removesuffix(".weight"): list(of) for name, of in ranks.items() if of is not None}
     if compression == 1:

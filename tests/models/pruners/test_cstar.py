@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -67,6 +68,15 @@ def test_the_distance_to_low_rank_falls_over_the_rounds() -> None:
 
     prune(tiny, 4, train=Rounds(), rho=1.0)
     assert distances[-1] < 0.05 * distances[0]
+
+
+@pytest.mark.slow
+def test_at_the_shipped_rho_the_distance_falls_in_training(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"prune_epochs": 5, "finetune_epochs": 0, "batch_size": 5}
+    card = pipeline(tmp_path, images=100).run(job("cstar", 8.0, "ibp", **options))
+    distances = card.notes["distances"]
+    assert len(distances) == 5
+    assert distances[-1] < 0.7 * distances[0]
 
 
 def test_too_much_is_refused_before_anything_is_trained(tiny: nn.Module) -> None:
