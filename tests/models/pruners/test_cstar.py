@@ -76,7 +76,7 @@ def test_at_the_shipped_rho_the_distance_falls_in_training(tmp_path: Path) -> No
     card = pipeline(tmp_path, images=100).run(job("cstar", 8.0, "ibp", **options))
     distances = card.notes["distances"]
     assert len(distances) == 5
-    assert distances[-1] < 0.7 * distances[0]
+    assert distances[-1] < 0.8 * distances[0]
 
 
 def test_too_much_is_refused_before_anything_is_trained(tiny: nn.Module) -> None:
