@@ -33,7 +33,7 @@ def untied(scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[
     order = size.abs().argsort(stable=True)
     order = order[score[order].argsort(stable=True)]
     ranks = torch.empty_like(score, dtype=torch.float64).index_copy_(0, order, torch.arange(len(order)).double())
-    parts = ranks.split([part.numel() for part in scores.values()])
+    parts = torch.split(ranks, [part.numel() for part in scores.values()])
     return {name: rank.view_as(score) for (name, score), rank in zip(scores.items(), parts, strict=True)}
 
 

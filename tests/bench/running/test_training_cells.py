@@ -74,6 +74,19 @@ def test_a_dry_run_refuses_what_training_would(
         train_cells(request_of(dry_run=True, suite=load_suite(str(tmp_path / "odd.yaml")), cells=cell))
 
 
+def test_training_never_sees_a_test_image(request_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that noise in the place of the test set changes no choice: nobody asks for it."""
+    loaded: list[str] = []
+
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        loaded.append(split)
+        return blobs(60 if split == "train" else 20, split)
+
+    monkeypatch.setattr(prunecert.models.data, "load", load)
+    train_cells(request_of(), lambda _: None)
+    assert sorted(loaded) == ["train", "val"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", available_suites())
 def test_no_cell_of_a_shipped_suite_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
