@@ -48,6 +48,9 @@ def prune(
         images: Held-out images that a mask's worth is measured on.
         floor: Share of a layer's units that stay in any case, at least one of them.
 
+    What each round left, and lost, stands on the card (`rounds`); its network isn't kept, since cells at other
+    compressions are trained for themselves.
+
     Raises:
         UserError: The compression cannot be reached, there are too few epochs for it, or a setting is out of range.
     """

@@ -11,6 +11,7 @@ stretches, and within a stretch it is asked back through `Hooks`:
       └─ every epoch    hooks.epoch                with robust accuracy and loss on held-out images; may end it
     train.batches, train.loss, train.attack        data passes: scores, activations, curvature
     train.feedback                                 how good a masked network is
+    train.note                                     what is to stand on the card
 
 A pruner that makes other layers returns `Altered` in place of masks.
 """

@@ -52,8 +52,8 @@ class Form:
 
     def ignored(self) -> list[str]:
         """Returns the settings of the objective that the recipe says, and the form has no use for."""
-        known = {"attacked": set(_ATTACK), "certified": set(), "mixed": set(self.train.settings)}[self.name]
-        return sorted(set(self.train.settings) - known)
+        useful = {"attacked": set(_ATTACK), "certified": set(), "mixed": set(self.train.settings)}[self.name]
+        return sorted(set(self.train.settings) - useful)
 
     def worst(self, batch: Batch) -> Sequence[tuple[float, Tensor]]:
         """Returns weights, which sum up to 1, and the student's logits at its worst points, of the first images."""

@@ -47,14 +47,17 @@ def prune(
 
     The published code trains scores and rates at one rate of 0.1 by SGD. Recipes here have small ones, made for scores
     under AdamW, at which rates would hardly move: `rate_factor` makes up for that. What is learned is trimmed, or
-    filled up, to the exact number of weights in proportion to the rates, by the scores' rank within the layers.
+    filled up, to the exact number of weights in proportion to the rates, by the scores' rank within the layers. How
+    much was too many stands on the card (`excess`, a share of the target).
 
     Args:
         model: The network; its weights are not changed, and it carries no trace of the scores afterwards.
         compression: All over kept weights, at least 1.
         train: See `models.pruners.contract`.
         allocation: How many weights each layer keeps at first; see `models.pruners.allocation`.
-        gamma: What the penalty's weight grows by every epoch, until the target is reached; at least 0.
+        gamma: What the penalty's weight grows by, until the target is met; at least 0. The paper looks after each of
+            20 epochs. Where there are fewer, we look as often within them, so that the weight comes as far; and where
+            the target is lost again it goes on growing, and doesn't stay as in the paper.
         rate_factor: Learning rate of the rates over that of the scores; at least 0.
         seed: Of the search.
         rates: ``learned``: with the scores, as in HARP; ``searched``: before them, and frozen, as in HERACLES.

@@ -85,7 +85,7 @@ def deactivate(model: nn.Module, share: float, *, final: bool = False) -> None:
     """
     filters, columns = alive(model, share)
     weights = prunable(model)
-    read: dict[str, Tensor] = {name: torch.zeros_like(kept) for name, kept in columns.items()}
+    waiting: dict[str, Tensor] = {name: torch.zeros_like(kept) for name, kept in columns.items()}
     for group in (group for group in units_of(model) if group.kind == "conv"):
         gone = ~filters[next(iter(group.producers))]
         for name in group.producers:
@@ -96,10 +96,10 @@ def deactivate(model: nn.Module, share: float, *, final: bool = False) -> None:
             behind = gone.repeat_interleave(weights[name].shape[1] // group.size)
             if final:
                 weights[name][:, behind.to(weights[name].device)] = 0
-            elif name in read:
-                read[name] |= behind
+            elif name in waiting:
+                waiting[name] |= behind
     for name, kept in columns.items():
-        weights[name][:, (~kept & ~read[name]).to(weights[name].device)] = 0
+        weights[name][:, (~kept & ~waiting[name]).to(weights[name].device)] = 0
     for group in units_of(model):
         for name in group.consumers:
             if group.kind == "linear" and name in columns:

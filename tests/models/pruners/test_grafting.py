@@ -184,9 +184,9 @@ def test_what_is_grafted_is_what_is_no_longer_unstable(tmp_path: Path) -> None:
                 (verdict,) = worker.verify([onnxnets.instance(tmp_path / f"{name}.onnx", 8 / 255)])
                 assert verdict.unstable is not None, verdict.detail
                 counts[name] = verdict.unstable
-        taken = {name: counts["none"] - count for name, count in counts.items()}
-        assert 0 < taken["even"] < taken["all"]
-        assert taken["even"] + taken["odd"] == taken["all"]
+        fewer = {name: counts["none"] - count for name, count in counts.items()}
+        assert 0 < fewer["even"] < fewer["all"]
+        assert fewer["even"] + fewer["odd"] == fewer["all"]
 
 
 def test_the_most_unstable_and_least_active_are_grafted() -> None:

@@ -55,20 +55,20 @@ def test_the_penalty_s_weight_grows_by_the_published_total_wherever_the_target_i
     """Twenty looks, as many as the paper has epochs, in the epochs there are."""
 
     def weights(excesses: list[float]) -> list[float]:
-        seen: list[float] = []
+        gammas: list[float] = []
 
         class Spy(Lent):
             def __call__(self, model: nn.Module, epochs: int, **more: object) -> Masks | None:
                 hooks = more["hooks"]
                 for number, share in enumerate(excesses):
-                    seen.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
+                    gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
                     monkeypatch.setattr(harp, "excess", lambda *_, share=share: torch.tensor(share))
                     hooks.after(Step(number, 40, Masks({}), dict))  # type: ignore[attr-defined]
-                seen.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
+                gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
                 return None
 
         prune(tiny, 10, train=Spy(), gamma=0.5)
-        return seen
+        return gammas
 
     always = weights([0.3] * 40)
     assert always[:6] == [0.5, 0.5, 1.0, 1.0, 1.5, 1.5]
