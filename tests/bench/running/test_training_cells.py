@@ -25,7 +25,7 @@ from tests.bench.trainkit import SUITE
 from tests.models.conftest import blobs
 
 #: Suites of networks of millions of weights.
-LARGE = ("cifar10-ap",)
+LARGE = ("cifar10-ap", "cifar10-attacked", "cifar10-smoothing")
 CELL = "cnn-small_natural_eps2_lwm_x10_s0"
 
 
