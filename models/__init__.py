@@ -66,6 +66,12 @@ NOISE_OBJECTIVES = frozenset({"smoothing", "smoothing-stability"})
 #: Objectives and add-ons that bound the network, so that all of its layers must have bounds.
 BOUNDING = frozenset({"crown-ibp", "fast-ibp", "ibp", "mixtrain", "mtl-ibp", "nrs", "sabr"})
 
+#: What objectives look at that mix an attacked and a bounded loss, for a teacher to look at likewise:
+#: ``views(model, x, y, eps, **settings) -> (weight of the bounded one, attacked logits, bounded logits)``.
+VIEWS: Registry[Callable[..., tuple[float, Tensor, Tensor]]] = Registry(
+    "objective that mixes losses", {"mtl-ibp": "prunecert.models.objectives.mtl_ibp:views"}
+)
+
 #: Terms that a recipe may add to any objective's loss, with the same interface.
 ADDONS: Registry[Callable[..., Tensor]] = Registry(
     "add-on",
@@ -74,6 +80,9 @@ ADDONS: Registry[Callable[..., Tensor]] = Registry(
         "nrs": "prunecert.models.addons.nrs:term",
     },
 )
+
+#: Pruners that change a network of which no weight goes, so that compression 1 makes sense with them.
+UNPRUNED = frozenset({"grafting"})
 
 #: Pruners: ``prune(model, compression, ...) -> Masks``, some ``-> Altered``; see `models.pruners` for what they may ask
 #: for. Those that train do so through `models.pruners.contract.Train`: no pruner knows the objective.

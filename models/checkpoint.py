@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 #: Cards have some 3 kB.
 _MOST_BYTES = 1 << 20
 #: Fields that are left out of a card where there is nothing to say.
-_UNSAID = ("surgery", "data", "parent_sha256")
+_UNSAID = ("surgery", "data", "parent_sha256", "notes")
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Amount = Annotated[float, Meta(ge=0, le=1e12)]
@@ -76,6 +76,7 @@ class Card:
         surgery: Which layers are others than the architecture's; see `models.surgery`.
         data: Name, shape and classes of the data set; nothing for CIFAR-10.
         parent_sha256: Hash of the checkpoint that it began with, where its recipe names a parent.
+        notes: What the pruner says of how it went, as plain data by name; see docs/methods.md.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Card:
     surgery: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     parent_sha256: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; what a card needn't say is left out."""

@@ -130,7 +130,8 @@ class Job:
         """Asks a pruner that trains, or that refuses by shape, what it would refuse."""
         recipe, radius = self.recipe, self.eps * self.recipe.train_eps_factor
         epochs = self.epochs + (recipe.pretrain_epochs if self.from_scratch else 0)
-        train = Rehearsal(epochs, recipe.prune_epochs, radius, bounding=self.objective in BOUNDING)
+        settings = (recipe if self.from_scratch else recipe.finetuning()).objective
+        train = Rehearsal(epochs, recipe.prune_epochs, radius, objective=self.objective, settings=settings)
         lent = keywords_of(prune, {"allocation": self.allocation(model), "seed": self.seed, "train": train})
         if "train" not in lent and not method_of(prune).refuses_by_shape:
             return

@@ -6,13 +6,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunecert.models import BOUNDING, NOISE_OBJECTIVES
+from prunecert.models import BOUNDING, NOISE_OBJECTIVES, OBJECTIVES, VIEWS
 from prunecert.models.feedback import IMAGES, STEPS, attack
 from prunecert.models.masks import Masks
 from prunecert.models.pruners.contract import Epoch, Feedback, Group, Hook, Hooks
@@ -41,20 +42,43 @@ class Rehearsal:
         epochs: Epochs to spend.
         learning: How many of them are for learning what to keep.
         radius: Radius of training.
-        bounding: Whether the objective bounds the network.
+        objective: Name of the objective.
+        settings: The objective's settings, those that the recipe says.
     """
 
     class BeganError(Exception):
         """The pruner has refused nothing and would begin."""
 
-    def __init__(self, epochs: int, learning: int, radius: float, *, bounding: bool) -> None:
-        self.left, self.learning, self.radius, self.bounding = epochs, learning, radius, bounding
+    def __init__(
+        self, epochs: int, learning: int, radius: float, *, objective: str, settings: Mapping[str, Any]
+    ) -> None:
+        self.left, self.learning, self.radius = epochs, learning, radius
+        self.bounding, self.settings = objective in BOUNDING, settings
+        self.views = views_of(objective, settings)
 
     def __call__(self, *_: object, **__: object) -> Masks | None:
         """Ends the rehearsal."""
         raise self.BeganError
 
     batches = loss = attack = feedback = __call__
+
+    def note(self, **_: Any) -> None:
+        """Notes nothing."""
+
+
+def views_of(
+    objective: str, settings: Mapping[str, Any]
+) -> Callable[[nn.Module, Tensor, Tensor, float], tuple[float, Tensor, Tensor]] | None:
+    """Returns what an objective looks at, with all of its settings; None of one that doesn't mix two losses."""
+    if objective not in VIEWS:
+        return None
+    names = inspect.signature(VIEWS.get(objective)).parameters
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(OBJECTIVES.get(objective)).parameters.items()
+        if name in names and parameter.default is not parameter.empty
+    }
+    return partial(VIEWS.get(objective), **{**defaults, **settings})
 
 
 class LentTraining:
@@ -90,6 +114,7 @@ class LentTraining:
         self._seed, self._eps, self._objective = seed, eps, objective
         self._left = epochs
         self._files: list[Path] = []
+        self.notes: dict[str, Any] = {}
 
     @property
     def left(self) -> int:
@@ -112,6 +137,7 @@ class LentTraining:
         masks: Masks | None = None,
         hooks: Hooks | None = None,
         restart: bool = False,
+        ramp: bool = False,
         first: int = 0,
     ) -> Masks | None:
         """Trains `model`; see the contract.
@@ -126,8 +152,10 @@ class LentTraining:
         length = first + epochs
         stage = Stage(name, length, recipe.score_lr if scores is not None else recipe.finetune_lr, self._eps)
         if restart:
+            stage.lr = recipe.lr
+        if restart or ramp:
             share = min(1.0, length / recipe.pretrain_epochs)
-            stage = Stage(name, length, recipe.lr, self._eps, recipe.warmup_epochs * share, recipe.ramp_epochs * share)
+            stage.warmup, stage.ramp = recipe.warmup_epochs * share, recipe.ramp_epochs * share
         stage.first = first
         stem = f"{self._cell}.{re.sub('[^a-z0-9]+', '-', name)}"
         result = self._work / f"{stem}.done.pt"
@@ -173,6 +201,16 @@ class LentTraining:
         """Whether the objective bounds the network."""
         return self._objective in BOUNDING
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The objective's settings, those that the recipe says."""
+        return self._trainer.recipe.objective
+
+    @property
+    def views(self) -> Callable[[nn.Module, Tensor, Tensor, float], tuple[float, Tensor, Tensor]] | None:
+        """What an objective that mixes two losses looks at; see the contract."""
+        return views_of(self._objective, self.settings)
+
     def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the first so many training images, as they are, in the recipe's batches.
 
@@ -196,6 +234,10 @@ class LentTraining:
     def feedback(self, model: nn.Module, *, images: int = IMAGES, steps: int = STEPS) -> Feedback:
         """Measures a network at the full radius; see the contract."""
         return self._trainer.feedback(model, self._eps, images=images, steps=steps)
+
+    def note(self, **values: Any) -> None:
+        """Notes how it went, for the card."""
+        self.notes.update(values)
 
     def clean(self) -> None:
         """Removes the files of finished stretches."""

@@ -244,6 +244,7 @@ class Pipeline:
             surgery=pruned.surgery,
             data=dict(job.data),
             **parent,
+            notes=train.notes,
         )
         train.clean()
         return card

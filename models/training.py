@@ -135,7 +135,8 @@ class Trainer:
         with shared_bounds(), torch.autocast(self.device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
             own = partial(self._own, model, x, y, eps, progress)
             instead = None if hooks is None else hooks.loss
-            loss = own() if instead is None else instead(Batch(model, x, y, eps, progress, own))
+            extra = partial(self._extended, torch.zeros((), device=x.device), model, x, y, eps, progress)
+            loss = own() if instead is None else instead(Batch(model, x, y, eps, progress, own, extra))
         if self.recipe.l1:
             loss = loss + self.recipe.l1 * sum(w.abs().sum() for w in prunable(model).values())
         if hooks is not None and hooks.regulariser is not None:
@@ -144,6 +145,10 @@ class Trainer:
 
     def _own(self, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
         loss: Tensor = self.objective(model, x, y, eps, progress=progress)
+        return self._extended(loss, model, x, y, eps, progress)
+
+    def _extended(self, loss: Tensor, model: nn.Module, x: Tensor, y: Tensor, eps: float, progress: float) -> Tensor:
+        """Returns a loss and the recipe's additions to it."""
         with uncounted():
             for addon in self.addons:
                 loss = loss + addon(model, x, y, eps, progress=progress)
@@ -338,9 +343,9 @@ class Trainer:
 
     def _ask(self, hook: StepHook, run: Running, number: int, length: int) -> None:
         """Asks a hook about a step, and holds the masks that it answers."""
-        assert run.masks is not None
         lr = float(run.optimizer.param_groups[0]["lr"])
-        masks = hook(Step(number, length, run.masks, partial(_gradients, run.model), lr))
+        held = Masks({}) if run.masks is None else run.masks
+        masks = hook(Step(number, length, held, partial(_gradients, run.model), lr))
         if masks is not None:
             run.revise(masks)
 

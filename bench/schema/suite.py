@@ -21,7 +21,7 @@ from prunecert.bench.schema.yamlfile import Document, Section, yaml_file
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
 from prunecert.hashing import digest
-from prunecert.models import DENSE, FULL_BITS, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS
+from prunecert.models import DENSE, FULL_BITS, NETWORKS, NOISE_OBJECTIVES, OBJECTIVES, PRUNERS, UNPRUNED
 from prunecert.models.datasets.source import DataSource
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import Kind
@@ -213,7 +213,9 @@ def _block(
     for network, objective, eps, seed in itertools.product(networks, objectives, radii, seeds):
         other = None if trained == eps and not ball else trained
         for compression in compressions:
-            chosen = [DENSE] if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
+            # All pruners have one dense control, but for those that change a network without removing a weight.
+            controls = [DENSE, *(pruner for pruner in pruners if pruner in UNPRUNED)]
+            chosen = controls if compression == 1 else [pruner for pruner in pruners if pruner != DENSE]
             cells += [
                 Cell(
                     network,

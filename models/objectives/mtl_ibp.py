@@ -48,14 +48,42 @@ def loss(
             own, or of the ``attacked`` ones, which need none. The attack itself always takes the running ones.
         share: Share of the batch that the interval loss is computed on, in (0, 1]; its expectation stays the same.
     """
-    count = max(1, round(share * len(y)))
     if eps == 0:
+        count = max(1, round(share * len(y)))
         # With batch norm the clean images pass apart from the boxes, so that add-ons share the pass at no cost.
         logits = propagate(model, x, eps, count=count).logits if has_norms(model) else model(x)
         return F.cross_entropy(logits, y)
+    settings = {"attack_factor": attack_factor, "steps": steps, "step_size": step_size, "best": best, "share": share}
+    alpha, logits, bounded = views(model, x, y, eps, alpha=alpha, statistics=statistics, **settings)
+    return (1 - alpha) * F.cross_entropy(logits, y) + alpha * F.cross_entropy(bounded, y[: len(bounded)])
+
+
+def views(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    alpha: float,
+    attack_factor: float,
+    steps: float,
+    step_size: float,
+    best: float,
+    statistics: str,
+    share: float,
+) -> tuple[float, Tensor, Tensor]:
+    """Returns what the loss is taken of, for losses of another kind, such as a teacher's.
+
+    Arguments are those of `loss`.
+
+    Returns:
+        alpha; the logits at the attacked points, [N, classes]; and the worst ones by intervals, of as many images as
+        `share` says, relative to the label's, [count, classes].
+    """
+    count = max(1, round(share * len(y)))
     radius = attack_factor * eps
     attacked = frozen_forward(model)
-    point = pgd_linf(attacked, x, y, radius, steps=steps, step_size=step_size * radius, best=bool(best))
+    point = pgd_linf(attacked, x, y, radius, steps=int(steps), step_size=step_size * radius, best=bool(best))
     if statistics == "clean" and has_norms(model):
         bounds = propagate(model, x, eps, points=point, count=count)
         assert bounds.points is not None
@@ -64,5 +92,4 @@ def loss(
         # The points ride along with the centres: one product instead of two.
         bounds = propagate(model, x, eps, clean=point, count=count)
         logits = bounds.logits
-    bounded = F.cross_entropy(-interval_margins(bounds, y), y[:count])
-    return (1 - alpha) * F.cross_entropy(logits, y) + alpha * bounded
+    return alpha, logits, -interval_margins(bounds, y)

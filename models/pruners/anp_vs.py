@@ -77,7 +77,7 @@ def vulnerability(clean: list[Tensor], attacked: list[Tensor]) -> Tensor:
     return torch.stack([(one - two).abs().mean() for one, two in zip(clean, attacked, strict=True)]).mean()
 
 
-def loss(batch: Batch, *, beta: float, suppression: float, images: int) -> Tensor:
+def loss(batch: Batch, *, beta: float, suppression: float, images: int, l2: float = 0.0) -> Tensor:
     """Returns the weights' loss, and the gates' with weights held fast: gradients of each reach its own alone."""
     model, x, y = batch.model, batch.x, batch.y
     with frozen_statistics(model):
@@ -93,6 +93,8 @@ def loss(batch: Batch, *, beta: float, suppression: float, images: int) -> Tenso
     weights = (F.cross_entropy(clean, y) + 2 * F.cross_entropy(attacked, y)) / 3
     masked = F.cross_entropy(features(model, point, held[1])[0], y)
     divergence = torch.stack([gate.divergence() for gate in gates_of(model)]).sum()
+    if l2:
+        weights = weights + l2 / 2 * torch.stack([w.square().sum() for w in prunable(model).values()]).sum()
     return weights + suppression * vulnerability(latents, shifted) + masked + beta * divergence / images
 
 
@@ -105,6 +107,7 @@ def prune(
     gated: Share = 0.5,
     beta: Weight = 2.0,
     suppression: Weight = 1e-4,
+    l2: Weight = 1e-4,
     gate_factor: Weight = 10.0,
     floor: Share = 0.05,
 ) -> Masks:
@@ -120,6 +123,7 @@ def prune(
         gated: Share of the epochs with gates.
         beta: Weight of the divergence, over the number of training images.
         suppression: Weight of the vulnerability, lambda.
+        l2: Weight of half the sum of the squared weights, while there are gates.
         gate_factor: Learning rate of the gates over that of the weights.
         floor: Share of a layer's units that stay in any case, at least one of them.
 
@@ -132,7 +136,7 @@ def prune(
     gates = [parameter for gate in gates_of(model) for parameter in gate.parameters()]
     if epochs := round(gated * train.left):
         images = sum(len(y) for _, y in train.batches(10**9))
-        hooks = Hooks(loss=partial(loss, beta=beta, suppression=suppression, images=images))
+        hooks = Hooks(loss=partial(loss, beta=beta, suppression=suppression, images=images, l2=l2))
         groups = [Group(weights), Group(gates, gate_factor, 0.0)]
         train(model, epochs, name="gated", groups=groups, hooks=hooks)
     order = removal_order([group for _, group in places], fold(model, places), floor)

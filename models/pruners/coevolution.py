@@ -8,9 +8,6 @@ follows from the compression here, so that masks of a layer differ in which, and
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -20,65 +17,11 @@ from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Hook, Train, declares
+from prunecert.models.pruners.evolution import evolve, fitness
 from prunecert.models.pruners.removal import Place, even_rounds, masks_without, remove_units
-from prunecert.models.pruners.units import Units, units_of
+from prunecert.models.pruners.units import units_of
 from prunecert.models.settings import Count, Share
 from prunecert.ranges import NumberRange
-
-#: Share of the units that a mutation exchanges.
-_EXCHANGED = 0.3
-
-
-def fitness(
-    model: nn.Module, groups: list[Units], gone: list[Place], group: int, train: Train, images: int, units: Tensor
-) -> float:
-    """Returns half the clean plus half the attacked accuracy of a network without what is gone and units of a group."""
-    pruned = copy.deepcopy(model)
-    places = [*gone, *((group, int(unit)) for unit in units)]
-    Masks(masks_without(prunable(pruned), groups, places)).apply_(pruned)
-    feedback = train.feedback(pruned, images=images, steps=2)
-    return (feedback.clean + feedback.accuracy) / 2
-
-
-def mutate(chosen: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns a set of units of the same size in which some are exchanged for others, at least one if there are others.
-
-    Args:
-        chosen: Units that go.
-        candidates: Units that may go, those among them.
-        generator: Of the choice.
-    """
-    others = candidates[~torch.isin(candidates, chosen)]
-    exchanged = min(len(others), max(1, round(_EXCHANGED * len(chosen))))
-    stays = chosen[torch.randperm(len(chosen), generator=generator)[: len(chosen) - exchanged]]
-    comes = others[torch.randperm(len(others), generator=generator)[:exchanged]]
-    return torch.cat([stays, comes]).sort().values
-
-
-def evolve(
-    start: Tensor,
-    candidates: Tensor,
-    worth: Callable[[Tensor], float],
-    population: int,
-    generations: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Returns the best set of units to remove, of the size of the first one: mutation, and the fittest survive."""
-    if not len(start) or len(start) == len(candidates):
-        return start
-    worths: dict[tuple[int, ...], float] = {}
-
-    def value(units: Tensor) -> float:
-        key = tuple(units.tolist())
-        if key not in worths:
-            worths[key] = worth(units)
-        return worths[key]
-
-    members = [start, *(mutate(start, candidates, generator) for _ in range(population - 1))]
-    for _ in range(generations):
-        members += [mutate(member, candidates, generator) for member in members]
-        members = sorted({tuple(m.tolist()): m for m in members}.values(), key=value, reverse=True)[:population]
-    return max(members, key=value)
 
 
 @declares(Hook.EVALUATOR)
@@ -109,6 +52,9 @@ def prune(
         images: Held-out images that a mask's worth is measured on.
         floor: Share of a layer's units that stay in any case, at least one of them.
 
+    What each round left, and lost, stands on the card (`rounds`); its network isn't kept, since cells at other
+    compressions are trained for themselves.
+
     Raises:
         UserError: The compression cannot be reached, there are too few epochs for it, or a setting is out of range.
     """
@@ -125,18 +71,30 @@ def prune(
     generator = torch.Generator().manual_seed(seed)
     gone: list[Place] = []
     masks = Masks.dense(model)
+    log: list[dict[str, object]] = []
     for number, sizes in enumerate(plan):
         before = list(gone)
+        worth_before = fitness(model, groups, before, train, int(images))
+        alone = []
         for index, going in enumerate(sizes):
-            worth = partial(fitness, model, groups, before, index, train, images)
+
+            def worth(units: Tensor, index: int = index, before: list[Place] = before) -> float:
+                places = [*before, *((index, int(unit)) for unit in units)]
+                return fitness(model, groups, places, train, images)
+
             alive = sorted(set(range(groups[index].size)) - {unit for group, unit in before if group == index})
             norms = groups[index].norms()[alive]
             start = torch.tensor(alive)[norms.argsort(stable=True)[:going]].sort().values
             best = evolve(start, torch.tensor(alive), worth, population, generations, generator)
             gone += [(index, int(unit)) for unit in best]
+            alone.append(round(worth_before - worth(best), 6))
         last = number == rounds - 1
         masks = remove_units(model, groups, gone, kept) if last else Masks(masks_without(weights, groups, gone))
+        joined = round(worth_before - fitness(model, groups, gone, train, int(images)), 6)
+        log.append({"kept": masks.kept, "fitness": round(worth_before, 6), "alone": alone, "joined": joined})
         masks.apply_(model)
         if length := epochs // rounds + (number < epochs % rounds):
             train(model, length, name=f"round {number}", masks=masks)
+    # How much of what joined masks lose is interaction: they against the sum of what each layer's loses alone.
+    train.note(rounds=log)
     return masks

@@ -11,6 +11,7 @@ stretches, and within a stretch it is asked back through `Hooks`:
       └─ every epoch    hooks.epoch                with robust accuracy and loss on held-out images; may end it
     train.batches, train.loss, train.attack        data passes: scores, activations, curvature
     train.feedback                                 how good a masked network is
+    train.note                                     what is to stand on the card
 
 A pruner that makes other layers returns `Altered` in place of masks.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from prunecert.errors import UserError
@@ -34,7 +36,13 @@ LENT = frozenset({"model", "compression", "allocation", "seed", "train"})
 
 
 class Hook(StrEnum):
-    """What a pruner may need of a training loop."""
+    """What a pruner may need of a training loop.
+
+    The loop itself lends steps, epochs, scores, regularisers, gradients and the evaluator, as the chart above has them.
+    The others, activation, teacher, features, curvature and surgery, are labels of what a method makes for itself of
+    losses, data passes and other layers that it is free to use: they say why a loop without a radius refuses it, and
+    nothing is lent by their names.
+    """
 
     STEP = "step"
     EPOCH = "epoch with validation feedback"
@@ -56,7 +64,7 @@ class Step:
     Args:
         number: Steps done before it.
         steps: Steps of the stretch.
-        masks: What is held at zero now.
+        masks: What is held at zero now; empty in a stretch without masks, which a hook can't begin with.
         gradients: Returns the loss's gradient at this batch for each prunable weight, masked ones too.
         lr: The step's learning rate.
     """
@@ -111,6 +119,7 @@ class Batch:
         eps: The step's radius in pixels of [0, 1].
         progress: How far the ramp of eps has come, in [0, 1].
         own: Returns the cell's objective's loss of the batch, additions of the recipe included.
+        extra: Returns the additions alone.
     """
 
     model: nn.Module
@@ -119,6 +128,7 @@ class Batch:
     eps: float
     progress: float
     own: Callable[[], Tensor]
+    extra: Callable[[], Tensor] = lambda: torch.zeros(())
 
 
 #: Returns other masks, or None to keep those there are.
@@ -200,6 +210,17 @@ class Train(Protocol):
     def bounding(self) -> bool:
         """Whether the objective bounds the network, so that a certified form of a method is the fitting one."""
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The objective's settings, those that the recipe says."""
+
+    @property
+    def views(self) -> Callable[[nn.Module, Tensor, Tensor, float], tuple[float, Tensor, Tensor]] | None:
+        """What the objective looks at of a network, images, labels and a radius, if it mixes two losses; or None.
+
+        See `prunecert.models.VIEWS`; all of the objective's settings are in it.
+        """
+
     def __call__(
         self,
         model: nn.Module,
@@ -211,6 +232,7 @@ class Train(Protocol):
         masks: Masks | None = None,
         hooks: Hooks | None = None,
         restart: bool = False,
+        ramp: bool = False,
         first: int = 0,
     ) -> Masks | None:
         """Trains `model` in place; returns the masks that held in the end, if there were any.
@@ -225,6 +247,7 @@ class Train(Protocol):
             hooks: What to ask back.
             restart: With the schedule of pre-training (its learning rate, its ramp of eps, shortened with the epochs)
                 instead of that of fine-tuning.
+            ramp: With its ramp of eps only.
             first: Epochs of the schedule to skip.
         """
 
@@ -239,6 +262,9 @@ class Train(Protocol):
 
     def feedback(self, model: nn.Module, *, images: int = 1000, steps: int = 10) -> Feedback:
         """Measures a network on so many images of each split, by an attack of so many steps."""
+
+    def note(self, **values: Any) -> None:
+        """Notes how it went, for the card: numbers, texts, lists and mappings by name."""
 
 
 @dataclass(frozen=True)

@@ -13,71 +13,18 @@ its weight keeps the weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
-from prunecert.models.networks.factorised import basis, factorise, project, size
+from prunecert.models.networks.factorised import factorise
 from prunecert.models.pruners.allocation import budget
 from prunecert.models.pruners.contract import Altered, Epoch, Hook, Hooks, Train, declares
+from prunecert.models.pruners.ranks import Ranks, choose, cost, projected
 from prunecert.models.settings import Positive
-
-#: By the weight's name: the ranks of its factors, or None where it stays whole.
-Ranks = dict[str, tuple[int, ...] | None]
-
-
-def cost(shape: Sequence[int], ranks: Sequence[int]) -> int:
-    """Returns how many numbers a layer of these ranks has: its factors', at most its weight's."""
-    whole = int(torch.Size(shape).numel())
-    return min(whole, size(shape, ranks))
-
-
-def choose(weights: Mapping[str, Tensor], kept: int) -> Ranks:
-    """Returns the ranks whose numbers fit into a budget: singular values of all layers compete.
-
-    A value counts by its share of its unfolding's energy; one that doesn't fit any more ends its unfolding, and smaller
-    ones of other layers may still fit.
-
-    Args:
-        weights: By name.
-        kept: Numbers in all.
-    """
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    ranks = {name: [1] * (1 if len(shape) == 2 else 2) for name, shape in shapes.items()}
-    left = kept - sum(cost(shapes[name], of) for name, of in ranks.items())
-    values: list[tuple[float, str, int, int]] = []
-    for name, weight in weights.items():
-        # Inputs first, as the ranks stand; both unfoldings of a matrix have the same singular values.
-        for place, mode in enumerate((0,) if weight.ndim == 2 else (1, 0)):
-            energies = basis(weight, mode)[1] ** 2
-            energies = energies / energies.sum().clamp_min(1e-30)
-            values += [(-float(e), name, place, rank + 1) for rank, e in enumerate(energies) if rank]
-    closed: set[tuple[str, int]] = set()
-    for _, name, place, rank in sorted(values):
-        if (name, place) in closed:
-            continue
-        before = cost(shapes[name], ranks[name])
-        higher = [rank if i == place else r for i, r in enumerate(ranks[name])]
-        more = cost(shapes[name], higher) - before
-        if more <= left:
-            ranks[name], left = higher, left - more
-        else:
-            closed.add((name, place))
-    return {
-        name: None if size(shapes[name], of) >= int(torch.Size(shapes[name]).numel()) else tuple(of)
-        for name, of in ranks.items()
-    }
-
-
-def projected(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Returns the weights' projections on ranks; those that stay whole as they are."""
-    return {
-        name: weight.detach().clone() if (of := ranks[name]) is None else project(weight, of)
-        for name, weight in weights.items()
-    }
 
 
 def refuse_beyond(model: nn.Module, compression: float) -> int:
@@ -131,10 +78,16 @@ def prune(model: nn.Module, compression: float, *, train: Train, rho: Positive =
         def over(epoch: Epoch) -> bool:
             with torch.no_grad():
                 weights = prunable(model)
-                dual = split("dual")
+                dual, before = split("dual"), split("target")
                 shifted = {name: weights[name].detach() + dual[name] for name in names}
                 target = projected(shifted, choose(shifted, kept))
                 update(target, {name: shifted[name] - target[name] for name in names})
+                # How far from low rank the training of the round left them.
+                far, size = (
+                    torch.stack([part.square().sum() for part in parts]).sum().sqrt().item()
+                    for parts in ([weights[name] - before[name] for name in names], [weights[name] for name in names])
+                )
+                hooks.memory["distances"].append(round(far / size, 6))
             return False
 
         def distance() -> Tensor:
@@ -145,7 +98,9 @@ def prune(model: nn.Module, compression: float, *, train: Train, rho: Positive =
         start = {name: weight.detach() for name, weight in prunable(model).items()}
         update(projected(start, choose(start, kept)), {name: torch.zeros_like(one) for name, one in start.items()})
         hooks.epoch, hooks.regulariser = over, distance
+        hooks.memory["distances"] = []
         train(model, train.learning, name="ranks", hooks=hooks)
+        train.note(distances=hooks.memory["distances"])
     ranks: Ranks = choose({name: weight.detach() for name, weight in prunable(model).items()}, kept)
     surgery = {name.removesuffix(".weight"): list(of) for name, of in ranks.items() if of is not None}
     if compression == 1:

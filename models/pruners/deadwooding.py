@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
-from prunecert.models.pruners.ard import Form, Temperature, certifies, distil, frozen_copy
+from prunecert.models.pruners.ard import Form, Temperature
 from prunecert.models.pruners.contract import Batch, Epoch, Hook, Hooks, Train, declares
+from prunecert.models.pruners.distillation import distil, form_of, frozen_copy
 from prunecert.models.pruners.lwm import global_masks
 from prunecert.models.settings import Share, Weight
 from prunecert.ranges import NumberRange
@@ -71,7 +72,7 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, a setting is out of range, or the network has no bounds.
     """
-    certified = certifies(form, train, model)
+    chosen = form_of(form, train, model)
     weights = prunable(model)
     total = sum(weight.numel() for weight in weights.values())
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
@@ -97,7 +98,7 @@ def prune(
 
     def loss(batch: Batch) -> Tensor:
         hard = (1 - soft) * batch.own()
-        return hard + soft * distil(batch, teacher, alpha=1.0, temperature=temperature, certified=certified)
+        return hard + soft * distil(batch, teacher, alpha=1.0, temperature=temperature, form=chosen)
 
     if train.left:
         train(model, train.left, name="distil", masks=masks, hooks=Hooks(loss=loss))

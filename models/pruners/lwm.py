@@ -29,6 +29,16 @@ def keep_largest(scores: Tensor, kept: int) -> Tensor:
     return (mask | (tied & (tied.cumsum(0) <= kept - mask.sum()))).view_as(scores)
 
 
+def untied(scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the scores' ranks over the network; of equal ones, many of them 0, a smaller weight has the lower."""
+    score, size = (torch.cat([part.detach().cpu().flatten() for part in of.values()]) for of in (scores, weights))
+    order = size.abs().argsort(stable=True)
+    order = order[score[order].argsort(stable=True)]
+    ranks = torch.empty_like(score, dtype=torch.float64).index_copy_(0, order, torch.arange(len(order)).double())
+    parts = torch.split(ranks, [part.numel() for part in scores.values()])
+    return {name: rank.view_as(score) for (name, score), rank in zip(scores.items(), parts, strict=True)}
+
+
 def keep_allocated(scores: Tensor, kept: int, allocation: Allocation) -> Tensor:
     """Returns a mask of the `kept` largest scores that an allocation allows.
 

@@ -1,7 +1,7 @@
 """Masking Adversarial Damage (Lee, Kim, Ro 2022, CVPR, section 3): second-order saliency of the adversarial loss.
 
 A mask is learned on attacked images that lowers their loss; what it damps is valued by a second-order model of the loss
-with Kronecker-factored curvature. Little saliency is little damage: the lowest go, in one shot.
+with Kronecker-factored curvature. The lowest saliencies go, in one shot.
 """
 
 from __future__ import annotations
@@ -19,26 +19,32 @@ from prunecert.models.graph import padding_of
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.allocation import reachable
 from prunecert.models.pruners.contract import Hook, Train, declares
-from prunecert.models.pruners.lwm import global_masks, keep_largest
+from prunecert.models.pruners.lwm import global_masks, keep_largest, untied
 from prunecert.models.settings import Count
 from prunecert.ranges import NumberRange
 
-#: The free parameter at which the softplus is 1.
-_ONE = math.log(math.e - 1)
+#: The free parameters at which the softplus is 0, to float32's digits, and 1.
+_ZERO, _ONE = -20.0, math.log(math.e - 1)
 _LEARNING_RATE = 0.1
 
 
 def learned_masks(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> dict[str, Tensor]:
-    """Returns masks in [0, 1] that lower the cross-entropy of images, by Adam from masks of 1; weights don't move."""
+    """Returns masks in [0, 1] that lower the cross-entropy of images, by Adam from masks of 1; weights don't move.
+
+    Parameters are clamped after each step, not masks within it, so that a mask of 1 still has a gradient.
+    """
     weights = {name: weight.detach() for name, weight in prunable(model).items()}
     free = {name: torch.full_like(weight, _ONE, requires_grad=True) for name, weight in weights.items()}
     adam = torch.optim.Adam(list(free.values()), lr=_LEARNING_RATE)
     for _ in range(steps):
-        masked = {name: weights[name] * F.softplus(one).clamp(0, 1) for name, one in free.items()}
+        masked = {name: weights[name] * F.softplus(one) for name, one in free.items()}
         loss = F.cross_entropy(functional_call(model, masked, (x,)), y)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
+        with torch.no_grad():
+            for one in free.values():
+                one.clamp_(_ZERO, _ONE)
     return {name: F.softplus(one.detach()).clamp(0, 1) for name, one in free.items()}
 
 
@@ -85,8 +91,6 @@ def saliencies(model: nn.Module, x: Tensor, y: Tensor, masks: dict[str, Tensor])
         assert gradient is not None
         layer = model.get_submodule(name.removesuffix(".weight"))
         if isinstance(layer, nn.Conv2d):
-            if layer.groups != 1:
-                raise UserError(f"MAD does not know grouped convolutions ({name}); allowed are plain ones.")
             (top, left), (bottom, right) = padding_of(layer)
             before = F.pad(before, (left, right, top, bottom))
             before = F.unfold(before, layer.kernel_size, layer.dilation, 0, layer.stride).mT
@@ -134,6 +138,9 @@ def prune(
     Raises:
         UserError: The compression cannot be reached, or a setting is out of range.
     """
+    grouped = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups != 1]
+    if grouped:
+        raise UserError(f"mad is refused: the convolution {grouped[0]!r} has groups; allowed are plain ones.")
     weights = prunable(model)
     kept = reachable({name: weight.numel() for name, weight in weights.items()}, compression)
     rows = weights[list(weights)[-1]].shape[0]
@@ -149,4 +156,4 @@ def prune(
         parts = saliencies(model, point, y, learned_masks(model, point, y, steps))
         for name, part in parts.items():
             totals[name] += part.detach()
-    return choose({name: total.cpu() for name, total in totals.items()}, kept)
+    return choose(untied(totals, weights), kept)

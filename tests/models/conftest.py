@@ -149,6 +149,9 @@ class Lent:
     ) -> None:
         self.left, self.learning = epochs, 3
         self.radius, self.bounding = 2 / 255, False
+        self.settings: dict[str, Any] = {}
+        self.views: Callable[[nn.Module, Tensor, Tensor, float], tuple[float, Tensor, Tensor]] | None = None
+        self.notes: dict[str, Any] = {}
         self.scripted = list(scripted)
         self.calls: list[dict[str, Any]] = []
         self.history: list[Masks] = []
@@ -165,6 +168,7 @@ class Lent:
         masks: Masks | None = None,
         hooks: Hooks | None = None,
         restart: bool = False,
+        ramp: bool = False,
         first: int = 0,
     ) -> Masks | None:
         assert epochs <= self.left
@@ -175,6 +179,7 @@ class Lent:
                 "name": name,
                 "epochs": epochs,
                 "restart": restart,
+                "ramp": ramp,
                 "first": first,
                 "masks": masks,
                 "weights": weights,
@@ -222,6 +227,9 @@ class Lent:
 
     def feedback(self, model: nn.Module, *, images: int = 1000, steps: int = 10) -> Feedback:
         return self.scripted.pop(0) if self.scripted else Feedback(0.5, 0.5, 1.0, 0.6)
+
+    def note(self, **values: Any) -> None:
+        self.notes.update(values)
 
 
 def _random(model: nn.Module) -> dict[str, Tensor]:

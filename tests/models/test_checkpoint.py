@@ -101,6 +101,14 @@ def test_a_kept_weight_that_is_zero_stays_kept(tmp_path: Path) -> None:
     assert load_model(tmp_path / "cell.safetensors")[1].sha256() == masks.sha256()
 
 
+def test_what_a_pruner_noted_stands_on_the_card_and_nothing_where_it_noted_nothing(tmp_path: Path) -> None:
+    model = NETWORKS.get("cnn-small")()
+    for notes in ({}, {"excess": 0.001, "rounds": [{"kept": 3}]}):
+        save(tmp_path, model, Masks.dense(model), **card(), notes=notes)
+        assert load_card(tmp_path / "cell.json").notes == notes
+        assert ("notes" in json.loads((tmp_path / "cell.json").read_text())) == bool(notes)
+
+
 def test_pruned_checkpoints_are_small(tmp_path: Path) -> None:
     dense = saved(tmp_path / "dense", 1)[0].stat().st_size
     pruned = saved(tmp_path / "pruned", 10)[0].stat().st_size

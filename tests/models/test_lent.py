@@ -11,9 +11,11 @@ from torch import nn
 
 from prunecert.errors import UserError
 from prunecert.models import OBJECTIVES
-from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers
+from prunecert.models.lent import LentTraining, Rehearsal, keywords_of, offers, views_of
 from prunecert.models.masks import Masks
 from prunecert.models.pruners.contract import Epoch, Hook, Hooks
+from prunecert.models.schedules import Stage
+from prunecert.models.training import Trainer
 from tests.models.test_training import job, pipeline
 
 
@@ -86,11 +88,12 @@ def test_noise_offers_no_attacks() -> None:
 
 
 def test_rehearsals_end_where_training_would_begin() -> None:
-    rehearsal = Rehearsal(10, 2, 0.1, bounding=False)
+    rehearsal = Rehearsal(10, 2, 0.1, objective="natural", settings={})
     assert (rehearsal.left, rehearsal.learning, rehearsal.radius) == (10, 2, 0.1)
     for use in (rehearsal, rehearsal.batches, rehearsal.loss, rehearsal.attack, rehearsal.feedback):
         with pytest.raises(Rehearsal.BeganError):
             use(1)
+    rehearsal.note(anything=1)
 
 
 def test_a_cell_is_rehearsed_before_anything_is_trained() -> None:
@@ -102,6 +105,30 @@ def test_a_cell_is_rehearsed_before_anything_is_trained() -> None:
     ):
         with pytest.raises(UserError, match=message):
             one.refuse_unreachable()
+
+
+def test_objectives_that_mix_are_looked_at_with_all_of_their_settings() -> None:
+    assert views_of("ibp", {"kappa_end": 0.3}) is None
+    views = views_of("mtl-ibp", {"alpha": 0.3, "steps": 0, "share": 0.5})
+    assert views is not None
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    alpha, attacked, bounded = views(model, torch.rand(4, 3, 2, 2), torch.arange(4), 0.1)
+    assert (alpha, attacked.shape, bounded.shape) == (0.3, (4, 10), (2, 10))
+
+
+@pytest.mark.slow
+def test_a_ramp_is_that_of_pre_training_and_notes_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, model = lent(tmp_path)
+    stages: list[Stage] = []
+    monkeypatch.setattr(Trainer, "run", lambda _, __, stage, **___: stages.append(stage))
+    training(model, 1, name="plain")
+    training(model, 1, name="ramped", ramp=True)
+    training(model, 1, name="again", restart=True)
+    # FAST has a ramp of one of its two epochs of pre-training, and a rate of its own for these.
+    assert [(stage.ramp, stage.lr) for stage in stages] == [(0, 1e-3), (0.5, 1e-3), (0.5, 3e-3)]
+    training.note(one=1)
+    training.note(two=[2.0])
+    assert training.notes == {"one": 1, "two": [2.0]}
 
 
 def test_keywords_are_those_that_a_function_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from prunecert.models.initialisation import ibp_init
 from prunecert.models.masks import Masks
 from prunecert.models.norms import estimate_statistics
 from prunecert.models.pipeline import Job, Pipeline
-from prunecert.models.pruners.contract import Hooks
+from prunecert.models.pruners.contract import Batch, Hooks, Step
 from prunecert.models.pruners.lwm import prune
 from prunecert.models.recipe import Recipe
 from prunecert.models.reports import EpochReport
@@ -48,8 +49,9 @@ def quiet(report: EpochReport) -> None:
     """Reports nothing."""
 
 
-def recipe(name: str = "natural", **changes: Any) -> Recipe:
-    return Recipe.from_dict({**FAST, **changes}, name)
+def recipe(name: str = "natural", objective_settings: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
+    settings = {"objective": objective_settings} if objective_settings else {}
+    return Recipe.from_dict({**FAST, **settings, **changes}, name)
 
 
 def job(pruner: str = "lwm", ratio: float = 10.0, objective: str = "ibp", **changes: Any) -> Job:
@@ -70,6 +72,27 @@ def job(pruner: str = "lwm", ratio: float = 10.0, objective: str = "ibp", **chan
 def pipeline(folder: Path, report: object = quiet, images: int = 200) -> Pipeline:
     data = blobs(images), blobs(images // 2, "val", 1)
     return Pipeline(folder, folder / "work", *data, "cpu", report)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_steps_are_told_in_a_stretch_without_masks(tmp_path: Path) -> None:
+    """And additions to the loss, where the loss is another than the objective's."""
+    line, one = pipeline(tmp_path, images=60), job(addons={"fast-ibp": {}})
+    steps: list[tuple[int, int, int]] = []
+    extras: list[float] = []
+
+    def after(step: Step) -> None:
+        steps.append((step.number, step.steps, len(step.masks)))
+
+    def loss(batch: Batch) -> torch.Tensor:
+        extras.append(batch.extra().item())
+        return batch.own()
+
+    model = line.initial(one)
+    line.trainer(one).run(model, Stage("plain", 2, 1e-3, 0.01, ramp=2), hooks=Hooks(after=after, loss=loss))
+    assert steps == [(number, 6, 0) for number in range(6)]
+    assert len(extras) == 6
+    assert min(extras) > 0
 
 
 @pytest.mark.slow

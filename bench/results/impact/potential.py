@@ -87,6 +87,12 @@ def _largest(means: FloatArray, shares: FloatArray, allowance: float) -> FloatAr
     return largest
 
 
+def pruned_share(comparison: Comparison) -> float:
+    """Returns the share of the weights that went, as counted: some methods don't end where they were asked to."""
+    ratios = [part.cell.measured_compression or part.cell.compression for part in comparison.pruned]
+    return 1 - 1 / float(np.mean(ratios))
+
+
 def potentials(comparisons: list[Comparison], allowance: float = ALLOWANCE) -> list[Potential]:
     """Returns each pruner's potential by each accuracy.
 
@@ -104,8 +110,7 @@ def potentials(comparisons: list[Comparison], allowance: float = ALLOWANCE) -> l
             if not len(common) or not all(metric in rung.metrics for rung in rungs):
                 continue
             ladder = {
-                1 - 1 / rung.compression: rung.differences(metric)[np.searchsorted(rung.numbers, common)]
-                / len(rung.seeds)
+                pruned_share(rung): rung.differences(metric)[np.searchsorted(rung.numbers, common)] / len(rung.seeds)
                 for rung in rungs
             }
             value, low, high = potential(ladder, allowance)

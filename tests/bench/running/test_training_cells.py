@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from torch import nn
 
 import prunecert.models.data
+import prunecert.models.pipeline
 from prunecert.bench.running import training_cells
+from prunecert.bench.running.training import plan
 from prunecert.bench.running.training_cells import TrainingRequest, train_cells
-from prunecert.bench.schema.suite import load_suite
+from prunecert.bench.schema.suite import available_suites, load_suite
 from prunecert.errors import UserError
+from prunecert.models.building import build_for
 from prunecert.models.data import Dataset
 from prunecert.models.history import read_history
+from prunecert.models.pipeline import Job
 from tests.bench.trainkit import SUITE
 from tests.models.conftest import blobs
 
+#: Suites of networks of millions of weights.
+LARGE = ("cifar10-ap", "cifar10-attacked", "cifar10-smoothing")
 CELL = "cnn-small_natural_eps2_lwm_x10_s0"
 
 
@@ -63,6 +72,42 @@ def test_a_dry_run_refuses_what_training_would(
     (tmp_path / "odd.yaml").write_text(SUITE.replace(old, new).replace("[1, 2, 10]", "[1, 1.5, 10]"))
     with pytest.raises(UserError, match=message):
         train_cells(request_of(dry_run=True, suite=load_suite(str(tmp_path / "odd.yaml")), cells=cell))
+
+
+def test_training_never_sees_a_test_image(request_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that noise in the place of the test set changes no choice: nobody asks for it."""
+    loaded: list[str] = []
+
+    def load(split: str, *_: Any, **__: Any) -> Dataset:
+        loaded.append(split)
+        return blobs(60 if split == "train" else 20, split)
+
+    monkeypatch.setattr(prunecert.models.data, "load", load)
+    train_cells(request_of(), lambda _: None)
+    assert sorted(loaded) == ["train", "val"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", available_suites())
+def test_no_cell_of_a_shipped_suite_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is rehearsed as by --dry-run, one of its seeds (of large networks the largest compression)."""
+    built: dict[str, nn.Module] = {}
+
+    def build(network: str, data: Mapping[str, Any]) -> nn.Module:
+        key = f"{network} {sorted(data.items())}"
+        if key not in built:
+            built[key] = build_for(network, data)
+        return copy.deepcopy(built[key])
+
+    monkeypatch.setattr(prunecert.models.pipeline, "build_for", build)
+    jobs: dict[tuple[str, ...], Job] = {}
+    for job in plan(load_suite(name), None, name):
+        way = (job.network, job.objective, job.pruner, repr(job.recipe.to_dict()))
+        if name not in LARGE or way not in jobs or jobs[way].compression < job.compression:
+            jobs[way if name in LARGE else (*way, str(job.compression))] = job
+    assert jobs
+    for job in jobs.values():
+        job.refuse_unreachable()
 
 
 @pytest.mark.draws

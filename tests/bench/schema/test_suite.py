@@ -35,6 +35,18 @@ def test_cells_are_the_product_with_one_dense_control(tmp_path: Path) -> None:
     assert suite.cells[0][0].eps == Fraction(2, 255)
 
 
+def test_what_changes_a_network_without_removing_a_weight_has_a_cell_beside_the_dense_control(tmp_path: Path) -> None:
+    text = SUITE.replace("pruners: [lwm]", "pruners: [lwm, grafting]").replace("[1, 10, 20]", "[1, 10]")
+    cells = [cell for cell, _ in load_suite(write(tmp_path, text)).cells]
+    assert [(cell.pruner, cell.compression) for cell in cells[:4]] == [
+        ("dense", 1),
+        ("grafting", 1),
+        ("lwm", 10),
+        ("grafting", 10),
+    ]
+    assert cells[1].name == "cnn-small_ibp_eps2_grafting_x1_s0"
+
+
 def test_one_networks_checkpoints_are_verified_at_several_radii(tmp_path: Path) -> None:
     sweep = SUITE.replace("eps: [2/255]", "eps: [1/255, 2/255, 4/255]\n    trained_eps: 2/255")
     path = write(tmp_path, sweep.replace("[1, 10, 20]", "[1, 10]"))

@@ -58,6 +58,19 @@ def test_a_cell_is_trained_saved_and_exported_and_comes_out_the_same_again(tmp_p
     assert export_onnx(tmp_path / f"{card.name}.safetensors", tmp_path / "net.onnx").max_difference < 1e-3
 
 
+@pytest.mark.slow
+def test_cells_come_out_the_same_in_whatever_order_and_however_many_at_a_time(tmp_path: Path) -> None:
+    """One folder and one pre-trained network for all, from the first cell to the last or back, or a folder for each."""
+    jobs = [job(name, 4.0, batch_size=10, pruners={name: SETTINGS.get(name, {})}) for name in ("mad", "harp", "ard")]
+    orders = {"forth": [(one, "forth") for one in jobs], "back": [(one, "back") for one in reversed(jobs)]}
+    orders["apart"] = [(one, one.pruner) for one in jobs]
+    results = {
+        way: {one.pruner: pipeline(tmp_path / folder, images=20).run(one).sha256 for one, folder in order}
+        for way, order in orders.items()
+    }
+    assert results["forth"] == results["back"] == results["apart"]
+
+
 @pytest.mark.parametrize("name", list(PRUNERS))
 def test_what_a_pruner_is_lent_it_names(name: str) -> None:
     prune = PRUNERS.get(name)

@@ -116,6 +116,18 @@ def test_each_loss_reaches_its_own_parameters(tiny: nn.Module) -> None:
     assert not torch.equal(plain["0.weight"], suppressed["0.weight"])
 
 
+def test_squared_weights_cost_what_is_said(tiny: nn.Module) -> None:
+    insert(tiny)
+    x, y = torch.rand(8, 3, 8, 8), torch.arange(8)
+    values = []
+    for l2 in (0.0, 0.5):
+        torch.manual_seed(3)
+        batch = Batch(tiny, x, y, 0.05, 1.0, lambda: x.sum())
+        values.append(loss(batch, beta=0.0, suppression=0.0, images=8, l2=l2).item())
+    squares = sum(float(weight.detach().square().sum()) for weight in prunable(tiny).values())
+    assert values[1] - values[0] == pytest.approx(0.25 * squares, rel=1e-3)
+
+
 @pytest.mark.parametrize("ratio", [2, 6])
 def test_units_of_closed_gates_go(tiny: nn.Module, ratio: float) -> None:
     def close(model: nn.Module) -> None:

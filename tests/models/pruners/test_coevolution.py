@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prunecert.errors import UserError
 from prunecert.models.masks import prunable
-from prunecert.models.pruners.coevolution import evolve, mutate, prune
+from prunecert.models.pruners.coevolution import prune
 from prunecert.models.pruners.contract import Feedback
 from prunecert.models.pruners.removal import even_rounds
 from prunecert.models.pruners.units import units_of
@@ -29,23 +29,6 @@ def test_the_bound_of_a_round_holds(tiny: nn.Module, ratio: float, bound: float)
     assert min(sizes) >= 1
 
 
-def test_mutation_keeps_the_number_and_changes_something() -> None:
-    generator = torch.Generator().manual_seed(0)
-    chosen, candidates = torch.tensor([1, 4, 7]), torch.arange(10)
-    for _ in range(20):
-        mutant = mutate(chosen, candidates, generator)
-        assert len(mutant) == 3 == len(set(mutant.tolist()))
-        assert mutant.tolist() != chosen.tolist()
-        assert set(mutant.tolist()) <= set(range(10))
-
-
-def test_evolution_finds_what_is_worth_most() -> None:
-    generator = torch.Generator().manual_seed(0)
-    best = evolve(torch.tensor([0, 1]), torch.arange(8), lambda units: float(units.sum()), 5, 20, generator)
-    assert best.tolist() == [6, 7]
-    assert not len(evolve(torch.tensor([], dtype=torch.long), torch.arange(3), lambda _: 0.0, 5, 5, generator))
-
-
 def test_one_of_two_twins_goes() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
@@ -64,7 +47,10 @@ def test_one_of_two_twins_goes() -> None:
             return Feedback(right, right, 0.0, right)
 
     data: Tensor = images
-    masks = prune(model, 2668 / 2001, train=Measured(epochs=10), bound=0.5, generations=10)
+    lent = Measured(epochs=10)
+    masks = prune(model, 2668 / 2001, train=lent, bound=0.5, generations=10)
+    (row,) = lent.notes["rounds"]
+    assert row == {"kept": 2001, "fitness": 1.0, "alone": [0.0], "joined": 0.0}, "what nobody reads costs nothing"
     assert [bool(row.any()) for row in masks["0.weight"]] == [True, True, False, True], "the twin that nobody reads"
 
 
@@ -75,6 +61,11 @@ def test_rounds_end_at_the_exact_count(tiny: nn.Module, ratio: float) -> None:
     assert masks.kept == round(masks.total / ratio)
     assert masks.holds(tiny)
     assert sum(call["epochs"] for call in lent.calls) == 12
+    # Of each round: what is left, and what the joined mask loses beside what each layer's mask loses alone.
+    rounds = lent.notes["rounds"]
+    assert [len(one["alone"]) for one in rounds] == [len(units_of(tiny))] * len(rounds)
+    assert [one["kept"] for one in rounds] == sorted((one["kept"] for one in rounds), reverse=True)
+    assert rounds[-1]["kept"] == masks.kept
     again = Lent(epochs=20)
     torch.manual_seed(0)
     assert masks.total == prune(tiny, ratio, train=again, population=2, generations=1).total

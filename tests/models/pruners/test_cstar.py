@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -20,7 +21,7 @@ from prunecert.models.crown import crown_ibp_margins
 from prunecert.models.export import export_onnx
 from prunecert.models.masks import prunable
 from prunecert.models.networks.factorised import saved
-from prunecert.models.pruners.cstar import choose, cost, prune, refuse_beyond
+from prunecert.models.pruners.cstar import prune, refuse_beyond
 from prunecert.onnx.count import count_layers, totals
 from prunecert.onnx.factors import composed_weights
 from tests.models.conftest import Lent
@@ -37,21 +38,6 @@ def test_the_numbers_of_the_factors_fit_the_budget_and_hardly_less(tiny: nn.Modu
     # The next number of the largest layer doesn't fit.
     assert stored > round(total / ratio) - (128 + 20)
     assert altered.masks.kept == total
-
-
-def test_ranks_are_those_of_the_largest_shares_of_energy() -> None:
-    """A matrix of rank 2 and one of full rank: the first needs no third value however much there is to spend."""
-    torch.manual_seed(0)
-    low, full = torch.randn(30, 2) @ torch.randn(2, 40), torch.randn(30, 40)
-    assert choose({"low": low, "full": full}, 2 * 70 + 5 * 70 + 3) == {"low": (2,), "full": (5,)}
-    # All of it fits: nothing is gained by factors.
-    assert choose({"low": low, "full": full}, 2400) == {"low": None, "full": None}
-
-
-def test_a_layer_costs_its_weight_at_most() -> None:
-    assert cost((30, 40), [3]) == 210
-    assert cost((30, 40), [30]) == 1200
-    assert cost((6, 3, 3, 3), [3, 6]) == 6 * 27
 
 
 def test_the_distance_to_low_rank_falls_over_the_rounds() -> None:
@@ -82,6 +68,15 @@ def test_the_distance_to_low_rank_falls_over_the_rounds() -> None:
 
     prune(tiny, 4, train=Rounds(), rho=1.0)
     assert distances[-1] < 0.05 * distances[0]
+
+
+@pytest.mark.slow
+def test_at_the_shipped_rho_the_distance_falls_in_training(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"prune_epochs": 5, "finetune_epochs": 0, "batch_size": 5}
+    card = pipeline(tmp_path, images=100).run(job("cstar", 8.0, "ibp", **options))
+    distances = card.notes["distances"]
+    assert len(distances) == 5
+    assert distances[-1] < 0.8 * distances[0]
 
 
 def test_too_much_is_refused_before_anything_is_trained(tiny: nn.Module) -> None:

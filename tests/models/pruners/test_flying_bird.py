@@ -16,7 +16,9 @@ from torch import nn
 from prunecert.errors import UserError
 from prunecert.models.masks import Masks, prunable
 from prunecert.models.pruners.contract import Feedback, Step
+from prunecert.models.pruners.drop_grow import exchange
 from prunecert.models.pruners.flying_bird import exchanged, move, prune, prune_plus, quotas, wants
+from prunecert.models.pruners.lwm import keep_largest
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
 
@@ -59,6 +61,21 @@ def test_gradient_growth_keeps_counts_exactly_and_takes_the_steepest() -> None:
     assert bool((after | ~stays).all()), "the larger half stays"
     grown = after & ~stays
     assert steep[grown].min() >= steep[~after & ~stays].max()
+
+
+@pytest.mark.parametrize("number", [0, 50])
+def test_by_gradient_it_is_drop_and_grow_to_the_bit(number: int) -> None:
+    """RigL rounds what is exchanged down, Flying Bird up: they agree where that is whole."""
+    torch.manual_seed(number)
+    model = nn.Sequential(nn.Linear(200, 200, bias=False), nn.Linear(200, 10, bias=False))
+    scores = {name: torch.rand_like(weight) for name, weight in prunable(model).items()}
+    masks = Masks({"0.weight": keep_largest(scores["0.weight"], 4000), "1.weight": torch.ones(10, 200)})
+    masks.apply_(model)
+    gradients = {name: torch.randn_like(weight) for name, weight in prunable(model).items()}
+    step = Step(number, 100, masks, lambda: gradients)
+    assert (exchanged(number, 100) * 4000) % 1 == 0
+    moved, rigl = move(model, step, "gradient"), exchange(model, step, exchanged(number, 100))
+    assert moved.sha256() == rigl.sha256() != masks.sha256()
 
 
 def test_random_growth_keeps_counts_on_average() -> None:

@@ -164,6 +164,31 @@ def test_a_verifier_sees_lines_as_stable(tmp_path: Path) -> None:
     assert counts["sparse-crown", "lines"] == counts["crown", "lines"] == 0
 
 
+@pytest.mark.slow
+def test_what_is_grafted_is_what_is_no_longer_unstable(tmp_path: Path) -> None:
+    """Lines in the last layer, where they change no other's bounds: two halves take away what the whole does."""
+    model = big(LARGE_BY_CHANNEL)
+    last = [layer for layer in model.modules() if isinstance(layer, GraftedReLU)][-1]
+    half = torch.arange(100) % 2 == 0
+    counts = {}
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, GraftedReLU):
+                layer.grafted.fill_(False)
+        for name, mask in {"none": half & ~half, "even": half, "odd": ~half, "all": half | ~half}.items():
+            last.grafted.copy_(mask)
+            export_model(model, Masks.dense(model), {}, tmp_path / f"{name}.onnx")
+    for verifier in ("sparse-crown", "crown"):
+        with Worker(verifier, threads=1) as worker:
+            for name in ("none", "even", "odd", "all"):
+                (verdict,) = worker.verify([onnxnets.instance(tmp_path / f"{name}.onnx", 8 / 255)])
+                assert verdict.unstable is not None, verdict.detail
+                counts[name] = verdict.unstable
+        fewer = {name: counts["none"] - count for name, count in counts.items()}
+        assert 0 < fewer["even"] < fewer["all"]
+        assert fewer["even"] + fewer["odd"] == fewer["all"]
+
+
 def test_the_most_unstable_and_least_active_are_grafted() -> None:
     unstable = [torch.tensor([0.9, 0.0, 0.5, 0.9]), torch.tensor([0.0, 0.8])]
     active = [torch.tensor([0.1, 1.0, 5.0, 3.0]), torch.tensor([0.2, 0.1])]

@@ -1,4 +1,4 @@
-"""HARP: rates get the paper's gradient, the penalty grows until the target is met, and frozen it is HYDRA."""
+"""HARP: learned rates decide, the penalty grows until the target is met, and frozen it is HYDRA."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from prunecert.errors import UserError
-from prunecert.models.masks import Masks, prunable
+from prunecert.models.masks import Masks
 from prunecert.models.pruners import harp
-from prunecert.models.pruners.contract import Epoch, Feedback
-from prunecert.models.pruners.harp import Rated, count, excess, prune
+from prunecert.models.pruners.contract import Step
+from prunecert.models.pruners.harp import prune
 from prunecert.models.pruners.hydra import prune as hydra
+from prunecert.models.pruners.rated import Rated
 from tests.models.conftest import Lent
 from tests.models.test_training import job, pipeline
 
@@ -48,54 +49,48 @@ def test_learned_rates_decide_what_layers_keep(tiny: nn.Module) -> None:
     assert int(learned["0.weight"].sum()) > int(plain["0.weight"].sum())
 
 
-def test_a_rate_s_gradient_is_the_masks_sum_times_its_slope() -> None:
-    torch.manual_seed(0)
-    weight, upstream = torch.randn(5, 4), torch.randn(5, 4)
-    rated = Rated(weight, 0.5, 0.05)
-    (rated(weight) * upstream).sum().backward()
-    slope = (1 - 0.05) * (rated.rate.sigmoid() * (1 - rated.rate.sigmoid())).item()
-    assert float(rated.rate.grad) == pytest.approx(float((upstream * weight).sum()) * slope, rel=1e-5)  # type: ignore[arg-type]
-    # Scores get the mask's gradient as it is, with the sign of |score|'s slope.
-    assert rated.scores.grad is not None
-    assert torch.allclose(rated.scores.grad, upstream * weight * rated.scores.detach().sign())
-
-
-@pytest.mark.parametrize("total", [7, 100, 204_800])
-def test_a_rate_starts_at_the_count_that_it_is_to_keep(total: int) -> None:
-    # Beyond that a sigmoid has no slope to learn by.
-    flat = total // 2000
-    for kept in {1 + flat, 2 + flat, total // 3, total - 1 - flat}:
-        rated = Rated(torch.randn(1, total), kept / total, 0.1 * kept / total)
-        assert count(rated.share().item(), total) == kept
-
-
-def test_the_penalty_is_nothing_under_the_target_and_the_excess_above(tiny: nn.Module) -> None:
-    rated = {name: Rated(weight, 0.5, 0.01) for name, weight in prunable(tiny).items()}
-    total = sum(module.scores.numel() for module in rated.values())
-    assert excess(rated, total).item() == 0
-    assert excess(rated, total // 4).item() == pytest.approx(1, rel=1e-2)
-    excess(rated, total // 4).backward()  # type: ignore[no-untyped-call]
-    assert all(module.rate.grad is not None and float(module.rate.grad) > 0 for module in rated.values())
-
-
-def test_the_penalty_s_weight_grows_until_the_target_is_met_and_stays(
+def test_the_penalty_s_weight_grows_by_the_published_total_wherever_the_target_is_not_met(
     tiny: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    excesses = iter([0.3, 0.2, 0.1, 0.0, 0.5, 0.5])
-    gammas = []
+    """Twenty looks, as many as the paper has epochs, in the epochs there are."""
 
-    class Spy(Lent):
-        def __call__(self, model: nn.Module, epochs: int, **more: object) -> Masks | None:
-            hooks = more["hooks"]
-            gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
-            monkeypatch.setattr(harp, "excess", lambda *_: torch.tensor(next(excesses)))
-            for number in range(1, 7):
-                hooks.epoch(Epoch(number, 6, lambda: Feedback(0, 0, 0, 0)))  # type: ignore[attr-defined]
+    def weights(excesses: list[float]) -> list[float]:
+        gammas: list[float] = []
+
+        class Spy(Lent):
+            def __call__(self, model: nn.Module, epochs: int, **more: object) -> Masks | None:
+                hooks = more["hooks"]
+                for number, share in enumerate(excesses):
+                    gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
+                    monkeypatch.setattr(harp, "excess", lambda *_, share=share: torch.tensor(share))
+                    hooks.after(Step(number, 40, Masks({}), dict))  # type: ignore[attr-defined]
                 gammas.append(hooks.memory["gamma"])  # type: ignore[attr-defined]
-            return None
+                return None
 
-    prune(tiny, 10, train=Spy(), gamma=0.5)
-    assert gammas == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
+        prune(tiny, 10, train=Spy(), gamma=0.5)
+        return gammas
+
+    always = weights([0.3] * 40)
+    assert always[:6] == [0.5, 0.5, 1.0, 1.0, 1.5, 1.5]
+    assert always[-1] == 0.5 * 21
+    between = weights([0.3] * 10 + [0.00004] * 20 + [0.3] * 10)
+    assert set(between[10:31]) == {3.0}, "it stands still where the target is met, and goes on where it isn't any more"
+    assert between[-1] == 0.5 * 11
+
+
+@pytest.mark.slow
+def test_the_target_is_met_in_the_few_epochs_of_a_suite(tmp_path: Path) -> None:
+    """And where rates want more: without the penalty they end far above."""
+    excesses = {}
+    for gamma in (0.0, 0.01):
+        options: dict[str, Any] = {"prune_epochs": 3, "finetune_epochs": 0, "score_lr": 1e-4, "batch_size": 4}
+        card = pipeline(tmp_path / f"{gamma}", images=100).run(
+            job("harp", 100.0, pruners={"harp": {"gamma": gamma}}, **options)
+        )
+        excesses[gamma] = card.notes["excess"]
+        assert card.kept == round(card.weights / 100)
+    assert excesses[0.0] > 0.1
+    assert abs(excesses[0.01]) < 0.01
 
 
 @pytest.mark.slow

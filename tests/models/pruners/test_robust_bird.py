@@ -56,6 +56,36 @@ def test_epochs_that_the_search_does_not_need_go_to_the_ticket(tiny: nn.Module) 
     assert lent.left == 0
 
 
+@pytest.mark.parametrize("compression", [5, 100])
+def test_rest_is_relative_to_the_density(tiny: nn.Module, compression: float) -> None:
+    """Masks that share nothing differ in 2 % of the places at 100x: less than the threshold as the paper has it."""
+
+    def drift(model: nn.Module) -> None:
+        with torch.no_grad():
+            for weight in prunable(model).values():
+                weight.normal_()
+
+    lent = Lent(epochs=20, update=drift)
+    prune(tiny, compression, train=lent, most=0.5)
+    assert lent.notes == {"search_epochs": 10, "most_epochs": 10}
+    still = Lent(epochs=20)
+    prune(tiny, compression, train=still, most=0.5)
+    assert still.notes == {"search_epochs": 5, "most_epochs": 10}
+
+
+def test_at_the_paper_s_density_the_threshold_is_the_paper_s(tiny: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    thresholds: list[float] = []
+
+    def note(_: list[Tensor], threshold: float) -> bool:
+        thresholds.append(threshold)
+        return True
+
+    monkeypatch.setattr(robust_bird, "at_rest", note)
+    for compression in (5, 10, 100):
+        prune(tiny, compression, train=Lent(epochs=20))
+    assert thresholds == pytest.approx([0.08, 0.04, 0.004], rel=0.02)
+
+
 def test_without_rest_it_takes_the_last_mask(tiny: nn.Module) -> None:
     def shake(model: nn.Module) -> None:
         with torch.no_grad():

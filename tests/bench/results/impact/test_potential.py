@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from prunecert.bench.results.impact.images import FloatArray
 from prunecert.bench.results.impact.pairs import against_dense
@@ -61,3 +64,10 @@ def test_potentials_are_of_each_pruner_and_accuracy() -> None:
             **{("hydra", metric): 0.9 for metric in ("clean", "attacked", "verified")},
         }
     )
+
+
+def test_shares_are_those_counted_where_a_method_ends_elsewhere() -> None:
+    part = network(proved(*range(40)), pruner="flying-bird-plus", compression=10.0)
+    ended = replace(part, cell=structs.replace(part.cell, measured_compression=8.0))
+    (*_, last) = potentials(against_dense([network(proved(*range(40)), pruner="dense"), ended]))
+    assert (last.share, last.measured) == (0.875, (0.875,))
