@@ -125,8 +125,8 @@ class Network:
     def add(self, left: int, right: int) -> int:
         return self._add(Add(left, right), "Add", [left, right], self.shapes[left])
 
-    def evaluate(self, x: npt.ArrayLike) -> Array:
-        """Runs the network in float64 on a batch of shape [n, inputs]; returns [n, classes]."""
+    def evaluate(self, x: npt.ArrayLike, index: int = -1) -> Array:
+        """Runs the network in float64 on a batch of shape [n, inputs]; returns [n, classes], or the value `index`."""
         values = [np.atleast_2d(np.asarray(x, dtype=np.float64))]
         for node in self.nodes:
             match node:
@@ -138,7 +138,7 @@ class Network:
                     values.append(values[left] + values[right])
                 case Largest(sources):
                     values.append(np.max([values[source] for source in sources], axis=0))
-        return values[-1]
+        return values[index]
 
     def balance(self, rng: Rng) -> Network:
         """Shifts the last biases so that no class wins everywhere in [0, 1]; returns the network."""

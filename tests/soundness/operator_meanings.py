@@ -1,9 +1,9 @@
 """What a node of an ONNX graph means, as the oracle's affine maps and maxima.
 
-It is read by what the ONNX specification says of its operator, and by nothing of the project's. Maxima of several affine
-maps (`Clip`, `LeakyRelu`, `MaxPool`, ...), windows and padding are written down from their definitions below. The other
-operators are affine in what depends on the network's input: ONNX's own reference evaluator is given them, in float64, at
-0 and at every unit vector, which gives the matrix. Tests compare the whole with onnxruntime.
+It is read by what the ONNX specification says of its operator, and by nothing of the project's. Maxima of affine maps
+(`Clip`, `LeakyRelu`, `MaxPool`, ...), windows and padding are written down from their definitions below. The others are
+affine in what depends on the network's input: ONNX's own reference evaluator is given them, in float64, at 0 and at
+every unit vector, which gives the matrix. Tests compare the whole with onnxruntime.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Meanings:
 
     def read(self, use: Use) -> list[Reading]:
         """Returns what each output of a node is."""
-        return _DEFINED.get(use.node.op_type, _affine)(self, use)
+        return DEFINED.get(use.node.op_type, _affine)(self, use)
 
     def node(self, node: Node) -> int:
         """Adds a node; returns its index."""
@@ -364,7 +364,7 @@ def _reduced(to: Meanings, use: Use) -> list[Reading]:
 
 
 def _normalised(to: Meanings, use: Use) -> list[Reading]:
-    """scale x / sqrt(var + epsilon) - scale mean / sqrt(var + epsilon) + bias, step by step as runtimes may round it."""
+    """(x - mean) scale / sqrt(var + epsilon) + bias, step by step and multiplied out, as runtimes may round it."""
     index, shape = use.values[0]
     along = (len(shape) - 2) * (1,)
     scale, bias, mean, variance = (
@@ -378,7 +378,7 @@ def _normalised(to: Meanings, use: Use) -> list[Reading]:
 
 
 #: Operators that the reference evaluator isn't asked about: it doesn't know all of them as a runtime does.
-_DEFINED: Mapping[str, Callable[[Meanings, Use], list[Reading]]] = {
+DEFINED: dict[str, Callable[[Meanings, Use], list[Reading]]] = {
     "Abs": _absolute,
     "BatchNormalization": _normalised,
     "Clip": _clip,

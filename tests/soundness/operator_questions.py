@@ -2,9 +2,10 @@
 
 Each network is asked about over a box as wide as the oracle can do quickly, and over a point, a line, or a box that is
 flat in most coordinates or outside of [0, 1]; about one row or a disjunction of several. The exact margin there is
-computed once, and the property is moved so that it holds, or is broken, by 3 % of the outputs' range, and by a hair: about
-twice what float32 can move it. Every third network is asked whether a class is kept, in boxes a little smaller and larger
-than the exact radius, and so are those that end in Softmax, whose outputs have no thresholds.
+computed once, and the property is moved so that it holds, or is broken, by 3 % of the outputs' range, and by a hair:
+about twice what float32 can move it. Every third network of few inputs is asked whether a class is kept, in boxes a
+little smaller and larger than the exact radius, and so are those that end in Softmax and the like, of whose outputs only
+the order is known.
 """
 
 from __future__ import annotations
@@ -80,9 +81,7 @@ def _several(net: OperatorNetwork, rng: Rng) -> OutputSpec:
     return disjunction(net, rng, plain=bool(rng.random() < 0.5))(rng.uniform(0.2, 0.8, net.inputs))[0]
 
 
-def _moved(
-    net: OperatorNetwork, rng: Rng, name: str, box: tuple[Array, Array], spec: OutputSpec
-) -> Iterator[Question]:
+def _moved(net: OperatorNetwork, rng: Rng, name: str, box: tuple[Array, Array], spec: OutputSpec) -> Iterator[Question]:
     """Asks about a property that is moved to either side of its exact margin."""
     margin, tolerance = exact_margin(net, *box, spec), rounding(net, *box, spec) + _exponential(net, *box)
     points = box[0] + rng.random((200, net.inputs)) * (box[1] - box[0])
@@ -102,6 +101,8 @@ def _exponential(net: OperatorNetwork, lower: Array, upper: Array) -> float:
     if not net.last:
         return 0.0
     outputs = net.evaluate(np.linspace(lower, upper, 9))
+    if net.last in ("Sigmoid", "Tanh"):
+        return _EXPONENTIAL * 4 * float(np.cosh(2 * np.abs(outputs).max()))
     return _EXPONENTIAL * (16 + 2 * float(np.ptp(outputs)))
 
 
@@ -122,12 +123,12 @@ def family_questions(family: str) -> Iterator[Question]:
     """Returns the questions about one network."""
     rng, number = seeded(family), list(FAMILIES).index(family)
     net = FAMILIES[family](family, rng)
-    if net.last != "Softmax":
+    if net.last in ("", "LogSoftmax"):
         others: tuple[Box, ...] = ("line", "point", "flat", "outside")
         for box, several in (("wide", number % 2 == 1), (others[number % 4], number // 4 % 2 == 0)):
             name = f"{family} {box} {'several' if several else 'row'}"
             yield from _moved(net, rng, name, _box(net, rng, box), (_several if several else _one_row)(net, rng))
-    kinds = {"class": robustness(net)} if number % 3 == 0 and net.inputs <= _INPUTS or net.last else {}
+    kinds = {"class": robustness(net)} if (number % 3 == 0 and net.inputs <= _INPUTS) or net.last else {}
     if net.last:
         kinds["order"] = _order(net)
     for kind, make in kinds.items():

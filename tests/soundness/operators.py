@@ -14,11 +14,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.soundness.networks import Network
+from tests.soundness.networks import Array, Network
 from tests.soundness.operator_meanings import Meanings, Reading, Use
 
 #: What a node reads: the name of an earlier value, numbers of its own, or nothing.
 Source = str | npt.NDArray[Any] | None
+
+#: Last operators, which are no piecewise linear functions.
+LAST = ("LogSoftmax", "Sigmoid", "Softmax", "Tanh")
 
 
 @dataclass
@@ -28,10 +31,14 @@ class OperatorNetwork(Network):
     Args:
         opset: Of the file.
         last: A last operator that is no piecewise linear function, but keeps what order properties speak of.
+        counted: Name of the output that properties speak of.
+        results: Of all outputs.
+        readings: What each value is.
     """
 
     opset: int = 13
     last: str = ""
+    counted: str = ""
     results: list[str] = field(default_factory=list)
     readings: dict[str, Reading] = field(default_factory=dict)
 
@@ -42,7 +49,7 @@ class OperatorNetwork(Network):
     @property
     def classes(self) -> int:
         """Number of values of the output that counts."""
-        return self.size(self.results[-1])
+        return self.size(self.counted)
 
     def size(self, name: str) -> int:
         """Returns how many numbers a value holds."""
@@ -79,7 +86,7 @@ class OperatorNetwork(Network):
             if isinstance(source, np.ndarray)
         }
         values = {place: self.readings[name] for place, name in enumerate(sources) if isinstance(name, str)}
-        if operator in ("Softmax", "LogSoftmax"):
+        if operator in LAST:
             self.last = operator
             self.readings[results[0]] = values[0]
         else:
@@ -92,13 +99,26 @@ class OperatorNetwork(Network):
         """Adds to the oracle's nodes what ONNX's mean."""
         return Meanings(self.inputs, self.nodes, self.opset)
 
-    def finish(self, *results: str) -> OperatorNetwork:
-        """Names the outputs, of which the last one counts; returns the network."""
-        self.results = list(results)
-        index, shape = self.readings[results[-1]]
+    def finish(self, *results: str, counted: str = "") -> OperatorNetwork:
+        """Names the outputs, and the one that properties speak of, the last unless another is said; returns itself."""
+        self.results, self.counted = list(results), counted or results[-1]
+        index, shape = self.readings[self.counted]
         size = int(np.prod(shape))
         self.meanings.pick(index, np.arange(size))
         return self
+
+    def run(self, points: npt.ArrayLike) -> Array:
+        """Returns what a runtime computes without rounding, [n, inputs] to [n, classes], the last operator included."""
+        outputs = self.evaluate(points)
+        match self.last:
+            case "Sigmoid":
+                return 1 / (1 + np.exp(-outputs))
+            case "Tanh":
+                return np.tanh(outputs)
+            case "Softmax" | "LogSoftmax":
+                logarithms = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+                return np.exp(logarithms) if self.last == "Softmax" else logarithms
+        return outputs
 
     def save(self, path: Path) -> Path:
         """Writes the network as ONNX."""
