@@ -4,8 +4,8 @@ Each network is asked about over a box as wide as the oracle can do quickly, and
 flat in most coordinates or outside of [0, 1]; about one row or a disjunction of several. The exact margin there is
 computed once, and the property is moved so that it holds, or is broken, by 3 % of the outputs' range, and by a hair:
 about twice what float32 can move it. Every third network of few inputs is asked whether a class is kept, in boxes a
-little smaller and larger than the exact radius, and so are those that end in Softmax and the like, of whose outputs only
-the order is known.
+little smaller and larger than the exact radius, and so are those that end in Softmax and the like, of whose outputs
+only the order is known.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """No verifier may be wrong on a network of any operator that is read, whose exact answer is known.
 
 The questions, and how their networks are read for the oracle, are in `operator_questions` and `operator_meanings`; what
-counts as wrong is said in `test_verifiers`. There are 800 questions. By default the networks of every ninth family
+counts as wrong is said in `test_verifiers`. There are 800 questions. By default the networks of every thirteenth family
 are asked about, and by the verifiers that start at once; with PRUNECERT_SOUNDNESS=full in the environment all, by all.
 """
 
@@ -40,7 +40,7 @@ from tests.soundness.test_verifiers import MARKED, TRIALS, Trial, summary, wrong
 
 FULL = os.environ.get("PRUNECERT_SOUNDNESS") == "full"
 #: Of the networks; odd, and of every fourth's boxes all take part.
-STRIDE = 1 if FULL else 9
+STRIDE = 1 if FULL else 13
 #: Operators that are read and have no question: they only say sizes, or are other names of what has one.
 UNASKED = {"CastLike", "CenterCropPad", "Shape", "Size", "Upsample"}
 
@@ -143,7 +143,7 @@ def test_every_verifier_has_a_trial() -> None:
 @pytest.mark.slow
 def test_the_suite_is_large_and_even(questions: tuple[Question, ...]) -> None:
     truths = Counter(question.truth for question in questions)
-    assert len({question.name for question in questions}) == len(questions) >= (750 if FULL else 70)
+    assert len({question.name for question in questions}) == len(questions) >= (750 if FULL else 60)
     assert truths[Status.UNSAT] >= 0.45 * len(questions)
     assert truths[Status.SAT] >= 0.45 * len(questions)
     assert {len(question.spec.disjuncts) for question in questions} >= {1, 2, 3}
@@ -170,7 +170,7 @@ def test_every_operator_that_is_read_is_asked_about(nets: dict[str, OperatorNetw
 
 
 def _distance(net: OperatorNetwork, path: Path) -> tuple[float, float]:
-    """Returns how far onnxruntime is from the oracle's network at points in and out of [0, 1], and how far it may be."""
+    """Returns how far onnxruntime is from the oracle's network, at points round [0, 1], and how far it may be."""
     low, high = np.full(net.inputs, -1.0), np.full(net.inputs, 2.0)
     points = np.random.default_rng(0).uniform(low, high, (20, net.inputs)).astype(np.float32)
     options = onnxruntime.SessionOptions()
