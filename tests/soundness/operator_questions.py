@@ -125,7 +125,8 @@ def family_questions(family: str) -> Iterator[Question]:
     net = FAMILIES[family](family, rng)
     if net.last in ("", "LogSoftmax"):
         others: tuple[Box, ...] = ("line", "point", "flat", "outside")
-        for box, several in (("wide", number % 2 == 1), (others[number % 4], number // 4 % 2 == 0)):
+        boxes: dict[Box, bool] = {"wide": number % 2 == 1, others[number % 4]: number // 4 % 2 == 0}
+        for box, several in boxes.items():
             name = f"{family} {box} {'several' if several else 'row'}"
             yield from _moved(net, rng, name, _box(net, rng, box), (_several if several else _one_row)(net, rng))
     kinds = {"class": robustness(net)} if (number % 3 == 0 and net.inputs <= _INPUTS) or net.last else {}

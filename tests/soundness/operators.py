@@ -110,15 +110,15 @@ class OperatorNetwork(Network):
     def run(self, points: npt.ArrayLike) -> Array:
         """Returns what a runtime computes without rounding, [n, inputs] to [n, classes], the last operator included."""
         outputs = self.evaluate(points)
-        match self.last:
-            case "Sigmoid":
-                return 1 / (1 + np.exp(-outputs))
-            case "Tanh":
-                return np.tanh(outputs)
-            case "Softmax" | "LogSoftmax":
-                logarithms = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
-                return np.exp(logarithms) if self.last == "Softmax" else logarithms
-        return outputs
+        logarithms: Array = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+        curves = {
+            "": outputs,
+            "LogSoftmax": logarithms,
+            "Sigmoid": 1 / (1 + np.exp(-outputs)),
+            "Softmax": np.exp(logarithms),
+            "Tanh": np.tanh(outputs),
+        }
+        return curves[self.last]
 
     def save(self, path: Path) -> Path:
         """Writes the network as ONNX."""

@@ -106,7 +106,7 @@ def _answers(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(7200 if FULL else 300)
 def test_no_answer_is_wrong_and_nothing_fails(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
     print(summary(trial.name, answers))
     refuted = wrong(answers)
@@ -125,7 +125,7 @@ def test_no_answer_is_wrong_and_nothing_fails(trial: Trial, answers: list[tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(7200 if FULL else 300)
 def test_bounds_are_below_the_exact_margins(trial: Trial, answers: list[tuple[Question, Verdict]]) -> None:
     above = [
         f"{question.name}: bound {min(verdict.bounds):.6f} above the exact {question.margin.high:.6f}"
