@@ -34,9 +34,11 @@ FAR = 0.03
 _HAIR, _TIMES = 1e-4, 2.0
 #: How close the oracle encloses a margin.
 _SOLVER = 2e-6
-#: Radii of wide boxes, and most binaries of the oracle's programme for one.
-_RADII, _BINARIES = (0.5, 0.35, 0.2, 0.12, 0.07, 0.04, 0.02, 0.01), 24
-#: Most inputs of networks whose exact radius is asked for.
+#: Radii of wide boxes.
+_RADII = (0.5, 0.35, 0.2, 0.12, 0.07, 0.04, 0.02, 0.01)
+#: Most binaries of the oracle's programme for one, with few inputs, which verifiers split, and with many.
+_BINARIES = (24, 16)
+#: Most inputs that are few; of such networks exact radii are asked for.
 _INPUTS = 12
 #: Distance of two numbers at which float32 certainly tells their exponentials apart, of numbers of unit size.
 _EXPONENTIAL = 2.0**-20
@@ -55,7 +57,7 @@ def _box(net: Network, rng: Rng, kind: Box) -> tuple[Array, Array]:
     for radius in _RADII:
         lower, upper = as32(center - radius * shares), as32(center + radius * shares)
         programme = Programme(net, lower, upper)
-        if programme.objective - programme.binaries <= _BINARIES:
+        if programme.objective - programme.binaries <= _BINARIES[net.inputs > _INPUTS]:
             break
     return lower, upper
 

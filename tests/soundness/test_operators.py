@@ -1,7 +1,7 @@
 """No verifier may be wrong on a network of any operator that is read, whose exact answer is known.
 
 The questions, and how their networks are read for the oracle, are in `operator_questions` and `operator_meanings`; what
-counts as wrong is said in `test_verifiers`. There are 800 questions. By default the networks of every thirteenth family
+counts as wrong is said in `test_verifiers`. There are 808 questions. By default the networks of every thirteenth family
 are asked about, and by the verifiers that start at once; with PRUNECERT_SOUNDNESS=full in the environment all, by all.
 """
 
