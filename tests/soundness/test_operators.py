@@ -47,13 +47,13 @@ UNASKED = {"CastLike", "CenterCropPad", "Shape", "Size", "Upsample"}
 AT_ONCE = (
     Trial("sparse-bab", 0.98, 0.98),
     Trial("sparse-bab", 0.9, 0.9, {"split": "relu"}, part="relus"),
-    Trial("sparse-crown", 0.3, 0.0),
+    Trial("sparse-crown", 0.25, 0.0),
 )
 OTHERS = (
     Trial("ibp", 0.1, 0.0),
     Trial("crown-ibp", 0.2, 0.0),
-    Trial("crown", 0.3, 0.0),
-    Trial("alpha-crown", 0.4, 0.0),
+    Trial("crown", 0.25, 0.0),
+    Trial("alpha-crown", 0.3, 0.0),
     Trial("pgd", 0.0, 0.5),
     Trial("autoattack", 0.0, 0.0),
     Trial("sparse-ibp", 0.1, 0.0),
