@@ -143,6 +143,10 @@ class Emitter:
             for w in windows
         ):
             return None
+        if 1 in target[2:]:
+            # Along an axis of one place any stride does; equal ones are what every reader takes.
+            longest = max(strides)
+            strides = (longest if target[2] == 1 else strides[0], longest if target[3] == 1 else strides[1])
         pads = (max(w.down.padding for w in windows), max(w.across.padding for w in windows))
         places = [[w.down.start + pads[0] for w in windows], [w.across.start + pads[1] for w in windows]]
         # The smallest kernel that holds all places and gives as many outputs, no more.

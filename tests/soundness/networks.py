@@ -2,7 +2,7 @@
 
 A network is a list of nodes over flat float64 vectors, node 0 being the input. The weights are float32 values, so that
 both forms speak of the same real-valued function. The ONNX form is written with `onnx.helper` and has no operators
-but Conv, Gemm, Relu, Flatten and Add.
+but Conv, Gemm, Relu, Flatten and Add; `tests.soundness.operators` has the others.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Affine:
-    """matrix @ value(source) + shift."""
+    """matrix @ value(source) + shift.
+
+    Args:
+        source: The node.
+        matrix: [out, in].
+        shift: [out].
+        exact: Whether a runtime rounds nothing there: constants, and what is moved, left out or negated.
+    """
 
     source: int
     matrix: Array
     shift: Array
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,14 @@ class Add:
     right: int
 
 
-Node = Affine | Relu | Add
+@dataclass(frozen=True)
+class Largest:
+    """The largest of the values of several nodes of one size, element by element."""
+
+    sources: tuple[int, ...]
+
+
+Node = Affine | Relu | Add | Largest
 
 
 @dataclass
@@ -110,8 +125,8 @@ class Network:
     def add(self, left: int, right: int) -> int:
         return self._add(Add(left, right), "Add", [left, right], self.shapes[left])
 
-    def evaluate(self, x: npt.ArrayLike) -> Array:
-        """Runs the network in float64 on a batch of shape [n, inputs]; returns [n, classes]."""
+    def evaluate(self, x: npt.ArrayLike, index: int = -1) -> Array:
+        """Runs the network in float64 on a batch of shape [n, inputs]; returns [n, classes], or the value `index`."""
         values = [np.atleast_2d(np.asarray(x, dtype=np.float64))]
         for node in self.nodes:
             match node:
@@ -121,7 +136,9 @@ class Network:
                     values.append(np.maximum(values[source], 0.0))
                 case Add(left, right):
                     values.append(values[left] + values[right])
-        return values[-1]
+                case Largest(sources):
+                    values.append(np.max([values[source] for source in sources], axis=0))
+        return values[index]
 
     def balance(self, rng: Rng) -> Network:
         """Shifts the last biases so that no class wins everywhere in [0, 1]; returns the network."""

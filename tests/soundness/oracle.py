@@ -14,6 +14,7 @@ from above by running the network in float64 at the input that was found, from b
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix
 
 from prunecert.verifiers.base import OutputSpec
-from tests.soundness.networks import Add, Affine, Array, Network, Relu
+from tests.soundness.networks import Add, Affine, Array, Largest, Network, Node, Relu
 
 #: Unit round-off of float32.
 _UNIT = 2.0**-24
@@ -52,7 +53,26 @@ def interval_bounds(net: Network, lower: Array, upper: Array) -> list[tuple[Arra
                 bounds.append((np.maximum(low, 0), np.maximum(high, 0)))
             case Add(left, right):
                 bounds.append((bounds[left][0] + bounds[right][0], bounds[left][1] + bounds[right][1]))
+            case Largest(sources):
+                lows, highs = (np.array([bounds[source][side] for source in sources]) for side in range(2))
+                bounds.append((lows.max(axis=0), highs.max(axis=0)))
     return bounds
+
+
+def choices(node: Node, bounds: list[tuple[Array, Array]]) -> list[tuple[int, ...]]:
+    """Returns, for each element of a ReLU or maximum, which pieces it may have over the box: one, if it is stable.
+
+    Those of a ReLU are 0 and 1: inactive and active. Those of a maximum are the places of its arguments.
+    """
+    match node:
+        case Relu(source):
+            signs = {(True, False): (1,), (False, True): (0,), (False, False): (0, 1), (True, True): (0,)}
+            low, high = bounds[source]
+            return [signs[bool(a), bool(b)] for a, b in zip(low >= 0, high <= 0, strict=True)]
+        case Largest(sources):
+            lows, highs = (np.array([bounds[source][side] for source in sources]) for side in range(2))
+            return [tuple(np.flatnonzero(column).tolist()) for column in (highs >= lows.max(axis=0)).T]
+    return []
 
 
 def rounding(net: Network, lower: Array, upper: Array, spec: OutputSpec) -> float:
@@ -66,7 +86,10 @@ def rounding(net: Network, lower: Array, upper: Array, spec: OutputSpec) -> floa
     errors = [np.zeros_like(lower)]
     for node in net.nodes:
         match node:
-            case Affine(source, matrix, shift):
+            case Affine(source, matrix, shift, exact):
+                if exact:
+                    errors.append(np.abs(matrix) @ errors[source])
+                    continue
                 terms = np.count_nonzero(matrix, axis=1) + 2
                 gamma = terms * _UNIT / (1 - terms * _UNIT)
                 grown = sizes[source] + errors[source]
@@ -76,6 +99,8 @@ def rounding(net: Network, lower: Array, upper: Array, spec: OutputSpec) -> floa
             case Add(left, right):
                 total = errors[left] + errors[right]
                 errors.append(total + _UNIT * (sizes[left] + sizes[right] + total))
+            case Largest(sources):
+                errors.append(np.max([errors[source] for source in sources], axis=0))
     return max(float((np.abs(a) @ errors[-1]).max()) for a, _ in spec.disjuncts)
 
 
@@ -87,7 +112,7 @@ def evaluated(net: Network, spec: OutputSpec, points: Array) -> Array:
 
 
 class Programme:
-    """The network over a box as constraints on (x, a, d, t): inputs, unstable ReLUs, their binaries, objective.
+    """The network over a box as constraints on (x, a, d, t): inputs, unstable elements, their binaries, objective.
 
     Args:
         net: The network.
@@ -98,24 +123,27 @@ class Programme:
     def __init__(self, net: Network, lower: Array, upper: Array) -> None:
         self.net = net
         bounds = interval_bounds(net, lower, upper)
-        unstable = {
-            index: np.flatnonzero((bounds[node.source][0] < 0) & (bounds[node.source][1] > 0))
-            for index, node in enumerate(net.nodes, start=1)
-            if isinstance(node, Relu)
-        }
-        self.count = sum(len(neurons) for neurons in unstable.values())
+        pieces = [choices(node, bounds) for node in net.nodes]
+        self.count = sum(len(piece) > 1 for node in pieces for piece in node)
+        # A ReLU's two pieces share a binary; each argument of a maximum has its own.
+        decided = sum(
+            1 if isinstance(node, Relu) else len(piece)
+            for node, parts in zip(net.nodes, pieces, strict=True)
+            for piece in parts
+            if len(piece) > 1
+        )
         n = net.inputs
         self.binaries = n + self.count
-        self.objective = n + 2 * self.count
+        self.objective = self.binaries + decided
         self.size = self.objective + 1
-        self.low = np.concatenate([lower, np.zeros(2 * self.count), [-np.inf]])
-        self.high = np.concatenate([upper, np.full(self.count, np.inf), np.ones(self.count), [np.inf]])
+        self.low = np.concatenate([lower, np.zeros(self.objective - n), [-np.inf]])
+        self.high = np.concatenate([upper, np.full(self.count, np.inf), np.ones(decided), [np.inf]])
         self.rows: list[Array] = []
         self.limits: list[float] = []
         # Each node's value as an affine function of the variables.
         values: list[tuple[Array, Array]] = [(np.eye(n, self.size), np.zeros(n))]
-        position = n
-        for index, node in enumerate(net.nodes, start=1):
+        position, binary = n, self.binaries
+        for node, parts in zip(net.nodes, pieces, strict=True):
             match node:
                 case Affine(source, matrix, shift):
                     e, f = values[source]
@@ -125,21 +153,46 @@ class Programme:
                 case Relu(source):
                     e, f = values[source][0].copy(), values[source][1].copy()
                     low, high = bounds[source]
-                    e[high <= 0], f[high <= 0] = 0.0, 0.0
-                    for neuron in unstable[index]:
-                        self._relu(e[neuron], float(f[neuron]), float(low[neuron]), float(high[neuron]), position)
-                        e[neuron], f[neuron] = 0.0, 0.0
-                        e[neuron, position] = 1.0
-                        position += 1
+                    for neuron, piece in enumerate(parts):
+                        if piece == (0, 1):
+                            limits = float(low[neuron]), float(high[neuron])
+                            self._relu(e[neuron], float(f[neuron]), *limits, position, binary)
+                            e[neuron], f[neuron] = self.unit(position), 0.0
+                            position, binary = position + 1, binary + 1
+                        elif piece == (0,):
+                            e[neuron], f[neuron] = 0.0, 0.0
+                    values.append((e, f))
+                case Largest(sources):
+                    e, f = values[sources[0]][0].copy(), values[sources[0]][1].copy()
+                    for place, piece in enumerate(parts):
+                        arguments = [(values[sources[i]][0][place], float(values[sources[i]][1][place])) for i in piece]
+                        if len(piece) == 1:
+                            e[place], f[place] = arguments[0]
+                            continue
+                        lows = [float(bounds[sources[i]][0][place]) for i in piece]
+                        self.low[position] = max(lows)
+                        self.high[position] = max(float(bounds[sources[i]][1][place]) for i in piece)
+                        self._largest(arguments, lows, position, binary)
+                        e[place], f[place] = self.unit(position), 0.0
+                        position, binary = position + 1, binary + len(piece)
                     values.append((e, f))
         self.output = values[-1]
 
-    def _relu(self, e: Array, f: float, low: float, high: float, a: int) -> None:
+    def _relu(self, e: Array, f: float, low: float, high: float, a: int, d: int) -> None:
         """Adds a = max(e v + f, 0) with the binary d: a >= p, a <= p - low (1 - d), a <= high d."""
-        d = a + self.count
         self._at_most(e - self.unit(a), -f)
         self._at_most(self.unit(a) - e - low * self.unit(d), f - low)
         self._at_most(self.unit(a) - high * self.unit(d), 0.0)
+
+    def _largest(self, arguments: list[tuple[Array, float]], lows: list[float], a: int, d: int) -> None:
+        """Adds a = max of e v + f with a binary each: a >= p, a <= p + (highest - low) (1 - d), sum of d = 1."""
+        highest = float(self.high[a])
+        for number, ((e, f), low) in enumerate(zip(arguments, lows, strict=True)):
+            self._at_most(e - self.unit(a), -f)
+            self._at_most(self.unit(a) - e + (highest - low) * self.unit(d + number), f + highest - low)
+        one = np.sum([self.unit(d + number) for number in range(len(arguments))], axis=0)
+        self._at_most(one, 1.0)
+        self._at_most(-one, -1.0)
 
     def unit(self, index: int) -> Array:
         """Returns the row that picks one variable."""
@@ -212,50 +265,63 @@ def exact_radius(net: Network, center: Array, spec: OutputSpec, limit: float) ->
 
 
 def enumerated_margin(net: Network, lower: Array, upper: Array, spec: OutputSpec, most: int = 2**10) -> float:
-    """Returns the margin by one linear programme for each activation pattern of the unstable ReLUs.
+    """Returns the margin by one linear programme for each pattern of the unstable ReLUs and maxima.
 
-    In a pattern the network is affine; the pattern's region is where the pre-activations have its signs.
+    In a pattern the network is affine; the pattern's region is where the pre-activations have its signs, and where the
+    chosen arguments are the largest.
     """
     bounds = interval_bounds(net, lower, upper)
-    free = [
-        (index, int(neuron))
-        for index, node in enumerate(net.nodes, start=1)
-        if isinstance(node, Relu)
-        for neuron in np.flatnonzero((bounds[node.source][0] < 0) & (bounds[node.source][1] > 0))
-    ]
-    assert 2 ** len(free) <= most, f"{len(free)} unstable ReLUs are too many to enumerate"
+    pieces = [choices(node, bounds) for node in net.nodes]
+    free = [(index, place) for index, parts in enumerate(pieces) for place, piece in enumerate(parts) if len(piece) > 1]
+    patterns = math.prod(len(pieces[index][place]) for index, place in free)
+    assert patterns <= most, f"{patterns} patterns are too many to enumerate"
     best = np.inf
-    for signs in itertools.product((False, True), repeat=len(free)):
-        pattern = dict(zip(free, signs, strict=True))
-        values: list[tuple[Array, Array]] = [(np.eye(net.inputs), np.zeros(net.inputs))]
-        rows: list[Array] = []
-        limits: list[float] = []
-        for index, node in enumerate(net.nodes, start=1):
-            match node:
-                case Affine(source, matrix, shift):
-                    values.append((matrix @ values[source][0], matrix @ values[source][1] + shift))
-                case Add(left, right):
-                    values.append((values[left][0] + values[right][0], values[left][1] + values[right][1]))
-                case Relu(source):
-                    e, f = values[source][0].copy(), values[source][1].copy()
-                    for neuron in range(len(f)):
-                        active = pattern.get((index, neuron))
-                        if active is not None:
-                            rows.append(-e[neuron] if active else e[neuron].copy())
-                            limits.append(float(f[neuron] if active else -f[neuron]))
-                        elif bounds[source][1][neuron] > 0:
-                            active = True
-                        if not active:
-                            e[neuron], f[neuron] = 0.0, 0.0
-                    values.append((e, f))
-        e, f = values[-1]
-        for a, b in spec.disjuncts:
-            result = linprog(
-                np.append(np.zeros(net.inputs), 1.0),
-                A_ub=np.array([*(np.append(row, 0.0) for row in rows), *(np.append(row @ e, -1.0) for row in a)]),
-                b_ub=np.array([*limits, *(b - a @ f)]),
-                bounds=[*zip(lower, upper, strict=True), (None, None)],
-            )
-            if result.status == 0:
-                best = min(best, float(result.fun))
+    for chosen in itertools.product(*(pieces[index][place] for index, place in free)):
+        best = min(best, _margin_in(net, dict(zip(free, chosen, strict=True)), pieces, (lower, upper), spec))
+    return best
+
+
+def _margin_in(
+    net: Network,
+    pattern: dict[tuple[int, int], int],
+    pieces: list[list[tuple[int, ...]]],
+    box: tuple[Array, Array],
+    spec: OutputSpec,
+) -> float:
+    """Returns the margin where the elements that aren't stable have the pieces of a pattern; inf if that is nowhere."""
+    values: list[tuple[Array, Array]] = [(np.eye(net.inputs), np.zeros(net.inputs))]
+    rows: list[Array] = []
+    limits: list[float] = []
+    for index, node in enumerate(net.nodes):
+        match node:
+            case Affine(source, matrix, shift):
+                values.append((matrix @ values[source][0], matrix @ values[source][1] + shift))
+            case Add(left, right):
+                values.append((values[left][0] + values[right][0], values[left][1] + values[right][1]))
+            case Relu() | Largest():
+                if isinstance(node, Relu):
+                    e, f = values[node.source]
+                    parts = [(np.zeros_like(e), np.zeros_like(f)), (e, f)]
+                else:
+                    parts = [values[source] for source in node.sources]
+                e, f = parts[0][0].copy(), parts[0][1].copy()
+                for place, piece in enumerate(pieces[index]):
+                    own = pattern.get((index, place), piece[0])
+                    e[place], f[place] = parts[own][0][place], parts[own][1][place]
+                    for other in piece:
+                        if other != own:
+                            rows.append(parts[other][0][place] - e[place])
+                            limits.append(float(f[place] - parts[other][1][place]))
+                values.append((e, f))
+    e, f = values[-1]
+    best = np.inf
+    for a, b in spec.disjuncts:
+        result = linprog(
+            np.append(np.zeros(net.inputs), 1.0),
+            A_ub=np.array([*(np.append(row, 0.0) for row in rows), *(np.append(row @ e, -1.0) for row in a)]),
+            b_ub=np.array([*limits, *(b - a @ f)]),
+            bounds=[*zip(*box, strict=True), (None, None)],
+        )
+        if result.status == 0:
+            best = min(best, float(result.fun))
     return best

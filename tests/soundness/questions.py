@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def ask(
     return Question(name, net, low, high, spec, label, margin, rounding(net, low64, high64, spec), structural)
 
 
-def _seeded(name: str) -> Rng:
+def seeded(name: str) -> Rng:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
@@ -134,10 +134,24 @@ def _reachable(net: Network, rng: Rng, center: Array, spec: OutputSpec) -> float
     return float(np.min(shares * np.max(np.abs(unsafe - center), axis=1)))
 
 
-def _around(
-    net: Network, rng: Rng, name: str, centers: int, make: Callable[[Array], tuple[OutputSpec, int | None]]
+def around(
+    net: Network,
+    rng: Rng,
+    name: str,
+    centers: int,
+    make: Callable[[Array], tuple[OutputSpec, int | None]],
+    factors: Sequence[float] = FACTORS,
 ) -> Iterator[Question]:
-    """Asks about boxes round some centres, below and above the exact radius of each."""
+    """Asks about boxes round some centres, below and above the exact radius of each.
+
+    Args:
+        net: The network.
+        rng: For the centres.
+        name: What the questions' names begin with.
+        centers: How many.
+        make: Returns a property that holds at a centre, and its label if it is robustness.
+        factors: Radii, as multiples of the exact one.
+    """
     count = 0
     for _ in range(60):
         center = as32(rng.random(net.inputs))
@@ -150,7 +164,7 @@ def _around(
             continue
         radius = exact_radius(net, center, spec, reached * 1.001)
         count += 1
-        for factor in FACTORS:
+        for factor in factors:
             lower, upper = np.clip(center - factor * radius, 0, 1), np.clip(center + factor * radius, 0, 1)
             yield ask(f"{name} centre {count} x{factor:g}", net, lower, upper, spec, label)
         if count == centers:
@@ -158,7 +172,7 @@ def _around(
     # A network that is nearly constant has too few centres with another class near: it keeps those it has.
 
 
-def _robustness(net: Network) -> Callable[[Array], tuple[OutputSpec, int | None]]:
+def robustness(net: Network) -> Callable[[Array], tuple[OutputSpec, int | None]]:
     def make(center: Array) -> tuple[OutputSpec, int | None]:
         label = int(net.evaluate(center)[0].argmax())
         return OutputSpec.robustness(label, net.classes), label
@@ -166,7 +180,7 @@ def _robustness(net: Network) -> Callable[[Array], tuple[OutputSpec, int | None]
     return make
 
 
-def _disjunction(net: Network, rng: Rng, plain: bool) -> Callable[[Array], tuple[OutputSpec, int | None]]:
+def disjunction(net: Network, rng: Rng, plain: bool) -> Callable[[Array], tuple[OutputSpec, int | None]]:
     """Draws two or three disjuncts of one to three rows that hold somewhere near the centre."""
 
     def make(center: Array) -> tuple[OutputSpec, int | None]:
@@ -191,9 +205,9 @@ def robustness_questions() -> Iterator[Question]:
     for family, build in FAMILIES.items():
         for number in range(2):
             name = f"{family}-{number}"
-            rng = _seeded(name)
+            rng = seeded(name)
             net = build(name, rng).balance(rng)
-            yield from _around(net, rng, name, 3 - number % 2, _robustness(net))
+            yield from around(net, rng, name, 3 - number % 2, robustness(net))
 
 
 def disjunction_questions() -> Iterator[Question]:
@@ -201,16 +215,16 @@ def disjunction_questions() -> Iterator[Question]:
     for family in ("fc", "fc-pruned-80", "conv", "skip"):
         for plain in (True, False):
             name = f"{family}-dnf-{'plain' if plain else 'general'}"
-            rng = _seeded(name)
+            rng = seeded(name)
             net = FAMILIES[family](name, rng).balance(rng)
-            yield from _around(net, rng, name, 1, _disjunction(net, rng, plain))
+            yield from around(net, rng, name, 1, disjunction(net, rng, plain))
 
 
 def degenerate_questions() -> Iterator[Question]:
     """Points, boxes that are flat in some coordinates, boxes outside [0, 1], wrong labels, equal logits."""
     for family in ("fc", "fc-pruned-90", "conv-skip"):
         name = f"{family}-degenerate"
-        rng = _seeded(name)
+        rng = seeded(name)
         net = FAMILIES[family](name, rng).balance(rng)
         center = as32(rng.random(net.inputs))
         order = np.argsort(net.evaluate(center)[0])[::-1]
@@ -225,7 +239,7 @@ def degenerate_questions() -> Iterator[Question]:
         yield ask(f"{name} above 1", net, center + 0.95, center + 1.05, spec, best)
     for number in range(3):
         name = f"tied-{number}"
-        rng = _seeded(name)
+        rng = seeded(name)
         net = tied(name, rng)
         center = as32(rng.random(net.inputs))
         for radius in (0.0, 0.01, 0.2):

@@ -52,6 +52,23 @@ def test_averages_without_pads_next_to_auto_pad() -> None:
     assert operators(assert_same(build(nodes))) == ["AveragePool", "Flatten"]
 
 
+@pytest.mark.parametrize("positive", [True, False])
+def test_maxima_along_a_row_are_read_in_equal_steps(positive: bool) -> None:
+    """Along an axis of one place any step does, and bounds of some verifiers take no unequal ones."""
+    nodes = [N("Relu", ["x"], ["r"])] if positive else []
+    nodes += [N("MaxPool", ["r" if positive else "x"], ["y"], kernel_shape=[3], strides=[2], pads=[1, 1])]
+    normal = assert_same(build(nodes, {}, (1, 2, 6)))
+    steps = [
+        list(item.ints)
+        for node in normal.model.graph.node
+        if node.op_type == "Conv"
+        for item in node.attribute
+        if item.name == "strides"
+    ]
+    assert [2, 2] in steps
+    assert all(down == across for down, across in steps)
+
+
 def test_maxima_are_kept_where_they_may_be() -> None:
     nodes = [N("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])]
     assert operators(assert_same(build(nodes), keep={"MaxPool"})) == ["MaxPool", "Flatten"]

@@ -22,7 +22,7 @@ from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certificates import Certifier
 from prunecert.verifiers.sparse.proofs.certificate import CaseProof
 from tests.soundness.networks import Array, Network
-from tests.soundness.questions import FAMILIES, Question, _around, _robustness, _seeded
+from tests.soundness.questions import FAMILIES, Question, around, robustness, seeded
 
 FOLDER = Path(tempfile.mkdtemp(prefix="prunecert-checker-"))
 
@@ -55,11 +55,11 @@ class Files:
 def questions(family: str) -> tuple[Files, ...]:
     """Returns eight boxes of growing radius round one centre; the last four are false."""
     name = f"{family}-checker"
-    rng = _seeded(name)
+    rng = seeded(name)
     net = FAMILIES[family](name, rng).balance(rng)
     onnx = net.save(FOLDER / f"{family}.onnx")
     made = []
-    for number, question in enumerate(_around(net, rng, name, 1, _robustness(net))):
+    for number, question in enumerate(around(net, rng, name, 1, robustness(net))):
         vnnlib = FOLDER / f"{family}-{number}.vnnlib"
         write(question.instance(onnx), vnnlib)
         made.append(Files(question, onnx, vnnlib))
