@@ -150,7 +150,7 @@ class Search:
         fragile = self.earlier is not None and self.earlier.broken
         if fragile and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
             return None
-        if self.engine.walk_mb > task.limits.memory_mb:
+        if not self.engine.fit(task.limits.memory_mb):
             out.detail = (
                 f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
                 f"{task.limits.memory_mb:g} MiB"

@@ -97,10 +97,27 @@ class Engine:
         self._input = len(network.nodes[0].bias)
         self._hidden = tuple(sorted({*network.activated(), len(network.nodes) - 1}))
 
-    @functools.cached_property
+    @property
     def walk_mb(self) -> float:
         """How much memory CROWN of one image takes at its peak, in MiB, as is known before (`crown.memory`)."""
         return walk_mb(self.network, self.threads, self._few)
+
+    def fit(self, memory_mb: float) -> bool:
+        """Gives up threads until CROWN of one image fits into so much memory; says whether it does.
+
+        Each thread has a scratch of its own, so that a network that is refused with many may be walked with few. Before
+        the first bound only: what is laid out for threads stays.
+
+        Args:
+            memory_mb: In MiB, as `walk_mb`.
+        """
+        while self.threads > 1 and self.walk_mb > memory_mb and not self._laid_out:
+            self.threads -= 1
+        return self.walk_mb <= memory_mb
+
+    @property
+    def _laid_out(self) -> bool:
+        return not {"_by_rows", "_by_units"}.isdisjoint(vars(self))
 
     @functools.cached_property
     def _by_rows(self) -> RowPass:

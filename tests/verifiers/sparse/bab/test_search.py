@@ -132,7 +132,7 @@ def test_walks_that_would_fill_memory_are_refused_before_anything_is_laid_out(
 def test_networks_that_stay_too_large_are_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, network = draw("fc", 3, tmp_path)
     spec = OutputSpec.robustness(0, drawn.classes)
-    monkeypatch.setattr(Engine, "walk_mb", 0.0)
+    monkeypatch.setattr(Engine, "fit", lambda self, memory_mb: True)
     _, out = search(network, np.zeros(drawn.inputs), np.ones(drawn.inputs), spec, memory_mb=1e-4)
     assert out.status is Status.UNKNOWN
     assert "unstable ReLUs leave a network of" in out.detail

@@ -61,3 +61,20 @@ def test_more_of_anything_takes_more(network: Network) -> None:
     for by_rows in (True, False):
         one = walk_mb(network, 1, by_rows)
         assert one < walk_mb(network, 8, by_rows) < walk_mb(network, 8, by_rows, images=8)
+
+
+def test_threads_are_given_up_before_a_network_is_refused(network: Network) -> None:
+    engine = Engine(network, threads=64, few_entries=IN_UNITS)
+    limit = walk_mb(network, 40, by_rows=False)
+    assert engine.fit(limit)
+    assert engine.threads == max(n for n in range(1, 65) if walk_mb(network, n, by_rows=False) <= limit) < 64
+    given_up = engine.threads
+    assert engine.fit(2 * limit)
+    assert engine.threads == given_up, "what was given up stays so"
+    assert not engine.fit(walk_mb(network, 1, by_rows=False) / 2)
+    assert engine.threads == 1
+    laid_out = Engine(network, threads=2, few_entries=IN_UNITS)
+    rows = laid_out.bound(question(network)).rows
+    laid_out.fit(walk_mb(network, 1, by_rows=False))
+    assert laid_out.threads == 2, "its scratch is there already"
+    np.testing.assert_array_equal(rows, engine.bound(question(network)).rows)
