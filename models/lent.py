@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,15 @@ def keywords_of(function: Callable[..., Any], lent: Mapping[str, Any]) -> dict[s
     """Returns those of `lent` that the function has a keyword for."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in lent.items() if name in names}
+
+
+def _hash_of(model: nn.Module) -> str:
+    """Returns a hash of a network's parameters and buffers, by name."""
+    state = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        state.update(f"{name}{tuple(value.shape)}".encode())
+        state.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return state.hexdigest()
 
 
 def offers(objective: str) -> frozenset[Hook]:
@@ -114,6 +124,7 @@ class LentTraining:
         self._seed, self._eps, self._objective = seed, eps, objective
         self._left = epochs
         self._files: list[Path] = []
+        self._last = ""
         self.notes: dict[str, Any] = {}
 
     @property
@@ -167,6 +178,7 @@ class LentTraining:
                 model.load_state_dict(state["model"])
                 recall(hooks, state)
                 self._left -= state.get("epochs", epochs)
+                self._last = _hash_of(model)
                 return None if state["masks"] is None else Masks(state["masks"])
         seed_everything(self._seed, name)
         counted = _Counted(hooks, epochs)
@@ -189,7 +201,16 @@ class LentTraining:
             "epochs": counted.epochs,
         }
         write_state(state, result)
+        self._last = _hash_of(model)
         return final
+
+    def altered(self, model: nn.Module) -> bool:
+        """Says whether a network is another one than the last stretch left, or there was none.
+
+        Batch norm's running statistics are of the network as it was trained: they are to be estimated anew where it was
+        pruned after that, and stay where it was trained as it is, as the dense control's do.
+        """
+        return self._last != _hash_of(model)
 
     @property
     def radius(self) -> float:

@@ -210,7 +210,7 @@ class Pipeline:
         pruned = self._prune(job, model, train)
         model, masks = pruned.model, pruned.masks
         masks.apply_(model)
-        if job.pruner != DENSE:
+        if job.pruner != DENSE and train.altered(model):
             trainer.estimate_statistics(model)
         # The same words for every pruner: the same batches in the same order.
         if train.left:
