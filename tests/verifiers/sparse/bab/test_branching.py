@@ -54,6 +54,18 @@ def test_scores_are_of_free_neurons_alone_and_0_where_the_line_is_the_relu(quest
     assert not any(score[batch.sign == 0].any() for score in still)
 
 
+def test_a_free_neuron_is_chosen_where_rounding_makes_its_scores_negative(question: Prepared) -> None:
+    batch = question.random(np.random.default_rng(0), 32)
+    # One neuron is left of each subdomain, and its line lies above the ReLU by a last digit.
+    batch.sign[:] = 1
+    left = np.arange(len(batch)) % batch.sign.shape[1]
+    batch.sign[np.arange(len(batch)), left] = 0
+    batch.alpha[:] = np.nextafter(np.float32(1), np.float32(2))
+    look = question.dual.look(batch)
+    for count in (1, 3):
+        assert branching.choose(question.dual, batch, look, count).tolist() == left.tolist()
+
+
 def test_children_differ_in_one_phase_and_forget_its_multiplier(question: Prepared) -> None:
     batch = question.random(np.random.default_rng(1), 6)
     neuron = np.arange(6)
