@@ -95,21 +95,21 @@ def test_threads_that_help_have_no_image_of_their_own(
     monkeypatch.setattr(passes, "_MOST_COLUMNS", 0)
     monkeypatch.setattr(passes, "_MOST_PRODUCTS", 0)
     network = read_network(MAKERS["residual"](tmp_path / "net.onnx"))
-    made: list[object] = []
+    images: list[object] = []
     for name in ("make_image", "make_state"):
         make = getattr(passes, name)
 
         def count(*arguments: object, make: Callable[..., object] = make) -> object:
-            made.append(make(*arguments))
-            return made[-1]
+            images.append(make(*arguments))
+            return images[-1]
 
         monkeypatch.setattr(passes, name, count)
     query = question(network, 0.2)
     shared = driver(kind, network, 3)
     rows, _ = shared.bound(0, query, True, True, True, True)
-    assert len(made) == 1
+    assert len(images) == 1
     shared.reserve(3)
-    assert len(made) == 3
+    assert len(images) == 3
     for slot in (2, 1, 0):
         np.testing.assert_array_equal(shared.bound(slot, query, True, True, True, False)[0], rows)
-    assert len(made) == 3
+    assert len(images) == 3
