@@ -85,3 +85,31 @@ def test_threads_that_share_an_image_bound_it_alike(
     for node in network.activated():
         for one, other in zip(alone.hidden(0, node), shared.hidden(0, node), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", PASSES)
+def test_threads_that_help_have_no_image_of_their_own(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And get one where they are asked for images of their own afterwards."""
+    monkeypatch.setattr(passes, "_MOST_COLUMNS", 0)
+    monkeypatch.setattr(passes, "_MOST_PRODUCTS", 0)
+    network = read_network(MAKERS["residual"](tmp_path / "net.onnx"))
+    images: list[object] = []
+    for name in ("make_image", "make_state"):
+        make = getattr(passes, name)
+
+        def count(*arguments: object, make: Callable[..., object] = make) -> object:
+            images.append(make(*arguments))
+            return images[-1]
+
+        monkeypatch.setattr(passes, name, count)
+    query = question(network, 0.2)
+    shared = driver(kind, network, 3)
+    rows, _ = shared.bound(0, query, True, True, True, True)
+    assert len(images) == 1
+    shared.reserve(3)
+    assert len(images) == 3
+    for slot in (2, 1, 0):
+        np.testing.assert_array_equal(shared.bound(slot, query, True, True, True, False)[0], rows)
+    assert len(images) == 3

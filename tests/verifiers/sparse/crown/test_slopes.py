@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from prunecert.verifiers.sparse.crown.engine import CrownBounds, Engine
+from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine, Method, Question
 from prunecert.verifiers.sparse.network import Network
 from tests.verifiers.sparse.crown.test_engine import WAYS, chain, convolutions, question, rational
 
@@ -87,3 +87,36 @@ def test_what_intervals_narrow_makes_no_bound_looser(few_entries: int) -> None:
         assert np.all(rows[0] >= rows[1] - 1e-6 * (1 + np.abs(rows[1])))
         better += int((rows[0] > rows[1] + 1e-3).sum())
     assert better > 10
+
+
+@pytest.mark.parametrize("few_entries", WAYS)
+@pytest.mark.parametrize("intersect", [True, False])
+def test_no_slope_is_left_of_the_image_before(intersect: bool, few_entries: int) -> None:
+    """One engine, asked by turns, answers as new ones do: bit for bit, and whether or not threads share an image."""
+    turns: tuple[tuple[int, Method], ...] = (
+        (0, "crown"), (0, "crown-ibp"), (2, "crown"), (1, "crown"), (0, "ibp"), (0, "crown"),
+    )  # fmt: skip
+    left = 0
+    for network, widths in ((chain((5, 9, 40, 40, 4), 31), (0.3, 0.0, 0.02)), (convolutions(0), (0.1, 0.0, 0.01))):
+        questions = [question(network, eps, seed) for seed, eps in enumerate(widths, 1)]
+
+        def fresh(query: Question, method: Method, network: Network = network) -> CrownBounds:
+            return Engine(network, 1, intersect, few_entries).bound(query, method)
+
+        alone = {(k, method): fresh(query, method) for k, query in enumerate(questions) for method in METHODS}
+        for threads in (1, 3):
+            engine = Engine(network, threads, intersect, few_entries, most=0)
+            # What walks said of the widest box is followed by boxes and methods of which walks say nothing.
+            for k, method in turns:
+                bounds, expected = engine.bound(questions[k], method), alone[k, method]
+                np.testing.assert_array_equal(bounds.rows, expected.rows)
+                assert bounds.unstable == expected.unstable
+                for node, low in expected.lower.items():
+                    np.testing.assert_array_equal(bounds.lower[node], low)
+                    np.testing.assert_array_equal(bounds.upper[node], expected.upper[node])
+        # Slopes of the walks would make other rows than those of the intervals.
+        walked, by_intervals = alone[0, "crown"], alone[0, "crown-ibp"]
+        for node, low in walked.lower.items():
+            rising = by_intervals.upper[node] > -by_intervals.lower[node]
+            left += int(((walked.upper[node] > -low) != rising).sum())
+    assert left
