@@ -237,9 +237,7 @@ def test_pruning_and_averaging_set_batch_norm_s_statistics_anew(
     line.run(job(objective="pgd"))
     assert calls == [60] * 4, "without batch norm there is nothing to estimate"
     line.run(replace(job("lwm-iterative", objective="pgd"), network=small_network))
-    assert calls == [60] * 4, (
-        "what was trained as it is keeps its statistics, as the dense control does"
-    )
+    assert calls == [60] * 4, "what was trained as it is keeps its statistics, as the dense control does"
 
 
 @pytest.mark.slow

@@ -151,10 +151,12 @@ class Search:
         if fragile and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
             return None
         if not self.engine.fit(task.limits.memory_mb):
-            out.detail = (
-                f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
-                f"{task.limits.memory_mb:g} MiB"
-            )
+            # Attacks need no walk.
+            if fragile or not standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
+                out.detail = (
+                    f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
+                    f"{task.limits.memory_mb:g} MiB; a larger memory_mb allows them"
+                )
             return None
         crown = self.engine.bound(Question(self.lower, self.upper, rows, offsets + more))
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)

@@ -118,11 +118,14 @@ def test_walks_that_would_fill_memory_are_refused_before_anything_is_laid_out(
         return layouts[-1]
 
     monkeypatch.setattr(passes, "lay_flat", lay_out)
-    _, out = search(network, *box, spec, memory_mb=needed / 2)
+    _, out = search(network, *box, spec, memory_mb=needed / 2, attack_steps=0)
     assert out.status is Status.UNKNOWN
     assert out.detail == (
-        f"CROWN's walks over the network take {needed:.4g} MiB, more than the limit of {needed / 2:g} MiB"
+        f"CROWN's walks over the network take {needed:.4g} MiB, more than the limit of {needed / 2:g} MiB; a larger "
+        "memory_mb allows them"
     )
+    _, out = search(network, *box, spec, memory_mb=needed / 2)
+    assert out.status is Status.SAT, "attacks need no walk"
     assert not layouts
     _, out = search(network, *box, spec, memory_mb=2 * needed)
     assert "CROWN's walks" not in out.detail
