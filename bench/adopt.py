@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prunecert.bench.options import SEED
 from prunecert.bench.planning import select
 from prunecert.bench.running.adopting import ForeignNetwork, adopt_ap, adopt_ctrain
 from prunecert.errors import EXIT_OK, UserError, run_main
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--objective", help="what it was trained with, e.g. mtl-ibp; for its name")
     parser.add_argument("--ap-key", help="key of the Adversarial Pruning benchmark; the network follows from it")
     parser.add_argument("--eps", default="2/255", help="radius it was trained for (default: 2/255)")
-    parser.add_argument("--seed", type=int, default=0, help="number that tells it from others (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="number that tells it from others (default: 0)")
     parser.add_argument("--images", type=int, help="measure on the first so many held-out images (default: all 5,000)")
     parser.add_argument(
         "--out",

@@ -21,7 +21,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns the argument parser of ``retention``."""
     parser = argparse.ArgumentParser(prog="prunecert retention", description=description)
     parser.add_argument(
-        "source", type=Path, nargs="?", help="a folder of checkpoints (default: all), or a summary.json"
+        "source",
+        type=Path,
+        nargs="?",
+        help="a folder of checkpoints (default: all), or a summary.json; with --about a run's folder, or the "
+        "leaderboard's entries (rates and gradients: checkpoints; networks: a summary, too)",
     )
     parser.add_argument("--compression", type=_ratios, help="only these, e.g. 1,10,100 (default: all)")
     parser.add_argument("--cells", help="only cells whose name fits one of these comma-separated shell patterns")

@@ -180,7 +180,8 @@ class Recipe:
             for key, value in data.items()
         }
         recipe = cls(**values)
-        if recipe.warmup_epochs + recipe.ramp_epochs > recipe.pretrain_epochs:
+        # With a parent there is no pre-training.
+        if not recipe.parent and recipe.warmup_epochs + recipe.ramp_epochs > recipe.pretrain_epochs:
             raise UserError(
                 f"{where}: warmup_epochs + ramp_epochs is {recipe.warmup_epochs + recipe.ramp_epochs}, more than "
                 f"pretrain_epochs = {recipe.pretrain_epochs}; the ramp must end within pre-training."

@@ -212,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=SECONDS, default=60.0, help="seconds that a verifier has (default: 60)")
     parser.add_argument("--threads", type=THREADS, help="of each verifier (default: its own choice)")
     options = parser.parse_args(arguments)
+    for file in (options.onnx, options.vnnlib):
+        if not file.is_file():
+            raise UserError(f"{shortened(file)} does not exist, or is no file.")
     names, absent = installed([name for name in options.verifiers.split(",") if name])
     for sentence in absent:
         print(sentence, file=sys.stderr)

@@ -41,7 +41,12 @@ def cards_of(folder: Path, cells: str | None, compressions: frozenset[float] | N
 
     if not any(place.is_dir() for place in places(folder)):
         raise UserError(f"{folder} is refused: --about gradients and rates need a folder of checkpoints.")
-    cards = [load_card(path) for path in checkpoint_files(folder)]
+    files = checkpoint_files(folder)
+    if not files:
+        raise UserError(
+            f"{folder} is refused: it holds no checkpoint; --about gradients and rates need a folder of them."
+        )
+    cards = [load_card(path) for path in files]
     cards = [card for card in cards if not card.data and not card.unfit]
     if cells is not None:
         names = set(fitting((card.name for card in cards), cells, str(folder)))

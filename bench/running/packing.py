@@ -22,12 +22,13 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prunecert
+from prunecert.bench.planning import select
 from prunecert.bench.running.cell_archives import work_files
 from prunecert.bench.running.pack_manifest import Manifest, PackCell, expected_card, write_manifest
 from prunecert.bench.running.pack_script import SUMS, script
@@ -93,7 +94,9 @@ def write_pack(request: PackRequest, tell: Callable[[str], None] = print) -> Man
     todo = [job for job in jobs if training.force or not _is_done(training, job)]
     tell(f"{len(jobs)} cells, {len(jobs) - len(todo)} trained already, {len(todo)} to pack.")
     if not todo:
+        tell("Nothing is written; --force packs cells that are trained already, too.")
         return None
+    wheels = _wheels(request.wheels)
     _refuse_reader(training)
     parents = {parent for job in todo if (parent := refuse(job, training.out)) is not None}
     if os.environ.get(PLUGINS):
@@ -103,7 +106,7 @@ def write_pack(request: PackRequest, tell: Callable[[str], None] = print) -> Man
     with tempfile.TemporaryDirectory(prefix=f".{request.folder.name}.", dir=request.folder.parent) as scratch:
         pack = Path(scratch) / "pack"
         pack.mkdir()
-        manifest = _fill(pack, request, todo, parents, tell)
+        manifest = _fill(pack, request, todo, parents, wheels, tell)
         sizes = _sizes(pack)
         size = sum(sizes.values())
         parts = ", ".join(f"{name} {_megabytes(part)}" for name, part in sizes.items())
@@ -119,9 +122,18 @@ def write_pack(request: PackRequest, tell: Callable[[str], None] = print) -> Man
         pack.rename(request.folder)
     tell(
         f"Bring {request.folder} to the machine and run there: OUT=results bash run.sh; fetch what comes, and take it: "
-        f"prunecert unpack --pack {shlex.quote(str(request.folder))} results"
+        f"prunecert unpack --pack {shlex.quote(str(request.folder))} results{_where(training)}"
     )
     return manifest
+
+
+def _where(training: TrainingRequest) -> str:
+    """Returns the option that says where checkpoints go, where it has to be given."""
+    usual = training.out.resolve() == select.CHECKPOINTS.resolve()
+    if usual and training.unfit:
+        # What was made to try things out is not for the zoo.
+        return " --out FOLDER"
+    return "" if usual else f" --out {shlex.quote(str(training.out))}"
 
 
 def _refuse_folder(folder: Path) -> None:
@@ -144,7 +156,12 @@ def _refuse_reader(training: TrainingRequest) -> None:
 
 
 def _fill(
-    pack: Path, request: PackRequest, todo: list[Job], parents: set[Path], tell: Callable[[str], None]
+    pack: Path,
+    request: PackRequest,
+    todo: list[Job],
+    parents: set[Path],
+    wheels: Sequence[Path],
+    tell: Callable[[str], None],
 ) -> Manifest:
     """Writes everything but pieces and checksums."""
     from prunecert.models.datasets.packed import write_packed
@@ -154,7 +171,7 @@ def _fill(
     training = request.training
     data = training.suite.data
     train, val = (first_images(load_split(data, s, training.data_root), training.subset) for s in ("train", "val"))
-    tell(f"Packing {len(train) + len(val):,} images.")
+    tell(f"Packing {len(train):,} training images and {len(val):,} held-out ones.")
     write_packed((train, val), pack / "data.packed")
     pipeline = Pipeline(training.out, training.out / ".work", train, val, "cpu", lambda _: None, unfit=training.unfit)
     (pack / "code.tar.gz").write_bytes(code_archive())
@@ -162,8 +179,9 @@ def _fill(
     if not shipped:
         shutil.copyfile(training.suite.path, pack / training.suite.path.name)
     _copy_start(pack / "start", parents, pipeline, todo)
-    if request.wheels is not None:
-        _copy_wheels(request.wheels, pack / "wheels")
+    for wheel in wheels:
+        (pack / "wheels").mkdir(exist_ok=True)
+        shutil.copyfile(wheel, pack / "wheels" / wheel.name)
     manifest = _manifest(training, todo, train, val, pipeline)
     write_manifest(manifest, pack)
     file = pack / "run.sh"
@@ -239,13 +257,13 @@ def _copy_start(folder: Path, parents: set[Path], pipeline: Pipeline, todo: list
             shutil.copyfile(history, folder / history.name)
 
 
-def _copy_wheels(source: Path, folder: Path) -> None:
-    wheels = sorted(source.glob("*.whl"))
+def _wheels(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        raise UserError(f"--wheels {str(source)!r} is refused: there is no .whl file in it; pip download makes them.")
-    folder.mkdir()
-    for wheel in wheels:
-        shutil.copyfile(wheel, folder / wheel.name)
+        raise UserError(f"--wheels {str(folder)!r} is refused: there is no .whl file in it; pip download makes them.")
+    return wheels
 
 
 def _sizes(pack: Path) -> dict[str, int]:

@@ -19,6 +19,7 @@ from prunecert.bench.running.training import Deadline, make_job, refuse
 from prunecert.bench.schema.search_space import Space, apply, draw, one_by_one, scale_epochs
 from prunecert.errors import UserError, did_you_mean
 from prunecert.numbers import read_number
+from prunecert.verifiers import VERIFIERS
 
 if TYPE_CHECKING:
     from prunecert.bench.schema.cell import Cell
@@ -101,6 +102,13 @@ class Verification:
         """Reads names with commas; None where no images are to be verified."""
         names = tuple(name.strip() for name in verifiers.split(",") if name.strip())
         return None if images is None else cls(images, names, timeout)
+
+    def check(self) -> None:
+        """Refuses verifiers that there aren't, before anything is trained."""
+        if not self.verifiers:
+            raise UserError("--verifiers names none; give at least one, e.g. sparse-bab.")
+        for name in self.verifiers:
+            VERIFIERS.get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +211,10 @@ def plan_trials(request: SearchRequest) -> list[list[Trial]]:
     """
     if "verified" in request.criterion.weights and request.rungs > 1:
         raise UserError("--criterion: 'verified' is measured on the last rung only, so it goes with --rungs 1.")
+    if "verified" in request.criterion.weights and request.verification is None:
+        raise UserError("--criterion: 'verified' needs --verify N, the number of held-out images to verify.")
+    if request.verification is not None:
+        request.verification.check()
     if request.trials is None and request.rungs > 1:
         raise UserError("--one-by-one compares all values after equal epochs, so it goes with --rungs 1.")
     cells = request.chosen_cells()

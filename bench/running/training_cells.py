@@ -244,9 +244,10 @@ class _Training:
 def _next_step(request: TrainingRequest) -> str:
     """Returns where the checkpoints are, and the command that verifies them or takes them back."""
     if request.archives is not None:
+        where = " --out FOLDER" if request.unfit else ""
         return (
-            f"archives of the finished cells are in {request.archives}; fetch them, and where the pack was made: "
-            "prunecert unpack --pack PACK ARCHIVES"
+            f"archives of what is trained, and of what has begun (….work.tar), are in {request.archives}; fetch them, "
+            f"and where the pack was made: prunecert unpack --pack PACK ARCHIVES{where}"
         )
     command = ["prunecert", "run", "--suite", request.named]
     if request.out.resolve() != select.CHECKPOINTS.resolve():

@@ -76,7 +76,8 @@ def forecast(jobs: Sequence[Job], images: int, rates: Rates) -> list[str]:
         pretrained.add(shared)
         seconds = expected_seconds(job, images, rates, pretrain=first)
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
-        epochs = f"{job.recipe.pretrain_epochs} + {job.epochs} epochs"
+        before = job.recipe.pretrain_epochs if job.pretrains or job.from_scratch else 0
+        epochs = f"{before} + {job.epochs} epochs"
         note = ", pre-training shared with a cell above" if job.pretrains and not first else ""
         lines.append(f"{job.name}: {epochs}, {_about(seconds)}{note}")
     if total:

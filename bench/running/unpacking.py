@@ -68,13 +68,17 @@ def take_archives(request: UnpackRequest, tell: Callable[[str], None] = print) -
     if missing:
         tell(f"missing: {', '.join(missing)}")
     if refusals:
-        raise UserError(f"Refused: {len(refusals)} of {len(files)} archives; the others are taken.", refusals)
+        others = "; the others are taken" if len(refusals) < len(files) else ""
+        raise UserError(f"Refused: {len(refusals)} of {len(files)} archives{others}.", refusals)
 
 
 def _tars(place: Path) -> Iterator[Path]:
     """Returns the archives that a path names; a file that is none is refused when it is read."""
     if place.is_dir():
-        yield from sorted(place.rglob("*.tar"))
+        archives = sorted(place.rglob("*.tar"))
+        if not archives:
+            raise UserError(f"{shortened(place)} is refused: there is no .tar file in it; run.sh writes them to $OUT.")
+        yield from archives
     else:
         yield place
 

@@ -130,6 +130,9 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         adopt(tmp_path)
     assert adopt(tmp_path, "--force") == 0
     assert adopt(tmp_path, "--seed", "1") == 0
+    with pytest.raises(SystemExit) as refusal:
+        adopt(tmp_path, "--seed", "-1")
+    assert refusal.value.code == 2, "no card has such a seed, so that it couldn't be a parent"
 
 
 @pytest.mark.parametrize(

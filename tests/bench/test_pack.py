@@ -23,9 +23,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_options_reach_the_pack(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--cells", "*dense*", "--subset", "9", "--budget", "25m", "--device", "cuda:1", "--limit", "2"]
     assert pack.main([*command, *options, "--piece", "0.05"]) == 0
-    assert capsys.readouterr().out.startswith(
-        "1 cells, 0 trained already, 1 to pack.\nPacking 18 images.\nThe pack has "
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "1 cells, 0 trained already, 1 to pack.\nPacking 9 training images and 9 held-out ones.\nThe pack has "
     )
+    assert printed.endswith(f" results --out {tmp_path / 'zoo'}\n"), "they came from there"
     lease = tmp_path / "lease"
     manifest = read_manifest(lease)
     assert (list(manifest.cells), manifest.images["train"]) == ([DENSE], 9)

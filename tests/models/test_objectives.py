@@ -15,6 +15,7 @@ from prunecert.models import ADDONS, BOUNDING, NETWORKS, OBJECTIVES
 from prunecert.models.attack import pgd_linf
 from prunecert.models.bounds import interval_margins, propagate, shared_bounds
 from prunecert.models.norms import frozen_forward, norms_of
+from prunecert.models.recipe import Recipe
 from tests.models.conftest import normalised
 
 EPS = 2 / 255
@@ -220,8 +221,8 @@ def test_mtl_ibp_s_statistics_are_clean_or_attacked() -> None:
         assert torch.allclose(moved, reference.get_buffer("1.running_mean"), atol=1e-6)
     assert actual["attacked"] == pytest.approx(value(expected), rel=1e-4)
     assert actual["clean"] != pytest.approx(actual["attacked"], rel=1e-4)
-    with pytest.raises(UserError, match=r"Unknown statistics 'cleen' of mtl-ibp\..*clean"):
-        loss(normalised(0), x, y, EPS, statistics="cleen")
+    with pytest.raises(UserError, match=r"'cleen'.*clean"):
+        Recipe.from_dict({"objective": {"statistics": "cleen"}}, "mtl-ibp")
 
 
 def test_add_ons_share_mtl_ibp_s_pass_in_the_warm_up_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,3 +160,9 @@ def test_a_pre_trained_network_does_not_depend_on_what_comes_after_it() -> None:
     recipe = Recipe.from_dict({"finetune_objective": {"alpha": 0.5}, "finetune_epochs": 3}, "mtl-ibp")
     assert recipe.pretraining() == DEFAULT.pretraining()
     assert replace(DEFAULT, lr=0.5).pretraining() != DEFAULT.pretraining()
+
+
+def test_with_a_parent_the_ramp_of_pre_training_is_no_matter() -> None:
+    assert Recipe.from_dict({"parent": "other", "pretrain_epochs": 5}, "ibp").pretrain_epochs == 5
+    with pytest.raises(UserError, match="the ramp must end within pre-training"):
+        Recipe.from_dict({"pretrain_epochs": 5}, "ibp")

@@ -151,3 +151,8 @@ def test_a_verifier_is_started_as_from_a_shell(tmp_path: Path, monkeypatch: pyte
         *("--timeout", "60", "--threads", "2", "--out", str(tmp_path)),
     ]
     assert request_.command("python alone", tmp_path)[1:] == ["-c", "pass"]
+
+
+def test_files_that_are_not_there_are_named_before_anything_else(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.onnx does not exist"):
+        main(["--onnx", str(tmp_path / "none.onnx"), "--vnnlib", str(tmp_path / "none.vnnlib")])

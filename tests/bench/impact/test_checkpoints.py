@@ -51,3 +51,8 @@ def test_cards_are_chosen_by_name_and_compression_with_all_dense_ones() -> None:
     assert NAME in names
     assert not any("lwm" in name or "_x10_" in name for name in names)
     assert "cnn-large_ibp_eps2_dense_x1_s0" in names
+
+
+def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no checkpoint; --about gradients and rates need a folder of them"):
+        cards_of(tmp_path, "*", None)

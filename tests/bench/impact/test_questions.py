@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, entries: Path) -> No
         main([str(entries), *about, "--cells", "cnn-small_ipb_eps2_hydra_x100_s0"])
     with pytest.raises(UserError, match="in points of accuracy"):
         main([str(entries), *about, "--allowance", "-1"])
-    with pytest.raises(UserError, match="no pruned checkpoint"):
+    with pytest.raises(UserError, match="holds no checkpoint"):
         main([str(entries), "--about", "gradients"])
     (dense,) = entries.glob("*dense*")
     shutil.copy(dense, tmp_path)

@@ -60,7 +60,7 @@ def test_the_code_is_the_package_without_checkpoints_and_the_same_each_time(code
 def test_a_pack_says_how_large_it_is_and_what_to_do_with_it(tmp_path: Path) -> None:
     lines = said(tmp_path)
     assert lines[0] == "2 cells, 0 trained already, 2 to pack."
-    assert lines[1] == "Packing 50 images."
+    assert lines[1] == "Packing 40 training images and 10 held-out ones."
     assert lines[2].startswith("The pack has 1.")
     assert "code.tar.gz 1." in lines[2]
     assert "data.packed 0." in lines[2]
@@ -153,7 +153,10 @@ def test_what_is_trained_already_is_left_out(tmp_path: Path) -> None:
     assert said(tmp_path)[0] == "2 cells, 1 trained already, 1 to pack."
     assert list(read_manifest(lease).cells) == [PRUNED]
     shutil.rmtree(lease)
-    assert said(tmp_path, cells=DENSE) == ["1 cells, 1 trained already, 0 to pack."]
+    assert said(tmp_path, cells=DENSE) == [
+        "1 cells, 1 trained already, 0 to pack.",
+        "Nothing is written; --force packs cells that are trained already, too.",
+    ]
     assert not lease.exists()
     assert said(tmp_path, cells=DENSE, force=True)[0] == "1 cells, 0 trained already, 1 to pack."
 

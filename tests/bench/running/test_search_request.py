@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunecert.bench.running.search_request import SearchCriterion, SearchRequest, plan_trials, survivors
+from prunecert.bench.running.search_request import (
+    SearchCriterion,
+    SearchRequest,
+    Verification,
+    plan_trials,
+    survivors,
+)
 from prunecert.bench.schema.search_space import Choice, Range, Space
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
@@ -69,6 +75,12 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     space = {"lr": Choice((0.1,))}
     with pytest.raises(UserError, match="measured on the last rung only"):
         plan_trials(request(tmp_path, space, criterion=SearchCriterion.parse("verified"), rungs=2))
+    with pytest.raises(UserError, match=r"'verified' needs --verify N"):
+        plan_trials(request(tmp_path, space, criterion=SearchCriterion.parse("verified")))
+    with pytest.raises(UserError, match=r"Unknown verifier 'sparse-bob'.*'sparse-bab'"):
+        plan_trials(request(tmp_path, space, verification=Verification.of(5, "pgd,sparse-bob", 1.0)))
+    with pytest.raises(UserError, match="names none"):
+        plan_trials(request(tmp_path, space, verification=Verification.of(5, " ,", 1.0)))
     with pytest.raises(UserError, match=r"'vgg\*' fits 0 cells of no network"):
         plan_trials(request(tmp_path, space, cells="vgg*"))
     with pytest.raises(UserError, match=r"the space \(lr=-1\): lr is -1; it must be a number above 0"):

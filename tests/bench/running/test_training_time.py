@@ -43,10 +43,13 @@ def test_a_cell_takes_its_epochs_at_the_rate_of_their_stage(chosen: list[Job]) -
 
 
 def test_a_forecast_has_a_line_a_cell_and_one_for_all(chosen: list[Job]) -> None:
+    lwm_job = chosen[1]
     dense, lwm, grow = forecast(chosen, 1000, RATES)[:-1]
     assert dense.endswith("dense_x1_s0: 2 + 2 epochs, about 60 s")
     assert lwm.endswith("2 + 2 epochs, about 40 s, pre-training shared with a cell above")
     assert grow.endswith("2 + 2 epochs, about 60 s")
+    begun = replace(lwm_job, recipe=replace(lwm_job.recipe, parent="other"))
+    assert forecast([begun], 1000, RATES)[0].endswith("0 + 2 epochs, about 40 s"), "a parent needs no pre-training"
     assert forecast(chosen, 1000, RATES)[-1].startswith("All: about 3 min, by the throughput")
     assert forecast([replace(chosen[0], network="vgg16")], 1000, RATES) == [
         f"{chosen[0].name}: 2 + 2 epochs, no checkpoint of its kind says how long"

@@ -92,6 +92,8 @@ def test_another_checkpoint_of_the_name_is_replaced_only_by_force(place: Path, t
     (tmp_path / f"{DENSE}.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
     with pytest.raises(UserError, match=r"Refused: 1 of 3 archives; the others are taken") as error:
         take(place, tmp_path)
+    with pytest.raises(UserError, match=r"^Refused: 1 of 1 archives\.\n"):
+        take(place, tmp_path, place / "results" / f"{DENSE}.tar")
     assert "is there already, and another one; allowed are --force" in error.value.details[0]
     assert load_card(tmp_path / f"{DENSE}.json").sha256 == "0" * 64
     take(place, tmp_path, force=True)
@@ -150,8 +152,10 @@ def test_a_refused_archive_does_not_keep_others_out(place: Path, tmp_path: Path)
 
 def test_what_is_missing_is_said(place: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="There is no archive to take"):
+    with pytest.raises(UserError, match=r"empty is refused: there is no \.tar file in it"):
         take(place, tmp_path, tmp_path / "empty")
+    with pytest.raises(UserError, match="There is no archive to take"):
+        take_archives(UnpackRequest(pack=place / "lease", archives=(), out=tmp_path), print)
     with pytest.raises(UserError, match=r"none\.tar can't be used \(no such file or directory\)"):
         take(place, tmp_path, tmp_path / "none.tar")
     with pytest.raises(UserError, match=r"there is no pack\.json"):
