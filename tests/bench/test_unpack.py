@@ -22,5 +22,5 @@ def test_options_reach_the_taking(
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{DENSE}.work.tar: unfinished, ")
     assert (second, third) == (f"0 of 1 cells of the pack are in {tmp_path / 'here'}.", f"missing: {DENSE}")
-    with pytest.raises(UserError, match="there is no .tar file in it"):
+    with pytest.raises(UserError, match=r"there is no \.tar file in it"):
         unpack.main([str(lease), *command, "--force"])
