@@ -21,7 +21,6 @@ import pytest
 from prunecert.onnx import normalise
 from prunecert.verifiers import VERIFIERS
 from prunecert.verifiers.base import OutputSpec, Status, Verdict
-from prunecert.verifiers.process.worker import Worker
 from tests.soundness import operator_meanings
 from tests.soundness.networks import Array, Largest, Network, Relu
 from tests.soundness.operator_families import FAMILIES
@@ -36,7 +35,7 @@ from tests.soundness.oracle import (
     rounding,
 )
 from tests.soundness.questions import Question, seeded
-from tests.soundness.test_verifiers import MARKED, TRIALS, Trial, summary, wrong
+from tests.soundness.test_verifiers import MARKED, TRIALS, Trial, ask, present, summary, wrong
 
 FULL = os.environ.get("PRUNECERT_SOUNDNESS") == "full"
 #: Of the networks; odd, and of every fourth's boxes all take part.
@@ -87,22 +86,14 @@ def _networks(questions: tuple[Question, ...], tmp_path_factory: pytest.TempPath
     name="trial",
 )
 def _trial(request: pytest.FixtureRequest) -> Trial:
-    trial: Trial = request.param
-    availability = VERIFIERS.get(trial.verifier).availability()
-    if not availability.installed:
-        pytest.skip(availability.hint)
-    return trial
+    return present(request.param)
 
 
 @pytest.fixture(scope="module", name="answers")
 def _answers(
     trial: Trial, questions: tuple[Question, ...], networks: dict[str, Path]
 ) -> list[tuple[Question, Verdict]]:
-    with Worker(trial.verifier, trial.settings, threads=1) as worker:
-        verdicts = worker.verify(
-            [question.instance(networks[question.net.name], trial.timeout) for question in questions]
-        )
-    return list(zip(questions, verdicts, strict=True))
+    return ask(trial, questions, networks)
 
 
 @pytest.mark.slow

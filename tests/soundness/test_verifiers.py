@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,22 +102,39 @@ _answers: dict[str, dict[str, Verdict]] = {}
     name="trial",
 )
 def _trial(request: pytest.FixtureRequest) -> Trial:
-    trial: Trial = request.param
+    return present(request.param)
+
+
+def present(trial: Trial) -> Trial:
+    """Returns a trial whose verifier is there; the test is skipped otherwise."""
     availability = VERIFIERS.get(trial.verifier).availability()
     if not availability.installed:
         pytest.skip(availability.hint)
     return trial
 
 
+def ask(trial: Trial, questions: Sequence[Question], networks: Mapping[str, Path]) -> list[tuple[Question, Verdict]]:
+    """Returns questions with a trial's answers.
+
+    Args:
+        trial: Who is asked.
+        questions: What.
+        networks: ONNX files by name.
+    """
+    with Worker(trial.verifier, trial.settings, threads=1) as worker:
+        verdicts = worker.verify(
+            [question.instance(networks[question.net.name], trial.timeout) for question in questions]
+        )
+    return list(zip(questions, verdicts, strict=True))
+
+
 @pytest.fixture(scope="module", name="answers")
 def _answers_of(
     trial: Trial, questions: tuple[Question, ...], networks: dict[str, Path]
 ) -> list[tuple[Question, Verdict]]:
-    sample = trial.asked(questions)
-    with Worker(trial.verifier, trial.settings, threads=1) as worker:
-        verdicts = worker.verify([question.instance(networks[question.net.name], trial.timeout) for question in sample])
-    _answers[trial.name] = {question.name: verdict for question, verdict in zip(sample, verdicts, strict=True)}
-    return list(zip(sample, verdicts, strict=True))
+    answers = ask(trial, trial.asked(questions), networks)
+    _answers[trial.name] = {question.name: verdict for question, verdict in answers}
+    return answers
 
 
 def summary(name: str, answers: list[tuple[Question, Verdict]]) -> str:

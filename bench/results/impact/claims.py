@@ -16,7 +16,7 @@ import numpy as np
 
 from prunecert.bench.results.impact.contrasts import bootstrap
 from prunecert.bench.results.impact.images import ImageOutcomes, Metric
-from prunecert.bench.results.impact.pairs import compare
+from prunecert.bench.results.impact.pairs import Comparison, compare
 from prunecert.bench.results.stats import clustered_difference, sign_flip_exact
 from prunecert.models import DENSE
 
@@ -108,6 +108,13 @@ def _points(value: float, low: float, high: float) -> str:
     return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def _compared(evidence: Evidence, places: Sequence[Place], metric: Metric) -> Comparison | None:
+    """Returns a method's networks beside those that it is held against; None where the accuracy isn't known of both."""
+    one, other = (evidence.outcomes.get(place, ()) for place in places)
+    comparison = compare(other, one)
+    return comparison if comparison is not None and metric in comparison.metrics else None
+
+
 @dataclass(frozen=True)
 class Difference:
     """That a method's accuracy is above that of another one, or of the dense control.
@@ -136,9 +143,8 @@ class Difference:
 
     def judge(self, evidence: Evidence) -> Judgement | None:
         """Compares them image by image."""
-        one, other = (evidence.outcomes.get(place, ()) for place in self.needs)
-        comparison = compare(other, one)
-        if comparison is None or self.metric not in comparison.metrics:
+        comparison = _compared(evidence, self.needs, self.metric)
+        if comparison is None:
             return None
         differences = comparison.differences(self.metric)
         value, low, high = clustered_difference(differences, len(comparison.seeds))
@@ -163,9 +169,8 @@ class RiseAboveFall:
 
     def judge(self, evidence: Evidence) -> Judgement | None:
         """Adds up both changes, image by image."""
-        one, other = (evidence.outcomes.get(place, ()) for place in self.needs)
-        comparison = compare(other, one)
-        if comparison is None or "verified" not in comparison.metrics:
+        comparison = _compared(evidence, self.needs, "verified")
+        if comparison is None:
             return None
         rows = [
             [after.flags(metric).astype(float) - before.flags(metric) for metric in ("attacked", "verified")]

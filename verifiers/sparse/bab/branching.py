@@ -34,8 +34,8 @@ def scores(dual: Dual, batch: Batch, look: Look) -> tuple[Float32Array, Float32A
     gap = lam * (np.maximum(z, 0) - line)
     free = batch.sign == 0
     # Both are 0 or more but for rounding, and a negative score would pass for a split neuron's.
-    pair = (np.where(free, np.maximum(score, 0), -1).astype(np.float32) for score in (intercept, gap))
-    return next(pair), next(pair)
+    intercept, gap = (np.where(free, np.maximum(score, 0), -1).astype(np.float32) for score in (intercept, gap))
+    return intercept, gap
 
 
 def candidates(intercept: Float32Array, gap: Float32Array, count: int) -> Int64Array:

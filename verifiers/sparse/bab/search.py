@@ -148,15 +148,16 @@ class Search:
             return None
         # Where the neighbour was broken last, this network most likely falls, too, if not to the same point.
         fragile = self.earlier is not None and self.earlier.broken
-        if fragile and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
+        fits = self.engine.fit(task.limits.memory_mb)
+        # An attack needs no walk.
+        early = fragile or not fits
+        if early and standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
             return None
-        if not self.engine.fit(task.limits.memory_mb):
-            # Attacks need no walk.
-            if fragile or not standing.won(task.hunt.quick(np.arange(len(spec.disjuncts)), everything), "attack"):
-                out.detail = (
-                    f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
-                    f"{task.limits.memory_mb:g} MiB; a larger memory_mb allows them"
-                )
+        if not fits:
+            out.detail = (
+                f"CROWN's walks over the network take {self.engine.walk_mb:.4g} MiB, more than the limit of "
+                f"{task.limits.memory_mb:g} MiB; a larger memory_mb allows them"
+            )
             return None
         crown = self.engine.bound(Question(self.lower, self.upper, rows, offsets + more))
         low, high = self.lower.astype(np.float64), self.upper.astype(np.float64)
