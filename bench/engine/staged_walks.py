@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import LANES32, Float64Array, Int64Array
 from prunecert.verifiers.sparse.crown import program as layouts
 from prunecert.verifiers.sparse.crown.engine import Question
 from prunecert.verifiers.sparse.crown.rows import intervals as row_intervals
@@ -25,6 +25,8 @@ from prunecert.verifiers.sparse.crown.rows.layout import lay_flat, make_state
 from prunecert.verifiers.sparse.crown.scratch import make_scratch
 from prunecert.verifiers.sparse.crown.units import intervals as unit_intervals
 from prunecert.verifiers.sparse.crown.units import walk as unit_walk
+from prunecert.verifiers.sparse.crown.units.blocks import find_blocks
+from prunecert.verifiers.sparse.crown.units.matrix import finish_level
 from prunecert.verifiers.sparse.crown.units.state import make_image
 from prunecert.verifiers.sparse.network import Network
 
@@ -217,6 +219,7 @@ class StagedUnits(Staged):
         super().__init__(network, layouts.lay_out(network))
         program, places = self._program, 2 * len(self._program.level) + 16
         self._weights = 2 * len(program.columns)
+        self._blocks = find_blocks(program)
         self._image = make_image(program, self._weights)
         self._scratch = make_scratch(places, places + 8 * len(program.kinds), False)
         self._rows: Int64Array = np.empty(int(np.diff(program.starts).max()), dtype=np.int64)
@@ -227,14 +230,14 @@ class StagedUnits(Staged):
         self._image = make_image(self._program, self._weights)
 
     def _products(self) -> int:
-        return int(self._scratch.work @ np.array([1, 4, 8])) * PAIRED_LANES32
+        return int(self._scratch.work @ np.array([1, 4, 8])) * LANES32
 
     def _start(self, low: Float64Array, high: Float64Array) -> None:
         order = self._layout.orders[0]
         unit_intervals.start(self._program, self._image, low[order], high[order])
 
     def _intervals(self, level: int) -> None:
-        unit_intervals.open_level(self._program, self._image, level)
+        unit_intervals.open_level(self._program, self._blocks, self._image, level)
 
     def _walk(self, level: int) -> int:
         if level < 2:
@@ -244,7 +247,7 @@ class StagedUnits(Staged):
         return count
 
     def _finish(self, level: int) -> bool:
-        return bool(unit_walk.finish_level(self._program, self._image, level))
+        return bool(finish_level(self._program, self._blocks, self._image, level))
 
     def _specification(self, matrix: Float64Array, offsets: Float64Array, out: Float64Array) -> None:
         ordered = np.ascontiguousarray(matrix[:, self._layout.orders[-1]])

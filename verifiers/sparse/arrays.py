@@ -21,3 +21,5 @@ LANES32 = 16
 PAIRED_LANES32 = 2 * LANES32
 #: Neurons of a stripe of a convolution, side by side in float64: one AVX-512 register.
 CONV_WIDTH = 8
+#: Neurons of one position whose sums intervals keep in registers, of both kinds.
+BLOCK_WIDTH = 4 * CONV_WIDTH

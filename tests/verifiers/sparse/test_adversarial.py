@@ -24,9 +24,9 @@ from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx import layers
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.proofs.file import Proof, ProofSummary
+from tests.verifiers.sparse.ways import WAYS, Way
 
 Rng = np.random.Generator
-WAYS = (0, 10**9)
 
 
 def node(
@@ -60,13 +60,13 @@ def certified(network: Network, query: Question) -> npt.NDArray[np.float64]:
     return prepared.lower(prepared.last, query.matrix, bounds, constant=-query.offsets)
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-def test_what_underflows_in_float64_is_not_gone(method: str, few_entries: int) -> None:
+def test_what_underflows_in_float64_is_not_gone(method: str, way: Way) -> None:
     """y = x, by way of 2**-1134."""
     network = chain([2.0**-126] * 9 + [2.0**126] * 9)
     query = ask([0.5], [1.0], [[-1.0], [1.0]], [-0.25, 0.75])
-    result = Engine(network, 1, few_entries=few_entries).bound(query, method)  # type: ignore[arg-type]
+    result = Engine(network, 1, **way._asdict()).bound(query, method)  # type: ignore[arg-type]
     assert np.all(result.rows <= [-0.75, -0.25])
     assert result.lower[9] <= 0 < result.upper[9]
     assert np.all(certified(network, query) <= [-0.75, -0.25])
@@ -80,12 +80,12 @@ def test_huge_neurons_that_are_scaled_away_prove_nothing() -> None:
     assert certified(network, query)[0] <= 0
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
-def test_tiny_and_huge_rows_of_a_specification_prove_nothing_false(few_entries: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_tiny_and_huge_rows_of_a_specification_prove_nothing_false(way: Way) -> None:
     network = chain([1.0])
     rows = [[-5e-324], [-1e-300], [-1e300], [np.inf], [np.nan]]
     for method in METHODS:
-        result = Engine(network, 1, few_entries=few_entries).bound(ask([0.3], [0.4], rows, np.zeros(5)), method)
+        result = Engine(network, 1, **way._asdict()).bound(ask([0.3], [0.4], rows, np.zeros(5)), method)
         assert not np.isnan(result.rows).any()
         assert np.all(result.rows <= 0)
 
@@ -285,7 +285,7 @@ def test_awkward_networks_in_rational_arithmetic(seed: int, scale: float, center
     query = ask(low, high, rng.standard_normal((4, 3)), rng.standard_normal(4))
     corners = np.where(rng.random((3, size)) < 0.5, low, high)
     true = [exactly(network, x) for x in corners]
-    result = [Engine(network, 1, few_entries=way).bound(query, method) for way in WAYS for method in METHODS]
+    result = [Engine(network, 1, **way._asdict()).bound(query, method) for way in WAYS for method in METHODS]
     proved = certified(network, query)
     for values in true:
         for bounds in result:
@@ -304,8 +304,8 @@ def same(first: CrownBounds, second: CrownBounds) -> None:
         np.testing.assert_array_equal(first.upper[index], second.upper[index])
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
-def test_questions_leave_nothing_behind(few_entries: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_questions_leave_nothing_behind(way: Way) -> None:
     """Boxes that overflow or aren't numbers, points, wide boxes: in any order, and with threads, the same bounds."""
     network = awkward(5, 1.0)
     size = network.nodes[0].size
@@ -315,10 +315,10 @@ def test_questions_leave_nothing_behind(few_entries: int) -> None:
     boxes.append((low, np.where(np.arange(size) == 3, np.nan, low).astype(np.float32)))
     matrix, offsets = rng.standard_normal((40, 3)), rng.standard_normal(40)
     query = [ask(*box, matrix, offsets) for box in boxes]
-    fresh = [Engine(network, 1, few_entries=few_entries).bound(item) for item in query]
+    fresh = [Engine(network, 1, **way._asdict()).bound(item) for item in query]
     assert np.all(fresh[3].rows == -np.inf)
     for threads in (1, 2):
-        engine = Engine(network, threads, few_entries=few_entries)
+        engine = Engine(network, threads, **way._asdict())
         for order in (range(6), reversed(range(6)), [1, 3, 1, 5, 4, 2, 4]):
             for index in order:
                 same(engine.bound(query[index]), fresh[index])

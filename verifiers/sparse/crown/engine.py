@@ -21,6 +21,7 @@ import numpy.typing as npt
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.crown.memory import walk_mb
 from prunecert.verifiers.sparse.crown.passes import Pass, RowPass, UnitPass
+from prunecert.verifiers.sparse.crown.units.blocks import LEAST_DENSITY
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.threads import threads as available
 from prunecert.verifiers.sparse.threads import together
@@ -79,6 +80,7 @@ class Engine:
             implementations of CROWN compute.
         few_entries: Networks with at most so many entries are walked row by row, others in units.
         most: Work of a level that is left to one thread; None for what is worth handing over.
+        least_density: As `units.blocks.find_blocks`, where networks are walked in units.
     """
 
     def __init__(
@@ -88,8 +90,9 @@ class Engine:
         intersect: bool = True,
         few_entries: int = FEW_ENTRIES,
         most: int | None = None,
+        least_density: float = LEAST_DENSITY,
     ) -> None:
-        self._most = most
+        self._most, self._least_density = most, least_density
         self.intersect = intersect
         self.network = network
         self.threads = threads or available()
@@ -125,7 +128,7 @@ class Engine:
 
     @functools.cached_property
     def _by_units(self) -> UnitPass:
-        return UnitPass(self.network, self.threads, self._each, self._most)
+        return UnitPass(self.network, self.threads, self._each, self._most, self._least_density)
 
     def prepare(self, method: Method = "crown") -> None:
         """Lays the network out for a method, which the first question does otherwise."""

@@ -18,14 +18,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import LANES32, PAIRED_LANES32, Float64Array, Int64Array
+from prunecert.verifiers.sparse.arrays import LANES32, Float64Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import lay_out
 from prunecert.verifiers.sparse.crown.rows import walk as row_walk
 from prunecert.verifiers.sparse.crown.rows.layout import RowState, lay_flat, make_state
 from prunecert.verifiers.sparse.crown.scratch import Scratch, make_scratch
 from prunecert.verifiers.sparse.crown.units import intervals
+from prunecert.verifiers.sparse.crown.units.blocks import LEAST_DENSITY, find_blocks
+from prunecert.verifiers.sparse.crown.units.matrix import finish_level
 from prunecert.verifiers.sparse.crown.units.state import UnitImage, make_image
-from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification, finish_level
+from prunecert.verifiers.sparse.crown.units.walk import advance, bound_rows, bound_specification
 from prunecert.verifiers.sparse.network import Network
 
 #: Corners of the box, rows of the specification and what is subtracted from them; contiguous float64.
@@ -35,7 +37,7 @@ QuestionArrays = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 _BLOCKS = 8
 #: What is left to one thread, in the measures of `walk.advance` and `rows.walk.advance`: about 0.4 ms, several times
 #: what handing over to another one takes.
-_MOST_COLUMNS, _MOST_PRODUCTS = 200_000, 300_000
+_MOST_COLUMNS, _MOST_PRODUCTS = 400_000, 300_000
 
 
 class Pass(ABC):
@@ -175,10 +177,12 @@ class UnitPass(Pass):
         threads: int,
         each: Callable[[Callable[[int], None]], None],
         most: int | None = None,
+        least_density: float = LEAST_DENSITY,
     ) -> None:
         super().__init__(threads, each, most)
         self._layout = lay_out(network)
         self._program = self._layout.program
+        self._blocks = find_blocks(self._program, least_density)
         self._weights = 2 * len(self._program.columns)
         self._images: list[UnitImage] = []
         self._scratches: list[Scratch] = []
@@ -220,8 +224,8 @@ class UnitPass(Pass):
 
     def _levels(self, slot: int, question: QuestionArrays, tighten: bool, intersect: bool, parallel: bool) -> bool:
         """Bounds all levels; returns whether the image's arrays were large enough."""
-        program, image, scratch, rows = (
-            self._program, self._images[slot], self._scratches[slot], self._buffers[slot],
+        program, blocks, image, scratch, rows = (
+            self._program, self._blocks, self._images[slot], self._scratches[slot], self._buffers[slot],
         )  # fmt: skip
         order = self._layout.orders[0]
         low, high = question[0][order], question[1][order]
@@ -232,11 +236,13 @@ class UnitPass(Pass):
             bound_rows(program, image, self._scratches[slot], level, rows, begin, end, intersect)
 
         while True:
-            level, count, walked = advance(program, image, scratch, low, high, level, tighten, rows, intersect, most)
+            level, count, walked = advance(
+                program, blocks, image, scratch, low, high, level, tighten, rows, intersect, most
+            )
             if level < 0 or level == len(program.kinds):
                 return bool(level > 0)
-            self._share(work, walked, count, PAIRED_LANES32 // 2)
-            if not finish_level(program, image, level):
+            self._share(work, walked, count, LANES32)
+            if not finish_level(program, blocks, image, level):
                 return False
             level += 1
 
@@ -251,4 +257,4 @@ class UnitPass(Pass):
     def multiplications(self) -> int:
         """Returns the products since the start."""
         work = sum((scratch.work for scratch in self._scratches), np.zeros(3, dtype=np.int64))
-        return int(work @ np.array([1, 4, 8])) * PAIRED_LANES32
+        return int(work @ np.array([1, 4, 8])) * LANES32

@@ -25,11 +25,11 @@ class Scratch(NamedTuple):
         narrow: Float32 [V, PAIRED_LANES32 / 2], for few rows.
         flags: Whether a unit has coefficients, uint8 [U].
         words: The flags, eight a number: a view, [U / 8].
-        touched: List of a level's touched variables, by `direct`, int32 [V].
+        touched: List of a level's touched variables, in the flat layout, int32 [V].
         sums: Float32 [PAIRED_LANES32].
         totals: Float64 [PAIRED_LANES32].
-        work: What was taken since the start: by `walk`, columns of units of 1, 4 and 8 neurons; by `direct`, products
-            of a weight with 16 coefficients, and neurons; [3].
+        work: What was taken since the start, with 16 coefficients each: in units, columns of units of 1, 4 and 8
+            neurons; in the flat layout, weights, and neurons; [3].
     """
 
     coefficients: Float32Array
@@ -42,15 +42,15 @@ class Scratch(NamedTuple):
     work: Int64Array
 
 
-def make_scratch(places: int, units: int, narrow: bool) -> Scratch:
-    """Returns what a thread needs for walks over so many places, in so many units; `narrow` ones, too."""
+def make_scratch(places: int, units: int, flat: bool) -> Scratch:
+    """Returns what a thread needs for walks over so many places, in so many units, or in the flat layout."""
     flags = np.zeros(units + (-units) % 8, dtype=np.uint8)
     return Scratch(
         coefficients=_aligned(places, PAIRED_LANES32),
-        narrow=_aligned(places if narrow else 0, LANES32),
+        narrow=_aligned(places, LANES32),
         flags=flags,
         words=flags.view(np.uint64),
-        touched=np.zeros(places + 8 if narrow else 0, dtype=np.int32),
+        touched=np.zeros(places + 8 if flat else 0, dtype=np.int32),
         sums=np.zeros(PAIRED_LANES32, dtype=np.float32),
         totals=np.zeros(PAIRED_LANES32),
         work=np.zeros(3, dtype=np.int64),

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
 from prunecert.verifiers.sparse.network import Network, Node, Term
 from prunecert.verifiers.sparse.onnx.layers import convolution, dense
-
-ROW_BY_ROW = 10**9
+from tests.verifiers.sparse.ways import BY_ROWS, WAYS, Way
 
 
 def affine(seed: int, stripes: bool) -> Network:
@@ -36,15 +35,13 @@ def affine(seed: int, stripes: bool) -> Network:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000), stripes=st.booleans(), few_entries=st.sampled_from([0, ROW_BY_ROW]))
-def test_where_no_relu_bends_the_walk_is_the_exact_minimum_but_for_rounding(
-    seed: int, stripes: bool, few_entries: int
-) -> None:
+@given(seed=st.integers(0, 1000), stripes=st.booleans(), way=st.sampled_from(WAYS))
+def test_where_no_relu_bends_the_walk_is_the_exact_minimum_but_for_rounding(seed: int, stripes: bool, way: Way) -> None:
     network = affine(seed, stripes)
     rng = np.random.default_rng(seed)
     low = rng.random(72).astype(np.float32)
     high = low + np.float32(0.1)
-    rows = Engine(network, 1, few_entries=few_entries).bound(Question(low, high, np.eye(3), np.zeros(3))).rows
+    rows = Engine(network, 1, **way._asdict()).bound(Question(low, high, np.eye(3), np.zeros(3))).rows
     first, last = (node.terms[0].matrix.toarray().astype(np.float64) for node in network.nodes[1:])
     line = last @ first
     least = np.where(line > 0, low, high).astype(np.float64)
@@ -58,7 +55,7 @@ def test_intervals_of_the_first_layer_are_rigorous_in_exact_arithmetic(stripes: 
     network = affine(3, stripes)
     low = np.random.default_rng(3).random(72).astype(np.float32)
     high = low + np.float32(0.1)
-    engine = Engine(network, 1, few_entries=ROW_BY_ROW)
+    engine = Engine(network, 1, few_entries=BY_ROWS.few_entries)
     bounds = engine.bound(Question(low, high, np.eye(3), np.zeros(3)), "ibp")
     matrix = network.nodes[1].terms[0].matrix.tocsr()
     for row in range(matrix.shape[0]):

@@ -9,7 +9,8 @@ import pytest
 
 from prunecert.verifiers.sparse.crown.engine import METHODS, CrownBounds, Engine, Method, Question
 from prunecert.verifiers.sparse.network import Network
-from tests.verifiers.sparse.crown.test_engine import WAYS, chain, convolutions, question, rational
+from tests.verifiers.sparse.crown.test_engine import chain, convolutions, question, rational
+from tests.verifiers.sparse.ways import WAYS, Way
 
 
 def interval(network: Network, bounds: CrownBounds, row: dict[int, Fraction], node: int) -> Fraction:
@@ -28,18 +29,16 @@ def interval(network: Network, bounds: CrownBounds, row: dict[int, Fraction], no
     return total
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("network", "eps", "near"),
     [(chain((5, 9, 9, 9, 4), 31), 0.3, 3), (convolutions(0), 0.1, 30)],
     ids=["chain", "convolutions"],
 )
-def test_what_intervals_narrow_keeps_the_slopes_of_walks(
-    network: Network, eps: float, near: int, few_entries: int
-) -> None:
+def test_what_intervals_narrow_keeps_the_slopes_of_walks(network: Network, eps: float, near: int, way: Way) -> None:
     """As the adapters bound: against rational arithmetic, with the lower slopes that exact walks say."""
     query = question(network, eps, 1)
-    bounds = Engine(network, threads=1, few_entries=few_entries).bound(query)
+    bounds = Engine(network, threads=1, **way._asdict()).bound(query)
     slopes: dict[int, dict[int, int]] = {1: {}}
     turned = 0
     for node in range(2, len(network.nodes) - 1):
@@ -58,7 +57,7 @@ def test_what_intervals_narrow_keeps_the_slopes_of_walks(
             slopes[node][i] = int(-high > -low)
             turned += slopes[node][i] != int(bounds.upper[node][i] > -bounds.lower[node][i])
     last, other = len(network.nodes) - 1, 0
-    alone = Engine(network, threads=1, intersect=False, few_entries=few_entries).bound(query)
+    alone = Engine(network, threads=1, intersect=False, **way._asdict()).bound(query)
     for k, coefficients in enumerate(query.matrix):
         row = {i: Fraction(float(value)) for i, value in enumerate(coefficients)}
         offset = Fraction(float(query.offsets[k]))
@@ -73,15 +72,15 @@ def test_what_intervals_narrow_keeps_the_slopes_of_walks(
     assert other
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
-def test_what_intervals_narrow_makes_no_bound_looser(few_entries: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_what_intervals_narrow_makes_no_bound_looser(way: Way) -> None:
     """No theorem, but so it is on all of these."""
     better = 0
     for seed in range(12):
         network = chain((5, 9, 9, 9, 4), seed) if seed % 4 else convolutions(seed)
         query = question(network, 0.3 if seed % 4 else 0.1, 1)
         rows = [
-            Engine(network, threads=1, intersect=intersect, few_entries=few_entries).bound(query).rows
+            Engine(network, threads=1, intersect=intersect, **way._asdict()).bound(query).rows
             for intersect in (True, False)
         ]
         assert np.all(rows[0] >= rows[1] - 1e-6 * (1 + np.abs(rows[1])))
@@ -89,9 +88,9 @@ def test_what_intervals_narrow_makes_no_bound_looser(few_entries: int) -> None:
     assert better > 10
 
 
-@pytest.mark.parametrize("few_entries", WAYS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("intersect", [True, False])
-def test_no_slope_is_left_of_the_image_before(intersect: bool, few_entries: int) -> None:
+def test_no_slope_is_left_of_the_image_before(intersect: bool, way: Way) -> None:
     """One engine, asked by turns, answers as new ones do: bit for bit, and whether or not threads share an image."""
     turns: tuple[tuple[int, Method], ...] = (
         (0, "crown"), (0, "crown-ibp"), (2, "crown"), (1, "crown"), (0, "ibp"), (0, "crown"),
@@ -101,11 +100,11 @@ def test_no_slope_is_left_of_the_image_before(intersect: bool, few_entries: int)
         questions = [question(network, eps, seed) for seed, eps in enumerate(widths, 1)]
 
         def fresh(query: Question, method: Method, network: Network = network) -> CrownBounds:
-            return Engine(network, 1, intersect, few_entries).bound(query, method)
+            return Engine(network, 1, intersect, **way._asdict()).bound(query, method)
 
         alone = {(k, method): fresh(query, method) for k, query in enumerate(questions) for method in METHODS}
         for threads in (1, 3):
-            engine = Engine(network, threads, intersect, few_entries, most=0)
+            engine = Engine(network, threads, intersect, most=0, **way._asdict())
             # What walks said of the widest box is followed by boxes and methods of which walks say nothing.
             for k, method in turns:
                 bounds, expected = engine.bound(questions[k], method), alone[k, method]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numba
 
+from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
-from prunecert.verifiers.sparse.crown.rounding import SMALLEST, enclose, set_box
+from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U53, enclose, set_box
+from prunecert.verifiers.sparse.crown.units.blocks import Blocks
 from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
+from prunecert.verifiers.sparse.llvm.block_columns import add_columns
+
+#: Its product with a normal float32 is more than 0, and less than `LEAST` however many there are.
+_FLOOR = 2.0**-900
 
 
 @numba.njit(cache=True, nogil=True)
@@ -39,6 +45,73 @@ def propagate(program: Program, image: UnitImage, rows):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)
+def list_values(program: Program, blocks: Blocks, image: UnitImage, level):  # type: ignore[no-untyped-def]
+    """Lists, position by position, what is not 0 of a finished level, for the levels of blocks that read it."""
+    quantities, values, channels = image.quantities, image.values, image.channels
+    loss, group = blocks.loss[level], program.groups[level]
+    peak = 0.0
+    for start in range(program.starts[level], program.starts[level + 1], group):
+        at = start
+        for row in range(start, start + group):
+            y, size, radius = quantities[row, 0], quantities[row, 1], quantities[row, 2]
+            channels[at] = row - start
+            values[at, 0] = y
+            # Never so small that a product with a weight is 0, which would say that a row reads nothing.
+            values[at, 1] = (radius + loss * size) * (1 + 4 * U53) + _FLOOR
+            # Not a number isn't 0, either.
+            at += y != 0.0 or radius != 0.0
+            peak = max(peak, size)
+        image.counts[start] = at - start
+    image.peaks[level] = peak
+
+
+@numba.njit(cache=True, nogil=True)
+def propagate_blocks(program: Program, blocks: Blocks, image: UnitImage, level):  # type: ignore[no-untyped-def]
+    """`propagate` for a level of blocks, with two sums a row and not four.
+
+    As in `crown.rows.intervals`, the rounding of a reference, γ_n Σ |w y_c|, is part of the second sum, which runs over
+    q = r + γ_n |y_c|; where it is wanted alone, it is bounded by γ_n Σ |w| and the largest |y_c| that the level reads;
+    and the walk's γ is the largest of the variables that it reads.
+    """
+    pointers, bias, bias_error = program.pointers, program.bias, program.bias_error
+    group, pitch, grow, gamma = program.groups[level], blocks.pitch[level], blocks.grow[level], blocks.gamma[level]
+    sums, first = image.sums, program.starts[level]
+    peak = 0.0
+    for below in range(level):
+        if blocks.sources_of[level, below]:
+            peak = max(peak, blocks.base[below], image.peaks[below])
+    error = blocks.scaled[level] * peak
+    for position in range(blocks.first[level], blocks.first[level + 1]):
+        for part in range(0, group, BLOCK_WIDTH):
+            sums[:] = 0.0
+            for pair in range(blocks.pairs[position], blocks.pairs[position + 1]):
+                source = blocks.sources[pair]
+                add_columns(
+                    sums, image.channels, image.values, blocks.weights, source, source + image.counts[source],
+                    blocks.offsets[pair] + part, pitch,
+                )  # fmt: skip
+            for place in range(min(BLOCK_WIDTH, group - part)):
+                row = first + part + place
+                entries = pointers[row + 1] - pointers[row]
+                # Constants keep what `make_image` says of them.
+                if entries == 0 and bias_error[row] == 0.0:
+                    continue
+                center, total = sums[0, place] + bias[row], sums[1, place]
+                own = (entries + 2) * U53 * (1 + 1e-6) * abs(bias[row]) if entries else 0.0
+                own += bias_error[row] * (1 + 4 * U53)
+                # Products may have underflowed, unless all that the row reads is 0.
+                if total != 0.0:
+                    own += LEAST
+                radius = (total + own) * grow
+                room = 2 * U53 * (abs(center) + radius)
+                image.centers[row], image.lower[row], image.upper[row] = (
+                    center, center - radius - room, center + radius + room,
+                )  # fmt: skip
+                image.slack[row] = (gamma * total + error + own) * grow
+        first += group
+
+
+@numba.njit(cache=True, nogil=True)
 def take_over(program: Program, image: UnitImage, begin, end):  # type: ignore[no-untyped-def]
     """`propagate` for ReLUs over raw variables: the row is that variable, with weight 1."""
     for row in range(begin, end):
@@ -50,11 +123,13 @@ def take_over(program: Program, image: UnitImage, begin, end):  # type: ignore[n
 
 
 @numba.njit(cache=True, nogil=True)
-def open_level(program: Program, image: UnitImage, level):  # type: ignore[no-untyped-def]
+def open_level(program: Program, blocks: Blocks, image: UnitImage, level):  # type: ignore[no-untyped-def]
     """Bounds a level by intervals from the finished levels below."""
     kind = program.kinds[level]
     if kind == OVER:
         take_over(program, image, program.starts[level], program.starts[level + 1])
+    elif blocks.blocked[level]:
+        propagate_blocks(program, blocks, image, level)
     elif kind != INPUT:
         propagate(program, image, program.live[program.lives[level] : program.lives[level + 1]])
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
+from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
 
 
@@ -36,6 +36,12 @@ class UnitImage(NamedTuple):
         spot: Likewise.
         used: Places, units, entries, weights and fed units so far, and units of all images, [6].
         tiny: By level: what underflow may cost a walk from there, [L + 1].
+        channels: From each position's first variable on, those of its variables that are not 0, by their place in the
+            position, int32 [S]; of levels that levels of blocks read, as the next three.
+        values: Of these, y_c and r + loss |y_c|, float64 [S, 2].
+        counts: At a position's first variable, how many these are, [S].
+        peaks: By level: the largest |y_c|, float64 [L].
+        sums: Scratch of one position's sums, float64 [2, 32].
     """
 
     quantities: Float64Array
@@ -60,6 +66,11 @@ class UnitImage(NamedTuple):
     spot: Int64Array
     used: Int64Array
     tiny: Float64Array
+    channels: Int32Array
+    values: Float64Array
+    counts: Int64Array
+    peaks: Float64Array
+    sums: Float64Array
 
 
 def make_image(program: Program, weights: int) -> UnitImage:
@@ -95,4 +106,9 @@ def make_image(program: Program, weights: int) -> UnitImage:
         spot=np.zeros(places, dtype=np.int64),
         used=np.zeros(6, dtype=np.int64),
         tiny=np.zeros(levels + 1),
+        channels=np.empty(variables, dtype=np.int32),
+        values=np.empty((variables, 2)),
+        counts=np.zeros(variables, dtype=np.int64),
+        peaks=np.zeros(levels),
+        sums=np.zeros((2, BLOCK_WIDTH)),
     )
