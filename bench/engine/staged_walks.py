@@ -252,5 +252,5 @@ class StagedUnits(Staged):
     def _specification(self, matrix: Float64Array, offsets: Float64Array, out: Float64Array) -> None:
         ordered = np.ascontiguousarray(matrix[:, self._layout.orders[-1]])
         unit_walk.bound_specification(
-            self._program, self._image, self._scratch, self._merged, ordered, offsets, True, out
+            self._program, self._image, self._scratch, self._merged, ordered, offsets, True, True, out
         )

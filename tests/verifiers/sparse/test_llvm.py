@@ -8,8 +8,9 @@ import numba
 import numpy as np
 import pytest
 
-from prunecert.verifiers.sparse.arrays import CONV_WIDTH, LANES32, PAIRED_LANES32
+from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, CONV_WIDTH, LANES32, PAIRED_LANES32
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate, process1, process4, process8
+from prunecert.verifiers.sparse.llvm.block_columns import add_columns
 from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING, settle_relus, settle_values, stripe1, stripe2
 from prunecert.verifiers.sparse.llvm.row_gather import gather
 
@@ -31,6 +32,28 @@ def test_a_row_is_gathered_lane_by_lane(length: int) -> None:
     np.testing.assert_allclose(out[LANES32 : 2 * LANES32], expected, rtol=1e-5, atol=1e-5)
     assert np.isnan(out[:LANES32]).all()
     assert np.isnan(out[2 * LANES32 :]).all()
+
+
+@numba.njit
+def added(sums, channels, values, weights, begin, end, base, pitch):  # type: ignore[no-untyped-def]
+    add_columns(sums, channels, values, weights, begin, end, base, pitch)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("pitch", [BLOCK_WIDTH, 2 * BLOCK_WIDTH])
+def test_columns_of_a_block_are_added_to_both_sums(count: int, pitch: int) -> None:
+    rng = np.random.default_rng(count)
+    base = 2 * pitch + pitch - BLOCK_WIDTH
+    # The last row that is read ends with the weights: nothing beyond is touched.
+    weights = rng.standard_normal(2 * pitch + 6 * pitch).astype(np.float32)
+    channels = np.array([9, 5, 0, 2, 3, 1, 9], dtype=np.int32)
+    values, sums = rng.standard_normal((7, 2)), rng.standard_normal((2, BLOCK_WIDTH))
+    rows = [weights[base + c * pitch :][:BLOCK_WIDTH].astype(np.float64) for c in channels[1 : 1 + count]]
+    expected = sums.copy()
+    for row, (y, q) in zip(rows, values[1 : 1 + count], strict=True):
+        expected += [row * y, np.abs(row) * q]
+    added(sums, channels, values, weights, 1, 1 + count, base, pitch)
+    np.testing.assert_allclose(sums, expected, rtol=1e-14, atol=1e-14)
 
 
 @numba.njit

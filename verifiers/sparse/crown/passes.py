@@ -169,7 +169,7 @@ class RowPass(Pass):
 
 
 class UnitPass(Pass):
-    """Over the layout in units, with a walk matrix for each image; for CROWN and CROWN-IBP."""
+    """Over the layout in units, with a walk matrix for each image where something is walked back."""
 
     def __init__(
         self,
@@ -188,6 +188,13 @@ class UnitPass(Pass):
         self._scratches: list[Scratch] = []
         self._buffers: list[Int64Array] = []
         self._merged: list[Float64Array] = []
+
+    @property
+    def block_share(self) -> float:
+        """Share of the entries of all matrices that blocks hold."""
+        program = self._program
+        counts = program.pointers[program.starts[1:]] - program.pointers[program.starts[:-1]]
+        return float(counts @ self._blocks.blocked / max(1, len(program.columns)))
 
     def reserve(self, slots: int) -> None:
         """Makes slots before threads use them."""
@@ -210,7 +217,7 @@ class UnitPass(Pass):
         """Bounds an image, see `Pass`."""
         self.reserve(slot + 1)
         self._help(self._threads if parallel else 0)
-        while not self._levels(slot, question, tighten, intersect, parallel):
+        while not self._levels(slot, question, tighten, walk, intersect, parallel):
             self._weights *= 2
             self._images[slot] = make_image(self._program, self._weights)
         _, _, matrix, offsets = question
@@ -218,11 +225,13 @@ class UnitPass(Pass):
         image, order = self._images[slot], self._layout.orders[-1]
         bound_specification(
             self._program, image, self._scratches[slot], self._merged[slot], np.ascontiguousarray(matrix[:, order]),
-            offsets, intersect, bounds,
+            offsets, walk, intersect, bounds,
         )  # fmt: skip
         return bounds, int(intervals.count_unstable(self._program, image))
 
-    def _levels(self, slot: int, question: QuestionArrays, tighten: bool, intersect: bool, parallel: bool) -> bool:
+    def _levels(
+        self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool
+    ) -> bool:
         """Bounds all levels; returns whether the image's arrays were large enough."""
         program, blocks, image, scratch, rows = (
             self._program, self._blocks, self._images[slot], self._scratches[slot], self._buffers[slot],
@@ -237,7 +246,7 @@ class UnitPass(Pass):
 
         while True:
             level, count, walked = advance(
-                program, blocks, image, scratch, low, high, level, tighten, rows, intersect, most
+                program, blocks, image, scratch, low, high, level, tighten, walk, rows, intersect, most
             )
             if level < 0 or level == len(program.kinds):
                 return bool(level > 0)

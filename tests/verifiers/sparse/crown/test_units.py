@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from prunecert.verifiers.sparse.crown.program import FUSED, lay_out
+from prunecert.verifiers.sparse.crown.scratch import make_scratch
+from prunecert.verifiers.sparse.crown.units.blocks import find_blocks
 from prunecert.verifiers.sparse.crown.units.intervals import count_unstable, start, take_over, unstable_rows
-from prunecert.verifiers.sparse.crown.units.state import make_image
+from prunecert.verifiers.sparse.crown.units.state import UnitImage, make_image
+from prunecert.verifiers.sparse.crown.units.walk import advance
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.verifiers import onnxnets
 
@@ -45,3 +48,55 @@ def test_a_relu_over_a_value_takes_its_bounds_over(tmp_path: Path) -> None:
     image.lower[raw], image.upper[raw], image.quantities[raw] = -1.0, 2.0, (0.5, 0.5, 1.5, 1e-7)
     take_over.py_func(program, image, row, row + 1)
     assert (image.lower[row], image.upper[row], image.centers[row], image.slack[row]) == (-1.0, 2.0, 0.5, 1e-7)
+
+
+def columns_of(image: UnitImage, unit: int) -> dict[int, list[float]]:
+    """Returns a unit's columns, and the weights of each."""
+    entries, at, height = image.entries[unit : unit + 2], int(image.offsets[unit]), int(image.height[unit])
+    return {
+        int(column): image.weights[at + k * height : at + (k + 1) * height].tolist()
+        for k, column in enumerate(image.columns[entries[0] : entries[1]])
+    }
+
+
+def test_the_matrix_is_the_same_from_blocks_and_from_rows(tmp_path: Path) -> None:
+    path = onnxnets.convolutional(tmp_path / "net.onnx", shape=(3, 12, 12), sparsity=0.4)
+    program = lay_out(read_network(path)).program
+    low = np.random.default_rng(0).random(program.starts[1])
+    images = []
+    for density in (0.0, 2.0):
+        image, places = make_image(program, 2 * len(program.columns)), 2 * len(program.level) + 16
+        scratch = make_scratch(places, places + 8 * len(program.kinds), False)
+        rows = np.empty(len(program.level), dtype=np.int64)
+        blocks = find_blocks(program, density)
+        assert blocks.blocked.any() == (density == 0.0)
+        level, *_ = advance(program, blocks, image, scratch, low, low + 0.01, 0, False, True, rows, True, 10**9)
+        assert level == len(program.kinds)
+        images.append(image)
+    one, other = images
+    np.testing.assert_array_equal(one.number, other.number)
+    assert one.used[1] == other.used[1]
+    filled = 0
+    for unit in range(one.used[1]):
+        assert one.height[unit] == other.height[unit]
+        # Columns that only zeros would fill stand in neither; their order doesn't matter.
+        assert columns_of(one, unit) == columns_of(other, unit)
+        sources = [set(image.fed[image.feeders[unit] : image.feeders[unit + 1]].tolist()) for image in images]
+        assert sources[0] == sources[1]
+        filled += bool(sources[0])
+    assert filled > 20
+    np.testing.assert_allclose(one.planes, other.planes, rtol=1e-5, atol=1e-7)
+
+
+def test_where_nothing_is_walked_no_matrix_is_made(tmp_path: Path) -> None:
+    program = lay_out(read_network(onnxnets.convolutional(tmp_path / "net.onnx"))).program
+    blocks, rows = find_blocks(program, 0.0), np.empty(len(program.level), dtype=np.int64)
+    low = np.random.default_rng(0).random(program.starts[1])
+    alone, walked = make_image(program, 0), make_image(program, 2 * len(program.columns))
+    scratch = make_scratch(2 * len(program.level) + 16, 2 * len(program.level) + 16 + 8 * len(program.kinds), False)
+    advance(program, blocks, alone, scratch, low, low + 0.1, 0, False, False, rows, True, 10**9)
+    advance(program, blocks, walked, scratch, low, low + 0.1, 0, False, True, rows, True, 10**9)
+    assert not alone.used[:5].any()
+    np.testing.assert_array_equal(alone.lower, walked.lower)
+    np.testing.assert_array_equal(alone.upper, walked.upper)
+    np.testing.assert_array_equal(alone.quantities, walked.quantities)

@@ -6,7 +6,7 @@ import numba
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
-from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U53, enclose, set_box
+from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U53, enclose, reference, set_box
 from prunecert.verifiers.sparse.crown.units.blocks import Blocks
 from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
@@ -63,6 +63,25 @@ def list_values(program: Program, blocks: Blocks, image: UnitImage, level):  # t
             peak = max(peak, size)
         image.counts[start] = at - start
     image.peaks[level] = peak
+
+
+@numba.njit(cache=True, nogil=True)
+def refer(program: Program, image: UnitImage, row, rectified):  # type: ignore[no-untyped-def]
+    """Sets reference and radius of a variable from its final bounds, and returns the radius."""
+    y, radius = reference(rectified, image.lower[row], image.upper[row])
+    image.quantities[row, 0], image.quantities[row, 1], image.quantities[row, 2] = y, abs(y), radius
+    image.quantities[row, 3] = radius * program.gamma[row] * (1 + 4 * U53)
+    return radius
+
+
+@numba.njit(cache=True, nogil=True)
+def settle_level(program: Program, blocks: Blocks, image: UnitImage, level):  # type: ignore[no-untyped-def]
+    """Ends a level where nothing will be walked back."""
+    rectified = program.kinds[level] >= FUSED
+    for row in program.live[program.lives[level] : program.lives[level + 1]]:
+        refer(program, image, row, rectified)
+    if blocks.read[level]:
+        list_values(program, blocks, image, level)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,9 +6,9 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
-from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U32, U53, plane, reference
+from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U32, plane
 from prunecert.verifiers.sparse.crown.units.blocks import Blocks
-from prunecert.verifiers.sparse.crown.units.intervals import list_values
+from prunecert.verifiers.sparse.crown.units.intervals import list_values, refer
 from prunecert.verifiers.sparse.crown.units.state import UnitImage
 
 
@@ -93,9 +93,7 @@ def finish_level(program: Program, blocks: Blocks, image: UnitImage, level):  # 
             if count == 0 or position == current:
                 at += 1
                 current = position
-                y, radius = reference(rectified, lower[row], upper[row])
-                quantities[row, 0], quantities[row, 1], quantities[row, 2] = y, abs(y), radius
-                quantities[row, 3] = radius * gamma[row] * (1 + 4 * U53)
+                radius = refer(program, image, row, rectified)
                 number[row] = -1
                 # Nothing depends on it, or it is inactive: its deviation from the reference is 0.
                 if gamma[row] == 0.0 or radius <= 0.0:

@@ -11,7 +11,7 @@ from prunecert.verifiers.sparse.crown.rounding import RUN, adopt, below, flush
 from prunecert.verifiers.sparse.crown.scratch import Scratch
 from prunecert.verifiers.sparse.crown.specification import choose, conclude, intervals
 from prunecert.verifiers.sparse.crown.units.blocks import Blocks
-from prunecert.verifiers.sparse.crown.units.intervals import open_level, start, unstable_rows
+from prunecert.verifiers.sparse.crown.units.intervals import open_level, settle_level, start, unstable_rows
 from prunecert.verifiers.sparse.crown.units.matrix import finish_level
 from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import process1, process4, process8
@@ -143,8 +143,8 @@ def bound_functions(program: Program, image: UnitImage, scratch: Scratch, matrix
 
 @numba.njit(cache=True, nogil=True)
 def advance(  # type: ignore[no-untyped-def]
-    program: Program, blocks: Blocks, image: UnitImage, scratch: Scratch, low, high, level, tighten, rows, intersect,
-    most,
+    program: Program, blocks: Blocks, image: UnitImage, scratch: Scratch, low, high, level, tighten, walk, rows,
+    intersect, most,
 ):  # fmt: skip
     """Bounds levels from `level` on, in one thread.
 
@@ -157,6 +157,7 @@ def advance(  # type: ignore[no-untyped-def]
         high: Upper corner.
         level: First level; 0 begins an image.
         tighten: Whether unstable rows are bounded by walks (CROWN), not by intervals alone.
+        walk: Whether anything is walked back at all.
         rows: Scratch for row numbers, int64, as long as the largest level.
         intersect: Whether bounds by walks are combined with those by intervals.
         most: Columns of units, with 16 coefficients each, that a level's remaining blocks may take here, going by its
@@ -180,14 +181,16 @@ def advance(  # type: ignore[no-untyped-def]
             if left > 1 and left * (scratch.work.sum() - before) > most:
                 return now, count, walked
             bound_rows(program, image, scratch, now, rows, walked, count, intersect)
-        if not finish_level(program, blocks, image, now):
+        if not walk:
+            settle_level(program, blocks, image, now)
+        elif not finish_level(program, blocks, image, now):
             return -1, 0, 0
     return len(program.kinds), 0, 0
 
 
 @numba.njit(cache=True, nogil=True)
 def bound_specification(  # type: ignore[no-untyped-def]
-    program: Program, image: UnitImage, scratch: Scratch, merged, matrix, offsets, intersect, out
+    program: Program, image: UnitImage, scratch: Scratch, merged, matrix, offsets, walk, intersect, out
 ):
     """Lower bounds of matrix @ outputs - offsets of an image whose levels are bounded.
 
@@ -198,12 +201,15 @@ def bound_specification(  # type: ignore[no-untyped-def]
         merged: Scratch, float64 [S], zeros before and after.
         matrix: Float64 [rows, outputs], in the order of the variables.
         offsets: Float64 [rows].
+        walk: Whether the rows are walked back, and not bounded by intervals alone.
         intersect: Whether the better of walks and intervals counts.
         out: Written, [rows].
     """
     first = program.starts[len(program.kinds) - 1]
     y, r = image.quantities[:, 0], image.quantities[:, 2]
     intervals(program, y, r, merged, first, matrix, offsets, out)
+    if not walk:
+        return
     chosen = np.empty(len(out), dtype=np.int64)
     chosen = chosen[: choose(out, PAIRED_LANES32 if intersect else len(out), chosen)]
     walked = np.empty(len(chosen))
