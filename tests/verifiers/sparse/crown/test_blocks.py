@@ -72,9 +72,9 @@ def program_rows(program: Program, level: int) -> npt.NDArray[np.float32]:
     first, last = int(program.starts[level]), int(program.starts[level + 1])
     pointers = program.pointers[first : last + 1]
     span = slice(pointers[0], pointers[-1])
-    return scipy.sparse.csr_array(
-        (program.weights[span], program.columns[span], pointers - pointers[0]), shape=(last - first, len(program.level))
-    ).toarray()
+    shape = (last - first, len(program.level))
+    matrix = scipy.sparse.csr_array((program.weights[span], program.columns[span], pointers - pointers[0]), shape=shape)
+    return np.asarray(matrix.toarray(), dtype=np.float32)
 
 
 @settings(max_examples=40, deadline=None)

@@ -166,11 +166,11 @@ def _level_blocks(program: Program, level: int, least_density: float) -> _LevelB
     chosen[examples] = places[:-1]
     local = pointers - pointers[0]
     _copy_blocks(local, columns, weights, homes, group, pitch, pairs, sources, chosen, blocks)
-    filled = np.array([np.count_nonzero(blocks[a:b]) for a, b in itertools.pairwise(places)], dtype=np.int64)
+    present = np.array([np.count_nonzero(blocks[a:b]) for a, b in itertools.pairwise(places)], dtype=np.int64)
     same = _agree(local, columns, weights, homes, group, pitch, pairs, sources, offsets, blocks)
     turn = np.reshape(which, -1)
     # As many weights as the block has, each of them the block's, and as high: the pair has this block and no other.
-    if not same or not np.array_equal(filled[turn], counts) or not np.array_equal(heights[turn], sizes[sources]):
+    if not same or not np.array_equal(present[turn], counts) or not np.array_equal(heights[turn], sizes[sources]):
         return None
     return _LevelBlocks(pairs, sources, offsets, pitch, blocks)
 
@@ -190,16 +190,16 @@ def _find_pairs(pointers, columns, homes, sizes, group):  # type: ignore[no-unty
     """Returns, by position, its first pair; by pair, what it reads; and how many variables all pairs read together."""
     positions = (len(pointers) - 1) // group
     pairs = np.zeros(positions + 1, dtype=np.int64)
-    seen = np.full(len(homes), -1, dtype=np.int64)
+    latest = np.full(len(homes), -1, dtype=np.int64)
     for turn in range(2):
         sources = np.empty(pairs[positions], dtype=np.int64)
-        seen[:] = -1
+        latest[:] = -1
         count = room = 0
         for position in range(positions):
             for k in range(pointers[position * group], pointers[(position + 1) * group]):
                 home = homes[columns[k]]
-                if seen[home] != position:
-                    seen[home] = position
+                if latest[home] != position:
+                    latest[home] = position
                     if turn:
                         sources[count] = home
                     count += 1
