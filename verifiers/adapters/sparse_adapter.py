@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prunecert.verifiers.sparse.bab.outcome import Limits
     from prunecert.verifiers.sparse.bab.search import Search
     from prunecert.verifiers.sparse.certificates import Certifier
+    from prunecert.verifiers.sparse.crown.engine import Engine
     from prunecert.verifiers.sparse.network import Network
     from prunecert.verifiers.sparse.quantised.question import Boxed, Quantised
     from prunecert.verifiers.sparse.smooth.network import SmoothNetwork
@@ -81,10 +82,13 @@ class SparseVerifier(Verifier):
         return cache.pending(cls.kernels)
 
     def evaluate(self, points: FloatArray) -> npt.NDArray[Any] | None:
-        """Computes the sparse matrices' outputs in float64; of a quantised network they are others by its rounding."""
+        """Computes the outputs in float64, by what proved them; those of a quantised network are others by rounding."""
         if self._smooth is not None:
             return self._smooth.evaluate(points)
-        return None if self._quantised is not None else self._network.evaluate(points)
+        if self._quantised is not None:
+            return None
+        engine: Engine | None = getattr(self, "_engine", None)
+        return self._network.evaluate(points) if engine is None or not engine.laid_out else engine.evaluate(points)
 
     def _read(self, onnx: Path) -> None:
         """Reads a network, be it quantised, with Sigmoids or Tanhs (where the adapter takes them), or neither."""

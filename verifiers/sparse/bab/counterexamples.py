@@ -10,7 +10,7 @@ import numpy as np
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import point_batch
-from prunecert.verifiers.sparse.bab.attack import Attack, Replay, confirm, margins, unsafe
+from prunecert.verifiers.sparse.bab.attack import Attack, Forward, Replay, confirm, margins, unsafe
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certify import Checker
@@ -48,6 +48,7 @@ class Hunt:
         witness: A counterexample of another network, or None.
         allowance: For each disjunct, how far float32 rounding may move its rows; empty: nothing is known.
         replay: The float32 network by which a counterexample near the threshold is judged; None: the engine's own.
+        forward: As for `attack.margins`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Hunt:
         witness: Float32Array | None,
         allowance: tuple[float, ...] = (),
         replay: Replay | None = None,
+        forward: Forward | None = None,
     ) -> None:
         self._network, self._spec = checker.network, spec
         self._lower, self._upper = lower, upper
@@ -68,18 +70,18 @@ class Hunt:
         fits = witness is not None and len(witness) == len(lower)
         self._witness = np.clip(witness, lower, upper) if witness is not None and fits else None
         self._near = np.arange(len(spec.disjuncts))
-        self._allowance, self._replay = allowance, replay
+        self._allowance, self._replay, self._forward = allowance, replay, forward
 
     def confirm(self, points: Float64Array) -> Float32Array | None:
         """Returns the first of [n, inputs] that is a counterexample."""
-        box = (self._lower, self._upper)
-        return confirm(self._network, self._spec, *box, points, self._threads, self._allowance, self._replay)
+        box, judged = (self._lower, self._upper), (self._allowance, self._replay, self._forward)
+        return confirm(self._network, self._spec, *box, points, self._threads, *judged)
 
     def replay(self) -> Float32Array | None:
         """Tries the known counterexample as it is."""
         if self._witness is None:
             return None
-        values, scale = margins(self._network, self._spec, self._witness, self._threads)
+        values, scale = margins(self._network, self._spec, self._witness, self._threads, self._forward)
         # Disjuncts that the point is nearest to come first.
         self._near = np.argsort(values, kind="stable")
         witness, judged = self._witness, (self._allowance, self._replay)

@@ -14,9 +14,10 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse.arrays import Float32Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.bab.attack import Replay
 from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, compose, timeout
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
@@ -81,7 +82,7 @@ class Search:
         self.lower, self.upper = lower.reshape(-1), upper.reshape(-1)
         self.spec = spec
         witness = None if earlier is None else earlier.witness
-        hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay)
+        hunt = Hunt(checker, spec, self.lower, self.upper, limits, witness, allowance, replay, self._forward)
         self._task = Task(checker, hunt, limits, deadline, earlier, names, sharpen)
         self._standing = Standing(spec, allowance)
         self._bab: BranchAndBound | None = None
@@ -207,6 +208,13 @@ class Search:
             bounds=adopt_crown(task.checker, low, high, crown) if bounds is None else bounds,
             postponed=everything if held else None,
         )
+
+    def _forward(self, x: npt.NDArray[np.floating]) -> list[Float64Array]:
+        """Computes the values of all nodes, in the engine where that has room for its walks."""
+        task = self._task
+        if self.engine.fit(task.limits.memory_mb):
+            return self.engine.forward(x)
+        return task.checker.network.forward(x, task.checker.threads)
 
     def _inputs(self, root: Root) -> InputSplits | None:
         """Returns branch and bound on the inputs if that is to be tried."""

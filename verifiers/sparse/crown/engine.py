@@ -116,12 +116,13 @@ class Engine:
         Args:
             memory_mb: In MiB, as `walk_mb`.
         """
-        while self.threads > 1 and self.walk_mb > memory_mb and not self._laid_out:
+        while self.threads > 1 and self.walk_mb > memory_mb and not self.laid_out:
             self.threads -= 1
         return self.walk_mb <= memory_mb
 
     @property
-    def _laid_out(self) -> bool:
+    def laid_out(self) -> bool:
+        """Whether it has taken the memory that it needs."""
         return not {"_by_rows", "_by_units"}.isdisjoint(vars(self))
 
     @functools.cached_property
@@ -146,6 +147,33 @@ class Engine:
         """Returns how many products of a weight and a coefficient the walks have taken since the start."""
         passes = [self.__dict__[name] for name in ("_by_rows", "_by_units") if name in self.__dict__]
         return sum(item.multiplications() for item in passes)
+
+    def forward(self, x: npt.ArrayLike) -> list[Float64Array]:
+        """Computes what `Network.forward` does, by intervals of points: what is inactive costs nothing there.
+
+        Args:
+            x: Inputs [n, ...], each of the input's size.
+
+        Returns:
+            For each node [n, size], but for rounding the same; what has overflowed is infinite or not a number.
+        """
+        if self._few:
+            return self.network.forward(x)
+        points = np.asarray(x, dtype=np.float64)
+        points = np.ascontiguousarray(points.reshape(len(points), self._input))
+        values = [np.empty((len(points), node.size)) for node in self.network.nodes]
+        matrix, offsets = np.zeros((0, self.network.nodes[-1].size)), np.zeros(0)
+        run = self._pass("ibp")
+        for place, point in enumerate(points):
+            run.bound(0, (point, point, matrix, offsets), False, False, True, False)
+            for node, value in enumerate(values):
+                low, high = run.hidden(0, node)
+                value[place] = 0.5 * low + 0.5 * high
+        return values
+
+    def evaluate(self, x: npt.ArrayLike) -> Float64Array:
+        """Computes the outputs: [n, ...] to [n, outputs]."""
+        return self.forward(x)[-1]
 
     def bound(self, question: Question, method: Method = "crown", hidden: bool = True) -> CrownBounds:
         """Bounds one image; CROWN's rows are shared by the threads where that pays.

@@ -373,3 +373,28 @@ def test_a_box_of_another_size_is_refused(tmp_path: Path) -> None:
     engine = Engine(read_network(onnxnets.connected(tmp_path / "net.onnx")), threads=1)
     with pytest.raises(ValueError, match="12"):
         engine.bound(Question(np.zeros(5), np.ones(5), np.eye(10), np.zeros(10)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["residual", "convolutional", "block"])
+def test_values_at_points_are_the_networks(name: str, way: Way, tmp_path: Path) -> None:
+    network = read_network(MAKERS[name](tmp_path / "net.onnx", 5, 0.5))
+    x = np.random.default_rng(0).random((3, *network.input_shape)).astype(np.float32)
+    engine = Engine(network, 1, **way._asdict())
+    for values, expected in zip(engine.forward(x), network.forward(x), strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(engine.evaluate(x), network.evaluate(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_values_that_overflow_are_said_to(way: Way) -> None:
+    network = chain((4, 12, 12, 3), 0, 0.0)
+    nodes = list(network.nodes)
+    for node in (1, 2, 3):
+        (term,) = nodes[node].terms
+        huge = term.matrix.copy()
+        huge.data[:] = np.abs(huge.data) * np.float32(1e30)
+        nodes[node] = replace(nodes[node], terms=(replace(term, matrix=huge),))
+    engine = Engine(replace(network, nodes=tuple(nodes)), 1, **way._asdict())
+    values = engine.forward(np.full((1, 4), 1e300))
+    assert not np.isfinite(values[-1]).any()
