@@ -74,8 +74,10 @@ class Hunt:
 
     def confirm(self, points: Float64Array) -> Float32Array | None:
         """Returns the first of [n, inputs] that is a counterexample."""
-        box, judged = (self._lower, self._upper), (self._allowance, self._replay, self._forward)
-        return confirm(self._network, self._spec, *box, points, self._threads, *judged)
+        return confirm(
+            self._network, self._spec, self._lower, self._upper, points, self._threads, self._allowance, self._replay,
+            self._forward,
+        )  # fmt: skip
 
     def replay(self) -> Float32Array | None:
         """Tries the known counterexample as it is."""
