@@ -18,7 +18,7 @@ counted: pages that nobody writes to take no memory. Not counted are the network
 from __future__ import annotations
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH
-from prunecert.verifiers.sparse.crown.units.blocks import LEAST_DENSITY
+from prunecert.verifiers.sparse.crown.units.blocks import LEAST_DENSITY, MOST_NUMBERS
 from prunecert.verifiers.sparse.network import Network
 
 #: Bytes of an entry and of a variable: of the program, of an image and of a thread's scratch, in units and row by row.
@@ -42,11 +42,14 @@ def block_numbers(network: Network) -> int:
     """Returns how many numbers the blocks of linear layers have together, about: B."""
     total = 0
     for node in network.nodes:
-        if len(node.shape) == 3:
+        shapes = [network.nodes[term.source].shape for term in node.terms]
+        if len(node.shape) == 3 and all(len(shape) == 3 for shape in shapes):
             continue
-        height = -(-node.size // BLOCK_WIDTH) * BLOCK_WIDTH
-        room = height * sum(network.nodes[term.source].size for term in node.terms)
-        if sum(term.matrix.nnz for term in node.terms) >= max(1.0, LEAST_DENSITY * room):
+        group = node.shape[0] if len(node.shape) == 3 else node.size
+        rows = node.size // group * -(-group // BLOCK_WIDTH) * BLOCK_WIDTH
+        room = rows * sum(network.nodes[term.source].size for term in node.terms)
+        entries = sum(term.matrix.nnz for term in node.terms)
+        if entries and LEAST_DENSITY * room <= entries and room <= MOST_NUMBERS * entries + 2**16:
             total += room
     return total
 

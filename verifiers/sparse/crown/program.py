@@ -90,6 +90,9 @@ def lay_out(network: Network, flat: bool = False) -> Layout:
     Args:
         network: The network.
         flat: Keeps the file's order, and makes units of single neurons.
+
+    Raises:
+        ValueError: A node has two terms of the same values.
     """
     raw = {0, len(network.nodes) - 1, *network.raw()}
     activated = set(network.activated())
@@ -173,7 +176,11 @@ def _order(shape: tuple[int, ...]) -> Int64Array:
 
 
 def _rows(order: Int64Array, parts: list[tuple[object, Int32Array]]) -> tuple[Int64Array, Int32Array, Float32Array]:
-    """Returns lengths, columns and weights of the rows in order, each row sorted by column."""
+    """Returns lengths, columns and weights of the rows in order, each row sorted by column.
+
+    Raises:
+        ValueError: A column stands twice in a row.
+    """
     lengths = np.zeros(len(order), dtype=np.int64)
     for matrix, _ in parts:
         lengths += np.diff(matrix.indptr)[order]  # type: ignore[attr-defined]
@@ -184,7 +191,8 @@ def _rows(order: Int64Array, parts: list[tuple[object, Int32Array]]) -> tuple[In
     for matrix, number in parts:
         indptr, indices, data = matrix.indptr, matrix.indices, matrix.data  # type: ignore[attr-defined]
         _copy_rows(order, indptr.astype(np.int64), indices.astype(np.int32), data, number, filled, columns, weights)
-    _sort_rows(ends - lengths, ends, columns, weights)
+    if not _sort_rows(ends - lengths, ends, columns, weights):
+        raise ValueError("two terms of a node read the same values; they must be one term")
     return lengths, columns, weights
 
 
@@ -202,6 +210,7 @@ def _copy_rows(order, pointers, indices, data, number, filled, columns, weights)
 
 @numba.njit(cache=True, nogil=True)
 def _sort_rows(begins, ends, columns, weights):  # type: ignore[no-untyped-def]
+    """Sorts each row by column; returns whether no column stands twice in a row, which walks would take once."""
     for row in range(len(begins)):
         b, e = begins[row], ends[row]
         increasing = True
@@ -214,6 +223,10 @@ def _sort_rows(begins, ends, columns, weights):  # type: ignore[no-untyped-def]
             by = np.argsort(columns[b:e], kind="mergesort")
             columns[b:e] = columns[b:e][by]
             weights[b:e] = weights[b:e][by]
+        for k in range(b + 1, e):
+            if columns[k] == columns[k - 1]:
+                return False
+    return True
 
 
 def _height(lengths: Int64Array, columns: Int32Array, group: int, variables: int) -> int:

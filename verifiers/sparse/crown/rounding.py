@@ -53,6 +53,9 @@ SMALLEST = 2.0**-126
 #: What is added to the error of a row of which all values are smaller, as products of them may underflow in float64.
 #: No radius but 0 is then smaller, so that no product of a radius and a weight does.
 LEAST = 2.0**-600
+#: What the size of a variable that isn't 0 is raised by. Its product with a normal float32 is a normal number, even
+#: where operations flush, so that a row whose size is 0 reads only zeros; and less than `LEAST` however many there are.
+FLOOR = 2.0**-800
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,7 +64,7 @@ def enclose(value, size, radius, charge, bias, bias_error, inexact, entries, ope
 
     Args:
         value: Σ w y_c, as `accumulate` sums it.
-        size: Σ |w y_c|.
+        size: Σ |w y_c|, with `FLOOR` for each y that isn't 0.
         radius: Σ |w| r.
         charge: Σ |w| γ r.
         bias: Of the row.
@@ -99,6 +102,12 @@ def reference(rectified, low, high):  # type: ignore[no-untyped-def]
         low, high = max(low, 0.0), max(high, 0.0)
     y = 0.5 * low + 0.5 * high
     return y, max(high - y, y - low) * (1 + 4 * U53)
+
+
+@numba.njit(cache=True, nogil=True)
+def magnitude(y, radius):  # type: ignore[no-untyped-def]
+    """Returns |y|, and `FLOOR` more unless the variable is 0."""
+    return abs(y) + FLOOR if y != 0.0 or radius != 0.0 else 0.0
 
 
 @numba.njit(cache=True, nogil=True)

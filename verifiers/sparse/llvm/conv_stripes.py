@@ -21,7 +21,7 @@ from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, INDEX, Vectors, data
 PADDING = 2 * CONV_WIDTH
 
 _U53 = 2.0**-53
-_LEAST = 2.0**-600
+_LEAST, _FLOOR = 2.0**-600, 2.0**-800
 
 
 def _spans(builder: Any, count: Any, widths: tuple[int, ...], body: Callable[[Vectors, Any], None]) -> None:
@@ -115,7 +115,10 @@ def _settle(rectified: bool) -> Any:
             width = builder.fmul(width, lanes.number(1 + 8 * _U53))
             lanes.store(width, arrays["r"], place)
             size = lanes.absolute(y)
-            lanes.store(lanes.fused(size, lanes.splat(loss), width), arrays["q"], place)
+            # See `crown.rounding.FLOOR`.
+            some = builder.fcmp_ordered(">", builder.fadd(size, width), zero)
+            raised = builder.fadd(width, builder.select(some, lanes.number(_FLOOR), zero))
+            lanes.store(lanes.fused(size, lanes.splat(loss), raised), arrays["q"], place)
             most = lanes.larger(size, lanes.load(arrays["peaks"], index(0)))
             lanes.store(most, arrays["peaks"], index(0))
 
@@ -138,7 +141,7 @@ def _settle(rectified: bool) -> Any:
             upper: Written.
             y: Written: the variables' references.
             r: Written: their radii.
-            q: Written: r + loss |y|.
+            q: Written: r + loss |y|, and `crown.rounding.FLOOR` where that isn't 0.
             peaks: Its first eight grow to the largest |y|, its last eight by widths of bounds; [16].
             begin: First row.
             end: Row after the last.

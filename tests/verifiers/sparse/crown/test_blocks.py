@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH
+from prunecert.verifiers.sparse.crown.memory import block_numbers
 from prunecert.verifiers.sparse.crown.passes import UnitPass
 from prunecert.verifiers.sparse.crown.program import Program, lay_out
 from prunecert.verifiers.sparse.crown.units.blocks import Blocks, find_blocks
@@ -132,13 +133,36 @@ def test_inexact_weights_stay_in_rows() -> None:
     assert find_blocks(lay_out(replace(network, nodes=tuple(nodes))).program).blocked.tolist() == [0, 1, 1, 0, 1]
 
 
-def test_a_column_that_stands_twice_stays_in_rows() -> None:
-    """A node may read another one in two terms: no block has room for both weights."""
+def test_a_column_that_stands_twice_is_refused() -> None:
+    """A walk would take one of the two weights, and a forged hash could pass one block for another."""
     network = strided(4)
     nodes = list(network.nodes)
     nodes[3] = replace(nodes[3], terms=(nodes[3].terms[0], nodes[3].terms[0]))
-    program = lay_out(replace(network, nodes=tuple(nodes))).program
-    assert find_blocks(program).blocked.tolist() == [0, 1, 1, 0, 1]
+    twice = replace(network, nodes=tuple(nodes))
+    for flat in (False, True):
+        with pytest.raises(ValueError, match="read the same values"):
+            lay_out(twice, flat)
+
+
+def test_blocks_that_are_mostly_padding_stay_in_rows() -> None:
+    """A linear layer that is reshaped to an image has few neurons a position, and a block for each of all pairs."""
+    size = 300
+    rng = np.random.default_rng(0)
+    hidden = dense(rng.standard_normal((size, size)).astype(np.float32))
+    picture = dense(rng.standard_normal((3 * 64, size)).astype(np.float32))
+    outputs = dense(rng.standard_normal((10, 3 * 64)).astype(np.float32))
+    network = Network(
+        "net",
+        (size,),
+        (
+            node("input", (size,)),
+            node("hidden", (size,), Term(0, False, hidden)),
+            node("picture", (3, 8, 8), Term(1, True, picture)),
+            node("output", (10,), Term(2, True, outputs)),
+        ),
+    )
+    assert find_blocks(lay_out(network).program).blocked.tolist() == [0, 1, 0, 1]
+    assert block_numbers(network) == 320 * size + BLOCK_WIDTH * 3 * 64
 
 
 def test_one_weight_of_one_position_makes_a_block_of_its_own() -> None:

@@ -398,3 +398,28 @@ def test_values_that_overflow_are_said_to(way: Way) -> None:
     engine = Engine(replace(network, nodes=tuple(nodes)), 1, **way._asdict())
     values = engine.forward(np.full((1, 4), 1e300))
     assert not np.isfinite(values[-1]).any()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    ("weight", "x"), [(-1e-30, 1e-300), (-1e-40, 1e-300), (-(2.0**-126), 2.0**-897), (-0.25, 5e-324)]
+)
+def test_products_that_are_zero_in_float64_are_below_it(weight: float, x: float, exact: bool, way: Way) -> None:
+    """Boxes may be float64's, though those of instances are float32's."""
+    zeros = np.zeros(1, dtype=np.float32)
+    first = Term(0, False, dense(np.array([[weight]], dtype=np.float32)), exact)
+    network = Network(
+        "tiny",
+        (1,),
+        (
+            Node("input", 1, (1,), (), zeros, zeros),
+            Node("hidden", 1, (1,), (first,), zeros, zeros),
+            Node("output", 1, (1,), (Term(1, True, dense(np.ones((1, 1), dtype=np.float32))),), zeros, zeros),
+        ),
+    )
+    point = np.array([x])
+    bounds = Engine(network, 1, **way._asdict()).bound(Question(point, point, np.ones((1, 1)), np.zeros(1)))
+    value = Fraction(float(np.float32(weight))) * Fraction(x)
+    assert Fraction(float(bounds.lower[1][0])) <= value <= Fraction(float(bounds.upper[1][0]))
+    assert bounds.rows[0] <= 0

@@ -12,6 +12,8 @@ from prunecert.verifiers.sparse.crown.units.blocks import find_blocks
 from prunecert.verifiers.sparse.crown.units.intervals import count_unstable, start, take_over, unstable_rows
 from prunecert.verifiers.sparse.crown.units.state import UnitImage, make_image
 from prunecert.verifiers.sparse.crown.units.walk import advance
+from prunecert.verifiers.sparse.network import Network, Node, Term
+from prunecert.verifiers.sparse.onnx.layers import dense
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from tests.verifiers import onnxnets
 
@@ -100,3 +102,39 @@ def test_where_nothing_is_walked_no_matrix_is_made(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alone.lower, walked.lower)
     np.testing.assert_array_equal(alone.upper, walked.upper)
     np.testing.assert_array_equal(alone.quantities, walked.quantities)
+
+
+def test_columns_of_zeros_are_not_written_beyond_the_last_weight() -> None:
+    """A unit that fills the matrix to its end may look at columns that it doesn't use."""
+    sources, rows = 24, 8
+    matrix = np.zeros((rows, 2, sources, 2), dtype=np.float32)
+    # At the first position four rows of three columns; at the second four that read the last column, and four others.
+    matrix[:4, 0, :3, 0] = 1 + np.arange(12).reshape(4, 3)
+    matrix[:4, 1, -1, 1] = 2 + np.arange(4)
+    for row in range(4):
+        matrix[4 + row, 1, 2 * row : 2 * row + 2, 1] = 1 + row
+    flat = matrix.reshape(2 * rows, 2 * sources)
+    none = np.zeros(2 * sources, dtype=np.float32)
+    zeros = none[: 2 * rows]
+    network = Network(
+        "net",
+        (sources, 1, 2),
+        (
+            Node("input", 2 * sources, (sources, 1, 2), (), none, none),
+            Node("output", 2 * rows, (rows, 1, 2), (Term(0, False, dense(flat)),), zeros, zeros),
+        ),
+    )
+    program = lay_out(network).program
+    places = 2 * len(program.level) + 16
+    low, unstable = np.zeros(2 * sources), np.empty(len(program.level), dtype=np.int64)
+    levels = []
+    for capacity in range(20, 80):
+        guarded = np.full(capacity + 16, np.float32(-777))
+        image = make_image(program, capacity)._replace(weights=guarded[:capacity])
+        scratch = make_scratch(places, places + 8 * len(program.kinds), False)
+        level, *_ = advance(
+            program, find_blocks(program, 0.0), image, scratch, low, low + 1, 0, False, True, unstable, True, 10**9
+        )
+        assert (guarded[capacity:] == -777).all()
+        levels.append(level)
+    assert set(levels) == {-1, len(program.kinds)}

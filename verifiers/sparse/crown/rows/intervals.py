@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
-from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U32, U53, enclose, reference, set_box
+from prunecert.verifiers.sparse.crown.rounding import FLOOR, SMALLEST, U32, U53, enclose, magnitude, reference, set_box
 from prunecert.verifiers.sparse.crown.rows.layout import RowState, Taps
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 from prunecert.verifiers.sparse.llvm.conv_stripes import settle_relus, settle_values, stripe1, stripe2
@@ -36,7 +36,7 @@ def _refer(program: Program, taps: Taps, state: RowState, level, rows):  # type:
     most = spread = 0.0
     for row in rows:
         y[row], r[row] = reference(rectified, lower[row], upper[row])
-        q[row] = (r[row] + loss * abs(y[row])) * (1 + 4 * U53)
+        q[row] = (r[row] + loss * abs(y[row])) * (1 + 4 * U53) + (FLOOR if y[row] != 0.0 or r[row] != 0.0 else 0.0)
         if abs(y[row]) > most:
             most = abs(y[row])
         spread += upper[row] - lower[row]
@@ -51,7 +51,7 @@ def _list(program: Program, state: RowState, rows):  # type: ignore[no-untyped-d
     """Puts variables into the table that levels without taps read."""
     quantities, y, r, gamma = state.quantities, state.y, state.r, program.gamma
     for row in rows:
-        quantities[row, 0], quantities[row, 1], quantities[row, 2] = y[row], abs(y[row]), r[row]
+        quantities[row, 0], quantities[row, 1], quantities[row, 2] = y[row], magnitude(y[row], r[row]), r[row]
         quantities[row, 3] = r[row] * gamma[row] * (1 + 4 * U53)
 
 

@@ -22,6 +22,8 @@ from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U53
 #: Weights that are there, of those that blocks have room for, from which blocks are faster than rows, from
 #: ``python -m bench.engine.kernels bounds``.
 LEAST_DENSITY = 0.08
+#: Numbers of a level's blocks, in its weights, beyond which they take more memory than they are worth.
+MOST_NUMBERS = 3
 
 
 class Blocks(NamedTuple):
@@ -160,6 +162,8 @@ def _level_blocks(program: Program, level: int, least_density: float) -> _LevelB
     )
     heights = sizes[sources[examples]]
     places = np.concatenate([[0], np.cumsum(heights * pitch)])
+    if places[-1] > MOST_NUMBERS * len(weights) + 2**16:
+        return None
     offsets = places[np.reshape(which, -1)]
     blocks = np.zeros(int(places[-1]), dtype=np.float32)
     chosen = np.full(len(sources), -1, dtype=np.int64)

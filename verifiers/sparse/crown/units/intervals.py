@@ -6,14 +6,20 @@ import numba
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH
 from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Program
-from prunecert.verifiers.sparse.crown.rounding import LEAST, SMALLEST, U53, enclose, reference, set_box
+from prunecert.verifiers.sparse.crown.rounding import (
+    FLOOR,
+    LEAST,
+    SMALLEST,
+    U53,
+    enclose,
+    magnitude,
+    reference,
+    set_box,
+)
 from prunecert.verifiers.sparse.crown.units.blocks import Blocks
 from prunecert.verifiers.sparse.crown.units.state import UnitImage
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate
 from prunecert.verifiers.sparse.llvm.block_columns import add_columns
-
-#: Its product with a normal float32 is more than 0, and less than `LEAST` however many there are.
-_FLOOR = 2.0**-900
 
 
 @numba.njit(cache=True, nogil=True)
@@ -56,8 +62,7 @@ def list_values(program: Program, blocks: Blocks, image: UnitImage, level):  # t
             y, size, radius = quantities[row, 0], quantities[row, 1], quantities[row, 2]
             channels[at] = row - start
             values[at, 0] = y
-            # Never so small that a product with a weight is 0, which would say that a row reads nothing.
-            values[at, 1] = (radius + loss * size) * (1 + 4 * U53) + _FLOOR
+            values[at, 1] = (radius + loss * size) * (1 + 4 * U53) + FLOOR
             # Not a number isn't 0, either.
             at += y != 0.0 or radius != 0.0
             peak = max(peak, size)
@@ -69,7 +74,7 @@ def list_values(program: Program, blocks: Blocks, image: UnitImage, level):  # t
 def refer(program: Program, image: UnitImage, row, rectified):  # type: ignore[no-untyped-def]
     """Sets reference and radius of a variable from its final bounds, and returns the radius."""
     y, radius = reference(rectified, image.lower[row], image.upper[row])
-    image.quantities[row, 0], image.quantities[row, 1], image.quantities[row, 2] = y, abs(y), radius
+    image.quantities[row, 0], image.quantities[row, 1], image.quantities[row, 2] = y, magnitude(y, radius), radius
     image.quantities[row, 3] = radius * program.gamma[row] * (1 + 4 * U53)
     return radius
 

@@ -107,7 +107,8 @@ def finish_level(program: Program, blocks: Blocks, image: UnitImage, level):  # 
         if (
             entry + most > len(columns)
             or feeder + most > len(fed)
-            or weight + most * height > len(weights)
+            # A column that only zeros fill is written, too, and overwritten by the next one.
+            or weight + (most + 1) * height > len(weights)
             or place + height > len(unit_of)
         ):
             return False

@@ -8,13 +8,14 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.crown.program import FUSED, Program
+from prunecert.verifiers.sparse.crown.rounding import FLOOR
 
 
 class UnitImage(NamedTuple):
     """What is known of one image: bounds of all variables, and the walk's compact matrix.
 
     Args:
-        quantities: y_c, |y_c|, r and γ r of each variable, float64 [S, 4].
+        quantities: y_c, |y_c| (`crown.rounding.magnitude`), r and γ r of each variable, float64 [S, 4].
         centers: z_c of each row, float64 [S].
         lower: Bounds of each row's z, float64 [S].
         upper: Likewise.
@@ -82,7 +83,7 @@ def make_image(program: Program, weights: int) -> UnitImage:
     # Rows without weights are constants, and keep these values for every image.
     quantities = np.zeros((variables, 4))
     quantities[:, 0] = np.where(program.kinds[program.level] >= FUSED, np.maximum(program.bias, 0.0), program.bias)
-    quantities[:, 1] = np.abs(quantities[:, 0])
+    quantities[:, 1] = np.abs(quantities[:, 0]) + FLOOR * (quantities[:, 0] != 0)
     return UnitImage(
         quantities=quantities,
         centers=program.bias.copy(),
