@@ -95,7 +95,7 @@ class RootProfile:
             return RootRun(crown, (charged_s, 0.0, 0.0), False)
         hunt = Hunt(self._checker, spec, lower, upper, limits, None)
         begin = clock()
-        hunt.quick(left, Attackable(matrix, offsets, starts))
+        hunt.quick(left, Attackable(matrix, offsets, starts), bounds)
         attack_s = clock() - begin
         rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in left])
         begin = clock()

@@ -27,17 +27,17 @@ minus infinity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.live import Live, LiveFactor
-from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network
+from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.node_bounds import TINY, CheckedBounds, Flags, Product, gamma, intervals, weight_error
 
 Array = npt.NDArray[np.float64]
 Signs = npt.NDArray[np.int8]
@@ -47,7 +47,6 @@ LANES64 = 16
 _UNIT = 2.0**-53
 _HUGE = 1e50
 _LARGEST = 1e100
-_TINY = 1e-200
 
 
 @numba.njit(cache=True, parallel=True)
@@ -97,30 +96,6 @@ def _concretise(coefficients: Array, low: Array, high: Array, sums: Array) -> No
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedBounds:
-    """Bounds of every node's value over a box that hold in real arithmetic.
-
-    Args:
-        lower: For each node, [size] float64; node 0 is the box itself.
-        upper: Likewise.
-        charges: For each node, what `Checker.charge` says.
-        cuts: By node: the share of each neuron's ReLU, in [0, 1], that walks take for any number between its bounds,
-            whatever it is made of: tighter where rounding makes that vague. Bounds hold for any numbers here.
-        alive: Where `Checker.live` keeps its answer.
-    """
-
-    lower: list[Array]
-    upper: list[Array]
-    charges: list[Array]
-    cuts: dict[int, Array] = field(default_factory=dict)
-    alive: list[Live] = field(default_factory=list, repr=False)
-
-    def unstable(self, node: int) -> npt.NDArray[np.int64]:
-        """Returns the indices of the neurons of a node that may be on either side of 0."""
-        return np.flatnonzero((self.lower[node] < 0) & (self.upper[node] > 0))
-
-
-@dataclass(frozen=True, eq=False)
 class Planes:
     """Dual variables of the unstable neurons of one node, for rows in groups of `LANES64`.
 
@@ -144,43 +119,11 @@ def grouped(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(padded.reshape(groups, LANES64, width).transpose(0, 2, 1))
 
 
-def gamma(terms: npt.ArrayLike) -> Array:
-    """Bounds the relative error of a sum of so many products, doubled to cover its own evaluation."""
-    count = np.asarray(terms, dtype=np.float64) + 4.0
-    bound: Array = 2.0 * count * _UNIT / (1.0 - count * _UNIT)
-    return bound
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A term of a node in float64.
-
-    Args:
-        source: Node whose value, or ReLU, is multiplied.
-        activated: Whether it is the ReLU.
-        matrix: [size, size of source].
-        magnitude: Its absolute values.
-        exact: Whether the weights are the file's; otherwise each is within a relative `WEIGHT_ERROR` (or 2**-149).
-    """
-
-    source: int
-    activated: bool
-    matrix: sparse.csr_array
-    magnitude: sparse.csr_array
-    exact: bool
-
-
 def push(factor: LiveFactor, mu: Array, target: dict[int, Array]) -> None:
     """Adds what coefficients of a node's value, [groups, kept, LANES64], make of a term's source."""
     if factor.source not in target:
         target[factor.source] = np.zeros((mu.shape[0], factor.width, LANES64))
     back(factor.starts, factor.columns, factor.weights, mu, target[factor.source])
-
-
-def _weight_error(reach: Array, values: Array) -> Array:
-    """Bounds what inexact weights change: `reach` is |W| times the values' magnitudes."""
-    error: Array = 1.01 * WEIGHT_ERROR * reach + 2.0**-148 * float(values.sum())
-    return error
 
 
 class Checker:
@@ -221,54 +164,51 @@ class Checker:
         """Bounds what follows a node whose value is in [low, high]: its ReLU."""
         return np.maximum(low, 0.0), np.maximum(high, 0.0)
 
-    def intervals(self, node: int, bounds: CheckedBounds) -> tuple[Array, Array]:
-        """Returns interval bounds of a node from bounds of the nodes before it."""
-        bias = self.network.nodes[node].bias.astype(np.float64)
-        middle, size = bias.copy(), np.abs(bias)
-        radius = self.network.nodes[node].bias_error.astype(np.float64)
-        terms = np.ones_like(bias)
-        for product in self.products[node]:
-            low, high = bounds.lower[product.source], bounds.upper[product.source]
-            if product.activated:
-                low, high = self.activation(product.source, low, high)
-            center = 0.5 * low + 0.5 * high
-            # At least the distance of either end from the computed centre.
-            half = np.maximum(high - center, center - low) * (1.0 + 4 * _UNIT)
-            middle += product.matrix @ center
-            radius += product.magnitude @ half
-            reach = product.magnitude @ (np.abs(center) + half)
-            size += reach
-            if not product.exact:
-                radius += _weight_error(reach, np.abs(center) + half)
-            terms += np.diff(product.matrix.indptr)
-        slack = radius + 2.0 * gamma(2.0 * terms) * (size + _TINY)
-        low, high = middle - slack, middle + slack
-        # The last two operations round, too.
-        edge = 4 * _UNIT * (np.abs(middle) + slack)
-        return low - edge, high + edge
+    def intervals(self, node: int, bounds: CheckedBounds, live: Flags | None = None) -> tuple[Array, Array]:
+        """Returns interval bounds of a node from bounds of the nodes before it.
 
-    def charge(self, node: int, bounds: CheckedBounds) -> Array:
+        Args:
+            node: The node.
+            bounds: Of these.
+            live: Of which neurons; others' are infinite. None: of all.
+        """
+        own = self.network.nodes[node]
+        sources = [self._source(product, bounds) for product in self.products[node]]
+        return intervals(own.bias, own.bias_error, self.products[node], sources, live)
+
+    def charge(self, node: int, bounds: CheckedBounds, upper: Array | None = None) -> Array:
         """Returns what one unit of |μ| of each neuron of a node is charged for the products behind it, [size].
 
         Args:
             node: The node.
             bounds: Of the nodes before it.
+            upper: Upper bounds of its values; those that are 0 behind their ReLUs are charged roughly, as no walk
+                passes them.
         """
+        every = np.ones(self.network.nodes[node].size, dtype=np.bool_)
+        live = every if upper is None else self.living(node, upper)
         total = self.network.nodes[node].bias_error.astype(np.float64)
         for product in self.products[node]:
-            source, low, high = product.source, bounds.lower[product.source], bounds.upper[product.source]
-            if product.activated:
-                low, high = self.activation(source, low, high)
-                size = np.maximum(high, -low)
-            else:
-                size = np.maximum(np.abs(low), np.abs(high))
+            low, high = self._source(product, bounds)
+            # What a ReLU puts out isn't negative.
+            size = np.maximum(np.abs(low), np.abs(high))
             if not size.max(initial=0.0) < _LARGEST:
                 # What a coefficient that underflows loses is multiplied by this.
                 total[:] = np.inf
-            total += product.magnitude @ (self._gammas[source][int(product.activated)] * size)
+            product.reach(self._gammas[product.source][int(product.activated)] * size, live, total)
             if not product.exact:
-                total += _weight_error(product.magnitude @ size, size)
+                total += weight_error(product.magnitude @ size, size)
         return total * 1.01
+
+    def living(self, node: int, upper: Array) -> Flags:
+        """Says which neurons of a node matter by upper bounds of its values: not those that are 0 behind their ReLUs."""
+        # Not a number matters.
+        return np.ones(len(upper), dtype=np.bool_) if node in self._raw else ~(upper <= 0)
+
+    def _source(self, product: Product, bounds: CheckedBounds) -> tuple[Array, Array]:
+        """Bounds what a term multiplies."""
+        low, high = bounds.lower[product.source], bounds.upper[product.source]
+        return self.activation(product.source, low, high) if product.activated else (low, high)
 
     def live(self, bounds: CheckedBounds) -> Live:
         """Returns the network without the neurons that are 0 behind their ReLUs over a box; kept with its bounds."""
@@ -332,7 +272,7 @@ class Checker:
                 push(factor, mu, relu if factor.activated else linear)
         if 0 in linear:
             _concretise(linear[0], bounds.lower[0], bounds.upper[0], sums)
-        slack = 1.01 * (gamma(self._sums) * sums[1] + sums[2]) + _TINY
+        slack = 1.01 * (gamma(self._sums) * sums[1] + sums[2]) + TINY
         bound = sums[0] - slack - 4 * _UNIT * (np.abs(sums[0]) + slack)
         bound[~(sums[3] < _HUGE) | ~(sums[1] < _HUGE) | ~np.isfinite(bound)] = -np.inf
         result: Array = bound.reshape(-1)[:count]
@@ -354,7 +294,7 @@ class Checker:
             mu = lam * (1.0 - share[cut])[:, None]
             rest = lam - mu  # Rounded once, and of the right sign.
             fixed = np.where(rest > 0, rest * low[cut][:, None], rest * high[cut][:, None])
-            fixed -= 8 * _UNIT * np.abs(fixed) + np.where(rest == 0, 0.0, _TINY)
+            fixed -= 8 * _UNIT * np.abs(fixed) + np.where(rest == 0, 0.0, TINY)
             coefficients[:, cut, :] = mu
         free = np.flatnonzero((low < 0) & (high > 0))
         if not len(free):
@@ -370,7 +310,7 @@ class Checker:
         # At z = l: 0 >= μ l + d; at z = u: λ u >= μ u + d.
         at_low, at_high = -mu * l, (lam - mu) * u
         shift = np.where(falling, np.minimum(at_low, at_high), 0.0)
-        shift -= np.where(falling, 8 * _UNIT * (np.abs(at_low) + (np.abs(lam) + np.abs(mu)) * u) + _TINY, 0.0)
+        shift -= np.where(falling, 8 * _UNIT * (np.abs(at_low) + (np.abs(lam) + np.abs(mu)) * u) + TINY, 0.0)
         if planes is not None:
             beta = np.maximum(planes.beta, 0.0)
             active, inactive = planes.sign > 0, planes.sign < 0

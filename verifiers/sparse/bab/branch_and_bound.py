@@ -172,7 +172,7 @@ class BranchAndBound:
                 self._same = True
                 return self._end()
         if self._postponed is not None:
-            if self._standing.won(task.hunt.quick(root.open, self._postponed), "attack"):
+            if self._standing.won(task.hunt.quick(root.open, self._postponed, root.bounds), "attack"):
                 return False
             self._postponed = None
         self._composed = composed = compose(task, root, composition)

@@ -14,6 +14,7 @@ from prunecert.verifiers.sparse.bab.attack import Attack, Forward, Replay, confi
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
 #: Gradient steps on the whole network, before anything is composed: nearly all that fall at all fall in one.
 _QUICK = 2
@@ -63,7 +64,7 @@ class Hunt:
         replay: Replay | None = None,
         forward: Forward | None = None,
     ) -> None:
-        self._network, self._spec = checker.network, spec
+        self._checker, self._network, self._spec = checker, checker.network, spec
         self._lower, self._upper = lower, upper
         self.limits, self._threads = limits, checker.threads
         # As it is tried, so that nothing overflows on the way there.
@@ -89,18 +90,25 @@ class Hunt:
         witness, judged = self._witness, (self._allowance, self._replay)
         return witness if unsafe(self._network, self._spec, witness, values, scale, *judged) else None
 
-    def quick(self, open_: Int64Array, everything: Attackable) -> Float32Array | None:
-        """Descends on the whole network, from the centre towards each disjunct, and from the known point.
+    def quick(
+        self, open_: Int64Array, everything: Attackable, bounds: CheckedBounds | None = None
+    ) -> Float32Array | None:
+        """Descends on the network, from the centre towards each disjunct, and from the known point.
 
         Args:
             open_: Disjuncts that are not excluded yet.
             everything: All disjuncts.
+            bounds: Of all nodes over the box; what they say to be inactive costs nothing then.
         """
         if not self.limits.attack_steps or not self.limits.splits:
             return None
         center = 0.5 * self._lower + 0.5 * self._upper
         radius = np.maximum(self._upper - center, center - self._lower)
-        net = point_batch.of_network(self._network, everything.rows, everything.offsets, self._threads)
+        rows, offsets = everything.rows, everything.offsets
+        if bounds is None:
+            net = point_batch.of_network(self._network, rows, offsets, self._threads)
+        else:
+            net = point_batch.of_live(self._checker, bounds, rows, offsets)
         attack = Attack(net, [(int(a), int(b)) for a, b in itertools.pairwise(everything.starts)], (center, radius))
         target = open_
         t = np.zeros((len(open_), len(center)), dtype=np.float32)

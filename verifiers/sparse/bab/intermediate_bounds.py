@@ -91,12 +91,12 @@ def tighten(
         composition.drop(node)
         gone += len(free) - len(composition.free(node))
         for later in range(node + 1, checker.last + 1):
-            low, high = checker.intervals(later, bounds)
+            low, high = checker.intervals(later, bounds, checker.living(later, bounds.upper[later]))
             np.maximum(bounds.lower[later], low, out=bounds.lower[later])
             np.minimum(bounds.upper[later], high, out=bounds.upper[later])
             if sharpen is not None:
                 sharpen(later, bounds.lower[later], bounds.upper[later])
-            bounds.charges[later] = checker.charge(later, bounds)
+            bounds.charges[later] = checker.charge(later, bounds, bounds.upper[later])
     return gone
 
 

@@ -21,9 +21,11 @@ from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
+from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.llvm.row_gather import gather
 from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
 from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.threads import divide, together
 
 #: Multiply-adds of 16 lanes that are worth handing to another thread.
@@ -266,11 +268,45 @@ def of_network(network: Network, rows: Float64Array, offsets: Float64Array, thre
         spans.append((end, end + len(rows), np.zeros(len(rows), dtype=np.float32), []))
         lanes = Lanes(network.nodes[0].size, spans, threads)
         _LATEST[network] = lanes
+    lanes.spans[-1] = (*lanes.spans[-1][:2], -offsets.astype(np.float32), [_last_step(rows, int(first[-2]))])
+    return lanes
+
+
+def _last_step(rows: Float64Array, outputs: int) -> BatchStep:
+    """Returns the step of a specification's rows, the outputs beginning there."""
     place, column = np.nonzero(rows)
     starts = np.searchsorted(place, np.arange(len(rows) + 1))
-    step = BatchStep(starts, column.astype(np.int32), rows[place, column].astype(np.float32), 0, int(first[-2]), False)
-    lanes.spans[-1] = (*lanes.spans[-1][:2], -offsets.astype(np.float32), [step])
-    return lanes
+    return BatchStep(starts, column.astype(np.int32), rows[place, column].astype(np.float32), 0, outputs, False)
+
+
+def of_live(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets: Float64Array) -> Lanes:
+    """`of_network` without the neurons that are 0 behind their ReLUs over a box: for points of it, they are the same.
+
+    Args:
+        checker: Of the network.
+        bounds: Of all nodes over the box.
+        rows: Of the specification, [rows, outputs].
+        offsets: [rows].
+    """
+    live = checker.live(bounds)
+    first = np.cumsum([0, *map(len, live.kept)])
+    spans = []
+    for index, node in enumerate(checker.network.nodes[1:], 1):
+        steps = [
+            BatchStep(
+                factor.starts,
+                factor.columns,
+                factor.weights.astype(np.float32),
+                0,
+                int(first[factor.source]),
+                factor.activated,
+            )
+            for factor in live.factors(index)
+        ]
+        spans.append((int(first[index]), int(first[index + 1]), node.bias[live.kept[index]], steps))
+    end = int(first[-1])
+    last = end, end + len(rows), -offsets.astype(np.float32), [_last_step(rows, int(first[-2]))]
+    return Lanes(len(live.kept[0]), [*spans, last], checker.threads)
 
 
 def of_reduced(dual: Dual) -> Lanes:

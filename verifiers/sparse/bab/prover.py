@@ -34,7 +34,7 @@ def adopt_crown(checker: Checker, lower: Float64Array, upper: Float64Array, crow
             low, high = crown.lower[node].copy(), crown.upper[node].copy()
         else:
             low, high = checker.intervals(node, bounds)
-        bounds.charges.append(checker.charge(node, bounds))
+        bounds.charges.append(checker.charge(node, bounds, high))
         bounds.lower.append(low)
         bounds.upper.append(high)
     return bounds
@@ -53,7 +53,7 @@ def sharpened(checker: Checker, bounds: CheckedBounds, sharpen: Sharpen) -> None
         np.maximum(bounds.lower[node], low, out=bounds.lower[node])
         np.minimum(bounds.upper[node], high, out=bounds.upper[node])
         sharpen(node, bounds.lower[node], bounds.upper[node])
-        bounds.charges[node] = checker.charge(node, bounds)
+        bounds.charges[node] = checker.charge(node, bounds, bounds.upper[node])
 
 
 def unstable(checker: Checker, bounds: CheckedBounds) -> tuple[Int64Array, Int64Array]:

@@ -195,7 +195,9 @@ class Search:
             return None
         # What the neighbour did not find is not looked for first, if its proof is soon tried.
         held = self.earlier is not None and self.earlier.promises(standing.crown, open_, DIRECT)
-        if not (held or fragile) and standing.won(task.hunt.quick(open_, everything), "attack"):
+        if bounds is None:
+            bounds = adopt_crown(task.checker, low, high, crown)
+        if not (held or fragile) and standing.won(task.hunt.quick(open_, everything, bounds), "attack"):
             return None
         keep = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in open_])
         ends = np.cumsum([0, *(len(spec.disjuncts[k][1]) for k in open_)]).tolist()
@@ -205,7 +207,7 @@ class Search:
             offsets=(offsets + more)[keep],
             shift=more[keep],
             disjuncts=list(itertools.pairwise(ends)),
-            bounds=adopt_crown(task.checker, low, high, crown) if bounds is None else bounds,
+            bounds=bounds,
             postponed=everything if held else None,
         )
 
