@@ -201,7 +201,7 @@ class Checker:
         return total * 1.01
 
     def living(self, node: int, upper: Array) -> Flags:
-        """Says which neurons of a node matter by upper bounds of its values: not those that are 0 behind their ReLUs."""
+        """Says which neurons matter, by upper bounds of their values: not those that are 0 behind their ReLUs."""
         # Not a number matters.
         return np.ones(len(upper), dtype=np.bool_) if node in self._raw else ~(upper <= 0)
 

@@ -7,6 +7,7 @@ number, not even in the last bit: each of the others is a sum of the same produc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int32Array, Int64Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 
 
 class _Factor(Protocol):
@@ -54,6 +55,11 @@ class LiveFactor:
     columns: Int32Array
     weights: Float64Array
     width: int
+
+    @functools.cached_property
+    def single(self) -> Float32Array:
+        """The weights in float32, which they are the numbers of."""
+        return self.weights.astype(np.float32)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,53 +15,18 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.llvm.row_gather import gather
-from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.row_scatter import back
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.threads import divide, together
 
 #: Multiply-adds of 16 lanes that are worth handing to another thread.
 _SHARED = 200_000
-
-
-def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
-    place, begin, end, base = args[1], args[4], args[5], args[7]
-    lanes = Vectors(builder, FLOAT, LANES32)
-    value = lanes.load(values, place)
-    with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
-        target = builder.add(base, builder.mul(read_index(builder, columns, entry), index(LANES32)))
-        weight = lanes.splat(read(builder, weights, entry))
-        lanes.store(lanes.fused(value, weight, lanes.load(out, target)), out, target)
-    return context.get_dummy_value()
-
-
-@intrinsic
-def scatter(
-    typing: Any, values: Any, place: Any, columns: Any, weights: Any, begin: Any, end: Any, out: Any, base: Any
-) -> Any:
-    """Adds weights[e] values[place + l] to out[base + 16 columns[e] + l] for e = begin ... end - 1, l < 16.
-
-    Args:
-        typing: Numba's typing context.
-        values: Float32, flat.
-        place: int64.
-        columns: int32.
-        weights: Float32.
-        begin: int64.
-        end: int64.
-        out: Float32, flat; may be `values`.
-        base: int64.
-    """
-    return types.void(values, types.int64, columns, weights, types.int64, types.int64, out, types.int64), _lower
 
 
 @numba.njit(cache=True, nogil=True)
@@ -83,29 +48,6 @@ def _ahead(
         to = place + (row - first) * 16
         for lane in range(16):
             out[to + lane] += room[lane]
-
-
-@numba.njit(cache=True, nogil=True)
-def _back(
-    starts: Int64Array,
-    columns: Int32Array,
-    weights: Float32Array,
-    first: int,
-    stop: int,
-    values: Float32Array,
-    place: int,
-    out: Float32Array,
-    base: int,
-) -> None:
-    """Adds the transposed rows times values at `place` to those at `base`; rows of zeros are left out."""
-    for row in range(first, stop):
-        mine = place + (row - first) * 16
-        filled = False
-        for lane in range(16):
-            if values[mine + lane] != 0:
-                filled = True
-        if filled:
-            scatter(values, mine, columns, weights, starts[row], starts[row + 1], out, base)
 
 
 @numba.njit(cache=True)
@@ -234,7 +176,7 @@ class Lanes:
                     )
                     for group in range(groups)
                 ]
-                self._each(tasks, _back, groups * step.entries(stop - start))
+                self._each(tasks, back, groups * step.entries(stop - start))
         return by_raw[:, : self.inputs]
 
 
@@ -291,19 +233,12 @@ def of_live(checker: Checker, bounds: CheckedBounds, rows: Float64Array, offsets
     live = checker.live(bounds)
     first = np.cumsum([0, *map(len, live.kept)])
     spans = []
-    for index, node in enumerate(checker.network.nodes[1:], 1):
+    for number, node in enumerate(checker.network.nodes[1:], 1):
         steps = [
-            BatchStep(
-                factor.starts,
-                factor.columns,
-                factor.weights.astype(np.float32),
-                0,
-                int(first[factor.source]),
-                factor.activated,
-            )
-            for factor in live.factors(index)
+            BatchStep(factor.starts, factor.columns, factor.single, 0, int(first[factor.source]), factor.activated)
+            for factor in live.factors(number)
         ]
-        spans.append((int(first[index]), int(first[index + 1]), node.bias[live.kept[index]], steps))
+        spans.append((int(first[number]), int(first[number + 1]), node.bias[live.kept[number]], steps))
     end = int(first[-1])
     last = end, end + len(rows), -offsets.astype(np.float32), [_last_step(rows, int(first[-2]))]
     return Lanes(len(live.kept[0]), [*spans, last], checker.threads)

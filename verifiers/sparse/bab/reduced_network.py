@@ -12,6 +12,7 @@ activations are rounded (`Network.roundings`), what rounding adds to a neuron is
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -20,11 +21,47 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import LANES64, CheckedBounds, Checker, grouped, push
+from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
+from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.live import LiveFactor
+from prunecert.verifiers.sparse.llvm.row_scatter import back
+from prunecert.verifiers.sparse.threads import together
 
-#: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES64 doubles for each neuron.
+#: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES32 floats for each neuron.
 _GROUPS = 16
+
+
+def _push(factor: LiveFactor, value: Float32Array, target: dict[int, Float32Array], threads: int) -> None:
+    """Adds what coefficients of a node's value, [groups, kept, LANES32], make of a term's source."""
+    if factor.source not in target:
+        target[factor.source] = np.zeros((len(value), factor.width, LANES32), dtype=np.float32)
+    out, rows = target[factor.source], value.shape[1]
+    weights = factor.single
+    tasks = [
+        functools.partial(
+            back,
+            factor.starts,
+            factor.columns,
+            weights,
+            0,
+            rows,
+            value[group].reshape(-1),
+            0,
+            out[group].reshape(-1),
+            0,
+        )
+        for group in range(len(value))
+    ]
+    together(threads, tasks)
+
+
+def _grouped(rows: npt.NDArray[np.floating]) -> Float32Array:
+    """Returns [rows, neurons] as [groups, neurons, LANES32]; what is not filled is 0."""
+    count, width = rows.shape
+    groups = -(-count // LANES32)
+    padded = np.zeros((groups * LANES32, width), dtype=np.float32)
+    padded[:count] = rows
+    return np.ascontiguousarray(padded.reshape(groups, LANES32, width).transpose(0, 2, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +175,13 @@ class Composition:
         if all(product.source == 0 for product in self._checker.products[node]):
             self._first(node, places, out)
         else:
-            kept, step = self._live.kept[node], _GROUPS * LANES64
+            kept, step = self._live.kept[node], _GROUPS * LANES32
             number = np.searchsorted(kept, places)
             for begin in range(0, len(places), step):
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 some = number[begin : begin + step]
-                seeds = np.zeros((len(some), len(kept)))
+                seeds = np.zeros((len(some), len(kept)), dtype=np.float32)
                 seeds[np.arange(len(some)), some] = 1.0
                 self._compose(node, seeds, out, begin)
         self._free[node], self._rows[node] = places, out
@@ -214,16 +251,20 @@ class Composition:
         self._noise.own(node, places, M[:, len(pixels) :])
 
     def _compose(
-        self, node: int, seeds: Float64Array, out: tuple[Float32Array, Float32Array, Float64Array], begin: int
+        self,
+        node: int,
+        seeds: npt.NDArray[np.floating],
+        out: tuple[Float32Array, Float32Array, Float64Array],
+        begin: int,
     ) -> None:
         """Writes rows begin, begin + 1, … of M, N and c: rows `seeds` of a node's kept neurons, walked back."""
         M, N, c = out
         count, pixels, noise, spans = len(seeds), self._pixels, self._noise, self._spans()
         mine = slice(begin, begin + count)
-        linear = {node: grouped(seeds)}
-        relu: dict[int, Float64Array] = {}
-        groups = linear[node].shape[0]
-        constant = np.zeros((groups, LANES64))
+        linear = {node: _grouped(seeds)}
+        relu: dict[int, Float32Array] = {}
+        groups, threads = len(linear[node]), self._checker.threads
+        constant = np.zeros((groups, LANES32))
         for at in range(node, 0, -1):
             value, kept = linear.pop(at, None), self._live.kept[at]
             if at in relu:
@@ -239,9 +280,9 @@ class Composition:
             constant += np.einsum("gnk,n->gk", value, bias)
             noise.add(at, value, count, M[mine, len(pixels) :])
             for factor in self._live.factors(at):
-                push(factor, value, relu if factor.activated else linear)
+                _push(factor, value, relu if factor.activated else linear, threads)
         if 0 not in linear:
-            linear[0] = np.zeros((groups, len(self._center), LANES64))
+            linear[0] = np.zeros((groups, len(self._center), LANES32), dtype=np.float32)
         inputs = linear[0]
         constant += np.einsum("gnk,n->gk", inputs, self._center)
         M[mine, : len(pixels)] = _rows(inputs[:, pixels, :], count) * self._radius[pixels]
@@ -274,21 +315,21 @@ class _Noise:
             column = np.searchsorted(live, places)
             out[np.arange(len(places)), first + column] = size[column]
 
-    def add(self, node: int, value: Float64Array, count: int, out: Float32Array) -> None:
+    def add(self, node: int, value: Float32Array, count: int, out: Float32Array) -> None:
         """Writes the columns of `count` rows whose coefficients of a node's value are given in groups."""
         if node in self._columns:
             live, size, first = self._columns[node]
             value = value[:, np.searchsorted(self._kept[node], live), :]
             out[:count, first : first + len(live)] += _rows(value, count) * size
 
-    def cut(self, node: int, through: Float64Array, count: int, out: Float32Array) -> Float64Array:
+    def cut(self, node: int, through: Float32Array, count: int, out: Float32Array) -> Float64Array:
         """Makes ReLUs, as far as they are cut (`CheckedBounds.cuts`), columns, and leaves the rest of them.
 
         Returns:
             What their middles add to the constants, in groups.
         """
         if node not in self._bounds.cuts:
-            return np.zeros((through.shape[0], LANES64))
+            return np.zeros((through.shape[0], LANES32))
         live, _, first = self._columns[node]
         low, high = self._bounds.lower[node], self._bounds.upper[node]
         share = self._bounds.cuts[node]
@@ -302,6 +343,5 @@ class _Noise:
         return middle
 
 
-def _rows(groups: Float64Array, count: int) -> Float64Array:
-    rows: Float64Array = groups.transpose(0, 2, 1).reshape(groups.shape[0] * LANES64, groups.shape[1])[:count]
-    return rows
+def _rows(groups: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.floating]:
+    return groups.transpose(0, 2, 1).reshape(groups.shape[0] * LANES32, groups.shape[1])[:count]
