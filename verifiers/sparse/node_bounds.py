@@ -63,7 +63,7 @@ def _reach(starts, columns, weights, values, live, sums, out):  # type: ignore[n
     most = 0.0
     for value in values:
         # What isn't a number is kept.
-        if not value <= most:
+        if most == most and not value <= most:
             most = value
     for row in range(len(starts) - 1):
         if live[row]:

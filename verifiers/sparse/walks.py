@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import gamma
+from prunecert.verifiers.sparse.node_bounds import gamma
 
 #: Unit roundoff of float64.
 UNIT = 2.0**-53

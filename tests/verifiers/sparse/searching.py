@@ -17,9 +17,10 @@ from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced, reduce
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, adopt
+from prunecert.verifiers.sparse.certify import Checker, adopt
 from prunecert.verifiers.sparse.crown.engine import Engine, Question
 from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.onnx.reader import read_network
 from prunecert.verifiers.sparse.warmup import warm_up
 from tests.soundness.networks import Network as Drawn

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
-from prunecert.verifiers.sparse.certify import CheckedBounds, Planes, grouped
+from prunecert.verifiers.sparse.certify import Planes, grouped
 from prunecert.verifiers.sparse.network import Network
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from tests.verifiers.sparse.searching import Prepared, draw, search
 
 KINDS = ("fc", "conv", "skip", "conv-skip")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from prunecert.verifiers.sparse.certify import CheckedBounds
 from prunecert.verifiers.sparse.live import Live
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from tests.verifiers.sparse.bab.test_dual import KINDS, prepared
 
 

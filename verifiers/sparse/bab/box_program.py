@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds, gamma
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds, gamma
 
 #: Columns that are summed together: one AVX-512 register of float64.
 PIECE = 8

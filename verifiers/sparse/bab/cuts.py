@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
 #: Widths, in steps of a rounding, up to which neurons are cut before shares are optimised: none, those with two
 #: neighbouring numbers, and all.

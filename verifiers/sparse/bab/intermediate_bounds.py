@@ -17,7 +17,8 @@ from prunecert.verifiers.sparse.arrays import Float32Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Dual
 from prunecert.verifiers.sparse.bab.prover import Sharpen
 from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
+from prunecert.verifiers.sparse.certify import Checker, Planes, grouped
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
 #: Neurons that are bounded, and certified, together: neighbours, so that they see a small part of the network.
 _TOGETHER = 32

@@ -10,8 +10,9 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.outcome import Outcome
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, gamma, grouped
+from prunecert.verifiers.sparse.certify import Checker, Planes, grouped
 from prunecert.verifiers.sparse.crown.engine import CrownBounds
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds, gamma
 
 #: Narrows a node's bounds in place.
 Sharpen = Callable[[int, Float64Array, Float64Array], None]

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.live import LiveFactor
 from prunecert.verifiers.sparse.llvm.row_scatter import back
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.threads import together
 
 #: Groups of rows composed together: what this keeps in memory is `_GROUPS` * LANES32 floats for each neuron.

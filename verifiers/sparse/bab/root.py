@@ -11,7 +11,8 @@ from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int64A
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.prover import Sharpen
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.store import Earlier
 

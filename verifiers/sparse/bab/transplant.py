@@ -12,7 +12,7 @@ from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Arra
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual, equal_weights, root
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted, plant
-from prunecert.verifiers.sparse.certify import CheckedBounds
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from prunecert.verifiers.sparse.proofs.file import MOST_ENTRIES, Proof, pack
 from prunecert.verifiers.sparse.proofs.store import Earlier

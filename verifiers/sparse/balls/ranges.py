@@ -26,7 +26,8 @@ from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.products import pull, weighed
 from prunecert.verifiers.sparse.balls.spectral import norm
 from prunecert.verifiers.sparse.balls.walk import Ball, Ranges, Walker
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, gamma
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds, gamma
 from prunecert.verifiers.sparse.walks import UNIT, LateError
 
 #: Numbers that a walk's rows may have at one node: 32 MiB.

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import gamma
+from prunecert.verifiers.sparse.node_bounds import gamma
 
 #: Rows and columns from which a cheaper bound is taken.
 _LARGE = 2_500

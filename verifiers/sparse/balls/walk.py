@@ -20,7 +20,8 @@ from scipy import sparse
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.balls.minimum import minimise
 from prunecert.verifiers.sparse.balls.products import pull, weighed
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.walks import UNIT, RowSums
 
 

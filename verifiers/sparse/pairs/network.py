@@ -18,8 +18,8 @@ import scipy.sparse
 from prunecert.errors import UserError
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
-from prunecert.verifiers.sparse.certify import gamma
 from prunecert.verifiers.sparse.network import WEIGHT_ERROR, Network, Node, Term
+from prunecert.verifiers.sparse.node_bounds import gamma
 from prunecert.verifiers.sparse.walks import UNIT
 
 _JOINED = "sparse-pair compares two networks, of which bench.verify --with names the second"

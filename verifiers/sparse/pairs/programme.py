@@ -25,7 +25,7 @@ import scipy.sparse
 from scipy.optimize import linprog
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import gamma
+from prunecert.verifiers.sparse.node_bounds import gamma
 from prunecert.verifiers.sparse.pairs.network import Pair, PairTerm
 from prunecert.verifiers.sparse.pairs.ranges import CHANGE, FIRST, SECOND, PairRanges, inexact, through_relu
 from prunecert.verifiers.sparse.walks import TINY, UNIT

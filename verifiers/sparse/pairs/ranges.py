@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import gamma
+from prunecert.verifiers.sparse.node_bounds import gamma
 from prunecert.verifiers.sparse.pairs.network import Pair, PairTerm, ReachMatrix, weight_error
 from prunecert.verifiers.sparse.walks import TINY, UNIT
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.smooth import curves
 from prunecert.verifiers.sparse.smooth.walk import Region, SmoothChecker, walk
 from prunecert.verifiers.sparse.walks import LateError

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
-from prunecert.verifiers.sparse.certify import CheckedBounds, Checker
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 from prunecert.verifiers.sparse.smooth import curves
 from prunecert.verifiers.sparse.smooth.curves import Lines
 from prunecert.verifiers.sparse.smooth.network import SmoothNetwork

@@ -95,7 +95,8 @@ def test_lines_are_below_the_network_in_rational_arithmetic(kind: str, tmp_path:
 
 def test_bounds_are_those_of_crown_with_one_slope(tmp_path: Path) -> None:
     """The certificate's walk back with slopes u / (u - l) over the same hidden bounds gives the same numbers."""
-    from prunecert.verifiers.sparse.certify import CheckedBounds, Checker, Planes, grouped
+    from prunecert.verifiers.sparse.certify import Checker, Planes, grouped
+    from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
     drawn, network = draw("fc", 3, tmp_path)
     rng = np.random.default_rng(3)

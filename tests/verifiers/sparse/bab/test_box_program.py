@@ -4,8 +4,8 @@ import numpy as np
 import scipy.sparse
 
 from prunecert.verifiers.sparse.bab.box_program import PIECE, BoxProgram, columns, lay_out, scratch
-from prunecert.verifiers.sparse.certify import CheckedBounds
 from prunecert.verifiers.sparse.network import Network, Node, Term
+from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
 
 def program(*, exact: bool = True, most: int = 2**31, lower: float = -1.0) -> BoxProgram:

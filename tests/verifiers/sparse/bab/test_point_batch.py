@@ -43,6 +43,19 @@ def test_values_are_the_network_s_and_the_gradient_is_their_slope(kind: str, thr
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_live_over_the_box_has_the_same_values_and_gradients_there(kind: str, tmp_path: Path) -> None:
+    question = prepared(kind, 1, tmp_path)
+    whole = point_batch.of_network(question.checker.network, question.rows, question.offsets)
+    live = point_batch.of_live(question.checker, question.bounds, question.rows, question.offsets)
+    assert live.size <= whole.size
+    share = np.random.default_rng(0).random((20, len(question.lower))).astype(np.float32)
+    points = point_batch.pack(question.lower + share * (question.upper - question.lower))
+    np.testing.assert_allclose(live.values(points), whole.values(points), atol=1e-4)
+    weights = point_batch.pack(share[:, : len(question.rows)].copy())
+    np.testing.assert_allclose(live.gradient(weights), whole.gradient(weights), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_left_over_the_box_has_the_same_rows(kind: str, tmp_path: Path) -> None:
     question = prepared(kind, 1, tmp_path)
     lanes = point_batch.of_reduced(question.dual)
