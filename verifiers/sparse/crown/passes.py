@@ -183,7 +183,7 @@ class UnitPass(Pass):
         self._layout = lay_out(network)
         self._program = self._layout.program
         self._blocks = find_blocks(self._program, least_density)
-        self._weights = 2 * len(self._program.columns)
+        self._weights = 2 * len(self._program.columns) + 16
         self._images: list[UnitImage] = []
         self._scratches: list[Scratch] = []
         self._buffers: list[Int64Array] = []
@@ -228,6 +228,18 @@ class UnitPass(Pass):
             offsets, walk, intersect, bounds,
         )  # fmt: skip
         return bounds, int(intervals.count_unstable(self._program, image))
+
+    def forward(self, slot: int, point: Float64Array) -> list[Float64Array]:
+        """Computes the values of all nodes at a point [inputs], each [size], in the file's order."""
+        self.reserve(slot + 1)
+        image, values = self._images[slot], []
+        with np.errstate(all="ignore"):
+            intervals.evaluate(self._program, self._blocks, image, point[self._layout.orders[0]])
+        for first, order in zip(self._layout.values, self._layout.orders, strict=True):
+            value = np.empty(len(order))
+            value[order] = image.centers[first : first + len(order)]
+            values.append(value)
+        return values
 
     def _levels(
         self, slot: int, question: QuestionArrays, tighten: bool, walk: bool, intersect: bool, parallel: bool

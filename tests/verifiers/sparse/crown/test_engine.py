@@ -386,6 +386,20 @@ def test_values_at_points_are_the_networks(name: str, way: Way, tmp_path: Path) 
     np.testing.assert_allclose(engine.evaluate(x), network.evaluate(x), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_values_of_a_deep_network_are_not_those_of_intervals(way: Way, exact: bool) -> None:
+    """What a point's intervals are wide by grows from layer to layer, to more than the values."""
+    network = chain((40,) * 16, 1, 0.0)
+    nodes = [replace(node, terms=tuple(replace(term, exact=exact) for term in node.terms)) for node in network.nodes]
+    network = replace(network, nodes=tuple(nodes))
+    x = np.random.default_rng(0).standard_normal((2, 40))
+    engine = Engine(network, 1, **way._asdict())
+    engine.bound(question(network, 0.1, 0))
+    for values, expected in zip(engine.forward(x), network.forward(x), strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_values_that_overflow_are_said_to(way: Way) -> None:
     network = chain((4, 12, 12, 3), 0, 0.0)
@@ -396,7 +410,8 @@ def test_values_that_overflow_are_said_to(way: Way) -> None:
         huge.data[:] = np.abs(huge.data) * np.float32(1e30)
         nodes[node] = replace(nodes[node], terms=(replace(term, matrix=huge),))
     engine = Engine(replace(network, nodes=tuple(nodes)), 1, **way._asdict())
-    values = engine.forward(np.full((1, 4), 1e300))
+    with np.errstate(all="ignore"):
+        values = engine.forward(np.full((1, 4), 1e300))
     assert not np.isfinite(values[-1]).any()
 
 

@@ -159,6 +159,28 @@ def open_level(program: Program, blocks: Blocks, image: UnitImage, level):  # ty
 
 
 @numba.njit(cache=True, nogil=True)
+def evaluate(program: Program, blocks: Blocks, image: UnitImage, x):  # type: ignore[no-untyped-def]
+    """Computes all values at a point, float64 in the order of the variables, into `image.centers`.
+
+    Not by intervals of the point, whose radii, however small at first, would take the place of the values after some
+    layers: each variable's reference is its value, and all radii are 0.
+    """
+    start(program, image, x, x)
+    image.centers[: program.starts[1]] = x[: program.starts[1]]
+    for level in range(len(program.kinds)):
+        open_level(program, blocks, image, level)
+        rectified = program.kinds[level] >= FUSED
+        for row in program.live[program.lives[level] : program.lives[level + 1]]:
+            y = image.centers[row]
+            if rectified and y < 0.0:
+                y = 0.0
+            image.quantities[row, 0], image.quantities[row, 1] = y, magnitude(y, 0.0)
+            image.quantities[row, 2] = image.quantities[row, 3] = 0.0
+        if blocks.read[level]:
+            list_values(program, blocks, image, level)
+
+
+@numba.njit(cache=True, nogil=True)
 def unstable_rows(program: Program, image: UnitImage, level, out):  # type: ignore[no-untyped-def]
     """Writes the level's rows whose ReLU is unstable to `out`; returns how many there are."""
     count = 0
