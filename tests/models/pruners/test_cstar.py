@@ -124,6 +124,7 @@ def test_a_cell_counts_the_same_in_card_file_and_export_and_verifiers_see_the_pr
     assert len(count_layers(export_compact(info.path, tmp_path / "exact.onnx", Mode.EXACT).path)) > 4
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_the_product(tiny: nn.Module) -> None:
     """By intervals and by CROWN, a network of factors is as tight as the one that its products make."""
     factorised = prune(tiny, 4, train=Lent()).model

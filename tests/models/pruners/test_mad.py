@@ -53,6 +53,7 @@ def test_learned_masks_lower_the_loss_and_leave_the_weights(tiny: nn.Module) -> 
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
 
 
+@pytest.mark.slow
 def test_masks_of_one_go_on_having_gradients(tiny: nn.Module) -> None:
     """A mask that a first batch pushes to 1 leaves it again by a second step of another sign: Adam's second step."""
     x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 10

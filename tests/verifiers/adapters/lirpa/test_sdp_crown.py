@@ -72,6 +72,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return onnxnets.normal_form(request.param(folder / "net.onnx", seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.0, 0.05, 0.4])
 def test_hidden_values_and_outputs_are_where_it_says(network: Path, eps: float) -> None:
     case = Case.of(network, eps)
@@ -132,6 +133,7 @@ def take_over(crown: SdpCrown, case: Case, checker: Checker, ranges: Ranges) -> 
         own.radius = ranges.radii.get(node, np.inf)
 
 
+@pytest.mark.slow
 def test_balls_are_not_looked_for_where_a_layer_has_too_many(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case.of(network, 0.3)
     monkeypatch.setattr(subject, "_MOST", 0)
