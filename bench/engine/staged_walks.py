@@ -218,7 +218,7 @@ class StagedUnits(Staged):
     def __init__(self, network: Network) -> None:
         super().__init__(network, layouts.lay_out(network))
         program, places = self._program, 2 * len(self._program.level) + 16
-        self._weights = 2 * len(program.columns)
+        self._weights = 2 * len(program.columns) + 16
         self._blocks = find_blocks(program)
         self._image = make_image(program, self._weights)
         self._scratch = make_scratch(places, places + 8 * len(program.kinds), False)

@@ -110,13 +110,13 @@ class Planes:
     beta: Array
 
 
-def grouped(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns [rows, neurons] as [groups, neurons, LANES64]; what is not filled is 0."""
+def grouped(rows: npt.NDArray[Any], lanes: int = LANES64) -> npt.NDArray[Any]:
+    """Returns [rows, neurons] as [groups, neurons, lanes]; what is not filled is 0."""
     count, width = rows.shape
-    groups = -(-count // LANES64)
-    padded = np.zeros((groups * LANES64, width), dtype=rows.dtype)
+    groups = -(-count // lanes)
+    padded = np.zeros((groups * lanes, width), dtype=rows.dtype)
     padded[:count] = rows
-    return np.ascontiguousarray(padded.reshape(groups, LANES64, width).transpose(0, 2, 1))
+    return np.ascontiguousarray(padded.reshape(groups, lanes, width).transpose(0, 2, 1))
 
 
 def push(factor: LiveFactor, mu: Array, target: dict[int, Array]) -> None:

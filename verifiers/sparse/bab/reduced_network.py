@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
-from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.certify import Checker, grouped
 from prunecert.verifiers.sparse.live import LiveFactor
 from prunecert.verifiers.sparse.llvm.row_scatter import back
 from prunecert.verifiers.sparse.node_bounds import CheckedBounds
@@ -54,15 +54,6 @@ def _push(factor: LiveFactor, value: Float32Array, target: dict[int, Float32Arra
         for group in range(len(value))
     ]
     together(threads, tasks)
-
-
-def _grouped(rows: npt.NDArray[np.floating]) -> Float32Array:
-    """Returns [rows, neurons] as [groups, neurons, LANES32]; what is not filled is 0."""
-    count, width = rows.shape
-    groups = -(-count // LANES32)
-    padded = np.zeros((groups * LANES32, width), dtype=np.float32)
-    padded[:count] = rows
-    return np.ascontiguousarray(padded.reshape(groups, LANES32, width).transpose(0, 2, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +253,7 @@ class Composition:
         M, N, c = out
         count, pixels, noise, spans = len(seeds), self._pixels, self._noise, self._spans()
         mine = slice(begin, begin + count)
-        linear = {node: _grouped(seeds)}
+        linear = {node: grouped(seeds.astype(np.float32), LANES32)}
         relu: dict[int, Float32Array] = {}
         groups, threads = len(linear[node]), self._checker.threads
         constant = np.zeros((groups, LANES32))

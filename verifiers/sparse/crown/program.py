@@ -273,3 +273,13 @@ def _count_chains(pointers, columns, height, group, chains):  # type: ignore[no-
             if here[column] < most:
                 here[column] += 1
                 chains[column] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def row_sizes(pointers, weights):  # type: ignore[no-untyped-def]
+    """Sums the magnitudes of each row's weights in float64."""
+    sums = np.zeros(len(pointers) - 1)
+    for row in range(len(sums)):
+        for k in range(pointers[row], pointers[row + 1]):
+            sums[row] += abs(np.float64(weights[k]))
+    return sums

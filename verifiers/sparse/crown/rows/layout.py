@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import CONV_WIDTH, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array
-from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Layout, Program, lay_out
+from prunecert.verifiers.sparse.crown.program import FUSED, INPUT, OVER, Layout, Program, lay_out, row_sizes
 from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING
 from prunecert.verifiers.sparse.network import Network, Node, Term
 
@@ -157,7 +157,7 @@ def lay_flat(network: Network) -> tuple[Layout, Taps]:
             places.append(place)
         channels.append(len(begins))
     lengths = np.diff(program.pointers)
-    sizes = _sizes(program.pointers, program.weights) * (1 + 1e-9)
+    sizes = row_sizes(program.pointers, program.weights) * (1 + 1e-9)
     factor = np.where(lengths > 0, (lengths + 2) * _U53 * (1 + 1e-6), 0.0)
     fixed, scaled = factor * np.abs(program.bias) + program.bias_error * (1 + 1e-9), factor * sizes
     constants = np.where(program.kinds[program.level] >= FUSED, np.maximum(program.bias, 0.0), program.bias)
@@ -189,16 +189,6 @@ def lay_flat(network: Network) -> tuple[Layout, Taps]:
         base,
         shallow.astype(np.int64),
     )
-
-
-@numba.njit(cache=True, nogil=True)
-def _sizes(pointers, weights):  # type: ignore[no-untyped-def]
-    """Sums the magnitudes of each row's weights in float64."""
-    sums = np.zeros(len(pointers) - 1)
-    for row in range(len(sums)):
-        for k in range(pointers[row], pointers[row + 1]):
-            sums[row] += abs(np.float64(weights[k]))
-    return sums
 
 
 def _pairs(starts: Int64Array) -> list[tuple[int, int]]:

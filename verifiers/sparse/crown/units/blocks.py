@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, Float32Array, Float64Array, Int64Array
-from prunecert.verifiers.sparse.crown.program import FUSED, RAW, Program
+from prunecert.verifiers.sparse.crown.program import FUSED, RAW, Program, row_sizes
 from prunecert.verifiers.sparse.crown.rounding import SMALLEST, U53
 
 #: Weights that are there, of those that blocks have room for, from which blocks are faster than rows, from
@@ -111,7 +111,7 @@ def find_blocks(program: Program, least_density: float = LEAST_DENSITY) -> Block
     lengths = np.diff(program.pointers)
     longest = np.array([lengths[begin:end].max(initial=0) for begin, end in spans])
     lost = (longest + 2) * U53 * (1 + 1e-6)
-    sizes = _row_sizes(program.pointers, program.weights) * (1 + 1e-9)
+    sizes = row_sizes(program.pointers, program.weights) * (1 + 1e-9)
     gammas = np.array([program.gamma[begin:end].max(initial=0.0) for begin, end in spans])
     constants = np.where(program.kinds[program.level] >= FUSED, np.maximum(program.bias, 0.0), program.bias)
     constants[program.live] = 0.0
@@ -151,12 +151,11 @@ def _level_blocks(program: Program, level: int, least_density: float) -> _LevelB
     sizes = program.groups[program.level]
     homes = np.arange(len(program.level)) - (np.arange(len(program.level)) - program.starts[program.level]) % sizes
     pitch = -(-group // BLOCK_WIDTH) * BLOCK_WIDTH
-    pairs, sources, room = _find_pairs(pointers - pointers[0], columns, homes, sizes, group)
+    local = pointers - pointers[0]
+    pairs, sources, room = _find_pairs(local, columns, homes, sizes, group)
     if len(weights) < least_density * pitch * room:
         return None
-    marks, counts = _fingerprints(
-        pointers - pointers[0], columns, weights.view(np.int32), homes, group, pairs, sources, sizes
-    )
+    marks, counts = _fingerprints(local, columns, weights.view(np.int32), homes, group, pairs, sources, sizes)
     _, examples, which = np.unique(
         np.stack([marks, counts.astype(np.uint64)], axis=1), axis=0, return_index=True, return_inverse=True
     )
@@ -164,29 +163,18 @@ def _level_blocks(program: Program, level: int, least_density: float) -> _LevelB
     places = np.concatenate([[0], np.cumsum(heights * pitch)])
     if places[-1] > MOST_NUMBERS * len(weights) + 2**16:
         return None
-    offsets = places[np.reshape(which, -1)]
+    turn = np.reshape(which, -1)
+    offsets = places[turn]
     blocks = np.zeros(int(places[-1]), dtype=np.float32)
     chosen = np.full(len(sources), -1, dtype=np.int64)
     chosen[examples] = places[:-1]
-    local = pointers - pointers[0]
     _copy_blocks(local, columns, weights, homes, group, pitch, pairs, sources, chosen, blocks)
     present = np.array([np.count_nonzero(blocks[a:b]) for a, b in itertools.pairwise(places)], dtype=np.int64)
     same = _agree(local, columns, weights, homes, group, pitch, pairs, sources, offsets, blocks)
-    turn = np.reshape(which, -1)
     # As many weights as the block has, each of them the block's, and as high: the pair has this block and no other.
     if not same or not np.array_equal(present[turn], counts) or not np.array_equal(heights[turn], sizes[sources]):
         return None
     return _LevelBlocks(pairs, sources, offsets, pitch, blocks)
-
-
-@numba.njit(cache=True, nogil=True)
-def _row_sizes(pointers, weights):  # type: ignore[no-untyped-def]
-    """Sums the magnitudes of each row's weights in float64."""
-    sums = np.zeros(len(pointers) - 1)
-    for row in range(len(sums)):
-        for k in range(pointers[row], pointers[row + 1]):
-            sums[row] += abs(np.float64(weights[k]))
-    return sums
 
 
 @numba.njit(cache=True, nogil=True)
