@@ -125,6 +125,8 @@ class TreeWriter:
     def _tree(self, run: Search) -> tuple[list[SiteBounds], dict[int, list[Entry]]]:
         """Returns how a search bounded the network, and its trees by alternative; nothing where CROWN did it all."""
         branched, network = run.branched, self._network
+        if branched is not None and branched.forgotten:
+            raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
         if branched is None or not branched.leaves:
             return [], {}
         checker = branched.checker

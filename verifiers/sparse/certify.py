@@ -27,8 +27,7 @@ minus infinity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -36,6 +35,7 @@ import numpy.typing as npt
 
 from prunecert.verifiers.base import UnsupportedError
 from prunecert.verifiers.sparse.live import Live, LiveFactor
+from prunecert.verifiers.sparse.llvm.row_scatter import scatter
 from prunecert.verifiers.sparse.network import Network
 from prunecert.verifiers.sparse.node_bounds import TINY, CheckedBounds, Flags, Product, gamma, intervals, weight_error
 
@@ -49,23 +49,84 @@ _HUGE = 1e50
 _LARGEST = 1e100
 
 
+class Planes(NamedTuple):
+    """Dual variables of the unstable neurons of one node, for rows in groups of `LANES64`.
+
+    Args:
+        sign: [groups, neurons, LANES64]; 1: split active, -1: split inactive, 0: free.
+        alpha: Slopes of free neurons in [0, 1], likewise.
+        beta: Multipliers of split neurons, 0 or more, likewise.
+    """
+
+    sign: Signs
+    alpha: Array
+    beta: Array
+
+
 @numba.njit(cache=True, parallel=True)
 def back(
     indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int32], data: Array, coefficients: Array, out: Array
 ) -> None:
     """Adds matrix.T @ coefficients to out; both are [groups, neurons, LANES64]."""
     for group in numba.prange(coefficients.shape[0]):
-        for row in range(len(indptr) - 1):
-            filled = False
+        _back(indptr, indices, data, coefficients[np.int64(group)], out[np.int64(group)])
+
+
+@numba.njit(cache=True)
+def _back(
+    indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int32], data: Array, coefficients: Array, out: Array
+) -> None:
+    """Adds matrix.T @ coefficients to out for one group; rows of zeros are left out."""
+    values, sums = coefficients.reshape(-1), out.reshape(-1)
+    for row in range(len(indptr) - 1):
+        filled = False
+        for lane in range(LANES64):
+            # Not a number isn't 0.
+            if coefficients[row, lane] != 0.0:
+                filled = True
+        if filled:
+            scatter(values, row * LANES64, indices, data, indptr[row], indptr[row + 1], sums, 0)
+
+
+@numba.njit(cache=True)
+def _least(a: float, b: float) -> float:
+    """Returns the smaller one, or what is not a number."""
+    return a if a < b or a != a else b
+
+
+@numba.njit(cache=True)
+def _most(a: float, b: float) -> float:
+    """Returns the larger one, or what is not a number."""
+    return a if a > b or a != a else b
+
+
+@numba.njit(cache=True, parallel=True)
+def _replace(
+    coefficients: Array, free: npt.NDArray[np.int64], low: Array, high: Array, planes: Planes, shift: Array
+) -> None:
+    """Replaces relu(z) by z for free neurons, [groups, kept, LANES64], and writes what that adds to the constants."""
+    signs, alphas, betas = planes.sign, planes.alpha, planes.beta
+    for group in numba.prange(coefficients.shape[0]):
+        for k in range(len(free)):
+            l, u = low[free[k]], high[free[k]]  # noqa: E741 (the field's letters)
+            chord = u / (u - l)
             for lane in range(LANES64):
-                if coefficients[group, row, lane] != 0.0:
-                    filled = True
-            if filled:
-                for entry in range(indptr[row], indptr[row + 1]):
-                    column = indices[entry]
-                    weight = data[entry]
-                    for lane in range(LANES64):
-                        out[group, column, lane] += weight * coefficients[group, row, lane]
+                lam, sign, moved = coefficients[group, free[k], lane], signs[group, k, lane], 0.0
+                beta = _most(betas[group, k, lane], 0.0)
+                if sign > 0:
+                    mu = _least(lam - beta, lam)
+                elif sign < 0:
+                    mu = beta
+                elif lam < 0:
+                    mu = lam * chord
+                    # At z = l: 0 >= μ l + d; at z = u: λ u >= μ u + d.
+                    at_low, at_high = -mu * l, (lam - mu) * u
+                    moved = _least(at_low, at_high)
+                    moved -= 8 * _UNIT * (abs(at_low) + (abs(lam) + abs(mu)) * u) + TINY
+                else:
+                    mu = _least(lam * _least(_most(alphas[group, k, lane], 0.0), 1.0), lam)
+                coefficients[group, free[k], lane] = mu
+                shift[group, k, lane] = moved
 
 
 @numba.njit(cache=True, parallel=True)
@@ -93,21 +154,6 @@ def _concretise(coefficients: Array, low: Array, high: Array, sums: Array) -> No
                 end = value * low[neuron] if value > 0 else value * high[neuron]
                 sums[0, group, lane] += end
                 sums[1, group, lane] += abs(end)
-
-
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """Dual variables of the unstable neurons of one node, for rows in groups of `LANES64`.
-
-    Args:
-        sign: [groups, neurons, LANES64]; 1: split active, -1: split inactive, 0: free.
-        alpha: Slopes of free neurons in [0, 1], likewise.
-        beta: Multipliers of split neurons, 0 or more, likewise.
-    """
-
-    sign: Signs
-    alpha: Array
-    beta: Array
 
 
 def grouped(rows: npt.NDArray[Any], lanes: int = LANES64) -> npt.NDArray[Any]:
@@ -299,24 +345,11 @@ class Checker:
         free = np.flatnonzero((low < 0) & (high > 0))
         if not len(free):
             return coefficients, fixed
-        lam = coefficients[:, free, :]
-        l, u = low[free][:, None], high[free][:, None]  # noqa: E741 (the field's letters)
+        shift = np.empty((coefficients.shape[0], len(free), LANES64))
         if planes is None:
-            alpha = np.broadcast_to((u >= -l).astype(np.float64), lam.shape)
-        else:
-            alpha = np.clip(planes.alpha, 0.0, 1.0)
-        falling = lam < 0
-        mu = np.where(falling, lam * (u / (u - l)), np.minimum(lam * alpha, lam))
-        # At z = l: 0 >= μ l + d; at z = u: λ u >= μ u + d.
-        at_low, at_high = -mu * l, (lam - mu) * u
-        shift = np.where(falling, np.minimum(at_low, at_high), 0.0)
-        shift -= np.where(falling, 8 * _UNIT * (np.abs(at_low) + (np.abs(lam) + np.abs(mu)) * u) + TINY, 0.0)
-        if planes is not None:
-            beta = np.maximum(planes.beta, 0.0)
-            active, inactive = planes.sign > 0, planes.sign < 0
-            mu = np.where(active, np.minimum(lam - beta, lam), np.where(inactive, beta, mu))
-            shift = np.where(active | inactive, 0.0, shift)
-        coefficients[:, free, :] = mu
+            alpha = np.broadcast_to((high[free] >= -low[free]).astype(np.float64)[:, None], shift.shape)
+            planes = Planes(np.zeros(shift.shape, dtype=np.int8), alpha.copy(), np.zeros(shift.shape))
+        _replace(coefficients, free, low, high, planes, shift)
         return coefficients, np.concatenate([fixed, shift], axis=1)
 
 

@@ -94,7 +94,8 @@ def _search() -> None:
     # Between CROWN's bound, -4.5, and the truth, -3.97: it takes a split.
     spec = OutputSpec(((np.array([[-1.0, 0.0]]), np.array([-4.2])),))
     engine, checker = Engine(network, 1), Checker(network)
-    for limits in (Limits(split="relu"), Limits(split="input")):
+    shared = Limits(split="relu", tighten_after=0, share_from=0)
+    for limits in (Limits(split="relu"), Limits(split="input"), shared):
         Search(engine, checker, -corner, corner, spec, limits, time.monotonic() + 600).run()
 
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from prunecert.verifiers.checker import RefusedError, check, check_stream
 from prunecert.verifiers.checker.network import read_network
 from prunecert.verifiers.checker.vnnlibfile import read_property
 from prunecert.verifiers.sparse import certificates, certified_trees
+from prunecert.verifiers.sparse.bab.lines import subtrees
 from prunecert.verifiers.sparse.bab.outcome import Limits
 from prunecert.verifiers.sparse.bab.search import Search
 from prunecert.verifiers.sparse.certificates import Certifier
@@ -201,3 +202,43 @@ def test_trees_have_splits_of_neurons_that_feed_relus() -> None:
     splits = [entry for tree in files.proof().trees for entry in tree if isinstance(entry, Split)]
     assert splits
     assert all(split.node in network.sites and split.neuron < network.nodes[split.node].size for split in splits)
+
+
+@pytest.mark.parametrize("family", ["conv-pruned-70", "skip"])
+def test_trees_over_shared_lines_are_proofs_too(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = largest(family)
+    certifier = Certifier(files.onnx)
+    network = read_network(files.onnx.read_bytes())
+    (case,) = read_property(files.vnnlib.read_bytes(), network.nodes[0].size, network.nodes[network.output].size)
+    limits = Limits(attack_steps=0, tighten_after=0, root_steps=1, steps=2, share_from=0)
+    shared = list[int]()
+    grow = subtrees.grow
+
+    def count(*arguments: Any) -> subtrees.Grown:
+        grown = grow(*arguments)
+        shared.append(len(grown.proved))
+        return grown
+
+    monkeypatch.setattr(subtrees, "grow", count)
+    proof, how = certifier._case(case, np.inf, limits)
+    assert isinstance(proof, CaseProof)
+    assert how == "bab"
+    assert sum(shared) > 1
+    target = tmp_path / "proof"
+    target.write_bytes(files.certificate(proof.encoded()))
+    report = check(target, files.onnx, files.vnnlib)
+    assert (report.answer, report.leaves >= sum(shared)) == ("unsat", True)
+
+
+def test_a_tree_that_was_not_kept_is_no_proof() -> None:
+    files = largest("conv-skip")
+    finished = searched(files)
+    assert finished.branched is not None
+    finished.branched.forgotten = True
+    finished.branched.leaves.clear()
+    writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
+    with pytest.raises(certified_trees.UncertifiedError, match="takes more memory than its limit"):
+        writer._tree(finished)
+    # Another search is made.
+    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
+    assert (written.status, written.how) == (Status.UNSAT, "bab")

@@ -17,21 +17,23 @@ from __future__ import annotations
 import functools
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.arrays import Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import branching, leaf_lp, transplant
-from prunecert.verifiers.sparse.bab.counterexamples import ReducedHunt
+from prunecert.verifiers.sparse.bab.composed import Composed, compose
 from prunecert.verifiers.sparse.bab.cuts import cut
-from prunecert.verifiers.sparse.bab.dual import Batch, Dual
+from prunecert.verifiers.sparse.bab.dual import Batch, Look
 from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
+from prunecert.verifiers.sparse.bab.lines import subtrees
+from prunecert.verifiers.sparse.bab.lines.subtrees import SHARING, Growth
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
 from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover
-from prunecert.verifiers.sparse.bab.reduced_network import Composition, Reduced, reduce
+from prunecert.verifiers.sparse.bab.reduced_network import Composition
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted
 from prunecert.verifiers.sparse.certify import Checker
@@ -45,37 +47,6 @@ _STEPS = 6
 _RATES, _DECAY = (0.1, 1.0), 0.85
 #: Most leaves of an earlier tree that are certified before anything is composed.
 DIRECT = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Composed:
-    """What is left of the network over the box.
-
-    Args:
-        net: The reduced network.
-        dual: Bounds its subdomains.
-        hunt: Looks for counterexamples in it.
-    """
-
-    net: Reduced
-    dual: Dual
-    hunt: ReducedHunt
-
-
-def compose(task: Task, root: Root, composition: Composition | None = None) -> Composed:
-    """Composes what is stable away.
-
-    Args:
-        task: The question.
-        root: The box.
-        composition: What is composed already.
-
-    Raises:
-        TimeoutError: The deadline passed.
-    """
-    net = reduce(task.checker, root.bounds, root.rows, root.offsets, task.deadline, composition)
-    dual = Dual(net, root.disjuncts, task.checker.threads)
-    return Composed(net, dual, ReducedHunt(task.hunt, dual, root.shift))
 
 
 def timeout(outcome: Outcome, pool: Pool) -> None:
@@ -106,6 +77,9 @@ class BranchAndBound:
         self.leaves: list[Batch] = []
         #: How hidden bounds were improved, if they were.
         self.tightened: list[Tightened] = []
+        #: Whether there are more of these than there is room for, so that none is kept.
+        self.forgotten = False
+        self._kept_mb = 0.0
         self.pool = Pool()
         self._pending: list[Batch] = []
         self._stuck = 0
@@ -158,6 +132,7 @@ class BranchAndBound:
                 cut(task.checker, root.bounds, root.rows, root.offsets, task.deadline)
                 composition = Composition(task.checker, root.bounds)
         self.tree, self.leaves, self._pending, self.pool, self._stuck = Tree(), [], [], Pool(), 0
+        self.forgotten, self._kept_mb = False, 0.0
         self._standing.proved[root.open] = np.inf
         self._prover = Prover(task.checker, root.bounds, root.rows, root.offsets, root.disjuncts, self._outcome)
         earlier = None if self._outcome.rounds else task.earlier
@@ -227,9 +202,9 @@ class BranchAndBound:
             best.put(near, part)
         return best
 
-    def _ascend(self, batch: Batch) -> Batch:
+    def _ascend(self, batch: Batch, steps: int = 0) -> Batch:
         """Ascends on children, from their parents' dual variables; a pair shares the steps that it has."""
-        steps, deadline = max(1, self._limits.steps // 2), self._task.deadline
+        steps, deadline = steps or max(1, self._limits.steps // 2), self._task.deadline
         return self.composed.dual.optimise(batch, steps, _RATES, _DECAY, target=self._margin, deadline=deadline)
 
     def _leaves(self, planted: Planted) -> Batch:
@@ -261,7 +236,7 @@ class BranchAndBound:
         leaves, earlier = [*self.leaves, *self._pending], self._task.earlier
         if len(self.pool):
             leaves.append(self.pool.take(len(self.pool)))
-        if not leaves or (self._same and earlier is not None and earlier.latest):
+        if not leaves or self.forgotten or (self._same and earlier is not None and earlier.latest):
             return None
         bounds = (self._standing.crown, self._standing.proved)
         return transplant.keep(network, names, earlier, self._outcome, bounds, self.tree, leaves, self._places)
@@ -316,9 +291,17 @@ class BranchAndBound:
         leaves = batch.take(np.flatnonzero(good))
         self._outcome.certified += len(leaves)
         np.minimum.at(self._standing.proved, self._root.open[leaves.disjunct], certified[good])
-        if len(leaves):
-            self.leaves.append(leaves)
+        self._keep(leaves)
         return batch.take(np.flatnonzero(~good)), certified[~good]
+
+    def _keep(self, leaves: Batch) -> None:
+        """Keeps leaves with their dual variables as long as there is room for all."""
+        self._kept_mb += leaves.megabytes
+        if self._kept_mb > self._limits.memory_mb:
+            self.forgotten = True
+            self.leaves.clear()
+        elif len(leaves):
+            self.leaves.append(leaves)
 
     def _settle(self, leaf: Batch) -> None:
         """Decides a subdomain whose neurons are all split."""
@@ -341,6 +324,34 @@ class BranchAndBound:
         work = max(net.unstable, 1) * max(len(net.pixels), 1)
         return int(np.clip(6e7 / work, 8, 256))
 
+    def _share(self) -> bool:
+        """Says whether subtrees are to share lines: in large trees, where walks through all layers cost more."""
+        large = self._tightened or not self._limits.tighten_after
+        return large and subtrees.worth(self.composed.dual, self._limits.share_from)
+
+    def _below(self, parents: Batch, look: Look) -> Batch:
+        """Grows subtrees below some open subdomains, and returns what of them is bounded and not yet proved."""
+        steps = max(1, self._limits.steps // 2)
+        growth = Growth(steps, _RATES[1], _DECAY, self._margin, self._task.deadline)
+        branch = functools.partial(self.tree.branch, self._root.open)
+        grown = subtrees.grow(self.composed.dual, parents, look, growth, branch)
+        self._outcome.domains += grown.domains
+        if len(grown.proved):
+            self._pending.append(grown.proved)
+        # Those that are nearly proved end together.
+        left = grown.left.take(np.argsort(-grown.left.bound))
+        left = self._ascend(left, max(1, steps // 2))
+        return Batch.join([left, self._split(grown.stuck, look.take(grown.places))]) if len(grown.stuck) else left
+
+    def _split(self, parents: Batch, look: Look) -> Batch:
+        """Splits one neuron of each of some open subdomains, and returns the children."""
+        neuron = branching.choose(self.composed.dual, parents, look, self._limits.candidates)
+        both = branching.children(parents, neuron)
+        places = np.tile(parents.place, 2), np.tile(neuron, 2), np.repeat([1, -1], len(parents))
+        both.place[:] = self.tree.add(*places, self._root.open[both.disjunct])
+        self._outcome.domains += len(both)
+        return self._ascend(both)
+
     def branch(self) -> None:
         """Splits until nothing is open, or until the deadline."""
         out = self._outcome
@@ -358,7 +369,8 @@ class BranchAndBound:
                     return
                 continue
             out.rounds += 1
-            parents = self.pool.take(size)
+            share = self._share()
+            parents = self.pool.take(min(size, SHARING) if share else size)
             look = self.composed.dual.look(parents)
             if self._limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
                 worst = np.argsort(parents.bound)[:16]
@@ -366,17 +378,7 @@ class BranchAndBound:
                     self.composed.hunt.descend(look.t[worst], parents.disjunct[worst], _STEPS), "bab"
                 ):
                     return
-            neuron = branching.choose(self.composed.dual, parents, look, self._limits.candidates)
-            both = branching.children(parents, neuron)
-            both.place[:] = self.tree.add(
-                np.tile(parents.place, 2),
-                np.tile(neuron, 2),
-                np.repeat([1, -1], len(parents)),
-                self._root.open[both.disjunct],
-            )
-            both = self._ascend(both)
-            out.domains += len(both)
-            self._accept(both)
+            self._accept(self._below(parents, look) if share else self._split(parents, look))
             if sum(len(part) for part in self._pending) >= TOGETHER or not len(self.pool):
                 self._flush()
             if out.status is Status.SAT:

@@ -53,6 +53,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.bound)
 
+    @property
+    def megabytes(self) -> float:
+        """Size of the arrays."""
+        return float(sum(getattr(self, name).nbytes for name in FIELDS)) / 2**20
+
     def take(self, index: npt.ArrayLike) -> Batch:
         """Returns some of them, copied."""
         i = np.asarray(index)
@@ -126,6 +131,11 @@ class Look:
     t: Float32Array
     rows: Float32Array
 
+    def take(self, index: npt.ArrayLike) -> Look:
+        """Returns what was seen of some subdomains, copied."""
+        i = np.asarray(index)
+        return Look(self.lam[i], self.z[i], self.t[i], self.rows[i])
+
 
 class Dual:
     """Bounds batches of subdomains of one reduced network.
@@ -154,6 +164,11 @@ class Dual:
         #: Multiplications of a walk forwards and backwards, for one subdomain.
         self.cost = 2 * (len(m[1]) + len(n[1]))
         self._spans = np.array(disjuncts, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def problem(self) -> AscentProblem:
+        """The network as kernels take it."""
+        return self._problem
 
     @property
     def slope(self) -> Float32Array:

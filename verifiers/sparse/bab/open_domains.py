@@ -28,7 +28,7 @@ class Pool:
     @property
     def megabytes(self) -> float:
         """Size of the arrays."""
-        return float(sum(getattr(block, name).nbytes for block in self._blocks for name in FIELDS)) / 2**20
+        return sum(block.megabytes for block in self._blocks)
 
     def lowest(self) -> float:
         """Returns the worst bound, infinity if there is none."""

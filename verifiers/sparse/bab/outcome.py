@@ -25,10 +25,13 @@ class Limits:
         tighten_after: Subdomains after which the hidden bounds are improved and the search starts over; 0: never.
         tighten_steps: Gradient steps for each of them.
         splits: Whether to split; without, this is α-CROWN.
-        memory_mb: Most that CROWN's walks, what is left of the network, or open subdomains may take, each.
+        memory_mb: Most that CROWN's walks, what is left of the network, or open subdomains may take, each; proved
+            subdomains that take more are not kept.
         seed: Of the attack's random starts.
         split: What is split: `relu`, `input` (where sub-boxes can be bounded so), or `auto`: inputs where few vary and
             an estimate says that it will do, else ReLUs.
+        share_from: Multiply-adds of a walk through all layers, for each pixel and unstable neuron, from which subtrees
+            of a large tree share lines (`lines`).
         every: Whether alternatives that CROWN proves are taken for open, so that the search leaves a tree of each.
     """
 
@@ -44,6 +47,7 @@ class Limits:
     memory_mb: float = 3072.0
     seed: int = 0
     split: Literal["auto", "input", "relu"] = "relu"
+    share_from: float = 100.0
     every: bool = False
 
 
@@ -71,6 +75,12 @@ class Tree:
         self.sign += signs.tolist()
         self.disjunct += disjuncts.tolist()
         return np.arange(start, len(self.parent), dtype=np.int64)
+
+    def branch(
+        self, numbers: Int64Array, disjunct: int, parents: Int64Array, neurons: Int64Array, signs: Int64Array
+    ) -> Int64Array:
+        """Appends entries of one disjunct, by its place among open ones of these numbers, and returns their places."""
+        return self.add(parents, neurons, signs, np.full(len(parents), numbers[disjunct]))
 
 
 @dataclass(eq=False)

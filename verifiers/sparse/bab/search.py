@@ -19,7 +19,8 @@ import numpy.typing as npt
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.bab.attack import Replay
-from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, compose, timeout
+from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, timeout
+from prunecert.verifiers.sparse.bab.composed import compose
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.cuts import cut
 from prunecert.verifiers.sparse.bab.dual import Batch

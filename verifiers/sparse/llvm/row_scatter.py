@@ -1,5 +1,7 @@
 """A sparse row's transpose times 16 numbers at once: what goes backwards, in LLVM's intermediate representation.
 
+Numbers are float32 or float64, all of them alike.
+
 The 16 values of the row stay in a register, and an entry costs one multiply-add to what its column has.
 """
 
@@ -13,13 +15,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Int32Array, Int64Array
-from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, Vectors, data, index, read, read_index
 
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     values, columns, weights, out = (data(context, builder, signature, args, k) for k in (0, 2, 3, 6))
     place, begin, end, base = args[1], args[4], args[5], args[7]
-    lanes = Vectors(builder, FLOAT, LANES32)
+    kind = DOUBLE if signature.args[0].dtype == types.float64 else FLOAT
+    lanes = Vectors(builder, kind, LANES32)
     value = lanes.load(values, place)
     with cgutils.for_range_slice(builder, begin, end, index(1), INDEX) as (entry, _):
         target = builder.add(base, builder.mul(read_index(builder, columns, entry), index(LANES32)))
@@ -36,13 +39,13 @@ def scatter(
 
     Args:
         typing: Numba's typing context.
-        values: Float32, flat.
+        values: Float32 or float64, flat.
         place: int64.
         columns: int32.
-        weights: Float32.
+        weights: Of the same type.
         begin: int64.
         end: int64.
-        out: Float32, flat; may be `values`.
+        out: Likewise; may be `values`.
         base: int64.
     """
     return types.void(values, types.int64, columns, weights, types.int64, types.int64, out, types.int64), _lower

@@ -11,12 +11,14 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab import branching
-from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, compose, timeout
+from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, timeout
+from prunecert.verifiers.sparse.bab.composed import compose
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
+from prunecert.verifiers.sparse.onnx.neuron_names import Names
 from tests.verifiers.sparse.bab.test_dual import prepared
 from tests.verifiers.sparse.searching import Prepared
 
@@ -42,10 +44,12 @@ def start(question: Prepared, spec: OutputSpec, limits: Limits, seconds: float =
     return BranchAndBound(task, standing, root), standing
 
 
+@pytest.mark.parametrize("share_from", [0.0, 1e12])
 @pytest.mark.parametrize("tighten_after", [0, 8])
-def test_leaves_cover_the_box(tighten_after: int, tmp_path: Path) -> None:
+def test_leaves_cover_the_box(tighten_after: int, share_from: float, tmp_path: Path) -> None:
     question = prepared("fc", 1, tmp_path)
-    bab, standing = start(question, below(question, 0.8), Limits(tighten_after=tighten_after, root_steps=3, steps=2))
+    limits = Limits(tighten_after=tighten_after, root_steps=3, steps=2, share_from=share_from)
+    bab, standing = start(question, below(question, 0.8), limits)
     if bab.start(again=False):
         bab.branch()
     out = standing.outcome
@@ -189,3 +193,17 @@ def test_composing_gives_a_dual_of_the_open_rows(tmp_path: Path) -> None:
     composed = compose(task, root)
     assert composed.dual.rows == 1
     np.testing.assert_array_equal(composed.net.nodes, question.net.nodes)
+
+
+def test_leaves_are_kept_while_there_is_room_for_all(tmp_path: Path) -> None:
+    question = prepared("fc", 1, tmp_path)
+    batch = question.dual.start([0, 0])
+    bab, _ = start(question, below(question, 0.8), Limits(memory_mb=2.5 * batch.megabytes))
+    for _ in range(2):
+        bab._keep(batch)
+    assert (len(bab.leaves), bab.forgotten) == (2, False)
+    for _ in range(2):
+        bab._keep(batch)
+    assert (len(bab.leaves), bab.forgotten) == (0, True)
+    # A proof for other networks would lack them.
+    assert bab.pack("hash", Names((), ())) is None
