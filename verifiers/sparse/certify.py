@@ -349,6 +349,10 @@ class Checker:
         if planes is None:
             alpha = np.broadcast_to((high[free] >= -low[free]).astype(np.float64)[:, None], shift.shape)
             planes = Planes(np.zeros(shift.shape, dtype=np.int8), alpha.copy(), np.zeros(shift.shape))
+        for part in planes:
+            # The kernel would read beyond them.
+            if part.shape != shift.shape:
+                raise ValueError(f"dual variables of {part.shape} for {shift.shape} groups, neurons and rows")
         _replace(coefficients, free, low, high, planes, shift)
         return coefficients, np.concatenate([fixed, shift], axis=1)
 

@@ -135,6 +135,19 @@ def test_nonsense_planes_are_only_weak(tmp_path: Path) -> None:
         assert np.all(certified <= least)
 
 
+@pytest.mark.parametrize("name", ["sign", "alpha", "beta"])
+def test_planes_of_another_shape_are_refused(name: str, tmp_path: Path) -> None:
+    # They are read by a kernel, which would go on in memory that isn't theirs.
+    drawn, network = draw("fc", 6, tmp_path)
+    center = np.random.default_rng(6).random(drawn.inputs)
+    prepared = Prepared(network, center - 0.5, center + 0.5, OutputSpec.robustness(0, drawn.classes))
+    planes = planes_of(prepared, prepared.dual.start(np.arange(len(prepared.rows))))
+    node = max(planes)
+    planes[node] = planes[node]._replace(**{name: getattr(planes[node], name)[:, :1]})
+    with pytest.raises(ValueError, match="dual variables of"):
+        prepared.checker.lower(prepared.checker.last, prepared.rows, prepared.bounds, planes)
+
+
 def test_a_leaf_that_fails_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search whose float32 bounds are too high by 0.05 still proves nothing wrong, and finds the same answer."""
     from prunecert.verifiers.sparse.bab.dual import Dual

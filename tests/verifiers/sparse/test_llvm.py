@@ -7,12 +7,14 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, CONV_WIDTH, LANES32, PAIRED_LANES32
 from prunecert.verifiers.sparse.llvm.backward_unit import accumulate, process1, process4, process8
 from prunecert.verifiers.sparse.llvm.block_columns import add_columns
 from prunecert.verifiers.sparse.llvm.conv_stripes import PADDING, settle_relus, settle_values, stripe1, stripe2
 from prunecert.verifiers.sparse.llvm.row_gather import gather
+from prunecert.verifiers.sparse.llvm.row_scatter import scatter
 
 
 @numba.njit
@@ -158,3 +160,57 @@ def test_settling_gives_bounds_and_references_that_hold_them(rectified: bool) ->
     assert peaks[:CONV_WIDTH].max() == np.abs(y[mine]).max()
     np.testing.assert_allclose(peaks[CONV_WIDTH:].sum(), (upper - lower)[mine].sum())
     assert not any(array[0] for array in (lower, upper, y, r, q))
+
+
+@numba.njit
+def scattered(values, place, columns, weights, begin, end, out, base):  # type: ignore[no-untyped-def]
+    scatter(values, place, columns, weights, begin, end, out, base)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("length", [0, 1, 5, 17])
+def test_a_row_is_scattered_lane_by_lane(length: int, kind: type[np.floating[Any]]) -> None:
+    rng = np.random.default_rng(length)
+    values = rng.standard_normal(3 * LANES32).astype(kind)
+    columns = rng.integers(0, 9, length + 2).astype(np.int32)
+    weights = rng.standard_normal(length + 2).astype(kind)
+    before = rng.standard_normal((11, LANES32)).astype(kind)
+    out = before.reshape(-1).copy()
+    scattered(values, LANES32, columns, weights, 1, 1 + length, out, LANES32)
+    after = before.astype(np.float64)
+    for column, weight in zip(columns[1 : 1 + length], weights[1 : 1 + length], strict=True):
+        after[1 + column] += weight * values[LANES32 : 2 * LANES32].astype(np.float64)
+    np.testing.assert_allclose(out.reshape(11, LANES32), after, rtol=1e-5, atol=1e-6)
+
+
+def _arrays(kind: type[np.floating[Any]] = np.float32) -> dict[str, Any]:
+    return {
+        "values": np.zeros(64, dtype=kind),
+        "columns": np.zeros(8, dtype=np.int32),
+        "weights": np.zeros(8, dtype=kind),
+        "out": np.zeros(64, dtype=kind),
+    }
+
+
+def _frozen(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("kernel", [gathered, scattered])
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("weights", np.zeros(16, dtype=np.float32)[::2]),
+        ("columns", np.zeros(16, dtype=np.int32)[::2]),
+        ("columns", np.zeros(8, dtype=np.int64)),
+        ("values", np.zeros((64, 2), dtype=np.float32)[:, 0]),
+        ("weights", np.zeros(8)),
+        ("out", np.zeros(128, dtype=np.float32)[::2]),
+        ("out", _frozen(np.zeros(64, dtype=np.float32))),
+    ],
+)
+def test_arrays_that_a_kernel_would_misread_are_refused(kernel: Any, name: str, array: Any) -> None:
+    a = _arrays() | {name: array}
+    with pytest.raises(TypingError, match=r"allowed is an array of|can't be written"):
+        kernel(a["values"], 0, a["columns"], a["weights"], 0, 2, a["out"], 0)

@@ -370,7 +370,7 @@ class BranchAndBound:
                 continue
             out.rounds += 1
             share = self._share()
-            parents = self.pool.take(min(size, SHARING) if share else size)
+            parents = self.pool.take(SHARING if share else size)
             look = self.composed.dual.look(parents)
             if self._limits.attack_steps and (out.rounds <= 4 or out.rounds % 4 == 0):
                 worst = np.argsort(parents.bound)[:16]

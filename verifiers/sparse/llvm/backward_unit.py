@@ -17,7 +17,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32
-from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, LANE, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.vectors import (
+    DOUBLE,
+    FLOAT,
+    INDEX,
+    LANE,
+    Vectors,
+    data,
+    demand,
+    index,
+    read,
+    read_index,
+)
 
 #: Independent sums of `accumulate`, so that one addition need not wait for the last.
 _CHAINS = 4
@@ -129,6 +140,7 @@ def accumulate(typing: Any, values: Any, columns: Any, weights: Any, begin: Any,
     Returns:
         Sums over the entries of w values[j, 0] and of max(|w|, smallest) values[j, 1 ... 3].
     """
+    demand((), values=(values, types.float64), columns=(columns, types.int32), weights=(weights, types.float32))
     result = types.UniTuple(types.float64, 4)
     signature = result(values, columns, weights, begin, end, smallest)
 

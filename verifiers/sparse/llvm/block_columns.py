@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import BLOCK_WIDTH, CONV_WIDTH
-from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, Vectors, data, demand, index, read, read_index
 
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -59,5 +59,8 @@ def add_columns(
         base: Of the block's first row, and the first neuron.
         pitch: From row to row.
     """
+    double = types.float64
+    demand((sums,), sums=(sums, double), channels=(channels, types.int32), values=(values, double))
+    demand((), weights=(weights, types.float32))
     place = types.int64
     return types.void(sums, channels, values, weights, place, place, place, place), _lower

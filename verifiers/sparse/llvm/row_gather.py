@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32
-from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.vectors import FLOAT, INDEX, Vectors, data, demand, index, read, read_index
 
 #: Sums that don't wait for each other.
 _CHAINS = 4
@@ -59,4 +59,6 @@ def gather(
         out: Float32, flat; may be `values`.
         place: int64.
     """
+    kind = types.float32
+    demand((out,), values=(values, kind), columns=(columns, types.int32), weights=(weights, kind), out=(out, kind))
     return types.void(values, types.int64, columns, weights, types.int64, types.int64, out, types.int64), _lower

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Int32Array, Int64Array
-from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, Vectors, data, index, read, read_index
+from prunecert.verifiers.sparse.llvm.vectors import DOUBLE, FLOAT, INDEX, Vectors, data, demand, index, read, read_index
 
 
 def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -48,6 +48,8 @@ def scatter(
         out: Likewise; may be `values`.
         base: int64.
     """
+    kind = types.float64 if getattr(values, "dtype", None) == types.float64 else types.float32
+    demand((out,), values=(values, kind), columns=(columns, types.int32), weights=(weights, kind), out=(out, kind))
     return types.void(values, types.int64, columns, weights, types.int64, types.int64, out, types.int64), _lower
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 
 FLOAT = ir.FloatType()
 DOUBLE = ir.DoubleType()
@@ -21,6 +23,24 @@ def index(value: int) -> ir.Constant:
 def data(context: Any, builder: Any, signature: Any, args: Any, position: int) -> Any:
     """Returns the pointer to the numbers of the array that is the argument at a position."""
     return context.make_array(signature.args[position])(context, builder, args[position]).data
+
+
+def demand(written: tuple[Any, ...], **arrays: tuple[Any, Any]) -> None:
+    """Refuses arrays that a kernel would misread: it has pointers only, and knows nothing of steps.
+
+    Args:
+        written: Types of the arrays that the kernel writes.
+        **arrays: The type of each array, and that of its numbers.
+
+    Raises:
+        TypingError: Numbers are of another type, don't lie side by side, or may not be written.
+    """
+    for name, (array, number) in arrays.items():
+        if not isinstance(array, types.Array) or array.dtype != number or array.layout != "C":
+            raise TypingError(f"{name} is {array}; allowed is an array of {number} in C order")
+    for array in written:
+        if not array.mutable:
+            raise TypingError(f"{array} can't be written")
 
 
 def read(builder: Any, pointer: Any, offset: Any) -> Any:

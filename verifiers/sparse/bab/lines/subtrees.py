@@ -23,7 +23,7 @@ Plant = Callable[[int, Int64Array, Int64Array, Int64Array], Int64Array]
 SHARING = 16
 #: Most levels of a subtree, and open subdomains of a level from which on none follows: deeper down, lines that were
 #: drawn for its top cost more than a walk does.
-_LEVELS, _WIDE = 8, 512
+_LEVELS, _WIDE = 10, 2048
 
 
 @dataclass(frozen=True)
