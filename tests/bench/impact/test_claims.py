@@ -33,9 +33,9 @@ def test_what_is_verified_is_judged_and_what_is_only_trained_waits_for_that(tmp_
     (hard, _) = [row for row in rows if row[0] == "ard"]
     assert hard[4] == "holds"
     assert hard[3].startswith("attacked +50.0 points (")
-    # The zoo has HYDRA at 100x, and nobody has verified it here.
+    # The zoo has both at 100x, and nobody has verified them here.
     (harp,) = [row for row in rows if row[1].startswith("beats HYDRA at 100x")]
-    assert harp[4] == "not trained yet: harp_x100"
+    assert harp[4] == "not verified yet: harp_x100, hydra_x100"
     assert not [row for row in tables["cnn-small, pgd, 2/255: claims of the papers"] if row[0] == "fre"]
 
 
