@@ -75,11 +75,11 @@ class BranchAndBound:
         self.tree = Tree()
         #: The subdomains that are proved, with their dual variables.
         self.leaves: list[Batch] = []
-        #: How hidden bounds were improved, if they were.
-        self.tightened: list[Tightened] = []
         #: Whether there are more of these than there is room for, so that none is kept.
         self.forgotten = False
         self._kept_mb = 0.0
+        #: How hidden bounds were improved, if they were.
+        self.tightened: list[Tightened] = []
         self.pool = Pool()
         self._pending: list[Batch] = []
         self._stuck = 0
