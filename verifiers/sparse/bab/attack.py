@@ -44,15 +44,16 @@ class Attack:
         self._member = np.array([(row >= start) & (row < stop) for start, stop in disjuncts])
 
     def descend(
-        self, t: Float32Array, target: Int64Array, steps: int, first: float = 0.6
+        self, t: Float32Array, target: Int64Array, steps: int, first: float = 0.6, last: float = 0.05
     ) -> tuple[Float32Array, Float32Array]:
-        """Lowers the largest row of each point's disjunct, until one point is unsafe.
+        """Lowers what is above 0 of the rows of each point's disjunct, until one point is unsafe.
 
         Args:
             t: Starts, [n, inputs] in [-1, 1], n > 0.
             target: [n] the disjunct that each point is to fall into.
             steps: Gradient steps.
-            first: Size of the first step; the last is a twentieth.
+            first: Size by which the first step is longer than the last, in half widths of the box.
+            last: About the last step's size.
 
         Returns:
             The best points [n, inputs] and their margins [n]: least over all disjuncts of the largest row.
@@ -74,9 +75,9 @@ class Attack:
             np.copyto(best_margin, margin, where=better)
             if step == steps or best_margin.min() < 0:
                 break
-            largest = np.where(member, rows, -np.inf).argmax(axis=1)
-            weights = (np.arange(self.lanes.rows)[:, None] == largest[:, None]).astype(np.float32)
-            size = np.float32(first * (1 - step / steps) + 0.05)
+            # Of a conjunction all rows that are in the way: the largest alone is one and then another of them.
+            weights = (member & (rows > 0)).astype(np.float32)
+            size = np.float32(first * (1 - step / steps) + last)
             descend(t, self.lanes.gradient(weights), size)
         return unpack(best, count), best_margin.reshape(-1)[:count]
 

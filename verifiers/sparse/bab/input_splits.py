@@ -31,6 +31,7 @@ from prunecert.verifiers.sparse.bab.box_program import lay_out, scratch
 from prunecert.verifiers.sparse.bab.open_boxes import Boxes, OpenBoxes
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.row_combination import combine
+from prunecert.verifiers.sparse.bab.scattered_attack import ScatteredAttack
 from prunecert.verifiers.sparse.threads import divide, together
 
 #: Most inputs that may vary for `auto` to try input splits.
@@ -45,6 +46,8 @@ _ROUND, _LEAST, _MOST, _ATTACKED = 4e8, 16, 1024, 32
 _TRIAL = 2048
 #: Margin in float64 below which a point is tried on the original network, and how many are.
 _NEAR, _TRIED = 1e-5, 4
+#: Part of the time that the attack on all of the box may take, and sub-boxes from whose centres it begins.
+_ATTACKING, _CENTERS = 0.1, 512
 #: Share of sub-boxes that must have been proved lately.
 _PROVED = 0.25
 #: Most halves that the estimate looks ahead.
@@ -67,6 +70,8 @@ class InputSplits:
         self._inputs = self._program.varying
         self._scratch = [scratch(self._program) for _ in range(task.checker.threads)]
         self._point = root.bounds.lower[0].copy()
+        self._scattered = ScatteredAttack(task, root) if task.limits.attack_steps else None
+        self._attacked, self._attack_s = 0, 0.0
         self._spans = np.array(root.disjuncts, dtype=np.int64).reshape(-1, 2)
         self._proved = np.full(len(root.open), np.inf)
         self._whole = np.full(len(root.open), -np.inf)
@@ -90,6 +95,8 @@ class InputSplits:
         begin, before, next_look = time.monotonic(), self.seconds, max(_TRIAL, 2 * self.domains)
         to_the_end = pause >= self._task.deadline
         if not self.domains:
+            if self._scattered is not None and self._standing.won(self._scattered.quick(), "attack"):
+                return True
             low, high = (corner[0][self._inputs] for corner in (self._root.bounds.lower, self._root.bounds.upper))
             count = len(self._root.open)
             if self._bound(np.tile(low, (count, 1)), np.tile(high, (count, 1)), np.arange(count)):
@@ -110,6 +117,8 @@ class InputSplits:
                 return True
             now = time.monotonic()
             self.seconds = before + now - begin
+            if self._attack_all():
+                return True
             if not to_the_end and now > pause:
                 return False
             if looks and not to_the_end and self.domains >= next_look:
@@ -217,6 +226,20 @@ class InputSplits:
             margins = np.min([values[:, first:last].max(axis=1) for first, last in self._spans], axis=0)
         best = np.argsort(margins)[:_TRIED]
         return self._standing.won(self._task.hunt.confirm(points[best[margins[best] < _NEAR]]), "bab")
+
+    def _attack_all(self) -> bool:
+        """Attacks all of the box anew, once for each doubling of the sub-boxes; returns whether that was enough."""
+        late = self._attack_s > _ATTACKING * self.seconds
+        if self._scattered is None or self.domains < max(_TRIAL, 2 * self._attacked) or late or not len(self.pool):
+            return False
+        begin, self._attacked = time.monotonic(), self.domains
+        boxes = self.pool.open()
+        boxes = boxes.take(np.argsort(boxes.bound, kind="stable")[:_CENTERS])
+        points = np.tile(self._point, (len(boxes), 1))
+        points[:, self._inputs] = 0.5 * boxes.low + 0.5 * boxes.high
+        won = self._standing.won(self._scattered.thorough(points), "bab")
+        self._attack_s += time.monotonic() - begin
+        return won
 
     def _timeout(self) -> bool:
         out = self._standing.outcome
