@@ -91,6 +91,13 @@ class SparseBab(SparseSearch):
             help="what is split; auto: inputs where at most 20 of them vary and an estimate says that it will do, and "
             "ReLUs elsewhere, or where `proofs` are kept, in which splits of inputs are not stored",
         ),
+        "second_order": Setting(
+            default=True,
+            later=True,
+            idle=("l2", "int8", "curves", "inputs"),
+            help="whether large trees try second-order bounds of the last hidden layer, of which certificates and "
+            "`proofs` know nothing; with `proofs` they are not tried",
+        ),
     }
 
     @classmethod
@@ -110,6 +117,7 @@ class SparseBab(SparseSearch):
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
             "split": own.get("split", "auto"),
+            "second_order": own.get("second_order", True),
         }
 
     def load(self, onnx: Path) -> None:

@@ -132,7 +132,8 @@ class Certifier:
             warm_up()
         begin = time.monotonic()
         begins: dict[tuple[bool, bool], float] = {}
-        limits = limits or Limits()
+        # Of second-order bounds certificates know nothing.
+        limits = replace(limits or Limits(), second_order=False)
         # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
         attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
         if all(map(few_inputs, cases)):

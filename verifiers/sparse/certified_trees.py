@@ -127,6 +127,10 @@ class TreeWriter:
         branched, network = run.branched, self._network
         if branched is not None and branched.forgotten:
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
+        if branched is not None and branched.treeless:
+            raise UncertifiedError(
+                Status.UNKNOWN, "the search proved it by second-order bounds, of which no tree is kept"
+            )
         if branched is None or not branched.leaves:
             return [], {}
         checker = branched.checker

@@ -130,7 +130,7 @@ def _replace(
 
 
 @numba.njit(cache=True, parallel=True)
-def _sum_up(mu: Array, bias: Array, charge: Array, sums: Array) -> None:
+def sum_up(mu: Array, bias: Array, charge: Array, sums: Array) -> None:
     """Adds mu * bias, |mu * bias|, |mu| * charge to sums[0], [1], [2] [3, groups, LANES64]; the largest |mu| to [3]."""
     for group in numba.prange(mu.shape[0]):
         for neuron in range(mu.shape[1]):
@@ -185,12 +185,14 @@ class Checker:
         self.threads = threads
         self.last = len(network.nodes) - 1
         self.activated = network.activated()
-        self._raw = frozenset({0, self.last, *network.raw()})
+        #: Nodes whose values are used without ReLU, the input and the last one among them.
+        self.raw = frozenset({0, self.last, *network.raw()})
         self.products: list[list[Product]] = []
-        self._biases: list[Array] = []
+        self.biases: list[Array] = []
         linear = [np.zeros(node.size) for node in network.nodes]
         relu = [np.zeros(node.size) for node in network.nodes]
-        self._sums = 0.0
+        #: As many numbers at most as a walk sums up for a row.
+        self.terms = 0.0
         for node in network.nodes:
             terms = []
             for term in node.terms:
@@ -202,8 +204,8 @@ class Checker:
                 counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
                 (relu if term.activated else linear)[term.source] += counts
             self.products.append(terms)
-            self._biases.append(node.bias.astype(np.float64))
-            self._sums += 3.0 * node.size
+            self.biases.append(node.bias.astype(np.float64))
+            self.terms += 3.0 * node.size
         self._gammas = [(gamma(a), gamma(b)) for a, b in zip(linear, relu, strict=True)]
 
     def activation(self, node: int, low: Array, high: Array) -> tuple[Array, Array]:
@@ -249,7 +251,7 @@ class Checker:
     def living(self, node: int, upper: Array) -> Flags:
         """Says which neurons matter, by upper bounds of their values: not those that are 0 behind their ReLUs."""
         # Not a number matters.
-        return np.ones(len(upper), dtype=np.bool_) if node in self._raw else ~(upper <= 0)
+        return np.ones(len(upper), dtype=np.bool_) if node in self.raw else ~(upper <= 0)
 
     def _source(self, product: Product, bounds: CheckedBounds) -> tuple[Array, Array]:
         """Bounds what a term multiplies."""
@@ -259,7 +261,7 @@ class Checker:
     def live(self, bounds: CheckedBounds) -> Live:
         """Returns the network without the neurons that are 0 behind their ReLUs over a box; kept with its bounds."""
         if not bounds.alive or not bounds.alive[0].holds(self.products, bounds.upper):
-            bounds.alive[:] = [Live(self.products, self._raw, bounds.upper)]
+            bounds.alive[:] = [Live(self.products, self.raw, bounds.upper)]
         return bounds.alive[0]
 
     def lower(
@@ -286,7 +288,7 @@ class Checker:
         count = len(rows)
         live = self.live(bounds)
         if np.delete(rows, live.kept[start], axis=1).any():
-            live = Live(self.products, self._raw | {start}, bounds.upper)
+            live = Live(self.products, self.raw | {start}, bounds.upper)
         linear: dict[int, Array] = {start: grouped(rows[:, live.kept[start]])}
         relu: dict[int, Array] = {}
         groups = linear[start].shape[0]
@@ -313,12 +315,12 @@ class Checker:
                     reach = np.maximum(np.abs(bounds.lower[node]), np.abs(bounds.upper[node]))[kept]
                     sums[2] += 2 * _UNIT * np.einsum("gnk,n->gk", np.abs(mu), reach)
             assert mu is not None
-            _sum_up(mu, self._biases[node][kept], bounds.charges[node][kept], sums)
+            sum_up(mu, self.biases[node][kept], bounds.charges[node][kept], sums)
             for factor in live.factors(node):
                 push(factor, mu, relu if factor.activated else linear)
         if 0 in linear:
             _concretise(linear[0], bounds.lower[0], bounds.upper[0], sums)
-        slack = 1.01 * (gamma(self._sums) * sums[1] + sums[2]) + TINY
+        slack = 1.01 * (gamma(self.terms) * sums[1] + sums[2]) + TINY
         bound = sums[0] - slack - 4 * _UNIT * (np.abs(sums[0]) + slack)
         bound[~(sums[3] < _HUGE) | ~(sums[1] < _HUGE) | ~np.isfinite(bound)] = -np.inf
         result: Array = bound.reshape(-1)[:count]

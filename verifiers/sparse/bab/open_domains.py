@@ -57,6 +57,16 @@ class Pool:
         self._count -= len(places)
         return Batch.join([block.take(rows) for block, rows, _ in self._split(places)])
 
+    def disjuncts(self) -> Int64Array:
+        """Returns the disjuncts of what is open, each once, ascending."""
+        places = np.flatnonzero(self._used)
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *(b.disjunct[r] for b, r, _ in self._split(places))]))
+
+    def drop(self, disjunct: int) -> None:
+        """Removes what is open of a disjunct."""
+        every = self.take(len(self))
+        self.put(every.take(np.flatnonzero(every.disjunct != disjunct)))
+
     def _split(self, places: Int64Array) -> list[tuple[Batch, Int64Array, slice]]:
         """Returns the blocks in which ascending places lie, the rows there, and which of the places these are."""
         ends = np.searchsorted(places, self._starts)

@@ -113,10 +113,17 @@ class Prover:
                 grouped(part.alpha[:, first:last].astype(np.float64)),
                 grouped(part.beta[:, first:last].astype(np.float64)),
             )
-        # A sum above 0 proves a disjunct by its own rows, and by weights of 0 or more, only. Like α and β, weights are
-        # the search's, which is not trusted.
-        row, spans = np.arange(len(self._rows)), self._spans[part.disjunct]
-        own = (row >= spans[:, :1]) & (row < spans[:, 1:]) & (part.weights > 0)
-        weights = np.where(own, part.weights, 0.0).astype(np.float64)
-        constant = -(weights @ self._offsets) - np.abs(weights) @ self._error
-        return self._checker.lower(self._checker.last, weights @ self._rows, self._bounds, planes, constant=constant)
+        rows, constants = self.combined(part)
+        return self._checker.lower(self._checker.last, rows, self._bounds, planes, constant=constants)
+
+    def combined(self, batch: Batch) -> tuple[Float64Array, Float64Array]:
+        """Returns each subdomain's combination of its disjunct's rows, [D, outputs], and a constant, [D].
+
+        Where that row of the outputs plus the constant is above 0 the disjunct is excluded. Like α and β, weights are
+        the search's, which is not trusted.
+        """
+        # A sum above 0 proves a disjunct by its own rows, and by weights of 0 or more, only.
+        row, spans = np.arange(len(self._rows)), self._spans[batch.disjunct]
+        own = (row >= spans[:, :1]) & (row < spans[:, 1:]) & (batch.weights > 0)
+        weights = np.where(own, batch.weights, 0.0).astype(np.float64)
+        return weights @ self._rows, -(weights @ self._offsets) - np.abs(weights) @ self._error
