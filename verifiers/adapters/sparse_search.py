@@ -92,11 +92,11 @@ class SparseBab(SparseSearch):
             "ReLUs elsewhere, or where `proofs` are kept, in which splits of inputs are not stored",
         ),
         "second_order": Setting(
-            default=True,
+            default=False,
             later=True,
             idle=("l2", "int8", "curves", "inputs"),
-            help="whether large trees try second-order bounds of the last hidden layer, of which certificates and "
-            "`proofs` know nothing; with `proofs` they are not tried",
+            help="whether large trees begin with second-order bounds of the last hidden layer, of which there is no "
+            "certificate; not where `proofs` are kept",
         ),
     }
 
@@ -117,7 +117,7 @@ class SparseBab(SparseSearch):
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
             "split": own.get("split", "auto"),
-            "second_order": own.get("second_order", True),
+            "second_order": own.get("second_order", False),
         }
 
     def load(self, onnx: Path) -> None:

@@ -127,7 +127,7 @@ class TreeWriter:
         branched, network = run.branched, self._network
         if branched is not None and branched.forgotten:
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
-        if branched is not None and branched.treeless:
+        if branched is not None and branched.second_order.closed:
             raise UncertifiedError(
                 Status.UNKNOWN, "the search proved it by second-order bounds, of which no tree is kept"
             )

@@ -30,10 +30,10 @@ from prunecert.verifiers.sparse.bab.dual import Batch, Look
 from prunecert.verifiers.sparse.bab.intermediate_bounds import Tightened, tighten
 from prunecert.verifiers.sparse.bab.lines import subtrees
 from prunecert.verifiers.sparse.bab.lines.subtrees import SHARING, Growth
-from prunecert.verifiers.sparse.bab.open_domains import Pool
-from prunecert.verifiers.sparse.bab.outcome import Outcome, Tree
+from prunecert.verifiers.sparse.bab.open_domains import Pool, timeout
+from prunecert.verifiers.sparse.bab.outcome import Tree
 from prunecert.verifiers.sparse.bab.prover import TOGETHER, Prover
-from prunecert.verifiers.sparse.bab.quadratic.attempt import Attempt
+from prunecert.verifiers.sparse.bab.quadratic.attempt import SecondOrder
 from prunecert.verifiers.sparse.bab.reduced_network import Composition
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.tree_transplant import Planted
@@ -46,18 +46,8 @@ _STEPS = 6
 #: Of children, whose slopes are their parents' and all but there, while the multiplier of the new split begins at 0:
 #: step sizes of α and of β, and what is left of them after a step.
 _RATES, _DECAY = (0.1, 1.0), 0.85
-#: Parts of the time that is left which second-order bounds may take before hidden bounds are improved, and after it.
-_SECOND_ORDER = (0.05, 0.1)
 #: Most leaves of an earlier tree that are certified before anything is composed.
 DIRECT = 16
-
-
-def timeout(outcome: Outcome, pool: Pool) -> None:
-    """Says that the time is over."""
-    outcome.status = Status.TIMEOUT
-    if len(pool):
-        outcome.lowest = pool.lowest()
-    outcome.detail = f"global lower bound {outcome.lowest:.4g}, {len(pool)} subdomains open"
 
 
 class BranchAndBound:
@@ -85,13 +75,8 @@ class BranchAndBound:
         self.tightened: list[Tightened] = []
         self.pool = Pool()
         self._pending: list[Batch] = []
-        self._stuck = 0
-        self._tightened = False
-        #: The whole box with its best dual variables, by disjunct; second-order bounds of disjuncts that these prove,
-        #: and whether they have been tried, over the first bounds and over improved ones.
-        self._wholes: dict[int, Batch] = {}
-        self._closed: dict[int, float] = {}
-        self._tried = [False, False]
+        self._stuck, self._tightened = 0, False
+        self.second_order = SecondOrder(task, standing, root)
         self._margin = 1e-6
         #: Whether the earlier tree, as it is, was the proof.
         self._same = False
@@ -102,11 +87,6 @@ class BranchAndBound:
         if self._composed is None:
             self._composed = compose(replace(self._task, deadline=math.inf), self._root)
         return self._composed
-
-    @property
-    def treeless(self) -> bool:
-        """Whether a disjunct is proved by second-order bounds, of which no tree is kept."""
-        return bool(self._closed)
 
     @property
     def prover(self) -> Prover:
@@ -152,9 +132,8 @@ class BranchAndBound:
         most = self._limits.memory_mb
         planted = transplant.transplant(earlier, task.names, root.bounds, self._places, root.open, most)
         planned = set() if planted is None else set(planted.disjunct.tolist())
-        for disjunct, bound in self._closed.items():
-            self._standing.proved[root.open[disjunct]] = bound
-        planned |= set(self._closed)
+        self.second_order.restore()
+        planned |= set(self.second_order.closed)
         todo = self._whole(np.array([k for k in range(len(root.open)) if k not in planned], dtype=np.int64))
         if planted is not None and int((~planted.inner).sum()) <= DIRECT:
             todo = Batch.join([todo, self._leaves(planted)])
@@ -199,7 +178,7 @@ class BranchAndBound:
                     return False
                 self._accept(batch.take(np.flatnonzero(batch.bound > self._margin)))
                 batch = self._climb(hard, steps)
-                self._wholes = {int(k): batch.take([place]) for place, k in enumerate(batch.disjunct)}
+                self.second_order.wholes = {int(k): batch.take([place]) for place, k in enumerate(batch.disjunct)}
             self._accept(batch)
         self._flush()
         return out.status is not Status.SAT
@@ -253,7 +232,12 @@ class BranchAndBound:
         leaves, earlier = [*self.leaves, *self._pending], self._task.earlier
         if len(self.pool):
             leaves.append(self.pool.take(len(self.pool)))
-        if not leaves or self.forgotten or self._closed or (self._same and earlier is not None and earlier.latest):
+        if (
+            not leaves
+            or self.forgotten
+            or self.second_order.closed
+            or (self._same and earlier is not None and earlier.latest)
+        ):
             return None
         bounds = (self._standing.crown, self._standing.proved)
         return transplant.keep(network, names, earlier, self._outcome, bounds, self.tree, leaves, self._places)
@@ -369,38 +353,14 @@ class BranchAndBound:
         self._outcome.domains += len(both)
         return self._ascend(both)
 
-    def _second_order(self) -> bool:
-        """Tries second-order bounds on what is open; returns whether that ends the search."""
-        task, tried = self._task, int(self._tightened)
-        if not self._limits.second_order or self._tried[tried] or task.earlier is not None:
+    def _close(self) -> bool:
+        """Takes what second-order bounds prove out of the search; returns whether that ends it."""
+        done = self.second_order.prove(self.pool, self.composed, self._prover, self._tightened)
+        if not done:
             return False
-        self._tried[tried] = True
-        attempt = Attempt(task, self._standing, self._root, self.composed, self._prover)
-        left = [k for k in self.pool.disjuncts().tolist() if k in self._wholes]
-        if not left or not attempt.possible():
-            return False
-        seconds = _SECOND_ORDER[tried] * (task.deadline - time.monotonic()) / len(left)
-        for disjunct in left:
-            grown = attempt.run(self._wholes[disjunct], seconds)
-            self._outcome.domains += grown.domains
-            self._outcome.certified += grown.leaves
-            if grown.won:
-                return True
-            if grown.proved is not None:
-                self._close(disjunct, grown.proved)
+        self._pending = [batch.take(np.flatnonzero(~np.isin(batch.disjunct, done))) for batch in self._pending]
         self._flush()
-        if len(self.pool) or self._outcome.status is Status.SAT:
-            return self._outcome.status is Status.SAT
-        self._end()
-        return True
-
-    def _close(self, disjunct: int, bound: float) -> None:
-        """Takes a disjunct for proved, by what leaves no tree."""
-        self._closed[disjunct] = bound
-        self.pool.drop(disjunct)
-        self._pending = [batch.take(np.flatnonzero(batch.disjunct != disjunct)) for batch in self._pending]
-        proved = self._standing.proved
-        proved[self._root.open[disjunct]] = min(proved[self._root.open[disjunct]], bound)
+        return not len(self.pool) and (self._outcome.status is Status.SAT or not self._end())
 
     def branch(self) -> None:
         """Splits until nothing is open, or until the deadline."""
@@ -415,7 +375,7 @@ class BranchAndBound:
                 out.detail = f"{len(self.pool)} open subdomains fill {self._limits.memory_mb:g} MiB"
                 return
             large = 0 < self._limits.tighten_after < out.domains
-            if large and self._second_order():
+            if large and (self._close() or out.status is Status.SAT):
                 return
             if large and not self._tightened:
                 if not self.start(again=True):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from prunecert.verifiers.base import Status
 from prunecert.verifiers.sparse.arrays import Int64Array
 from prunecert.verifiers.sparse.bab.dual import FIELDS, Batch
+from prunecert.verifiers.sparse.bab.outcome import Outcome
 
 #: Subdomains of the first block and of the largest: what is there is never copied to make room.
 _LEAST, _MOST = 64, 4096
@@ -82,3 +84,11 @@ class Pool:
         self._starts = np.append(self._starts, self._starts[-1] + size)
         self._used = np.concatenate([self._used, np.zeros(size, dtype=bool)])
         self._bound = np.concatenate([self._bound, np.zeros(size)])
+
+
+def timeout(outcome: Outcome, pool: Pool) -> None:
+    """Says that the time is over."""
+    outcome.status = Status.TIMEOUT
+    if len(pool):
+        outcome.lowest = pool.lowest()
+    outcome.detail = f"global lower bound {outcome.lowest:.4g}, {len(pool)} subdomains open"

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array
 from prunecert.verifiers.sparse.bab.attack import Replay
-from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound, timeout
+from prunecert.verifiers.sparse.bab.branch_and_bound import DIRECT, BranchAndBound
 from prunecert.verifiers.sparse.bab.composed import compose
 from prunecert.verifiers.sparse.bab.counterexamples import Attackable, Hunt
 from prunecert.verifiers.sparse.bab.cuts import cut
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.input_splits import InputSplits, possible
-from prunecert.verifiers.sparse.bab.open_domains import Pool
+from prunecert.verifiers.sparse.bab.open_domains import Pool, timeout
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.prover import Prover, Sharpen, adopt_crown, sharpened
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task

@@ -11,11 +11,11 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec, Status
 from prunecert.verifiers.sparse.bab import branching
-from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound, timeout
+from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.composed import compose
 from prunecert.verifiers.sparse.bab.counterexamples import Hunt
 from prunecert.verifiers.sparse.bab.dual import Batch, Dual
-from prunecert.verifiers.sparse.bab.open_domains import Pool
+from prunecert.verifiers.sparse.bab.open_domains import Pool, timeout
 from prunecert.verifiers.sparse.bab.outcome import Limits, Outcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.onnx.neuron_names import Names

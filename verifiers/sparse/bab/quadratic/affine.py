@@ -1,4 +1,4 @@
-r"""Values of a network over a box as affine functions of numbers in [-1, 1], in float64 with all rounding on the safe side.
+r"""Values of a network over a box as affine functions of numbers in [-1, 1], with all rounding on the safe side.
 
 An input is x = c + r t with t in [-1, 1], and each unstable ReLU before the last hidden layer is kept on one line,
 whatever the sign of its coefficient:
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
+from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array, Int64Array
 from prunecert.verifiers.sparse.certify import LANES64, Checker, grouped, push, sum_up
 from prunecert.verifiers.sparse.live import Live
 from prunecert.verifiers.sparse.node_bounds import TINY, CheckedBounds, gamma
@@ -51,11 +51,16 @@ def lines(bounds: CheckedBounds, slopes: dict[int, Float64Array], signs: dict[in
         bounds: Of all nodes over the box.
         slopes: By node, those that free neurons' lines are to have.
         signs: By node: 1 active, -1 inactive, 0 free.
+
+    Raises:
+        ValueError: There are more or fewer of them than a node has unstable neurons.
     """
     all_slopes, halves = {}, {}
     for node, wanted in slopes.items():
         free, sign = bounds.unstable(node), signs[node]
         low, high = bounds.lower[node][free], bounds.upper[node][free]
+        if wanted.shape != free.shape or sign.shape != free.shape:
+            raise ValueError(f"slopes and phases of {wanted.shape} and {sign.shape} for {len(free)} unstable neurons")
         slope = np.where(sign == 0, np.clip(wanted, 0.0, 1.0), sign > 0)
         above = 0.5 * np.maximum(-slope * low, (1.0 - slope) * high) * (1.0 + 8 * _UNIT) + TINY
         all_slopes[node], halves[node] = slope, np.where(sign == 0, above, 0.0)
@@ -153,7 +158,7 @@ def affine_forms(
 
 def _inputs(
     bounds: CheckedBounds, coefficients: Float64Array | None, groups: int, sums: Float64Array
-) -> tuple[Float64Array, Float64Array]:
+) -> tuple[Int64Array, Float64Array]:
     """Returns which inputs vary and the coefficients of their t, and adds the box's centre to the constants."""
     low, high = bounds.lower[0], bounds.upper[0]
     varying = np.flatnonzero(low < high)

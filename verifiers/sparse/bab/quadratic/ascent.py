@@ -8,7 +8,8 @@ bound to be raised is
 which is jointly concave. Its derivatives are values at two minimisers, w* = -S⁻¹ G / 2 and z°_j of d_j: by m_j
 z_j(w*) - z°_j, by p_j z°_j² - z_j(w*)², by D_w w*_w² - 1. m and p climb by Adam's steps; D, of which there are
 thousands, is multiplied by |w*|, which stands still where the derivative is 0 and, where p = 0, ends at |G| / 2, the
-best. The set where S is positive semidefinite is convex, so that halving a step that leaves it leads back. S⁻¹ takes a system of as many equations as neurons have p > 0. Nothing here is believed.
+best. The set where S is positive semidefinite is convex, so that halving a step that leaves it leads back. S⁻¹ takes a
+system of as many equations as neurons have p > 0. Nothing here is believed.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def begin(layer: LastLayer) -> Multipliers:
 def _largest(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
     """Returns the least factor of D at which S is positive semidefinite, about."""
     scaled = np.sqrt(p)[:, None] * rows / np.sqrt(D)
-    return float(np.linalg.eigvalsh(scaled @ scaled.T)[-1]) if len(p) else 0.0
+    gram = scaled @ scaled.T
+    if not np.isfinite(gram).all():
+        return np.inf
+    return float(np.linalg.eigvalsh(gram)[-1]) if len(p) else 0.0
 
 
 def ascend(
@@ -82,6 +86,14 @@ def ascend(
         target: Bound at which to stop.
         deadline: Value of `time.monotonic` at which to stop.
     """
+    # What float64 doesn't hold has no bound.
+    with np.errstate(all="ignore"):
+        return _ascend(layer, signs, dual, steps, target, deadline)
+
+
+def _ascend(
+    layer: LastLayer, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float
+) -> Ascended:
     m, p = admissible(layer, signs, dual.m, dual.p)
     D = dual.D.copy()
     size = np.maximum(np.abs(layer.coefficients), 1e-12)

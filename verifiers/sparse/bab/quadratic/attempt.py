@@ -3,69 +3,103 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.composed import Composed
 from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.prover import Prover
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 
+#: Parts of the time that is left that they may take before hidden bounds are improved, and after it.
+_SHARES = (0.05, 0.1)
+#: Most subdomains of a disjunct.
+_MOST = 8
 #: Most numbers of the last hidden layer's rows, and most of its neurons.
 _NUMBERS, _NEURONS = 2e7, 512
 
 
-@dataclass(frozen=True, eq=False)
-class Attempt:
-    """What is tried, over one box with its bounds as they are now.
+class SecondOrder:
+    """Tries second-order bounds on the disjuncts of one box, over its first bounds and over improved ones.
 
     Args:
         task: The question.
-        standing: Where a counterexample is written.
+        standing: What is proved; written.
         root: The box.
-        composed: What is left of the network over it.
-        prover: Of the box.
     """
 
-    task: Task
-    standing: Standing
-    root: Root
-    composed: Composed
-    prover: Prover
+    def __init__(self, task: Task, standing: Standing, root: Root) -> None:
+        self._task, self._standing, self._root = task, standing, root
+        #: The whole box with its best dual variables over the bounds as they are now, by disjunct.
+        self.wholes: dict[int, Batch] = {}
+        #: Bounds of the disjuncts that are proved so. They leave no tree.
+        self.closed: dict[int, float] = {}
+        self._tried = [False, False]
 
-    def possible(self) -> bool:
+    def prove(self, pool: Pool, composed: Composed, prover: Prover, improved: bool) -> list[int]:
+        """Takes the disjuncts that are proved out of what is open, and returns them; or ends with a counterexample.
+
+        Args:
+            pool: What is open.
+            composed: What is left of the network over the box.
+            prover: Of the box.
+            improved: Whether its hidden bounds have been improved.
+        """
+        task, tried = self._task, int(improved)
+        if self._tried[tried] or not task.limits.second_order or task.earlier is not None:
+            return []
+        self._tried[tried] = True
+        left = [k for k in pool.disjuncts().tolist() if k in self.wholes]
+        done: list[int] = []
+        if not left or not self._possible(composed):
+            return done
+        out, proved = self._standing.outcome, self._standing.proved
+        seconds = _SHARES[tried] * (task.deadline - time.monotonic()) / len(left)
+        for disjunct in left:
+            grown = self._run(self.wholes[disjunct], composed, prover, seconds)
+            out.domains += grown.domains
+            out.certified += grown.leaves
+            if grown.won:
+                break
+            if grown.proved is not None:
+                place = self._root.open[disjunct]
+                self.closed[disjunct] = proved[place] = min(proved[place], grown.proved)
+                pool.drop(disjunct)
+                done.append(disjunct)
+        return done
+
+    def restore(self) -> None:
+        """Writes what is proved so where a search begins anew."""
+        for disjunct, bound in self.closed.items():
+            self._standing.proved[self._root.open[disjunct]] = bound
+
+    def _possible(self, composed: Composed) -> bool:
         """Whether there are bounds of this kind: of a network without roundings, its last layer not too large."""
-        net, bounds = self.composed.net, self.root.bounds
-        if not net.levels or self.task.checker.network.roundings or bounds.cuts or self.task.sharpen is not None:
+        net, bounds = composed.net, self._root.bounds
+        if not net.levels or self._task.checker.network.roundings or bounds.cuts or self._task.sharpen is not None:
             return False
         first, last = net.levels[-1]
         width = first + int((bounds.lower[0] < bounds.upper[0]).sum())
         return last - first <= _NEURONS and (last - first + 1) * width <= _NUMBERS
 
-    def run(self, whole: Batch, seconds: float) -> TreeOutcome:
-        """Tries to prove a disjunct.
-
-        Args:
-            whole: The whole box, with the disjunct's best dual variables; one subdomain.
-            seconds: How long.
-        """
-        composed = self.composed
+    def _run(self, whole: Batch, composed: Composed, prover: Prover, seconds: float) -> TreeOutcome:
+        """Tries to prove a disjunct."""
         look = composed.dual.look(whole)
         slopes = np.where(look.lam[0] < 0, composed.dual.slope, whole.alpha[0]).astype(np.float64)
-        rows, constants = self.prover.combined(whole)
-        subject = Subject(self.task.checker, self.root.bounds, composed.net, rows[0], float(constants[0]), slopes)
-        deadline = min(time.monotonic() + seconds, self.task.deadline)
-        return QuadraticTree(subject, deadline, self._attacked).run()
+        rows, constants = prover.combined(whole)
+        subject = Subject(self._task.checker, self._root.bounds, composed.net, rows[0], float(constants[0]), slopes)
+        deadline = min(time.monotonic() + seconds, self._task.deadline)
+        return QuadraticTree(subject, deadline, _MOST, self._attacked).run()
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""
-        if not self.task.limits.attack_steps or not np.isfinite(w).all():
+        if not self._task.limits.attack_steps or not np.isfinite(w).all():
             return False
-        low, high = self.root.bounds.lower[0], self.root.bounds.upper[0]
+        low, high = self._root.bounds.lower[0], self._root.bounds.upper[0]
         varying = np.flatnonzero(low < high)
         x = 0.5 * low + 0.5 * high
         x[varying] += 0.5 * (high - low)[varying] * np.clip(w[: len(varying)], -1.0, 1.0)
-        return self.standing.won(self.task.hunt.confirm(x[None]), "bab")
+        return self._standing.won(self._task.hunt.confirm(x[None]), "bab")

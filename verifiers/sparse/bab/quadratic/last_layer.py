@@ -8,7 +8,8 @@ their ReLUs, a row of the specification is
 |e| <= error. Each c_j relu(z_j) is at least m_j z_j - p_j z_j² + d_j on [l_j, u_j], where p_j >= 0; p_j = 0 and
 m_j = u / (u - l) c_j is the chord of a neuron of c_j < 0, by which each of them is at its worst by itself. They can't
 all be at once: the z_j are sums of thousands of numbers, and few neurons' worst cases lie in the same direction. That
-is what p says. For any D >= 0 with diag(D) - sum over j of p_j rows_jᵀ rows_j positive semidefinite, any v, and ζ_j = rows_j · v + constants_j
+is what p says. For any D >= 0 with diag(D) - sum over j of p_j rows_jᵀ rows_j positive semidefinite, any v, and
+ζ_j = rows_j · v + constants_j
 
     sum over j of p_j (z_j - ζ_j)² <= sum over w of D_w (w - v_w)²,
 
@@ -97,7 +98,7 @@ def last_layer(
     drawn: Lines,
     fixed: Sequence[tuple[int, int]] = (),
 ) -> LastLayer:
-    """Returns a row of the outputs over a box, or over the part of it where some neurons' phases are fixed, in that form.
+    """Returns a row of the outputs over a box in that form, or over the part where some phases are fixed.
 
     Args:
         checker: Of the network.
@@ -161,10 +162,11 @@ def _least_rigorous(layer: LastLayer, m: Float64Array, p: Float64Array) -> Float
     value, size = np.zeros(len(m)), np.zeros(len(m))
     for slope, end in ((-m, low), (c - m, high)):
         ends = slope * end + p * end * end
-        bottom = -slope / (2 * np.maximum(p, 1e-300))
+        bottom = -slope / (2 * p)
         # The parabola's lowest point is no higher than any of it; beyond the end by more than rounding it isn't there.
         inside = (p > 0) & (slope * end < 0) & (np.abs(bottom) <= np.abs(end) * (1.0 + 1e-9))
-        lowest = np.where(inside, -(slope * slope) / (4 * np.maximum(p, 1e-300)), ends)
+        # Not a square, which could underflow where the quotient doesn't.
+        lowest = np.where(inside, 0.5 * slope * bottom, ends)
         value = np.minimum(value, lowest)
         size = np.maximum(size, np.abs(slope * end) + p * end * end + np.abs(np.where(inside, lowest, 0.0)))
         size = np.maximum(size, (np.abs(c) + np.abs(m)) * np.abs(end))
@@ -197,7 +199,14 @@ def certified(layer: LastLayer, signs: Int8Array, dual: Multipliers) -> float:
         layer: The row.
         signs: [n] 1: z >= 0, -1: z <= 0, 0: either.
         dual: Any numbers.
+
+    Raises:
+        ValueError: There are more or fewer of them than the row has neurons and w.
     """
+    count, width = layer.rows.shape
+    shapes = (signs.shape, dual.m.shape, dual.p.shape, dual.D.shape, dual.v.shape)
+    if shapes != ((count,), (count,), (count,), (width,), (width,)):
+        raise ValueError(f"phases and dual variables of {shapes} for {count} neurons and {width} numbers")
     with np.errstate(all="ignore"):
         bound = _certified(layer, signs, dual)
     return bound if np.isfinite(bound) else -np.inf
@@ -233,14 +242,16 @@ def _certified(layer: LastLayer, signs: Int8Array, dual: Multipliers) -> float:
     )
     slack = 1.01 * (float(gamma(len(terms) + 8)) * size + charge) + TINY
     total = float(terms.sum()) + layer.constant
-    largest = max(float(D.max(initial=0.0)), float(kinds.max(initial=0.0)), float(p.max(initial=0.0)), size)
-    if not largest < _HUGE or not float(layer.reach.max(initial=0.0)) < _HUGE:
+    sides = np.maximum(np.abs(layer.low), np.abs(layer.high)), np.abs(layer.coefficients)
+    # What is no number stays the largest.
+    largest = np.max([size, *(part.max(initial=0.0) for part in (D, kinds, p, reach, *sides))])
+    if not largest < _HUGE:
         return -np.inf
     return total - slack - 4 * _UNIT * (abs(total) + slack)
 
 
 def _excess(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
-    """Returns τ >= 0 with sum over j of p_j rows_jᵀ rows_j <= (1 + τ) diag(D), in the order of semidefinite matrices."""
+    """Returns τ >= 0 with sum over j of p_j rows_jᵀ rows_j <= (1 + τ) diag(D), as semidefinite matrices are ordered."""
     mine = np.flatnonzero(p > 0)
     if not len(mine):
         return 0.0
@@ -263,4 +274,5 @@ def _excess(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
     # Any factor will do: what is left over is no more than its norm below 0.
     norm = float(np.sqrt((rest * rest).sum())) * (1.0 + 1e-9)
     lengths = float((factor * factor).sum()) + count + trace
-    return 1.01 * (loose + norm + float(gamma(count + 8)) * lengths) + TINY
+    excess: float = 1.01 * (loose + norm + float(gamma(count + 8)) * lengths) + TINY
+    return excess

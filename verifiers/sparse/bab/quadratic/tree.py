@@ -125,11 +125,12 @@ class QuadraticTree:
     Args:
         subject: The row.
         deadline: Value of `time.monotonic` at which to end.
+        most: Most subdomains.
         attack: Tries a w, [W], as a counterexample, and says whether it is one.
     """
 
-    def __init__(self, subject: Subject, deadline: float, attack: Callable[[Float64Array], bool]) -> None:
-        self._subject, self._deadline, self._attack = subject, deadline, attack
+    def __init__(self, subject: Subject, deadline: float, most: int, attack: Callable[[Float64Array], bool]) -> None:
+        self._subject, self._deadline, self._most, self._attack = subject, deadline, most, attack
         self._open: list[tuple[float, int, _Open]] = []
         self._number = itertools.count()
         self._proved = np.inf
@@ -143,7 +144,7 @@ class QuadraticTree:
         self._bound(whole, layer, begin(layer), _ROOT)
         while self._open and not out.won:
             out.lowest = self._open[0][0]
-            if time.monotonic() > self._deadline:
+            if time.monotonic() > self._deadline or out.domains >= self._most:
                 return out
             _, _, worst = heapq.heappop(self._open)
             if worst.split < 0:

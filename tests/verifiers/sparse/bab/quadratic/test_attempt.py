@@ -1,0 +1,72 @@
+"""Second-order bounds within a search: exact answers, no tree kept, and certificates by another way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunecert.verifiers.base import OutputSpec, Status
+from prunecert.verifiers.sparse.arrays import Float64Array
+from prunecert.verifiers.sparse.bab.quadratic import attempt
+from tests.soundness.oracle import exact_margin
+from tests.verifiers.sparse.bab.test_input_splits import moved
+from tests.verifiers.sparse.searching import draw, search
+
+
+def single_rows(rng: np.random.Generator, outputs: Float64Array) -> OutputSpec:
+    """Draws three disjuncts of a row each, around outputs that occur."""
+    rows = np.round(rng.normal(size=(3, 1, outputs.shape[1])), 2)
+    return OutputSpec(tuple((row, row @ outputs[rng.integers(len(outputs))]) for row in rows))
+
+
+def ask(network: Any, low: Any, high: Any, spec: OutputSpec) -> Any:
+    # After the first split, and over improved bounds again.
+    return search(network, low, high, spec, 20, tighten_after=1, second_order=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["fc", "conv", "skip", "conv-skip"])
+def test_answers_are_exact(kind: str, seed: int, tmp_path: Path) -> None:
+    drawn, network = draw(kind, seed, tmp_path)
+    rng = np.random.default_rng(seed)
+    center = rng.random(drawn.inputs)
+    low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
+    outputs = network.evaluate(rng.uniform(low, high, (200, drawn.inputs)))
+    spec = single_rows(rng, outputs)
+    margin = exact_margin(drawn, low, high, spec)
+    scale = max(1.0, float(np.abs(outputs).max()))
+    for distance, truth in ((-0.02, Status.UNSAT), (-0.1, Status.UNSAT), (1e-3, Status.SAT)):
+        edge = margin.low if truth is Status.UNSAT else margin.high
+        run, out = ask(network, low, high, moved(spec, edge + distance * scale))
+        assert out.status is truth, f"{distance}: {out.status} {out.detail}"
+        if truth is Status.UNSAT:
+            assert out.bounds is not None
+            assert 0 < min(out.bounds) <= -distance * scale + 1e-6
+        if run.branched is not None and run.branched.second_order.closed:
+            assert run.pack("sha256", ()) is None
+
+
+def test_a_disjunct_that_is_closed_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "_MOST", 200)
+    closed = 0
+    for seed in range(3):
+        drawn, network = draw("conv", seed, tmp_path)
+        rng = np.random.default_rng(seed)
+        center = rng.random(drawn.inputs)
+        low, high = (np.float32(center + side * 0.15).astype(float) for side in (-1, 1))
+        spec = single_rows(rng, network.evaluate(rng.uniform(low, high, (200, drawn.inputs))))
+        margin = exact_margin(drawn, low, high, spec)
+        run, out = ask(network, low, high, moved(spec, margin.low - 0.02 * max(1.0, margin.high - margin.low)))
+        assert out.status is Status.UNSAT
+        closed += run.branched is not None and len(run.branched.second_order.closed)
+    assert closed
+
+
+def test_it_is_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt.SecondOrder, "_run", lambda *arguments: pytest.fail("it was tried"))
+    drawn, network = draw("conv", 0, tmp_path)
+    center = np.random.default_rng(0).random(drawn.inputs)
+    search(network, center - 0.25, center + 0.25, OutputSpec.robustness(0, drawn.classes), 5, tighten_after=1)
