@@ -13,6 +13,7 @@ from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.prover import Prover
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
+from prunecert.verifiers.sparse.certify import Checker
 
 #: Parts of the time that is left that they may take before hidden bounds are improved, and after it.
 _SHARES = (0.05, 0.1)
@@ -87,10 +88,7 @@ class SecondOrder:
 
     def _run(self, whole: Batch, composed: Composed, prover: Prover, seconds: float) -> TreeOutcome:
         """Tries to prove a disjunct."""
-        look = composed.dual.look(whole)
-        slopes = np.where(look.lam[0] < 0, composed.dual.slope, whole.alpha[0]).astype(np.float64)
-        rows, constants = prover.combined(whole)
-        subject = Subject(self._task.checker, self._root.bounds, composed.net, rows[0], float(constants[0]), slopes)
+        subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
         return QuadraticTree(subject, deadline, _MOST, self._attacked).run()
 
@@ -103,3 +101,20 @@ class SecondOrder:
         x = 0.5 * low + 0.5 * high
         x[varying] += 0.5 * (high - low)[varying] * np.clip(w[: len(varying)], -1.0, 1.0)
         return self._standing.won(self._task.hunt.confirm(x[None]), "bab")
+
+
+def subject_of(checker: Checker, root: Root, composed: Composed, prover: Prover, whole: Batch) -> Subject:
+    """Returns what second-order bounds are taken of: a disjunct over the whole box.
+
+    Args:
+        checker: Of the network.
+        root: The box.
+        composed: What is left of the network over it.
+        prover: Of the box.
+        whole: The whole box with the disjunct's best dual variables; one subdomain.
+    """
+    look = composed.dual.look(whole)
+    # Where a coefficient is below 0 the chord, elsewhere what the search has found.
+    slopes = np.where(look.lam[0] < 0, composed.dual.slope, whole.alpha[0]).astype(np.float64)
+    rows, constants = prover.combined(whole)
+    return Subject(checker, root.bounds, composed.net, rows[0], float(constants[0]), slopes)

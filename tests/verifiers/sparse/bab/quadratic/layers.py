@@ -48,7 +48,7 @@ def small(kind: str, seed: int, folder: Path, radius: float = 0.3) -> Small:
     drawn, network = draw(kind, seed, folder)
     rng = np.random.default_rng(seed)
     center = rng.random(drawn.inputs)
-    low, high = (np.float32(center + side * radius).astype(np.float64) for side in (-1, 1))
+    low, high = ((center + side * radius).astype(np.float32).astype(np.float64) for side in (-1, 1))
     prepared = Prepared(network, low, high, OutputSpec.robustness(0, drawn.classes))
     row = rng.normal(size=drawn.classes)
     # Chords, which are the best lines for half of them.

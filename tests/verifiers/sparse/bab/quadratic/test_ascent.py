@@ -11,12 +11,12 @@ import pytest
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.quadratic import ascent as module
 from prunecert.verifiers.sparse.bab.quadratic.ascent import ascend, begin
-from prunecert.verifiers.sparse.bab.quadratic.last_layer import Multipliers, certified, least
+from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, admissible, certified, least
 from tests.verifiers.sparse.bab.quadratic.test_last_layer import synthetic
 
 
-def phi(layer: object, signs: np.ndarray, m: Float64Array, p: Float64Array, D: Float64Array) -> float:
-    state = module._evaluate(layer, signs, m, p, D)  # type: ignore[arg-type]
+def phi(layer: LastLayer, signs: np.ndarray, m: Float64Array, p: Float64Array, D: Float64Array) -> float:
+    state = module._evaluate(layer, signs, m, p, D)
     assert state is not None
     return state.bound
 
@@ -29,7 +29,7 @@ def test_derivatives_are_differences(seed: int) -> None:
     signs = np.array([0, 0, rng.choice([1, -1]), 0], dtype=np.int8)
     dual = begin(layer)
     # Not where parabola and ReLU touch on both sides of 0, which is a kink.
-    m, p = module.admissible(layer, signs, dual.m * rng.uniform(0.6, 0.9, 4), dual.p * rng.uniform(0.5, 0.9, 4))
+    m, p = admissible(layer, signs, dual.m * rng.uniform(0.6, 0.9, 4), dual.p * rng.uniform(0.5, 0.9, 4))
     D = 2.0 * dual.D
     state = module._evaluate(layer, signs, m, p, D)
     assert state is not None

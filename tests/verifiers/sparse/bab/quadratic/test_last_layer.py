@@ -19,7 +19,8 @@ from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, phases, sm
 
 def within(question: Small, signs: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Returns the points whose neurons have these phases."""
-    return points[(question.neurons(points) * signs >= 0).all(axis=1)]
+    mine: np.ndarray = points[(question.neurons(points) * signs >= 0).all(axis=1)]
+    return mine
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -44,10 +45,10 @@ def test_no_value_is_below_a_bound(kind: str, seed: int, fixed: bool, tmp_path: 
     count, width = layer.rows.shape
     for scale in (0.1, 1.0, 100.0):
         wild = Multipliers(
-            scale * rng.normal(size=count),
-            scale * rng.exponential(size=count),
-            scale * rng.exponential(size=width),
-            rng.normal(size=width),
+            np.asarray(scale * rng.normal(size=count)),
+            np.asarray(scale * rng.exponential(size=count)),
+            np.asarray(scale * rng.exponential(size=width)),
+            np.asarray(rng.normal(size=width)),
         )
         assert certified(layer, mine, wild) <= values.min() + 1e-5
 
@@ -114,7 +115,7 @@ def test_the_least_of_a_parabola_is_no_more_than_any_of_it(seed: int, scale: flo
         places = [low, high, Fraction(0), *(low + (high - low) * k / 40 for k in range(41))]
         for slope in (-a, c - a):
             places += [max(low, min(high, -slope / (2 * b)))] if b else []
-        exact = min(c * max(z, 0) - a * z + b * z * z for z in places)
+        exact = min(c * max(z, Fraction(0)) - a * z + b * z * z for z in places)
         assert Fraction(float(bounds[j])) <= exact
         assert abs(float(exact) - about[j]) <= 1e-9 * (1 + abs(float(exact)))
         assert layer.low[j] <= where[j] <= layer.high[j]
@@ -136,7 +137,9 @@ def test_the_excess_makes_room_for_all_parabolas(seed: int, room: float) -> None
     exact = [[Fraction(0)] * width for _ in range(width)]
     for i in range(width):
         for k in range(width):
-            exact[i][k] = -sum(Fraction(p[j]) * Fraction(rows[j, i]) * Fraction(rows[j, k]) for j in range(count))
+            exact[i][k] = -sum(
+                (Fraction(p[j]) * Fraction(rows[j, i]) * Fraction(rows[j, k]) for j in range(count)), Fraction(0)
+            )
         exact[i][i] += Fraction(D[i]) * (1 + Fraction(excess))
     assert semidefinite(exact)
 
@@ -192,14 +195,13 @@ def test_slopes_whose_squares_underflow_keep_their_parabola(
     c: float, m: float, p: float, low: float, high: float
 ) -> None:
     like = synthetic(np.random.default_rng(0), 1, 1)
-    sides = {"coefficients": np.array([c]), "low": np.array([low]), "high": np.array([high])}
-    layer = replace(like, **sides)
+    layer = replace(like, coefficients=np.array([c]), low=np.array([low]), high=np.array([high]))
     with np.errstate(all="ignore"):
         bound = module._least_rigorous(layer, np.array([m]), np.array([p]))[0]
     places = [Fraction(low), Fraction(high), Fraction(0)]
     for slope, first, last in ((Fraction(-m), low, 0.0), (Fraction(c) - Fraction(m), 0.0, high)):
         places.append(max(Fraction(first), min(Fraction(last), -slope / (2 * Fraction(p)))))
-    exact = min(Fraction(c) * max(z, 0) - Fraction(m) * z + Fraction(p) * z * z for z in places)
+    exact = min(Fraction(c) * max(z, Fraction(0)) - Fraction(m) * z + Fraction(p) * z * z for z in places)
     assert Fraction(float(bound)) <= exact
 
 

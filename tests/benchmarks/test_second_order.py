@@ -1,0 +1,31 @@
+"""What the benchmark calls bounds are below every value, and it counts open classes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from prunecert.hashing import sha256_file
+from prunecert.verifiers.base import Instance, OutputSpec
+from prunecert.verifiers.sparse.certify import Checker
+from prunecert.verifiers.sparse.crown.engine import Engine
+from tests.benchmarks.second_order import gains
+from tests.verifiers.sparse.searching import draw
+
+
+def test_bounds_are_below_values(tmp_path: Path) -> None:
+    seen = 0
+    for seed in range(8):
+        drawn, network = draw("conv", seed, tmp_path)
+        rng = np.random.default_rng(seed)
+        center, path = rng.random(drawn.inputs), tmp_path / "net.onnx"
+        low, high = ((center + side * 0.12).astype(np.float32) for side in (-1, 1))
+        spec = OutputSpec.robustness(int(network.evaluate(center[None])[0].argmax()), drawn.classes)
+        question = Instance(path, sha256_file(path), low, high, spec, 20, "test", 0, drawn.classes)
+        outputs = network.evaluate(rng.uniform(low, high, (2000, drawn.inputs)))
+        for gain in gains(Engine(network, 1), Checker(network), question, 60, 20):
+            seen += 1
+            assert gain.linear <= 0
+            assert gain.second <= max(float((outputs @ a[0] - b[0]).min()) for a, b in spec.disjuncts)
+    assert seen
