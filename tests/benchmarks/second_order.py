@@ -86,20 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warm_up()
     network = read_network(options.onnx)
     engine, checker = Engine(network, 1), Checker(network)
-    found = []
+    every = []
     for number, question in open_images(options.onnx, request).items():
         for gain in gains(engine, checker, question, options.steps, options.seconds):
-            found.append(gain)
+            every.append(gain)
             line = f"{gain.linear:.4f} to {gain.second:.4f}, {gain.neurons} neurons, {gain.seconds:.2f} s"
             print(f"image {number}: {line}", flush=True)
-    if found:
-        proved = sum(gain.second > 0 for gain in found)
-        columns = [median(values) for values in zip(*found, strict=True)]
+    if every:
+        proved = sum(gain.second > 0 for gain in every)
+        columns = [median(values) for values in zip(*every, strict=True)]
         print("| network | open classes | linear, median | second-order | proved | neurons | seconds |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         linear, second, neurons, seconds = columns
         bounds = f"{linear:.3f} | {second:.3f} | {proved}"
-        print(f"| {options.onnx.stem} | {len(found)} | {bounds} | {neurons:g} | {seconds:.2f} |")
+        print(f"| {options.onnx.stem} | {len(every)} | {bounds} | {neurons:g} | {seconds:.2f} |")
     return 0
 
 

@@ -16,7 +16,7 @@ from tests.verifiers.sparse.searching import draw
 
 
 def test_bounds_are_below_values(tmp_path: Path) -> None:
-    seen = 0
+    count = 0
     for seed in range(8):
         drawn, network = draw("fc", seed, tmp_path)
         rng = np.random.default_rng(seed)
@@ -30,8 +30,8 @@ def test_bounds_are_below_values(tmp_path: Path) -> None:
         spec = OutputSpec(((row, np.array([margin.low - apart])),))
         question = Instance(path, sha256_file(path), low, high, spec, 20, "test", 0, drawn.classes)
         for gain in gains(Engine(network, 1), Checker(network), question, 60, 20):
-            seen += 1
+            count += 1
             assert gain.linear <= 0
             assert gain.second <= apart + 1e-6
             assert gain.neurons > 0
-    assert seen
+    assert count

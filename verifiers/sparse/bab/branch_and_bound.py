@@ -355,10 +355,10 @@ class BranchAndBound:
 
     def _close(self) -> bool:
         """Takes what second-order bounds prove out of the search; returns whether that ends it."""
-        done = self.second_order.prove(self.pool, self.composed, self._prover, self._tightened)
-        if not done:
+        closed = self.second_order.prove(self.pool, self.composed, self._prover, self._tightened)
+        if not closed:
             return False
-        self._pending = [batch.take(np.flatnonzero(~np.isin(batch.disjunct, done))) for batch in self._pending]
+        self._pending = [batch.take(np.flatnonzero(~np.isin(batch.disjunct, closed))) for batch in self._pending]
         self._flush()
         return not len(self.pool) and (self._outcome.status is Status.SAT or not self._end())
 

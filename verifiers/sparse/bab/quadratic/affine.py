@@ -32,7 +32,7 @@ _HUGE = 1e50
 
 
 @dataclass(frozen=True, eq=False)
-class Lines:
+class NodeLines:
     """Lines of the unstable neurons before the last hidden layer, by node, in the order of `CheckedBounds.unstable`.
 
     Args:
@@ -44,7 +44,7 @@ class Lines:
     halves: dict[int, Float64Array]
 
 
-def lines(bounds: CheckedBounds, slopes: dict[int, Float64Array], signs: dict[int, Int8Array]) -> Lines:
+def lines(bounds: CheckedBounds, slopes: dict[int, Float64Array], signs: dict[int, Int8Array]) -> NodeLines:
     """Returns the lines over the part of a box where some neurons' phases are fixed.
 
     Args:
@@ -56,15 +56,15 @@ def lines(bounds: CheckedBounds, slopes: dict[int, Float64Array], signs: dict[in
         ValueError: There are more or fewer of them than a node has unstable neurons.
     """
     all_slopes, halves = {}, {}
-    for node, wanted in slopes.items():
+    for node, chosen in slopes.items():
         free, sign = bounds.unstable(node), signs[node]
         low, high = bounds.lower[node][free], bounds.upper[node][free]
-        if wanted.shape != free.shape or sign.shape != free.shape:
-            raise ValueError(f"slopes and phases of {wanted.shape} and {sign.shape} for {len(free)} unstable neurons")
-        slope = np.where(sign == 0, np.clip(wanted, 0.0, 1.0), sign > 0)
+        if chosen.shape != free.shape or sign.shape != free.shape:
+            raise ValueError(f"slopes and phases of {chosen.shape} and {sign.shape} for {len(free)} unstable neurons")
+        slope = np.where(sign == 0, np.clip(chosen, 0.0, 1.0), sign > 0)
         above = 0.5 * np.maximum(-slope * low, (1.0 - slope) * high) * (1.0 + 8 * _UNIT) + TINY
         all_slopes[node], halves[node] = slope, np.where(sign == 0, above, 0.0)
-    return Lines(all_slopes, halves)
+    return NodeLines(all_slopes, halves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class AffineForms:
 
 
 def affine_forms(
-    checker: Checker, bounds: CheckedBounds, start: int, rows: Float64Array, lines: Lines, apart: int
+    checker: Checker, bounds: CheckedBounds, start: int, rows: Float64Array, lines: NodeLines, apart: int
 ) -> AffineForms:
     """Walks rows of a node's value back to the inputs.
 
@@ -107,7 +107,7 @@ def affine_forms(
     numba.set_num_threads(checker.threads if groups > 1 else 1)
     # Value, magnitude and error of the constants, and the largest coefficient.
     sums = np.zeros((4, groups, LANES64))
-    taken = np.zeros((groups, len(bounds.unstable(apart)) if apart >= 0 else 0, LANES64))
+    apart_lam = np.zeros((groups, len(bounds.unstable(apart)) if apart >= 0 else 0, LANES64))
     columns: dict[int, Float64Array] = {}
     with np.errstate(all="ignore"):
         for node in range(start, 0, -1):
@@ -121,7 +121,7 @@ def affine_forms(
                 free = np.flatnonzero((low < 0) & (high > 0))
                 lam = through[:, free]
                 if node == apart:
-                    taken, through[:, free] = lam, 0.0
+                    apart_lam, through[:, free] = lam, 0.0
                 elif len(free):
                     kind = through[:, free] = lam * lines.slopes[node][:, None]
                     above = lam * lines.halves[node][:, None]
@@ -152,7 +152,7 @@ def affine_forms(
         np.concatenate(flat, axis=1),
         sums[0].reshape(-1)[:count].copy(),
         errors.reshape(-1)[:count].copy(),
-        taken.transpose(0, 2, 1).reshape(groups * LANES64, -1)[:count].copy(),
+        apart_lam.transpose(0, 2, 1).reshape(groups * LANES64, -1)[:count].copy(),
     )
 
 

@@ -54,9 +54,9 @@ class SecondOrder:
             return []
         self._tried[tried] = True
         left = [k for k in pool.disjuncts().tolist() if k in self.wholes]
-        done: list[int] = []
+        excluded: list[int] = []
         if not left or not self._possible(composed):
-            return done
+            return excluded
         out, proved = self._standing.outcome, self._standing.proved
         seconds = _SHARES[tried] * (task.deadline - time.monotonic()) / len(left)
         for disjunct in left:
@@ -69,8 +69,8 @@ class SecondOrder:
                 place = self._root.open[disjunct]
                 self.closed[disjunct] = proved[place] = min(proved[place], grown.proved)
                 pool.drop(disjunct)
-                done.append(disjunct)
-        return done
+                excluded.append(disjunct)
+        return excluded
 
     def restore(self) -> None:
         """Writes what is proved so where a search begins anew."""

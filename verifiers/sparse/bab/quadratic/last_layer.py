@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
-from prunecert.verifiers.sparse.bab.quadratic.affine import Lines, affine_forms
+from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, affine_forms
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.node_bounds import TINY, CheckedBounds, gamma
 
@@ -95,7 +95,7 @@ def last_layer(
     bounds: CheckedBounds,
     row: Float64Array,
     constant: float,
-    drawn: Lines,
+    drawn: NodeLines,
     fixed: Sequence[tuple[int, int]] = (),
 ) -> LastLayer:
     """Returns a row of the outputs over a box in that form, or over the part where some phases are fixed.

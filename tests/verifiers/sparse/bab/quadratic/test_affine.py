@@ -73,12 +73,12 @@ def test_what_float64_does_not_hold_is_an_infinite_error(tmp_path: Path) -> None
         assert np.isposinf(forms.errors).all()
 
 
-@pytest.mark.parametrize("wanted", [-3.0, 2.0])
-def test_slopes_outside_of_their_range_are_moved_into_it(wanted: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("slope", [-3.0, 2.0])
+def test_slopes_outside_of_their_range_are_moved_into_it(slope: float, tmp_path: Path) -> None:
     subject = small("fc", 1, tmp_path).subject
     node = int(subject.net.nodes[0])
     count = len(subject.bounds.unstable(node))
-    drawn = lines(subject.bounds, {node: np.full(count, wanted)}, {node: np.zeros(count, dtype=np.int8)})
+    drawn = lines(subject.bounds, {node: np.full(count, slope)}, {node: np.zeros(count, dtype=np.int8)})
     assert ((drawn.slopes[node] >= 0) & (drawn.slopes[node] <= 1)).all()
     assert (drawn.halves[node] > 0).all()
 

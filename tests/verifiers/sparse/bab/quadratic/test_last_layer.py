@@ -63,10 +63,10 @@ def test_curvature_gains_over_chords_where_neurons_pull_apart() -> None:
     flat = certified(layer, signs, Multipliers(chord, np.zeros(20), 0.5 * np.abs(slack), -np.sign(slack)))
     curved = certified(layer, signs, ascend(layer, signs, begin(layer), 200, np.inf, np.inf).dual)
     w = np.where(rng.random((20000, 400)) < 0.5, -1.0, 1.0)
-    seen = float((w @ layer.base + np.maximum(w @ layer.rows.T, 0) @ layer.coefficients).min())
-    assert flat < curved < seen
+    lowest = float((w @ layer.base + np.maximum(w @ layer.rows.T, 0) @ layer.coefficients).min())
+    assert flat < curved < lowest
     # Most of what lies between the chords' bound and values that occur.
-    assert curved - flat > 0.4 * (seen - flat)
+    assert curved - flat > 0.4 * (lowest - flat)
 
 
 def synthetic(rng: np.random.Generator, count: int, width: int) -> LastLayer:
