@@ -242,3 +242,19 @@ def test_a_tree_that_was_not_kept_is_no_proof() -> None:
     # Another search is made.
     written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, finished=[finished])
     assert (written.status, written.how) == (Status.UNSAT, "bab")
+
+
+def test_what_second_order_bounds_prove_is_certified_by_another_search() -> None:
+    files = largest("skip")
+    layers, question = read_sparse(files.onnx), files.question
+    limits = Limits(attack_steps=0, tighten_after=1, second_order=True)
+    box = question.lower, question.upper, question.spec
+    finished = Search(Engine(layers), Checker(layers), *box, limits, time.monotonic() + 60)
+    assert finished.run().status is Status.UNSAT
+    assert finished.branched is not None
+    assert finished.branched.second_order.closed
+    writer = certified_trees.TreeWriter(files.onnx, read_network(files.onnx.read_bytes()), None)
+    with pytest.raises(certified_trees.UncertifiedError, match="second-order bounds, of which no tree is kept"):
+        writer._tree(finished)
+    written, _ = Certifier(files.onnx).certify(files.vnnlib.read_bytes(), 20.0, limits, finished=[finished])
+    assert (written.status, written.how) == (Status.UNSAT, "bab")
