@@ -22,7 +22,6 @@ WITHOUT: Mapping[str, str] = {
     "int8": "on quantised networks",
     "curves": "on networks with Sigmoid or Tanh",
     "inputs": "where inputs alone are split",
-    "relu-inputs": "where inputs alone of a network of ReLUs are split",
 }
 _KINDS = {str: "text", bool: "true or false", dict: "a mapping", int: "a whole number", float: "a number"}
 

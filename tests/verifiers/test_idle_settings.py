@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "attack_steps": 2,
     "memory_mb": 500,
     "seed": 3,
+    "second_order": True,
 }
 
 
@@ -118,7 +119,7 @@ def _make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
     def make(name: str) -> Case:
         return {
             "relus": lambda: Case((), _relus(folder), "relu"),
-            "inputs": lambda: Case(("inputs", "relu-inputs"), _relus(folder), "input"),
+            "inputs": lambda: Case(("inputs",), _relus(folder), "input"),
             "curves": lambda: Case(("curves",), _curves(folder), "relu"),
             "inputs of curves": lambda: Case(("curves", "inputs"), _curves(folder)),
             "balls": lambda: Case(("l2",), _balls(folder), "relu"),

@@ -77,7 +77,7 @@ class SparseBab(SparseSearch):
             at_least=1,
             help="most memory in MiB that open subdomains, what is left of the network, or CROWN's walks may take",
         ),
-        "seed": Setting(default=0, at_least=0, idle=("relu-inputs",), help="of the attack's random starts"),
+        "seed": Setting(default=0, at_least=0, help="of the attack's random starts"),
         "proofs": Setting(
             default="",
             idle=("l2", "int8", "curves"),

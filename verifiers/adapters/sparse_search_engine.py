@@ -113,7 +113,7 @@ class SparseSearch(SparseVerifier):
     def _idle(self, out: Outcome, *kinds: str) -> str:
         """Says which settings were given that do nothing for such a question."""
         if out.inputs:
-            kinds = (*kinds, "inputs") if self._smooth is not None else (*kinds, "inputs", "relu-inputs")
+            kinds = (*kinds, "inputs")
         return idle(self.known_settings, self.settings, kinds)
 
     def _find(self, instance: Instance) -> Earlier | None:

@@ -39,6 +39,7 @@ class SecondOrder:
         #: Bounds of the disjuncts that are proved so. They leave no tree.
         self.closed: dict[int, float] = {}
         self._tried = [False, False]
+        self._asked = not task.checker.network.roundings and task.limits.second_order
 
     def prove(self, pool: Pool, composed: Composed, prover: Prover, improved: bool) -> list[int]:
         """Takes the disjuncts that are proved out of what is open, and returns them; or ends with a counterexample.
@@ -50,7 +51,7 @@ class SecondOrder:
             improved: Whether its hidden bounds have been improved.
         """
         task, tried = self._task, int(improved)
-        if self._tried[tried] or not task.limits.second_order or task.earlier is not None:
+        if self._tried[tried] or not self._asked or task.earlier is not None:
             return []
         self._tried[tried] = True
         left = [k for k in pool.disjuncts().tolist() if k in self.wholes]
@@ -78,9 +79,9 @@ class SecondOrder:
             self._standing.proved[self._root.open[disjunct]] = bound
 
     def _possible(self, composed: Composed) -> bool:
-        """Whether there are bounds of this kind: of a network without roundings, its last layer not too large."""
+        """Whether there are bounds of this kind: those of the box are CROWN's alone, and the last layer isn't too large."""
         net, bounds = composed.net, self._root.bounds
-        if not net.levels or self._task.checker.network.roundings or bounds.cuts or self._task.sharpen is not None:
+        if not net.levels or bounds.cuts or self._task.sharpen is not None:
             return False
         first, last = net.levels[-1]
         width = first + int((bounds.lower[0] < bounds.upper[0]).sum())
