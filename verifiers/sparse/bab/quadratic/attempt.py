@@ -79,7 +79,7 @@ class SecondOrder:
             self._standing.proved[self._root.open[disjunct]] = bound
 
     def _possible(self, composed: Composed) -> bool:
-        """Whether there are bounds of this kind: those of the box are CROWN's alone, and the last layer isn't too large."""
+        """Whether there are such bounds: hidden ones are CROWN's alone, and the last layer isn't too large."""
         net, bounds = composed.net, self._root.bounds
         if not net.levels or bounds.cuts or self._task.sharpen is not None:
             return False
