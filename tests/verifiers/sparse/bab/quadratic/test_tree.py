@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.bab.quadratic.ascent import ascend, begin
@@ -35,6 +36,7 @@ def check(kind: str, seed: int, tmp_path: Path) -> bool:
     return far.proved is not None
 
 
+@pytest.mark.slow
 def test_what_is_proved_holds_and_most_of_what_holds_is_proved(tmp_path: Path) -> None:
     proved = [check(kind, seed, tmp_path) for kind in KINDS for seed in range(3)]
     assert sum(proved) > len(proved) / 2
