@@ -119,7 +119,7 @@ class Hunt:
             t = np.concatenate([np.tile(np.clip(point, -1, 1), (len(near), 1)), t])
             target = np.concatenate([near, open_])
         points, reached = attack.descend(t, target, min(_QUICK, self.limits.attack_steps), first=1.0)
-        return self.confirm(center + radius * points[_best(reached)].astype(np.float64))
+        return self.confirm(center + radius * points[nearest(reached)].astype(np.float64))
 
 
 class ReducedHunt:
@@ -151,9 +151,10 @@ class ReducedHunt:
     def descend(self, t: Float32Array, target: Int64Array, steps: int) -> Float32Array | None:
         """Descends from points [n, pixels] of what is left, each towards a disjunct."""
         points, reached = self._attack.descend(t, target, steps)
-        return self._hunt.confirm(self._dual.net.point(points[_best(reached)]))
+        return self._hunt.confirm(self._dual.net.point(points[nearest(reached)]))
 
 
-def _best(reached: Float32Array) -> Int64Array:
+def nearest(reached: Float32Array | Float64Array) -> Int64Array:
+    """Returns the points whose margins, [n], are small enough to be tried on the original network, best first."""
     best: Int64Array = np.argsort(reached)[:_TRIED]
     return best[reached[best] < _NEAR]

@@ -28,6 +28,7 @@ from prunecert.verifiers.sparse.arrays import BoolArray, Float64Array, Int64Arra
 from prunecert.verifiers.sparse.bab.box_bounds import bound_boxes
 from prunecert.verifiers.sparse.bab.box_clipping import KEPT, clip_boxes
 from prunecert.verifiers.sparse.bab.box_program import lay_out, scratch
+from prunecert.verifiers.sparse.bab.counterexamples import nearest
 from prunecert.verifiers.sparse.bab.open_boxes import Boxes, OpenBoxes
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.bab.row_combination import combine
@@ -44,8 +45,6 @@ _SYMBOLS = 32
 _ROUND, _LEAST, _MOST, _ATTACKED = 4e8, 16, 1024, 32
 #: Sub-boxes after which the estimate is taken; again at each doubling.
 _TRIAL = 2048
-#: Margin in float64 below which a point is tried on the original network, and how many are.
-_NEAR, _TRIED = 1e-5, 4
 #: Part of the time that the attack on all of the box may take, and sub-boxes from whose centres it begins.
 _ATTACKING, _CENTERS = 0.1, 512
 #: Share of sub-boxes that must have been proved lately.
@@ -224,8 +223,7 @@ class InputSplits:
             values = self._task.checker.network.evaluate(points) @ self._root.rows.T
             values += self._root.shift - self._root.offsets
             margins = np.min([values[:, first:last].max(axis=1) for first, last in self._spans], axis=0)
-        best = np.argsort(margins)[:_TRIED]
-        return self._standing.won(self._task.hunt.confirm(points[best[margins[best] < _NEAR]]), "bab")
+        return self._standing.won(self._task.hunt.confirm(points[nearest(margins)]), "bab")
 
     def _attack_all(self) -> bool:
         """Attacks all of the box anew, once for each doubling of the sub-boxes; returns whether that was enough."""

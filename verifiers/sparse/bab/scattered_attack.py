@@ -11,6 +11,7 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import LANES32, Float32Array, Float64Array, Int64Array
 from prunecert.verifiers.sparse.bab import point_batch
 from prunecert.verifiers.sparse.bab.attack import Attack
+from prunecert.verifiers.sparse.bab.counterexamples import nearest
 from prunecert.verifiers.sparse.bab.root import Root, Task
 
 #: Points that are scattered, and those of them from which a descent begins, with its steps.
@@ -21,8 +22,6 @@ _MANY = 50
 _FIRST, _NEARBY, _LAST = 0.1, 0.02, 0.002
 #: Most multiply-adds of evaluating the points that are scattered, and those from which a thorough descent begins.
 _WORK, _LESS = 2e8, 1e7
-#: Margin in the attack's own arithmetic below which a point is tried on the original network, and how many are.
-_NEAR, _TRIED = 1e-5, 4
 
 
 class ScatteredAttack:
@@ -81,6 +80,4 @@ class ScatteredAttack:
         return np.arange(count, dtype=np.int64) % self._disjuncts
 
     def _confirmed(self, points: Float32Array, margins: Float32Array) -> Float32Array | None:
-        best = np.argsort(margins)[:_TRIED]
-        best = best[margins[best] < _NEAR]
-        return self._hunt.confirm(self._center + self._radius * points[best].astype(np.float64))
+        return self._hunt.confirm(self._center + self._radius * points[nearest(margins)].astype(np.float64))

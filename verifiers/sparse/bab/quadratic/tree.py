@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
-from prunecert.verifiers.sparse.bab.quadratic.affine import lines
+from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, lines
 from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, ascend, begin
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, certified, last_layer
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
@@ -52,14 +52,17 @@ class Subject:
     def layer(self, signs: Int8Array) -> LastLayer:
         """Returns it over the part of the box where neurons before the last hidden layer, [U], have these phases."""
         first, nodes = self.net.levels[-1][0], self.net.nodes
-        slopes, phases = {}, {}
-        for node in np.unique(nodes[:first]):
-            mine = nodes[:first] == node
-            slopes[int(node)], phases[int(node)] = self.slopes[:first][mine], signs[:first][mine]
         split = np.flatnonzero(signs[:first])
         fixed = [(int(nodes[place]), int(self.net.indices[place])) for place in split]
-        drawn = lines(self.bounds, slopes, phases)
-        return last_layer(self.checker, self.bounds, self.row, self.constant, drawn, fixed)
+        return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(signs), fixed)
+
+    def lines(self, signs: Int8Array) -> NodeLines:
+        """Returns the lines of the neurons before the last hidden layer where these have such phases, [U]."""
+        first = self.net.levels[-1][0]
+        nodes, slopes, phases = self.net.nodes[:first], {}, {}
+        for node in np.unique(nodes).tolist():
+            slopes[node], phases[node] = self.slopes[:first][nodes == node], signs[:first][nodes == node]
+        return lines(self.bounds, slopes, phases)
 
     def phases(self, signs: Int8Array) -> Int8Array:
         """Returns those of a layer's neurons: the last hidden layer's, then what is fixed before it."""
@@ -75,8 +78,8 @@ class Subject:
         result[first:] = ascended.gaps[: net.unstable - first]
         varying = np.flatnonzero(self.bounds.lower[0] < self.bounds.upper[0])
         t = w[:count][np.searchsorted(varying, net.pixels)]
-        slope = np.where(signs[:first] == 0, self.slopes[:first], signs[:first] > 0)
-        half = 0.5 * np.maximum(-slope * net.lower[:first], (1.0 - slope) * net.upper[:first]) * (signs[:first] == 0)
+        drawn = self.lines(signs)
+        slope, half = (np.concatenate([np.zeros(0), *part.values()]) for part in (drawn.slopes, drawn.halves))
         error = w[count:]
         above, z = np.zeros(first), np.zeros(first)
         for start, stop in net.levels[:-1]:

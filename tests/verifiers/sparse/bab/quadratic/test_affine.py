@@ -44,8 +44,7 @@ def test_rows_are_affine_functions_of_one_vector(kind: str, seed: int, fixed: bo
         points = points[((z * signs)[:, :first] >= 0).all(axis=1)]
     w, node = numbers(question, points, signs)
     assert np.abs(w).max() <= 1 + 1e-5
-    of_node = {int(n): net.nodes == n for n in np.unique(net.nodes[:first])}
-    drawn = lines(bounds, *({n: values[mine] for n, mine in of_node.items()} for values in (subject.slopes, signs)))
+    drawn = subject.lines(signs)
     places = bounds.unstable(node)
     seeds = np.eye(len(bounds.lower[node]))[places]
     neurons = affine_forms(checker, bounds, node, seeds, drawn, node)
@@ -62,10 +61,7 @@ def test_rows_are_affine_functions_of_one_vector(kind: str, seed: int, fixed: bo
 def test_what_float64_does_not_hold_is_an_infinite_error(tmp_path: Path) -> None:
     question = small("fc", 0, tmp_path)
     subject = question.subject
-    first, net = subject.net.levels[-1][0], subject.net
-    of_node = {int(n): net.nodes == n for n in np.unique(net.nodes[:first])}
-    signs = np.zeros(net.unstable, dtype=np.int8)
-    drawn = lines(subject.bounds, *({n: v[mine] for n, mine in of_node.items()} for v in (subject.slopes, signs)))
+    drawn = subject.lines(np.zeros(subject.net.unstable, dtype=np.int8))
     node = last_unstable(subject.checker, subject.bounds)
     for factor in (1e60, np.nan, np.inf):
         rows = subject.row[None] * factor
