@@ -7,9 +7,11 @@ bound to be raised is
 
 which is jointly concave. Its derivatives are values at two minimisers, w* = -S⁻¹ G / 2 and z°_j of d_j: by m_j
 z_j(w*) - z°_j, by p_j z°_j² - z_j(w*)², by D_w w*_w² - 1. m and p climb by Adam's steps; D, of which there are
-thousands, is multiplied by |w*|, which stands still where the derivative is 0 and, where p = 0, ends at |G| / 2, the
-best. The set where S is positive semidefinite is convex, so that halving a step that leaves it leads back. S⁻¹ takes a
-system of as many equations as neurons have p > 0. Nothing here is believed.
+thousands, is multiplied by a power of w*², averaged over some steps, since at the best D there are many minimisers.
+Where S is not positive definite by some room, which shrinks, D is made larger as a whole: p^½ R D⁻¹ Rᵀ p^½, which says
+so, is only divided by the factor. That product of as many rows as neurons are curved by as many columns as there are w
+takes most of a step; it is done in float32, and neurons whose chords cost next to nothing keep them. Nothing here is
+believed.
 """
 
 from __future__ import annotations
@@ -19,17 +21,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
+from prunecert.verifiers.sparse.arrays import Float32Array, Float64Array, Int8Array, Int64Array
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import LEAST, LastLayer, Multipliers, admissible, least
 
-#: Adam's memory, and its first step and decay a step.
-_FIRST, _SECOND, _RATE, _DECAY = 0.9, 0.99, 0.1, 0.99
-#: Least and largest factor of D in a step.
-_RANGE = (0.7, 1.4)
-#: What D is made larger than it must be where it is too small to begin with.
-_ROOM = 1.05
-#: Part of what chords cost by which a bound may fall in a step, and how often a step is halved for it.
-_FALL, _HALVINGS = 0.025, 6
+#: Adam's memory, its first step, that of an ascent which goes on from another's end, and decay a step.
+_FIRST, _SECOND, _RATE, _LATER, _DECAY = 0.9, 0.99, 0.1, 0.02, 0.98
+#: Memory of w*², its power, and how far it may be from 1 in a step.
+_MEMORY, _POWER, _RANGE = 0.5, 0.25, (0.6, 1.7)
+#: Part of D by which S is positive definite: at first, its decay a step, and at least.
+_ROOM, _SHRINK, _LEAST_ROOM = 0.03, 0.97, 0.002
+#: Factors of D that are tried, small ones first, and where it is given up.
+_FACTORS, _MOST = (1.02, 1.1), 1e6
+#: Part of what all chords cost that is curved, the largest first.
+_SHARE = 0.99
 #: Part of a concave neuron's coefficient that its parabola begins with.
 _PART = 0.6
 
@@ -73,99 +77,184 @@ def _largest(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
     return float(np.linalg.eigvalsh(gram)[-1]) if len(p) else 0.0
 
 
+@dataclass(eq=False)
+class _State:
+    """Where an ascent is: m, [n]; p, [curved]; D and w*, [W]; z at w*, [n]; Φ."""
+
+    m: Float64Array
+    p: Float64Array
+    D: Float32Array
+    w: Float32Array
+    z: Float64Array
+    bound: float = -np.inf
+
+
+class _Adam:
+    """Adam's steps of one vector, in units of `scale`."""
+
+    def __init__(self, scale: Float64Array) -> None:
+        self._scale = scale
+        self._mean, self._square = np.zeros_like(scale), np.zeros_like(scale)
+
+    def step(self, slope: Float64Array, rate: float, number: int) -> Float64Array:
+        """Returns by how much to move; steps are numbered from 1."""
+        by = slope * self._scale
+        self._mean = _FIRST * self._mean + (1 - _FIRST) * by
+        self._square = _SECOND * self._square + (1 - _SECOND) * by * by
+        mean, spread = self._mean / (1 - _FIRST**number), self._square / (1 - _SECOND**number)
+        return rate * self._scale * mean / (np.sqrt(spread) + 1e-12)
+
+
+class Ascent:
+    """Climbs in subdomains of one layer.
+
+    Args:
+        layer: The row of the specification.
+    """
+
+    def __init__(self, layer: LastLayer) -> None:
+        self.layer = layer
+        self._rows: Float32Array = layer.rows.astype(np.float32)
+        self._base: Float32Array = layer.base.astype(np.float32)
+        c, low, high = layer.coefficients, layer.low, layer.high
+        self._size = np.maximum(np.abs(c), 1e-12)
+        self._chord = c * high / (high - low)
+        self._cost = np.where(c < 0, self._chord * low, 0.0)
+
+    def climb(
+        self,
+        signs: Int8Array,
+        dual: Multipliers,
+        steps: int,
+        target: float,
+        deadline: float,
+        later: bool = False,
+    ) -> Ascended:
+        """Climbs in one subdomain.
+
+        Args:
+            signs: [n] what is split.
+            dual: Where to begin.
+            steps: Most steps.
+            target: Bound at which to stop.
+            deadline: Value of `time.monotonic` at which to stop.
+            later: Whether it begins where another ascent has ended.
+        """
+        # What float64 doesn't hold has no bound.
+        with np.errstate(all="ignore"):
+            return self._climb(signs, dual, steps, target, deadline, _LATER if later else _RATE)
+
+    def _climb(
+        self, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float, rate: float
+    ) -> Ascended:
+        layer, curved = self.layer, self._curved(signs)
+        free = (signs == 0) & (layer.coefficients < 0)
+        flat = free.copy()
+        flat[curved] = False
+        rows, D = self._rows[curved], dual.D.astype(np.float32)
+        m, p = self._project(signs, flat, dual.m), np.maximum(dual.p[curved], 0.0)
+        adams = _Adam(self._size), _Adam((self._size / (4 * np.minimum(layer.high, -layer.low)))[curved])
+        best: _State | None = None
+        square: Float32Array | None = None
+        for number in range(steps + 1):
+            here = self._evaluate(signs, curved, rows, m, p, D, max(_ROOM * _SHRINK**number, _LEAST_ROOM))
+            if here is None or not np.isfinite(here.bound):
+                break
+            if best is None or here.bound > best.bound:
+                best = here
+            if best.bound > target or number == steps or time.monotonic() > deadline:
+                break
+            now = here.w * here.w
+            square = now if square is None else np.float32(_MEMORY) * square + np.float32(1 - _MEMORY) * now
+            D = here.D * np.clip(square, *_RANGE) ** np.float32(_POWER) + np.float32(LEAST)
+            where = np.zeros(len(m))
+            where[curved] = least(layer, m, self._spread(p, curved))[1][curved]
+            z, rate_now = here.z, rate * _DECAY**number
+            m = self._project(signs, flat, m + adams[0].step(z - where, rate_now, number + 1))
+            p = np.maximum(p + adams[1].step(where[curved] ** 2 - z[curved] ** 2, rate_now, number + 1), 0.0)
+        if best is None:
+            none = np.zeros(len(signs))
+            return Ascended(-np.inf, dual, none, none)
+        return self._ascended(signs, free, curved, best)
+
+    def _curved(self, signs: Int8Array) -> Int64Array:
+        """Returns the neurons that have parabolas."""
+        cost = np.where(signs == 0, self._cost, 0.0)
+        order = np.argsort(-cost, kind="stable")
+        total = np.cumsum(cost[order])
+        count = int(np.searchsorted(total, _SHARE * total[-1])) + 1 if len(total) and total[-1] > 0 else 0
+        return np.sort(order[:count])
+
+    def _project(self, signs: Int8Array, flat: Float64Array, m: Float64Array) -> Float64Array:
+        """Returns the nearest m that a subdomain allows; neurons without parabolas have their chords."""
+        c = self.layer.coefficients
+        admitted, _ = admissible(self.layer, signs, m, np.zeros(len(m)))
+        return np.where(flat, self._chord, np.where((signs == 0) & (c < 0), np.clip(m, c, 0.0), admitted))
+
+    def _spread(self, p: Float64Array, curved: Int64Array) -> Float64Array:
+        result = np.zeros(len(self._size))
+        result[curved] = p
+        return result
+
+    def _evaluate(
+        self,
+        signs: Int8Array,
+        curved: Int64Array,
+        rows: Float32Array,
+        m: Float64Array,
+        p: Float64Array,
+        D: Float32Array,
+        room: float,
+    ) -> _State | None:
+        """Returns Φ and w*, with D as large as it must be; None where no factor of D does."""
+        layer, constants = self.layer, self.layer.constants
+        root = np.sqrt(p).astype(np.float32)
+        scaled = rows * root[:, None] / np.sqrt(D)
+        gram = (scaled @ scaled.T).astype(np.float64)
+        factor = _factor(gram, room)
+        if factor is None:
+            return None
+        D = D * np.float32(factor)
+        slope = m.copy()
+        slope[curved] -= 2 * p * constants[curved]
+        G = self._base + slope.astype(np.float32) @ self._rows
+        alone = G / D
+        part = np.linalg.solve(np.eye(len(p)) - gram / factor, (root * (rows @ alone)).astype(np.float64))
+        w = np.float32(-0.5) * (alone + ((part.astype(np.float32) * root) @ rows) / D)
+        spread = self._spread(p, curved)
+        d = np.where((signs == 0) & (layer.coefficients < 0), least(layer, m, spread)[0], 0.0)
+        bound = layer.constant + float((m * constants - spread * constants**2 + d).sum())
+        bound += 0.5 * float(G @ w) - float(D.sum(dtype=np.float64))
+        return _State(m, p, D, w, (self._rows @ w).astype(np.float64) + constants, bound)
+
+    def _ascended(self, signs: Int8Array, free: Float64Array, curved: Int64Array, best: _State) -> Ascended:
+        layer, z, m = self.layer, best.z, best.m
+        p = self._spread(best.p, curved)
+        relu = np.where(signs == 0, np.maximum(z, 0.0), np.where(signs > 0, z, 0.0))
+        d = np.where(free, least(layer, m, p)[0], 0.0)
+        gaps = np.where(signs == 0, layer.coefficients * relu - (m * z - p * z * z + d), 0.0)
+        dual = Multipliers(m, p, best.D.astype(np.float64), best.w.astype(np.float64))
+        return Ascended(best.bound, dual, z, gaps)
+
+
+def _factor(gram: Float64Array, room: float) -> float | None:
+    """Returns a factor f >= 1 with gram / f at most 1 - room, as semidefinite matrices are ordered."""
+    if not np.isfinite(gram).all():
+        return None
+    eye = (1.0 - room) * np.eye(len(gram))
+    factor = 1.0
+    while factor < _MOST:
+        try:
+            np.linalg.cholesky(eye - gram / factor)
+        except np.linalg.LinAlgError:
+            factor *= _FACTORS[0] if factor < _FACTORS[1] else _FACTORS[1]
+            continue
+        return factor
+    return None
+
+
 def ascend(
     layer: LastLayer, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float
 ) -> Ascended:
-    """Climbs in one subdomain.
-
-    Args:
-        layer: The row.
-        signs: [n] what is split.
-        dual: Where to begin.
-        steps: Most steps.
-        target: Bound at which to stop.
-        deadline: Value of `time.monotonic` at which to stop.
-    """
-    # What float64 doesn't hold has no bound.
-    with np.errstate(all="ignore"):
-        return _ascend(layer, signs, dual, steps, target, deadline)
-
-
-def _ascend(
-    layer: LastLayer, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float
-) -> Ascended:
-    m, p = admissible(layer, signs, dual.m, dual.p)
-    D = dual.D.copy()
-    size = np.maximum(np.abs(layer.coefficients), 1e-12)
-    scales = size, size / (4 * np.minimum(layer.high, -layer.low))
-    chord = np.where(layer.coefficients < 0, size * layer.high * -layer.low / (layer.high - layer.low), 0.0)
-    fall = _FALL * float(chord.sum())
-    moments = [np.zeros((2, len(m))) for _ in scales]
-    best = here = _evaluate(layer, signs, m, p, D)
-    if here is None:
-        best = here = _evaluate(layer, signs, m, p, D * (_largest(layer.rows, p, D) * _ROOM))
-    if here is None or best is None or not np.isfinite(here.bound):
-        none = np.zeros(len(m))
-        return Ascended(-np.inf, dual, none, none)
-    for step in range(steps):
-        if best.bound > target or time.monotonic() > deadline:
-            break
-        proposed = _step(layer, signs, here, scales, moments, step)
-        state = _evaluate(layer, signs, *proposed)
-        for _ in range(_HALVINGS):
-            if state is not None and state.bound >= here.bound - fall:
-                break
-            old = here.dual.m, here.dual.p, here.dual.D
-            proposed = tuple(0.5 * (a + b) for a, b in zip(old, proposed, strict=True))
-            state = _evaluate(layer, signs, *proposed)
-        if state is None or not np.isfinite(state.bound):
-            break
-        here = state
-        if here.bound > best.bound:
-            best = here
-    return best
-
-
-def _step(
-    layer: LastLayer,
-    signs: Int8Array,
-    here: Ascended,
-    scales: tuple[Float64Array, Float64Array],
-    moments: list[Float64Array],
-    step: int,
-) -> tuple[Float64Array, ...]:
-    """Returns the next m, p and D; moments are overwritten."""
-    m, p, D, z = here.dual.m, here.dual.p, here.dual.D, here.z
-    curved = (signs == 0) & (layer.coefficients < 0)
-    where = np.where(curved, least(layer, m, p)[1], 0.0)
-    slopes = z - where, np.where(curved, where * where - z * z, 0.0)
-    moved = []
-    for value, slope, scale, moment in zip((m, p), slopes, scales, moments, strict=True):
-        by = slope * scale
-        moment[0] = _FIRST * moment[0] + (1 - _FIRST) * by
-        moment[1] = _SECOND * moment[1] + (1 - _SECOND) * by * by
-        mean, spread = moment[0] / (1 - _FIRST ** (step + 1)), moment[1] / (1 - _SECOND ** (step + 1))
-        moved.append(value + _RATE * _DECAY**step * scale * mean / (np.sqrt(spread) + 1e-12))
-    return (*admissible(layer, signs, *moved), D * np.clip(np.abs(here.dual.v), *_RANGE) + LEAST)
-
-
-def _evaluate(layer: LastLayer, signs: Int8Array, m: Float64Array, p: Float64Array, D: Float64Array) -> Ascended | None:
-    """Returns Φ and its w* as v; None where S isn't positive definite."""
-    rows, constants = layer.rows, layer.constants
-    G = layer.base + (m - 2 * p * constants) @ rows
-    mine = np.flatnonzero(p > 0)
-    curved = np.sqrt(p[mine])[:, None] * rows[mine]
-    over = curved / D
-    matrix = np.eye(len(mine)) - over @ curved.T
-    try:
-        factor = np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return None
-    part = np.linalg.solve(factor.T, np.linalg.solve(factor, over @ G))
-    w = -0.5 * (G / D + part @ over)
-    d = np.where((signs == 0) & (layer.coefficients < 0), least(layer, m, p)[0], 0.0)
-    bound = layer.constant + float((m * constants - p * constants**2 + d).sum() - D.sum() + 0.5 * (G @ w))
-    z = rows @ w + constants
-    relu = np.where(signs == 0, np.maximum(z, 0.0), np.where(signs > 0, z, 0.0))
-    gaps = np.where(signs == 0, layer.coefficients * relu - (m * z - p * z * z + d), 0.0)
-    return Ascended(bound, Multipliers(m, p, D, w), z, gaps)
+    """Climbs once, as `Ascent.climb` does."""
+    return Ascent(layer).climb(signs, dual, steps, target, deadline)

@@ -26,7 +26,6 @@ dual variables, and charges all rounding:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,9 +95,8 @@ def last_layer(
     row: Float64Array,
     constant: float,
     drawn: NodeLines,
-    fixed: Sequence[tuple[int, int]] = (),
 ) -> LastLayer:
-    """Returns a row of the outputs over a box in that form, or over the part where some phases are fixed.
+    """Returns a row of the outputs over a box in that form.
 
     Args:
         checker: Of the network.
@@ -106,33 +104,25 @@ def last_layer(
         row: [outputs] of the specification, taken as exact.
         constant: What is added.
         drawn: The lines before the last hidden layer.
-        fixed: Node and place in it of neurons there whose phases are fixed; they follow the last layer's, with
-            coefficients of 0.
     """
     node = last_unstable(checker, bounds)
-    parts = [(node, bounds.unstable(node))]
-    parts += [(where, np.array([place])) for where, place in fixed]
-    forms = []
-    for where, chosen in parts:
-        seeds = np.zeros((len(chosen), len(bounds.lower[where])))
-        seeds[np.arange(len(chosen)), chosen] = 1.0
-        forms.append(affine_forms(checker, bounds, where, seeds, drawn, node))
+    places = bounds.unstable(node)
+    seeds = np.zeros((len(places), len(bounds.lower[node])))
+    seeds[np.arange(len(places)), places] = 1.0
+    neurons = affine_forms(checker, bounds, node, seeds, drawn, node)
     last = affine_forms(checker, bounds, checker.last, row[None], drawn, node)
-    rows, constants, errors = (
-        np.concatenate([getattr(form, name) for form in forms]) for name in ("coefficients", "constants", "errors")
-    )
     total = float(last.constants[0]) + constant
     return LastLayer(
-        rows=rows,
-        constants=constants,
-        errors=errors,
-        reach=(np.abs(rows).sum(axis=1) + np.abs(constants)) * (1.0 + 1e-9) + TINY,
-        low=np.concatenate([bounds.lower[where][chosen] for where, chosen in parts]),
-        high=np.concatenate([bounds.upper[where][chosen] for where, chosen in parts]),
+        rows=neurons.coefficients,
+        constants=neurons.constants,
+        errors=neurons.errors,
+        reach=(np.abs(neurons.coefficients).sum(axis=1) + np.abs(neurons.constants)) * (1.0 + 1e-9) + TINY,
+        low=bounds.lower[node][places],
+        high=bounds.upper[node][places],
         base=last.coefficients[0],
         constant=total,
         error=float(last.errors[0]) + 4 * _UNIT * (abs(total) + abs(constant)),
-        coefficients=np.concatenate([last.apart[0], np.zeros(len(fixed))]),
+        coefficients=last.apart[0],
     )
 
 

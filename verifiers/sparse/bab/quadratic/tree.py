@@ -10,21 +10,22 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
-from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, lines
-from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, ascend, begin
-from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, certified, last_layer
+from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, affine_forms, lines
+from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, Ascent, begin
+from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, certified, last_layer, last_unstable
+from prunecert.verifiers.sparse.bab.quadratic.phases import Phase, Row, split, without_error
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 
 #: Steps of the whole box, and of a part.
-_ROOT, _PART = 80, 24
+_ROOT, _PART = 100, 32
 #: What the search's own bound must exceed to be certified.
 _MARGIN = 1e-6
 
@@ -49,12 +50,30 @@ class Subject:
     constant: float
     slopes: Float64Array
 
-    def layer(self, signs: Int8Array) -> LastLayer:
-        """Returns it over the part of the box where neurons before the last hidden layer, [U], have these phases."""
-        first, nodes = self.net.levels[-1][0], self.net.nodes
-        split = np.flatnonzero(signs[:first])
-        fixed = [(int(nodes[place]), int(self.net.indices[place])) for place in split]
-        return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(signs), fixed)
+    def layer(self) -> LastLayer:
+        """Returns it over the whole box."""
+        return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(self._free()))
+
+    def drawn(self, place: int) -> Row:
+        """Returns a neuron before the last hidden layer over the whole box, by its place in [U]."""
+        node, index = int(self.net.nodes[place]), int(self.net.indices[place])
+        seed = np.zeros((1, len(self.bounds.lower[node])))
+        seed[0, index] = 1.0
+        apart = last_unstable(self.checker, self.bounds)
+        form = affine_forms(self.checker, self.bounds, node, seed, self.lines(self._free()), apart)
+        low, high = float(self.bounds.lower[node][index]), float(self.bounds.upper[node][index])
+        return Row(form.coefficients[0], float(form.constants[0]), float(form.errors[0]), low, high)
+
+    def phase(self, place: int, sign: int, row: Row) -> Phase:
+        """Returns what fixes such a neuron's phase; the row is `drawn` without errors of others that are fixed."""
+        first = self.net.levels[-1][0]
+        drawn = self.lines(self._free())
+        slope, half = (np.concatenate([*part.values()]) for part in (drawn.slopes, drawn.halves))
+        column = len(row.coefficients) - first + place
+        return Phase(column, sign, float(slope[place]), float(half[place]), row)
+
+    def _free(self) -> Int8Array:
+        return np.zeros(self.net.unstable, dtype=np.int8)
 
     def lines(self, signs: Int8Array) -> NodeLines:
         """Returns the lines of the neurons before the last hidden layer where these have such phases, [U]."""
@@ -64,10 +83,10 @@ class Subject:
             slopes[node], phases[node] = self.slopes[:first][nodes == node], signs[:first][nodes == node]
         return lines(self.bounds, slopes, phases)
 
-    def phases(self, signs: Int8Array) -> Int8Array:
+    def phases(self, signs: Int8Array, fixed: Sequence[Phase]) -> Int8Array:
         """Returns those of a layer's neurons: the last hidden layer's, then what is fixed before it."""
-        first = self.net.levels[-1][0]
-        return np.concatenate([signs[first:], signs[:first][signs[:first] != 0]])
+        own = signs[self.net.levels[-1][0] :]
+        return np.concatenate([own, np.array([phase.sign for phase in fixed], dtype=np.int8)])
 
     def gaps(self, signs: Int8Array, ascended: Ascended) -> Float64Array:
         """Returns what each neuron's line costs at the minimiser, [U]; 0 where its phase is fixed."""
@@ -81,7 +100,8 @@ class Subject:
         drawn = self.lines(signs)
         slope, half = (np.concatenate([np.zeros(0), *part.values()]) for part in (drawn.slopes, drawn.halves))
         error = w[count:]
-        above, z = np.zeros(first), np.zeros(first)
+        above, z = np.zeros(first, dtype=np.float32), np.zeros(first, dtype=np.float32)
+        t = t.astype(np.float32)
         for start, stop in net.levels[:-1]:
             z[start:stop] = net.M[start:stop] @ t + net.N[start:stop, :first] @ above + net.c[start:stop]
             mine = slice(start, stop)
@@ -98,9 +118,9 @@ class Subject:
 @dataclass(frozen=True, eq=False)
 class _Open:
     signs: Int8Array
-    layer: LastLayer
-    dual: Multipliers
-    split: int
+    fixed: tuple[Phase, ...]
+    ascent: Ascent
+    ascended: Ascended
 
 
 @dataclass
@@ -136,56 +156,65 @@ class QuadraticTree:
         self._subject, self._deadline, self._most, self._attack = subject, deadline, most, attack
         self._open: list[tuple[float, int, _Open]] = []
         self._number = itertools.count()
+        self._rows: dict[int, Row] = {}
         self._proved = np.inf
         self.outcome = TreeOutcome()
 
     def run(self) -> TreeOutcome:
         """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over."""
-        out, first = self.outcome, self._subject.net.levels[-1][0]
+        out = self.outcome
         whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
-        layer = self._subject.layer(whole)
-        self._bound(whole, layer, begin(layer), _ROOT)
+        layer = self._subject.layer()
+        self._bound(whole, (), Ascent(layer), begin(layer), _ROOT)
         while self._open and not out.won:
             out.lowest = self._open[0][0]
             if time.monotonic() > self._deadline or out.domains >= self._most:
                 return out
             _, _, worst = heapq.heappop(self._open)
-            if worst.split < 0:
+            if self._attack(worst.ascended.dual.v):
+                out.won = True
+                return out
+            gaps = self._subject.gaps(worst.signs, worst.ascended)
+            place = int(np.argmax(gaps))
+            if gaps[place] <= 0:
                 return out
             for sign in (1, -1):
-                signs = worst.signs.copy()
-                signs[worst.split] = sign
-                layer, dual = worst.layer, worst.dual
-                if worst.split < first:
-                    layer = self._subject.layer(signs)
-                    dual = _inserted(dual, len(whole) - first + int(np.count_nonzero(signs[: worst.split])))
-                self._bound(signs, layer, dual, _PART)
+                self._part(worst, place, sign)
         if not out.won:
             out.proved = self._proved
         return out
 
-    def _bound(self, signs: Int8Array, layer: LastLayer, dual: Multipliers, steps: int) -> None:
+    def _part(self, parent: _Open, place: int, sign: int) -> None:
+        """Bounds the part of a subdomain where a neuron has a phase."""
+        signs, fixed, ascent, dual = parent.signs.copy(), parent.fixed, parent.ascent, parent.ascended.dual
+        signs[place] = sign
+        if place < self._subject.net.levels[-1][0]:
+            phase = self._phase(place, sign, fixed)
+            fixed, ascent = (*fixed, phase), Ascent(split(ascent.layer, phase))
+            dual = Multipliers(np.append(dual.m, 0.0), np.append(dual.p, 0.0), dual.D, dual.v)
+        self._bound(signs, fixed, ascent, dual, _PART)
+
+    def _phase(self, place: int, sign: int, fixed: Sequence[Phase]) -> Phase:
+        if place not in self._rows:
+            self._rows[place] = self._subject.drawn(place)
+        row = self._rows[place]
+        for phase in fixed:
+            row = without_error(row, phase)
+        return self._subject.phase(place, sign, row)
+
+    def _bound(
+        self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: Ascent, dual: Multipliers, steps: int
+    ) -> None:
         """Bounds a subdomain, and opens it unless that is certified."""
-        out, phases = self.outcome, self._subject.phases(signs)
-        ascended = ascend(layer, phases, dual, steps, 2 * _MARGIN, self._deadline)
+        out, phases = self.outcome, self._subject.phases(signs, fixed)
+        ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=out.domains > 0)
         out.domains += 1
         bound = ascended.bound
         if bound > _MARGIN:
-            rigorous = certified(layer, phases, ascended.dual)
+            rigorous = certified(ascent.layer, phases, ascended.dual)
             if rigorous > 0:
                 self._proved = min(self._proved, rigorous)
                 out.leaves += 1
                 return
             bound = min(bound, rigorous, 0.0)
-        if self._attack(ascended.dual.v):
-            out.won = True
-            return
-        gaps = self._subject.gaps(signs, ascended)
-        split = int(np.argmax(gaps))
-        split = split if gaps[split] > 0 else -1
-        heapq.heappush(self._open, (bound, next(self._number), _Open(signs, layer, ascended.dual, split)))
-
-
-def _inserted(dual: Multipliers, place: int) -> Multipliers:
-    """Returns dual variables with those of one more neuron, 0, at a place."""
-    return Multipliers(np.insert(dual.m, place, 0.0), np.insert(dual.p, place, 0.0), dual.D, dual.v)
+        heapq.heappush(self._open, (bound, next(self._number), _Open(signs, fixed, ascent, ascended)))
