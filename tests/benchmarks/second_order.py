@@ -66,7 +66,7 @@ def gains(engine: Engine, checker: Checker, question: Instance, steps: int, seco
         begin_s = time.process_time()
         subject = subject_of(checker, root, bab.composed, bab.prover, whole)
         signs = np.zeros(subject.net.unstable, dtype=np.int8)
-        layer, phases = subject.layer(signs), subject.phases(signs)
+        layer, phases = subject.layer(), subject.phases(signs, ())
         dual = ascend(layer, phases, begin(layer), steps, np.inf, np.inf).dual
         second = certified(layer, phases, dual)
         yield Gain(linear, second, len(phases), time.process_time() - begin_s)

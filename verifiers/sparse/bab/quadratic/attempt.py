@@ -16,9 +16,9 @@ from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 
 #: Parts of the time that is left that they may take before hidden bounds are improved, and after it.
-_SHARES = (0.05, 0.1)
-#: Most subdomains of a disjunct.
-_MOST = 8
+_SHARES = (0.02, 0.3)
+#: Most subdomains of a disjunct, likewise.
+_MOST = (8, 100_000)
 #: Most numbers of the last hidden layer's rows, and most of its neurons.
 _NUMBERS, _NEURONS = 2e7, 512
 
@@ -61,7 +61,7 @@ class SecondOrder:
         out, proved = self._standing.outcome, self._standing.proved
         seconds = _SHARES[tried] * (task.deadline - time.monotonic()) / len(left)
         for disjunct in left:
-            grown = self._run(self.wholes[disjunct], composed, prover, seconds)
+            grown = self._run(self.wholes[disjunct], composed, prover, seconds, _MOST[tried])
             out.domains += grown.domains
             out.certified += grown.leaves
             if grown.won:
@@ -87,11 +87,11 @@ class SecondOrder:
         width = first + int((bounds.lower[0] < bounds.upper[0]).sum())
         return last - first <= _NEURONS and (last - first + 1) * width <= _NUMBERS
 
-    def _run(self, whole: Batch, composed: Composed, prover: Prover, seconds: float) -> TreeOutcome:
+    def _run(self, whole: Batch, composed: Composed, prover: Prover, seconds: float, most: int) -> TreeOutcome:
         """Tries to prove a disjunct."""
         subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
-        return QuadraticTree(subject, deadline, _MOST, self._attacked).run()
+        return QuadraticTree(subject, deadline, most, self._attacked).run()
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""

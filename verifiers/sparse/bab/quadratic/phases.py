@@ -1,13 +1,13 @@
 r"""Fixes phases of neurons before the last hidden layer in affine functions that are there already.
 
-In the letters of `affine`, an unstable neuron is relu(z) = a z + (h / 2) (1 + e). Where its phase is fixed, relu(z) is z
-or 0, so that e is a function of z:
+In the letters of `affine`, an unstable neuron is relu(z) = a z + (h / 2) (1 + e). Where its phase is fixed, relu(z) is
+z or 0, so that e is a function of z:
 
     e = s z / (h / 2) - 1,        s = 1 - a where it is active, -a where it is inactive,
 
-for the very a and h / 2 that the function was computed with. z is affine in numbers that come before e, and each row loses
-its e for them. So a split costs one product of a column and a row, where drawing lines anew costs walks of every row. What
-is computed is taken as exact, and what it may be off is added to the rows' errors.
+for the very a and h / 2 that the function was computed with. z is affine in numbers that come before e, and each row
+loses its e for them. So a split costs one product of a column and a row, where drawing lines anew costs walks of every
+row. What is computed is taken as exact, and what it may be off is added to the rows' errors.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def split(layer: LastLayer, phase: Phase) -> LastLayer:
     Raises:
         ValueError: The neuron has no error to lose.
     """
-    if not phase.half > 0:
-        raise ValueError(f"the neuron's line is exact already: half of its height is {phase.half}")
     column, row = phase.column, phase.row
+    if not phase.half > 0 or row.coefficients[column] != 0:
+        raise ValueError(f"a neuron of which half of its line's height is {phase.half} has no error to lose")
     with np.errstate(all="ignore"):
         reach, base_reach = row.reach, float(np.abs(layer.base).sum()) * (1.0 + 1e-9) + abs(layer.constant)
         factors = phase.factors(layer.rows[:, column])

@@ -1,8 +1,8 @@
 """Branch and bound with second-order bounds of the last hidden layer.
 
 A subdomain is which neurons' phases are fixed, in any layer. One of the last hidden layer changes its dual variables
-only; one before it makes a line exact, and the affine functions are drawn anew. Both parts of a split cover their
-parent, and a leaf is a subdomain whose certified bound is above 0; leaves aren't kept.
+only; one before it takes its error out of the affine functions (`phases`). Both parts of a split cover their parent,
+and a leaf is a subdomain whose certified bound is above 0; leaves aren't kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, affine_forms, lines
 from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, Ascent, begin
-from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, certified, last_layer, last_unstable
+from prunecert.verifiers.sparse.bab.quadratic.last_layer import (
+    LastLayer,
+    Multipliers,
+    certified,
+    last_layer,
+    last_unstable,
+)
 from prunecert.verifiers.sparse.bab.quadratic.phases import Phase, Row, split, without_error
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
 from prunecert.verifiers.sparse.certify import Checker
@@ -64,13 +70,22 @@ class Subject:
         low, high = float(self.bounds.lower[node][index]), float(self.bounds.upper[node][index])
         return Row(form.coefficients[0], float(form.constants[0]), float(form.errors[0]), low, high)
 
-    def phase(self, place: int, sign: int, row: Row) -> Phase:
-        """Returns what fixes such a neuron's phase; the row is `drawn` without errors of others that are fixed."""
-        first = self.net.levels[-1][0]
+    def phase(self, place: int, sign: int, row: Row, fixed: Sequence[Phase]) -> Phase:
+        """Returns what fixes such a neuron's phase below a subdomain.
+
+        Args:
+            place: In [U].
+            sign: 1: z >= 0, -1: z <= 0.
+            row: As `drawn`.
+            fixed: What is fixed there already, in the order of the splits.
+        """
+        # A row that was fixed may have errors of what was fixed after it, and none of what was before.
+        for phase in fixed:
+            row = without_error(row, phase)
         drawn = self.lines(self._free())
-        slope, half = (np.concatenate([*part.values()]) for part in (drawn.slopes, drawn.halves))
-        column = len(row.coefficients) - first + place
-        return Phase(column, sign, float(slope[place]), float(half[place]), row)
+        slope, half = (np.concatenate([*part.values()])[place] for part in (drawn.slopes, drawn.halves))
+        column = len(row.coefficients) - self.net.levels[-1][0] + place
+        return Phase(column, sign, float(slope), float(half), row)
 
     def _free(self) -> Int8Array:
         return np.zeros(self.net.unstable, dtype=np.int8)
@@ -189,22 +204,14 @@ class QuadraticTree:
         signs, fixed, ascent, dual = parent.signs.copy(), parent.fixed, parent.ascent, parent.ascended.dual
         signs[place] = sign
         if place < self._subject.net.levels[-1][0]:
-            phase = self._phase(place, sign, fixed)
+            if place not in self._rows:
+                self._rows[place] = self._subject.drawn(place)
+            phase = self._subject.phase(place, sign, self._rows[place], fixed)
             fixed, ascent = (*fixed, phase), Ascent(split(ascent.layer, phase))
             dual = Multipliers(np.append(dual.m, 0.0), np.append(dual.p, 0.0), dual.D, dual.v)
         self._bound(signs, fixed, ascent, dual, _PART)
 
-    def _phase(self, place: int, sign: int, fixed: Sequence[Phase]) -> Phase:
-        if place not in self._rows:
-            self._rows[place] = self._subject.drawn(place)
-        row = self._rows[place]
-        for phase in fixed:
-            row = without_error(row, phase)
-        return self._subject.phase(place, sign, row)
-
-    def _bound(
-        self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: Ascent, dual: Multipliers, steps: int
-    ) -> None:
+    def _bound(self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: Ascent, dual: Multipliers, steps: int) -> None:
         """Bounds a subdomain, and opens it unless that is certified."""
         out, phases = self.outcome, self._subject.phases(signs, fixed)
         ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=out.domains > 0)

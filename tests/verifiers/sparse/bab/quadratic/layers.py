@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
+from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array, Int64Array
+from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer
+from prunecert.verifiers.sparse.bab.quadratic.phases import Phase, split
 from prunecert.verifiers.sparse.bab.quadratic.tree import Subject
 from prunecert.verifiers.sparse.network import Network
 from tests.verifiers.sparse.searching import Prepared, draw
@@ -55,6 +57,16 @@ def small(kind: str, seed: int, folder: Path, radius: float = 0.3) -> Small:
     slopes = (prepared.net.upper / (prepared.net.upper - prepared.net.lower)).astype(np.float64)
     subject = Subject(prepared.checker, prepared.bounds, prepared.net, row, float(rng.normal()), slopes)
     return Small(subject, network, low, high)
+
+
+def part(subject: Subject, signs: Int8Array, order: Int64Array | None = None) -> tuple[LastLayer, Int8Array]:
+    """Returns the layer where some phases are fixed, [U], and its neurons' phases; splits in this order of places."""
+    layer, fixed = subject.layer(), list[Phase]()
+    places = np.flatnonzero(signs[: subject.net.levels[-1][0]]) if order is None else order
+    for place in places.tolist():
+        fixed.append(subject.phase(place, int(signs[place]), subject.drawn(place), fixed))
+        layer = split(layer, fixed[-1])
+    return layer, subject.phases(signs, fixed)
 
 
 def phases(rng: np.random.Generator, values: Float64Array, share: float = 0.4) -> Int8Array:

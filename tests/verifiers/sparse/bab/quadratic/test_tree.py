@@ -13,7 +13,7 @@ from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.bab.quadratic.ascent import ascend, begin
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, TreeOutcome
 from tests.soundness.oracle import exact_margin
-from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, small
+from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, part, small
 from tests.verifiers.sparse.searching import draw
 
 
@@ -42,28 +42,12 @@ def test_what_is_proved_holds_and_most_of_what_holds_is_proved(tmp_path: Path) -
     assert sum(proved) > len(proved) / 2
 
 
-def test_a_split_of_an_earlier_neuron_makes_its_line_exact(tmp_path: Path) -> None:
-    question = small("fc", 3, tmp_path)
-    subject, net = question.subject, question.subject.net
-    first = net.levels[-1][0]
-    assert first
-    for sign in (1, -1):
-        signs = np.zeros(net.unstable, dtype=np.int8)
-        signs[0] = sign
-        layer = subject.layer(signs)
-        assert len(layer.constants) == net.unstable - first + 1
-        # Its error, the first after the inputs', is none any more.
-        inputs = int((question.low < question.high).sum())
-        assert not layer.rows[:, inputs].any()
-        assert (subject.phases(signs) == np.append(np.zeros(net.unstable - first), sign)).all()
-
-
 def test_gaps_are_those_of_free_neurons(tmp_path: Path) -> None:
     question = small("conv", 1, tmp_path)
     subject, rng = question.subject, np.random.default_rng(1)
     signs = np.where(rng.random(subject.net.unstable) < 0.3, 1, 0).astype(np.int8)
-    layer = subject.layer(signs)
-    ascended = ascend(layer, subject.phases(signs), begin(layer), 40, np.inf, np.inf)
+    layer, mine = part(subject, signs)
+    ascended = ascend(layer, mine, begin(layer), 40, np.inf, np.inf)
     gaps = subject.gaps(signs, ascended)
     assert gaps.shape == (subject.net.unstable,)
     assert (gaps[signs != 0] == 0).all()
