@@ -1,9 +1,9 @@
 """Answers questions with the verifiers of whatever state of this program is on the path; run by `revisions`.
 
-It imports nothing of this state at its top: what it asks for is there in all states since the package is called
-prunecert. A request is a line of JSON: ``{"verifier", "tree"}`` first, then ``{"load"}`` with an ONNX file, and
-``{"box", "label", "classes", "timeout"}`` with a file of NumPy's that has both corners. Each is answered by a line,
-with ``error`` where it fails.
+It imports nothing of this state at its top: what it asks for is there in all states since there is a package
+prunecert; verifiers once lay beside it. A request is a line of JSON: ``{"verifier", "tree"}`` first, then ``{"load"}``
+with an ONNX file, and ``{"box", "label", "classes", "timeout"}`` with a file of NumPy's that has both corners. Each is
+answered by a line, with ``error`` where it fails.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Answering:
 
     def __init__(self) -> None:
         self._adapter: Any = None
+        self._package = ""
         self._onnx = Path()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -35,16 +36,18 @@ class Answering:
         return self._solve(request)
 
     def _start(self, name: str, tree: Path) -> dict[str, Any]:
-        package = importlib.import_module("prunecert")
-        place = Path(str(package.__file__)).resolve()
-        if not place.is_relative_to(tree):
-            raise ImportError(f"prunecert was imported from {place.parent}, not from {tree}")
-        self._adapter = importlib.import_module("prunecert.verifiers").VERIFIERS.get(name)()
+        self._package = "prunecert.verifiers" if (tree / "prunecert" / "verifiers").is_dir() else "verifiers"
+        # What the state lacks must not be taken from another one that is installed here.
+        for package in ("prunecert", self._package, f"{self._package}.base"):
+            place = Path(str(importlib.import_module(package).__file__)).resolve()
+            if not place.is_relative_to(tree):
+                raise ImportError(f"{package} was imported from {place.parent}, not from {tree}")
+        self._adapter = importlib.import_module(self._package).VERIFIERS.get(name)()
         self._adapter.start()
         return {}
 
     def _solve(self, request: dict[str, Any]) -> dict[str, Any]:
-        numpy, base = importlib.import_module("numpy"), importlib.import_module("prunecert.verifiers.base")
+        numpy, base = importlib.import_module("numpy"), importlib.import_module(f"{self._package}.base")
         with numpy.load(request["box"]) as box:
             lower, upper = box["lower"], box["upper"]
         question = base.Instance(

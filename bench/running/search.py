@@ -27,6 +27,7 @@ from prunecert.bench.running.search_request import (
     SearchRequest,
     Trial,
     Verification,
+    own_recipe,
     plan_trials,
     survivors,
 )
@@ -161,7 +162,7 @@ class _Search:
             f"validation images, mean of {len(winner.jobs)} cells\n# ({request.cells}, seed {request.seed}){own}.\n"
         )
         network, objective = winner.jobs[0].network, winner.jobs[0].objective
-        recipe = request.suite.recipe(network, objective)
+        recipe = own_recipe(request.suite, winner.jobs)
         better = apply(recipe, winner.changes)
         differing = {key: better[key] for key in better if better[key] != recipe.get(key)}
         text = yaml.safe_dump({"recipes": {f"{network}/{objective}": differing}}, sort_keys=False)

@@ -235,7 +235,7 @@ def _check_space(request: SearchRequest, cell: Cell) -> None:
     """Refuses a space with a value that no recipe may have, whether or not it is drawn."""
     from prunecert.models.recipe import Recipe
 
-    recipe = request.suite.recipe(cell.network, cell.objective)
+    recipe = request.suite.recipe(cell.network, cell.objective, cell.compression)
     for key, domain in request.space.items():
         for value in domain.ends:
             changes = {key: value}
@@ -245,16 +245,23 @@ def _check_space(request: SearchRequest, cell: Cell) -> None:
 def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int, changes: Mapping[str, Any]) -> Trial:
     from prunecert.models.recipe import Recipe
 
-    network, objective = cells[0].network, cells[0].objective
+    objective = cells[0].objective
     where = f"trial {number} ({show_changes(changes)})"
     # The whole recipe, so that the lengths of its stages are known.
-    recipe = Recipe.from_dict(apply(request.suite.recipe(network, objective), changes), objective, where=where)
+    recipe = Recipe.from_dict(apply(own_recipe(request.suite, cells), changes), objective, where=where)
     total = recipe.pretrain_epochs + recipe.prune_epochs + recipe.finetune_epochs
     share = min(1.0, (request.epochs or total) / total) / request.eta ** (request.rungs - 1 - rung)
     recipe = Recipe.from_dict(scale_epochs(recipe.to_dict(), share), objective, where=where)
     command = f"python -m bench.search --suite {request.named} --cells '{request.cells}' (trial {number})"
     jobs = tuple(make_job(cell, recipe, command) for cell in cells)
     return Trial(number, rung, changes, jobs, request.out / f"trial{number:03d}-rung{rung}")
+
+
+def own_recipe(suite: Suite, cells: Sequence[Cell] | Sequence[Job]) -> dict[str, Any]:
+    """Returns the suite's recipe of cells of one network and objective; of their compression, where they share one."""
+    compressions = {cell.compression for cell in cells}
+    shared = compressions.pop() if len(compressions) == 1 else None
+    return suite.recipe(cells[0].network, cells[0].objective, shared)
 
 
 def survivors(scores: Mapping[int, float], count: int, rung: int, eta: float) -> list[int]:

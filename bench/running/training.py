@@ -129,7 +129,8 @@ def plan(suite: Suite, patterns: str | None, suite_argument: str) -> list[Job]:
     jobs = []
     for cell in (cell for name, cell in cells.items() if name in chosen):
         where = f"suite {suite.name!r}, recipe of {cell.network}/{cell.objective}"
-        whole = Recipe.from_dict(suite.recipe(cell.network, cell.objective), cell.objective, where=where)
+        written = suite.recipe(cell.network, cell.objective, cell.compression)
+        whole = Recipe.from_dict(written, cell.objective, where=where)
         command = f"python -m bench.train --suite {suite_argument} --cells {cell.name}"
         jobs.append(make_job(cell, whole, command, suite.data.card()))
     return jobs

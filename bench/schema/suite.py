@@ -17,6 +17,7 @@ from prunecert.bench.schema.data import split_sizes, take_data
 from prunecert.bench.schema.gate import RuleSet, parse_rules
 from prunecert.bench.schema.own import is_own, own_cells
 from prunecert.bench.schema.protocol import check_protocol, override_protocol, read_protocol
+from prunecert.bench.schema.recipes import merged, read_recipes
 from prunecert.bench.schema.yamlfile import Document, Section, yaml_file
 from prunecert.compaction import Mode
 from prunecert.errors import UserError, did_you_mean
@@ -47,7 +48,8 @@ class Suite:
         profile: The profile chosen.
         profiles: All profiles.
         cells: Every cell with its protocol, in the order of the file; no cell twice.
-        recipes: Training recipes as written: by ``"default"``, ``"<network>"`` or ``"<network>/<objective>"``.
+        recipes: Training recipes as written: by ``"default"``, ``"<network>"``, ``"<network>/<objective>"`` or
+            ``"<network>/<objective>/<compression>x"``.
         path: The file.
         gate: What `bench.gate` holds its cells to, where the file says so.
         base: How cells are verified of which the suite says nothing else.
@@ -66,12 +68,9 @@ class Suite:
     gate: RuleSet | None = None
     bits_places: Mapping[str, str] = field(default_factory=dict)
 
-    def recipe(self, network: str, objective: str) -> dict[str, Any]:
-        """Returns the training recipe: ``default``, then the network's, then the network and objective's keys."""
-        merged: dict[str, Any] = {}
-        for key in ("default", network, f"{network}/{objective}"):
-            merged.update(self.recipes.get(key, {}))
-        return merged
+    def recipe(self, network: str, objective: str, compression: float | None = None) -> dict[str, Any]:
+        """Returns a training recipe: see `merged`."""
+        return merged(self.recipes, network, objective, compression)
 
     @property
     def timed(self) -> bool:
@@ -173,7 +172,7 @@ def load_suite(name_or_path: str, profile: str = "default") -> Suite:
         profile=profile,
         profiles=tuple(sorted(names)),
         cells=chosen[profile],
-        recipes=_recipes(root),
+        recipes=read_recipes(root),
         path=path,
         base=overrides[profile],
         gate=parse_rules(root.section("gate"), path.name, [cell.name for cell, _ in chosen[profile]]),
@@ -362,24 +361,6 @@ def _check_compression(value: float) -> None:
 def _check_seed(value: int) -> None:
     if not 0 <= value < 2**31:
         raise UserError(f"Seed {value} is refused; it must be at least 0 and below 2^31.")
-
-
-def _recipes(root: Section) -> dict[str, dict[str, Any]]:
-    section = root.section("recipes")
-    if section is None:
-        return {}
-    recipes = {}
-    for key in section.data:
-        network, slash, objective = key.partition("/")
-        if key != "default":
-            try:
-                NETWORKS.check(network)
-                if slash:
-                    OBJECTIVES.check(objective)
-            except UserError as error:
-                raise section.refusal(key, str(error)) from error
-        recipes[key] = section.take(key, dict)
-    return recipes
 
 
 def load_rules(path: Path) -> RuleSet:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,44 @@ def test_this_state_answers(tmp_path: Path) -> None:
     assert reply["status"] == "unsat"
     assert set(reply) == {"status", "domains", "detail", "cpu", "wall"}
     assert reply["wall"] > 0
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """Asks the state in a folder that stands first on the path, as `revisions` does, with this one behind it."""
+    script = ROOT / "bench" / "engine" / "revision_script.py"
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps({"verifier": "told", "tree": str(folder)}) + "\n",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    reply: dict[str, Any] = json.loads(result.stdout)
+    return reply
+
+
+def old_state(folder: Path, package: str) -> None:
+    """Writes a state whose verifiers lie in a package of that name."""
+    (folder / "prunecert").mkdir()
+    (folder / "prunecert" / "__init__.py").write_text("")
+    place = folder.joinpath(*package.split("."))
+    place.mkdir()
+    text = "class Told:\n    def start(self): pass\nVERIFIERS = {'told': Told}\n"
+    (place / "__init__.py").write_text(text)
+    (place / "base.py").write_text("")
+
+
+@pytest.mark.parametrize("package", ["verifiers", "prunecert.verifiers"])
+def test_verifiers_of_an_older_state_are_its_own(package: str, tmp_path: Path) -> None:
+    old_state(tmp_path, package)
+    assert run(tmp_path) == {}
+
+
+def test_verifiers_that_a_state_lacks_are_not_taken_from_another(tmp_path: Path) -> None:
+    old_state(tmp_path, "elsewhere")
+    (tmp_path / "prunecert" / "__init__.py").write_text("")
+    assert "rror: " in run(tmp_path)["error"]
 
 
 def test_another_tree_than_the_one_on_the_path_is_an_error(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from prunecert.bench.running.search_request import (
     SearchCriterion,
     SearchRequest,
     Verification,
+    own_recipe,
     plan_trials,
     survivors,
 )
+from prunecert.bench.schema.cell import Cell
 from prunecert.bench.schema.search_space import Choice, Range, Space
 from prunecert.bench.schema.suite import load_suite
 from prunecert.errors import UserError
@@ -37,6 +39,17 @@ def test_the_best_third_goes_on() -> None:
     assert survivors(scores, 9, 1, 3.0) == [4, 1, 2]
     assert survivors(scores, 9, 2, 3.0) == [4]
     assert survivors(scores, 2, 5, 3.0) == [4], "one at least"
+
+
+def test_a_compression_s_own_recipe_is_where_a_search_begins(tmp_path: Path) -> None:
+    text = SUITE + "  cnn-small/natural: {lr: 0.5}\n  cnn-small/natural/10x: {lr: 0.25}\n"
+    (tmp_path / "tiny.yaml").write_text(text)
+    suite = load_suite(str(tmp_path / "tiny.yaml"))
+    cells = [cell for cell, _ in suite.cells if isinstance(cell, Cell)]
+    alone = [cell for cell in cells if cell.compression == 10]
+    assert alone
+    assert own_recipe(suite, alone)["lr"] == 0.25
+    assert own_recipe(suite, cells)["lr"] == 0.5
 
 
 @given(st.dictionaries(st.integers(0, 30), st.floats(0, 1), min_size=1), st.floats(1.5, 5), st.integers(1, 4))

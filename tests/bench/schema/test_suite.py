@@ -92,14 +92,6 @@ def test_attack_only_says_why(tmp_path: Path) -> None:
     assert protocol.only(("fake-bound", "fake-liar")).cascade == ("fake-liar",)
 
 
-def test_recipes_are_merged_from_general_to_special(tmp_path: Path) -> None:
-    recipes = "recipes:\n  default: {epochs: 1, lr: 2}\n  cnn-small: {epochs: 3}\n  cnn-small/ibp: {lr: 4}\n"
-    suite = load_suite(write(tmp_path, SUITE + recipes))
-    assert suite.recipe("cnn-small", "ibp") == {"epochs": 3, "lr": 4}
-    assert suite.recipe("cnn-small", "pgd") == {"epochs": 3, "lr": 2}
-    assert suite.recipe("vgg16", "ibp") == {"epochs": 1, "lr": 2}
-
-
 BALLS = """    eps: [1/10, 1/4]
     norm: l2
     trained_eps: 2/255

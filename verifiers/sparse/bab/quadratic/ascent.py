@@ -105,7 +105,7 @@ class _Adam:
         return rate * self._scale * mean / (np.sqrt(spread) + 1e-12)
 
 
-class Ascent:
+class LayerAscent:
     """Climbs in subdomains of one layer.
 
     Args:
@@ -214,13 +214,14 @@ class Ascent:
         factor = _factor(gram, room)
         if factor is None:
             return None
-        D = D * np.float32(factor)
+        D = (D * np.float32(factor)).astype(np.float32)
         slope = m.copy()
         slope[curved] -= 2 * p * constants[curved]
-        G = self._base + slope.astype(np.float32) @ self._rows
-        alone = G / D
+        G: Float32Array = (self._base + slope.astype(np.float32) @ self._rows).astype(np.float32)
+        alone: Float32Array = G / D
         part = np.linalg.solve(np.eye(len(p)) - gram / factor, (root * (rows @ alone)).astype(np.float64))
-        w = np.float32(-0.5) * (alone + ((part.astype(np.float32) * root) @ rows) / D)
+        through = ((part.astype(np.float32) * root) @ rows).astype(np.float32)
+        w: Float32Array = np.float32(-0.5) * (alone + through / D)
         spread = self._spread(p, curved)
         d = np.where((signs == 0) & (layer.coefficients < 0), least(layer, m, spread)[0], 0.0)
         bound = layer.constant + float((m * constants - spread * constants**2 + d).sum())
@@ -256,5 +257,5 @@ def _factor(gram: Float64Array, room: float) -> float | None:
 def ascend(
     layer: LastLayer, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float
 ) -> Ascended:
-    """Climbs once, as `Ascent.climb` does."""
-    return Ascent(layer).climb(signs, dual, steps, target, deadline)
+    """Climbs once, as `LayerAscent.climb` does."""
+    return LayerAscent(layer).climb(signs, dual, steps, target, deadline)

@@ -16,9 +16,11 @@ from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
 
 #: Parts of the time that is left that they may take before hidden bounds are improved, and after it.
-_SHARES = (0.02, 0.3)
+_SHARES = (0.02, 0.7)
 #: Most subdomains of a disjunct, likewise.
 _MOST = (8, 100_000)
+#: Part of the best linear bound that the whole box's must be above, for it to be split.
+_WORTH = 0.5
 #: Most numbers of the last hidden layer's rows, and most of its neurons.
 _NUMBERS, _NEURONS = 2e7, 512
 
@@ -91,7 +93,8 @@ class SecondOrder:
         """Tries to prove a disjunct."""
         subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
-        return QuadraticTree(subject, deadline, most, self._attacked).run()
+        worth = _WORTH * float(whole.bound[0])
+        return QuadraticTree(subject, deadline, most, worth, self._attacked).run()
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""

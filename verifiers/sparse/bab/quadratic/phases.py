@@ -24,7 +24,7 @@ _UNIT = 2.0**-53
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class NeuronRow:
     """A neuron's z before its ReLU, as an affine function.
 
     Args:
@@ -64,14 +64,14 @@ class Phase:
     sign: int
     slope: float
     half: float
-    row: Row
+    row: NeuronRow
 
     def factors(self, coefficients: Float64Array) -> Float64Array:
         """Returns the factors of z that stand for the error's coefficients."""
         return coefficients * (((1.0 - self.slope) if self.sign > 0 else -self.slope) / self.half)
 
 
-def without_error(row: Row, phase: Phase) -> Row:
+def without_error(row: NeuronRow, phase: Phase) -> NeuronRow:
     """Returns another neuron's row without the error of one whose phase is fixed."""
     coefficient = row.coefficients[phase.column]
     if coefficient == 0:
@@ -83,7 +83,7 @@ def without_error(row: Row, phase: Phase) -> Row:
         constant = float(row.constant - coefficient + factor * phase.row.constant)
         size = row.reach + abs(factor) * phase.row.reach
         error = (row.error + abs(factor) * phase.row.error + 16 * _UNIT * size) * (1.0 + 1e-9) + TINY
-    return Row(coefficients, constant, _sure(error), row.low, row.high)
+    return NeuronRow(coefficients, constant, _sure(error), row.low, row.high)
 
 
 def split(layer: LastLayer, phase: Phase) -> LastLayer:

@@ -17,7 +17,7 @@ import numpy as np
 
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, affine_forms, lines
-from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, Ascent, begin
+from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, LayerAscent, begin
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import (
     LastLayer,
     Multipliers,
@@ -25,7 +25,7 @@ from prunecert.verifiers.sparse.bab.quadratic.last_layer import (
     last_layer,
     last_unstable,
 )
-from prunecert.verifiers.sparse.bab.quadratic.phases import Phase, Row, split, without_error
+from prunecert.verifiers.sparse.bab.quadratic.phases import NeuronRow, Phase, split, without_error
 from prunecert.verifiers.sparse.bab.reduced_network import Reduced
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.node_bounds import CheckedBounds
@@ -60,7 +60,7 @@ class Subject:
         """Returns it over the whole box."""
         return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(self._free()))
 
-    def drawn(self, place: int) -> Row:
+    def drawn(self, place: int) -> NeuronRow:
         """Returns a neuron before the last hidden layer over the whole box, by its place in [U]."""
         node, index = int(self.net.nodes[place]), int(self.net.indices[place])
         seed = np.zeros((1, len(self.bounds.lower[node])))
@@ -68,9 +68,9 @@ class Subject:
         apart = last_unstable(self.checker, self.bounds)
         form = affine_forms(self.checker, self.bounds, node, seed, self.lines(self._free()), apart)
         low, high = float(self.bounds.lower[node][index]), float(self.bounds.upper[node][index])
-        return Row(form.coefficients[0], float(form.constants[0]), float(form.errors[0]), low, high)
+        return NeuronRow(form.coefficients[0], float(form.constants[0]), float(form.errors[0]), low, high)
 
-    def phase(self, place: int, sign: int, row: Row, fixed: Sequence[Phase]) -> Phase:
+    def phase(self, place: int, sign: int, row: NeuronRow, fixed: Sequence[Phase]) -> Phase:
         """Returns what fixes such a neuron's phase below a subdomain.
 
         Args:
@@ -134,7 +134,7 @@ class Subject:
 class _Open:
     signs: Int8Array
     fixed: tuple[Phase, ...]
-    ascent: Ascent
+    ascent: LayerAscent
     ascended: Ascended
 
 
@@ -164,14 +164,18 @@ class QuadraticTree:
         subject: The row.
         deadline: Value of `time.monotonic` at which to end.
         most: Most subdomains.
+        worth: Bound of the whole box below which it is not split.
         attack: Tries a w, [W], as a counterexample, and says whether it is one.
     """
 
-    def __init__(self, subject: Subject, deadline: float, most: int, attack: Callable[[Float64Array], bool]) -> None:
-        self._subject, self._deadline, self._most, self._attack = subject, deadline, most, attack
+    def __init__(
+        self, subject: Subject, deadline: float, most: int, worth: float, attack: Callable[[Float64Array], bool]
+    ) -> None:
+        self._subject, self._deadline, self._most, self._worth = subject, deadline, most, worth
+        self._attack = attack
         self._open: list[tuple[float, int, _Open]] = []
         self._number = itertools.count()
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, NeuronRow] = {}
         self._proved = np.inf
         self.outcome = TreeOutcome()
 
@@ -180,10 +184,10 @@ class QuadraticTree:
         out = self.outcome
         whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
         layer = self._subject.layer()
-        self._bound(whole, (), Ascent(layer), begin(layer), _ROOT)
+        self._bound(whole, (), LayerAscent(layer), begin(layer), _ROOT)
         while self._open and not out.won:
             out.lowest = self._open[0][0]
-            if time.monotonic() > self._deadline or out.domains >= self._most:
+            if time.monotonic() > self._deadline or out.domains >= self._most or out.lowest < self._worth:
                 return out
             _, _, worst = heapq.heappop(self._open)
             if self._attack(worst.ascended.dual.v):
@@ -207,11 +211,13 @@ class QuadraticTree:
             if place not in self._rows:
                 self._rows[place] = self._subject.drawn(place)
             phase = self._subject.phase(place, sign, self._rows[place], fixed)
-            fixed, ascent = (*fixed, phase), Ascent(split(ascent.layer, phase))
+            fixed, ascent = (*fixed, phase), LayerAscent(split(ascent.layer, phase))
             dual = Multipliers(np.append(dual.m, 0.0), np.append(dual.p, 0.0), dual.D, dual.v)
         self._bound(signs, fixed, ascent, dual, _PART)
 
-    def _bound(self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: Ascent, dual: Multipliers, steps: int) -> None:
+    def _bound(
+        self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: LayerAscent, dual: Multipliers, steps: int
+    ) -> None:
         """Bounds a subdomain, and opens it unless that is certified."""
         out, phases = self.outcome, self._subject.phases(signs, fixed)
         ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=out.domains > 0)

@@ -59,7 +59,7 @@ def small(kind: str, seed: int, folder: Path, radius: float = 0.3) -> Small:
     return Small(subject, network, low, high)
 
 
-def part(subject: Subject, signs: Int8Array, order: Int64Array | None = None) -> tuple[LastLayer, Int8Array]:
+def parted(subject: Subject, signs: Int8Array, order: Int64Array | None = None) -> tuple[LastLayer, Int8Array]:
     """Returns the layer where some phases are fixed, [U], and its neurons' phases; splits in this order of places."""
     layer, fixed = subject.layer(), list[Phase]()
     places = np.flatnonzero(signs[: subject.net.levels[-1][0]]) if order is None else order

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.sparse.bab.quadratic import ascent as module
-from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascent, ascend, begin
+from prunecert.verifiers.sparse.bab.quadratic.ascent import LayerAscent, ascend, begin
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import Multipliers, admissible, certified, least
 from tests.verifiers.sparse.bab.quadratic.test_last_layer import synthetic
 
@@ -20,16 +20,17 @@ def test_derivatives_are_differences(seed: int) -> None:
     layer = synthetic(rng, 4, 9)
     layer = replace(layer, coefficients=layer.coefficients * rng.choice([1.0, -1.0], 4))
     signs = np.array([0, 0, rng.choice([1, -1]), 0], dtype=np.int8)
-    ascent, dual = Ascent(layer), begin(layer)
+    ascent, dual = LayerAscent(layer), begin(layer)
     curved = np.flatnonzero((signs == 0) & (layer.coefficients < 0))
     # Not where parabola and ReLU touch on both sides of 0, which is a kink.
     m, p = admissible(layer, signs, dual.m * rng.uniform(0.6, 0.9, 4), dual.p * rng.uniform(0.5, 0.9, 4))
-    at = [m, p[curved], (3.0 * dual.D).astype(np.float32)]
+    at: list[np.ndarray] = [m, p[curved], (3.0 * dual.D).astype(np.float32)]
 
     def evaluate(numbers: list[np.ndarray]) -> module._State:
-        state = ascent._evaluate(signs, curved, ascent._rows[curved], *numbers, room=0.0)
+        m, p, D = numbers
+        state = ascent._evaluate(signs, curved, ascent._rows[curved], m, p, D, 0.0)
         assert state is not None
-        assert (numbers[2] == state.D).all()
+        assert (state.D == D).all()
         return state
 
     here = evaluate(at)
@@ -67,7 +68,7 @@ def test_a_factor_is_enough_and_hardly_more(room: float) -> None:
 def test_small_chords_are_kept() -> None:
     layer = synthetic(np.random.default_rng(3), 6, 40)
     layer.coefficients[4:] *= 1e-5
-    ascent = Ascent(layer)
+    ascent = LayerAscent(layer)
     assert (ascent._curved(np.zeros(6, dtype=np.int8)) == np.arange(4)).all()
     assert (ascent._curved(np.array([1, 0, -1, 0, 0, 0], dtype=np.int8)) == [1, 3]).all()
     assert ascent._curved(np.ones(6, dtype=np.int8)).size == 0
@@ -80,7 +81,7 @@ def test_small_chords_are_kept() -> None:
 def test_an_ascent_that_goes_on_begins_where_another_ended() -> None:
     layer = synthetic(np.random.default_rng(5), 10, 150)
     signs = np.zeros(10, dtype=np.int8)
-    ascent = Ascent(layer)
+    ascent = LayerAscent(layer)
     first = ascent.climb(signs, begin(layer), 60, np.inf, np.inf)
     again = ascent.climb(signs, first.dual, 0, np.inf, np.inf, later=True)
     # D must leave the room that an ascent begins with.

@@ -51,7 +51,7 @@ def test_answers_are_exact(kind: str, seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_disjunct_that_is_closed_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "_MOST", 200)
+    monkeypatch.setattr(attempt, "_MOST", (200, 200))
     closed = 0
     for seed in range(3):
         drawn, network = draw("conv", seed, tmp_path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.bab.quadratic import last_layer as module
 from prunecert.verifiers.sparse.bab.quadratic.ascent import ascend, begin
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer, Multipliers, admissible, certified, least
-from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, part, phases, small
+from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, parted, phases, small
 
 
 def within(question: Small, signs: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_no_value_is_below_a_bound(kind: str, seed: int, fixed: bool, tmp_path: 
     signs = np.zeros(subject.net.unstable, dtype=np.int8)
     if fixed:
         signs = phases(rng, question.neurons(points[:1])[0])
-    layer, mine = part(subject, signs)
+    layer, mine = parted(subject, signs)
     values = question.values(within(question, signs, points))
     assert len(values)
     tight = ascend(layer, mine, begin(layer), 60, np.inf, np.inf)
@@ -164,7 +164,7 @@ def test_hostile_numbers_prove_nothing_wrong(field: str, value: float, tmp_path:
     question = small("fc", 2, tmp_path)
     rng = np.random.default_rng(2)
     signs = np.zeros(question.subject.net.unstable, dtype=np.int8)
-    layer, mine = part(question.subject, signs)
+    layer, mine = parted(question.subject, signs)
     dual = ascend(layer, mine, begin(layer), 20, np.inf, np.inf).dual
     least_value = question.values(question.points(rng, 500)).min()
     for place in (0, -1, slice(None)):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from prunecert.verifiers.sparse.arrays import Float64Array
 from prunecert.verifiers.sparse.bab.quadratic.affine import affine_forms
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import LastLayer
-from prunecert.verifiers.sparse.bab.quadratic.phases import Phase, Row, split, without_error
-from tests.verifiers.sparse.bab.quadratic.layers import KINDS, part, phases, small
+from prunecert.verifiers.sparse.bab.quadratic.phases import NeuronRow, Phase, split, without_error
+from tests.verifiers.sparse.bab.quadratic.layers import KINDS, parted, phases, small
 from tests.verifiers.sparse.bab.quadratic.test_affine import numbers
 
 
@@ -36,7 +36,7 @@ def test_rows_are_what_walks_over_the_fixed_lines_give(kind: str, seed: int, tmp
         checker, bounds, node, np.eye(len(bounds.lower[node]))[bounds.unstable(node)], subject.lines(signs), node
     )
     for order in (places, places[::-1], rng.permutation(places)):
-        layer, mine = part(subject, signs, order)
+        layer, mine = parted(subject, signs, order)
         assert layer.rows.shape == (net.unstable - first + len(places), w.shape[1])
         assert (mine == np.append(np.zeros(net.unstable - first), signs[order])).all()
         # What is fixed has no error any more; nothing else changes.
@@ -79,7 +79,7 @@ def layer_of(rng: np.random.Generator, spread: float) -> tuple[LastLayer, Phase]
         error=float(abs(numbers(1)[0])) * 1e-12,
         coefficients=-np.ones(4),
     )
-    row = Row(z, float(numbers(1)[0]), float(abs(numbers(1)[0])) * 1e-12, -1.0, 1.0)
+    row = NeuronRow(z, float(numbers(1)[0]), float(abs(numbers(1)[0])) * 1e-12, -1.0, 1.0)
     slope = float(rng.choice([0.0, 1.0, rng.random(), 1e-17, 1.0 - 2.0**-53]))
     return layer, Phase(4, int(rng.choice([1, -1])), slope, float(abs(numbers(1)[0])) + 1e-30, row)
 
@@ -97,7 +97,7 @@ def test_all_that_is_rounded_is_charged(seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
     layer, phase = layer_of(rng, spread)
     parted = split(layer, phase)
-    other = without_error(Row(layer.rows[0], float(layer.constants[0]), float(layer.errors[0]), -1.0, 1.0), phase)
+    other = without_error(NeuronRow(layer.rows[0], float(layer.constants[0]), float(layer.errors[0]), -1.0, 1.0), phase)
     for _ in range(3):
         w = [Fraction(float(x)) for x in rng.choice([-1.0, 1.0, rng.uniform(-1, 1)], 7)]
         row = phase.row
@@ -124,14 +124,14 @@ def test_what_float64_does_not_hold_is_an_infinite_error(value: float) -> None:
     phase = replace(phase, half=1e-300, slope=0.5)
     parted = split(layer, phase)
     assert np.isposinf(parted.errors[1])
-    row = Row(layer.rows[1], 0.0, 0.0, -1.0, 1.0)
+    row = NeuronRow(layer.rows[1], 0.0, 0.0, -1.0, 1.0)
     assert np.isposinf(without_error(row, phase).error)
 
 
 def test_a_row_without_the_error_stays_as_it_is() -> None:
     layer, phase = layer_of(np.random.default_rng(1), 0.5)
     layer.rows[2, 4] = 0.0
-    row = Row(layer.rows[2], 1.0, 1e-9, -1.0, 1.0)
+    row = NeuronRow(layer.rows[2], 1.0, 1e-9, -1.0, 1.0)
     assert without_error(row, phase) is row
 
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from prunecert.verifiers.base import OutputSpec
-from prunecert.verifiers.sparse.bab.quadratic.ascent import ascend, begin
-from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, TreeOutcome
+from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
+from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, ascend, begin
+from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from tests.soundness.oracle import exact_margin
-from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, part, small
+from tests.verifiers.sparse.bab.quadratic.layers import KINDS, Small, parted, small
 from tests.verifiers.sparse.searching import draw
 
 
 def grow(question: Small, constant: float, most: int = 600) -> TreeOutcome:
     subject = replace(question.subject, constant=constant)
-    return QuadraticTree(subject, time.monotonic() + 60, most, lambda w: False).run()
+    return QuadraticTree(subject, time.monotonic() + 60, most, -np.inf, lambda w: False).run()
 
 
 def check(kind: str, seed: int, tmp_path: Path) -> bool:
@@ -46,7 +47,7 @@ def test_gaps_are_those_of_free_neurons(tmp_path: Path) -> None:
     question = small("conv", 1, tmp_path)
     subject, rng = question.subject, np.random.default_rng(1)
     signs = np.where(rng.random(subject.net.unstable) < 0.3, 1, 0).astype(np.int8)
-    layer, mine = part(subject, signs)
+    layer, mine = parted(subject, signs)
     ascended = ascend(layer, mine, begin(layer), 40, np.inf, np.inf)
     gaps = subject.gaps(signs, ascended)
     assert gaps.shape == (subject.net.unstable,)
@@ -60,14 +61,52 @@ def test_limits_end_a_tree(tmp_path: Path) -> None:
     low = float(question.values(question.points(np.random.default_rng(0), 500)).min()) - question.subject.constant
     out = grow(question, 1e-4 - low, most=3)
     assert out.domains <= 4
-    late = QuadraticTree(replace(question.subject, constant=-low), time.monotonic() - 1, 100, lambda w: False).run()
+    over = time.monotonic() - 1
+    late = QuadraticTree(replace(question.subject, constant=-low), over, 100, -np.inf, lambda w: False).run()
     assert late.proved is None
     assert late.domains == 1
 
 
 def test_a_counterexample_ends_a_tree(tmp_path: Path) -> None:
     question = small("fc", 0, tmp_path)
-    out = QuadraticTree(replace(question.subject, constant=-1e3), time.monotonic() + 60, 100, lambda w: True).run()
+    subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
+    out = QuadraticTree(subject, deadline, 100, -np.inf, lambda w: True).run()
     assert out.won
     assert out.proved is None
     assert out.domains == 1
+
+
+def test_a_whole_box_far_from_a_proof_is_not_split(tmp_path: Path) -> None:
+    question = small("fc", 0, tmp_path)
+    subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
+    out = QuadraticTree(subject, deadline, 100, -1.0, lambda w: False).run()
+    assert out.domains == 1
+    assert out.lowest < -1.0
+    assert out.proved is None
+
+
+def test_earlier_neurons_are_split_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only these have gaps, what is proved is still below every value."""
+    gaps = Subject.gaps
+    proved = 0
+    for seed in range(4):
+        question = small("conv", seed, tmp_path)
+        first = question.subject.net.levels[-1][0]
+
+        def early(subject: Subject, signs: Int8Array, ascended: Ascended, first: int = first) -> Float64Array:
+            costs = gaps(subject, signs, ascended)
+            costs[:first] = np.where(signs[:first] == 0, np.maximum(costs[:first], 1e-9), 0.0)
+            costs[first:] = 0.0
+            return costs
+
+        monkeypatch.setattr(Subject, "gaps", early)
+        lowest = float(question.values(question.points(np.random.default_rng(seed), 3000)).min())
+        subject = question.subject
+        root = grow(question, subject.constant, most=1).lowest
+        for share in (0.2, 0.5):
+            # Between the whole box's bound and values that occur.
+            shift = -(root + share * (lowest - root))
+            out = grow(question, subject.constant + shift, most=40)
+            assert out.proved is None or out.proved <= lowest + shift + 1e-5
+            proved += out.proved is not None
+    assert proved
