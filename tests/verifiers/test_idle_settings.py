@@ -38,7 +38,7 @@ OTHER: dict[str, Any] = {
     "attack_steps": 2,
     "memory_mb": 500,
     "seed": 3,
-    "second_order": True,
+    "second_order": False,
 }
 
 

@@ -92,7 +92,7 @@ class SparseBab(SparseSearch):
             "ReLUs elsewhere, or where `proofs` are kept, in which splits of inputs are not stored",
         ),
         "second_order": Setting(
-            default=False,
+            default=True,
             later=True,
             idle=("l2", "int8", "curves", "inputs"),
             help="whether large trees begin with second-order bounds of the last hidden layer, of which there is no "
@@ -117,7 +117,7 @@ class SparseBab(SparseSearch):
             "memory_mb": float(own["memory_mb"]),
             "seed": own["seed"],
             "split": own.get("split", "auto"),
-            "second_order": own.get("second_order", False),
+            "second_order": own.get("second_order", True),
         }
 
     def load(self, onnx: Path) -> None:
