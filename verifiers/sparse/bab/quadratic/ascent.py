@@ -121,6 +121,11 @@ class LayerAscent:
         self._chord = c * high / (high - low)
         self._cost = np.where(c < 0, self._chord * low, 0.0)
 
+    @property
+    def megabytes(self) -> float:
+        """What its rows take."""
+        return (self.layer.rows.nbytes + self._rows.nbytes + self.layer.base.nbytes + self._base.nbytes) / 2**20
+
     def climb(
         self,
         signs: Int8Array,

@@ -94,7 +94,8 @@ class SecondOrder:
         subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
         worth = _WORTH * float(whole.bound[0])
-        return QuadraticTree(subject, deadline, most, worth, self._attacked).run()
+        memory_mb = self._task.limits.memory_mb
+        return QuadraticTree(subject, deadline, most, worth, memory_mb, self._attacked).run()
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""

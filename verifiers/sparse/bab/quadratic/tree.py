@@ -34,6 +34,8 @@ from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 _ROOT, _PART = 100, 32
 #: What the search's own bound must exceed to be certified.
 _MARGIN = 1e-6
+#: Parts of the memory for rows, and for all else of open subdomains.
+_ROWS, _ELSE = 0.5, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +136,15 @@ class Subject:
 class _Open:
     signs: Int8Array
     fixed: tuple[Phase, ...]
-    ascent: LayerAscent
+    #: None: not kept.
+    ascent: LayerAscent | None
     ascended: Ascended
+
+    @property
+    def megabytes(self) -> float:
+        """What it takes beside its rows."""
+        dual = self.ascended.dual
+        return (dual.D.nbytes + dual.v.nbytes + 4 * dual.m.nbytes + self.signs.nbytes) / 2**20
 
 
 @dataclass
@@ -165,31 +174,44 @@ class QuadraticTree:
         deadline: Value of `time.monotonic` at which to end.
         most: Most subdomains.
         worth: Bound of the whole box below which it is not split.
+        memory_mb: Most that open subdomains may take. Rows beyond half of it are drawn anew.
         attack: Tries a w, [W], as a counterexample, and says whether it is one.
     """
 
     def __init__(
-        self, subject: Subject, deadline: float, most: int, worth: float, attack: Callable[[Float64Array], bool]
+        self,
+        subject: Subject,
+        deadline: float,
+        most: int,
+        worth: float,
+        memory_mb: float,
+        attack: Callable[[Float64Array], bool],
     ) -> None:
         self._subject, self._deadline, self._most, self._worth = subject, deadline, most, worth
-        self._attack = attack
+        self._memory_mb, self._attack = memory_mb, attack
         self._open: list[tuple[float, int, _Open]] = []
         self._number = itertools.count()
         self._rows: dict[int, NeuronRow] = {}
         self._proved = np.inf
+        self._whole = LayerAscent(subject.layer())
+        #: Of open subdomains' rows, and of all else of them.
+        self._rows_mb, self._else_mb = 0.0, 0.0
         self.outcome = TreeOutcome()
 
     def run(self) -> TreeOutcome:
         """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over."""
         out = self.outcome
         whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
-        layer = self._subject.layer()
-        self._bound(whole, (), LayerAscent(layer), begin(layer), _ROOT)
+        self._bound(whole, (), self._whole, begin(self._whole.layer), _ROOT)
         while self._open and not out.won:
             out.lowest = self._open[0][0]
             if time.monotonic() > self._deadline or out.domains >= self._most or out.lowest < self._worth:
                 return out
+            if self._else_mb > _ELSE * self._memory_mb:
+                return out
             _, _, worst = heapq.heappop(self._open)
+            self._else_mb -= worst.megabytes
+            ascent = self._taken(worst)
             if self._attack(worst.ascended.dual.v):
                 out.won = True
                 return out
@@ -198,14 +220,25 @@ class QuadraticTree:
             if gaps[place] <= 0:
                 return out
             for sign in (1, -1):
-                self._part(worst, place, sign)
+                self._part(worst, ascent, place, sign)
         if not out.won:
             out.proved = self._proved
         return out
 
-    def _part(self, parent: _Open, place: int, sign: int) -> None:
+    def _taken(self, subdomain: _Open) -> LayerAscent:
+        """Returns an open subdomain's rows, which are open no more."""
+        if subdomain.ascent is not None:
+            if subdomain.ascent is not self._whole:
+                self._rows_mb -= subdomain.ascent.megabytes
+            return subdomain.ascent
+        layer = self._whole.layer
+        for phase in subdomain.fixed:
+            layer = split(layer, phase)
+        return LayerAscent(layer)
+
+    def _part(self, parent: _Open, ascent: LayerAscent, place: int, sign: int) -> None:
         """Bounds the part of a subdomain where a neuron has a phase."""
-        signs, fixed, ascent, dual = parent.signs.copy(), parent.fixed, parent.ascent, parent.ascended.dual
+        signs, fixed, dual = parent.signs.copy(), parent.fixed, parent.ascended.dual
         signs[place] = sign
         if place < self._subject.net.levels[-1][0]:
             if place not in self._rows:
@@ -230,4 +263,10 @@ class QuadraticTree:
                 out.leaves += 1
                 return
             bound = min(bound, rigorous, 0.0)
-        heapq.heappush(self._open, (bound, next(self._number), _Open(signs, fixed, ascent, ascended)))
+        kept = ascent is self._whole or self._rows_mb + ascent.megabytes <= _ROWS * self._memory_mb
+        if kept and ascent is not self._whole:
+            # Children that share their parent's rows are counted each.
+            self._rows_mb += ascent.megabytes
+        subdomain = _Open(signs, fixed, ascent if kept else None, ascended)
+        self._else_mb += subdomain.megabytes
+        heapq.heappush(self._open, (bound, next(self._number), subdomain))

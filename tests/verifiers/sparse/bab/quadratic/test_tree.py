@@ -11,6 +11,7 @@ import pytest
 
 from prunecert.verifiers.base import OutputSpec
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
+from prunecert.verifiers.sparse.bab.quadratic import tree as module
 from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, ascend, begin
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from tests.soundness.oracle import exact_margin
@@ -20,7 +21,7 @@ from tests.verifiers.sparse.searching import draw
 
 def grow(question: Small, constant: float, most: int = 600) -> TreeOutcome:
     subject = replace(question.subject, constant=constant)
-    return QuadraticTree(subject, time.monotonic() + 60, most, -np.inf, lambda w: False).run()
+    return QuadraticTree(subject, time.monotonic() + 60, most, -np.inf, 1e3, lambda w: False).run()
 
 
 def check(kind: str, seed: int, tmp_path: Path) -> bool:
@@ -62,7 +63,7 @@ def test_limits_end_a_tree(tmp_path: Path) -> None:
     out = grow(question, 1e-4 - low, most=3)
     assert out.domains <= 4
     over = time.monotonic() - 1
-    late = QuadraticTree(replace(question.subject, constant=-low), over, 100, -np.inf, lambda w: False).run()
+    late = QuadraticTree(replace(question.subject, constant=-low), over, 100, -np.inf, 1e3, lambda w: False).run()
     assert late.proved is None
     assert late.domains == 1
 
@@ -70,7 +71,7 @@ def test_limits_end_a_tree(tmp_path: Path) -> None:
 def test_a_counterexample_ends_a_tree(tmp_path: Path) -> None:
     question = small("fc", 0, tmp_path)
     subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
-    out = QuadraticTree(subject, deadline, 100, -np.inf, lambda w: True).run()
+    out = QuadraticTree(subject, deadline, 100, -np.inf, 1e3, lambda w: True).run()
     assert out.won
     assert out.proved is None
     assert out.domains == 1
@@ -79,7 +80,7 @@ def test_a_counterexample_ends_a_tree(tmp_path: Path) -> None:
 def test_a_whole_box_far_from_a_proof_is_not_split(tmp_path: Path) -> None:
     question = small("fc", 0, tmp_path)
     subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
-    out = QuadraticTree(subject, deadline, 100, -1.0, lambda w: False).run()
+    out = QuadraticTree(subject, deadline, 100, -1.0, 1e3, lambda w: False).run()
     assert out.domains == 1
     assert out.lowest < -1.0
     assert out.proved is None
@@ -110,3 +111,31 @@ def test_earlier_neurons_are_split_too(tmp_path: Path, monkeypatch: pytest.Monke
             assert out.proved is None or out.proved <= lowest + shift + 1e-5
             proved += out.proved is not None
     assert proved
+
+
+def test_rows_that_are_not_kept_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no memory for rows trees are the same."""
+    question = small("conv", 1, tmp_path)
+    lowest = float(question.values(question.points(np.random.default_rng(0), 3000)).min())
+    root = grow(question, question.subject.constant, most=1).lowest
+    subject = replace(question.subject, constant=question.subject.constant - root - 0.6 * (lowest - root))
+    trees = []
+    for share in (0.5, 0.0):
+        monkeypatch.setattr(module, "_ROWS", share)
+        tree = QuadraticTree(subject, time.monotonic() + 60, 60, -np.inf, 1e3, lambda w: False)
+        out = tree.run()
+        trees.append((out.domains, out.leaves, out.proved, out.lowest))
+        assert tree._rows_mb <= share * 1e3
+        if not tree._open:
+            assert tree._rows_mb == pytest.approx(0.0, abs=1e-9)
+            assert tree._else_mb == pytest.approx(0.0, abs=1e-9)
+    assert trees[0][0] > 3
+    assert trees[0] == pytest.approx(trees[1])
+
+
+def test_memory_ends_a_tree(tmp_path: Path) -> None:
+    question = small("fc", 0, tmp_path)
+    subject, deadline = replace(question.subject, constant=-1e3), time.monotonic() + 60
+    out = QuadraticTree(subject, deadline, 100, -np.inf, 1e-6, lambda w: False).run()
+    assert out.domains == 1
+    assert out.proved is None
