@@ -34,6 +34,8 @@ _ROOM, _SHRINK, _LEAST_ROOM = 0.03, 0.97, 0.002
 _FACTORS, _MOST = (1.02, 1.1), 1e6
 #: Part of what all chords cost that is curved, the largest first.
 _SHARE = 0.99
+#: Scale of the multipliers of what is fixed before the last hidden layer, in mean coefficients.
+_FIXED = 0.3
 #: Part of a concave neuron's coefficient that its parabola begins with.
 _PART = 0.6
 
@@ -65,7 +67,7 @@ def begin(layer: LastLayer) -> Multipliers:
     m = np.where(curved, (1 - _PART) * chord + _PART * 0.5 * c, c * (high >= -low))
     G = layer.base + (m - 2 * p * layer.constants) @ layer.rows
     D = np.sqrt(np.einsum("j,jw,jw->w", p, layer.rows, layer.rows)) + LEAST
-    return Multipliers(m, p, 0.5 * np.abs(G) + D * _largest(layer.rows, p, D), np.zeros(len(D)))
+    return Multipliers(m, p, 0.5 * np.abs(G) + D * _largest(layer.rows, p, D) + LEAST, np.zeros(len(D)))
 
 
 def _largest(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
@@ -117,7 +119,10 @@ class LayerAscent:
         self._rows: Float32Array = layer.rows.astype(np.float32)
         self._base: Float32Array = layer.base.astype(np.float32)
         c, low, high = layer.coefficients, layer.low, layer.high
-        self._size = np.maximum(np.abs(c), 1e-12)
+        size = np.abs(c)
+        # What is fixed before the last hidden layer has a coefficient of 0, and multipliers of its phase.
+        own = _FIXED * size[size > 0].mean() if size.any() else 1.0
+        self._size = np.where(size > 0, size, own)
         self._chord = c * high / (high - low)
         self._cost = np.where(c < 0, self._chord * low, 0.0)
 

@@ -76,7 +76,8 @@ class SecondOrder:
         return excluded
 
     def restore(self) -> None:
-        """Writes what is proved so where a search begins anew."""
+        """Writes what is proved so where a search begins anew, over other bounds."""
+        self.wholes = {}
         for disjunct, bound in self.closed.items():
             self._standing.proved[self._root.open[disjunct]] = bound
 
@@ -93,7 +94,7 @@ class SecondOrder:
         """Tries to prove a disjunct."""
         subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
-        worth = _WORTH * float(whole.bound[0])
+        worth = _WORTH * min(float(whole.bound[0]), 0.0)
         memory_mb = self._task.limits.memory_mb
         return QuadraticTree(subject, deadline, most, worth, memory_mb, self._attacked).run()
 

@@ -72,7 +72,10 @@ class Phase:
 
 
 def without_error(row: NeuronRow, phase: Phase) -> NeuronRow:
-    """Returns another neuron's row without the error of one whose phase is fixed."""
+    """Returns another neuron's row without the error of one whose phase is fixed.
+
+    It is for layers that the phase is split in, too: a row that float64 doesn't hold is refused there.
+    """
     coefficient = row.coefficients[phase.column]
     if coefficient == 0:
         return row

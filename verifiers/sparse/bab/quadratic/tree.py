@@ -58,6 +58,15 @@ class Subject:
     constant: float
     slopes: Float64Array
 
+    def __post_init__(self) -> None:
+        """Refuses neurons in another order than lines, rows and errors have them, which would be unsound."""
+        nodes, indices = self.net.nodes, self.net.indices
+        if not len(nodes) or np.any(np.diff(nodes) < 0) or nodes[-1] != last_unstable(self.checker, self.bounds):
+            raise ValueError("the neurons that are left of the network aren't those of its nodes, from first to last")
+        for node in np.unique(nodes).tolist():
+            if not np.array_equal(indices[nodes == node], self.bounds.unstable(node)):
+                raise ValueError(f"the neurons that are left of node {node} aren't its unstable ones, in order")
+
     def layer(self) -> LastLayer:
         """Returns it over the whole box."""
         return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(self._free()))

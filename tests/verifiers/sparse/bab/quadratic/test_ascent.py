@@ -129,3 +129,34 @@ def test_what_float64_does_not_hold_has_no_bound(value: float) -> None:
     assert ascend(layer, signs, start, 5, np.inf, np.inf).bound == -np.inf
     with np.errstate(all="ignore"):
         assert ascend(layer, signs, begin(layer), 5, np.inf, np.inf).bound == -np.inf
+
+
+def test_without_parabolas_no_diagonal_is_0() -> None:
+    layer = synthetic(np.random.default_rng(0), 3, 8)
+    layer = replace(layer, coefficients=np.abs(layer.coefficients), base=np.zeros(8))
+    layer.rows[:, 2] = 0.0
+    assert (begin(layer).D > 0).all()
+    assert np.isfinite(ascend(layer, np.zeros(3, dtype=np.int8), begin(layer), 5, np.inf, np.inf).bound)
+
+
+def test_multipliers_of_fixed_phases_move() -> None:
+    """A neuron of coefficient 0 whose phase is fixed where the others' minimiser isn't."""
+    layer = synthetic(np.random.default_rng(4), 6, 80)
+    signs = np.zeros(6, dtype=np.int8)
+    free = ascend(layer, signs, begin(layer), 100, np.inf, np.inf)
+    row = -np.sign(free.dual.v) / 80
+    fixed = replace(
+        layer,
+        rows=np.concatenate([layer.rows, row[None]]),
+        constants=np.append(layer.constants, -0.1),
+        errors=np.append(layer.errors, 0.0),
+        reach=np.append(layer.reach, 1.2),
+        low=np.append(layer.low, -1.1),
+        high=np.append(layer.high, 0.9),
+        coefficients=np.append(layer.coefficients, 0.0),
+    )
+    mine = np.append(signs, 1).astype(np.int8)
+    better = ascend(fixed, mine, begin(fixed), 200, np.inf, np.inf)
+    assert better.dual.m[-1] < -1e-3
+    gain = certified(fixed, mine, better.dual) - certified(layer, signs, free.dual)
+    assert gain > 0.01 * abs(free.bound)

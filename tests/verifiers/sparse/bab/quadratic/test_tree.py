@@ -139,3 +139,12 @@ def test_memory_ends_a_tree(tmp_path: Path) -> None:
     out = QuadraticTree(subject, deadline, 100, -np.inf, 1e-6, lambda w: False).run()
     assert out.domains == 1
     assert out.proved is None
+
+
+def test_neurons_in_another_order_are_refused(tmp_path: Path) -> None:
+    subject = small("conv", 1, tmp_path).subject
+    net = subject.net
+    with pytest.raises(ValueError, match="from first to last"):
+        replace(subject, net=replace(net, nodes=net.nodes[::-1].copy()))
+    with pytest.raises(ValueError, match="its unstable ones, in order"):
+        replace(subject, net=replace(net, indices=net.indices[::-1].copy()))
