@@ -34,8 +34,9 @@ from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 _ROOT, _PART = 100, 32
 #: What the search's own bound must exceed to be certified.
 _MARGIN = 1e-6
-#: Parts of the memory for rows, and for all else of open subdomains.
-_ROWS, _ELSE = 0.5, 0.5
+#: Parts of the memory for rows, and for all else of open subdomains. What is freed may stay with the process while the
+#: search that follows takes its own.
+_ROWS, _ELSE = 0.2, 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +154,8 @@ class _Open:
     def megabytes(self) -> float:
         """What it takes beside its rows."""
         dual = self.ascended.dual
-        return (dual.D.nbytes + dual.v.nbytes + 4 * dual.m.nbytes + self.signs.nbytes) / 2**20
+        row = self.fixed[-1].row.coefficients.nbytes if self.fixed else 0
+        return (dual.D.nbytes + dual.v.nbytes + 4 * dual.m.nbytes + self.signs.nbytes + row) / 2**20
 
 
 @dataclass
@@ -183,7 +185,7 @@ class QuadraticTree:
         deadline: Value of `time.monotonic` at which to end.
         most: Most subdomains.
         worth: Bound of the whole box below which it is not split.
-        memory_mb: Most that open subdomains may take. Rows beyond half of it are drawn anew.
+        memory_mb: Of a search; open subdomains take up to a third of it, and rows beyond a fifth are drawn anew.
         attack: Tries a w, [W], as a counterexample, and says whether it is one.
     """
 
