@@ -29,7 +29,7 @@ def limits(name: str, **settings: Any) -> Limits:
 
 def test_every_setting_of_the_search_is_its_limit() -> None:
     default = limits("sparse-bab")
-    assert default == Limits(split="auto")
+    assert default == Limits(split="auto", second_order=True)
     for setting, (field, value) in {
         "root_iterations": ("root_steps", 61),
         "iterations": ("steps", 13),
