@@ -29,6 +29,7 @@ from prunecert.bench.running.search_request import (
     Verification,
     own_recipe,
     plan_trials,
+    recipe_key,
     survivors,
 )
 from prunecert.bench.running.training import first_images, is_done, prepare_torch
@@ -161,11 +162,10 @@ class _Search:
             f"# Trial {best} of {len(self.plans)}: {request.criterion.text} = {scores[best]:.4f} on {len(self.val):,} "
             f"validation images, mean of {len(winner.jobs)} cells\n# ({request.cells}, seed {request.seed}){own}.\n"
         )
-        network, objective = winner.jobs[0].network, winner.jobs[0].objective
         recipe = own_recipe(request.suite, winner.jobs)
         better = apply(recipe, winner.changes)
         differing = {key: better[key] for key in better if better[key] != recipe.get(key)}
-        text = yaml.safe_dump({"recipes": {f"{network}/{objective}": differing}}, sort_keys=False)
+        text = yaml.safe_dump({"recipes": {recipe_key(request.suite, winner.jobs): differing}}, sort_keys=False)
         write_text(request.out / "recipe.yaml", words + text)
         print(f"Trial {best} is best. {request.out / 'recipe.yaml'}:\n{words}{text}", end="")
 

@@ -259,9 +259,19 @@ def _trial(request: SearchRequest, cells: Sequence[Cell], number: int, rung: int
 
 def own_recipe(suite: Suite, cells: Sequence[Cell] | Sequence[Job]) -> dict[str, Any]:
     """Returns the suite's recipe of cells of one network and objective; of their compression, where they share one."""
+    return suite.recipe(cells[0].network, cells[0].objective, _shared_compression(cells))
+
+
+def recipe_key(suite: Suite, cells: Sequence[Cell] | Sequence[Job]) -> str:
+    """Returns the key of a suite's `recipes` where changes of that recipe must stand, lest others override them."""
+    key, compression = f"{cells[0].network}/{cells[0].objective}", _shared_compression(cells)
+    special = f"{key}/{compression:g}x" if compression is not None else key
+    return special if special in suite.recipes else key
+
+
+def _shared_compression(cells: Sequence[Cell] | Sequence[Job]) -> float | None:
     compressions = {cell.compression for cell in cells}
-    shared = compressions.pop() if len(compressions) == 1 else None
-    return suite.recipe(cells[0].network, cells[0].objective, shared)
+    return compressions.pop() if len(compressions) == 1 else None
 
 
 def survivors(scores: Mapping[int, float], count: int, rung: int, eta: float) -> list[int]:

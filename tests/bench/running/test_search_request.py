@@ -12,6 +12,7 @@ from prunecert.bench.running.search_request import (
     Verification,
     own_recipe,
     plan_trials,
+    recipe_key,
     survivors,
 )
 from prunecert.bench.schema.cell import Cell
@@ -50,6 +51,9 @@ def test_a_compression_s_own_recipe_is_where_a_search_begins(tmp_path: Path) -> 
     assert alone
     assert own_recipe(suite, alone)["lr"] == 0.25
     assert own_recipe(suite, cells)["lr"] == 0.5
+    assert recipe_key(suite, alone) == "cnn-small/natural/10x"
+    assert recipe_key(suite, cells) == "cnn-small/natural"
+    assert recipe_key(suite, [cell for cell in cells if cell.compression == 2]) == "cnn-small/natural"
 
 
 @given(st.dictionaries(st.integers(0, 30), st.floats(0, 1), min_size=1), st.floats(1.5, 5), st.integers(1, 4))

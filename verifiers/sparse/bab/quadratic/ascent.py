@@ -81,14 +81,16 @@ def _largest(rows: Float64Array, p: Float64Array, D: Float64Array) -> float:
 
 @dataclass(eq=False)
 class _State:
-    """Where an ascent is: m, [n]; p, [curved]; D and w*, [W]; z at w*, [n]; Φ."""
+    """Where an ascent is: m, [n]; p, [curved]; D and w*, [W]; z at w*, d and z°, [n]; Φ."""
 
     m: Float64Array
     p: Float64Array
     D: Float32Array
     w: Float32Array
     z: Float64Array
-    bound: float = -np.inf
+    d: Float64Array
+    where: Float64Array
+    bound: float
 
 
 class _Adam:
@@ -158,8 +160,7 @@ class LayerAscent:
         self, signs: Int8Array, dual: Multipliers, steps: int, target: float, deadline: float, rate: float
     ) -> Ascended:
         layer, curved = self.layer, self._curved(signs)
-        free = (signs == 0) & (layer.coefficients < 0)
-        flat = free.copy()
+        flat = (signs == 0) & (layer.coefficients < 0)
         flat[curved] = False
         rows, D = self._rows[curved], dual.D.astype(np.float32)
         m, p = self._project(signs, flat, dual.m), np.maximum(dual.p[curved], 0.0)
@@ -178,14 +179,14 @@ class LayerAscent:
             square = now if square is None else np.float32(_MEMORY) * square + np.float32(1 - _MEMORY) * now
             D = here.D * np.clip(square, *_RANGE) ** np.float32(_POWER) + np.float32(LEAST)
             where = np.zeros(len(m))
-            where[curved] = least(layer, m, self._spread(p, curved))[1][curved]
+            where[curved] = here.where[curved]
             z, rate_now = here.z, rate * _DECAY**number
             m = self._project(signs, flat, m + adams[0].step(z - where, rate_now, number + 1))
             p = np.maximum(p + adams[1].step(where[curved] ** 2 - z[curved] ** 2, rate_now, number + 1), 0.0)
         if best is None:
             none = np.zeros(len(signs))
             return Ascended(-np.inf, dual, none, none)
-        return self._ascended(signs, free, curved, best)
+        return self._ascended(signs, curved, best)
 
     def _curved(self, signs: Int8Array) -> Int64Array:
         """Returns the neurons that have parabolas."""
@@ -233,17 +234,17 @@ class LayerAscent:
         through = ((part.astype(np.float32) * root) @ rows).astype(np.float32)
         w: Float32Array = np.float32(-0.5) * (alone + through / D)
         spread = self._spread(p, curved)
-        d = np.where((signs == 0) & (layer.coefficients < 0), least(layer, m, spread)[0], 0.0)
+        d, where = least(layer, m, spread)
+        d = np.where((signs == 0) & (layer.coefficients < 0), d, 0.0)
         bound = layer.constant + float((m * constants - spread * constants**2 + d).sum())
         bound += 0.5 * float(G @ w) - float(D.sum(dtype=np.float64))
-        return _State(m, p, D, w, (self._rows @ w).astype(np.float64) + constants, bound)
+        return _State(m, p, D, w, (self._rows @ w).astype(np.float64) + constants, d, where, bound)
 
-    def _ascended(self, signs: Int8Array, free: Float64Array, curved: Int64Array, best: _State) -> Ascended:
+    def _ascended(self, signs: Int8Array, curved: Int64Array, best: _State) -> Ascended:
         layer, z, m = self.layer, best.z, best.m
         p = self._spread(best.p, curved)
         relu = np.where(signs == 0, np.maximum(z, 0.0), np.where(signs > 0, z, 0.0))
-        d = np.where(free, least(layer, m, p)[0], 0.0)
-        gaps = np.where(signs == 0, layer.coefficients * relu - (m * z - p * z * z + d), 0.0)
+        gaps = np.where(signs == 0, layer.coefficients * relu - (m * z - p * z * z + best.d), 0.0)
         dual = Multipliers(m, p, best.D.astype(np.float64), best.w.astype(np.float64))
         return Ascended(best.bound, dual, z, gaps)
 

@@ -44,7 +44,8 @@ class NeuronRow:
     @property
     def reach(self) -> float:
         """No less than the sum of all magnitudes."""
-        size = float(np.abs(self.coefficients).sum()) + abs(self.constant)
+        with np.errstate(all="ignore"):
+            size = float(np.abs(self.coefficients).sum()) + abs(self.constant)
         return size * (1.0 + 1e-9) + TINY
 
 
@@ -76,17 +77,11 @@ def without_error(row: NeuronRow, phase: Phase) -> NeuronRow:
 
     It is for layers that the phase is split in, too: a row that float64 doesn't hold is refused there.
     """
-    coefficient = row.coefficients[phase.column]
-    if coefficient == 0:
+    if row.coefficients[phase.column] == 0:
         return row
-    with np.errstate(all="ignore"):
-        factor = float(phase.factors(coefficient))
-        coefficients = row.coefficients + factor * phase.row.coefficients
-        coefficients[phase.column] = 0.0
-        constant = float(row.constant - coefficient + factor * phase.row.constant)
-        size = row.reach + abs(factor) * phase.row.reach
-        error = (row.error + abs(factor) * phase.row.error + 16 * _UNIT * size) * (1.0 + 1e-9) + TINY
-    return NeuronRow(coefficients, constant, _sure(error), row.low, row.high)
+    beside = np.array([row.constant]), np.array([row.error]), np.array([row.reach])
+    coefficients, constants, errors, _ = _replaced(row.coefficients[None].copy(), *beside, phase)
+    return NeuronRow(coefficients[0], float(constants[0]), float(errors[0]), row.low, row.high)
 
 
 def split(layer: LastLayer, phase: Phase) -> LastLayer:
@@ -103,36 +98,43 @@ def split(layer: LastLayer, phase: Phase) -> LastLayer:
     if not phase.half > 0 or row.coefficients[column] != 0:
         raise ValueError(f"a neuron of which half of its line's height is {phase.half} has no error to lose")
     with np.errstate(all="ignore"):
-        reach, base_reach = row.reach, float(np.abs(layer.base).sum()) * (1.0 + 1e-9) + abs(layer.constant)
-        factors = phase.factors(layer.rows[:, column])
-        sizes = (layer.reach + np.abs(factors) * reach) * (1.0 + 1e-9)
-        mine = np.flatnonzero(row.coefficients)
-        rows = np.concatenate([layer.rows, row.coefficients[None]])
-        rows[:-1, mine] += factors[:, None] * row.coefficients[mine]
-        rows[:, column] = 0.0
-        constants = layer.constants - layer.rows[:, column] + factors * row.constant
-        errors = (layer.errors + np.abs(factors) * row.error + 16 * _UNIT * sizes) * (1.0 + 1e-9) + TINY
-        factor = float(phase.factors(layer.base[column]))
-        base = layer.base.copy()
-        base[mine] += factor * row.coefficients[mine]
-        base[column] = 0.0
-        constant = float(layer.constant - layer.base[column] + factor * row.constant)
-        size = base_reach + abs(factor) * reach
-        error = (layer.error + abs(factor) * row.error + 16 * _UNIT * size) * (1.0 + 1e-9) + TINY
-        errors[~np.isfinite(errors)] = np.inf
+        base_reach = float(np.abs(layer.base).sum()) * (1.0 + 1e-9) + abs(layer.constant)
+    rows, constants, errors, reaches = _replaced(
+        np.concatenate([layer.rows, layer.base[None]]),
+        np.append(layer.constants, layer.constant),
+        np.append(layer.errors, layer.error),
+        np.append(layer.reach, base_reach),
+        phase,
+    )
+    base = rows[-1].copy()
+    # Where the row of the specification was, the neuron's is.
+    rows[-1] = row.coefficients
     return LastLayer(
         rows=rows,
-        constants=np.append(constants, row.constant),
-        errors=np.append(errors, row.error),
-        reach=np.append(sizes + TINY, reach),
+        constants=np.append(constants[:-1], row.constant),
+        errors=np.append(errors[:-1], row.error),
+        reach=np.append(reaches[:-1], row.reach),
         low=np.append(layer.low, row.low),
         high=np.append(layer.high, row.high),
         base=base,
-        constant=constant,
-        error=_sure(error),
+        constant=float(constants[-1]),
+        error=float(errors[-1]),
         coefficients=np.append(layer.coefficients, 0.0),
     )
 
 
-def _sure(error: float) -> float:
-    return error if np.isfinite(error) else np.inf
+def _replaced(
+    rows: Float64Array, constants: Float64Array, errors: Float64Array, reaches: Float64Array, phase: Phase
+) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
+    """Returns rows, [n, W], which are overwritten, and what is beside them, [n] each, without a fixed phase's error."""
+    column, row = phase.column, phase.row
+    with np.errstate(all="ignore"):
+        factors = phase.factors(rows[:, column])
+        sizes = (reaches + np.abs(factors) * row.reach) * (1.0 + 1e-9) + TINY
+        mine = np.flatnonzero(row.coefficients)
+        constants = constants - rows[:, column] + factors * row.constant
+        errors = (errors + np.abs(factors) * row.error + 16 * _UNIT * sizes) * (1.0 + 1e-9) + TINY
+        rows[:, mine] += factors[:, None] * row.coefficients[mine]
+        rows[:, column] = 0.0
+        errors[~np.isfinite(errors)] = np.inf
+    return rows, constants, errors, sizes

@@ -7,6 +7,7 @@ and a leaf is a subdomain whose certified bound is above 0; leaves aren't kept.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import time
@@ -70,7 +71,7 @@ class Subject:
 
     def layer(self) -> LastLayer:
         """Returns it over the whole box."""
-        return last_layer(self.checker, self.bounds, self.row, self.constant, self.lines(self._free()))
+        return last_layer(self.checker, self.bounds, self.row, self.constant, self.free_lines)
 
     def drawn(self, place: int) -> NeuronRow:
         """Returns a neuron before the last hidden layer over the whole box, by its place in [U]."""
@@ -78,7 +79,7 @@ class Subject:
         seed = np.zeros((1, len(self.bounds.lower[node])))
         seed[0, index] = 1.0
         apart = last_unstable(self.checker, self.bounds)
-        form = affine_forms(self.checker, self.bounds, node, seed, self.lines(self._free()), apart)
+        form = affine_forms(self.checker, self.bounds, node, seed, self.free_lines, apart)
         low, high = float(self.bounds.lower[node][index]), float(self.bounds.upper[node][index])
         return NeuronRow(form.coefficients[0], float(form.constants[0]), float(form.errors[0]), low, high)
 
@@ -94,13 +95,15 @@ class Subject:
         # A row that was fixed may have errors of what was fixed after it, and none of what was before.
         for phase in fixed:
             row = without_error(row, phase)
-        drawn = self.lines(self._free())
+        drawn = self.free_lines
         slope, half = (np.concatenate([*part.values()])[place] for part in (drawn.slopes, drawn.halves))
         column = len(row.coefficients) - self.net.levels[-1][0] + place
         return Phase(column, sign, float(slope), float(half), row)
 
-    def _free(self) -> Int8Array:
-        return np.zeros(self.net.unstable, dtype=np.int8)
+    @functools.cached_property
+    def free_lines(self) -> NodeLines:
+        """The lines where no phase is fixed."""
+        return self.lines(np.zeros(self.net.unstable, dtype=np.int8))
 
     def lines(self, signs: Int8Array) -> NodeLines:
         """Returns the lines of the neurons before the last hidden layer where these have such phases, [U]."""
