@@ -1,12 +1,14 @@
 """Bounds that hold in real arithmetic, computed in float64 with every rounding error on the safe side.
 
 **Lemma (sums).** A sum of n products, as a machine computes it, in whatever order, with or without fused multiply-adds,
-errs by at most γ_n Σ|x_i y_i| + n η. Here γ_n = n u / (1 - n u), u = 2**-53 (Higham 2002, section 3.1), `_gamma(n)` is
+errs by at most γ_n Σ|x_i y_i| + n η. Here γ_n = n u / (1 - n u), u = 2**-53 (Higham 2002, section 3.1), `gamma(n)` is
 above it for n < 2**40, and η = 2**-1021 covers underflow, whether flushed to 0 or not. So a sum of products >= 0 is at
 least the exact one after multiplication by 1.01, but for underflow. All underflow together, times what it meets later,
-is below `_TINY`, because every number in use is below `_HUGE` in magnitude (else nothing is proved).
+is below `TINY`, because every number in use is below `HUGE` in magnitude (else nothing is proved).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,12 @@ import numpy as np
 from .files import RefusedError, need
 from .nodes import Node
 
-_UNIT, _TINY, _HUGE = 2.0**-53, 1e-150, 1e60
+UNIT, TINY, HUGE = 2.0**-53, 1e-150, 1e60
 
 
-def _gamma(terms: float) -> float:
-    return 1.01 * (terms + 4) * _UNIT
+def gamma(terms: float) -> float:
+    """Returns no less than γ of so many terms."""
+    return 1.01 * (terms + 4) * UNIT
 
 
 class Bounds:
@@ -31,9 +34,9 @@ class Bounds:
     """
 
     def __init__(self, nodes: list[Node], low: Any, high: Any) -> None:
-        self._nodes, self._all = nodes, _gamma(2 * sum(node.size for node in nodes))
+        self._nodes, self.every = nodes, gamma(2 * sum(node.size for node in nodes))
         self.lower, self.upper, self._charges = [low], [high], [np.zeros(len(low))]
-        need((self.largest(0) < _HUGE).all(), "the inputs are not bounded", RefusedError)
+        need((self.largest(0) < HUGE).all(), "the inputs are not bounded", RefusedError)
         #: Of nodes that feed ReLUs: neurons whose slopes below are given row by row, and where these begin among them.
         self.slots: dict[int, tuple[int, Any]] = {}
 
@@ -54,23 +57,23 @@ class Bounds:
             low, high = (np.maximum(ends[node.sources[0]], 0.0) for ends in (self.lower, self.upper))
             charge = np.zeros(node.size)
         else:
-            error, centers, reaches = _gamma(node.terms[0] + 1) + node.loose, [], []
+            error, centers, reaches = gamma(node.terms[0] + 1) + node.loose, [], []
             for source in node.sources:
                 low, high = self.lower[source], self.upper[source]
                 center = 0.5 * low + 0.5 * high
-                radius = (1 + 8 * _UNIT) * np.maximum(high - center, center - low) + _TINY
+                radius = (1 + 8 * UNIT) * np.maximum(high - center, center - low) + TINY
                 centers.append(center[None])
                 reaches.append(np.stack([radius + 1.01 * error * (abs(center) + radius), self.largest(source)]))
             middle, (reach, size) = node.forward(centers, np.asarray)[0] + node.bias, node.forward(reaches, abs)
-            slack = (1 + 8 * error) * (reach + 1.01 * error * abs(node.bias)) + _TINY
-            slack += 8 * _UNIT * (abs(middle) + slack)
+            slack = (1 + 8 * error) * (reach + 1.01 * error * abs(node.bias)) + TINY
+            slack += 8 * UNIT * (abs(middle) + slack)
             low, high = middle - slack, middle + slack
             # What a unit of a coefficient of this node costs in `below`: see there.
-            charge = 1.05 * (_gamma(node.terms[1]) + node.loose) * size + self._all * abs(node.bias)
+            charge = 1.05 * (gamma(node.terms[1]) + node.loose) * size + self.every * abs(node.bias)
         self.lower.append(low)
         self.upper.append(high)
         self._charges.append(charge)
-        need((self.largest(at) < _HUGE).all(), f"the values of node {at} are not bounded", RefusedError)
+        need((self.largest(at) < HUGE).all(), f"the values of node {at} are not bounded", RefusedError)
 
     def below(self, start: int, rows: Any, stop: int, slopes: Any = None, splits: Any = (), box: Any = None) -> Any:
         """Bounds rows [B, size] of a node's value v from below, over the region or parts of it: CROWN, with α and β.
@@ -81,13 +84,13 @@ class Bounds:
         replaces one node's value by its sources':
 
         - z = W a + b: μ z = (μ W) a + μ b. The computed μ W is off by γ |μ| |W|, and by loose |μ| |W|, which times |a|
-          is charged. Constants are one long sum of less than 2**40 products: `_all` of their magnitudes is charged.
+          is charged. Constants are one long sum of less than 2**40 products: `every` of their magnitudes is charged.
         - a = max(z, 0): see `through`. Contributions to a coefficient are added: see `_sum`.
         - z >= 0 by a split, or z <= 0: β z, or -β z, may be taken off for any β >= 0.
 
         What is left at `stop` and before takes its least value within the bounds of the nodes.
 
-        Every μ is seen to be below `_HUGE`. So the next ones, sums of at most 2**24 products of μ and weights for each
+        Every μ is seen to be below `HUGE`. So the next ones, sums of at most 2**24 products of μ and weights for each
         node that uses a value, are finite, and all that is made of them before they are seen.
 
         Args:
@@ -99,12 +102,50 @@ class Bounds:
                 [size, B].
             box: For each row, corners [B, inputs] of a box round its part.
         """
-        constant, error, most = np.zeros((3, len(rows)))
-        live, nothing = np.flatnonzero(rows.any(axis=0)), (np.zeros((0, len(rows))), np.zeros(0, dtype=int))
-        parts = {start: [(rows.T[live], live)]}
+        parts = {}
         for site, (signs, multipliers) in dict(splits).items():
             live = np.flatnonzero(signs.any(axis=1))
             parts[site] = [(-signs[live] * multipliers[live], live)]
+        lines = partial(self.through, slopes=slopes, splits=splits)
+        constant, error, holds, left = self._back(start, rows, stop, lines, parts)
+        for at, mu, live in left:
+            ends = (self.lower[at], self.upper[at]) if at or box is None else box
+            low, high = (end.T[live].reshape(len(live), -1) for end in ends)
+            constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
+            error += self.every * (self.largest(at, live) @ abs(mu))
+        slack = 1.01 * error + TINY
+        bound = constant - slack - 8 * UNIT * (abs(constant) + slack)
+        return np.where(holds & np.isfinite(bound), bound, -np.inf)
+
+    def forms(self, start: int, rows: Any, lines: Callable[..., Any], low: Any, high: Any) -> Any:
+        """Writes rows [B, size] of a node's value v as affine functions of t, over the box [low, high] or parts of it.
+
+        The input is x = c + r t with t in [-1, 1]; r is at least c's distance from both ends. What is computed for c
+        and r times a coefficient is off by a unit each, and the constants are one long sum. Else it is as in `below`,
+        where all steps are equalities but for rounding and ReLUs, which are the business of `lines`.
+
+        Returns:
+            Coefficients [B, inputs], constants [B], and how far a row may be from that: infinite if it isn't known.
+        """
+        constant, error, holds, left = self._back(start, rows, 0, lines, {})
+        coefficients, center = np.zeros((len(low), len(rows))), 0.5 * low + 0.5 * high
+        radius = (1 + 8 * UNIT) * np.maximum(high - center, center - low) + TINY
+        for _, mu, live in left:
+            coefficients[live] = mu * radius[live, None]
+            constant += center[live] @ mu
+            error += (2 * self.every + 8 * UNIT) * (np.maximum(abs(low), abs(high))[live] @ abs(mu))
+        error = 1.01 * error + TINY
+        return coefficients.T, constant, np.where(holds & np.isfinite(error + constant), error, np.inf)
+
+    def _back(self, start: int, rows: Any, stop: int, lines: Callable[..., Any], parts: dict[int, Any]) -> Any:
+        """Replaces nodes by their sources, from `start` to `stop`, as `below` says; `parts` are there beforehand.
+
+        Returns:
+            Constants, errors and whether the invariant holds, of each row; what is left: nodes, coefficients, whose.
+        """
+        constant, error, most = np.zeros((3, len(rows)))
+        live, nothing = np.flatnonzero(rows.any(axis=0)), (np.zeros((0, len(rows))), np.zeros(0, dtype=int))
+        parts, left = {start: [(rows.T[live], live)], **parts}, []
         for at in range(start, -1, -1):
             node, (mu, live, charge) = self._nodes[at], self._sum(at, parts.get(at, [nothing]))
             if not len(live):
@@ -112,13 +153,10 @@ class Bounds:
             size = abs(mu)
             error, most = error + charge, np.maximum(most, size.max(axis=0, initial=0.0))
             if at <= stop:
-                ends = (self.lower[at], self.upper[at]) if at or box is None else box
-                low, high = (end.T[live].reshape(len(live), -1) for end in ends)
-                constant += (mu * np.where(mu > 0, low, high)).sum(axis=0)
-                error += self._all * (self.largest(at, live) @ size)
+                left.append((at, mu, live))
                 continue
             if node.relu:
-                through, live, more, charge = self.through(node.sources[0], mu, live, slopes, splits)
+                through, live, more, charge = lines(node.sources[0], mu, live)
                 sources = [(through, live)]
             else:
                 more, charge = node.bias[live] @ mu, self._charges[at][live] @ size
@@ -127,9 +165,7 @@ class Bounds:
             constant, error = constant + more, error + charge
             for source, part in zip(node.sources, sources, strict=True):
                 parts.setdefault(source, []).append(part)
-        slack = 1.01 * error + _TINY
-        bound = constant - slack - 8 * _UNIT * (abs(constant) + slack)
-        return np.where((most < _HUGE) & np.isfinite(bound), bound, -np.inf)
+        return constant, error, most < HUGE, left
 
     def _sum(self, at: int, parts: list[tuple[Any, Any]]) -> tuple[Any, Any, Any]:
         """Adds contributions to coefficients of a node: the sums, whose they are, and what their rounding costs.
@@ -145,7 +181,7 @@ class Bounds:
             place = np.searchsorted(live, own)
             total[place] += part
             sizes[place] += abs(part)
-        return total, live, len(parts) * _UNIT * (self.largest(at, live) @ sizes)
+        return total, live, len(parts) * UNIT * (self.largest(at, live) @ sizes)
 
     def through(self, site: int, mu: Any, live: Any, slopes: Any, splits: Any) -> tuple[Any, Any, Any, Any]:
         """Replaces coefficients λ of a = max(z, 0) by those of z: these, whose they are, constants and errors.
@@ -160,19 +196,24 @@ class Bounds:
         - z >= 0 by a split: a = z. z <= 0 by a split: a = 0. Both lines are exact.
         """
         live, mu = (every[self.upper[site][live] > 0] for every in (live, mu))
-        (first, own), alpha = self.slots.get(site, (0, ())), (self.upper[site] >= -self.lower[site])[:, None] * 1.0
-        if slopes is not None and len(own):
-            alpha = np.tile(alpha, len(slopes))
-            alpha[own] = slopes.T[first : first + len(own)]
+        alpha = self.slopes(site, slopes)
         free = np.flatnonzero(self.lower[site][live] < 0)
         low, high = self.lower[site][live[free]], self.upper[site][live[free]]
         slope = np.ones((len(live), 1))
         slope[free, 0] = above = np.minimum(high / (high - low), 1.0)
-        shift = (1 + 8 * _UNIT) * np.maximum(-above * low, (1 - above) * high) + _TINY
-        charge = 2 * _UNIT * np.maximum(-low, high) + self._all * shift
+        shift = (1 + 8 * UNIT) * np.maximum(-above * low, (1 - above) * high) + TINY
+        charge = 2 * UNIT * np.maximum(-low, high) + self.every * shift
         signs = splits[site][0][live] if site in splits else np.zeros((0, 0))
         place = np.nonzero(signs)
         exact, mu[place] = np.maximum(signs[place], 0.0) * mu[place], 0.0
         through, falling = mu * np.where(mu < 0, slope, alpha[live]), np.minimum(mu[free], 0.0)
         through[place] = exact
         return through, live, shift @ falling, charge @ abs(falling)
+
+    def slopes(self, site: int, slopes: Any) -> Any:
+        """Returns slopes of lines below the ReLUs of a node, [size, B] or [size, 1]: those given, else default ones."""
+        (first, own), alpha = self.slots.get(site, (0, ())), (self.upper[site] >= -self.lower[site])[:, None] * 1.0
+        if slopes is not None and len(own):
+            alpha = np.tile(alpha, len(slopes))
+            alpha[own] = slopes.T[first : first + len(own)]
+        return alpha

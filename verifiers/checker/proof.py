@@ -13,12 +13,15 @@ from .bounds import Bounds
 from .files import RefusedError, Stream, UnreadableError, need, read
 from .network import read_network
 from .nodes import Network, dense
+from .parabolas import Choice, Forms
 from .vnnlibfile import Case, read_property
 from .witness import evaluated
 
-LEAF, SPLIT, CUT, BOUNDS = range(4)
+LEAF, SPLIT, CUT, BOUNDS, PARABOLAS = range(5)
 #: Splits above a leaf; bounds within bounds; bytes of a property's text; numbers in an array of a walk.
 LARGEST_DEPTH, LARGEST_NESTING, LARGEST_TEXT, _LARGEST_BATCH = 1000, 32, 2**27, 2**19
+#: What D is where a certificate says nothing of a neuron, and functions of a part that are kept.
+_UNTOLD, _KEPT = 2.0**-20, 8
 #: How slopes are stored, and what 1 is.
 _SLOPES = {1: ("u1", 255.0), 2: ("<u2", 65535.0), 4: ("<f4", np.float64(1.0))}
 
@@ -64,6 +67,7 @@ class Tree:
         self._batch = max(1, min(256, _LARGEST_BATCH // max(node.size for node in self.nodes)))
         self.root = self._bounded(Region(None, case.lower, case.upper))
         self.leaves, self.lowest = 0, np.inf
+        self._forms: dict[tuple[Any, ...], tuple[Bounds, Forms]] = {}
 
     def _slopes(self, count: int, width: int) -> Any:
         kind = int(self._file.take("u1")[0])
@@ -162,9 +166,55 @@ class Tree:
                 low, high = region.low.copy(), region.high.copy()
                 low[at], high[at] = max(low[at], value), min(high[at], value)
                 todo += [part._replace(low=low), part._replace(high=high)]
+            elif kind == PARABOLAS:
+                self._curved(region, first, last)
             else:
                 need(kind == BOUNDS, f"the certificate has a part of kind {kind}")
                 todo.append(self._bounded(region))
+
+    def _curved(self, region: Region, first: int, last: int) -> None:
+        """Bounds a leaf by parabolas, see there: the file chooses for what it has slots for, and any choice will do."""
+        bounds, file, slots = region.bounds, self._file, region.bounds.slots
+        either = {at: (bounds.lower[at] < 0) & (bounds.upper[at] > 0) for at in self._sites}
+        need(any(map(np.any, either.values())), "the certificate has parabolas where no neuron is of either sign")
+        site = max(at for at in self._sites if either[at].any())
+        before, inputs = [at for at in self._sites if at < site], len(region.low)
+        splits = [split for split in region.splits if split[0] < site]
+        weights = np.zeros((1, len(self._case.rows)))
+        weights[0, first:last] = file.take("<f4", last - first)
+        told = self._slopes(1, sum(len(own) for _, own in slots.values()))
+        width, own = slots[site]
+        m, p = file.take("<f4", 2 * (len(own) + len(splits))).reshape(2, -1).astype(np.float64)
+        D, v = (file.take(kind, inputs + width).astype(np.float64) for kind in ("<f4", "<f2"))
+        whole = ((weights >= 0) & (weights < 1e30)).all() and np.isfinite(np.concatenate([m, p, D, v])).all()
+        need(whole, "the certificate has a multiplier outside [0, 1e30), or one that is no number")
+        key = (id(bounds), *(part.tobytes() for part in (weights, region.low, region.high)), *splits)
+        key += () if told is None else (told.tobytes(),)
+        if key not in self._forms:
+            if len(self._forms) == _KEPT:
+                self._forms.pop(next(iter(self._forms)))
+            slopes = {at: bounds.slopes(at, told)[:, 0] for at in before}
+            forms = Forms(bounds, site, slopes, splits, weights, (region.low, region.high), self._batch)
+            self._forms[key] = bounds, forms
+        forms = self._forms[key][1]
+        signs, c = np.zeros(len(bounds.lower[site])), forms.row[3]
+        for _, neuron, sign in (split for split in region.splits if split[0] == site):
+            signs[neuron] = sign
+        # What the file doesn't say has slopes of 0 or 1.
+        free = forms.free[site]
+        every = np.zeros((2, len(signs)))
+        every[0, free] = np.where(bounds.upper[site][free] >= -bounds.lower[site][free], c, 0.0)
+        every[:, own] = m[: len(own)], p[: len(own)]
+        m, p = np.concatenate([every[:, free], [m[len(own) :], p[len(own) :]]], axis=1)
+        parts = [np.stack([D[:inputs], v[:inputs]])]
+        for at in before:
+            start, own = slots[at]
+            every = np.tile([[_UNTOLD], [0.0]], len(bounds.lower[at]))
+            every[:, own] = D[inputs + start :][: len(own)], v[inputs + start :][: len(own)]
+            parts.append(every[:, forms.free[at]])
+        D, v = np.concatenate(parts, axis=1)
+        signs = np.concatenate([signs[free], [sign for _, _, sign in splits]])
+        self._proved(forms.least(signs, Choice(m, p, D, v)), weights)
 
     def _settle(self, leaves: list[tuple[Any, ...]]) -> None:
         """Bounds leaves: a sum of the rows times weights >= 0 that is above 0 shows that one of them is above 0.
@@ -182,9 +232,13 @@ class Tree:
         box = [np.stack(ends) for ends in zip(*(region[1:3] for region in regions), strict=True)]
         alphas = None if default else np.concatenate(slopes)
         bound = bounds.below(len(self.nodes) - 1, rows, stop, alphas, splits, box)
-        need(bound.min() > 0, f"a leaf is not proved: its bound is {bound.min():.3g}, not above 0", RefusedError)
+        self._proved(bound, rows)
+
+    def _proved(self, bound: Any, rows: Any) -> None:
+        """Counts leaves, or refuses them."""
+        need(np.min(bound) > 0, f"a leaf is not proved: its bound is {np.min(bound):.3g}, not above 0", RefusedError)
         room = 0.999 * bound / (rows @ abs(self._case.rows)).sum(axis=1)
-        self.leaves, self.lowest = self.leaves + len(leaves), min(self.lowest, float(room.min()))
+        self.leaves, self.lowest = self.leaves + len(rows), min(self.lowest, float(room.min()))
 
 
 @contextmanager

@@ -132,9 +132,9 @@ class Certifier:
             warm_up()
         begin = time.monotonic()
         begins: dict[tuple[bool, bool], float] = {}
-        # Of second-order bounds certificates know nothing.
-        limits = replace(limits or Limits(), second_order=False)
-        # A leaf of default slopes may hold over the bounds that it was found for and not over better ones.
+        limits = limits or Limits()
+        # A leaf of default slopes may hold over the bounds that it was found for and not over better ones. And a search
+        # that begins with better ones has no second-order bounds.
         attempts = [_Attempt(limits), _Attempt(replace(limits, tighten_after=0))]
         if all(map(few_inputs, cases)):
             # At once where the search cut inputs, too.
@@ -192,7 +192,8 @@ class Certifier:
         Raises:
             UncertifiedError: There is none.
         """
-        how, bounds, leaves = self._at_root(case, quick=any(run.branched and run.branched.leaves for run in finished))
+        split = any(run.branched and (run.branched.leaves or run.branched.second_order.proofs) for run in finished)
+        how, bounds, leaves = self._at_root(case, quick=split)
         if None not in leaves:
             return CaseProof(bounds, [[leaf] for leaf in leaves if leaf is not None]), how
         if not cut:

@@ -18,12 +18,13 @@ from prunecert.verifiers.base import OutputSpec, Status, UnsupportedError
 from prunecert.verifiers.checker.nodes import Network
 from prunecert.verifiers.checker.vnnlibfile import Case
 from prunecert.verifiers.sparse.bab.outcome import Limits
+from prunecert.verifiers.sparse.bab.quadratic.tree_proof import entries
 from prunecert.verifiers.sparse.bab.search import Search
-from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, sites, trees
+from prunecert.verifiers.sparse.bab.tree_proof import IncompleteTreeError, first_sites, sites, trees
 from prunecert.verifiers.sparse.certify import Checker
 from prunecert.verifiers.sparse.crown.engine import Engine
 from prunecert.verifiers.sparse.onnx.reader import read_network
-from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Entry, Leaf, SiteBounds, Walk
+from prunecert.verifiers.sparse.proofs.certificate import Bounded, CaseProof, Entry, Leaf, Parabolas, SiteBounds, Walk
 from prunecert.verifiers.sparse.threads import threads
 
 Single = npt.NDArray[np.float32]
@@ -74,7 +75,7 @@ class TreeWriter:
             UncertifiedError: There is none.
         """
         left = [k for k, leaf in enumerate(leaves) if leaf is None]
-        entries: dict[int, list[Entry]] = {k: [leaf] for k, leaf in enumerate(leaves) if leaf is not None}
+        proofs: dict[int, list[Entry]] = {k: [leaf] for k, leaf in enumerate(leaves) if leaf is not None}
         # Those over which the leaves were found.
         network = self._network
         bounds = [SiteBounds((Walk(),) if walks(network, site) else ()) for site in network.sites]
@@ -97,13 +98,16 @@ class TreeWriter:
             own, split = self._tree(run)
             for k in [k for k in left if places[k][0] in split]:
                 number, order = places[k]
-                tree = [replace(e, weights=e.weights[order]) if isinstance(e, Leaf) else e for e in split[number]]
+                tree = [
+                    replace(e, weights=e.weights[order]) if isinstance(e, Leaf | Parabolas) else e
+                    for e in split[number]
+                ]
                 # The first search's bounds are those of the whole box, another's hold for its own trees.
-                entries[k] = [Bounded(own), *tree] if every else tree
+                proofs[k] = [Bounded(own), *tree] if every else tree
             bounds = bounds if every else own or bounds
-            left = [k for k in left if k not in entries]
+            left = [k for k in left if k not in proofs]
             if not left:
-                return CaseProof(bounds, [entries[k] for k in range(len(leaves))])
+                return CaseProof(bounds, [proofs[k] for k in range(len(leaves))])
             run = None
         raise UncertifiedError(Status.UNKNOWN, f"the search proved alternative {left[0]} at the root, the checker not")
 
@@ -127,11 +131,10 @@ class TreeWriter:
         branched, network = run.branched, self._network
         if branched is not None and branched.forgotten:
             raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more memory than its limit (`memory_mb`)")
-        if branched is not None and branched.second_order.closed:
-            raise UncertifiedError(
-                Status.UNKNOWN, "the search proved it by second-order bounds, of which no tree is kept"
-            )
-        if branched is None or not branched.leaves:
+        proofs = {} if branched is None else branched.second_order.proofs
+        if any(proof.tree.forgotten for proof in proofs.values()):
+            raise UncertifiedError(Status.UNKNOWN, "the search's tree takes more than a tenth of its memory")
+        if branched is None or not (branched.leaves or proofs):
             return [], {}
         checker = branched.checker
         nodes = checker.network.nodes
@@ -143,10 +146,19 @@ class TreeWriter:
             raise UncertifiedError(Status.UNKNOWN, "the search reads the network's layers otherwise than the checker")
         places = dict(zip(checker.activated, network.sites, strict=True))
         try:
-            split = trees(branched, places)
+            split = trees(branched, places) if branched.leaves else {}
         except IncompleteTreeError as error:
             raise UncertifiedError(Status.UNKNOWN, str(error)) from error
-        return sites(branched, {mine: walks(network, site) for mine, site in places.items()}), split
+        walked = {mine: walks(network, site) for mine, site in places.items()}
+        bounds = sites(branched, walked)
+        first = {k: proof for k, proof in proofs.items() if not proof.improved} if branched.tightened else {}
+        curved = {k: entries(proof, places) for k, proof in proofs.items()}
+        if first:
+            # They hold for the bounds that were there then, all others for better ones.
+            split = {number: [Bounded(bounds), *tree] for number, tree in split.items()}
+            curved = {k: tree if k in first else [Bounded(bounds), *tree] for k, tree in curved.items()}
+            bounds = first_sites(next(iter(first.values())), walked)
+        return bounds, split | curved
 
 
 def walks(network: Network, site: int) -> bool:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from prunecert.verifiers.sparse.bab.branch_and_bound import BranchAndBound
 from prunecert.verifiers.sparse.bab.dual import Batch
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptProof
 from prunecert.verifiers.sparse.proofs.certificate import PRECISIONS, Entry, Leaf, SiteBounds, Slopes, Split, Walk
 
 Single = npt.NDArray[np.float32]
@@ -41,11 +42,21 @@ def sites(run: BranchAndBound, walked: Mapping[int, bool]) -> list[SiteBounds]:
     return result
 
 
+def first_sites(proof: KeptProof, walked: Mapping[int, bool]) -> list[SiteBounds]:
+    """Returns how they were bounded before hidden bounds were improved.
+
+    Args:
+        proof: By second-order bounds, over these.
+        walked: As in `sites`.
+    """
+    return [SiteBounds((Walk(),) if own else (), proof.indices[proof.nodes == node]) for node, own in walked.items()]
+
+
 def trees(run: BranchAndBound, places: Mapping[int, int]) -> dict[int, list[Entry]]:
     """Returns for each alternative that the search split its tree, entries as certificates have them.
 
     Args:
-        run: A search that answered `unsat`.
+        run: A search that answered `unsat`, with leaves; what second-order bounds prove is not among them.
         places: For each node that feeds ReLUs its name in the certificate.
 
     Raises:
@@ -61,6 +72,8 @@ def trees(run: BranchAndBound, places: Mapping[int, int]) -> dict[int, list[Entr
             children.setdefault(above, {})[sign[entry]] = entry
     result: dict[int, list[Entry]] = {}
     for root in (entry for entry, above in enumerate(parent) if above < 0):
+        if run.tree.disjunct[root] in run.second_order.proofs:
+            continue
         entries = result.setdefault(run.tree.disjunct[root], [])
         todo = [root]
         while todo:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecert.verifiers.checker.files import HEAD, MAGIC, VERSION
-from prunecert.verifiers.checker.proof import BOUNDS, CUT, LEAF, SPLIT
+from prunecert.verifiers.checker.proof import BOUNDS, CUT, LEAF, PARABOLAS, SPLIT
 
 Indices = npt.NDArray[np.int64]
 Single = npt.NDArray[np.float32]
@@ -121,7 +121,28 @@ class Bounded:
     sites: Sequence[SiteBounds]
 
 
-Entry: TypeAlias = "Split | Leaf | Cut | Bounded"
+@dataclass(frozen=True, eq=False)
+class Parabolas:
+    """A part over which second-order bounds of the last hidden layer prove a combination of the alternative's rows.
+
+    Args:
+        weights: Of the rows, 0 or more.
+        slopes: [1, S] of the lines before that layer, whatever a coefficient's sign; None for the default ones.
+        m: Of the layer's neurons in slots, then of the splits above it before that layer, topmost first.
+        p: Likewise.
+        D: Of inputs, then of neurons in slots before that layer.
+        v: Likewise, float16.
+    """
+
+    weights: Single
+    slopes: Slopes | None
+    m: Single
+    p: Single
+    D: Single
+    v: npt.NDArray[np.float16]
+
+
+Entry: TypeAlias = "Split | Leaf | Parabolas | Cut | Bounded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +188,10 @@ def _entry(entry: Entry) -> bytes:
         return struct.pack("<BId", CUT, entry.place, entry.value)
     if isinstance(entry, Bounded):
         return bytes([BOUNDS]) + b"".join(map(_site, entry.sites))
+    if isinstance(entry, Parabolas):
+        numbers = [_numbers(part, "<f4") for part in (entry.m, entry.p, entry.D)]
+        head = bytes([PARABOLAS]) + _numbers(entry.weights, "<f4") + _slopes(entry.slopes)
+        return b"".join([head, *numbers, _numbers(entry.v, "<f2")])
     head = struct.pack("<BI", LEAF, entry.stop) + _numbers(entry.weights, "<f4")
     return head + _slopes(entry.slopes) + _numbers(entry.beta, "<f4")
 

@@ -11,6 +11,7 @@ from prunecert.verifiers.sparse.bab.composed import Composed
 from prunecert.verifiers.sparse.bab.dual import Batch
 from prunecert.verifiers.sparse.bab.open_domains import Pool
 from prunecert.verifiers.sparse.bab.prover import Prover
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptProof
 from prunecert.verifiers.sparse.bab.quadratic.tree import QuadraticTree, Subject, TreeOutcome
 from prunecert.verifiers.sparse.bab.root import Root, Standing, Task
 from prunecert.verifiers.sparse.certify import Checker
@@ -38,8 +39,9 @@ class SecondOrder:
         self._task, self._standing, self._root = task, standing, root
         #: The whole box with its best dual variables over the bounds as they are now, by disjunct.
         self.wholes: dict[int, Batch] = {}
-        #: Bounds of the disjuncts that are proved so. They leave no tree.
+        #: Bounds of the disjuncts that are proved so, and proofs of these by their numbers in the property.
         self.closed: dict[int, float] = {}
+        self.proofs: dict[int, KeptProof] = {}
         self._tried = [False, False]
         self._asked = not task.checker.network.roundings and task.limits.second_order
 
@@ -63,7 +65,7 @@ class SecondOrder:
         out, proved = self._standing.outcome, self._standing.proved
         seconds = _SHARES[tried] * (task.deadline - time.monotonic()) / len(left)
         for disjunct in left:
-            grown = self._run(self.wholes[disjunct], composed, prover, seconds, _MOST[tried])
+            grown = self._run(disjunct, composed, prover, seconds, improved)
             out.domains += grown.domains
             out.certified += grown.leaves
             if grown.won:
@@ -90,13 +92,29 @@ class SecondOrder:
         width = first + int((bounds.lower[0] < bounds.upper[0]).sum())
         return last - first <= _NEURONS and (last - first + 1) * width <= _NUMBERS
 
-    def _run(self, whole: Batch, composed: Composed, prover: Prover, seconds: float, most: int) -> TreeOutcome:
-        """Tries to prove a disjunct."""
+    def _run(self, disjunct: int, composed: Composed, prover: Prover, seconds: float, improved: bool) -> TreeOutcome:
+        """Tries to prove a disjunct, and keeps the proof."""
+        whole, bounds = self.wholes[disjunct], self._root.bounds
         subject = subject_of(self._task.checker, self._root, composed, prover, whole)
         deadline = min(time.monotonic() + seconds, self._task.deadline)
         worth = _WORTH * min(float(whole.bound[0]), 0.0)
         memory_mb = self._task.limits.memory_mb
-        return QuadraticTree(subject, deadline, most, worth, memory_mb, self._attacked).run()
+        tree = QuadraticTree(subject, deadline, _MOST[improved], worth, memory_mb, self._attacked)
+        grown = tree.run()
+        if grown.proved is not None:
+            first, last = self._root.disjuncts[disjunct]
+            varying = np.flatnonzero(bounds.lower[0] < bounds.upper[0])
+            self.proofs[int(self._root.open[disjunct])] = KeptProof(
+                tree=tree.kept,
+                slopes=subject.slopes,
+                nodes=composed.net.nodes,
+                indices=composed.net.indices,
+                weights=whole.weights[0, first:last],
+                varying=varying,
+                inputs=len(bounds.lower[0]),
+                improved=improved,
+            )
+        return grown
 
     def _attacked(self, w: Float64Array) -> bool:
         """Tries the input at a w; returns whether it is a counterexample."""
@@ -122,5 +140,7 @@ def subject_of(checker: Checker, root: Root, composed: Composed, prover: Prover,
     look = composed.dual.look(whole)
     # Where a coefficient is below 0 the chord, elsewhere what the search has found.
     slopes = np.where(look.lam[0] < 0, composed.dual.slope, whole.alpha[0]).astype(np.float64)
+    # As a certificate stores them; it makes no difference to speak of.
+    slopes = np.rint(np.clip(slopes, 0.0, 1.0) * 255.0) / 255.0
     rows, constants = prover.combined(whole)
     return Subject(checker, root.bounds, composed.net, rows[0], float(constants[0]), slopes)

@@ -2,7 +2,7 @@
 
 A subdomain is which neurons' phases are fixed, in any layer. One of the last hidden layer changes its dual variables
 only; one before it takes its error out of the affine functions (`phases`). Both parts of a split cover their parent,
-and a leaf is a subdomain whose certified bound is above 0; leaves aren't kept.
+and a leaf is a subdomain whose certified bound is above 0, with its dual variables as they are kept (`kept_tree`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from prunecert.verifiers.sparse.arrays import Float64Array, Int8Array
 from prunecert.verifiers.sparse.bab.quadratic.affine import NodeLines, affine_forms, lines
 from prunecert.verifiers.sparse.bab.quadratic.ascent import Ascended, LayerAscent, begin
+from prunecert.verifiers.sparse.bab.quadratic.kept_tree import KeptLeaf, KeptTree
 from prunecert.verifiers.sparse.bab.quadratic.last_layer import (
     LastLayer,
     Multipliers,
@@ -35,9 +36,9 @@ from prunecert.verifiers.sparse.node_bounds import CheckedBounds
 _ROOT, _PART = 100, 32
 #: What the search's own bound must exceed to be certified.
 _MARGIN = 1e-6
-#: Parts of the memory for rows, and for all else of open subdomains. What is freed may stay with the process while the
-#: search that follows takes its own.
-_ROWS, _ELSE = 0.2, 0.15
+#: Parts of the memory for rows, for all else of open subdomains, and for leaves. What is freed may stay with the
+#: process while the search that follows takes its own.
+_ROWS, _ELSE, _LEAVES = 0.2, 0.15, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +153,8 @@ class _Open:
     #: None: not kept.
     ascent: LayerAscent | None
     ascended: Ascended
+    #: Its number in the tree.
+    part: int
 
     @property
     def megabytes(self) -> float:
@@ -211,12 +214,14 @@ class QuadraticTree:
         #: Of open subdomains' rows, and of all else of them.
         self._rows_mb, self._else_mb = 0.0, 0.0
         self.outcome = TreeOutcome()
+        #: What is proved.
+        self.kept = KeptTree(_LEAVES * memory_mb)
 
     def run(self) -> TreeOutcome:
         """Splits until nothing is open, there is a counterexample, nothing is left to split, or the time is over."""
         out = self.outcome
         whole = np.zeros(self._subject.net.unstable, dtype=np.int8)
-        self._bound(whole, (), self._whole, begin(self._whole.layer), _ROOT)
+        self._bound(whole, (), self._whole, begin(self._whole.layer), 0)
         while self._open and not out.won:
             out.lowest = self._open[0][0]
             if time.monotonic() > self._deadline or out.domains >= self._most or out.lowest < self._worth:
@@ -233,8 +238,8 @@ class QuadraticTree:
             place = int(np.argmax(gaps))
             if gaps[place] <= 0:
                 return out
-            for sign in (1, -1):
-                self._part(worst, ascent, place, sign)
+            for sign, part in zip((1, -1), self.kept.split(worst.part, place), strict=True):
+                self._part(worst, ascent, place, sign, part)
         if not out.won:
             out.proved = self._proved
         return out
@@ -250,7 +255,7 @@ class QuadraticTree:
             layer = split(layer, phase)
         return LayerAscent(layer)
 
-    def _part(self, parent: _Open, ascent: LayerAscent, place: int, sign: int) -> None:
+    def _part(self, parent: _Open, ascent: LayerAscent, place: int, sign: int, part: int) -> None:
         """Bounds the part of a subdomain where a neuron has a phase."""
         signs, fixed, dual = parent.signs.copy(), parent.fixed, parent.ascended.dual
         signs[place] = sign
@@ -260,20 +265,23 @@ class QuadraticTree:
             phase = self._subject.phase(place, sign, self._rows[place], fixed)
             fixed, ascent = (*fixed, phase), LayerAscent(split(ascent.layer, phase))
             dual = Multipliers(np.append(dual.m, 0.0), np.append(dual.p, 0.0), dual.D, dual.v)
-        self._bound(signs, fixed, ascent, dual, _PART)
+        self._bound(signs, fixed, ascent, dual, part)
 
     def _bound(
-        self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: LayerAscent, dual: Multipliers, steps: int
+        self, signs: Int8Array, fixed: tuple[Phase, ...], ascent: LayerAscent, dual: Multipliers, part: int
     ) -> None:
         """Bounds a subdomain, and opens it unless that is certified."""
         out, phases = self.outcome, self._subject.phases(signs, fixed)
-        ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=out.domains > 0)
+        steps = _PART if part else _ROOT
+        ascended = ascent.climb(phases, dual, steps, 2 * _MARGIN, self._deadline, later=part > 0)
         out.domains += 1
         bound = ascended.bound
         if bound > _MARGIN:
-            rigorous = certified(ascent.layer, phases, ascended.dual)
+            leaf = KeptLeaf.of(ascended.dual)
+            rigorous = certified(ascent.layer, phases, leaf.multipliers)
             if rigorous > 0:
                 self._proved = min(self._proved, rigorous)
+                self.kept.prove(part, leaf)
                 out.leaves += 1
                 return
             bound = min(bound, rigorous, 0.0)
@@ -281,6 +289,6 @@ class QuadraticTree:
         if kept and ascent is not self._whole:
             # Children that share their parent's rows are counted each.
             self._rows_mb += ascent.megabytes
-        subdomain = _Open(signs, fixed, ascent if kept else None, ascended)
+        subdomain = _Open(signs, fixed, ascent if kept else None, ascended, part)
         self._else_mb += subdomain.megabytes
         heapq.heappush(self._open, (bound, next(self._number), subdomain))
